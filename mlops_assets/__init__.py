@@ -1,0 +1,1 @@
+"""Run machine learning in production on Dagster."""

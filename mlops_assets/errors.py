@@ -1,0 +1,97 @@
+"""The exceptions of the package.
+
+::
+
+    MlopsError
+    ├── DefinitionError      the project file says something that cannot work
+    ├── DataError            data broke a declared rule; nothing was committed
+    │   └── LeakageError     a value would be used before it is known
+    ├── LakeError            the lake cannot do what was asked
+    ├── ArtifactError        an artifact is missing, or its bytes are not those that were stored
+    ├── RegistryError        the registry has no such thing, or it is in the wrong state
+    │   └── GateError        registration or promotion refused: evidence is missing, failed, or another candidate's
+    └── PlatformError        this machine or installation lacks something
+        └── MissingExtraError    an optional dependency is not installed
+
+Every message names the thing that is wrong and ends in a hint that says what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MlopsError(Exception):
+    """Base of every error raised on purpose by this package.
+
+    Parameters
+    ----------
+    message
+        What is wrong, naming the asset, partition, column or value.
+    hint
+        What to do about it, one sentence.
+    """
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(f"{message}\nHint: {hint}")
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the hint when the error crosses a process boundary."""
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: type[MlopsError], message: str, hint: str) -> MlopsError:
+    return kind(message, hint=hint)
+
+
+class DefinitionError(MlopsError):
+    """The project file says something that cannot work."""
+
+
+class DataError(MlopsError):
+    """Data broke a declared rule; nothing was committed."""
+
+
+class LeakageError(DataError):
+    """A value would be used before it is known."""
+
+
+class LakeError(MlopsError):
+    """The lake cannot do what was asked."""
+
+
+class ArtifactError(MlopsError):
+    """An artifact is missing, or its bytes are not those that were stored."""
+
+
+class RegistryError(MlopsError):
+    """The registry has no such thing, or it is in the wrong state."""
+
+
+class GateError(RegistryError):
+    """Registration or promotion refused: evidence is missing, failed, or another candidate's."""
+
+
+class PlatformError(MlopsError):
+    """This machine or installation lacks something."""
+
+
+class MissingExtraError(PlatformError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def from_extra(cls, package: str, extra: str) -> MissingExtraError:
+        """Name the package and the line that installs it."""
+        return cls(f"{package} is not installed", hint=f"pip install 'mlops_assets[{extra}]'")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'? `` for the known name most like ``name``, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{match[0]}'? " if match else ""

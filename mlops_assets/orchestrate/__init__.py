@@ -1,0 +1,1 @@
+"""The only package that imports Dagster: it compiles a project's values to Dagster definitions."""

@@ -1,0 +1,1 @@
+"""What runs a model without Dagster: packaging and batch scoring."""

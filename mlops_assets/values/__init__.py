@@ -1,0 +1,1 @@
+"""Nouns: frozen values that declare, without I/O and without Dagster."""

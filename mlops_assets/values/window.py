@@ -1,0 +1,32 @@
+"""A half-open span of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TimeWindow:
+    """The span of event time that one materialisation covers.
+
+    Parameters
+    ----------
+    start, end
+        Aware datetimes in UTC; ``start`` belongs to the window, ``end`` does not.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        """Refuse naive or reversed bounds."""
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            msg = f"a TimeWindow needs aware datetimes, got {self.start!r} and {self.end!r}"
+            raise ValueError(msg)
+        if self.end <= self.start:
+            msg = f"a TimeWindow must end after it starts, got {self.start!r} and {self.end!r}"
+            raise ValueError(msg)

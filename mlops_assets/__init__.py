@@ -1,1 +1,93 @@
-"""Run machine learning in production on Dagster."""
+"""Run machine learning in production on Dagster.
+
+Functions compute, values declare: a decorator on a function for what you compute, a frozen value for what you declare,
+and :func:`build_definitions` compiles both to a plain ``dagster.Definitions``. Importing this package imports neither
+Dagster nor a data-frame library; only :func:`build_definitions` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from mlops_assets.decorators import dataset, gate, model, on_demand_features, training_set
+from mlops_assets.errors import (
+    ArtifactError,
+    DataError,
+    DefinitionError,
+    GateError,
+    LakeError,
+    LeakageError,
+    MissingExtraError,
+    MlopsError,
+    PlatformError,
+    RegistryError,
+)
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
+from mlops_assets.values.features import DbtProject, Entity, FeatureView, OnDemandFeatures
+from mlops_assets.values.gate import Gate
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
+from mlops_assets.values.window import TimeWindow
+
+if TYPE_CHECKING:
+    from mlops_assets.orchestrate.build import build_definitions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactError",
+    "BatchPrediction",
+    "Candidate",
+    "DataError",
+    "Dataset",
+    "DbtProject",
+    "DefinitionError",
+    "Entity",
+    "Evaluation",
+    "ExternalDataset",
+    "FeatureView",
+    "Gate",
+    "GateError",
+    "GateFunction",
+    "GateResult",
+    "GroupSplit",
+    "LakeError",
+    "LeakageError",
+    "MissingExtraError",
+    "MlopsError",
+    "Model",
+    "OnDemandFeatures",
+    "Platform",
+    "PlatformError",
+    "RegistryError",
+    "Split",
+    "TimeSplit",
+    "TimeWindow",
+    "TrainingSet",
+    "build_definitions",
+    "dataset",
+    "gate",
+    "model",
+    "on_demand_features",
+    "training_set",
+]
+
+# Loaded on first use: compiling needs Dagster, declaring does not.
+_LAZY = {"build_definitions": "mlops_assets.orchestrate.build"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs Dagster when it is first asked for."""
+    if name not in _LAZY:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, lazy ones included."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,168 @@
+"""Tables that come from outside: made by a function, or written by somebody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic
+
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.function import P, R, UserFunction
+from mlops_assets.values.names import checked_name, names, pairs
+from mlops_assets.values.options import AssetArguments, AssetOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import dagster as dg
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is declared of a table's rows.
+
+    Parameters
+    ----------
+    schema
+        A pandera ``DataFrameModel`` (polars types), or None when nothing is declared.
+    partitions
+        A Dagster time-window partitions definition, or None.
+    key
+        Columns that identify a row.
+    event_timestamp
+        The column with the time a row is about; needed when partitioned.
+    known_at
+        ``(column, time column)`` pairs: when the value of a column becomes known, where that is later than the row's own time.
+    created_timestamp
+        The column with the time a row became known, for late rows; the event time when None.
+    """
+
+    schema: type | None = None
+    partitions: dg.PartitionsDefinition | None = None
+    key: tuple[str, ...] = ()
+    event_timestamp: str | None = None
+    known_at: tuple[tuple[str, str], ...] = ()
+    created_timestamp: str | None = None
+
+    @property
+    def schema_columns(self) -> tuple[str, ...]:
+        """The declared column names, in the order of the schema; empty when nothing is declared."""
+        return tuple(_annotated(self.schema)) if self.schema is not None else ()
+
+    @property
+    def known_later(self) -> frozenset[str]:
+        """Columns known later than their row."""
+        return frozenset(column for column, _ in self.known_at)
+
+    def check(self, what: str) -> None:
+        """Raise DefinitionError when the declarations contradict each other."""
+        if self.partitions is not None and self.event_timestamp is None:
+            raise DefinitionError(f"{what} is partitioned but declares no event_timestamp", hint="name the column that says which partition a row belongs to")
+        if self.partitions is not None and not hasattr(self.partitions, "time_window_for_partition_key"):
+            raise DefinitionError(
+                f"{what} has partitions of type {type(self.partitions).__name__}",
+                hint="use time-window partitions (hourly to yearly); other dimensions are ordinary columns",
+            )
+        for use, column in self._named_columns():
+            if self.schema is not None and column not in self.schema_columns:
+                raise DefinitionError(
+                    f"{what}: {use} names the column '{column}', which its schema {self.schema.__name__} lacks",
+                    hint=nearest(column, self.schema_columns) + f"it has {', '.join(self.schema_columns)}",
+                )
+
+    def _named_columns(self) -> Iterator[tuple[str, str]]:
+        yield from (("key", column) for column in self.key)
+        if self.event_timestamp:
+            yield "event_timestamp", self.event_timestamp
+        if self.created_timestamp:
+            yield "created_timestamp", self.created_timestamp
+        for column, known in self.known_at:
+            yield from (("known_at", column), ("known_at", known))
+
+
+def _annotated(schema: type) -> Iterator[str]:
+    """Yield the columns of a DataFrameModel without importing pandera."""
+    seen: set[str] = set()
+    for base in reversed(schema.__mro__):
+        if base.__module__.split(".")[0] in {"pandera", "builtins", "typing"}:
+            continue
+        for name in getattr(base, "__annotations__", {}):
+            if not name.startswith("_") and name != "Config" and name not in seen:
+                seen.add(name)
+                yield getattr(getattr(base, name, None), "alias", None) or name
+
+
+@dataclass(frozen=True)
+class Dataset(Generic[P, R]):
+    """A table made by a function. Made by :func:`mlops_assets.dataset`; still callable as that function."""
+
+    function: UserFunction[P, R]
+    table: Table
+    partition_mappings: tuple[tuple[str, dg.PartitionMapping], ...] = ()
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function that was decorated."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.name
+
+    @property
+    def key(self) -> str:
+        """``dataset/<name>``."""
+        return f"dataset/{self.name}"
+
+
+@dataclass(frozen=True, init=False)
+class ExternalDataset:
+    """A table of the lake that somebody else writes.
+
+    It is observed, never written: its rows are hashed and verified when they are read, and Dagster shows it as an external asset.
+
+    Parameters
+    ----------
+    name
+        The table ``dataset.<name>`` in the lake.
+    schema, partitions, key, event_timestamp, known_at, created_timestamp
+        As in :func:`mlops_assets.dataset`.
+    description
+        Shown in the Dagster UI.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.ExternalDataset("bookings", key="booking_id").key
+    'dataset/bookings'
+    """
+
+    name: str
+    table: Table
+    description: str = ""
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        name: str,
+        *,
+        schema: type | None = None,
+        partitions: dg.PartitionsDefinition | None = None,
+        key: str | Sequence[str] = (),
+        event_timestamp: str | None = None,
+        known_at: Mapping[str, str] | None = None,
+        created_timestamp: str | None = None,
+        description: str = "",
+        **options: object,
+    ) -> None:
+        set_ = object.__setattr__
+        set_(self, "name", checked_name(name, "an external dataset"))
+        set_(self, "table", Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp))
+        set_(self, "description", description)
+        set_(self, "options", AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
+        self.table.check(f"external dataset '{name}'")
+
+    @property
+    def key(self) -> str:
+        """``dataset/<name>``."""
+        return f"dataset/{self.name}"

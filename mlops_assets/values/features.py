@@ -1,0 +1,226 @@
+"""Features: looked up by entity and time, or computed from the row itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.function import P, R
+from mlops_assets.values.names import checked_name, names, pairs
+from mlops_assets.values.options import AssetArguments, AssetOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
+
+    import dagster as dg
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What a feature is about.
+
+    Parameters
+    ----------
+    name
+        E.g. ``"carrier"``.
+    join_keys
+        The columns that identify one, in a feature table and in a spine alike; ``(name,)`` when empty.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Entity("route", join_keys=("origin", "dest")).join_keys
+    ('origin', 'dest')
+    """
+
+    name: str
+    join_keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Default the join key to the name."""
+        checked_name(self.name, "an entity")
+        object.__setattr__(self, "join_keys", names(self.join_keys) or (self.name,))
+
+
+@dataclass(frozen=True)
+class DbtProject:
+    """A dbt project whose models live in the lake.
+
+    Parameters
+    ----------
+    path
+        The folder with ``dbt_project.yml``, relative to the project file's folder.
+    """
+
+    path: str
+
+    def model(
+        self,
+        name: str,
+        *,
+        partitions: dg.PartitionsDefinition | None = None,
+        partition_mapping: dg.PartitionMapping | None = None,
+    ) -> DbtModel:
+        """Name one model of the project.
+
+        Parameters
+        ----------
+        name
+            The model's name in dbt.
+        partitions
+            Time-window partitions; the model receives ``window_start`` and ``window_end`` as dbt vars (UTC, ISO 8601).
+        partition_mapping
+            Which partitions of its sources one partition is made from; the same partition when None.
+        """
+        return DbtModel(self, checked_name(name, "a dbt model"), partitions, partition_mapping)
+
+
+@dataclass(frozen=True)
+class DbtModel:
+    """One model of a dbt project. Made by :meth:`DbtProject.model`."""
+
+    project: DbtProject
+    name: str
+    partitions: dg.PartitionsDefinition | None = None
+    partition_mapping: dg.PartitionMapping | None = None
+
+
+FeatureSource = Dataset[..., object] | ExternalDataset | DbtModel
+
+
+@dataclass(frozen=True, init=False)
+class FeatureView:
+    """Features of one entity, looked up as of an event's time.
+
+    Parameters
+    ----------
+    source
+        A dbt model, or a dataset whose rows carry the join keys, the time and the features.
+    entity
+        Whose features these are.
+    event_timestamp
+        The column of the source with the time from which a row's values hold.
+    ttl
+        How long a row's values hold, inclusive; for ever when None.
+    features
+        Column name to Python type (``float``, ``int``, ``bool``, ``str``).
+    created_timestamp
+        The column with the time a row became known; the event time when None.
+    name
+        The source's name when None.
+    online
+        Whether serving looks these features up.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> import mlops_assets as ml
+    >>> weather = ml.ExternalDataset("weather", key=("origin", "observed_at"), event_timestamp="observed_at")
+    >>> view = ml.FeatureView(source=weather, entity=ml.Entity("origin"), event_timestamp="observed_at",
+    ...                       ttl=timedelta(hours=3), features={"wind_speed": float})
+    >>> view.key
+    'features/weather'
+    """
+
+    name: str
+    source: FeatureSource
+    entity: Entity
+    event_timestamp: str
+    ttl: timedelta | None
+    features: tuple[tuple[str, type], ...]
+    created_timestamp: str | None
+    online: bool
+    description: str = ""
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        *,
+        source: FeatureSource,
+        entity: Entity,
+        event_timestamp: str,
+        features: Mapping[str, type],
+        ttl: timedelta | None = None,
+        created_timestamp: str | None = None,
+        name: str | None = None,
+        online: bool = False,
+        description: str = "",
+        **options: object,
+    ) -> None:
+        values = {
+            "name": checked_name(name or source.name, "a feature view"),
+            "source": source,
+            "entity": entity,
+            "event_timestamp": event_timestamp,
+            "ttl": ttl,
+            "features": pairs(features),
+            "created_timestamp": created_timestamp,
+            "online": online,
+            "description": description,
+            "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
+        }
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
+        if not features:
+            raise DefinitionError(f"feature view '{self.name}' names no features", hint="give features={'column': float}")
+
+    @property
+    def key(self) -> str:
+        """``features/<name>``."""
+        return f"features/{self.name}"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The feature columns, in their order in ``X``."""
+        return tuple(name for name, _ in self.features)
+
+    @property
+    def partitions(self) -> dg.PartitionsDefinition | None:
+        """The partitions of the source."""
+        return self.source.partitions if isinstance(self.source, DbtModel) else self.source.table.partitions
+
+
+@dataclass(frozen=True)
+class OnDemandFeatures(Generic[P, R]):
+    """Features computed from the row itself, by one function for training and for serving.
+
+    Made by :func:`mlops_assets.on_demand_features`; still callable as that function.
+    """
+
+    function: Callable[P, R]
+    parameters: tuple[str, ...]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function that was decorated."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    @property
+    def module_source(self) -> str:
+        """The text of the module that defines the function: what a version stores and a service runs."""
+        file = getattr(sys.modules[self.function.__module__], "__file__", None)
+        if file is None:
+            raise DefinitionError(f"on-demand features '{self.name}' are not defined in a file", hint="move the function into a module of its own")
+        return Path(file).read_text(encoding="utf-8")
+
+
+Features = FeatureView | OnDemandFeatures[..., object]
+
+
+def feature_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
+    """Return the feature views among ``features``."""
+    return tuple(f for f in features if isinstance(f, FeatureView))
+
+
+def on_demand(features: Sequence[Features]) -> tuple[OnDemandFeatures[..., object], ...]:
+    """Return the on-demand features among ``features``."""
+    return tuple(f for f in features if isinstance(f, OnDemandFeatures))

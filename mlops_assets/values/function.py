@@ -1,0 +1,165 @@
+"""How a user's function is read: once, at decoration, by its signature."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+
+from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Injection(Enum):
+    """What a parameter receives."""
+
+    WINDOW = "TimeWindow"
+    SPLIT = "Split"
+    CANDIDATE = "Candidate"
+    CONFIG = "dagster.Config"
+    RESOURCE = "dagster.ConfigurableResource"
+    CONTEXT = "dagster.AssetExecutionContext"
+    TABLE = "an upstream table"
+
+
+# Qualified names rather than classes: reading a signature must not import Dagster, pandas or DuckDB.
+_FRAMES = {
+    ("polars", "LazyFrame"): "polars.LazyFrame",
+    ("polars", "DataFrame"): "polars.DataFrame",
+    ("pandas", "DataFrame"): "pandas.DataFrame",
+    ("duckdb", "DuckDBPyRelation"): "duckdb.DuckDBPyRelation",
+    ("_duckdb", "DuckDBPyRelation"): "duckdb.DuckDBPyRelation",
+}
+_BY_TYPE = (
+    ("mlops_assets", "TimeWindow", Injection.WINDOW),
+    ("mlops_assets", "Split", Injection.SPLIT),
+    ("mlops_assets", "Candidate", Injection.CANDIDATE),
+    ("dagster", "ConfigurableResourceFactory", Injection.RESOURCE),
+    ("dagster", "Config", Injection.CONFIG),
+    ("dagster", "AssetExecutionContext", Injection.CONTEXT),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a user's function.
+
+    Parameters
+    ----------
+    name
+        As written.
+    annotation
+        The resolved type.
+    injection
+        What it receives.
+    frame
+        For a table, the qualified name of the annotated frame type, e.g. ``"polars.LazyFrame"``.
+    """
+
+    name: str
+    annotation: type
+    injection: Injection
+    frame: str = ""
+
+
+@dataclass(frozen=True)
+class UserFunction(Generic[P, R]):
+    """A user's function with its signature read.
+
+    It stays the plain function: calling it calls what the user wrote.
+    """
+
+    function: Callable[P, R]
+    parameters: tuple[Parameter, ...]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the user's function."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """The function's name, which names the asset."""
+        return self.function.__name__
+
+    @property
+    def description(self) -> str:
+        """The function's docstring."""
+        return inspect.getdoc(self.function) or ""
+
+    def receiving(self, injection: Injection) -> tuple[Parameter, ...]:
+        """Return the parameters that receive ``injection``."""
+        return tuple(p for p in self.parameters if p.injection is injection)
+
+    @property
+    def tables(self) -> tuple[Parameter, ...]:
+        """The parameters that receive an upstream table."""
+        return self.receiving(Injection.TABLE)
+
+
+def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[Injection]) -> UserFunction[P, R]:
+    """Read a signature by the three rules of injection.
+
+    Parameters
+    ----------
+    function
+        What the user decorated.
+    kind
+        The decorator's name, for messages.
+    allowed
+        What a function of this kind may receive.
+
+    Raises
+    ------
+    DefinitionError
+        A parameter has no annotation, an annotation that cannot be resolved, or one that this kind cannot receive.
+    """
+    where = f"@ml.{kind} '{getattr(function, '__name__', function)}'"
+    return UserFunction(function, tuple(_read_parameters(function, where, allowed)))
+
+
+def _read_parameters(function: Callable[..., object], where: str, allowed: Collection[Injection]) -> Iterator[Parameter]:
+    hints = _hints(function, where)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise DefinitionError(f"{where} takes *{name}", hint="name every parameter: what it receives is decided by its name and type")
+        if name not in hints:
+            raise DefinitionError(
+                f"{where}: parameter '{name}' has no annotation",
+                hint=f"annotate it with what it receives, e.g. `{name}: pl.LazyFrame` for the table of that name",
+            )
+        yield _classify(name, hints[name], where, allowed)
+
+
+def _hints(function: Callable[..., object], where: str) -> dict[str, type]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError as error:
+        raise DefinitionError(
+            f"{where}: an annotation cannot be resolved: {error}",
+            hint="import the annotated types at run time, not under TYPE_CHECKING: they decide what is injected",
+        ) from error
+
+
+def _classify(name: str, annotation: type, where: str, allowed: Collection[Injection]) -> Parameter:
+    bases = getattr(annotation, "__mro__", (annotation,))
+    names = {((getattr(b, "__module__", "") or "").split(".")[0], getattr(b, "__name__", "")) for b in bases}
+    frame = next((label for key, label in _FRAMES.items() if key in names), "")
+    injection = Injection.TABLE if frame else next((what for module, cls, what in _BY_TYPE if (module, cls) in names), None)
+    if injection in allowed and injection is not None:
+        return Parameter(name, annotation, injection, frame)
+    can = ", ".join(sorted(what.value for what in allowed))
+    raise DefinitionError(
+        f"{where}: parameter '{name}' is annotated {_label(annotation)}, which it cannot receive",
+        hint=f"it can receive {can}; a table is annotated pl.LazyFrame, pl.DataFrame, pd.DataFrame or duckdb.DuckDBPyRelation",
+    )
+
+
+def _label(annotation: object) -> str:
+    return getattr(annotation, "__qualname__", None) or str(annotation)

@@ -1,0 +1,59 @@
+"""A model: how it is trained, what it is measured by, what it must pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic
+
+from mlops_assets.values.function import P, R, UserFunction
+from mlops_assets.values.options import AssetOptions
+
+if TYPE_CHECKING:
+    from mlops_assets.values.gate import Gate
+    from mlops_assets.values.training import TrainingSet
+
+
+@dataclass(frozen=True)
+class Model(Generic[P, R]):
+    """A model trained by a function. Made by :func:`mlops_assets.model`; still callable as that function."""
+
+    function: UserFunction[P, R]
+    training_set: TrainingSet[..., Any]
+    metrics: tuple[str, ...]
+    gates: tuple[Gate, ...] = ()
+    slices: tuple[str, ...] = ()
+    cron_schedule: str | None = None
+    cron_timezone: str = "UTC"
+    trusted_types: tuple[str, ...] = ()
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function that was decorated."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.name
+
+    @property
+    def key(self) -> str:
+        """``model/<name>``: the candidate."""
+        return f"model/{self.name}"
+
+
+@dataclass(frozen=True)
+class GateFunction(Generic[P, R]):
+    """A gate of the user's own. Made by :func:`mlops_assets.gate`; still callable as that function."""
+
+    function: UserFunction[P, R]
+    model: Model[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function that was decorated."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """The function's name: a sentence that is true of a good candidate."""
+        return self.function.name

@@ -1,0 +1,34 @@
+"""Names of things, and mappings as hashable tuples."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+V = TypeVar("V")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return ``name`` when it can name an asset, a table and a file; raise DefinitionError otherwise."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise DefinitionError(
+            f"{what} cannot be named {name!r}",
+            hint="use lower-case letters, digits and underscores, a letter first, at most 63 characters",
+        )
+    return name
+
+
+def pairs(mapping: Mapping[str, V] | None) -> tuple[tuple[str, V], ...]:
+    """Return a mapping as a sorted tuple of pairs, which hashes."""
+    return tuple(sorted((mapping or {}).items(), key=lambda pair: pair[0]))
+
+
+def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return one name or several as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -1,0 +1,51 @@
+"""What passes through to Dagster unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, TypedDict
+
+from mlops_assets.values.names import pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import dagster as dg
+
+
+class AssetArguments(TypedDict, total=False):
+    """Keyword arguments of every decorator and declared asset that Dagster receives unchanged.
+
+    ``automation_condition`` given by the user replaces our default; the others are Dagster's own.
+    """
+
+    automation_condition: dg.AutomationCondition | None
+    op_tags: Mapping[str, str] | None
+    pool: str | None
+    owners: Sequence[str]
+    tags: Mapping[str, str] | None
+    retry_policy: dg.RetryPolicy | None
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AssetOptions:
+    """The pass-through arguments of one asset, as a hashable value."""
+
+    automation_condition: dg.AutomationCondition | None = None
+    op_tags: tuple[tuple[str, str], ...] = ()
+    pool: str | None = None
+    owners: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    retry_policy: dg.RetryPolicy | None = None
+    group: str | None = None
+
+    @classmethod
+    def of(cls, arguments: AssetArguments) -> AssetOptions:
+        """Freeze what a decorator was given."""
+        known = {field.name for field in fields(cls)}
+        values: dict[str, object] = {name: value for name, value in arguments.items() if name in known}
+        values["op_tags"] = pairs(arguments.get("op_tags"))
+        values["tags"] = pairs(arguments.get("tags"))
+        values["owners"] = tuple(arguments.get("owners", ()))
+        return cls(**values)  # type: ignore[arg-type]  # the keys are the fields

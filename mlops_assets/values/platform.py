@@ -1,0 +1,61 @@
+"""Where everything lives."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The one thing that knows where anything lives; each part is one URL or folder.
+
+    Parameters
+    ----------
+    home
+        Root of every embedded default, absolute.
+    lake
+        Folder of the DuckLake.
+    registry
+        SQLAlchemy URL of the tracker and the registry.
+    artifacts
+        fsspec URL of the content-addressed artifacts: a folder or ``s3://bucket/prefix``.
+    environment
+        Separates aliases: ``dev``, ``staging``, ``prod``.
+    """
+
+    home: str
+    lake: str
+    registry: str
+    artifacts: str
+    environment: str = "dev"
+
+    @classmethod
+    def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
+        """Return the embedded defaults below one folder."""
+        root = Path(home).absolute()
+        return cls(str(root), str(root / "lake"), f"sqlite:///{root / 'registry.sqlite'}", str(root / "artifacts"), environment)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Platform:
+        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ENV``.
+
+        Parameters
+        ----------
+        environ
+            The process environment when None.
+        """
+        env = os.environ if environ is None else environ
+        local = cls.at(env.get("MLOPS_HOME") or ".mlops")
+        return cls(
+            local.home,
+            env.get("MLOPS_LAKE") or local.lake,
+            env.get("MLOPS_REGISTRY") or local.registry,
+            env.get("MLOPS_ARTIFACTS") or local.artifacts,
+            env.get("MLOPS_ENV") or "dev",
+        )

@@ -1,0 +1,92 @@
+"""What a model is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.function import P, R, UserFunction
+from mlops_assets.values.options import AssetOptions
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from mlops_assets.values.features import Features
+
+
+@dataclass(frozen=True)
+class TimeSplit:
+    """Split by event time: the last ``holdout`` judges, the ``validation`` before it tunes, the rest trains.
+
+    Parameters
+    ----------
+    validation, holdout
+        Spans of event time, positive.
+
+    Notes
+    -----
+    A row whose label becomes known only after its own part has ended is left out: at that time it could not have been used.
+    """
+
+    validation: timedelta
+    holdout: timedelta
+
+    def __post_init__(self) -> None:
+        """Refuse empty spans."""
+        if self.validation.total_seconds() <= 0 or self.holdout.total_seconds() <= 0:
+            raise DefinitionError(f"{self} has an empty part", hint="give positive timedeltas: every part serves its own purpose")
+
+
+@dataclass(frozen=True)
+class GroupSplit:
+    """Split so that no group is in two parts.
+
+    Parameters
+    ----------
+    column
+        The column with the group, e.g. a customer's id.
+    validation, holdout
+        Shares of the groups, each above 0, together below 1.
+    seed
+        Another seed gives another split; the same seed the same one, on every machine.
+    """
+
+    column: str
+    validation: float = 0.15
+    holdout: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave a part empty."""
+        if min(self.validation, self.holdout) <= 0 or self.validation + self.holdout >= 1:
+            raise DefinitionError(f"{self} leaves a part empty", hint="give shares above 0 whose sum is below 1")
+
+
+@dataclass(frozen=True)
+class TrainingSet(Generic[P, R]):
+    """Rows with a label, joined with features as they were known. Made by :func:`mlops_assets.training_set`."""
+
+    function: UserFunction[P, R]
+    features: tuple[Features, ...]
+    columns: tuple[str, ...]
+    label: str
+    split: TimeSplit | GroupSplit
+    event_timestamp: str | None = None
+    label_known_at: str | None = None
+    as_known: bool = True
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function that was decorated."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.name
+
+    @property
+    def key(self) -> str:
+        """``training_set/<name>``."""
+        return f"training_set/{self.name}"

@@ -40,6 +40,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     event_timestamp: str | None = None,
     known_at: Mapping[str, str] | None = None,
     created_timestamp: str | None = None,
+    allow_empty: bool = False,
     partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Dataset[P, R]]:
@@ -62,6 +63,8 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         Column → time column: when the value of a column becomes known, where that is later than the row's own time.
     created_timestamp
         The column with the time a row became known; the event time when None.
+    allow_empty
+        Whether a partition may have no row; an empty one is refused otherwise.
     partition_mappings
         Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
     **options
@@ -82,7 +85,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     >>> numbers.key, numbers().height
     ('dataset/numbers', 2)
     """
-    table = Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp)
+    table = Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp, allow_empty)
 
     def decorate(function: Callable[P, R]) -> Dataset[P, R]:
         read = _named(read_function(function, kind="dataset", allowed=_DATASET), "a dataset")

@@ -34,6 +34,8 @@ class Table:
         ``(column, time column)`` pairs: when the value of a column becomes known, where that is later than the row's own time.
     created_timestamp
         The column with the time a row became known, for late rows; the event time when None.
+    allow_empty
+        Whether a partition may have no row.
     """
 
     schema: type | None = None
@@ -42,6 +44,7 @@ class Table:
     event_timestamp: str | None = None
     known_at: tuple[tuple[str, str], ...] = ()
     created_timestamp: str | None = None
+    allow_empty: bool = False
 
     @property
     def schema_columns(self) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ class ExternalDataset:
     ----------
     name
         The table ``dataset.<name>`` in the lake.
-    schema, partitions, key, event_timestamp, known_at, created_timestamp
+    schema, partitions, key, event_timestamp, known_at, created_timestamp, allow_empty
         As in :func:`mlops_assets.dataset`.
     description
         Shown in the Dagster UI.
@@ -152,12 +155,13 @@ class ExternalDataset:
         event_timestamp: str | None = None,
         known_at: Mapping[str, str] | None = None,
         created_timestamp: str | None = None,
+        allow_empty: bool = False,
         description: str = "",
         **options: object,
     ) -> None:
         set_ = object.__setattr__
         set_(self, "name", checked_name(name, "an external dataset"))
-        set_(self, "table", Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp))
+        set_(self, "table", Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp, allow_empty))
         set_(self, "description", description)
         set_(self, "options", AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
         self.table.check(f"external dataset '{name}'")

@@ -1,0 +1,135 @@
+"""Content hashes of rows: equal for equal rows in any order, on every machine, with every version of every library.
+
+The bytes that are hashed are ours: for each column its name, logical type, validity and canonical values (little-endian
+numbers, UTF-8 text with lengths), of rows sorted by the key or by every column.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def normalised(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame in the types that the lake gives back: µs times, plain strings.
+
+    Raises
+    ------
+    DataError
+        A column has a type that the lake cannot hold, or text with a NUL character.
+    """
+    casts = [pl.col(name).cast(_stored(name, dtype)) for name, dtype in frame.schema.items() if _stored(name, dtype) != dtype]
+    frame = frame.with_columns(casts) if casts else frame
+    for name, dtype in frame.schema.items():
+        if dtype == pl.String and frame[name].str.contains("\x00", literal=True).any():
+            raise DataError(f"column '{name}' holds text with a NUL character", hint="strip it: such text can be stored, but never filtered by")
+    return frame
+
+
+def _stored(name: str, dtype: pl.DataType) -> pl.DataType:
+    if isinstance(dtype, pl.Datetime):
+        return pl.Datetime("us", dtype.time_zone)
+    if isinstance(dtype, (pl.Categorical, pl.Enum)):
+        return pl.String()
+    if isinstance(dtype, pl.Null):
+        return pl.Int32()
+    if isinstance(dtype, (pl.Duration, pl.Object, pl.Array)):
+        raise DataError(f"column '{name}' has type {dtype}, which the lake cannot hold", hint="store a duration as a number of seconds, an array as a list")
+    return dtype
+
+
+def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
+    """Return the sha256 of a frame's rows, whatever their order.
+
+    Parameters
+    ----------
+    frame
+        Normalised rows.
+    key
+        Columns that identify a row; every column when empty.
+    """
+    return hash_parts(frame, [(0, frame.height)], key)[0]
+
+
+def hash_parts(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str] = ()) -> list[str]:
+    """Return the hash of each slice ``[start, end)`` of a frame; rows are put in order within their slice.
+
+    Parameters
+    ----------
+    frame
+        Normalised rows, the slices one after the other.
+    bounds
+        Start and end row of each slice.
+    key
+        As in :func:`content_hash`.
+    """
+    hashers = [hashlib.sha256(str(end - start).encode()) for start, end in bounds]
+    if frame.height:
+        frame = _in_order(frame, bounds, key)
+    for name in sorted(frame.columns):
+        series = frame[name]
+        head = f"|{name}:{_logical(series.dtype)}|".encode()
+        chunks = _bytes(series)
+        for hasher, (start, end) in zip(hashers, bounds, strict=True):
+            hasher.update(head)
+            for chunk in chunks(start, end):
+                hasher.update(chunk)
+    return [hasher.hexdigest() for hasher in hashers]
+
+
+def _in_order(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str]) -> pl.DataFrame:
+    part = np.zeros(frame.height, dtype=np.int32)
+    for index, (start, end) in enumerate(bounds):
+        part[start:end] = index
+    by = [name for name in (*key, *(c for c in frame.columns if c not in key)) if not frame[name].dtype.is_nested()]
+    return frame.with_columns(pl.Series("__part", part)).sort("__part", *by, nulls_last=True).drop("__part")
+
+
+def _logical(dtype: pl.DataType) -> str:
+    if dtype.is_integer():
+        return "int"
+    if dtype.is_float():
+        return "float"
+    return str(dtype)
+
+
+def _bytes(series: pl.Series):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a reader of slices of one column)
+    valid = series.is_not_null().to_numpy()
+    if series.dtype.is_nested() or isinstance(series.dtype, (pl.Decimal, pl.Binary)):
+        series = pl.Series(series.name, [None if v is None else json.dumps(v, default=str) for v in series.to_list()], dtype=pl.String)
+    if series.dtype == pl.String:
+        return _text_reader(series, valid)
+    values = _numbers(series)
+    return lambda start, end: (np.packbits(valid[start:end]).tobytes(), values[start:end].tobytes())
+
+
+def _text_reader(series: pl.Series, valid: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    filled = series.fill_null("")
+    lengths = filled.str.len_bytes().to_numpy().astype("<u4")
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    text = "".join(filled.to_list()).encode()
+    return lambda start, end: (
+        np.packbits(valid[start:end]).tobytes(),
+        lengths[start:end].tobytes(),
+        text[offsets[start] : offsets[end]],
+    )
+
+
+def _numbers(series: pl.Series) -> np.ndarray:
+    """Return canonical little-endian values: one NaN, one zero, nulls as zero."""
+    physical = series.to_physical()
+    if physical.dtype.is_float():
+        values = physical.cast(pl.Float64).fill_null(0.0).to_numpy().astype("<f8") + 0.0
+        return np.where(np.isnan(values), np.nan, values).astype("<f8")
+    if physical.dtype == pl.UInt64:
+        return physical.fill_null(0).to_numpy().astype("<u8")
+    return physical.cast(pl.Int64).fill_null(0).to_numpy().astype("<i8")

@@ -1,0 +1,90 @@
+"""Three-way splits: train, validation, holdout."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+import polars as pl
+
+from mlops_assets.errors import DataError
+
+PARTS = ("train", "validation", "holdout")
+
+
+def time_split(event_times: pl.Series, label_known_at: pl.Series | None, *, validation: timedelta, holdout: timedelta) -> pl.Series:
+    """Split by event time, oldest rows first.
+
+    Parameters
+    ----------
+    event_times, label_known_at
+        UTC times, shape (rows,); the second is when each label became known.
+    validation, holdout
+        Spans before the last event time.
+
+    Returns
+    -------
+    polars.Series
+        ``train``, ``validation`` or ``holdout``; null for a row whose label became known only after its part had ended.
+
+    Raises
+    ------
+    DataError
+        A part is empty.
+    """
+    if event_times.is_empty():
+        raise DataError("the training set has no row", hint="materialise its datasets first")
+    end = event_times.max() + timedelta(microseconds=1)  # type: ignore[operator]  # a datetime
+    to_holdout = end - holdout
+    to_validation = to_holdout - validation
+    frame = pl.DataFrame({"t": event_times, "known": event_times if label_known_at is None else label_known_at})
+    part = (
+        pl.when(pl.col("t") >= to_holdout)
+        .then(pl.lit("holdout"))
+        .when((pl.col("t") >= to_validation) & (pl.col("known") < to_holdout))
+        .then(pl.lit("validation"))
+        .when((pl.col("t") < to_validation) & (pl.col("known") < to_validation))
+        .then(pl.lit("train"))
+    )
+    return _complete(frame.select(part.alias("split"))["split"], f"validation={validation}, holdout={holdout}")
+
+
+def group_split(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
+    """Split so that no group is in two parts, the same on every machine.
+
+    Parameters
+    ----------
+    groups
+        The group of each row, shape (rows,).
+    validation, holdout
+        Shares of the groups.
+    seed
+        Another seed gives another split.
+
+    Raises
+    ------
+    DataError
+        A part is empty.
+    """
+    unique = groups.unique().to_list()
+    parts = pl.DataFrame(
+        {"group": pl.Series(unique, dtype=groups.dtype), "split": [_part_of(_share(value, seed), validation, holdout) for value in unique]}
+    )
+    joined = groups.to_frame("group").join(parts, on="group", how="left", nulls_equal=True, maintain_order="left")
+    return _complete(joined["split"], f"validation={validation}, holdout={holdout} of {len(unique)} groups")
+
+
+def _share(value: object, seed: int) -> float:
+    """Place a group in [0, 1) by a hash that no library's version changes."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{value}".encode()).digest()[:8], "big") / 2**64
+
+
+def _part_of(share: float, validation: float, holdout: float) -> str:
+    return "holdout" if share < holdout else "validation" if share < holdout + validation else "train"
+
+
+def _complete(split: pl.Series, what: str) -> pl.Series:
+    counts = {part: int((split == part).sum()) for part in PARTS}
+    if empty := [part for part, count in counts.items() if not count]:
+        raise DataError(f"the {empty[0]} part is empty with {what}: {counts}", hint="materialise more data or choose shorter parts")
+    return split

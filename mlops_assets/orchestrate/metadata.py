@@ -1,0 +1,66 @@
+"""What a materialisation shows in the Dagster UI."""
+
+import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mlops_assets.compute.verify import Outcome
+
+PREVIEW_ROWS = 5
+
+
+def table_metadata(frame: "pl.DataFrame") -> dict[str, Any]:
+    """Return row count, schema, null shares and a small preview of a table."""
+    return {
+        "dagster/row_count": frame.height,
+        "dagster/column_schema": column_schema(frame),
+        "null shares": markdown(
+            [{"column": c, "null": f"{frame[c].null_count() / max(frame.height, 1):.2%}"} for c in frame.columns if frame[c].null_count()]
+        ),
+        "preview": markdown(frame.head(PREVIEW_ROWS).to_dicts()),
+    }
+
+
+def column_schema(frame: "pl.DataFrame") -> dg.TableSchema:
+    """Return names and types as Dagster shows them."""
+    return dg.TableSchema([dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
+
+
+def markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Return rows as a Markdown table."""
+    if not rows:
+        return dg.MetadataValue.md("none")
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([_cell(row[column]) for column in head] for row in rows)]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """Return a PNG as metadata that the UI draws."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
+    """Return what a check found as Dagster's own result."""
+    return dg.AssetCheckResult(
+        passed=outcome.passed,
+        asset_key=key,
+        check_name=outcome.check,
+        severity=dg.AssetCheckSeverity.ERROR if outcome.blocking else dg.AssetCheckSeverity.WARN,
+        description=None if outcome.passed else f"{outcome.message}. Hint: {outcome.hint}",
+        metadata=_facts(outcome.facts),
+    )
+
+
+def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in facts.items()}

@@ -1,0 +1,81 @@
+"""Partition arithmetic: which partitions of a table another one's partition is made from."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mlops_assets.values.window import TimeWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlops_assets.orchestrate.graph import Edge
+
+
+def window_of(definition: dg.PartitionsDefinition | None, key: str) -> TimeWindow | None:
+    """Return the span of event time of one partition, in UTC; None when unpartitioned."""
+    if definition is None:
+        return None
+    span = definition.time_window_for_partition_key(key)  # type: ignore[attr-defined]  # only time windows are accepted
+    return TimeWindow(span.start.astimezone(UTC), span.end.astimezone(UTC))
+
+
+def all_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
+    """Return every partition key; one empty key when unpartitioned."""
+    return [""] if definition is None else definition.get_partition_keys()
+
+
+def mapped(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return, for each child partition, the parent's partitions that it is made from, oldest first.
+
+    Parameters
+    ----------
+    edge
+        The parent and the partition mapping.
+    child
+        The child's partitions.
+    keys
+        The child's partitions to map.
+    """
+    parent = edge.partitions
+    if parent is None:
+        return dict.fromkeys(keys, ("",))
+    if child is None or isinstance(edge.mapping, dg.AllPartitionMapping):
+        return dict.fromkeys(keys, tuple(parent.get_partition_keys()))
+    if parent == child and _plain_offsets(edge.mapping):
+        return _by_offset(edge.mapping, parent.get_partition_keys(), keys)
+    return {key: _by_dagster(edge.mapping, child, parent, key) for key in keys}
+
+
+def _plain_offsets(mapping: dg.PartitionMapping | None) -> bool:
+    return mapping is None or isinstance(mapping, (dg.IdentityPartitionMapping, dg.TimeWindowPartitionMapping))
+
+
+def _by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Count positions: Dagster's own mapping costs milliseconds a partition, and a condition maps a year at each tick."""
+    first, last = getattr(mapping, "start_offset", 0), getattr(mapping, "end_offset", 0)
+    position = {key: index for index, key in enumerate(every)}
+    return {key: tuple(every[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
+
+
+def _by_dagster(mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str) -> Sequence[str]:
+    mapping = mapping or dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    subset = child.subset_with_partition_keys([key])
+    result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, child, parent)
+    return tuple(result.partitions_subset.get_partition_keys())
+
+
+def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
+    """Return the mapping that reaches back over ``seconds`` of the parent's partitions, or over all when None."""
+    if parent is None:
+        return None
+    if seconds is None:
+        return dg.AllPartitionMapping()
+    first, second = parent.get_partition_keys()[:2]
+    # The shortest regular step of the definition: a day in spring has 23 hours, a month 28 days.
+    step = (window_of(parent, second).start - window_of(parent, first).start).total_seconds()  # type: ignore[union-attr]
+    shortest = step * (28 / 31 if step > 27 * 86400 else 23 / 24 if step >= 86400 else 1)
+    return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)

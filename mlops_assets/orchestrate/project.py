@@ -1,0 +1,129 @@
+"""All that one project declares, found by name and by key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.graph import Edge, Node
+from mlops_assets.orchestrate.partitions import lookback
+from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
+from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.training import TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mlops_assets.values.function import Parameter
+
+Noun = (
+    Dataset[..., Any]
+    | ExternalDataset
+    | FeatureView
+    | OnDemandFeatures[..., Any]
+    | DbtProject
+    | TrainingSet[..., Any]
+    | Model[..., Any]
+    | GateFunction[..., Any]
+    | BatchPrediction
+)
+N = TypeVar("N")
+
+
+@dataclass(frozen=True)
+class TableRef:
+    """A table that a function can ask for by name.
+
+    Parameters
+    ----------
+    key
+        ``<kind>/<name>`` of ours; the asset key of a plain asset, joined by slashes.
+    partitions, event_timestamp
+        Of the table.
+    plain
+        The Dagster asset, when it is not one of ours.
+    """
+
+    key: str
+    partitions: dg.PartitionsDefinition | None = None
+    event_timestamp: str | None = None
+    plain: dg.AssetsDefinition | None = None
+
+
+@dataclass(frozen=True)
+class Project:
+    """What was given to ``build_definitions``, sorted by what it is."""
+
+    nouns: tuple[Noun, ...]
+    plain: tuple[object, ...]
+    tables: dict[str, TableRef] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, items: Sequence[object]) -> Project:
+        """Sort the items of a project and index its tables by name."""
+        ours = (Dataset, ExternalDataset, FeatureView, OnDemandFeatures, DbtProject, TrainingSet, Model, GateFunction, BatchPrediction)
+        nouns = tuple(item for item in items if isinstance(item, ours))
+        project = cls(nouns, tuple(item for item in items if not isinstance(item, ours)))
+        for name, ref in project._refs():
+            project.tables.setdefault(name, ref)
+        return project
+
+    def every(self, kind: type[N]) -> tuple[N, ...]:
+        """Return the nouns of one kind."""
+        return tuple(noun for noun in self.nouns if isinstance(noun, kind))
+
+    def _refs(self) -> Iterator[tuple[str, TableRef]]:
+        """Yield every table; where two kinds share a name, the first one wins."""
+        for dataset in (*self.every(Dataset), *self.every(ExternalDataset)):
+            yield dataset.name, TableRef(dataset.key, dataset.table.partitions, dataset.table.event_timestamp)
+        for asset in self.plain:
+            if isinstance(asset, dg.AssetsDefinition):
+                for key in asset.keys:
+                    yield key.path[-1], TableRef("/".join(key.path), asset.specs_by_key[key].partitions_def, plain=asset)
+        for view in self.every(FeatureView):
+            yield view.name, TableRef(view.key, view.partitions, view.event_timestamp)
+        for batch in self.every(BatchPrediction):
+            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, batch.dataset.table.event_timestamp)
+        for training_set in self.every(TrainingSet):
+            yield training_set.name, TableRef(training_set.key)
+
+    def edge(self, parameter: Parameter, mapping: dg.PartitionMapping | None = None) -> Edge | None:
+        """Return the edge to the table that a parameter names, or None for a plain asset."""
+        ref = self.tables[parameter.name]
+        return None if ref.plain is not None else Edge(ref.key, ref.partitions, mapping)
+
+    def node(self, noun: Noun) -> Node:
+        """Return a table and what it is made from."""
+        match noun:
+            case Dataset():
+                mappings = dict(noun.partition_mappings)
+                edges = (self.edge(p, mappings.get(p.name)) for p in noun.function.tables)
+                return Node(noun.key, noun.table.partitions, tuple(e for e in edges if e))
+            case FeatureView():
+                return Node(noun.key, noun.partitions, () if isinstance(noun.source, DbtModel) else (Edge(noun.source.key, noun.partitions),))
+            case TrainingSet():
+                tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
+                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in feature_views(noun.features))
+                return Node(noun.key, None, (*(e for e in tables if e), *views))
+            case BatchPrediction():
+                views = (_looked_up(view) for view in feature_views(noun.model.training_set.features))
+                return Node(noun.key, noun.dataset.table.partitions, (Edge(noun.dataset.key, noun.dataset.table.partitions), *views))
+        raise DefinitionError(f"{type(noun).__name__} is not a table", hint="datasets, feature views, training sets and predictions are")
+
+
+def _looked_up(view: FeatureView) -> Edge:
+    """A prediction reads the feature rows that can still hold at its time: the ttl back."""
+    return Edge(view.key, view.partitions, lookback(view.partitions, view.ttl.total_seconds() if view.ttl else None))
+
+
+def rules_of(view: FeatureView) -> Table:
+    """Return the rules that the rows of a feature view must obey."""
+    times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
+    return Table(
+        partitions=view.partitions, key=(*view.entity.join_keys, *times), event_timestamp=view.event_timestamp, allow_empty=True
+    )

@@ -1,0 +1,121 @@
+"""What one step works on: its partitions, the state of the lake it reads, and what its function receives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.errors import DataError, LakeError
+from mlops_assets.orchestrate.frames import collect, present
+from mlops_assets.orchestrate.graph import Node, fingerprints
+from mlops_assets.orchestrate.partitions import mapped, window_of
+from mlops_assets.orchestrate.project import Project, TableRef
+from mlops_assets.stores.lake import Part
+from mlops_assets.stores.places import Places
+from mlops_assets.values.function import Injection, Parameter, UserFunction
+from mlops_assets.values.window import TimeWindow
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One step of one run.
+
+    Parameters
+    ----------
+    context
+        Dagster's own.
+    project, places
+        What is declared, and where it lives.
+    node
+        The table that is made.
+    loaded
+        Frames of plain upstream assets, by parameter name.
+    """
+
+    context: dg.AssetExecutionContext
+    project: Project
+    places: Places
+    node: Node
+    loaded: Mapping[str, object]
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The partitions of this step, oldest first; one empty key when unpartitioned."""
+        return ("",) if self.node.partitions is None else tuple(self.context.partition_keys)
+
+    @cached_property
+    def windows(self) -> tuple[tuple[str, TimeWindow | None], ...]:
+        """Each partition with its span of event time."""
+        return tuple((key, window_of(self.node.partitions, key)) for key in self.keys)
+
+    @cached_property
+    def window(self) -> TimeWindow:
+        """The span of the whole step."""
+        spans = [window for _, window in self.windows if window is not None]
+        return TimeWindow(spans[0].start, spans[-1].end)
+
+    @cached_property
+    def snapshot(self) -> int:
+        """The one state of the lake that everything in this step reads."""
+        return self.places.lake.snapshot()
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What is about to be written, with the fingerprint of what it is made from."""
+        made_from = fingerprints(self.node, self.keys, self.places.lake, snapshot=self.snapshot)
+        return tuple(Part(key, window, made_from.get(key, "")) for key, window in self.windows)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The step's run configuration, defaults filled in."""
+        return dict(self.context.op_execution_context.op_config or {})
+
+    def call(self, function: UserFunction[..., Any], **given: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
+        """Call a user's function with everything it asks for."""
+        arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
+        return function(**arguments)
+
+    def frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
+        """Call a user's function and collect the frame that it returns."""
+        return collect(self.call(function), f"'{self.node.key}'")
+
+    def _argument(self, parameter: Parameter) -> object:
+        match parameter.injection:
+            case Injection.WINDOW:
+                return self.window
+            case Injection.CONTEXT:
+                return self.context
+            case Injection.RESOURCE:
+                return getattr(self.context.resources, parameter.name)
+            case Injection.CONFIG:
+                fields = parameter.annotation.model_fields  # type: ignore[attr-defined]  # a pydantic model
+                return parameter.annotation(**{name: value for name, value in self.config.items() if name in fields})
+        if parameter.name in self.loaded:
+            return present(collect(self.loaded[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
+        return present(self.read(self.project.tables[parameter.name]), parameter.frame)
+
+    def read(self, ref: TableRef) -> pl.DataFrame:
+        """Read the rows of an upstream table that this step's partitions are made from."""
+        lake = self.places.lake
+        edge = next((e for e in self.node.edges if e.parent == ref.key), None)
+        if edge is None or self.node.partitions is None or ref.partitions is None:
+            return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot))
+        spans = self._spans(ref, [key for keys in mapped(edge, self.node.partitions, self.keys).values() for key in keys])
+        read = [lake.read(ref.key, window=span, event_timestamp=ref.event_timestamp, snapshot=self.snapshot) for span in spans[:1]]
+        return self._or_explain(ref, lambda: read[0]) if read else self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
+
+    def _spans(self, ref: TableRef, keys: Sequence[str]) -> list[TimeWindow]:
+        spans = [span for span in (window_of(ref.partitions, key) for key in (keys[:1] + keys[-1:])) if span is not None]
+        return [TimeWindow(min(s.start for s in spans), max(s.end for s in spans))] if spans else []
+
+    def _or_explain(self, ref: TableRef, read: Any) -> pl.DataFrame:  # noqa: ANN401
+        try:
+            return read()  # type: ignore[no-any-return]
+        except LakeError as error:
+            raise DataError(
+                f"'{self.node.key}' reads '{ref.key}', which cannot be read: {error.message}",
+                hint=f"materialise '{ref.key}' first: mlops run --select 'key:\"{ref.key}\"'",
+            ) from error

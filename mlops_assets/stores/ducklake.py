@@ -1,0 +1,356 @@
+"""The lake on DuckLake: a SQLite catalog and Parquet files in one folder."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import polars as pl
+
+from mlops_assets.compute.content_hash import hash_parts, normalised
+from mlops_assets.errors import DataError, LakeError, PlatformError, nearest
+from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord
+from mlops_assets.stores.lake_connection import LakeConnections
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from datetime import timedelta
+
+    from mlops_assets.values.window import TimeWindow
+
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_RECORDS = 'lake."_mlops"."partitions"'
+_RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ)"
+
+
+class DuckLake:
+    """A lake in a local folder.
+
+    Many processes may read while one writes; writers wait for each other at one lock of the operating system.
+
+    Parameters
+    ----------
+    connections
+        The folder and its connections.
+    """
+
+    def __init__(self, connections: LakeConnections) -> None:
+        self.connections = connections
+
+    @classmethod
+    def open(cls, folder: str | Path) -> DuckLake:
+        """Open the lake in ``folder``, making it when it does not exist.
+
+        Raises
+        ------
+        PlatformError
+            The folder cannot be written, or the URL names a kind of catalog that is not supported.
+        """
+        if "://" in str(folder):
+            raise PlatformError(f"the lake '{folder}' is not a folder", hint="set MLOPS_LAKE to a folder on this machine")
+        return cls(LakeConnections(Path(folder).absolute()))
+
+    def snapshot(self) -> int:
+        """Return the newest state of the lake."""
+        return int(self._one("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')"))
+
+    def read(
+        self,
+        table: str,
+        *,
+        window: TimeWindow | None = None,
+        event_timestamp: str | None = None,
+        snapshot: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return rows, of one window and as of one snapshot when given.
+
+        Parameters
+        ----------
+        table
+            ``<kind>/<name>``.
+        window, event_timestamp
+            Only rows whose time lies in the window.
+        snapshot
+            The newest when None.
+        columns
+            All when None.
+
+        Raises
+        ------
+        LakeError
+            There is no such table, in that snapshot.
+        """
+        chosen = ", ".join(f'"{column}"' for column in columns) if columns else "*"
+        at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
+        where, values = ("", [])
+        if window is not None:
+            where, values = f' WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [window.start, window.end]
+        try:
+            return _polars(self._cursor.execute(f"SELECT {chosen} FROM {_sql(table)}{at}{where}", values))
+        except duckdb.CatalogException as error:
+            raise self._missing(table, snapshot) from error
+
+    def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
+        """Return the last record of each partition; empty when nothing was written.
+
+        Parameters
+        ----------
+        table
+            ``<kind>/<name>``.
+        snapshot
+            As the lake was then; now when None.
+        """
+        at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
+        query = f"SELECT * FROM {_RECORDS}{at} WHERE table_name = ? QUALIFY row_number() OVER (PARTITION BY partition ORDER BY snapshot DESC) = 1"
+        try:
+            rows = self._cursor.execute(query, [table]).fetchall()
+        except duckdb.CatalogException:
+            return {}
+        return {row[1]: PartitionRecord(*row) for row in sorted(rows, key=lambda row: row[1])}
+
+    def write(  # noqa: PLR0913  (one transaction, described in full)
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        parts: Sequence[Part],
+        *,
+        event_timestamp: str | None = None,
+        key: Sequence[str] = (),
+        run_id: str = "",
+        unhashed: Collection[str] = (),
+    ) -> Commit:
+        """Replace exactly the given parts in one transaction.
+
+        Parameters
+        ----------
+        table
+            ``<kind>/<name>``; made when missing.
+        frame
+            The rows of all parts together.
+        parts
+            The partitions; one with key ``""`` and no window for an unpartitioned table.
+        event_timestamp
+            The column that says which part a row belongs to.
+        key
+            Columns that identify a row; they order rows for the hash.
+        run_id
+            Who writes.
+        unhashed
+            Columns that do not count as content.
+
+        Returns
+        -------
+        Commit
+            A part whose content and inputs are those of its last record is not written again; when none is left, no
+            snapshot is made.
+
+        Raises
+        ------
+        DataError
+            A row lies in none of the parts, or a column cannot be stored.
+        LakeError
+            A column has another type than the table's.
+        """
+        frame, bounds = _in_parts(normalised(frame), parts, event_timestamp, table)
+        hashes = hash_parts(frame.drop(unhashed, strict=False), bounds, key)
+        with self.connections.exclusive():
+            before = self.records(table)
+            stale = [
+                i for i, part in enumerate(parts) if (part.partition not in before) or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)
+            ]
+            if not stale:
+                return Commit(self.snapshot(), tuple(before[part.partition] for part in parts), ())
+            made = self._records(table, [parts[i] for i in stale], [hashes[i] for i in stale], [bounds[i] for i in stale], run_id)
+            rewritten = [i for i in stale if parts[i].partition not in before or before[parts[i].partition].content_hash != hashes[i]]
+            rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
+            with self._transaction():
+                if rows is not None:
+                    self._replace(table, rows, [parts[i] for i in rewritten], event_timestamp)
+                self._append(made)
+        return self._commit(parts, made, before)
+
+    def record(self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = "") -> Commit:
+        """Record what a table holds that somebody else writes.
+
+        Parameters
+        ----------
+        table, parts, event_timestamp, key, run_id
+            As in :meth:`write`; the rows are those that the lake holds now.
+        """
+        with self.connections.exclusive():
+            spans = [part.window for part in parts if part.window is not None]
+            window = type(spans[0])(min(s.start for s in spans), max(s.end for s in spans)) if spans else None
+            frame = self.read(table, window=window, event_timestamp=event_timestamp)
+            frame, bounds = _in_parts(normalised(frame), parts, event_timestamp, table, others=True)
+            hashes, before = hash_parts(frame, bounds, key), self.records(table)
+            stale = [i for i, part in enumerate(parts) if part.partition not in before or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)]
+            made = self._records(table, [parts[i] for i in stale], [hashes[i] for i in stale], [bounds[i] for i in stale], run_id)
+            if made:
+                with self._transaction():
+                    self._append(made)
+        return self._commit(parts, made, before)
+
+    def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
+        """Merge small files and expire old snapshots, never a pinned one nor the newest.
+
+        Parameters
+        ----------
+        pins
+            Snapshots that must stay readable.
+        older_than
+            Only snapshots and files older than this; longer than the longest transaction.
+        """
+        cursor, before = self._cursor, datetime.now(UTC) - older_than
+        with self.connections.exclusive():
+            merged = cursor.execute("CALL ducklake_merge_adjacent_files('lake')").fetchall()
+            old = cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? ORDER BY 1", [before]).fetchall()
+            versions = sorted({int(row[0]) for row in old} - {*pins, self.snapshot()})
+            if versions:
+                cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {versions})").fetchall()
+            cleaned = cursor.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
+            orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
+        return MaintenanceReport(len(merged), len(versions), len(cleaned) + len(orphans))
+
+    @property
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        return self.connections.cursor()
+
+    def _one(self, query: str) -> int:
+        row = self._cursor.execute(query).fetchone()
+        return 0 if row is None or row[0] is None else row[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._cursor.execute("BEGIN")
+        try:
+            yield
+            self._cursor.execute("COMMIT")
+        except BaseException:
+            try:
+                self._cursor.execute("ROLLBACK")
+            except duckdb.TransactionException:
+                pass  # DuckDB has already rolled back
+            raise
+
+    def _records(self, table: str, parts: Sequence[Part], hashes: Sequence[str], bounds: Sequence[tuple[int, int]], run_id: str) -> list[PartitionRecord]:
+        """Make the records of a commit; while the lock is held the next snapshot's number is certain."""
+        snapshot, now = self.snapshot() + 1, datetime.now(UTC)
+        return [
+            PartitionRecord(table, part.partition, digest, part.inputs, end - start, run_id, snapshot, now)
+            for part, digest, (start, end) in zip(parts, hashes, bounds, strict=True)
+        ]
+
+    def _append(self, records: Sequence[PartitionRecord]) -> None:
+        self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
+        self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} {_RECORD_COLUMNS}")
+        rows = pl.DataFrame([(r.table, r.partition, r.content_hash, r.inputs, r.rows, r.run_id, r.snapshot, r.recorded_at) for r in records], orient="row")
+        self._insert(_RECORDS, rows.rename(dict(zip(rows.columns, ("table_name", "partition", "content_hash", "inputs", "row_count", "run_id", "snapshot", "recorded_at"), strict=True))))
+
+    def _insert(self, target: str, rows: pl.DataFrame) -> None:
+        cursor = self._cursor
+        cursor.register("mlops_rows", rows.to_arrow())
+        try:
+            cursor.execute(f"INSERT INTO {target} BY NAME SELECT * FROM mlops_rows")
+        finally:
+            cursor.unregister("mlops_rows")
+
+    def _replace(self, table: str, rows: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None) -> None:
+        schema, name = _split(table)
+        cursor, target = self._cursor, _sql(table)
+        cursor.execute(f'CREATE SCHEMA IF NOT EXISTS lake."{schema}"')
+        cursor.register("mlops_rows", rows.clear().to_arrow())
+        try:
+            whole = any(part.window is None for part in parts)
+            exists = self._one(f"SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = '{schema}' AND table_name = '{name}'")
+            if not exists:
+                cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
+            elif whole and self._columns(target) != self._columns("mlops_rows"):
+                # A new shape of a table that is replaced as a whole; older snapshots keep the old one.
+                cursor.execute(f"DROP TABLE {target}")
+                cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
+            elif whole:
+                cursor.execute(f"DELETE FROM {target}")
+            else:
+                self._fit(table, target)
+                for span in _merged([part.window for part in parts if part.window is not None]):
+                    cursor.execute(f'DELETE FROM {target} WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [span.start, span.end])
+        finally:
+            cursor.unregister("mlops_rows")
+        if rows.height:
+            self._insert(target, rows)
+
+    def _fit(self, table: str, target: str) -> None:
+        """Add new columns; refuse a column whose type changed."""
+        old = self._columns(target)
+        for column, kind in self._columns("mlops_rows").items():
+            if column not in old:
+                self._cursor.execute(f'ALTER TABLE {target} ADD COLUMN "{column}" {kind}')
+            elif old[column] != kind:
+                raise LakeError(
+                    f"column '{column}' of '{table}' is {old[column]} in the lake and {kind} in the new rows",
+                    hint="cast it to the old type, or give the new one another name; earlier partitions keep theirs",
+                )
+
+    def _columns(self, source: str) -> dict[str, str]:
+        return {row[0]: row[1] for row in self._cursor.execute(f"DESCRIBE {source}").fetchall()}
+
+    def _commit(self, parts: Sequence[Part], made: Sequence[PartitionRecord], before: dict[str, PartitionRecord]) -> Commit:
+        now = {**before, **{record.partition: record for record in made}}
+        changed = tuple(r.partition for r in made if r.partition not in before or before[r.partition].content_hash != r.content_hash)
+        return Commit(made[0].snapshot if made else self.snapshot(), tuple(now[part.partition] for part in parts), changed)
+
+    def _missing(self, table: str, snapshot: int | None) -> LakeError:
+        rows = self._cursor.execute("SELECT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops'").fetchall()
+        tables = sorted(row[0] for row in rows)
+        when = "" if snapshot is None else f" in snapshot {snapshot}"
+        return LakeError(f"the lake has no table '{table}'{when}", hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"))
+
+
+def _split(table: str) -> tuple[str, str]:
+    parts = table.split("/")
+    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+        raise LakeError(f"'{table}' is not a table's name", hint="tables are named <kind>/<name>, in lower-case letters, digits and underscores")
+    return parts[0], parts[1]
+
+
+def _sql(table: str) -> str:
+    schema, name = _split(table)
+    return f'lake."{schema}"."{name}"'
+
+
+def _polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    frame = pl.DataFrame(result.to_arrow_table())
+    times = [pl.col(name).cast(pl.Datetime("us", "UTC")) for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
+    return frame.with_columns(times) if times else frame
+
+
+def _in_parts(frame: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None, table: str, *, others: bool = False) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
+    """Return the rows ordered by part, and where each part begins and ends.
+
+    ``others``: whether rows outside of every part are passed over rather than refused.
+    """
+    if len(parts) == 1 and parts[0].window is None:
+        return frame, [(0, frame.height)]
+    if event_timestamp is None or event_timestamp not in frame.columns:
+        raise DataError(f"'{table}' is partitioned by time, but its rows have no column '{event_timestamp}'", hint=f"they have {', '.join(frame.columns)}")
+    frame = frame.sort(event_timestamp, maintain_order=True)
+    times = frame[event_timestamp]
+    bounds = [(int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in parts if p.window is not None]
+    if not others and sum(end - start for start, end in bounds) != frame.height:
+        raise DataError(f"'{table}': rows lie outside of the partitions {parts[0].partition} to {parts[-1].partition}", hint="return the rows of the given window only")
+    return frame, bounds
+
+
+def _merged(windows: Sequence[TimeWindow]) -> list[TimeWindow]:
+    merged: list[TimeWindow] = []
+    for window in sorted(windows, key=lambda w: w.start):
+        if merged and merged[-1].end == window.start:
+            merged[-1] = type(window)(merged[-1].start, window.end)
+        else:
+            merged.append(window)
+    return merged

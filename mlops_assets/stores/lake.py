@@ -1,0 +1,121 @@
+"""The lake: versioned tables, written one transaction at a time, read as of any snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    import polars as pl
+
+    from mlops_assets.values.window import TimeWindow
+
+
+@dataclass(frozen=True)
+class Part:
+    """One partition that is about to be written.
+
+    Parameters
+    ----------
+    partition
+        Its key; ``""`` for the whole of an unpartitioned table.
+    window
+        Its span of event time; None for the whole of an unpartitioned table.
+    inputs
+        Fingerprint of what it is made from; ``""`` when it comes from outside.
+    """
+
+    partition: str
+    window: TimeWindow | None = None
+    inputs: str = ""
+
+
+@dataclass(frozen=True)
+class PartitionRecord:
+    """What the lake remembers of one written partition, committed together with its rows."""
+
+    table: str
+    partition: str
+    content_hash: str
+    inputs: str
+    rows: int
+    run_id: str
+    snapshot: int
+    recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The outcome of one write.
+
+    Parameters
+    ----------
+    snapshot
+        The state of the lake that holds it.
+    records
+        One for each part, in the order given.
+    changed
+        The partitions whose content differs from before.
+    """
+
+    snapshot: int
+    records: tuple[PartitionRecord, ...]
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MaintenanceReport:
+    """What upkeep did."""
+
+    merged_files: int
+    expired_snapshots: int
+    deleted_files: int
+
+
+class Lake(Protocol):
+    """Tables named ``<kind>/<name>``; each snapshot pins all of them at once."""
+
+    def write(  # noqa: PLR0913  (one transaction, described in full)
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        parts: Sequence[Part],
+        *,
+        event_timestamp: str | None = None,
+        key: Sequence[str] = (),
+        run_id: str = "",
+        unhashed: Collection[str] = (),
+    ) -> Commit:
+        """Replace exactly the given parts in one transaction; parts that did not change are left as they are."""
+        ...
+
+    def read(
+        self,
+        table: str,
+        *,
+        window: TimeWindow | None = None,
+        event_timestamp: str | None = None,
+        snapshot: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return rows, of one window and as of one snapshot when given."""
+        ...
+
+    def snapshot(self) -> int:
+        """Return the newest state of the lake."""
+        ...
+
+    def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:
+        """Return the last record of each partition; empty when nothing was written."""
+        ...
+
+    def record(self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = "") -> Commit:
+        """Record what a table holds that somebody else writes."""
+        ...
+
+    def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
+        """Merge files and expire snapshots, never a pinned one."""
+        ...

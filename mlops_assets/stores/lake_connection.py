@@ -1,0 +1,100 @@
+"""Connections to a DuckLake: extensions without a network, attached as the stress test found safe."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from mlops_assets.errors import PlatformError
+from mlops_assets.stores.lock import exclusive
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+_EXTENSIONS = {"ducklake": "duckdb_extension_ducklake", "sqlite_scanner": "duckdb_extension_sqlite_scanner"}
+ATTACH_OPTIONS = {"META_JOURNAL_MODE": "'WAL'", "META_BUSY_TIMEOUT": "30000", "DATA_INLINING_ROW_LIMIT": "0"}
+
+
+class LakeConnections:
+    """The folder of a lake, and this process's connections to it.
+
+    Parameters
+    ----------
+    folder
+        Absolute; made when missing.
+
+    Raises
+    ------
+    PlatformError
+        The folder cannot be written, or DuckDB's extensions are not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.catalog_path = folder / "catalog.sqlite"
+        self.data_path = folder / "data"
+        self.lock_path = folder / "lock"
+        self.extension_directory = folder / "extensions"
+        self._local = threading.local()
+        try:
+            self.data_path.mkdir(parents=True, exist_ok=True)
+            self.lock_path.touch()
+        except OSError as error:
+            raise PlatformError(f"the lake's folder '{folder}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder") from error
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the one lock of all writers."""
+        return exclusive(self.lock_path)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return this thread's connection; a forked process opens its own."""
+        if getattr(self._local, "pid", None) != os.getpid():
+            self._local.connection = self._open()
+            self._local.pid = os.getpid()
+        return self._local.connection  # type: ignore[no-any-return]
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(config={"extension_directory": str(self.extension_directory)})
+        with self.exclusive():
+            for name, package in _EXTENSIONS.items():
+                _load(connection, name, package)
+            connection.execute("SET TimeZone = 'UTC'")
+            first = not self.catalog_path.exists()
+            connection.execute(self.attach_sql())
+            if first:
+                connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
+        return connection
+
+    def attach_sql(self) -> str:
+        """Return the statement that attaches this lake as ``lake``."""
+        options = ", ".join(f"{name} {value}" for name, value in ATTACH_OPTIONS.items())
+        return f"ATTACH 'ducklake:sqlite:{_quoted(self.catalog_path)}' AS lake (DATA_PATH '{_quoted(self.data_path)}/', {options})"
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _load(connection: duckdb.DuckDBPyConnection, name: str, package: str) -> None:
+    try:
+        connection.execute(f"LOAD {name}")
+    except duckdb.Error:
+        file = _extension_file(package)
+        try:
+            connection.execute(f"INSTALL '{_quoted(file)}'" if file else f"INSTALL {name}")
+            connection.execute(f"LOAD {name}")
+        except duckdb.Error as error:
+            wheel = package.replace("_", "-")
+            raise PlatformError(f"DuckDB {duckdb.__version__} cannot load its extension '{name}': {error}", hint=f"pip install '{wheel}=={duckdb.__version__}'") from error
+
+
+def _extension_file(package: str) -> Path | None:
+    """Find the extension of this DuckDB's version inside its wheel."""
+    spec = importlib.util.find_spec(package)
+    roots = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    return next((file for root in roots for file in root.rglob("*.duckdb_extension") if f"v{duckdb.__version__}" in file.parts), None)

@@ -1,0 +1,63 @@
+"""The places of one platform, opened when first used."""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from mlops_assets.stores.artifacts import open_artifacts
+from mlops_assets.stores.attempts import open_attempts
+from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.registry import open_registry
+from mlops_assets.stores.tracker import open_tracker
+
+if TYPE_CHECKING:
+    from mlops_assets.stores.artifacts import Artifacts
+    from mlops_assets.stores.attempts import Attempts
+    from mlops_assets.stores.registry import Registry
+    from mlops_assets.stores.tracker import Tracker
+    from mlops_assets.values.platform import Platform
+
+
+class Places:
+    """Lake, registry, tracker, artifacts and attempts of a platform.
+
+    Parameters
+    ----------
+    platform
+        Where they live.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+
+    @cached_property
+    def lake(self) -> DuckLake:
+        """The tables."""
+        return DuckLake.open(self.platform.lake)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Versions and aliases."""
+        return open_registry(self.platform.registry, environment=self.platform.environment)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """Runs."""
+        return open_tracker(self.platform.registry)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Content-addressed bytes."""
+        return open_artifacts(self.platform.artifacts)
+
+    @cached_property
+    def attempts(self) -> Attempts:
+        """What automation tried."""
+        return open_attempts(self.platform.registry)
+
+
+@cache
+def places(platform: Platform) -> Places:
+    """Return the places of ``platform``, the same in the whole process."""
+    return Places(platform)

@@ -1,0 +1,322 @@
+"""The model registry: candidates, evidence, immutable versions, moving aliases and their log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import sqlalchemy as sa
+
+from mlops_assets.errors import GateError, RegistryError, nearest
+from mlops_assets.stores import sql
+from mlops_assets.values.names import checked_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """A trained model that waits to be judged.
+
+    Parameters
+    ----------
+    digest
+        Identifies it by what it was trained on and what it predicts.
+    artifact
+        The sha256 of its manifest.
+    snapshot
+        The state of the lake it was trained on.
+    """
+
+    model: str
+    digest: str
+    run_id: str
+    artifact: str
+    snapshot: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one gate found of one candidate; it counts for nothing else.
+
+    Parameters
+    ----------
+    definition
+        The hash of the gate as it was declared.
+    relative
+        Whether the gate compares with the champion.
+    champion
+        The digest of the champion it was compared with; ``""`` when there was none.
+    """
+
+    gate: str
+    definition: str
+    digest: str
+    passed: bool
+    relative: bool = False
+    champion: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered candidate; only its aliases move."""
+
+    model: str
+    version: int
+    digest: str
+    run_id: str
+    artifact: str
+    snapshot: int
+    created_at: datetime
+    state: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AliasEvent:
+    """One move of an alias."""
+
+    model: str
+    environment: str
+    alias: str
+    version: int
+    previous: int | None
+    actor: str
+    reason: str
+    evidence: tuple[Mapping[str, Any], ...]
+    at: datetime
+
+
+class Registry(Protocol):
+    """Candidates are submitted with evidence, registered as versions, promoted to champion."""
+
+    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
+        """Make this the candidate of its model, with this evidence."""
+        ...
+
+    def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
+        """Return the candidate of a model and its evidence."""
+        ...
+
+    def register(self, model: str, gates: Mapping[str, str]) -> Version:
+        """Register the candidate; every gate must have passed for exactly it."""
+        ...
+
+    def promote(self, model: str, gates: Mapping[str, str], *, actor: str, reason: str, version: int | None = None) -> Version:
+        """Make a version the champion, verifying every gate again."""
+        ...
+
+    def versions(self, model: str | None = None) -> list[Version]:
+        """Return versions, oldest first."""
+        ...
+
+    def history(self, model: str) -> list[AliasEvent]:
+        """Return the moves of a model's aliases, oldest first."""
+        ...
+
+
+class SqlRegistry:
+    """The registry in a database.
+
+    Parameters
+    ----------
+    database
+        Where.
+    environment
+        Separates candidates, evidence and aliases; versions are shared.
+    """
+
+    def __init__(self, database: sql.Database, environment: str = "dev") -> None:
+        self._database = database
+        self._environment = environment
+
+    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
+        """Make this the candidate of its model, with this evidence, in one transaction.
+
+        Parameters
+        ----------
+        candidate
+            Submitting it again changes nothing but the evidence.
+        evidence
+            Replaces what was known of this digest.
+
+        Raises
+        ------
+        RegistryError
+            Evidence names another digest.
+        """
+        checked_name(candidate.model, "a model")
+        if other := [e.gate for e in evidence if e.digest != candidate.digest]:
+            raise RegistryError(f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}", hint="judge the candidate that is submitted")
+        mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
+        with self._database.writing() as connection:
+            known = sa.select(sql.candidates.c.digest).filter_by(model=candidate.model, digest=candidate.digest)
+            if connection.execute(known).first() is None:
+                connection.execute(sql.candidates.insert().values(**asdict(candidate) | {"created_at": candidate.created_at.isoformat()}))
+            connection.execute(sql.evidence.delete().filter_by(**mine))
+            if evidence:
+                connection.execute(sql.evidence.insert(), [self._evidence_row(candidate.model, e) for e in evidence])
+            connection.execute(sql.waiting.delete().filter_by(environment=self._environment, model=candidate.model))
+            connection.execute(sql.waiting.insert().values(**mine))
+
+    def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
+        """Return the candidate of a model and its evidence; None before the first."""
+        with self._database.reading() as connection:
+            found = self._waiting(connection, model)
+            return None if found is None else (found, self._evidence(connection, model, found.digest))
+
+    def register(self, model: str, gates: Mapping[str, str]) -> Version:
+        """Register the candidate as a version; the same candidate is always the same version.
+
+        Parameters
+        ----------
+        model
+            Its name.
+        gates
+            Gate → definition hash, as declared now.
+
+        Raises
+        ------
+        RegistryError
+            There is no candidate.
+        GateError
+            A gate was not evaluated, failed, or changed since, for exactly this candidate.
+        """
+        with self._database.writing() as connection:
+            found = self._waiting(connection, model)
+            if found is None:
+                raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise model/{model} first")
+            self._verify(connection, model, found.digest, gates, "registered")
+            old = connection.execute(sa.select(sql.versions.c.version).filter_by(model=model, digest=found.digest)).scalar()
+            if old is None:
+                last = connection.execute(sa.select(sa.func.max(sql.versions.c.version)).filter_by(model=model)).scalar()
+                old = (last or 0) + 1
+                row = {k: v for k, v in asdict(found).items() if k != "created_at"}
+                connection.execute(sql.versions.insert().values(**row, version=old, created_at=sql.now()))
+            return self._version(connection, model, old)
+
+    def promote(self, model: str, gates: Mapping[str, str], *, actor: str, reason: str, version: int | None = None) -> Version:
+        """Make a version the champion, in one transaction; a champion stays as it is.
+
+        Parameters
+        ----------
+        model, gates
+            As in :meth:`register`; every gate is verified again, and a relative one must have met the champion of now.
+        actor, reason
+            For the log.
+        version
+            The newest registered one when None.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version.
+        GateError
+            As in :meth:`register`, or a gate compared with another champion.
+        """
+        with self._database.writing() as connection:
+            wanted = version or connection.execute(sa.select(sa.func.max(sql.versions.c.version)).filter_by(model=model)).scalar()
+            if wanted is None:
+                raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise version/{model} first")
+            chosen = self._version(connection, model, wanted)
+            current = self._champion(connection, model)
+            if current is not None and current.version == wanted:
+                return chosen
+            found = self._verify(connection, model, chosen.digest, gates, "promoted")
+            self._verify_comparison(model, found, current)
+            row = {"environment": self._environment, "model": model, "alias": CHAMPION}
+            connection.execute(sql.aliases.delete().filter_by(**row))
+            connection.execute(sql.aliases.insert().values(**row, version=wanted))
+            log = {"previous": current.version if current else None, "actor": actor, "reason": reason, "evidence": [asdict(e) for e in found], "at": sql.now()}
+            connection.execute(sql.alias_log.insert().values(**row, version=wanted, **log))
+            return self._version(connection, model, wanted)
+
+    def versions(self, model: str | None = None) -> list[Version]:
+        """Return versions, oldest first; of every model when None."""
+        query = sa.select(sql.versions.c.model, sql.versions.c.version).order_by(sql.versions.c.model, sql.versions.c.version)
+        with self._database.reading() as connection:
+            rows = connection.execute(query if model is None else query.filter_by(model=model)).all()
+            return [self._version(connection, name, version) for name, version in rows]
+
+    def history(self, model: str) -> list[AliasEvent]:
+        """Return the moves of a model's aliases in every environment, oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(sql.alias_log).filter_by(model=model).order_by(sql.alias_log.c.sequence)).mappings()
+            return [AliasEvent(**{k: v for k, v in row.items() if k not in ("sequence", "at", "evidence")}, evidence=tuple(row["evidence"]), at=_time(row["at"])) for row in rows]
+
+    def _evidence_row(self, model: str, item: Evidence) -> dict[str, Any]:
+        return asdict(item) | {"environment": self._environment, "model": model, "value": sql.finite(item.value), "threshold": sql.finite(item.threshold)}
+
+    def _waiting(self, connection: sa.Connection, model: str) -> CandidateRecord | None:
+        query = sa.select(sql.candidates).join(sql.waiting, sa.and_(sql.waiting.c.model == sql.candidates.c.model, sql.waiting.c.digest == sql.candidates.c.digest))
+        query = query.where(sql.waiting.c.environment == self._environment, sql.waiting.c.model == model)
+        row = connection.execute(query).mappings().first()
+        return None if row is None else CandidateRecord(**{**row, "created_at": _time(row["created_at"])})
+
+    def _evidence(self, connection: sa.Connection, model: str, digest: str) -> tuple[Evidence, ...]:
+        rows = connection.execute(sa.select(sql.evidence).filter_by(environment=self._environment, model=model, digest=digest)).mappings()
+        return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
+
+    def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
+        """Return the evidence for exactly this candidate, or refuse with every gate that lacks it."""
+        found = {item.gate: item for item in self._evidence(connection, model, digest)}
+        refused = [text for name, definition in gates.items() if (text := _refusal(name, definition, found.get(name)))]
+        if refused:
+            raise GateError(
+                f"candidate {digest[:12]} of '{model}' cannot be {what}: {'; '.join(refused)}",
+                hint=f"materialise model/{model} for a candidate that passes; the champion keeps serving",
+            )
+        return tuple(found[name] for name in gates)
+
+    def _verify_comparison(self, model: str, found: Sequence[Evidence], current: Version | None) -> None:
+        for item in found:
+            if item.relative and item.champion != (current.digest if current else ""):
+                raise GateError(
+                    f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the champion of now",
+                    hint=f"materialise model/{model} again: the candidate is then compared with the present champion",
+                )
+
+    def _champion(self, connection: sa.Connection, model: str) -> Version | None:
+        row = connection.execute(sa.select(sql.aliases.c.version).filter_by(environment=self._environment, model=model, alias=CHAMPION)).scalar()
+        return None if row is None else self._version(connection, model, row)
+
+    def _version(self, connection: sa.Connection, model: str, version: int) -> Version:
+        row = connection.execute(sa.select(sql.versions).filter_by(model=model, version=version)).mappings().first()
+        if row is None:
+            known = [str(v) for v in connection.execute(sa.select(sql.versions.c.version).filter_by(model=model)).scalars()]
+            raise RegistryError(f"model '{model}' has no version {version}", hint=nearest(str(version), known) + f"it has {', '.join(known) or 'none'}")
+        mine = sa.select(sql.aliases.c.alias).filter_by(environment=self._environment, model=model, version=version)
+        held = tuple(connection.execute(mine).scalars())
+        was = sa.select(sql.alias_log.c.sequence).filter_by(environment=self._environment, model=model, alias=CHAMPION, version=version)
+        state = CHAMPION if CHAMPION in held else "archived" if connection.execute(was).first() else "registered"
+        return Version(**{**row, "created_at": _time(row["created_at"])}, state=state, aliases=held)
+
+
+def _refusal(name: str, definition: str, found: Evidence | None) -> str:
+    if found is None:
+        return f"gate '{name}' was never evaluated for it"
+    if found.definition != definition:
+        return f"gate '{name}' has changed since it was evaluated"
+    return "" if found.passed else f"gate '{name}' failed ({found.reason})"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def champion(registry: Registry, model: str) -> Version | None:
+    """Return the champion of a model, or None."""
+    return next((version for version in registry.versions(model) if CHAMPION in version.aliases), None)
+
+
+def open_registry(url: str, environment: str = "dev") -> SqlRegistry:
+    """Open the registry at a SQLAlchemy URL."""
+    return SqlRegistry(sql.database(url), environment)

@@ -1,5 +1,6 @@
 """How a plain Dagster asset reads our tables, by an ordinary parameter."""
 
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -7,7 +8,7 @@ import polars as pl
 
 from mlops_assets.orchestrate.frames import FRAME_TYPES, present
 from mlops_assets.orchestrate.partitions import window_of
-from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.project import TableRef
 from mlops_assets.stores.places import places
 from mlops_assets.values.platform import Platform
 
@@ -19,13 +20,13 @@ class LakeIOManager(dg.IOManager):
 
     Parameters
     ----------
-    project, platform
-        What is declared, and where it lives.
+    platform
+        Where the tables live.
     """
 
-    def __init__(self, project: Project, platform: Platform) -> None:
-        self.project = project
+    def __init__(self, platform: Platform) -> None:
         self.platform = platform
+        self.tables: dict[str, TableRef] = {}
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Do nothing: a step of ours has committed its table before it ends."""
@@ -38,13 +39,20 @@ class LakeIOManager(dg.IOManager):
     def _rows(self, context: dg.InputContext) -> pl.DataFrame:
         key = "/".join(context.asset_key.path)
         lake = places(self.platform).lake
-        ref = next((ref for ref in self.project.tables.values() if ref.key == key), None)
+        ref = self.tables.get(key)
         if ref is None or ref.partitions is None or not context.has_asset_partitions:
             return lake.read(key)
         keys = context.asset_partition_keys
         first, last = window_of(ref.partitions, keys[0]), window_of(ref.partitions, keys[-1])
         window = type(first)(first.start, last.end)  # type: ignore[misc, union-attr]  # partitioned: both exist
         return lake.read(key, window=window, event_timestamp=ref.event_timestamp)
+
+
+@cache
+def lake_io_manager(platform: Platform) -> tuple[LakeIOManager, dg.IOManagerDefinition]:
+    """Return the IO manager of a platform, always the same: Dagster refuses two of one key when projects are merged."""
+    manager = LakeIOManager(platform)
+    return manager, dg.IOManagerDefinition.hardcoded_io_manager(manager)
 
 
 def _frame_type(annotation: type) -> str:

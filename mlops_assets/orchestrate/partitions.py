@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from mlops_assets.orchestrate.beta import beta
 from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def _by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: 
 
 
 def _by_dagster(mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str) -> Sequence[str]:
-    mapping = mapping or dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    if mapping is None:
+        with beta():
+            mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
     subset = child.subset_with_partition_keys([key])
     result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, child, parent)
     return tuple(result.partitions_subset.get_partition_keys())
@@ -78,4 +81,5 @@ def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> d
     # The shortest regular step of the definition: a day in spring has 23 hours, a month 28 days.
     step = (window_of(parent, second).start - window_of(parent, first).start).total_seconds()  # type: ignore[union-attr]
     shortest = step * (28 / 31 if step > 27 * 86400 else 23 / 24 if step >= 86400 else 1)
-    return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)
+    with beta():
+        return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)

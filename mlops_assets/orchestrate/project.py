@@ -62,6 +62,7 @@ class Project:
     nouns: tuple[Noun, ...]
     plain: tuple[object, ...]
     tables: dict[str, TableRef] = field(default_factory=dict)
+    by_key: dict[str, TableRef] = field(default_factory=dict)
 
     @classmethod
     def of(cls, items: Sequence[object]) -> Project:
@@ -71,11 +72,16 @@ class Project:
         project = cls(nouns, tuple(item for item in items if not isinstance(item, ours)))
         for name, ref in project._refs():
             project.tables.setdefault(name, ref)
+            project.by_key[ref.key] = ref
         return project
 
     def every(self, kind: type[N]) -> tuple[N, ...]:
         """Return the nouns of one kind."""
         return tuple(noun for noun in self.nouns if isinstance(noun, kind))
+
+    def dataset(self, name: str) -> Dataset[..., Any] | ExternalDataset | None:
+        """Return the dataset of a name, or None."""
+        return next((d for d in (*self.every(Dataset), *self.every(ExternalDataset)) if d.name == name), None)
 
     def _refs(self) -> Iterator[tuple[str, TableRef]]:
         """Yield every table; where two kinds share a name, the first one wins."""

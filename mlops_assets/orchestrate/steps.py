@@ -1,13 +1,13 @@
 """How every step of ours becomes a Dagster asset: one op, its checks, its IO manager."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
-from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, LakeIOManager
+from mlops_assets.orchestrate.beta import beta
+from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY
 from mlops_assets.orchestrate.liveness import tag_run
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.options import AssetOptions
@@ -61,7 +61,7 @@ def function_needs(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field
     return config, frozenset(p.name for p in function.receiving(Injection.RESOURCE))
 
 
-def compile_step(step: Step, io: LakeIOManager) -> dg.AssetsDefinition:
+def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
     """Compile one step to a Dagster asset."""
     options = step.options
     spec = dg.AssetSpec(
@@ -76,9 +76,7 @@ def compile_step(step: Step, io: LakeIOManager) -> dg.AssetsDefinition:
         partitions_def=step.partitions,
         code_version=step.code_version,
     ).with_io_manager_key(IO_MANAGER_KEY)
-    with warnings.catch_warnings():
-        # Carrying the IO manager with the asset is what lets these definitions merge into any project; Dagster calls that beta.
-        warnings.simplefilter("ignore", dg.BetaWarning)
+    with beta():  # carrying the IO manager with the asset is what lets these definitions merge into any project
         decorate = dg.multi_asset(
             specs=[spec],
             name=op_name(step.key),
@@ -86,7 +84,7 @@ def compile_step(step: Step, io: LakeIOManager) -> dg.AssetsDefinition:
             check_specs=list(step.checks),
             config_schema=dict(step.config) or None,
             required_resource_keys=set(step.resources),
-            resource_defs={IO_MANAGER_KEY: dg.ResourceDefinition.hardcoded_resource(io)},
+            resource_defs={IO_MANAGER_KEY: io},
             op_tags=dict(options.op_tags),
             retry_policy=options.retry_policy,
             pool=options.pool,

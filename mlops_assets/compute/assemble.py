@@ -1,0 +1,65 @@
+"""From a spine to ``X``: looked-up and on-demand features, in one way for training and for prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.on_demand import apply, columns_as_arrays
+from mlops_assets.compute.point_in_time import View, point_in_time_join
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mlops_assets.values.features import FeatureView
+
+
+def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
+    """Return the rows of a feature view with what was declared of it."""
+    return View(
+        declared.name, rows, declared.entity.join_keys, declared.event_timestamp, declared.created_timestamp, declared.ttl, declared.feature_names
+    )
+
+
+def assemble(
+    spine: pl.DataFrame, features: Sequence[View | Callable[..., Any]], *, event_timestamp: str | None, as_known: bool
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Join looked-up features to a spine and compute the on-demand ones.
+
+    Parameters
+    ----------
+    spine
+        One row per example.
+    features
+        Feature views with their rows, and on-demand functions, in declared order; a function may read what comes before it.
+    event_timestamp, as_known
+        As in :func:`point_in_time_join`.
+
+    Returns
+    -------
+    polars.DataFrame, tuple of str
+        The spine's columns and the features, in the spine's order; the features' names in declared order.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or a feature has the name of a column.
+    """
+    joined, names = spine, list[str]()
+    for feature in features:
+        if isinstance(feature, View):
+            joined = point_in_time_join(joined, [feature], event_timestamp=event_timestamp or "", as_known=as_known)
+            names.extend(feature.features)
+        else:
+            joined, made = _computed(joined, feature)
+            names.extend(made)
+    return joined, tuple(names)
+
+
+def _computed(frame: pl.DataFrame, function: Callable[..., Any]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    arrays = apply([function], columns_as_arrays(frame, frame.columns))
+    if clash := [name for name in arrays if name in frame.columns]:
+        raise DataError(f"on-demand feature '{clash[0]}' of '{function.__name__}' is already a column", hint="rename the feature or the column")
+    return frame.with_columns(pl.Series(name, values) for name, values in arrays.items()), tuple(arrays)

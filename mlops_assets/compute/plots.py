@@ -1,0 +1,116 @@
+"""Pictures of a model for the Dagster UI, as PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlops_assets.values.evaluation import Split
+
+_SAMPLE = 2000  # rows for permutation importance: enough to rank features, a second to compute
+
+
+def plots(estimator: Any, holdout: Split) -> dict[str, bytes]:  # noqa: ANN401  (any estimator)
+    """Return title → PNG: ROC, calibration and importance of a classifier; errors and importance of a regressor.
+
+    Parameters
+    ----------
+    estimator
+        Fitted.
+    holdout
+        Rows that training has not seen.
+    """
+    return dict(_plots(estimator, holdout))
+
+
+def _plots(estimator: Any, holdout: Split) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
+    from sklearn.base import is_classifier
+
+    if is_classifier(estimator):
+        if hasattr(estimator, "predict_proba") and len(np.unique(holdout.y)) == 2:
+            probability = estimator.predict_proba(holdout.X)[:, 1]
+            truth = holdout.y == estimator.classes_[1]
+            yield "ROC", _roc(truth, probability)
+            yield "calibration", _calibration(truth, probability)
+    else:
+        yield "prediction against truth", _against_truth(holdout.y, estimator.predict(holdout.X))
+    if holdout.X.width:
+        yield "importance", _importance(estimator, holdout)
+
+
+def _roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    false_rate, true_rate, _ = roc_curve(truth, probability)
+    figure, axes = _figure("false positive rate", "true positive rate")
+    axes.plot(false_rate, true_rate, label=f"AUC {roc_auc_score(truth, probability):.3f}")
+    axes.plot([0, 1], [0, 1], "--", color="grey", label="chance")
+    axes.legend()
+    return _png(figure)
+
+
+def _calibration(truth: np.ndarray, probability: np.ndarray) -> bytes:
+    from sklearn.calibration import calibration_curve
+
+    observed, predicted = calibration_curve(truth, probability, n_bins=10, strategy="quantile")
+    figure, axes = _figure("predicted probability", "observed share")
+    axes.plot(predicted, observed, "o-")
+    axes.plot([0, 1], [0, 1], "--", color="grey")
+    return _png(figure)
+
+
+def _against_truth(truth: np.ndarray, predicted: np.ndarray) -> bytes:
+    figure, axes = _figure("truth", "prediction")
+    axes.plot(truth, predicted, ".", alpha=0.3)
+    ends = [float(np.min(truth)), float(np.max(truth))]
+    axes.plot(ends, ends, "--", color="grey")
+    return _png(figure)
+
+
+def _importance(estimator: Any, holdout: Split) -> bytes:  # noqa: ANN401
+    from sklearn.inspection import permutation_importance
+
+    chosen = np.random.default_rng(0).permutation(len(holdout.y))[:_SAMPLE]
+    X, y = holdout.X[chosen.tolist()].to_pandas(), holdout.y[chosen]
+    found = permutation_importance(_OnPolars(estimator), X, y, n_repeats=3, random_state=0, scoring=_scorer)
+    order = np.argsort(found.importances_mean)
+    figure, axes = _figure("loss of score when shuffled", "")
+    axes.barh(np.array(holdout.X.columns)[order], found.importances_mean[order], xerr=found.importances_std[order])
+    return _png(figure)
+
+
+class _OnPolars:
+    """An estimator that gets polars although scikit-learn's permutation shuffles pandas."""
+
+    def __init__(self, estimator: Any) -> None:  # noqa: ANN401
+        self.estimator = estimator
+
+    def fit(self, X: object, y: object) -> None:
+        """Do nothing: permutation_importance asks that this exists."""
+
+
+def _scorer(wrapped: _OnPolars, X: Any, y: np.ndarray) -> float:  # noqa: ANN401
+    import polars as pl
+
+    return float(wrapped.estimator.score(pl.from_pandas(X), y))
+
+
+def _figure(x_label: str, y_label: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # without pyplot: no global state, no display
+
+    figure = Figure(figsize=(5, 4), dpi=80, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:  # noqa: ANN401
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,188 @@
+"""From a noun to the Dagster assets it stands for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.compute.verify import check_names
+from mlops_assets.orchestrate.automation import after_gates, follow
+from mlops_assets.orchestrate.external import require
+from mlops_assets.orchestrate.graph import Edge, Node
+from mlops_assets.orchestrate.io_manager import lake_io_manager
+from mlops_assets.orchestrate.modelling import champion_body, gates_of, model_body, model_checks, version_body
+from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
+from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs
+from mlops_assets.orchestrate.tables import check_specs, dataset_body, feature_view_body, feature_view_checks
+from mlops_assets.orchestrate.training import AS_OF, training_set_body, training_set_checks
+from mlops_assets.stores.places import places
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.features import DbtModel, FeatureView
+from mlops_assets.values.function import Injection, UserFunction
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.training import TrainingSet
+
+DATA_GROUP = "data"
+ScopedBody = Callable[[Scope], Iterator[object]]
+
+
+class Compiler:
+    """Compiles the nouns of one project.
+
+    Parameters
+    ----------
+    project, platform
+        What is declared, and where it lives.
+    """
+
+    def __init__(self, project: Project, platform: Platform) -> None:
+        self.project = project
+        self.platform = platform
+        manager, self.io = lake_io_manager(platform)
+        manager.tables.update(project.by_key)
+
+    def assets(self) -> Iterator[dg.AssetsDefinition]:
+        """Yield every asset but those of dbt."""
+        for dataset in self.project.every(Dataset):
+            yield self._dataset(dataset)
+        for view in self.project.every(FeatureView):
+            if not isinstance(view.source, DbtModel):
+                yield self._feature_view(view)
+        for training_set in self.project.every(TrainingSet):
+            yield self._training_set(training_set)
+        for model in self.project.every(Model):
+            yield from self._model(model)
+        for batch in self.project.every(BatchPrediction):
+            yield self._batch(batch)
+
+    def _dataset(self, dataset: Dataset[..., Any]) -> dg.AssetsDefinition:
+        node = self.project.node(dataset)
+        config, resources = function_needs(dataset.function)
+        step = Step(
+            dataset.key,
+            self._body(node, dataset_body(dataset)),
+            group=DATA_GROUP,
+            description=dataset.function.description,
+            kinds=frozenset({"dataset", "duckdb"}),
+            partitions=dataset.table.partitions,
+            deps=_deps(node),
+            ins=self._plain(dataset.function),
+            checks=check_specs(dataset.key, check_names(dataset.table)),
+            config=config,
+            resources=resources,
+            options=dataset.options,
+            condition=follow(node, self.platform) if node.edges else None,
+        )
+        return compile_step(step, self.io)
+
+    def _feature_view(self, view: FeatureView) -> dg.AssetsDefinition:
+        node = self.project.node(view)
+        names = ", ".join(view.feature_names)
+        step = Step(
+            view.key,
+            self._body(node, feature_view_body(view)),
+            group=DATA_GROUP,
+            description=view.description or f"Features of {view.entity.name}: {names}.",
+            kinds=frozenset({"features", "duckdb"}),
+            partitions=view.partitions,
+            deps=_deps(node),
+            checks=feature_view_checks(view),
+            options=view.options,
+            condition=follow(node, self.platform),
+        )
+        return compile_step(step, self.io)
+
+    def _training_set(self, declared: TrainingSet[..., Any]) -> dg.AssetsDefinition:
+        node = self.project.node(declared)
+        config, resources = function_needs(declared.function)
+        step = Step(
+            declared.key,
+            self._body(node, training_set_body(declared)),
+            group=self._group(declared),
+            description=declared.function.description,
+            kinds=frozenset({"training_set", "duckdb"}),
+            deps=_deps(node),
+            ins=self._plain(declared.function),
+            checks=training_set_checks(declared),
+            config=config | AS_OF,
+            resources=resources,
+            options=declared.options,
+        )
+        return compile_step(step, self.io)
+
+    def _group(self, declared: TrainingSet[..., Any]) -> str:
+        """A training set stands with its model; one that several models share stands by itself."""
+        users = [model.name for model in self.project.every(Model) if model.training_set.key == declared.key]
+        return users[0] if len(users) == 1 else declared.name
+
+    def _model(self, model: Model[..., Any]) -> Iterator[dg.AssetsDefinition]:
+        functions = tuple(f for f in self.project.every(GateFunction) if f.model.key == model.key)
+        gates = gates_of(model, functions)
+        config, resources = function_needs(model.function)
+        node = Node(model.key, None, (Edge(model.training_set.key, None),))
+        yield compile_step(
+            Step(
+                model.key,
+                self._body(node, model_body(model, functions)),
+                group=model.name,
+                description=model.function.description,
+                kinds=frozenset({"model", "scikitlearn"}),
+                deps=_deps(node),
+                checks=model_checks(model, functions),
+                config=config,
+                resources=resources | {p.name for f in functions for p in f.function.receiving(Injection.RESOURCE)},
+                options=model.options,
+            ),
+            self.io,
+        )
+        for kind, upstream, body, text in (
+            ("version", model.key, version_body(model, gates), "The candidate, registered when every gate has passed for exactly it."),
+            ("champion", f"version/{model.name}", champion_body(model, gates), "The version that predicts."),
+        ):
+            above = Node(f"{kind}/{model.name}", None, (Edge(upstream, None),))
+            step = Step(
+                above.key, self._body(above, body), group=model.name, description=text, kinds=frozenset({kind}), deps=_deps(above), condition=after_gates()
+            )
+            yield compile_step(step, self.io)
+
+    def _batch(self, batch: BatchPrediction) -> dg.AssetsDefinition:
+        node = self.project.node(batch)
+        step = Step(
+            batch.key,
+            self._body(node, prediction_body(batch)),
+            group=batch.model.name,
+            description=f"Predictions of the champion of {batch.model.name} for {batch.dataset.key}.",
+            kinds=frozenset({"predictions", "scikitlearn"}),
+            partitions=node.partitions,
+            # A new champion is no reason to predict the past again, but the graph shows where predictions come from.
+            deps=[*_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
+            checks=prediction_checks(batch),
+            options=batch.options,
+            condition=follow(node, self.platform, batch.model.name),
+        )
+        return compile_step(step, self.io)
+
+    def _body(self, node: Node, body: ScopedBody) -> Callable[..., Iterator[object]]:
+        project, platform = self.project, self.platform
+        parents = {edge.parent for edge in node.edges}
+        externals = [e for e in project.every(ExternalDataset) if e.key in parents]
+
+        def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
+            for external in externals:
+                require(external, platform, node.key)
+            yield from body(Scope(context, project, places(platform), node, loaded))
+
+        return run
+
+    def _plain(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
+        """Return the inputs that Dagster loads: tables of plain assets."""
+        refs = {p.name: self.project.tables[p.name] for p in function.tables}
+        return {name: dg.AssetIn(asset_key(ref.key), dagster_type=dg.Any) for name, ref in refs.items() if ref.plain is not None}
+
+
+def _deps(node: Node) -> list[dg.AssetDep]:
+    return [dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges]

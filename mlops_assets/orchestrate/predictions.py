@@ -1,0 +1,76 @@
+"""The batch prediction's step: the champion on a partition of a dataset."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.assemble import assemble, view_of
+from mlops_assets.compute.verify import check_names, verify
+from mlops_assets.errors import RegistryError
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.training import view_rows
+from mlops_assets.serving.batch import model_input, score
+from mlops_assets.serving.packaging import unpack
+from mlops_assets.stores.registry import Version, champion
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.features import feature_views
+from mlops_assets.values.serving import BatchPrediction
+
+MODEL_VERSION, RUN_ID = "model_version", "run_id"
+
+
+def rules(batch: BatchPrediction) -> Table:
+    """Return what the rows of predictions must obey: as many and with the keys of the dataset."""
+    table = batch.dataset.table
+    return Table(partitions=table.partitions, key=table.key, event_timestamp=table.event_timestamp, allow_empty=True)
+
+
+def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of predictions."""
+    return check_specs(batch.key, check_names(rules(batch)))
+
+
+def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of a batch prediction's step."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        serving = champion(scope.places.registry, batch.model.name)
+        if serving is None:
+            raise RegistryError(
+                f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
+                hint=f"train one first: mlops run --select 'key:\"model/{batch.model.name}\" or key:\"version/{batch.model.name}\" or key:\"champion/{batch.model.name}\"'",
+            )
+        yield from publish(scope, rules(batch), lambda: _produce(scope, batch, serving), unhashed=(RUN_ID,))
+
+    return body
+
+
+def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
+    training_set = batch.model.training_set
+    bundle = unpack(scope.places.artifacts, serving.artifact, batch.model.trusted_types)
+    source = scope.read(scope.project.by_key[batch.dataset.key])
+    # What is known later than its row does not exist when the prediction is made, so it is not even read.
+    spine = source.drop(batch.dataset.table.known_later, strict=False)
+    steps = [*(view_of(view, view_rows(scope, view)) for view in feature_views(training_set.features)), *bundle.functions]
+    rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known)
+    X = model_input(bundle, rows, f"'{batch.key}'")
+    scored = score(bundle, X)
+    frame = pl.concat([_identity(batch, rows, X), X, scored], how="horizontal").with_columns(
+        pl.lit(serving.version, dtype=pl.Int64).alias(MODEL_VERSION), pl.lit(scope.context.run_id).alias(RUN_ID)
+    )
+    return frame, verify(frame, rules(batch), scope.windows), _facts(serving, scored)
+
+
+def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame) -> pl.DataFrame:
+    """Return the key and the times of each row, unless they are inputs themselves."""
+    times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
+    wanted = dict.fromkeys(c for c in (*batch.dataset.table.key, *times) if c and c not in X.columns)
+    return rows.select(list(wanted))
+
+
+def _facts(serving: Version, scored: pl.DataFrame) -> dict[str, Any]:
+    mean = scored["probability"].mean()
+    return {"model version": serving.version, **({"mean probability": float(mean)} if mean is not None else {})}  # type: ignore[arg-type]

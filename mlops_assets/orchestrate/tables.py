@@ -1,0 +1,121 @@
+"""How tables of the lake are made: produce, verify, commit, report."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.verify import Outcome, check_names, verify
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.metadata import check_result, table_metadata
+from mlops_assets.orchestrate.project import rules_of
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.stores.lake import Commit
+from mlops_assets.values.dataset import Dataset, Table
+from mlops_assets.values.features import DbtModel, FeatureView
+
+Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]]
+
+
+def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of a table's checks; all but the ``warnings`` block."""
+    return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
+
+
+def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> Iterator[object]:
+    """Make a table and commit it, unless a check that blocks has failed.
+
+    Parameters
+    ----------
+    scope
+        The step.
+    rules
+        Key and event time of the table.
+    produce
+        Returns the rows, what the checks found, and more metadata.
+    unhashed
+        Columns that do not count as content.
+    """
+    attempts, key = scope.places.attempts, scope.node.key
+    attempts.started(key, scope.parts, scope.context.run_id)
+    try:
+        frame, outcomes, metadata = produce()
+        refused = [o for o in outcomes if o.blocking and not o.passed]
+        commit = None if refused else _write(scope, rules, frame, unhashed)
+    except Exception as error:
+        attempts.failed(key, scope.parts, f"{type(error).__name__}: {error}")
+        raise
+    results = [check_result(asset_key(key), outcome) for outcome in outcomes]
+    if commit is None:
+        attempts.failed(key, scope.parts, refused[0].message)
+        yield from results
+        raise _refusal(scope, refused)
+    attempts.succeeded(key, scope.parts)
+    yield dg.MaterializeResult(
+        asset_key(key), check_results=results, metadata={**_committed(scope, commit), **metadata, **table_metadata(frame)}, data_version=dg.DataVersion(_version(commit))
+    )
+
+
+def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str]) -> Commit:
+    return scope.places.lake.write(
+        scope.node.key, frame, scope.parts, event_timestamp=rules.event_timestamp, key=rules.key, run_id=scope.context.run_id, unhashed=unhashed
+    )
+
+
+def _refusal(scope: Scope, refused: Sequence[Outcome]) -> DataError:
+    keys = scope.keys
+    where = "" if scope.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
+    return DataError(f"'{scope.node.key}'{where}: {'; '.join(o.message for o in refused)}. Nothing was committed; the earlier data stay readable", hint=refused[0].hint)
+
+
+def _version(commit: Commit) -> str:
+    hashes = [record.content_hash for record in commit.records]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _committed(scope: Scope, commit: Commit) -> dict[str, Any]:
+    for record in commit.records if scope.node.partitions is not None and len(commit.records) > 1 else ():
+        facts = {"partition rows": record.rows, "content hash": record.content_hash}
+        scope.context.add_asset_metadata(facts, asset_key=asset_key(scope.node.key), partition_key=record.partition)
+    changed = f"{len(commit.changed)} of {len(commit.records)}"
+    return {"lake snapshot": commit.snapshot, "content hash": _version(commit), "changed partitions" if scope.node.partitions else "changed": changed}
+
+
+def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of a dataset's step."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        def produce() -> Made:
+            frame = scope.frame(dataset.function)
+            return frame, verify(frame, dataset.table, scope.windows), {}
+
+        yield from publish(scope, dataset.table, produce)
+
+    return body
+
+
+def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step of a feature view over a dataset: its keys, times and features."""
+    rules = rules_of(view)
+    columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
+
+    def body(scope: Scope) -> Iterator[object]:
+        def produce() -> Made:
+            assert not isinstance(view.source, DbtModel)  # noqa: S101  (those are dbt's own assets)
+            rows = scope.read(scope.project.by_key[view.source.key])
+            if missing := [name for name in columns if name not in rows.columns]:
+                raise DataError(f"'{view.key}' needs the column '{missing[0]}', which '{view.source.key}' lacks", hint=f"it has {', '.join(rows.columns)}")
+            frame = rows.select(columns).drop_nulls(rules.key)
+            return frame, verify(frame, rules, scope.windows), {"source": view.source.key}
+
+        yield from publish(scope, rules, produce)
+
+    return body
+
+
+def feature_view_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of a feature view's checks."""
+    return check_specs(view.key, check_names(rules_of(view)))

@@ -1,0 +1,66 @@
+"""Scoring rows with a stored model."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.packaging import Bundle
+
+PREDICTION, PROBABILITY, INPUT_HASH = "prediction", "probability", "input_hash"
+
+
+def model_input(bundle: Bundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return the columns of ``X`` in the order and the types that the model was trained on.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or has a type that does not convert without loss.
+    """
+    if missing := [name for name in bundle.columns if name not in rows.columns]:
+        raise DataError(f"{where} lacks the column '{missing[0]}' that the model was trained on", hint=f"it has {', '.join(rows.columns)}")
+    types = bundle.manifest["types"]
+    X = rows.select(bundle.columns)
+    for name, dtype in X.schema.items():
+        if str(dtype) != types[name] and dtype != pl.Null and not (dtype.is_numeric() and _is_number(types[name])):
+            raise DataError(f"{where}: column '{name}' is {dtype}, the model was trained on {types[name]}", hint="cast it in the dataset")
+    return X
+
+
+def score(bundle: Bundle, X: pl.DataFrame) -> pl.DataFrame:
+    """Return prediction, probability of the second class (null unless there are two) and a hash of each row's input.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    X
+        From :func:`model_input`.
+    """
+    probability: pl.Series = pl.Series(PROBABILITY, [None] * X.height, dtype=pl.Float64)
+    if not X.height:
+        predicted: object = np.zeros(0, dtype=getattr(bundle.estimator, "classes_", np.zeros(0)).dtype)
+    elif hasattr(bundle.estimator, "predict_proba"):
+        shares = np.asarray(bundle.estimator.predict_proba(X))
+        predicted = bundle.estimator.classes_[shares.argmax(axis=1)]
+        if shares.shape[1] == 2:
+            probability = pl.Series(PROBABILITY, shares[:, 1].astype(float))
+    else:
+        predicted = np.asarray(bundle.estimator.predict(X))
+    return pl.DataFrame([pl.Series(PREDICTION, predicted), probability, pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String)])
+
+
+def input_hashes(X: pl.DataFrame) -> list[str]:
+    """Return 16 hexadecimal digits for each row: equal inputs, equal hashes, on every machine."""
+    return [hashlib.blake2b(repr(row).encode(), digest_size=8).hexdigest() for row in X.iter_rows()]
+
+
+def _is_number(dtype: str) -> bool:
+    return dtype.startswith(("Int", "UInt", "Float"))

@@ -1,0 +1,2 @@
+{{ config(unique_key='as_of') }}
+{{ punctuality('origin') }}

@@ -1,0 +1,151 @@
+"""The reference project: will a flight from New York arrive late?"""
+
+from datetime import timedelta
+from typing import Annotated
+
+import dagster as dg
+import pandera.polars as pa
+import polars as pl
+from sklearn.base import ClassifierMixin
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+import flights_data
+import mlops_assets as ml
+from features import clock
+
+DAILY = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01", timezone="America/New_York")
+LAST_WEEK = dg.TimeWindowPartitionMapping(start_offset=-7, end_offset=-1)
+Utc = Annotated[pl.Datetime, "us", "UTC"]
+
+
+class Departure(pa.DataFrameModel):
+    """One scheduled departure from EWR, JFK or LGA."""
+
+    flight_id: str = pa.Field(unique=True)
+    scheduled_at: Utc
+    landed_at: Utc = pa.Field(nullable=True)
+    carrier: str
+    origin: str = pa.Field(isin=["EWR", "JFK", "LGA"])
+    dest: str
+    distance: int = pa.Field(ge=0)  # miles
+    dep_delay: float = pa.Field(nullable=True)  # minutes
+    arr_delay: float = pa.Field(nullable=True)  # minutes; null when cancelled
+    air_time: float = pa.Field(nullable=True)  # minutes
+
+
+@ml.dataset(
+    schema=Departure,
+    partitions=DAILY,
+    key="flight_id",
+    event_timestamp="scheduled_at",
+    known_at={"dep_delay": "landed_at", "arr_delay": "landed_at", "air_time": "landed_at", "landed_at": "landed_at"},
+)
+def flights(window: ml.TimeWindow) -> pl.LazyFrame:
+    """Every scheduled departure of one day."""
+    return flights_data.departures(window)
+
+
+@ml.dataset(partitions=DAILY, key=("origin", "observed_at"), event_timestamp="observed_at", created_timestamp="published_at", allow_empty=True)
+def weather(window: ml.TimeWindow) -> pl.LazyFrame:
+    """Hourly weather at the three airports."""
+    return flights_data.observations(window)
+
+
+dbt = ml.DbtProject("dbt_features")
+
+carrier_punctuality = ml.FeatureView(
+    source=dbt.model("carrier_punctuality", partitions=DAILY, partition_mapping=LAST_WEEK),
+    entity=ml.Entity("carrier"),
+    event_timestamp="as_of",
+    ttl=timedelta(days=2),
+    features={"carrier_late_share_7d": float, "carrier_mean_delay_7d": float},
+    online=True,
+)
+
+origin_punctuality = ml.FeatureView(
+    source=dbt.model("origin_punctuality", partitions=DAILY, partition_mapping=LAST_WEEK),
+    entity=ml.Entity("origin"),
+    event_timestamp="as_of",
+    ttl=timedelta(days=2),
+    features={"origin_late_share_7d": float, "origin_mean_delay_7d": float},
+    online=True,
+)
+
+origin_weather = ml.FeatureView(
+    name="origin_weather",
+    source=weather,
+    entity=ml.Entity("origin"),
+    event_timestamp="observed_at",
+    created_timestamp="published_at",
+    ttl=timedelta(hours=6),
+    features={"temp": float, "wind_speed": float, "precip": float, "pressure": float, "visib": float},
+    online=True,
+)
+
+
+@ml.training_set(
+    features=[carrier_punctuality, origin_punctuality, origin_weather, clock],
+    columns=["carrier", "origin", "distance"],
+    label="late",
+    label_known_at="landed_at",
+    event_timestamp="scheduled_at",
+    split=ml.TimeSplit(validation=timedelta(days=14), holdout=timedelta(days=14)),
+)
+def departures(flights: pl.LazyFrame) -> pl.LazyFrame:
+    """Flights that landed; late when 15 minutes or more behind schedule."""
+    landed = flights.filter(pl.col("arr_delay").is_not_null() & pl.col("landed_at").is_not_null())
+    return landed.select("flight_id", "scheduled_at", "landed_at", "carrier", "origin", "distance", late=pl.col("arr_delay") > 15)
+
+
+class Hyperparameters(dg.Config):
+    """What may be tuned in the launchpad."""
+
+    learning_rate: float = 0.1
+    max_iter: int = 120
+
+
+@ml.model(
+    training_set=departures,
+    metrics=["roc_auc", "neg_log_loss"],
+    gates=[ml.Gate("roc_auc", at_least=0.65), ml.Gate("neg_log_loss", no_worse_than_champion_by=0.005)],
+    slices=["origin", "carrier"],
+    cron_schedule="0 4 * * 1",
+    cron_timezone="America/New_York",
+)
+def lateness(train: ml.Split, params: Hyperparameters) -> ClassifierMixin:
+    """Probability that a flight arrives late."""
+    categories = make_column_transformer(
+        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["carrier", "origin"]), remainder="passthrough"
+    )
+    trees = HistGradientBoostingClassifier(learning_rate=params.learning_rate, max_iter=params.max_iter, max_leaf_nodes=15, random_state=0)
+    return make_pipeline(categories, trees).fit(train.X, train.y)
+
+
+@ml.gate(lateness)
+def fair_to_every_airport(candidate: ml.Candidate) -> ml.GateResult:
+    """No airport's AUC is more than 0.1 below the overall one."""
+    overall = candidate.evaluation.metric("roc_auc")
+    worst = min((candidate.evaluation.metric("roc_auc", within=("origin", origin)), origin) for origin in ("EWR", "JFK", "LGA"))
+    return ml.GateResult(passed=worst[0] >= overall - 0.1, reason=f"{worst[1]} has {worst[0]:.3f}, all have {overall:.3f}", value=worst[0], threshold=overall - 0.1)
+
+
+lateness_tomorrow = ml.BatchPrediction("lateness_tomorrow", model=lateness, dataset=flights)
+
+defs = ml.build_definitions(
+    [
+        flights,
+        weather,
+        dbt,
+        carrier_punctuality,
+        origin_punctuality,
+        origin_weather,
+        departures,
+        lateness,
+        fair_to_every_airport,
+        lateness_tomorrow,
+    ],
+    platform=ml.Platform.from_env(),
+)

@@ -1,0 +1,189 @@
+"""dbt's models as assets: each is a table of features in the lake, recorded like every other."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.orchestrate.automation import follow
+from mlops_assets.orchestrate.beta import beta
+from mlops_assets.orchestrate.dbt_project import PARSE_VARS, DbtFolder, executable
+from mlops_assets.orchestrate.graph import Edge, Node, fingerprints
+from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, lake_io_manager
+from mlops_assets.orchestrate.liveness import tag_run
+from mlops_assets.orchestrate.partitions import window_of
+from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.orchestrate.metadata import table_metadata
+from mlops_assets.stores.lake import Commit, Part
+from mlops_assets.stores.places import Places, places
+from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
+from mlops_assets.values.platform import Platform
+
+Props = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One dbt model as a table of the lake."""
+
+    node: Node
+    event_timestamp: str | None
+    key: tuple[str, ...]
+    view: FeatureView | None
+
+
+def dbt_assets_of(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
+    """Yield the assets of every dbt project: one definition for all models of the same partitions."""
+    for declared in project.every(DbtProject):
+        folder = DbtFolder(declared.path, platform)
+        manifest = folder.manifest()
+        tables = _tables(project, declared, manifest)
+        groups: dict[dg.PartitionsDefinition | None, list[str]] = {}
+        for name, table in tables.items():
+            groups.setdefault(table.node.partitions, []).append(name)
+        for index, (partitions, names) in enumerate(groups.items()):
+            yield _assets(folder, manifest, platform, {n: tables[n] for n in names}, partitions, index)
+
+
+def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, Table]:
+    """Return the models of a project by name."""
+    views = {v.source.name: v for v in project.every(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
+    models = {m["name"]: m for m in manifest["nodes"].values() if m["resource_type"] == "model" and m["config"]["materialized"] != "ephemeral"}
+    if unknown := [name for name in views if name not in models]:
+        raise DefinitionError(
+            f"'features/{unknown[0]}' names the dbt model '{unknown[0]}', which '{declared.path}' lacks", hint=nearest(unknown[0], models) + f"it has {', '.join(sorted(models))}"
+        )
+    return {name: _table(project, views, manifest, model) for name, model in models.items()}
+
+
+def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, model: Props) -> Table:
+    view = views.get(model["name"])
+    source = view.source if view and isinstance(view.source, DbtModel) else None
+    edges = []
+    for unique_id in model["depends_on"]["nodes"]:
+        parent = manifest["sources"].get(unique_id) or manifest["nodes"].get(unique_id)
+        if parent is None or parent["resource_type"] not in {"source", "model"}:
+            continue
+        key = _key(parent)
+        ref = project.by_key.get(key)
+        if ref is None and parent["resource_type"] == "source":
+            raise DefinitionError(f"the dbt model '{model['name']}' reads '{key}', which is not in the project", hint=nearest(key, project.by_key) + "add it, or mend the source")
+        edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
+    node = Node(_key(model), source.partitions if source else None, tuple(edges))
+    event = view.event_timestamp if view else None
+    return Table(node, event, (*view.entity.join_keys, view.event_timestamp) if view else (), view)
+
+
+def _key(props: Props) -> str:
+    """A source is ``<schema>/<table>``, as in the lake; a model is a table of features."""
+    return f"{props['schema']}/{props.get('identifier') or props['name']}" if props["resource_type"] == "source" else f"features/{props['name']}"
+
+
+class _Translator(DagsterDbtTranslator):
+    """Says how dbt's models look in the graph."""
+
+    def __init__(self, tables: Mapping[str, Table], platform: Platform) -> None:
+        super().__init__()
+        self._tables = tables
+        self._platform = platform
+
+    def get_asset_key(self, dbt_resource_props: Props) -> dg.AssetKey:
+        """Return the key, the same as of the table in the lake."""
+        return asset_key(_key(dbt_resource_props)) if dbt_resource_props["resource_type"] in {"source", "model"} else super().get_asset_key(dbt_resource_props)
+
+    def get_group_name(self, dbt_resource_props: Props) -> str | None:
+        """Stand beside the datasets."""
+        return "data"
+
+    def get_partition_mapping(self, dbt_resource_props: Props, dbt_parent_resource_props: Props) -> dg.PartitionMapping | None:
+        """Return what the feature view declares."""
+        table = self._tables.get(dbt_resource_props["name"])
+        parent = _key(dbt_parent_resource_props)
+        return next((edge.mapping for edge in table.node.edges if edge.parent == parent), None) if table else None
+
+    def get_automation_condition(self, dbt_resource_props: Props) -> Any:  # noqa: ANN401
+        """Follow the inputs, unless the user says otherwise."""
+        table = self._tables.get(dbt_resource_props["name"])
+        if table is None or dbt_resource_props["resource_type"] != "model":
+            return None
+        return (table.view.options.automation_condition if table.view else None) or follow(table.node, self._platform)
+
+
+def _assets(  # noqa: PLR0913  (one definition)
+    folder: DbtFolder, manifest: Props, platform: Platform, tables: Mapping[str, Table], partitions: dg.PartitionsDefinition | None, index: int
+) -> dg.AssetsDefinition:
+    name = f"dbt__{folder.source.name}" + (f"_{index}" if index else "")
+
+    @dbt_assets(
+        manifest=manifest,
+        select=" ".join(sorted(tables)),
+        name=name,
+        partitions_def=partitions,
+        io_manager_key=IO_MANAGER_KEY,
+        dagster_dbt_translator=_Translator(tables, platform),
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+    )
+    def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        tag_run(context.instance, context.run_id)
+        yield from _build(context, folder, places(platform), tables)
+
+    # with_resources() would also want the default IO manager, which must stay the one of the project these definitions are merged into.
+    with beta():
+        return dg.AssetsDefinition.dagster_internal_init(**build.get_attributes_dict() | {"resource_defs": {IO_MANAGER_KEY: lake_io_manager(platform)[1]}})
+
+
+def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tables: Mapping[str, Table]) -> Iterator[Any]:
+    """Run dbt, then record what it wrote; a table whose run failed is not recorded, so nothing downstream takes it for made."""
+    chosen = {key.path[-1]: tables[key.path[-1]] for key in context.selected_asset_keys if key.path[-1] in tables}
+    partitions = next(iter(tables.values())).node.partitions
+    keys = ("",) if partitions is None else tuple(context.partition_keys)
+    at.lake.snapshot()  # makes the lake before dbt attaches it
+    parts = {name: _parts(table, keys, at) for name, table in chosen.items()}
+    for name, table in chosen.items():
+        at.attempts.started(table.node.key, parts[name], context.run_id)
+    outputs = []
+    try:
+        for event in _invoke(context, folder, _window_vars(partitions, keys)):
+            if isinstance(event, dg.Output):
+                outputs.append(event)
+            else:
+                yield event
+    except Exception as error:
+        for name, table in chosen.items():
+            at.attempts.failed(table.node.key, parts[name], str(error))
+        raise
+    for output in outputs:
+        name = next(n for n in chosen if output.output_name.endswith(f"__{n}") or output.output_name == n)
+        yield _recorded(context, at, output, chosen[name], parts[name])
+
+
+def _invoke(context: dg.AssetExecutionContext, folder: DbtFolder, variables: Mapping[str, str]) -> Iterator[Any]:
+    folder.prepare()
+    dbt = DbtCliResource(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=executable())
+    arguments = ["build", "--vars", json.dumps(variables)]
+    yield from dbt.cli(arguments, context=context, target_path=folder.target).stream()
+
+
+def _window_vars(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+    first, last = window_of(partitions, keys[0]), window_of(partitions, keys[-1])
+    return PARSE_VARS if first is None or last is None else {"window_start": first.start.isoformat(), "window_end": last.end.isoformat()}
+
+
+def _parts(table: Table, keys: Sequence[str], at: Places) -> list[Part]:
+    made_from = fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
+    return [Part(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
+
+
+def _recorded(context: dg.AssetExecutionContext, at: Places, output: Any, table: Table, parts: Sequence[Part]) -> Any:  # noqa: ANN401
+    commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run_id)
+    at.attempts.succeeded(table.node.key, parts)
+    spans = [part.window for part in parts if part.window]
+    window = replace(spans[0], end=spans[-1].end) if spans else None
+    rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
+    facts = {"lake snapshot": commit.snapshot, "changed partitions": f"{len(commit.changed)} of {len(commit.records)}", **table_metadata(rows)}
+    return dg.Output(output.value, output_name=output.output_name, metadata={**output.metadata, **facts})

@@ -48,7 +48,9 @@ def flights(window: ml.TimeWindow) -> pl.LazyFrame:
     return flights_data.departures(window)
 
 
-@ml.dataset(partitions=DAILY, key=("origin", "observed_at"), event_timestamp="observed_at", created_timestamp="published_at", allow_empty=True)
+@ml.dataset(
+    partitions=DAILY, key=("origin", "observed_at"), event_timestamp="observed_at", created_timestamp="published_at", allow_empty=True
+)
 def weather(window: ml.TimeWindow) -> pl.LazyFrame:
     """Hourly weather at the three airports."""
     return flights_data.observations(window)
@@ -129,7 +131,12 @@ def fair_to_every_airport(candidate: ml.Candidate) -> ml.GateResult:
     """No airport's AUC is more than 0.1 below the overall one."""
     overall = candidate.evaluation.metric("roc_auc")
     worst = min((candidate.evaluation.metric("roc_auc", within=("origin", origin)), origin) for origin in ("EWR", "JFK", "LGA"))
-    return ml.GateResult(passed=worst[0] >= overall - 0.1, reason=f"{worst[1]} has {worst[0]:.3f}, all have {overall:.3f}", value=worst[0], threshold=overall - 0.1)
+    return ml.GateResult(
+        passed=worst[0] >= overall - 0.1,
+        reason=f"{worst[1]} has {worst[0]:.3f}, all have {overall:.3f}",
+        value=worst[0],
+        threshold=overall - 0.1,
+    )
 
 
 lateness_tomorrow = ml.BatchPrediction("lateness_tomorrow", model=lateness, dataset=flights)

@@ -42,17 +42,23 @@ def departures(window: ml.TimeWindow) -> pl.LazyFrame:
     raw = _read(str(folder() / "flights.csv.zip"), _stamp(folder() / "flights.csv.zip"))
     # time_hour is the one unambiguous time of the source: local hours repeat on 2013-11-03.
     scheduled = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC") + pl.duration(minutes="minute")
-    flights = raw.with_columns(scheduled.alias("scheduled_at")).filter(pl.col("scheduled_at").is_between(window.start, window.end, closed="left"))
-    return flights.with_columns(landed_at=_landed_at(flights)).select(
-        pl.format("{}-{}-{}{}-{}", "month", "day", "carrier", "flight", "origin").alias("flight_id"),
-        "scheduled_at",
-        "landed_at",
-        "carrier",
-        "origin",
-        "dest",
-        pl.col("distance").cast(pl.Int64),
-        *(pl.col(name).cast(pl.Float64) for name in ("dep_delay", "arr_delay", "air_time")),
-    ).lazy()
+    flights = raw.with_columns(scheduled.alias("scheduled_at")).filter(
+        pl.col("scheduled_at").is_between(window.start, window.end, closed="left")
+    )
+    return (
+        flights.with_columns(landed_at=_landed_at(flights))
+        .select(
+            pl.format("{}-{}-{}{}-{}", "month", "day", "carrier", "flight", "origin").alias("flight_id"),
+            "scheduled_at",
+            "landed_at",
+            "carrier",
+            "origin",
+            "dest",
+            pl.col("distance").cast(pl.Int64),
+            *(pl.col(name).cast(pl.Float64) for name in ("dep_delay", "arr_delay", "air_time")),
+        )
+        .lazy()
+    )
 
 
 def observations(window: ml.TimeWindow) -> pl.LazyFrame:
@@ -64,7 +70,12 @@ def observations(window: ml.TimeWindow) -> pl.LazyFrame:
         raw.with_columns(observed.alias("observed_at"))
         .filter(pl.col("observed_at").is_between(window.start, window.end, closed="left"))
         .unique(["origin", "observed_at"], keep="first", maintain_order=True)
-        .select("origin", "observed_at", (pl.col("observed_at") + pl.duration(hours=1)).alias("published_at"), *(pl.col(n).cast(pl.Float64) for n in numbers))
+        .select(
+            "origin",
+            "observed_at",
+            (pl.col("observed_at") + pl.duration(hours=1)).alias("published_at"),
+            *(pl.col(n).cast(pl.Float64) for n in numbers),
+        )
         .lazy()
     )
 

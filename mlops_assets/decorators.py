@@ -91,7 +91,9 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         read = _named(read_function(function, kind="dataset", allowed=_DATASET), "a dataset")
         table.check(f"dataset '{read.name}'")
         if read.receiving(Injection.WINDOW) and partitions is None:
-            raise DefinitionError(f"dataset '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter")
+            raise DefinitionError(
+                f"dataset '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
+            )
         return Dataset(read, table, pairs(partition_mappings), AssetOptions.of(options))
 
     return decorate
@@ -122,7 +124,9 @@ def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
     parameters = inspect.signature(function).parameters
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise DefinitionError(f"@ml.on_demand_features '{function.__name__}' takes *{name}", hint="name every column that the function reads")
+            raise DefinitionError(
+                f"@ml.on_demand_features '{function.__name__}' takes *{name}", hint="name every column that the function reads"
+            )
     return OnDemandFeatures(function, tuple(parameters))
 
 
@@ -169,7 +173,9 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
 
     def decorate(function: Callable[P, R]) -> TrainingSet[P, R]:
         read = _named(read_function(function, kind="training_set", allowed=_TRAINING_SET), "a training set")
-        value = TrainingSet(read, tuple(features), names(columns), label, split, event_timestamp, label_known_at, as_known, AssetOptions.of(options))
+        value = TrainingSet(
+            read, tuple(features), names(columns), label, split, event_timestamp, label_known_at, as_known, AssetOptions.of(options)
+        )
         if event_timestamp is None and (isinstance(split, TimeSplit) or any(not isinstance(f, OnDemandFeatures) for f in features)):
             raise DefinitionError(
                 f"training set '{value.name}' declares no event_timestamp, but splits by time or looks features up",
@@ -226,7 +232,15 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         _check_splits(read)
         _check_gates(read.name, metrics, gates)
         return Model(
-            read, training_set, names(metrics), tuple(gates), names(slices), cron_schedule, cron_timezone, names(trusted_types), AssetOptions.of(options)
+            read,
+            training_set,
+            names(metrics),
+            tuple(gates),
+            names(slices),
+            cron_schedule,
+            cron_timezone,
+            names(trusted_types),
+            AssetOptions.of(options),
         )
 
     return decorate
@@ -265,7 +279,10 @@ def _named(read: UserFunction[P, R], what: str) -> UserFunction[P, R]:
 def _check_splits(read: UserFunction[P, R]) -> None:
     splits = {parameter.name for parameter in read.receiving(Injection.SPLIT)}
     if "holdout" in splits:
-        raise DefinitionError(f"model '{read.name}' asks for the holdout", hint="fit on train and tune on validation: the holdout judges, so training never sees it")
+        raise DefinitionError(
+            f"model '{read.name}' asks for the holdout",
+            hint="fit on train and tune on validation: the holdout judges, so training never sees it",
+        )
     if unknown := splits - {"train", "validation"}:
         raise DefinitionError(f"model '{read.name}' asks for the split '{min(unknown)}'", hint="the splits are named train and validation")
     if "train" not in splits:
@@ -280,4 +297,7 @@ def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[Gate]) -> No
         raise DefinitionError(f"model '{name}' has two gates named '{min(twice)}'", hint="give one of them another rule or slice")
     for g in gates:
         if g.metric not in metrics:
-            raise DefinitionError(f"model '{name}': gate '{g.name}' reads the metric '{g.metric}', which is not measured", hint=f"add '{g.metric}' to metrics=")
+            raise DefinitionError(
+                f"model '{name}': gate '{g.name}' reads the metric '{g.metric}', which is not measured",
+                hint=f"add '{g.metric}' to metrics=",
+            )

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
     """Return the rows of a feature view with what was declared of it."""
     return View(
-        declared.name, rows, declared.entity.join_keys, declared.event_timestamp, declared.created_timestamp, declared.ttl, declared.feature_names
+        declared.name,
+        rows,
+        declared.entity.join_keys,
+        declared.event_timestamp,
+        declared.created_timestamp,
+        declared.ttl,
+        declared.feature_names,
     )
 
 
@@ -61,5 +67,7 @@ def assemble(
 def _computed(frame: pl.DataFrame, function: Callable[..., Any]) -> tuple[pl.DataFrame, tuple[str, ...]]:
     arrays = apply([function], columns_as_arrays(frame, frame.columns))
     if clash := [name for name in arrays if name in frame.columns]:
-        raise DataError(f"on-demand feature '{clash[0]}' of '{function.__name__}' is already a column", hint="rename the feature or the column")
+        raise DataError(
+            f"on-demand feature '{clash[0]}' of '{function.__name__}' is already a column", hint="rename the feature or the column"
+        )
     return frame.with_columns(pl.Series(name, values) for name, values in arrays.items()), tuple(arrays)

@@ -31,7 +31,9 @@ def normalised(frame: pl.DataFrame) -> pl.DataFrame:
     frame = frame.with_columns(casts) if casts else frame
     for name, dtype in frame.schema.items():
         if dtype == pl.String and frame[name].str.contains("\x00", literal=True).any():
-            raise DataError(f"column '{name}' holds text with a NUL character", hint="strip it: such text can be stored, but never filtered by")
+            raise DataError(
+                f"column '{name}' holds text with a NUL character", hint="strip it: such text can be stored, but never filtered by"
+            )
     return frame
 
 
@@ -43,7 +45,10 @@ def _stored(name: str, dtype: pl.DataType) -> pl.DataType:
     if isinstance(dtype, pl.Null):
         return pl.Int32()
     if isinstance(dtype, (pl.Duration, pl.Object, pl.Array)):
-        raise DataError(f"column '{name}' has type {dtype}, which the lake cannot hold", hint="store a duration as a number of seconds, an array as a list")
+        raise DataError(
+            f"column '{name}' has type {dtype}, which the lake cannot hold",
+            hint="store a duration as a number of seconds, an array as a list",
+        )
     return dtype
 
 

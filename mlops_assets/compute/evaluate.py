@@ -55,7 +55,10 @@ def check_metrics(metrics: Sequence[str], where: str) -> None:
     known = get_scorer_names()
     for name in metrics:
         if name not in known:
-            raise DefinitionError(f"{where} names the metric '{name}', which scikit-learn does not have", hint=nearest(name, known) + "see sklearn.metrics.get_scorer_names()")
+            raise DefinitionError(
+                f"{where} names the metric '{name}', which scikit-learn does not have",
+                hint=nearest(name, known) + "see sklearn.metrics.get_scorer_names()",
+            )
 
 
 def _scores(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tuple[Scores, tuple[tuple[str, str], ...]]:  # noqa: ANN401
@@ -109,5 +112,6 @@ def as_rows(evaluation: Evaluation, champion: Evaluation | None) -> list[dict[st
     baseline: Mapping[str, float] = dict(evaluation.baseline)
     rival: Mapping[str, float] = dict(champion.metrics) if champion else {}
     return [
-        {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), "champion": rival.get(name, "none yet")} for name, value in evaluation.metrics
+        {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), "champion": rival.get(name, "none yet")}
+        for name, value in evaluation.metrics
     ]

@@ -35,7 +35,9 @@ def judge(gate: Gate, candidate: Candidate) -> GateResult:
         return GateResult(passed=False, reason=_undefined(gate, candidate.evaluation, "the candidate's"), threshold=gate.threshold)
     if not gate.relative:
         passed = value >= gate.threshold
-        return GateResult(passed, f"{gate.metric} {value:.5g} {'≥' if passed else '<'} {gate.threshold:.5g}{_within(gate)}", value, gate.threshold)
+        return GateResult(
+            passed, f"{gate.metric} {value:.5g} {'≥' if passed else '<'} {gate.threshold:.5g}{_within(gate)}", value, gate.threshold
+        )
     if candidate.champion is None:
         return GateResult(passed=True, reason=f"no champion yet to compare with; {gate.metric} is {value:.5g}{_within(gate)}", value=value)
     rival = candidate.champion.metric(gate.metric, gate.slice)
@@ -43,7 +45,12 @@ def judge(gate: Gate, candidate: Candidate) -> GateResult:
         return GateResult(passed=False, reason=_undefined(gate, candidate.champion, "the champion's"), value=value)
     bound = rival + gate.threshold if gate.rule == "better_than_champion_by" else rival - gate.threshold
     passed = value >= bound
-    return GateResult(passed, f"{gate.metric} {value:.5g} {'≥' if passed else '<'} {bound:.5g}: the champion has {rival:.5g} on the same rows{_within(gate)}", value, bound)
+    return GateResult(
+        passed,
+        f"{gate.metric} {value:.5g} {'≥' if passed else '<'} {bound:.5g}: the champion has {rival:.5g} on the same rows{_within(gate)}",
+        value,
+        bound,
+    )
 
 
 def judge_function(gate: GateFunction[..., object], candidate: Candidate, **resources: object) -> GateResult:
@@ -62,7 +69,11 @@ def judge_function(gate: GateFunction[..., object], candidate: Candidate, **reso
     except Exception as error:  # noqa: BLE001  (whatever a user's gate raises, the candidate has not passed)
         return GateResult(passed=False, reason=f"the gate raised {type(error).__name__}: {error}")
     if isinstance(answer, GateResult):
-        return answer if answer.value is None or math.isfinite(answer.value) else GateResult(passed=False, reason=f"the gate's value is {answer.value}")
+        return (
+            answer
+            if answer.value is None or math.isfinite(answer.value)
+            else GateResult(passed=False, reason=f"the gate's value is {answer.value}")
+        )
     # numpy's bool is what comparisons of metrics give; anything else that is merely true is no answer.
     if type(answer).__name__ in ("bool", "bool_"):
         return GateResult(passed=bool(answer), reason="holds" if answer else "does not hold")

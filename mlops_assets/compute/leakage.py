@@ -60,11 +60,13 @@ def _agreement(one: pl.Series, other: pl.Series) -> float:
     both = pl.DataFrame({"one": one, "other": other}).drop_nulls()
     if both.height < 20 or both["other"].n_unique() < 2 or both["one"].n_unique() < 2:
         return 0.0
-    if both["one"].dtype == both["other"].dtype and (equal := (both["one"] == both["other"]).mean()) and float(equal) >= _SHARE:
-        return float(equal)
+    if both["one"].dtype == both["other"].dtype and (equal := (both["one"] == both["other"]).mean()) and float(equal) >= _SHARE:  # type: ignore[arg-type]  # the mean of booleans
+        return float(equal)  # type: ignore[arg-type]
     if not _ordered(both["one"].dtype) or not _ordered(both["other"].dtype):
         return 0.0
-    correlation = both.select(pl.corr(pl.col("one").to_physical().cast(pl.Float64), pl.col("other").to_physical().cast(pl.Float64), method="spearman")).item()
+    correlation = both.select(
+        pl.corr(pl.col("one").to_physical().cast(pl.Float64), pl.col("other").to_physical().cast(pl.Float64), method="spearman")
+    ).item()
     return abs(float(correlation)) if correlation is not None and correlation == correlation else 0.0  # noqa: PLR0124  (NaN)
 
 

@@ -43,7 +43,8 @@ def apply(functions: Sequence[Callable[..., Any]], columns: Mapping[str, np.ndar
             array = np.asarray(values)
             if array.shape != (rows,):
                 raise DataError(
-                    f"on-demand feature '{name}' of '{_name(function)}' has shape {array.shape} for {rows} rows", hint="return one value for each row"
+                    f"on-demand feature '{name}' of '{_name(function)}' has shape {array.shape} for {rows} rows",
+                    hint="return one value for each row",
                 )
             if name in made:
                 raise DataError(f"on-demand feature '{name}' is made twice", hint=f"rename it in '{_name(function)}'")
@@ -57,7 +58,9 @@ def _call(function: Callable[..., Any], columns: Mapping[str, np.ndarray]) -> di
         raise DataError(f"on-demand features '{_name(function)}' need the column '{missing[0]}'", hint=f"there are {', '.join(columns)}")
     result = function(**{name: columns[name] for name in wanted})
     if not isinstance(result, dict):
-        raise DataError(f"on-demand features '{_name(function)}' returned {type(result).__name__}", hint="return a dict of feature name to array")
+        raise DataError(
+            f"on-demand features '{_name(function)}' returned {type(result).__name__}", hint="return a dict of feature name to array"
+        )
     return result
 
 

@@ -136,15 +136,22 @@ def _check(spine: pl.DataFrame, taken: Sequence[str], view: View, event_timestam
                 hint="cast one of them: keys are never compared through another type",
             )
     if clash := [name for name in view.features if name in taken]:
-        raise DataError(f"feature '{clash[0]}' of view '{view.name}' is already a column of the training set", hint="rename the feature or the column")
+        raise DataError(
+            f"feature '{clash[0]}' of view '{view.name}' is already a column of the training set", hint="rename the feature or the column"
+        )
 
 
 def _check_columns(frame: pl.DataFrame, columns: Sequence[str], where: str, view: View) -> None:
     if missing := [column for column in columns if column not in frame.columns]:
-        raise DataError(f"feature view '{view.name}' needs the column '{missing[0]}', which {where} lacks", hint=f"it has {', '.join(frame.columns)}")
+        raise DataError(
+            f"feature view '{view.name}' needs the column '{missing[0]}', which {where} lacks", hint=f"it has {', '.join(frame.columns)}"
+        )
 
 
 def _check_utc(frame: pl.DataFrame, column: str, where: str) -> None:
     dtype = frame[column].dtype
     if not (isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC"):
-        raise DataError(f"{where} time '{column}' is {dtype}, not a time in UTC", hint="convert every time to UTC before it is joined: zones are never mixed")
+        raise DataError(
+            f"{where} time '{column}' is {dtype}, not a time in UTC",
+            hint="convert every time to UTC before it is joined: zones are never mixed",
+        )

@@ -107,7 +107,7 @@ def _project_file(path: Path, module: str, level: int) -> Path | None:
 
 def _importable(module: str) -> Path | None:
     """Return the file of a module of the project's package: one that is not installed among site-packages nor part of Python."""
-    if module.split(".")[0] in sys.stdlib_module_names or module.split(".")[0] == "mlops_assets":
+    if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names or module.split(".", maxsplit=1)[0] == "mlops_assets":
         return None
     try:
         spec = importlib.util.find_spec(module)

@@ -113,14 +113,20 @@ def _key(frame: pl.DataFrame, key: tuple[str, ...]) -> Outcome:
         return _missing_column("key", missing[0], frame)
     for column in key:
         if nulls := frame[column].null_count():
-            return Outcome("key", passed=False, message=f"column '{column}' is part of the key and null in {nulls} row(s)", hint="drop or repair rows without a key")
+            return Outcome(
+                "key",
+                passed=False,
+                message=f"column '{column}' is part of the key and null in {nulls} row(s)",
+                hint="drop or repair rows without a key",
+            )
     duplicated = frame.filter(pl.struct(key).is_duplicated())
     if duplicated.height:
         first = duplicated.select(key).row(0, named=True)
+        times = duplicated.select(key).join(pl.DataFrame([first], schema=duplicated.select(key).schema), on=list(key)).height
         return Outcome(
             "key",
             passed=False,
-            message=f"the key {first} is on {duplicated.filter(pl.struct(key) == pl.struct(**{k: pl.lit(v) for k, v in first.items()})).height} rows",
+            message=f"the key {first} is on {times} rows",
             hint="a key identifies one row: deduplicate, or add the column that tells them apart to key=",
         )
     return Outcome("key", passed=True, facts={"keys": frame.height})
@@ -138,13 +144,15 @@ def _event_time(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, T
             hint=f"`pl.col('{column}').dt.replace_time_zone(<where it was measured>).dt.convert_time_zone('UTC')` says which instant is meant",
         )
     if nulls := times.null_count():
-        return Outcome("event_time", passed=False, message=f"column '{column}' is null in {nulls} row(s)", hint="drop or repair rows without a time")
+        return Outcome(
+            "event_time", passed=False, message=f"column '{column}' is null in {nulls} row(s)", hint="drop or repair rows without a time"
+        )
     outside = frame.filter(~_inside(column, windows)) if _spans(windows) else frame.clear()
     if outside.height:
         return Outcome(
             "event_time",
             passed=False,
-            message=f"column '{column}': {outside.height} row(s) lie outside of partition(s) {_label(windows)}; the first at {outside[column].min()}",
+            message=f"column '{column}': {outside.height} row(s) lie outside of partition(s) {_label(windows)}; the first at {outside[column].min()!s}",
             hint="return the rows of the given window only; check the time zone of the partitions",
         )
     return Outcome("event_time", passed=True, facts={"first": str(times.min()), "last": str(times.max())})

@@ -5,7 +5,6 @@ from datetime import UTC
 from typing import Any
 
 import dagster as dg
-from dagster import AutomationCondition as AC
 
 from mlops_assets.orchestrate.beta import beta
 from mlops_assets.orchestrate.graph import Node, fingerprints
@@ -19,7 +18,7 @@ AUTOMATION, DEAD_RUNS = "mlops_automation", "mlops_dead_runs"
 
 
 @dataclass(frozen=True, unsafe_hash=True)
-class InputsChanged(AC):  # type: ignore[misc, type-arg]
+class InputsChanged(dg.AutomationCondition[Any]):
     """True for exactly the partitions whose recorded inputs differ from what upstream holds now.
 
     Parameters
@@ -41,7 +40,7 @@ class InputsChanged(AC):  # type: ignore[misc, type-arg]
         """What the UI shows."""
         return f"inputs of {self.node.key} changed"
 
-    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+    def evaluate(self, context: dg.AutomationContext[Any]) -> dg.AutomationResult[Any]:
         """Compare fingerprints with records: one look at the lake for each table, all partitions at once."""
         wanted = {} if self._waits() else stale(self.node, self.platform)
         if wanted:
@@ -61,7 +60,7 @@ def stale(node: Node, platform: Platform) -> dict[str, str]:
     return {key: inputs for key, inputs in now.items() if key not in made or made[key].inputs != inputs}
 
 
-def _subset(context: dg.AutomationContext, node: Node, keys: list[str]) -> Any:  # noqa: ANN401  (Dagster's EntitySubset is not public)
+def _subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> Any:  # noqa: ANN401  (Dagster's EntitySubset is not public)
     if not keys:
         return context.get_empty_subset()
     if node.partitions is None:
@@ -70,19 +69,23 @@ def _subset(context: dg.AutomationContext, node: Node, keys: list[str]) -> Any: 
     return context.candidate_subset.compute_intersection(exact)
 
 
-def follow(node: Node, platform: Platform, model: str = "") -> AC:  # type: ignore[type-arg]
+def follow(node: Node, platform: Platform, model: str = "") -> dg.AutomationCondition[Any]:
     """Return the default condition of a derived table."""
-    return (InputsChanged(node, platform, model) & ~AC.in_progress() & ~AC.any_deps_in_progress()).with_label("follows its inputs")
+    inputs_in_progress = dg.AutomationCondition.any_deps_in_progress()
+    if model:  # predictions show where they come from, but a retraining must not hold them up
+        inputs_in_progress = inputs_in_progress.ignore(dg.AssetSelection.assets(dg.AssetKey(["champion", model])))
+    changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~inputs_in_progress
+    return changed.with_label("follows its inputs")
 
 
-def after_gates() -> AC:  # type: ignore[type-arg]
+def after_gates() -> dg.AutomationCondition[Any]:
     """Return the condition of a version and a champion: what is upstream is new and has passed."""
     return (
-        AC.any_deps_updated().since_last_handled()
-        & AC.all_deps_blocking_checks_passed()
-        & ~AC.any_deps_missing()
-        & ~AC.any_deps_in_progress()
-        & ~AC.in_progress()
+        dg.AutomationCondition.any_deps_updated().since_last_handled()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
     ).with_label("after the gates")
 
 
@@ -90,17 +93,28 @@ def automation_sensor(*, running: bool) -> dg.AutomationConditionSensorDefinitio
     """Return the sensor that evaluates every condition; conditions of ours need the code of the project."""
     with beta():
         return dg.AutomationConditionSensorDefinition(
-            AUTOMATION, target=dg.AssetSelection.all(), use_user_code_server=True, default_status=_status(running=running), minimum_interval_seconds=30
+            AUTOMATION,
+            target=dg.AssetSelection.all(),
+            use_user_code_server=True,
+            default_status=_status(running=running),
+            minimum_interval_seconds=30,
         )
 
 
 def dead_run_sensor(*, running: bool) -> dg.SensorDefinition:
     """Return the sensor that marks runs whose process is gone as failed; conditions would wait for them for ever."""
 
-    @dg.sensor(name=DEAD_RUNS, minimum_interval_seconds=30, default_status=_status(running=running), description="Marks runs whose process is gone as failed.")
+    @dg.sensor(
+        name=DEAD_RUNS,
+        minimum_interval_seconds=30,
+        default_status=_status(running=running),
+        description="Marks runs whose process is gone as failed.",
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         buried = bury_dead_runs(context.instance)
-        return dg.SkipReason(f"marked {', '.join(run[:8] for run in buried)} as failed" if buried else "every run that is started has its process")
+        return dg.SkipReason(
+            f"marked {', '.join(run[:8] for run in buried)} as failed" if buried else "every run that is started has its process"
+        )
 
     return sensor
 

@@ -1,6 +1,7 @@
 """A project's values, compiled to plain Dagster definitions."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,7 +22,21 @@ if TYPE_CHECKING:
 
     Item = Noun | dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition
 
-PROJECT_KEY = "mlops/platform"
+PLATFORM_KEY = "mlops/platform"
+_BUILT: "list[Built]" = []
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was compiled."""
+
+    project: Project
+    platform: Platform
+
+
+def built() -> tuple[Built, ...]:
+    """Return what this process has compiled, for the command line."""
+    return tuple(_BUILT)
 
 
 def build_definitions(
@@ -73,17 +88,22 @@ def build_definitions(
     project = Project.of(items)
     validate(project)
     compiler = Compiler(project, where)
+    _BUILT.append(Built(project, where))
     jobs, schedules = _retraining(project, running=running)
     return dg.Definitions(
-        assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *(a for a in project.plain if not isinstance(a, dg.AssetChecksDefinition))],
+        assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *_plain(project)],
         asset_checks=[*external_checks(project, where), *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition))],
         jobs=jobs,
         schedules=schedules,
         sensors=[automation_sensor(running=running), dead_run_sensor(running=running), *external_sensor(project, where, running=running)],
         executor=executor,
         resources=dict(resources or {}),
-        metadata={PROJECT_KEY: dg.MetadataValue.json({"home": where.home, "registry": where.registry, "lake": where.lake})},
+        metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": where.home, "registry": where.registry, "lake": where.lake})},
     )
+
+
+def _plain(project: Project) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    return [a for a in project.plain if isinstance(a, (dg.AssetsDefinition, dg.AssetSpec)) and not isinstance(a, dg.AssetChecksDefinition)]
 
 
 def _dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
@@ -119,4 +139,3 @@ def _retraining(project: Project, *, running: bool) -> tuple[list[Any], list[dg.
                 )
             )
     return jobs, schedules
-

@@ -145,7 +145,13 @@ class Compiler:
         ):
             above = Node(f"{kind}/{model.name}", None, (Edge(upstream, None),))
             step = Step(
-                above.key, self._body(above, body), group=model.name, description=text, kinds=frozenset({kind}), deps=_deps(above), condition=after_gates()
+                above.key,
+                self._body(above, body),
+                group=model.name,
+                description=text,
+                kinds=frozenset({kind}),
+                deps=_deps(above),
+                condition=after_gates(),
             )
             yield compile_step(step, self.io)
 

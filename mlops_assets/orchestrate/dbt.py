@@ -15,10 +15,10 @@ from mlops_assets.orchestrate.dbt_project import PARSE_VARS, DbtFolder, executab
 from mlops_assets.orchestrate.graph import Edge, Node, fingerprints
 from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, lake_io_manager
 from mlops_assets.orchestrate.liveness import tag_run
+from mlops_assets.orchestrate.metadata import table_metadata
 from mlops_assets.orchestrate.partitions import window_of
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.steps import asset_key
-from mlops_assets.orchestrate.metadata import table_metadata
 from mlops_assets.stores.lake import Commit, Part
 from mlops_assets.stores.places import Places, places
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
@@ -53,10 +53,13 @@ def dbt_assets_of(project: Project, platform: Platform) -> Iterator[dg.AssetsDef
 def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, Table]:
     """Return the models of a project by name."""
     views = {v.source.name: v for v in project.every(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
-    models = {m["name"]: m for m in manifest["nodes"].values() if m["resource_type"] == "model" and m["config"]["materialized"] != "ephemeral"}
+    models = {
+        m["name"]: m for m in manifest["nodes"].values() if m["resource_type"] == "model" and m["config"]["materialized"] != "ephemeral"
+    }
     if unknown := [name for name in views if name not in models]:
         raise DefinitionError(
-            f"'features/{unknown[0]}' names the dbt model '{unknown[0]}', which '{declared.path}' lacks", hint=nearest(unknown[0], models) + f"it has {', '.join(sorted(models))}"
+            f"'features/{unknown[0]}' names the dbt model '{unknown[0]}', which '{declared.path}' lacks",
+            hint=nearest(unknown[0], models) + f"it has {', '.join(sorted(models))}",
         )
     return {name: _table(project, views, manifest, model) for name, model in models.items()}
 
@@ -72,7 +75,10 @@ def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, 
         key = _key(parent)
         ref = project.by_key.get(key)
         if ref is None and parent["resource_type"] == "source":
-            raise DefinitionError(f"the dbt model '{model['name']}' reads '{key}', which is not in the project", hint=nearest(key, project.by_key) + "add it, or mend the source")
+            raise DefinitionError(
+                f"the dbt model '{model['name']}' reads '{key}', which is not in the project",
+                hint=nearest(key, project.by_key) + "add it, or mend the source",
+            )
         edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
     node = Node(_key(model), source.partitions if source else None, tuple(edges))
     event = view.event_timestamp if view else None
@@ -81,7 +87,11 @@ def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, 
 
 def _key(props: Props) -> str:
     """A source is ``<schema>/<table>``, as in the lake; a model is a table of features."""
-    return f"{props['schema']}/{props.get('identifier') or props['name']}" if props["resource_type"] == "source" else f"features/{props['name']}"
+    return (
+        f"{props['schema']}/{props.get('identifier') or props['name']}"
+        if props["resource_type"] == "source"
+        else f"features/{props['name']}"
+    )
 
 
 class _Translator(DagsterDbtTranslator):
@@ -94,9 +104,13 @@ class _Translator(DagsterDbtTranslator):
 
     def get_asset_key(self, dbt_resource_props: Props) -> dg.AssetKey:
         """Return the key, the same as of the table in the lake."""
-        return asset_key(_key(dbt_resource_props)) if dbt_resource_props["resource_type"] in {"source", "model"} else super().get_asset_key(dbt_resource_props)
+        return (
+            asset_key(_key(dbt_resource_props))
+            if dbt_resource_props["resource_type"] in {"source", "model"}
+            else super().get_asset_key(dbt_resource_props)
+        )
 
-    def get_group_name(self, dbt_resource_props: Props) -> str | None:
+    def get_group_name(self, dbt_resource_props: Props) -> str | None:  # noqa: ARG002  (dagster-dbt's signature)
         """Stand beside the datasets."""
         return "data"
 
@@ -115,7 +129,12 @@ class _Translator(DagsterDbtTranslator):
 
 
 def _assets(  # noqa: PLR0913  (one definition)
-    folder: DbtFolder, manifest: Props, platform: Platform, tables: Mapping[str, Table], partitions: dg.PartitionsDefinition | None, index: int
+    folder: DbtFolder,
+    manifest: Props,
+    platform: Platform,
+    tables: Mapping[str, Table],
+    partitions: dg.PartitionsDefinition | None,
+    index: int,
 ) -> dg.AssetsDefinition:
     name = f"dbt__{folder.source.name}" + (f"_{index}" if index else "")
 
@@ -134,7 +153,9 @@ def _assets(  # noqa: PLR0913  (one definition)
 
     # with_resources() would also want the default IO manager, which must stay the one of the project these definitions are merged into.
     with beta():
-        return dg.AssetsDefinition.dagster_internal_init(**build.get_attributes_dict() | {"resource_defs": {IO_MANAGER_KEY: lake_io_manager(platform)[1]}})
+        return dg.AssetsDefinition.dagster_internal_init(
+            **build.get_attributes_dict() | {"resource_defs": {IO_MANAGER_KEY: lake_io_manager(platform)[1]}}
+        )
 
 
 def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tables: Mapping[str, Table]) -> Iterator[Any]:
@@ -185,5 +206,9 @@ def _recorded(context: dg.AssetExecutionContext, at: Places, output: Any, table:
     spans = [part.window for part in parts if part.window]
     window = replace(spans[0], end=spans[-1].end) if spans else None
     rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
-    facts = {"lake snapshot": commit.snapshot, "changed partitions": f"{len(commit.changed)} of {len(commit.records)}", **table_metadata(rows)}
+    facts = {
+        "lake snapshot": commit.snapshot,
+        "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
+        **table_metadata(rows),
+    }
     return dg.Output(output.value, output_name=output.output_name, metadata={**output.metadata, **facts})

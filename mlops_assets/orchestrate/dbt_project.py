@@ -46,7 +46,10 @@ class DbtFolder:
         tried = [Path(self.path)] if Path(self.path).is_absolute() else [Path(base or ".") / self.path for base in ("", *sys.path)]
         found = next((place for place in tried if (place / "dbt_project.yml").exists()), None)
         if found is None:
-            raise DefinitionError(f"the dbt project '{self.path}' has no dbt_project.yml", hint="give its folder, e.g. DbtProject(str(Path(__file__).parent / 'dbt_features'))")
+            raise DefinitionError(
+                f"the dbt project '{self.path}' has no dbt_project.yml",
+                hint="give its folder, e.g. DbtProject(str(Path(__file__).parent / 'dbt_features'))",
+            )
         return found.absolute()
 
     @property
@@ -80,22 +83,41 @@ class DbtFolder:
             _write(self.work / "profiles.yml", json.dumps(_profiles(lake), indent=2))  # JSON is YAML
             _write(self.work / LOCK_FILE, str(lake.lock_path))
         except OSError as error:
-            raise PlatformError(f"'{self.work}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder") from error
+            raise PlatformError(
+                f"'{self.work}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder"
+            ) from error
 
     def _content(self) -> str:
         """Hash every file that dbt parses."""
         digest = hashlib.sha256(executable().encode())
-        for file in sorted(p for p in self.source.rglob("*") if p.suffix in {".sql", ".yml", ".yaml", ".csv", ".py"} and "target" not in p.parts):
+        for file in sorted(
+            p for p in self.source.rglob("*") if p.suffix in {".sql", ".yml", ".yaml", ".csv", ".py"} and "target" not in p.parts
+        ):
             digest.update(str(file.relative_to(self.source)).encode() + file.read_bytes())
         return digest.hexdigest()
 
     def _parse(self) -> None:
-        places = ["--project-dir", str(self.source), "--profiles-dir", str(self.work), "--target-path", str(self.target), "--log-path", str(self.target)]
+        places = [
+            "--project-dir",
+            str(self.source),
+            "--profiles-dir",
+            str(self.work),
+            "--target-path",
+            str(self.target),
+            "--log-path",
+            str(self.target),
+        ]
         done = subprocess.run(  # noqa: S603  (our own executable, our own arguments)
-            [executable(), "--no-use-colors", "parse", *places, "--vars", json.dumps(PARSE_VARS)], capture_output=True, text=True, check=False
+            [executable(), "--no-use-colors", "parse", *places, "--vars", json.dumps(PARSE_VARS)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
-            raise DefinitionError(f"dbt cannot parse '{self.path}': {_tail(done.stdout or done.stderr)}", hint=f"mend the project; the whole message: {self.target / 'dbt.log'}")
+            raise DefinitionError(
+                f"dbt cannot parse '{self.path}': {_tail(done.stdout or done.stderr)}",
+                hint=f"mend the project; the whole message: {self.target / 'dbt.log'}",
+            )
 
 
 def executable() -> str:

@@ -30,7 +30,7 @@ class TaggingExecutor(dg.Executor):
         yield from self._inner.execute(plan_context, execution_plan)
 
 
-@dg.executor(name="in_process", config_schema=dg.in_process_executor.config_schema)
+@dg.executor(name="in_process", config_schema=dg.in_process_executor.config_schema)  # type: ignore[call-overload, untyped-decorator]  # it takes them all
 def tagging_in_process_executor(init_context: dg.InitExecutorContext) -> TaggingExecutor:
     """Run all steps in one process, which the run's tags name."""
     return TaggingExecutor(dg.in_process_executor.executor_creation_fn(init_context))  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """Tables that somebody else writes: hashed and verified when they are observed, shown as external assets."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -90,7 +91,11 @@ def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
         if any(o.blocking and not o.passed for o in observed_outcomes(external, platform)):
             return None
         parts = _parts(external, platform)
-        return places(platform).lake.record(external.key, parts, event_timestamp=external.table.event_timestamp, key=external.table.key) if parts else None
+        return (
+            places(platform).lake.record(external.key, parts, event_timestamp=external.table.event_timestamp, key=external.table.key)
+            if parts
+            else None
+        )
     except LakeError:
         return None
 
@@ -102,8 +107,14 @@ def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstan
         commit = observe(external, platform)
         for record in commit.records if commit else ():
             if record.partition in commit.changed:  # type: ignore[union-attr]
-                facts = {"dagster/row_count": record.rows, "content hash": record.content_hash, "lake snapshot": record.snapshot}
-                instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(external.key), metadata=facts, partition=record.partition or None))
+                facts: dict[str, Any] = {
+                    "dagster/row_count": record.rows,
+                    "content hash": record.content_hash,
+                    "lake snapshot": record.snapshot,
+                }
+                instance.report_runless_asset_event(
+                    dg.AssetMaterialization(asset_key(external.key), metadata=facts, partition=record.partition or None)
+                )
                 changed.append(f"{external.key} {record.partition}".strip())
     return changed
 
@@ -114,7 +125,9 @@ def external_sensor(project: Project, platform: Platform, *, running: bool) -> l
         return []
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
-    @dg.sensor(name=SENSOR, minimum_interval_seconds=60, default_status=status, description="Records what others have written into the lake.")
+    @dg.sensor(
+        name=SENSOR, minimum_interval_seconds=60, default_status=status, description="Records what others have written into the lake."
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         snapshot = str(places(platform).lake.snapshot())
         if context.cursor == snapshot:

@@ -49,7 +49,7 @@ def collect(value: object, what: str) -> pl.DataFrame:
         return value
     kind = type(value)
     if kind.__module__.startswith("pandas"):
-        return pl.from_pandas(value)  # type: ignore[call-overload, no-any-return]
+        return pl.from_pandas(value)
     if kind.__name__ == "DuckDBPyRelation":
         return pl.DataFrame(value.to_arrow_table())  # type: ignore[attr-defined]
     raise DataError(f"{what} returned {kind.__name__}, not a frame", hint="return a polars, pandas or DuckDB frame")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.orchestrate.partitions import mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import dagster as dg
 

@@ -1,6 +1,7 @@
 """What a materialisation shows in the Dagster UI."""
 
 import base64
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,21 @@ def markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
 def _cell(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Return rows as a table that programs can read as well."""
+    shown = [
+        {
+            name: value if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)) else str(value)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    kinds = {name: "float" if all(isinstance(row[name], float) for row in shown) else "string" for name in shown[0]}
+    as_text = [{name: value if kinds[name] == "float" else str(value) for name, value in row.items()} for row in shown]
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in kinds.items()])
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in as_text], schema)
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

@@ -22,7 +22,7 @@ from mlops_assets.compute.plots import plots
 from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.split import PARTS
 from mlops_assets.errors import ArtifactError, DataError, MlopsError
-from mlops_assets.orchestrate.metadata import markdown, picture
+from mlops_assets.orchestrate.metadata import markdown, picture, table
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training import SPLIT, x_columns
@@ -65,8 +65,12 @@ def gates_of(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ..
 
 def model_checks(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> list[dg.AssetCheckSpec]:
     """Return the declarations of a model's gates as asset checks."""
-    described = {g.name: f"{g.metric} {g.rule.replace('_', ' ')} {g.threshold:g}" for g in model.gates} | {f.name: f.function.description for f in functions}
-    return [dg.AssetCheckSpec(name, asset=asset_key(model.key), blocking=True, description=text or None) for name, text in described.items()]
+    described = {g.name: f"{g.metric} {g.rule.replace('_', ' ')} {g.threshold:g}" for g in model.gates} | {
+        f.name: f.function.description for f in functions
+    }
+    return [
+        dg.AssetCheckSpec(name, asset=asset_key(model.key), blocking=True, description=text or None) for name, text in described.items()
+    ]
 
 
 def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> Callable[[Scope], Iterator[object]]:
@@ -81,7 +85,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[_check(model, name, result) for name, result in results.items()],
-            metadata=_metadata(model, trained, candidate),
+            metadata=_metadata(trained, candidate),
             data_version=dg.DataVersion(trained.digest),
         )
 
@@ -107,7 +111,9 @@ def _trained(scope: Scope, model: Model[..., Any]) -> Trained:
     fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     known = scope.places.tracker.find(model.name, fingerprint)
     if known is not None and (bundle := _stored(scope, model, str(known.record["artifact"]))) is not None:
-        scope.context.log.info(f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again")
+        scope.context.log.info(
+            f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
+        )
         return Trained(known, bundle.estimator, splits, reused=True)
     return _train(scope, model, splits, decides, fingerprint)
 
@@ -129,7 +135,10 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
     wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
     estimator = scope.call(model.function, **wanted)
     if not hasattr(estimator, "predict"):
-        raise DataError(f"'{model.key}' returned {type(estimator).__name__}, which cannot predict", hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`")
+        raise DataError(
+            f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
+            hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
+        )
     functions = on_demand(model.training_set.features)
     artifact = pack(
         scope.places.artifacts,
@@ -153,7 +162,13 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
         snapshot=scope.snapshot,
         params=scope.config,
         metrics=dict(evaluation.metrics),
-        record={**decides, "digest": digest, "artifact": artifact, "python": machine.python_version(), "rows": {p: len(s.y) for p, s in splits.items()}},
+        record={
+            **decides,
+            "digest": digest,
+            "artifact": artifact,
+            "python": machine.python_version(),
+            "rows": {p: len(s.y) for p, s in splits.items()},
+        },
     )
     scope.places.tracker.add(run)
     return Trained(run, estimator, splits, reused=False)
@@ -186,7 +201,9 @@ def _rival(scope: Scope, model: Model[..., Any], holdout: Split, rival: Version)
         return evaluate(bundle.estimator, Split(X, holdout.y, holdout.rows), model.metrics, model.slices)
     except MlopsError as error:
         reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
-        return Evaluation(len(holdout.y), tuple((m, float("nan")) for m in model.metrics), problems=tuple((m, reason) for m in model.metrics))
+        return Evaluation(
+            len(holdout.y), tuple((m, float("nan")) for m in model.metrics), problems=tuple((m, reason) for m in model.metrics)
+        )
 
 
 def _judged(
@@ -202,14 +219,28 @@ def _judged(
 
 
 def _evidence(
-    results: Mapping[str, GateResult], model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...], candidate: Candidate, rival: Version | None
+    results: Mapping[str, GateResult],
+    model: Model[..., Any],
+    functions: tuple[GateFunction[..., Any], ...],
+    candidate: Candidate,
+    rival: Version | None,
 ) -> list[Evidence]:
     """Bind what each gate found to this candidate; a function may have looked at the champion, so its answer counts against that one only."""
     definitions = gates_of(model, functions)
     relative = {g.name for g in model.gates if g.relative} | {f.name for f in functions}
     met = rival.digest if rival else ""
     return [
-        Evidence(name, definitions[name], candidate.digest, r.passed, name in relative, met if name in relative else "", r.value, r.threshold, r.reason)
+        Evidence(
+            name,
+            definitions[name],
+            candidate.digest,
+            r.passed,
+            name in relative,
+            met if name in relative else "",
+            r.value,
+            r.threshold,
+            r.reason,
+        )
         for name, r in results.items()
     ]
 
@@ -229,13 +260,13 @@ def _check(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetChe
     )
 
 
-def _metadata(model: Model[..., Any], trained: Trained, candidate: Candidate) -> dict[str, Any]:
+def _metadata(trained: Trained, candidate: Candidate) -> dict[str, Any]:
     evaluation = candidate.evaluation
     slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices]
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
     return {
         **headline,
-        "metrics": markdown(as_rows(evaluation, candidate.champion)),
+        "metrics": table(as_rows(evaluation, candidate.champion)),
         **({"slices": markdown(slices)} if slices else {}),
         **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
         "candidate": trained.digest,
@@ -254,7 +285,9 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iter
 
     def body(scope: Scope) -> Iterator[object]:
         version = scope.places.registry.register(model.name, gates)
-        yield dg.MaterializeResult(asset_key(f"version/{model.name}"), metadata=_version_metadata(version), data_version=dg.DataVersion(version.digest))
+        yield dg.MaterializeResult(
+            asset_key(f"version/{model.name}"), metadata=_version_metadata(version), data_version=dg.DataVersion(version.digest)
+        )
 
     return body
 
@@ -279,4 +312,10 @@ def _actor(scope: Scope) -> str:
 
 
 def _version_metadata(version: Version) -> dict[str, Any]:
-    return {"version": version.version, "candidate": version.digest, "run": version.run_id, "artifact": version.artifact, "lake snapshot": version.snapshot}
+    return {
+        "version": version.version,
+        "candidate": version.digest,
+        "run": version.run_id,
+        "artifact": version.artifact,
+        "lake snapshot": version.snapshot,
+    }

@@ -62,7 +62,9 @@ def _by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: 
     return {key: tuple(every[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
 
 
-def _by_dagster(mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str) -> Sequence[str]:
+def _by_dagster(
+    mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str
+) -> Sequence[str]:
     if mapping is None:
         with beta():
             mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)

@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.assemble import assemble, view_of
+from mlops_assets.compute.point_in_time import View
 from mlops_assets.compute.verify import check_names, verify
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.scope import Scope
@@ -41,7 +42,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object
         if serving is None:
             raise RegistryError(
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
-                hint=f"train one first: mlops run --select 'key:\"model/{batch.model.name}\" or key:\"version/{batch.model.name}\" or key:\"champion/{batch.model.name}\"'",
+                hint=f'train one first: mlops run --select \'key:"model/{batch.model.name}" or key:"version/{batch.model.name}" or key:"champion/{batch.model.name}"\'',
             )
         yield from publish(scope, rules(batch), lambda: _produce(scope, batch, serving), unhashed=(RUN_ID,))
 
@@ -54,7 +55,10 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
     source = scope.read(scope.project.by_key[batch.dataset.key])
     # What is known later than its row does not exist when the prediction is made, so it is not even read.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
-    steps = [*(view_of(view, view_rows(scope, view)) for view in feature_views(training_set.features)), *bundle.functions]
+    steps: list[View | Callable[..., Any]] = [
+        *(view_of(view, view_rows(scope, view)) for view in feature_views(training_set.features)),
+        *bundle.functions,
+    ]
     rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known)
     X = model_input(bundle, rows, f"'{batch.key}'")
     scored = score(bundle, X)

@@ -79,13 +79,18 @@ class Project:
         """Return the nouns of one kind."""
         return tuple(noun for noun in self.nouns if isinstance(noun, kind))
 
+    @property
+    def datasets(self) -> tuple[Dataset[..., Any] | ExternalDataset, ...]:
+        """Every dataset, whoever writes it."""
+        return tuple(noun for noun in self.nouns if isinstance(noun, (Dataset, ExternalDataset)))
+
     def dataset(self, name: str) -> Dataset[..., Any] | ExternalDataset | None:
         """Return the dataset of a name, or None."""
-        return next((d for d in (*self.every(Dataset), *self.every(ExternalDataset)) if d.name == name), None)
+        return next((d for d in self.datasets if d.name == name), None)
 
     def _refs(self) -> Iterator[tuple[str, TableRef]]:
         """Yield every table; where two kinds share a name, the first one wins."""
-        for dataset in (*self.every(Dataset), *self.every(ExternalDataset)):
+        for dataset in self.datasets:
             yield dataset.name, TableRef(dataset.key, dataset.table.partitions, dataset.table.event_timestamp)
         for asset in self.plain:
             if isinstance(asset, dg.AssetsDefinition):
@@ -111,7 +116,9 @@ class Project:
                 edges = (self.edge(p, mappings.get(p.name)) for p in noun.function.tables)
                 return Node(noun.key, noun.table.partitions, tuple(e for e in edges if e))
             case FeatureView():
-                return Node(noun.key, noun.partitions, () if isinstance(noun.source, DbtModel) else (Edge(noun.source.key, noun.partitions),))
+                return Node(
+                    noun.key, noun.partitions, () if isinstance(noun.source, DbtModel) else (Edge(noun.source.key, noun.partitions),)
+                )
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
                 views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in feature_views(noun.features))
@@ -130,6 +137,4 @@ def _looked_up(view: FeatureView) -> Edge:
 def rules_of(view: FeatureView) -> Table:
     """Return the rules that the rows of a feature view must obey."""
     times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
-    return Table(
-        partitions=view.partitions, key=(*view.entity.join_keys, *times), event_timestamp=view.event_timestamp, allow_empty=True
-    )
+    return Table(partitions=view.partitions, key=(*view.entity.join_keys, *times), event_timestamp=view.event_timestamp, allow_empty=True)

@@ -105,10 +105,14 @@ class Scope:
             return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot))
         spans = self._spans(ref, [key for keys in mapped(edge, self.node.partitions, self.keys).values() for key in keys])
         read = [lake.read(ref.key, window=span, event_timestamp=ref.event_timestamp, snapshot=self.snapshot) for span in spans[:1]]
-        return self._or_explain(ref, lambda: read[0]) if read else self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
+        return (
+            self._or_explain(ref, lambda: read[0])
+            if read
+            else self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
+        )
 
     def _spans(self, ref: TableRef, keys: Sequence[str]) -> list[TimeWindow]:
-        spans = [span for span in (window_of(ref.partitions, key) for key in (keys[:1] + keys[-1:])) if span is not None]
+        spans = [span for span in (window_of(ref.partitions, key) for key in ((keys[0], keys[-1]) if keys else ())) if span is not None]
         return [TimeWindow(min(s.start for s in spans), max(s.end for s in spans))] if spans else []
 
     def _or_explain(self, ref: TableRef, read: Any) -> pl.DataFrame:  # noqa: ANN401

@@ -39,7 +39,7 @@ class Step:
     config: Mapping[str, dg.Field] = field(default_factory=dict)
     resources: frozenset[str] = frozenset()
     options: AssetOptions = field(default=AssetOptions())
-    condition: dg.AutomationCondition | None = None
+    condition: dg.AutomationCondition[Any] | None = None
     code_version: str | None = None
 
 
@@ -66,7 +66,7 @@ def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
     options = step.options
     spec = dg.AssetSpec(
         asset_key(step.key),
-        deps=[*step.deps, *(dg.AssetDep(i.key, partition_mapping=i.partition_mapping) for i in step.ins.values())],
+        deps=[*step.deps, *(dg.AssetDep(i.key or (), partition_mapping=i.partition_mapping) for i in step.ins.values())],
         description=step.description or None,
         group_name=options.group or step.group,
         kinds=set(step.kinds),

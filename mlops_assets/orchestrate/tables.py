@@ -55,20 +55,34 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
         raise _refusal(scope, refused)
     attempts.succeeded(key, scope.parts)
     yield dg.MaterializeResult(
-        asset_key(key), check_results=results, metadata={**_committed(scope, commit), **metadata, **table_metadata(frame)}, data_version=dg.DataVersion(_version(commit))
+        asset_key(key),
+        check_results=results,
+        metadata={**_committed(scope, commit), **metadata, **table_metadata(frame)},
+        data_version=dg.DataVersion(_version(commit)),
     )
 
 
 def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str]) -> Commit:
     return scope.places.lake.write(
-        scope.node.key, frame, scope.parts, event_timestamp=rules.event_timestamp, key=rules.key, run_id=scope.context.run_id, unhashed=unhashed
+        scope.node.key,
+        frame,
+        scope.parts,
+        event_timestamp=rules.event_timestamp,
+        key=rules.key,
+        run_id=scope.context.run_id,
+        unhashed=unhashed,
     )
 
 
 def _refusal(scope: Scope, refused: Sequence[Outcome]) -> DataError:
     keys = scope.keys
-    where = "" if scope.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
-    return DataError(f"'{scope.node.key}'{where}: {'; '.join(o.message for o in refused)}. Nothing was committed; the earlier data stay readable", hint=refused[0].hint)
+    where = (
+        "" if scope.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
+    )
+    return DataError(
+        f"'{scope.node.key}'{where}: {'; '.join(o.message for o in refused)}. Nothing was committed; the earlier data stay readable",
+        hint=refused[0].hint,
+    )
 
 
 def _version(commit: Commit) -> str:
@@ -81,7 +95,11 @@ def _committed(scope: Scope, commit: Commit) -> dict[str, Any]:
         facts = {"partition rows": record.rows, "content hash": record.content_hash}
         scope.context.add_asset_metadata(facts, asset_key=asset_key(scope.node.key), partition_key=record.partition)
     changed = f"{len(commit.changed)} of {len(commit.records)}"
-    return {"lake snapshot": commit.snapshot, "content hash": _version(commit), "changed partitions" if scope.node.partitions else "changed": changed}
+    return {
+        "lake snapshot": commit.snapshot,
+        "content hash": _version(commit),
+        "changed partitions" if scope.node.partitions else "changed": changed,
+    }
 
 
 def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[object]]:
@@ -107,7 +125,10 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
             assert not isinstance(view.source, DbtModel)  # noqa: S101  (those are dbt's own assets)
             rows = scope.read(scope.project.by_key[view.source.key])
             if missing := [name for name in columns if name not in rows.columns]:
-                raise DataError(f"'{view.key}' needs the column '{missing[0]}', which '{view.source.key}' lacks", hint=f"it has {', '.join(rows.columns)}")
+                raise DataError(
+                    f"'{view.key}' needs the column '{missing[0]}', which '{view.source.key}' lacks",
+                    hint=f"it has {', '.join(rows.columns)}",
+                )
             frame = rows.select(columns).drop_nulls(rules.key)
             return frame, verify(frame, rules, scope.windows), {"source": view.source.key}
 

@@ -20,7 +20,9 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.training import TimeSplit, TrainingSet
 
 SPLIT = "split"
-AS_OF = {"as_of": dg.Field(str, is_required=False, description="Use only what was known by this time (ISO 8601; UTC when it names no zone).")}
+AS_OF = {
+    "as_of": dg.Field(str, is_required=False, description="Use only what was known by this time (ISO 8601; UTC when it names no zone).")
+}
 NO_LEAKAGE = "no_leakage"
 
 
@@ -76,24 +78,44 @@ def _known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime
     """Check the spine's columns and leave out what was not known by ``as_of``."""
     wanted = [declared.label, *declared.columns, *(c for c in (declared.event_timestamp, declared.label_known_at) if c)]
     if missing := [c for c in wanted if c not in spine.columns]:
-        raise DataError(f"'{declared.key}' declares the column '{missing[0]}', which its function does not return", hint=f"it returns {', '.join(spine.columns)}")
+        raise DataError(
+            f"'{declared.key}' declares the column '{missing[0]}', which its function does not return",
+            hint=f"it returns {', '.join(spine.columns)}",
+        )
     if as_of is not None:
         times = [c for c in (declared.event_timestamp, declared.label_known_at) if c]
-        spine = spine.filter(pl.all_horizontal([pl.col(c) <= as_of if c == declared.label_known_at else pl.col(c) < as_of for c in times])) if times else spine
+        spine = (
+            spine.filter(pl.all_horizontal([pl.col(c) <= as_of if c == declared.label_known_at else pl.col(c) < as_of for c in times]))
+            if times
+            else spine
+        )
     if spine.is_empty():
-        raise DataError(f"'{declared.key}' has no row" + (f" known by {as_of}" if as_of else ""), hint="materialise more of its datasets, or look at the function's filter")
+        raise DataError(
+            f"'{declared.key}' has no row" + (f" known by {as_of}" if as_of else ""),
+            hint="materialise more of its datasets, or look at the function's filter",
+        )
     if nulls := spine[declared.label].null_count():
-        raise DataError(f"'{declared.key}': the label '{declared.label}' is null in {nulls} of {spine.height} rows", hint="return only rows whose label is known")
+        raise DataError(
+            f"'{declared.key}': the label '{declared.label}' is null in {nulls} of {spine.height} rows",
+            hint="return only rows whose label is known",
+        )
     return spine
 
 
 def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
     if isinstance(declared.split, TimeSplit):
         known = frame[declared.label_known_at] if declared.label_known_at else None
-        return time_split(frame[declared.event_timestamp or ""], known, validation=declared.split.validation, holdout=declared.split.holdout)
+        return time_split(
+            frame[declared.event_timestamp or ""], known, validation=declared.split.validation, holdout=declared.split.holdout
+        )
     if declared.split.column not in frame.columns:
-        raise DataError(f"'{declared.key}' splits by '{declared.split.column}', which its function does not return", hint=f"it returns {', '.join(frame.columns)}")
-    return group_split(frame[declared.split.column], validation=declared.split.validation, holdout=declared.split.holdout, seed=declared.split.seed)
+        raise DataError(
+            f"'{declared.key}' splits by '{declared.split.column}', which its function does not return",
+            hint=f"it returns {', '.join(frame.columns)}",
+        )
+    return group_split(
+        frame[declared.split.column], validation=declared.split.validation, holdout=declared.split.holdout, seed=declared.split.seed
+    )
 
 
 def _leaks(scope: Scope, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[Leak]:
@@ -104,7 +126,9 @@ def _leaks(scope: Scope, declared: TrainingSet[..., Any], frame: pl.DataFrame, X
         if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
             continue
         later = sorted(dataset.table.known_later)
-        source = scope.read(scope.project.by_key[dataset.key]).select(*dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
+        source = scope.read(scope.project.by_key[dataset.key]).select(
+            *dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later)
+        )
         beside = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
         found += leaks(frame, X, beside.drop(dataset.table.key))
     return found
@@ -132,7 +156,10 @@ def x_columns(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str,
     for step in steps:
         known = bare.select(set(step.parameters) & set(bare.columns))
         if missing := set(step.parameters) - set(bare.columns):
-            raise DefinitionError(f"on-demand features '{step.name}' read '{min(missing)}', which '{declared.key}' lacks", hint=f"it has {', '.join(bare.columns)}")
+            raise DefinitionError(
+                f"on-demand features '{step.name}' read '{min(missing)}', which '{declared.key}' lacks",
+                hint=f"it has {', '.join(bare.columns)}",
+            )
         _, outputs[step.name] = assemble(known, [step.function], event_timestamp=None, as_known=True)
     names = [name for f in declared.features for name in (f.feature_names if isinstance(f, FeatureView) else outputs[f.name])]
     return (*names, *declared.columns)

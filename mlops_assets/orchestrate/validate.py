@@ -89,7 +89,10 @@ def _references(project: Project) -> None:
     listed = set(_keys(project))
     for owner, what, key in _links(project):
         if key not in listed:
-            raise DefinitionError(f"{owner} refers to {what} '{key}', which is not in the project", hint=nearest(key, listed) + "add it to the list given to build_definitions")
+            raise DefinitionError(
+                f"{owner} refers to {what} '{key}', which is not in the project",
+                hint=nearest(key, listed) + "add it to the list given to build_definitions",
+            )
 
 
 def _links(project: Project) -> Iterator[tuple[str, str, str]]:
@@ -110,8 +113,9 @@ def _links(project: Project) -> Iterator[tuple[str, str, str]]:
 
 
 def _functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:
-    for noun in (*project.every(Dataset), *project.every(TrainingSet)):
-        yield noun.key, noun.function
+    for noun in project.nouns:
+        if isinstance(noun, (Dataset, TrainingSet)):
+            yield noun.key, noun.function
 
 
 def _upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> None:
@@ -119,10 +123,16 @@ def _upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> 
     for parameter in function.tables:
         ref = project.tables.get(parameter.name)
         if ref is None and parameter.name in others:
-            raise DefinitionError(f"'{noun}' asks for '{parameter.name}' as a {parameter.frame}, but '{others[parameter.name]}' is no table", hint="ask for its predictions or its training set")
+            raise DefinitionError(
+                f"'{noun}' asks for '{parameter.name}' as a {parameter.frame}, but '{others[parameter.name]}' is no table",
+                hint="ask for its predictions or its training set",
+            )
         if ref is None:
             known = sorted(project.tables)
-            raise DefinitionError(f"'{noun}' asks for the table '{parameter.name}', which nobody makes", hint=nearest(parameter.name, known) + f"there are {', '.join(known) or 'none'}")
+            raise DefinitionError(
+                f"'{noun}' asks for the table '{parameter.name}', which nobody makes",
+                hint=nearest(parameter.name, known) + f"there are {', '.join(known) or 'none'}",
+            )
         if ref.key == noun:
             raise DefinitionError(f"'{noun}' asks for itself as '{parameter.name}'", hint="name the parameter after another table")
         _frame_like(noun, parameter.name, ref)
@@ -135,15 +145,25 @@ def _frame_like(noun: str, name: str, ref: TableRef) -> None:
     op = getattr(ref.plain, "node_def", None)
     types = [o.dagster_type.typing_type for o in op.output_defs] if op else []
     for kind in types:
-        if isinstance(kind, type) and kind is not object and kind.__name__ not in {"DataFrame", "LazyFrame", "DuckDBPyRelation", "Any", "NoneType", "MaterializeResult"}:
-            raise DefinitionError(f"'{noun}' asks for '{name}' as a frame, but the asset '{ref.key}' returns {kind.__name__}", hint="return a polars, pandas or DuckDB frame, or drop the parameter")
+        if (
+            isinstance(kind, type)
+            and kind is not object
+            and kind.__name__ not in {"DataFrame", "LazyFrame", "DuckDBPyRelation", "Any", "NoneType", "MaterializeResult"}
+        ):
+            raise DefinitionError(
+                f"'{noun}' asks for '{name}' as a frame, but the asset '{ref.key}' returns {kind.__name__}",
+                hint="return a polars, pandas or DuckDB frame, or drop the parameter",
+            )
 
 
 def _partitions(project: Project, dataset: Dataset[..., Any]) -> None:
     names = {p.name for p in dataset.function.tables}
     mappings = dict(dataset.partition_mappings)
     if unknown := set(mappings) - names:
-        raise DefinitionError(f"'{dataset.key}' maps the partitions of '{min(unknown)}', which it does not read", hint=nearest(min(unknown), names) + "name a parameter of the function")
+        raise DefinitionError(
+            f"'{dataset.key}' maps the partitions of '{min(unknown)}', which it does not read",
+            hint=nearest(min(unknown), names) + "name a parameter of the function",
+        )
     for name in sorted(names):
         ref = project.tables[name]
         if dataset.table.partitions is None or ref.partitions is None or ref.plain is not None:
@@ -155,9 +175,15 @@ def _mappable(dataset: Dataset[..., Any], ref: TableRef, mapping: dg.PartitionMa
     child, parent = dataset.table.partitions, ref.partitions
     ends = f"'{dataset.key}' ({child}) reads '{ref.key}' ({parent})"
     if mapping is None and getattr(child, "timezone", None) != getattr(parent, "timezone", None):
-        raise DefinitionError(f"{ends}: their days begin at different times", hint="give both the same timezone=, or a partition mapping that says what is meant")
+        raise DefinitionError(
+            f"{ends}: their days begin at different times",
+            hint="give both the same timezone=, or a partition mapping that says what is meant",
+        )
     if mapping is None and _finer(child) and not _finer(parent):
-        raise DefinitionError(f"{ends}: a partition would read data from after its own end", hint="give partition_mappings={...} that reaches back, or read a finer table")
+        raise DefinitionError(
+            f"{ends}: a partition would read data from after its own end",
+            hint="give partition_mappings={...} that reaches back, or read a finer table",
+        )
     if mapping is not None and child is not None and parent is not None:
         try:
             mapping.validate_partition_mapping(parent, child)
@@ -172,10 +198,18 @@ def _finer(definition: Any) -> bool:  # noqa: ANN401
 def _view(view: FeatureView) -> None:
     if isinstance(view.source, DbtModel):
         if view.name != view.source.name:
-            raise DefinitionError(f"'{view.key}' is named otherwise than its dbt model '{view.source.name}'", hint="leave name= out: the dbt model's table is the view")
+            raise DefinitionError(
+                f"'{view.key}' is named otherwise than its dbt model '{view.source.name}'",
+                hint="leave name= out: the dbt model's table is the view",
+            )
         return
     table, source = view.source.table, view.source.key
-    wanted = (*view.entity.join_keys, view.event_timestamp, *((view.created_timestamp,) if view.created_timestamp else ()), *view.feature_names)
+    wanted = (
+        *view.entity.join_keys,
+        view.event_timestamp,
+        *((view.created_timestamp,) if view.created_timestamp else ()),
+        *view.feature_names,
+    )
     _has(f"'{view.key}'", source, wanted, table.schema_columns)
     if table.partitions is not None and view.event_timestamp != table.event_timestamp:
         raise DefinitionError(
@@ -193,7 +227,9 @@ def _view(view: FeatureView) -> None:
 def _has(owner: str, source: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
     for name in wanted:
         if columns and name not in columns:
-            raise DefinitionError(f"{owner} needs the column '{name}', which '{source}' lacks", hint=nearest(name, columns) + f"it has {', '.join(columns)}")
+            raise DefinitionError(
+                f"{owner} needs the column '{name}', which '{source}' lacks", hint=nearest(name, columns) + f"it has {', '.join(columns)}"
+            )
 
 
 def _training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
@@ -209,13 +245,22 @@ def _training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
 
 def _label(declared: TrainingSet[..., Any]) -> None:
     if declared.label in declared.columns:
-        raise DefinitionError(f"'{declared.key}' has its label '{declared.label}' among its columns", hint=f"drop '{declared.label}' from columns=: it is what is predicted")
+        raise DefinitionError(
+            f"'{declared.key}' has its label '{declared.label}' among its columns",
+            hint=f"drop '{declared.label}' from columns=: it is what is predicted",
+        )
     for view in feature_views(declared.features):
         if declared.label in view.feature_names:
-            raise DefinitionError(f"the label '{declared.label}' of '{declared.key}' is also a feature of '{view.key}'", hint="rename one of them, if they are not the same thing")
+            raise DefinitionError(
+                f"the label '{declared.label}' of '{declared.key}' is also a feature of '{view.key}'",
+                hint="rename one of them, if they are not the same thing",
+            )
     for function in on_demand(declared.features):
         if declared.label in function.parameters:
-            raise DefinitionError(f"on-demand features '{function.name}' read the label '{declared.label}' of '{declared.key}'", hint="compute features from what is known at prediction time")
+            raise DefinitionError(
+                f"on-demand features '{function.name}' read the label '{declared.label}' of '{declared.key}'",
+                hint="compute features from what is known at prediction time",
+            )
 
 
 def _unique_features(declared: TrainingSet[..., Any]) -> None:
@@ -237,7 +282,9 @@ def _on_demand(declared: TrainingSet[..., Any], function: OnDemandFeatures[..., 
 
 def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
     known = dict(dataset.table.known_at)
-    reads = [(name, "columns=") for name in declared.columns] + [(p, f"on-demand features '{f.name}'") for f in on_demand(declared.features) for p in f.parameters]
+    reads = [(name, "columns=") for name in declared.columns] + [
+        (p, f"on-demand features '{f.name}'") for f in on_demand(declared.features) for p in f.parameters
+    ]
     for name, where in reads:
         if name in known:
             raise DefinitionError(
@@ -254,7 +301,10 @@ def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
 def _slices(model: Model[..., Any]) -> None:
     for gate in model.gates:
         if gate.slice and gate.slice[0] not in model.slices:
-            raise DefinitionError(f"gate '{gate.name}' of '{model.key}' judges a slice of '{gate.slice[0]}'", hint=f"add '{gate.slice[0]}' to slices= of the model")
+            raise DefinitionError(
+                f"gate '{gate.name}' of '{model.key}' judges a slice of '{gate.slice[0]}'",
+                hint=f"add '{gate.slice[0]}' to slices= of the model",
+            )
 
 
 def _batch(batch: BatchPrediction) -> None:
@@ -265,4 +315,7 @@ def _batch(batch: BatchPrediction) -> None:
     _has(f"'{batch.key}'", batch.dataset.key, wanted, table.schema_columns)
     for name in training_set.columns:
         if name in table.known_later:
-            raise DefinitionError(f"'{batch.key}' needs '{name}' when it predicts, but '{batch.dataset.key}' knows it only at '{dict(table.known_at)[name]}'", hint=f"drop '{name}' from columns= of '{training_set.key}'")
+            raise DefinitionError(
+                f"'{batch.key}' needs '{name}' when it predicts, but '{batch.dataset.key}' knows it only at '{dict(table.known_at)[name]}'",
+                hint=f"drop '{name}' from columns= of '{training_set.key}'",
+            )

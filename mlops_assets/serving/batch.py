@@ -46,7 +46,7 @@ def score(bundle: Bundle, X: pl.DataFrame) -> pl.DataFrame:
     """
     probability: pl.Series = pl.Series(PROBABILITY, [None] * X.height, dtype=pl.Float64)
     if not X.height:
-        predicted: object = np.zeros(0, dtype=getattr(bundle.estimator, "classes_", np.zeros(0)).dtype)
+        predicted: np.ndarray = np.zeros(0, dtype=getattr(bundle.estimator, "classes_", np.zeros(0)).dtype)
     elif hasattr(bundle.estimator, "predict_proba"):
         shares = np.asarray(bundle.estimator.predict_proba(X))
         predicted = bundle.estimator.classes_[shares.argmax(axis=1)]

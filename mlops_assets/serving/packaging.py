@@ -144,12 +144,18 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     """
     manifest = json.loads(artifacts.get(manifest_sha256))
     if manifest["format"] > FORMAT:
-        raise ArtifactError(f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {FORMAT}", hint="upgrade mlops_assets")
+        raise ArtifactError(
+            f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {FORMAT}",
+            hint="upgrade mlops_assets",
+        )
     estimator = _load(artifacts.get(manifest["estimator"]), trusted_types)
     functions = [f for m in manifest["modules"] for f in load_functions(artifacts.get(m["source"]).decode(), [m["name"]])]
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
     if not np.allclose(_predictions(estimator, probe), np.array(manifest["probe_predictions"]), equal_nan=True):
-        raise ArtifactError(f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored", hint="install the library versions that its manifest names")
+        raise ArtifactError(
+            f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored",
+            hint="install the library versions that its manifest names",
+        )
     return Bundle(estimator, tuple(functions), manifest)
 
 
@@ -180,7 +186,10 @@ def _dump(estimator: Any) -> bytes:  # noqa: ANN401
     try:
         data: bytes = skops.io.dumps(estimator)
     except Exception as error:
-        raise ArtifactError(f"a {type(estimator).__name__} cannot be stored: {error}", hint="return a fitted scikit-learn estimator without lambdas or open files") from error
+        raise ArtifactError(
+            f"a {type(estimator).__name__} cannot be stored: {error}",
+            hint="return a fitted scikit-learn estimator without lambdas or open files",
+        ) from error
     return data
 
 

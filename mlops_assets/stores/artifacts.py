@@ -70,9 +70,14 @@ class FsspecArtifacts:
         try:
             data: bytes = self._fs.cat_file(path)
         except FileNotFoundError as error:
-            raise ArtifactError(f"artifact {sha256} is missing at {self.url(sha256)}", hint="restore it from a backup, or train the version again") from error
+            raise ArtifactError(
+                f"artifact {sha256} is missing at {self.url(sha256)}", hint="restore it from a backup, or train the version again"
+            ) from error
         if (actual := _sha256(data)) != sha256:
-            raise ArtifactError(f"artifact {sha256} holds other bytes, with sha256 {actual}", hint="it was changed after it was stored: restore it, or train the version again")
+            raise ArtifactError(
+                f"artifact {sha256} holds other bytes, with sha256 {actual}",
+                hint="it was changed after it was stored: restore it, or train the version again",
+            )
         return data
 
     def exists(self, sha256: str) -> bool:
@@ -106,4 +111,6 @@ def _write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(file.name).replace(path)
     except OSError as error:
-        raise PlatformError(f"artifacts cannot be written to '{path.parent}': {error.strerror}", hint="make the folder writable, or set MLOPS_ARTIFACTS") from error
+        raise PlatformError(
+            f"artifacts cannot be written to '{path.parent}': {error.strerror}", hint="make the folder writable, or set MLOPS_ARTIFACTS"
+        ) from error

@@ -26,7 +26,11 @@ class Attempts:
 
     def started(self, table: str, parts: Sequence[Part], run_id: str) -> None:
         """Record an attempt before it begins, so that a kill cannot hide it."""
-        rows = [{"table_name": table, "partition": p.partition, "inputs": p.inputs, "run_id": run_id, "started_at": sql.now()} for p in parts if p.inputs]
+        rows = [
+            {"table_name": table, "partition": p.partition, "inputs": p.inputs, "run_id": run_id, "started_at": sql.now()}
+            for p in parts
+            if p.inputs
+        ]
         if rows:
             with self._database.writing() as connection:
                 connection.execute(sql.attempts.insert(), rows)
@@ -39,7 +43,9 @@ class Attempts:
         """Keep the error of the latest attempt."""
         self._change(table, parts, error)
 
-    def blocked(self, table: str, inputs: Mapping[str, str], now: datetime, *, limit: int = LIMIT, backoff: timedelta = BACKOFF) -> dict[str, str]:
+    def blocked(
+        self, table: str, inputs: Mapping[str, str], now: datetime, *, limit: int = LIMIT, backoff: timedelta = BACKOFF
+    ) -> dict[str, str]:
         """Return the partitions that must not be tried now, with the reason in words.
 
         Parameters
@@ -54,7 +60,9 @@ class Attempts:
             At most so many attempts; the pause after the first, which then doubles.
         """
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(sql.attempts).filter_by(table_name=table).order_by(sql.attempts.c.sequence)).mappings().all()
+            rows = (
+                connection.execute(sa.select(sql.attempts).filter_by(table_name=table).order_by(sql.attempts.c.sequence)).mappings().all()
+            )
         tries: dict[str, list[datetime]] = {}
         for row in rows:
             if inputs.get(row["partition"]) == row["inputs"]:
@@ -63,7 +71,11 @@ class Attempts:
 
     def _change(self, table: str, parts: Sequence[Part], error: str | None) -> None:
         mine = sa.and_(sql.attempts.c.table_name == table, sql.attempts.c.partition == sa.bindparam("p"))
-        change = sql.attempts.delete().where(mine) if error is None else sql.attempts.update().where(mine, sql.attempts.c.error.is_(None)).values(error=error[:2000])
+        change = (
+            sql.attempts.delete().where(mine)
+            if error is None
+            else sql.attempts.update().where(mine, sql.attempts.c.error.is_(None)).values(error=error[:2000])
+        )
         if parts:
             with self._database.writing() as connection:
                 connection.execute(change, [{"p": part.partition} for part in parts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,7 +161,10 @@ class DuckLake:
         with self.connections.exclusive():
             before = self.records(table)
             stale = [
-                i for i, part in enumerate(parts) if (part.partition not in before) or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)
+                i
+                for i, part in enumerate(parts)
+                if (part.partition not in before)
+                or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)
             ]
             if not stale:
                 return Commit(self.snapshot(), tuple(before[part.partition] for part in parts), ())
@@ -174,7 +177,9 @@ class DuckLake:
                 self._append(made)
         return self._commit(parts, made, before)
 
-    def record(self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = "") -> Commit:
+    def record(
+        self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
+    ) -> Commit:
         """Record what a table holds that somebody else writes.
 
         Parameters
@@ -188,7 +193,12 @@ class DuckLake:
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
             frame, bounds = _in_parts(normalised(frame), parts, event_timestamp, table, others=True)
             hashes, before = hash_parts(frame, bounds, key), self.records(table)
-            stale = [i for i, part in enumerate(parts) if part.partition not in before or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)]
+            stale = [
+                i
+                for i, part in enumerate(parts)
+                if part.partition not in before
+                or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)
+            ]
             made = self._records(table, [parts[i] for i in stale], [hashes[i] for i in stale], [bounds[i] for i in stale], run_id)
             if made:
                 with self._transaction():
@@ -208,7 +218,9 @@ class DuckLake:
         cursor, before = self._cursor, datetime.now(UTC) - older_than
         with self.connections.exclusive():
             merged = cursor.execute("CALL ducklake_merge_adjacent_files('lake')").fetchall()
-            old = cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? ORDER BY 1", [before]).fetchall()
+            old = cursor.execute(
+                "SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? ORDER BY 1", [before]
+            ).fetchall()
             versions = sorted({int(row[0]) for row in old} - {*pins, self.snapshot()})
             if versions:
                 cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {versions})").fetchall()
@@ -231,13 +243,13 @@ class DuckLake:
             yield
             self._cursor.execute("COMMIT")
         except BaseException:
-            try:
+            with suppress(duckdb.TransactionException):  # DuckDB has already rolled back
                 self._cursor.execute("ROLLBACK")
-            except duckdb.TransactionException:
-                pass  # DuckDB has already rolled back
             raise
 
-    def _records(self, table: str, parts: Sequence[Part], hashes: Sequence[str], bounds: Sequence[tuple[int, int]], run_id: str) -> list[PartitionRecord]:
+    def _records(
+        self, table: str, parts: Sequence[Part], hashes: Sequence[str], bounds: Sequence[tuple[int, int]], run_id: str
+    ) -> list[PartitionRecord]:
         """Make the records of a commit; while the lock is held the next snapshot's number is certain."""
         snapshot, now = self.snapshot() + 1, datetime.now(UTC)
         return [
@@ -248,8 +260,21 @@ class DuckLake:
     def _append(self, records: Sequence[PartitionRecord]) -> None:
         self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
         self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} {_RECORD_COLUMNS}")
-        rows = pl.DataFrame([(r.table, r.partition, r.content_hash, r.inputs, r.rows, r.run_id, r.snapshot, r.recorded_at) for r in records], orient="row")
-        self._insert(_RECORDS, rows.rename(dict(zip(rows.columns, ("table_name", "partition", "content_hash", "inputs", "row_count", "run_id", "snapshot", "recorded_at"), strict=True))))
+        rows = pl.DataFrame(
+            [(r.table, r.partition, r.content_hash, r.inputs, r.rows, r.run_id, r.snapshot, r.recorded_at) for r in records], orient="row"
+        )
+        self._insert(
+            _RECORDS,
+            rows.rename(
+                dict(
+                    zip(
+                        rows.columns,
+                        ("table_name", "partition", "content_hash", "inputs", "row_count", "run_id", "snapshot", "recorded_at"),
+                        strict=True,
+                    )
+                )
+            ),
+        )
 
     def _insert(self, target: str, rows: pl.DataFrame) -> None:
         cursor = self._cursor
@@ -266,7 +291,9 @@ class DuckLake:
         cursor.register("mlops_rows", rows.clear().to_arrow())
         try:
             whole = any(part.window is None for part in parts)
-            exists = self._one(f"SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = '{schema}' AND table_name = '{name}'")
+            exists = self._one(
+                f"SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = '{schema}' AND table_name = '{name}'"
+            )
             if not exists:
                 cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
             elif whole and self._columns(target) != self._columns("mlops_rows"):
@@ -278,7 +305,9 @@ class DuckLake:
             else:
                 self._fit(table, target)
                 for span in _merged([part.window for part in parts if part.window is not None]):
-                    cursor.execute(f'DELETE FROM {target} WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [span.start, span.end])
+                    cursor.execute(
+                        f'DELETE FROM {target} WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [span.start, span.end]
+                    )
         finally:
             cursor.unregister("mlops_rows")
         if rows.height:
@@ -305,16 +334,23 @@ class DuckLake:
         return Commit(made[0].snapshot if made else self.snapshot(), tuple(now[part.partition] for part in parts), changed)
 
     def _missing(self, table: str, snapshot: int | None) -> LakeError:
-        rows = self._cursor.execute("SELECT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops'").fetchall()
+        rows = self._cursor.execute(
+            "SELECT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops'"
+        ).fetchall()
         tables = sorted(row[0] for row in rows)
         when = "" if snapshot is None else f" in snapshot {snapshot}"
-        return LakeError(f"the lake has no table '{table}'{when}", hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"))
+        return LakeError(
+            f"the lake has no table '{table}'{when}",
+            hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
+        )
 
 
 def _split(table: str) -> tuple[str, str]:
     parts = table.split("/")
     if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
-        raise LakeError(f"'{table}' is not a table's name", hint="tables are named <kind>/<name>, in lower-case letters, digits and underscores")
+        raise LakeError(
+            f"'{table}' is not a table's name", hint="tables are named <kind>/<name>, in lower-case letters, digits and underscores"
+        )
     return parts[0], parts[1]
 
 
@@ -325,11 +361,17 @@ def _sql(table: str) -> str:
 
 def _polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     frame = pl.DataFrame(result.to_arrow_table())
-    times = [pl.col(name).cast(pl.Datetime("us", "UTC")) for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
+    times = [
+        pl.col(name).cast(pl.Datetime("us", "UTC"))
+        for name, dtype in frame.schema.items()
+        if isinstance(dtype, pl.Datetime) and dtype.time_zone
+    ]
     return frame.with_columns(times) if times else frame
 
 
-def _in_parts(frame: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None, table: str, *, others: bool = False) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
+def _in_parts(
+    frame: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None, table: str, *, others: bool = False
+) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
     """Return the rows ordered by part, and where each part begins and ends.
 
     ``others``: whether rows outside of every part are passed over rather than refused.
@@ -337,12 +379,18 @@ def _in_parts(frame: pl.DataFrame, parts: Sequence[Part], event_timestamp: str |
     if len(parts) == 1 and parts[0].window is None:
         return frame, [(0, frame.height)]
     if event_timestamp is None or event_timestamp not in frame.columns:
-        raise DataError(f"'{table}' is partitioned by time, but its rows have no column '{event_timestamp}'", hint=f"they have {', '.join(frame.columns)}")
+        raise DataError(
+            f"'{table}' is partitioned by time, but its rows have no column '{event_timestamp}'",
+            hint=f"they have {', '.join(frame.columns)}",
+        )
     frame = frame.sort(event_timestamp, maintain_order=True)
     times = frame[event_timestamp]
     bounds = [(int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in parts if p.window is not None]
     if not others and sum(end - start for start, end in bounds) != frame.height:
-        raise DataError(f"'{table}': rows lie outside of the partitions {parts[0].partition} to {parts[-1].partition}", hint="return the rows of the given window only")
+        raise DataError(
+            f"'{table}': rows lie outside of the partitions {parts[0].partition} to {parts[-1].partition}",
+            hint="return the rows of the given window only",
+        )
     return frame, bounds
 
 

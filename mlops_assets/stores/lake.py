@@ -112,7 +112,9 @@ class Lake(Protocol):
         """Return the last record of each partition; empty when nothing was written."""
         ...
 
-    def record(self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = "") -> Commit:
+    def record(
+        self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
+    ) -> Commit:
         """Record what a table holds that somebody else writes."""
         ...
 

@@ -45,7 +45,10 @@ class LakeConnections:
             self.data_path.mkdir(parents=True, exist_ok=True)
             self.lock_path.touch()
         except OSError as error:
-            raise PlatformError(f"the lake's folder '{folder}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder") from error
+            raise PlatformError(
+                f"the lake's folder '{folder}' cannot be written: {error.strerror}",
+                hint="make it writable, or set MLOPS_HOME to another folder",
+            ) from error
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the one lock of all writers."""
@@ -90,7 +93,10 @@ def _load(connection: duckdb.DuckDBPyConnection, name: str, package: str) -> Non
             connection.execute(f"LOAD {name}")
         except duckdb.Error as error:
             wheel = package.replace("_", "-")
-            raise PlatformError(f"DuckDB {duckdb.__version__} cannot load its extension '{name}': {error}", hint=f"pip install '{wheel}=={duckdb.__version__}'") from error
+            raise PlatformError(
+                f"DuckDB {duckdb.__version__} cannot load its extension '{name}': {error}",
+                hint=f"pip install '{wheel}=={duckdb.__version__}'",
+            ) from error
 
 
 def _extension_file(package: str) -> Path | None:

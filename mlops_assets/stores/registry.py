@@ -155,7 +155,10 @@ class SqlRegistry:
         """
         checked_name(candidate.model, "a model")
         if other := [e.gate for e in evidence if e.digest != candidate.digest]:
-            raise RegistryError(f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}", hint="judge the candidate that is submitted")
+            raise RegistryError(
+                f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}",
+                hint="judge the candidate that is submitted",
+            )
         mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.writing() as connection:
             known = sa.select(sql.candidates.c.digest).filter_by(model=candidate.model, digest=candidate.digest)
@@ -235,7 +238,13 @@ class SqlRegistry:
             row = {"environment": self._environment, "model": model, "alias": CHAMPION}
             connection.execute(sql.aliases.delete().filter_by(**row))
             connection.execute(sql.aliases.insert().values(**row, version=wanted))
-            log = {"previous": current.version if current else None, "actor": actor, "reason": reason, "evidence": [asdict(e) for e in found], "at": sql.now()}
+            log = {
+                "previous": current.version if current else None,
+                "actor": actor,
+                "reason": reason,
+                "evidence": [asdict(e) for e in found],
+                "at": sql.now(),
+            }
             connection.execute(sql.alias_log.insert().values(**row, version=wanted, **log))
             return self._version(connection, model, wanted)
 
@@ -244,19 +253,33 @@ class SqlRegistry:
         query = sa.select(sql.versions.c.model, sql.versions.c.version).order_by(sql.versions.c.model, sql.versions.c.version)
         with self._database.reading() as connection:
             rows = connection.execute(query if model is None else query.filter_by(model=model)).all()
-            return [self._version(connection, name, version) for name, version in rows]
+            return [self._version(connection, str(row[0]), int(row[1])) for row in rows]
 
     def history(self, model: str) -> list[AliasEvent]:
         """Return the moves of a model's aliases in every environment, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(sql.alias_log).filter_by(model=model).order_by(sql.alias_log.c.sequence)).mappings()
-            return [AliasEvent(**{k: v for k, v in row.items() if k not in ("sequence", "at", "evidence")}, evidence=tuple(row["evidence"]), at=_time(row["at"])) for row in rows]
+            return [
+                AliasEvent(
+                    **{k: v for k, v in row.items() if k not in ("sequence", "at", "evidence")},
+                    evidence=tuple(row["evidence"]),
+                    at=_time(row["at"]),
+                )
+                for row in rows
+            ]
 
     def _evidence_row(self, model: str, item: Evidence) -> dict[str, Any]:
-        return asdict(item) | {"environment": self._environment, "model": model, "value": sql.finite(item.value), "threshold": sql.finite(item.threshold)}
+        return asdict(item) | {
+            "environment": self._environment,
+            "model": model,
+            "value": sql.finite(item.value),
+            "threshold": sql.finite(item.threshold),
+        }
 
     def _waiting(self, connection: sa.Connection, model: str) -> CandidateRecord | None:
-        query = sa.select(sql.candidates).join(sql.waiting, sa.and_(sql.waiting.c.model == sql.candidates.c.model, sql.waiting.c.digest == sql.candidates.c.digest))
+        query = sa.select(sql.candidates).join(
+            sql.waiting, sa.and_(sql.waiting.c.model == sql.candidates.c.model, sql.waiting.c.digest == sql.candidates.c.digest)
+        )
         query = query.where(sql.waiting.c.environment == self._environment, sql.waiting.c.model == model)
         row = connection.execute(query).mappings().first()
         return None if row is None else CandidateRecord(**{**row, "created_at": _time(row["created_at"])})
@@ -285,16 +308,21 @@ class SqlRegistry:
                 )
 
     def _champion(self, connection: sa.Connection, model: str) -> Version | None:
-        row = connection.execute(sa.select(sql.aliases.c.version).filter_by(environment=self._environment, model=model, alias=CHAMPION)).scalar()
+        row = connection.execute(
+            sa.select(sql.aliases.c.version).filter_by(environment=self._environment, model=model, alias=CHAMPION)
+        ).scalar()
         return None if row is None else self._version(connection, model, row)
 
     def _version(self, connection: sa.Connection, model: str, version: int) -> Version:
         row = connection.execute(sa.select(sql.versions).filter_by(model=model, version=version)).mappings().first()
         if row is None:
-            known = [str(v) for v in connection.execute(sa.select(sql.versions.c.version).filter_by(model=model)).scalars()]
-            raise RegistryError(f"model '{model}' has no version {version}", hint=nearest(str(version), known) + f"it has {', '.join(known) or 'none'}")
+            found: list[int] = list(connection.execute(sa.select(sql.versions.c.version).filter_by(model=model)).scalars())
+            known = [str(number) for number in found]
+            raise RegistryError(
+                f"model '{model}' has no version {version}", hint=nearest(str(version), known) + f"it has {', '.join(known) or 'none'}"
+            )
         mine = sa.select(sql.aliases.c.alias).filter_by(environment=self._environment, model=model, version=version)
-        held = tuple(connection.execute(mine).scalars())
+        held: tuple[str, ...] = tuple(connection.execute(mine).scalars())
         was = sa.select(sql.alias_log.c.sequence).filter_by(environment=self._environment, model=model, alias=CHAMPION, version=version)
         state = CHAMPION if CHAMPION in held else "archived" if connection.execute(was).first() else "registered"
         return Version(**{**row, "created_at": _time(row["created_at"])}, state=state, aliases=held)

@@ -166,7 +166,9 @@ class Database:
             with exclusive(Path(f"{path}.lock")):  # cold processes racing to create tables
                 self._create()
         except OSError as error:
-            raise PlatformError(f"the registry '{path}' cannot be written: {error.strerror}", hint="make its folder writable, or set MLOPS_HOME") from error
+            raise PlatformError(
+                f"the registry '{path}' cannot be written: {error.strerror}", hint="make its folder writable, or set MLOPS_HOME"
+            ) from error
 
     def _create(self) -> None:
         with self.engine.connect() as connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,7 +57,7 @@ class Tracker(Protocol):
         """Return the newest run with a fingerprint."""
         ...
 
-    def list(self, model: str | None = None, limit: int = 100) -> list[Run]:
+    def list(self, model: str | None = None, limit: int = 100) -> Sequence[Run]:
         """Return runs, newest first."""
         ...
 
@@ -76,7 +76,10 @@ class SqlTracker:
                 return
             times = {"started_at": run.started_at.isoformat(), "ended_at": run.ended_at.isoformat()}
             connection.execute(sql.runs.insert().values(**row, **times, params=dict(run.params), record=dict(run.record)))
-            values = [{"run_id": run.id, "name": n, "value": sql.finite(v), "text": "" if sql.finite(v) is not None else str(v)} for n, v in run.metrics.items()]
+            values = [
+                {"run_id": run.id, "name": n, "value": sql.finite(v), "text": "" if sql.finite(v) is not None else str(v)}
+                for n, v in run.metrics.items()
+            ]
             if values:
                 connection.execute(sql.metrics.insert(), values)
 
@@ -89,15 +92,17 @@ class SqlTracker:
 
     def find(self, model: str, fingerprint: str) -> Run | None:
         """Return the newest run with a fingerprint."""
-        found = self._runs(sa.select(sql.runs).filter_by(model=model, fingerprint=fingerprint).order_by(sql.runs.c.sequence.desc()).limit(1))
+        found = self._runs(
+            sa.select(sql.runs).filter_by(model=model, fingerprint=fingerprint).order_by(sql.runs.c.sequence.desc()).limit(1)
+        )
         return found[0] if found else None
 
-    def list(self, model: str | None = None, limit: int = 100) -> list[Run]:
+    def list(self, model: str | None = None, limit: int = 100) -> Sequence[Run]:
         """Return runs, newest first; of every model when None."""
         query = sa.select(sql.runs).order_by(sql.runs.c.sequence.desc()).limit(limit)
         return self._runs(query if model is None else query.filter_by(model=model))
 
-    def _runs(self, query: sa.Select[Any]) -> list[Run]:
+    def _runs(self, query: sa.Select[Any]) -> Sequence[Run]:
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
             return [_run(row, connection) for row in rows]
@@ -106,7 +111,7 @@ class SqlTracker:
 def _run(row: sa.RowMapping, connection: sa.Connection) -> Run:
     values = connection.execute(sa.select(sql.metrics).filter_by(run_id=row["id"]).order_by(sql.metrics.c.name)).mappings()
     metrics = {v["name"]: float(v["text"]) if v["value"] is None else v["value"] for v in values}
-    times = {name: datetime.fromisoformat(row[name]) for name in ("started_at", "ended_at")}
+    times: dict[str, Any] = {name: datetime.fromisoformat(row[name]) for name in ("started_at", "ended_at")}
     return Run(**{k: v for k, v in row.items() if k not in ("sequence", *times)}, **times, metrics=metrics)
 
 

@@ -59,7 +59,9 @@ class Table:
     def check(self, what: str) -> None:
         """Raise DefinitionError when the declarations contradict each other."""
         if self.partitions is not None and self.event_timestamp is None:
-            raise DefinitionError(f"{what} is partitioned but declares no event_timestamp", hint="name the column that says which partition a row belongs to")
+            raise DefinitionError(
+                f"{what} is partitioned but declares no event_timestamp", hint="name the column that says which partition a row belongs to"
+            )
         if self.partitions is not None and not hasattr(self.partitions, "time_window_for_partition_key"):
             raise DefinitionError(
                 f"{what} has partitions of type {type(self.partitions).__name__}",

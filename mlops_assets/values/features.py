@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -90,7 +90,7 @@ class DbtModel:
     partition_mapping: dg.PartitionMapping | None = None
 
 
-FeatureSource = Dataset[..., object] | ExternalDataset | DbtModel
+FeatureSource = Dataset[..., Any] | ExternalDataset | DbtModel
 
 
 @dataclass(frozen=True, init=False)
@@ -209,11 +209,13 @@ class OnDemandFeatures(Generic[P, R]):
         """The text of the module that defines the function: what a version stores and a service runs."""
         file = getattr(sys.modules[self.function.__module__], "__file__", None)
         if file is None:
-            raise DefinitionError(f"on-demand features '{self.name}' are not defined in a file", hint="move the function into a module of its own")
+            raise DefinitionError(
+                f"on-demand features '{self.name}' are not defined in a file", hint="move the function into a module of its own"
+            )
         return Path(file).read_text(encoding="utf-8")
 
 
-Features = FeatureView | OnDemandFeatures[..., object]
+Features = FeatureView | OnDemandFeatures[..., Any]
 
 
 def feature_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
@@ -221,6 +223,6 @@ def feature_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
     return tuple(f for f in features if isinstance(f, FeatureView))
 
 
-def on_demand(features: Sequence[Features]) -> tuple[OnDemandFeatures[..., object], ...]:
+def on_demand(features: Sequence[Features]) -> tuple[OnDemandFeatures[..., Any], ...]:
     """Return the on-demand features among ``features``."""
     return tuple(f for f in features if isinstance(f, OnDemandFeatures))

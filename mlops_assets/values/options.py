@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mlops_assets.values.names import pairs
 
@@ -19,7 +19,7 @@ class AssetArguments(TypedDict, total=False):
     ``automation_condition`` given by the user replaces our default; the others are Dagster's own.
     """
 
-    automation_condition: dg.AutomationCondition | None
+    automation_condition: dg.AutomationCondition[Any] | None
     op_tags: Mapping[str, str] | None
     pool: str | None
     owners: Sequence[str]
@@ -32,7 +32,7 @@ class AssetArguments(TypedDict, total=False):
 class AssetOptions:
     """The pass-through arguments of one asset, as a hashable value."""
 
-    automation_condition: dg.AutomationCondition | None = None
+    automation_condition: dg.AutomationCondition[Any] | None = None
     op_tags: tuple[tuple[str, str], ...] = ()
     pool: str | None = None
     owners: tuple[str, ...] = ()

@@ -1,0 +1,227 @@
+"""``mlops run``: materialise in this process, on the persistent instance, and show how it goes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.cli.project import LoadedProject, instance
+from mlops_assets.errors import DefinitionError, PlatformError, nearest
+from mlops_assets.orchestrate.beta import beta
+from mlops_assets.orchestrate.liveness import process_tags
+from mlops_assets.orchestrate.steps import op_name
+from mlops_assets.orchestrate.training import AS_OF
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import Console
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_POLL = 0.2  # seconds between two looks at the event log
+
+
+@dataclass
+class Step:
+    """How one step went."""
+
+    name: str
+    seconds: float = 0.0
+    state: str = "waiting"
+
+
+@dataclass
+class Finished:
+    """A run that has ended."""
+
+    result: dg.ExecuteInProcessResult
+    steps: dict[str, Step] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: str | None, console: Console) -> Finished:
+    """Materialise a selection of assets.
+
+    Parameters
+    ----------
+    project
+        What was loaded.
+    select
+        In Dagster's selection syntax.
+    partitions
+        ``KEY`` or ``FIRST...LAST``, for every partitioned asset of the selection.
+    as_of
+        Training sets use only what was known by then.
+    console
+        Where progress goes.
+
+    Raises
+    ------
+    DefinitionError
+        The selection is empty, or the partitions do not fit it.
+    PlatformError
+        Another run of this command is in progress.
+    """
+    chosen = selected(project.definitions, select)
+    tags = {**_range(project.definitions, chosen, partitions), **process_tags(os.getpid())}
+    config = _run_config(chosen, as_of)
+    with _alone(Path(project.platform.home)):
+        opened = instance(project.platform)
+        return _execute(project.definitions, opened, chosen, tags, config, console)
+
+
+def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
+    """Return the materialisable assets of a selection."""
+    graph = definitions.resolve_asset_graph()
+    try:
+        with beta():
+            keys = dg.AssetSelection.from_string(select).resolve(graph)
+    except Exception as error:
+        raise DefinitionError(
+            f"the selection {select!r} cannot be read: {str(error).splitlines()[0]}",
+            hint="e.g. --select 'key:\"model/*\"' or --select 'kind:scikitlearn'",
+        ) from error
+    chosen = [key for key in graph.toposorted_asset_keys if key in keys and key in graph.materializable_asset_keys]
+    if not chosen:
+        known = sorted(key.to_user_string() for key in graph.materializable_asset_keys)
+        wanted = select.split('"')[1] if '"' in select else select
+        raise DefinitionError(f"the selection {select!r} holds no asset", hint=nearest(wanted, known) + f"there are {', '.join(known)}")
+    return chosen
+
+
+def _range(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
+    graph = definitions.resolve_asset_graph()
+    partitioned = {key: graph.get(key).partitions_def for key in chosen if graph.get(key).partitions_def is not None}
+    if not partitioned:
+        return {}
+    (first_key, definition), *others = partitioned.items()
+    for key, other in others:
+        if other != definition:
+            raise DefinitionError(
+                f"'{first_key.to_user_string()}' and '{key.to_user_string()}' have different partitions",
+                hint="run them one after the other with --select",
+            )
+    keys = definition.get_partition_keys() if definition else []
+    if partitions is None:
+        raise DefinitionError(
+            f"'{first_key.to_user_string()}' is partitioned: which partitions?",
+            hint=f"e.g. --partitions {keys[0]}...{keys[min(6, len(keys) - 1)]}; there are {keys[0]} to {keys[-1]}",
+        )
+    first, _, last = partitions.partition("...")
+    for wanted in (first, last or first):
+        if wanted not in keys:
+            raise DefinitionError(
+                f"'{first_key.to_user_string()}' has no partition '{wanted}'",
+                hint=nearest(wanted, keys) + f"there are {keys[0]} to {keys[-1]}",
+            )
+    if last and keys.index(last) < keys.index(first):
+        raise DefinitionError(f"the partitions {partitions} run backwards", hint=f"write {last}...{first}")
+    return {RANGE_START: first, RANGE_END: last or first}
+
+
+def _run_config(chosen: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:
+    quiet: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    if as_of is None:
+        return quiet
+    names = [op_name(key.to_user_string()) for key in chosen if key.path[0] == "training_set"]
+    return quiet | {"ops": {name: {"config": dict.fromkeys(AS_OF, as_of)} for name in names}}
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Refuse a second run at once rather than let it wait behind a training."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = (home / "run.lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise PlatformError(
+            f"'{home}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise PlatformError(
+                f"another `mlops run` (process {file.read().strip() or 'unknown'}) works in '{home}'",
+                hint="wait until it has ended; nothing was changed",
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _execute(  # noqa: PLR0913  (what a run is made of)
+    definitions: dg.Definitions,
+    opened: dg.DagsterInstance,
+    chosen: Sequence[dg.AssetKey],
+    tags: dict[str, str],
+    config: dict[str, Any],
+    console: Console,
+) -> Finished:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    run_id = str(uuid.uuid4())
+    begun = time.monotonic()
+    steps: dict[str, Step] = {}
+    with _watched(opened, run_id, steps, console):
+        result = job.execute_in_process(
+            instance=opened, asset_selection=list(chosen), tags=tags, run_config=config, run_id=run_id, raise_on_error=False
+        )
+    return Finished(result, steps, time.monotonic() - begun)
+
+
+@contextmanager
+def _watched(opened: dg.DagsterInstance, run_id: str, steps: dict[str, Step], console: Console) -> Iterator[None]:
+    """Follow the event log from a thread of its own, so that an interrupt reaches the run."""
+    ended = threading.Event()
+    with console.status("starting") as status:
+        thread = threading.Thread(target=_follow, args=(opened, run_id, steps, console, status.update, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(timeout=10)
+
+
+def _follow(  # noqa: PLR0913  (everything the thread shares with the run)
+    opened: dg.DagsterInstance, run_id: str, steps: dict[str, Step], console: Console, show: Callable[[str], None], ended: threading.Event
+) -> None:
+    cursor: str | None = None
+    while True:
+        last = ended.is_set()
+        page = opened.get_records_for_run(run_id, cursor=cursor)
+        cursor = page.cursor
+        for record in page.records:
+            _note(record.event_log_entry, steps, console, show)
+        if last and not page.has_more:
+            return
+        ended.wait(_POLL)
+
+
+def _note(entry: Any, steps: dict[str, Step], console: Console, show: Callable[[str], None]) -> None:  # noqa: ANN401
+    event = entry.dagster_event
+    if event is None or entry.step_key is None:
+        return
+    step = steps.setdefault(entry.step_key, Step(entry.step_key.replace("__", "/", 1)))
+    match event.event_type:
+        case dg.DagsterEventType.STEP_START:
+            step.seconds, step.state = -entry.timestamp, "running"
+            show(f"{step.name} …")
+        case dg.DagsterEventType.STEP_SUCCESS | dg.DagsterEventType.STEP_FAILURE:
+            step.seconds += entry.timestamp
+            step.state = "done" if event.event_type is dg.DagsterEventType.STEP_SUCCESS else "failed"
+            console.print(f"{'[green]✓[/]' if step.state == 'done' else '[red]✗[/]'} {step.name}  {step.seconds:.1f} s", highlight=False)
+        case dg.DagsterEventType.STEP_SKIPPED:
+            step.state = "skipped"
+            console.print(f"[dim]– {step.name}  not run[/]", highlight=False)

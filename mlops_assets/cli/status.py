@@ -1,0 +1,121 @@
+"""What ``mlops status``, ``mlops validate`` and ``mlops models`` show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from mlops_assets.cli.project import LoadedProject, instance
+from mlops_assets.compute.evaluate import check_metrics
+from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.orchestrate.automation import stale
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.features import DbtModel, FeatureView
+from mlops_assets.values.model import Model
+from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.training import TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from mlops_assets.orchestrate.project import Project
+
+
+def facts(project: LoadedProject) -> dict[str, Any]:
+    """Return tables, versions and latest runs as JSON-like values."""
+    opened = instance(project.platform)
+    return {
+        "tables": [row for part in project.parts for row in _tables(project, part.project)],
+        "versions": versions(project, None),
+        "runs": [{"run": r.run_id[:8], "status": r.status.value, "job": r.job_name} for r in opened.get_runs(limit=5)],
+    }
+
+
+def _tables(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
+    for noun in project.nouns:
+        if isinstance(noun, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction)):
+            records = loaded.places.lake.records(noun.key)
+            newest = max((r.recorded_at for r in records.values()), default=None)
+            derived = not isinstance(noun, ExternalDataset) and not (isinstance(noun, FeatureView) and isinstance(noun.source, DbtModel))
+            node = project.node(noun) if derived else None
+            waiting = len(stale(node, loaded.platform)) if node and node.edges else 0
+            yield {
+                "table": noun.key,
+                "partitions": len(records),
+                "rows": sum(r.rows for r in records.values()),
+                "behind its inputs": waiting,
+                "last change": newest.isoformat(timespec="seconds") if newest else "never",
+            }
+
+
+def versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
+    """Return versions, newest first.
+
+    Raises
+    ------
+    RegistryError
+        There is no such model.
+    """
+    known = {m.name for part in project.parts for m in part.project.every(Model)}
+    if model is not None and model not in known:
+        raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+    found = project.places.registry.versions(model)
+    runs = {run.id: run for run in project.places.tracker.list(model)}
+    return [
+        {
+            "model": v.model,
+            "version": v.version,
+            "state": v.state,
+            **{name: round(value, 5) for name, value in (runs[v.run_id].metrics.items() if v.run_id in runs else ())},
+            "created": v.created_at.isoformat(timespec="seconds"),
+            "candidate": v.digest[:12],
+        }
+        for v in reversed(found)
+    ]
+
+
+def history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
+    """Return the moves of a model's aliases, newest first."""
+    versions(project, model)
+    events = project.places.registry.history(model)
+    return [
+        {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "alias": e.alias, "version": e.version, "before": e.previous or "none", "actor": e.actor,
+         "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence)}
+        for e in reversed(events)
+    ]  # fmt: skip
+
+
+def check(project: LoadedProject) -> str:
+    """Check what building the definitions does not, and say what there is.
+
+    Raises
+    ------
+    DefinitionError
+        A metric does not exist, or Dagster refuses the definitions.
+    """
+    for part in project.parts:
+        for model in part.project.every(Model):
+            check_metrics(model.metrics, f"'{model.key}'")
+    graph = project.definitions.resolve_asset_graph()
+    project.definitions.resolve_all_job_defs()
+    return f"{project.file.name} is valid: {len(graph.materializable_asset_keys)} assets, {len(graph.asset_check_keys)} checks"
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the status."""
+    for title, rows in found.items():
+        console.print(table(title, rows))
+
+
+def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Return rows as a table."""
+    result = Table(title=title, title_justify="left")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for column in columns or ("none",):
+        result.add_column(column)
+    for row in rows:
+        result.add_row(*(str(row.get(column, "")) for column in columns))
+    return result

@@ -1,0 +1,145 @@
+"""What a run did, in one screen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from rich.table import Table
+
+from mlops_assets.cli.project import LoadedProject
+from mlops_assets.stores.registry import champion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import Console
+
+    from mlops_assets.cli.running import Finished
+
+
+def show(project: LoadedProject, finished: Finished, console: Console) -> None:
+    """Print assets with rows and times, models with metrics and gates, versions, and where to look."""
+    console.print()
+    console.print(_assets(finished))
+    for key, metadata in _last(finished).items():
+        if key.path[0] == "model":
+            console.print(_metrics(key.path[-1], metadata))
+    gates = _checks(finished)
+    if gates.row_count:
+        console.print(gates)
+    for line in (*_versions(project, finished), *_failures(finished), *_where(project, finished)):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _last(finished: Finished) -> dict[dg.AssetKey, Mapping[str, Any]]:
+    """Return each asset's metadata; of a range of partitions, the last one's."""
+    found: dict[dg.AssetKey, Mapping[str, Any]] = {}
+    for event in finished.result.get_asset_materialization_events():
+        materialization = event.step_materialization_data.materialization
+        found[materialization.asset_key] = materialization.metadata
+    return found
+
+
+def _value(metadata: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
+    return metadata[name].value if name in metadata else ""
+
+
+def _assets(finished: Finished) -> Table:
+    table = Table(title=f"{'done' if finished.result.success else 'failed'} in {finished.seconds:.1f} s", title_justify="left")
+    for column in ("asset", "rows", "changed", "step s"):
+        table.add_column(column, justify="left" if column == "asset" else "right")
+    for key, metadata in _last(finished).items():
+        rows = _value(metadata, "dagster/row_count")
+        changed = _value(metadata, "changed partitions") or _value(metadata, "changed") or _value(metadata, "trained")
+        step = finished.steps.get("__".join(key.path)) or _shared_step(finished)
+        table.add_row(
+            key.to_user_string(), f"{rows:,}" if isinstance(rows, int) else "", _short(changed), f"{step.seconds:.1f}" if step else ""
+        )
+    return table
+
+
+def _short(changed: Any) -> str:  # noqa: ANN401
+    return {"1 of 1": "yes", "0 of 1": "no"}.get(changed, "no" if str(changed).startswith("no:") else str(changed))
+
+
+def _shared_step(finished: Finished) -> Any:  # noqa: ANN401
+    """Several dbt models are made by one step."""
+    return next((step for name, step in finished.steps.items() if name.startswith("dbt__")), None)
+
+
+def _metrics(model: str, metadata: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{model} on {_value(metadata, 'holdout rows'):,} holdout rows", title_justify="left")
+    records = [record.data for record in metadata["metrics"].records]
+    for column in records[0]:
+        table.add_column(column)
+    for record in records:
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in record.values()))
+    return table
+
+
+def _checks(finished: Finished) -> Table:
+    """Return the gates, and whatever else did not pass."""
+    table = Table(title="gates and failed checks", title_justify="left")
+    for column in ("check", "", "why"):
+        table.add_column(column)
+    for evaluation in finished.result.get_asset_check_evaluations():
+        key = evaluation.asset_key.to_user_string()
+        if key.startswith("model/") or not evaluation.passed:
+            mark = (
+                "[green]passed[/]"
+                if evaluation.passed
+                else "[yellow]warns[/]"
+                if evaluation.severity is dg.AssetCheckSeverity.WARN
+                else "[red]failed[/]"
+            )
+            table.add_row(f"{key} {evaluation.check_name}", mark, evaluation.description or "")
+    return table
+
+
+def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
+    for key, metadata in _last(finished).items():
+        if key.path[0] == "champion":
+            yield f"champion of {key.path[-1]}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
+        if key.path[0] == "predictions":
+            yield f"predictions: lake table {key.to_user_string()}, model version {_value(metadata, 'model version')}"
+    for step in {k for k in _failed(finished) if k.startswith("model__")}:
+        serving = champion(project.places.registry, step.removeprefix("model__"))
+        yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
+
+
+def _failed(finished: Finished) -> dict[str, str]:
+    return {e.step_key: _reason(e) for e in finished.result.all_events if e.event_type is dg.DagsterEventType.STEP_FAILURE and e.step_key}
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return "no reason is known"
+    return error.message.removeprefix(f"mlops_assets.errors.{error.cls_name}: ").strip()
+
+
+def _failures(finished: Finished) -> Iterator[str]:
+    for step, reason in _failed(finished).items():
+        yield f"[red]✗ {step.replace('__', '/', 1)}[/]: {_escaped(reason)}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _where(project: LoadedProject, finished: Finished) -> Iterator[str]:
+    home = Path(os.environ["DAGSTER_HOME"])
+    yield f"lake {_near(project.platform.lake)} · registry {_near(project.platform.registry.removeprefix('sqlite:///'))} · artifacts {_near(project.platform.artifacts)}"
+    yield f"look: DAGSTER_HOME={home} dagster dev -f {_near(str(project.file))}  (or `make ui`), run {finished.result.run_id[:8]}"
+
+
+def _near(path: str) -> str:
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

@@ -95,8 +95,14 @@ def _in_order(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Seque
     part = np.zeros(frame.height, dtype=np.int32)
     for index, (start, end) in enumerate(bounds):
         part[start:end] = index
-    by = [name for name in (*key, *(c for c in frame.columns if c not in key)) if not frame[name].dtype.is_nested()]
-    return frame.with_columns(pl.Series("__part", part)).sort("__part", *by, nulls_last=True).drop("__part")
+    by = [*key, *sorted(c for c in frame.columns if c not in key)]
+    # Lists and structs have no order of their own: their text does.
+    order = [pl.Series(f"__{name}", _as_text(frame[name])) if frame[name].dtype.is_nested() else frame[name].alias(f"__{name}") for name in by]
+    return frame.hstack([pl.Series("__part", part), *order]).sort("__part", *(s.name for s in order), nulls_last=True).select(frame.columns)
+
+
+def _as_text(series: pl.Series) -> list[str | None]:
+    return [None if value is None else json.dumps(value, default=str) for value in series.to_list()]
 
 
 def _logical(dtype: pl.DataType) -> str:
@@ -110,7 +116,7 @@ def _logical(dtype: pl.DataType) -> str:
 def _bytes(series: pl.Series):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a reader of slices of one column)
     valid = series.is_not_null().to_numpy()
     if series.dtype.is_nested() or isinstance(series.dtype, (pl.Decimal, pl.Binary)):
-        series = pl.Series(series.name, [None if v is None else json.dumps(v, default=str) for v in series.to_list()], dtype=pl.String)
+        series = pl.Series(series.name, _as_text(series), dtype=pl.String)
     if series.dtype == pl.String:
         return _text_reader(series, valid)
     values = _numbers(series)

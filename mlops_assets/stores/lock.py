@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE = 10.0  # seconds of waiting before it is worth telling
-_held: set[tuple[int, str]] = set()
+_held: set[tuple[int, int, str]] = set()
 
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file at ``path``; waiting is reported with the holder's process id.
 
-    Within one process the lock is re-entrant.
+    Within one thread the lock is re-entrant.
     """
-    mine = (os.getpid(), str(path))
+    mine = (os.getpid(), threading.get_ident(), str(path))
     if mine in _held:
         yield
         return

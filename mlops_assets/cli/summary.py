@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from rich.table import Table
 
+from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.stores.registry import champion
 
@@ -115,12 +116,14 @@ def _failed(finished: Finished) -> dict[str, str]:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    if error is None:
-        return "no reason is known"
-    return error.message.removeprefix(f"mlops_assets.errors.{error.cls_name}: ").strip()
+    """Return the message of the error of ours, or of the one that began it all."""
+    chain = [event.step_failure_data.error]
+    while chain[-1] is not None and chain[-1].cause is not None:
+        chain.append(chain[-1].cause)
+    known = [link for link in chain if link is not None]
+    ours = [link for link in known if link.cls_name and hasattr(errors, link.cls_name)]
+    found = next(iter(ours or known[-1:]), None)
+    return found.message.removeprefix(f"mlops_assets.errors.{found.cls_name}: ").strip() if found else "no reason is known"
 
 
 def _failures(finished: Finished) -> Iterator[str]:

@@ -148,7 +148,7 @@ def _assets(  # noqa: PLR0913  (one definition)
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
     )
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        tag_run(context.instance, context.run_id)
+        tag_run(context.instance, context.run.run_id)
         yield from _build(context, folder, places(platform), tables)
 
     # with_resources() would also want the default IO manager, which must stay the one of the project these definitions are merged into.
@@ -166,7 +166,7 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
     at.lake.snapshot()  # makes the lake before dbt attaches it
     parts = {name: _parts(table, keys, at) for name, table in chosen.items()}
     for name, table in chosen.items():
-        at.attempts.started(table.node.key, parts[name], context.run_id)
+        at.attempts.started(table.node.key, parts[name], context.run.run_id)
     outputs = []
     try:
         for event in _invoke(context, folder, _window_vars(partitions, keys)):
@@ -201,7 +201,7 @@ def _parts(table: Table, keys: Sequence[str], at: Places) -> list[Part]:
 
 
 def _recorded(context: dg.AssetExecutionContext, at: Places, output: Any, table: Table, parts: Sequence[Part]) -> Any:  # noqa: ANN401
-    commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run_id)
+    commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id)
     at.attempts.succeeded(table.node.key, parts)
     spans = [part.window for part in parts if part.window]
     window = replace(spans[0], end=spans[-1].end) if spans else None

@@ -156,7 +156,7 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
         id=uuid.uuid4().hex,
         model=model.name,
         fingerprint=fingerprint,
-        dagster_run_id=scope.context.run_id,
+        dagster_run_id=scope.context.run.run_id,
         started_at=begun,
         ended_at=datetime.now(UTC),
         snapshot=scope.snapshot,
@@ -298,7 +298,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Ite
     def body(scope: Scope) -> Iterator[object]:
         registry = scope.places.registry
         before = champion(registry, model.name)
-        version = registry.promote(model.name, gates, actor=_actor(scope), reason=f"Dagster run {scope.context.run_id}")
+        version = registry.promote(model.name, gates, actor=_actor(scope), reason=f"Dagster run {scope.context.run.run_id}")
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": scope.places.platform.environment}
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))

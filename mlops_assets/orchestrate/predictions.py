@@ -63,7 +63,7 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
     X = model_input(bundle, rows, f"'{batch.key}'")
     scored = score(bundle, X)
     frame = pl.concat([_identity(batch, rows, X), X, scored], how="horizontal").with_columns(
-        pl.lit(serving.version, dtype=pl.Int64).alias(MODEL_VERSION), pl.lit(scope.context.run_id).alias(RUN_ID)
+        pl.lit(serving.version, dtype=pl.Int64).alias(MODEL_VERSION), pl.lit(scope.context.run.run_id).alias(RUN_ID)
     )
     return frame, verify(frame, rules(batch), scope.windows), _facts(serving, scored)
 

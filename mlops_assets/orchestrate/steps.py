@@ -95,7 +95,7 @@ def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
 
 def _with_tags(body: Body) -> Callable[..., Iterator[object]]:
     def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
-        tag_run(context.instance, context.run_id)
+        tag_run(context.instance, context.run.run_id)
         yield from body(context, **loaded)
 
     return run

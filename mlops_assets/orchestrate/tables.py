@@ -40,7 +40,7 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
         Columns that do not count as content.
     """
     attempts, key = scope.places.attempts, scope.node.key
-    attempts.started(key, scope.parts, scope.context.run_id)
+    attempts.started(key, scope.parts, scope.context.run.run_id)
     try:
         frame, outcomes, metadata = produce()
         refused = [o for o in outcomes if o.blocking and not o.passed]
@@ -69,7 +69,7 @@ def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection
         scope.parts,
         event_timestamp=rules.event_timestamp,
         key=rules.key,
-        run_id=scope.context.run_id,
+        run_id=scope.context.run.run_id,
         unhashed=unhashed,
     )
 

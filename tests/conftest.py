@@ -1,0 +1,81 @@
+"""What tests share: a platform of their own, an instance, and one way to materialise."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mlops_assets import errors
+from mlops_assets.stores.places import places
+from mlops_assets.values.platform import Platform
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    return Platform.at(tmp_path / "home")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+class Runner:
+    """Materialises assets of one project on one instance."""
+
+    def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+        self.definitions = definitions
+        self.instance = instance
+
+    def __call__(self, *keys: str, partitions: str | None = None, config: dict | None = None, ok: bool = True) -> dg.ExecuteInProcessResult:
+        first, _, last = (partitions or "").partition("...")
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first} if first else {}
+        graph = self.definitions.resolve_asset_graph()
+        chosen = [key for key in graph.materializable_asset_keys if not keys or key.to_user_string() in keys]
+        assert not keys or len(chosen) == len(keys), f"{keys} are not all in the project"
+        ops = {name: {"config": value} for name, value in (config or {}).items()}
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        loggers = {"console": {"config": {"log_level": "CRITICAL"}}}
+        result = job.execute_in_process(instance=self.instance, asset_selection=chosen, tags=tags, run_config={"ops": ops, "loggers": loggers}, raise_on_error=ok)
+        assert result.success is ok
+        return result
+
+    def error(self, *keys: str, **more) -> str:
+        """Return the message of the step that failed."""
+        result = self(*keys, ok=False, **more)
+        failure = next(e for e in result.all_events if e.event_type is dg.DagsterEventType.STEP_FAILURE)
+        error = failure.step_failure_data.error
+        chain = [error]
+        while chain[-1].cause is not None:
+            chain.append(chain[-1].cause)
+        ours = [link for link in chain if hasattr(errors, link.cls_name or "")]
+        return (ours or chain[-1:])[0].message
+
+
+@pytest.fixture
+def run(instance: dg.DagsterInstance):
+    return lambda definitions: Runner(definitions, instance)
+
+
+def metadata(result: dg.ExecuteInProcessResult, key: str) -> dict:
+    events = [e.step_materialization_data.materialization for e in result.get_asset_materialization_events()]
+    found = [m for m in events if m.asset_key.to_user_string() == key]
+    assert found, f"{key} was not materialised"
+    return {name: value.value for name, value in found[-1].metadata.items()}
+
+
+def records(platform: Platform, table: str) -> dict[str, str]:
+    """Return partition → content hash as recorded."""
+    return {key: record.content_hash for key, record in places(platform).lake.records(table).items()}
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """Return an environment for commands: the interpreter's own folder first, nothing of Dagster's or ours inherited."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLOPS_", "DAGSTER_", "DBT_"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "MLOPS_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"} | more

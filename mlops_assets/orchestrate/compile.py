@@ -187,7 +187,7 @@ class Compiler:
     def _plain(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
         """Return the inputs that Dagster loads: tables of plain assets."""
         refs = {p.name: self.project.tables[p.name] for p in function.tables}
-        return {name: dg.AssetIn(asset_key(ref.key), dagster_type=dg.Any) for name, ref in refs.items() if ref.plain is not None}
+        return {name: dg.AssetIn(asset_key(ref.key)) for name, ref in refs.items() if ref.plain is not None}
 
 
 def _deps(node: Node) -> list[dg.AssetDep]:

@@ -184,11 +184,10 @@ def _mappable(dataset: Dataset[..., Any], ref: TableRef, mapping: dg.PartitionMa
             f"{ends}: a partition would read data from after its own end",
             hint="give partition_mappings={...} that reaches back, or read a finer table",
         )
-    if mapping is not None and child is not None and parent is not None:
-        try:
-            mapping.validate_partition_mapping(parent, child)
-        except dg.DagsterInvalidDefinitionError as error:
-            raise DefinitionError(f"{ends}: {error}", hint="use dg.TimeWindowPartitionMapping or dg.AllPartitionMapping") from error
+    if mapping is not None and not isinstance(mapping, (dg.TimeWindowPartitionMapping, dg.AllPartitionMapping, dg.IdentityPartitionMapping)):
+        raise DefinitionError(
+            f"{ends} by a {type(mapping).__name__}", hint="use dg.TimeWindowPartitionMapping, dg.IdentityPartitionMapping or dg.AllPartitionMapping"
+        )
 
 
 def _finer(definition: Any) -> bool:  # noqa: ANN401

@@ -129,7 +129,8 @@ def history(model: str, file: str, json_file: str | None) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    # The file is named, so that nothing that redirects standard output for a while swallows progress.
+    return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)
 
 
 def _load(file: str) -> LoadedProject:

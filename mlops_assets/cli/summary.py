@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def _reason(event: dg.DagsterEvent) -> str:
     known = [link for link in chain if link is not None]
     ours = [link for link in known if link.cls_name and hasattr(errors, link.cls_name)]
     found = next(iter(ours or known[-1:]), None)
-    return found.message.removeprefix(f"mlops_assets.errors.{found.cls_name}: ").strip() if found else "no reason is known"
+    return re.sub(r"^[\w.]+: ", "", found.message).strip() if found else "no reason is known"
 
 
 def _failures(finished: Finished) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """dbt's models as assets: each is a table of features in the lake, recorded like every other."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,27 +169,29 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
     parts = {name: _parts(table, keys, at) for name, table in chosen.items()}
     for name, table in chosen.items():
         at.attempts.started(table.node.key, parts[name], context.run.run_id)
-    outputs = []
+    printed = io.StringIO()
     try:
-        for event in _invoke(context, folder, _window_vars(partitions, keys)):
-            if isinstance(event, dg.Output):
-                outputs.append(event)
-            else:
-                yield event
+        with redirect_stdout(printed):  # dbt's own words go into the run's log
+            outputs, others = _invoke(context, folder, _window_vars(partitions, keys))
     except Exception as error:
+        context.log.error(printed.getvalue())
         for name, table in chosen.items():
             at.attempts.failed(table.node.key, parts[name], str(error))
         raise
+    context.log.info(printed.getvalue())
+    yield from others
     for output in outputs:
         name = next(n for n in chosen if output.output_name.endswith(f"__{n}") or output.output_name == n)
         yield _recorded(context, at, output, chosen[name], parts[name])
 
 
-def _invoke(context: dg.AssetExecutionContext, folder: DbtFolder, variables: Mapping[str, str]) -> Iterator[Any]:
+def _invoke(context: dg.AssetExecutionContext, folder: DbtFolder, variables: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
+    """Run dbt and return the outputs of its models, and whatever else it reported."""
     folder.prepare()
     dbt = DbtCliResource(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=executable())
     arguments = ["build", "--vars", json.dumps(variables)]
-    yield from dbt.cli(arguments, context=context, target_path=folder.target).stream()
+    events = list(dbt.cli(arguments, context=context, target_path=folder.target).stream())
+    return [e for e in events if isinstance(e, dg.Output)], [e for e in events if not isinstance(e, dg.Output)]
 
 
 def _window_vars(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:

@@ -82,6 +82,7 @@ def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> d
     first, second = parent.get_partition_keys()[:2]
     # The shortest regular step of the definition: a day in spring has 23 hours, a month 28 days.
     step = (window_of(parent, second).start - window_of(parent, first).start).total_seconds()  # type: ignore[union-attr]
-    shortest = step * (28 / 31 if step > 27 * 86400 else 23 / 24 if step >= 86400 else 1)
+    days = 1 if getattr(parent, "timezone", None) in (None, "UTC") else 23 / 24
+    shortest = step * (28 / 31 if step > 27 * 86400 else days if step >= 86400 else 1)
     with beta():
         return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)

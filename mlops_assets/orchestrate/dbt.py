@@ -1,19 +1,21 @@
 """dbt's models as assets: each is a table of features in the lake, recorded like every other."""
 
 import io
-import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+from packaging.version import Version
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.automation import follow
 from mlops_assets.orchestrate.beta import beta
-from mlops_assets.orchestrate.dbt_project import PARSE_VARS, DbtFolder, executable
+from mlops_assets.orchestrate.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, executable
 from mlops_assets.orchestrate.graph import Edge, Node, fingerprints
 from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, lake_io_manager
 from mlops_assets.orchestrate.liveness import tag_run
@@ -172,7 +174,7 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):  # dbt's own words go into the run's log
-            outputs, others = _invoke(context, folder, _window_vars(partitions, keys))
+            outputs, others = _invoke(context, folder, _window(partitions, keys))
     except Exception as error:
         context.log.error(printed.getvalue())
         for name, table in chosen.items():
@@ -185,18 +187,45 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
         yield _recorded(context, at, output, chosen[name], parts[name])
 
 
-def _invoke(context: dg.AssetExecutionContext, folder: DbtFolder, variables: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
+class _Dbt(DbtCliResource):
+    """dbt without what dagster-dbt adds to each start: asking its version (a process) and opening an adapter here (an import)."""
+
+    @property
+    def _cli_version(self) -> Version:
+        return Version(metadata.version("dbt-core"))
+
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> Any:  # noqa: ANN401, ARG002  (dagster-dbt's signature)
+        return None
+
+
+def _invoke(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
     """Run dbt and return the outputs of its models, and whatever else it reported."""
     folder.prepare()
-    dbt = DbtCliResource(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=executable())
-    arguments = ["build", "--vars", json.dumps(variables)]
-    events = list(dbt.cli(arguments, context=context, target_path=folder.target).stream())
+    dbt = _Dbt(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=executable())
+    with _environment(window):
+        invocation = dbt.cli(["build"], context=context, target_path=folder.target)
+    events = list(invocation.stream())
     return [e for e in events if isinstance(e, dg.Output)], [e for e in events if not isinstance(e, dg.Output)]
 
 
-def _window_vars(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for as long as a process is started: dagster-dbt hands on the whole environment, and nothing else."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _window(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
     first, last = window_of(partitions, keys[0]), window_of(partitions, keys[-1])
-    return PARSE_VARS if first is None or last is None else {"window_start": first.start.isoformat(), "window_end": last.end.isoformat()}
+    return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
 
 
 def _parts(table: Table, keys: Sequence[str], at: Places) -> list[Part]:

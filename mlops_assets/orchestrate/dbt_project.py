@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.platform import Platform
 
-# Parsing needs values for the variables that a run sets.
-PARSE_VARS = {"window_start": "2000-01-01T00:00:00+00:00", "window_end": "2000-01-02T00:00:00+00:00"}
+# The window of a run reaches the models by the environment: other dbt vars would make dbt parse the whole project again each time.
+WINDOW_START, WINDOW_END = "MLOPS_WINDOW_START", "MLOPS_WINDOW_END"
+PARSE_WINDOW = {WINDOW_START: "2000-01-01T00:00:00+00:00", WINDOW_END: "2000-01-02T00:00:00+00:00"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class DbtFolder:
             str(self.target),
         ]
         done = subprocess.run(  # noqa: S603  (our own executable, our own arguments)
-            [executable(), "--no-use-colors", "parse", *places, "--vars", json.dumps(PARSE_VARS)],
+            [executable(), "--no-use-colors", "parse", *places],
+            env=dict(os.environ) | PARSE_WINDOW,
             capture_output=True,
             text=True,
             check=False,

@@ -73,7 +73,7 @@ class DbtProject:
         name
             The model's name in dbt.
         partitions
-            Time-window partitions; the model receives ``window_start`` and ``window_end`` as dbt vars (UTC, ISO 8601).
+            Time-window partitions; the model reads its window from ``env_var('MLOPS_WINDOW_START')`` and ``MLOPS_WINDOW_END`` (UTC, ISO 8601).
         partition_mapping
             Which partitions of its sources one partition is made from; the same partition when None.
         """

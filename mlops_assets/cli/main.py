@@ -91,6 +91,19 @@ def validate(file: str) -> None:
     click.echo(check(project))
 
 
+@mlops.command()
+@click.option("--port", default=3000, show_default=True, help="Where the web server listens.")
+@file_option
+def ui(port: int, file: str) -> None:
+    """Open the Dagster web UI on the instance that `mlops run` writes to.
+
+    Example: mlops ui --port 3001
+    """
+    from mlops_assets.cli.ui import serve
+
+    serve(file, port)
+
+
 @mlops.group()
 def models() -> None:
     """The model registry: versions and who made them champion."""

@@ -95,7 +95,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
 def _trained(scope: Scope, model: Model[..., Any]) -> Trained:
     """Train, or take the stored result of the same data, code, parameters and libraries."""
     declared, lake = model.training_set, scope.places.lake
-    rows = scope.read(scope.project.by_key[declared.key])
+    rows = _in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
     content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
     splits = {part: _part(rows.filter(pl.col(SPLIT) == part), columns, declared.label) for part in PARTS}
@@ -116,6 +116,12 @@ def _trained(scope: Scope, model: Model[..., Any]) -> Trained:
         )
         return Trained(known, bundle.estimator, splits, reused=True)
     return _train(scope, model, splits, decides, fingerprint)
+
+
+def _in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
+    """Sort by time and then by every column: equal content must train equal models, and content has no order of its own."""
+    first = [event_timestamp] if event_timestamp else []
+    return rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
 
 
 def _part(rows: pl.DataFrame, columns: tuple[str, ...], label: str) -> Split:

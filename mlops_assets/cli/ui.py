@@ -1,0 +1,32 @@
+"""``mlops ui``: the Dagster web UI on the same instance."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from mlops_assets.cli.project import dagster_home
+from mlops_assets.errors import DefinitionError, MissingExtraError
+from mlops_assets.values.platform import Platform
+
+
+def serve(file: str, port: int) -> None:
+    """Become ``dagster dev``.
+
+    Raises
+    ------
+    DefinitionError
+        There is no such project file.
+    MissingExtraError
+        The web server is not installed.
+    """
+    if not Path(file).exists():
+        raise DefinitionError(f"there is no project file '{file}'", hint="run in the project's folder, or name the file with -f")
+    beside = Path(sys.executable).parent
+    if not (beside / "dagster-webserver").exists():
+        raise MissingExtraError.from_extra("dagster-webserver", "demo")
+    dagster_home(Platform.from_env())
+    # dagster dev looks for its web server on PATH, where an environment that is not activated is missing.
+    os.environ["PATH"] = f"{beside}{os.pathsep}{os.environ['PATH']}"
+    os.execv(str(beside / "dagster"), ["dagster", "dev", "-f", file, "-p", str(port)])  # noqa: S606  (the program beside this interpreter)

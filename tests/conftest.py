@@ -42,7 +42,9 @@ class Runner:
         ops = {name: {"config": value} for name, value in (config or {}).items()}
         job = self.definitions.resolve_implicit_global_asset_job_def()
         loggers = {"console": {"config": {"log_level": "CRITICAL"}}}
-        result = job.execute_in_process(instance=self.instance, asset_selection=chosen, tags=tags, run_config={"ops": ops, "loggers": loggers}, raise_on_error=ok)
+        result = job.execute_in_process(
+            instance=self.instance, asset_selection=chosen, tags=tags, run_config={"ops": ops, "loggers": loggers}, raise_on_error=ok
+        )
         assert result.success is ok
         return result
 
@@ -78,4 +80,6 @@ def records(platform: Platform, table: str) -> dict[str, str]:
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
     """Return an environment for commands: the interpreter's own folder first, nothing of Dagster's or ours inherited."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLOPS_", "DAGSTER_", "DBT_"))}
-    return kept | {"PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "MLOPS_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"} | more
+    return (
+        kept | {"PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "MLOPS_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"} | more
+    )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.places import Places
 
-DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\n"
+DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mlops_assets.values.window import merged
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -163,14 +165,7 @@ def _utc(dtype: pl.DataType) -> bool:
 
 
 def _spans(windows: Sequence[tuple[str, TimeWindow | None]]) -> list[TimeWindow]:
-    """Merge touching windows, so that a year of days is one comparison."""
-    merged: list[TimeWindow] = []
-    for window in sorted((w for _, w in windows if w is not None), key=lambda w: w.start):
-        if merged and merged[-1].end == window.start:
-            merged[-1] = type(window)(merged[-1].start, window.end)
-        else:
-            merged.append(window)
-    return merged
+    return merged(window for _, window in windows if window is not None)
 
 
 def _inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Expr:

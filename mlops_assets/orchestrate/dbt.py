@@ -176,7 +176,7 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
         with redirect_stdout(printed):  # dbt's own words go into the run's log
             outputs, others = _invoke(context, folder, _window(partitions, keys))
     except Exception as error:
-        context.log.error(printed.getvalue())
+        context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's own words; the traceback follows)
         for name, table in chosen.items():
             at.attempts.failed(table.node.key, parts[name], str(error))
         raise

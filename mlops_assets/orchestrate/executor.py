@@ -26,7 +26,7 @@ class TaggingExecutor(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:  # noqa: ANN401
         """Tag the run, then execute it."""
-        tag_run(plan_context.instance, plan_context.run.run_id)
+        tag_run(plan_context.instance, plan_context.run_id)
         yield from self._inner.execute(plan_context, execution_plan)
 
 

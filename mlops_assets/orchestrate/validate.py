@@ -184,9 +184,12 @@ def _mappable(dataset: Dataset[..., Any], ref: TableRef, mapping: dg.PartitionMa
             f"{ends}: a partition would read data from after its own end",
             hint="give partition_mappings={...} that reaches back, or read a finer table",
         )
-    if mapping is not None and not isinstance(mapping, (dg.TimeWindowPartitionMapping, dg.AllPartitionMapping, dg.IdentityPartitionMapping)):
+    if mapping is not None and not isinstance(
+        mapping, (dg.TimeWindowPartitionMapping, dg.AllPartitionMapping, dg.IdentityPartitionMapping)
+    ):
         raise DefinitionError(
-            f"{ends} by a {type(mapping).__name__}", hint="use dg.TimeWindowPartitionMapping, dg.IdentityPartitionMapping or dg.AllPartitionMapping"
+            f"{ends} by a {type(mapping).__name__}",
+            hint="use dg.TimeWindowPartitionMapping, dg.IdentityPartitionMapping or dg.AllPartitionMapping",
         )
 
 

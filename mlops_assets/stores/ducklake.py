@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +11,11 @@ import duckdb
 import polars as pl
 
 from mlops_assets.compute.content_hash import hash_parts, normalised
-from mlops_assets.errors import DataError, LakeError, PlatformError, nearest
+from mlops_assets.errors import LakeError, PlatformError, nearest
 from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord
 from mlops_assets.stores.lake_connection import LakeConnections
+from mlops_assets.stores.lake_rows import as_polars, in_parts, split_name, sql_name
+from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.window import TimeWindow
 
-_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _RECORDS = 'lake."_mlops"."partitions"'
 _RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ)"
 
@@ -91,7 +91,7 @@ class DuckLake:
         if window is not None:
             where, values = f' WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [window.start, window.end]
         try:
-            return _polars(self._cursor.execute(f"SELECT {chosen} FROM {_sql(table)}{at}{where}", values))
+            return as_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
         except duckdb.CatalogException as error:
             raise self._missing(table, snapshot) from error
 
@@ -156,7 +156,7 @@ class DuckLake:
         LakeError
             A column has another type than the table's.
         """
-        frame, bounds = _in_parts(normalised(frame), parts, event_timestamp, table)
+        frame, bounds = in_parts(normalised(frame), parts, event_timestamp, table)
         hashes = hash_parts(frame.drop(unhashed, strict=False), bounds, key)
         with self.connections.exclusive():
             before = self.records(table)
@@ -191,7 +191,7 @@ class DuckLake:
             spans = [part.window for part in parts if part.window is not None]
             window = type(spans[0])(min(s.start for s in spans), max(s.end for s in spans)) if spans else None
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
-            frame, bounds = _in_parts(normalised(frame), parts, event_timestamp, table, others=True)
+            frame, bounds = in_parts(normalised(frame), parts, event_timestamp, table, others=True)
             hashes, before = hash_parts(frame, bounds, key), self.records(table)
             stale = [
                 i
@@ -285,8 +285,8 @@ class DuckLake:
             cursor.unregister("mlops_rows")
 
     def _replace(self, table: str, rows: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None) -> None:
-        schema, name = _split(table)
-        cursor, target = self._cursor, _sql(table)
+        schema, name = split_name(table)
+        cursor, target = self._cursor, sql_name(table)
         cursor.execute(f'CREATE SCHEMA IF NOT EXISTS lake."{schema}"')
         cursor.register("mlops_rows", rows.clear().to_arrow())
         try:
@@ -304,7 +304,7 @@ class DuckLake:
                 cursor.execute(f"DELETE FROM {target}")
             else:
                 self._fit(table, target)
-                for span in _merged([part.window for part in parts if part.window is not None]):
+                for span in merged([part.window for part in parts if part.window is not None]):
                     cursor.execute(
                         f'DELETE FROM {target} WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [span.start, span.end]
                     )
@@ -343,62 +343,3 @@ class DuckLake:
             f"the lake has no table '{table}'{when}",
             hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
         )
-
-
-def _split(table: str) -> tuple[str, str]:
-    parts = table.split("/")
-    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
-        raise LakeError(
-            f"'{table}' is not a table's name", hint="tables are named <kind>/<name>, in lower-case letters, digits and underscores"
-        )
-    return parts[0], parts[1]
-
-
-def _sql(table: str) -> str:
-    schema, name = _split(table)
-    return f'lake."{schema}"."{name}"'
-
-
-def _polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    frame = pl.DataFrame(result.to_arrow_table())
-    times = [
-        pl.col(name).cast(pl.Datetime("us", "UTC"))
-        for name, dtype in frame.schema.items()
-        if isinstance(dtype, pl.Datetime) and dtype.time_zone
-    ]
-    return frame.with_columns(times) if times else frame
-
-
-def _in_parts(
-    frame: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None, table: str, *, others: bool = False
-) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
-    """Return the rows ordered by part, and where each part begins and ends.
-
-    ``others``: whether rows outside of every part are passed over rather than refused.
-    """
-    if len(parts) == 1 and parts[0].window is None:
-        return frame, [(0, frame.height)]
-    if event_timestamp is None or event_timestamp not in frame.columns:
-        raise DataError(
-            f"'{table}' is partitioned by time, but its rows have no column '{event_timestamp}'",
-            hint=f"they have {', '.join(frame.columns)}",
-        )
-    frame = frame.sort(event_timestamp, maintain_order=True)
-    times = frame[event_timestamp]
-    bounds = [(int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in parts if p.window is not None]
-    if not others and sum(end - start for start, end in bounds) != frame.height:
-        raise DataError(
-            f"'{table}': rows lie outside of the partitions {parts[0].partition} to {parts[-1].partition}",
-            hint="return the rows of the given window only",
-        )
-    return frame, bounds
-
-
-def _merged(windows: Sequence[TimeWindow]) -> list[TimeWindow]:
-    merged: list[TimeWindow] = []
-    for window in sorted(windows, key=lambda w: w.start):
-        if merged and merged[-1].end == window.start:
-            merged[-1] = type(window)(merged[-1].start, window.end)
-        else:
-            merged.append(window)
-    return merged

@@ -115,6 +115,8 @@ class FeatureView:
         The source's name when None.
     online
         Whether serving looks these features up.
+    description
+        Shown in the Dagster UI.
 
     Examples
     --------

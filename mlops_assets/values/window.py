@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
 
@@ -30,3 +31,14 @@ class TimeWindow:
         if self.end <= self.start:
             msg = f"a TimeWindow must end after it starts, got {self.start!r} and {self.end!r}"
             raise ValueError(msg)
+
+
+def merged(windows: Iterable[TimeWindow]) -> list[TimeWindow]:
+    """Return windows in order, those that touch as one: a year of days is one comparison."""
+    spans: list[TimeWindow] = []
+    for window in sorted(windows, key=lambda w: w.start):
+        if spans and spans[-1].end == window.start:
+            spans[-1] = TimeWindow(spans[-1].start, window.end)
+        else:
+            spans.append(window)
+    return spans

@@ -26,7 +26,18 @@ POINTS = {
 
 
 def run(home: Path, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", "run", "-f", "tests/projects/killable.py", "--partitions", project.MONTH]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "mlops_assets.cli.main",
+        "run",
+        "-f",
+        "tests/projects/killable.py",
+        "--partitions",
+        project.MONTH,
+    ]
     return subprocess.run(command, cwd=ROOT, env=clean_environment(home, **environment), capture_output=True, text=True, check=False)
 
 

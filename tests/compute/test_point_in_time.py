@@ -46,7 +46,15 @@ def frames(features, spine, two_keys):
     for k, j, event, late in features:
         if (k, j if two_keys else 0, event, event + late) not in seen:  # two different rows of one key and time are refused, tested apart
             seen.add((k, j if two_keys else 0, event, event + late))
-            rows.append({"k": k, "j": j, "event": BASE + timedelta(hours=event), "created": BASE + timedelta(hours=event + late), "value": len(rows)})
+            rows.append(
+                {
+                    "k": k,
+                    "j": j,
+                    "event": BASE + timedelta(hours=event),
+                    "created": BASE + timedelta(hours=event + late),
+                    "value": len(rows),
+                }
+            )
     left = [{"k": k, "j": j, "t": None if t is None else BASE + timedelta(hours=t), "row": i} for i, (k, j, t) in enumerate(spine)]
     return left, rows
 
@@ -80,7 +88,10 @@ def test_equals_the_oracle(features, spine, as_known, ttl, two_keys, created) ->
 MUTANTS = {
     "at or before becomes before": ('strategy="backward"', 'strategy="backward", allow_exact_matches=False'),
     "ttl exclusive": ("<= view.ttl", "< view.ttl"),
-    "tie reversed": ("sort(*keys, _VALID, _EVENT, _CREATED)", "sort(*keys, _VALID, _EVENT, _CREATED, descending=[*[False] * len(keys), False, False, True])"),
+    "tie reversed": (
+        "sort(*keys, _VALID, _EVENT, _CREATED)",
+        "sort(*keys, _VALID, _EVENT, _CREATED, descending=[*[False] * len(keys), False, False, True])",
+    ),
     "created ignored": ("pl.max_horizontal(_EVENT, _CREATED) if as_known else pl.col(_EVENT)", "pl.col(_EVENT)"),
 }
 
@@ -104,7 +115,9 @@ def test_the_property_catches_mutants(name, monkeypatch) -> None:
 
 
 def mixed_zones(rows, spine):
-    return point_in_time.point_in_time_join(spine, [point_in_time.View("v", rows, ("k",), "event", None, None, ("value",))], event_timestamp="t")
+    return point_in_time.point_in_time_join(
+        spine, [point_in_time.View("v", rows, ("k",), "event", None, None, ("value",))], event_timestamp="t"
+    )
 
 
 def one(time: datetime, zone: str | None = "UTC") -> pl.Series:

@@ -71,7 +71,10 @@ def test_keys_are_whole_and_identify_one_row() -> None:
 
 
 def test_event_times_lie_in_their_partition_and_in_utc() -> None:
-    assert "outside of partition(s) '2024-01-01'; the first at 2024-01-03" in outcomes(GOOD.with_columns(pl.col("at") + timedelta(days=2)))["event_time"].message
+    assert (
+        "outside of partition(s) '2024-01-01'; the first at 2024-01-03"
+        in outcomes(GOOD.with_columns(pl.col("at") + timedelta(days=2)))["event_time"].message
+    )
     assert "not a time in UTC" in outcomes(GOOD.with_columns(pl.col("at").dt.replace_time_zone(None)))["event_time"].message
     assert "null in 1 row" in outcomes(GOOD.with_columns(at=pl.when(pl.col("id") == "a").then("at")))["event_time"].message
     end = GOOD.with_columns(at=pl.lit(DAY.end).cast(pl.Datetime("us", "UTC")))

@@ -16,7 +16,23 @@ from mlops_assets import errors
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "mlops_assets").rglob("*.py"))
-HEAVY = {"dagster", "pandas", "polars", "sklearn", "evidently", "bentoml", "mlflow", "ray", "dbt", "dagster_dbt", "duckdb", "sqlalchemy", "pandera", "matplotlib", "skops"}
+HEAVY = {
+    "dagster",
+    "pandas",
+    "polars",
+    "sklearn",
+    "evidently",
+    "bentoml",
+    "mlflow",
+    "ray",
+    "dbt",
+    "dagster_dbt",
+    "duckdb",
+    "sqlalchemy",
+    "pandera",
+    "matplotlib",
+    "skops",
+}
 
 
 def _functions() -> list[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -72,9 +88,9 @@ def test_public_docstrings_name_every_parameter(name: str) -> None:
     text = inspect.getdoc(thing)
     assert text
     documented = {name.strip() for p in FunctionDoc(thing, doc=text)["Parameters"] for name in p.name.replace("*", "").split(",")}
-    if inspect.isclass(thing):
-        if issubclass(thing, Exception) or name in {"Dataset", "TrainingSet", "Model", "GateFunction", "OnDemandFeatures"}:
-            return  # made by decorators, which document them
+    by_decorators = {"Dataset", "TrainingSet", "Model", "GateFunction", "OnDemandFeatures"}
+    if inspect.isclass(thing) and (issubclass(thing, Exception) or name in by_decorators):
+        return  # made by decorators, which document them
     wanted = {p for p in inspect.signature(thing).parameters if p not in {"options", "function", "mlops"}}
     assert wanted - documented == set()
 
@@ -88,7 +104,11 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
 def test_no_committed_file_names_a_registry_or_a_place_of_a_machine() -> None:
     hosts = ("pypi" + ".org", "pythonhosted" + ".org", "registry." + "npmjs", "/home" + "/", "/work" + "/")
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    texts = {name: (ROOT / name).read_text(errors="ignore") for name in files if not name.endswith((".png", "LICENSE")) and (ROOT / name).exists()}
+    texts = {
+        name: (ROOT / name).read_text(errors="ignore")
+        for name in files
+        if not name.endswith((".png", "LICENSE")) and (ROOT / name).exists()
+    }
     assert [(name, host) for name, text in texts.items() for host in hosts if host in text] == []
 
 

@@ -194,7 +194,9 @@ def test_after_gates_a_good_model_flows_and_a_bad_one_does_not(ticks, world) -> 
         nonlocal cursor
         result = dg.evaluate_automation_conditions(ticks.runner.definitions, ticks.runner.instance, selection, cursor=cursor)
         cursor = result.cursor
-        return {k.to_user_string() for k in (dg.AssetKey(["version", "buys"]), dg.AssetKey(["champion", "buys"])) if result.get_num_requested(k)}
+        return {
+            k.to_user_string() for k in (dg.AssetKey(["version", "buys"]), dg.AssetKey(["champion", "buys"])) if result.get_num_requested(k)
+        }
 
     ticks.runner("training_set/examples")
     assert asked() == set()

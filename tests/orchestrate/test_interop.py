@@ -126,7 +126,9 @@ def test_merged_into_a_project_with_its_own_executor_and_io_manager(instance, pl
 
     memory = Memory()
     host = dg.Definitions([theirs, theirs_too], resources={"io_manager": memory}, executor=dg.multiprocess_executor)
-    merged = dg.Definitions.merge(host, ml.build_definitions([ours], platform=platform, executor=None, resources={"source": Source(rows=3)}))
+    merged = dg.Definitions.merge(
+        host, ml.build_definitions([ours], platform=platform, executor=None, resources={"source": Source(rows=3)})
+    )
     dg.Definitions.validate_loadable(merged)
     Runner(merged, instance)()
     assert memory.held[theirs_too.key] == 42
@@ -153,7 +155,9 @@ def test_two_projects_of_ours_merge(instance, platform) -> None:
 def theirs(platform):
     lake = places(platform).lake
     with lake.connections.exclusive():
-        lake.connections.cursor().execute('CREATE SCHEMA lake."dataset"; CREATE TABLE lake."dataset"."bookings" AS SELECT i AS id, i % 2 AS shop FROM range(5) t(i)')
+        lake.connections.cursor().execute(
+            'CREATE SCHEMA lake."dataset"; CREATE TABLE lake."dataset"."bookings" AS SELECT i AS id, i % 2 AS shop FROM range(5) t(i)'
+        )
     return lake.connections.cursor()
 
 
@@ -181,7 +185,11 @@ def test_a_table_that_somebody_else_writes_is_verified_recorded_and_followed(run
 
 def test_the_sensor_records_external_tables(platform, theirs, instance) -> None:
     definitions = ml.build_definitions([BOOKINGS, per_shop], platform=platform)
-    sensor = definitions.resolve_sensor_def("mlops_external_datasets") if hasattr(definitions, "resolve_sensor_def") else definitions.get_sensor_def("mlops_external_datasets")
+    sensor = (
+        definitions.resolve_sensor_def("mlops_external_datasets")
+        if hasattr(definitions, "resolve_sensor_def")
+        else definitions.get_sensor_def("mlops_external_datasets")
+    )
     with dg.build_sensor_context(instance=instance) as context:
         assert "recorded dataset/bookings" in sensor(context).skip_message
         assert instance.get_latest_materialization_event(dg.AssetKey(["dataset", "bookings"])) is not None

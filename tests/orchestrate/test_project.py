@@ -182,10 +182,19 @@ def test_metadata_shows_rows_schema_nulls_preview_and_plots(made) -> None:
     assert "| shop |" in table["preview"]
     assert {"lake snapshot", "content hash", "null shares"} <= set(table)
     assert all(model[name].startswith("![") for name in ("ROC", "calibration", "importance"))
-    assert {"metric", "holdout", "baseline", "champion"} == set(result.asset_materializations_for_node("model__buys")[0].metadata["metrics"].records[0].data)
+    assert {"metric", "holdout", "baseline", "champion"} == set(
+        result.asset_materializations_for_node("model__buys")[0].metadata["metrics"].records[0].data
+    )
 
 
 def test_every_step_of_one_run_shows_its_checks(made) -> None:
     result = made(*project.DATA, *project.TRAIN, partitions=project.MONTH)
     found = {(e.asset_key.to_user_string(), e.check_name) for e in result.get_asset_check_evaluations()}
-    assert {("dataset/visits", "key"), ("dataset/visits", "event_time"), ("dataset/visits", "not_empty"), ("model/buys", "roc_auc_at_least"), ("model/buys", "has_enough_rows"), ("training_set/examples", "no_leakage")} <= found
+    assert {
+        ("dataset/visits", "key"),
+        ("dataset/visits", "event_time"),
+        ("dataset/visits", "not_empty"),
+        ("model/buys", "roc_auc_at_least"),
+        ("model/buys", "has_enough_rows"),
+        ("training_set/examples", "no_leakage"),
+    } <= found

@@ -103,19 +103,30 @@ CASES = {
     "a plain asset that returns no frame": (lambda: [number, over("number")], ["dataset/derived", "'number'", "returns int"]),
     "a gate on a model that is not listed": (lambda: [ROWS, EXAMPLES, gate_of(CLF)], ["gate 'sound'", "model/clf", "not in the project"]),
     "a model without its training set": (lambda: [ROWS, CLF], ["model/clf", "training_set/examples"]),
-    "a training set without its view": (lambda: [ROWS, training_set(features=[view(ROWS, features={"x": float})], columns=[])], ["training_set/examples", "features/shop_x"]),
+    "a training set without its view": (
+        lambda: [ROWS, training_set(features=[view(ROWS, features={"x": float})], columns=[])],
+        ["training_set/examples", "features/shop_x"],
+    ),
     "a view without its dataset": (lambda: [view(ROWS)], ["features/shop_x", "dataset/rows"]),
     "a prediction without its model": (lambda: [ROWS, ml.BatchPrediction("p", model=CLF, dataset=ROWS)], ["predictions/p", "model/clf"]),
     "a view of a dbt project that is not listed": (
-        lambda: [ml.FeatureView(source=ml.DbtProject("nowhere").model("m"), entity=ml.Entity("k"), event_timestamp="t", features={"f": float})],
+        lambda: [
+            ml.FeatureView(source=ml.DbtProject("nowhere").model("m"), entity=ml.Entity("k"), event_timestamp="t", features={"f": float})
+        ],
         ["features/m", "dbt project nowhere"],
     ),
     "two of one name": (lambda: [ROWS, dataset()], ["two items", "dataset/rows"]),
     "a plain asset with our key": (lambda: [ROWS, dg.AssetSpec(["dataset", "rows"])], ["two items", "dataset/rows"]),
     "two gates of one name": (lambda: [ROWS, EXAMPLES, CLF, _named_like_a_gate()], ["roc_auc_at_least", "model/clf"]),
     "a view whose source lacks the column": (lambda: [ROWS, view(ROWS, features={"z": float})], ["features/shop_x", "'z'", "dataset/rows"]),
-    "a view whose source lacks the key": (lambda: [ROWS, view(ROWS, entity=ml.Entity("shops"))], ["features/shop_x", "'shops'", "did you mean 'shop'"]),
-    "a feature that is known later": (lambda: [ROWS, view(ROWS, features={"late": float})], ["'late'", "features/shop_x", "dataset/rows", "created_timestamp='seen'"]),
+    "a view whose source lacks the key": (
+        lambda: [ROWS, view(ROWS, entity=ml.Entity("shops"))],
+        ["features/shop_x", "'shops'", "did you mean 'shop'"],
+    ),
+    "a feature that is known later": (
+        lambda: [ROWS, view(ROWS, features={"late": float})],
+        ["'late'", "features/shop_x", "dataset/rows", "created_timestamp='seen'"],
+    ),
     "a view with another time than its partitioned source": (
         lambda: [(r := dataset(partitions=DAILY)), view(r, event_timestamp="seen")],
         ["features/shop_x", "'seen'", "dataset/rows", "'at'"],
@@ -129,25 +140,48 @@ CASES = {
         lambda: [ROWS, training_set(features=[on_demand("@ml.on_demand_features\ndef clock(y): return {'z': y}")])],
         ["'clock'", "'y'", "training_set/examples"],
     ),
-    "two inputs of one name": (lambda: [ROWS, (v := view(ROWS)), training_set(features=[v])], ["training_set/examples", "two inputs named 'x'"]),
+    "two inputs of one name": (
+        lambda: [ROWS, (v := view(ROWS)), training_set(features=[v])],
+        ["training_set/examples", "two inputs named 'x'"],
+    ),
     "no input at all": (lambda: [ROWS, training_set(columns=[])], ["training_set/examples", "no input"]),
-    "a column that is known later": (lambda: [ROWS, training_set(columns=["late"])], ["training_set/examples", "'late'", "columns=", "dataset/rows", "'seen'"]),
+    "a column that is known later": (
+        lambda: [ROWS, training_set(columns=["late"])],
+        ["training_set/examples", "'late'", "columns=", "dataset/rows", "'seen'"],
+    ),
     "an on-demand feature of a column that is known later": (
         lambda: [ROWS, training_set(features=[on_demand("@ml.on_demand_features\ndef clock(late): return {'z': late}")])],
         ["training_set/examples", "'late'", "'clock'", "dataset/rows"],
     ),
-    "a label that is known later, silently": (lambda: [ROWS, training_set(label_known_at=None)], ["label 'y'", "training_set/examples", "dataset/rows", "label_known_at='seen'"]),
-    "days of different zones": (lambda: [dataset(partitions=DAILY), over("rows", partitions=ELSEWHERE, event_timestamp="at")], ["dataset/derived", "dataset/rows", "timezone="]),
+    "a label that is known later, silently": (
+        lambda: [ROWS, training_set(label_known_at=None)],
+        ["label 'y'", "training_set/examples", "dataset/rows", "label_known_at='seen'"],
+    ),
+    "days of different zones": (
+        lambda: [dataset(partitions=DAILY), over("rows", partitions=ELSEWHERE, event_timestamp="at")],
+        ["dataset/derived", "dataset/rows", "timezone="],
+    ),
     "hours that read days": (
-        lambda: [dataset(partitions=DAILY), over("rows", partitions=dg.HourlyPartitionsDefinition("2024-01-01-00:00"), event_timestamp="at")],
+        lambda: [
+            dataset(partitions=DAILY),
+            over("rows", partitions=dg.HourlyPartitionsDefinition("2024-01-01-00:00"), event_timestamp="at"),
+        ],
         ["dataset/derived", "dataset/rows", "after its own end"],
     ),
     "a mapping of a table that is not read": (
-        lambda: [dataset(partitions=DAILY), over("rows", partitions=DAILY, event_timestamp="at", partition_mappings={"row": dg.AllPartitionMapping()})],
+        lambda: [
+            dataset(partitions=DAILY),
+            over("rows", partitions=DAILY, event_timestamp="at", partition_mappings={"row": dg.AllPartitionMapping()}),
+        ],
         ["dataset/derived", "'row'", "did you mean 'rows'"],
     ),
     "a mapping that cannot map": (
-        lambda: [dataset(partitions=DAILY), over("rows", partitions=DAILY, event_timestamp="at", partition_mappings={"rows": dg.MultiToSingleDimensionPartitionMapping("x")})],
+        lambda: [
+            dataset(partitions=DAILY),
+            over(
+                "rows", partitions=DAILY, event_timestamp="at", partition_mappings={"rows": dg.MultiToSingleDimensionPartitionMapping("x")}
+            ),
+        ],
         ["dataset/derived", "dataset/rows"],
     ),
     "a gate on a slice that is not measured": (
@@ -155,11 +189,23 @@ CASES = {
         ["model/clf", "'shop'", "slices="],
     ),
     "a prediction for rows without a column": (
-        lambda: [ROWS, EXAMPLES, CLF, (other := dataset("others", schema=_narrow(), known_at={})), ml.BatchPrediction("p", model=CLF, dataset=other)],
+        lambda: [
+            ROWS,
+            EXAMPLES,
+            CLF,
+            (other := dataset("others", schema=_narrow(), known_at={})),
+            ml.BatchPrediction("p", model=CLF, dataset=other),
+        ],
         ["predictions/p", "'x'", "dataset/others"],
     ),
     "a prediction from a column known later": (
-        lambda: [ROWS, EXAMPLES, CLF, (other := dataset("others", known_at={"x": "seen"})), ml.BatchPrediction("p", model=CLF, dataset=other)],
+        lambda: [
+            ROWS,
+            EXAMPLES,
+            CLF,
+            (other := dataset("others", known_at={"x": "seen"})),
+            ml.BatchPrediction("p", model=CLF, dataset=other),
+        ],
         ["predictions/p", "'x'", "dataset/others", "training_set/examples"],
     ),
     "an on-demand module with more than numpy": (
@@ -226,14 +272,20 @@ DECLARATIONS = {
     "an annotation that says nothing": (unknown_type, ["@ml.dataset 'odd'", "'rows' is annotated int"]),
     "training on the holdout": (holdout, ["'cheat' asks for the holdout"]),
     "a window without partitions": (window_without_partitions, ["'odd' takes a TimeWindow but has no partitions"]),
-    "partitions without a time": (lambda: dataset(partitions=DAILY, event_timestamp=None, known_at={}, schema=None), ["'rows' is partitioned but declares no event_timestamp"]),
+    "partitions without a time": (
+        lambda: dataset(partitions=DAILY, event_timestamp=None, known_at={}, schema=None),
+        ["'rows' is partitioned but declares no event_timestamp"],
+    ),
     "partitions that are no time": (lambda: dataset(partitions=dg.StaticPartitionsDefinition(["a"])), ["StaticPartitionsDefinition"]),
     "a key that the schema lacks": (lambda: dataset(key="ids"), ["key names the column 'ids'", "did you mean 'id'"]),
     "a split by time without a time": (
         lambda: training_set(event_timestamp=None, split=ml.TimeSplit(timedelta(1), timedelta(1))),
         ["'examples' declares no event_timestamp"],
     ),
-    "a gate on a metric that is not measured": (lambda: model(EXAMPLES, gates=[ml.Gate("r2", at_least=0)]), ["'r2', which is not measured"]),
+    "a gate on a metric that is not measured": (
+        lambda: model(EXAMPLES, gates=[ml.Gate("r2", at_least=0)]),
+        ["'r2', which is not measured"],
+    ),
     "a gate without a rule": (lambda: ml.Gate("r2"), ["0 rules"]),
     "a gate with two rules": (lambda: ml.Gate("r2", at_least=0, better_than_champion_by=1), ["2 rules"]),
     "a gate with a bound that is no number": (lambda: ml.Gate("r2", at_least=float("nan")), ["nan"]),

@@ -15,7 +15,14 @@ DAYS = 30
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-31")
 LAST_THREE = dg.TimeWindowPartitionMapping(start_offset=-3, end_offset=-1)
-SCHEMA = {"id": pl.String, "at": pl.Datetime("us", "UTC"), "seen": pl.Datetime("us", "UTC"), "shop": pl.String, "x": pl.Float64, "bought": pl.Int64}
+SCHEMA = {
+    "id": pl.String,
+    "at": pl.Datetime("us", "UTC"),
+    "seen": pl.Datetime("us", "UTC"),
+    "shop": pl.String,
+    "x": pl.Float64,
+    "bought": pl.Int64,
+}
 
 
 def source(day: int, changed: frozenset[str] = frozenset()) -> pl.DataFrame:
@@ -57,11 +64,24 @@ def nouns(world: World):
     @ml.dataset(partitions=DAILY, key=("shop", "day"), event_timestamp="day", partition_mappings={"visits": LAST_THREE}, allow_empty=True)
     def shares(window: ml.TimeWindow, visits: pl.LazyFrame) -> pl.LazyFrame:
         """What share of a shop's visitors bought something in the three days before."""
-        days = pl.datetime_range(window.start, window.end, "1d", closed="left", eager=True).dt.cast_time_unit("us").alias("day").to_frame().lazy()
+        days = (
+            pl.datetime_range(window.start, window.end, "1d", closed="left", eager=True)
+            .dt.cast_time_unit("us")
+            .alias("day")
+            .to_frame()
+            .lazy()
+        )
         near = (pl.col("seen") < pl.col("day")) & (pl.col("at") >= pl.col("day") - timedelta(days=3))
         return days.join(visits, how="cross").filter(near).group_by("shop", "day").agg(pl.col("bought").mean().alias("share_3d"))
 
-    shop_shares = ml.FeatureView(name="shop_shares", source=shares, entity=ml.Entity("shop"), event_timestamp="day", ttl=timedelta(days=2), features={"share_3d": float})
+    shop_shares = ml.FeatureView(
+        name="shop_shares",
+        source=shares,
+        entity=ml.Entity("shop"),
+        event_timestamp="day",
+        ttl=timedelta(days=2),
+        features={"share_3d": float},
+    )
 
     @ml.training_set(
         features=[shop_shares],

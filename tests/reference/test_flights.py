@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -36,15 +37,17 @@ def year() -> pl.DataFrame:
 def test_every_flight_of_the_year_arrives_in_some_new_york_day(year) -> None:
     days = [datetime(2013, 1, 1, tzinfo=NEW_YORK) + timedelta(days=n) for n in range(366)]
     starts = [day.replace(hour=0).astimezone(UTC) for day in days]
-    counts = [flights_data.departures(TimeWindow(a, b)).collect().height for a, b in list(zip(starts, starts[1:], strict=False))[300:312]]
+    counts = [flights_data.departures(TimeWindow(a, b)).collect().height for a, b in list(pairwise(starts))[300:312]]
     assert year.height == 336_776
     times = year["scheduled_at"].sort()
-    assert sum(int(times.search_sorted(b) - times.search_sorted(a)) for a, b in zip(starts, starts[1:], strict=False)) == 336_776
-    assert counts == [int(times.search_sorted(b) - times.search_sorted(a)) for a, b in list(zip(starts, starts[1:], strict=False))[300:312]]
+    assert sum(int(times.search_sorted(b) - times.search_sorted(a)) for a, b in pairwise(starts)) == 336_776
+    assert counts == [int(times.search_sorted(b) - times.search_sorted(a)) for a, b in list(pairwise(starts))[300:312]]
 
 
 def test_utc_days_would_lose_flights(year) -> None:
-    outside = year.filter((pl.col("scheduled_at") < datetime(2013, 1, 1, tzinfo=UTC)) | (pl.col("scheduled_at") >= datetime(2014, 1, 1, tzinfo=UTC)))
+    outside = year.filter(
+        (pl.col("scheduled_at") < datetime(2013, 1, 1, tzinfo=UTC)) | (pl.col("scheduled_at") >= datetime(2014, 1, 1, tzinfo=UTC))
+    )
     assert outside.height == 88
 
 
@@ -64,7 +67,9 @@ def test_the_hour_that_repeats_is_two_hours(year) -> None:
     assert flights_data.observations(night).collect()["observed_at"].n_unique() == 2
     fall = year.filter(pl.col("scheduled_at").dt.convert_time_zone("America/New_York").dt.date() == date(2013, 11, 3))
     local = fall["scheduled_at"].dt.convert_time_zone("America/New_York")
-    raw = pl.read_csv(io.BytesIO(_raw_flights()), null_values=["NA"], infer_schema_length=None).filter((pl.col("month") == 11) & (pl.col("day") == 3))
+    raw = pl.read_csv(io.BytesIO(_raw_flights()), null_values=["NA"], infer_schema_length=None).filter(
+        (pl.col("month") == 11) & (pl.col("day") == 3)
+    )
     assert sorted(local.dt.hour().cast(pl.Int64) * 100 + local.dt.minute()) == sorted(raw["sched_dep_time"])
 
 
@@ -84,7 +89,12 @@ def _raw_flights() -> bytes:
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments], cwd=ROOT, env=clean_environment(home, **environment), capture_output=True, text=True, check=False
+        [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments],
+        cwd=ROOT,
+        env=clean_environment(home, **environment),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -142,8 +152,8 @@ def recompute(home: Path) -> dict[str, float]:
         elif since <= scheduled < as_of and (delay := _number(row["arr_delay"])) is not None:
             landed = _landing(row, scheduled, zones)
             if landed is not None and landed < as_of:
-                for by in late:
-                    late[by].setdefault(row[by], []).append(delay)
+                for by, delays in late.items():
+                    delays.setdefault(row[by], []).append(delay)
     weather: dict[str, list[tuple[datetime, dict[str, str]]]] = {}
     with (folder / "weather.csv").open() as file:
         for row in csv.DictReader(file):
@@ -170,7 +180,13 @@ def _row(row: dict[str, str], scheduled: datetime, late: dict, weather: list) ->
     held = latest is not None and scheduled - latest[0] <= timedelta(hours=6)
     for name in ("temp", "wind_speed", "precip", "pressure", "visib"):
         found[name] = _number(latest[1][name]) if held else None
-    return found | {"hour": scheduled.hour, "weekday": scheduled.weekday(), "carrier": row["carrier"], "origin": row["origin"], "distance": int(row["distance"])}
+    return found | {
+        "hour": scheduled.hour,
+        "weekday": scheduled.weekday(),
+        "carrier": row["carrier"],
+        "origin": row["origin"],
+        "distance": int(row["distance"]),
+    }
 
 
 def test_the_demos_predictions_are_those_of_the_raw_files(demo) -> None:
@@ -197,7 +213,15 @@ def test_that_days_outcomes_change_no_prediction(demo, tmp_path) -> None:
     with zipfile.ZipFile(altered / "flights.csv.zip", "w") as archive:
         archive.writestr("flights.csv", out.getvalue())
     recorded = tables.records("dataset/flights")[str(NEXT)].content_hash
-    again = mlops(demo, "run", "--select", 'key:"dataset/*" or key:"features/*" or key:"predictions/*"', "--partitions", str(NEXT), FLIGHTS_DATA=str(altered))
+    again = mlops(
+        demo,
+        "run",
+        "--select",
+        'key:"dataset/*" or key:"features/*" or key:"predictions/*"',
+        "--partitions",
+        str(NEXT),
+        FLIGHTS_DATA=str(altered),
+    )
     assert again.returncode == 0, again.stdout + again.stderr
     assert tables.records("dataset/flights")[str(NEXT)].content_hash != recorded
     assert predictions(demo).drop("run_id").equals(before.drop("run_id"))

@@ -130,7 +130,15 @@ def test_new_columns_are_added_and_whole_tables_change_their_shape(lake) -> None
 
 def test_values_come_back_as_they_went(lake) -> None:
     frame = pl.DataFrame(
-        {"i": [2**53 + 1, None], "u": [2**64 - 1, 0], "f": [float("nan"), None], "s": ["ü", ""], "b": [True, None], "l": [[1, None], []], "t": [BASE, None]},
+        {
+            "i": [2**53 + 1, None],
+            "u": [2**64 - 1, 0],
+            "f": [float("nan"), None],
+            "s": ["ü", ""],
+            "b": [True, None],
+            "l": [[1, None], []],
+            "t": [BASE, None],
+        },
         schema_overrides={"u": pl.UInt64, "t": pl.Datetime("us", "UTC")},
     )
     lake.write("dataset/types", frame, [Part("")])

@@ -30,7 +30,9 @@ def candidate(digest: str) -> CandidateRecord:
     return CandidateRecord("m", digest, f"run-{digest}", f"artifact-{digest}", 7, NOW)
 
 
-def evidence(digest: str, *, passed: bool = True, gate: str = "auc", definition: str = "definition-1", relative: bool = False, champion: str = "") -> Evidence:
+def evidence(
+    digest: str, *, passed: bool = True, gate: str = "auc", definition: str = "definition-1", relative: bool = False, champion: str = ""
+) -> Evidence:
     return Evidence(gate, definition, digest, passed, relative, champion, 0.7, 0.6, "auc 0.7")
 
 
@@ -128,7 +130,12 @@ def test_versions_and_the_log_cannot_be_changed_even_by_hand(registry, url) -> N
     passed(registry, "a")
     promote(registry)
     with sa.create_engine(url).connect() as connection:
-        for statement in ("UPDATE mlops_versions SET digest = 'x'", "DELETE FROM mlops_versions", "UPDATE mlops_alias_log SET actor = 'x'", "DELETE FROM mlops_alias_log"):
+        for statement in (
+            "UPDATE mlops_versions SET digest = 'x'",
+            "DELETE FROM mlops_versions",
+            "UPDATE mlops_alias_log SET actor = 'x'",
+            "DELETE FROM mlops_alias_log",
+        ):
             with pytest.raises(sa.exc.DatabaseError, match="append-only"):
                 connection.exec_driver_sql(statement)
             connection.rollback()
@@ -164,7 +171,17 @@ def test_cold_processes_make_one_database(url) -> None:
 
 
 def run(identity: str, **more) -> Run:
-    values = {"model": "m", "fingerprint": "f", "dagster_run_id": "d", "started_at": NOW, "ended_at": NOW, "snapshot": 3, "params": {"a": 1}, "metrics": {"auc": 0.7, "bad": float("nan")}, "record": {"x": [1]}}
+    values = {
+        "model": "m",
+        "fingerprint": "f",
+        "dagster_run_id": "d",
+        "started_at": NOW,
+        "ended_at": NOW,
+        "snapshot": 3,
+        "params": {"a": 1},
+        "metrics": {"auc": 0.7, "bad": float("nan")},
+        "record": {"x": [1]},
+    }
     return Run(id=identity, **values | more)
 
 

@@ -1,0 +1,71 @@
+"""Rows and names between polars and the lake."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_assets.errors import DataError, LakeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+    from mlops_assets.stores.lake import Part
+
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def split_name(table: str) -> tuple[str, str]:
+    """Return kind and name of ``<kind>/<name>``; raise LakeError for anything that could not be one."""
+    parts = table.split("/")
+    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+        raise LakeError(
+            f"'{table}' is not a table's name", hint="tables are named <kind>/<name>, in lower-case letters, digits and underscores"
+        )
+    return parts[0], parts[1]
+
+
+def sql_name(table: str) -> str:
+    """Return the name of a table in SQL."""
+    schema, name = split_name(table)
+    return f'lake."{schema}"."{name}"'
+
+
+def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Return a result of DuckDB as a frame, its times in UTC."""
+    frame = pl.DataFrame(result.to_arrow_table())
+    times = [
+        pl.col(name).cast(pl.Datetime("us", "UTC"))
+        for name, dtype in frame.schema.items()
+        if isinstance(dtype, pl.Datetime) and dtype.time_zone
+    ]
+    return frame.with_columns(times) if times else frame
+
+
+def in_parts(
+    frame: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None, table: str, *, others: bool = False
+) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
+    """Return the rows ordered by part, and where each part begins and ends.
+
+    ``others``: whether rows outside of every part are passed over rather than refused.
+    """
+    if len(parts) == 1 and parts[0].window is None:
+        return frame, [(0, frame.height)]
+    if event_timestamp is None or event_timestamp not in frame.columns:
+        raise DataError(
+            f"'{table}' is partitioned by time, but its rows have no column '{event_timestamp}'",
+            hint=f"they have {', '.join(frame.columns)}",
+        )
+    frame = frame.sort(event_timestamp, maintain_order=True)
+    times = frame[event_timestamp]
+    bounds = [(int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in parts if p.window is not None]
+    if not others and sum(end - start for start, end in bounds) != frame.height:
+        raise DataError(
+            f"'{table}': rows lie outside of the partitions {parts[0].partition} to {parts[-1].partition}",
+            hint="return the rows of the given window only",
+        )
+    return frame, bounds

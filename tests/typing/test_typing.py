@@ -1,0 +1,42 @@
+"""Types survive the decorators: what mypy says of good and bad uses."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def test_mypy_says_what_the_comments_expect(tmp_path) -> None:
+    source = HERE / "examples.py"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--no-error-summary",
+            "--hide-error-context",
+            "--cache-dir",
+            str(tmp_path),
+            "--config-file",
+            str(ROOT / "pyproject.toml"),
+            str(source),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said: dict[int, str] = {}
+    for line in done.stdout.splitlines():
+        if match := re.match(r".*examples\.py:(\d+): (?:note|error): (.*)", line):
+            said.setdefault(int(match[1]), match[2])
+    expected = {
+        n: match[1].strip() for n, line in enumerate(source.read_text().splitlines(), 1) if (match := re.search(r"# >> (.*)", line))
+    }
+    assert len(expected) >= 14
+    assert {n: said.get(n, "nothing") for n in expected if expected[n] not in said.get(n, "nothing")} == {}
+    assert {n: text for n, text in said.items() if n not in expected} == {}, done.stdout

@@ -22,6 +22,7 @@ from mlops_assets.errors import (
     MlopsError,
     PlatformError,
     RegistryError,
+    ServiceError,
 )
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
@@ -29,7 +30,7 @@ from mlops_assets.values.features import DbtProject, Entity, FeatureView, OnDema
 from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.platform import Platform
-from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
 from mlops_assets.values.window import TimeWindow
 
@@ -64,6 +65,8 @@ __all__ = [
     "Platform",
     "PlatformError",
     "RegistryError",
+    "Service",
+    "ServiceError",
     "Split",
     "TimeSplit",
     "TimeWindow",

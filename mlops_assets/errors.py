@@ -10,6 +10,7 @@
     ├── ArtifactError        an artifact is missing, or its bytes are not those that were stored
     ├── RegistryError        the registry has no such thing, or it is in the wrong state
     │   └── GateError        registration or promotion refused: evidence is missing, failed, or another candidate's
+    ├── ServiceError         a service cannot start, or does not reach the state that is wanted
     └── PlatformError        this machine or installation lacks something
         └── MissingExtraError    an optional dependency is not installed
 
@@ -76,6 +77,10 @@ class RegistryError(MlopsError):
 
 class GateError(RegistryError):
     """Registration or promotion refused: evidence is missing, failed, or another candidate's."""
+
+
+class ServiceError(MlopsError):
+    """A service cannot start, or does not reach the state that is wanted."""
 
 
 class PlatformError(MlopsError):

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
-from mlops_assets.stores.registry import champion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +107,7 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
         if key.path[0] == "predictions":
             yield f"predictions: lake table {key.to_user_string()}, model version {_value(metadata, 'model version')}"
     for step in {k for k in _failed(finished) if k.startswith("model__")}:
-        serving = champion(project.places.registry, step.removeprefix("model__"))
+        serving = project.places.registry.champion(step.removeprefix("model__"))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
 
 

@@ -26,6 +26,7 @@ def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
         declared.created_timestamp,
         declared.ttl,
         declared.feature_names,
+        declared.defaults,
     )
 
 

@@ -11,7 +11,7 @@ from which rows are dropped that can never win because a row with a later (event
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -34,7 +34,7 @@ class View:
         For messages.
     rows
         Join keys, times and features.
-    join_keys, event_timestamp, created_timestamp, ttl, features
+    join_keys, event_timestamp, created_timestamp, ttl, features, defaults
         As declared; ``created_timestamp`` None means known at the event time.
     """
 
@@ -45,6 +45,7 @@ class View:
     created_timestamp: str | None
     ttl: timedelta | None
     features: tuple[str, ...]
+    defaults: tuple[tuple[str, Any], ...] = ()
 
 
 def point_in_time_join(spine: pl.DataFrame, views: Sequence[View], *, event_timestamp: str, as_known: bool = True) -> pl.DataFrame:
@@ -108,7 +109,7 @@ def _looked_up(spine: pl.DataFrame, view: View, event_timestamp: str, *, as_know
         alive = (pl.col(_VALID) - pl.col(_EVENT)) <= view.ttl
         found = found.with_columns(pl.when(alive).then(pl.col(name)).alias(name) for name in view.features)
     values = left.select(_ROW).join(found.select(_ROW, *view.features), on=_ROW, how="left", maintain_order="left")
-    return values.select(view.features)
+    return values.select(view.features).with_columns(pl.col(name).fill_null(value) for name, value in view.defaults)
 
 
 def _refuse_ties(rows: pl.DataFrame, view: View) -> None:

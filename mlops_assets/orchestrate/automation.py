@@ -11,7 +11,6 @@ from mlops_assets.orchestrate.graph import Node, fingerprints
 from mlops_assets.orchestrate.liveness import bury_dead_runs
 from mlops_assets.orchestrate.partitions import all_keys
 from mlops_assets.stores.places import places
-from mlops_assets.stores.registry import champion
 from mlops_assets.values.platform import Platform
 
 AUTOMATION, DEAD_RUNS = "mlops_automation", "mlops_dead_runs"
@@ -49,7 +48,7 @@ class InputsChanged(dg.AutomationCondition[Any]):
         return dg.AutomationResult(context, true_subset=_subset(context, self.node, list(wanted)))
 
     def _waits(self) -> bool:
-        return bool(self.model) and champion(places(self.platform).registry, self.model) is None
+        return bool(self.model) and places(self.platform).registry.champion(self.model) is None
 
 
 def stale(node: Node, platform: Platform) -> dict[str, str]:

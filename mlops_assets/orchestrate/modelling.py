@@ -19,16 +19,18 @@ from mlops_assets.compute.evaluate import as_rows, evaluate
 from mlops_assets.compute.gates import function_definition, judge, judge_function
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.plots import plots
+from mlops_assets.compute.request import request_fields, serving_steps
 from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.split import PARTS
 from mlops_assets.errors import ArtifactError, DataError, MlopsError
 from mlops_assets.orchestrate.metadata import markdown, picture, table
+from mlops_assets.orchestrate.project import row_key
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training import SPLIT, x_columns
 from mlops_assets.serving.batch import model_input
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
-from mlops_assets.stores.registry import CandidateRecord, Evidence, Version, champion
+from mlops_assets.stores.registry import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker import Run
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
 from mlops_assets.values.features import on_demand
@@ -78,7 +80,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
 
     def body(scope: Scope) -> Iterator[object]:
         trained = _trained(scope, model)
-        rival = champion(scope.places.registry, model.name)
+        rival = scope.places.registry.champion(model.name)
         candidate = _candidate(scope, model, trained, rival)
         results = _judged(scope, model, functions, candidate, rival)
         scope.places.registry.submit(_record(model, trained), _evidence(results, model, functions, candidate, rival))
@@ -105,6 +107,8 @@ def _trained(scope: Scope, model: Model[..., Any]) -> Trained:
         "params": scope.config,
         "code": source_hash(model.function.function),
         "on_demand": [source_hash(f.function) for f in on_demand(declared.features)],
+        "steps": serving_steps(declared),
+        "key": list(row_key(scope.project, model)),
         "trusted_types": list(model.trusted_types),
         "libraries": dict(libraries()),
     }
@@ -145,14 +149,23 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
             f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
             hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
         )
-    functions = on_demand(model.training_set.features)
+    declared = model.training_set
+    functions = on_demand(declared.features)
     artifact = pack(
         scope.places.artifacts,
         estimator,
         X=splits["train"].X,
         modules=[Module(f.module_source, f.name) for f in functions],
         trusted_types=model.trusted_types,
-        facts={"model": model.name, "fingerprint": fingerprint, "label": model.training_set.label, "libraries": decides["libraries"]},
+        facts={
+            "model": model.name,
+            "fingerprint": fingerprint,
+            "label": declared.label,
+            "libraries": decides["libraries"],
+            "event_timestamp": declared.event_timestamp,
+            "request": request_fields(declared, splits["train"].rows, row_key(scope.project, model)),
+            "steps": serving_steps(declared),
+        },
     )
     evaluation = evaluate(estimator, splits["holdout"], model.metrics)
     # Two trainings on the same facts are the same candidate exactly when they predict the same.
@@ -303,7 +316,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Ite
 
     def body(scope: Scope) -> Iterator[object]:
         registry = scope.places.registry
-        before = champion(registry, model.name)
+        before = registry.champion(model.name)
         version = registry.promote(model.name, gates, actor=_actor(scope), reason=f"Dagster run {scope.context.run.run_id}")
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": scope.places.platform.environment}

@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
 from mlops_assets.serving.batch import model_input, score
 from mlops_assets.serving.packaging import unpack
-from mlops_assets.stores.registry import Version, champion
+from mlops_assets.stores.registry import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
 from mlops_assets.values.serving import BatchPrediction
@@ -38,7 +38,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object
     """Return the body of a batch prediction's step."""
 
     def body(scope: Scope) -> Iterator[object]:
-        serving = champion(scope.places.registry, batch.model.name)
+        serving = scope.places.registry.champion(batch.model.name)
         if serving is None:
             raise RegistryError(
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",

@@ -138,3 +138,9 @@ def rules_of(view: FeatureView) -> Table:
     """Return the rules that the rows of a feature view must obey."""
     times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
     return Table(partitions=view.partitions, key=(*view.entity.join_keys, *times), event_timestamp=view.event_timestamp, allow_empty=True)
+
+
+def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
+    """Return the columns that identify a row of a model's training set: the key of the first of its datasets that has one."""
+    read = (project.dataset(parameter.name) for parameter in model.training_set.function.tables)
+    return next((dataset.table.key for dataset in read if dataset is not None and dataset.table.key), ())

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 from mlops_assets.stores.artifacts import open_artifacts
 from mlops_assets.stores.attempts import open_attempts
 from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.online import open_online
 from mlops_assets.stores.registry import open_registry
 from mlops_assets.stores.tracker import open_tracker
 
 if TYPE_CHECKING:
     from mlops_assets.stores.artifacts import Artifacts
     from mlops_assets.stores.attempts import Attempts
+    from mlops_assets.stores.online import OnlineStore
     from mlops_assets.stores.registry import Registry
     from mlops_assets.stores.tracker import Tracker
     from mlops_assets.values.platform import Platform
 
 
 class Places:
-    """Lake, registry, tracker, artifacts and attempts of a platform.
+    """Lake, registry, tracker, artifacts, online store and attempts of a platform.
 
     Parameters
     ----------
@@ -50,6 +52,11 @@ class Places:
     def artifacts(self) -> Artifacts:
         """Content-addressed bytes."""
         return open_artifacts(self.platform.artifacts)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """Feature rows that services look up."""
+        return open_online(self.platform.online)
 
     @cached_property
     def attempts(self) -> Attempts:

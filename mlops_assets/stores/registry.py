@@ -118,6 +118,10 @@ class Registry(Protocol):
         """Return versions, oldest first."""
         ...
 
+    def champion(self, model: str) -> Version | None:
+        """Return the version that predicts, or None."""
+        ...
+
     def history(self, model: str) -> list[AliasEvent]:
         """Return the moves of a model's aliases, oldest first."""
         ...
@@ -255,6 +259,11 @@ class SqlRegistry:
             rows = connection.execute(query if model is None else query.filter_by(model=model)).all()
             return [self._version(connection, str(row[0]), int(row[1])) for row in rows]
 
+    def champion(self, model: str) -> Version | None:
+        """Return the version that predicts, or None before the first promotion."""
+        with self._database.reading() as connection:
+            return self._champion(connection, model)
+
     def history(self, model: str) -> list[AliasEvent]:
         """Return the moves of a model's aliases in every environment, oldest first."""
         with self._database.reading() as connection:
@@ -338,11 +347,6 @@ def _refusal(name: str, definition: str, found: Evidence | None) -> str:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def champion(registry: Registry, model: str) -> Version | None:
-    """Return the champion of a model, or None."""
-    return next((version for version in registry.versions(model) if CHAMPION in version.aliases), None)
 
 
 def open_registry(url: str, environment: str = "dev") -> SqlRegistry:

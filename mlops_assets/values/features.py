@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
-from mlops_assets.errors import DefinitionError
+from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.function import P, R
 from mlops_assets.values.names import checked_name, names, pairs
@@ -115,6 +115,8 @@ class FeatureView:
         The source's name when None.
     online
         Whether serving looks these features up.
+    defaults
+        Feature to the value that it has where none is found, in training and in serving alike; null when left out.
     description
         Shown in the Dagster UI.
 
@@ -137,6 +139,7 @@ class FeatureView:
     features: tuple[tuple[str, type], ...]
     created_timestamp: str | None
     online: bool
+    defaults: tuple[tuple[str, Any], ...] = ()
     description: str = ""
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
@@ -151,6 +154,7 @@ class FeatureView:
         created_timestamp: str | None = None,
         name: str | None = None,
         online: bool = False,
+        defaults: Mapping[str, Any] | None = None,
         description: str = "",
         **options: object,
     ) -> None:
@@ -163,6 +167,7 @@ class FeatureView:
             "features": pairs(features),
             "created_timestamp": created_timestamp,
             "online": online,
+            "defaults": pairs(defaults),
             "description": description,
             "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
@@ -170,6 +175,17 @@ class FeatureView:
             object.__setattr__(self, attribute, value)
         if not features:
             raise DefinitionError(f"feature view '{self.name}' names no features", hint="give features={'column': float}")
+        for feature, value in self.defaults:
+            if feature not in features:
+                raise DefinitionError(
+                    f"feature view '{self.name}' has a default for '{feature}', which is not among its features",
+                    hint=nearest(feature, features) + f"it has {', '.join(features)}",
+                )
+            if not isinstance(value, features[feature]) and not (features[feature] is float and isinstance(value, int)):
+                raise DefinitionError(
+                    f"feature view '{self.name}': the default of '{feature}' is a {type(value).__name__}, the feature a {features[feature].__name__}",
+                    hint="give a value of the feature's own type",
+                )
 
     @property
     def key(self) -> str:

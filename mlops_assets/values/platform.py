@@ -25,6 +25,8 @@ class Platform:
         SQLAlchemy URL of the tracker and the registry.
     artifacts
         fsspec URL of the content-addressed artifacts: a folder or ``s3://bucket/prefix``.
+    online
+        Folder of the online feature store.
     environment
         Separates aliases: ``dev``, ``staging``, ``prod``.
     """
@@ -33,17 +35,19 @@ class Platform:
     lake: str
     registry: str
     artifacts: str
+    online: str
     environment: str = "dev"
 
     @classmethod
     def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
         """Return the embedded defaults below one folder."""
         root = Path(home).absolute()
-        return cls(str(root), str(root / "lake"), f"sqlite:///{root / 'registry.sqlite'}", str(root / "artifacts"), environment)
+        registry = f"sqlite:///{root / 'registry.sqlite'}"
+        return cls(str(root), str(root / "lake"), registry, str(root / "artifacts"), str(root / "online"), environment)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Platform:
-        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ENV``.
+        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``.
 
         Parameters
         ----------
@@ -57,5 +61,6 @@ class Platform:
             env.get("MLOPS_LAKE") or local.lake,
             env.get("MLOPS_REGISTRY") or local.registry,
             env.get("MLOPS_ARTIFACTS") or local.artifacts,
+            env.get("MLOPS_ONLINE") or local.online,
             env.get("MLOPS_ENV") or "dev",
         )

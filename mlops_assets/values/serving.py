@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.values.names import checked_name
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.names import checked_name, names
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlops_assets.values.dataset import Dataset, ExternalDataset
     from mlops_assets.values.model import Model
 
@@ -41,4 +44,82 @@ class BatchPrediction:
     @property
     def key(self) -> str:
         """``predictions/<name>``."""
+        return f"predictions/{self.name}"
+
+
+@dataclass(frozen=True, init=False)
+class Service:
+    """The champion behind HTTP: ``POST /predict`` on workers that follow it without a restart.
+
+    Parameters
+    ----------
+    name
+        Names the assets ``service/<name>`` and ``predictions/<name>``, the lake table, and the folder below the platform's home.
+    model
+        Whose champion answers.
+    key
+        Columns that identify a row, so that its label can be joined later; those of the training set's first dataset that has them when empty.
+    host, port
+        Where it listens; any free port when 0, kept from then on.
+    workers
+        Processes.
+    max_rows, max_bytes
+        Of one request.
+
+    Raises
+    ------
+    DefinitionError
+        A limit is not positive, or the port is none.
+    """
+
+    name: str
+    model: Model[..., Any]
+    row_key: tuple[str, ...]
+    host: str
+    port: int
+    workers: int
+    max_rows: int
+    max_bytes: int
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        name: str,
+        *,
+        model: Model[..., Any],
+        key: str | Sequence[str] = (),
+        host: str = "127.0.0.1",
+        port: int = 0,
+        workers: int = 2,
+        max_rows: int = 10_000,
+        max_bytes: int = 8 * 2**20,
+        **options: object,
+    ) -> None:
+        values = {
+            "model": model,
+            "row_key": names(key),
+            "host": host,
+            "port": port,
+            "workers": workers,
+            "max_rows": max_rows,
+            "max_bytes": max_bytes,
+        }
+        object.__setattr__(self, "name", checked_name(name, "a service"))
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
+        object.__setattr__(self, "options", AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
+        if min(workers, max_rows, max_bytes) < 1 or not 0 <= port < 65_536:
+            raise DefinitionError(
+                f"service '{name}' has workers={workers}, max_rows={max_rows}, max_bytes={max_bytes}, port={port}",
+                hint="give positive limits, and a port from 0 to 65535",
+            )
+
+    @property
+    def key(self) -> str:
+        """``service/<name>``: the running service."""
+        return f"service/{self.name}"
+
+    @property
+    def predictions_key(self) -> str:
+        """``predictions/<name>``: what it answered."""
         return f"predictions/{self.name}"

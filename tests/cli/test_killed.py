@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.registry import champion, open_registry
+from mlops_assets.stores.registry import open_registry
 from tests.conftest import ROOT, clean_environment
 from tests.projects import visits as project
 
@@ -49,7 +49,7 @@ def state(home: Path) -> dict[str, object]:
         "contents": contents,
         "heights": heights,
         "versions": [(v.version, v.digest, v.state) for v in registry.versions("buys")],
-        "champion": champion(registry, "buys").digest,
+        "champion": registry.champion("buys").digest,
         "log": [(e.version, e.previous) for e in registry.history("buys")],
     }
 

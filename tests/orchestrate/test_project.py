@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 
 from mlops_assets.stores.places import places
-from mlops_assets.stores.registry import champion
 from tests.conftest import metadata, records
 from tests.projects import visits as project
 
@@ -32,7 +31,7 @@ def state(platform) -> dict[str, dict[str, str]]:
 
 def test_from_raw_rows_to_predictions(made, platform, world) -> None:
     store = places(platform)
-    assert champion(store.registry, "buys").version == 1
+    assert store.registry.champion("buys").version == 1
     predictions = store.lake.read(project.PREDICTIONS)
     assert predictions.height == 24 * project.DAYS
     assert set(predictions.columns) >= {"id", "at", "x", "share_3d", "prediction", "probability", "model_version", "run_id", "input_hash"}
@@ -78,13 +77,13 @@ def test_other_parameters_or_code_train_again_and_the_same_ones_do_not(made, pla
 
 
 def test_a_failed_gate_stops_the_run_and_leaves_champion_and_predictions(made, run, platform, world) -> None:
-    before, serving = state(platform), champion(places(platform).registry, "buys")
+    before, serving = state(platform), places(platform).registry.champion("buys")
     world.changed, world.broken = frozenset({"9-3"}), {"gate"}
     made("dataset/visits", partitions="2024-01-10")
     result = made(*project.TRAIN, ok=False)
     made_keys = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()}
     assert "version/buys" not in made_keys
-    assert champion(places(platform).registry, "buys") == serving
+    assert places(platform).registry.champion("buys") == serving
     assert state(platform)[project.PREDICTIONS] == before[project.PREDICTIONS]
     failed = [e for e in result.get_asset_check_evaluations() if not e.passed]
     assert [e.check_name for e in failed] == ["has_enough_rows"]
@@ -100,7 +99,7 @@ def test_a_version_alone_after_a_failed_gate_is_refused_and_evidence_cannot_stan
     made("model/buys", config={"model__buys": {"C": 0.02}})
     passed = registry.candidate("buys")[0].digest
     made("version/buys", "champion/buys")
-    assert champion(registry, "buys").digest == passed != failed
+    assert registry.champion("buys").digest == passed != failed
     assert {e["digest"] for event in registry.history("buys")[-1:] for e in event.evidence} == {passed}
     world.broken = {"gate"}
     made("model/buys", config={"model__buys": {"C": 0.01}}, ok=False)

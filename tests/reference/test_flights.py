@@ -19,7 +19,7 @@ import pytest
 import flights_data
 from features import clock
 from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.registry import champion, open_registry
+from mlops_assets.stores.registry import open_registry
 from mlops_assets.values.window import TimeWindow
 from tests.conftest import ROOT, clean_environment
 
@@ -159,7 +159,7 @@ def recompute(home: Path) -> dict[str, float]:
         for row in csv.DictReader(file):
             weather.setdefault(row["origin"], []).append((_utc(row["time_hour"]), row))
     rows = [_row(row, scheduled, late, weather[row["origin"]]) for row, scheduled in today]
-    version = champion(open_registry(f"sqlite:///{home / 'registry.sqlite'}"), "lateness")
+    version = open_registry(f"sqlite:///{home / 'registry.sqlite'}").champion("lateness")
     store = lambda name: (home / "artifacts" / "sha256" / name[:2] / name).read_bytes()
     manifest = json.loads(store(version.artifact))
     data = store(manifest["estimator"])

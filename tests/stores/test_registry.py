@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from mlops_assets.errors import GateError, PlatformError, RegistryError
 from mlops_assets.stores.attempts import open_attempts
 from mlops_assets.stores.lake import Part
-from mlops_assets.stores.registry import CandidateRecord, Evidence, champion, open_registry
+from mlops_assets.stores.registry import CandidateRecord, Evidence, open_registry
 from mlops_assets.stores.tracker import Run, open_tracker, pinned_snapshots
 
 GATES = {"auc": "definition-1"}
@@ -90,7 +90,7 @@ def test_promotion_verifies_again(registry) -> None:
     registry.submit(candidate("a"), [evidence("a", passed=False)])
     with pytest.raises(GateError, match="cannot be promoted"):
         promote(registry)
-    assert champion(registry, "m") is None
+    assert registry.champion("m") is None
 
 
 def test_a_relative_gate_must_have_met_the_champion_of_now(registry) -> None:
@@ -101,7 +101,7 @@ def test_a_relative_gate_must_have_met_the_champion_of_now(registry) -> None:
     promote(registry, version=3)
     with pytest.raises(GateError, match="compared candidate b of 'm' with a, not with the champion of now"):
         promote(registry, version=2)
-    assert champion(registry, "m").digest == "c"
+    assert registry.champion("m").digest == "c"
 
 
 def test_promoting_twice_is_promoting_once_and_the_log_says_who(registry) -> None:
@@ -119,7 +119,7 @@ def test_environments_have_champions_of_their_own(url) -> None:
     dev, prod = open_registry(url), open_registry(url, "prod")
     passed(dev, "a")
     promote(dev)
-    assert champion(prod, "m") is None
+    assert prod.champion("m") is None
     with pytest.raises(RegistryError, match="no candidate"):
         prod.register("m", GATES)
     with pytest.raises(GateError, match="never evaluated"):

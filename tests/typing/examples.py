@@ -17,7 +17,7 @@ def rows(window: ml.TimeWindow) -> pl.LazyFrame:
 
 
 @ml.on_demand_features
-def clock(at: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def clock(at: np.ndarray) -> dict[str, np.ndarray]:
     raise NotImplementedError
 
 

@@ -1,0 +1,80 @@
+"""What a service must be told of a row, and how it makes ``X`` of it: derived from the training set, stored with the version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.values.features import FeatureView, OnDemandFeatures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mlops_assets.values.training import TrainingSet
+
+
+def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the fields of one row of a request.
+
+    Parameters
+    ----------
+    declared
+        The training set.
+    rows
+        Its rows: a field has the type that training saw, and may be null when it was null there.
+    key
+        Columns that identify a row; those that the training set lacks are left out.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``type`` (``str``, ``int``, ``float``, ``bool``, ``datetime``, or the name of a type that JSON cannot carry), ``nullable``
+        and ``role``: ``time``, ``column``, ``join_key``, ``input`` (of an on-demand feature) or ``key`` (optional, only logged).
+    """
+    roles: dict[str, str] = {}
+    for name, role in _roles(declared, key):
+        if name in rows.columns:
+            roles.setdefault(name, role)
+    return [
+        {"name": name, "type": _json_type(rows.schema[name]), "nullable": bool(rows[name].null_count()), "role": role}
+        for name, role in roles.items()
+    ]
+
+
+def _roles(declared: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and role, the strongest role of a name first."""
+    made = {name for f in declared.features if isinstance(f, FeatureView) for name in f.feature_names}
+    if declared.event_timestamp:
+        yield declared.event_timestamp, "time"
+    yield from ((name, "column") for name in declared.columns)
+    for feature in declared.features:
+        if isinstance(feature, FeatureView):
+            yield from ((name, "join_key") for name in feature.entity.join_keys)
+        else:
+            yield from ((name, "input") for name in feature.parameters if name not in made)
+    yield from ((name, "key") for name in key)
+
+
+def _json_type(dtype: pl.DataType) -> str:
+    if isinstance(dtype, pl.Datetime):
+        return "datetime"
+    kinds = ((dtype == pl.String, "str"), (dtype == pl.Boolean, "bool"), (dtype.is_integer(), "int"), (dtype.is_float(), "float"))
+    return next((name for matches, name in kinds if matches), str(dtype))
+
+
+def serving_steps(declared: TrainingSet[..., Any]) -> list[dict[str, Any]]:
+    """Return, in declared order, the feature views to look up and the on-demand functions to run."""
+    return [_step(feature) for feature in declared.features]
+
+
+def _step(feature: FeatureView | OnDemandFeatures[..., Any]) -> dict[str, Any]:
+    if isinstance(feature, OnDemandFeatures):
+        return {"function": feature.name, "parameters": list(feature.parameters)}
+    return {
+        "view": feature.name,
+        "join_keys": list(feature.entity.join_keys),
+        "features": list(feature.feature_names),
+        "ttl": feature.ttl.total_seconds() if feature.ttl else None,
+        "defaults": dict(feature.defaults),
+    }

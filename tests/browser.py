@@ -1,0 +1,82 @@
+"""The Dagster web server and a real browser, for tests of pages and for the pictures of the documentation."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from playwright.sync_api import Page, sync_playwright
+
+# Without these a headless Chromium without a network tries to reach its maker's hosts for minutes.
+_QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def web_ui(file: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run `mlops ui` (web server, daemon and code location) on a project file; yield its URL once it answers."""
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", "ui", "-f", file.name, "--port", str(port)]
+    log = Path(environment["MLOPS_HOME"]) / "ui.log"
+    with log.open("w") as out:
+        server = subprocess.Popen(command, cwd=file.parent, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        family = psutil.Process(server.pid)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/server_info", server, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            everyone = [family, *family.children(recursive=True)]
+            server.send_signal(signal.SIGINT)
+            _, left = psutil.wait_procs(everyone, timeout=90)
+            for process in left:
+                process.kill()
+            server.wait()
+            assert not left, f"left behind by `mlops ui`: {left}"
+
+
+def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310  (our own server)
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the web server does not answer: {log.read_text()}") from None
+            time.sleep(0.2)
+        else:
+            return
+
+
+@contextmanager
+def browser_page(width: int = 1600, height: int = 1000) -> Iterator[Page]:
+    """Open a page in the system's Chromium."""
+    executable = shutil.which("chromium")
+    assert executable, "chromium is missing: `make test` installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=[*_QUIET, "--no-sandbox"])
+        try:
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(60_000)
+            yield page
+        finally:
+            browser.close()
+
+
+def open_graph(page: Page, url: str, groups: Sequence[str]) -> None:
+    """Open the asset graph with the given groups expanded, as the page writes it into its own address."""
+    page.goto(f"{url}/asset-groups?expanded=" + urllib.parse.quote(",".join(f"global@global:{group}" for group in groups)))
+    page.wait_for_selector("svg foreignObject")
+    page.wait_for_timeout(1500)  # the graph is laid out in a worker

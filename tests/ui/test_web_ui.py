@@ -1,0 +1,112 @@
+"""What a person sees and does in the Dagster web UI, in a real browser against the real web server."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from playwright.sync_api import Page, expect
+
+from mlops_assets.stores.registry import open_registry
+from tests.browser import browser_page, open_graph, web_ui
+from tests.cli.test_cli import good, mlops
+from tests.conftest import clean_environment
+
+CALENDAR = 'metrics=["roc_auc"], cron_schedule="0 4 * * 1"'
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A project with a champion; then its gate was raised, and the next candidate did not pass."""
+    folder = tmp_path_factory.mktemp("ui") / "tumours"
+    good(mlops(folder.parent, "init", "tumours"))
+    file = folder / "definitions.py"
+    file.write_text(file.read_text().replace('metrics=["roc_auc"]', CALENDAR))
+    good(mlops(folder, "run"))
+    file.write_text(file.read_text().replace("at_least=0.9", "at_least=0.9999"))
+    failed = mlops(folder, "run", "--select", 'key:"model/benign"')
+    assert failed.returncode == 1
+    assert "the champion stays version 1" in failed.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ui(project) -> Iterator[tuple[Page, str]]:
+    with (
+        web_ui(project / "definitions.py", clean_environment(project / ".mlops")) as url,
+        browser_page() as page,
+    ):
+        yield page, url
+
+
+@pytest.fixture
+def instance(project) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(project / ".mlops" / "dagster")) as opened:
+        yield opened
+
+
+def test_the_graph_shows_every_asset_in_its_group(ui) -> None:
+    page, url = ui
+    open_graph(page, url, ["data", "benign"])
+    for name in ("diagnoses", "examples", "benign", "predictions"):
+        expect(page.locator("foreignObject").filter(has_text=name).first).to_be_visible()
+    for group in ("data", "benign"):
+        expect(page.get_by_text(group, exact=True).first).to_be_visible()
+
+
+def test_a_model_shows_its_gates_metrics_and_plots(ui) -> None:
+    page, url = ui
+    page.goto(f"{url}/assets/model/benign?view=checks")
+    expect(page.get_by_text("roc_auc_at_least").first).to_be_visible()
+    expect(page.get_by_text("blocking").first).to_be_visible()
+    page.goto(f"{url}/assets/model/benign")
+    for key in ("metrics", "ROC", "calibration", "importance"):
+        expect(page.get_by_text(key, exact=True).first).to_be_visible()
+    page.get_by_role("button", name="Show Markdown").or_(page.get_by_text(re.compile("show markdown", re.IGNORECASE))).first.click()
+    picture = page.locator('img[src^="data:image/png"]').first
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 100
+
+
+def test_a_schedule_is_switched_on_in_the_ui(ui, instance) -> None:
+    page, url = ui
+    page.goto(f"{url}/automation")
+    expect(page.get_by_text("retrain_benign_schedule").first).to_be_visible()
+    page.locator('label[class*="formatSwitch"]').last.click()  # schedules are listed after sensors
+    for _ in range(60):
+        states = {state.name: state.status.value for state in instance.all_instigator_state()}
+        if states.get("retrain_benign_schedule") == "RUNNING":
+            return
+        page.wait_for_timeout(500)
+    raise AssertionError(states)
+
+
+def test_a_version_materialised_alone_after_a_failed_gate_is_refused(ui, instance, project) -> None:
+    page, url = ui
+    known = {run.run_id for run in instance.get_runs()}
+    page.goto(f"{url}/assets/version/benign")
+    page.get_by_role("button", name="Materialize").first.click()
+    run = _ended(page, instance, known)
+    assert run.status is dg.DagsterRunStatus.FAILURE
+    logs = [
+        entry.dagster_event.step_failure_data.error.to_string()
+        for entry in instance.all_logs(run.run_id)
+        if entry.is_dagster_event and entry.dagster_event.is_step_failure
+    ]
+    assert "GateError" in logs[0]
+    assert "cannot be registered: gate 'roc_auc_at_least' failed" in logs[0]
+    page.goto(f"{url}/runs/{run.run_id}")
+    expect(page.get_by_text("cannot be registered").first).to_be_visible()
+    registry = open_registry(f"sqlite:///{project / '.mlops' / 'registry.sqlite'}")
+    assert [v.version for v in registry.versions("benign")] == [1]
+    assert registry.champion("benign").version == 1
+
+
+def _ended(page: Page, instance: dg.DagsterInstance, known: set[str]) -> dg.DagsterRun:
+    for _ in range(240):
+        new = [run for run in instance.get_runs() if run.run_id not in known]
+        if new and new[0].is_finished:
+            return new[0]
+        page.wait_for_timeout(500)
+    raise AssertionError("the run that the button launched has not ended")

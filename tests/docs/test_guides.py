@@ -1,0 +1,69 @@
+"""The guides, followed to the letter: files are written, commands run, and what they must print is printed."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, clean_environment
+
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+FENCE = re.compile(r"^```(\S+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INSTALLS = "pip install "  # the environment of the tests has it already
+
+
+def commands(block: str) -> list[tuple[str, list[str]]]:
+    """Return each command of a console block with what it must print."""
+    found: list[tuple[str, list[str]]] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        elif line.strip():
+            found[-1][1].append(line.strip())
+    return found
+
+
+def execute(folder: Path, command: str, wanted: list[str]) -> Path:
+    """Run one command; return the folder in which the next one runs."""
+    if command.startswith("cd "):
+        return folder / command[3:]
+    done = subprocess.run(
+        command,
+        shell=True,  # noqa: S602  (a guide is typed into a shell)
+        cwd=folder,
+        env=clean_environment(folder / ".mlops", PYTHONWARNINGS="ignore", DAGSTER_HOME=""),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, f"$ {command}\n{printed}"
+    assert [line for line in wanted if line not in printed] == [], f"$ {command}\n{printed}"
+    return folder
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_a_guide_does_what_it_says(guide, tmp_path) -> None:
+    folder, ran = tmp_path, 0
+    for language, name, block in FENCE.findall(guide.read_text()):
+        if language == "python":
+            assert name, f"a block of {guide.name} names no file"
+            (folder / name).write_text(block)
+        elif language == "console":
+            for command, wanted in commands(block):
+                if not command.startswith(INSTALLS):
+                    folder = execute(folder, command, wanted)
+                    ran += 1
+    assert ran >= 5
+
+
+def test_the_readme_shows_the_project_that_init_writes() -> None:
+    blocks = [block for language, _, block in FENCE.findall((ROOT / "README.md").read_text()) if language == "python"]
+    assert (ROOT / "mlops_assets/cli/template/definitions.py.txt").read_text() in blocks
+
+
+def test_every_file_that_the_documentation_names_exists() -> None:
+    for page in [ROOT / "README.md", *GUIDES, *(ROOT / "docs").glob("*.md")]:
+        links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text())
+        assert [link for link in links if not (page.parent / link).exists()] == [], page.name

@@ -30,7 +30,7 @@ from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training import SPLIT, x_columns
 from mlops_assets.serving.batch import model_input
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
-from mlops_assets.stores.registry import CandidateRecord, Evidence, Version
+from mlops_assets.stores.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker import Run
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
 from mlops_assets.values.features import on_demand

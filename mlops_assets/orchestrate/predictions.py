@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
 from mlops_assets.serving.batch import model_input, score
 from mlops_assets.serving.packaging import unpack
-from mlops_assets.stores.registry import Version
+from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
 from mlops_assets.values.serving import BatchPrediction

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EXTENSIONS = {"ducklake": "duckdb_extension_ducklake", "sqlite_scanner": "duckdb_extension_sqlite_scanner"}
 ATTACH_OPTIONS = {"META_JOURNAL_MODE": "'WAL'", "META_BUSY_TIMEOUT": "30000", "DATA_INLINING_ROW_LIMIT": "0"}
+_INLINING = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit'"
 
 
 class LakeConnections:
@@ -67,9 +68,9 @@ class LakeConnections:
             for name, package in _EXTENSIONS.items():
                 _load(connection, name, package)
             connection.execute("SET TimeZone = 'UTC'")
-            first = not self.catalog_path.exists()
             connection.execute(self.attach_sql())
-            if first:
+            # Not only when the catalog is new: who made it may have been killed before this line.
+            if connection.execute(_INLINING).fetchone() is None:
                 connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
         return connection
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,89 +10,11 @@ import sqlalchemy as sa
 
 from mlops_assets.errors import GateError, RegistryError, nearest
 from mlops_assets.stores import sql
+from mlops_assets.stores.records import CHAMPION, PROMOTION, ROLLBACK, ROLLED_BACK, AliasEvent, Approval, CandidateRecord, Evidence, Version
 from mlops_assets.values.names import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-CHAMPION = "champion"
-
-
-@dataclass(frozen=True)
-class CandidateRecord:
-    """A trained model that waits to be judged.
-
-    Parameters
-    ----------
-    digest
-        Identifies it by what it was trained on and what it predicts.
-    artifact
-        The sha256 of its manifest.
-    snapshot
-        The state of the lake it was trained on.
-    """
-
-    model: str
-    digest: str
-    run_id: str
-    artifact: str
-    snapshot: int
-    created_at: datetime
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one gate found of one candidate; it counts for nothing else.
-
-    Parameters
-    ----------
-    definition
-        The hash of the gate as it was declared.
-    relative
-        Whether the gate compares with the champion.
-    champion
-        The digest of the champion it was compared with; ``""`` when there was none.
-    """
-
-    gate: str
-    definition: str
-    digest: str
-    passed: bool
-    relative: bool = False
-    champion: str = ""
-    value: float | None = None
-    threshold: float | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered candidate; only its aliases move."""
-
-    model: str
-    version: int
-    digest: str
-    run_id: str
-    artifact: str
-    snapshot: int
-    created_at: datetime
-    state: str
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class AliasEvent:
-    """One move of an alias."""
-
-    model: str
-    environment: str
-    alias: str
-    version: int
-    previous: int | None
-    actor: str
-    reason: str
-    evidence: tuple[Mapping[str, Any], ...]
-    at: datetime
 
 
 class Registry(Protocol):
@@ -110,8 +32,18 @@ class Registry(Protocol):
         """Register the candidate; every gate must have passed for exactly it."""
         ...
 
-    def promote(self, model: str, gates: Mapping[str, str], *, actor: str, reason: str, version: int | None = None) -> Version:
+    def promote(  # noqa: PLR0913  (one transaction, described in full)
+        self, model: str, gates: Mapping[str, str], *, actor: str, reason: str, version: int | None = None, approval: bool = False
+    ) -> Version:
         """Make a version the champion, verifying every gate again."""
+        ...
+
+    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None) -> Version:
+        """Make the champion before this one the champion again."""
+        ...
+
+    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
+        """Record what a person decided of a version."""
         ...
 
     def versions(self, model: str | None = None) -> list[Version]:
@@ -210,7 +142,9 @@ class SqlRegistry:
                 connection.execute(sql.versions.insert().values(**row, version=old, created_at=sql.now()))
             return self._version(connection, model, old)
 
-    def promote(self, model: str, gates: Mapping[str, str], *, actor: str, reason: str, version: int | None = None) -> Version:
+    def promote(  # noqa: PLR0913  (one transaction, described in full)
+        self, model: str, gates: Mapping[str, str], *, actor: str, reason: str, version: int | None = None, approval: bool = False
+    ) -> Version:
         """Make a version the champion, in one transaction; a champion stays as it is.
 
         Parameters
@@ -220,14 +154,16 @@ class SqlRegistry:
         actor, reason
             For the log.
         version
-            The newest registered one when None.
+            The newest registered one when None; one that was rolled back is promoted only when it is named.
+        approval
+            Whether a person must have approved exactly this version.
 
         Raises
         ------
         RegistryError
-            There is no such version.
+            There is no such version, or it was rolled back.
         GateError
-            As in :meth:`register`, or a gate compared with another champion.
+            As in :meth:`register`, a gate compared with another champion, or nobody has approved.
         """
         with self._database.writing() as connection:
             wanted = version or connection.execute(sa.select(sa.func.max(sql.versions.c.version)).filter_by(model=model)).scalar()
@@ -237,20 +173,79 @@ class SqlRegistry:
             current = self._champion(connection, model)
             if current is not None and current.version == wanted:
                 return chosen
+            if version is None and chosen.state == ROLLED_BACK:
+                raise RegistryError(
+                    f"version {wanted} of '{model}' was rolled back, and is not promoted by itself",
+                    hint=f"train a better one, or say `mlops models promote {model} --version {wanted}`",
+                )
             found = self._verify(connection, model, chosen.digest, gates, "promoted")
             self._verify_comparison(model, found, current)
-            row = {"environment": self._environment, "model": model, "alias": CHAMPION}
-            connection.execute(sql.aliases.delete().filter_by(**row))
-            connection.execute(sql.aliases.insert().values(**row, version=wanted))
-            log = {
-                "previous": current.version if current else None,
-                "actor": actor,
-                "reason": reason,
-                "evidence": [asdict(e) for e in found],
-                "at": sql.now(),
-            }
-            connection.execute(sql.alias_log.insert().values(**row, version=wanted, **log))
-            return self._version(connection, model, wanted)
+            if approval and chosen.approval != "approved":
+                raise GateError(
+                    f"version {wanted} of '{model}' is {chosen.approval or 'not approved'}",
+                    hint=f"materialise approval/{model}, or say `mlops models approve {model} {wanted} --approver NAME --reason WHY`",
+                )
+            return self._move(connection, chosen, current, PROMOTION, actor, reason, found)
+
+    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None) -> Version:
+        """Make an earlier champion the champion again, in one transaction.
+
+        Parameters
+        ----------
+        model
+            Its name.
+        actor, reason
+            For the log.
+        version
+            One that was champion in this environment; the one before the present champion when None.
+
+        Raises
+        ------
+        RegistryError
+            There is no champion, or the version never was one.
+        """
+        with self._database.writing() as connection:
+            current = self._champion(connection, model)
+            if current is None:
+                raise RegistryError(f"model '{model}' has no champion in '{self._environment}'", hint="there is nothing to roll back")
+            log = sql.alias_log
+            mine = sa.select(log).filter_by(environment=self._environment, model=model, alias=CHAMPION).order_by(log.c.sequence.desc())
+            events = connection.execute(mine).mappings().all()
+            came = next(e for e in events if e["version"] == current.version and e["kind"] == PROMOTION)
+            wanted = version or came["previous"]
+            held = sorted({e["version"] for e in events} - {current.version})
+            if wanted not in held:
+                raise RegistryError(
+                    f"version {wanted or 'none'} of '{model}' was not champion in '{self._environment}' before version {current.version}",
+                    hint=f"earlier champions are {', '.join(map(str, held)) or 'none'}",
+                )
+            return self._move(connection, self._version(connection, model, wanted), current, ROLLBACK, actor, reason, ())
+
+    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
+        """Record what a person decided of exactly one version, in this environment; the last word counts.
+
+        Parameters
+        ----------
+        model, version
+            What it is about.
+        approved
+            Whether it may be promoted.
+        approver, reason
+            Who decided, by their own word, and why.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version, or nobody signed.
+        """
+        if not approver.strip() or not reason.strip():
+            raise RegistryError(f"an approval of '{model}' version {version} needs a name and a reason", hint="say who decides, and why")
+        with self._database.writing() as connection:
+            chosen = self._version(connection, model, version)
+            row = {"model": model, "environment": self._environment, "version": version, "digest": chosen.digest, "approved": approved}
+            row |= {"approver": approver.strip(), "reason": reason.strip(), "at": sql.now()}
+            connection.execute(sql.approvals.insert().values(**row))
+            return Approval(**row | {"at": _time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
 
     def versions(self, model: str | None = None) -> list[Version]:
         """Return versions, oldest first; of every model when None."""
@@ -316,6 +311,26 @@ class SqlRegistry:
                     hint=f"materialise model/{model} again: the candidate is then compared with the present champion",
                 )
 
+    def _move(  # noqa: PLR0913  (one row of the log)
+        self,
+        connection: sa.Connection,
+        chosen: Version,
+        current: Version | None,
+        kind: str,
+        actor: str,
+        reason: str,
+        found: Sequence[Evidence],
+    ) -> Version:
+        """Move the alias and write why into the log."""
+        row = {"environment": self._environment, "model": chosen.model, "alias": CHAMPION}
+        connection.execute(sql.aliases.delete().filter_by(**row))
+        connection.execute(sql.aliases.insert().values(**row, version=chosen.version))
+        log = {"kind": kind, "previous": current.version if current else None, "actor": actor, "reason": reason}
+        connection.execute(
+            sql.alias_log.insert().values(**row, version=chosen.version, **log, evidence=[asdict(e) for e in found], at=sql.now())
+        )
+        return self._version(connection, chosen.model, chosen.version)
+
     def _champion(self, connection: sa.Connection, model: str) -> Version | None:
         row = connection.execute(
             sa.select(sql.aliases.c.version).filter_by(environment=self._environment, model=model, alias=CHAMPION)
@@ -332,9 +347,26 @@ class SqlRegistry:
             )
         mine = sa.select(sql.aliases.c.alias).filter_by(environment=self._environment, model=model, version=version)
         held: tuple[str, ...] = tuple(connection.execute(mine).scalars())
-        was = sa.select(sql.alias_log.c.sequence).filter_by(environment=self._environment, model=model, alias=CHAMPION, version=version)
-        state = CHAMPION if CHAMPION in held else "archived" if connection.execute(was).first() else "registered"
-        return Version(**{**row, "created_at": _time(row["created_at"])}, state=state, aliases=held)
+        state = CHAMPION if CHAMPION in held else self._past(connection, model, version)
+        approval = self._approval(connection, model, version, row["digest"])
+        return Version(**{**row, "created_at": _time(row["created_at"])}, state=state, aliases=held, approval=approval)
+
+    def _past(self, connection: sa.Connection, model: str, version: int) -> str:
+        """Return what became of a version that is not the champion."""
+        log = sql.alias_log
+        mine = sa.select(log.c.kind, log.c.previous).filter_by(environment=self._environment, model=model, alias=CHAMPION)
+        last = connection.execute(
+            mine.where(sa.or_(log.c.version == version, log.c.previous == version)).order_by(log.c.sequence.desc())
+        ).first()
+        if last is None:
+            return "registered"
+        return ROLLED_BACK if (last.kind, last.previous) == (ROLLBACK, version) else "archived"
+
+    def _approval(self, connection: sa.Connection, model: str, version: int, digest: str) -> str:
+        found = sql.approvals
+        mine = sa.select(found.c.approved).filter_by(environment=self._environment, model=model, version=version, digest=digest)
+        last = connection.execute(mine.order_by(found.c.sequence.desc())).first()
+        return "" if last is None else "approved" if last.approved else "rejected"
 
 
 def _refusal(name: str, definition: str, found: Evidence | None) -> str:

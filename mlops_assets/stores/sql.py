@@ -104,9 +104,23 @@ alias_log = sa.Table(
     sa.Column("alias", sa.String(64), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("previous", sa.Integer, nullable=True),
+    sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("actor", sa.String(200), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
+approvals = sa.Table(
+    "mlops_approvals",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("environment", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("approved", sa.Boolean, nullable=False),
+    sa.Column("approver", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.String(40), nullable=False),
 )
 attempts = sa.Table(
@@ -121,7 +135,7 @@ attempts = sa.Table(
     sa.Column("error", sa.Text, nullable=True),
 )
 
-_IMMUTABLE = ("mlops_versions", "mlops_alias_log")
+_IMMUTABLE = ("mlops_versions", "mlops_alias_log", "mlops_approvals")
 
 
 class Database:

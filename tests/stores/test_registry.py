@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from mlops_assets.errors import GateError, PlatformError, RegistryError
 from mlops_assets.stores.attempts import open_attempts
 from mlops_assets.stores.lake import Part
-from mlops_assets.stores.registry import CandidateRecord, Evidence, open_registry
+from mlops_assets.stores.records import CandidateRecord, Evidence
+from mlops_assets.stores.registry import open_registry
 from mlops_assets.stores.tracker import Run, open_tracker, pinned_snapshots
 
 GATES = {"auc": "definition-1"}
@@ -222,3 +223,51 @@ def test_a_database_that_cannot_be_made_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match="cannot be written"):
         open_registry(f"sqlite:///{tmp_path / 'file' / 'r.sqlite'}")
+
+
+def test_a_rollback_brings_back_the_champion_before_and_is_not_undone_by_itself(registry) -> None:
+    for digest in ("a", "b"):
+        passed(registry, digest)
+        promote(registry)
+    back = registry.rollback("m", actor="ada", reason="alarms")
+    assert (back.version, registry.champion("m").version) == (1, 1)
+    assert {v.version: v.state for v in registry.versions("m")} == {1: "champion", 2: "rolled back"}
+    assert [(e.kind, e.version, e.previous) for e in registry.history("m")] == [
+        ("promotion", 1, None),
+        ("promotion", 2, 1),
+        ("rollback", 1, 2),
+    ]
+    with pytest.raises(RegistryError, match=r"version 2 of 'm' was rolled back.*\n.*--version 2"):
+        promote(registry)
+    with pytest.raises(RegistryError, match="version none of 'm' was not champion"):
+        registry.rollback("m", actor="ada", reason="further")
+    assert promote(registry, version=2).state == "champion"
+    assert registry.rollback("m", actor="ada", reason="again", version=1).version == 1
+
+
+def test_a_rollback_needs_a_champion_that_was_one(registry) -> None:
+    with pytest.raises(RegistryError, match="'m' has no champion in 'dev'"):
+        registry.rollback("m", actor="ada", reason="x")
+    passed(registry, "a")
+    promote(registry)
+    passed(registry, "b")
+    with pytest.raises(RegistryError, match=r"version 2 of 'm' was not champion in 'dev' before version 1.*\n.*are none"):
+        registry.rollback("m", actor="ada", reason="x", version=2)
+
+
+def test_an_approval_is_of_one_version_and_counts_for_no_other(registry, url) -> None:
+    passed(registry, "a")
+    with pytest.raises(GateError, match="version 1 of 'm' is not approved"):
+        promote(registry, approval=True)
+    with pytest.raises(RegistryError, match="needs a name and a reason"):
+        registry.approve("m", 1, approved=True, approver=" ", reason="good")
+    registry.approve("m", 1, approved=True, approver="grace", reason="good")
+    passed(registry, "b")
+    with pytest.raises(GateError, match="version 2 of 'm' is not approved"):
+        promote(registry, approval=True)
+    registry.approve("m", 2, approved=True, approver="grace", reason="good")
+    registry.approve("m", 2, approved=False, approver="grace", reason="on second thoughts")
+    with pytest.raises(GateError, match="version 2 of 'm' is rejected"):
+        promote(registry, approval=True)
+    assert promote(registry, approval=True, version=1).approval == "approved"
+    assert open_registry(url, "prod").versions("m")[0].approval == ""

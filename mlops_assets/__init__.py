@@ -29,6 +29,7 @@ from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Sp
 from mlops_assets.values.features import DbtProject, Entity, FeatureView, OnDemandFeatures
 from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
@@ -47,6 +48,7 @@ __all__ = [
     "Dataset",
     "DbtProject",
     "DefinitionError",
+    "Drift",
     "Entity",
     "Evaluation",
     "ExternalDataset",
@@ -61,10 +63,13 @@ __all__ = [
     "MissingExtraError",
     "MlopsError",
     "Model",
+    "Monitor",
     "OnDemandFeatures",
+    "Performance",
     "Platform",
     "PlatformError",
     "RegistryError",
+    "Retrain",
     "Service",
     "ServiceError",
     "Split",

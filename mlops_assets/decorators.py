@@ -195,6 +195,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     cron_schedule: str | None = None,
     cron_timezone: str = "UTC",
     trusted_types: Sequence[str] = (),
+    approval: bool = False,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Model[P, R]]:
     """Declare a model trained by a function.
@@ -218,6 +219,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         The time zone of ``cron_schedule``.
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
+    approval
+        Whether a person must approve a version before it can become champion.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -240,6 +243,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
             cron_schedule,
             cron_timezone,
             names(trusted_types),
+            approval,
             AssetOptions.of(options),
         )
 

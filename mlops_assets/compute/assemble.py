@@ -30,8 +30,16 @@ def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
     )
 
 
+MISSING = "missing"
+
+
 def assemble(
-    spine: pl.DataFrame, features: Sequence[View | Callable[..., Any]], *, event_timestamp: str | None, as_known: bool
+    spine: pl.DataFrame,
+    features: Sequence[View | Callable[..., Any]],
+    *,
+    event_timestamp: str | None,
+    as_known: bool,
+    flag_missing: bool = False,
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Join looked-up features to a spine and compute the on-demand ones.
 
@@ -43,6 +51,8 @@ def assemble(
         Feature views with their rows, and on-demand functions, in declared order; a function may read what comes before it.
     event_timestamp, as_known
         As in :func:`point_in_time_join`.
+    flag_missing
+        Whether to add a column ``missing`` with the names of the looked-up features of each row that were not found.
 
     Returns
     -------
@@ -54,14 +64,21 @@ def assemble(
     DataError
         A column is missing, or a feature has the name of a column.
     """
-    joined, names = spine, list[str]()
+    joined, names, lacks = spine, list[str](), list[pl.Expr]()
     for feature in features:
         if isinstance(feature, View):
             joined = point_in_time_join(joined, [feature], event_timestamp=event_timestamp or "", as_known=as_known)
+            if flag_missing:
+                joined = joined.with_columns(pl.col(name).is_null().alias(f"__no_{name}") for name in feature.features)
+                lacks.extend(pl.when(f"__no_{name}").then(pl.lit(name)) for name in feature.features)
+            joined = joined.with_columns(pl.col(name).fill_null(value) for name, value in feature.defaults)
             names.extend(feature.features)
         else:
             joined, made = _computed(joined, feature)
             names.extend(made)
+    if flag_missing:
+        named = pl.concat_list(lacks).list.drop_nulls() if lacks else pl.lit([], dtype=pl.List(pl.String))
+        joined = joined.with_columns(named.alias(MISSING)).drop(column for column in joined.columns if column.startswith("__no_"))
     return joined, tuple(names)
 
 

@@ -8,6 +8,7 @@ Counts add up: a window's counts are subtracted from the reference's to compare 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NUMERIC, CATEGORICAL, PRESENCE = "numeric", "categorical", "presence"
-QUANTILES, GRID, ATOMS, VALUES, KNOWN = 1000, 100, 20, 100, 1000
+QUANTILES, GRID, ATOMS = 1000, 100, 20  # points of a numeric column, and up to how many values each have a bin
+VALUES, KNOWN, RARE = 100, 1000, 0.005  # categories counted by themselves, kept by name, and the share below which they are rare
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +46,22 @@ class Tally:
         """Return the counts of the rows that are in ``self`` and not in ``other``."""
         return Tally(self.cells - other.cells, self.sums - other.sums, self.nulls - other.nulls, self.infinite - other.infinite)
 
+    def total(self) -> Tally:
+        """Return the counts of all windows together."""
+        arrays = (self.cells, self.sums, self.nulls, self.infinite)
+        return Tally(*(array.sum(axis=0, keepdims=True) for array in arrays))
+
     @property
     def values(self) -> np.ndarray:
         """Rows with a finite value, shape (windows,)."""
-        return self.cells.sum(axis=1)
+        result: np.ndarray = self.cells.sum(axis=1)
+        return result
 
     @property
     def rows(self) -> np.ndarray:
         """All rows, shape (windows,)."""
-        return self.values + self.nulls + self.infinite
+        result: np.ndarray = self.values + self.nulls + self.infinite
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +78,8 @@ class Layout:
         Bins of a numeric column: single frequent values, and intervals ``(edge, next edge]`` of the others, open at both ends.
     values, known
         Of a categorical column: those counted by themselves, most frequent first, and rarer ones; ``known`` is None when they are too many.
+    frequent
+        How many of ``values`` are frequent enough for a bin of their own.
     """
 
     kind: str
@@ -77,10 +88,18 @@ class Layout:
     atoms: np.ndarray
     values: tuple[str, ...] = ()
     known: tuple[str, ...] | None = ()
+    frequent: int = 0
 
     def bins(self, tally: Tally) -> np.ndarray:
-        """Return rows by bin, shape (windows, bins): the cells' bins, then null, then infinite."""
+        """Return rows by bin, shape (windows, bins): the cells' bins, then null, then infinite.
+
+        Rare categories share a bin, as the distance of few rows from fewer is mostly chance; new ones join them where the reference has so many
+        categories that new ones are to be expected.
+        """
         cells = tally.cells
+        if self.kind == CATEGORICAL:
+            rare, new = cells[:, self.frequent : -1].sum(axis=1), cells[:, -1]
+            cells = np.column_stack([cells[:, : self.frequent], *((rare, new) if self.known == () else (rare + new,))])
         if self.kind == NUMERIC:
             place = self._bin_of_cell()
             cells = cells @ (place[:, None] == np.arange(place.max() + 1)).astype(float)
@@ -89,10 +108,10 @@ class Layout:
     def labels(self) -> list[str]:
         """Return what each of :meth:`bins` holds."""
         if self.kind == CATEGORICAL:
-            return [*self.values, "other", "new", "null", "infinite"]
+            return [*self.values[: self.frequent], "other", *(["new"] if self.known == () else []), "null", "infinite"]
         if self.kind == PRESENCE:
             return ["a value", "null", "infinite"]
-        inner = [f"{low:.4g} – {high:.4g}" for low, high in zip(self.edges, self.edges[1:], strict=False)] or ["other values"]
+        inner = [f"{low:.4g} – {high:.4g}" for low, high in pairwise(self.edges)] or ["other values"]
         return [*inner, *(f"{atom:.6g}" for atom in self.atoms), "null", "infinite"]
 
     def _bin_of_cell(self) -> np.ndarray:
@@ -114,14 +133,17 @@ class Layout:
             "atoms": self.atoms.tolist(),
             "values": list(self.values),
             "known": None if self.known is None else list(self.known),
+            "frequent": self.frequent,
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Layout:
         """Return a stored layout."""
         known = stored["known"]
-        arrays = (np.array(stored[name], dtype=float) for name in ("points", "edges", "atoms"))
-        return cls(stored["kind"], *arrays, tuple(stored["values"]), None if known is None else tuple(known))
+        points, edges, atoms = (np.array(stored[name], dtype=float) for name in ("points", "edges", "atoms"))
+        return cls(
+            stored["kind"], points, edges, atoms, tuple(stored["values"]), None if known is None else tuple(known), stored["frequent"]
+        )
 
 
 def kind_of(dtype: pl.DataType) -> str:
@@ -131,9 +153,173 @@ def kind_of(dtype: pl.DataType) -> str:
     return CATEGORICAL if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum) else PRESENCE
 
 
-def sorted_numbers(column: pl.Series) -> tuple[np.ndarray, int, int, int]:
-    """Return the finite values ascending, and how many rows are null or NaN, −∞ and ∞."""
-    # polars sorts on all cores, nulls last and NaN before them.
-    ordered = column.cast(pl.Float64).drop_nulls().sort().to_numpy()
-    low, high, end = np.searchsorted(ordered, [-np.inf, np.inf, np.inf], side="left")[:2].tolist() + [0] if False else (0, 0, 0)
-    return ordered, low, high, end
+def sorted_numbers(column: pl.Series) -> tuple[np.ndarray, int, int]:
+    """Return the finite values ascending, the number of rows that are null or NaN, and of infinite ones."""
+    # polars sorts on all cores; NaN comes last.
+    ordered = column.drop_nulls().sort().cast(pl.Float64).to_numpy()
+    first, last, end = (
+        np.searchsorted(ordered, -np.inf, "right"),
+        np.searchsorted(ordered, np.inf),
+        np.searchsorted(ordered, np.inf, "right"),
+    )
+    return ordered[first:last], len(column) - int(end), int(first + end - last)
+
+
+def numeric_layout(ordered: np.ndarray) -> Layout:
+    """Return where a numeric column is cut.
+
+    Parameters
+    ----------
+    ordered
+        The reference's finite values, ascending.
+
+    Notes
+    -----
+    Between two neighbouring points lies at most a thousandth of the reference, in its tails half of what is left beyond the point: so the
+    Kolmogorov–Smirnov statistic at the points is within 0.001 of the one over all values. The even grid keeps wide gaps narrow for the
+    Wasserstein distance. A column whose deciles coincide (zero-inflated, or with few values) gets a bin for each frequent value, and the
+    deciles of the other values as edges.
+    """
+    if not len(ordered):
+        return Layout(NUMERIC, np.zeros(0), np.zeros(0), np.zeros(0))
+    last = len(ordered) - 1
+    tail = np.unique((last / QUANTILES * 0.5 ** np.arange(30)).astype(int))
+    ranks = np.unique(np.concatenate([np.linspace(0, last, QUANTILES + 1).round().astype(int), tail, last - tail]))
+    atoms = _atoms(ordered)
+    others = ordered[~np.isin(ordered, atoms)] if len(atoms) else ordered
+    edges = np.unique(others[np.linspace(0, len(others) - 1, 11).round().astype(int)]) if len(others) else np.zeros(0)
+    grid = np.linspace(ordered[0], ordered[-1], GRID + 1)
+    return Layout(NUMERIC, np.unique(np.concatenate([ordered[ranks], grid, edges, atoms])), edges, atoms)
+
+
+def _atoms(ordered: np.ndarray) -> np.ndarray:
+    deciles = ordered[np.linspace(0, len(ordered) - 1, 11).round().astype(int)]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    if len(starts) <= ATOMS:
+        return ordered[starts]
+    return np.unique(deciles[1:][deciles[1:] == deciles[:-1]])
+
+
+def tally_numbers(layout: Layout, ordered: np.ndarray, nulls: int, infinite: int) -> Tally:
+    """Count one window of sorted values.
+
+    Parameters
+    ----------
+    layout
+        Of the reference.
+    ordered, nulls, infinite
+        From :func:`sorted_numbers`.
+    """
+    before, until = np.searchsorted(ordered, layout.points), np.searchsorted(ordered, layout.points, side="right")
+    bounds = np.concatenate([[0], np.column_stack([before, until]).ravel(), [len(ordered)]])
+    cells = np.diff(bounds)
+    sums = np.zeros(len(layout.points) + 1)
+    filled = cells[::2] > 0
+    if filled.any():
+        # Over all bounds, so that each interval ends where the next point begins; empty ones repeat a neighbour's value and are masked.
+        every = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
+        sums[filled] = every[::2][filled]
+    return Tally(cells[None], sums[None], np.array([nulls]), np.array([infinite]))
+
+
+def categories(column: pl.Series) -> tuple[dict[str, int], int]:
+    """Return value → rows, most frequent first, and the number of nulls."""
+    counted = (
+        column.alias("value")
+        .value_counts()
+        .with_columns(pl.col("value").cast(pl.String))
+        .sort(["count", "value"], descending=[True, False])
+    )
+    counts: dict[str | None, int] = dict(counted.iter_rows())
+    nulls = counts.pop(None, 0)
+    return {str(value): count for value, count in counts.items()}, nulls
+
+
+def categorical_layout(counts: Mapping[str, int]) -> Layout:
+    """Return where a categorical column is cut.
+
+    Parameters
+    ----------
+    counts
+        From :func:`categories`.
+    """
+    ordered, none = list(counts), np.zeros(0)
+    least = RARE * sum(counts.values())
+    frequent = sum(counts[value] >= least for value in ordered[:VALUES])
+    return Layout(
+        CATEGORICAL, none, none, none, tuple(ordered[:VALUES]), tuple(ordered[VALUES:]) if len(ordered) <= KNOWN else None, frequent
+    )
+
+
+def tally_categories(layout: Layout, counts: Mapping[str, int], nulls: int) -> Tally:
+    """Count one window by category.
+
+    Parameters
+    ----------
+    layout
+        Of the reference.
+    counts, nulls
+        From :func:`categories`.
+    """
+    by_value = [counts.get(value, 0) for value in layout.values]
+    rest = sum(counts.values()) - sum(by_value)
+    # Where not every value of the reference is kept, a value outside of the frequent ones counts as another rare one.
+    other = rest if layout.known is None else sum(counts.get(value, 0) for value in layout.known)
+    return Tally(np.array([[*by_value, other, rest - other]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
+
+
+def tally_presence(column: pl.Series) -> Tally:
+    """Count the rows with a value and without."""
+    nulls = column.null_count()
+    return Tally(np.array([[len(column) - nulls]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
+
+
+def tally_windows(layout: Layout, column: pl.Series, window: np.ndarray, windows: int) -> Tally:
+    """Count several windows of one column at once.
+
+    Parameters
+    ----------
+    layout
+        Of the reference.
+    column
+        Rows of the reference.
+    window
+        The window of each row, from 0; shape (rows,).
+    windows
+        How many there are.
+    """
+    width = 2 * len(layout.points) + 1 if layout.kind == NUMERIC else len(layout.values) + 2 if layout.kind == CATEGORICAL else 1
+    cell, values = _cell_of_row(layout, column)
+    empty, endless = cell == _NULL, cell == _INFINITE
+    found = ~(empty | endless)
+    cells = _count(window[found] * width + cell[found], windows * width).reshape(windows, width)
+    nulls, infinite = _count(window[empty], windows), _count(window[endless], windows)
+    if layout.kind != NUMERIC:
+        return Tally(cells, np.zeros((windows, 0)), nulls, infinite)
+    between = found & (cell % 2 == 0)
+    places = window[between] * (len(layout.points) + 1) + cell[between] // 2
+    sums = np.bincount(places, weights=values[between], minlength=windows * (len(layout.points) + 1)).reshape(windows, -1)
+    return Tally(cells, sums, nulls, infinite)
+
+
+_NULL, _INFINITE = -1, -2
+
+
+def _cell_of_row(layout: Layout, column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    if layout.kind == CATEGORICAL:
+        codes = {value: code for code, value in enumerate(layout.values)}
+        words = column.cast(pl.String)
+        cell = words.replace_strict(codes, default=len(codes), return_dtype=pl.Int64) if codes else pl.repeat(0, len(words), eager=True)
+        return np.where(words.is_null().to_numpy(), _NULL, cell.fill_null(_NULL).to_numpy()), np.zeros(0)
+    if layout.kind == PRESENCE:
+        return np.where(column.is_null().to_numpy(), _NULL, 0), np.zeros(0)
+    values = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    after = np.searchsorted(layout.points, values, side="right")
+    at = (after > 0) & (np.append(layout.points, np.nan)[after - 1] == values)
+    cell = 2 * after - at
+    return np.where(np.isnan(values), _NULL, np.where(np.isinf(values), _INFINITE, cell)), values
+
+
+def _count(places: np.ndarray, size: int) -> np.ndarray:
+    result: np.ndarray = np.bincount(places, minlength=size)
+    return result

@@ -98,6 +98,26 @@ def as_of_layout(view: View, *, as_known: bool = True) -> pl.DataFrame:
     return rows.unique([*keys, _VALID], keep="last", maintain_order=True).drop(_CREATED)
 
 
+def reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:
+    """Return the rows of a layout that a lookup can still find, as of any time since ``history`` before the newest row.
+
+    Parameters
+    ----------
+    layout
+        From :func:`as_of_layout`.
+    join_keys, ttl
+        Of the view.
+    history
+        How far back from the newest row lookups reach.
+    """
+    if layout.is_empty():
+        return layout
+    since = layout[_VALID].max() - history  # type: ignore[operator]  # a datetime
+    ends = pl.col(_VALID).shift(-1).over(list(join_keys))
+    alive = pl.lit(value=True) if ttl is None else pl.col(_EVENT) >= since - ttl
+    return layout.filter((ends.is_null() | (ends > since)) & alive)
+
+
 def _looked_up(spine: pl.DataFrame, view: View, event_timestamp: str, *, as_known: bool) -> pl.DataFrame:
     keys = list(view.join_keys)
     layout = as_of_layout(view, as_known=as_known).sort(_VALID)
@@ -109,7 +129,7 @@ def _looked_up(spine: pl.DataFrame, view: View, event_timestamp: str, *, as_know
         alive = (pl.col(_VALID) - pl.col(_EVENT)) <= view.ttl
         found = found.with_columns(pl.when(alive).then(pl.col(name)).alias(name) for name in view.features)
     values = left.select(_ROW).join(found.select(_ROW, *view.features), on=_ROW, how="left", maintain_order="left")
-    return values.select(view.features).with_columns(pl.col(name).fill_null(value) for name, value in view.defaults)
+    return values.select(view.features)
 
 
 def _refuse_ties(rows: pl.DataFrame, view: View) -> None:

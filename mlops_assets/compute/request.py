@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -61,6 +63,16 @@ def _json_type(dtype: pl.DataType) -> str:
         return "datetime"
     kinds = ((dtype == pl.String, "str"), (dtype == pl.Boolean, "bool"), (dtype.is_integer(), "int"), (dtype.is_float(), "float"))
     return next((name for matches, name in kinds if matches), str(dtype))
+
+
+def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
+    """Return a real row as the JSON of a request, the newest with fewest nulls; a service proves itself with it before it is called ready."""
+    names = [field["name"] for field in fields]
+    if not names or rows.is_empty():
+        return ""
+    nulls = rows.select(pl.sum_horizontal(pl.col(name).is_null() for name in names)).to_series()
+    row = rows.select(names).row(rows.height - 1 - int(nulls.reverse().arg_min() or 0), named=True)
+    return json.dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()})
 
 
 def serving_steps(declared: TrainingSet[..., Any]) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """Derived assets follow their inputs: conditions on recorded facts, not on events."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
-from typing import Any
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -13,7 +14,11 @@ from mlops_assets.orchestrate.partitions import all_keys
 from mlops_assets.stores.places import places
 from mlops_assets.values.platform import Platform
 
+if TYPE_CHECKING:
+    from dagster._core.definitions.declarative_automation.operators import DepsAutomationCondition
+
 AUTOMATION, DEAD_RUNS = "mlops_automation", "mlops_dead_runs"
+AUTOMATION_INTERVAL = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, unsafe_hash=True)
@@ -68,27 +73,43 @@ def _subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> 
     return context.candidate_subset.compute_intersection(exact)
 
 
-def follow(node: Node, platform: Platform, model: str = "") -> dg.AutomationCondition[Any]:
-    """Return the default condition of a derived table."""
-    inputs_in_progress = dg.AutomationCondition.any_deps_in_progress()
-    if model:  # predictions show where they come from, but a retraining must not hold them up
-        inputs_in_progress = inputs_in_progress.ignore(dg.AssetSelection.assets(dg.AssetKey(["champion", model])))
-    changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~inputs_in_progress
+def follow(node: Node, platform: Platform, *, model: str = "", ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+    """Return the default condition of a derived table.
+
+    Parameters
+    ----------
+    node, platform, model
+        As in :class:`InputsChanged`.
+    ignoring
+        Assets that the graph shows upstream, whose runs are nothing to wait for.
+    """
+    busy = _without(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+    changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~busy
     return changed.with_label("follows its inputs")
 
 
-def after_gates() -> dg.AutomationCondition[Any]:
-    """Return the condition of a version and a champion: what is upstream is new and has passed."""
+def _without(condition: "DepsAutomationCondition[Any]", keys: Sequence[str]) -> dg.AutomationCondition[Any]:
+    return condition.ignore(dg.AssetSelection.assets(*(dg.AssetKey(key.split("/")) for key in keys))) if keys else condition
+
+
+def after_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+    """Return the condition of a version, a champion and a service: what is upstream is new and has passed.
+
+    Parameters
+    ----------
+    ignoring
+        Assets upstream whose changes are no reason to run.
+    """
     return (
-        dg.AutomationCondition.any_deps_updated().since_last_handled()
+        _without(dg.AutomationCondition.any_deps_updated(), ignoring).since_last_handled()
         & dg.AutomationCondition.all_deps_blocking_checks_passed()
         & ~dg.AutomationCondition.any_deps_missing()
-        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~_without(dg.AutomationCondition.any_deps_in_progress(), ignoring)
         & ~dg.AutomationCondition.in_progress()
     ).with_label("after the gates")
 
 
-def automation_sensor(*, running: bool) -> dg.AutomationConditionSensorDefinition:
+def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.AutomationConditionSensorDefinition:
     """Return the sensor that evaluates every condition; conditions of ours need the code of the project."""
     with beta():
         return dg.AutomationConditionSensorDefinition(
@@ -96,16 +117,16 @@ def automation_sensor(*, running: bool) -> dg.AutomationConditionSensorDefinitio
             target=dg.AssetSelection.all(),
             use_user_code_server=True,
             default_status=_status(running=running),
-            minimum_interval_seconds=30,
+            minimum_interval_seconds=int(interval.total_seconds()),
         )
 
 
-def dead_run_sensor(*, running: bool) -> dg.SensorDefinition:
+def dead_run_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
     """Return the sensor that marks runs whose process is gone as failed; conditions would wait for them for ever."""
 
     @dg.sensor(
         name=DEAD_RUNS,
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=int(interval.total_seconds()),
         default_status=_status(running=running),
         description="Marks runs whose process is gone as failed.",
     )

@@ -2,20 +2,27 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.orchestrate.automation import automation_sensor, dead_run_sensor
+from mlops_assets.orchestrate.alerts import alert_sensors
+from mlops_assets.orchestrate.approval import approved_check
+from mlops_assets.orchestrate.automation import AUTOMATION_INTERVAL, automation_sensor, dead_run_sensor
 from mlops_assets.orchestrate.compile import Compiler
 from mlops_assets.orchestrate.executor import tagging_in_process_executor
 from mlops_assets.orchestrate.external import external_assets, external_checks, external_sensor
+from mlops_assets.orchestrate.loop import job_name, retrain_sensor
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.repair import repair_sensor
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.validate import validate
 from mlops_assets.values.features import DbtProject
 from mlops_assets.values.model import Model
+from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.serving import Service
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.project import Noun
@@ -39,13 +46,14 @@ def built() -> tuple[Built, ...]:
     return tuple(_BUILT)
 
 
-def build_definitions(
+def build_definitions(  # noqa: PLR0913  (each has a default)
     items: "Sequence[Item]",
     *,
     platform: Platform | None = None,
     executor: dg.ExecutorDefinition | None = tagging_in_process_executor,
     resources: Mapping[str, Any] | None = None,
     running: bool = False,
+    automation_interval: timedelta = AUTOMATION_INTERVAL,
 ) -> dg.Definitions:
     """Validate a project as a whole and compile it to Dagster.
 
@@ -62,6 +70,8 @@ def build_definitions(
         Resources that functions ask for, by parameter name.
     running
         Whether sensors and schedules start with the code location instead of being switched on in the UI.
+    automation_interval
+        How often automation looks for changes and for runs whose process is gone; Dagster's daemon looks every five seconds at most.
 
     Returns
     -------
@@ -92,14 +102,30 @@ def build_definitions(
     jobs, schedules = _retraining(project, running=running)
     return dg.Definitions(
         assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *_plain(project)],
-        asset_checks=[*external_checks(project, where), *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition))],
+        asset_checks=[
+            *external_checks(project, where),
+            *(approved_check(m, where) for m in project.every(Model) if m.approval),
+            *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
+        ],
         jobs=jobs,
         schedules=schedules,
-        sensors=[automation_sensor(running=running), dead_run_sensor(running=running), *external_sensor(project, where, running=running)],
+        sensors=_sensors(project, where, running=running, interval=automation_interval),
         executor=executor,
         resources=dict(resources or {}),
         metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": where.home, "registry": where.registry, "lake": where.lake})},
     )
+
+
+def _sensors(project: Project, where: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
+    seconds, services = int(interval.total_seconds()), project.every(Service)
+    return [
+        automation_sensor(running=running, interval=interval),
+        dead_run_sensor(running=running, interval=interval),
+        *external_sensor(project, where, running=running),
+        *(retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.every(Monitor) if m.on_failure),
+        *([repair_sensor(services, where, running=running, interval=seconds)] if services else []),
+        *alert_sensors(where.webhook, running=running, interval=seconds),
+    ]
 
 
 def _plain(project: Project) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -120,9 +146,12 @@ def _retraining(project: Project, *, running: bool) -> tuple[list[Any], list[dg.
     jobs, schedules = [], []
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     for model in project.every(Model):
-        steps = [model.training_set.key, model.key, f"version/{model.name}", f"champion/{model.name}"]
+        services = [service.key for service in project.every(Service) if service.model.key == model.key]
+        # With approval the job ends where a person must decide; what follows, follows the approval.
+        promoted = [] if model.approval else [f"champion/{model.name}", *services]
+        steps = [model.training_set.key, model.key, f"version/{model.name}", *promoted]
         job = dg.define_asset_job(
-            f"retrain_{model.name}",
+            job_name(model.name),
             selection=dg.AssetSelection.assets(*(asset_key(step) for step in steps)),
             description=f"Trains {model.name} on everything known now; a candidate that passes its gates becomes the champion.",
         )
@@ -130,7 +159,7 @@ def _retraining(project: Project, *, running: bool) -> tuple[list[Any], list[dg.
         if model.cron_schedule:
             schedules.append(
                 dg.ScheduleDefinition(
-                    name=f"retrain_{model.name}_schedule",
+                    name=f"{job_name(model.name)}_schedule",
                     job=job,
                     cron_schedule=model.cron_schedule,
                     execution_timezone=model.cron_timezone,

@@ -6,24 +6,36 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.compute.verify import check_names
+from mlops_assets.orchestrate.approval import SIGNED, approval_body, approval_key
 from mlops_assets.orchestrate.automation import after_gates, follow
 from mlops_assets.orchestrate.external import require
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.io_manager import lake_io_manager
 from mlops_assets.orchestrate.modelling import champion_body, gates_of, model_body, model_checks, version_body
+from mlops_assets.orchestrate.monitoring import (
+    drift_body,
+    drift_checks,
+    drift_node,
+    performance_body,
+    performance_checks,
+    performance_node,
+)
+from mlops_assets.orchestrate.online import online_body, online_key, online_node, online_views
 from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.service import served_body, served_checks, served_node, service_body
 from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs
 from mlops_assets.orchestrate.tables import check_specs, dataset_body, feature_view_body, feature_view_checks
 from mlops_assets.orchestrate.training import AS_OF, training_set_body, training_set_checks
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import Dataset, ExternalDataset
-from mlops_assets.values.features import DbtModel, FeatureView
+from mlops_assets.values.features import DbtModel, FeatureView, feature_views
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
-from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
 DATA_GROUP = "data"
@@ -58,6 +70,12 @@ class Compiler:
             yield from self._model(model)
         for batch in self.project.every(BatchPrediction):
             yield self._batch(batch)
+        for view in online_views(self.project):
+            yield self._online(view)
+        for service in self.project.every(Service):
+            yield from self._service(service)
+        for monitor in self.project.every(Monitor):
+            yield from self._monitor(monitor)
 
     def _dataset(self, dataset: Dataset[..., Any]) -> dg.AssetsDefinition:
         node = self.project.node(dataset)
@@ -139,9 +157,12 @@ class Compiler:
             ),
             self.io,
         )
+        if model.approval:
+            yield self._approval(model)
+        before = approval_key(model) if model.approval else f"version/{model.name}"
         for kind, upstream, body, text in (
             ("version", model.key, version_body(model, gates), "The candidate, registered when every gate has passed for exactly it."),
-            ("champion", f"version/{model.name}", champion_body(model, gates), "The version that predicts."),
+            ("champion", before, champion_body(model, gates), "The version that predicts."),
         ):
             above = Node(f"{kind}/{model.name}", None, (Edge(upstream, None),))
             step = Step(
@@ -154,6 +175,19 @@ class Compiler:
                 condition=after_gates(),
             )
             yield compile_step(step, self.io)
+
+    def _approval(self, model: Model[..., Any]) -> dg.AssetsDefinition:
+        node = Node(approval_key(model), None, (Edge(f"version/{model.name}", None),))
+        step = Step(
+            node.key,
+            self._body(node, approval_body(model)),
+            group=model.name,
+            description=f"A person approves or rejects a version of {model.name}: fill in the launchpad.",
+            kinds=frozenset({"approval"}),
+            deps=_deps(node),
+            config=SIGNED,
+        )
+        return compile_step(step, self.io)
 
     def _batch(self, batch: BatchPrediction) -> dg.AssetsDefinition:
         node = self.project.node(batch)
@@ -168,9 +202,88 @@ class Compiler:
             deps=[*_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
             checks=prediction_checks(batch),
             options=batch.options,
-            condition=follow(node, self.platform, batch.model.name),
+            condition=follow(node, self.platform, model=batch.model.name, ignoring=[f"champion/{batch.model.name}"]),
         )
         return compile_step(step, self.io)
+
+    def _online(self, view: FeatureView) -> dg.AssetsDefinition:
+        node = online_node(view)
+        step = Step(
+            node.key,
+            self._body(node, online_body(view)),
+            group=DATA_GROUP,
+            description=f"The rows of {view.key} that services look up.",
+            kinds=frozenset({"features", "online"}),
+            deps=_deps(node),
+            condition=follow(node, self.platform),
+        )
+        return compile_step(step, self.io)
+
+    def _service(self, service: Service) -> Iterator[dg.AssetsDefinition]:
+        looked_up = [view for view in feature_views(service.model.training_set.features) if view.online]
+        above = Node(
+            service.key, None, (Edge(f"champion/{service.model.name}", None), *(Edge(online_key(view), None) for view in looked_up))
+        )
+        running = Step(
+            service.key,
+            self._body(above, service_body(service)),
+            group=service.model.name,
+            description=f"The champion of {service.model.name} behind HTTP.",
+            kinds=frozenset({"service", "python"}),
+            deps=_deps(above),
+            options=service.options,
+            condition=after_gates(ignoring=[online_key(view) for view in looked_up]),
+        )
+        yield compile_step(running, self.io)
+        node = served_node(self.project, service, self.platform)
+        answered = Step(
+            node.key,
+            self._body(node, served_body(self.project, service)),
+            group=service.model.name,
+            description=f"What {service.key} answered, from its log.",
+            kinds=frozenset({"predictions", "duckdb"}),
+            partitions=node.partitions,
+            # The graph shows where predictions come from; what they follow is the log.
+            deps=[dg.AssetDep(asset_key(service.key))],
+            checks=served_checks(self.project, service),
+            condition=follow(node, self.platform, ignoring=[service.key]),
+        )
+        yield compile_step(answered, self.io)
+
+    def _monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
+        config, resources = function_needs(monitor.model.training_set.function)
+        drifts, performs = drift_node(monitor), performance_node(self.project, monitor)
+        if monitor.drift:
+            step = Step(
+                drifts.key,
+                self._body(drifts, drift_body(monitor)),
+                description=f"How far {monitor.predictions_key} has drifted from what each version was trained on.",
+                kinds=frozenset({"report", "duckdb"}),
+                deps=_deps(drifts),
+                checks=drift_checks(monitor),
+                condition=follow(drifts, self.platform),
+                group=monitor.model.name,
+                partitions=monitor.partitions,
+                options=monitor.options,
+            )
+            yield compile_step(step, self.io)
+        if monitor.performance:
+            step = Step(
+                performs.key,
+                self._body(performs, performance_body(monitor)),
+                description=f"How good {monitor.predictions_key} turned out, by the labels that have arrived.",
+                kinds=frozenset({"report", "duckdb"}),
+                deps=_deps(performs),
+                ins=self._plain(monitor.model.training_set.function),
+                checks=performance_checks(monitor),
+                config=config,
+                resources=resources,
+                condition=follow(performs, self.platform),
+                group=monitor.model.name,
+                partitions=monitor.partitions,
+                options=monitor.options,
+            )
+            yield compile_step(step, self.io)
 
     def _body(self, node: Node, body: ScopedBody) -> Callable[..., Iterator[object]]:
         project, platform = self.project, self.platform

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.orchestrate.partitions import mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import dagster as dg
 
     from mlops_assets.stores.lake import Lake
@@ -36,13 +35,29 @@ class Edge:
     mapping: dg.PartitionMapping | None = None
 
 
+Facts = Callable[[Sequence[str]], Mapping[str, str]]
+
+
 @dataclass(frozen=True)
 class Node:
-    """A table of the lake and its edges."""
+    """A table of the lake and its edges.
+
+    Parameters
+    ----------
+    outside
+        For a table that is also made from something outside of the lake: returns, for those of its partitions that something is there
+        for, what identifies it.
+    """
 
     key: str
     partitions: dg.PartitionsDefinition | None
     edges: tuple[Edge, ...] = ()
+    outside: Facts | None = None
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is made from anything that is recorded."""
+        return bool(self.edges) or self.outside is not None
 
 
 def fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
@@ -62,13 +77,17 @@ def fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int |
     Returns
     -------
     dict
-        Partition → fingerprint. A partition whose newest input does not exist yet has none; a table without edges has ``""``.
+        Partition → fingerprint. A partition whose newest input does not exist yet has none; a table that comes from outside has ``""``.
     """
-    if not node.edges:
+    if not node.derived:
         return dict.fromkeys(keys, "")
-    facts = [_hashes(node, edge, keys, lake, snapshot) for edge in node.edges]
+    facts: list[Mapping[str, object]] = [_hashes(node, edge, keys, lake, snapshot) for edge in node.edges]
+    names = [edge.parent for edge in node.edges]
+    if node.outside is not None:
+        facts.append(node.outside(keys))
+        names.append("outside")
     ready = [key for key in keys if all(key in fact for fact in facts)]
-    return {key: _digest([(edge.parent, fact[key]) for edge, fact in zip(node.edges, facts, strict=True)]) for key in ready}
+    return {key: _digest([(name, fact[key]) for name, fact in zip(names, facts, strict=True)]) for key in ready}
 
 
 def _hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:

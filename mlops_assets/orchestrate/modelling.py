@@ -6,10 +6,11 @@ import json
 import platform as machine
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,10 +20,12 @@ from mlops_assets.compute.evaluate import as_rows, evaluate
 from mlops_assets.compute.gates import function_definition, judge, judge_function
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.plots import plots
-from mlops_assets.compute.request import request_fields, serving_steps
+from mlops_assets.compute.profile import reference_profile
+from mlops_assets.compute.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.split import PARTS
 from mlops_assets.errors import ArtifactError, DataError, MlopsError
+from mlops_assets.orchestrate.loop import data_time, sources
 from mlops_assets.orchestrate.metadata import markdown, picture, table
 from mlops_assets.orchestrate.project import row_key
 from mlops_assets.orchestrate.scope import Scope
@@ -30,12 +33,16 @@ from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training import SPLIT, x_columns
 from mlops_assets.serving.batch import model_input
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
+from mlops_assets.stores.decisions import PASSED, PROMOTED, REJECTED, STARTED, TrainingRecord
+from mlops_assets.stores.lock import exclusive
 from mlops_assets.stores.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker import Run
+from mlops_assets.values.decisions import DECISION_TAG, REASON_TAG
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
 from mlops_assets.values.features import on_demand
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.training import TrainingSet
 
 Gates = Mapping[str, str]
 
@@ -79,11 +86,15 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
     """Return the body of a model's step."""
 
     def body(scope: Scope) -> Iterator[object]:
-        trained = _trained(scope, model)
+        begun = _training(scope, model, STARTED)
+        scope.places.decisions.training(begun)
+        with exclusive(_lock_of(scope, model)):  # two that train at once would train the same twice
+            trained = _trained(scope, model)
         rival = scope.places.registry.champion(model.name)
         candidate = _candidate(scope, model, trained, rival)
         results = _judged(scope, model, functions, candidate, rival)
         scope.places.registry.submit(_record(model, trained), _evidence(results, model, functions, candidate, rival))
+        scope.places.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[_check(model, name, result) for name, result in results.items()],
@@ -92,6 +103,18 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         )
 
     return body
+
+
+def _training(scope: Scope, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
+    """Return what is recorded of the training that this run is."""
+    run, as_of = scope.context.run, data_time(scope.places, sources(scope.project, model))
+    return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)
+
+
+def _lock_of(scope: Scope, model: Model[..., Any]) -> Path:
+    folder = Path(scope.places.platform.home) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"train_{model.name}"
 
 
 def _trained(scope: Scope, model: Model[..., Any]) -> Trained:
@@ -151,6 +174,7 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
         )
     declared = model.training_set
     functions = on_demand(declared.features)
+    fields = request_fields(declared, splits["train"].rows, row_key(scope.project, model))
     artifact = pack(
         scope.places.artifacts,
         estimator,
@@ -163,8 +187,10 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
             "label": declared.label,
             "libraries": decides["libraries"],
             "event_timestamp": declared.event_timestamp,
-            "request": request_fields(declared, splits["train"].rows, row_key(scope.project, model)),
+            "request": fields,
+            "example": example_row(fields, splits["train"].rows),
             "steps": serving_steps(declared),
+            "profile": scope.places.artifacts.put(_profile(splits, declared)),
         },
     )
     evaluation = evaluate(estimator, splits["holdout"], model.metrics)
@@ -191,6 +217,13 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
     )
     scope.places.tracker.add(run)
     return Trained(run, estimator, splits, reused=False)
+
+
+def _profile(splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
+    """Return the reference that monitors compare with: every row that was known when the version was trained."""
+    X = pl.concat([split.X for split in splits.values()])
+    times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()]) if declared.event_timestamp else None
+    return json.dumps(reference_profile(X, times), sort_keys=True).encode()
 
 
 @cache
@@ -304,6 +337,7 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iter
 
     def body(scope: Scope) -> Iterator[object]:
         version = scope.places.registry.register(model.name, gates)
+        scope.places.decisions.training(_training(scope, model, PASSED, version.version))
         yield dg.MaterializeResult(
             asset_key(f"version/{model.name}"), metadata=_version_metadata(version), data_version=dg.DataVersion(version.digest)
         )
@@ -317,12 +351,19 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Ite
     def body(scope: Scope) -> Iterator[object]:
         registry = scope.places.registry
         before = registry.champion(model.name)
-        version = registry.promote(model.name, gates, actor=_actor(scope), reason=f"Dagster run {scope.context.run.run_id}")
+        version = registry.promote(model.name, gates, actor=_actor(scope), reason=_reason(scope), approval=model.approval)
+        if before is None or before.version != version.version:
+            scope.places.decisions.training(_training(scope, model, PROMOTED, version.version))
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": scope.places.platform.environment}
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
+
+
+def _reason(scope: Scope) -> str:
+    why = scope.context.run.tags.get(REASON_TAG)
+    return f"Dagster run {scope.context.run.run_id}" + (f": {why}" if why else "")
 
 
 def _actor(scope: Scope) -> str:

@@ -15,12 +15,11 @@ from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
 from mlops_assets.serving.batch import model_input, score
 from mlops_assets.serving.packaging import unpack
+from mlops_assets.serving.served import MODEL_VERSION, RUN_ID, batch_identity
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
 from mlops_assets.values.serving import BatchPrediction
-
-MODEL_VERSION, RUN_ID = "model_version", "run_id"
 
 
 def rules(batch: BatchPrediction) -> Table:
@@ -59,12 +58,19 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
         *(view_of(view, view_rows(scope, view)) for view in feature_views(training_set.features)),
         *bundle.functions,
     ]
-    rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known)
+    rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)
     X = model_input(bundle, rows, f"'{batch.key}'")
     scored = score(bundle, X)
-    frame = pl.concat([_identity(batch, rows, X), X, scored], how="horizontal").with_columns(
-        pl.lit(serving.version, dtype=pl.Int64).alias(MODEL_VERSION), pl.lit(scope.context.run.run_id).alias(RUN_ID)
-    )
+    frame = pl.concat(
+        [
+            _identity(batch, rows, X),
+            X,
+            scored,
+            pl.DataFrame({MODEL_VERSION: pl.Series([serving.version] * rows.height, dtype=pl.Int64)}),
+            batch_identity(rows, batch.dataset.table.key),
+        ],
+        how="horizontal",
+    ).with_columns(pl.lit(scope.context.run.run_id).alias(RUN_ID))
     return frame, verify(frame, rules(batch), scope.windows), _facts(serving, scored)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +14,8 @@ from mlops_assets.orchestrate.partitions import lookback
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views
 from mlops_assets.values.model import GateFunction, Model
-from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ Noun = (
     | Model[..., Any]
     | GateFunction[..., Any]
     | BatchPrediction
+    | Service
+    | Monitor
 )
 N = TypeVar("N")
 
@@ -67,7 +71,7 @@ class Project:
     @classmethod
     def of(cls, items: Sequence[object]) -> Project:
         """Sort the items of a project and index its tables by name."""
-        ours = (Dataset, ExternalDataset, FeatureView, OnDemandFeatures, DbtProject, TrainingSet, Model, GateFunction, BatchPrediction)
+        ours = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Noun))
         nouns = tuple(item for item in items if isinstance(item, ours))
         project = cls(nouns, tuple(item for item in items if not isinstance(item, ours)))
         for name, ref in project._refs():
@@ -100,6 +104,9 @@ class Project:
             yield view.name, TableRef(view.key, view.partitions, view.event_timestamp)
         for batch in self.every(BatchPrediction):
             yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, batch.dataset.table.event_timestamp)
+        for service in self.every(Service):
+            partitions = served_partitions(self, service)
+            yield service.name, TableRef(service.predictions_key, partitions, served_time(service))
         for training_set in self.every(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
 
@@ -141,6 +148,20 @@ def rules_of(view: FeatureView) -> Table:
 
 
 def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
-    """Return the columns that identify a row of a model's training set: the key of the first of its datasets that has one."""
+    """Return the columns that identify a row: as a service of the model says, else the key of the first dataset of its training set that has one."""
+    said = next((service.row_key for service in project.every(Service) if service.model.key == model.key and service.row_key), ())
+    if said:
+        return said
     read = (project.dataset(parameter.name) for parameter in model.training_set.function.tables)
     return next((dataset.table.key for dataset in read if dataset is not None and dataset.table.key), ())
+
+
+def served_partitions(project: Project, service: Service) -> dg.PartitionsDefinition | None:
+    """Return the partitions of what a service answered: those of the data that its model learns from."""
+    read = (project.dataset(parameter.name) for parameter in service.model.training_set.function.tables)
+    return next((dataset.table.partitions for dataset in read if dataset is not None and dataset.table.partitions is not None), None)
+
+
+def served_time(service: Service) -> str:
+    """Return the name of the column with the event time of a prediction."""
+    return service.model.training_set.event_timestamp or "predicted_at"

@@ -9,11 +9,12 @@ import dagster as dg
 
 from mlops_assets.compute.on_demand import foreign_imports
 from mlops_assets.errors import DefinitionError, nearest
-from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.project import Project, row_key, served_partitions
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.model import GateFunction, Model
-from mlops_assets.values.serving import BatchPrediction
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def validate(project: Project) -> None:
         _slices(model)
     for batch in project.every(BatchPrediction):
         _batch(batch)
+    for service in project.every(Service):
+        _service(service)
+    for monitor in project.every(Monitor):
+        _monitor(project, monitor)
 
 
 def _items(project: Project) -> None:
@@ -66,8 +71,10 @@ def _keys(project: Project) -> Iterator[str]:
             yield f"dbt project {noun.path}"
         elif isinstance(noun, (OnDemandFeatures, GateFunction)):
             yield f"{'gate' if isinstance(noun, GateFunction) else 'on_demand'}/{noun.name}"
+        elif isinstance(noun, Monitor):
+            yield from (noun.drift_key, noun.performance_key)
         else:
-            yield noun.key
+            yield from (noun.key, *((noun.predictions_key,) if isinstance(noun, Service) else ()))
     for item in project.plain:
         if isinstance(item, dg.AssetsDefinition):
             yield from ("/".join(key.path) for key in item.keys)
@@ -110,6 +117,10 @@ def _links(project: Project) -> Iterator[tuple[str, str, str]]:
     for batch in project.every(BatchPrediction):
         yield f"'{batch.key}'", "the model", batch.model.key
         yield f"'{batch.key}'", "the dataset", batch.dataset.key
+    for service in project.every(Service):
+        yield f"'{service.key}'", "the model", service.model.key
+    for monitor in project.every(Monitor):
+        yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
 
 
 def _functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:
@@ -321,3 +332,26 @@ def _batch(batch: BatchPrediction) -> None:
                 f"'{batch.key}' needs '{name}' when it predicts, but '{batch.dataset.key}' knows it only at '{dict(table.known_at)[name]}'",
                 hint=f"drop '{name}' from columns= of '{training_set.key}'",
             )
+
+
+def _service(service: Service) -> None:
+    for view in feature_views(service.model.training_set.features):
+        if not view.online:
+            raise DefinitionError(
+                f"'{service.key}' looks up '{view.key}', which is not online", hint=f"say online=True in the feature view '{view.name}'"
+            )
+
+
+def _monitor(project: Project, monitor: Monitor) -> None:
+    watched = monitor.of
+    theirs = served_partitions(project, watched) if isinstance(watched, Service) else watched.dataset.table.partitions
+    if theirs != monitor.partitions:
+        raise DefinitionError(
+            f"monitor '{monitor.name}' has the windows {monitor.partitions}, '{monitor.predictions_key}' the partitions {theirs}",
+            hint="give both the same partitions",
+        )
+    if monitor.performance and not row_key(project, monitor.model):
+        raise DefinitionError(
+            f"monitor '{monitor.name}' joins labels to '{monitor.predictions_key}', but no dataset of '{monitor.model.training_set.key}' has a key",
+            hint="say key= in the dataset that has the labels",
+        )

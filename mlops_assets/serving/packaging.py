@@ -125,6 +125,11 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     return artifacts.put(json.dumps(manifest, sort_keys=True).encode())
 
 
+def manifest_of(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, Any]:
+    """Return what is said of a stored model, without loading it."""
+    return json.loads(artifacts.get(manifest_sha256))  # type: ignore[no-any-return]
+
+
 def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[str] = ()) -> Bundle:
     """Load a stored model; every byte is verified before it is opened, and the probe must predict as it did.
 
@@ -142,7 +147,7 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     ArtifactError
         Bytes are missing or changed, a type is not trusted, or the model predicts otherwise than when it was stored.
     """
-    manifest = json.loads(artifacts.get(manifest_sha256))
+    manifest = manifest_of(artifacts, manifest_sha256)
     if manifest["format"] > FORMAT:
         raise ArtifactError(
             f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {FORMAT}",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.stores.artifacts import open_artifacts
 from mlops_assets.stores.attempts import open_attempts
+from mlops_assets.stores.decisions import open_decisions
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.online import open_online
 from mlops_assets.stores.registry import open_registry
@@ -15,6 +16,7 @@ from mlops_assets.stores.tracker import open_tracker
 if TYPE_CHECKING:
     from mlops_assets.stores.artifacts import Artifacts
     from mlops_assets.stores.attempts import Attempts
+    from mlops_assets.stores.decisions import Decisions
     from mlops_assets.stores.online import OnlineStore
     from mlops_assets.stores.registry import Registry
     from mlops_assets.stores.tracker import Tracker
@@ -57,6 +59,11 @@ class Places:
     def online(self) -> OnlineStore:
         """Feature rows that services look up."""
         return open_online(self.platform.online)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What monitors reported and what was decided."""
+        return open_decisions(self.platform.registry, self.platform.environment)
 
     @cached_property
     def attempts(self) -> Attempts:

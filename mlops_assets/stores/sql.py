@@ -123,6 +123,47 @@ approvals = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.String(40), nullable=False),
 )
+reports = sa.Table(
+    "mlops_reports",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("environment", sa.String(64), nullable=False),
+    sa.Column("monitor", sa.String(64), nullable=False, index=True),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("partition", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(40), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("end", sa.String(40), nullable=False),
+)
+decisions = sa.Table(
+    "mlops_decisions",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("monitor", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("partition", sa.String(64), nullable=False),
+    sa.Column("opened", sa.String(40), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("closed", sa.Text, nullable=False),
+    sa.Column("recorded_at", sa.String(40), nullable=False),
+)
+trainings = sa.Table(
+    "mlops_trainings",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("decision", sa.String(64), nullable=True),
+    sa.Column("as_of", sa.String(40), nullable=False),
+    sa.Column("version", sa.Integer, nullable=True),
+    sa.Column("outcome", sa.String(20), nullable=False),
+    sa.Column("started_at", sa.String(40), nullable=False),
+)
 attempts = sa.Table(
     "mlops_attempts",
     META,

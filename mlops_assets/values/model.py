@@ -25,6 +25,7 @@ class Model(Generic[P, R]):
     cron_schedule: str | None = None
     cron_timezone: str = "UTC"
     trusted_types: tuple[str, ...] = ()
+    approval: bool = False
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

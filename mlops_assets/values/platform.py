@@ -29,6 +29,8 @@ class Platform:
         Folder of the online feature store.
     environment
         Separates aliases: ``dev``, ``staging``, ``prod``.
+    webhook
+        URL that is told of failed runs and checks, as JSON; nobody when empty.
     """
 
     home: str
@@ -37,6 +39,7 @@ class Platform:
     artifacts: str
     online: str
     environment: str = "dev"
+    webhook: str = ""
 
     @classmethod
     def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
@@ -47,7 +50,7 @@ class Platform:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Platform:
-        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``.
+        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``, ``MLOPS_WEBHOOK``.
 
         Parameters
         ----------
@@ -63,4 +66,5 @@ class Platform:
             env.get("MLOPS_ARTIFACTS") or local.artifacts,
             env.get("MLOPS_ONLINE") or local.online,
             env.get("MLOPS_ENV") or "dev",
+            env.get("MLOPS_WEBHOOK") or "",
         )

@@ -1,0 +1,286 @@
+"""Whether to train again: pure functions of recorded facts, which sensors and replays call alike.
+
+Reports say of each window how good the predictions of one version were. A breach opens a decision, once; a decision starts a training, once,
+or again when it crashed. Nothing here knows the time but for what the facts say: ``now`` is the newest data, ``clock`` the time at which a
+run may start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops_assets.values.decisions import (
+    CRASHED,
+    DRIFT,
+    PERFORMANCE,
+    PROMOTED,
+    REJECTED,
+    RUNNING,
+    WAITING,
+    Decision,
+    Hold,
+    Launch,
+    Training,
+    WindowReport,
+)
+from mlops_assets.values.monitoring import BREACH, GOOD
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mlops_assets.values.monitoring import Retrain
+
+_ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # of what is said of one run, the later counts
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is recorded of one model; the order of the tuples does not matter, nor does it when something is in them twice.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    serving
+        The version that serves; None when none does.
+    policy
+        What the monitor declares.
+    now
+        The end of the newest data (aware).
+    reports, decisions, trainings
+        What has been recorded.
+    """
+
+    model: str
+    serving: int | None
+    policy: Retrain
+    now: datetime
+    reports: tuple[WindowReport, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    trainings: tuple[Training, ...] = ()
+
+    @property
+    def latest_reports(self) -> list[WindowReport]:
+        """The latest report of each window and version, oldest window first."""
+        latest: dict[tuple[str, int, str], WindowReport] = {}
+        for report in sorted(self.reports, key=lambda r: (r.recorded, r.state)):
+            latest[report.partition, report.version, report.kind] = report
+        return sorted(latest.values(), key=lambda r: (r.end, r.partition))
+
+    @property
+    def runs(self) -> list[Training]:
+        """Each training once, as it stands, oldest first."""
+        latest = {t.run_id: t for t in sorted(self.trainings, key=lambda t: _ORDER.index(t.state))}
+        return sorted(latest.values(), key=lambda t: (t.as_of, t.run_id))
+
+    @property
+    def all_decisions(self) -> list[Decision]:
+        """Each decision once, oldest first."""
+        recorded = {d.id: d for d in sorted(self.decisions, key=lambda d: d.closed)}
+        return sorted(recorded.values(), key=lambda d: (d.opened, d.id))
+
+    @property
+    def open_decisions(self) -> list[Decision]:
+        """Decisions that are not settled, oldest first."""
+        return [decision for decision in self.all_decisions if not settled(decision, self)]
+
+    @property
+    def settled_decisions(self) -> list[Decision]:
+        """Decisions about the version that serves which are settled, oldest first."""
+        return [decision for decision in self.all_decisions if decision.version == self.serving and settled(decision, self)]
+
+
+def decide(facts: Facts) -> Decision | Hold:
+    """Return the decision that the facts call for and that is not recorded yet, or why there is none.
+
+    Parameters
+    ----------
+    facts
+        What is recorded.
+
+    Notes
+    -----
+    Only windows of the version that serves count, and of these the newest: as many breaches in a row as the policy says, later than the data of the last
+    training and than every settled decision about this version. A window without enough data neither counts nor interrupts. Drift never
+    decides.
+    """
+    if facts.serving is None:
+        return Hold(f"no version of {facts.model} serves")
+    if facts.open_decisions:
+        standing = facts.open_decisions[0]
+        return Hold(f"decision {standing.id} about {standing.partition} is open")
+    if busy := _in_flight(facts):
+        return Hold(busy)
+    streak = _streak(facts)
+    if wait := _too_short(facts, streak):
+        return Hold(wait)
+    if wait := _cooling(facts):
+        return Hold(wait)
+    first, last = streak[0], streak[-1]
+    return Decision(
+        decision_id(facts.model, facts.serving, first.partition),
+        facts.model,
+        facts.serving,
+        first.partition,
+        last.end,
+        f"{_windows(len(streak))} in a row, {first.partition} to {last.partition}: {last.reason}"
+        if len(streak) > 1
+        else f"{first.partition}: {first.reason}",
+        tuple(report.partition for report in streak),
+    )
+
+
+def execute(facts: Facts, clock: datetime) -> Launch | Hold:
+    """Return the training to start now, or why none.
+
+    Parameters
+    ----------
+    facts
+        What is recorded.
+    clock
+        The time at which a run would start (aware): crashed trainings are started again by it.
+    """
+    if busy := _in_flight(facts):
+        return Hold(busy)
+    if not facts.open_decisions:
+        found = decide(facts)
+        return found if isinstance(found, Hold) else Hold(f"decision {found.id} is not recorded yet")
+    decision = facts.open_decisions[0]
+    crashed = _crashes(decision, facts)
+    if wait := _cooling(facts):
+        return Hold(wait)
+    if crashed:
+        ready = max(t.ended or t.as_of for t in crashed) + facts.policy.backoff * 2 ** (len(crashed) - 1)
+        if clock < ready:
+            return Hold(f"attempt {len(crashed)} crashed; the next one starts at {ready.isoformat(timespec='minutes')}")
+    attempt = len(crashed) + 1
+    return Launch(f"{decision.id}#{attempt}", decision, attempt)
+
+
+def settled(decision: Decision, facts: Facts) -> str:
+    """Return why a decision is no longer open, or an empty string.
+
+    Parameters
+    ----------
+    decision
+        The decision.
+    facts
+        What is recorded.
+    """
+    if decision.closed:
+        return decision.closed
+    if decision.version != facts.serving:
+        return f"version {decision.version} no longer serves, {_serving(facts)}"
+    answers = [t for t in facts.runs if t.state in (REJECTED, PROMOTED) and (t.decision == decision.id or t.as_of >= decision.opened)]
+    if answers:
+        return f"training run {answers[0].run_id} answered it: {answers[0].state}"
+    if len(_crashes(decision, facts)) >= facts.policy.attempts:
+        return f"gave up after {facts.policy.attempts} attempts that crashed"
+    started = any(t.decision == decision.id for t in facts.runs)
+    states = {r.partition: r.state for r in facts.latest_reports if r.version == decision.version and r.kind == PERFORMANCE}
+    if not started and all(states.get(partition, BREACH) == GOOD for partition in decision.evidence):
+        return f"the breach is gone: {', '.join(decision.evidence)} reported again as good"
+    return ""
+
+
+def closings(facts: Facts) -> list[tuple[str, str]]:
+    """Return id and reason of each decision that the facts settle and that is not recorded as closed.
+
+    Parameters
+    ----------
+    facts
+        What is recorded.
+    """
+    return [(decision.id, why) for decision in facts.all_decisions if not decision.closed and (why := settled(decision, facts))]
+
+
+def decision_id(model: str, version: int, partition: str) -> str:
+    """Return the id of the decision about a version and its first bad window.
+
+    Parameters
+    ----------
+    model, version, partition
+        What it is about.
+    """
+    return hashlib.sha256(f"{model}\n{version}\n{partition}".encode()).hexdigest()[:12]
+
+
+def _in_flight(facts: Facts) -> str:
+    running = next((t for t in facts.runs if t.state == RUNNING), None)
+    if running:
+        return f"waits: training run {running.run_id[:8]} is in flight"
+    last = _last_training(facts)
+    return f"waits: the candidate of training run {last.run_id[:8]} waits for approval" if last and last.state == WAITING else ""
+
+
+def _last_training(facts: Facts) -> Training | None:
+    """Return the last training that came to an end by itself: a crash leaves everything as it was."""
+    return next((t for t in reversed(facts.runs) if t.state != CRASHED), None)
+
+
+def _used_up(facts: Facts) -> list[datetime]:
+    """Return the ends of data that have been answered for."""
+    last = _last_training(facts)
+    return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
+
+
+def _streak(facts: Facts) -> list[WindowReport]:
+    """Return the newest bad windows in a row that nothing has answered for."""
+    until = max(_used_up(facts), default=None)
+    judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.version == facts.serving and r.state in (GOOD, BREACH)]
+    streak: list[WindowReport] = []
+    for report in reversed(judged):
+        if report.state != BREACH or (until is not None and report.end <= until):
+            break
+        streak.insert(0, report)
+    return streak
+
+
+def _too_short(facts: Facts, streak: list[WindowReport]) -> str:
+    last, refused = _last_training(facts), ""
+    if last and last.state == REJECTED:
+        refused = f"candidate rejected on {_day(last.as_of)}"
+    gave_up = [
+        d for d in facts.settled_decisions if len(_crashes(d, facts)) >= facts.policy.attempts and (last is None or d.opened >= last.as_of)
+    ]
+    if gave_up:
+        refused = f"gave up on decision {gave_up[-1].id} after {facts.policy.attempts} crashes"
+    needed = facts.policy.after_rejection if refused else facts.policy.after
+    if len(streak) >= needed:
+        return ""
+    if refused:
+        return f"{refused}; waits for {needed} further {_bad(needed)}, has {len(streak)}"
+    if streak:
+        return f"waits for {needed} {_bad(needed)} in a row, has {len(streak)}"
+    drifted = [r for r in facts.latest_reports if r.kind == DRIFT and r.version == facts.serving and r.state == BREACH]
+    alone = f"; drift on {drifted[-1].partition} warns, it does not retrain" if drifted else ""
+    return f"no open breach of the serving version {facts.serving}{alone}"
+
+
+def _cooling(facts: Facts) -> str:
+    last = next((t for t in reversed(facts.runs) if t.state != CRASHED and t.decision is not None), None)
+    if last is None or facts.now >= last.as_of + facts.policy.cooldown:
+        return ""
+    return f"cooldown until {_day(last.as_of + facts.policy.cooldown)}: training run {last.run_id[:8]} was on {_day(last.as_of)}"
+
+
+def _crashes(decision: Decision, facts: Facts) -> list[Training]:
+    return [t for t in facts.runs if t.decision == decision.id and t.state == CRASHED]
+
+
+def _serving(facts: Facts) -> str:
+    return f"{facts.serving} does" if facts.serving is not None else "none does"
+
+
+def _windows(count: int) -> str:
+    return f"{count} {_bad(count)}"
+
+
+def _bad(count: int) -> str:
+    return "bad windows" if count != 1 else "bad window"
+
+
+def _day(time: datetime) -> str:
+    return f"{time:%Y-%m-%d}" if time.hour == time.minute == 0 else f"{time:%Y-%m-%d %H:%M}"

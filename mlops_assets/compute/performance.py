@@ -1,0 +1,339 @@
+"""How good the predictions of a window turned out, as far as their labels have arrived."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.compute.calibration import Calibration, calibration
+from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.labels import Arrivals, Labelled, join_labels, recorded
+from mlops_assets.errors import DataError, nearest
+from mlops_assets.values.evaluation import SliceMetrics, Split
+from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from mlops_assets.values.monitoring import Performance
+
+GROUPS = 40  # of rows that the interval leaves out in turn
+INTERVAL_ROWS = 20_000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a window; None where it is undefined.
+
+    Parameters
+    ----------
+    name
+        A scikit-learn scorer name; greater is better.
+    value
+        On the rows with a label.
+    low, high
+        Ends of its confidence interval.
+    reference
+        What the version reached on its holdout.
+    problem
+        Why it is undefined.
+    """
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reference: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one expectation says of a window.
+
+    Parameters
+    ----------
+    expectation
+        Its name.
+    state
+        ``good``, ``breach`` or ``not enough data``.
+    value, bound
+        The metric and the least value that is good.
+    reason
+        In words.
+    """
+
+    expectation: str
+    state: str
+    value: float | None
+    bound: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class PerformanceReport:
+    """How good the predictions of a window are.
+
+    Parameters
+    ----------
+    arrivals
+        How many predictions have a label.
+    metrics
+        Those of the expectations, then others.
+    verdicts
+        One for each expectation.
+    calibration
+        Of the probability of the second class, or of the predicted number; None for more classes and without rows.
+    slices
+        The metrics by the values of the slice columns.
+    inverted
+        Whether the labels look inverted: the ROC AUC is below 0.5, its whole interval as well.
+    problem
+        Why nothing could be measured; empty otherwise.
+    """
+
+    arrivals: Arrivals
+    metrics: tuple[Metric, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    calibration: Calibration | None = None
+    slices: tuple[SliceMetrics, ...] = ()
+    inverted: bool = False
+    problem: str = ""
+
+    @property
+    def state(self) -> str:
+        """``breach`` when any expectation is breached, ``good`` when all are met, else ``not enough data``."""
+        states = {verdict.state for verdict in self.verdicts}
+        if BREACH in states:
+            return BREACH
+        return NOT_ENOUGH if self.problem or NOT_ENOUGH in states else GOOD
+
+    @property
+    def summary(self) -> str:
+        """The state in words."""
+        telling = [verdict.reason for verdict in self.verdicts if verdict.state == self.state] or [
+            self.problem or "; ".join(map(_said, self.metrics))
+        ]
+        return f"{self.state}: {'; '.join(dict.fromkeys(telling))}"
+
+    def metric(self, name: str) -> Metric | None:
+        """Return one metric; None when it was not measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON holds it; undefined numbers are None."""
+        found = asdict(self) | {"state": self.state, "summary": self.summary, "coverage": self.arrivals.coverage}
+        found["slices"] = [
+            {**asdict(s), "metrics": {name: value if math.isfinite(value) else None for name, value in s.metrics}} for s in self.slices
+        ]
+        return found
+
+
+def performance(  # noqa: PLR0913  (what a monitor and a model declare)
+    predictions: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    key: Sequence[str],
+    label: str,
+    metrics: Sequence[str],
+    slices: Sequence[str] = (),
+    expectations: Sequence[Performance] = (),
+    reference: Mapping[str, float] | None = None,
+    classes: Sequence[object] | None = None,
+) -> PerformanceReport:
+    """Measure a window's predictions.
+
+    Parameters
+    ----------
+    predictions
+        One row per prediction: key, ``prediction``, ``probability`` of the second class where there are two, and the slice columns. Several
+        predictions of one key all count.
+    labels
+        One row per label, as far as they have arrived.
+    key, label
+        Columns of ``labels`` (the key also of ``predictions``).
+    metrics
+        scikit-learn scorer names, measured besides those of the expectations.
+    slices
+        Columns of ``predictions``, besides those of the expectations.
+    expectations
+        What is judged.
+    reference
+        Metric → what the version reached on its holdout.
+    classes
+        In the estimator's order; see :func:`join_labels`.
+
+    Returns
+    -------
+    PerformanceReport
+
+    Raises
+    ------
+    DataError
+        A column is missing, types do not fit, or one key has two different labels.
+
+    Notes
+    -----
+    The interval leaves out each of 40 random groups of rows in turn (the delete-a-group jackknife, Kott 2001), on at most 20,000 rows: it is right for
+    metrics that are smooth in the rows. It allows for chance in these rows alone, not for how days differ.
+    """
+    by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
+    _check_slices(predictions, by)
+    labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes)
+    problem = _problem(labelled, arrivals)
+    names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_always(labelled)]))
+    if problem:
+        found: tuple[Metric, ...] = tuple(Metric(name, None, reference=_known(reference, name), problem=problem) for name in names)
+        return PerformanceReport(
+            arrivals, found, _verdicts(expectations, found, arrivals, inverted=False, problem=problem), problem=problem
+        )
+    estimator, split = recorded(labelled), labelled.split
+    evaluation = evaluate(estimator, split, names, by)
+    confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
+    ends = _intervals(estimator, split, dict(evaluation.metrics), confidence)
+    problems = {name: _plainly(why) for name, why in evaluation.problems}
+    found = tuple(
+        Metric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name), problems.get(name, ""))
+        for name, value in evaluation.metrics
+    )
+    auc = next((metric for metric in found if metric.name == "roc_auc"), None)
+    inverted = bool(auc and auc.high is not None and auc.high < 0.5)
+    verdicts = _verdicts(expectations, found, arrivals, inverted=inverted, problem="")
+    return PerformanceReport(arrivals, found, verdicts, _calibration(labelled), evaluation.slices, inverted)
+
+
+def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
+    if missing := [column for column in columns if column not in predictions.columns]:
+        raise DataError(
+            f"the predictions lack the column '{missing[0]}' to slice by",
+            hint=nearest(missing[0], predictions.columns) + f"there is {', '.join(predictions.columns)}",
+        )
+
+
+def _problem(labelled: Labelled, arrivals: Arrivals) -> str:
+    if not arrivals.predicted:
+        return "nothing was predicted"
+    if not arrivals.labelled:
+        return f"none of {arrivals.predicted} predictions has a label yet"
+    if labelled.classes is not None and len(np.unique(labelled.y)) == 1:
+        return f"every label is {labelled.y[0]!s}: what tells classes apart cannot be measured"
+    return ""
+
+
+def _plainly(why: str) -> str:
+    # Scorers ask the estimator for what was not recorded.
+    return "it needs probabilities, which are stored for two classes only" if "predict_proba" in why else why
+
+
+def _always(labelled: Labelled) -> tuple[str, ...]:
+    """Return the metric that shows inverted labels."""
+    binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probability is not None
+    return ("roc_auc",) if binary else ()
+
+
+def _known(reference: Mapping[str, float] | None, name: str) -> float | None:
+    value = (reference or {}).get(name)
+    return value if value is not None and math.isfinite(value) else None
+
+
+Interval = tuple[float | None, float | None]
+
+
+def _intervals(estimator: Any, split: Split, values: Mapping[str, float], confidence: float) -> dict[str, Interval]:  # noqa: ANN401
+    """Return the ends of each metric's interval."""
+    rows = len(split.y)
+    chosen = np.random.default_rng(0).permutation(rows)[:INTERVAL_ROWS]
+    groups = min(GROUPS, len(chosen))
+    if groups < 2:
+        return dict.fromkeys(values, (None, None))
+    left = [
+        dict(evaluate(estimator, _take(split, np.delete(chosen, np.s_[group::groups])), tuple(values)).metrics) for group in range(groups)
+    ]
+    # Fewer rows than there are make the interval wider than it is, by the square root.
+    factor = _student(confidence, groups - 1) * math.sqrt((groups - 1) * len(chosen) / rows)
+    errors = {name: factor * float(np.std([one[name] for one in left])) for name in values}
+    return {
+        name: (value - errors[name], value + errors[name]) if math.isfinite(value) and math.isfinite(errors[name]) else (None, None)
+        for name, value in values.items()
+    }
+
+
+def _take(split: Split, rows: np.ndarray) -> Split:
+    return Split(split.X[rows], split.y[rows], split.rows[rows])
+
+
+def _student(confidence: float, freedom: int) -> float:
+    """Return the two-sided quantile of Student's t, by the first terms of its Cornish–Fisher expansion."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def _calibration(labelled: Labelled) -> Calibration | None:
+    if labelled.classes is None:
+        return calibration(labelled.prediction.astype(float), labelled.y)
+    if labelled.probability is None or len(labelled.classes) != 2:
+        return None
+    return calibration(labelled.probability, (labelled.y == labelled.classes[1]).astype(float))
+
+
+def _verdicts(
+    expectations: Sequence[Performance], metrics: Sequence[Metric], arrivals: Arrivals, *, inverted: bool, problem: str
+) -> tuple[Verdict, ...]:
+    by_name = {metric.name: metric for metric in metrics}
+    return tuple(_verdict(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
+
+
+def _verdict(expectation: Performance, metric: Metric, arrivals: Arrivals, *, inverted: bool, problem: str) -> Verdict:
+    bound = _bound(expectation, metric)
+    if why := problem or _too_few(expectation, arrivals) or metric.problem:
+        return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, why)
+    if bound is None or metric.value is None:
+        why = f"the version's {metric.name} on its holdout is not known"
+        return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, why)
+    below = metric.value < bound
+    surely = metric.high is not None and metric.high < bound
+    against = (
+        f"{bound:.4g}"
+        if expectation.at_least is not None
+        else f"{bound:.4g} ({metric.reference:.4g} on the holdout − {expectation.threshold:.4g})"
+    )
+    said = f"{_said(metric)} {'<' if below else '≥'} {against} on {arrivals.labelled} labelled of {arrivals.predicted} predictions"
+    if below and expectation.certain and not surely:
+        return Verdict(expectation.name, GOOD, metric.value, bound, f"{said}, which may be chance: the interval reaches the bound")
+    if below:
+        said += _looks(by_chance=not surely, inverted=inverted)
+    return Verdict(expectation.name, BREACH if below else GOOD, metric.value, bound, said)
+
+
+def _bound(expectation: Performance, metric: Metric) -> float | None:
+    if expectation.at_least is not None:
+        return expectation.at_least
+    return None if metric.reference is None else metric.reference - expectation.threshold
+
+
+def _too_few(expectation: Performance, arrivals: Arrivals) -> str:
+    if arrivals.coverage < expectation.minimum_coverage:
+        return f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions have a label, {expectation.minimum_coverage:.1%} are needed"
+    if arrivals.labelled < expectation.minimum_labels:
+        return f"{arrivals.labelled} predictions have a label, {expectation.minimum_labels} are needed"
+    return ""
+
+
+def _looks(*, by_chance: bool, inverted: bool) -> str:
+    if inverted:
+        return "; the labels look inverted: the ROC AUC is below 0.5, which chance does not explain"
+    return "; the interval reaches the bound, so it may be chance" if by_chance else ""
+
+
+def _said(metric: Metric) -> str:
+    if metric.value is None:
+        return f"{metric.name} undefined ({metric.problem})"
+    between = f" ({metric.low:.4g} to {metric.high:.4g})" if metric.low is not None else ""
+    return f"{metric.name} {metric.value:.4g}{between}"

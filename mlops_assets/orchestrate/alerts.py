@@ -1,0 +1,91 @@
+"""Alerts to a webhook: runs that failed and checks that did not pass."""
+
+import json
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+FAILURES, CHECKS = "mlops_run_failure_alerts", "mlops_check_alerts"
+_PAGE = 50  # evaluations of one check that one tick looks at
+
+
+def alert_sensors(url: str, *, running: bool, interval: int) -> list[dg.SensorDefinition]:
+    """Return the sensors that tell a webhook of failures; none without a webhook."""
+    if not url:
+        return []
+    status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+    return [_run_failures(url, status, interval), _check_failures(url, status, interval)]
+
+
+def post(url: str, event: Mapping[str, Any]) -> None:
+    """Send one alert as JSON; ``text`` is what chat webhooks show."""
+    body = json.dumps(event, default=str).encode()
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  (the operator's own URL)
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+
+
+def _run_failures(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg.SensorDefinition:
+    @dg.run_failure_sensor(
+        name=FAILURES, default_status=status, minimum_interval_seconds=interval, description="Tells the webhook of runs that failed."
+    )
+    def sensor(context: dg.RunFailureSensorContext) -> None:
+        run, reason = context.dagster_run, context.failure_event.message or "no reason is known"
+        post(
+            url,
+            {
+                "kind": "run_failure",
+                "run": run.run_id,
+                "job": run.job_name,
+                "text": f"run {run.run_id[:8]} of {run.job_name} failed: {reason}",
+            },
+        )
+
+    return sensor
+
+
+def _check_failures(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=CHECKS, default_status=status, minimum_interval_seconds=interval, description="Tells the webhook of checks that did not pass."
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        seen: dict[str, int] = json.loads(context.cursor or "{}")
+        told = 0
+        for key in sorted(context.repository_def.asset_graph.asset_check_keys) if context.repository_def else []:
+            name = key.to_user_string()
+            # The first look only remembers: a webhook that is switched on today is not told of last year.
+            for storage_id, found in _evaluations(context.instance, key, seen.get(name)):
+                if not found.passed and name in seen:
+                    post(url, _told(found))
+                    told += 1
+                seen[name] = storage_id
+                context.update_cursor(json.dumps(seen))  # what was told is not told again, even when a later one cannot be
+            seen.setdefault(name, 0)
+        context.update_cursor(json.dumps(seen))
+        return dg.SkipReason(f"told of {told} checks")
+
+    return sensor
+
+
+def _told(found: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    key = found.asset_key.to_user_string()
+    return {
+        "kind": "check_failure",
+        "asset": key,
+        "check": found.check_name,
+        "severity": found.severity.value,
+        "partition": found.partition,
+        "text": f"{key}: {found.check_name} did not pass: {found.description or ''}",
+    }
+
+
+def _evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey, after: int | None) -> list[tuple[int, dg.AssetCheckEvaluation]]:
+    """Return the evaluations of a check since the last look, oldest first."""
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_PAGE)
+    events = [
+        (record.id, record.event.dagster_event) for record in reversed(records) if record.event is not None and record.id > (after or 0)
+    ]
+    return [
+        (number, event.asset_check_evaluation_data) for number, event in events if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]

@@ -1,0 +1,141 @@
+"""The loop: from what monitors reported to a decision, and from a decision to one training run."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from mlops_assets.compute.decide import Facts, closings, decide, execute
+from mlops_assets.orchestrate.liveness import bury_dead_runs
+from mlops_assets.orchestrate.partitions import window_of
+from mlops_assets.orchestrate.project import Project, TableRef
+from mlops_assets.stores import decisions as records
+from mlops_assets.stores.decisions import TrainingRecord
+from mlops_assets.stores.places import Places, places
+from mlops_assets.values.decisions import CRASHED, DECISION_TAG, PROMOTED, REJECTED, RUNNING, WAITING, Decision, Hold, Training
+from mlops_assets.values.model import Model
+from mlops_assets.values.monitoring import Monitor, Retrain
+from mlops_assets.values.platform import Platform
+
+RECENT = 200  # runs of a job that are looked at
+
+
+def job_name(model: str) -> str:
+    """Return the name of a model's one job."""
+    return f"retrain_{model}"
+
+
+def data_time(places: Places, tables: Sequence[TableRef]) -> datetime:
+    """Return the end of the newest data of some tables: the loop counts in the data's time, not in the clock's."""
+    ends = [end for ref in tables for end in _ends(places, ref)]
+    return max(ends, default=datetime.min.replace(tzinfo=UTC))
+
+
+def _ends(places: Places, ref: TableRef) -> list[datetime]:
+    found = places.lake.records(ref.key)
+    if ref.partitions is None:
+        return [record.recorded_at.astimezone(UTC) for record in found.values()]
+    newest = max((key for key, record in found.items() if record.rows), default=None)
+    span = None if newest is None else window_of(ref.partitions, newest)
+    return [] if span is None else [span.end]
+
+
+def sources(project: Project, model: Model[..., object]) -> list[TableRef]:
+    """Return the tables that a model's rows come from."""
+    return [ref for p in model.training_set.function.tables if (ref := project.tables[p.name]).plain is None]
+
+
+def facts_of(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Facts:
+    """Collect everything that decides whether a monitored model is trained again."""
+    model = monitor.model
+    champion = at.registry.champion(model.name)
+    reports = at.decisions.reports(monitor.name)
+    ends = [*(report.end for report in reports), data_time(at, sources(project, model))]
+    return Facts(
+        model=model.name,
+        serving=champion.version if champion else None,
+        policy=monitor.on_failure or Retrain(),
+        now=max(ends),
+        reports=reports,
+        decisions=at.decisions.decisions(model.name),
+        trainings=trainings(at, model, instance),
+    )
+
+
+def trainings(at: Places, model: Model[..., object], instance: dg.DagsterInstance) -> tuple[Training, ...]:
+    """Return every training of a model as it stands, those that were asked for and have not come to the model yet among them."""
+    known = {record.run_id: record for record in at.decisions.trainings(model.name)}
+    asked = instance.get_run_records(filters=dg.RunsFilter(job_name=job_name(model.name)), limit=RECENT)
+    runs = {record.dagster_run.run_id: record for record in asked}
+    runs |= {run_id: record for run_id in known if run_id not in runs and (record := instance.get_run_record_by_id(run_id)) is not None}
+    opened = {decision.id: decision.opened for decision in at.decisions.decisions(model.name)}
+    begun = (_begun(at, model, record, runs.get(run_id)) for run_id, record in known.items())
+    return (*begun, *(found for run_id, run in runs.items() if run_id not in known and (found := _unbegun(run, opened)) is not None))
+
+
+def _unbegun(record: dg.RunRecord, opened: Mapping[str, datetime]) -> Training | None:
+    """Return a run that has not come to its model yet, or that crashed before; None for one that nobody waits for."""
+    run = record.dagster_run
+    decision = run.tags.get(DECISION_TAG)
+    if run.is_finished and decision is None:
+        return None
+    as_of = opened.get(decision or "", datetime.min.replace(tzinfo=UTC))
+    return Training(run.run_id, as_of, CRASHED if run.is_finished else RUNNING, decision, _ended(record))
+
+
+def _ended(record: dg.RunRecord | None) -> datetime | None:
+    return datetime.fromtimestamp(record.end_time, UTC) if record is not None and record.end_time else None
+
+
+def _begun(at: Places, model: Model[..., object], record: TrainingRecord, run: dg.RunRecord | None) -> Training:
+    running = run is not None and not run.dagster_run.is_finished
+    return Training(record.run_id, record.as_of, _state(at, model, record, running=running), record.decision, _ended(run))
+
+
+def _state(at: Places, model: Model[..., object], record: TrainingRecord, *, running: bool) -> str:
+    outcomes = {records.PROMOTED: PROMOTED, records.REJECTED: REJECTED}
+    if record.outcome in outcomes:
+        return outcomes[record.outcome]
+    if running or record.outcome == records.STARTED:
+        return RUNNING if running else CRASHED
+    version = next((v for v in at.registry.versions(model.name) if v.version == record.version), None)
+    if version is not None and version.state != "registered":
+        return PROMOTED  # by another run, after its approval
+    return WAITING if model.approval and (version is None or not version.approval) else REJECTED
+
+
+def consider(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Decision | Hold:
+    """Record what the facts close and what they call for; return the decision, or why there is none."""
+    if monitor.on_failure is None:
+        return Hold("the monitor tells, and retrains nothing")
+    facts = facts_of(at, project, monitor, instance)
+    for decision, why in closings(facts):
+        at.decisions.close(decision, why)
+    found = decide(facts)
+    if isinstance(found, Decision):
+        at.decisions.open(monitor.name, found)
+    return found
+
+
+def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
+    """Return the sensor that carries out a monitor's decisions; it remembers nothing and reads what is recorded."""
+    name = job_name(monitor.model.name)
+    status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name=f"{monitor.name}_retrains",
+        job_name=name,
+        minimum_interval_seconds=interval,
+        default_status=status,
+        description=f"Retrains {monitor.model.name} when {monitor.name} has decided so.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        bury_dead_runs(context.instance)
+        at = places(platform)
+        consider(at, project, monitor, context.instance)
+        found = execute(facts_of(at, project, monitor, context.instance), datetime.now(UTC))
+        if isinstance(found, Hold):
+            return dg.SkipReason(found.reason)
+        return dg.RunRequest(run_key=found.run_key, job_name=name, tags=found.tags)
+
+    return sensor

@@ -1,0 +1,316 @@
+"""The monitor's steps: each window's predictions beside the reference of their version, and beside their labels."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.charts import Point
+from mlops_assets.compute.drift import DriftReport, drift
+from mlops_assets.compute.monitor_page import Page, monitor_page
+from mlops_assets.compute.performance import PerformanceReport, performance
+from mlops_assets.compute.verify import Outcome
+from mlops_assets.errors import DataError, LakeError
+from mlops_assets.orchestrate.graph import Edge, Node
+from mlops_assets.orchestrate.loop import consider
+from mlops_assets.orchestrate.metadata import markdown
+from mlops_assets.orchestrate.project import Project, TableRef, row_key
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.tables import Made, check_specs, publish
+from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.served import MODEL_VERSION
+from mlops_assets.stores.records import Version
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.decisions import DRIFT, PERFORMANCE, Hold, WindowReport
+from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Monitor
+from mlops_assets.values.window import TimeWindow
+
+WINDOW_START, TOP, HISTORY = "window_start", 8, 60
+_RULES = Table(event_timestamp=WINDOW_START)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """One window of predictions, and the version that made most of them."""
+
+    partition: str
+    span: TimeWindow
+    rows: pl.DataFrame
+    version: Version | None
+
+    @property
+    def versions(self) -> str:
+        """Every version that predicted, for people."""
+        return ", ".join(str(v) for v in sorted(self.rows[MODEL_VERSION].unique())) or "none"
+
+
+def drift_node(monitor: Monitor) -> Node:
+    """Return the drift report and the predictions that it is made from."""
+    return Node(monitor.drift_key, monitor.partitions, (Edge(monitor.predictions_key, monitor.partitions),))
+
+
+def performance_node(project: Project, monitor: Monitor) -> Node:
+    """Return the performance report, the predictions and the data with their labels."""
+    labels = (project.edge(parameter) for parameter in monitor.model.training_set.function.tables)
+    return Node(monitor.performance_key, monitor.partitions, (Edge(monitor.predictions_key, monitor.partitions), *(e for e in labels if e)))
+
+
+def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
+    """Return the declaration of the drift check, which warns."""
+    names = [monitor.drift.name] if monitor.drift else []
+    return check_specs(monitor.drift_key, names, warnings=names)
+
+
+def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the performance checks; they tell, and block nothing."""
+    names = [expectation.name for expectation in monitor.performance]
+    return check_specs(monitor.performance_key, names, warnings=names)
+
+
+def drift_body(monitor: Monitor) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that compares windows with the reference."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        yield from publish(scope, _RULES, lambda: _drifts(scope, monitor))
+
+    return body
+
+
+def _drifts(scope: Scope, monitor: Monitor) -> Made:
+    found = [(window, drift_of(scope, monitor, window)) for window in _windows(scope, monitor)]
+    for window, report in found:
+        _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, report))
+    told = [_told(w, DRIFT, _drift_state(report), report.summary) for w, report in found if w.version]
+    scope.places.decisions.report(monitor.name, monitor.model.name, told)
+    last, report = found[-1]
+    outcome = Outcome(
+        monitor.drift.name if monitor.drift else "",
+        passed=not any(r.drifted for _, r in found),
+        blocking=False,
+        message="; ".join(f"{w.partition}: {', '.join(r.drifted[:TOP])} drifted" for w, r in found if r.drifted),
+        hint="drift explains, performance decides: look at the page of the window",
+        facts={"rows": report.rows, "drifted": len(report.drifted), "worst": report.columns[0].severity if report.columns else 0.0},
+    )
+    frame = pl.concat([_drift_rows(window, report) for window, report in found], how="vertical_relaxed")
+    return frame, [outcome] if monitor.drift else [], _drift_facts(scope, monitor, last, report)
+
+
+def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
+    """Compare a window with the reference of the version that made most of its predictions."""
+    declared = monitor.drift
+    profile = _profile(scope, window.version)
+    if profile is None or declared is None:
+        return DriftReport(window.rows.height, enough=False, columns=(), summary="nothing was predicted", false_alarm_rate=0.0, windows=0)
+    return drift(
+        profile,
+        window.rows,
+        columns=declared.columns,
+        false_alarm_rate=declared.false_alarm_rate,
+        minimum_psi=declared.minimum_psi,
+        minimum_rows=monitor.minimum_rows,
+    )
+
+
+def _profile(scope: Scope, version: Version | None) -> Mapping[str, Any] | None:
+    if version is None:
+        return None
+    stored = manifest_of(scope.places.artifacts, version.artifact).get("profile")
+    return json.loads(scope.places.artifacts.get(stored)) if stored else None
+
+
+def _windows(scope: Scope, monitor: Monitor) -> list[Window]:
+    """Read the predictions of this step's windows."""
+    ref = scope.project.by_key[monitor.predictions_key]
+    rows = scope.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
+    versions = {v.version: v for v in scope.places.registry.versions(monitor.model.name)}
+    time = ref.event_timestamp or ""
+    found = []
+    for partition, span in scope.windows:
+        assert span is not None  # noqa: S101  (a monitor has windows)
+        inside = rows.filter(pl.col(time).is_between(span.start, span.end, closed="left"))
+        most = inside[MODEL_VERSION].value_counts(sort=True)
+        found.append(Window(partition, span, inside, versions.get(most[MODEL_VERSION][0]) if most.height else None))
+    return found
+
+
+def _drift_state(report: DriftReport) -> str:
+    return NOT_ENOUGH if not report.enough else BREACH if report.drifted else GOOD
+
+
+def _told(window: Window, kind: str, state: str, reason: str) -> WindowReport:
+    assert window.version is not None  # noqa: S101  (asked for by the caller)
+    return WindowReport(window.partition, window.span.end, window.version.version, state, kind, reason)
+
+
+def _drift_rows(window: Window, report: DriftReport) -> pl.DataFrame:
+    names = ("ks", "wasserstein", "psi", "js", "null_rate", "reference_null_rate", "new_rate", "value", "threshold", "severity")
+    schema: dict[str, Any] = {
+        WINDOW_START: pl.Datetime("us", "UTC"),
+        "version": pl.Int64,
+        "rows": pl.Int64,
+        "column": pl.String,
+        "kind": pl.String,
+    }
+    schema |= {"statistic": pl.String, "drifted": pl.Boolean, "why": pl.String, **dict.fromkeys(names, pl.Float64)}
+    head = {WINDOW_START: window.span.start, "version": window.version.version if window.version else None, "rows": report.rows}
+    texts = [{"column": c.name, "kind": c.kind, "statistic": c.statistic, "drifted": c.drifted, "why": c.why} for c in report.columns]
+    rows = [head | text | {n: getattr(c, n) for n in names} for text, c in zip(texts, report.columns, strict=True)]
+    return pl.DataFrame(rows or [head], schema=schema)
+
+
+def _drift_facts(scope: Scope, monitor: Monitor, window: Window, report: DriftReport) -> dict[str, Any]:
+    shown = [
+        {"column": c.name, "drifted": c.drifted, "severity": c.severity, "by": c.statistic, "value": c.value, "threshold": c.threshold}
+        for c in report.columns
+    ]
+    return {
+        "state": _drift_state(report),
+        "summary": report.summary,
+        "drifted columns": len(report.drifted),
+        "columns": markdown(shown[:TOP]),
+        "versions": window.versions,
+        "page": dg.MetadataValue.path(str(page_path(scope.places.platform.home, monitor.name, window.partition))),
+    }
+
+
+def performance_body(monitor: Monitor) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that measures windows by the labels that have arrived."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        yield from publish(scope, _RULES, lambda: _performances(scope, monitor))
+
+    return body
+
+
+def _performances(scope: Scope, monitor: Monitor) -> Made:
+    labels = scope.frame(monitor.model.training_set.function)
+    found = [(window, _performance_of(scope, monitor, window, labels)) for window in _windows(scope, monitor)]
+    told = [_told(w, PERFORMANCE, report.state, report.summary) for w, report in found if w.version and report.verdicts]
+    scope.places.decisions.report(monitor.name, monitor.model.name, told)
+    decided = consider(scope.places, scope.project, monitor, scope.context.instance)
+    loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
+    for window, report in found:
+        history, drifted = _history(scope, monitor, window, report), drift_of(scope, monitor, window)
+        _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, drifted, report, history, (loop,)))
+    frame = pl.concat([_performance_rows(window, report) for window, report in found], how="vertical_relaxed")
+    last, report = found[-1]
+    return frame, _outcomes(monitor, found), _performance_facts(scope, monitor, last, report) | {"the loop": loop}
+
+
+def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.DataFrame) -> PerformanceReport:
+    declared = monitor.model.training_set
+    key = row_key(scope.project, monitor.model)
+    if missing := [name for name in (*key, declared.label) if name not in labels.columns]:
+        raise DataError(
+            f"'{monitor.performance_key}' needs the column '{missing[0]}' of '{declared.key}' to find the label of a prediction",
+            hint=f"return it from the function; it returns {', '.join(labels.columns)}",
+        )
+    run = None if window.version is None else scope.places.tracker.get(window.version.run_id)
+    rows = window.rows if window.version is None else window.rows.filter(pl.col(MODEL_VERSION) == window.version.version)
+    return performance(
+        rows,
+        labels,
+        key=key,
+        label=declared.label,
+        metrics=monitor.model.metrics,
+        slices=[name for name in monitor.model.slices if name in rows.columns],
+        expectations=monitor.performance,
+        reference=run.metrics if run else None,
+    )
+
+
+def _outcomes(monitor: Monitor, found: Sequence[tuple[Window, PerformanceReport]]) -> list[Outcome]:
+    return [
+        _outcome(name, [(w, v) for w, report in found for v in report.verdicts if v.expectation == name])
+        for name in (e.name for e in monitor.performance)
+    ]
+
+
+def _outcome(name: str, verdicts: Sequence[tuple[Window, Any]]) -> Outcome:
+    bad = [(window, verdict) for window, verdict in verdicts if verdict.state == BREACH]
+    last = verdicts[-1][1] if verdicts else None
+    facts = (
+        {} if last is None else {k: v for k, v in (("value", last.value), ("bound", last.bound), ("state", last.state)) if v is not None}
+    )
+    return Outcome(
+        name,
+        passed=not bad,
+        blocking=False,
+        message="; ".join(f"{window.partition}: {verdict.reason}" for window, verdict in bad),
+        hint="the monitor retrains when it says so; `mlops monitor show` tells what it decided",
+        facts=facts,
+    )
+
+
+def _performance_rows(window: Window, report: PerformanceReport) -> pl.DataFrame:
+    schema: dict[str, Any] = {
+        WINDOW_START: pl.Datetime("us", "UTC"),
+        "version": pl.Int64,
+        "state": pl.String,
+        "predicted": pl.Int64,
+        "labelled": pl.Int64,
+    }
+    schema |= {
+        "metric": pl.String,
+        "value": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "reference": pl.Float64,
+        "problem": pl.String,
+    }
+    head = {WINDOW_START: window.span.start, "version": window.version.version if window.version else None, "state": report.state}
+    head |= {"predicted": report.arrivals.predicted, "labelled": report.arrivals.labelled}
+    names = ("value", "low", "high", "reference", "problem")
+    return pl.DataFrame([head | {"metric": m.name} | {n: getattr(m, n) for n in names} for m in report.metrics] or [head], schema=schema)
+
+
+def _performance_facts(scope: Scope, monitor: Monitor, window: Window, report: PerformanceReport) -> dict[str, Any]:
+    shown = [
+        {"metric": m.name, "value": m.value, "from": m.low, "to": m.high, "holdout": m.reference, "": m.problem} for m in report.metrics
+    ]
+    slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in report.slices]
+    return {
+        "state": report.state,
+        "summary": report.summary,
+        "coverage": report.arrivals.coverage,
+        "labels": report.arrivals.labelled,
+        **{m.name: m.value for m in report.metrics if m.value is not None},
+        "metrics": markdown(shown),
+        **({"slices": markdown(slices)} if slices else {}),
+        "versions": window.versions,
+        "page": dg.MetadataValue.path(str(page_path(scope.places.platform.home, monitor.name, window.partition))),
+    }
+
+
+def _history(scope: Scope, monitor: Monitor, window: Window, report: PerformanceReport) -> tuple[Point, ...]:
+    """Return the first metric of the windows before this one, and of this one."""
+    if not report.metrics:
+        return ()
+    first = report.metrics[0]
+    try:
+        earlier = scope.places.lake.read(monitor.performance_key, snapshot=scope.snapshot)
+    except LakeError:
+        earlier = pl.DataFrame(schema={WINDOW_START: pl.Datetime("us", "UTC"), "metric": pl.String})
+    mine = (
+        earlier.filter((pl.col("metric") == first.name) & (pl.col(WINDOW_START) < window.span.start)).sort(WINDOW_START).tail(HISTORY - 1)
+    )
+    points = [
+        Point(f"{row[WINDOW_START]:%Y-%m-%d %H:%M}", row["value"], row["low"], row["high"], row["state"])
+        for row in mine.iter_rows(named=True)
+    ]
+    return (*points, Point(window.partition, first.value, first.low, first.high, report.state))
+
+
+def page_path(home: str, monitor: str, partition: str) -> Path:
+    """Return the page of a window."""
+    return Path(home) / "reports" / monitor / f"{partition.replace(':', '-')}.html"
+
+
+def _write(scope: Scope, monitor: Monitor, page: Page) -> None:
+    path = page_path(scope.places.platform.home, monitor.name, page.partition)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(monitor_page(page), encoding="utf-8")

@@ -1,0 +1,191 @@
+"""The service's steps: bring it to the champion, and bring what it answered into the lake."""
+
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.verify import Outcome, check_names, verify
+from mlops_assets.errors import ServiceError
+from mlops_assets.orchestrate.graph import Node
+from mlops_assets.orchestrate.metadata import markdown
+from mlops_assets.orchestrate.partitions import window_of
+from mlops_assets.orchestrate.project import Project, served_partitions, served_time
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.orchestrate.tables import Made, check_specs, publish
+from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.served import LOGGED_AT, PREDICTED_AT, PREDICTION_ID, RUN_ID, key_types, served
+from mlops_assets.stores.places import Places
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.serving import Service
+from mlops_assets.values.window import TimeWindow, merged
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.control import ServiceSpec, ServiceStatus
+
+READABLE = "log_readable"
+_AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
+
+
+def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
+    """Return what the service's processes are told."""
+    from mlops_assets.serving.control import ServiceSpec
+
+    return ServiceSpec(
+        name=service.name,
+        model=service.model.name,
+        home=platform.home,
+        registry=platform.registry,
+        artifacts=platform.artifacts,
+        online=platform.online,
+        environment=platform.environment,
+        host=service.host,
+        port=service.port,
+        workers=service.workers,
+        max_rows=service.max_rows,
+        max_bytes=service.max_bytes,
+        trusted_types=service.model.trusted_types,
+    )
+
+
+def service_body(service: Service) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that starts a service or brings it to the champion."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        from mlops_assets.serving import control
+
+        platform = scope.places.platform
+        found = control.status(platform.home, service.name)
+        if found.wanted == "stopped" and any(tag in scope.context.run.tags for tag in _AUTOMATIC):
+            scope.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
+        else:
+            found = control.start(spec_of(service, platform))
+        yield dg.MaterializeResult(asset_key(service.key), metadata=_facts(scope.places, service, found))
+
+    return body
+
+
+def _facts(places: Places, service: Service, found: "ServiceStatus") -> dict[str, Any]:
+    workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in found.workers]
+    facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": markdown(workers)}
+    if found.url is None:
+        return facts
+    facts |= {"url": dg.MetadataValue.url(found.url), "version": found.champion or 0}
+    return facts | {"smoke latency ms": round(1000 * _smoke(places, service, found.url), 3)}
+
+
+def _smoke(places: Places, service: Service, url: str) -> float:
+    """Ask for the prediction of the stored example row, which is not logged; return the seconds of the second of two."""
+    champion = places.registry.champion(service.model.name)
+    example = b"" if champion is None else str(manifest_of(places.artifacts, champion.artifact).get("example") or "").encode()
+    if not example:
+        return 0.0
+    request = urllib.request.Request(  # noqa: S310  (the service's own URL)
+        f"{url}/predict", example, {"content-type": "application/json", "x-mlops-smoke": "1"}
+    )
+    begun = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        try:
+            urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+        except OSError as error:
+            raise ServiceError(
+                f"'{service.key}' does not answer its example row: {error}", hint=f"`mlops serve status {service.name}` shows its workers"
+            ) from error
+    return time.perf_counter() - begun
+
+
+def served_node(project: Project, service: Service, platform: Platform) -> Node:
+    """Return the predictions of a service; what they are made from is the log."""
+    partitions = served_partitions(project, service)
+    return Node(service.predictions_key, partitions, outside=lambda keys: _logged(service, platform, partitions, keys))
+
+
+def log_folder(service: Service, platform: Platform) -> Path:
+    """Return where the service's predictions are logged."""
+    return Path(platform.home) / "services" / service.name / "log"
+
+
+def _logged(service: Service, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+    """Return, for each partition that something was logged for, what changes when more is."""
+    folder = log_folder(service, platform)
+    if not folder.is_dir():
+        return {}
+    from mlops_assets.serving.inference_log import log_days, log_fingerprint
+
+    days = set(log_days(folder))
+    spans = {key: _days(window_of(partitions, key), days) for key in keys}
+    return {key: log_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(_between(*span))}
+
+
+def _days(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
+    """Return the first and the last UTC day of a window; of everything that was logged when there is none."""
+    if window is None:
+        return (min(days), max(days)) if days else None
+    return window.start.date(), (window.end - timedelta(microseconds=1)).date()
+
+
+def _between(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def served_rules(project: Project, service: Service) -> Table:
+    """Return what the rows of a service's predictions must obey: each answer once, in its window."""
+    return Table(
+        partitions=served_partitions(project, service), key=(PREDICTION_ID,), event_timestamp=served_time(service), allow_empty=True
+    )
+
+
+def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of a service's predictions."""
+    return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), READABLE), warnings=(READABLE,))
+
+
+def served_body(project: Project, service: Service) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that brings logged predictions into the lake."""
+    rules = served_rules(project, service)
+
+    def body(scope: Scope) -> Iterator[object]:
+        yield from publish(scope, rules, lambda: _produce(scope, service, rules), unhashed=(RUN_ID,))
+
+    return body
+
+
+def _produce(scope: Scope, service: Service, rules: Table) -> Made:
+    from mlops_assets.serving.inference_log import log_days, read_log
+
+    folder, corrupt = log_folder(service, scope.places.platform), list[str]()
+    windows = [window for _, window in scope.windows]
+    spans = [span for span in (_days(window, set(log_days(folder))) for window in windows) if span]
+    first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
+    log = read_log(folder, first, last, corrupt)
+    if windows[0] is not None:
+        inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
+        log = log.filter(pl.any_horizontal(inside))
+    types, keys = _types(scope, service, log["version"].unique().to_list())
+    frame = served(log, types, keys=keys, event_timestamp=rules.event_timestamp or PREDICTED_AT)
+    readable = Outcome(
+        READABLE,
+        passed=not corrupt,
+        blocking=False,
+        message=f"{len(corrupt)} line(s) of the log cannot be read, the first is {corrupt[0] if corrupt else ''}",
+        hint="look at the file: what the line said cannot be guessed",
+    )
+    facts = {"versions": ", ".join(map(str, sorted(log["version"].unique()))), "logged until": str(frame[LOGGED_AT].max())}
+    return frame, [*verify(frame, rules, scope.windows), readable], facts
+
+
+def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion."""
+    registered = scope.places.registry.versions(service.model.name)
+    wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
+    manifests = [manifest_of(scope.places.artifacts, version.artifact) for version in wanted]
+    types = {name: dtype for manifest in manifests for name, dtype in manifest["types"].items()}
+    return types, {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}

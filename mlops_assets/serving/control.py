@@ -1,0 +1,262 @@
+"""Starting, stopping and looking at a service, from whatever process: a Dagster run, a sensor, the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+from mlops_assets.errors import MissingExtraError, MlopsError, ServiceError
+from mlops_assets.serving.state import (
+    Folder,
+    ServiceSpec,
+    ServiceStatus,
+    WorkerStatus,
+    is_alive,
+    read_json,
+    started,
+    write_json,
+)
+from mlops_assets.stores.lock import exclusive
+
+if TYPE_CHECKING:
+    from mlops_assets.stores.records import Version
+
+__all__ = ["ServiceSpec", "ServiceStatus", "WorkerStatus", "start", "status", "stop"]
+
+_NEEDED = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
+_POLL = 0.05
+_LARGEST_OUTPUT = 10 * 2**20  # bytes of what the processes printed, before it is put aside
+
+
+def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
+    """Bring a service to what is wanted: running, every worker answering with the champion.
+
+    A service that runs already is left alone, unless it was started from another spec: then it is stopped and started.
+
+    Parameters
+    ----------
+    spec
+        What to run.
+    timeout
+        Seconds.
+
+    Returns
+    -------
+    ServiceStatus
+        As it then is.
+
+    Raises
+    ------
+    ServiceError
+        The port is in use, there is no champion, it cannot be loaded, the log cannot be written, or it takes too long. What this call
+        started is then stopped again; a service that ran before goes on with the version it has.
+    MissingExtraError
+        A package of the extra ``serve`` is missing.
+    """
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError.from_extra(package, "serve")
+    folder = spec.folder
+    _check(spec, folder)
+    until = time.monotonic() + timeout
+    with exclusive(folder.path / "control.lock"):
+        before = read_json(folder.wanted)
+        left_alone = _runs(read_json(folder.supervisor) or {}) and folder.read_spec() == spec
+        try:
+            if not left_alone:
+                _start_supervisor(spec, folder)
+            write_json(folder.wanted, {"state": "running"})
+            return _await(spec, folder, until)
+        except BaseException:
+            if not left_alone:
+                _stop_processes(folder, 10)
+                _restore_wanted(folder, before)
+            raise
+
+
+def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
+    """Stop a service; requests in flight are answered, and no process is left.
+
+    Parameters
+    ----------
+    home
+        Of the platform.
+    name
+        The service's.
+    timeout
+        Seconds after which its processes are killed.
+
+    Returns
+    -------
+    ServiceStatus
+        As it then is.
+    """
+    folder = Folder.of(home, name)
+    if folder.path.is_dir():
+        with exclusive(folder.path / "control.lock"):
+            if folder.spec.exists():
+                write_json(folder.wanted, {"state": "stopped"})
+            _stop_processes(folder, timeout)
+    return status(home, name)
+
+
+def status(home: str, name: str) -> ServiceStatus:
+    """Return the state of a service, from its files, its processes and the registry.
+
+    Parameters
+    ----------
+    home
+        Of the platform.
+    name
+        The service's.
+    """
+    folder = Folder.of(home, name)
+    spec, facts = folder.read_spec(), read_json(folder.supervisor) or {}
+    running = _runs(facts)
+    wanted = _wanted(folder)
+    champion, unreadable = (None, "") if spec is None else _champion(spec)
+    workers = folder.workers()
+    problems = [unreadable, *(f"worker {w.index}: {w.error}" for w in workers if w.error)]
+    if running or wanted == "running":
+        problems.insert(0, facts.get("problem", ""))
+    if wanted == "running" and not running:
+        problems.append("its supervisor is gone")
+    if running and wanted == "stopped":
+        problems.append("it should be stopped, and runs")
+    url = facts.get("url") if running else None
+    number = None if champion is None else champion.version
+    return ServiceStatus(name, wanted, running, url, workers, number, "; ".join(dict.fromkeys(p for p in problems if p)))
+
+
+def _check(spec: ServiceSpec, folder: Folder) -> None:
+    """Refuse what cannot work before anything is started."""
+    from mlops_assets.serving.inference_log import writing_problem
+
+    champion, unreadable = _champion(spec)
+    if unreadable:
+        raise ServiceError(f"service '{spec.name}': {unreadable}", hint="see that MLOPS_REGISTRY can be reached")
+    if champion is None:
+        raise ServiceError(
+            f"service '{spec.name}' has no champion of '{spec.model}' in environment '{spec.environment}'",
+            hint=f"train and promote one: materialise model/{spec.model}, version/{spec.model} and champion/{spec.model}",
+        )
+    if problem := writing_problem(folder.log):
+        raise ServiceError(f"service '{spec.name}': {problem}", hint="make room, or make the folder writable")
+
+
+def _champion(spec: ServiceSpec) -> tuple[Version | None, str]:
+    from mlops_assets.stores.registry import open_registry
+
+    try:
+        return open_registry(spec.registry, spec.environment).champion(spec.model), ""
+    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+        return None, f"the registry cannot be read ({error.message if isinstance(error, MlopsError) else type(error).__name__})"
+
+
+def _wanted(folder: Folder) -> Literal["running", "stopped", "never started"]:
+    facts = read_json(folder.wanted)
+    if facts is None:
+        return "never started"
+    return "running" if facts["state"] == "running" else "stopped"
+
+
+def _restore_wanted(folder: Folder, before: dict[str, object] | None) -> None:
+    if before is None:
+        folder.wanted.unlink(missing_ok=True)
+    else:
+        write_json(folder.wanted, before)
+
+
+def _start_supervisor(spec: ServiceSpec, folder: Folder) -> None:
+    """Start the detached supervisor; one that runs another spec is stopped first."""
+    _stop_processes(folder, 30)
+    write_json(folder.spec, asdict(spec))
+    if folder.output.exists() and folder.output.stat().st_size > _LARGEST_OUTPUT:
+        folder.output.replace(folder.output.with_suffix(".log.1"))
+    with folder.output.open("ab") as output:
+        launched = subprocess.run(  # noqa: S603  (our own module)
+            [sys.executable, "-m", "mlops_assets.serving.supervisor", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            start_new_session=True,
+            check=False,
+        )
+    if launched.returncode:
+        raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=f"{folder.output} says why")
+    _await_supervisor(spec, folder, int(launched.stdout))
+
+
+def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int) -> None:
+    """Wait until the supervisor listens, or says why it does not."""
+    while True:
+        facts = read_json(folder.supervisor) or {}
+        if _runs(facts) and facts.get("url"):
+            return
+        if started(pid) is None:
+            facts = read_json(folder.supervisor) or {}
+            if facts.get("pid") == pid and facts.get("problem"):
+                raise ServiceError(facts["problem"], hint=facts.get("hint", f"{folder.output} says more"))
+            raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=f"{folder.output} says why")
+        time.sleep(_POLL)
+
+
+def _await(spec: ServiceSpec, folder: Folder, until: float) -> ServiceStatus:
+    """Wait until every worker answers with the champion."""
+    while True:
+        now = status(spec.home, spec.name)
+        alive = [w for w in now.workers if w.running]
+        if now.running and not now.problem and len(alive) == spec.workers and all(w.version == now.champion for w in alive):
+            return now
+        refused = (read_json(folder.supervisor) or {}).get("refused")
+        if not now.running or (now.champion is not None and now.champion in (refused, *(w.failed for w in alive))):
+            reason = status(spec.home, spec.name).problem
+            raise ServiceError(f"service '{spec.name}' does not answer with version {now.champion}: {reason}", hint=_hint(folder))
+        if time.monotonic() > until:
+            versions = ", ".join(f"worker {w.index}: {w.version or 'none'}" for w in alive) or "no worker runs"
+            raise ServiceError(
+                f"service '{spec.name}' does not answer with version {now.champion} in time ({versions})"
+                + (f": {now.problem}" if now.problem else ""),
+                hint=_hint(folder),
+            )
+        time.sleep(_POLL)
+
+
+def _hint(folder: Folder) -> str:
+    return f"{folder.output} says more; the version before can be promoted again: mlops models rollback"
+
+
+def _stop_processes(folder: Folder, timeout: float) -> None:
+    """End the supervisor, which ends its workers; then whoever is left, by process id."""
+    facts = read_json(folder.supervisor) or {}
+    if _runs(facts):
+        _signal(facts["pid"], signal.SIGTERM)
+    until = time.monotonic() + timeout
+    while _left(folder, facts) and time.monotonic() < until:
+        time.sleep(_POLL)
+    for pid in _left(folder, facts):
+        _signal(pid, signal.SIGKILL)
+    while _left(folder, facts):
+        time.sleep(_POLL)
+
+
+def _left(folder: Folder, facts: dict[str, object]) -> list[int]:
+    supervisor = [int(str(facts["pid"]))] if _runs(facts) else []
+    return supervisor + [w.pid for w in folder.workers() if w.running]
+
+
+def _runs(facts: dict[str, object]) -> bool:
+    pid, began = facts.get("pid"), facts.get("started")
+    return isinstance(pid, int) and isinstance(began, float) and is_alive(pid, began)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,218 @@
+"""What one row of a request may hold: a strict JSON decoder whose refusals name row, field and type, and repeat no value."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from mlops_assets.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# Every unit of time that a data frame may use can hold these.
+_EARLIEST, _LATEST = ((datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // _MICROSECOND for year in (1700, 2262))
+_FLOAT32_MAX = 3.4028234663852886e38
+_PATH = re.compile(r" - at `\$(?:\[(?P<row>\d+)\])?(?:\.(?P<field>.*))?`$", re.DOTALL)
+_NAMED = re.compile(r"field `(.*)`", re.DOTALL)
+TYPES = ("str", "int", "float", "bool", "datetime")  # of a field
+_WORDS = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false", "datetime": "a time with its zone"}
+
+
+class RequestError(DataError):
+    """A request that is not answered.
+
+    Parameters
+    ----------
+    message, hint
+        As of every error.
+    status
+        Of the reply.
+    where
+        ``row`` and ``field``, and the ``expected`` type, where they are known.
+    """
+
+    def __init__(self, message: str, *, hint: str, status: int = 422, **where: object) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.where = where
+
+    @property
+    def body(self) -> bytes:
+        """The reply, JSON."""
+        return json.dumps({"error": self.message, "hint": self.hint, **self.where}).encode()
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a row, as the stored model names it."""
+
+    name: str
+    type: str
+    nullable: bool
+    role: str
+
+    @property
+    def optional(self) -> bool:
+        """Whether a row may leave it out."""
+        return self.role in ("key", "time")
+
+    @property
+    def wanted(self) -> str:
+        """What it must be, in words."""
+        return _WORDS[self.type] + (" or null" if self.nullable and self.role != "time" else "")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one request, by column.
+
+    Parameters
+    ----------
+    count
+        How many.
+    columns
+        Field → values; times are microseconds since 1970 in UTC, a key that was left out is None.
+    at
+        The event time of each row, in microseconds since 1970 in UTC.
+    """
+
+    count: int
+    columns: Mapping[str, Sequence[Any]]
+    at: Sequence[int]
+
+
+class RequestSchema:
+    """Decodes the rows of a request.
+
+    Parameters
+    ----------
+    fields
+        Of a row, as ``manifest["request"]`` has them.
+    types
+        Column of ``X`` → polars type: numbers must fit it.
+    max_rows
+        Of one request.
+    """
+
+    def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int) -> None:
+        self.fields = tuple(Field(**field) for field in fields)
+        self.max_rows = max_rows
+        self.names = tuple(field.name for field in self.fields)
+        self.time = next((field.name for field in self.fields if field.role == "time"), None)
+        self._times = tuple(field.name for field in self.fields if field.type == "datetime")
+        members = [(f"f{i}", *_member(field, types.get(field.name, ""))) for i, field in enumerate(self.fields)]
+        names = {f"f{i}": field.name for i, field in enumerate(self.fields)}
+        row: Any = msgspec.defstruct("Row", members, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+        self._decode = msgspec.json.Decoder(row | Annotated[list[row], msgspec.Meta(max_length=max_rows)]).decode
+
+    def decode(self, body: bytes) -> Rows:
+        """Return the rows of a request: one object or a list of objects.
+
+        Parameters
+        ----------
+        body
+            JSON in UTF-8.
+
+        Raises
+        ------
+        RequestError
+            400 when it is not JSON, 413 for too many rows, 422 when a row is not what the model takes.
+        """
+        try:
+            decoded = self._decode(body)
+        except msgspec.ValidationError as error:
+            raise self._refusal(str(error), body) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise RequestError(
+                "the body is not JSON", hint="send one object, or a list of objects; NaN and Infinity are no JSON: send null", status=400
+            ) from None
+        rows = decoded if isinstance(decoded, list) else [decoded]
+        values = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ([] for _ in self.names)
+        columns: dict[str, Sequence[Any]] = dict(zip(self.names, values, strict=True))
+        for name in self._times:
+            columns[name] = [self._microseconds(name, row, value) for row, value in enumerate(columns[name])]
+        at: Sequence[int] = columns[self.time] if self.time else [_now()] * len(rows)
+        return Rows(len(rows), columns, at)
+
+    def _microseconds(self, name: str, row: int, value: datetime | None) -> int | None:
+        if value is None:
+            return _now() if name == self.time else None
+        at = (value - EPOCH) // _MICROSECOND
+        if not _EARLIEST <= at <= _LATEST:
+            raise RequestError(
+                f"row {row}: the time '{name}' is not between 1700 and 2262",
+                hint="check the year",
+                row=row,
+                field=name,
+                expected="datetime",
+            )
+        return at
+
+    def _refusal(self, text: str, body: bytes) -> RequestError:
+        """Say what a row lacks; msgspec's own text names types and fields only, and unknown fields are not repeated either."""
+        if text.startswith("Expected `array` of length"):
+            return RequestError(f"a request may have at most {self.max_rows} rows", hint="send them in several requests", status=413)
+        path, single = _PATH.search(text), body.lstrip()[:1] == b"{"
+        row = 0 if single or path is None else int(path["row"] or 0)
+        if text.startswith("Object contains unknown field"):
+            named = _NAMED.search(text[: path.start()] if path and not single else text)
+            hint = nearest(named[1] if named else "", self.names) + f"a row has {', '.join(self.names)}"
+            return RequestError(f"row {row} has a field that the model does not take", hint=hint, row=row)
+        if text.startswith("Object missing required field"):
+            field = next(f for f in self.fields if f"`{f.name}`" in text)
+            return self._about(row, field, f"row {row} lacks the field '{field.name}'")
+        known = next((f for f in self.fields if path is not None and f.name == path["field"]), None)
+        if known is None:
+            return RequestError(
+                "the body must be an object or a list of objects" if path is None else f"row {row} must be an object",
+                hint=f"a row has {', '.join(self.names)}",
+            )
+        if "timezone" in text:
+            return self._about(row, known, f"row {row}: the time '{known.name}' has no time zone")
+        return self._about(row, known, f"row {row}: field '{known.name}' must be {known.wanted}")
+
+    def _about(self, row: int, field: Field, message: str) -> RequestError:
+        hint = "give a time zone, e.g. 2013-04-01T12:00:00Z" if field.type == "datetime" else f"'{field.name}' is {field.wanted}"
+        if field.type in ("int", "float"):
+            hint += ", within the range of the type that the model was trained on"
+        return RequestError(message, hint=hint, row=row, field=field.name, expected=field.type)
+
+
+def _member(field: Field, dtype: str) -> tuple[Any, ...]:
+    """Return a field's type, and its default when it may be left out."""
+    kind = _kind(field, dtype)
+    if field.role == "time":
+        return kind, None
+    return (kind | None, None) if field.role == "key" else (kind | None if field.nullable else kind,)
+
+
+def _kind(field: Field, dtype: str) -> Any:  # noqa: ANN401  (a type)
+    if field.type == "datetime":
+        return Annotated[datetime, msgspec.Meta(tz=True)]
+    if field.type == "int":
+        low, high = integer_range(dtype)
+        return Annotated[int, msgspec.Meta(ge=low, le=high)]
+    if field.type == "float" and dtype == "Float32":
+        return Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
+    return {"str": str, "float": float, "bool": bool}[field.type]
+
+
+def integer_range(dtype: str) -> tuple[int, int]:
+    """Return the least and the greatest whole number that a polars type holds; what is no such type is taken as ``Int64``."""
+    found = re.fullmatch(r"(U?)Int(\d+)", dtype)
+    unsigned, bits = (found[1] == "U", min(int(found[2]), 64)) if found else (False, 64)
+    # JSON decoders agree on signed 64 bits.
+    return (0, min(2**bits, 2**63) - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,99 @@
+"""Predictions as rows of the lake: those of a service and those of a batch have one shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.errors import DataError
+from mlops_assets.serving.batch import INPUT_HASH, PREDICTION, PROBABILITY, input_hashes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PREDICTION_ID, MODEL_VERSION, MISSING, LOGGED_AT, RUN_ID, PREDICTED_AT = (
+    "prediction_id",
+    "model_version",
+    "missing",
+    "logged_at",
+    "run_id",
+    "predicted_at",
+)
+_UTC = pl.Datetime("us", "UTC")
+_JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boolean", "datetime": "Datetime"}
+
+
+def served(log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, str], event_timestamp: str) -> pl.DataFrame:
+    """Return logged predictions in the shape of the lake.
+
+    Parameters
+    ----------
+    log
+        From :func:`mlops_assets.serving.inference_log.read_log`.
+    types
+        Columns of ``X`` with their polars types by name, of every version that answered.
+    keys
+        Columns that identify a row, with their types.
+    event_timestamp
+        The name of the column with the event time.
+
+    Returns
+    -------
+    polars.DataFrame
+        Key, event time, ``X``, prediction, probability, hash of the input, version, id, names of missing features, time of logging, run.
+    """
+    identity = [_column(log, "key", name, dtype) for name, dtype in keys.items() if name not in types]
+    inputs = [_column(log, "x", name, dtype) for name, dtype in types.items() if name != event_timestamp]
+    frame = pl.DataFrame([*identity, log["at"].rename(event_timestamp), *inputs])
+    X = frame.select(list(types))
+    return frame.with_columns(
+        log["prediction"].rename(PREDICTION),
+        log["probability"].rename(PROBABILITY).cast(pl.Float64),
+        pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String),
+        log["version"].rename(MODEL_VERSION).cast(pl.Int64),
+        log["id"].rename(PREDICTION_ID),
+        log["missing"].rename(MISSING).cast(pl.List(pl.String)),
+        log["logged_at"].rename(LOGGED_AT),
+        pl.lit("").alias(RUN_ID),
+    )
+
+
+def _column(log: pl.DataFrame, struct: str, name: str, dtype: str) -> pl.Series:
+    """Return one field of the logged rows in the type that the model was trained on; null where a row has none."""
+    fields = {field.name for field in log.schema[struct].fields}  # type: ignore[attr-defined]  # a struct
+    values = log[struct].struct.field(name) if name in fields else pl.Series(name, [None] * log.height)
+    if dtype.startswith("Datetime"):
+        return values.cast(pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").rename(name)
+    return values.cast(polars_type(dtype, name)).rename(name)
+
+
+def key_types(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that identify a row, with their types, as a stored model declares them."""
+    return {field["name"]: _JSON_TYPES.get(field["type"], field["type"]) for field in manifest["request"] if field["role"] == "key"}
+
+
+def polars_type(dtype: str, column: str) -> pl.DataType:
+    """Return a polars type by the name that a stored model gives it.
+
+    Raises
+    ------
+    DataError
+        It is not one that a request can carry.
+    """
+    found: Any = getattr(pl, dtype, None)
+    if not (isinstance(found, type) and issubclass(found, pl.DataType)):
+        raise DataError(f"column '{column}' has the type {dtype}, which a prediction log cannot hold", hint="cast it in the training set")
+    return found()
+
+
+def batch_identity(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Return what only identifies predictions of a batch: an id made of the key, and no time of logging."""
+    ids = input_hashes(rows.select(key)) if key else None
+    return pl.DataFrame(
+        [
+            pl.Series(PREDICTION_ID, ids or [None] * rows.height, dtype=pl.String),
+            rows[MISSING].cast(pl.List(pl.String)),
+            pl.Series(LOGGED_AT, [None] * rows.height, dtype=_UTC),
+        ]
+    )

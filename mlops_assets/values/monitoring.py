@@ -1,0 +1,355 @@
+"""What is watched of a model's predictions, and what follows when it fails."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.names import checked_name, names
+from mlops_assets.values.options import AssetArguments, AssetOptions
+from mlops_assets.values.serving import BatchPrediction, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dagster as dg
+
+    from mlops_assets.values.model import Model
+
+GOOD, BREACH, NOT_ENOUGH = "good", "breach", "not enough data"  # what a window can be
+_RULES = ("at_least", "no_worse_than_reference_by")
+
+
+@dataclass(frozen=True, init=False)
+class Drift:
+    """The features look as they did in training; when they do not, the check warns and nothing is retrained.
+
+    Parameters
+    ----------
+    columns
+        Which columns of ``X`` to compare; all when None.
+    false_alarm_rate
+        The share of windows without drift that may alarm.
+    minimum_psi
+        The least effect: less is no drift, however many rows show it. 0.1 is what a normal column has whose mean moves by a third of a standard
+        deviation; the limits of the other statistics are those of the same move.
+
+    Raises
+    ------
+    DefinitionError
+        A rate is not between 0 and 1, or the least effect is negative.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Drift(false_alarm_rate=0.05).name
+    'no_drift'
+    """
+
+    columns: tuple[str, ...] | None
+    false_alarm_rate: float
+    minimum_psi: float
+
+    def __init__(self, columns: str | Sequence[str] | None = None, *, false_alarm_rate: float = 0.01, minimum_psi: float = 0.1) -> None:
+        object.__setattr__(self, "columns", None if columns is None else names(columns))
+        object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
+        object.__setattr__(self, "minimum_psi", minimum_psi)
+        if not 0 < false_alarm_rate < 1:
+            raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate})", hint="give a share between 0 and 1, e.g. 0.01")
+        if not 0 <= minimum_psi < math.inf:
+            raise DefinitionError(f"Drift(minimum_psi={minimum_psi})", hint="give a PSI of 0 or more; 0.1 is usual")
+        if self.columns == ():
+            raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or leave columns out to compare all")
+
+    @property
+    def name(self) -> str:
+        """The name of the asset check: a sentence that is true of a good window."""
+        return "no_drift"
+
+
+@dataclass(frozen=True, init=False)
+class Performance:
+    """A bound on one metric of the predictions whose labels have arrived.
+
+    Parameters
+    ----------
+    metric
+        A scikit-learn scorer name; greater is better.
+    at_least
+        The least value that is good.
+    no_worse_than_reference_by
+        How far below what the version reached on its holdout the metric may be.
+    minimum_labels
+        With fewer labels nothing is judged.
+    minimum_coverage
+        With a lower share of predictions that have a label nothing is judged.
+    slices
+        Columns by whose values the metric is shown as well; they are not judged.
+    certain
+        Whether only a value whose whole confidence interval is below the bound is a breach.
+    confidence
+        Of the interval.
+
+    Raises
+    ------
+    DefinitionError
+        Not exactly one rule is given, or a number cannot be what it is for.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Performance("roc_auc", at_least=0.62).name
+    'roc_auc_at_least'
+    """
+
+    metric: str
+    at_least: float | None
+    no_worse_than_reference_by: float | None
+    minimum_labels: int
+    minimum_coverage: float
+    slices: tuple[str, ...]
+    certain: bool
+    confidence: float
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        metric: str,
+        *,
+        at_least: float | None = None,
+        no_worse_than_reference_by: float | None = None,
+        minimum_labels: int = 200,
+        minimum_coverage: float = 0.5,
+        slices: str | Sequence[str] = (),
+        certain: bool = False,
+        confidence: float = 0.95,
+    ) -> None:
+        given = {
+            "metric": metric,
+            "at_least": at_least,
+            "no_worse_than_reference_by": no_worse_than_reference_by,
+            "minimum_labels": minimum_labels,
+            "minimum_coverage": minimum_coverage,
+            "slices": names(slices),
+            "certain": certain,
+            "confidence": confidence,
+        }
+        for attribute, value in given.items():
+            object.__setattr__(self, attribute, value)
+        self._check()
+
+    def _check(self) -> None:
+        given = [rule for rule in _RULES if getattr(self, rule) is not None]
+        if len(given) != 1:
+            raise DefinitionError(f"Performance('{self.metric}') has {len(given)} rules", hint=f"give exactly one of {', '.join(_RULES)}")
+        if not math.isfinite(self.threshold):
+            raise DefinitionError(f"Performance('{self.metric}') has the bound {self.threshold}", hint="give a finite number")
+        if self.no_worse_than_reference_by is not None and self.threshold < 0:
+            raise DefinitionError(
+                f"Performance('{self.metric}', no_worse_than_reference_by={self.threshold})",
+                hint="give how far below the reference is still good",
+            )
+        if self.minimum_labels < 1 or not 0 <= self.minimum_coverage <= 1 or not 0 < self.confidence < 1:
+            raise DefinitionError(
+                f"Performance('{self.metric}') has minimum_labels={self.minimum_labels}, minimum_coverage={self.minimum_coverage}, "
+                f"confidence={self.confidence}",
+                hint="give at least one label, and shares between 0 and 1",
+            )
+
+    @property
+    def rule(self) -> str:
+        """Which of the rules is given."""
+        return next(rule for rule in _RULES if getattr(self, rule) is not None)
+
+    @property
+    def threshold(self) -> float:
+        """The number of the rule."""
+        return float(getattr(self, self.rule))
+
+    @property
+    def name(self) -> str:
+        """Metric and rule: the name of the asset check."""
+        return f"{self.metric}_{self.rule.removesuffix('_by')}"
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Train again when performance fails. All times are the data's own, except ``backoff``.
+
+    Parameters
+    ----------
+    cooldown
+        The least time between two trainings that this causes.
+    after
+        How many bad windows in a row it takes; windows without enough labels neither count nor interrupt.
+    after_rejection
+        How many it takes after a candidate did not become champion.
+    attempts
+        How often a training that crashes is started.
+    backoff
+        How long after a crash the next attempt starts, doubled each time.
+
+    Raises
+    ------
+    DefinitionError
+        A time is negative, or a number less than 1.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> import mlops_assets as ml
+    >>> ml.Retrain(cooldown=timedelta(days=7), after=2).after_rejection
+    2
+    """
+
+    cooldown: timedelta = timedelta(days=7)
+    after: int = 1
+    after_rejection: int = 2
+    attempts: int = 3
+    backoff: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted."""
+        if min(self.cooldown, self.backoff) < timedelta(0):
+            raise DefinitionError(
+                f"Retrain(cooldown={self.cooldown}, backoff={self.backoff})", hint="give timedeltas that are not negative"
+            )
+        if min(self.after, self.after_rejection, self.attempts) < 1:
+            raise DefinitionError(
+                f"Retrain(after={self.after}, after_rejection={self.after_rejection}, attempts={self.attempts})",
+                hint="give numbers of 1 or more",
+            )
+
+
+Expectation = Drift | Performance
+
+
+@dataclass(frozen=True, init=False)
+class Monitor:
+    """A drift report and a performance report for every window of a model's predictions.
+
+    Parameters
+    ----------
+    name
+        Names the assets ``drift_report/<name>`` and ``performance_report/<name>``.
+    of
+        Whose predictions.
+    partitions
+        The windows: a Dagster time-window partitions definition; those of the dataset when None and ``of`` is a batch prediction.
+    expectations
+        What is true of a good window; each is an asset check.
+    on_failure
+        What follows a breach of performance; nothing when None.
+    minimum_rows
+        With fewer rows a window's features are not judged.
+
+    Raises
+    ------
+    DefinitionError
+        There are no partitions, two expectations of one name, or nothing that could ever retrain.
+
+    Examples
+    --------
+    A monitor of a service ``api``::
+
+        ml.Monitor("watch", of=api, partitions=DAILY, expectations=(ml.Drift(), ml.Performance("roc_auc", at_least=0.62)), on_failure=ml.Retrain())
+    """
+
+    name: str
+    of: Service | BatchPrediction
+    partitions: dg.PartitionsDefinition
+    expectations: tuple[Expectation, ...]
+    on_failure: Retrain | None
+    minimum_rows: int
+    options: AssetOptions = field(default=AssetOptions(), compare=False)
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        name: str,
+        *,
+        of: Service | BatchPrediction,
+        partitions: dg.PartitionsDefinition | None = None,
+        expectations: Expectation | Sequence[Expectation] = (Drift(),),
+        on_failure: Retrain | None = None,
+        minimum_rows: int = 100,
+        **options: object,
+    ) -> None:
+        given = {
+            "name": checked_name(name, "a monitor"),
+            "of": _watched(name, of),
+            "partitions": _windows(name, of, partitions),
+            "expectations": tuple(expectations) if isinstance(expectations, (tuple, list)) else (expectations,),
+            "on_failure": on_failure,
+            "minimum_rows": minimum_rows,
+            "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
+        }
+        for attribute, value in given.items():
+            object.__setattr__(self, attribute, value)
+        self._check()
+
+    def _check(self) -> None:
+        if strange := [e for e in self.expectations if not isinstance(e, (Drift, Performance))]:
+            raise DefinitionError(f"monitor '{self.name}' expects {strange[0]!r}", hint="expectations are Drift(…) and Performance(…)")
+        checks = [expectation.name for expectation in self.expectations]
+        if not checks:
+            raise DefinitionError(f"monitor '{self.name}' expects nothing", hint="say expectations=(ml.Drift(), …)")
+        if twice := [check for check in checks if checks.count(check) > 1]:
+            raise DefinitionError(f"monitor '{self.name}' expects '{twice[0]}' twice", hint="give each metric and rule once, and one Drift")
+        if self.on_failure is not None and not self.performance:
+            raise DefinitionError(
+                f"monitor '{self.name}' retrains on failure but expects nothing of performance: drift alone never retrains",
+                hint="add ml.Performance(metric, at_least=…)",
+            )
+        if self.minimum_rows < 1:
+            raise DefinitionError(f"monitor '{self.name}' has minimum_rows={self.minimum_rows}", hint="give 1 or more")
+
+    @property
+    def drift_key(self) -> str:
+        """``drift_report/<name>``."""
+        return f"drift_report/{self.name}"
+
+    @property
+    def performance_key(self) -> str:
+        """``performance_report/<name>``."""
+        return f"performance_report/{self.name}"
+
+    @property
+    def predictions_key(self) -> str:
+        """The predictions that are watched."""
+        return self.of.predictions_key if isinstance(self.of, Service) else self.of.key
+
+    @property
+    def model(self) -> Model[..., Any]:
+        """The model that predicts."""
+        return self.of.model
+
+    @property
+    def drift(self) -> Drift | None:
+        """What is expected of the features."""
+        return next((e for e in self.expectations if isinstance(e, Drift)), None)
+
+    @property
+    def performance(self) -> tuple[Performance, ...]:
+        """What is expected of the metrics."""
+        return tuple(e for e in self.expectations if isinstance(e, Performance))
+
+
+def _watched(name: str, of: Service | BatchPrediction) -> Service | BatchPrediction:
+    if not isinstance(of, (Service, BatchPrediction)):
+        raise DefinitionError(
+            f"monitor '{name}' watches a {type(of).__name__}", hint="say of= an ml.Service or an ml.BatchPrediction, which name their model"
+        )
+    return of
+
+
+def _windows(name: str, of: Service | BatchPrediction, given: dg.PartitionsDefinition | None) -> dg.PartitionsDefinition:
+    found = given if given is not None or isinstance(of, Service) else of.dataset.table.partitions
+    if found is None:
+        raise DefinitionError(f"monitor '{name}' has no windows", hint="say partitions=, e.g. a dg.DailyPartitionsDefinition")
+    if not hasattr(found, "time_window_for_partition_key"):
+        raise DefinitionError(
+            f"monitor '{name}' has partitions of type {type(found).__name__}", hint="use time-window partitions (hourly to yearly)"
+        )
+    return found

@@ -139,6 +139,142 @@ def history(model: str, file: str, json_file: str | None) -> None:
     _write_json(rows, json_file) if json_file else _console().print(report.table(f"history of {model}", rows))
 
 
+@models.command("promote")
+@click.argument("model")
+@click.option("--version", type=int, required=True, help="Which version.")
+@click.option("--reason", required=True, help="Why, for the log.")
+@file_option
+def promote(model: str, version: int, reason: str, file: str) -> None:
+    """Make a version the champion; every gate is verified again.
+
+    Example: mlops models promote lateness --version 3 --reason "the alarm was false"
+    """
+    from mlops_assets.cli import registry
+
+    done = registry.promote(_load(file), model, version, reason)
+    click.echo(f"champion of {model}: version {done.version}")
+
+
+@models.command("rollback")
+@click.argument("model")
+@click.option("--version", type=int, help="An earlier champion; the one before the present one when left out.")
+@click.option("--reason", required=True, help="Why, for the log.")
+@file_option
+def rollback(model: str, version: int | None, reason: str, file: str) -> None:
+    """Make an earlier champion the champion again; services follow within two seconds.
+
+    Example: mlops models rollback lateness --reason "complaints from LGA"
+    """
+    from mlops_assets.cli import registry
+
+    done = registry.rollback(_load(file), model, version, reason)
+    click.echo(f"champion of {model}: version {done.version}")
+
+
+def _signed(name: str, *, approved: bool) -> click.Command:
+    @models.command(name)
+    @click.argument("model")
+    @click.argument("version", type=int)
+    @click.option("--approver", required=True, help="Who decides; the name is taken as it is given.")
+    @click.option("--reason", required=True, help="Why.")
+    @file_option
+    def command(model: str, version: int, approver: str, reason: str, file: str) -> None:
+        from mlops_assets.cli import registry
+
+        registry.approve(_load(file), model, version, approved=approved, approver=approver, reason=reason)
+        click.echo(f"{model} version {version}: {'approved' if approved else 'rejected'} by {approver}")
+
+    verb = "Approve" if approved else "Reject"
+    command.help = f"{verb} exactly one version.\n\nExample: mlops models {name} lateness 3 --approver grace --reason 'checked the slices'"
+    return command
+
+
+approve, reject = _signed("approve", approved=True), _signed("reject", approved=False)
+
+
+@mlops.group()
+def serve() -> None:
+    """Services: the champion behind HTTP."""
+
+
+@serve.command("start")
+@click.argument("service")
+@file_option
+def start_service(service: str, file: str) -> None:
+    """Start a service, or bring it to the champion.
+
+    Example: mlops serve start lateness_api
+    """
+    from mlops_assets.cli import serving
+
+    _console().print(serving.table([serving.start(_load(file), service)]))
+
+
+@serve.command("stop")
+@click.argument("service")
+@file_option
+def stop_service(service: str, file: str) -> None:
+    """Stop a service; requests in flight are answered, and automation leaves it stopped.
+
+    Example: mlops serve stop lateness_api
+    """
+    from mlops_assets.cli import serving
+
+    found = serving.stop(_load(file), service)
+    click.echo(f"{found.name} is {'still running' if found.running else 'stopped'}")
+    sys.exit(1 if found.running else 0)
+
+
+@serve.command("status")
+@click.argument("service", required=False)
+@file_option
+@json_option
+def service_status(service: str | None, file: str, json_file: str | None) -> None:
+    """Show services and the versions that their workers answer with; fails when one is not as it is wanted.
+
+    Example: mlops serve status --json -
+    """
+    from mlops_assets.cli import serving
+
+    found = serving.status(_load(file), service)
+    if json_file:
+        _write_json([serving.facts(one) for one in found], json_file)
+    else:
+        _console().print(serving.table(found))
+    sys.exit(1 if any(one.problem for one in found) else 0)
+
+
+@mlops.group()
+def monitor() -> None:
+    """Drift, performance, and what was decided."""
+
+
+@monitor.command("show")
+@click.argument("name")
+@click.option("--partition", help="One window; the latest twenty when left out.")
+@file_option
+@json_option
+def show_monitor(name: str, partition: str | None, file: str, json_file: str | None) -> None:
+    """Show reports, decisions, trainings, and what comes next.
+
+    Example: mlops monitor show lateness_watch --partition 2013-04-02
+    """
+    from mlops_assets.cli import monitoring
+    from mlops_assets.cli import status as report
+
+    found = monitoring.show(_load(file), name, partition)
+    if json_file:
+        _write_json(found, json_file)
+        return
+    console = _console()
+    for title in ("windows", "decisions", "trainings"):
+        if found[title]:
+            console.print(report.table(title, found[title]))
+    console.print(f"next: {found['next']}", highlight=False, soft_wrap=True)
+    if found["page"]:
+        console.print(f"page: {found['page']}", highlight=False, soft_wrap=True)
+
+
 def _console() -> Console:
     from rich.console import Console
 

@@ -87,5 +87,7 @@ def _evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey, after: int
         (record.id, record.event.dagster_event) for record in reversed(records) if record.event is not None and record.id > (after or 0)
     ]
     return [
-        (number, event.asset_check_evaluation_data) for number, event in events if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        (number, event.asset_check_evaluation_data)
+        for number, event in events
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ]

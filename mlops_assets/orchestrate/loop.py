@@ -117,6 +117,18 @@ def consider(at: Places, project: Project, monitor: Monitor, instance: dg.Dagste
     return found
 
 
+def outlook(facts: Facts, monitor: Monitor) -> str:
+    """Return in words what happens next, as the sensor would say it now."""
+    if monitor.on_failure is None:
+        return "the monitor tells, and retrains nothing"
+    found = execute(facts, datetime.now(UTC))
+    return (
+        found.reason
+        if isinstance(found, Hold)
+        else f"retrains {facts.model}, attempt {found.attempt} of decision {found.decision.id}: {found.decision.reason}"
+    )
+
+
 def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
     """Return the sensor that carries out a monitor's decisions; it remembers nothing and reads what is recorded."""
     name = job_name(monitor.model.name)

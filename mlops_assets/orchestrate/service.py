@@ -169,8 +169,8 @@ def _produce(scope: Scope, service: Service, rules: Table) -> Made:
     if windows[0] is not None:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
-    types, keys = _types(scope, service, log["version"].unique().to_list())
-    frame = served(log, types, keys=keys, event_timestamp=rules.event_timestamp or PREDICTED_AT)
+    types, keys, prediction = _types(scope, service, log["version"].unique().to_list())
+    frame = served(log, types, keys=keys, event_timestamp=rules.event_timestamp or PREDICTED_AT, prediction_type=prediction)
     readable = Outcome(
         READABLE,
         passed=not corrupt,
@@ -182,10 +182,11 @@ def _produce(scope: Scope, service: Service, rules: Table) -> Made:
     return frame, [*verify(frame, rules, scope.windows), readable], facts
 
 
-def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion."""
+def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], str]:
+    """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and of a prediction."""
     registered = scope.places.registry.versions(service.model.name)
     wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
     manifests = [manifest_of(scope.places.artifacts, version.artifact) for version in wanted]
-    types = {name: dtype for manifest in manifests for name, dtype in manifest["types"].items()}
-    return types, {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}
+    types = {name: manifest["types"][name] for manifest in manifests for name in manifest["columns"]}
+    keys = {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}
+    return types, keys, next((str(m["prediction_type"]) for m in reversed(manifests)), "Float64")

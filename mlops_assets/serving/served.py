@@ -24,7 +24,9 @@ _UTC = pl.Datetime("us", "UTC")
 _JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boolean", "datetime": "Datetime"}
 
 
-def served(log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, str], event_timestamp: str) -> pl.DataFrame:
+def served(
+    log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, str], event_timestamp: str, prediction_type: str
+) -> pl.DataFrame:
     """Return logged predictions in the shape of the lake.
 
     Parameters
@@ -37,6 +39,8 @@ def served(log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, st
         Columns that identify a row, with their types.
     event_timestamp
         The name of the column with the event time.
+    prediction_type
+        The polars type of a prediction, by name.
 
     Returns
     -------
@@ -48,7 +52,7 @@ def served(log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, st
     frame = pl.DataFrame([*identity, log["at"].rename(event_timestamp), *inputs])
     X = frame.select(list(types))
     return frame.with_columns(
-        log["prediction"].rename(PREDICTION),
+        log["prediction"].rename(PREDICTION).cast(polars_type(prediction_type, PREDICTION)),
         log["probability"].rename(PROBABILITY).cast(pl.Float64),
         pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String),
         log["version"].rename(MODEL_VERSION).cast(pl.Int64),

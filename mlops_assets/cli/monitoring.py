@@ -1,0 +1,54 @@
+"""``mlops monitor``: what was found of the windows, and what was decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.cli.project import instance
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.orchestrate.loop import facts_of, outlook
+from mlops_assets.orchestrate.monitoring import page_path
+from mlops_assets.values.monitoring import Monitor
+
+if TYPE_CHECKING:
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.orchestrate.project import Project
+
+
+def find(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
+    """Return a monitor and the project that declares it.
+
+    Raises
+    ------
+    DefinitionError
+        There is none of that name.
+    """
+    known = {monitor.name: (part.project, monitor) for part in project.parts for monitor in part.project.every(Monitor)}
+    if name not in known:
+        raise DefinitionError(
+            f"there is no monitor '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
+        )
+    return known[name]
+
+
+def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, Any]:
+    """Return the latest reports, the decisions and what is to come, as JSON-like values."""
+    declared, monitor = find(project, name)
+    with instance(project.platform) as opened:
+        facts = facts_of(project.places, declared, monitor, opened)
+        ahead = outlook(facts, monitor)
+    latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
+    return {
+        "windows": [
+            {"window": r.partition, "report": r.kind, "version": r.version, "state": r.state, "why": r.reason} for r in latest[-20:]
+        ],
+        "decisions": [
+            {"decision": d.id, "version": d.version, "window": d.partition, "reason": d.reason, "state": d.closed or "open"}
+            for d in facts.all_decisions
+        ],
+        "trainings": [
+            {"run": t.run_id[:8], "data until": str(t.as_of), "decision": t.decision or "", "state": t.state} for t in facts.runs
+        ],
+        "next": ahead,
+        "page": str(page_path(project.platform.home, name, latest[-1].partition)) if latest else "",
+    }

@@ -31,11 +31,18 @@ help: ## this list
 	  else echo "chromium is missing: install it, the tests of pages need it" && exit 1; fi; fi
 	@touch $@
 
-demo: .stamps/venv ## from raw files to a champion that predicts the next day, on real flights
-	@$(BIN)/mlops run --select 'not key:"predictions/*"' --partitions $(FIRST_QUARTER) --as-of $(NEXT_DAY)T00:00-04:00
-	@echo; echo "the next day: $(NEXT_DAY)"
-	@$(BIN)/mlops run --select 'key:"dataset/*" or key:"features/*" or key:"predictions/*"' --partitions $(NEXT_DAY)
-	@echo; echo "make ui opens the Dagster web UI on this instance."
+demo: .stamps/venv ## from raw files to a champion that predicts the next day, serves it, is watched, and decides, on real flights
+	@$(BIN)/mlops run --select 'not (key:"predictions/*" or key:"*_report/*" or key:"service/*")' --partitions $(FIRST_QUARTER) --as-of $(NEXT_DAY)T00:00-04:00
+	@echo; echo "the next day, $(NEXT_DAY), predicted"
+	@$(BIN)/mlops run --select 'key:"dataset/*" or key:"features/*" or key:"online/*" or key:"predictions/lateness_tomorrow"' --partitions $(NEXT_DAY)
+	@echo; echo "the same day, asked for flight by flight over HTTP"
+	@$(BIN)/mlops run --select 'key:"service/lateness_api"'
+	@$(BIN)/mlops predict lateness_api --partitions $(NEXT_DAY)
+	@echo; echo "the day is over: what was predicted beside what came"
+	@$(BIN)/mlops run --select 'key:"predictions/lateness_api" or key:"*_report/lateness_watch"' --partitions $(NEXT_DAY)
+	@$(BIN)/mlops monitor show lateness_watch
+	@echo; echo "The service goes on answering: .venv/bin/mlops serve stop lateness_api stops it."
+	@echo "make ui opens the Dagster web UI on this instance."
 
 ui: .stamps/venv ## the Dagster web UI on the same instance
 	@$(BIN)/mlops ui
@@ -50,7 +57,6 @@ check: .stamps/dev ## lint, types, layers
 	@$(BIN)/lint-imports --no-cache
 
 bench: .stamps/dev ## benchmarks against peers; results in bench/results
-	@$(INSTALL) deltalake metaflow
 	@$(BIN)/python -m bench
 
 docs: .stamps/system ## pictures of the running web UI for docs/
@@ -62,5 +68,6 @@ stress: .stamps/dev ## the long form of the lake's stress test
 format: .stamps/dev ## write the format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-clean: ## remove what was made, the environment included
+clean: ## stop the service and remove what was made, the environment included
+	@test ! -x $(BIN)/mlops || $(BIN)/mlops serve stop lateness_api || true
 	@rm -rf .venv .stamps .mlops .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -141,6 +141,16 @@ def fair_to_every_airport(candidate: ml.Candidate) -> ml.GateResult:
 
 lateness_tomorrow = ml.BatchPrediction("lateness_tomorrow", model=lateness, dataset=flights)
 
+lateness_api = ml.Service("lateness_api", model=lateness)
+
+lateness_watch = ml.Monitor(
+    "lateness_watch",
+    of=lateness_api,
+    partitions=DAILY,
+    expectations=(ml.Drift(), ml.Performance("roc_auc", at_least=0.62)),
+    on_failure=ml.Retrain(cooldown=timedelta(days=7)),
+)
+
 defs = ml.build_definitions(
     [
         flights,
@@ -153,6 +163,8 @@ defs = ml.build_definitions(
         lateness,
         fair_to_every_airport,
         lateness_tomorrow,
+        lateness_api,
+        lateness_watch,
     ],
     platform=ml.Platform.from_env(),
 )

@@ -244,6 +244,32 @@ def service_status(service: str | None, file: str, json_file: str | None) -> Non
     sys.exit(1 if any(one.problem for one in found) else 0)
 
 
+@mlops.command()
+@click.argument("service")
+@click.option("--rows", metavar="FILE", help="Rows to send: CSV, Parquet or JSON lines.")
+@click.option("--partitions", metavar="A...B", help="Send these partitions of the data that the model learns from.")
+@file_option
+@json_option
+def predict(service: str, rows: str | None, partitions: str | None, file: str, json_file: str | None) -> None:
+    """Send rows to a running service, one request a row, as its clients would.
+
+    Example: mlops predict lateness_api --partitions 2013-04-01
+    """
+    from rich.progress import Progress
+
+    from mlops_assets.cli.predict import send
+
+    project, console = _load(file), _console()
+    with Progress(console=console, transient=True) as progress:
+        facts = send(project, service, rows=rows, partitions=partitions, progress=progress).facts
+    if json_file:
+        _write_json(facts, json_file)
+    else:
+        for name, value in facts.items():
+            console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+    sys.exit(1 if facts["failed"] else 0)
+
+
 @mlops.group()
 def monitor() -> None:
     """Drift, performance, and what was decided."""

@@ -106,6 +106,12 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
             yield f"champion of {key.path[-1]}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
         if key.path[0] == "predictions":
             yield f"predictions: lake table {key.to_user_string()}, model version {_value(metadata, 'model version')}"
+        if key.path[0] == "service":
+            yield f"service {key.path[-1]}: {_value(metadata, 'state')} at {_value(metadata, 'url')}, version {_value(metadata, 'version')}, smoke latency {_value(metadata, 'smoke latency ms')} ms"
+        if key.path[0] in {"drift_report", "performance_report"}:
+            yield f"{key.to_user_string()}: {_value(metadata, 'summary')}"
+        if _value(metadata, "the loop"):
+            yield f"the loop: {_value(metadata, 'the loop')}"
     for step in {k for k in _failed(finished) if k.startswith("model__")}:
         serving = project.places.registry.champion(step.removeprefix("model__"))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"

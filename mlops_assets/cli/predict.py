@@ -1,0 +1,173 @@
+"""``mlops predict``: send rows to a running service, one request a row, as its clients would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import polars as pl
+
+from mlops_assets.cli.serving import find
+from mlops_assets.errors import DataError, DefinitionError, ServiceError
+from mlops_assets.orchestrate.loop import sources
+from mlops_assets.orchestrate.partitions import window_of
+from mlops_assets.serving import control
+from mlops_assets.serving.packaging import manifest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.progress import Progress
+
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.values.serving import Service
+
+
+@dataclass
+class Sent:
+    """What came of the requests.
+
+    Parameters
+    ----------
+    seconds
+        Of each request that was answered.
+    versions
+        Version → how many it answered.
+    missing
+        Feature → how many rows lacked it.
+    refused
+        The first answers that were no prediction.
+    """
+
+    url: str
+    seconds: list[float] = field(default_factory=list)
+    versions: Counter[int] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    refused: list[str] = field(default_factory=list)
+    failed: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Figures as JSON-like values; latencies in milliseconds."""
+        ordered = sorted(self.seconds)
+        at = (
+            {
+                name: round(1000 * ordered[min(int(share * len(ordered)), len(ordered) - 1)], 3)
+                for name, share in (("p50", 0.5), ("p99", 0.99))
+            }
+            if ordered
+            else {}
+        )
+        return {
+            "url": self.url,
+            "answered": len(ordered),
+            "failed": self.failed,
+            "latency ms": at,
+            "versions": {str(version): count for version, count in sorted(self.versions.items())},
+            "missing features": dict(self.missing.most_common()),
+            "refused": self.refused,
+        }
+
+
+def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str | None, progress: Progress) -> Sent:
+    """Send rows to a service.
+
+    Parameters
+    ----------
+    project, name
+        Whose service.
+    rows
+        A CSV, Parquet or JSON-lines file.
+    partitions
+        ``KEY`` or ``FIRST...LAST`` of the data that the model learns from, instead of a file.
+    progress
+        Shows how far it is.
+
+    Raises
+    ------
+    ServiceError
+        The service does not run.
+    DefinitionError
+        Neither or both of ``rows`` and ``partitions`` are given, or they cannot be read.
+    DataError
+        The rows lack a field that the service needs.
+    """
+    service = find(project, name)
+    status = control.status(project.platform.home, name)
+    if not status.running or status.url is None:
+        raise ServiceError(f"service '{name}' does not run", hint=f"start it: mlops serve start {name}")
+    frame = _rows(project, service, rows, partitions)
+    bodies = list(_bodies(project, service, frame))
+    sent = Sent(status.url)
+    connection = http.client.HTTPConnection(urlsplit(status.url).netloc, timeout=60)
+    for body in progress.track(bodies, description=f"{len(bodies):,} requests"):
+        _one(connection, body, sent)
+    connection.close()
+    return sent
+
+
+def _one(connection: http.client.HTTPConnection, body: bytes, sent: Sent) -> None:
+    begun = time.perf_counter()
+    connection.request("POST", "/predict", body, {"content-type": "application/json"})
+    reply = connection.getresponse()
+    answer = json.loads(reply.read())
+    if reply.status != http.HTTPStatus.OK:
+        sent.failed += 1
+        sent.refused = [*sent.refused, f"{reply.status}: {json.dumps(answer)}"][:3]
+        return
+    sent.seconds.append(time.perf_counter() - begun)
+    sent.versions[answer["version"]] += 1
+    sent.missing.update(answer["predictions"][0]["missing"])
+
+
+def _rows(project: LoadedProject, service: Service, rows: str | None, partitions: str | None) -> pl.DataFrame:
+    if (rows is None) == (partitions is None):
+        raise DefinitionError("which rows are to be sent?", hint="give --rows FILE or --partitions A...B, one of them")
+    return _of_file(Path(rows)) if rows is not None else _of_partitions(project, service, partitions or "")
+
+
+def _of_file(path: Path) -> pl.DataFrame:
+    readers = {".csv": lambda: pl.read_csv(path, try_parse_dates=True), ".parquet": lambda: pl.read_parquet(path)}
+    readers |= dict.fromkeys((".jsonl", ".ndjson"), lambda: pl.read_ndjson(path))
+    if not path.exists() or path.suffix not in readers:
+        raise DefinitionError(f"'{path}' cannot be read", hint=f"give a file that exists and ends in {', '.join(readers)}")
+    return readers[path.suffix]()
+
+
+def _of_partitions(project: LoadedProject, service: Service, partitions: str) -> pl.DataFrame:
+    declared = next(part.project for part in project.parts if service in part.project.nouns)
+    ref = next((ref for ref in sources(declared, service.model) if ref.partitions is not None), None)
+    if ref is None or ref.partitions is None:
+        raise DefinitionError(f"'{service.key}' learns from no partitioned table", hint="give --rows FILE")
+    first, _, last = partitions.partition("...")
+    known = ref.partitions.get_partition_keys()
+    if unknown := [key for key in (first, last or first) if key not in known]:
+        raise DefinitionError(f"'{ref.key}' has no partition '{unknown[0]}'", hint=f"there are {known[0]} to {known[-1]}")
+    begin, end = window_of(ref.partitions, first), window_of(ref.partitions, last or first)
+    assert begin is not None  # noqa: S101  (partitioned)
+    assert end is not None  # noqa: S101
+    window = type(begin)(begin.start, end.end)
+    return project.places.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
+
+
+def _bodies(project: LoadedProject, service: Service, frame: pl.DataFrame) -> Iterator[bytes]:
+    """Yield each row as the JSON of a request: the fields that the champion knows, nothing that is known only later."""
+    champion = project.places.registry.champion(service.model.name)
+    if champion is None:
+        raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise model/{service.model.name}")
+    fields: Sequence[dict[str, Any]] = manifest_of(project.places.artifacts, champion.artifact)["request"]
+    needed = [f["name"] for f in fields if f["role"] not in {"key", "time"}]
+    if lacking := [name for name in needed if name not in frame.columns]:
+        raise DataError(
+            f"the rows lack the field '{lacking[0]}', which '{service.key}' needs", hint=f"they have {', '.join(frame.columns)}"
+        )
+    chosen = frame.select(f["name"] for f in fields if f["name"] in frame.columns)
+    for row in chosen.iter_rows(named=True):
+        yield json.dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}).encode()

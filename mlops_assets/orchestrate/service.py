@@ -21,7 +21,6 @@ from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.served import LOGGED_AT, PREDICTED_AT, PREDICTION_ID, RUN_ID, key_types, served
-from mlops_assets.stores.places import Places
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
@@ -67,37 +66,30 @@ def service_body(service: Service) -> Callable[[Scope], Iterator[object]]:
             scope.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
         else:
             found = control.start(spec_of(service, platform))
-        yield dg.MaterializeResult(asset_key(service.key), metadata=_facts(scope.places, service, found))
+        yield dg.MaterializeResult(asset_key(service.key), metadata=_facts(service, found))
 
     return body
 
 
-def _facts(places: Places, service: Service, found: "ServiceStatus") -> dict[str, Any]:
+def _facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
     workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in found.workers]
     facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": markdown(workers)}
     if found.url is None:
         return facts
     facts |= {"url": dg.MetadataValue.url(found.url), "version": found.champion or 0}
-    return facts | {"smoke latency ms": round(1000 * _smoke(places, service, found.url), 3)}
+    return facts | {"smoke latency ms": round(1000 * _smoke(service, found.url), 3)}
 
 
-def _smoke(places: Places, service: Service, url: str) -> float:
-    """Ask for the prediction of the stored example row, which is not logged; return the seconds of the second of two."""
-    champion = places.registry.champion(service.model.name)
-    example = b"" if champion is None else str(manifest_of(places.artifacts, champion.artifact).get("example") or "").encode()
-    if not example:
-        return 0.0
-    request = urllib.request.Request(  # noqa: S310  (the service's own URL)
-        f"{url}/predict", example, {"content-type": "application/json", "x-mlops-smoke": "1"}
-    )
+def _smoke(service: Service, url: str) -> float:
+    """Have the stored example row predicted, which is not logged; return the seconds of the second of two."""
     begun = 0.0
     for _ in range(2):
         begun = time.perf_counter()
         try:
-            urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+            urllib.request.urlopen(f"{url}/smoke", timeout=30).close()  # noqa: S310  (the service's own URL)
         except OSError as error:
             raise ServiceError(
-                f"'{service.key}' does not answer its example row: {error}", hint=f"`mlops serve status {service.name}` shows its workers"
+                f"'{service.key}' does not predict its example row: {error}", hint=f"`mlops serve status {service.name}` shows its workers"
             ) from error
     return time.perf_counter() - begun
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
-_GET = ("/readyz", "/livez", "/metrics", "/openapi.json")
+_GET = ("/smoke", "/readyz", "/livez", "/metrics", "/openapi.json")
 
 
 class Prediction(msgspec.Struct, gc=False):
@@ -149,9 +149,22 @@ class App:
         if path == "/metrics":
             return 200, self._metrics.text(self._versions()).encode(), _TEXT
         model = self.model
-        if path == "/openapi.json":
-            return (200, model.openapi, _JSON) if model else (*_refused(503, "no model is loaded", "try again"), _JSON)
-        return *self._ready(model), _JSON
+        told = {"/smoke": self._smoke, "/openapi.json": self._described, "/readyz": self._ready}
+        return *told[path](model), _JSON
+
+    def _described(self, model: ServedModel | None) -> tuple[int, bytes]:
+        return (200, model.openapi) if model else _refused(503, "no model is loaded", "try again")
+
+    def _smoke(self, model: ServedModel | None) -> tuple[int, bytes]:
+        """Predict the stored example row, and tell only that it can be done: what nobody asked for is no prediction to be logged."""
+        if model is None or not model.example:
+            return _refused(503, "there is no example row to predict", "POST /predict")
+        try:
+            model.answer(model.example)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the answer says that it cannot be done)
+            _tell(error)
+            return _refused(500, f"the example row cannot be predicted ({type(error).__name__})", "the service's log shows where")
+        return 200, self._encode({"ok": True, "model": model.name, "version": model.version})
 
     def _ready(self, model: ServedModel | None) -> tuple[int, bytes]:
         if model is None:

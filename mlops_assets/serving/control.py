@@ -117,6 +117,8 @@ def status(home: str, name: str) -> ServiceStatus:
     name
         The service's.
     """
+    from mlops_assets.serving.inference_log import writing_problem
+
     folder = Folder.of(home, name)
     spec, facts = folder.read_spec(), read_json(folder.supervisor) or {}
     running = _runs(facts)
@@ -126,6 +128,8 @@ def status(home: str, name: str) -> ServiceStatus:
     problems = [unreadable, *(f"worker {w.index}: {w.error}" for w in workers if w.error)]
     if running or wanted == "running":
         problems.insert(0, facts.get("problem", ""))
+    if running:
+        problems.append(writing_problem(folder.log, sync=False))
     if wanted == "running" and not running:
         problems.append("its supervisor is gone")
     if running and wanted == "stopped":

@@ -69,6 +69,7 @@ class Crew:
         self._wanted: Wanted | None = None
         self._proven: Wanted | None = None  # the last version that a worker answered with
         self._crashes = _Crashes()
+        self._leader = self._workers[0]
 
     @property
     def given_up(self) -> bool:
@@ -100,6 +101,7 @@ class Crew:
         self._crashes = _Crashes()
         for worker in self._workers:  # another version is another chance
             worker.deaths, worker.given_up = 0, False
+        self._leader = next((worker for worker in self._workers if worker.process is not None), self._workers[0])
 
     def tick(self) -> None:
         """Bury the dead, start who is to run, tell each what it is to answer with."""
@@ -111,10 +113,13 @@ class Crew:
         current = {w.index: said[w.index] for w in self._workers if w.index in said and w.process and said[w.index].pid == w.process.pid}
         if self._wanted is not None and any(_answers(status, self._wanted) for status in current.values()):
             self._proven = self._wanted
-        first = next((w for w in self._workers if w.process is not None), None)
+        if self._leader.given_up:  # only then another takes its place: one that dies of the version must not pass it on
+            self._leader = next((w for w in self._workers if not w.given_up), self._leader)
         for worker in self._workers:
             if worker.process is not None:
-                self._tell(worker, self._target(leads=worker is first))
+                status = current.get(worker.index)
+                empty = status is None or status.version is None
+                self._tell(worker, self._target(leads=worker is self._leader, empty=empty))
 
     def end(self) -> None:
         """End all workers; what they were asked is answered."""
@@ -129,8 +134,10 @@ class Crew:
             process.kill()
             process.wait()
 
-    def _target(self, *, leads: bool) -> Wanted | None:
-        """Return what a worker is to answer with: what is wanted, once it was proved; one worker proves it."""
+    def _target(self, *, leads: bool, empty: bool) -> Wanted | None:
+        """Return what a worker is to answer with: what is wanted, once it was proved; one proves it, and has the version before first."""
+        if empty and self._proven is not None:
+            return self._proven
         refused = self._crashes.refused(self._wanted)
         if self._wanted is None or (not refused and (leads or self._proven is None or self._proven == self._wanted)):
             return self._wanted

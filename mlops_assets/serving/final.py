@@ -81,9 +81,10 @@ def linear(fitted: Any) -> Final:  # noqa: ANN401
 
 
 def _two_classes(raw: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        second = 1 / (1 + np.exp(-raw))
-    return np.column_stack([1 - second, second])
+    shares = np.empty((len(raw), 2))
+    shares[:, 1] = 1 / (1 + np.exp(-np.maximum(raw, -700.0)))  # beyond it the exponential overflows, and the share is 0 all the same
+    shares[:, 0] = 1 - shares[:, 1]
+    return shares
 
 
 def _softmax(raw: np.ndarray) -> np.ndarray:

@@ -184,15 +184,24 @@ class InferenceLog:
                 os.close(descriptor)
 
 
-def writing_problem(folder: Path) -> str:
-    """Return why a folder cannot be written, or ``""``; it is tried with a page of bytes."""
+def writing_problem(folder: Path, *, sync: bool = True) -> str:
+    """Return why a folder cannot be written, or ``""``; it is tried with a page of bytes.
+
+    Parameters
+    ----------
+    folder
+        Made when missing.
+    sync
+        Whether the page is forced to the disk.
+    """
     probe = folder / f".{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with probe.open("wb", buffering=0) as file:
             if file.write(b"\n" * 4096) < 4096:
                 return f"the prediction log in '{folder}' cannot be written: no space left on device"
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
     except OSError as error:
         return f"the prediction log in '{folder}' cannot be written: {error.strerror}"
     finally:

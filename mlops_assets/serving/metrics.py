@@ -28,7 +28,7 @@ _COUNTERS = {
     "model_load_failures": "Versions that could not be loaded.",
     "log_failures": "Requests refused because their prediction could not be logged.",
 }
-_LAYOUT = (*_COUNTERS, *(f"code {code}" for code in _CODES), *(f"le {bucket}" for bucket in (*BUCKETS, "+Inf")), "seconds")
+_LAYOUT = (*_COUNTERS, *(f"code {code}" for code in _CODES), *(f"le {bucket}" for bucket in (*BUCKETS, "+Inf")), "seconds", "connections")
 _SIZE = 8 * len(_LAYOUT)
 _PLACE = {name: place for place, name in enumerate(_LAYOUT)}
 _FIRST_BUCKET = _PLACE[f"le {BUCKETS[0]}"]
@@ -44,6 +44,8 @@ class Metrics:
         Of all workers of the service.
     index
         The worker's place.
+    workers
+        How many there are.
 
     Raises
     ------
@@ -51,10 +53,11 @@ class Metrics:
         The file cannot be made.
     """
 
-    def __init__(self, folder: Path, index: int) -> None:
+    def __init__(self, folder: Path, index: int, *, workers: int = 1) -> None:
         self._folder = folder
-        with allocate(folder, index).open("r+b") as file:
-            self._values = memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("d")
+        self._values = _mapped(folder, index)
+        self._others = [_mapped(folder, other) for other in range(workers) if other != index]
+        self.connected(0)
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
@@ -73,7 +76,16 @@ class Metrics:
         values = self._values
         values[_PLACE[f"code {code}"]] += 1
         values[_FIRST_BUCKET + bisect_left(BUCKETS, seconds)] += 1
-        values[-1] += seconds
+        values[_PLACE["seconds"]] += seconds
+
+    def connected(self, connections: int) -> None:
+        """Tell the other workers how many connections this one has."""
+        self._values[_PLACE["connections"]] = connections
+
+    def fewest_connections(self) -> float:
+        """Return how many the worker with the fewest has, this one included."""
+        place = _PLACE["connections"]
+        return min(self._values[place], *(other[place] for other in self._others)) if self._others else self._values[place]
 
     def text(self, versions: Mapping[int, int | None]) -> str:
         """Return the counters of all workers in Prometheus' text format.
@@ -108,6 +120,11 @@ def allocate(folder: Path, index: int) -> Path:
     return path
 
 
+def _mapped(folder: Path, index: int) -> memoryview[float]:
+    with allocate(folder, index).open("r+b") as file:
+        return memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("d")
+
+
 def _all(folder: Path) -> list[tuple[float, ...]]:
     contents = [path.read_bytes() for path in folder.glob(f"*{_SUFFIX}")]
     return [tuple(memoryview(content).cast("d")) for content in contents if len(content) == _SIZE]
@@ -127,7 +144,7 @@ def _histogram(totals: list[float]) -> Iterable[str]:
     for place, bucket in enumerate((*BUCKETS, "+Inf")):
         so_far += totals[_FIRST_BUCKET + place]
         yield f'{name}_bucket{{le="{bucket}"}} {so_far:.0f}'
-    yield from (f"{name}_sum {totals[-1]:.9g}", f"{name}_count {so_far:.0f}")
+    yield from (f"{name}_sum {totals[_PLACE['seconds']]:.9g}", f"{name}_count {so_far:.0f}")
 
 
 def _versions(versions: Mapping[int, int | None]) -> Iterable[str]:

@@ -61,6 +61,8 @@ class ServedModel:
         Of ``X``, in order.
     openapi
         Its description, JSON.
+    example
+        A request of one real row, JSON; empty when none is stored.
     """
 
     def __init__(  # noqa: PLR0913  (all that answers)
@@ -73,9 +75,10 @@ class ServedModel:
         predictor: Predictor,
         columns: tuple[str, ...],
         openapi: bytes,
+        example: bytes = b"",
     ) -> None:
         self.name, self.wanted, self.version = name, wanted, wanted.version
-        self.columns, self.predictor, self.openapi = columns, predictor, openapi
+        self.columns, self.predictor, self.openapi, self.example = columns, predictor, openapi, example
         # What a row says beside X and its time: what identifies it, and what features were looked up or computed by.
         self.identity = tuple(field for field in schema.names if field not in columns and field != schema.time)
         self._schema, self._inputs = schema, inputs
@@ -132,6 +135,7 @@ def load_model(  # noqa: PLR0913  (where everything is)
         predictor=make_predictor(bundle.estimator, probe),
         columns=bundle.columns,
         openapi=json.dumps(openapi(name, wanted.version, schema, manifest, limits)).encode(),
+        example=str(manifest.get("example") or "").encode(),
     )
 
 

@@ -208,7 +208,7 @@ class Folder:
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one.
+    """Write beside, then rename: a reader sees the old file or the new one. Only its owner reads it: a URL may hold a password.
 
     Raises
     ------
@@ -218,6 +218,7 @@ def write_json(path: Path, facts: dict[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch(mode=0o600)
         beside.write_text(json.dumps(facts), encoding="utf-8")
         beside.replace(path)
     except OSError as error:

@@ -26,7 +26,7 @@ from mlops_assets.serving.app import App
 from mlops_assets.serving.inference_log import InferenceLog
 from mlops_assets.serving.metrics import Metrics
 from mlops_assets.serving.model import ServedModel, load_model
-from mlops_assets.serving.server import make_server
+from mlops_assets.serving.server import Acceptor, make_server
 from mlops_assets.serving.state import Folder, Limits, ServiceSpec, Wanted, WorkerStatus, started, write_json
 from mlops_assets.stores.artifacts import open_artifacts
 
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RETRY = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds, before a version that could not be loaded is tried again
-_DRAIN = 0.3  # seconds in which clients are told to open no more requests on their connections
+_WITHOUT_MODEL = 0.25  # seconds that a connection is left to workers that have a model, before it is told that this one has none
+_WITH_MORE = 0.001  # seconds that a connection is left to workers that have fewer
+_DRAIN = 1.0  # seconds in which clients may learn that their connection ends; fewer when all have
 
 
 class Loader(threading.Thread):
@@ -134,13 +136,15 @@ def follow(control: int, want: Callable[[Wanted], None], gone: Callable[[], None
     gone()
 
 
-async def serve(app: App, listener: socket.socket, start: Callable[[Callable[[], None]], None]) -> None:
+async def serve(app: App, metrics: Metrics, listener: socket.socket, start: Callable[[Callable[[], None]], None]) -> None:
     """Answer requests until the process is told to end, or the supervisor is gone.
 
     Parameters
     ----------
     app
         What answers.
+    metrics
+        Where workers see how many connections each has.
     listener
         The service's socket.
     start
@@ -153,12 +157,23 @@ async def serve(app: App, listener: socket.socket, start: Callable[[Callable[[],
     def end() -> None:
         loop.call_soon_threadsafe(ending.set)
 
+    def patience() -> float:
+        """Whoever has no model leaves connections to those that have one; whoever has many, to those that have fewer."""
+        if app.model is None:
+            return _WITHOUT_MODEL
+        metrics.connected(server.connections)
+        return _WITH_MORE if server.connections > metrics.fewest_connections() else 0.0
+
     start(end)
-    answering = asyncio.create_task(server.serve(sockets=[listener]))
+    answering = asyncio.create_task(server.serve(sockets=[]))
+    acceptor = Acceptor(server, listener, patience)
     await asyncio.wait([asyncio.create_task(ending.wait()), answering], return_when=asyncio.FIRST_COMPLETED)
-    # Every reply now closes its connection, so that no request is on its way when the connections are closed.
+    # First nobody is taken any more, then every reply closes its connection, so that no request is on its way when the rest is closed.
     app.draining = True
-    await asyncio.sleep(_DRAIN)
+    await acceptor.close()
+    until = loop.time() + _DRAIN
+    while server.connections and loop.time() < until:  # noqa: ASYNC110  (uvicorn has no event for it)
+        await asyncio.sleep(0.01)
     server.should_exit = True
     await answering
 
@@ -172,7 +187,7 @@ def main(arguments: list[str]) -> None:
         raise ServiceError(f"'{folder.spec}' is missing", hint="workers are started by the supervisor: mlops serve start")
     # What a model warns of (categories that it was told to ignore, say) is nothing to print at every request.
     warnings.simplefilter("ignore")
-    log, metrics = InferenceLog(folder.log), Metrics(folder.metrics, index)
+    log, metrics = InferenceLog(folder.log), Metrics(folder.metrics, index, workers=spec.workers)
     app = App(
         log=log,
         metrics=metrics,
@@ -189,7 +204,7 @@ def main(arguments: list[str]) -> None:
     import uvloop
 
     gc.freeze()  # what is imported stays: searching it for garbage again and again would make some requests wait
-    uvloop.run(serve(app, listener, start))
+    uvloop.run(serve(app, metrics, listener, start))
     log.close()
 
 

@@ -82,7 +82,7 @@ def history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
     versions(project, model)
     events = project.places.registry.history(model)
     return [
-        {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "alias": e.alias, "version": e.version, "before": e.previous or "none", "actor": e.actor,
+        {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "alias": e.alias, "kind": e.kind, "version": e.version, "before": e.previous or "none", "actor": e.actor,
          "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence)}
         for e in reversed(events)
     ]  # fmt: skip

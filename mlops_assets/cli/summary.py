@@ -105,7 +105,7 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
         if key.path[0] == "champion":
             yield f"champion of {key.path[-1]}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
         if key.path[0] == "predictions":
-            yield f"predictions: lake table {key.to_user_string()}, model version {_value(metadata, 'model version')}"
+            yield f"predictions: lake table {key.to_user_string()}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
         if key.path[0] == "service":
             yield f"service {key.path[-1]}: {_value(metadata, 'state')} at {_value(metadata, 'url')}, version {_value(metadata, 'version')}, smoke latency {_value(metadata, 'smoke latency ms')} ms"
         if key.path[0] in {"drift_report", "performance_report"}:

@@ -211,13 +211,18 @@ class Compiler:
         step = Step(
             node.key,
             self._body(node, online_body(view)),
-            group=DATA_GROUP,
+            group=self._online_group(view),
             description=f"The rows of {view.key} that services look up.",
             kinds=frozenset({"features", "online"}),
             deps=_deps(node),
             condition=follow(node, self.platform),
         )
         return compile_step(step, self.io)
+
+    def _online_group(self, view: FeatureView) -> str:
+        """Online rows stand with the model whose services look them up; those of several stand with the data."""
+        users = {s.model.name for s in self.project.every(Service) if view in s.model.training_set.features}
+        return users.pop() if len(users) == 1 else DATA_GROUP
 
     def _service(self, service: Service) -> Iterator[dg.AssetsDefinition]:
         looked_up = [view for view in feature_views(service.model.training_set.features) if view.online]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_assets.serving import control
 from tests.conftest import ROOT, clean_environment
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -28,9 +29,9 @@ def execute(folder: Path, command: str, wanted: list[str]) -> Path:
     """Run one command; return the folder in which the next one runs."""
     if command.startswith("cd "):
         return folder / command[3:]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S602  (a guide is typed into a shell)
         command,
-        shell=True,  # noqa: S602  (a guide is typed into a shell)
+        shell=True,
         cwd=folder,
         env=clean_environment(folder / ".mlops", PYTHONWARNINGS="ignore", DAGSTER_HOME=""),
         capture_output=True,
@@ -43,13 +44,24 @@ def execute(folder: Path, command: str, wanted: list[str]) -> Path:
     return folder
 
 
+@pytest.fixture
+def stopped(tmp_path):
+    """Whatever a guide starts and a failure leaves running is stopped."""
+    yield
+    for folder in tmp_path.glob("**/services/*/"):
+        control.stop(str(folder.parents[1]), folder.name)
+
+
+@pytest.mark.usefixtures("stopped")
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_a_guide_does_what_it_says(guide, tmp_path) -> None:
     folder, ran = tmp_path, 0
     for language, name, block in FENCE.findall(guide.read_text()):
         if language == "python":
-            assert name, f"a block of {guide.name} names no file"
-            (folder / name).write_text(block)
+            if name:  # a block without a name shows a part of the reference project
+                (folder / name).write_text(block)
+            else:
+                assert block in (ROOT / "definitions.py").read_text()
         elif language == "console":
             for command, wanted in commands(block):
                 if not command.startswith(INSTALLS):

@@ -1,0 +1,48 @@
+"""Pictures of the reference project for the documentation: the real web UI, in a real browser. `make docs` runs it after `make demo`."""
+
+import os
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.browser import browser_page, open_graph, web_ui  # noqa: E402  (the repository's own, found from its root)
+
+PICTURES = ROOT / "docs" / "pictures"
+
+
+def _page(page: Page, url: str, name: str, wait_for: str) -> None:
+    page.goto(url)
+    page.get_by_text(wait_for).first.wait_for()
+    page.wait_for_timeout(2500)
+    page.screenshot(path=PICTURES / f"{name}.png")
+
+
+def main() -> None:
+    """Take every picture."""
+    home = ROOT / ".mlops"
+    reports = sorted((home / "reports" / "lateness_watch").glob("*.html"))
+    if not reports:
+        sys.exit("there is nothing to take pictures of: run `make demo` first")
+    environment = os.environ | {"MLOPS_HOME": str(home)}
+    with web_ui(ROOT / "definitions.py", environment) as url, browser_page(2300, 1250) as page:
+        open_graph(page, url, ["data", "lateness"])
+        for _ in range(2):  # out, until both groups are in view
+            page.locator('[class*="SVGViewport_iconButton"]').nth(1).click()
+            page.wait_for_timeout(800)
+        page.wait_for_timeout(2000)
+        page.screenshot(path=PICTURES / "graph.png", clip={"x": 750, "y": 250, "width": 1350, "height": 740})
+        page.set_viewport_size({"width": 1500, "height": 900})
+        _page(page, f"{url}/assets/model/lateness?view=checks", "gates", "roc_auc_at_least")
+        _page(page, f"{url}/assets/model/lateness", "model", "neg_log_loss")
+        _page(page, f"{url}/automation", "automation", "retrain_lateness_schedule")
+        page.set_viewport_size({"width": 1100, "height": 1500})
+        page.goto(reports[-1].as_uri())
+        page.screenshot(path=PICTURES / "report.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -188,8 +188,9 @@ def numeric_layout(ordered: np.ndarray) -> Layout:
     atoms = _atoms(ordered)
     others = ordered[~np.isin(ordered, atoms)] if len(atoms) else ordered
     edges = np.unique(others[np.linspace(0, len(others) - 1, 11).round().astype(int)]) if len(others) else np.zeros(0)
-    grid = np.linspace(ordered[0], ordered[-1], GRID + 1)
-    return Layout(NUMERIC, np.unique(np.concatenate([ordered[ranks], grid, edges, atoms])), edges, atoms)
+    with np.errstate(over="ignore", invalid="ignore"):
+        grid = np.linspace(ordered[0], ordered[-1], GRID + 1)
+    return Layout(NUMERIC, np.unique(np.concatenate([ordered[ranks], grid[np.isfinite(grid)], edges, atoms])), edges, atoms)
 
 
 def _atoms(ordered: np.ndarray) -> np.ndarray:
@@ -217,7 +218,8 @@ def tally_numbers(layout: Layout, ordered: np.ndarray, nulls: int, infinite: int
     filled = cells[::2] > 0
     if filled.any():
         # Over all bounds, so that each interval ends where the next point begins; empty ones repeat a neighbour's value and are masked.
-        every = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
+        with np.errstate(over="ignore"):
+            every = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
         sums[filled] = every[::2][filled]
     return Tally(cells[None], sums[None], np.array([nulls]), np.array([infinite]))
 
@@ -274,52 +276,64 @@ def tally_presence(column: pl.Series) -> Tally:
     return Tally(np.array([[len(column) - nulls]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
 
 
-def tally_windows(layout: Layout, column: pl.Series, window: np.ndarray, windows: int) -> Tally:
-    """Count several windows of one column at once.
+_NULL, _INFINITE = -1, -2
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one column, each placed in its cell, to be counted in many windows.
 
     Parameters
     ----------
     layout
         Of the reference.
-    column
-        Rows of the reference.
-    window
-        The window of each row, from 0; shape (rows,).
-    windows
-        How many there are.
+    cell
+        The cell of each row, negative for null and infinite, shape (rows,).
+    values
+        Of a numeric column, shape (rows,).
     """
-    width = 2 * len(layout.points) + 1 if layout.kind == NUMERIC else len(layout.values) + 2 if layout.kind == CATEGORICAL else 1
-    cell, values = _cell_of_row(layout, column)
-    empty, endless = cell == _NULL, cell == _INFINITE
-    found = ~(empty | endless)
-    cells = _count(window[found] * width + cell[found], windows * width).reshape(windows, width)
-    nulls, infinite = _count(window[empty], windows), _count(window[endless], windows)
-    if layout.kind != NUMERIC:
-        return Tally(cells, np.zeros((windows, 0)), nulls, infinite)
-    between = found & (cell % 2 == 0)
-    places = window[between] * (len(layout.points) + 1) + cell[between] // 2
-    sums = np.bincount(places, weights=values[between], minlength=windows * (len(layout.points) + 1)).reshape(windows, -1)
-    return Tally(cells, sums, nulls, infinite)
 
+    layout: Layout
+    cell: np.ndarray
+    values: np.ndarray
 
-_NULL, _INFINITE = -1, -2
+    @classmethod
+    def of(cls, layout: Layout, column: pl.Series) -> Rows:
+        """Place each row."""
+        if layout.kind == CATEGORICAL:
+            codes = {value: code for code, value in enumerate(layout.values)}
+            words = column.cast(pl.String)
+            cell = words.replace_strict(codes, default=len(codes), return_dtype=pl.Int64) if codes else pl.repeat(0, len(words), eager=True)
+            return cls(layout, np.where(words.is_null().to_numpy(), _NULL, cell.fill_null(_NULL).to_numpy()), np.zeros(0))
+        if layout.kind == PRESENCE:
+            return cls(layout, np.where(column.is_null().to_numpy(), _NULL, 0), np.zeros(0))
+        values = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        after = np.searchsorted(layout.points, values, side="right")
+        at = (after > 0) & (np.append(layout.points, np.nan)[after - 1] == values)
+        cells = np.where(np.isnan(values), _NULL, np.where(np.isinf(values), _INFINITE, 2 * after - at))
+        return cls(layout, cells, values)
 
+    def tally(self, window: np.ndarray) -> Tally:
+        """Count windows.
 
-def _cell_of_row(layout: Layout, column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    if layout.kind == CATEGORICAL:
-        codes = {value: code for code, value in enumerate(layout.values)}
-        words = column.cast(pl.String)
-        cell = words.replace_strict(codes, default=len(codes), return_dtype=pl.Int64) if codes else pl.repeat(0, len(words), eager=True)
-        return np.where(words.is_null().to_numpy(), _NULL, cell.fill_null(_NULL).to_numpy()), np.zeros(0)
-    if layout.kind == PRESENCE:
-        return np.where(column.is_null().to_numpy(), _NULL, 0), np.zeros(0)
-    values = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
-    after = np.searchsorted(layout.points, values, side="right")
-    at = (after > 0) & (np.append(layout.points, np.nan)[after - 1] == values)
-    cell = 2 * after - at
-    return np.where(np.isnan(values), _NULL, np.where(np.isinf(values), _INFINITE, cell)), values
+        Parameters
+        ----------
+        window
+            The window of each row, from 0, shape (rows,); or several ways to cut the rows, shape (ways, rows), with windows of their own each.
+        """
+        ways = window.reshape(-1, len(self.cell))
+        windows = int(ways.max()) + 1
+        width = max(len(self.layout.points), len(self.layout.values)) + 1
+        width = 2 * width - 1 if self.layout.kind == NUMERIC else width + (self.layout.kind == CATEGORICAL)
+        found = self.cell >= 0
+        cells = np.bincount((ways[:, found] * width + self.cell[found]).ravel(), minlength=windows * width).reshape(windows, width)
+        nulls, infinite = (np.bincount(ways[:, self.cell == code].ravel(), minlength=windows) for code in (_NULL, _INFINITE))
+        return Tally(cells, self._sums(ways, windows), nulls, infinite)
 
-
-def _count(places: np.ndarray, size: int) -> np.ndarray:
-    result: np.ndarray = np.bincount(places, minlength=size)
-    return result
+    def _sums(self, ways: np.ndarray, windows: int) -> np.ndarray:
+        if self.layout.kind != NUMERIC:
+            return np.zeros((windows, 0))
+        intervals = len(self.layout.points) + 1
+        between = (self.cell >= 0) & (self.cell % 2 == 0)
+        places = ways[:, between] * intervals + self.cell[between] // 2
+        return np.bincount(places.ravel(), np.tile(self.values[between], len(ways)), windows * intervals).reshape(windows, intervals)

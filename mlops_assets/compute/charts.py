@@ -53,7 +53,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–" if value is None or math.isnan(value) else "∞"
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{digits}g}".replace("-", "−")
+    return (f"{value:#.{digits}g}".rstrip(".") if value else "0").replace("-", "−")
 
 
 def columns(bars: Sequence[Bar], label: str) -> str:

@@ -117,9 +117,11 @@ def judged(scan: Scan, limits: np.ndarray) -> ColumnDrift:
     """
     now, before = scan.current.tally, scan.reference.tally
     found = {name: float(value[0]) for name, value in distances(scan.reference.layout, now, before, scan.reference.spread).items()}
+    if scan.reference.spread > 0:
+        found["wasserstein"] += scan.current.crossing / scan.reference.spread
     severities = [_severity(found[name], float(limit)) for name, limit in zip(STATISTICS, limits, strict=True)]
     place = int(np.argmax(severities))
-    deciding, severity = STATISTICS[place], severities[place]
+    deciding, severity = STATISTICS[place], max(severities[place], 0.0)
     why = f"{_words(scan, deciding)}; {NAMES[deciding]} {found[deciding]:.3g}, threshold {limits[place]:.3g}"
     if scan.calibration.always_filled and not now.values[0] and not now.infinite[0]:
         deciding, place, severity, why = (
@@ -138,7 +140,7 @@ def judged(scan: Scan, limits: np.ndarray) -> ColumnDrift:
         reference_null_rate=_null_rate(scan.reference),
         new_rate=_new_rate(scan),
         statistic=deciding,
-        value=found[deciding],
+        value=found[deciding] if math.isfinite(found[deciding]) else None,
         threshold=float(limits[place]),
         severity=severity,
         drifted=severity > 1,
@@ -154,7 +156,9 @@ def unusable(name: str, role: str, kind: str, why: str) -> ColumnDrift:
 
 
 def _severity(value: float, limit: float) -> float:
-    if not value > 0:  # undefined, too
+    if math.isnan(value):
+        return -1.0  # undefined: any other statistic decides
+    if not value:
         return 0.0
     return value / limit if limit > 0 else math.inf
 

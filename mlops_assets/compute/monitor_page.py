@@ -205,7 +205,7 @@ def _history(points: Sequence[Point], report: PerformanceReport) -> str:
     line = f"; dashed: the least value that is good, {number(bound)}" if bound is not None else ""
     caption = f"{name} by window with its interval; red: a breach; hollow: not enough data{line}"
     chart = charts.history(points, bound, f"{name} of {len(points)} windows, the last one {number(points[-1].value)}")
-    return f'<figure class="wide"><figcaption class="faint small">{escape(caption)}</figcaption>{chart}</figure>'
+    return f'<figure class="wide scroll"><figcaption class="faint small">{escape(caption)}</figcaption>{chart}</figure>'
 
 
 def _metric_row(metric: Metric) -> str:

@@ -42,6 +42,7 @@ th,td{padding:5px 10px 5px 0;text-align:right;border-bottom:1px solid var(--rule
 th:first-child,td:first-child,.words{text-align:left}.words{white-space:normal}
 thead th{font-weight:600;color:var(--faint);border-bottom:1.5px solid var(--rule)}tbody th{font-weight:600}
 tr.bad th,tr.bad .mark{color:var(--bad)}tr.warn th,tr.warn .mark{color:var(--warn)}
+.mark{display:inline-block;min-width:58px}.scroll{overflow-x:auto}.scroll svg{min-width:640px}
 .gauge{display:inline-block;width:90px;height:8px;border-radius:4px;background:var(--rule);margin-right:8px;position:relative;vertical-align:1px}
 .gauge b{position:absolute;inset:0 auto 0 0;border-radius:4px;background:var(--now)}tr.warn .gauge b{background:var(--warn)}
 footer{margin-top:40px;padding-top:12px;border-top:1px solid var(--rule);color:var(--faint);font-size:13px}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 
 from mlops_assets.compute import cells
 from mlops_assets.compute.cells import CATEGORICAL, NUMERIC, Layout, Tally
+from mlops_assets.compute.distances import crossed
 from mlops_assets.compute.thresholds import Calibration, calibrate
 from mlops_assets.errors import DataError
 
@@ -42,7 +44,9 @@ class Column:
     facts
         Of a numeric column: mean, std, min, median, max; None where not finite.
     strange
-        Some categories that the layout does not know, most frequent first.
+        Some categories that the reference does not know, most frequent first.
+    crossing
+        What :func:`crossed` says beside the counts.
     """
 
     dtype: str
@@ -50,23 +54,24 @@ class Column:
     tally: Tally
     facts: Mapping[str, float | None]
     strange: tuple[str, ...] = ()
+    crossing: float = 0.0
 
     @classmethod
-    def of(cls, column: pl.Series, layout: Layout | None = None) -> Column:
-        """Count a column, by the layout of the reference when there is one."""
-        kind = layout.kind if layout else cells.kind_of(column.dtype)
+    def of(cls, column: pl.Series, reference: Column | None = None) -> Column:
+        """Count a column, as the reference is counted when there is one."""
+        kind, dtype = reference.layout.kind if reference else cells.kind_of(column.dtype), str(column.dtype)
         if kind == NUMERIC:
             ordered, nulls, infinite = cells.sorted_numbers(column)
-            layout = layout or cells.numeric_layout(ordered)
-            return cls(str(column.dtype), layout, cells.tally_numbers(layout, ordered, nulls, infinite), _facts(ordered))
+            layout = reference.layout if reference else cells.numeric_layout(ordered)
+            tally = cells.tally_numbers(layout, ordered, nulls, infinite)
+            crossing = crossed(layout, ordered, tally, reference.tally) if reference and reference.spread else 0.0
+            return cls(dtype, layout, tally, _facts(ordered), (), crossing)
         if kind == CATEGORICAL:
             counts, nulls = cells.categories(column)
-            layout = layout or cells.categorical_layout(counts)
-            known = {*layout.values, *(layout.known or ())}
-            strange = tuple(value for value in counts if value not in known)[:3] if layout.known is not None else ()
-            return cls(str(column.dtype), layout, cells.tally_categories(layout, counts, nulls), {}, strange)
-        layout = layout or Layout(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
-        return cls(str(column.dtype), layout, cells.tally_presence(column), {})
+            layout = reference.layout if reference else cells.categorical_layout(counts)
+            return cls(dtype, layout, cells.tally_categories(layout, counts, nulls), {}, _strange(layout, counts))
+        layout = reference.layout if reference else Layout(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
+        return cls(dtype, layout, cells.tally_presence(column), {})
 
     @property
     def spread(self) -> float:
@@ -95,6 +100,13 @@ class Column:
 
 
 _FACTS = ("mean", "std", "min", "median", "max")
+
+
+def _strange(layout: Layout, counts: Mapping[str, int]) -> tuple[str, ...]:
+    if layout.known is None:
+        return ()
+    known = {*layout.values, *layout.known}
+    return tuple(islice((value for value in counts if value not in known), 3))
 
 
 def _facts(ordered: np.ndarray) -> dict[str, float | None]:
@@ -180,7 +192,7 @@ class _Windows:
 
     rows: np.ndarray
     real: np.ndarray | None
-    dealt: list[np.ndarray]
+    dealt: np.ndarray
     seconds: float | None
 
 
@@ -193,7 +205,7 @@ def _windows(rows: int, event_times: pl.Series | None, window: timedelta) -> _Wi
     real = None if labels is None else np.unique(labels[chosen], return_inverse=True)[1]
     dealt = np.arange(len(chosen)) % max(10, min(100, len(chosen) // 500)) if real is None else real
     deals = -(-_DEALT // (int(dealt.max()) + 1))
-    return _Windows(chosen, real, [random.permutation(dealt) for _ in range(deals)], seconds)
+    return _Windows(chosen, real, np.stack([random.permutation(dealt) for _ in range(deals)]), seconds)
 
 
 def _by_time(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.cells import tally_windows
+from mlops_assets.compute.cells import Rows
 from mlops_assets.compute.distances import distances
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STATISTICS = ("ks", "wasserstein", "js", "null_rate")
 _TINY = 1e-30
+_ROWS_AT_ONCE, _CELLS_AT_ONCE = 500_000, 50_000  # counted together: what fits into a cache
 _TAIL, _DEALT_TAIL = 0.25, 0.1  # the share of windows from which the tail is extrapolated; there are many dealt ones
 
 
@@ -86,8 +87,8 @@ class Calibration:
         ν: the mean square of the distance of n rows taken at random is ν (1/n + 1/rows of the reference); shape (statistics,).
     tails
         Tails of the squared distances of dealt windows, in units of their mean square; one for each statistic.
-    joint
-        Tail of −ln of the least rate at which any of a dealt window's statistics is exceeded.
+    parts
+        As how many independent statistics they are, taken together.
     strays
         Distance of each window of real time to the others, shape (statistics, windows); no window without times.
     sizes
@@ -98,22 +99,21 @@ class Calibration:
 
     chance: np.ndarray
     tails: tuple[Tail, ...]
-    joint: Tail
+    parts: float
     strays: np.ndarray
     sizes: np.ndarray
     always_filled: bool
 
     def by_chance(self, size: np.ndarray, rate: float) -> np.ndarray:
         """Return what rows taken at random exceed with probability ``rate`` in any statistic, for each; shapes (statistics, windows)."""
-        level = _level(self.joint, rate, int((self.chance > 0).sum()))
-        units = np.array([tail.quantile(level) for tail in self.tails]) * self.chance
+        units = np.array([tail.quantile(rate / self.parts) for tail in self.tails]) * self.chance
         result: np.ndarray = np.sqrt(units[:, None] * size)
         return result
 
     def as_json(self) -> dict[str, Any]:
         """Return the calibration as JSON holds it."""
         arrays = {name: [[_short(x) for x in row] for row in getattr(self, name)] for name in ("strays", "sizes")}
-        tails = {"tails": [asdict(tail) for tail in self.tails], "joint": asdict(self.joint)}
+        tails = {"tails": [asdict(tail) for tail in self.tails], "parts": self.parts}
         return {"chance": self.chance.tolist(), **tails, **arrays, "always_filled": self.always_filled}
 
     @classmethod
@@ -121,7 +121,7 @@ class Calibration:
         """Return a stored calibration."""
         strays, sizes = (np.array(stored[name], dtype=float) for name in ("strays", "sizes"))
         tails = tuple(Tail(**tail) for tail in stored["tails"])
-        return cls(np.array(stored["chance"]), tails, Tail(**stored["joint"]), strays, sizes, stored["always_filled"])
+        return cls(np.array(stored["chance"]), tails, stored["parts"], strays, sizes, stored["always_filled"])
 
 
 def least_effects(psi: float) -> np.ndarray:
@@ -153,34 +153,55 @@ def thresholds(calibrations: Sequence[Calibration], sizes: np.ndarray, rate: flo
     Notes
     -----
     A threshold is at least the least effect, and at least what rows taken at random exceed with probability ``rate / columns``. Where
-    windows of the reference exceed that, their own tail decides: with b the mean square by which they differ beyond chance, it is
-    q √(b + ν (1/n + 1/rows)), and the level of q is the one at which the windows of the reference, taken over all columns together, exceed any of
-    their thresholds at ``rate`` (Westfall and Young 1993, minP). With fewer than 1 / rate windows that level is extrapolated, as if
-    tails were exponential, and never less strict than ``rate``, nor more than ``rate`` shared among the statistics (Bonferroni).
+    windows of the reference exceed that, their own tail decides: with b the mean square by which they differ beyond chance, the threshold is
+    c q √(b + ν (1/n + 1/rows)). q is exceeded with probability rate / parts, where parts says as how many independent statistics those are which
+    stray together (Cheverud 2001, Nyholt 2004, here read off the windows); it is extrapolated as if tails were exponential, unless there are more than
+    parts / rate windows. c allows for a reference that is itself only so many windows, of which those that follow each other are alike.
     """
     base = [
-        np.maximum(least[:, None], c.by_chance(size[:, None], rate / len(calibrations)))[:, 0]
-        for c, size in zip(calibrations, sizes, strict=True)
+        np.maximum(least, c.by_chance(one[:, None], rate / len(calibrations))[:, 0]) for c, one in zip(calibrations, sizes, strict=True)
     ]
     result = np.array(base).reshape(len(calibrations), len(STATISTICS))
-    found = [(place, *exceeding) for place, c in enumerate(calibrations) for exceeding in _exceeding(c, rate / len(calibrations), least)]
+    found = [(place, stray) for place, c in enumerate(calibrations) for stray in _straying(c, rate / len(calibrations), least)]
     if found:
         # A window that stays below the other bounds does not count.
-        rates = np.min([tail.own_rates(scaled) ** over for _, _, _, tail, scaled, over in found], axis=0)
-        level = _level(Tail.of(-np.log(rates)), rate, len(found))
-        for place, statistic, beyond, tail, _, _ in found:
-            scale = math.sqrt(beyond + calibrations[place].chance[statistic] * sizes[place][statistic])
-            result[place, statistic] = max(result[place, statistic], scale * tail.quantile(level))
+        rates = np.min([stray.tail.own_rates(stray.scaled) ** stray.over for _, stray in found], axis=0)
+        level = rate / _parts(rates, _TAIL, len(found))
+        for place, stray in found:
+            scale = math.sqrt(stray.beyond + calibrations[place].chance[stray.statistic] * sizes[place][stray.statistic])
+            result[place, stray.statistic] = max(result[place, stray.statistic], stray.allowance * scale * stray.tail.quantile(level))
     return result
 
 
-def _level(joint: Tail, rate: float, parts: int) -> float:
-    """Return the rate at which each of several parts may be exceeded so that any is at ``rate``: as measured, within what is possible."""
-    return min(max(math.exp(-joint.quantile(rate)), rate / max(parts, 1)), rate)
+def _parts(least_rates: np.ndarray, share: float, most: int) -> float:
+    """Return as how many independent statistics several are: of so many, the least of their rates is below x in a share n x of the windows.
+
+    Parameters
+    ----------
+    least_rates
+        The least rate of each window, shape (windows,).
+    share
+        Of the windows, at which n is read off: rarer ones are few, and tell more of one column's tail than of what columns share.
+    most
+        How many there are.
+    """
+    at = float(np.quantile(least_rates, share))
+    return min(max(share / at, 1.0), float(max(most, 1)))
 
 
-def _exceeding(calibration: Calibration, rate: float, least: np.ndarray) -> list[tuple[int, float, Tail, np.ndarray, np.ndarray]]:
-    """Return, for each statistic whose real windows go beyond chance: its place, b, tail, the windows in units of their root mean square, and which go."""
+@dataclass(frozen=True, eq=False)
+class _Stray:
+    """A statistic of which some windows of the reference exceed what chance explains."""
+
+    statistic: int
+    beyond: float  # b
+    allowance: float  # c
+    tail: Tail
+    scaled: np.ndarray  # the windows' values, in units of their root mean square
+    over: np.ndarray  # which windows exceed it
+
+
+def _straying(calibration: Calibration, rate: float, least: np.ndarray) -> list[_Stray]:
     if not calibration.strays.shape[1]:
         return []
     over = calibration.strays > np.maximum(least[:, None], calibration.by_chance(calibration.sizes, rate))
@@ -188,7 +209,20 @@ def _exceeding(calibration: Calibration, rate: float, least: np.ndarray) -> list
     beyond = np.maximum(_mean(squares - expected), 0)
     scaled = np.sqrt(_in_units(squares, beyond[:, None] + expected))
     places = np.flatnonzero(over.any(axis=1)).tolist()
-    return [(place, float(beyond[place]), Tail.of(scaled[place]), scaled[place], over[place]) for place in places]
+    return [_Stray(k, float(beyond[k]), _allowance(scaled[k]), Tail.of(scaled[k]), scaled[k], over[k]) for k in places]
+
+
+def _allowance(values: np.ndarray) -> float:
+    """Return by how much further windows stray than those the reference consists of.
+
+    Those pull the reference to themselves, by 1 / n in the mean square, and a further one is as much off: √((1 + 1/n) / (1 − 1/n)), n being worth
+    (1 − r) / (1 + r) for each window when neighbours are correlated by r (Bayley and Hammersley 1946).
+    """
+    centred = values - values.mean()
+    square = float(centred @ centred)
+    r = min(max(float(centred[1:] @ centred[:-1]) / square, 0.0), 0.9) if square > 0 else 0.0
+    n = max(len(values) * (1 - r) / (1 + r), 3.0)
+    return math.sqrt((n + 1) / (n - 1))
 
 
 def size(window: Tally, reference: Tally) -> np.ndarray:
@@ -198,7 +232,7 @@ def size(window: Tally, reference: Tally) -> np.ndarray:
     return np.stack([by_value, by_value, by_row, by_row])
 
 
-def calibrate(layout: Layout, column: pl.Series, spread: float, real: np.ndarray | None, dealt: Sequence[np.ndarray]) -> Calibration:
+def calibrate(layout: Layout, column: pl.Series, spread: float, real: np.ndarray | None, dealt: np.ndarray) -> Calibration:
     """Learn a column's distances without drift.
 
     Parameters
@@ -210,29 +244,35 @@ def calibrate(layout: Layout, column: pl.Series, spread: float, real: np.ndarray
     spread
         Its standard deviation.
     real
-        The window of real time of each row, from 0; None without times.
+        The window of real time of each row, from 0, shape (rows,); None without times.
     dealt
-        The same, several times, for windows whose rows are taken at random.
+        The same for windows whose rows are taken at random, several times, shape (deals, rows).
     """
-    found, sizes, filled = _strays(layout, column, spread, dealt)
+    rows = Rows.of(layout, column)
+    found, sizes, filled = _strays(rows, spread, dealt)
     ratios = found**2 / sizes
     chance = _mean(ratios)
     units = _in_units(ratios, chance[:, None])
     tails = tuple(Tail.of(row, _DEALT_TAIL) for row in units)
-    joint = Tail.of(-np.log(np.min([tail.own_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)), _DEALT_TAIL)
+    rates = np.min([tail.own_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)
+    parts = _parts(rates, _DEALT_TAIL / 2, int((chance > 0).sum()))
     none = np.zeros((len(STATISTICS), 0))
-    strays, real_sizes, filled = (none, none, filled) if real is None else _strays(layout, column, spread, [real])
-    return Calibration(chance, tails, joint, strays, real_sizes, filled)
+    strays, real_sizes, filled = (none, none, filled) if real is None else _strays(rows, spread, real[None])
+    return Calibration(chance, tails, parts, strays, real_sizes, filled)
 
 
-def _strays(layout: Layout, column: pl.Series, spread: float, windows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, bool]:
+def _strays(rows: Rows, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return the distance of each window to the others and its size, both of shape (statistics, windows), and whether all have values."""
+    whole = rows.tally(np.zeros(len(rows.cell), dtype=int))
+    windows = int(cuts[0].max()) + 1
+    together = max(1, min(_ROWS_AT_ONCE // cuts.shape[1], _CELLS_AT_ONCE // (windows * max(whole.cells.shape[1], 1))))
     strays, sizes, filled = [], [], True
-    for window in windows:
-        tally = tally_windows(layout, column, window, int(window.max()) + 1)
+    for first in range(0, len(cuts), together):
+        some = cuts[first : first + together]
+        tally = rows.tally(some + windows * np.arange(len(some))[:, None])
         # What is compared with must not hold the window itself: the distance would be too small.
-        rest = tally.total() - tally
-        found = distances(layout, tally, rest, spread)
+        rest = whole - tally
+        found = distances(rows.layout, tally, rest, spread)
         strays.append(np.stack([found[name] for name in STATISTICS]))
         sizes.append(size(tally, rest))
         filled = filled and bool((tally.nulls < tally.rows).all())

@@ -252,9 +252,22 @@ class Monitor:
 
     Examples
     --------
-    A monitor of a service ``api``::
-
-        ml.Monitor("watch", of=api, partitions=DAILY, expectations=(ml.Drift(), ml.Performance("roc_auc", at_least=0.62)), on_failure=ml.Retrain())
+    >>> import dagster as dg
+    >>> import polars as pl
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> import mlops_assets as ml
+    >>> @ml.dataset(key="id")
+    ... def visits() -> pl.LazyFrame: ...
+    >>> @ml.training_set(label="bought", columns=["minutes"], features=[], split=ml.GroupSplit("shop"))
+    ... def examples(visits: pl.LazyFrame) -> pl.LazyFrame: ...
+    >>> @ml.model(training_set=examples, metrics=["roc_auc"])
+    ... def buyer(train: ml.Split) -> LogisticRegression: ...
+    >>> api = ml.Service("api", model=buyer)
+    >>> expected = (ml.Drift(), ml.Performance("roc_auc", at_least=0.62))
+    >>> daily = dg.DailyPartitionsDefinition("2024-01-01")
+    >>> watch = ml.Monitor("watch", of=api, partitions=daily, expectations=expected, on_failure=ml.Retrain())
+    >>> watch.performance_key
+    'performance_report/watch'
     """
 
     name: str

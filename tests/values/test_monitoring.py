@@ -1,0 +1,91 @@
+"""Declarations of monitors: what cannot be is refused where it is written, with a hint."""
+
+from datetime import timedelta
+
+import dagster as dg
+import polars as pl
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+import mlops_assets as ml
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
+
+DAILY = dg.DailyPartitionsDefinition("2024-01-01")
+
+
+@ml.dataset(partitions=DAILY, key="id", event_timestamp="at")
+def visits(window: ml.TimeWindow) -> pl.LazyFrame:
+    """Visits."""
+    raise NotImplementedError
+
+
+@ml.training_set(label="bought", columns=["x"], features=[], split=ml.GroupSplit("shop"))
+def examples(visits: pl.LazyFrame) -> pl.LazyFrame:
+    """Examples."""
+    raise NotImplementedError
+
+
+@ml.model(training_set=examples, metrics=["roc_auc"])
+def buyer(train: ml.Split) -> LogisticRegression:
+    """Buyers."""
+    raise NotImplementedError
+
+
+API = ml.Service("api", model=buyer)
+BATCH = ml.BatchPrediction("batch", model=buyer, dataset=visits)
+
+
+def test_a_monitor_says_what_it_watches() -> None:
+    watch = Monitor(
+        "watch", of=API, partitions=DAILY, expectations=(Drift("x"), Performance("roc_auc", at_least=0.6)), on_failure=Retrain()
+    )
+    assert (watch.drift_key, watch.performance_key, watch.predictions_key) == (
+        "drift_report/watch",
+        "performance_report/watch",
+        "predictions/api",
+    )
+    assert (watch.model, watch.drift, watch.performance[0].threshold) == (buyer, Drift(("x",)), 0.6)
+    assert hash(watch) == hash(Monitor("watch", of=API, partitions=DAILY, expectations=list(watch.expectations), on_failure=Retrain()))
+    batch = Monitor("watch", of=BATCH, owners=["team:ml"])
+    assert (batch.partitions, batch.predictions_key, batch.expectations, batch.performance) == (DAILY, "predictions/batch", (Drift(),), ())
+    assert batch.options.owners == ("team:ml",)
+    assert [e.name for e in watch.expectations] == ["no_drift", "roc_auc_at_least"]
+    assert Performance("r2", no_worse_than_reference_by=0.1, slices="shop").name == "r2_no_worse_than_reference"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"of": buyer, "partitions": DAILY}, "watches a Model"),
+        ({"of": API}, "has no windows"),
+        ({"of": API, "partitions": dg.StaticPartitionsDefinition(["a"])}, "partitions of type StaticPartitionsDefinition"),
+        ({"of": BATCH, "expectations": ()}, "expects nothing"),
+        ({"of": BATCH, "expectations": (Drift(), Drift("x"))}, "expects 'no_drift' twice"),
+        ({"of": BATCH, "expectations": "roc_auc"}, "expects 'roc_auc'"),
+        ({"of": BATCH, "on_failure": Retrain()}, "drift alone never retrains"),
+        ({"of": BATCH, "minimum_rows": 0}, "minimum_rows=0"),
+        ({"of": BATCH, "name": "My watch"}, "cannot be named"),
+    ],
+)
+def test_monitors_that_cannot_be_are_refused(arguments: dict, said: str) -> None:
+    with pytest.raises(DefinitionError, match=said) as refused:
+        Monitor(**{"name": "watch", **arguments})
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda: Drift(false_alarm_rate=0),
+        lambda: Drift(minimum_psi=-0.1),
+        lambda: Drift(()),
+        lambda: Retrain(after=0),
+        lambda: Retrain(cooldown=-timedelta(days=1)),
+        lambda: Retrain(attempts=0),
+    ],
+)
+def test_expectations_and_policies_that_cannot_be_are_refused(broken) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        broken()
+    assert refused.value.hint

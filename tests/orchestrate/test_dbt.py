@@ -1,0 +1,63 @@
+"""A dbt model that breaks: the message says where, and the features made before stay readable."""
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+import mlops_assets as ml
+from mlops_assets.errors import DefinitionError
+from mlops_assets.stores.places import places
+
+PROJECT = 'name: shop\nversion: "1.0.0"\nprofile: mlops_lake\nmodels:\n  +database: lake\n  +schema: features\n  +materialized: table\n'
+MACRO = "{% macro generate_schema_name(custom, node) -%} {{ custom or target.schema }} {%- endmacro %}"
+SOURCES = "version: 2\nsources:\n  - name: dataset\n    database: lake\n    schema: dataset\n    tables: [{name: visits}]\n"
+GOOD = "select shop, max(at) as at, avg(x) as mean_x from {{ source('dataset', 'visits') }} group by shop"
+
+
+@ml.dataset(key="visit", event_timestamp="at")
+def visits() -> pl.DataFrame:
+    at = pl.datetime(2024, 1, 1, time_zone="UTC").cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "x": [1.0, 2.0]}).with_columns(at=at)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    found = tmp_path / "shop"
+    for name, text in {
+        "dbt_project.yml": PROJECT,
+        "macros/names.sql": MACRO,
+        "models/sources.yml": SOURCES,
+        "models/means.sql": GOOD,
+    }.items():
+        (found / name).parent.mkdir(parents=True, exist_ok=True)
+        (found / name).write_text(text)
+    return found
+
+
+def build(folder, platform):
+    dbt = ml.DbtProject(str(folder))
+    view = ml.FeatureView(
+        source=dbt.model("means"), entity=ml.Entity("shop"), event_timestamp="at", ttl=timedelta(days=1), features={"mean_x": float}
+    )
+    return ml.build_definitions([visits, dbt, view], platform=platform)
+
+
+def test_a_model_that_breaks_leaves_what_was_made(folder, platform, run) -> None:
+    run(build(folder, platform))("dataset/visits", "features/means")
+    lake = places(platform).lake
+    before = lake.read("features/means").sort("shop")
+    assert before["mean_x"].to_list() == [1.0, 2.0]
+    (folder / "models" / "means.sql").write_text(GOOD.replace("avg(x)", "avg(no_such_column)"))
+    assert "means" in run(build(folder, platform)).error("features/means")
+    assert lake.read("features/means").sort("shop").equals(before)
+    (folder / "models" / "means.sql").write_text(GOOD.replace("avg(x)", "max(x)"))
+    run(build(folder, platform))("features/means")
+
+
+def test_a_project_that_cannot_be_parsed_or_found_is_named(folder, platform, tmp_path) -> None:
+    (folder / "models" / "means.sql").write_text("select {{ oh no")
+    with pytest.raises(DefinitionError, match="dbt cannot parse"):
+        build(folder, platform)
+    with pytest.raises(DefinitionError, match=r"has no dbt_project\.yml"):
+        build(tmp_path / "nowhere", platform)

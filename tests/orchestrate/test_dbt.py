@@ -12,13 +12,13 @@ from mlops_assets.stores.places import places
 PROJECT = 'name: shop\nversion: "1.0.0"\nprofile: mlops_lake\nmodels:\n  +database: lake\n  +schema: features\n  +materialized: table\n'
 MACRO = "{% macro generate_schema_name(custom, node) -%} {{ custom or target.schema }} {%- endmacro %}"
 SOURCES = "version: 2\nsources:\n  - name: dataset\n    database: lake\n    schema: dataset\n    tables: [{name: visits}]\n"
-GOOD = "select shop, max(at) as at, avg(x) as mean_x from {{ source('dataset', 'visits') }} group by shop"
+GOOD = "select shop, max(seen_at) as seen_at, avg(x) as mean_x from {{ source('dataset', 'visits') }} group by shop"
 
 
-@ml.dataset(key="visit", event_timestamp="at")
+@ml.dataset(key="visit", event_timestamp="seen_at")
 def visits() -> pl.DataFrame:
-    at = pl.datetime(2024, 1, 1, time_zone="UTC").cast(pl.Datetime("us", "UTC"))
-    return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "x": [1.0, 2.0]}).with_columns(at=at)
+    seen_at = pl.datetime(2024, 1, 1, time_zone="UTC").cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "x": [1.0, 2.0]}).with_columns(seen_at=seen_at)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def folder(tmp_path):
 def build(folder, platform):
     dbt = ml.DbtProject(str(folder))
     view = ml.FeatureView(
-        source=dbt.model("means"), entity=ml.Entity("shop"), event_timestamp="at", ttl=timedelta(days=1), features={"mean_x": float}
+        source=dbt.model("means"), entity=ml.Entity("shop"), event_timestamp="seen_at", ttl=timedelta(days=1), features={"mean_x": float}
     )
     return ml.build_definitions([visits, dbt, view], platform=platform)
 

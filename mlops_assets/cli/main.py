@@ -301,6 +301,23 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
         console.print(f"page: {found['page']}", highlight=False, soft_wrap=True)
 
 
+@monitor.command("evidently")
+@click.argument("name")
+@click.option("--partition", required=True, help="Which window.")
+@file_option
+def evidently_report(name: str, partition: str, file: str) -> None:
+    """Write Evidently's own report of a window, some 5 MB of HTML.
+
+    Example: mlops monitor evidently lateness_watch --partition 2013-04-01
+    """
+    from mlops_assets.cli import monitoring
+
+    console = _console()
+    with console.status("Evidently takes some ten seconds to begin"):
+        path = monitoring.evidently(_load(file), name, partition)
+    click.echo(f"wrote {path}")
+
+
 def _console() -> Console:
     from rich.console import Console
 

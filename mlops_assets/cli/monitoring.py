@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.project import instance
-from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.compute.evidently_page import evidently_page
+from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.loop import facts_of, outlook
 from mlops_assets.orchestrate.monitoring import page_path
+from mlops_assets.orchestrate.partitions import window_of
+from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.served import MODEL_VERSION
 from mlops_assets.values.monitoring import Monitor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.orchestrate.project import Project
 
@@ -52,3 +58,27 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
         "next": ahead,
         "page": str(page_path(project.platform.home, name, latest[-1].partition)) if latest else "",
     }
+
+
+def evidently(project: LoadedProject, name: str, partition: str) -> Path:
+    """Write Evidently's report of a window beside ours, and return where it is.
+
+    Raises
+    ------
+    DataError
+        Nothing was predicted in the window.
+    """
+    declared, monitor = find(project, name)
+    ref = declared.by_key[monitor.predictions_key]
+    window = window_of(monitor.partitions, partition)
+    rows = project.places.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
+    if rows.is_empty():
+        raise DataError(f"'{ref.key}' has no row in '{partition}'", hint="materialise it first, or name another window")
+    most = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
+    version = next(v for v in project.places.registry.versions(monitor.model.name) if v.version == most)
+    columns = manifest_of(project.places.artifacts, version.artifact)["columns"]
+    reference = project.places.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
+    path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(evidently_page(reference.select(columns), rows.select(columns)), encoding="utf-8")
+    return path

@@ -143,7 +143,7 @@ def _of_file(path: Path) -> pl.DataFrame:
 
 def _of_partitions(project: LoadedProject, service: Service, partitions: str) -> pl.DataFrame:
     declared = next(part.project for part in project.parts if service in part.project.nouns)
-    ref = next((ref for ref in sources(declared, service.model) if ref.partitions is not None), None)
+    ref = next((ref for ref in sources(declared, service.model.training_set) if ref.partitions is not None), None)
     if ref is None or ref.partitions is None:
         raise DefinitionError(f"'{service.key}' learns from no partitioned table", hint="give --rows FILE")
     first, _, last = partitions.partition("...")

@@ -16,6 +16,7 @@ from mlops_assets.values.decisions import CRASHED, DECISION_TAG, PROMOTED, REJEC
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor, Retrain
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.training import TrainingSet
 
 RECENT = 200  # runs of a job that are looked at
 
@@ -40,9 +41,9 @@ def _ends(places: Places, ref: TableRef) -> list[datetime]:
     return [] if span is None else [span.end]
 
 
-def sources(project: Project, model: Model[..., object]) -> list[TableRef]:
-    """Return the tables that a model's rows come from."""
-    return [ref for p in model.training_set.function.tables if (ref := project.tables[p.name]).plain is None]
+def sources(project: Project, declared: TrainingSet[..., object]) -> list[TableRef]:
+    """Return the tables that the rows of a training set come from."""
+    return [ref for p in declared.function.tables if (ref := project.tables[p.name]).plain is None]
 
 
 def facts_of(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Facts:
@@ -50,7 +51,7 @@ def facts_of(at: Places, project: Project, monitor: Monitor, instance: dg.Dagste
     model = monitor.model
     champion = at.registry.champion(model.name)
     reports = at.decisions.reports(monitor.name)
-    ends = [*(report.end for report in reports), data_time(at, sources(project, model))]
+    ends = [*(report.end for report in reports), data_time(at, sources(project, model.training_set))]
     return Facts(
         model=model.name,
         serving=champion.version if champion else None,

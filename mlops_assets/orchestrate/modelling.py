@@ -27,6 +27,7 @@ from mlops_assets.compute.split import PARTS
 from mlops_assets.errors import ArtifactError, DataError, MlopsError
 from mlops_assets.orchestrate.loop import data_time, sources
 from mlops_assets.orchestrate.metadata import markdown, picture, table
+from mlops_assets.orchestrate.partitions import step_of
 from mlops_assets.orchestrate.project import row_key
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
@@ -107,7 +108,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
 
 def _training(scope: Scope, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
     """Return what is recorded of the training that this run is."""
-    run, as_of = scope.context.run, data_time(scope.places, sources(scope.project, model))
+    run, as_of = scope.context.run, data_time(scope.places, sources(scope.project, model.training_set))
     return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)
 
 
@@ -190,7 +191,7 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
             "request": fields,
             "example": example_row(fields, splits["train"].rows),
             "steps": serving_steps(declared),
-            "profile": scope.places.artifacts.put(_profile(splits, declared)),
+            "profile": scope.places.artifacts.put(_profile(scope, splits, declared)),
         },
     )
     evaluation = evaluate(estimator, splits["holdout"], model.metrics)
@@ -219,11 +220,15 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
     return Trained(run, estimator, splits, reused=False)
 
 
-def _profile(splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
-    """Return the reference that monitors compare with: every row that was known when the version was trained."""
+def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
+    """Return the reference that monitors compare with: every row that was known when the version was trained, in windows of its data's own days."""
     X = pl.concat([split.X for split in splits.values()])
-    times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()]) if declared.event_timestamp else None
-    return json.dumps(reference_profile(X, times), sort_keys=True).encode()
+    if declared.event_timestamp is None:
+        return json.dumps(reference_profile(X), sort_keys=True).encode()
+    partitions = next((ref.partitions for ref in sources(scope.project, declared) if ref.partitions is not None), None)
+    times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
+    local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
+    return json.dumps(reference_profile(X, local, window=step_of(partitions)), sort_keys=True).encode()
 
 
 @cache

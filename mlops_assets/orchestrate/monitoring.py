@@ -116,10 +116,12 @@ def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
 
 
 def _profile(scope: Scope, version: Version | None) -> Mapping[str, Any] | None:
-    if version is None:
-        return None
-    stored = manifest_of(scope.places.artifacts, version.artifact).get("profile")
+    stored = _manifest(scope, version).get("profile")
     return json.loads(scope.places.artifacts.get(stored)) if stored else None
+
+
+def _manifest(scope: Scope, version: Version | None) -> Mapping[str, Any]:
+    return {} if version is None else manifest_of(scope.places.artifacts, version.artifact)
 
 
 def _windows(scope: Scope, monitor: Monitor) -> list[Window]:
@@ -220,6 +222,7 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
         slices=[name for name in monitor.model.slices if name in rows.columns],
         expectations=monitor.performance,
         reference=run.metrics if run else None,
+        classes=_manifest(scope, window.version).get("classes") or None,
     )
 
 

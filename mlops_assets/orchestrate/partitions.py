@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -71,6 +71,12 @@ def _by_dagster(
     subset = child.subset_with_partition_keys([key])
     result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, child, parent)
     return tuple(result.partitions_subset.get_partition_keys())
+
+
+def step_of(definition: dg.PartitionsDefinition | None) -> timedelta:
+    """Return how long a partition is, as the first one is; a day when unpartitioned."""
+    span = None if definition is None else window_of(definition, definition.get_partition_keys()[0])
+    return timedelta(days=1) if span is None else span.end - span.start
 
 
 def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:

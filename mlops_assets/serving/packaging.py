@@ -121,6 +121,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         "modules": [{"source": artifacts.put(m.source.encode()), "name": m.name} for m in modules],
         "probe": artifacts.put(_ipc(probe)),
         "probe_predictions": _predictions(estimator, probe).tolist(),
+        "classes": np.asarray(getattr(estimator, "classes_", [])).tolist(),
         "prediction_type": str(pl.Series(np.asarray(estimator.predict(probe))).dtype),
     }
     return artifacts.put(json.dumps(manifest, sort_keys=True).encode())

@@ -11,7 +11,7 @@ import time
 
 from bench.harness import ContenderError, compile_ours
 
-NAMES = ("overhead", "lake")
+NAMES = ("overhead", "lake", "serving")
 
 
 def main(arguments: list[str]) -> int:

@@ -92,6 +92,19 @@ def validate(file: str) -> None:
 
 
 @mlops.command()
+@click.option("--older-than", "hours", type=float, default=24.0, show_default=True, help="Hours; longer than the longest transaction.")
+@file_option
+def gc(hours: float, file: str) -> None:
+    """Merge the lake's small files and expire old snapshots, never one that a version or a run needs.
+
+    Example: mlops gc --older-than 48
+    """
+    from mlops_assets.cli.status import upkeep
+
+    click.echo(upkeep(_load(file), hours))
+
+
+@mlops.command()
 @click.option("--port", default=3000, show_default=True, help="Where the web server listens.")
 @file_option
 def ui(port: int, file: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,6 +11,7 @@ from mlops_assets.cli.project import LoadedProject, instance
 from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.automation import stale
+from mlops_assets.stores.tracker import pinned_snapshots
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
 from mlops_assets.values.model import Model
@@ -102,6 +104,13 @@ def check(project: LoadedProject) -> str:
     graph = project.definitions.resolve_asset_graph()
     project.definitions.resolve_all_job_defs()
     return f"{project.file.name} is valid: {len(graph.materializable_asset_keys)} assets, {len(graph.asset_check_keys)} checks"
+
+
+def upkeep(project: LoadedProject, hours: float) -> str:
+    """Merge files and expire snapshots of the lake, and say what was done."""
+    pins = pinned_snapshots(project.places.registry, project.places.tracker)
+    done = project.places.lake.maintain(pins, older_than=timedelta(hours=hours))
+    return f"merged {done.merged_files} times, expired {done.expired_snapshots} snapshots, deleted {done.deleted_files} files; {len(pins)} snapshots are pinned"
 
 
 def show(found: dict[str, Any], console: Console) -> None:

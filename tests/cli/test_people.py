@@ -55,3 +55,8 @@ def test_what_is_not_there_is_named(two, arguments, words) -> None:
     assert done.returncode == 1
     assert words in done.stderr
     assert "Hint:" in done.stderr
+
+
+def test_upkeep_keeps_what_versions_need(two) -> None:
+    assert "snapshots are pinned" in good(mlops(two, "gc", "--older-than", "0"))
+    good(mlops(two, "run"))

@@ -132,7 +132,7 @@ class Unlocked(DuckLake):
 class Doubled(DuckLake):
     """Inserts without deleting what was there."""
 
-    def _replace(self, table: str, rows: pl.DataFrame, *_more) -> None:
+    def _replace(self, table: str, rows: pl.DataFrame, *_more, **_options) -> None:
         self._insert(sql_name(table), rows)
 
 

@@ -1,6 +1,8 @@
 """The whole loop with nothing but the real daemon: new days, a drop of performance, a killed retraining, and no request that fails."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +15,6 @@ from typing import Self
 
 import dagster as dg
 import polars as pl
-import psutil
 import pytest
 
 import mlops_assets as ml
@@ -46,10 +47,10 @@ class ShopDaemon(Daemon):
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        while found := [process for process in self.family() if process.pid not in spare]:
-            for process in found:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        while found := [pid for pid in self.family() if pid not in spare]:
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
 
 

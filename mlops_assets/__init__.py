@@ -37,6 +37,7 @@ from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.build import build_definitions
+    from mlops_assets.stores.offline import training_frame
 
 __version__ = "0.1.0"
 
@@ -81,11 +82,12 @@ __all__ = [
     "gate",
     "model",
     "on_demand_features",
+    "training_frame",
     "training_set",
 ]
 
-# Loaded on first use: compiling needs Dagster, declaring does not.
-_LAZY = {"build_definitions": "mlops_assets.orchestrate.build"}
+# Loaded on first use: compiling needs Dagster and retrieval a frame library, declaring neither.
+_LAZY = {"build_definitions": "mlops_assets.orchestrate.build", "training_frame": "mlops_assets.stores.offline"}
 
 
 def __getattr__(name: str) -> object:

@@ -9,10 +9,10 @@ from mlops_assets.compute.evidently_page import evidently_page
 from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.loop import facts_of, outlook
 from mlops_assets.orchestrate.monitoring import page_path
-from mlops_assets.orchestrate.partitions import window_of
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.served import MODEL_VERSION
 from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
     from pathlib import Path

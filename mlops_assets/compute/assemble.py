@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.point_in_time import View, point_in_time_join
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from mlops_assets.values.features import FeatureView
 
@@ -33,12 +36,13 @@ def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
 MISSING = "missing"
 
 
-def assemble(
+def assemble(  # noqa: PLR0913  (what a training set declares)
     spine: pl.DataFrame,
-    features: Sequence[View | Callable[..., Any]],
+    features: Sequence[View | Layout | Callable[..., Any]],
     *,
     event_timestamp: str | None,
     as_known: bool,
+    known_by: datetime | None = None,
     flag_missing: bool = False,
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Join looked-up features to a spine and compute the on-demand ones.
@@ -48,8 +52,8 @@ def assemble(
     spine
         One row per example.
     features
-        Feature views with their rows, and on-demand functions, in declared order; a function may read what comes before it.
-    event_timestamp, as_known
+        Feature views with their rows or layouts, and on-demand functions, in declared order; a function may read what comes before it.
+    event_timestamp, as_known, known_by
         As in :func:`point_in_time_join`.
     flag_missing
         Whether to add a column ``missing`` with the names of the looked-up features of each row that were not found.
@@ -65,17 +69,20 @@ def assemble(
         A column is missing, or a feature has the name of a column.
     """
     joined, names, lacks = spine, list[str](), list[pl.Expr]()
-    for feature in features:
-        if isinstance(feature, View):
-            joined = point_in_time_join(joined, [feature], event_timestamp=event_timestamp or "", as_known=as_known)
+    for looked_up, group in groupby(features, lambda feature: isinstance(feature, (View, Layout))):
+        if looked_up:
+            views: list[Any] = list(group)
+            joined = point_in_time_join(joined, views, event_timestamp=event_timestamp or "", as_known=as_known, known_by=known_by)
+            found = [name for view in views for name in view.features]
             if flag_missing:
-                joined = joined.with_columns(pl.col(name).is_null().alias(f"__no_{name}") for name in feature.features)
-                lacks.extend(pl.when(f"__no_{name}").then(pl.lit(name)) for name in feature.features)
-            joined = joined.with_columns(pl.col(name).fill_null(value) for name, value in feature.defaults)
-            names.extend(feature.features)
+                joined = joined.with_columns(pl.col(name).is_null().alias(f"__no_{name}") for name in found)
+                lacks.extend(pl.when(f"__no_{name}").then(pl.lit(name)) for name in found)
+            joined = joined.with_columns(pl.col(name).fill_null(value) for view in views for name, value in view.defaults)
+            names.extend(found)
         else:
-            joined, made = _computed(joined, feature)
-            names.extend(made)
+            for function in group:
+                joined, made = _computed(joined, function)  # type: ignore[arg-type]  # neither view nor layout
+                names.extend(made)
     if flag_missing:
         named = pl.concat_list(lacks).list.drop_nulls() if lacks else pl.lit([], dtype=pl.List(pl.String))
         joined = joined.with_columns(named.alias(MISSING)).drop(column for column in joined.columns if column.startswith("__no_"))

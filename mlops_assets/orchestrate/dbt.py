@@ -20,13 +20,13 @@ from mlops_assets.orchestrate.graph import Edge, Node, fingerprints
 from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, lake_io_manager
 from mlops_assets.orchestrate.liveness import tag_run
 from mlops_assets.orchestrate.metadata import table_metadata
-from mlops_assets.orchestrate.partitions import window_of
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit, Part
 from mlops_assets.stores.places import Places, places
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
 
 Props = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ import dagster as dg
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.metadata import check_result
-from mlops_assets.orchestrate.partitions import all_keys, window_of
+from mlops_assets.orchestrate.partitions import all_keys
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.tables import check_specs
@@ -16,6 +16,7 @@ from mlops_assets.stores.lake import Commit, Part
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import ExternalDataset
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
 
 SENSOR = "mlops_external_datasets"
 

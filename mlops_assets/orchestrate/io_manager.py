@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.orchestrate.frames import FRAME_TYPES, present
-from mlops_assets.orchestrate.partitions import window_of
+from mlops_assets.compute.frames import FRAME_TYPES, present
 from mlops_assets.orchestrate.project import TableRef
 from mlops_assets.stores.places import places
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
 
 IO_MANAGER_KEY = "mlops_lake"
 

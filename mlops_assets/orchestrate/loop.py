@@ -7,7 +7,6 @@ import dagster as dg
 
 from mlops_assets.compute.decide import Facts, closings, decide, execute
 from mlops_assets.orchestrate.liveness import bury_dead_runs
-from mlops_assets.orchestrate.partitions import window_of
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.stores import decisions as records
 from mlops_assets.stores.decisions import TrainingRecord
@@ -17,6 +16,7 @@ from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor, Retrain
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.training import TrainingSet
+from mlops_assets.values.window import window_of
 
 RECENT = 200  # runs of a job that are looked at
 

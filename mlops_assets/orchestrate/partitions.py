@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from mlops_assets.orchestrate.beta import beta
-from mlops_assets.values.window import TimeWindow
+from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlops_assets.orchestrate.graph import Edge
-
-
-def window_of(definition: dg.PartitionsDefinition | None, key: str) -> TimeWindow | None:
-    """Return the span of event time of one partition, in UTC; None when unpartitioned."""
-    if definition is None:
-        return None
-    span = definition.time_window_for_partition_key(key)  # type: ignore[attr-defined]  # only time windows are accepted
-    return TimeWindow(span.start.astimezone(UTC), span.end.astimezone(UTC))
 
 
 def all_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:

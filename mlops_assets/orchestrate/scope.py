@@ -1,22 +1,26 @@
 """What one step works on: its partitions, the state of the lake it reads, and what its function receives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.frames import collect, present
+from mlops_assets.compute.layout import Layout
 from mlops_assets.errors import DataError, LakeError
-from mlops_assets.orchestrate.frames import collect, present
 from mlops_assets.orchestrate.graph import Node, fingerprints
-from mlops_assets.orchestrate.partitions import mapped, window_of
+from mlops_assets.orchestrate.partitions import mapped
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.places import Places
+from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection, Parameter, UserFunction
-from mlops_assets.values.window import TimeWindow
+from mlops_assets.values.window import TimeWindow, window_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,18 @@ class Scope:
             else self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
         )
 
+    def layout(self, view: FeatureView, *, as_known: bool) -> Layout:
+        """Return all rows of a feature view, ready to be looked up."""
+        ref = TableRef(view.key)
+        return self._or_explain(ref, lambda: self.places.layouts.of(view, snapshot=self.snapshot, as_known=as_known))
+
     def _spans(self, ref: TableRef, keys: Sequence[str]) -> list[TimeWindow]:
         spans = [span for span in (window_of(ref.partitions, key) for key in ((keys[0], keys[-1]) if keys else ())) if span is not None]
         return [TimeWindow(min(s.start for s in spans), max(s.end for s in spans))] if spans else []
 
-    def _or_explain(self, ref: TableRef, read: Any) -> pl.DataFrame:  # noqa: ANN401
+    def _or_explain(self, ref: TableRef, read: Callable[[], T]) -> T:
         try:
-            return read()  # type: ignore[no-any-return]
+            return read()
         except LakeError as error:
             raise DataError(
                 f"'{self.node.key}' reads '{ref.key}', which cannot be read: {error.message}",

@@ -14,7 +14,6 @@ from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import ServiceError
 from mlops_assets.orchestrate.graph import Node
 from mlops_assets.orchestrate.metadata import markdown
-from mlops_assets.orchestrate.partitions import window_of
 from mlops_assets.orchestrate.project import Project, served_partitions, served_time
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
@@ -24,7 +23,7 @@ from mlops_assets.serving.served import LOGGED_AT, PREDICTED_AT, PREDICTION_ID, 
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
-from mlops_assets.values.window import TimeWindow, merged
+from mlops_assets.values.window import TimeWindow, merged, window_of
 
 if TYPE_CHECKING:
     from mlops_assets.serving.control import ServiceSpec, ServiceStatus

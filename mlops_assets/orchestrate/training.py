@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.assemble import assemble, view_of
+from mlops_assets.compute.assemble import assemble
 from mlops_assets.compute.leakage import Leak, leaks
 from mlops_assets.compute.split import PARTS, group_split, time_split
 from mlops_assets.compute.verify import Outcome, check_names, verify
@@ -48,7 +48,7 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[Scope], 
 def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
     as_of = read_as_of(scope.config.get("as_of"))
     spine = _known(scope.frame(declared.function), declared, as_of)
-    steps = [view_of(f, view_rows(scope, f)) if isinstance(f, FeatureView) else f.function for f in declared.features]
+    steps = [scope.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
     frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
     frame = frame.with_columns(_split(frame, declared)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops_assets.stores.artifacts import open_artifacts
 from mlops_assets.stores.attempts import open_attempts
 from mlops_assets.stores.decisions import open_decisions
 from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.layouts import Layouts
 from mlops_assets.stores.online import open_online
 from mlops_assets.stores.registry import open_registry
 from mlops_assets.stores.tracker import open_tracker
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """Lake, registry, tracker, artifacts, online store and attempts of a platform.
+    """Lake, layouts, registry, tracker, artifacts, online store and attempts of a platform.
 
     Parameters
     ----------
@@ -39,6 +41,11 @@ class Places:
     def lake(self) -> DuckLake:
         """The tables."""
         return DuckLake.open(self.platform.lake)
+
+    @cached_property
+    def layouts(self) -> Layouts:
+        """Feature views, ready to be looked up."""
+        return Layouts(Path(self.platform.home) / "layouts", self.lake)
 
     @cached_property
     def registry(self) -> Registry:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+
+    import dagster as dg
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,14 @@ class TimeWindow:
         if self.end <= self.start:
             msg = f"a TimeWindow must end after it starts, got {self.start!r} and {self.end!r}"
             raise ValueError(msg)
+
+
+def window_of(definition: dg.PartitionsDefinition | None, key: str) -> TimeWindow | None:
+    """Return the span of event time of one partition, in UTC; None when unpartitioned."""
+    if definition is None:
+        return None
+    span = definition.time_window_for_partition_key(key)  # type: ignore[attr-defined]  # only time windows are accepted
+    return TimeWindow(span.start.astimezone(UTC), span.end.astimezone(UTC))
 
 
 def merged(windows: Iterable[TimeWindow]) -> list[TimeWindow]:

@@ -1,0 +1,247 @@
+"""The as-of layout: feature rows in the order in which a point-in-time join looks for them.
+
+Entities are spread over buckets by a hash of our own; within a bucket rows are sorted by (entity, valid_from), unique per pair.
+A lookup takes the rows of the spine bucket by bucket: the part of the layout that it searches then stays in the processor's cache,
+where one search over all of it would miss the cache at every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+VALID, EVENT, CREATED = "__valid_from", "__event", "__created"
+BUCKET, START, END, _GROUP = "__bucket", "__start", "__end", "__group"
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """The rows of some entities.
+
+    Parameters
+    ----------
+    valid_from, event
+        Microseconds since 1970, int64 of shape (rows,); ascending ``valid_from`` within an entity.
+    features
+        One column for each feature.
+    """
+
+    valid_from: np.ndarray
+    event: np.ndarray
+    features: pa.Table
+
+    @classmethod
+    def of(cls, table: pa.Table, features: Sequence[str]) -> Bucket:
+        """Return the rows of an Arrow table with the columns of the layout; nothing is copied."""
+        valid, event = (_buffers(table[name], np.dtype(np.int64))[0] for name in (VALID, EVENT))
+        return cls(valid, event, table.select(list(features)))
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A feature view that is ready to be looked up.
+
+    Parameters
+    ----------
+    name
+        The view's, for messages.
+    join_keys, features
+        Column names.
+    schema
+        The type of each of them.
+    ttl
+        Microseconds, inclusive; None when values hold for ever.
+    entities
+        One row for each entity: its join keys, ``__bucket``, and where its rows start and end there.
+    buckets
+        The rows.
+    defaults
+        What a feature is where none is found.
+    """
+
+    name: str
+    join_keys: tuple[str, ...]
+    features: tuple[str, ...]
+    schema: Mapping[str, pl.DataType]
+    ttl: int | None
+    entities: pl.DataFrame
+    buckets: tuple[Bucket, ...]
+    defaults: tuple[tuple[str, Any], ...] = ()
+
+
+def runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFrame:
+    """Return the entities of sorted rows, and where their rows start and end.
+
+    Parameters
+    ----------
+    rows
+        Of one bucket, the rows of an entity beside each other.
+    join_keys
+        Its columns that identify an entity.
+    bucket
+        The bucket's number.
+    """
+    keys = rows.select(join_keys)
+    first = pl.any_horizontal(pl.col(key) != pl.col(key).shift(1) for key in join_keys).fill_null(value=True)
+    starts = keys.with_row_index(START).filter(first)
+    return starts.select(
+        *join_keys,
+        pl.lit(bucket, dtype=pl.UInt16).alias(BUCKET),
+        pl.col(START),
+        pl.col(START).shift(-1).fill_null(rows.height).cast(pl.UInt32).alias(END),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The entities that a spine asks for.
+
+    Parameters
+    ----------
+    entities
+        Each once, without nulls.
+    codes
+        Of shape (rows,): the entity of each row of the spine; the number of entities where a key is null.
+    """
+
+    entities: pl.DataFrame
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, spine: pl.DataFrame, join_keys: Sequence[str]) -> Groups:
+        """Return the entities of a spine."""
+        keys = list(join_keys)
+        entities = spine.select(keys).drop_nulls().unique(maintain_order=True)
+        codes = spine.select(keys).join(entities.with_row_index(_GROUP), on=keys, how="left", maintain_order="left")[_GROUP]
+        return cls(entities, codes.fill_null(entities.height).to_numpy())
+
+
+def look_up(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | None = None) -> pl.DataFrame:
+    """Return the features of each row of a spine.
+
+    Parameters
+    ----------
+    layout
+        Of the view.
+    groups
+        The entities of the spine by the view's join keys.
+    times
+        Of shape (rows,), int64 microseconds since 1970; the smallest integer where there is none.
+    known_by
+        Only what was valid by then counts, however late a row of the spine is; everything when None.
+
+    Returns
+    -------
+    polars.DataFrame
+        The view's features, in the spine's order; null where nothing is found.
+    """
+    hits = list(_hits(layout, groups, times, known_by))
+    plain = {name: dtype for name in layout.features if (dtype := _plain(layout.schema[name])) is not None}
+    made = {name: _gathered(name, dtype, layout.schema[name], hits, len(times)) for name, dtype in plain.items()}
+    if others := [name for name in layout.features if name not in plain]:
+        made |= {series.name: series for series in _picked(others, layout, hits, len(times))}
+    return pl.DataFrame([made[name] for name in layout.features])
+
+
+@dataclass(frozen=True, eq=False)
+class _Hit:
+    """Rows of the spine that found something in one bucket, and what."""
+
+    bucket: Bucket
+    rows: np.ndarray
+    found: np.ndarray
+
+
+def _hits(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | None) -> Iterator[_Hit]:
+    wanted = groups.entities.join(layout.entities, on=list(layout.join_keys), how="left", maintain_order="left")
+    nowhere = len(layout.buckets)
+    # One more entry, for rows whose key is null.
+    bucket = np.append(wanted[BUCKET].fill_null(nowhere).to_numpy(), nowhere).astype(np.uint16)
+    start, end = (np.append(wanted[name].fill_null(0).to_numpy(), 0).astype(np.intp) for name in (START, END))
+    which = bucket[groups.codes]
+    order = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[order], np.arange(nowhere + 1))
+    for index, rows in enumerate(layout.buckets):
+        asked = order[bounds[index] : bounds[index + 1]]
+        if not len(asked):
+            continue
+        codes, at = groups.codes[asked], times[asked]
+        first = start[codes]
+        count = _not_after(rows.valid_from, first, end[codes] - first, at if known_by is None else np.minimum(at, known_by))
+        position = first + count - 1
+        alive = count > 0
+        if layout.ttl is not None:
+            # A sum with a ttl that fits: the difference of two times could overflow.
+            alive &= at <= rows.event[np.maximum(position, 0)] + layout.ttl
+        yield _Hit(rows, asked[alive], position[alive])
+
+
+def _not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return how many of the ascending ``values[start : start + length]`` are not after ``at``: one binary search for each row."""
+    count = np.zeros(len(start), dtype=np.intp)
+    step = 1 << int(length.max()).bit_length()
+    before = start - 1
+    while step := step >> 1:
+        further = count + step
+        inside = further <= length
+        inside &= values[before + np.minimum(further, length)] <= at
+        count[inside] = further[inside]
+    return count
+
+
+def _plain(dtype: pl.DataType) -> np.dtype[Any] | None:
+    """Return numpy's type for values that lie beside each other in Arrow's memory as they do in numpy's; None for others."""
+    if isinstance(dtype, pl.Datetime):
+        return np.dtype(np.int64)
+    if dtype == pl.Boolean:
+        return np.dtype(np.bool_)
+    if dtype in (pl.Float64, pl.Float32, pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt64, pl.UInt32, pl.UInt16, pl.UInt8):
+        return np.dtype(str(dtype).lower())
+    return None
+
+
+def _buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the values of an Arrow column, and which of them are not null; None when all are."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    bits, data = array.buffers()
+    if data is None:
+        return np.zeros(0, dtype=dtype), None
+    present = None if not array.null_count else _unpacked(bits, array.offset, len(array))
+    if dtype == np.bool_:
+        return _unpacked(data, array.offset, len(array)), present
+    return np.frombuffer(data, dtype=dtype, count=len(array), offset=array.offset * dtype.itemsize), present
+
+
+def _unpacked(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=offset + length)[offset:].view(np.bool_)
+
+
+def _gathered(name: str, dtype: np.dtype[Any], kind: pl.DataType, hits: Sequence[_Hit], rows: int) -> pl.Series:
+    values, present = np.zeros(rows, dtype=dtype), np.zeros(rows, dtype=np.bool_)
+    for hit in hits:
+        data, valid = _buffers(hit.bucket.features[name], dtype)
+        values[hit.rows] = data[hit.found]
+        present[hit.rows] = True if valid is None else valid[hit.found]
+    series = pl.Series(name, values)
+    series = series.cast(kind) if series.dtype != kind else series
+    return series if present.all() else pl.select(pl.when(pl.lit(pl.Series(present))).then(pl.lit(series)).alias(name)).to_series()
+
+
+def _picked(names: Sequence[str], layout: Layout, hits: Sequence[_Hit], rows: int) -> list[pl.Series]:
+    """Gather text, lists and other values that are not plain."""
+    empty = pl.DataFrame(schema={name: layout.schema[name] for name in names})
+    parts = [pl.DataFrame(hit.bucket.features.select(list(names)))[hit.found] for hit in hits]
+    where = np.full(rows, -1, dtype=np.int64)
+    if hits:
+        where[np.concatenate([hit.rows for hit in hits])] = np.arange(sum(len(hit.rows) for hit in hits))
+    index = pl.Series(where)
+    found = pl.concat([empty, *(part.cast(empty.schema) for part in parts)])
+    return found.select(pl.all().gather(pl.lit(index.set(index < 0, None).cast(pl.UInt32)))).get_columns()

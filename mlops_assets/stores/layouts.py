@@ -1,0 +1,260 @@
+"""The as-of layouts of feature views, kept beside the lake and brought up to date by what has changed there.
+
+A layout is derived: it can be made again from the lake at any time, and is whenever its files are missing, torn or changed. What it
+was made from is recorded as the lake's own content hashes, so that a layout is used exactly where it holds what a snapshot holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.entity_hash import entity_hash
+from mlops_assets.compute.layout import EVENT, Layout, runs
+from mlops_assets.compute.point_in_time import ROWS_PER_BUCKET, View, as_layout, as_of_layout, bucket_count, in_buckets, in_force
+from mlops_assets.stores.lock import exclusive
+from mlops_assets.values.window import merged, window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from mlops_assets.stores.lake import Lake
+    from mlops_assets.values.features import FeatureView
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _File:
+    """One bucket on disk: its rows, the bytes of its file, and their sum and parity in 64-bit words."""
+
+    name: str
+    rows: int
+    size: int
+    check: str
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a layout was made from, and its files."""
+
+    definition: str
+    snapshot: int
+    partitions: Mapping[str, str]
+    buckets: tuple[_File, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.buckets)
+
+
+class Layouts:
+    """The layouts of one lake.
+
+    Parameters
+    ----------
+    folder
+        Made when missing.
+    lake
+        Whose tables they are derived from.
+    """
+
+    def __init__(self, folder: Path, lake: Lake) -> None:
+        self._folder = folder
+        self._lake = lake
+
+    def of(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> Layout:
+        """Return the layout of a view, as the lake is or was.
+
+        Parameters
+        ----------
+        view
+            Declared.
+        snapshot
+            The state of the lake; the newest when None. One that is older than the layout on disk gets a layout in memory.
+        as_known
+            As in :func:`mlops_assets.compute.point_in_time.point_in_time_join`.
+
+        Raises
+        ------
+        LakeError
+            The view has no rows in that state.
+        DataError
+            It has two different rows of one entity and time.
+        """
+        return _Upkeep(self._folder, self._lake, view, as_known).layout(self._lake.snapshot() if snapshot is None else snapshot)
+
+
+class _Upkeep:
+    """One layout: found, brought up to date, or made."""
+
+    def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool) -> None:  # noqa: FBT001
+        self._view, self._lake, self._as_known = view, lake, as_known
+        self._folder = folder / f"{view.name}-{'known' if as_known else 'event'}"
+        self._times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
+        self._columns = tuple(dict.fromkeys((*view.entity.join_keys, *self._times, *view.feature_names)))
+        facts = [FORMAT, view.entity.join_keys, view.event_timestamp, view.created_timestamp, view.feature_names, as_known]
+        self._definition = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def layout(self, snapshot: int) -> Layout:
+        wanted = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
+        if (loaded := self._loaded(wanted)) is not None:
+            return loaded
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(self._folder / "lock"):
+            if (loaded := self._loaded(wanted)) is not None:
+                return loaded  # another process has done it meanwhile
+            before = self._state()
+            if before is not None and before.snapshot > snapshot:
+                return self._in_memory(snapshot)
+            changed = None if before is None else self._changed(before, wanted, snapshot)
+            if before is None or changed is None:
+                self._store([self._write(number, part) for number, part in enumerate(self._made(snapshot))], wanted, snapshot)
+            else:
+                written = {number: self._write(number, part) for number, part in changed.items()}
+                self._store([written.get(number, file) for number, file in enumerate(before.buckets)], wanted, snapshot)
+        made = self._loaded(wanted)
+        return self._in_memory(snapshot) if made is None else made  # a third process has gone on to a newer state
+
+    def _loaded(self, wanted: Mapping[str, str]) -> Layout | None:
+        state = self._state()
+        if state is None or state.partitions != wanted:
+            return None
+        tables = [self._opened(file) for file in state.buckets]
+        opened = [table for table in tables if table is not None]
+        if len(opened) < len(tables):
+            return None
+        schema = pl.DataFrame(opened[0].slice(0, 0)).schema
+        keys = list(self._view.entity.join_keys)
+        entities = [runs(pl.DataFrame(table.select(keys)), keys, number) for number, table in enumerate(opened)]
+        return as_layout(self._declared(), schema, entities, opened)
+
+    def _state(self) -> _State | None:
+        try:
+            stored = json.loads((self._folder / "state.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        if stored["definition"] != self._definition:
+            return None
+        return _State(stored["definition"], stored["snapshot"], stored["partitions"], tuple(_File(**file) for file in stored["buckets"]))
+
+    def _opened(self, file: _File) -> pa.Table | None:
+        """Map a file into memory; None when it is not what was written."""
+        import pyarrow as pa
+
+        try:
+            mapped = pa.memory_map(str(self._folder / file.name))
+        except FileNotFoundError:
+            return None
+        content = mapped.read_buffer()
+        return pa.ipc.open_file(pa.BufferReader(content)).read_all() if (len(content), _check(content)) == (file.size, file.check) else None
+
+    def _in_memory(self, snapshot: int) -> Layout:
+        parts = self._made(snapshot)
+        keys = self._view.entity.join_keys
+        tables = [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
+        return as_layout(self._declared(), parts[0].schema, [runs(part, keys, number) for number, part in enumerate(parts)], tables)
+
+    def _made(self, snapshot: int) -> list[pl.DataFrame]:
+        rows = self._rows(self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns))
+        return in_buckets(rows, self._view.entity.join_keys, bucket_count(rows.height))
+
+    def _rows(self, source: pl.DataFrame) -> pl.DataFrame:
+        return as_of_layout(self._declared(source), as_known=self._as_known)
+
+    def _declared(self, rows: pl.DataFrame | None = None) -> View:
+        view = self._view
+        return View(
+            view.name,
+            pl.DataFrame() if rows is None else rows,
+            view.entity.join_keys,
+            view.event_timestamp,
+            view.created_timestamp,
+            view.ttl,
+            view.feature_names,
+            view.defaults,
+        )
+
+    def _changed(self, before: _State, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
+        """Return the buckets that change; None when all must be made again."""
+        if self._view.partitions is None or any(key not in wanted for key in before.partitions):
+            return None
+        changed = [key for key, digest in wanted.items() if before.partitions.get(key) != digest]
+        rewritten = [span for key in changed if key in before.partitions and (span := window_of(self._view.partitions, key))]
+        new = self._window(changed, snapshot)
+        if before.rows + new.height > 2 * ROWS_PER_BUCKET * len(before.buckets):
+            return None
+        old = [self._opened(file) for file in before.buckets]
+        if any(table is None for table in old):
+            return None
+        tables = [pl.DataFrame(table) for table in old]
+        if not rewritten:
+            return self._merged(tables, self._rows(new))
+        # A row that could never win may win when the row is gone that hid it; one that is not in the layout hides nothing.
+        inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in merged(rewritten))
+        gone = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
+        return self._rebuilt(gone | self._numbers(new, len(tables)), len(tables), snapshot)
+
+    def _window(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
+        """Return the rows of partitions, as the lake was."""
+        spans = merged(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
+        if not spans:
+            return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
+        time = self._view.event_timestamp
+        read = [self._lake.read(self._view.key, window=s, event_timestamp=time, snapshot=snapshot, columns=self._columns) for s in spans]
+        return pl.concat(read)
+
+    def _numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
+        keys = list(self._view.entity.join_keys)
+        return {int(number) for number in np.unique(entity_hash(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
+
+    def _rebuilt(self, touched: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
+        """Make the buckets again whose entities have rows that changed: what they had hidden may hold again."""
+        source = self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).drop_nulls(list(self._view.entity.join_keys))
+        parts = in_buckets(source, self._view.entity.join_keys, count)
+        return {number: self._rows(parts[number]) for number in touched}
+
+    def _merged(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
+        """Add rows to the buckets of their entities: what can never win among the old ones cannot win among all."""
+        if any(table.schema != new.schema for table in old):
+            return None
+        parts = enumerate(in_buckets(new, self._view.entity.join_keys, len(old)))
+        return {number: in_force(pl.concat([old[number], added]), self._declared()) for number, added in parts if added.height}
+
+    def _store(self, files: Sequence[_File], wanted: Mapping[str, str], snapshot: int) -> None:
+        """Name the files of a state in one rename, then remove what nothing names."""
+        state = _State(self._definition, snapshot, wanted, tuple(files))
+        beside = self._folder / f"state-{uuid.uuid4().hex}.tmp"
+        beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        beside.replace(self._folder / "state.json")
+        named = {file.name for file in state.buckets} | {"state.json", "lock"}
+        for path in self._unnamed(named):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    def _unnamed(self, named: set[str]) -> Iterator[Path]:
+        return (path for path in self._folder.iterdir() if path.name not in named)
+
+    def _write(self, number: int, rows: pl.DataFrame) -> _File:
+        name = f"bucket-{number:04}-{uuid.uuid4().hex[:12]}.arrow"
+        rows.write_ipc(self._folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+        content = (self._folder / name).read_bytes()
+        return _File(name, rows.height, len(content), _check(content))
+
+
+def _check(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
+    """Return sum and parity of the 64-bit words of a file: any flipped bit changes both, at the speed of memory."""
+    data = np.frombuffer(content, dtype=np.uint8)
+    words = data[: len(data) // 8 * 8].view(np.uint64)
+    rest = int.from_bytes(data[len(words) * 8 :].tobytes(), "little")
+    return f"{(int(np.add.reduce(words)) + rest) % 2**64:016x}{int(np.bitwise_xor.reduce(words)) ^ rest:016x}"

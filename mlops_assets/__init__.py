@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from mlops_assets.decorators import dataset, gate, model, on_demand_features, training_set
+from mlops_assets.decorators import dataset, feature_view, gate, model, on_demand_features, training_set
 from mlops_assets.errors import (
     ArtifactError,
     DataError,
@@ -26,6 +26,7 @@ from mlops_assets.errors import (
 )
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
+from mlops_assets.values.feature_sources import Sql
 from mlops_assets.values.features import DbtProject, Entity, FeatureView, OnDemandFeatures
 from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
@@ -74,11 +75,13 @@ __all__ = [
     "Service",
     "ServiceError",
     "Split",
+    "Sql",
     "TimeSplit",
     "TimeWindow",
     "TrainingSet",
     "build_definitions",
     "dataset",
+    "feature_view",
     "gate",
     "model",
     "on_demand_features",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.dataset import Dataset, Table
-from mlops_assets.values.features import OnDemandFeatures
+from mlops_assets.values.feature_sources import Computed
+from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.function import Injection, UserFunction, read_function
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.names import checked_name, names, pairs
@@ -16,10 +17,11 @@ from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     import dagster as dg
 
-    from mlops_assets.values.features import Features
+    from mlops_assets.values.features import Entity, Features
     from mlops_assets.values.gate import Gate
 
 P = ParamSpec("P")
@@ -95,6 +97,71 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
                 f"dataset '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
             )
         return Dataset(read, table, pairs(partition_mappings), AssetOptions.of(options))
+
+    return decorate
+
+
+def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
+    *,
+    entity: Entity,
+    event_timestamp: str,
+    features: Mapping[str, Any],
+    ttl: timedelta | None = None,
+    created_timestamp: str | None = None,
+    partitions: dg.PartitionsDefinition | None = None,
+    partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
+    online: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+    **options: Unpack[AssetArguments],
+) -> Callable[[Callable[P, R]], ComputedFeatureView[P, R]]:
+    """Declare a feature view that a function computes.
+
+    The function receives what a :func:`dataset` may receive, and returns a frame with the join keys, the times and the features.
+    When its text changes, its history is made anew.
+
+    Parameters
+    ----------
+    entity, event_timestamp, features, ttl, created_timestamp, online, defaults
+        As in :class:`FeatureView`.
+    partitions, partition_mappings
+        As in :func:`dataset`.
+    **options
+        Passed to Dagster, as in :func:`dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        A parameter cannot be injected, or the declarations contradict each other.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> @ml.feature_view(entity=ml.Entity("carrier"), event_timestamp="day", features={"flights": int})
+    ... def carrier_size(flights: pl.DataFrame) -> pl.DataFrame:
+    ...     return flights.group_by("carrier", "day").agg(flights=pl.len())
+    >>> carrier_size.key
+    'features/carrier_size'
+    """
+
+    def decorate(function: Callable[P, R]) -> ComputedFeatureView[P, R]:
+        read = _named(read_function(function, kind="feature_view", allowed=_DATASET), "a feature view")
+        if read.receiving(Injection.WINDOW) and partitions is None:
+            raise DefinitionError(
+                f"feature view '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
+            )
+        return ComputedFeatureView(
+            source=Computed(read, partitions, pairs(partition_mappings)),
+            entity=entity,
+            event_timestamp=event_timestamp,
+            features=features,
+            ttl=ttl,
+            created_timestamp=created_timestamp,
+            online=online,
+            defaults=defaults,
+            description=read.description,
+            **options,
+        )
 
     return decorate
 

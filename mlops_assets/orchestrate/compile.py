@@ -30,6 +30,7 @@ from mlops_assets.orchestrate.tables import check_specs, dataset_body, feature_v
 from mlops_assets.orchestrate.training import AS_OF, training_set_body, training_set_checks
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import DbtModel, FeatureView, feature_views
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.model import GateFunction, Model
@@ -100,6 +101,8 @@ class Compiler:
     def _feature_view(self, view: FeatureView) -> dg.AssetsDefinition:
         node = self.project.node(view)
         names = ", ".join(view.feature_names)
+        function = view.source.function if isinstance(view.source, Computed) else None
+        config, resources = function_needs(function) if function else ({}, frozenset())
         step = Step(
             view.key,
             self._body(node, feature_view_body(view)),
@@ -108,9 +111,13 @@ class Compiler:
             kinds=frozenset({"features", "duckdb"}),
             partitions=view.partitions,
             deps=_deps(node),
+            ins=self._plain(function) if function else {},
             checks=feature_view_checks(view),
+            config=config,
+            resources=resources,
             options=view.options,
             condition=follow(node, self.platform),
+            code_version=view.version(),
         )
         return compile_step(step, self.io)
 

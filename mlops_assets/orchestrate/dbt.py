@@ -1,6 +1,8 @@
 """dbt's models as assets: each is a table of features in the lake, recorded like every other."""
 
+import hashlib
 import io
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -84,9 +86,28 @@ def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, 
                 hint=nearest(key, project.by_key) + "add it, or mend the source",
             )
         edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
-    node = Node(_key(model), source.partitions if source else None, tuple(edges))
+    text = _text(manifest, model)
+    node = Node(_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(text) if view else text)
     event = view.event_timestamp if view else None
     return Table(node, event, (*view.entity.join_keys, view.event_timestamp) if view else (), view)
+
+
+def _text(manifest: Props, model: Props) -> str:
+    """Hash what a model computes: its own text, that of the ephemeral models it includes, and that of the project's macros it calls."""
+    project, seen, todo = model["package_name"], dict[str, str](), [model]
+    while todo:
+        node = todo.pop()
+        seen[node["unique_id"]] = node.get("raw_code") or node.get("macro_sql") or ""
+        below = [manifest["nodes"].get(i) for i in node["depends_on"].get("nodes", ())] + [
+            manifest["macros"].get(i) for i in node["depends_on"].get("macros", ())
+        ]
+        inlined = (n for n in below if n and n["package_name"] == project and (n["resource_type"] == "macro" or _ephemeral(n)))
+        todo.extend(n for n in inlined if n["unique_id"] not in seen)
+    return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+
+
+def _ephemeral(node: Props) -> bool:
+    return bool(node["resource_type"] == "model" and node["config"]["materialized"] == "ephemeral")
 
 
 def _key(props: Props) -> str:
@@ -241,6 +262,7 @@ def _recorded(context: dg.AssetExecutionContext, at: Places, output: Any, table:
     rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
     facts = {
         "lake snapshot": commit.snapshot,
+        **({"version": table.view.version(table.node.definition)} if table.view else {}),
         "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
         **table_metadata(rows),
     }

@@ -47,12 +47,15 @@ class Node:
     outside
         For a table that is also made from something outside of the lake: returns, for those of its partitions that something is there
         for, what identifies it.
+    definition
+        A hash of how a derived table is made; when it changes, every partition is made anew.
     """
 
     key: str
     partitions: dg.PartitionsDefinition | None
     edges: tuple[Edge, ...] = ()
     outside: Facts | None = None
+    definition: str = ""
 
     @property
     def derived(self) -> bool:
@@ -87,7 +90,8 @@ def fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int |
         facts.append(node.outside(keys))
         names.append("outside")
     ready = [key for key in keys if all(key in fact for fact in facts)]
-    return {key: _digest([(name, fact[key]) for name, fact in zip(names, facts, strict=True)]) for key in ready}
+    how = [("definition", node.definition)] if node.definition else []
+    return {key: _digest([*how, *((name, fact[key]) for name, fact in zip(names, facts, strict=True))]) for key in ready}
 
 
 def _hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
+from mlops_assets.compute.sql import table_names
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.partitions import lookback
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
+from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -123,9 +125,7 @@ class Project:
                 edges = (self.edge(p, mappings.get(p.name)) for p in noun.function.tables)
                 return Node(noun.key, noun.table.partitions, tuple(e for e in edges if e))
             case FeatureView():
-                return Node(
-                    noun.key, noun.partitions, () if isinstance(noun.source, DbtModel) else (Edge(noun.source.key, noun.partitions),)
-                )
+                return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition())
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
                 views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in feature_views(noun.features))
@@ -134,6 +134,22 @@ class Project:
                 views = (_looked_up(view) for view in feature_views(noun.model.training_set.features))
                 return Node(noun.key, noun.dataset.table.partitions, (Edge(noun.dataset.key, noun.dataset.table.partitions), *views))
         raise DefinitionError(f"{type(noun).__name__} is not a table", hint="datasets, feature views, training sets and predictions are")
+
+    def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:
+        source = view.source
+        match source:
+            case DbtModel():
+                return ()  # dbt's own assets
+            case Computed() | Sql():
+                mappings = dict(source.partition_mappings)
+                refs = [(name, self.tables[name]) for name in computed_from(source)]
+                return tuple(Edge(ref.key, ref.partitions, mappings.get(name)) for name, ref in refs if ref.plain is None)
+        return (Edge(source.key, view.partitions),)
+
+
+def computed_from(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
+    """Return the names of the tables that a feature view is computed from."""
+    return tuple(p.name for p in source.function.tables) if isinstance(source, Computed) else table_names(source.query)
 
 
 def _looked_up(view: FeatureView) -> Edge:

@@ -101,13 +101,13 @@ class Scope:
             return present(collect(self.loaded[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
         return present(self.read(self.project.tables[parameter.name]), parameter.frame)
 
-    def read(self, ref: TableRef) -> pl.DataFrame:
-        """Read the rows of an upstream table that this step's partitions are made from."""
+    def read(self, ref: TableRef, keys: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read the rows of an upstream table that partitions are made from; those of this step when none are named."""
         lake = self.places.lake
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot))
-        spans = self._spans(ref, [key for keys in mapped(edge, self.node.partitions, self.keys).values() for key in keys])
+        spans = self._spans(ref, [key for parents in mapped(edge, self.node.partitions, keys or self.keys).values() for key in parents])
         read = [lake.read(ref.key, window=span, event_timestamp=ref.event_timestamp, snapshot=self.snapshot) for span in spans[:1]]
         return (
             self._or_explain(ref, lambda: read[0])

@@ -7,15 +7,18 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.feature_schema import conformed
+from mlops_assets.compute.sql import queried
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
-from mlops_assets.orchestrate.project import rules_of
+from mlops_assets.orchestrate.project import computed_from, rules_of
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit
-from mlops_assets.values.dataset import Dataset, Table
-from mlops_assets.values.features import DbtModel, FeatureView
+from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
+from mlops_assets.values.feature_sources import Computed, Sql
+from mlops_assets.values.features import FeatureView
 
 Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]]
 
@@ -116,25 +119,42 @@ def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[objec
 
 
 def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
-    """Return the body of the step of a feature view over a dataset: its keys, times and features."""
+    """Return the body of the step of a feature view: its keys, times and features."""
     rules = rules_of(view)
     columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
 
     def body(scope: Scope) -> Iterator[object]:
         def produce() -> Made:
-            assert not isinstance(view.source, DbtModel)  # noqa: S101  (those are dbt's own assets)
-            rows = scope.read(scope.project.by_key[view.source.key])
+            rows, source = _source_rows(scope, view)
             if missing := [name for name in columns if name not in rows.columns]:
                 raise DataError(
-                    f"'{view.key}' needs the column '{missing[0]}', which '{view.source.key}' lacks",
-                    hint=f"it has {', '.join(rows.columns)}",
+                    f"'{view.key}' needs the column '{missing[0]}', which {source} lacks", hint=f"it has {', '.join(rows.columns)}"
                 )
-            frame = rows.select(columns).drop_nulls(rules.key)
-            return frame, verify(frame, rules, scope.windows), {"source": view.source.key}
+            frame = conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
+            return frame, verify(frame, rules, scope.windows), {"source": source, "version": view.version()}
 
         yield from publish(scope, rules, produce)
 
     return body
+
+
+def _source_rows(scope: Scope, view: FeatureView) -> tuple[pl.DataFrame, str]:
+    """Return what a feature view is taken from, and where that is."""
+    match view.source:
+        case Computed():
+            return scope.frame(view.source.function), "its function"
+        case Sql():
+            return pl.concat(_answers(scope, view, view.source), how="vertical_relaxed"), "its query"
+        case Dataset() | ExternalDataset():
+            return scope.read(scope.project.by_key[view.source.key]), f"'{view.source.key}'"
+    raise TypeError(view.source)  # dbt's models are dbt's own assets
+
+
+def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
+    """Ask a query once for each partition: what it says of its window is then the same in a run over many."""
+    for key, window in scope.windows:
+        tables = {name: scope.read(scope.project.tables[name], [key]) for name in computed_from(source)}
+        yield queried(source.query, tables, window, f"'{view.key}'")
 
 
 def feature_view_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:

@@ -9,8 +9,9 @@ import dagster as dg
 
 from mlops_assets.compute.on_demand import foreign_imports
 from mlops_assets.errors import DefinitionError, nearest
-from mlops_assets.orchestrate.project import Project, row_key, served_partitions
+from mlops_assets.orchestrate.project import Project, computed_from, row_key, served_partitions
 from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -18,7 +19,7 @@ from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mlops_assets.orchestrate.project import TableRef
     from mlops_assets.values.function import UserFunction
@@ -41,9 +42,10 @@ def validate(project: Project) -> None:
     for noun, function in _functions(project):
         _upstream(project, noun, function)
     for dataset in project.every(Dataset):
-        _partitions(project, dataset)
+        names = tuple(parameter.name for parameter in dataset.function.tables)
+        _partitions(project, dataset.key, dataset.table.partitions, names, dict(dataset.partition_mappings))
     for view in project.every(FeatureView):
-        _view(view)
+        _view(project, view)
     for training_set in project.every(TrainingSet):
         _training_set(project, training_set)
     for model in project.every(Model):
@@ -112,7 +114,7 @@ def _links(project: Project) -> Iterator[tuple[str, str, str]]:
     for view in project.every(FeatureView):
         if isinstance(view.source, DbtModel):
             yield f"'{view.key}'", "the", f"dbt project {view.source.project.path}"
-        else:
+        elif isinstance(view.source, (Dataset, ExternalDataset)):
             yield f"'{view.key}'", "the dataset", view.source.key
     for batch in project.every(BatchPrediction):
         yield f"'{batch.key}'", "the model", batch.model.key
@@ -127,6 +129,8 @@ def _functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]
     for noun in project.nouns:
         if isinstance(noun, (Dataset, TrainingSet)):
             yield noun.key, noun.function
+        elif isinstance(noun, FeatureView) and isinstance(noun.source, Computed):
+            yield noun.key, noun.source.function
 
 
 def _upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> None:
@@ -167,24 +171,29 @@ def _frame_like(noun: str, name: str, ref: TableRef) -> None:
             )
 
 
-def _partitions(project: Project, dataset: Dataset[..., Any]) -> None:
-    names = {p.name for p in dataset.function.tables}
-    mappings = dict(dataset.partition_mappings)
-    if unknown := set(mappings) - names:
+def _partitions(
+    project: Project,
+    key: str,
+    partitions: dg.PartitionsDefinition | None,
+    names: tuple[str, ...],
+    mappings: Mapping[str, dg.PartitionMapping],
+) -> None:
+    """Check that what a table reads can be mapped to its partitions."""
+    if unknown := set(mappings) - set(names):
         raise DefinitionError(
-            f"'{dataset.key}' maps the partitions of '{min(unknown)}', which it does not read",
-            hint=nearest(min(unknown), names) + "name a parameter of the function",
+            f"'{key}' maps the partitions of '{min(unknown)}', which it does not read",
+            hint=nearest(min(unknown), names) + f"it reads {', '.join(sorted(names)) or 'nothing'}",
         )
     for name in sorted(names):
         ref = project.tables[name]
-        if dataset.table.partitions is None or ref.partitions is None or ref.plain is not None:
+        if partitions is None or ref.partitions is None or ref.plain is not None:
             continue
-        _mappable(dataset, ref, mappings.get(name))
+        _mappable(key, partitions, ref, mappings.get(name))
 
 
-def _mappable(dataset: Dataset[..., Any], ref: TableRef, mapping: dg.PartitionMapping | None) -> None:
-    child, parent = dataset.table.partitions, ref.partitions
-    ends = f"'{dataset.key}' ({child}) reads '{ref.key}' ({parent})"
+def _mappable(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: dg.PartitionMapping | None) -> None:
+    parent = ref.partitions
+    ends = f"'{key}' ({child}) reads '{ref.key}' ({parent})"
     if mapping is None and getattr(child, "timezone", None) != getattr(parent, "timezone", None):
         raise DefinitionError(
             f"{ends}: their days begin at different times",
@@ -208,7 +217,10 @@ def _finer(definition: Any) -> bool:  # noqa: ANN401
     return "Hourly" in type(definition).__name__
 
 
-def _view(view: FeatureView) -> None:
+def _view(project: Project, view: FeatureView) -> None:
+    if isinstance(view.source, (Computed, Sql)):
+        _computed(project, view, view.source)
+        return
     if isinstance(view.source, DbtModel):
         if view.name != view.source.name:
             raise DefinitionError(
@@ -235,6 +247,21 @@ def _view(view: FeatureView) -> None:
                 f"feature '{name}' of '{view.key}' is known later than its row in '{source}' (known_at '{dict(table.known_at)[name]}')",
                 hint=f"say created_timestamp='{dict(table.known_at)[name]}', so that it counts from then on",
             )
+
+
+def _computed(project: Project, view: FeatureView, source: Computed[..., Any] | Sql) -> None:
+    names = computed_from(source)
+    for name in names if isinstance(source, Sql) else ():
+        ref = project.tables.get(name)
+        if ref is None or ref.plain is not None:
+            known = sorted(name for name, ref in project.tables.items() if ref.plain is None)
+            raise DefinitionError(
+                f"the query of '{view.key}' reads the table '{name}', which nobody makes",
+                hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}",
+            )
+        if ref.key == view.key:
+            raise DefinitionError(f"the query of '{view.key}' reads itself", hint="name the view otherwise than the table that it reads")
+    _partitions(project, view.key, source.partitions, names, dict(source.partition_mappings))
 
 
 def _has(owner: str, source: str, wanted: Iterable[str], columns: Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.feature_sources import Computed, Sql
+from mlops_assets.values.feature_types import check_type, fits_value, type_label
 from mlops_assets.values.function import P, R
 from mlops_assets.values.names import checked_name, names, pairs
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -90,7 +94,7 @@ class DbtModel:
     partition_mapping: dg.PartitionMapping | None = None
 
 
-FeatureSource = Dataset[..., Any] | ExternalDataset | DbtModel
+FeatureSource = Dataset[..., Any] | ExternalDataset | DbtModel | Computed[..., Any] | Sql
 
 
 @dataclass(frozen=True, init=False)
@@ -100,7 +104,8 @@ class FeatureView:
     Parameters
     ----------
     source
-        A dbt model, or a dataset whose rows carry the join keys, the time and the features.
+        A dbt model, a query (:class:`Sql`), or a dataset whose rows carry the join keys, the time and the features. A function of
+        your own is decorated with :func:`mlops_assets.feature_view` instead.
     entity
         Whose features these are.
     event_timestamp
@@ -108,11 +113,12 @@ class FeatureView:
     ttl
         How long a row's values hold, inclusive; for ever when None.
     features
-        Column name to Python type (``float``, ``int``, ``bool``, ``str``).
+        Column name to Python type: ``float``, ``int``, ``bool``, ``str``, ``datetime``, a list of one of them, or an embedding, e.g.
+        ``Annotated[list[float], 384]``.
     created_timestamp
         The column with the time a row became known; the event time when None.
     name
-        The source's name when None.
+        The source's name when None; a query has none.
     online
         Whether serving looks these features up.
     defaults
@@ -158,8 +164,11 @@ class FeatureView:
         description: str = "",
         **options: object,
     ) -> None:
+        named = name or getattr(source, "name", None)
+        if named is None:
+            raise DefinitionError("a feature view over a query has no name", hint="give name=")
         values = {
-            "name": checked_name(name or source.name, "a feature view"),
+            "name": checked_name(named, "a feature view"),
             "source": source,
             "entity": entity,
             "event_timestamp": event_timestamp,
@@ -173,17 +182,24 @@ class FeatureView:
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
-        if not features:
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse features and defaults that contradict each other."""
+        kinds = dict(self.features)
+        if not kinds:
             raise DefinitionError(f"feature view '{self.name}' names no features", hint="give features={'column': float}")
+        for feature, kind in self.features:
+            check_type(self.name, feature, kind)
         for feature, value in self.defaults:
-            if feature not in features:
+            if feature not in kinds:
                 raise DefinitionError(
                     f"feature view '{self.name}' has a default for '{feature}', which is not among its features",
-                    hint=nearest(feature, features) + f"it has {', '.join(features)}",
+                    hint=nearest(feature, kinds) + f"it has {', '.join(kinds)}",
                 )
-            if not isinstance(value, features[feature]) and not (features[feature] is float and isinstance(value, int)):
+            if not fits_value(kinds[feature], value):
                 raise DefinitionError(
-                    f"feature view '{self.name}': the default of '{feature}' is a {type(value).__name__}, the feature a {features[feature].__name__}",
+                    f"feature view '{self.name}': the default of '{feature}' is a {type(value).__name__}, the feature a {type_label(kinds[feature])}",
                     hint="give a value of the feature's own type",
                 )
 
@@ -200,7 +216,36 @@ class FeatureView:
     @property
     def partitions(self) -> dg.PartitionsDefinition | None:
         """The partitions of the source."""
-        return self.source.partitions if isinstance(self.source, DbtModel) else self.source.table.partitions
+        return self.source.table.partitions if isinstance(self.source, (Dataset, ExternalDataset)) else self.source.partitions
+
+    def definition(self, source: str = "") -> str:
+        """Return a hash of everything that decides which rows the view holds: a change makes its history anew.
+
+        Parameters
+        ----------
+        source
+            What its source computes, where that is known outside of the project file (a dbt model's text).
+        """
+        text = source or (self.source.text if isinstance(self.source, (Computed, Sql)) else "")
+        kinds = [(name, type_label(kind)) for name, kind in self.features]
+        return _hash([self.entity.join_keys, self.event_timestamp, self.created_timestamp, kinds, text])
+
+    def version(self, source: str = "") -> str:
+        """Return the view's version, eight characters: it changes with its rows' definition, its ttl and its defaults."""
+        ttl = None if self.ttl is None else self.ttl.total_seconds()
+        return _hash([self.definition(source), ttl, [(name, repr(value)) for name, value in self.defaults]])[:8]
+
+
+def _hash(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()
+
+
+class ComputedFeatureView(FeatureView, Generic[P, R]):
+    """A feature view that a function computes; still callable as that function. Made by :func:`mlops_assets.feature_view`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function that was decorated."""
+        return self.source.function(*args, **kwargs)  # type: ignore[union-attr,no-any-return]  # a Computed source
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""Columns of a feature view in the types that it declares."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.errors import DataError
+from mlops_assets.values.feature_types import item_type, length, type_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def conformed(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
+    """Return a frame whose features have their declared types: exact numbers of SQL become plain ones, nothing else is converted.
+
+    Parameters
+    ----------
+    frame
+        With every feature among its columns.
+    features
+        Name and declared type.
+    view
+        For messages.
+
+    Raises
+    ------
+    DataError
+        A column has another type, a value does not fit, or an embedding has another length.
+    """
+    frame = frame.with_columns(_plain(frame[name], kind, name, view) for name, kind in features)
+    for name, kind in features:
+        size = length(kind)
+        if size is None:
+            continue
+        wrong = frame.with_row_index("__row").filter(pl.col(name).list.len() != size)
+        if wrong.height:
+            row = wrong["__row"][0]
+            raise DataError(
+                f"'{view}', column '{name}': row {row} has {len(frame[name][row])} items, an embedding of {size} is declared",
+                hint="mend the source, or declare the length that it has",
+            )
+    return frame
+
+
+def _plain(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
+    item = item_type(kind)
+    dtype: Any = series.dtype
+    if item is not None:
+        if isinstance(dtype, pl.Array):
+            series, dtype = series.arr.to_list(), pl.List(dtype.inner)
+        if isinstance(dtype, pl.List) and (wanted := _fit(dtype.inner, item)) is not None:
+            return series if wanted == dtype.inner else series.cast(pl.List(wanted))
+    elif (wanted := _fit(dtype, kind)) is not None:
+        return series if wanted == dtype else _cast(series, wanted, name, view)
+    raise DataError(
+        f"'{view}', column '{name}' has type {dtype}, the feature is declared as {type_label(kind)}",
+        hint="cast it in the source, or declare the type that it has" + _advice(dtype, kind),
+    )
+
+
+def _fit(dtype: Any, kind: type) -> Any:  # noqa: ANN401  (a table of types)
+    """Return the type in which a column is kept; None when it is not of the declared kind."""
+    if dtype == pl.Null:
+        return {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
+    exact = isinstance(dtype, pl.Decimal) or dtype == pl.Int128
+    if kind is float:
+        return pl.Float64() if exact else dtype if dtype.is_numeric() else None
+    if kind is int:
+        return pl.Int64() if dtype == pl.Int128 else dtype if dtype.is_integer() else None
+    if kind is datetime:
+        return dtype if isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC" else None
+    if kind is bool:
+        return dtype if dtype == pl.Boolean else None
+    return dtype if dtype == pl.String or isinstance(dtype, (pl.Categorical, pl.Enum)) else None
+
+
+def _cast(series: pl.Series, wanted: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
+    try:
+        return series.cast(wanted)
+    except pl.exceptions.InvalidOperationError as error:
+        raise DataError(
+            f"'{view}', column '{name}': a value does not fit {wanted}: {str(error).splitlines()[0]}", hint="declare it as float"
+        ) from error
+
+
+def _advice(dtype: Any, kind: type) -> str:  # noqa: ANN401
+    if kind is int and dtype.is_float():
+        return "; whole numbers with nulls become floats in pandas: use its Int64"
+    if kind is datetime and isinstance(dtype, pl.Datetime):
+        return "; say which instant is meant: .dt.replace_time_zone(...).dt.convert_time_zone('UTC')"
+    return ""

@@ -1,0 +1,78 @@
+"""Queries over frames, in DuckDB."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_assets.errors import DataError, DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlops_assets.values.window import TimeWindow
+
+
+@cache
+def table_names(query: str) -> tuple[str, ...]:
+    """Return the tables that a query reads, sorted.
+
+    Raises
+    ------
+    DefinitionError
+        It is not one SELECT that DuckDB can parse.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        try:
+            kinds = [statement.type for statement in connection.extract_statements(query)]
+            if kinds != [duckdb.StatementType.SELECT]:
+                raise DefinitionError(f"the query is not one SELECT: {_head(query)}", hint="give one SELECT, WITH clauses included")
+            return tuple(sorted(connection.get_table_names(query)))
+        except duckdb.Error as error:
+            raise DefinitionError(f"the query cannot be parsed: {error}", hint="mend it; it is DuckDB's SQL") from error
+
+
+def queried(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow | None, what: str) -> pl.DataFrame:
+    """Return the result of a query.
+
+    Parameters
+    ----------
+    query
+        One SELECT.
+    tables
+        What it reads, by name.
+    window
+        Its variables ``window_start`` and ``window_end``.
+    what
+        Whose query it is, for messages.
+
+    Raises
+    ------
+    DataError
+        It fails.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for name, frame in tables.items():
+            connection.register(name, frame.to_arrow())
+        for name, time in (("window_start", window.start), ("window_end", window.end)) if window else ():
+            connection.execute(f"SET VARIABLE {name} = TIMESTAMPTZ '{time.isoformat()}'")
+        try:
+            frame = pl.DataFrame(connection.execute(query).to_arrow_table())
+        except duckdb.Error as error:
+            raise DataError(
+                f"the query of {what} fails: {str(error).splitlines()[0]}", hint="run it in DuckDB on the same tables"
+            ) from error
+    zoned = [pl.col(n).cast(pl.Datetime("us", "UTC")) for n, t in frame.schema.items() if isinstance(t, pl.Datetime) and t.time_zone]
+    return frame.with_columns(zoned) if zoned else frame
+
+
+def _head(query: str) -> str:
+    text = " ".join(query.split())
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,87 @@
+"""Sources of feature views that are computed in the view's own step."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.function import P, R, UserFunction
+from mlops_assets.values.names import pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import dagster as dg
+
+
+@dataclass(frozen=True)
+class Computed(Generic[P, R]):
+    """A function whose frame is the feature view. Made by :func:`mlops_assets.feature_view`."""
+
+    function: UserFunction[P, R]
+    partitions: dg.PartitionsDefinition | None = None
+    partition_mappings: tuple[tuple[str, dg.PartitionMapping], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.name
+
+    @property
+    def text(self) -> str:
+        """What is computed: the function's source, without its place in the file; its compiled code when there is no file."""
+        try:
+            return textwrap.dedent(inspect.getsource(self.function.function))
+        except (OSError, TypeError):
+            code = self.function.function.__code__
+            return hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, init=False)
+class Sql:
+    """A query whose result is the feature view, in DuckDB's SQL.
+
+    Tables of the project are read by their names. With partitions the query is asked once for each, over the rows that the
+    partition is made from, and its window is ``getvariable('window_start')`` and ``getvariable('window_end')``.
+
+    Parameters
+    ----------
+    query
+        One SELECT.
+    partitions
+        Time-window partitions of the view.
+    partition_mappings
+        Table name to Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Sql("SELECT origin, observed_at, wind_speed * 1.60934 AS wind_kmh FROM weather").query[:6]
+    'SELECT'
+    """
+
+    query: str
+    partitions: dg.PartitionsDefinition | None
+    partition_mappings: tuple[tuple[str, dg.PartitionMapping], ...]
+
+    def __init__(
+        self,
+        query: str,
+        *,
+        partitions: dg.PartitionsDefinition | None = None,
+        partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
+    ) -> None:
+        if not query.strip():
+            raise DefinitionError("ml.Sql was given an empty query", hint="give one SELECT")
+        object.__setattr__(self, "query", query)
+        object.__setattr__(self, "partitions", partitions)
+        object.__setattr__(self, "partition_mappings", pairs(partition_mappings))
+
+    @property
+    def text(self) -> str:
+        """What is computed: the query, however it is broken into lines."""
+        return " ".join(self.query.split())

@@ -108,7 +108,7 @@ def check(project: LoadedProject) -> str:
 
 def upkeep(project: LoadedProject, hours: float) -> str:
     """Merge files and expire snapshots of the lake, and say what was done."""
-    pins = pinned_snapshots(project.places.registry, project.places.tracker)
+    pins = pinned_snapshots(project.places.registry, project.places.tracker) | project.places.view_versions.pins()
     done = project.places.lake.maintain(pins, older_than=timedelta(hours=hours))
     return f"merged {done.merged_files} times, expired {done.expired_snapshots} snapshots, deleted {done.deleted_files} files; {len(pins)} snapshots are pinned"
 

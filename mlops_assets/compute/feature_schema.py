@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def conformed(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
-    """Return a frame whose features have their declared types: exact numbers of SQL become plain ones, nothing else is converted.
+    """Return a frame whose features have their declared types: numbers of any width are kept in 64 bits, nothing else is converted.
 
     Parameters
     ----------
@@ -62,20 +62,18 @@ def _plain(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series:  # 
     )
 
 
-def _fit(dtype: Any, kind: type) -> Any:  # noqa: ANN401  (a table of types)
+def _fit(dtype: Any, kind: type) -> Any:  # noqa: ANN401
     """Return the type in which a column is kept; None when it is not of the declared kind."""
-    if dtype == pl.Null:
-        return {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
-    exact = isinstance(dtype, pl.Decimal) or dtype == pl.Int128
-    if kind is float:
-        return pl.Float64() if exact else dtype if dtype.is_numeric() else None
-    if kind is int:
-        return pl.Int64() if dtype == pl.Int128 else dtype if dtype.is_integer() else None
-    if kind is datetime:
-        return dtype if isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC" else None
-    if kind is bool:
-        return dtype if dtype == pl.Boolean else None
-    return dtype if dtype == pl.String or isinstance(dtype, (pl.Categorical, pl.Enum)) else None
+    kept = {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
+    text = isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
+    fits = {
+        float: dtype.is_numeric(),
+        int: dtype.is_integer(),
+        bool: dtype == pl.Boolean,
+        str: text,
+        datetime: isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC",
+    }
+    return kept if dtype == pl.Null or fits[kind] else None
 
 
 def _cast(series: pl.Series, wanted: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401

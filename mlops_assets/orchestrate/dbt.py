@@ -192,6 +192,8 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
     parts = {name: _parts(table, keys, at) for name, table in chosen.items()}
     for name, table in chosen.items():
         at.attempts.started(table.node.key, parts[name], context.run.run_id)
+        if table.view:
+            at.view_versions.declare(table.view, table.view.version(table.node.definition), at.lake.snapshot())
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):  # dbt's own words go into the run's log

@@ -133,6 +133,7 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
             frame = conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
             return frame, verify(frame, rules, scope.windows), {"source": source, "version": view.version()}
 
+        scope.places.view_versions.declare(view, view.version(), scope.places.lake.snapshot())
         yield from publish(scope, rules, produce)
 
     return body

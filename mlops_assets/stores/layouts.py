@@ -100,7 +100,7 @@ class _Upkeep:
 
     def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool) -> None:  # noqa: FBT001
         self._view, self._lake, self._as_known = view, lake, as_known
-        self._folder = folder / f"{view.name}-{'known' if as_known else 'event'}"
+        self._folder = folder / "-".join(filter(None, (view.name, view.pinned, "known" if as_known else "event")))
         self._times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
         self._columns = tuple(dict.fromkeys((*view.entity.join_keys, *self._times, *view.feature_names)))
         facts = [FORMAT, view.entity.join_keys, view.event_timestamp, view.created_timestamp, view.feature_names, as_known]

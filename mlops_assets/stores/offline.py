@@ -159,7 +159,11 @@ def _steps(features: Sequence[Features], as_of: datetime | None, as_known: bool,
 
 def _step(feature: Features, as_known: bool, snapshot: int | None, platform: Platform) -> Layout | Any:  # noqa: ANN401, FBT001
     if isinstance(feature, FeatureView):
-        return places(platform).layouts.of(feature, snapshot=snapshot, as_known=as_known)
+        at = places(platform)
+        if feature.pinned:
+            feature, last = at.view_versions.find(feature)
+            snapshot = last if snapshot is None else snapshot
+        return at.layouts.of(feature, snapshot=snapshot, as_known=as_known)
     if isinstance(feature, OnDemandFeatures):
         return feature.function
     raise DefinitionError(

@@ -14,6 +14,7 @@ from mlops_assets.stores.layouts import Layouts
 from mlops_assets.stores.online import open_online
 from mlops_assets.stores.registry import open_registry
 from mlops_assets.stores.tracker import open_tracker
+from mlops_assets.stores.view_versions import open_view_versions
 
 if TYPE_CHECKING:
     from mlops_assets.stores.artifacts import Artifacts
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.online import OnlineStore
     from mlops_assets.stores.registry import Registry
     from mlops_assets.stores.tracker import Tracker
+    from mlops_assets.stores.view_versions import ViewVersions
     from mlops_assets.values.platform import Platform
 
 
@@ -46,6 +48,11 @@ class Places:
     def layouts(self) -> Layouts:
         """Feature views, ready to be looked up."""
         return Layouts(Path(self.platform.home) / "layouts", self.lake)
+
+    @cached_property
+    def view_versions(self) -> ViewVersions:
+        """How feature views were declared, and when."""
+        return open_view_versions(self.platform.registry)
 
     @cached_property
     def registry(self) -> Registry:

@@ -175,6 +175,17 @@ attempts = sa.Table(
     sa.Column("started_at", sa.String(40), nullable=False),
     sa.Column("error", sa.Text, nullable=True),
 )
+view_versions = sa.Table(
+    "mlops_view_versions",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("view", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.String(16), nullable=False),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("snapshot", sa.Integer, nullable=False),
+    sa.Column("recorded_at", sa.String(40), nullable=False),
+    sa.Column("removed_at", sa.String(40), nullable=True),
+)
 
 _IMMUTABLE = ("mlops_versions", "mlops_alias_log", "mlops_approvals")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import sys
@@ -148,6 +149,7 @@ class FeatureView:
     defaults: tuple[tuple[str, Any], ...] = ()
     description: str = ""
     options: AssetOptions = field(default=AssetOptions(), compare=False)
+    pinned: str = ""
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
         self,
@@ -179,6 +181,7 @@ class FeatureView:
             "defaults": pairs(defaults),
             "description": description,
             "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
+            "pinned": "",
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
@@ -217,6 +220,18 @@ class FeatureView:
     def partitions(self) -> dg.PartitionsDefinition | None:
         """The partitions of the source."""
         return self.source.table.partitions if isinstance(self.source, (Dataset, ExternalDataset)) else self.source.partitions
+
+    def at(self, version: str) -> FeatureView:
+        """Return the view as it was in an earlier version, to be read by :func:`mlops_assets.training_frame`.
+
+        Parameters
+        ----------
+        version
+            One of those that ``mlops features show`` lists.
+        """
+        earlier = copy.copy(self)
+        object.__setattr__(earlier, "pinned", version)
+        return earlier
 
     def definition(self, source: str = "") -> str:
         """Return a hash of everything that decides which rows the view holds: a change makes its history anew.

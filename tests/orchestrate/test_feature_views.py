@@ -190,3 +190,35 @@ def test_queries_that_cannot_work_are_refused_before_dagster_sees_them(text, mes
 def test_a_query_that_fails_is_named(run, platform) -> None:
     runner = run(ml.build_definitions([query("SELECT 'a' AS k, error('boom') AS f")], platform=platform))
     assert "the query of 'features/q' fails" in runner.error("features/q")
+
+
+def test_both_versions_can_be_read_until_one_is_removed(made, platform, world, run) -> None:
+    old = routes.declared(world)["by_sql"]
+    changed = routes.World(query=routes.LATE_SHARE.replace("late_share, count(*) AS trips", "late_share, 7 AS trips"))
+    new = routes.declared(changed)["by_sql"]
+    spine = pl.DataFrame({"origin": ["a", "b"], "dest": ["x", "y"], "t": [routes.START + timedelta(days=6, hours=1)] * 2})
+    spine = spine.cast({"t": pl.Datetime("us", "UTC")})
+
+    def trips_of(view: ml.FeatureView) -> list[int]:
+        return ml.training_frame(spine, [view], event_timestamp="t", platform=platform)["trips"].to_list()
+
+    first = trips_of(old)
+    assert 7 not in first
+    runner = run(routes.build(platform, changed))
+    runner("features/by_sql", partitions=routes.DAYS[0])  # the backfill has only begun
+    assert trips_of(new.at(old.version())) == first
+    runner("features/by_sql", partitions=WHOLE)
+    assert trips_of(new) == [7, 7]
+    assert trips_of(new.at(old.version())) == first
+    store = places(platform)
+    assert [each.version for each in store.view_versions.of("by_sql")] == [new.version(), old.version()]
+    pins = store.view_versions.pins()
+    assert len(pins) == 1
+    store.lake.maintain(pins, older_than=timedelta(0))
+    assert trips_of(new.at(old.version())) == first
+    with pytest.raises(ml.RegistryError, match=f"version '{new.version()}' of 'features/by_sql' is the one in use"):
+        store.view_versions.remove("by_sql", new.version())
+    assert store.view_versions.remove("by_sql", old.version()) == 1
+    assert store.view_versions.pins() == set()
+    with pytest.raises(ml.RegistryError, match=f"has no version '{old.version()}'(.|\n)*there are {new.version()}"):
+        trips_of(new.at(old.version()))

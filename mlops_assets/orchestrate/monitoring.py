@@ -23,6 +23,7 @@ from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.served import MODEL_VERSION
+from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import DRIFT, PERFORMANCE, Hold, WindowReport
@@ -314,6 +315,4 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
 
 
 def _write(scope: Scope, monitor: Monitor, page: Page) -> None:
-    path = page_path(scope.places.platform.home, monitor.name, page.partition)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(monitor_page(page), encoding="utf-8")
+    write_whole(page_path(scope.places.platform.home, monitor.name, page.partition), monitor_page(page).encode())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mlops_assets.cli.project import LoadedProject, instance
+from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.automation import stale
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def facts(project: LoadedProject) -> dict[str, Any]:
     """Return tables, versions and latest runs as JSON-like values."""
-    opened = instance(project.platform)
+    opened = told_instance(project.platform)
     return {
         "tables": [row for part in project.parts for row in _tables(project, part.project)],
         "versions": versions(project, None),

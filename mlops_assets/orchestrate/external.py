@@ -1,12 +1,12 @@
 """Tables that somebody else writes: hashed and verified when they are observed, shown as external assets."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, LakeError
+from mlops_assets.orchestrate.lake_events import materialised
 from mlops_assets.orchestrate.metadata import check_result
 from mlops_assets.orchestrate.partitions import all_keys, window_of
 from mlops_assets.orchestrate.project import Project
@@ -107,14 +107,7 @@ def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstan
         commit = observe(external, platform)
         for record in commit.records if commit else ():
             if record.partition in commit.changed:  # type: ignore[union-attr]
-                facts: dict[str, Any] = {
-                    "dagster/row_count": record.rows,
-                    "content hash": record.content_hash,
-                    "lake snapshot": record.snapshot,
-                }
-                instance.report_runless_asset_event(
-                    dg.AssetMaterialization(asset_key(external.key), metadata=facts, partition=record.partition or None)
-                )
+                instance.report_runless_asset_event(materialised(record))
                 changed.append(f"{external.key} {record.partition}".strip())
     return changed
 

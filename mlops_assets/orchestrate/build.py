@@ -60,8 +60,8 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     Parameters
     ----------
     items
-        Datasets, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions, and plain
-        Dagster assets beside them, in any order.
+        Datasets, external ones, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
+        services, monitors, and plain Dagster assets beside them, in any order.
     platform
         Where everything lives; ``Platform.from_env()`` when None.
     executor

@@ -82,7 +82,7 @@ def require(external: ExternalDataset, platform: Platform, reader: str) -> None:
         return  # the read itself says best what is missing
     if broken:
         raise DataError(f"'{reader}' reads '{external.key}', which somebody else wrote: {broken[0].message}", hint=broken[0].hint)
-    observe(external, platform)
+    _recorded(external, platform)
 
 
 def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
@@ -90,14 +90,14 @@ def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
     try:
         if any(o.blocking and not o.passed for o in observed_outcomes(external, platform)):
             return None
-        parts = _parts(external, platform)
-        return (
-            places(platform).lake.record(external.key, parts, event_timestamp=external.table.event_timestamp, key=external.table.key)
-            if parts
-            else None
-        )
+        return _recorded(external, platform)
     except LakeError:
         return None
+
+
+def _recorded(external: ExternalDataset, platform: Platform) -> Commit | None:
+    parts, rules = _parts(external, platform), external.table
+    return places(platform).lake.record(external.key, parts, event_timestamp=rules.event_timestamp, key=rules.key) if parts else None
 
 
 def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:

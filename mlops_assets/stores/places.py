@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """Lake, registry, tracker, artifacts, online store and attempts of a platform.
+    """Lake, registry, tracker, artifacts, online store, decisions and attempts of a platform.
 
     Parameters
     ----------

@@ -40,6 +40,7 @@ def find(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
 def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, Any]:
     """Return the latest reports, the decisions and what is to come, as JSON-like values."""
     declared, monitor = find(project, name)
+    _known(monitor, partition)
     with instance(project.platform) as opened:
         facts = facts_of(project.places, declared, monitor, opened)
         ahead = outlook(facts, monitor)
@@ -60,15 +61,25 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
     }
 
 
+def _known(monitor: Monitor, partition: str | None) -> None:
+    keys = monitor.partitions.get_partition_keys()
+    if partition is not None and partition not in keys:
+        there = f"there are {keys[0]} to {keys[-1]}" if keys else "there is none yet"
+        raise DefinitionError(f"monitor '{monitor.name}' has no window '{partition}'", hint=nearest(partition, keys) + there)
+
+
 def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     """Write Evidently's report of a window beside ours, and return where it is.
 
     Raises
     ------
+    DefinitionError
+        There is no such monitor, or it has no such window.
     DataError
         Nothing was predicted in the window.
     """
     declared, monitor = find(project, name)
+    _known(monitor, partition)
     ref = declared.by_key[monitor.predictions_key]
     window = window_of(monitor.partitions, partition)
     rows = project.places.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)

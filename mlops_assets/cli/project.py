@@ -14,6 +14,7 @@ import dagster as dg
 
 from mlops_assets.errors import DefinitionError, PlatformError
 from mlops_assets.orchestrate.build import Built, built
+from mlops_assets.orchestrate.lake_events import report_untold
 from mlops_assets.orchestrate.liveness import bury_dead_runs
 from mlops_assets.stores.places import places
 from mlops_assets.values.platform import Platform
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.places import Places
 
+LATEST = 20  # runs that ended badly; the sensor looks at all
 DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
@@ -99,4 +101,11 @@ def instance(platform: Platform) -> dg.DagsterInstance:
     dagster_home(platform)
     opened = dg.DagsterInstance.get()
     bury_dead_runs(opened)
+    return opened
+
+
+def told_instance(platform: Platform) -> dg.DagsterInstance:
+    """Open the persistent instance, and tell it what the last runs that ended badly had committed; this opens the lake, which may be busy."""
+    opened = instance(platform)
+    report_untold(opened, platform, limit=LATEST)
     return opened

@@ -9,7 +9,7 @@ import dagster as dg
 
 from mlops_assets.cli.project import instance
 from mlops_assets.errors import RegistryError, nearest
-from mlops_assets.orchestrate.approval import report_approval
+from mlops_assets.orchestrate.approval import approval_facts, approval_key, report_approval
 from mlops_assets.orchestrate.modelling import gates_of
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.values.model import GateFunction, Model
@@ -58,13 +58,7 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
     with instance(project.platform) as opened:
         if model.approval:
             report_approval(opened, model, found)
-            facts: dict[str, Any] = {
-                "version": found.version,
-                "approved": found.approved,
-                "approver (self-declared)": found.approver,
-                "reason": found.reason,
-            }
-            opened.report_runless_asset_event(dg.AssetMaterialization(asset_key(f"approval/{name}"), metadata=facts))
+            opened.report_runless_asset_event(dg.AssetMaterialization(asset_key(approval_key(model)), metadata=approval_facts(found)))
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.cli.project import LoadedProject, instance
+from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.errors import DefinitionError, PlatformError, nearest
 from mlops_assets.orchestrate.beta import beta
 from mlops_assets.orchestrate.liveness import process_tags
@@ -75,7 +75,7 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     tags = {**_range(project.definitions, chosen, partitions), **process_tags(os.getpid())}
     config = _run_config(chosen, as_of)
     with _alone(Path(project.platform.home)):
-        opened = instance(project.platform)
+        opened = told_instance(project.platform)
         return _execute(project.definitions, opened, chosen, tags, config, console)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mlops_assets.cli.project import LoadedProject, instance
+from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.automation import stale
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def facts(project: LoadedProject) -> dict[str, Any]:
     """Return tables, versions and latest runs as JSON-like values."""
-    opened = instance(project.platform)
+    opened = told_instance(project.platform)
     return {
         "tables": [row for part in project.parts for row in _tables(project, part.project)],
         "versions": versions(project, None),
@@ -65,13 +65,13 @@ def versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
     if model is not None and model not in known:
         raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
     found = project.places.registry.versions(model)
-    runs = {run.id: run for run in project.places.tracker.list(model)}
+    runs = {run_id: project.places.tracker.get(run_id) for run_id in {v.run_id for v in found}}
     return [
         {
             "model": v.model,
             "version": v.version,
             "state": v.state,
-            **{name: round(value, 5) for name, value in (runs[v.run_id].metrics.items() if v.run_id in runs else ())},
+            **{name: round(value, 5) for name, value in runs[v.run_id].metrics.items()},
             "created": v.created_at.isoformat(timespec="seconds"),
             "candidate": v.digest[:12],
         }

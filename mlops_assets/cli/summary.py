@@ -129,6 +129,8 @@ def _reason(event: dg.DagsterEvent) -> str:
     known = [link for link in chain if link is not None]
     ours = [link for link in known if link.cls_name and hasattr(errors, link.cls_name)]
     found = next(iter(ours or known[-1:]), None)
+    if found and found.cls_name == "DagsterExecutionInterruptedError":
+        return "it was interrupted; what earlier steps committed stays, and the same command goes on"
     return re.sub(r"^[\w.]+: ", "", found.message).strip() if found else "no reason is known"
 
 
@@ -144,7 +146,7 @@ def _escaped(text: str) -> str:
 def _where(project: LoadedProject, finished: Finished) -> Iterator[str]:
     home = Path(os.environ["DAGSTER_HOME"])
     yield f"lake {_near(project.platform.lake)} · registry {_near(project.platform.registry.removeprefix('sqlite:///'))} · artifacts {_near(project.platform.artifacts)}"
-    yield f"look: DAGSTER_HOME={home} dagster dev -f {_near(str(project.file))}  (or `make ui`), run {finished.result.run_id[:8]}"
+    yield f"look: DAGSTER_HOME={home} dagster dev -f {_near(str(project.file))}  (or `mlops ui`), run {finished.result.run_id[:8]}"
 
 
 def _near(path: str) -> str:

@@ -94,7 +94,7 @@ def _performance_state(report: PerformanceReport | None) -> str:
 
 def _drift_state(report: DriftReport | None) -> str:
     if report is None:
-        return _state("", "–", "No drift report", "there is no reference to compare with")
+        return _state("", "–", "No drift report", "the monitor expects nothing of drift")
     if not report.enough:
         return _state("", "…", "Not enough data to judge drift", report.summary)
     count = len(report.drifted)

@@ -2,7 +2,7 @@
 
 import json
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -51,21 +51,34 @@ def _check_failures(url: str, status: dg.DefaultSensorStatus, interval: int) -> 
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         seen: dict[str, int] = json.loads(context.cursor or "{}")
-        told = 0
-        for key in sorted(context.repository_def.asset_graph.asset_check_keys) if context.repository_def else []:
-            name = key.to_user_string()
-            # The first look only remembers: a webhook that is switched on today is not told of last year.
-            for storage_id, found in _evaluations(context.instance, key, seen.get(name)):
-                if not found.passed and name in seen:
-                    post(url, _told(found))
-                    told += 1
-                seen[name] = storage_id
-                context.update_cursor(json.dumps(seen))  # what was told is not told again, even when a later one cannot be
-            seen.setdefault(name, 0)
+        keys = sorted(context.repository_def.asset_graph.asset_check_keys) if context.repository_def else []
+        told, problem = 0, ""
+        try:
+            for _ in _tell(url, context.instance, keys, seen):
+                told += 1
+        except OSError as error:
+            if not told:
+                raise
+            problem = f"; then the webhook failed ({error}), the rest is told next time"  # a tick that fails would tell the others again
         context.update_cursor(json.dumps(seen))
-        return dg.SkipReason(f"told of {told} checks")
+        return dg.SkipReason(f"told of {told} checks{problem}")
 
     return sensor
+
+
+def _tell(url: str, instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], seen: dict[str, int]) -> Iterator[str]:
+    """Tell of checks that did not pass since they were last seen; yield the name of each that was told of."""
+    for key in keys:
+        name = key.to_user_string()
+        # The first look only remembers: a webhook that is switched on today is not told of last year.
+        for storage_id, found in _evaluations(instance, key, seen.get(name)):
+            failed = not found.passed and name in seen
+            if failed:
+                post(url, _told(found))
+            seen[name] = storage_id
+            if failed:
+                yield name
+        seen.setdefault(name, 0)
 
 
 def _told(found: dg.AssetCheckEvaluation) -> dict[str, Any]:

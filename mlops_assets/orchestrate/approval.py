@@ -35,17 +35,16 @@ def approval_body(model: Model[..., Any]) -> Callable[[Scope], Iterator[object]]
             model.name, said["version"], approved=said["approved"], approver=said["approver"], reason=said["reason"]
         )
         report_approval(scope.context.instance, model, found)
-        facts: dict[str, Any] = {
-            "version": found.version,
-            "approved": found.approved,
-            "approver (self-declared)": found.approver,
-            "reason": found.reason,
-        }
         yield dg.MaterializeResult(
-            asset_key(approval_key(model)), metadata=facts, data_version=dg.DataVersion(f"{found.digest}:{found.approved}")
+            asset_key(approval_key(model)), metadata=approval_facts(found), data_version=dg.DataVersion(f"{found.digest}:{found.approved}")
         )
 
     return body
+
+
+def approval_facts(found: Approval) -> dict[str, Any]:
+    """Return what is shown of an approval."""
+    return {"version": found.version, "approved": found.approved, "approver (self-declared)": found.approver, "reason": found.reason}
 
 
 def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], found: Approval) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from mlops_assets.orchestrate.beta import beta
 from mlops_assets.orchestrate.graph import Node, fingerprints
+from mlops_assets.orchestrate.lake_events import report_untold
 from mlops_assets.orchestrate.liveness import bury_dead_runs
 from mlops_assets.orchestrate.partitions import all_keys
 from mlops_assets.stores.places import places
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 AUTOMATION, DEAD_RUNS = "mlops_automation", "mlops_dead_runs"
 AUTOMATION_INTERVAL = timedelta(seconds=30)
+_CLOCKS = timedelta(minutes=1)  # by which those of two machines may differ
 
 
 @dataclass(frozen=True, unsafe_hash=True)
@@ -121,20 +123,22 @@ def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVA
         )
 
 
-def dead_run_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
-    """Return the sensor that marks runs whose process is gone as failed; conditions would wait for them for ever."""
+def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
+    """Return the sensor that marks runs whose process is gone as failed, as conditions would wait for them for ever, and tells what they had made."""
 
     @dg.sensor(
         name=DEAD_RUNS,
         minimum_interval_seconds=int(interval.total_seconds()),
         default_status=_status(running=running),
-        description="Marks runs whose process is gone as failed.",
+        description="Marks runs whose process is gone as failed, and reports what they committed and could not tell.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         buried = bury_dead_runs(context.instance)
-        return dg.SkipReason(
-            f"marked {', '.join(run[:8] for run in buried)} as failed" if buried else "every run that is started has its process"
-        )
+        looked = datetime.now(UTC) - _CLOCKS
+        told = report_untold(context.instance, platform, since=datetime.fromisoformat(context.cursor) if context.cursor else None)
+        context.update_cursor(looked.isoformat())
+        marked = f"marked {', '.join(run[:8] for run in buried)} as failed" if buried else "every run that is started has its process"
+        return dg.SkipReason(f"{marked}; reported {len(told)} partitions that they had committed" if told else marked)
 
     return sensor
 

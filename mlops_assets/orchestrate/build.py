@@ -60,8 +60,8 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     Parameters
     ----------
     items
-        Datasets, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions, and plain
-        Dagster assets beside them, in any order.
+        Datasets, external ones, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
+        services, monitors, and plain Dagster assets beside them, in any order.
     platform
         Where everything lives; ``Platform.from_env()`` when None.
     executor
@@ -120,7 +120,7 @@ def _sensors(project: Project, where: Platform, *, running: bool, interval: time
     seconds, services = int(interval.total_seconds()), project.every(Service)
     return [
         automation_sensor(running=running, interval=interval),
-        dead_run_sensor(running=running, interval=interval),
+        dead_run_sensor(where, running=running, interval=interval),
         *external_sensor(project, where, running=running),
         *(retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.every(Monitor) if m.on_failure),
         *([repair_sensor(services, where, running=running, interval=seconds)] if services else []),

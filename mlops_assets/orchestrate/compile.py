@@ -1,6 +1,6 @@
 """From a noun to the Dagster assets it stands for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -263,39 +263,41 @@ class Compiler:
         yield compile_step(answered, self.io)
 
     def _monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
-        config, resources = function_needs(monitor.model.training_set.function)
-        drifts, performs = drift_node(monitor), performance_node(self.project, monitor)
         if monitor.drift:
-            step = Step(
-                drifts.key,
-                self._body(drifts, drift_body(monitor)),
-                description=f"How far {monitor.predictions_key} has drifted from what each version was trained on.",
-                kinds=frozenset({"report", "duckdb"}),
-                deps=_deps(drifts),
-                checks=drift_checks(monitor),
-                condition=follow(drifts, self.platform),
-                group=monitor.model.name,
-                partitions=monitor.partitions,
-                options=monitor.options,
-            )
-            yield compile_step(step, self.io)
+            text = f"How far {monitor.predictions_key} has drifted from what each version was trained on."
+            yield self._report(monitor, drift_node(monitor), drift_body(monitor), drift_checks(monitor), text)
         if monitor.performance:
-            step = Step(
-                performs.key,
-                self._body(performs, performance_body(monitor)),
-                description=f"How good {monitor.predictions_key} turned out, by the labels that have arrived.",
-                kinds=frozenset({"report", "duckdb"}),
-                deps=_deps(performs),
-                ins=self._plain(monitor.model.training_set.function),
-                checks=performance_checks(monitor),
-                config=config,
-                resources=resources,
-                condition=follow(performs, self.platform),
-                group=monitor.model.name,
-                partitions=monitor.partitions,
-                options=monitor.options,
-            )
-            yield compile_step(step, self.io)
+            text = f"How good {monitor.predictions_key} turned out, by the labels that have arrived."
+            node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
+            yield self._report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)
+
+    def _report(  # noqa: PLR0913  (what the two reports differ in)
+        self,
+        monitor: Monitor,
+        node: Node,
+        body: ScopedBody,
+        checks: Sequence[dg.AssetCheckSpec],
+        text: str,
+        labels: UserFunction[..., Any] | None = None,
+    ) -> dg.AssetsDefinition:
+        """Return one report of a monitor; ``labels`` is the function that it calls for the rows with labels."""
+        config, resources = function_needs(labels) if labels else ({}, frozenset[str]())
+        step = Step(
+            node.key,
+            self._body(node, body),
+            group=monitor.model.name,
+            description=text,
+            kinds=frozenset({"report", "duckdb"}),
+            partitions=monitor.partitions,
+            deps=_deps(node),
+            ins=self._plain(labels) if labels else {},
+            checks=checks,
+            config=config,
+            resources=resources,
+            options=monitor.options,
+            condition=follow(node, self.platform),
+        )
+        return compile_step(step, self.io)
 
     def _body(self, node: Node, body: ScopedBody) -> Callable[..., Iterator[object]]:
         project, platform = self.project, self.platform

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError, MissingExtraError, PlatformError
 from mlops_assets.orchestrate.dbt_process import LOCK_FILE
+from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.lake_connection import ATTACH_OPTIONS, LakeConnections
+from mlops_assets.stores.lock import exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 # The window of a run reaches the models by the environment: other dbt vars would make dbt parse the whole project again each time.
 WINDOW_START, WINDOW_END = "MLOPS_WINDOW_START", "MLOPS_WINDOW_END"
+_ATTEMPTS = 3  # to read what dbt has written
 PARSE_WINDOW = {WINDOW_START: "2000-01-01T00:00:00+00:00", WINDOW_END: "2000-01-02T00:00:00+00:00"}
 
 
@@ -64,19 +67,31 @@ class DbtFolder:
         """The folder of the manifest and of partial parsing."""
         return self.work / "target"
 
-    def prepare(self) -> Path:
-        """Write profiles and return the path of a manifest that fits the project's files."""
-        self._write_profiles()
-        manifest, stamp = self.target / "manifest.json", self.work / "parsed"
-        wanted = self._content()
-        if not manifest.exists() or not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-            self._parse()
-            stamp.write_text(wanted, encoding="utf-8")
-        return manifest
+    def prepare(self) -> None:
+        """Write the profiles, and parse the project when its files have changed."""
+        self.manifest()
 
     def manifest(self) -> Mapping[str, Any]:
-        """Return the manifest."""
-        return json.loads(self.prepare().read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        """Return the manifest that fits the project's files: a copy of our own, as dbt rewrites its own in place whenever it builds."""
+        self._write_profiles()
+        kept, files = self.work / "parsed.json", self._content()
+        with exclusive(self.work / "parse.lock"):  # two that parse at once would write into each other's files
+            if (known := _read(kept)) and known["files"] == files:
+                return known["manifest"]  # type: ignore[no-any-return]
+            manifest = self._parsed()
+            write_whole(kept, json.dumps({"files": files, "manifest": manifest}).encode())
+        return manifest
+
+    def _parsed(self) -> Mapping[str, Any]:
+        """Parse the project; again when what dbt wrote was torn by a build that rewrote it at the same time."""
+        for _ in range(_ATTEMPTS):
+            self._parse()
+            if manifest := _read(self.target / "manifest.json"):
+                return manifest
+        raise PlatformError(
+            f"dbt's manifest '{self.target / 'manifest.json'}' cannot be read, although dbt has just written it",
+            hint="see that nothing else writes into this folder, and that the disk is not full",
+        )
 
     def _write_profiles(self) -> None:
         lake = LakeConnections(Path(self.platform.lake).absolute())
@@ -121,6 +136,15 @@ class DbtFolder:
                 f"dbt cannot parse '{self.path}': {_tail(done.stdout or done.stderr)}",
                 hint=f"mend the project; the whole message: {self.target / 'dbt.log'}",
             )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a JSON file says; None when there is none, or half of one."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
 
 
 def executable() -> str:

@@ -1,12 +1,12 @@
 """Tables that somebody else writes: hashed and verified when they are observed, shown as external assets."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, LakeError
+from mlops_assets.orchestrate.lake_events import materialised
 from mlops_assets.orchestrate.metadata import check_result
 from mlops_assets.orchestrate.partitions import all_keys
 from mlops_assets.orchestrate.project import Project
@@ -83,7 +83,7 @@ def require(external: ExternalDataset, platform: Platform, reader: str) -> None:
         return  # the read itself says best what is missing
     if broken:
         raise DataError(f"'{reader}' reads '{external.key}', which somebody else wrote: {broken[0].message}", hint=broken[0].hint)
-    observe(external, platform)
+    _recorded(external, platform)
 
 
 def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
@@ -91,14 +91,14 @@ def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
     try:
         if any(o.blocking and not o.passed for o in observed_outcomes(external, platform)):
             return None
-        parts = _parts(external, platform)
-        return (
-            places(platform).lake.record(external.key, parts, event_timestamp=external.table.event_timestamp, key=external.table.key)
-            if parts
-            else None
-        )
+        return _recorded(external, platform)
     except LakeError:
         return None
+
+
+def _recorded(external: ExternalDataset, platform: Platform) -> Commit | None:
+    parts, rules = _parts(external, platform), external.table
+    return places(platform).lake.record(external.key, parts, event_timestamp=rules.event_timestamp, key=rules.key) if parts else None
 
 
 def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
@@ -108,14 +108,7 @@ def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstan
         commit = observe(external, platform)
         for record in commit.records if commit else ():
             if record.partition in commit.changed:  # type: ignore[union-attr]
-                facts: dict[str, Any] = {
-                    "dagster/row_count": record.rows,
-                    "content hash": record.content_hash,
-                    "lake snapshot": record.snapshot,
-                }
-                instance.report_runless_asset_event(
-                    dg.AssetMaterialization(asset_key(external.key), metadata=facts, partition=record.partition or None)
-                )
+                instance.report_runless_asset_event(materialised(record))
                 changed.append(f"{external.key} {record.partition}".strip())
     return changed
 

@@ -23,10 +23,11 @@ from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.served import MODEL_VERSION
+from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import DRIFT, PERFORMANCE, Hold, WindowReport
-from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Monitor
+from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Drift, Monitor
 from mlops_assets.values.window import TimeWindow
 
 WINDOW_START, TOP, HISTORY = "window_start", 8, 60
@@ -82,8 +83,10 @@ def drift_body(monitor: Monitor) -> Callable[[Scope], Iterator[object]]:
 
 def _drifts(scope: Scope, monitor: Monitor) -> Made:
     found = [(window, drift_of(scope, monitor, window)) for window in _windows(scope, monitor)]
+    measured = scope.places.lake.records(monitor.performance_key)
     for window, report in found:
-        _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, report))
+        if window.partition not in measured:  # else the performance step has drawn the page, and draws it again when the predictions change
+            _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, report))
     told = [_told(w, DRIFT, _drift_state(report), report.summary) for w, report in found if w.version]
     scope.places.decisions.report(monitor.name, monitor.model.name, told)
     last, report = found[-1]
@@ -101,10 +104,11 @@ def _drifts(scope: Scope, monitor: Monitor) -> Made:
 
 def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
     """Compare a window with the reference of the version that made most of its predictions."""
-    declared = monitor.drift
+    declared = monitor.drift or Drift()
     profile = _profile(scope, window.version)
-    if profile is None or declared is None:
-        return DriftReport(window.rows.height, enough=False, columns=(), summary="nothing was predicted", false_alarm_rate=0.0, windows=0)
+    if profile is None:
+        why = "nothing was predicted" if window.rows.is_empty() else "no reference is stored with the version that predicted"
+        return DriftReport(window.rows.height, enough=False, columns=(), summary=why, false_alarm_rate=declared.false_alarm_rate, windows=0)
     return drift(
         profile,
         window.rows,
@@ -196,7 +200,8 @@ def _performances(scope: Scope, monitor: Monitor) -> Made:
     decided = consider(scope.places, scope.project, monitor, scope.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
     for window, report in found:
-        history, drifted = _history(scope, monitor, window, report), drift_of(scope, monitor, window)
+        # Computed, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
+        history, drifted = _history(scope, monitor, window, report), drift_of(scope, monitor, window) if monitor.drift else None
         _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, drifted, report, history, (loop,)))
     frame = pl.concat([_performance_rows(window, report) for window, report in found], how="vertical_relaxed")
     last, report = found[-1]
@@ -314,6 +319,4 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
 
 
 def _write(scope: Scope, monitor: Monitor, page: Page) -> None:
-    path = page_path(scope.places.platform.home, monitor.name, page.partition)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(monitor_page(page), encoding="utf-8")
+    write_whole(page_path(scope.places.platform.home, monitor.name, page.partition), monitor_page(page).encode())

@@ -66,9 +66,12 @@ def _by_dagster(
 
 
 def step_of(definition: dg.PartitionsDefinition | None) -> timedelta:
-    """Return how long a partition is, as the first one is; a day when unpartitioned."""
-    span = None if definition is None else window_of(definition, definition.get_partition_keys()[0])
-    return timedelta(days=1) if span is None else span.end - span.start
+    """Return how long a partition is, as the first one is or will be; a day when unpartitioned."""
+    if definition is None:
+        return timedelta(days=1)
+    # Not the first key: before the first partition has ended there is none.
+    first = definition.get_next_partition_window(definition.start, respect_bounds=False)  # type: ignore[attr-defined]  # a time window
+    return timedelta(seconds=first.end.timestamp() - first.start.timestamp())
 
 
 def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
@@ -77,9 +80,8 @@ def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> d
         return None
     if seconds is None:
         return dg.AllPartitionMapping()
-    first, second = parent.get_partition_keys()[:2]
     # The shortest regular step of the definition: a day in spring has 23 hours, a month 28 days.
-    step = (window_of(parent, second).start - window_of(parent, first).start).total_seconds()  # type: ignore[union-attr]
+    step = step_of(parent).total_seconds()
     days = 1 if getattr(parent, "timezone", None) in (None, "UTC") else 23 / 24
     shortest = step * (28 / 31 if step > 27 * 86400 else days if step >= 86400 else 1)
     with beta():

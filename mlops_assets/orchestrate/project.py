@@ -94,6 +94,10 @@ class Project:
         """Return the dataset of a name, or None."""
         return next((d for d in self.datasets if d.name == name), None)
 
+    def datasets_of(self, declared: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
+        """Yield the datasets that the rows of a training set come from, in the order in which its function asks for them."""
+        yield from (dataset for parameter in declared.function.tables if (dataset := self.dataset(parameter.name)) is not None)
+
     def _refs(self) -> Iterator[tuple[str, TableRef]]:
         """Yield every table; where two kinds share a name, the first one wins."""
         for dataset in self.datasets:
@@ -168,14 +172,13 @@ def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
     said = next((service.row_key for service in project.every(Service) if service.model.key == model.key and service.row_key), ())
     if said:
         return said
-    read = (project.dataset(parameter.name) for parameter in model.training_set.function.tables)
-    return next((dataset.table.key for dataset in read if dataset is not None and dataset.table.key), ())
+    return next((dataset.table.key for dataset in project.datasets_of(model.training_set) if dataset.table.key), ())
 
 
 def served_partitions(project: Project, service: Service) -> dg.PartitionsDefinition | None:
     """Return the partitions of what a service answered: those of the data that its model learns from."""
-    read = (project.dataset(parameter.name) for parameter in service.model.training_set.function.tables)
-    return next((dataset.table.partitions for dataset in read if dataset is not None and dataset.table.partitions is not None), None)
+    read = project.datasets_of(service.model.training_set)
+    return next((dataset.table.partitions for dataset in read if dataset.table.partitions is not None), None)
 
 
 def served_time(service: Service) -> str:

@@ -107,22 +107,15 @@ class Scope:
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot))
-        spans = self._spans(ref, [key for parents in mapped(edge, self.node.partitions, keys or self.keys).values() for key in parents])
-        read = [lake.read(ref.key, window=span, event_timestamp=ref.event_timestamp, snapshot=self.snapshot) for span in spans[:1]]
-        return (
-            self._or_explain(ref, lambda: read[0])
-            if read
-            else self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
-        )
+        span = _span(ref, [key for parents in mapped(edge, self.node.partitions, keys or self.keys).values() for key in parents])
+        if span is None:
+            return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
+        return self._or_explain(ref, lambda: lake.read(ref.key, window=span, event_timestamp=ref.event_timestamp, snapshot=self.snapshot))
 
     def layout(self, view: FeatureView, *, as_known: bool) -> Layout:
         """Return all rows of a feature view, ready to be looked up."""
         ref = TableRef(view.key)
         return self._or_explain(ref, lambda: self.places.layouts.of(view, snapshot=self.snapshot, as_known=as_known))
-
-    def _spans(self, ref: TableRef, keys: Sequence[str]) -> list[TimeWindow]:
-        spans = [span for span in (window_of(ref.partitions, key) for key in ((keys[0], keys[-1]) if keys else ())) if span is not None]
-        return [TimeWindow(min(s.start for s in spans), max(s.end for s in spans))] if spans else []
 
     def _or_explain(self, ref: TableRef, read: Callable[[], T]) -> T:
         try:
@@ -132,3 +125,10 @@ class Scope:
                 f"'{self.node.key}' reads '{ref.key}', which cannot be read: {error.message}",
                 hint=f"materialise '{ref.key}' first: mlops run --select 'key:\"{ref.key}\"'",
             ) from error
+
+
+def _span(ref: TableRef, keys: Sequence[str]) -> TimeWindow | None:
+    """Return the span of event time from the first of some partitions to the last; None when there is none."""
+    ends = [window_of(ref.partitions, key) for key in (keys[0], keys[-1])] if keys else []
+    spans = [span for span in ends if span is not None]
+    return TimeWindow(min(s.start for s in spans), max(s.end for s in spans)) if spans else None

@@ -277,10 +277,8 @@ def _training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
     _unique_features(declared)
     for function in on_demand(declared.features):
         _on_demand(declared, function)
-    for parameter in declared.function.tables:
-        dataset = project.dataset(parameter.name)
-        if dataset is not None:
-            _known_in_time(declared, dataset)
+    for dataset in project.datasets_of(declared):
+        _known_in_time(declared, dataset)
 
 
 def _label(declared: TrainingSet[..., Any]) -> None:

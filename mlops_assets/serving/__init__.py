@@ -1,1 +1,1 @@
-"""What runs a model without Dagster: packaging and batch scoring."""
+"""What runs a model without Dagster: packaging, batch scoring, services and their log."""

@@ -71,7 +71,7 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
         left_alone = _runs(read_json(folder.supervisor) or {}) and folder.read_spec() == spec
         try:
             if not left_alone:
-                _start_supervisor(spec, folder)
+                _start_supervisor(spec, folder, until)
             write_json(folder.wanted, {"state": "running"})
             return _await(spec, folder, until)
         except BaseException:
@@ -178,7 +178,7 @@ def _restore_wanted(folder: Folder, before: dict[str, object] | None) -> None:
         write_json(folder.wanted, before)
 
 
-def _start_supervisor(spec: ServiceSpec, folder: Folder) -> None:
+def _start_supervisor(spec: ServiceSpec, folder: Folder, until: float) -> None:
     """Start the detached supervisor; one that runs another spec is stopped first."""
     _stop_processes(folder, 30)
     write_json(folder.spec, asdict(spec))
@@ -195,10 +195,10 @@ def _start_supervisor(spec: ServiceSpec, folder: Folder) -> None:
         )
     if launched.returncode:
         raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=f"{folder.output} says why")
-    _await_supervisor(spec, folder, int(launched.stdout))
+    _await_supervisor(spec, folder, int(launched.stdout), until)
 
 
-def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int) -> None:
+def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int, until: float) -> None:
     """Wait until the supervisor listens, or says why it does not."""
     while True:
         facts = read_json(folder.supervisor) or {}
@@ -209,6 +209,9 @@ def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int) -> None:
             if facts.get("pid") == pid and facts.get("problem"):
                 raise ServiceError(facts["problem"], hint=facts.get("hint", f"{folder.output} says more"))
             raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=f"{folder.output} says why")
+        if time.monotonic() > until:
+            _signal(pid, signal.SIGTERM)  # it has not told its number, so nobody else would find it
+            raise ServiceError(f"the supervisor of '{spec.name}' does not say where it listens", hint=f"{folder.output} says more")
         time.sleep(_POLL)
 
 

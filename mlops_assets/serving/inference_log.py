@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -301,8 +301,3 @@ def _files(folder: Path, first: date, last: date) -> Iterator[Path]:
     for day in log_days(folder):
         if first <= day <= last:
             yield from sorted((folder / day.isoformat()).glob("*.jsonl"))
-
-
-def day_of(at: int) -> date:
-    """Return the UTC day of a time in microseconds since 1970."""
-    return datetime.fromtimestamp(at // 1_000_000, tz=UTC).date()

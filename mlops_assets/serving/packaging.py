@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import warnings
@@ -169,11 +168,6 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
 def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
     """Return up to 64 rows, spread evenly."""
     return X.gather_every(max(1, X.height // PROBE_ROWS)).head(PROBE_ROWS)
-
-
-def prediction_hash(estimator: Any, rows: pl.DataFrame) -> str:  # noqa: ANN401
-    """Return a hash of what an estimator predicts: two trainings are compared by it, as their files differ from run to run."""
-    return hashlib.sha256(_predictions(estimator, rows).tobytes()).hexdigest()
 
 
 def _predictions(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
 from mlops_assets.errors import ArtifactError, MissingExtraError, PlatformError
+from mlops_assets.stores.files import write_whole
 
 
 class Artifacts(Protocol):
@@ -59,7 +59,7 @@ class FsspecArtifacts:
         if self._fs.exists(path) and _sha256(self._fs.cat_file(path)) == digest:
             return digest
         if self._local:
-            _write_atomically(Path(path), data)
+            _write(Path(path), data)
         else:
             self._fs.pipe_file(path, data)  # S3 shows an object only when it is complete
         return digest
@@ -101,15 +101,9 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, then rename: a killed writer leaves no half artifact under a name."""
+def _write(path: Path, data: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise PlatformError(
             f"artifacts cannot be written to '{path.parent}': {error.strerror}", hint="make the folder writable, or set MLOPS_ARTIFACTS"

@@ -114,6 +114,21 @@ class DuckLake:
         # The latest of each partition is taken here: a window function in SQL costs twice as much.
         return {row[1]: PartitionRecord(*row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
+    def last_written_by(self, run_ids: Collection[str]) -> list[PartitionRecord]:
+        """Return the last record of each partition, of any table, that one of these runs was the last to write.
+
+        Parameters
+        ----------
+        run_ids
+            As given to :meth:`write`.
+        """
+        query = f"SELECT DISTINCT table_name FROM {_RECORDS} WHERE run_id IN (SELECT unnest(?)) ORDER BY 1"
+        try:
+            tables = self._cursor.execute(query, [list(run_ids)]).fetchall()
+        except duckdb.CatalogException:
+            return []
+        return [record for (table,) in tables for record in self.records(table).values() if record.run_id in run_ids]
+
     def write(  # noqa: PLR0913  (one transaction, described in full)
         self,
         table: str,

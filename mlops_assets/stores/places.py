@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """Lake, layouts, registry, tracker, artifacts, online store and attempts of a platform.
+    """Lake, layouts, registry, tracker, artifacts, online store, decisions and attempts of a platform.
 
     Parameters
     ----------

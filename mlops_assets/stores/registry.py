@@ -166,7 +166,8 @@ class SqlRegistry:
             As in :meth:`register`, a gate compared with another champion, or nobody has approved.
         """
         with self._database.writing() as connection:
-            wanted = version or connection.execute(sa.select(sa.func.max(sql.versions.c.version)).filter_by(model=model)).scalar()
+            newest = sa.select(sa.func.max(sql.versions.c.version)).filter_by(model=model)
+            wanted = version if version is not None else connection.execute(newest).scalar()
             if wanted is None:
                 raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise version/{model} first")
             chosen = self._version(connection, model, wanted)
@@ -212,11 +213,11 @@ class SqlRegistry:
             mine = sa.select(log).filter_by(environment=self._environment, model=model, alias=CHAMPION).order_by(log.c.sequence.desc())
             events = connection.execute(mine).mappings().all()
             came = next(e for e in events if e["version"] == current.version and e["kind"] == PROMOTION)
-            wanted = version or came["previous"]
+            wanted = version if version is not None else came["previous"]
             held = sorted({e["version"] for e in events} - {current.version})
             if wanted not in held:
                 raise RegistryError(
-                    f"version {wanted or 'none'} of '{model}' was not champion in '{self._environment}' before version {current.version}",
+                    f"version {'none' if wanted is None else wanted} of '{model}' was not champion in '{self._environment}' before version {current.version}",
                     hint=f"earlier champions are {', '.join(map(str, held)) or 'none'}",
                 )
             return self._move(connection, self._version(connection, model, wanted), current, ROLLBACK, actor, reason, ())

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from mlops_assets.errors import DefinitionError
-
-_RULES = ("at_least", "no_worse_than_champion_by", "better_than_champion_by")
+from mlops_assets.values.rule import OneRule
 
 
 @dataclass(frozen=True)
-class Gate:
+class Gate(OneRule):
     """A bound on one metric of the holdout, absolute or relative to the champion.
 
     Parameters
@@ -41,6 +39,8 @@ class Gate:
     'roc_auc_at_least'
     """
 
+    RULES: ClassVar = ("at_least", "no_worse_than_champion_by", "better_than_champion_by")
+
     metric: str
     at_least: float | None = None
     no_worse_than_champion_by: float | None = None
@@ -49,21 +49,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         """Require exactly one finite rule."""
-        given = [rule for rule in _RULES if getattr(self, rule) is not None]
-        if len(given) != 1:
-            raise DefinitionError(f"a gate on '{self.metric}' has {len(given)} rules", hint=f"give exactly one of {', '.join(_RULES)}")
-        if not math.isfinite(self.threshold):
-            raise DefinitionError(f"a gate on '{self.metric}' has the bound {self.threshold}", hint="give a finite number")
-
-    @property
-    def rule(self) -> str:
-        """Which of the rules is given."""
-        return next(rule for rule in _RULES if getattr(self, rule) is not None)
-
-    @property
-    def threshold(self) -> float:
-        """The bound of the rule."""
-        return float(getattr(self, self.rule))
+        self._check_rule(f"a gate on '{self.metric}'")
 
     @property
     def relative(self) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.names import checked_name, names
 from mlops_assets.values.options import AssetArguments, AssetOptions
+from mlops_assets.values.rule import OneRule
 from mlops_assets.values.serving import BatchPrediction, Service
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mlops_assets.values.model import Model
 
 GOOD, BREACH, NOT_ENOUGH = "good", "breach", "not enough data"  # what a window can be
-_RULES = ("at_least", "no_worse_than_reference_by")
 
 
 @dataclass(frozen=True, init=False)
@@ -71,7 +71,7 @@ class Drift:
 
 
 @dataclass(frozen=True, init=False)
-class Performance:
+class Performance(OneRule):
     """A bound on one metric of the predictions whose labels have arrived.
 
     Parameters
@@ -104,6 +104,8 @@ class Performance:
     >>> ml.Performance("roc_auc", at_least=0.62).name
     'roc_auc_at_least'
     """
+
+    RULES: ClassVar = ("at_least", "no_worse_than_reference_by")
 
     metric: str
     at_least: float | None
@@ -141,11 +143,7 @@ class Performance:
         self._check()
 
     def _check(self) -> None:
-        given = [rule for rule in _RULES if getattr(self, rule) is not None]
-        if len(given) != 1:
-            raise DefinitionError(f"Performance('{self.metric}') has {len(given)} rules", hint=f"give exactly one of {', '.join(_RULES)}")
-        if not math.isfinite(self.threshold):
-            raise DefinitionError(f"Performance('{self.metric}') has the bound {self.threshold}", hint="give a finite number")
+        self._check_rule(f"Performance('{self.metric}')")
         if self.no_worse_than_reference_by is not None and self.threshold < 0:
             raise DefinitionError(
                 f"Performance('{self.metric}', no_worse_than_reference_by={self.threshold})",
@@ -157,16 +155,6 @@ class Performance:
                 f"confidence={self.confidence}",
                 hint="give at least one label, and shares between 0 and 1",
             )
-
-    @property
-    def rule(self) -> str:
-        """Which of the rules is given."""
-        return next(rule for rule in _RULES if getattr(self, rule) is not None)
-
-    @property
-    def threshold(self) -> float:
-        """The number of the rule."""
-        return float(getattr(self, self.rule))
 
     @property
     def name(self) -> str:

@@ -1,6 +1,8 @@
 """The command line, and Dagster's own commands on the same projects."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -173,6 +175,38 @@ def test_a_second_run_is_refused_while_the_first_one_works(begun, tmp_path) -> N
     assert second.returncode == 1
     assert f"another `mlops run` (process {first.pid}) works" in second.stderr
     assert DuckLake.open(tmp_path / "home" / "lake").read("dataset/slow").height == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_in_the_background_ends_when_it_is_told_to(number, tmp_path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time, pathlib\nimport mlops_assets as ml, polars as pl\n"
+        "@ml.dataset()\ndef first() -> pl.DataFrame:\n    return pl.DataFrame({'a': [1]})\n"
+        "@ml.dataset()\ndef slow(first: pl.DataFrame) -> pl.DataFrame:\n    pathlib.Path('begun').touch()\n    time.sleep(600)\n    return first\n"
+        "defs = ml.build_definitions([first, slow])\n"
+    )
+    # As bash starts what ends in `&` in a script: SIGINT is ignored.
+    script = f"{BIN / 'mlops'} run -f slow.py > said 2>&1 & echo $!; wait $!; exit $?"
+    shell = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path / "home", PYTHONWARNINGS="ignore"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(shell.stdout.readline())
+    while not (tmp_path / "begun").exists():
+        assert shell.poll() is None, (tmp_path / "said").read_text()
+        time.sleep(0.05)
+    os.kill(pid, number)
+    assert shell.wait() == 1
+    shell.stdout.close()
+    said = (tmp_path / "said").read_text()
+    assert "✗ dataset/slow: it was interrupted; what earlier steps committed stays" in said
+    assert "Traceback" not in said
+    found = json.loads(good(mlops(tmp_path, "status", "-f", "slow.py", "--json", "-", MLOPS_HOME=str(tmp_path / "home"))))
+    assert [run["status"] for run in found["runs"]] == ["FAILURE"]
+    assert DuckLake.open(tmp_path / "home" / "lake").read("dataset/first").height == 1
 
 
 def test_a_second_project_of_monthly_regression(tmp_path) -> None:

@@ -25,20 +25,13 @@ POINTS = {
 }
 
 
-def run(home: Path, **environment: str) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "mlops_assets.cli.main",
-        "run",
-        "-f",
-        "tests/projects/killable.py",
-        "--partitions",
-        project.MONTH,
-    ]
+def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments, "-f", "tests/projects/killable.py"]
     return subprocess.run(command, cwd=ROOT, env=clean_environment(home, **environment), capture_output=True, text=True, check=False)
+
+
+def run(home: Path, **environment: str) -> subprocess.CompletedProcess:
+    return mlops(home, "run", "--partitions", project.MONTH, **environment)
 
 
 def state(home: Path) -> dict[str, object]:
@@ -77,3 +70,22 @@ def test_killed_and_run_again_ends_as_if_undisturbed(point, undisturbed, tmp_pat
     assert again.returncode == 0, again.stdout + again.stderr
     assert state(home) == undisturbed
     assert sorted(s.value for s in statuses(home)) == ["FAILURE", "SUCCESS"]
+
+
+def test_what_a_killed_run_had_committed_is_told_to_dagster_once_and_made_by_nobody_again(tmp_path) -> None:
+    home = tmp_path / "home"
+    assert run(home, KILL_AT=POINTS["after the predictions are committed"]).returncode == -9
+    key = dg.AssetKey(project.PREDICTIONS.split("/"))
+    made = DuckLake.open(home / "lake").records(project.PREDICTIONS)
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        assert instance.get_materialized_partitions(key) == set()
+        for _ in range(2):
+            assert mlops(home, "status").returncode == 0
+            events = instance.fetch_materializations(key, limit=1000).records
+            told = {e.partition_key: e.asset_materialization.metadata["content hash"].value for e in events}
+            assert told == {partition: record.content_hash for partition, record in made.items()}
+            assert len(events) == project.DAYS
+        others = [dg.AssetKey(table.split("/")) for table in TABLES if table != project.PREDICTIONS]
+        assert [len(instance.fetch_materializations(other, limit=1000).records) for other in others] == [30, 30, 30, 1]
+        assert [r.status for r in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+    assert DuckLake.open(home / "lake").records(project.PREDICTIONS) == made

@@ -19,6 +19,7 @@ class Hook(BaseHTTPRequestHandler):
         self.server.status, answer = 200, self.server.status
         if answer == 200:
             self.server.told.append(json.loads(body))
+            self.server.status, self.server.once = 503 if self.server.once else 200, False
         self.send_response(answer)
         self.end_headers()
 
@@ -29,7 +30,7 @@ class Hook(BaseHTTPRequestHandler):
 @pytest.fixture
 def hook():
     server = HTTPServer(("127.0.0.1", 0), Hook)
-    server.told, server.status = [], 200
+    server.told, server.status, server.once = [], 200, False
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -77,6 +78,26 @@ def test_a_check_that_fails_is_told_once(project, hook) -> None:
     assert "the key {'id': 1} is on 2 rows" in hook.told[0]["text"]
     tick(project, cursor)
     assert len(hook.told) == 1
+
+
+def test_a_webhook_that_fails_in_the_middle_is_told_the_rest_and_nothing_twice(hook, tmp_path, instance) -> None:
+    @ml.dataset(key="id")
+    def others() -> pl.DataFrame:
+        return pl.DataFrame({"id": [1, 1] if BAD["rows"] else [1, 2]})
+
+    platform = ml.Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), "MLOPS_WEBHOOK": f"http://127.0.0.1:{hook.server_port}/alerts"})
+    two = Runner(ml.build_definitions([numbers, others], platform=platform), instance)
+    BAD["rows"] = False
+    cursor = tick(two, None)
+    BAD["rows"] = True
+    for key in ("dataset/numbers", "dataset/others"):
+        two(key, ok=False)
+    hook.once = True
+    cursor = tick(two, cursor)
+    assert [t["asset"] for t in hook.told] == ["dataset/numbers"]
+    cursor = tick(two, cursor)
+    tick(two, cursor)
+    assert [t["asset"] for t in hook.told] == ["dataset/numbers", "dataset/others"]
 
 
 def test_a_run_that_fails_is_told(project, hook) -> None:

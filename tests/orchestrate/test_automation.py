@@ -179,6 +179,39 @@ def test_runs_whose_process_is_gone_are_buried_and_automation_goes_on(ticks) -> 
     assert "dataset/shares" in ticks.tick()
 
 
+def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, platform, monkeypatch) -> None:
+    instance, key = ticks.runner.instance, dg.AssetKey(["dataset", "shares"])
+    sensor = next(s for s in ticks.runner.definitions.sensors if s.name == "mlops_dead_runs")
+    cursor = None
+
+    def tick() -> str:
+        nonlocal cursor
+        with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+            said = sensor(context).skip_message
+            cursor = context.cursor
+        return said
+
+    attempts = type(places(platform).attempts)
+    with monkeypatch.context() as broken:  # whatever happens after the commit and before the event: here the registry is away
+        broken.setattr(attempts, "succeeded", lambda *_: (_ for _ in ()).throw(OSError("the registry is away")))
+        ticks.runner("dataset/shares", partitions="2024-01-01...2024-01-03", ok=False)
+    committed = records(platform, "dataset/shares")
+    assert committed.keys() == set(days(1, 3))
+    assert set(days(1, 3)) & set(ticks.tick()["dataset/shares"]) == set()  # the data are right, so nobody asks for them
+    ticks.runner("dataset/shares", partitions="2024-01-03")  # a person does for one of them, and its event counts
+    assert "reported 2 partitions" in tick()
+    assert "reported" not in tick()
+    cursor = None  # a sensor that begins anew
+    assert "reported" not in tick()
+    assert instance.get_materialized_partitions(key) == set(days(1, 3))
+    found = instance.fetch_materializations(key, limit=100).records
+    versions = {e.partition_key: e.asset_materialization.tags["dagster/data_version"] for e in found if e.run_id == ""}
+    assert versions == {day: committed[day] for day in days(1, 2)}
+    assert len(found) == 3
+    inputs = {day: record.inputs for day, record in places(platform).lake.records("dataset/shares").items()}
+    assert places(platform).attempts.blocked("dataset/shares", inputs, datetime.now(UTC)) == {}  # they are no failed attempts any more
+
+
 def test_another_hosts_runs_are_left_alone(instance) -> None:
     tags = process_tags(1) | {"mlops/host": "elsewhere", "mlops/pid": "999999"}
     instance.create_run_for_job(dg.GraphDefinition("g").to_job(), tags=tags, status=dg.DagsterRunStatus.STARTED)

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.errors import DefinitionError
+from mlops_assets.errors import DefinitionError, PlatformError
+from mlops_assets.orchestrate.dbt_project import DbtFolder
 from mlops_assets.stores.places import places
 
 PROJECT = 'name: shop\nversion: "1.0.0"\nprofile: mlops_lake\nmodels:\n  +database: lake\n  +schema: features\n  +materialized: table\n'
@@ -61,3 +62,48 @@ def test_a_project_that_cannot_be_parsed_or_found_is_named(folder, platform, tmp
         build(folder, platform)
     with pytest.raises(DefinitionError, match=r"has no dbt_project\.yml"):
         build(tmp_path / "nowhere", platform)
+
+
+def test_a_torn_manifest_of_dbts_stops_nothing(folder, platform, monkeypatch) -> None:
+    work = DbtFolder(str(folder), platform)
+    build(folder, platform)
+    parses = []
+    real = DbtFolder._parse
+
+    def parse(self) -> None:
+        real(self)
+        parses.append(self.path)
+
+    monkeypatch.setattr(DbtFolder, "_parse", parse)
+    whole = work.manifest()
+    _tear(work.target / "manifest.json")  # a build was killed while dbt rewrote it
+    assert work.manifest() == whole
+    build(folder, platform)
+    assert parses == []
+    _tear(work.work / "parsed.json")  # by whatever means
+    assert {name: node["name"] for name, node in work.manifest()["nodes"].items()} == {"model.shop.means": "means"}
+    assert len(parses) == 1
+
+
+def test_a_manifest_that_is_torn_while_it_is_read_is_made_again(folder, platform, monkeypatch) -> None:
+    parses, real = [], DbtFolder._parse
+
+    def parse(self) -> None:
+        real(self)
+        parses.append(self.path)
+        if len(parses) == 1:
+            _tear(self.target / "manifest.json")
+
+    monkeypatch.setattr(DbtFolder, "_parse", parse)
+    work = DbtFolder(str(folder), platform)
+    assert "model.shop.means" in work.manifest()["nodes"]
+    assert len(parses) == 2
+    (folder / "models" / "means.sql").write_text(GOOD + " order by shop")
+    monkeypatch.setattr(DbtFolder, "_parse", lambda self: _tear(self.target / "manifest.json"))
+    with pytest.raises(PlatformError, match="cannot be read, although dbt has just written it"):
+        work.manifest()
+
+
+def _tear(path) -> None:
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])

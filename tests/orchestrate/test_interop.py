@@ -206,6 +206,12 @@ def test_an_unmaterialised_upstream_says_how_to_make_it(run, platform) -> None:
     assert DataError.__name__ == "DataError"
 
 
+def test_a_partitioned_upstream_that_was_never_made_says_how_as_well(run, platform) -> None:
+    message = run(project.build(platform, project.World())).error("dataset/shares", partitions="2024-01-05")
+    assert "'dataset/shares' reads 'dataset/visits', which cannot be read" in message
+    assert "mlops run --select" in message
+
+
 def _from_cleaned():
     @ml.dataset()
     def again(cleaned: pl.DataFrame) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import types
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -241,6 +241,18 @@ def test_the_project_is_refused(name, tmp_path) -> None:
     assert [word for word in words if word not in text] == []
     assert "\nHint: " in text
     assert not text.rstrip().endswith("Hint:")
+
+
+@pytest.mark.parametrize("kind", [dg.DailyPartitionsDefinition, dg.HourlyPartitionsDefinition, dg.MonthlyPartitionsDefinition])
+def test_partitions_may_begin_in_the_future(kind, tmp_path) -> None:
+    tomorrow = kind(start_date=datetime.now(UTC).replace(minute=0, second=0, microsecond=0, tzinfo=None) + timedelta(days=1))
+    late = dataset("late", partitions=tomorrow)
+    of_shop, declared = (found := view(late, ttl=timedelta(days=2), name="late_x")), training_set("late", features=[found], columns=[])
+    predictions = ml.BatchPrediction("p", model=(clf := model(declared)), dataset=late)
+    built = ml.build_definitions([late, of_shop, declared, clf, predictions], platform=ml.Platform.at(tmp_path))
+    mappings = built.resolve_asset_graph().get(dg.AssetKey(["predictions", "p"])).partition_mappings
+    mapping = mappings[dg.AssetKey(["features", "late_x"])]
+    assert mapping.start_offset == {"Daily": -2, "Hourly": -48, "Monthly": -1}[kind.__name__.removesuffix("PartitionsDefinition")]
 
 
 def test_a_good_project_is_not(tmp_path) -> None:

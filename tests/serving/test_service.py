@@ -352,6 +352,13 @@ def test_a_missing_package_is_named_with_its_extra(cold, monkeypatch) -> None:
         start(cold.spec())
 
 
+def test_a_supervisor_that_says_nothing_is_waited_for_no_longer_than_asked(cold) -> None:
+    mute = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with pytest.raises(ServiceError, match="does not say where it listens"):
+        control._await_supervisor(cold.spec(), cold.spec().folder, mute.pid, time.monotonic())
+    assert mute.wait(60) == -signal.SIGTERM
+
+
 def test_a_service_that_never_was_has_a_status_and_can_be_stopped(tmp_path) -> None:
     assert status(str(tmp_path), "x") == stop(str(tmp_path), "x")
     assert status(str(tmp_path), "x").wanted == "never started"

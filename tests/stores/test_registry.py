@@ -116,6 +116,16 @@ def test_promoting_twice_is_promoting_once_and_the_log_says_who(registry) -> Non
     assert {v.version: v.state for v in registry.versions("m")} == {1: "archived", 2: "champion"}
 
 
+def test_there_is_no_version_zero(registry) -> None:
+    passed(registry, "a")
+    with pytest.raises(RegistryError, match="no version 0"):
+        promote(registry, version=0)
+    assert registry.champion("m") is None
+    promote(registry)
+    with pytest.raises(RegistryError, match="version 0 of 'm' was not champion"):
+        registry.rollback("m", actor="ada", reason="test", version=0)
+
+
 def test_environments_have_champions_of_their_own(url) -> None:
     dev, prod = open_registry(url), open_registry(url, "prod")
     passed(dev, "a")

@@ -1,0 +1,32 @@
+"""What gates and expectations have in common: exactly one of several rules, with a finite bound."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from mlops_assets.errors import DefinitionError
+
+
+class OneRule:
+    """A bound that is given under the name of one of several rules."""
+
+    RULES: ClassVar[tuple[str, ...]]
+
+    @property
+    def rule(self) -> str:
+        """Which of the rules is given."""
+        return next(rule for rule in self.RULES if getattr(self, rule) is not None)
+
+    @property
+    def threshold(self) -> float:
+        """The bound of the rule."""
+        return float(getattr(self, self.rule))
+
+    def _check_rule(self, what: str) -> None:
+        """Raise DefinitionError unless exactly one rule is given, and finite."""
+        given = [rule for rule in self.RULES if getattr(self, rule) is not None]
+        if len(given) != 1:
+            raise DefinitionError(f"{what} has {len(given)} rules", hint=f"give exactly one of {', '.join(self.RULES)}")
+        if not math.isfinite(self.threshold):
+            raise DefinitionError(f"{what} has the bound {self.threshold}", hint="give a finite number")

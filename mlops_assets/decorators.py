@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from mlops_assets.errors import DefinitionError
-from mlops_assets.values.dataset import Dataset, Table
+from mlops_assets.values.dataset import DAY_AHEAD, QUARANTINE, Dataset, Table
 from mlops_assets.values.features import OnDemandFeatures
 from mlops_assets.values.function import Injection, UserFunction, read_function
 from mlops_assets.values.model import GateFunction, Model
@@ -16,11 +16,13 @@ from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     import dagster as dg
 
     from mlops_assets.values.features import Features
     from mlops_assets.values.gate import Gate
+    from mlops_assets.values.quality import Quality
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +43,9 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     known_at: Mapping[str, str] | None = None,
     created_timestamp: str | None = None,
     allow_empty: bool = False,
+    quality: Quality | None = None,
+    quarantine: bool | float = False,
+    max_future: timedelta | None = DAY_AHEAD,
     partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Dataset[P, R]]:
@@ -65,6 +70,13 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         The column with the time a row became known; the event time when None.
     allow_empty
         Whether a partition may have no row; an empty one is refused otherwise.
+    quality
+        Limits on nulls, ranges, categories and rows, declared or learnt.
+    quarantine
+        Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
+        rows when True, or up to the share that is given.
+    max_future
+        How far after now an event time may lie; one day when left out, any time when None. Within partitions, their window decides.
     partition_mappings
         Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
     **options
@@ -85,7 +97,19 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     >>> numbers.key, numbers().height
     ('dataset/numbers', 2)
     """
-    table = Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp, allow_empty)
+    share = QUARANTINE if quarantine is True else float(quarantine) or None
+    table = Table(
+        schema,
+        partitions,
+        names(key),
+        event_timestamp,
+        pairs(known_at),
+        created_timestamp,
+        allow_empty,
+        quality,
+        share,
+        max_future,
+    )
 
     def decorate(function: Callable[P, R]) -> Dataset[P, R]:
         read = _named(read_function(function, kind="dataset", allowed=_DATASET), "a dataset")

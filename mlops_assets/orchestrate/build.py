@@ -15,6 +15,7 @@ from mlops_assets.orchestrate.executor import tagging_in_process_executor
 from mlops_assets.orchestrate.external import external_assets, external_checks, external_sensor
 from mlops_assets.orchestrate.loop import job_name, retrain_sensor
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.quality import side_assets
 from mlops_assets.orchestrate.repair import repair_sensor
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.validate import validate
@@ -101,7 +102,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     _BUILT.append(Built(project, where))
     jobs, schedules = _retraining(project, running=running)
     return dg.Definitions(
-        assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *_plain(project)],
+        assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *side_assets(project), *_plain(project)],
         asset_checks=[
             *external_checks(project, where),
             *(approved_check(m, where) for m in project.every(Model) if m.approval),

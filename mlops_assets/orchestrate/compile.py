@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.compute.verify import check_names
 from mlops_assets.orchestrate.approval import SIGNED, approval_body, approval_key
 from mlops_assets.orchestrate.automation import after_gates, follow
 from mlops_assets.orchestrate.external import require
@@ -22,11 +21,11 @@ from mlops_assets.orchestrate.monitoring import (
 )
 from mlops_assets.orchestrate.online import online_body, online_key, online_node, online_views
 from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
-from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.project import Project, rules_of
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.service import served_body, served_checks, served_node, service_body
 from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs
-from mlops_assets.orchestrate.tables import check_specs, dataset_body, feature_view_body, feature_view_checks
+from mlops_assets.orchestrate.tables import dataset_body, feature_view_body, table_check_specs
 from mlops_assets.orchestrate.training import AS_OF, training_set_body, training_set_checks
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -89,7 +88,7 @@ class Compiler:
             partitions=dataset.table.partitions,
             deps=_deps(node),
             ins=self._plain(dataset.function),
-            checks=check_specs(dataset.key, check_names(dataset.table)),
+            checks=table_check_specs(dataset.key, dataset.table),
             config=config,
             resources=resources,
             options=dataset.options,
@@ -108,7 +107,7 @@ class Compiler:
             kinds=frozenset({"features", "duckdb"}),
             partitions=view.partitions,
             deps=_deps(node),
-            checks=feature_view_checks(view),
+            checks=table_check_specs(view.key, rules_of(view)),
             options=view.options,
             condition=follow(node, self.platform),
         )

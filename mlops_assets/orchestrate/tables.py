@@ -2,22 +2,24 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.verify import Outcome, check_names, verify
+from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
 from mlops_assets.orchestrate.project import rules_of
+from mlops_assets.orchestrate.quality import Beside, Checked, checked, table_checks
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit
 from mlops_assets.values.dataset import Dataset, Table
 from mlops_assets.values.features import DbtModel, FeatureView
 
-Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]]
+Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]] | Checked
 
 
 def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
@@ -42,9 +44,11 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
     attempts, key = scope.places.attempts, scope.node.key
     attempts.started(key, scope.parts, scope.context.run.run_id)
     try:
-        frame, outcomes, metadata = produce()
+        made = produce()
+        frame, outcomes, metadata = (made.frame, made.outcomes, made.metadata) if isinstance(made, Checked) else made
+        beside = made.beside if isinstance(made, Checked) else ()
         refused = [o for o in outcomes if o.blocking and not o.passed]
-        commit = None if refused else _write(scope, rules, frame, unhashed)
+        commit = None if refused else _write(scope, rules, frame, unhashed, beside)
     except Exception as error:
         attempts.failed(key, scope.parts, f"{type(error).__name__}: {error}")
         raise
@@ -54,6 +58,8 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
         yield from results
         raise _refusal(scope, refused)
     attempts.succeeded(key, scope.parts)
+    for table in beside:
+        table.report(scope)
     yield dg.MaterializeResult(
         asset_key(key),
         check_results=results,
@@ -62,7 +68,7 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
     )
 
 
-def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str]) -> Commit:
+def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[Beside]) -> Commit:
     return scope.places.lake.write(
         scope.node.key,
         frame,
@@ -71,6 +77,7 @@ def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection
         key=rules.key,
         run_id=scope.context.run.run_id,
         unhashed=unhashed,
+        beside=[table.write for table in beside],
     )
 
 
@@ -108,7 +115,7 @@ def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[objec
     def body(scope: Scope) -> Iterator[object]:
         def produce() -> Made:
             frame = scope.frame(dataset.function)
-            return frame, verify(frame, dataset.table, scope.windows), {}
+            return checked(scope, frame, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
 
         yield from publish(scope, dataset.table, produce)
 
@@ -130,13 +137,15 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
                     hint=f"it has {', '.join(rows.columns)}",
                 )
             frame = rows.select(columns).drop_nulls(rules.key)
-            return frame, verify(frame, rules, scope.windows), {"source": view.source.key}
+            found = checked(scope, frame, rules, quality_key=view.quality_key)
+            return replace(found, metadata={"source": view.source.key})
 
         yield from publish(scope, rules, produce)
 
     return body
 
 
-def feature_view_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of a feature view's checks."""
-    return check_specs(view.key, check_names(rules_of(view)))
+def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of a dataset or a feature view."""
+    names, warnings = table_checks(table)
+    return check_specs(key, names, warnings=warnings)

@@ -210,6 +210,11 @@ def _finer(definition: Any) -> bool:  # noqa: ANN401
 
 def _view(view: FeatureView) -> None:
     if isinstance(view.source, DbtModel):
+        if view.quality is not None:
+            raise DefinitionError(
+                f"'{view.key}' declares quality=, but dbt makes and tests it",
+                hint="write the rule as a dbt test in schema.yml: it is shown as an asset check",
+            )
         if view.name != view.source.name:
             raise DefinitionError(
                 f"'{view.key}' is named otherwise than its dbt model '{view.source.name}'",

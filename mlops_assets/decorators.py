@@ -80,7 +80,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     partition_mappings
         Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
     **options
-        Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``.
+        Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``, ``freshness_policy``.
 
     Raises
     ------

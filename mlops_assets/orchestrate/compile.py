@@ -8,6 +8,7 @@ import dagster as dg
 from mlops_assets.orchestrate.approval import SIGNED, approval_body, approval_key
 from mlops_assets.orchestrate.automation import after_gates, follow
 from mlops_assets.orchestrate.external import require
+from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.io_manager import lake_io_manager
 from mlops_assets.orchestrate.modelling import champion_body, gates_of, model_body, model_checks, version_body
@@ -110,6 +111,7 @@ class Compiler:
             checks=table_check_specs(view.key, rules_of(view)),
             options=view.options,
             condition=follow(node, self.platform),
+            freshness=freshness_of(view),
         )
         return compile_step(step, self.io)
 

@@ -32,6 +32,7 @@ from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.quality import Quality
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
 from mlops_assets.values.window import TimeWindow
@@ -70,6 +71,7 @@ __all__ = [
     "Performance",
     "Platform",
     "PlatformError",
+    "Quality",
     "RegistryError",
     "Retrain",
     "Service",

@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from mlops_assets.errors import DefinitionError
-from mlops_assets.values.dataset import Dataset, Table
+from mlops_assets.values.dataset import DAY_AHEAD, QUARANTINE, Dataset, Table
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.function import Injection, UserFunction, read_function
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.features import Entity, Features
     from mlops_assets.values.gate import Gate
+    from mlops_assets.values.quality import Quality
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,6 +44,9 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     known_at: Mapping[str, str] | None = None,
     created_timestamp: str | None = None,
     allow_empty: bool = False,
+    quality: Quality | None = None,
+    quarantine: bool | float = False,
+    max_future: timedelta | None = DAY_AHEAD,
     partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Dataset[P, R]]:
@@ -67,10 +71,17 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         The column with the time a row became known; the event time when None.
     allow_empty
         Whether a partition may have no row; an empty one is refused otherwise.
+    quality
+        Limits on nulls, ranges, categories and rows, declared or learnt.
+    quarantine
+        Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
+        rows when True, or up to the share that is given.
+    max_future
+        How far after now an event time may lie; one day when left out, any time when None. Within partitions, their window decides.
     partition_mappings
         Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
     **options
-        Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``.
+        Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``, ``freshness_policy``.
 
     Raises
     ------
@@ -87,7 +98,19 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     >>> numbers.key, numbers().height
     ('dataset/numbers', 2)
     """
-    table = Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp, allow_empty)
+    share = QUARANTINE if quarantine is True else float(quarantine) or None
+    table = Table(
+        schema,
+        partitions,
+        names(key),
+        event_timestamp,
+        pairs(known_at),
+        created_timestamp,
+        allow_empty,
+        quality,
+        share,
+        max_future,
+    )
 
     def decorate(function: Callable[P, R]) -> Dataset[P, R]:
         read = _named(read_function(function, kind="dataset", allowed=_DATASET), "a dataset")

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlops_assets.cli.options import console as _console
+from mlops_assets.cli.options import file_option, json_option
+from mlops_assets.cli.options import load as _load
+from mlops_assets.cli.options import write_json as _write_json
+from mlops_assets.cli.quarantine import quarantine
 from mlops_assets.errors import MlopsError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mlops_assets.cli.project import LoadedProject
-
-file_option = click.option("-f", "--file", default="definitions.py", show_default=True, help="The project file.")
-json_option = click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON to FILE, or to standard output with '-'.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,6 +21,9 @@ def mlops() -> None:
 
     Example: mlops init churn && cd churn && mlops run
     """
+
+
+mlops.add_command(quarantine)
 
 
 @mlops.command()
@@ -329,28 +327,6 @@ def evidently_report(name: str, partition: str, file: str) -> None:
     with console.status("Evidently takes some ten seconds to begin"):
         path = monitoring.evidently(_load(file), name, partition)
     click.echo(f"wrote {path}")
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # The file is named, so that nothing that redirects standard output for a while swallows progress.
-    return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)
-
-
-def _load(file: str) -> LoadedProject:
-    from mlops_assets.cli.project import load
-
-    return load(file)
-
-
-def _write_json(value: Any, target: str) -> None:  # noqa: ANN401
-    text = json.dumps(value, indent=2, default=str)
-    if target == "-":
-        click.echo(text)
-    else:
-        with open(target, "w", encoding="utf-8") as file:  # noqa: PTH123  (a name given on the command line)
-            file.write(text + "\n")
 
 
 def main() -> None:

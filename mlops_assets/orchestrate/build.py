@@ -13,12 +13,14 @@ from mlops_assets.orchestrate.automation import AUTOMATION_INTERVAL, automation_
 from mlops_assets.orchestrate.compile import Compiler
 from mlops_assets.orchestrate.executor import tagging_in_process_executor
 from mlops_assets.orchestrate.external import external_assets, external_checks, external_sensor
+from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.loop import job_name, retrain_sensor
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.quality import side_assets
 from mlops_assets.orchestrate.repair import repair_sensor
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.validate import validate
-from mlops_assets.values.features import DbtProject
+from mlops_assets.values.features import DbtProject, FeatureView
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
@@ -101,7 +103,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     _BUILT.append(Built(project, where))
     jobs, schedules = _retraining(project, running=running)
     return dg.Definitions(
-        assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *_plain(project)],
+        assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *side_assets(project), *_plain(project)],
         asset_checks=[
             *external_checks(project, where),
             *(approved_check(m, where) for m in project.every(Model) if m.approval),
@@ -138,7 +140,9 @@ def _dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
     # dagster-dbt costs seconds to import: only projects with dbt pay for it.
     from mlops_assets.orchestrate.dbt import dbt_assets_of
 
-    yield from dbt_assets_of(project, platform)
+    fresh = {asset_key(v.key): v.options.freshness_policy or freshness_of(v) for v in project.every(FeatureView)}
+    for assets in dbt_assets_of(project, platform):
+        yield assets.map_asset_specs(lambda s: s.replace_attributes(freshness_policy=fresh[s.key]) if fresh.get(s.key) else s)
 
 
 def _retraining(project: Project, *, running: bool) -> tuple[list[Any], list[dg.ScheduleDefinition]]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.compute.verify import check_names
 from mlops_assets.orchestrate.approval import SIGNED, approval_body, approval_key
 from mlops_assets.orchestrate.automation import after_gates, follow
 from mlops_assets.orchestrate.external import require
+from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.io_manager import lake_io_manager
 from mlops_assets.orchestrate.modelling import champion_body, gates_of, model_body, model_checks, version_body
@@ -22,11 +22,11 @@ from mlops_assets.orchestrate.monitoring import (
 )
 from mlops_assets.orchestrate.online import online_body, online_key, online_node, online_views
 from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
-from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.project import Project, rules_of
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.service import served_body, served_checks, served_node, service_body
 from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs
-from mlops_assets.orchestrate.tables import check_specs, dataset_body, feature_view_body, feature_view_checks
+from mlops_assets.orchestrate.tables import dataset_body, feature_view_body, table_check_specs
 from mlops_assets.orchestrate.training import AS_OF, training_set_body, training_set_checks
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -90,7 +90,7 @@ class Compiler:
             partitions=dataset.table.partitions,
             deps=_deps(node),
             ins=self._plain(dataset.function),
-            checks=check_specs(dataset.key, check_names(dataset.table)),
+            checks=table_check_specs(dataset.key, dataset.table),
             config=config,
             resources=resources,
             options=dataset.options,
@@ -112,12 +112,13 @@ class Compiler:
             partitions=view.partitions,
             deps=_deps(node),
             ins=self._plain(function) if function else {},
-            checks=feature_view_checks(view),
+            checks=table_check_specs(view.key, rules_of(view)),
             config=config,
             resources=resources,
             options=view.options,
             condition=follow(node, self.platform),
             code_version=view.version(),
+            freshness=freshness_of(view),
         )
         return compile_step(step, self.io)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_assets.orchestrate.beta import beta
-from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -164,7 +164,13 @@ def _looked_up(view: FeatureView) -> Edge:
 def rules_of(view: FeatureView) -> Table:
     """Return the rules that the rows of a feature view must obey."""
     times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
-    return Table(partitions=view.partitions, key=(*view.entity.join_keys, *times), event_timestamp=view.event_timestamp, allow_empty=True)
+    return Table(
+        partitions=view.partitions,
+        key=(*view.entity.join_keys, *times),
+        event_timestamp=view.event_timestamp,
+        allow_empty=True,
+        quality=view.quality,
+    )
 
 
 def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:

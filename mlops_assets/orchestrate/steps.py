@@ -41,6 +41,7 @@ class Step:
     options: AssetOptions = field(default=AssetOptions())
     condition: dg.AutomationCondition[Any] | None = None
     code_version: str | None = None
+    freshness: dg.FreshnessPolicy | None = None
 
 
 def asset_key(key: str) -> dg.AssetKey:
@@ -75,6 +76,7 @@ def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
         automation_condition=options.automation_condition or step.condition,
         partitions_def=step.partitions,
         code_version=step.code_version,
+        freshness_policy=options.freshness_policy or step.freshness,
     ).with_io_manager_key(IO_MANAGER_KEY)
     with beta():  # carrying the IO manager with the asset is what lets these definitions merge into any project
         decorate = dg.multi_asset(

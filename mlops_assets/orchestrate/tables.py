@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -9,10 +10,11 @@ import polars as pl
 
 from mlops_assets.compute.feature_schema import conformed
 from mlops_assets.compute.sql import queried
-from mlops_assets.compute.verify import Outcome, check_names, verify
+from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
 from mlops_assets.orchestrate.project import computed_from, rules_of
+from mlops_assets.orchestrate.quality import Beside, Checked, checked, table_checks
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit
@@ -20,7 +22,7 @@ from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import FeatureView
 
-Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]]
+Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]] | Checked
 
 
 def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
@@ -45,9 +47,11 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
     attempts, key = scope.places.attempts, scope.node.key
     attempts.started(key, scope.parts, scope.context.run.run_id)
     try:
-        frame, outcomes, metadata = produce()
+        made = produce()
+        frame, outcomes, metadata = (made.frame, made.outcomes, made.metadata) if isinstance(made, Checked) else made
+        beside = made.beside if isinstance(made, Checked) else ()
         refused = [o for o in outcomes if o.blocking and not o.passed]
-        commit = None if refused else _write(scope, rules, frame, unhashed)
+        commit = None if refused else _write(scope, rules, frame, unhashed, beside)
     except Exception as error:
         attempts.failed(key, scope.parts, f"{type(error).__name__}: {error}")
         raise
@@ -57,6 +61,8 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
         yield from results
         raise _refusal(scope, refused)
     attempts.succeeded(key, scope.parts)
+    for table in beside:
+        table.report(scope)
     yield dg.MaterializeResult(
         asset_key(key),
         check_results=results,
@@ -65,7 +71,7 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
     )
 
 
-def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str]) -> Commit:
+def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[Beside]) -> Commit:
     return scope.places.lake.write(
         scope.node.key,
         frame,
@@ -74,6 +80,7 @@ def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection
         key=rules.key,
         run_id=scope.context.run.run_id,
         unhashed=unhashed,
+        beside=[table.write for table in beside],
     )
 
 
@@ -111,7 +118,7 @@ def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[objec
     def body(scope: Scope) -> Iterator[object]:
         def produce() -> Made:
             frame = scope.frame(dataset.function)
-            return frame, verify(frame, dataset.table, scope.windows), {}
+            return checked(scope, frame, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
 
         yield from publish(scope, dataset.table, produce)
 
@@ -131,7 +138,8 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
                     f"'{view.key}' needs the column '{missing[0]}', which {source} lacks", hint=f"it has {', '.join(rows.columns)}"
                 )
             frame = conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
-            return frame, verify(frame, rules, scope.windows), {"source": source, "version": view.version()}
+            found = checked(scope, frame, rules, quality_key=view.quality_key)
+            return replace(found, metadata={"source": source, "version": view.version()})
 
         scope.places.view_versions.declare(view, view.version(), scope.places.lake.snapshot())
         yield from publish(scope, rules, produce)
@@ -158,6 +166,7 @@ def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFr
         yield queried(source.query, tables, window, f"'{view.key}'")
 
 
-def feature_view_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of a feature view's checks."""
-    return check_specs(view.key, check_names(rules_of(view)))
+def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of a dataset or a feature view."""
+    names, warnings = table_checks(table)
+    return check_specs(key, names, warnings=warnings)

@@ -222,6 +222,11 @@ def _view(project: Project, view: FeatureView) -> None:
         _computed(project, view, view.source)
         return
     if isinstance(view.source, DbtModel):
+        if view.quality is not None:
+            raise DefinitionError(
+                f"'{view.key}' declares quality=, but dbt makes and tests it",
+                hint="write the rule as a dbt test in schema.yml: it is shown as an asset check",
+            )
         if view.name != view.source.name:
             raise DefinitionError(
                 f"'{view.key}' is named otherwise than its dbt model '{view.source.name}'",

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import polars as pl
 
 from mlops_assets.compute.content_hash import hash_parts, normalised
 from mlops_assets.errors import LakeError, PlatformError, nearest
-from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord
+from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord, Write
 from mlops_assets.stores.lake_connection import LakeConnections
 from mlops_assets.stores.lake_rows import as_polars, in_parts, split_name, sql_name
 from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from mlops_assets.values.window import TimeWindow
 
 _RECORDS = 'lake."_mlops"."partitions"'
-_RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ)"
+_RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ, hashed VARCHAR)"
+
+
+def _record(row: tuple[Any, ...]) -> PartitionRecord:
+    """Read a row of records; those of an older lake have no last column, or nothing in it."""
+    return PartitionRecord(*row[:8], *(text or "" for text in row[8:]))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What of one table is about to be replaced: nothing when there are no rows' parts, though records may be new."""
+
+    table: str
+    parts: Sequence[Part]
+    event_timestamp: str | None
+    rows: pl.DataFrame | None
+    made: Sequence[PartitionRecord]
+    before: dict[str, PartitionRecord]
+    exists: bool
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The rows, where there are any to write."""
+        assert self.rows is not None  # noqa: S101  (whoever asks has looked)
+        return self.rows
 
 
 class DuckLake:
@@ -112,7 +138,7 @@ class DuckLake:
         except duckdb.CatalogException:
             return {}
         # The latest of each partition is taken here: a window function in SQL costs twice as much.
-        return {row[1]: PartitionRecord(*row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
+        return {row[1]: _record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
     def last_written_by(self, run_ids: Collection[str]) -> list[PartitionRecord]:
         """Return the last record of each partition, of any table, that one of these runs was the last to write.
@@ -139,6 +165,7 @@ class DuckLake:
         key: Sequence[str] = (),
         run_id: str = "",
         unhashed: Collection[str] = (),
+        beside: Sequence[Write] = (),
     ) -> Commit:
         """Replace exactly the given parts in one transaction.
 
@@ -158,6 +185,8 @@ class DuckLake:
             Who writes.
         unhashed
             Columns that do not count as content.
+        beside
+            Parts of other tables that are replaced in the same transaction.
 
         Returns
         -------
@@ -172,27 +201,44 @@ class DuckLake:
         LakeError
             A column has another type than the table's.
         """
-        frame, bounds = in_parts(normalised(frame), parts, event_timestamp, table)
-        hashes = hash_parts(frame.drop(unhashed, strict=False), bounds, key)
+        writes = [Write(table, frame, parts, event_timestamp, key, unhashed), *beside]
         with self.connections.exclusive():
-            before = self.records(table)
-            stale = [
-                i
-                for i, part in enumerate(parts)
-                if (part.partition not in before)
-                or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)
-            ]
-            if not stale:
-                return Commit(self.snapshot(), tuple(before[part.partition] for part in parts), ())
-            made = self._records(table, [parts[i] for i in stale], [hashes[i] for i in stale], [bounds[i] for i in stale], run_id)
-            rewritten = [i for i in stale if parts[i].partition not in before or before[parts[i].partition].content_hash != hashes[i]]
-            rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
-            exists = rows is not None and self._exists(table)
-            with self._transaction():
-                if rows is not None:
-                    self._replace(table, rows, [parts[i] for i in rewritten], event_timestamp, exists=exists)
-                self._append(made)
-        return self._commit(parts, made, before)
+            plans = [self._plan(write, run_id) for write in writes]
+            if any(plan.made for plan in plans):
+                with self._transaction():
+                    for plan in plans:
+                        if plan.rows is not None:
+                            self._replace(plan)
+                    self._append([record for plan in plans for record in plan.made])
+            return self._commit(parts, plans[0].made, plans[0].before)
+
+    def _plan(self, write: Write, run_id: str) -> _Plan:
+        """Find out what of a table differs from what was recorded; the lock is held."""
+        frame = self._typed(write.table, write.frame)
+        frame, bounds = in_parts(normalised(frame), write.parts, write.event_timestamp, write.table)
+        counted = frame.drop(write.unhashed, strict=False)
+        hashes, before = hash_parts(counted, bounds, write.key), self.records(write.table)
+        made = self._made(write.table, write.parts, hashes, bounds, before, run_id, write.key, counted.columns)
+        stale = {
+            record.partition
+            for record in made
+            if record.partition not in before or before[record.partition].content_hash != record.content_hash
+        }
+        rewritten = [i for i, part in enumerate(write.parts) if part.partition in stale]
+        rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
+        exists = rows is not None and self._exists(write.table)
+        return _Plan(write.table, [write.parts[i] for i in rewritten], write.event_timestamp, rows, made, before, exists)
+
+    def _typed(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
+        """Give columns without any value the type that they have in the table."""
+        unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null]
+        if not unknown or not self._exists(table):
+            return frame
+        types = self._one_row(table).schema
+        return frame.with_columns(pl.col(name).cast(types[name]) for name in unknown if name in types)
+
+    def _one_row(self, table: str) -> pl.DataFrame:
+        return as_polars(self._cursor.execute(f"SELECT * FROM {sql_name(table)} LIMIT 0"))
 
     def record(
         self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
@@ -210,13 +256,7 @@ class DuckLake:
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
             frame, bounds = in_parts(normalised(frame), parts, event_timestamp, table, others=True)
             hashes, before = hash_parts(frame, bounds, key), self.records(table)
-            stale = [
-                i
-                for i, part in enumerate(parts)
-                if part.partition not in before
-                or (before[part.partition].content_hash, before[part.partition].inputs) != (hashes[i], part.inputs)
-            ]
-            made = self._records(table, [parts[i] for i in stale], [hashes[i] for i in stale], [bounds[i] for i in stale], run_id)
+            made = self._made(table, parts, hashes, bounds, before, run_id, key, frame.columns)
             if made:
                 with self._transaction():
                     self._append(made)
@@ -264,34 +304,32 @@ class DuckLake:
                 self._cursor.execute("ROLLBACK")
             raise
 
-    def _records(
-        self, table: str, parts: Sequence[Part], hashes: Sequence[str], bounds: Sequence[tuple[int, int]], run_id: str
+    def _made(  # noqa: PLR0913  (what a record says)
+        self,
+        table: str,
+        parts: Sequence[Part],
+        hashes: Sequence[str],
+        bounds: Sequence[tuple[int, int]],
+        before: Mapping[str, PartitionRecord],
+        run_id: str,
+        key: Sequence[str],
+        columns: Sequence[str],
     ) -> list[PartitionRecord]:
-        """Make the records of a commit; while the lock is held the next snapshot's number is certain."""
-        snapshot, now = self.snapshot() + 1, datetime.now(UTC)
+        """Make the records of parts that differ; while the lock is held the next snapshot's number is certain."""
+        snapshot, now, hashed = self.snapshot() + 1, datetime.now(UTC), json.dumps({"key": list(key), "columns": list(columns)})
         return [
-            PartitionRecord(table, part.partition, digest, part.inputs, end - start, run_id, snapshot, now)
+            PartitionRecord(table, part.partition, digest, part.inputs, end - start, run_id, snapshot, now, hashed)
             for part, digest, (start, end) in zip(parts, hashes, bounds, strict=True)
+            if part.partition not in before or (before[part.partition].content_hash, before[part.partition].inputs) != (digest, part.inputs)
         ]
 
     def _append(self, records: Sequence[PartitionRecord]) -> None:
         self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
         self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} {_RECORD_COLUMNS}")
-        rows = pl.DataFrame(
-            [(r.table, r.partition, r.content_hash, r.inputs, r.rows, r.run_id, r.snapshot, r.recorded_at) for r in records], orient="row"
-        )
-        self._insert(
-            _RECORDS,
-            rows.rename(
-                dict(
-                    zip(
-                        rows.columns,
-                        ("table_name", "partition", "content_hash", "inputs", "row_count", "run_id", "snapshot", "recorded_at"),
-                        strict=True,
-                    )
-                )
-            ),
-        )
+        if "hashed" not in self._columns(_RECORDS):  # a lake that was made before this column
+            self._cursor.execute(f"ALTER TABLE {_RECORDS} ADD COLUMN hashed VARCHAR")
+        rows = pl.DataFrame([asdict(record) for record in records])
+        self._insert(_RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
 
     def _insert(self, target: str, rows: pl.DataFrame) -> None:
         cursor = self._cursor
@@ -309,14 +347,15 @@ class DuckLake:
             return False
         return True
 
-    def _replace(self, table: str, rows: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None, *, exists: bool) -> None:
-        schema, _ = split_name(table)
-        cursor, target = self._cursor, sql_name(table)
+    def _replace(self, plan: _Plan) -> None:
+        rows, parts = plan.frame, plan.parts
+        schema, _ = split_name(plan.table)
+        cursor, target = self._cursor, sql_name(plan.table)
         cursor.execute(f'CREATE SCHEMA IF NOT EXISTS lake."{schema}"')
         cursor.register("mlops_rows", rows.clear().to_arrow())
         try:
             whole = any(part.window is None for part in parts)
-            if not exists:
+            if not plan.exists:
                 cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
             elif whole and self._columns(target) != self._columns("mlops_rows"):
                 # A new shape of a table that is replaced as a whole; older snapshots keep the old one.
@@ -325,10 +364,10 @@ class DuckLake:
             elif whole:
                 cursor.execute(f"DELETE FROM {target}")
             else:
-                self._fit(table, target)
+                self._fit(plan.table, target)
                 for span in merged([part.window for part in parts if part.window is not None]):
                     cursor.execute(
-                        f'DELETE FROM {target} WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [span.start, span.end]
+                        f'DELETE FROM {target} WHERE "{plan.event_timestamp}" >= ? AND "{plan.event_timestamp}" < ?', [span.start, span.end]
                     )
         finally:
             cursor.unregister("mlops_rows")

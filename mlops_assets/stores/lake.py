@@ -45,6 +45,19 @@ class PartitionRecord:
     run_id: str
     snapshot: int
     recorded_at: datetime
+    hashed: str = ""  # key and columns that the hash covers, as JSON; "" where they were not recorded
+
+
+@dataclass(frozen=True)
+class Write:
+    """The parts of a table that are replaced; fields as the parameters of :meth:`Lake.write`."""
+
+    table: str
+    frame: pl.DataFrame
+    parts: Sequence[Part]
+    event_timestamp: str | None = None
+    key: Sequence[str] = ()
+    unhashed: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -88,8 +101,9 @@ class Lake(Protocol):
         key: Sequence[str] = (),
         run_id: str = "",
         unhashed: Collection[str] = (),
+        beside: Sequence[Write] = (),
     ) -> Commit:
-        """Replace exactly the given parts in one transaction; parts that did not change are left as they are."""
+        """Replace exactly the given parts, of this table and of those ``beside``, in one transaction; parts that did not change are left as they are."""
         ...
 
     def read(

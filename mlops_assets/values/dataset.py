@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError, nearest
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import dagster as dg
+
+    from mlops_assets.values.quality import Quality
+
+DAY_AHEAD = timedelta(days=1)
+QUARANTINE = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,12 @@ class Table:
         The column with the time a row became known, for late rows; the event time when None.
     allow_empty
         Whether a partition may have no row.
+    quality
+        Limits that every partition keeps, or None.
+    quarantine
+        The share of a partition's rows that may be set aside when they break a rule on rows; None when one such row refuses the write.
+    max_future
+        How far after now an event time may lie where no partition bounds it; None when it does not matter.
     """
 
     schema: type | None = None
@@ -45,6 +57,9 @@ class Table:
     known_at: tuple[tuple[str, str], ...] = ()
     created_timestamp: str | None = None
     allow_empty: bool = False
+    quality: Quality | None = None
+    quarantine: float | None = None
+    max_future: timedelta | None = None
 
     @property
     def schema_columns(self) -> tuple[str, ...]:
@@ -67,6 +82,15 @@ class Table:
                 f"{what} has partitions of type {type(self.partitions).__name__}",
                 hint="use time-window partitions (hourly to yearly); other dimensions are ordinary columns",
             )
+        if self.quality is not None and self.quality.learn_from is not None and self.partitions is None:
+            raise DefinitionError(
+                f"{what} learns its quality limits from partitions, but has none", hint="give partitions=, or declare the limits themselves"
+            )
+        if self.quarantine is not None and not 0 < self.quarantine <= 1:
+            raise DefinitionError(
+                f"{what} has quarantine={self.quarantine}",
+                hint="say True, or the share of a partition's rows that may be set aside, up to 1",
+            )
         for use, column in self._named_columns():
             if self.schema is not None and column not in self.schema_columns:
                 raise DefinitionError(
@@ -78,6 +102,8 @@ class Table:
         yield from (("key", column) for column in self.key)
         if self.event_timestamp:
             yield "event_timestamp", self.event_timestamp
+        if self.quality is not None:
+            yield from (("quality", column) for column in self.quality.columns)
         if self.created_timestamp:
             yield "created_timestamp", self.created_timestamp
         for column, known in self.known_at:
@@ -119,6 +145,16 @@ class Dataset(Generic[P, R]):
         """``dataset/<name>``."""
         return f"dataset/{self.name}"
 
+    @property
+    def quarantine_key(self) -> str:
+        """``quarantine/<name>``."""
+        return f"quarantine/{self.name}"
+
+    @property
+    def quality_key(self) -> str:
+        """``quality/<name>``: the limits that were learnt."""
+        return f"quality/{self.name}"
+
 
 @dataclass(frozen=True, init=False)
 class ExternalDataset:
@@ -130,7 +166,7 @@ class ExternalDataset:
     ----------
     name
         The table ``dataset.<name>`` in the lake.
-    schema, partitions, key, event_timestamp, known_at, created_timestamp, allow_empty
+    schema, partitions, key, event_timestamp, known_at, created_timestamp, allow_empty, quality, max_future
         As in :func:`mlops_assets.dataset`.
     description
         Shown in the Dagster UI.
@@ -158,15 +194,36 @@ class ExternalDataset:
         known_at: Mapping[str, str] | None = None,
         created_timestamp: str | None = None,
         allow_empty: bool = False,
+        quality: Quality | None = None,
+        max_future: timedelta | None = DAY_AHEAD,
         description: str = "",
         **options: object,
     ) -> None:
         set_ = object.__setattr__
         set_(self, "name", checked_name(name, "an external dataset"))
-        set_(self, "table", Table(schema, partitions, names(key), event_timestamp, pairs(known_at), created_timestamp, allow_empty))
+        set_(
+            self,
+            "table",
+            Table(
+                schema,
+                partitions,
+                names(key),
+                event_timestamp,
+                pairs(known_at),
+                created_timestamp,
+                allow_empty,
+                quality,
+                max_future=max_future,
+            ),
+        )
         set_(self, "description", description)
         set_(self, "options", AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
         self.table.check(f"external dataset '{name}'")
+        if quality is not None and quality.learn_from is not None:
+            raise DefinitionError(
+                f"external dataset '{name}' would learn its quality limits, but nothing of it is recorded before it is read",
+                hint="declare the limits themselves, or make a dataset from it",
+            )
 
     @property
     def key(self) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
+    from mlops_assets.values.quality import Quality
+
 
 @dataclass(frozen=True)
 class Entity:
@@ -124,6 +126,11 @@ class FeatureView:
         Whether serving looks these features up.
     defaults
         Feature to the value that it has where none is found, in training and in serving alike; null when left out.
+    quality
+        Limits on nulls, ranges, categories and rows, declared or learnt; a dbt model has dbt's own tests instead.
+    freshness
+        How old the newest materialisation may become, or the cron schedule by which it is due. The ttl when None: from then on its values
+        hold no more. Neither counts once the last partition has ended.
     description
         Shown in the Dagster UI.
 
@@ -147,6 +154,8 @@ class FeatureView:
     created_timestamp: str | None
     online: bool
     defaults: tuple[tuple[str, Any], ...] = ()
+    quality: Quality | None = None
+    freshness: timedelta | str | None = None
     description: str = ""
     options: AssetOptions = field(default=AssetOptions(), compare=False)
     pinned: str = ""
@@ -163,6 +172,8 @@ class FeatureView:
         name: str | None = None,
         online: bool = False,
         defaults: Mapping[str, Any] | None = None,
+        quality: Quality | None = None,
+        freshness: timedelta | str | None = None,
         description: str = "",
         **options: object,
     ) -> None:
@@ -179,6 +190,8 @@ class FeatureView:
             "created_timestamp": created_timestamp,
             "online": online,
             "defaults": pairs(defaults),
+            "quality": quality,
+            "freshness": freshness,
             "description": description,
             "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
             "pinned": "",
@@ -210,6 +223,11 @@ class FeatureView:
     def key(self) -> str:
         """``features/<name>``."""
         return f"features/{self.name}"
+
+    @property
+    def quality_key(self) -> str:
+        """``quality/<name>_features``: the limits that were learnt; a dataset of the same name has its own."""
+        return f"quality/{self.name}_features"
 
     @property
     def feature_names(self) -> tuple[str, ...]:

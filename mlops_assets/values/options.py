@@ -26,6 +26,7 @@ class AssetArguments(TypedDict, total=False):
     tags: Mapping[str, str] | None
     retry_policy: dg.RetryPolicy | None
     group: str | None
+    freshness_policy: dg.FreshnessPolicy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class AssetOptions:
     tags: tuple[tuple[str, str], ...] = ()
     retry_policy: dg.RetryPolicy | None = None
     group: str | None = None
+    freshness_policy: dg.FreshnessPolicy | None = None
 
     @classmethod
     def of(cls, arguments: AssetArguments) -> AssetOptions:

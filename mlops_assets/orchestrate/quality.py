@@ -1,0 +1,200 @@
+"""What stands beside a table: the limits it has learnt, and the rows it has set aside; both are committed with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.quality import as_table, declaration, from_table, learnt_limits
+from mlops_assets.compute.quarantine import (
+    KEY,
+    NO_QUARANTINED_ROWS,
+    TIME,
+    WHO_AND_WHEN,
+    partition_counts,
+    quarantine_outcome,
+    reasons,
+    set_aside,
+)
+from mlops_assets.compute.verify import Outcome, check_names, verify
+from mlops_assets.errors import DefinitionError, LakeError
+from mlops_assets.orchestrate.metadata import markdown
+from mlops_assets.orchestrate.partitions import all_keys, window_of
+from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.stores.lake import Part, Write
+from mlops_assets.values.dataset import Dataset, Table
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.quality import Limit, Quality
+from mlops_assets.values.window import TimeWindow
+
+Windows = Sequence[tuple[str, TimeWindow | None]]
+PREVIEW = 20
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A table that is committed together with another, and what the UI shows of it.
+
+    Parameters
+    ----------
+    write
+        What is committed.
+    shown
+        Partition → metadata; the key ``""`` when it is not partitioned.
+    """
+
+    write: Write
+    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def report(self, scope: Scope) -> None:
+        """Tell Dagster what was written: both are assets that their table's step writes."""
+        for key, facts in self.shown.items():
+            event = dg.AssetMaterialization(asset_key(self.write.table), metadata=dict(facts), partition=key or None)
+            scope.context.log_event(event)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows that may be committed, what was found, and what is committed beside them."""
+
+    frame: pl.DataFrame
+    outcomes: Sequence[Outcome]
+    beside: Sequence[Beside] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def side_assets(project: Project) -> Iterator[dg.AssetSpec]:
+    """Yield the quarantines and the learnt limits of a project, as assets that are written by their tables' steps."""
+    nouns: list[Dataset[..., Any] | FeatureView] = [*project.every(Dataset), *project.every(FeatureView)]
+    for noun in nouns:
+        table = _table(noun)
+        group = noun.options.group or "data"
+        if isinstance(noun, Dataset) and table.quarantine is not None:
+            text = f"Rows of {noun.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {noun.name}` tries them again."
+            yield _side(noun.quarantine_key, noun.key, text, "quarantine", group, noun.table.partitions)
+        if table.quality is not None and table.quality.learn_from is not None:
+            yield _side(noun.quality_key, noun.key, f"The limits that {noun.key} has learnt.", "quality", group, None)
+
+
+def _table(noun: Dataset[..., Any] | FeatureView) -> Table:
+    return noun.table if isinstance(noun, Dataset) else Table(quality=noun.quality)
+
+
+def _side(key: str, of: str, text: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetSpec:  # noqa: PLR0913  (one declaration)
+    return dg.AssetSpec(
+        asset_key(key), deps=[asset_key(of)], description=text, kinds={kind, "duckdb"}, group_name=group, partitions_def=partitions
+    )
+
+
+def table_checks(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a table's checks, and of those among them that only warn."""
+    warns = ("quality",) if table.quality is not None and not table.quality.blocks else ()
+    aside = (NO_QUARANTINED_ROWS,) if table.quarantine is not None else ()
+    return (*check_names(table), *aside), (*warns, *aside)
+
+
+def checked(scope: Scope, frame: pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
+    """Verify rows with limits that may have to be learnt first, and set those aside that break a rule when the table allows it.
+
+    Parameters
+    ----------
+    scope, frame, table
+        The step, its rows and their rules.
+    quality_key, quarantine_key
+        Where learnt limits and refused rows go.
+    """
+    run_id, now = scope.context.run.run_id, datetime.now(UTC)
+
+    def divided(limits: Sequence[Limit] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+        return set_aside(frame, table, scope.windows, limits=limits, run_id=run_id, now=now)
+
+    limits, beside = _limits(scope, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
+    if table.quarantine is None:
+        return Checked(frame, verify(frame, table, scope.windows, limits=limits), beside)
+    kept, refused = divided(limits)
+    name = quarantine_key.rsplit("/", maxsplit=1)[-1]
+    counts = partition_counts(frame, table, scope.windows)
+    outcome = quarantine_outcome(refused, counts, scope.windows, share=table.quarantine, name=name)
+    found = [*verify(kept, table, scope.windows, limits=limits), outcome]
+    # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
+    return Checked(
+        kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(scope, quarantine_key, refused)]
+    )
+
+
+def _quarantine(scope: Scope, key: str, refused: pl.DataFrame) -> Beside:
+    parts = [Part(name, window) for name, window in scope.windows]
+    partitioned = scope.node.partitions is not None
+    shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in scope.windows}
+    return Beside(Write(key, refused, parts, TIME if partitioned else None, KEY, WHO_AND_WHEN), shown)
+
+
+def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
+    return {
+        "dagster/row_count": rows.height,
+        "by reason": markdown([{"reason": reason, "rows": count} for reason, count in reasons(rows)]),
+        "preview": markdown(rows.select("row", "column", "reason").head(PREVIEW).to_dicts()),
+    }
+
+
+def _limits(scope: Scope, table: Table, key: str, frame: pl.DataFrame) -> tuple[tuple[Limit, ...], list[Beside]]:
+    """Return the limits that hold, and the table of those that are learnt now."""
+    quality = table.quality
+    if quality is None or quality.learn_from is None:
+        return (quality.declared if quality else ()), []
+    windows = _reference(quality, table, scope.node.key)
+    writing = {name for name, _ in scope.windows}
+    stored = _stored(scope, key, quality)
+    if stored is not None and not any(name in writing for name, _ in windows):
+        return from_table(stored), []
+    recorded = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot)
+    missing = [name for name, _ in windows if name not in writing and name not in recorded]
+    if missing:
+        ready = len(windows) - len(missing)
+        scope.context.log.info(f"'{scope.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learnt from")
+        return quality.declared, []
+    rows = _reference_rows(scope, table, frame, windows, writing)
+    ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
+    limits = learnt_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
+    shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
+    return limits, [Beside(Write(key, as_table(limits, quality), [Part("")]), shown)]
+
+
+def _reference(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
+    every = all_keys(table.partitions)
+    said = quality.learn_from
+    chosen = every[:said] if isinstance(said, int) else [name for name in every if said and said[0] <= name < said[1]]
+    if not chosen:
+        raise DefinitionError(
+            f"'{key}' learns its quality limits from {said}, where it has no partition",
+            hint=f"its partitions are {every[0]} to {every[-1]}",
+        )
+    return [(name, window_of(table.partitions, name)) for name in chosen]
+
+
+def _stored(scope: Scope, key: str, quality: Quality) -> pl.DataFrame | None:
+    try:
+        rows = scope.places.lake.read(key, snapshot=scope.snapshot)
+    except LakeError:
+        return None
+    return rows if rows["declaration"].unique().to_list() == [declaration(quality)] else None
+
+
+def _reference_rows(scope: Scope, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:
+    """Return the rows of the reference period: those that are about to be written, and those that the lake holds."""
+    column = pl.col(table.event_timestamp or "")
+    frames = []
+    for name, window in windows:
+        if window is None:
+            continue
+        if name in writing:
+            frames.append(frame.filter(column.is_between(window.start, window.end, closed="left")))
+        else:
+            read = scope.places.lake.read(scope.node.key, window=window, event_timestamp=table.event_timestamp, snapshot=scope.snapshot)
+            frames.append(read)
+    return pl.concat(frames, how="diagonal_relaxed")

@@ -1,0 +1,165 @@
+"""What the rows of a table usually look like: limits that are declared, or learnt from a reference period."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.names import pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+NULLS, RANGE, CATEGORIES, ROWS = "null share", "range", "categories", "rows"
+DECLARED = "declared"
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One figure of a partition, or value of a row, and what it may be.
+
+    Parameters
+    ----------
+    rule
+        ``null share`` and ``rows`` are figures of a partition; ``range`` and ``categories`` hold for every row.
+    column
+        ``""`` for ``rows``.
+    low, high
+        Inclusive; None where there is no limit.
+    values
+        The allowed categories.
+    origin
+        Who says so: ``declared``, or the partitions it was learnt from and the margin.
+    """
+
+    rule: str
+    column: str = ""
+    low: float | None = None
+    high: float | None = None
+    values: tuple[str, ...] = ()
+    origin: str = DECLARED
+
+    @property
+    def text(self) -> str:
+        """The limit in words, with where it came from."""
+        low, high = (None if bound is None else f"{bound:.6g}" for bound in (self.low, self.high))
+        if self.rule == CATEGORIES:
+            return f"one of {', '.join(self.values)} ({self.origin})"
+        if self.rule == NULLS:
+            return f"at most {self.high or 0:.2%} ({self.origin})"
+        words = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}"
+        return f"{words} ({self.origin})"
+
+
+@dataclass(frozen=True, init=False)
+class Quality:
+    """Limits that every partition of a table must keep.
+
+    Parameters
+    ----------
+    nulls
+        Column → greatest share of nulls in a partition.
+    ranges
+        Column → least and greatest value, inclusive; None on a side without a limit. NaN is outside of every range, null of none.
+    categories
+        Column → the values that may occur.
+    rows
+        Least and greatest number of rows of a partition; None on a side without a limit.
+    learn_from
+        A number of first partitions, or the first day and the day after the last (``("2013-01-01", "2013-02-01")``, by partition key): limits of
+        every column are learnt there, recorded in the lake as ``quality/<name>``, and kept until the declaration or those partitions change.
+        What is declared as well replaces what would be learnt.
+    margin
+        How far learnt limits are widened: ranges by this part of their width, numbers of rows and null shares by this part of themselves
+        (a null share by one percentage point at the least).
+    severity
+        ``"error"`` keeps a partition that breaks a limit from being committed; ``"warn"`` commits it and says so.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Quality(nulls={"dep_delay": 0.05}, ranges={"distance": (0, 6000)}, rows=(500, None)).severity
+    'error'
+    >>> ml.Quality(learn_from=14, severity="warn").learn_from
+    14
+    """
+
+    nulls: tuple[tuple[str, float], ...]
+    ranges: tuple[tuple[str, Bounds], ...]
+    categories: tuple[tuple[str, tuple[str, ...]], ...]
+    rows: Bounds | None
+    learn_from: int | tuple[str, str] | None
+    margin: float
+    severity: str
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        *,
+        nulls: Mapping[str, float] | None = None,
+        ranges: Mapping[str, Bounds] | None = None,
+        categories: Mapping[str, Sequence[Any]] | None = None,
+        rows: Bounds | None = None,
+        learn_from: int | tuple[str | date, str | date] | None = None,
+        margin: float = 0.25,
+        severity: Literal["error", "warn"] = "error",
+    ) -> None:
+        values = {
+            "nulls": pairs(nulls),
+            "ranges": pairs({name: (bounds[0], bounds[1]) for name, bounds in (ranges or {}).items()}),
+            "categories": pairs({name: tuple(str(v) for v in allowed) for name, allowed in (categories or {}).items()}),
+            "rows": rows,
+            "learn_from": learn_from if learn_from is None or isinstance(learn_from, int) else (str(learn_from[0]), str(learn_from[1])),
+            "margin": margin,
+            "severity": severity,
+        }
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
+        for wrong, hint in self._mistakes():
+            raise DefinitionError(f"ml.Quality: {wrong}", hint=hint)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that limits are declared of."""
+        return tuple(dict.fromkeys(name for declared in (self.nulls, self.ranges, self.categories) for name, _ in declared))
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a broken limit keeps data from being committed."""
+        return self.severity == "error"
+
+    @property
+    def declared(self) -> tuple[Limit, ...]:
+        """The limits that are declared."""
+        return (
+            *(Limit(NULLS, name, high=share) for name, share in self.nulls),
+            *(Limit(RANGE, name, low, high) for name, (low, high) in self.ranges),
+            *(Limit(CATEGORIES, name, values=allowed) for name, allowed in self.categories),
+            *((Limit(ROWS, "", *self.rows),) if self.rows else ()),
+        )
+
+    def _mistakes(self) -> Iterator[tuple[str, str]]:
+        if not (self.declared or self.learn_from):
+            yield "nothing is declared", "give nulls=, ranges=, categories=, rows= or learn_from="
+        for name, share in self.nulls:
+            if not 0 <= share <= 1:
+                yield f"the null share of '{name}' is {share}", "give a share between 0 and 1"
+        for name, (low, high) in (*self.ranges, *((("rows", self.rows),) if self.rows else ())):
+            if (low is None and high is None) or (low is not None and high is not None and low > high):
+                yield f"the limits of '{name}' are {low} and {high}", "give the least and the greatest value; None on one side at most"
+        for name, allowed in self.categories:
+            if not allowed:
+                yield f"'{name}' has no allowed category", "name the values that may occur"
+        if self.margin < 0:
+            yield f"margin={self.margin}", "give a margin of 0 or more"
+        if self.severity not in {"error", "warn"}:
+            yield f"severity={self.severity!r}", "say 'error' or 'warn'"
+        yield from self._learning_mistakes()
+
+    def _learning_mistakes(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.learn_from, int) and self.learn_from < 1:
+            yield f"learn_from={self.learn_from}", "give the number of first partitions to learn from, 1 or more"
+        if isinstance(self.learn_from, tuple) and self.learn_from[0] >= self.learn_from[1]:
+            yield f"learn_from={self.learn_from} ends before it begins", "give the first day and the day after the last"

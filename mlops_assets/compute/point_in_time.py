@@ -85,7 +85,7 @@ def as_of_layout(view: View, *, as_known: bool = True) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        Join keys, ``__valid_from``, ``__event`` and the features.
+        Join keys, ``__valid_from``, ``__event``, ``__created`` and the features.
     """
     created = view.created_timestamp or view.event_timestamp
     keys = list(view.join_keys)
@@ -95,7 +95,7 @@ def as_of_layout(view: View, *, as_known: bool = True) -> pl.DataFrame:
     valid_from = pl.max_horizontal(_EVENT, _CREATED) if as_known else pl.col(_EVENT)
     rows = rows.with_columns(valid_from.alias(_VALID)).sort(*keys, _VALID, _EVENT, _CREATED)
     rows = rows.filter(pl.col(_EVENT) >= pl.col(_EVENT).cum_max().over(keys))
-    return rows.unique([*keys, _VALID], keep="last", maintain_order=True).drop(_CREATED)
+    return rows.unique([*keys, _VALID], keep="last", maintain_order=True)
 
 
 def reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:

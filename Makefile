@@ -26,9 +26,11 @@ help: ## this list
 	@touch $@
 
 .stamps/system: .stamps/dev
-	@if ! command -v chromium >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ]; then echo "installing chromium (once)"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
-	  else echo "chromium is missing: install it, the tests of pages need it" && exit 1; fi; fi
+	@for need in chromium:chromium redis-server:redis-server; do \
+	  command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then echo "installing$$missing (once)"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+	  else echo "missing, install it, the tests need it:$$missing" && exit 1; fi; fi
 	@touch $@
 
 demo: .stamps/venv ## from raw files to a champion that predicts the next day, serves it, is watched, and decides, on real flights

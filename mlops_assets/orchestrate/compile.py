@@ -20,7 +20,7 @@ from mlops_assets.orchestrate.monitoring import (
     performance_checks,
     performance_node,
 )
-from mlops_assets.orchestrate.online import online_body, online_key, online_node, online_views
+from mlops_assets.orchestrate.online import ONLINE_CONFIG, online_body, online_checks, online_key, online_node, online_views
 from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.project import Project, rules_of
 from mlops_assets.orchestrate.scope import Scope
@@ -223,6 +223,8 @@ class Compiler:
             description=f"The rows of {view.key} that services look up.",
             kinds=frozenset({"features", "online"}),
             deps=_deps(node),
+            checks=online_checks(view),
+            config=ONLINE_CONFIG,
             condition=follow(node, self.platform),
         )
         return compile_step(step, self.io)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.serving.inference_log import Record
 from mlops_assets.serving.schema import RequestError
 
@@ -101,6 +102,9 @@ class App:
             answer = model.answer(body)
         except RequestError as error:
             return error.status, error.body
+        except PlatformError as error:
+            _tell(error)
+            return _refused(503, "the online store cannot be read", "the service's log shows where")
         except Exception as error:  # noqa: BLE001  (one request must not end the service)
             _tell(error)
             return _refused(500, f"the prediction failed ({type(error).__name__})", "the service's log shows where")
@@ -111,6 +115,7 @@ class App:
             self._metrics.count("log_failures")
             return _refused(503, "the prediction cannot be logged, so it is not made", "see the service's status")
         self._metrics.count("predictions", len(records))
+        self._metrics.looked_up(answer.lookups)
         if missing := sum(map(len, answer.missing)):
             self._metrics.count("missing_features", missing)
         predictions = [Prediction(r.id, r.prediction, r.probability, r.missing) for r in records]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mlops_assets.compute.on_demand import apply
 from mlops_assets.serving.schema import EPOCH, RequestError
+from mlops_assets.stores.online import MISSING, Columns, Found, Lookup
+from mlops_assets.stores.online_reader import as_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mlops_assets.serving.schema import Rows
     from mlops_assets.stores.online import OnlineStore
@@ -28,10 +31,29 @@ class Inputs:
         The columns of ``X``, in order, each a list of one value for each row; times are microseconds since 1970 in UTC.
     missing
         For each row the looked-up features that were not found, or past their ttl, or null.
+    lookups
+        What was found of each view, for the metrics.
     """
 
     columns: list[Sequence[Any]]
     missing: list[list[str]]
+    lookups: tuple[Looked, ...] = ()
+
+
+class Looked(NamedTuple):
+    """What was found in one view.
+
+    Parameters
+    ----------
+    view
+        Its name.
+    status, age
+        Of each row: see :class:`mlops_assets.stores.online.Found`; -1 for no age.
+    """
+
+    view: str
+    status: Sequence[int]
+    age: Sequence[int]
 
 
 class InputBuilder:
@@ -53,8 +75,11 @@ class InputBuilder:
         self._dtypes = {name: np.dtype(dtype.lower()) for name, dtype in manifest["types"].items() if _kind(dtype) in ("int", "float")}
         self._kinds = kinds
         waiting = iter(functions)
+        steps = [_ViewStep(step, kinds) if "view" in step else _Function(next(waiting), step["parameters"]) for step in manifest["steps"]]
         self._steps = [
-            _Lookup(step, online, kinds) if "view" in step else _Function(next(waiting), step["parameters"]) for step in manifest["steps"]
+            made
+            for views, each in groupby(steps, lambda step: isinstance(step, _ViewStep))
+            for made in (_read_together(each, online) if views else each)
         ]
 
     def __call__(self, rows: Rows) -> Inputs:
@@ -64,15 +89,18 @@ class InputBuilder:
         ------
         RequestError
             An on-demand function cannot compute them.
+        PlatformError
+            The online store cannot be read.
         """
         values: dict[str, Any] = dict(rows.columns)
         missing: list[list[str]] = [[] for _ in range(rows.count)]
+        lookups: list[Looked] = []
         for step in self._steps:
-            if isinstance(step, _Lookup):
-                step(values, rows.at, missing)
-            else:
+            if isinstance(step, _Lookups):
+                lookups.extend(step(values, rows.at, missing))
+            elif isinstance(step, _Function):
                 values.update(step({name: self._array(name, values[name]) for name in step.parameters}))
-        return Inputs([_listed(values[name]) for name in self._columns], missing)
+        return Inputs([_listed(values[name]) for name in self._columns], missing, tuple(lookups))
 
     def _array(self, name: str, values: Any) -> np.ndarray:  # noqa: ANN401  (a list, or an array that another function made)
         """Return what the training step would have given the function: see :func:`columns_as_arrays`."""
@@ -90,46 +118,87 @@ class InputBuilder:
         return np.array(values, dtype=dtype if whole or dtype.kind == "f" else np.float64)
 
 
-class _Lookup:
-    """Features of one view, by entity and time."""
+class _ViewStep:
+    """What is looked up in one view, and what becomes of what is not there."""
 
-    def __init__(self, step: Mapping[str, Any], online: OnlineStore | None, kinds: Mapping[str, str]) -> None:
-        self.view, self.features = step["view"], tuple(step["features"])
-        self._online, self._keys = online, tuple(step["join_keys"])
-        self._times = tuple(kinds.get(key) == "datetime" for key in self._keys)
-        self._ttl = None if step["ttl"] is None else round(step["ttl"] * 1_000_000)
+    def __init__(self, step: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+        self.view, self.features, self.keys = step["view"], tuple(step["features"]), tuple(step["join_keys"])
+        self.times = tuple(kinds.get(key) == "datetime" for key in self.keys)
+        self.lookup = Lookup(self.view, self.features, None if step["ttl"] is None else timedelta(seconds=step["ttl"]))
         self._defaults = tuple(step["defaults"].get(name) for name in self.features)
-        self._nothing = (None,) * len(self.features)
 
-    def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> None:
-        """Add the features to ``values`` and the names of those that are missing to ``missing``."""
-        found = self._read(values, at)
-        complete = [self._complete(row, missing[i]) for i, row in enumerate(found)]
-        values.update(zip(self.features, zip(*complete, strict=True) if complete else ([] for _ in self.features), strict=True))
+    def fill_one(self, found: Found, values: dict[str, Any], missing: list[str]) -> None:
+        """Add the features of one row; put declared defaults where a value is null or NaN, and name it."""
+        for name, value, default in zip(self.features, found.values, self._defaults, strict=True):
+            if value is None or value != value:  # noqa: PLR0124  (NaN)
+                missing.append(name)
+                values[name] = (default,)
+            else:
+                values[name] = (value,)
 
-    def _read(self, values: Mapping[str, Any], at: Sequence[int]) -> list[tuple[Any, ...]]:
-        if self._online is None:
-            return [self._nothing] * len(at)
-        keys = [
-            [value if value is None else EPOCH + timedelta(microseconds=value) for value in values[key]] if time else values[key]
-            for key, time in zip(self._keys, self._times, strict=True)
-        ]
-        found = self._online.read(self.view, list(zip(*keys, strict=True)), at)
-        return [
-            self._nothing if row is None or (self._ttl is not None and time - row[0] > self._ttl) else row[1]
-            for row, time in zip(found, at, strict=True)
-        ]
+    def fill(self, found: Columns, values: dict[str, Any], missing: list[list[str]]) -> None:
+        """Do the same for many rows."""
+        for name, default in zip(self.features, self._defaults, strict=True):
+            column, absent = found.values[name], found.nulls[name]
+            if column.dtype.kind == "f":
+                absent = absent | np.isnan(column)
+            listed = column.tolist()
+            for i in np.flatnonzero(absent).tolist():
+                listed[i] = default
+                missing[i].append(name)
+            values[name] = listed
 
-    def _complete(self, row: tuple[Any, ...], missing: list[str]) -> tuple[Any, ...]:
-        """Put declared defaults where a value is null or NaN, and name it."""
-        absent = [i for i, value in enumerate(row) if value is None or value != value]  # noqa: PLR0124  (NaN)
-        if not absent:
-            return row
-        missing.extend(self.features[i] for i in absent)
-        filled = list(row)
-        for i in absent:
-            filled[i] = self._defaults[i]
-        return tuple(filled)
+
+def _read_together(steps: Iterable[Any], online: OnlineStore | None) -> Iterator[_Lookups]:
+    """Yield lookups of as many views as can be read at once: those whose keys no view before them gives."""
+    views: list[_ViewStep] = []
+    for step in steps:
+        if any(key in view.features for view in views for key in step.keys):
+            yield _Lookups(views, online)
+            views = []
+        views.append(step)
+    yield _Lookups(views, online)
+
+
+class _Lookups:
+    """Features of several views, by entity and time."""
+
+    def __init__(self, steps: Sequence[_ViewStep], online: OnlineStore | None) -> None:
+        self._steps = tuple(steps)
+        self._reader = None if online is None else online.reader([step.lookup for step in steps])
+
+    def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[Looked]:
+        """Add the features to ``values`` and the names of those that are missing to ``missing``; yield what was found."""
+        if len(at) == 1:
+            for step, answer in zip(self._steps, self._one(values, at[0]), strict=True):
+                step.fill_one(answer, values, missing[0])
+                yield Looked(step.view, (answer.status,), (-1 if answer.age is None else answer.age,))
+        else:
+            for step, columns in zip(self._steps, self._many(values, at), strict=True):
+                step.fill(columns, values, missing)
+                yield Looked(step.view, columns.status, columns.age)  # type: ignore[arg-type]  # arrays are sequences
+
+    def _one(self, values: Mapping[str, Any], at: int) -> Sequence[Found]:
+        if self._reader is None:
+            return [Found((None,) * len(step.features), MISSING, None) for step in self._steps]
+        return self._reader.one([next(_keys(step, values)) for step in self._steps], at)
+
+    def _many(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[Columns]:
+        if self._reader is None:
+            return [
+                as_columns([Found((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.features, "")) for s in self._steps
+            ]
+        shared = {step.keys: list(_keys(step, values)) for step in self._steps}  # views of one entity share the work on it
+        return self._reader.many([shared[step.keys] for step in self._steps], at)
+
+
+def _keys(step: _ViewStep, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    columns = [_as_times(values[key]) if time else values[key] for key, time in zip(step.keys, step.times, strict=True)]
+    return zip(*columns, strict=True)
+
+
+def _as_times(values: Sequence[int | None]) -> list[datetime | None]:
+    return [None if value is None else EPOCH + timedelta(microseconds=value) for value in values]
 
 
 class _Function:

@@ -13,10 +13,13 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from mlops_assets.errors import ServiceError
+from mlops_assets.serving.view_metrics import SIZE, ViewMetrics, view_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from mlops_assets.serving.lookup import Looked
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
 _CODES = (200, 400, 413, 422, 500, 503)
@@ -57,11 +60,16 @@ class Metrics:
         self._folder = folder
         self._values = _mapped(folder, index)
         self._others = [_mapped(folder, other) for other in range(workers) if other != index]
+        self._views = ViewMetrics(folder, index)
         self.connected(0)
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
         self._values[_PLACE[name]] += by
+
+    def looked_up(self, lookups: Iterable[Looked]) -> None:
+        """Count what one request looked up in the online store."""
+        self._views.count(lookups)
 
     def answered(self, code: int, seconds: float) -> None:
         """Count one answered request for a prediction.
@@ -96,7 +104,7 @@ class Metrics:
             Worker → the version that it answers with.
         """
         totals = [sum(values) for values in zip(*_all(self._folder), strict=True)]
-        return "\n".join([*_counters(totals), *_histogram(totals), *_versions(versions), ""])
+        return "\n".join([*_counters(totals), *_histogram(totals), *_versions(versions), *self._views.lines(), ""])
 
 
 def counter_file(folder: Path, index: int) -> Path:
@@ -106,12 +114,16 @@ def counter_file(folder: Path, index: int) -> Path:
 
 def allocate(folder: Path, index: int) -> Path:
     """Make the file of a worker's counters, with room for all of them: a page that a full disk refuses would kill the process."""
-    path = counter_file(folder, index)
+    _allocate(view_file(folder, index), SIZE)
+    return _allocate(counter_file(folder, index), _SIZE)
+
+
+def _allocate(path: Path, size: int) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if os.fstat(descriptor).st_size < _SIZE and os.write(descriptor, b"\0" * _SIZE) < _SIZE:
+            if os.fstat(descriptor).st_size < size and os.write(descriptor, b"\0" * size) < size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.lookup import InputBuilder
+from mlops_assets.serving.lookup import InputBuilder, Looked
 from mlops_assets.serving.openapi import openapi
 from mlops_assets.serving.packaging import unpack
 from mlops_assets.serving.predictor import Predictor, Scores, make_predictor
@@ -38,12 +38,15 @@ class Answer:
         For each row the features that were not found.
     scores
         The predictions.
+    lookups
+        What was found of each feature view.
     """
 
     rows: Rows
     columns: list[Sequence[Any]]
     missing: list[list[str]]
     scores: Scores
+    lookups: tuple[Looked, ...] = ()
 
 
 class ServedModel:
@@ -93,7 +96,7 @@ class ServedModel:
         """
         rows = self._schema.decode(body)
         inputs = self._inputs(rows)
-        return Answer(rows, inputs.columns, inputs.missing, self.predictor(inputs.columns, rows.count))
+        return Answer(rows, inputs.columns, inputs.missing, self.predictor(inputs.columns, rows.count), inputs.lookups)
 
 
 def load_model(  # noqa: PLR0913  (where everything is)
@@ -110,7 +113,7 @@ def load_model(  # noqa: PLR0913  (where everything is)
     artifacts
         Where it is stored.
     online
-        The online store's folder, which is opened when the version looks features up.
+        The online store's folder or URL, which is opened when the version looks features up.
     limits
         Of one request.
     trusted_types

@@ -26,7 +26,7 @@ class Platform:
     artifacts
         fsspec URL of the content-addressed artifacts: a folder or ``s3://bucket/prefix``.
     online
-        Folder of the online feature store.
+        Folder of the online feature store, or ``redis://host:port/db``.
     environment
         Separates aliases: ``dev``, ``staging``, ``prod``.
     webhook

@@ -14,7 +14,8 @@ from mlops_assets.compute.on_demand import load_functions
 from mlops_assets.compute.point_in_time import View, as_of_layout
 from mlops_assets.serving.lookup import InputBuilder
 from mlops_assets.serving.schema import EPOCH, RequestError, Rows
-from mlops_assets.stores.online import open_online
+from mlops_assets.stores.online import FRESH, MISSING, STALE, Found, open_online
+from mlops_assets.stores.online_reader import as_columns
 
 UTC_TIME = pl.Datetime("us", "UTC")
 HOUR = 3_600_000_000
@@ -66,13 +67,29 @@ class Store:
     def __init__(self, rows: dict[str, list[tuple]]) -> None:
         self.rows = rows
 
-    def read(self, view, keys, at):
-        found = []
-        for key, time in zip(keys, at, strict=True):
-            fitting = [r for r in self.rows.get(view, []) if r[0] == key and r[1] <= time and None not in key]
-            best = max(fitting, key=lambda r: r[1], default=None)
-            found.append(best and (best[1], best[2]))
-        return found
+    def reader(self, lookups):
+        return TupleReader(self.rows, lookups)
+
+
+class TupleReader:
+    def __init__(self, rows, lookups) -> None:
+        self.rows, self.lookups = rows, lookups
+
+    def one(self, keys, at):
+        return [self._found(lookup, key, at) for lookup, key in zip(self.lookups, keys, strict=True)]
+
+    def many(self, keys, at):
+        found = [[self._found(lookup, *row) for row in zip(each, at, strict=True)] for lookup, each in zip(self.lookups, keys, strict=True)]
+        return [as_columns(rows, dict.fromkeys(lookup.features, "")) for lookup, rows in zip(self.lookups, found, strict=True)]
+
+    def _found(self, lookup, key, at):
+        fitting = [r for r in self.rows.get(lookup.view, []) if r[0] == key and r[1] <= at and None not in key]
+        nothing = (None,) * len(lookup.features)
+        if not fitting:
+            return Found(nothing, MISSING, None)
+        _, event, values = max(fitting, key=lambda r: r[1])
+        stale = lookup.ttl is not None and timedelta(microseconds=at - event) > lookup.ttl
+        return Found(nothing, STALE, at - event) if stale else Found(values, FRESH, at - event)
 
 
 HOURS = st.integers(0, 12).map(lambda h: h * HOUR)
@@ -186,7 +203,7 @@ def test_times_as_join_keys_and_as_columns(tmp_path) -> None:
     store = open_online(str(tmp_path / "online"))
     store.replace("v", as_of_layout(view), join_keys=["slot"], features=["load"])
     made = InputBuilder(facts, (), store)(Rows(2, {"at": [micro, micro], "slot": [micro, None]}, [micro, micro]))
-    assert made.columns == [(0.5, None), [micro, None]]
+    assert made.columns == [[0.5, None], [micro, None]]
     assert made.missing == [[], ["load"]]
 
 

@@ -1,0 +1,30 @@
+"""What has changed between two states of a table."""
+
+from __future__ import annotations
+
+import polars as pl
+
+
+def changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows that only the new state has, and those that only the old one had; a corrected row is in both.
+
+    Parameters
+    ----------
+    old, new
+        Rows with the same columns; of columns that only one has, and of types that differ, every row counts as changed.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> added, gone = changed_rows(pl.DataFrame({"k": [1, 2]}), pl.DataFrame({"k": [2, 3]}))
+    >>> added["k"].to_list(), gone["k"].to_list()
+    ([3], [1])
+    """
+    if old.schema != new.schema:
+        return new, old
+    both = pl.concat([old.with_columns(pl.lit(-1).alias("__side")), new.with_columns(pl.lit(1).alias("__side"))])
+    # Grouping takes null for null and NaN for NaN, in lists as well, which joins do not.
+    balance = both.group_by(old.columns, maintain_order=True).agg(pl.col("__side").sum())
+    sides = balance["__side"]
+    rows = balance.drop("__side")
+    return rows.filter(sides > 0), rows.filter(sides < 0)

@@ -1,0 +1,311 @@
+"""For tests of your own: what every online store must do, as plain functions.
+
+Examples
+--------
+>>> import tempfile
+>>> from pathlib import Path
+>>> from mlops_assets.stores.online_lmdb import LmdbStore
+>>> store = LmdbStore(Path(tempfile.mkdtemp()))
+>>> for check in ONLINE_STORE_CHECKS:
+...     check(store)
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import PlatformError
+from mlops_assets.stores.online import FRESH, MISSING, STALE, Found, Lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import polars as pl
+
+    from mlops_assets.stores.online import OnlineStore
+
+__all__ = ["ONLINE_STORE_CHECKS", "online_layout"]
+
+_BASE = datetime(2024, 1, 1, tzinfo=UTC)
+_HOUR = timedelta(hours=1)
+_HOURS = 3_600_000_000
+_START = 1_704_067_200_000_000  # _BASE in microseconds
+FactRow = tuple[str, int, int, Any]
+
+
+def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  # noqa: ANN401  (a polars type)
+    """Return the as-of layout of rows of one entity key ``k`` and one feature ``value``.
+
+    Parameters
+    ----------
+    rows
+        Entity, hour of the event, hour when it became known, value; hours count from the beginning of 2024 in UTC.
+    dtype
+        Of the feature, in polars; 64-bit integers when None.
+    """
+    import polars as pl
+
+    from mlops_assets.compute.point_in_time import View, as_of_layout
+
+    utc = pl.Datetime("us", "UTC")
+    made = [(k, _BASE + event * _HOUR, _BASE + created * _HOUR, value) for k, event, created, value in rows]
+    frame = pl.DataFrame(made, schema={"k": pl.String, "event": utc, "created": utc, "value": dtype or pl.Int64}, orient="row")
+    return as_of_layout(View("v", frame, ("k",), "event", "created", None, ("value",)))
+
+
+class _View:
+    """A view of its own in a store, with one key and one feature."""
+
+    def __init__(self, store: OnlineStore) -> None:
+        self.store, self.name = store, f"v{uuid.uuid4().hex[:12]}"
+        self._reader = store.reader([Lookup(self.name, ("value",))])
+
+    def replace(self, rows: Sequence[FactRow], dtype: Any = None, **more: Any) -> Any:  # noqa: ANN401
+        return self.store.replace(self.name, online_layout(rows, dtype), join_keys=["k"], features=["value"], **more)
+
+    def update(self, rows: Sequence[FactRow], dtype: Any = None, **more: Any) -> Any:  # noqa: ANN401
+        return self.store.update(self.name, online_layout(rows, dtype), join_keys=["k"], features=["value"], **more)
+
+    def at(self, entity: str | None, hour: int) -> Found:
+        return self._reader.one([(entity,)], _START + hour * _HOURS)[0]
+
+    def value(self, entity: str | None, hour: int) -> Any:  # noqa: ANN401
+        return self.at(entity, hour).values[0]
+
+
+def _same(found: object, wanted: object, what: str) -> None:
+    if found != wanted:
+        raise AssertionError(f"{what}: {found!r}, not {wanted!r}")
+
+
+def _refused(work: Callable[[], object], text: str) -> None:
+    try:
+        work()
+    except PlatformError as error:
+        if text not in error.message:
+            raise AssertionError(f"the message {error.message!r} does not name '{text}'") from error
+    else:
+        raise AssertionError(f"nothing was refused where '{text}' is wrong")
+
+
+def _by_the_rule(rows: Sequence[FactRow], entity: str, hour: int) -> Any:  # noqa: ANN401
+    """The definition in words: of what has happened and is known, the last; of equal ones the one known last."""
+    known = [(event, created, value) for k, event, created, value in rows if k == entity and event <= hour and created <= hour]
+    return max(known, key=lambda row: row[:2])[2] if known else None
+
+
+def _random_rows(seed: int) -> list[FactRow]:
+    rng = random.Random(seed)  # noqa: S311  (not for secrets)
+    keys = {(rng.choice("abcde"), event := rng.randrange(0, 24), event + rng.choice([-3, 0, 0, 1, 5])) for _ in range(40)}
+    return [(*key, rng.randrange(1000)) for key in sorted(keys)]
+
+
+def lookups_find_what_the_rule_finds(store: OnlineStore) -> None:
+    """One by one and many at once, at every hour."""
+    for seed in range(5):
+        view, rows = _View(store), _random_rows(seed)
+        view.replace(rows)
+        asked = [(k, hour) for k in "abcdef" for hour in range(-4, 32)]
+        wanted = [_by_the_rule(rows, k, hour) for k, hour in asked]
+        _same([view.value(k, hour) for k, hour in asked], wanted, "one by one")
+        reader = store.reader([Lookup(view.name, ("value",))])
+        (found,) = reader.many([[(k,) for k, _ in asked]], [_START + hour * _HOURS for _, hour in asked])
+        listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
+        _same(listed, wanted, "many at once")
+
+
+def updates_in_any_order_end_alike(store: OnlineStore) -> None:
+    """Batches that come late, twice and out of order make what one replacement makes."""
+    for seed in range(5):
+        rng, rows = random.Random(seed), _random_rows(seed)  # noqa: S311
+        whole, parts = _View(store), _View(store)
+        whole.replace(rows)
+        shuffled = rng.sample(rows, len(rows))
+        for start in range(0, len(rows), 7):
+            parts.update(shuffled[start : start + 7])
+            parts.update(rng.sample(shuffled[: start + 7], min(3, start + 7)))
+        for k in "abcde":
+            for hour in range(-4, 32):
+                _same(parts.at(k, hour), whole.at(k, hour), f"{k} at {hour}")
+
+
+def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
+    """A late row displaces no newer one, a repeated one changes nothing, a corrected one replaces the old."""
+    view = _View(store)
+    _same(view.replace([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 2, "changed by a replacement")
+    _same(view.update([("a", 3, 8, 30)]).changed, 0, "changed by a row that was overtaken before it was known")
+    _same((view.value("a", 5), view.value("a", 9)), (50, 50), "after a late row")
+    _same(view.update([("a", 3, 3, 31)]).changed, 1, "changed by a row of the past")
+    _same((view.value("a", 4), view.value("a", 9)), (31, 50), "the past and the present")
+    _same(view.update([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 0, "changed by the same rows again")
+    _same(view.update([("b", 5, 5, 99)]).changed, 1, "changed by a correction")
+    _same((view.value("a", 9), view.value("b", 9)), (50, 99), "after a correction")
+    view.update([("c", 20, 2, 1)])  # a forecast, and its revision
+    view.update([("c", 20, 4, 2)])
+    view.update([("c", 20, 3, 3)])
+    _same(view.value("c", 20), 2, "of several that were known before their time, the one known last")
+
+
+def ttl_is_enforced_and_told(store: OnlineStore) -> None:
+    """A row holds up to its ttl, inclusive to the microsecond; stale and missing are told apart."""
+    view = _View(store)
+    view.replace([("a", 5, 5, 1), ("z", 30, 30, 2)])
+    reader, at = store.reader([Lookup(view.name, ("value",), 2 * _HOUR)]), _START + 7 * _HOURS
+    _same(reader.one([("a",)], at)[0], ((1,), FRESH, 2 * _HOURS), "at the ttl")
+    _same(reader.one([("a",)], at + 1)[0], ((None,), STALE, 2 * _HOURS + 1), "a microsecond later")
+    _same(reader.one([("z",)], at)[0], ((None,), MISSING, None), "before it was known")
+    _same(reader.one([("never",)], at)[0], ((None,), MISSING, None), "never seen")
+    _same(reader.one([(None,)], at)[0], ((None,), MISSING, None), "a null key")
+    (found,) = reader.many([[("a",), ("a",), ("z",), ("never",), (None,)]], [at, at + 1, at, at, at])
+    _same(found.status.tolist(), [FRESH, STALE, MISSING, MISSING, MISSING], "status in columns")
+    _same(found.age.tolist(), [2 * _HOURS, 2 * _HOURS + 1, -1, -1, -1], "age in columns")
+    _same(found.nulls["value"].tolist(), [False, True, True, True, True], "nulls in columns")
+    (nothing,) = store.reader([Lookup("never_written", ("value",))]).many([[("a",)]], [at])
+    _same((nothing.status.tolist(), nothing.nulls["value"].tolist()), ([MISSING], [True]), "a view that was never written")
+
+
+def values_come_back_exactly(store: OnlineStore) -> None:
+    """Whole numbers beyond floats, NaN beside null, leading zeros, microseconds, lists and embeddings."""
+    import polars as pl
+
+    utc, time = pl.Datetime("us", "UTC"), datetime(1931, 5, 6, 7, 8, 9, 123_457, tzinfo=UTC)
+    micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    for dtype, given, wanted in (
+        (pl.Int64, [2**53 + 1, -(2**63), None], [2**53 + 1, -(2**63), None]),
+        (pl.UInt64, [2**64 - 1, 0, None], [2**64 - 1, 0, None]),
+        (pl.Float64, [0.1, -0.0, None], [0.1, -0.0, None]),
+        (pl.Boolean, [True, False, None], [True, False, None]),
+        (utc, [time, _BASE, None], [micros, _START, None]),
+        (pl.String, ["007", "", None], ["007", "", None]),
+        (pl.List(pl.Float32), [[0.5, 1.5], [], None], [[0.5, 1.5], [], None]),
+        (pl.List(pl.Int64), [[2**53 + 1], [None, 1], None], [[2**53 + 1], [None, 1], None]),
+        (pl.List(utc), [[time], [], None], [[micros], [], None]),
+        (pl.Array(pl.Float64, 2), [[0.5, 1.5], [2.0, 3.0], None], [[0.5, 1.5], [2.0, 3.0], None]),
+        (pl.List(pl.String), [["00", "é"], [], None], [["00", "é"], [], None]),
+    ):
+        view = _View(store)
+        view.replace([(k, 1, 1, value) for k, value in zip("abc", given, strict=True)], dtype)
+        _same([view.value(k, 1) for k in "abc"], wanted, f"values of {dtype}")
+        (found,) = store.reader([Lookup(view.name, ("value",))]).many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
+        listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
+        _same(listed, wanted, f"columns of {dtype}")
+    view = _View(store)
+    view.replace([("a", 1, 1, float("nan")), ("b", 1, 1, None)], pl.Float64)
+    _same(repr([view.value("a", 1), view.value("b", 1)]), "[nan, None]", "NaN and null")
+
+
+def entities_are_told_apart(store: OnlineStore) -> None:
+    """By type and by length; however long they are, and however many keys they have."""
+    import polars as pl
+
+    name, utc = _View(store).name, pl.Datetime("us", "UTC")
+    for keys in (
+        [("ab", "c"), ("a", "bc"), ("", "abc"), ("x" * 2000, "y"), ("x" * 2000, "z"), ("1:s", "")],
+        [("a", 1), ("a", -1), ("1", 11), ("11", 1), ("é", 2**53 + 1)],
+        [(True, "a"), (False, "a")],
+        [(_BASE, 1), (_BASE + timedelta(microseconds=1), 1)],
+        [(0.1, "a"), (0.1 + 1e-16, "b")],
+    ):
+        times = pl.Series([_BASE] * len(keys), dtype=utc)
+        columns = {"p": [p for p, _ in keys], "q": [q for _, q in keys], "n": list(range(len(keys)))}
+        layout = pl.DataFrame({**columns, "__valid_from": times, "__event": times})
+        _same(store.replace(name, layout, join_keys=["p", "q"], features=["n"]).entities, len(keys), "entities written")
+        reader = store.reader([Lookup(name, ("n",))])
+        _same([reader.one([key], _START)[0].values[0] for key in keys], list(range(len(keys))), f"values of {keys[0]} and others")
+        _same(reader.one([("nobody", "here")], _START)[0].status, MISSING, "an entity that is none")
+    view = _View(store)
+    view.replace([("1", 1, 1, 10)])
+    _same(view.store.reader([Lookup(view.name, ("value",))]).one([(1,)], _START + _HOURS)[0].status, MISSING, "a number for a text")
+
+
+def features_are_found_by_name(store: OnlineStore) -> None:
+    """In any order, some of them, after the view got other ones; one that is not there is refused by name."""
+    import polars as pl
+
+    name = _View(store).name
+
+    def write(values: dict[str, Any]) -> None:
+        times = pl.Series([_BASE], dtype=pl.Datetime("us", "UTC"))
+        layout = pl.DataFrame({"k": ["a"], "__valid_from": times, "__event": times, **{n: [v] for n, v in values.items()}})
+        store.replace(name, layout, join_keys=["k"], features=list(values))
+
+    write({"one": 1, "two": 2.0, "three": None})
+    both, single = store.reader([Lookup(name, ("two", "one"))]), store.reader([Lookup(name, ("two",))])
+    lost = store.reader([Lookup(name, ("three",))])
+    _same(both.one([("a",)], _START)[0].values, (2.0, 1), "two features")
+    _same(single.one([("a",)], _START)[0].values, (2.0,), "one feature")
+    _same(lost.one([("a",)], _START)[0].values, (None,), "a feature of nulls")
+    write({"two": 4.0, "word": "w", "one": 3})
+    _same(both.one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
+    (found,) = both.many([[("a",)]], [_START])
+    _same([found.values[n].tolist() for n in ("two", "one")], [[4.0], [3]], "columns of another schema")
+    _refused(lambda: lost.one([("a",)], _START), "three")
+    _refused(lambda: lost.many([[("a",)]], [_START]), "three")
+
+
+def several_views_are_read_at_once(store: OnlineStore) -> None:
+    """Each by its own key and ttl."""
+    first, second = _View(store), _View(store)
+    first.replace([("a", 1, 1, 10)])
+    second.replace([("b", 1, 1, 20), ("a", 1, 1, 21)])
+    reader = store.reader([Lookup(first.name, ("value",)), Lookup(second.name, ("value",), _HOUR), Lookup("never_written", ("x",))])
+    at = _START + 3 * _HOURS
+    _same([f.status for f in reader.one([("a",), ("b",), ("a",)], at)], [FRESH, STALE, MISSING], "one entity")
+    keys: list[list[tuple[Any, ...]]] = [[("a",), ("b",)], [("b",), (None,)], [("a",), ("b",)]]
+    _same([c.status.tolist() for c in reader.many(keys, [at, at])], [[FRESH, MISSING], [STALE, MISSING], [MISSING] * 2], "two entities")
+
+
+def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
+    """What the new rows lack is gone, and the mark is that of the replacement; updates keep it unless they give one."""
+    view = _View(store)
+    _same(store.state(view.name), None, "state before")
+    view.replace([("a", 1, 1, 10), ("b", 1, 1, 20)], mark="first")
+    view.update([("c", 1, 1, 30)])
+    state = store.state(view.name)
+    _same((state and state.mark, state and state.entities), ("first", 3), "mark and entities after an update")
+    view.update([], mark="second")
+    _same((s.mark if (s := store.state(view.name)) else ""), "second", "mark after an update with one")
+    view.replace([("b", 1, 1, 21)], mark="third")
+    _same([view.value(k, 1) for k in "abc"], [None, 21, None], "values after a replacement")
+    view.replace([])
+    _same(((s.entities, s.mark) if (s := store.state(view.name)) else ()), (0, ""), "after a replacement by nothing")
+    _same(view.value("b", 1), None, "a value after a replacement by nothing")
+
+
+def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
+    """What is rebuilt forgets its rows; the others keep theirs."""
+    view = _View(store)
+    view.replace([("a", 1, 1, 10), ("a", 2, 2, 11), ("b", 1, 1, 20), ("c", 1, 1, 30)])
+    rebuilt = online_layout([("a", 0, 0, 0), ("b", 0, 0, 0)])
+    view.update([("a", 1, 1, 12), ("c", 2, 2, 31)], rebuilt=rebuilt)
+    _same([view.value(k, 9) for k in "abc"], [12, None, 31], "after rebuilding a and b")
+    _same((s.entities if (s := store.state(view.name)) else 0), 2, "entities after rebuilding")
+
+
+def other_types_are_refused(store: OnlineStore) -> None:
+    """Rows of another type cannot be added, and what cannot be packed is named; nothing has changed then."""
+    import polars as pl
+
+    view = _View(store)
+    view.replace([("a", 1, 1, 10)])
+    _refused(lambda: view.update([("a", 2, 2, "ten")], pl.String), "value")
+    _refused(lambda: view.replace([("a", 2, 2, timedelta(1))], pl.Duration("us")), "value")
+    _same(view.value("a", 9), 10, "the value after what was refused")
+
+
+ONLINE_STORE_CHECKS: tuple[Callable[[OnlineStore], None], ...] = (
+    lookups_find_what_the_rule_finds,
+    updates_in_any_order_end_alike,
+    a_row_is_written_only_where_it_belongs,
+    ttl_is_enforced_and_told,
+    values_come_back_exactly,
+    entities_are_told_apart,
+    features_are_found_by_name,
+    several_views_are_read_at_once,
+    a_view_is_replaced_as_a_whole,
+    entities_are_rebuilt_exactly,
+    other_types_are_refused,
+)

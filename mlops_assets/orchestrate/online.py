@@ -23,7 +23,6 @@ from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.online_check import MATCHES, matches_offline
-from mlops_assets.orchestrate.partitions import window_of
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
@@ -33,7 +32,7 @@ from mlops_assets.stores.online_records import Schema
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, feature_views
 from mlops_assets.values.serving import Service
-from mlops_assets.values.window import TimeWindow, merged
+from mlops_assets.values.window import TimeWindow, merged, window_of
 
 ONLINE_CONFIG = {
     "full_rebuild": dg.Field(bool, default_value=False, description="Write the whole view anew instead of what has changed."),

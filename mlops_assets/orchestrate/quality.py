@@ -22,7 +22,7 @@ from mlops_assets.compute.quarantine import (
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DefinitionError, LakeError
 from mlops_assets.orchestrate.metadata import markdown
-from mlops_assets.orchestrate.partitions import all_keys, window_of
+from mlops_assets.orchestrate.partitions import all_keys
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
@@ -30,7 +30,7 @@ from mlops_assets.stores.lake import Part, Write
 from mlops_assets.values.dataset import Dataset, Table
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.quality import Limit, Quality
-from mlops_assets.values.window import TimeWindow
+from mlops_assets.values.window import TimeWindow, window_of
 
 Windows = Sequence[tuple[str, TimeWindow | None]]
 PREVIEW = 20

@@ -7,7 +7,7 @@ where one search over all of it would miss the cache at every step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +75,10 @@ class Layout:
     entities: pl.DataFrame
     buckets: tuple[Bucket, ...]
     defaults: tuple[tuple[str, Any], ...] = ()
+
+    def emptied(self) -> Layout:
+        """Return the layout without any row."""
+        return replace(self, entities=self.entities.clear())
 
 
 def runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFrame:

@@ -34,6 +34,8 @@ class Outcome:
         What to do about it.
     blocking
         Whether a failure keeps the data from being committed.
+    serious
+        Whether a failure that does not block is an error all the same, not a warning.
     facts
         Figures for the asset check's metadata.
     """
@@ -43,6 +45,7 @@ class Outcome:
     message: str = ""
     hint: str = ""
     blocking: bool = True
+    serious: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

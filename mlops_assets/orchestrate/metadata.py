@@ -72,7 +72,7 @@ def check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
         passed=outcome.passed,
         asset_key=key,
         check_name=outcome.check,
-        severity=dg.AssetCheckSeverity.ERROR if outcome.blocking else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if outcome.blocking or outcome.serious else dg.AssetCheckSeverity.WARN,
         description=None if outcome.passed else f"{outcome.message}. Hint: {outcome.hint}",
         metadata=_facts(outcome.facts),
     )

@@ -16,11 +16,13 @@ from mlops_assets.orchestrate.graph import Node
 from mlops_assets.orchestrate.metadata import markdown
 from mlops_assets.orchestrate.project import Project, served_partitions, served_time
 from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.skew import NO_SKEW, skew_outcome
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.served import LOGGED_AT, PREDICTED_AT, PREDICTION_ID, RUN_ID, key_types, served
 from mlops_assets.values.dataset import Table
+from mlops_assets.values.features import feature_views
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 from mlops_assets.values.window import TimeWindow, merged, window_of
@@ -136,7 +138,8 @@ def served_rules(project: Project, service: Service) -> Table:
 
 def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
     """Return the declarations of the checks of a service's predictions."""
-    return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), READABLE), warnings=(READABLE,))
+    mine = (READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (READABLE,)
+    return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *mine), warnings=mine)
 
 
 def served_body(project: Project, service: Service) -> Callable[[Scope], Iterator[object]]:
@@ -170,7 +173,8 @@ def _produce(scope: Scope, service: Service, rules: Table) -> Made:
         hint="look at the file: what the line said cannot be guessed",
     )
     facts = {"versions": ", ".join(map(str, sorted(log["version"].unique()))), "logged until": str(frame[LOGGED_AT].max())}
-    return frame, [*verify(frame, rules, scope.windows), readable], facts
+    skew = [skew_outcome(scope, service, frame)] if feature_views(service.model.training_set.features) else []
+    return frame, [*verify(frame, rules, scope.windows), readable, *skew], facts
 
 
 def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], str]:

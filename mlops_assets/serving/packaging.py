@@ -155,14 +155,19 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
             hint="upgrade mlops_assets",
         )
     estimator = _load(artifacts.get(manifest["estimator"]), trusted_types)
-    functions = [f for m in manifest["modules"] for f in load_functions(artifacts.get(m["source"]).decode(), [m["name"]])]
+    functions = functions_of(artifacts, manifest)
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
     if not np.allclose(_predictions(estimator, probe), np.array(manifest["probe_predictions"]), equal_nan=True):
         raise ArtifactError(
             f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored",
             hint="install the library versions that its manifest names",
         )
-    return Bundle(estimator, tuple(functions), manifest)
+    return Bundle(estimator, functions, manifest)
+
+
+def functions_of(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
+    """Return the on-demand functions that a stored model names, without loading the model."""
+    return tuple(f for m in manifest["modules"] for f in load_functions(artifacts.get(m["source"]).decode(), [m["name"]]))
 
 
 def probe_rows(X: pl.DataFrame) -> pl.DataFrame:

@@ -73,8 +73,9 @@ def _column(log: pl.DataFrame, struct: str, name: str, dtype: str) -> pl.Series:
 
 
 def key_types(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns that identify a row, with their types, as a stored model declares them."""
-    return {field["name"]: _JSON_TYPES.get(field["type"], field["type"]) for field in manifest["request"] if field["role"] == "key"}
+    """Return what identifies a row and what its features are looked up or computed by, with their types, as a stored model declares them."""
+    fields = (field for field in manifest["request"] if field["role"] in ("key", "join_key", "input"))
+    return {field["name"]: _JSON_TYPES.get(field["type"], field["type"]) for field in fields}
 
 
 def polars_type(dtype: str, column: str) -> pl.DataType:

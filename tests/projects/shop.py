@@ -21,7 +21,7 @@ import mlops_assets as ml
 BASE = datetime(2024, 3, 1, tzinfo=UTC)
 DAILY = dg.DailyPartitionsDefinition("2024-03-01", end_date="2024-03-31")
 ROWS = 400  # visits of a day
-CALM = {"shift_from": 99, "drift_from": 99, "corrupt": [], "slow": "", "least_auc": 0.6}
+CALM = {"shift_from": 99, "drift_from": 99, "corrupt": [], "slow": "", "least_auc": 0.6, "growing": 0}
 
 
 def world() -> dict:
@@ -71,10 +71,11 @@ def visits(window: ml.TimeWindow) -> pl.DataFrame:
 def crowds(window: ml.TimeWindow, visits: pl.DataFrame) -> pl.DataFrame:
     """How many visitors a shop had the day before."""
     days = visits.with_columns(day=pl.col("at").dt.truncate("1d").dt.offset_by("1d"))
+    more = world()["growing"] * pl.col("day").first().dt.day()
     return (
         days.filter(pl.col("day").is_between(window.start, window.end, closed="left"))
         .group_by("shop", "day")
-        .agg(visitors=pl.len().cast(pl.Float64))
+        .agg(visitors=pl.len().cast(pl.Float64) + more)
     )
 
 

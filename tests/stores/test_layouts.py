@@ -23,7 +23,7 @@ from mlops_assets.values.window import window_of
 from tests.compute.worlds import START, UTC_TIME, World, agrees, expected
 
 DAILY = dg.DailyPartitionsDefinition("2024-03-01", end_date="2024-04-01")
-FEATURES = {"value": int, "text": str, "pair": list, "half": float, "even": bool, "then": datetime}
+FEATURES = {"value": int, "text": str, "pair": list[int], "half": float, "even": bool, "then": datetime}
 DAY = 86_400
 
 

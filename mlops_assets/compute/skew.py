@@ -1,0 +1,111 @@
+"""Training-serving skew: what was served beside what the offline store says for the same rows, value by value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+ROW, FEATURE, SERVED, OFFLINE = "row", "feature", "served", "offline"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a feature comes from.
+
+    Parameters
+    ----------
+    name
+        Of the feature view, or of the on-demand function.
+    keys
+        What it is looked up or computed by.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Skew:
+    """One value that was served otherwise than the offline store says.
+
+    Parameters
+    ----------
+    view, feature
+        Where it comes from.
+    entity
+        What it is about: the values of its keys.
+    at
+        The event time of the row.
+    served, offline
+        Both values, as Python writes them.
+    """
+
+    view: str
+    feature: str
+    entity: Mapping[str, Any]
+    at: datetime | None
+    served: str
+    offline: str
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        who = ", ".join(f"{key} = {value!r}" for key, value in self.entity.items())
+        return f"feature '{self.feature}' of '{self.view}' for {who} at {self.at}: served {self.served}, offline it is {self.offline}"
+
+
+def differing(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+    """Return the values that differ, in the order of rows, then of features.
+
+    Parameters
+    ----------
+    served, offline
+        The same rows in the same order, with the features among the columns.
+    features
+        What is compared, exactly: null and NaN are equal to each other and to nothing else, as they are to a model.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``row``, ``feature``, and both values as text.
+    """
+    found = [pl.DataFrame(schema={ROW: pl.UInt32, "order": pl.UInt32, FEATURE: pl.String, SERVED: pl.String, OFFLINE: pl.String})]
+    for order, name in enumerate(features):
+        one, other = _bare(served[name]), _bare(offline[name])
+        if one.dtype != other.dtype:
+            other = other.cast(one.dtype, strict=False)
+        rows = one.ne_missing(other).arg_true()
+        if rows.len():
+            values = [pl.Series(text, [repr(value) for value in series.gather(rows)]) for text, series in ((SERVED, one), (OFFLINE, other))]
+            where = {ROW: rows.cast(pl.UInt32), "order": pl.Series([order] * rows.len(), dtype=pl.UInt32), FEATURE: [name] * rows.len()}
+            found.append(pl.DataFrame({**where, SERVED: values[0], OFFLINE: values[1]}))
+    return pl.concat(found).sort(ROW, "order").drop("order")
+
+
+def _bare(series: pl.Series) -> pl.Series:
+    return series.fill_nan(None) if series.dtype.is_float() else series
+
+
+def first_skew(found: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, Source], event_timestamp: str) -> Skew:
+    """Return the first of the values that differ, with what it is about.
+
+    Parameters
+    ----------
+    found
+        From :func:`differing`, not empty.
+    rows
+        The served rows.
+    sources
+        Feature to where it comes from.
+    event_timestamp
+        The column with the time of a row.
+    """
+    first = found.row(0, named=True)
+    row, source = rows.row(first[ROW], named=True), sources[first[FEATURE]]
+    entity = {key: row[key] for key in source.keys if key in row}
+    return Skew(source.name, first[FEATURE], entity, row.get(event_timestamp), first[SERVED], first[OFFLINE])

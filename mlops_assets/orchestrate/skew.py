@@ -1,0 +1,182 @@
+"""The skew check of a service: the features that it answered with, computed again from the lake for the same times.
+
+A value that differs from what the lake holds now may have been right when it was served: its row was not online yet. So what differs
+is computed once more from the state of the lake that was online then; what still differs was served wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.assemble import assemble
+from mlops_assets.compute.skew import FEATURE, ROW, Source, differing, first_skew
+from mlops_assets.compute.verify import Outcome
+from mlops_assets.errors import LakeError
+from mlops_assets.orchestrate.online import online_key
+from mlops_assets.serving.packaging import functions_of, manifest_of
+from mlops_assets.serving.served import LOGGED_AT, MODEL_VERSION
+from mlops_assets.values.features import Entity, FeatureView
+
+if TYPE_CHECKING:
+    from mlops_assets.compute.layout import Layout
+    from mlops_assets.orchestrate.scope import Scope
+    from mlops_assets.values.serving import Service
+
+NO_SKEW = "no_skew"
+STATES = 50  # of the lake that are looked at again; more would cost more than they tell
+_HINT = "compare what is online with the lake: materialise online/<view> again, and look at its check matches_offline"
+
+
+@dataclass(frozen=True)
+class _Version:
+    """How one version of the model made its inputs."""
+
+    manifest: Mapping[str, Any]
+    views: Mapping[str, FeatureView]
+    functions: Sequence[Callable[..., Any]]
+
+    @property
+    def time(self) -> str | None:
+        return self.manifest["event_timestamp"]  # type: ignore[no-any-return]
+
+
+def skew_outcome(scope: Scope, service: Service, rows: pl.DataFrame) -> Outcome:
+    """Return whether the features of a service's answers are those of the offline store.
+
+    Parameters
+    ----------
+    scope
+        The step that brought the answers into the lake.
+    service
+        Whose they are.
+    rows
+        The answers, as :func:`mlops_assets.serving.served.served` returns them.
+    """
+    compared, late, found = 0, 0, list[str]()
+    for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
+        version = _version(scope, service, number)
+        if version is None:
+            continue
+        sources = _sources(version)
+        features = [name for name in version.manifest["columns"] if name in sources]
+        first = differing(part, _offline(scope, version, part, {}), features)
+        wrong = _served_wrong(scope, version, part, first, features)
+        compared += part.height * len(features)
+        late += first.height - wrong.height
+        found += [str(first_skew(wrong[i : i + 1], part, sources, version.time or "")) for i in range(wrong.height)]
+    facts = {"values compared": compared, "served wrong": len(found), "changed since they were served": late}
+    if not found:
+        return Outcome(NO_SKEW, passed=True, blocking=False, serious=True, facts=facts)
+    message = f"{len(found)} of {compared} values were served otherwise than the offline store has them; the first: {found[0]}"
+    return Outcome(NO_SKEW, passed=False, message=message, hint=_HINT, blocking=False, serious=True, facts=facts | {"first": found[0]})
+
+
+def _version(scope: Scope, service: Service, number: int) -> _Version | None:
+    """Return how a version made its inputs; None when it cannot be known, or it looked nothing up."""
+    registered = next((v for v in scope.places.registry.versions(service.model.name) if v.version == number), None)
+    if registered is None:
+        return None
+    manifest = manifest_of(scope.places.artifacts, registered.artifact)
+    declared = {view.name: view for view in scope.project.every(FeatureView)}
+    steps = [step for step in manifest.get("steps", ()) if "view" in step]
+    if not steps or any(step["view"] not in declared for step in steps):
+        return None
+    views = {step["view"]: _as_trained(declared[step["view"]], step) for step in steps}
+    return _Version(manifest, views, functions_of(scope.places.artifacts, manifest))
+
+
+def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
+    """Return a feature view with what the stored model says of it."""
+    kinds = dict(view.features)
+    return FeatureView(
+        name=view.name,
+        source=view.source,
+        entity=Entity(view.entity.name, tuple(step["join_keys"])),
+        event_timestamp=view.event_timestamp,
+        created_timestamp=view.created_timestamp,
+        ttl=None if step["ttl"] is None else timedelta(seconds=step["ttl"]),
+        features={name: kinds.get(name, float) for name in step["features"]},
+        defaults={name: value for name, value in step["defaults"].items() if name in kinds},
+    )
+
+
+def _sources(version: _Version) -> dict[str, Source]:
+    """Return, for each feature, where it comes from."""
+    inputs = [field["name"] for field in version.manifest["request"]]
+    looked_up = {name: Source(view.name, view.entity.join_keys) for view in version.views.values() for name in view.feature_names}
+    computed = [name for name in version.manifest["columns"] if name not in looked_up and name not in inputs]
+    function = next((step for step in version.manifest["steps"] if "function" in step), None)
+    return looked_up | ({name: Source(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
+
+
+def _offline(scope: Scope, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
+    """Return the features of rows from the lake: from the newest state, or from one that is named for a view."""
+    waiting = iter(version.functions)
+    layouts = {name: _layout(scope, view, states) for name, view in version.views.items()}
+    steps = [layouts[step["view"]] if "view" in step else next(waiting) for step in version.manifest["steps"]]
+    spine = rows.select(name for name in _asked(version) if name in rows.columns)
+    keys = {key: layout.schema[key] for layout in layouts.values() for key in layout.join_keys if key in spine.columns}
+    joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
+    return joined
+
+
+def _asked(version: _Version) -> list[str]:
+    return [field["name"] for field in version.manifest["request"]]
+
+
+def _layout(scope: Scope, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
+    state = states.get(view.name, scope.snapshot)
+    layout = scope.places.layouts.of(view, snapshot=scope.snapshot if state is None else state)
+    return layout if state is not None else layout.emptied()
+
+
+def _served_wrong(scope: Scope, version: _Version, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+    """Return those of the differences that remain when the lake is looked at as it was online when each row was answered."""
+    if found.is_empty():
+        return found
+    chosen = found[ROW].unique().sort()
+    suspects = rows[chosen]
+    histories = {name: _history(scope, view) for name, view in version.views.items()}
+    states = pl.DataFrame([_online_then(suspects[LOGGED_AT], history).alias(name) for name, history in histories.items()])
+    remaining = [found.clear()]
+    for index, group in enumerate(states.with_row_index("__i").partition_by(*version.views, maintain_order=True)):
+        where = chosen.gather(group["__i"])
+        part = found.filter(pl.col(ROW).is_in(where.implode()))
+        if index < STATES:
+            part = part.join(_again(scope, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left")
+        remaining.append(part)
+    return pl.concat(remaining).sort(ROW, maintain_order=True)
+
+
+def _again(  # noqa: PLR0913  (one look at one state of the lake)
+    scope: Scope, version: _Version, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
+) -> pl.DataFrame:
+    states = {name: group[name][0] for name in version.views}
+    try:
+        offline = _offline(scope, version, rows[where], states)
+    except LakeError:  # that state has expired: nothing can excuse the difference any more
+        return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
+    again = differing(rows[where], offline, features)
+    return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
+
+
+def _history(scope: Scope, view: FeatureView) -> pl.DataFrame:
+    """Return when a view was brought online, and the state of the lake that was then."""
+    try:
+        records = scope.places.lake.read("_mlops/partitions")
+    except LakeError:
+        return pl.DataFrame(schema={"recorded_at": pl.Datetime("us", "UTC"), "snapshot": pl.Int64})
+    mine = records.filter(pl.col("table_name") == online_key(view)).select("recorded_at", pl.col("snapshot") - 1)
+    return mine.sort("recorded_at")
+
+
+def _online_then(times: pl.Series, history: pl.DataFrame) -> pl.Series:
+    """Return the state that was online at each time; null when none was."""
+    asked = pl.DataFrame({"recorded_at": times, "__row": range(times.len())}).sort("recorded_at")
+    found = asked.join_asof(history, on="recorded_at", strategy="backward") if history.height else asked.with_columns(snapshot=None)
+    return found.sort("__row")["snapshot"].cast(pl.Int64)

@@ -11,12 +11,15 @@ import polars as pl
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.frames import collect, present
 from mlops_assets.orchestrate.graph import Node, fingerprints
-from mlops_assets.orchestrate.partitions import mapped, window_of
+from mlops_assets.orchestrate.partitions import all_keys, mapped, window_of
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.stores.lake import Part
+from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places
 from mlops_assets.values.function import Injection, Parameter, UserFunction
 from mlops_assets.values.window import TimeWindow
+
+VERIFIED = frozenset({"features", "training_set", "online", "model"})
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Scope:
         return self.places.lake.snapshot()
 
     @cached_property
+    def _verified(self) -> set[tuple[str, TimeWindow | None]]:
+        """What this step has read and found undamaged."""
+        return set()
+
+    @cached_property
     def parts(self) -> tuple[Part, ...]:
         """What is about to be written, with the fingerprint of what it is made from."""
         made_from = fingerprints(self.node, self.keys, self.places.lake, snapshot=self.snapshot)
@@ -99,17 +107,25 @@ class Scope:
 
     def read(self, ref: TableRef) -> pl.DataFrame:
         """Read the rows of an upstream table that this step's partitions are made from."""
-        lake = self.places.lake
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
-            return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot))
-        spans = self._spans(ref, [key for keys in mapped(edge, self.node.partitions, self.keys).values() for key in keys])
-        read = [lake.read(ref.key, window=span, event_timestamp=ref.event_timestamp, snapshot=self.snapshot) for span in spans[:1]]
-        return (
-            self._or_explain(ref, lambda: read[0])
-            if read
-            else self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
-        )
+            return self._or_explain(ref, lambda: self._rows(ref, None, None))
+        keys = [key for keys in mapped(edge, self.node.partitions, self.keys).values() for key in keys]
+        spans = self._spans(ref, keys)
+        if not spans:
+            return self._or_explain(ref, lambda: self.places.lake.read(ref.key, snapshot=self.snapshot).clear())
+        return self._or_explain(ref, lambda: self._rows(ref, spans[0], keys))
+
+    def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None) -> pl.DataFrame:
+        """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""
+        lake, time = self.places.lake, ref.event_timestamp
+        if self.node.key.split("/")[0] not in VERIFIED or (ref.key, window) in self._verified:
+            return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot)
+        wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(all_keys(ref.partitions) if keys is None else keys)
+        parts = [Part(key, window_of(ref.partitions, key)) for key in sorted(wanted)]
+        rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
+        self._verified.add((ref.key, window))
+        return rows
 
     def _spans(self, ref: TableRef, keys: Sequence[str]) -> list[TimeWindow]:
         spans = [span for span in (window_of(ref.partitions, key) for key in ((keys[0], keys[-1]) if keys else ())) if span is not None]

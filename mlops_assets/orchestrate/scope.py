@@ -12,15 +12,18 @@ from mlops_assets.compute.frames import collect, present
 from mlops_assets.compute.layout import Layout
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.graph import Node, fingerprints
-from mlops_assets.orchestrate.partitions import mapped
+from mlops_assets.orchestrate.partitions import all_keys, mapped
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.stores.lake import Part
+from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection, Parameter, UserFunction
 from mlops_assets.values.window import TimeWindow, window_of
 
 T = TypeVar("T")
+
+VERIFIED = frozenset({"features", "training_set", "online", "model"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Scope:
         return self.places.lake.snapshot()
 
     @cached_property
+    def _verified(self) -> set[tuple[str, TimeWindow | None]]:
+        """What this step has read and found undamaged."""
+        return set()
+
+    @cached_property
     def parts(self) -> tuple[Part, ...]:
         """What is about to be written, with the fingerprint of what it is made from."""
         made_from = fingerprints(self.node, self.keys, self.places.lake, snapshot=self.snapshot)
@@ -103,14 +111,25 @@ class Scope:
 
     def read(self, ref: TableRef, keys: Sequence[str] | None = None) -> pl.DataFrame:
         """Read the rows of an upstream table that partitions are made from; those of this step when none are named."""
-        lake = self.places.lake
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
-            return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot))
-        span = _span(ref, [key for parents in mapped(edge, self.node.partitions, keys or self.keys).values() for key in parents])
+            return self._or_explain(ref, lambda: self._rows(ref, None, None))
+        wanted = [key for parents in mapped(edge, self.node.partitions, keys or self.keys).values() for key in parents]
+        span = _span(ref, wanted)
         if span is None:
-            return self._or_explain(ref, lambda: lake.read(ref.key, snapshot=self.snapshot).clear())
-        return self._or_explain(ref, lambda: lake.read(ref.key, window=span, event_timestamp=ref.event_timestamp, snapshot=self.snapshot))
+            return self._or_explain(ref, lambda: self.places.lake.read(ref.key, snapshot=self.snapshot).clear())
+        return self._or_explain(ref, lambda: self._rows(ref, span, wanted))
+
+    def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None) -> pl.DataFrame:
+        """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""
+        lake, time = self.places.lake, ref.event_timestamp
+        if self.node.key.split("/")[0] not in VERIFIED or (ref.key, window) in self._verified:
+            return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot)
+        wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(all_keys(ref.partitions) if keys is None else keys)
+        parts = [Part(key, window_of(ref.partitions, key)) for key in sorted(wanted)]
+        rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
+        self._verified.add((ref.key, window))
+        return rows
 
     def layout(self, view: FeatureView, *, as_known: bool) -> Layout:
         """Return all rows of a feature view, ready to be looked up."""

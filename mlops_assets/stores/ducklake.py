@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
@@ -16,7 +16,7 @@ from mlops_assets.compute.content_hash import hash_parts, normalised
 from mlops_assets.errors import LakeError, PlatformError, nearest
 from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord, Write
 from mlops_assets.stores.lake_connection import LakeConnections
-from mlops_assets.stores.lake_rows import as_polars, in_parts, split_name, sql_name
+from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, kept_beside, read_record, split_name, sql_name
 from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
@@ -27,30 +27,6 @@ if TYPE_CHECKING:
 
 _RECORDS = 'lake."_mlops"."partitions"'
 _RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ, hashed VARCHAR)"
-
-
-def _record(row: tuple[Any, ...]) -> PartitionRecord:
-    """Read a row of records; those of an older lake have no last column, or nothing in it."""
-    return PartitionRecord(*row[:8], *(text or "" for text in row[8:]))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What of one table is about to be replaced: nothing when there are no rows' parts, though records may be new."""
-
-    table: str
-    parts: Sequence[Part]
-    event_timestamp: str | None
-    rows: pl.DataFrame | None
-    made: Sequence[PartitionRecord]
-    before: dict[str, PartitionRecord]
-    exists: bool
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        """The rows, where there are any to write."""
-        assert self.rows is not None  # noqa: S101  (whoever asks has looked)
-        return self.rows
 
 
 class DuckLake:
@@ -120,6 +96,11 @@ class DuckLake:
             return as_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
         except duckdb.CatalogException as error:
             raise self._missing(table, snapshot) from error
+        except duckdb.Error as error:
+            raise LakeError(
+                f"'{table}' cannot be read: {error}",
+                hint="a file of the lake is damaged or missing: put it back from a backup, or make the table again",
+            ) from error
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
         """Return the last record of each partition; empty when nothing was written.
@@ -138,7 +119,7 @@ class DuckLake:
         except duckdb.CatalogException:
             return {}
         # The latest of each partition is taken here: a window function in SQL costs twice as much.
-        return {row[1]: _record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
+        return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
     def last_written_by(self, run_ids: Collection[str]) -> list[PartitionRecord]:
         """Return the last record of each partition, of any table, that one of these runs was the last to write.
@@ -212,7 +193,7 @@ class DuckLake:
                     self._append([record for plan in plans for record in plan.made])
             return self._commit(parts, plans[0].made, plans[0].before)
 
-    def _plan(self, write: Write, run_id: str) -> _Plan:
+    def _plan(self, write: Write, run_id: str) -> Plan:
         """Find out what of a table differs from what was recorded; the lock is held."""
         frame = self._typed(write.table, write.frame)
         frame, bounds = in_parts(normalised(frame), write.parts, write.event_timestamp, write.table)
@@ -227,7 +208,7 @@ class DuckLake:
         rewritten = [i for i, part in enumerate(write.parts) if part.partition in stale]
         rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
         exists = rows is not None and self._exists(write.table)
-        return _Plan(write.table, [write.parts[i] for i in rewritten], write.event_timestamp, rows, made, before, exists)
+        return Plan(write.table, [write.parts[i] for i in rewritten], write.event_timestamp, rows, made, before, exists)
 
     def _typed(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
         """Give columns without any value the type that they have in the table."""
@@ -261,6 +242,11 @@ class DuckLake:
                 with self._transaction():
                     self._append(made)
         return self._commit(parts, made, before)
+
+    def distrust(self, records: Sequence[PartitionRecord]) -> None:
+        """Record partitions with hashes that nothing has, so that they count as made no more."""
+        with self.connections.exclusive(), self._transaction():
+            self._append([replace(record, snapshot=self.snapshot() + 1, recorded_at=datetime.now(UTC)) for record in records])
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
         """Merge small files and expire old snapshots, never a pinned one nor the newest.
@@ -347,7 +333,7 @@ class DuckLake:
             return False
         return True
 
-    def _replace(self, plan: _Plan) -> None:
+    def _replace(self, plan: Plan) -> None:
         rows, parts = plan.frame, plan.parts
         schema, _ = split_name(plan.table)
         cursor, target = self._cursor, sql_name(plan.table)
@@ -357,15 +343,18 @@ class DuckLake:
             whole = any(part.window is None for part in parts)
             if not plan.exists:
                 cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
-            elif whole and self._columns(target) != self._columns("mlops_rows"):
+            elif whole and (plan.damaged or self._columns(target) != self._columns("mlops_rows")):
                 # A new shape of a table that is replaced as a whole; older snapshots keep the old one.
                 cursor.execute(f"DROP TABLE {target}")
                 cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
             elif whole:
                 cursor.execute(f"DELETE FROM {target}")
             else:
+                spans = merged([part.window for part in parts if part.window is not None])
+                if plan.damaged:
+                    self._rescue(plan, target, spans)
                 self._fit(plan.table, target)
-                for span in merged([part.window for part in parts if part.window is not None]):
+                for span in spans:
                     cursor.execute(
                         f'DELETE FROM {target} WHERE "{plan.event_timestamp}" >= ? AND "{plan.event_timestamp}" < ?', [span.start, span.end]
                     )
@@ -373,6 +362,14 @@ class DuckLake:
             cursor.unregister("mlops_rows")
         if rows.height:
             self._insert(target, rows)
+
+    def _rescue(self, plan: Plan, target: str, spans: Sequence[TimeWindow]) -> None:
+        """Keep what lies beside damaged parts: deleting their rows would read their files."""
+        kept = kept_beside(self._cursor, target, spans, plan.event_timestamp)
+        self._cursor.register("mlops_kept", kept.to_arrow())
+        self._cursor.execute(f"DROP TABLE {target}")
+        self._cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_kept")
+        self._cursor.unregister("mlops_kept")
 
     def _fit(self, table: str, target: str) -> None:
         """Add new columns; refuse a column whose type changed."""

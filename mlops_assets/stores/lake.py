@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mlops_assets.values.window import TimeWindow
 
 
+DAMAGED = "damaged:"
+
+
 @dataclass(frozen=True)
 class Part:
     """One partition that is about to be written.
@@ -46,6 +49,11 @@ class PartitionRecord:
     snapshot: int
     recorded_at: datetime
     hashed: str = ""  # key and columns that the hash covers, as JSON; "" where they were not recorded
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the rows were found to be others than those that were written."""
+        return self.content_hash.startswith(DAMAGED)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import duckdb
 import polars as pl
 
 from mlops_assets.errors import DataError, LakeError
+from mlops_assets.stores.lake import PartitionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import duckdb
-
     from mlops_assets.stores.lake import Part
+    from mlops_assets.values.window import TimeWindow
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def read_record(row: tuple[Any, ...]) -> PartitionRecord:
+    """Read a row of records; those of an older lake have no last column, or nothing in it."""
+    return PartitionRecord(*row[:8], *(text or "" for text in row[8:]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of one table is about to be replaced: nothing when there are no rows' parts, though records may be new."""
+
+    table: str
+    parts: Sequence[Part]
+    event_timestamp: str | None
+    rows: pl.DataFrame | None
+    made: Sequence[PartitionRecord]
+    before: dict[str, PartitionRecord]
+    exists: bool
+
+    @property
+    def damaged(self) -> bool:
+        """Whether what is replaced was found damaged, so that it may be unreadable."""
+        return any(self.before[part.partition].damaged for part in self.parts if part.partition in self.before)
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The rows, where there are any to write."""
+        assert self.rows is not None  # noqa: S101  (whoever asks has looked)
+        return self.rows
 
 
 def split_name(table: str) -> tuple[str, str]:
@@ -33,6 +65,29 @@ def sql_name(table: str) -> str:
     """Return the name of a table in SQL."""
     schema, name = split_name(table)
     return f'lake."{schema}"."{name}"'
+
+
+def kept_beside(cursor: duckdb.DuckDBPyConnection, target: str, spans: Sequence[TimeWindow], event_timestamp: str | None) -> pl.DataFrame:
+    """Return a table's rows outside of ``spans``, without a look at files that lie within them.
+
+    Raises
+    ------
+    LakeError
+        A file that cannot be read holds other rows as well.
+    """
+    edges = [None, *(edge for span in spans for edge in (span.start, span.end)), None]
+    frames = []
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        bounds = [(f'"{event_timestamp}" {sign} ?', edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
+        where = " AND ".join(text for text, _ in bounds)
+        try:
+            frames.append(as_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}", [edge for _, edge in bounds])))
+        except duckdb.Error as error:
+            raise LakeError(
+                f"a damaged file of {target} holds other partitions as well: {error}",
+                hint="put the file back from a backup, or make every partition of the table again in one run",
+            ) from error
+    return pl.concat(frames)
 
 
 def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
@@ -63,7 +118,11 @@ def in_parts(
     frame = frame.sort(event_timestamp, maintain_order=True)
     times = frame[event_timestamp]
     bounds = [(int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in parts if p.window is not None]
-    if not others and sum(end - start for start, end in bounds) != frame.height:
+    if others:
+        cut = [frame[start:end] for start, end in bounds]
+        ends = list(itertools.accumulate((part.height for part in cut), initial=0))
+        return pl.concat(cut), list(itertools.pairwise(ends))
+    if sum(end - start for start, end in bounds) != frame.height:
         raise DataError(
             f"'{table}': rows lie outside of the partitions {parts[0].partition} to {parts[-1].partition}",
             hint="return the rows of the given window only",

@@ -8,9 +8,10 @@ from mlops_assets.cli.project import instance
 from mlops_assets.compute.evidently_page import evidently_page
 from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.loop import facts_of, outlook
-from mlops_assets.orchestrate.monitoring import page_path
+from mlops_assets.orchestrate.monitoring import PAGE_MODE, page_path
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.served import MODEL_VERSION
+from mlops_assets.stores.files import write_whole
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.window import window_of
 
@@ -90,6 +91,5 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     columns = manifest_of(project.places.artifacts, version.artifact)["columns"]
     reference = project.places.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(evidently_page(reference.select(columns), rows.select(columns)), encoding="utf-8")
+    write_whole(path, evidently_page(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
     return path

@@ -31,6 +31,7 @@ from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Drift, Moni
 from mlops_assets.values.window import TimeWindow
 
 WINDOW_START, TOP, HISTORY = "window_start", 8, 60
+PAGE_MODE = 0o644  # a page is there to be shown
 _RULES = Table(event_timestamp=WINDOW_START)
 
 
@@ -319,4 +320,4 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
 
 
 def _write(scope: Scope, monitor: Monitor, page: Page) -> None:
-    write_whole(page_path(scope.places.platform.home, monitor.name, page.partition), monitor_page(page).encode())
+    write_whole(page_path(scope.places.platform.home, monitor.name, page.partition), monitor_page(page).encode(), mode=PAGE_MODE)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Write beside, then rename: whoever reads ``path`` sees what was there before or all of this, whatever is killed meanwhile.
 
     Parameters
@@ -16,10 +19,17 @@ def write_whole(path: Path, data: bytes) -> None:
         Its folder is made when missing.
     data
         Forced to the disk before the name is given.
+    mode
+        Who may read it, less the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
+    beside = path.with_name(f".{secrets.token_hex(8)}")  # short: the name itself may be as long as the file system allows
+    try:
+        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

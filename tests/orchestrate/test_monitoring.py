@@ -42,6 +42,8 @@ def test_a_drift_report_that_is_made_again_leaves_performance_on_the_page(run, p
     runner("drift_report/watch", partitions=DAY)
     assert page.read_text() == whole
     assert [file.name for file in page.parent.iterdir()] == [page.name]
+    (beside := page.with_name("beside")).write_text("")
+    assert page.stat().st_mode & 0o044 == beside.stat().st_mode & 0o044  # who may see other files may see pages
 
 
 def test_a_monitor_that_expects_nothing_of_drift_says_so_on_its_page(run, platform) -> None:

@@ -11,7 +11,7 @@ import time
 
 from bench.harness import ContenderError, compile_ours
 
-NAMES = ("overhead", "lake", "serving")
+NAMES = ("overhead", "lake", "serving", "online")
 
 
 def main(arguments: list[str]) -> int:

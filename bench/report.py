@@ -177,12 +177,14 @@ def _times(value: float) -> str:
 
 
 def _sample(samples: Samples, ours: Samples) -> dict[str, Any]:
-    rounded = [round(value, 6) for value in samples.seconds]
+    rounded = [round(value, 9) for value in samples.seconds]
     return {"median": samples.median, "times_ours": ratio(samples, ours), "failure": samples.failure, "seconds": rounded}
 
 
 def seconds(value: float) -> str:
     """Return a duration in the unit that reads best."""
+    if value < 0.001:
+        return f"{value * 1e6:.3g} µs"
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.2f} ms"
 
 

@@ -121,7 +121,12 @@ class Reader(ABC):
         PlatformError
             A view lacks a feature, or the store cannot be read.
         """
-        records = self._one([None if None in key else entity_key(key) for key in keys])
+        entities, last, entity = [], None, None
+        for key in keys:
+            if key is not last:  # views of one entity may share its key
+                last, entity = key, None if None in key else entity_key(key)
+            entities.append(entity)
+        records = self._one(entities)
         answers, plans, nothing = [], self._plans, self._nothing
         for i, record in enumerate(records):
             if record is None:
@@ -175,10 +180,13 @@ class Reader(ABC):
         return plan
 
     def _columns(self, i: int, records: Sequence[bytes | None], at: np.ndarray) -> Columns:
+        first = next((record for record in records if record is not None), None)
+        if first is not None:
+            plan = self._plans[i].get(first[-ID:]) or self._learn(i, first[-ID:])
+            if (columns := plan.many(records, at)) is not None:
+                return columns
         digests = {record[-ID:] for record in records if record is not None}
         plans = [self._plans[i].get(digest) or self._learn(i, digest) for digest in digests]
-        if len(plans) == 1:
-            return plans[0].many(records, at)
         found = [
             self._nothing[i] if record is None else self._plans[i][record[-ID:]](record, time)
             for record, time in zip(records, at.tolist(), strict=True)
@@ -194,7 +202,7 @@ class _Plan(ABC):
         places = [schema.names.index(name) for name in lookup.features]
         self.schema, self.places, self.features = schema, places, lookup.features
         self.kinds = [(name, schema.features[place][1]) for name, place in zip(lookup.features, places, strict=True)]
-        self._ttl = 2**63 if lookup.ttl is None else lookup.ttl // _MICROSECOND
+        self._ttl = 2**63 - 1 if lookup.ttl is None else lookup.ttl // _MICROSECOND
         self._nulls = (None,) * len(places)
         self._missing = Found(self._nulls, MISSING, None)
         self._pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None = None
@@ -205,8 +213,10 @@ class _Plan(ABC):
     def __call__(self, record: bytes, at: int) -> Found:
         """Return what a record says at a time."""
 
-    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns:
-        """Return what records say at their times."""
+    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns | None:
+        """Return what records say at their times; None when not all of them are of this schema."""
+        if any(record is not None and record[-ID:] != self.schema.id for record in records):
+            return None
         times = at.tolist()
         found = [self._missing if record is None else self(record, time) for record, time in zip(records, times, strict=True)]
         return as_columns(found, dict(self.kinds))
@@ -220,7 +230,8 @@ class _Fixed(_Plan):
         self._unpack, self._width = schema.struct.unpack_from, schema.struct.size
         self._end = self._width + ID
         self._whole = b"\0" * schema.null_bytes
-        self._dtype = np.dtype([*schema.dtype.descr, ("id", f"V{ID}")])
+        self._dtype, self._id = np.dtype([*schema.dtype.descr, ("id", "<u8")]), np.uint64(int.from_bytes(schema.id, "little"))
+        self._fields = [(name, f"v{place}", place) for name, place in zip(self.features, self.places, strict=True)]
 
     def __call__(self, record: bytes, at: int) -> Found:
         """Return what a record says at a time."""
@@ -249,35 +260,59 @@ class _Fixed(_Plan):
             low, high = (low, middle) if event > at or created > at else (middle + 1, high)
         return (low - 1) * width
 
-    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns:
+    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns | None:
         """Return what records say at their times: by the rows at their ends, and one by one where an earlier one was valid."""
-        rows, there = self._last(records)
-        early = there & ((rows["event"] > at) | (rows["created"] > at))
+        there = np.array([record is not None for record in records]) if None in records else None
+        rows = self._last(records, there)
+        if rows is None:
+            return None
+        early = np.maximum(rows["event"], rows["created"]) > at
+        if early.any():
+            rows, there = self._earlier(records, at, rows, early if there is None else early & there, there)
+        age = at - rows["event"]
+        stale = age > self._ttl
+        bits, fields, schema = rows["nulls"], self._fields, self.schema
+        nulls = np.unpackbits(bits, axis=1, count=len(schema.names), bitorder="little").view(bool) if bits.any() else None
+        if there is not None or stale.any():
+            status = stale.astype(np.int64)  # stale is 1
+            if there is not None:
+                status[~there], age[~there] = MISSING.value, -1
+            absent = status != 0
+            nulls = np.repeat(absent[:, None], len(schema.names), axis=1) if nulls is None else nulls | absent[:, None]
+        else:
+            status = np.zeros(len(at), dtype=np.int64)
+        if nulls is None:
+            none = np.zeros(len(at), dtype=bool)
+            return Columns({name: rows[field] for name, field, _ in fields}, dict.fromkeys(self.features, none), status, age)
+        return Columns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
+
+    def _last(self, records: Sequence[bytes | None], there: np.ndarray | None) -> np.ndarray | None:
+        """Return the last row of each record; None when one is of another schema."""
+        end = self._end
+        ends = b"".join([record[-end:] for record in (records if there is None else filter(None, records))])  # type: ignore[index]
+        if len(ends) % end:
+            return None
+        found = np.frombuffer(ends, dtype=self._dtype)
+        if not (found["id"] == self._id).all() or len(found) != (len(records) if there is None else there.sum()):
+            return None
+        if there is None:
+            return found
+        rows = np.zeros(len(records), dtype=self._dtype)
+        rows[there] = found
+        return rows
+
+    def _earlier(
+        self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, there: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put the rows that were valid in the place of those that were not yet."""
+        rows, there = rows.copy(), np.ones(len(rows), dtype=bool) if there is None else there
         for i in np.flatnonzero(early).tolist():
             record = records[i]
-            place = self._place(record, int(at[i])) if record is not None else -1
+            place = -1 if record is None else self._place(record, int(at[i]))
             there[i] = place >= 0
-            if place >= 0:
-                rows[i] = np.frombuffer(record, dtype=self.schema.dtype, count=1, offset=place)[0]  # type: ignore[arg-type]
-        age = at - rows["event"]
-        status = np.where(age > self._ttl, STALE, FRESH) if self._ttl < 2**63 else np.zeros(len(at), dtype=np.int64)
-        status[~there] = MISSING
-        age[~there] = -1
-        absent = status != FRESH
-        nulls = np.unpackbits(rows["nulls"], axis=1, count=len(self.schema.names), bitorder="little").view(bool)
-        nulls |= absent[:, None]
-        each = list(zip(self.features, self.places, strict=True))
-        return Columns({name: rows[f"v{i}"] for name, i in each}, {name: nulls[:, i] for name, i in each}, status, age)
-
-    def _last(self, records: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the last row of each record, and which there are."""
-        ends = [record[-self._end : -ID] for record in records if record is not None]
-        found = np.frombuffer(bytearray(b"").join(ends), dtype=self.schema.dtype)
-        if len(found) == len(records):
-            return found, np.ones(len(records), dtype=bool)
-        there = np.array([record is not None for record in records])
-        rows = np.zeros(len(records), dtype=self.schema.dtype)
-        rows[there] = found
+            if record is not None and place >= 0:
+                whole = record[place : place + self._width] + self.schema.id
+                rows[i] = np.frombuffer(whole, dtype=self._dtype)[0]
         return rows, there
 
 

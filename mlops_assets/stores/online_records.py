@@ -155,10 +155,11 @@ def packed(layout: pl.DataFrame, join_keys: Sequence[str], schema: Schema) -> Pa
     if layout.is_empty():
         return Packed([], [], 0)
     rows = layout.with_columns(entity_keys(layout, join_keys).alias(_ENTITY))
-    if not _ordered(rows):
+    begins = _begins(rows[_ENTITY])
+    if not _ordered(rows, begins):
         rows = rows.sort(_ENTITY, "__valid_from")
-    entities = rows[_ENTITY]
-    starts = np.flatnonzero(_begins(entities))
+        begins = _begins(rows[_ENTITY])
+    entities, starts = rows[_ENTITY], np.flatnonzero(begins)
     heads = [rows[name if name in rows.columns else "__valid_from"] for name in ("__event", "__created")]
     event, created = (head.dt.cast_time_unit("us").to_physical().to_numpy() for head in heads)
     make = _fixed if schema.fixed else _mixed
@@ -167,15 +168,13 @@ def packed(layout: pl.DataFrame, join_keys: Sequence[str], schema: Schema) -> Pa
 
 
 def _begins(entities: pl.Series) -> np.ndarray:
-    return (entities != entities.shift(1)).fill_null(value=True).to_numpy()
+    return np.concatenate([[True], (entities[1:] != entities[:-1]).to_numpy()])
 
 
-def _ordered(rows: pl.DataFrame) -> bool:
+def _ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
     """Whether rows are sorted by entity and time; layouts of a single key are."""
-    if not rows[_ENTITY].is_sorted():
-        return False
-    later = rows["__valid_from"].to_physical().diff().fill_null(0).to_numpy() >= 0
-    return bool((later | _begins(rows[_ENTITY])).all())
+    valid = rows["__valid_from"].to_physical().to_numpy()
+    return bool(((valid[1:] >= valid[:-1]) | begins[1:]).all()) and rows[_ENTITY].is_sorted()
 
 
 def _fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: Schema) -> list[bytes]:

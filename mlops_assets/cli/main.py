@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from mlops_assets.cli.features import features
 from mlops_assets.cli.options import console as _console
 from mlops_assets.cli.options import file_option, json_option
 from mlops_assets.cli.options import load as _load
@@ -23,6 +24,7 @@ def mlops() -> None:
     """
 
 
+mlops.add_command(features)
 mlops.add_command(quarantine)
 
 

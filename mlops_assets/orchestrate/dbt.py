@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 import dagster as dg
+import polars as pl
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 from packaging.version import Version
 
@@ -18,6 +19,7 @@ from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.automation import follow
 from mlops_assets.orchestrate.beta import beta
 from mlops_assets.orchestrate.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, executable
+from mlops_assets.orchestrate.discovery import dbt_lineage, view_metadata
 from mlops_assets.orchestrate.graph import Edge, Node, fingerprints
 from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, lake_io_manager
 from mlops_assets.orchestrate.liveness import tag_run
@@ -207,7 +209,7 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
     yield from others
     for output in outputs:
         name = next(n for n in chosen if output.output_name.endswith(f"__{n}") or output.output_name == n)
-        yield _recorded(context, at, output, chosen[name], parts[name])
+        yield _recorded(context, at, output, chosen[name], parts[name], folder.compiled(name))
 
 
 class _Dbt(DbtCliResource):
@@ -256,7 +258,19 @@ def _parts(table: Table, keys: Sequence[str], at: Places) -> list[Part]:
     return [Part(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
 
 
-def _recorded(context: dg.AssetExecutionContext, at: Places, output: Any, table: Table, parts: Sequence[Part]) -> Any:  # noqa: ANN401
+def _view_facts(at: Places, view: FeatureView, node: Node, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
+    lineage = dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges])
+    return {"version": view.version(node.definition), **view_metadata(view, rows, lineage)}
+
+
+def _recorded(  # noqa: PLR0913  (one output)
+    context: dg.AssetExecutionContext,
+    at: Places,
+    output: Any,  # noqa: ANN401
+    table: Table,
+    parts: Sequence[Part],
+    compiled: str,
+) -> Any:  # noqa: ANN401
     commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id)
     at.attempts.succeeded(table.node.key, parts)
     spans = [part.window for part in parts if part.window]
@@ -264,7 +278,7 @@ def _recorded(context: dg.AssetExecutionContext, at: Places, output: Any, table:
     rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
     facts = {
         "lake snapshot": commit.snapshot,
-        **({"version": table.view.version(table.node.definition)} if table.view else {}),
+        **(_view_facts(at, table.view, table.node, rows, compiled) if table.view else {}),
         "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
         **table_metadata(rows),
     }

@@ -93,6 +93,11 @@ class DbtFolder:
             hint="see that nothing else writes into this folder, and that the disk is not full",
         )
 
+    def compiled(self, model: str) -> str:
+        """Return the SQL of a model as dbt last ran it; empty when it never did."""
+        file = next((self.target / "compiled").rglob(f"{model}.sql"), None)
+        return "" if file is None else file.read_text(encoding="utf-8")
+
     def _write_profiles(self) -> None:
         lake = LakeConnections(Path(self.platform.lake).absolute())
         try:

@@ -1,6 +1,6 @@
 """The batch prediction's step: the champion on a partition of a dataset."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
 from mlops_assets.serving.batch import model_input, score
 from mlops_assets.serving.packaging import unpack
-from mlops_assets.serving.served import MODEL_VERSION, RUN_ID, batch_identity
+from mlops_assets.serving.served import MODEL_VERSION, RUN_ID, batch_identity, key_types
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
@@ -63,7 +63,7 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
     scored = score(bundle, X)
     frame = pl.concat(
         [
-            _identity(batch, rows, X),
+            _identity(batch, rows, X, key_types(bundle.manifest)),
             X,
             scored,
             pl.DataFrame({MODEL_VERSION: pl.Series([serving.version] * rows.height, dtype=pl.Int64)}),
@@ -74,10 +74,10 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
     return frame, verify(frame, rules(batch), scope.windows), _facts(serving, scored)
 
 
-def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame) -> pl.DataFrame:
-    """Return the key and the times of each row, unless they are inputs themselves."""
+def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:
+    """Return what features were looked up and computed by, the key and the times of each row, unless they are inputs themselves."""
     times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
-    wanted = dict.fromkeys(c for c in (*batch.dataset.table.key, *times) if c and c not in X.columns)
+    wanted = dict.fromkeys(c for c in (*asked, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns)
     return rows.select(list(wanted))
 
 

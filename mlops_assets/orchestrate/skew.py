@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
@@ -24,12 +24,41 @@ from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:
     from mlops_assets.compute.layout import Layout
-    from mlops_assets.orchestrate.scope import Scope
+    from mlops_assets.orchestrate.project import Project
+    from mlops_assets.stores.places import Places
     from mlops_assets.values.serving import Service
 
 NO_SKEW = "no_skew"
 STATES = 50  # of the lake that are looked at again; more would cost more than they tell
 _HINT = "compare what is online with the lake: materialise online/<view> again, and look at its check matches_offline"
+
+
+class Looking(Protocol):
+    """What a comparison needs to know: a step of a run is one."""
+
+    @property
+    def project(self) -> Project:
+        """What is declared."""
+        ...
+
+    @property
+    def places(self) -> Places:
+        """Where it lives."""
+        ...
+
+    @property
+    def snapshot(self) -> int:
+        """The state of the lake."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a comparison needs to know, outside of a run."""
+
+    project: Project
+    places: Places
+    snapshot: int
 
 
 @dataclass(frozen=True)
@@ -45,13 +74,13 @@ class _Version:
         return self.manifest["event_timestamp"]  # type: ignore[no-any-return]
 
 
-def skew_outcome(scope: Scope, service: Service, rows: pl.DataFrame) -> Outcome:
+def skew_outcome(scope: Looking, service: Service, rows: pl.DataFrame) -> Outcome:
     """Return whether the features of a service's answers are those of the offline store.
 
     Parameters
     ----------
     scope
-        The step that brought the answers into the lake.
+        The step that brought the answers into the lake, or whoever asks.
     service
         Whose they are.
     rows
@@ -76,7 +105,7 @@ def skew_outcome(scope: Scope, service: Service, rows: pl.DataFrame) -> Outcome:
     return Outcome(NO_SKEW, passed=False, message=message, hint=_HINT, blocking=False, serious=True, facts=facts | {"first": found[0]})
 
 
-def _version(scope: Scope, service: Service, number: int) -> _Version | None:
+def _version(scope: Looking, service: Service, number: int) -> _Version | None:
     """Return how a version made its inputs; None when it cannot be known, or it looked nothing up."""
     registered = next((v for v in scope.places.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
@@ -114,7 +143,7 @@ def _sources(version: _Version) -> dict[str, Source]:
     return looked_up | ({name: Source(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
 
 
-def _offline(scope: Scope, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
+def _offline(scope: Looking, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
     """Return the features of rows from the lake: from the newest state, or from one that is named for a view."""
     waiting = iter(version.functions)
     layouts = {name: _layout(scope, view, states) for name, view in version.views.items()}
@@ -129,13 +158,13 @@ def _asked(version: _Version) -> list[str]:
     return [field["name"] for field in version.manifest["request"]]
 
 
-def _layout(scope: Scope, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
+def _layout(scope: Looking, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
     state = states.get(view.name, scope.snapshot)
     layout = scope.places.layouts.of(view, snapshot=scope.snapshot if state is None else state)
     return layout if state is not None else layout.emptied()
 
 
-def _served_wrong(scope: Scope, version: _Version, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+def _served_wrong(scope: Looking, version: _Version, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     """Return those of the differences that remain when the lake is looked at as it was online when each row was answered."""
     if found.is_empty():
         return found
@@ -154,7 +183,7 @@ def _served_wrong(scope: Scope, version: _Version, rows: pl.DataFrame, found: pl
 
 
 def _again(  # noqa: PLR0913  (one look at one state of the lake)
-    scope: Scope, version: _Version, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
+    scope: Looking, version: _Version, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
     states = {name: group[name][0] for name in version.views}
     try:
@@ -165,7 +194,7 @@ def _again(  # noqa: PLR0913  (one look at one state of the lake)
     return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 
-def _history(scope: Scope, view: FeatureView) -> pl.DataFrame:
+def _history(scope: Looking, view: FeatureView) -> pl.DataFrame:
     """Return when a view was brought online, and the state of the lake that was then."""
     try:
         records = scope.places.lake.read("_mlops/partitions")

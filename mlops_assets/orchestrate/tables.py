@@ -12,6 +12,7 @@ from mlops_assets.compute.feature_schema import conformed
 from mlops_assets.compute.sql import queried
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.discovery import source_lineage, view_metadata
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
 from mlops_assets.orchestrate.project import computed_from, rules_of
 from mlops_assets.orchestrate.quality import Beside, Checked, checked, table_checks
@@ -139,7 +140,8 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
                 )
             frame = conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
             found = checked(scope, frame, rules, quality_key=view.quality_key)
-            return replace(found, metadata={"source": source, "version": view.version()})
+            shown = view_metadata(view, frame, source_lineage(scope.project, scope.places, view))
+            return replace(found, metadata={"source": source, "version": view.version(), **shown})
 
         scope.places.view_versions.declare(view, view.version(), scope.places.lake.snapshot())
         yield from publish(scope, rules, produce)

@@ -13,10 +13,10 @@ import duckdb
 import polars as pl
 
 from mlops_assets.compute.content_hash import hash_parts, normalised
-from mlops_assets.errors import LakeError, PlatformError, nearest
+from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord, Write
 from mlops_assets.stores.lake_connection import LakeConnections
-from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, kept_beside, read_record, split_name, sql_name
+from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, kept_beside, no_table, read_record, split_name, sql_name
 from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
@@ -95,12 +95,16 @@ class DuckLake:
         try:
             return as_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
         except duckdb.CatalogException as error:
-            raise self._missing(table, snapshot) from error
+            raise no_table(self._cursor, table, snapshot) from error
         except duckdb.Error as error:
             raise LakeError(
                 f"'{table}' cannot be read: {error}",
                 hint="a file of the lake is damaged or missing: put it back from a backup, or make the table again",
             ) from error
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        """Return the names of a table's columns; empty when there is no such table."""
+        return tuple(self._columns(sql_name(table))) if self._exists(table) else ()
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
         """Return the last record of each partition; empty when nothing was written.
@@ -390,14 +394,3 @@ class DuckLake:
         now = {**before, **{record.partition: record for record in made}}
         changed = tuple(r.partition for r in made if r.partition not in before or before[r.partition].content_hash != r.content_hash)
         return Commit(made[0].snapshot if made else self.snapshot(), tuple(now[part.partition] for part in parts), changed)
-
-    def _missing(self, table: str, snapshot: int | None) -> LakeError:
-        rows = self._cursor.execute(
-            "SELECT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops'"
-        ).fetchall()
-        tables = sorted(row[0] for row in rows)
-        when = "" if snapshot is None else f" in snapshot {snapshot}"
-        return LakeError(
-            f"the lake has no table '{table}'{when}",
-            hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
-        )

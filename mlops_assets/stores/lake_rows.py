@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from mlops_assets.errors import DataError, LakeError
+from mlops_assets.errors import DataError, LakeError, nearest
 from mlops_assets.stores.lake import PartitionRecord
 
 if TYPE_CHECKING:
@@ -88,6 +88,19 @@ def kept_beside(cursor: duckdb.DuckDBPyConnection, target: str, spans: Sequence[
                 hint="put the file back from a backup, or make every partition of the table again in one run",
             ) from error
     return pl.concat(frames)
+
+
+def no_table(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None) -> LakeError:
+    """Return the error that names a table which the lake has not got, with those that it has."""
+    rows = cursor.execute(
+        "SELECT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops'"
+    ).fetchall()
+    tables = sorted(row[0] for row in rows)
+    when = "" if snapshot is None else f" in snapshot {snapshot}"
+    return LakeError(
+        f"the lake has no table '{table}'{when}",
+        hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
+    )
 
 
 def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:

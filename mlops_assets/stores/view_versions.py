@@ -78,7 +78,7 @@ class ViewVersions:
                 .mappings()
                 .all()
             )
-        ends = [row["snapshot"] for row in rows[1:]] + [None]
+        ends = [*(row["snapshot"] for row in rows), None][1:] if rows else []
         found = [
             ViewVersion(name, row["version"], row["definition"], end, datetime.fromisoformat(row["recorded_at"]))
             for row, end in zip(rows, ends, strict=True)

@@ -1,0 +1,259 @@
+"""``mlops features``: what feature views there are, what they hold, offline and online, and whether services saw the same."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+from mlops_assets.errors import DataError, DefinitionError, LakeError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import polars as pl
+
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.orchestrate.project import Project
+    from mlops_assets.values.features import FeatureView
+    from mlops_assets.values.serving import Service
+
+
+@click.group()
+def features() -> None:
+    """The feature store, offline and online."""
+
+
+@features.command("list")
+@file_option
+@json_option
+def list_views(file: str, json_file: str | None) -> None:
+    """Show every feature view: what it is about, how fresh it is, who uses it.
+
+    Example: mlops features list --json -
+    """
+    from mlops_assets.cli.status import table
+
+    project = load(file)
+    rows = [_summary(project, part.project, view) for part in project.parts for view in _views(part.project)]
+    write_json(rows, json_file) if json_file else console().print(table("feature views", rows))
+
+
+@features.command("show")
+@click.argument("name")
+@file_option
+@json_option
+def show(name: str, file: str, json_file: str | None) -> None:
+    """Show one feature view: its figures, its versions, where its columns come from, who uses it.
+
+    Example: mlops features show carrier_punctuality
+    """
+    from mlops_assets.cli.status import table
+
+    found = _details(load(file), name)
+    if json_file:
+        write_json(found, json_file)
+        return
+    out = console()
+    for title in ("view", "features", "made from", "versions"):
+        rows = found[title] if isinstance(found[title], list) else [{"": key, name: value} for key, value in found[title].items()]
+        if rows:
+            out.print(table(title, rows))
+
+
+@features.command("online")
+@click.argument("name")
+@click.option("--entity", "entities", multiple=True, required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Join keys of one entity.")
+@click.option("--at", metavar="TIME", help="As of this time (ISO 8601); now when left out.")
+@file_option
+@json_option
+def online(name: str, entities: tuple[str, ...], at: str | None, file: str, json_file: str | None) -> None:
+    """Show what a service would look up for an entity: values, whether they are fresh, and their age.
+
+    Example: mlops features online carrier_punctuality --entity carrier=UA --at 2013-04-01T12:00
+    """
+    from mlops_assets.cli.status import table
+
+    rows = _online(load(file), name, entities, at)
+    write_json(rows, json_file) if json_file else console().print(table(f"{name} online", rows))
+
+
+@features.command("skew")
+@click.argument("service")
+@click.option("--partitions", metavar="A...B", help="Of the service's predictions; all when left out.")
+@file_option
+@json_option
+def skew(service: str, partitions: str | None, file: str, json_file: str | None) -> None:
+    """Compare the features that a service answered with with the offline store; fails when one was served wrong.
+
+    Example: mlops features skew lateness_api --partitions 2013-04-01
+    """
+    outcome = _skew(load(file), service, partitions)
+    found = {**outcome.facts, "passed": outcome.passed}
+    if json_file:
+        write_json(found, json_file)
+    else:
+        for title, value in found.items():
+            click.echo(f"{title}: {value}")
+    sys.exit(0 if outcome.passed else 1)
+
+
+@features.command("remove")
+@click.argument("version", metavar="NAME@VERSION")
+@file_option
+def remove(version: str, file: str) -> None:
+    """Give an earlier version of a feature view up: `mlops gc` may then delete what it holds.
+
+    Example: mlops features remove carrier_punctuality@1a2b3c4d
+    """
+    name, _, wanted = version.partition("@")
+    load(file).places.view_versions.remove(name, wanted)
+    click.echo(f"version {wanted} of features/{name} is given up; `mlops gc` frees what only it needed")
+
+
+def _views(project: Project) -> Sequence[FeatureView]:
+    from mlops_assets.values.features import FeatureView
+
+    return project.every(FeatureView)
+
+
+def _find(project: LoadedProject, name: str) -> tuple[Project, FeatureView]:
+    known = {view.name: (part.project, view) for part in project.parts for view in _views(part.project)}
+    if name not in known:
+        raise DefinitionError(
+            f"there is no feature view '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
+        )
+    return known[name]
+
+
+def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
+    try:
+        return project.places.lake.read(view.key)
+    except LakeError:
+        return None
+
+
+def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
+    from mlops_assets.orchestrate.discovery import usage
+
+    rows, used = _rows(project, view), usage(declared, project.places, view)
+    return {
+        "view": view.name,
+        "entity": ", ".join(view.entity.join_keys),
+        "features": ", ".join(view.feature_names),
+        "ttl": str(view.ttl or "for ever"),
+        "rows": 0 if rows is None else rows.height,
+        "newest": "" if rows is None else str(rows[view.event_timestamp].max() or "")[:16],
+        "online": "yes" if view.online else "no",
+        "models": ", ".join(used.models),
+    }
+
+
+def _details(project: LoadedProject, name: str) -> dict[str, Any]:
+    from mlops_assets.compute.statistics import statistics
+    from mlops_assets.orchestrate.discovery import source_lineage, usage
+    from mlops_assets.values.feature_types import type_label
+
+    declared, view = _find(project, name)
+    rows, used = _rows(project, view), usage(declared, project.places, view)
+    kinds = {feature: type_label(kind) for feature, kind in view.features}
+    figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else statistics(rows, view.feature_names)
+    return {
+        "view": {
+            "description": view.description,
+            "owners": ", ".join(view.options.owners),
+            "tags": ", ".join(f"{key}={value}" for key, value in view.options.tags),
+            "entity": f"{view.entity.name} ({', '.join(view.entity.join_keys)})",
+            "event timestamp": view.event_timestamp,
+            "created timestamp": view.created_timestamp or view.event_timestamp,
+            "ttl": str(view.ttl or "for ever"),
+            "online": "yes" if view.online else "no",
+            "rows": 0 if rows is None else rows.height,
+            "training sets": ", ".join(used.training_sets),
+            "models": ", ".join(used.models),
+            "services": ", ".join(used.services),
+            "model versions": ", ".join(used.versions),
+        },
+        "features": [{"feature": f["feature"], "declared": kinds[f["feature"]], **{k: _text(v) for k, v in f.items()}} for f in figures],
+        "made from": [
+            {"column": column, "made from": ", ".join(f"{table}.{part}" for table, part in made)}
+            for column, made in source_lineage(declared, project.places, view).items()
+        ],
+        "versions": [
+            {"version": v.version, "since": f"{v.recorded_at:%Y-%m-%d %H:%M}", "lake snapshot": "now" if v.last is None else v.last}
+            for v in project.places.view_versions.of(view.name)
+        ],
+    }
+
+
+def _text(value: object) -> object:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str | None) -> list[dict[str, Any]]:
+    from mlops_assets.orchestrate.training import read_as_of
+    from mlops_assets.stores.online import Lookup
+
+    _, view = _find(project, name)
+    rows = _rows(project, view)
+    if rows is None:
+        raise LakeError(f"'{view.key}' has never been materialised", hint=f'mlops run --select \'key:"{view.key}" or key:"online/{name}"\'')
+    keys = [_entity(view, rows, text) for text in entities]
+    time = read_as_of(at) or datetime.now(UTC)
+    micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    reader = project.places.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
+    return list(_found(view, keys, [reader.one([key], micros)[0] for key in keys]))
+
+
+def _found(view: FeatureView, keys: Sequence[tuple[Any, ...]], found: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    for key, row in zip(keys, found, strict=True):
+        age = "" if row.age is None else str(timedelta(microseconds=row.age)).partition(".")[0]
+        yield {**dict(zip(view.entity.join_keys, key, strict=True)), **dict(zip(view.feature_names, row.values, strict=True))} | {
+            "status": row.status.name,
+            "age": age,
+        }
+
+
+def _entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]:
+    """Return the join keys that a person wrote, in the types of the view."""
+    given = dict(part.partition("=")[::2] for part in text.split(","))
+    if set(given) != set(view.entity.join_keys):
+        raise DataError(
+            f"'{text}' does not name an entity of '{view.key}'", hint=f"give {','.join(f'{k}=...' for k in view.entity.join_keys)}"
+        )
+    import polars as pl
+
+    frame = pl.DataFrame({key: [given[key]] for key in view.entity.join_keys})
+    try:
+        return frame.cast({key: rows.schema[key] for key in view.entity.join_keys}).row(0)
+    except pl.exceptions.InvalidOperationError as error:
+        raise DataError(f"'{text}' does not have the types of the join keys of '{view.key}'", hint=str(error).splitlines()[0]) from error
+
+
+def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
+    from mlops_assets.orchestrate.project import served_partitions, served_time
+    from mlops_assets.orchestrate.skew import Reading, skew_outcome
+    from mlops_assets.values.window import TimeWindow, window_of
+
+    declared, service = _service(project, name)
+    first, _, last = (partitions or "").partition("...")
+    ends = [window_of(served_partitions(declared, service), key) for key in ((first, last or first) if first else ())]
+    spans = [end for end in ends if end is not None]
+    window = TimeWindow(spans[0].start, spans[-1].end) if spans else None
+    lake = project.places.lake
+    rows = lake.read(service.predictions_key, window=window, event_timestamp=served_time(service))
+    return skew_outcome(Reading(declared, project.places, lake.snapshot()), service, rows)
+
+
+def _service(project: LoadedProject, name: str) -> tuple[Project, Service]:
+    from mlops_assets.values.serving import Service
+
+    known = {service.name: (part.project, service) for part in project.parts for service in part.project.every(Service)}
+    if name not in known:
+        raise DefinitionError(
+            f"there is no service '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
+        )
+    return known[name]

@@ -1,0 +1,53 @@
+"""Which columns a query's columns are made from."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_LOG = logging.getLogger(__name__)
+
+
+def query_lineage(query: str, columns: Sequence[str], tables: Mapping[str, Sequence[str]]) -> dict[str, list[tuple[str, str]]]:
+    """Return, for each column of a query, the columns of tables that it is made from.
+
+    Parameters
+    ----------
+    query
+        One SELECT in DuckDB's SQL.
+    columns
+        Which of its columns.
+    tables
+        What it may read, by name, with the columns of each.
+
+    Returns
+    -------
+    dict
+        Column to ``(table, column)``, sorted, a table as ``schema/name`` where the query says the schema; nothing where it cannot be told, or where ``sqlglot`` is not installed: lineage is for
+        people to read, and never a reason to fail.
+    """
+    if importlib.util.find_spec("sqlglot") is None:
+        return {}
+    schema = {name: dict.fromkeys(known, "VARCHAR") for name, known in tables.items()}
+    return {column: found for column in columns if (found := _sources(query, column, schema))}
+
+
+def _sources(query: str, column: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
+    import sqlglot
+    from sqlglot.lineage import lineage
+
+    try:
+        root = lineage(column, query, schema=schema, dialect="duckdb")
+    except (sqlglot.errors.SqlglotError, ValueError, KeyError) as error:
+        _LOG.debug("no lineage of %s: %s", column, error)
+        return []
+    leaves = [node for node in root.walk() if not node.downstream and isinstance(node.source, sqlglot.exp.Table)]
+    return sorted({(_name(node.source), node.name.rpartition(".")[2].strip('"')) for node in leaves})
+
+
+def _name(table: Any) -> str:  # noqa: ANN401  (an expression of sqlglot)
+    return f"{table.db}/{table.name}" if table.db else str(table.name)

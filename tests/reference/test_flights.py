@@ -17,8 +17,12 @@ import polars as pl
 import pytest
 
 import flights_data
+import mlops_assets as ml
 from features import clock
+from mlops_assets.compute.assemble import view_of
+from mlops_assets.compute.point_in_time import as_of_layout
 from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.online import open_online
 from mlops_assets.stores.registry import open_registry
 from mlops_assets.values.window import TimeWindow
 from tests.conftest import ROOT, clean_environment
@@ -255,3 +259,51 @@ def test_the_clock_counts_hours_and_weekdays_in_utc() -> None:
 def test_the_honest_auc_is_stated(demo) -> None:
     status = json.loads(mlops(demo, "models", "list", "lateness", "--json", "-").stdout)
     assert 0.62 < status[0]["roc_auc"] < 0.75
+
+
+def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_named(demo) -> None:
+    day = str(NEXT)
+    for step in (
+        ("run", "--select", 'key:"online/*" or key:"service/*"'),
+        ("predict", "lateness_api", "--partitions", day),
+        ("run", "--select", 'key:"predictions/lateness_api"', "--partitions", day),
+    ):
+        done = mlops(demo, *step)
+        assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        green = mlops(demo, "features", "skew", "lateness_api", "--partitions", day, "--json", "-")
+        assert green.returncode == 0, green.stdout + green.stderr
+        facts = json.loads(green.stdout)
+        assert facts["passed"] is True
+        # Four punctualities, five of the weather, hour and weekday, of each flight.
+        assert facts["values compared"] == 11 * predictions(demo).height
+        assert facts["served wrong"] == 0
+
+        rows = DuckLake.open(demo / "lake").read("features/carrier_punctuality").filter(pl.col("carrier") == "UA").sort("as_of").tail(1)
+        wrong = as_of_layout(view_of(carrier_punctuality(), rows.with_columns(carrier_late_share_7d=pl.lit(0.5))))
+        open_online(str(demo / "online")).update(
+            "carrier_punctuality", wrong, join_keys=["carrier"], features=["carrier_late_share_7d", "carrier_mean_delay_7d"]
+        )
+        assert mlops(demo, "predict", "lateness_api", "--partitions", day).returncode == 0
+        assert mlops(demo, "run", "--select", 'key:"predictions/lateness_api"', "--partitions", day).returncode == 0
+        red = mlops(demo, "features", "skew", "lateness_api", "--partitions", day, "--json", "-")
+        assert red.returncode == 1
+        facts = json.loads(red.stdout)
+        united = predictions(demo).filter(pl.col("carrier") == "UA").height
+        assert facts["served wrong"] == united
+        share = rows["carrier_late_share_7d"][0]
+        assert facts["first"].startswith("feature 'carrier_late_share_7d' of 'carrier_punctuality' for carrier = 'UA' at 2013-04-01")
+        assert facts["first"].endswith(f"served 0.5, offline it is {share!r}")
+    finally:
+        mlops(demo, "serve", "stop", "lateness_api")
+
+
+def carrier_punctuality():
+    dbt = ml.DbtProject("dbt_features")
+    return ml.FeatureView(
+        source=dbt.model("carrier_punctuality"),
+        entity=ml.Entity("carrier"),
+        event_timestamp="as_of",
+        ttl=timedelta(days=2),
+        features={"carrier_late_share_7d": float, "carrier_mean_delay_7d": float},
+    )

@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.assemble import assemble
 from mlops_assets.compute.leakage import Leak, leaks
+from mlops_assets.compute.parity import SAMPLE_ROWS, refuse_disparity
 from mlops_assets.compute.split import PARTS, group_split, time_split
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, DefinitionError
@@ -16,7 +17,7 @@ from mlops_assets.orchestrate.project import TableRef
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.features import FeatureView
+from mlops_assets.values.features import FeatureView, on_demand
 from mlops_assets.values.training import TimeSplit, TrainingSet
 
 SPLIT = "split"
@@ -50,6 +51,9 @@ def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
     spine = _known(scope.frame(declared.function), declared, as_of)
     steps = [scope.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
     frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
+    for function in on_demand(declared.features):
+        sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
+        refuse_disparity(function.function, sample, f"'{declared.key}'")
     frame = frame.with_columns(_split(frame, declared)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
     found = _leaks(scope, declared, frame, X)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.compute.on_demand import foreign_imports
 from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.orchestrate.on_demand_rules import check_on_demand
 from mlops_assets.orchestrate.project import Project, computed_from, row_key, served_partitions
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, Sql
@@ -281,7 +281,7 @@ def _training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
     _label(declared)
     _unique_features(declared)
     for function in on_demand(declared.features):
-        _on_demand(declared, function)
+        check_on_demand(project, declared, function)
     for dataset in project.datasets_of(declared):
         _known_in_time(declared, dataset)
 
@@ -313,14 +313,6 @@ def _unique_features(declared: TrainingSet[..., Any]) -> None:
         raise DefinitionError(f"'{declared.key}' has two inputs named '{twice[0]}'", hint="rename one of the features")
     if not names and not on_demand(declared.features):
         raise DefinitionError(f"'{declared.key}' declares no input", hint="name columns=, features=, or both: X is made of them")
-
-
-def _on_demand(declared: TrainingSet[..., Any], function: OnDemandFeatures[..., Any]) -> None:
-    if foreign := foreign_imports(function.module_source):
-        raise DefinitionError(
-            f"on-demand features '{function.name}' of '{declared.key}' live in a module that imports {min(foreign)}",
-            hint="move the function into a module that imports numpy and the standard library only: a service runs exactly that module",
-        )
 
 
 def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError, nearest
@@ -65,6 +66,16 @@ class Table:
     def schema_columns(self) -> tuple[str, ...]:
         """The declared column names, in the order of the schema; empty when nothing is declared."""
         return tuple(_annotated(self.schema)) if self.schema is not None else ()
+
+    @property
+    def schema_types(self) -> dict[str, type]:
+        """The Python types of the declared columns, where a plain one says it all; a time in UTC is a ``datetime``."""
+        try:
+            hints = {} if self.schema is None else typing.get_type_hints(self.schema, include_extras=True)
+        except NameError:  # an annotation that only a type checker can resolve
+            return {}
+        kinds = {name: datetime if getattr(hint, "__metadata__", ())[-1:] == ("UTC",) else hint for name, hint in hints.items()}
+        return {name: kind for name, kind in kinds.items() if name in self.schema_columns and kind in (float, int, bool, str, datetime)}
 
     @property
     def known_later(self) -> frozenset[str]:

@@ -109,16 +109,26 @@ class Scope:
             return present(collect(self.loaded[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
         return present(self.read(self.project.tables[parameter.name]), parameter.frame)
 
-    def read(self, ref: TableRef, keys: Sequence[str] | None = None) -> pl.DataFrame:
-        """Read the rows of an upstream table that partitions are made from; those of this step when none are named."""
+    def read(self, ref: TableRef) -> pl.DataFrame:
+        """Read the rows of an upstream table that this step's partitions are made from."""
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return self._or_explain(ref, lambda: self._rows(ref, None, None))
-        wanted = [key for parents in mapped(edge, self.node.partitions, keys or self.keys).values() for key in parents]
+        wanted = [key for parents in mapped(edge, self.node.partitions, self.keys).values() for key in parents]
         span = _span(ref, wanted)
         if span is None:
             return self._or_explain(ref, lambda: self.places.lake.read(ref.key, snapshot=self.snapshot).clear())
         return self._or_explain(ref, lambda: self._rows(ref, span, wanted))
+
+    def part(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
+        """Return those of the rows that were read which one partition is made from."""
+        edge = next((e for e in self.node.edges if e.parent == ref.key), None)
+        if edge is None or self.node.partitions is None or ref.partitions is None:
+            return rows
+        span = _span(ref, [parent for parents in mapped(edge, self.node.partitions, [key]).values() for parent in parents])
+        if span is None:
+            return rows.clear()
+        return rows.filter(pl.col(ref.event_timestamp or "").is_between(span.start, span.end, closed="left"))
 
     def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None) -> pl.DataFrame:
         """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""

@@ -163,8 +163,10 @@ def _source_rows(scope: Scope, view: FeatureView) -> tuple[pl.DataFrame, str]:
 
 def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
     """Ask a query once for each partition: what it says of its window is then the same in a run over many."""
+    refs = {name: scope.project.tables[name] for name in computed_from(source)}
+    whole = {name: scope.read(ref) for name, ref in refs.items()}
     for key, window in scope.windows:
-        tables = {name: scope.read(scope.project.tables[name], [key]) for name in computed_from(source)}
+        tables = {name: scope.part(refs[name], rows, key) for name, rows in whole.items()}
         yield queried(source.query, tables, window, f"'{view.key}'")
 
 

@@ -13,11 +13,10 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.partitions import window_of
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.places import places
-from mlops_assets.values.window import TimeWindow
+from mlops_assets.values.window import TimeWindow, window_of
 from tests.conftest import records
 from tests.projects import meters
 

@@ -30,9 +30,10 @@ def normalised(frame: pl.DataFrame) -> pl.DataFrame:
     casts = [pl.col(name).cast(_stored(name, dtype)) for name, dtype in frame.schema.items() if _stored(name, dtype) != dtype]
     frame = frame.with_columns(casts) if casts else frame
     for name, dtype in frame.schema.items():
-        if dtype == pl.String and frame[name].str.contains("\x00", literal=True).any():
+        if dtype == pl.String and (bad := frame[name].str.contains("\x00", literal=True).fill_null(value=False)).any():
             raise DataError(
-                f"column '{name}' holds text with a NUL character", hint="strip it: such text can be stored, but never filtered by"
+                f"column '{name}' holds text with a NUL character, first in row {int(bad.arg_max() or 0) + 1}",
+                hint="strip it: such text can be stored, but never filtered by",
             )
     return frame
 

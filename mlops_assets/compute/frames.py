@@ -41,7 +41,7 @@ def collect(value: object, what: str) -> pl.DataFrame:
     Raises
     ------
     DataError
-        It is none of the four frame types.
+        It is none of the four frame types, or a pandas frame has lost something already.
     """
     if isinstance(value, pl.LazyFrame):
         return value.collect()
@@ -49,7 +49,12 @@ def collect(value: object, what: str) -> pl.DataFrame:
         return value
     kind = type(value)
     if kind.__module__.startswith("pandas"):
-        return pl.from_pandas(value)
+        from mlops_assets.compute.strict_pandas import strict_from_pandas
+
+        return strict_from_pandas(value, what)
     if kind.__name__ == "DuckDBPyRelation":
+        names = value.columns  # type: ignore[attr-defined]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"{what} returned two columns named '{twice[0]}'", hint="rename one of them in SELECT")
         return pl.DataFrame(value.to_arrow_table())  # type: ignore[attr-defined]
     raise DataError(f"{what} returned {kind.__name__}, not a frame", hint="return a polars, pandas or DuckDB frame")

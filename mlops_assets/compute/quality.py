@@ -92,7 +92,8 @@ def _learnt(  # noqa: PLR0913  (what it learns from)
             values = values.drop_nans() if dtype.is_float() else values
             if values.len():
                 low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
-                yield Limit(RANGE, name, low - margin * (high - low), high + margin * (high - low), origin=origin)
+                room = margin * ((high - low) or abs(high))  # a constant has no width: its own size stands for it
+                yield Limit(RANGE, name, low - room, high + room, origin=origin)
         elif dtype == pl.String and 0 < values.n_unique() <= min(MOST_CATEGORIES, max(1, values.len() // 5)):
             yield Limit(CATEGORIES, name, values=tuple(values.unique().sort().to_list()), origin=origin)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mlops_assets.errors import nearest
 from mlops_assets.values.window import TimeWindow, merged
 
 if TYPE_CHECKING:
@@ -49,9 +50,13 @@ class Finding:
 
 
 def schema_findings(frame: pl.DataFrame, schema: Any) -> Iterator[Finding]:  # noqa: ANN401  (a pandera model)
-    """Yield every rule of a pandera schema that is broken."""
+    """Yield every rule of a pandera schema that is broken; missing columns first, and alone: other rules would only repeat them."""
     from pandera.errors import SchemaError, SchemaErrors
 
+    required = [name for name, column in schema.to_schema().columns.items() if column.required and not column.regex]
+    if missing := [name for name in required if name not in frame.columns]:
+        yield from (missing_column("schema", name, frame) for name in missing)
+        return
     try:
         schema.validate(frame, lazy=True)
     except SchemaErrors as error:
@@ -88,8 +93,8 @@ def _first_bad(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
     return f": {cases}" if isinstance(cases, str) else ""
 
 
-def key_findings(frame: pl.DataFrame, key: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what keeps the key from identifying rows."""
+def key_findings(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = None) -> Iterator[Finding]:
+    """Yield what keeps the key from identifying rows; ``time`` is the event time."""
     if missing := [c for c in key if c not in frame.columns]:
         yield missing_column("key", missing[0], frame)
         return
@@ -111,7 +116,8 @@ def key_findings(frame: pl.DataFrame, key: tuple[str, ...]) -> Iterator[Finding]
             ", ".join(key),
             "unique key",
             f"the key {first} is on {times} rows",
-            "a key identifies one row: deduplicate, or add the column that tells them apart to key=",
+            "a key identifies one row: deduplicate, or add the column that tells them apart to key="
+            + (", or in a feature view to created_timestamp=: the row that became known last then counts" if time in key else ""),
             twice,
         )
 
@@ -136,8 +142,7 @@ def time_findings(
     times = frame[column]
     if not is_utc(times.dtype):
         message = f"column '{column}' has type {times.dtype}, not a time in UTC"
-        hint = f"`pl.col('{column}').dt.replace_time_zone(<where it was measured>).dt.convert_time_zone('UTC')` says which instant is meant"
-        yield Finding("event_time", column, "a time in UTC", message, hint)
+        yield Finding("event_time", column, "a time in UTC", message, _zone_hint(column))
         return
     if nulls := times.null_count():
         message = f"column '{column}' is null in {nulls} row(s)"
@@ -146,6 +151,18 @@ def time_findings(
         yield from _outside(frame, column, windows)
     else:
         yield from _implausible(times, column, max_future)
+
+
+def clock_findings(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[Finding]:
+    """Yield columns of times that are compared with the event time, but are not in UTC."""
+    for column in columns:
+        if column in frame.columns and not is_utc(frame[column].dtype) and frame[column].dtype != pl.Null:
+            message = f"column '{column}' has type {frame[column].dtype}, not a time in UTC as the event time"
+            yield Finding("event_time", column, "a time in UTC", message, _zone_hint(column))
+
+
+def _zone_hint(column: str) -> str:
+    return f"`pl.col('{column}').dt.replace_time_zone(<where it was measured>).dt.convert_time_zone('UTC')` says which instant is meant"
 
 
 def _outside(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[Finding]:
@@ -189,7 +206,8 @@ def _inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl
 
 def missing_column(check: str, column: str, frame: pl.DataFrame) -> Finding:
     """Return the finding that a column is not there."""
-    return Finding(check, column, "the column exists", f"column '{column}' is missing", f"the frame has {', '.join(frame.columns)}")
+    hint = nearest(column, frame.columns) + f"the frame has {', '.join(frame.columns)}"
+    return Finding(check, column, "the column exists", f"column '{column}' is missing", hint)
 
 
 def partition_numbers(frame: pl.DataFrame, column: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Series:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.quality import limit_findings, quality_facts
-from mlops_assets.compute.row_rules import Finding, is_utc, key_findings, located, schema_findings, time_findings
+from mlops_assets.compute.row_rules import Finding, clock_findings, is_utc, key_findings, located, schema_findings, time_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -94,9 +94,11 @@ def findings(
     if table.schema is not None:
         yield from schema_findings(frame, table.schema)
     if table.key:
-        yield from key_findings(frame, table.key)
+        yield from key_findings(frame, table.key, time)
     if time:
         yield from time_findings(frame, time, windows, table.max_future)
+        clocks = (table.created_timestamp, *(known for _, known in table.known_at))
+        yield from clock_findings(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
     if table.partitions is not None and not table.allow_empty:
         yield from _empty_findings(frame, time or "", windows)
     if table.quality is not None:

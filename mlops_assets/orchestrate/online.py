@@ -27,6 +27,7 @@ from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
+from mlops_assets.stores.lake_damage import read_view
 from mlops_assets.stores.online import HISTORY, ViewState, Written
 from mlops_assets.stores.online_records import Schema
 from mlops_assets.values.dataset import Table
@@ -225,8 +226,7 @@ class _Update:
         spans: list[TimeWindow | None] = [*merged(span for key in keys if (span := window_of(view.partitions, key)))]
         if keys and view.partitions is None:
             spans = [None]
-        when = {"event_timestamp": view.event_timestamp, "snapshot": snapshot, "columns": _columns(view)}
-        parts = [lake.read(view.key, window=window, **when) for window in spans]  # type: ignore[arg-type]
+        parts = [read_view(lake, view, _columns(view), snapshot=snapshot, window=window) for window in spans]
         return pl.concat(parts) if parts else self._rows().clear()
 
     def _rows(self) -> pl.DataFrame:

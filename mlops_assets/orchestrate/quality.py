@@ -19,6 +19,7 @@ from mlops_assets.compute.quarantine import (
     reasons,
     set_aside,
 )
+from mlops_assets.compute.row_rules import spans
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DefinitionError, LakeError
 from mlops_assets.orchestrate.metadata import markdown
@@ -27,6 +28,7 @@ from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Part, Write
+from mlops_assets.stores.lake_keys import MOST_KEYS, keys_elsewhere
 from mlops_assets.values.dataset import Dataset, Table
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.quality import Limit, Quality
@@ -34,6 +36,7 @@ from mlops_assets.values.window import TimeWindow, window_of
 
 Windows = Sequence[tuple[str, TimeWindow | None]]
 PREVIEW = 20
+KEY_ACROSS = "key_across_partitions"
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,33 @@ def table_checks(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of a table's checks, and of those among them that only warn."""
     warns = ("quality",) if table.quality is not None and not table.quality.blocks else ()
     aside = (NO_QUARANTINED_ROWS,) if table.quarantine is not None else ()
-    return (*check_names(table), *aside), (*warns, *aside)
+    across = (KEY_ACROSS,) if _may_repeat(table) else ()
+    return (*check_names(table), *across, *aside), (*warns, *across, *aside)
+
+
+def _may_repeat(table: Table) -> bool:
+    """Whether a key can be in two partitions: not when the time that divides them is part of it."""
+    return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
+
+
+def _across(scope: Scope, frame: pl.DataFrame, table: Table) -> list[Outcome]:
+    """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
+    if not _may_repeat(table) or not set(table.key) <= set(frame.columns):
+        return []
+    windows = spans(scope.windows)
+    time, lake = table.event_timestamp or "", scope.places.lake
+    found = keys_elsewhere(lake, scope.node.key, frame.select(table.key), windows, event_timestamp=time, snapshot=scope.snapshot)
+    if found.is_empty():
+        return [Outcome(KEY_ACROSS, passed=True, blocking=False)]
+    *first, elsewhere = found.row(0)
+    identity = dict(zip(table.key, first, strict=True))
+    label = f"'{scope.keys[0]}'" if len(scope.keys) == 1 else f"'{scope.keys[0]}' to '{scope.keys[-1]}'"
+    more = " or more" if found.height == MOST_KEYS else ""
+    message = (
+        f"{found.height}{more} key(s) of partition(s) {label} are in other partitions as well; the first: {identity}, also at {elsewhere}"
+    )
+    hint = "was a file read twice? Deduplicate where it is read, and make the other partition again if the row has moved"
+    return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": found.height})]
 
 
 def checked(scope: Scope, frame: pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
@@ -115,12 +144,12 @@ def checked(scope: Scope, frame: pl.DataFrame, table: Table, *, quality_key: str
 
     limits, beside = _limits(scope, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
     if table.quarantine is None:
-        return Checked(frame, verify(frame, table, scope.windows, limits=limits), beside)
+        return Checked(frame, [*verify(frame, table, scope.windows, limits=limits), *_across(scope, frame, table)], beside)
     kept, refused = divided(limits)
     name = quarantine_key.rsplit("/", maxsplit=1)[-1]
     counts = partition_counts(frame, table, scope.windows)
     outcome = quarantine_outcome(refused, counts, scope.windows, share=table.quarantine, name=name)
-    found = [*verify(kept, table, scope.windows, limits=limits), outcome]
+    found = [*verify(kept, table, scope.windows, limits=limits), *_across(scope, kept, table), outcome]
     # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
     return Checked(
         kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(scope, quarantine_key, refused)]

@@ -16,7 +16,7 @@ from mlops_assets.compute.content_hash import hash_parts, normalised
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord, Write
 from mlops_assets.stores.lake_connection import LakeConnections
-from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, kept_beside, no_table, read_record, split_name, sql_name
+from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, kept_beside, no_table, read_record, split_name, sql_name, storable
 from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class DuckLake:
     def _plan(self, write: Write, run_id: str) -> Plan:
         """Find out what of a table differs from what was recorded; the lock is held."""
         frame = self._typed(write.table, write.frame)
-        frame, bounds = in_parts(normalised(frame), write.parts, write.event_timestamp, write.table)
+        frame, bounds = in_parts(storable(frame, write.table), write.parts, write.event_timestamp, write.table)
         counted = frame.drop(write.unhashed, strict=False)
         hashes, before = hash_parts(counted, bounds, write.key), self.records(write.table)
         made = self._made(write.table, write.parts, hashes, bounds, before, run_id, write.key, counted.columns)
@@ -384,7 +384,8 @@ class DuckLake:
             elif old[column] != kind:
                 raise LakeError(
                     f"column '{column}' of '{table}' is {old[column]} in the lake and {kind} in the new rows",
-                    hint="cast it to the old type, or give the new one another name; earlier partitions keep theirs",
+                    hint="cast it to the old type, or give the new one another name; earlier partitions keep theirs. "
+                    "A column without any value was stored as INTEGER: a schema= gives it its type from the start",
                 )
 
     def _columns(self, source: str) -> dict[str, str]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import duckdb
 
 from mlops_assets.compute.content_hash import hash_parts, normalised
 from mlops_assets.errors import ArtifactError, LakeError
-from mlops_assets.stores.lake import DAMAGED
+from mlops_assets.stores.lake import DAMAGED, Part
 from mlops_assets.stores.lake_rows import in_parts, sql_name
+from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from mlops_assets.stores.ducklake import DuckLake
-    from mlops_assets.stores.lake import Part, PartitionRecord
+    from mlops_assets.stores.lake import Lake, PartitionRecord
+    from mlops_assets.values.features import FeatureView
     from mlops_assets.values.window import TimeWindow
 
 
@@ -57,6 +59,16 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
     if bad := _differing(frame, table, known, records, event_timestamp):
         raise _damage(lake, table, bad, records, event_timestamp, snapshot)
     return frame
+
+
+def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot: int, window: TimeWindow | None = None) -> pl.DataFrame:
+    """Read columns of a feature view, all or of whole partitions, compared as in :func:`read_verified`."""
+    known = [""] if view.partitions is None else view.partitions.get_partition_keys()
+    recorded = lake.records(view.key, snapshot=snapshot)
+    parts = [Part(key, window_of(view.partitions, key)) for key in known if key in recorded]
+    inside = [p for p in parts if window is None or (p.window is not None and window.start <= p.window.start < window.end)]
+    rows = read_verified(cast("DuckLake", lake), view.key, inside, window=window, event_timestamp=view.event_timestamp, snapshot=snapshot)
+    return rows.select(columns)
 
 
 def _readable(lake: DuckLake, table: str, part: Part, event_timestamp: str | None, snapshot: int) -> bool:
@@ -95,7 +107,10 @@ def _damage(  # noqa: PLR0913  (what a message names)
     label = f" partition '{first.partition}'" if first.partition else ""
     more = f" (and {len(parts) - 1} other partition(s))" if len(parts) > 1 else ""
     files = ", ".join(_files(lake, table, first, event_timestamp, snapshot)) or "a file that cannot be read"
-    lake.distrust([replace(records[part.partition], content_hash=DAMAGED + records[part.partition].content_hash) for part in parts])
+    newest = lake.records(table)  # an older snapshot says nothing of what has replaced it since
+    same = [records[part.partition] for part in parts if newest[part.partition].content_hash == records[part.partition].content_hash]
+    if same:
+        lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash) for record in same])
     where = f" --partitions {first.partition}" if first.partition else ""
     return ArtifactError(
         f"'{table}'{label}{more} does not hold what was recorded when it was written: a file of the lake is damaged, or was written by "

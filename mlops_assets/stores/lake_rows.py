@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
+from mlops_assets.compute.content_hash import normalised
 from mlops_assets.errors import DataError, LakeError, nearest
 from mlops_assets.stores.lake import PartitionRecord
 
@@ -112,6 +113,14 @@ def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
         if isinstance(dtype, pl.Datetime) and dtype.time_zone
     ]
     return frame.with_columns(times) if times else frame
+
+
+def storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+    """Return rows in the types that the lake gives back; raise DataError that names the table where it cannot hold them."""
+    try:
+        return normalised(frame)
+    except DataError as error:
+        raise DataError(f"'{table}': {error.message}. Nothing was committed; the earlier data stay readable", hint=error.hint) from error
 
 
 def in_parts(

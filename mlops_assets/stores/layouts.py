@@ -20,6 +20,7 @@ import polars as pl
 from mlops_assets.compute.entity_hash import entity_hash
 from mlops_assets.compute.layout import EVENT, Layout, runs
 from mlops_assets.compute.point_in_time import ROWS_PER_BUCKET, View, as_layout, as_of_layout, bucket_count, in_buckets, in_force
+from mlops_assets.stores.lake_damage import read_view
 from mlops_assets.stores.lock import exclusive
 from mlops_assets.values.window import merged, window_of
 
@@ -166,7 +167,7 @@ class _Upkeep:
         return as_layout(self._declared(), parts[0].schema, [runs(part, keys, number) for number, part in enumerate(parts)], tables)
 
     def _made(self, snapshot: int) -> list[pl.DataFrame]:
-        rows = self._rows(self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns))
+        rows = self._rows(read_view(self._lake, self._view, self._columns, snapshot=snapshot))
         return in_buckets(rows, self._view.entity.join_keys, bucket_count(rows.height))
 
     def _rows(self, source: pl.DataFrame) -> pl.DataFrame:
@@ -210,9 +211,7 @@ class _Upkeep:
         spans = merged(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
         if not spans:
             return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
-        time = self._view.event_timestamp
-        read = [self._lake.read(self._view.key, window=s, event_timestamp=time, snapshot=snapshot, columns=self._columns) for s in spans]
-        return pl.concat(read)
+        return pl.concat(read_view(self._lake, self._view, self._columns, snapshot=snapshot, window=span) for span in spans)
 
     def _numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
         keys = list(self._view.entity.join_keys)
@@ -220,7 +219,7 @@ class _Upkeep:
 
     def _rebuilt(self, touched: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
         """Make the buckets again whose entities have rows that changed: what they had hidden may hold again."""
-        source = self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).drop_nulls(list(self._view.entity.join_keys))
+        source = read_view(self._lake, self._view, self._columns, snapshot=snapshot).drop_nulls(list(self._view.entity.join_keys))
         parts = in_buckets(source, self._view.entity.join_keys, count)
         return {number: self._rows(parts[number]) for number in touched}
 

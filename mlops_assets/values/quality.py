@@ -73,7 +73,7 @@ class Quality:
         every column are learnt there, recorded in the lake as ``quality/<name>``, and kept until the declaration or those partitions change.
         What is declared as well replaces what would be learnt.
     margin
-        How far learnt limits are widened: ranges by this part of their width, numbers of rows and null shares by this part of themselves
+        How far learnt limits are widened: ranges by this part of their width (of a constant: of its size), numbers of rows and null shares by this part of themselves
         (a null share by one percentage point at the least).
     severity
         ``"error"`` keeps a partition that breaks a limit from being committed; ``"warn"`` commits it and says so.

@@ -89,6 +89,18 @@ def test_one_flipped_bit_is_found_where_the_lake_itself_sees_none_and_making_the
     assert {k: r.content_hash for k, r in lake.records(TABLE).items()} == {k: r.content_hash for k, r in before.items()}
 
 
+def test_damage_in_an_older_state_leaves_the_newer_one_in_peace(lake) -> None:
+    before = lake.snapshot()
+    file = file_of(lake, 1)
+    lake.write(TABLE, rows(1).head(10), [PARTS[1]], event_timestamp="at", key=["id"])
+    one_bit(file, value_position(file))
+    lake = DuckLake.open(file.parents[3])
+    with pytest.raises(ArtifactError, match="partition '2024-01-02'"):
+        read_verified(lake, TABLE, PARTS, window=None, event_timestamp="at", snapshot=before)
+    assert not any(record.damaged for record in lake.records(TABLE).values())
+    assert read(lake).height == 10_010
+
+
 @pytest.mark.parametrize("how", ["truncated", "lost", "garbage", "flipped"])
 def test_a_file_that_cannot_be_read_is_named_by_its_partition(lake, how) -> None:
     file = file_of(lake, 1)
@@ -151,6 +163,17 @@ def test_no_training_set_and_no_model_is_made_from_a_damaged_file(run, platform)
     forget(platform)
     assert "'training_set/examples' does not hold what was recorded" in runner.error("model/buys", config={"model__buys": {"C": 0.5}})
     assert world.trained == 1
+
+
+def test_no_layout_of_a_view_is_made_from_a_damaged_file(run, platform) -> None:
+    shop_shares = project.nouns(project.World())[2]
+    run(project.build(platform, project.World()))(*project.DATA, partitions=project.MONTH)
+    [file] = (Path(platform.lake) / "data" / "features" / "shop_shares").glob("*.parquet")
+    good = file.read_bytes()
+    one_bit(file, next(p for p in range(200, len(good)) if _changes_one_value(platform, "features/shop_shares", file, p)))
+    forget(platform)
+    with pytest.raises(ArtifactError, match="'features/shop_shares' partition '2024-01-"):
+        places(platform).layouts.of(shop_shares)
 
 
 def forget(platform) -> None:

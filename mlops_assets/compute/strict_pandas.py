@@ -1,0 +1,129 @@
+"""From pandas to polars without a silent change: what pandas has already mixed or rounded is refused, with the first row of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXACT = 2**53  # from here on, neighbouring whole numbers are one float
+_SUSPECT = ("mixed", "datetime", "bytes", "date", "unknown")
+
+
+def strict_from_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a pandas frame)
+    """Return a pandas frame as a polars one.
+
+    Parameters
+    ----------
+    frame
+        A pandas frame.
+    what
+        Who returned it, for messages.
+
+    Raises
+    ------
+    DataError
+        Two columns have one name; a column mixes types, or times with and without a time zone; text is not UTF-8; whole numbers above
+        2^53 have become floats.
+    """
+    twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
+    if twice:
+        raise DataError(
+            f"{what} returned two columns named '{twice[0]}'",
+            hint="rename one of them, or drop it: frame.loc[:, ~frame.columns.duplicated()]",
+        )
+    if unnamed := [name for name in frame.columns if not isinstance(name, str)]:
+        raise DataError(f"{what} returned a column named {unnamed[0]!r}, which is no text", hint="name every column: frame.columns = [...]")
+    return pl.DataFrame([_column(frame[name], name, what) for name in frame.columns])
+
+
+def _column(values: Any, name: str, what: str) -> pl.Series:  # noqa: ANN401  (a pandas series)
+    import pandas as pd
+
+    if values.dtype == object:
+        inferred = pd.api.types.infer_dtype(values, skipna=True)
+        if inferred.startswith(_SUSPECT):
+            kinds = _kinds(values, name, what)
+            if kinds == {"a time with a time zone"}:
+                values = pd.to_datetime(values, utc=True)
+    elif str(values.dtype) in {"float64", "float32"}:
+        _exact(values, name, what)
+    try:
+        return pl.Series(name, pl.from_pandas(values.reset_index(drop=True)))
+    except Exception as error:
+        raise _unconvertible(values, name, what, error) from error
+
+
+def _kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
+    """Return the kinds of values in a column of objects; refuse more than one."""
+    first: dict[str, int] = {}
+    for number, kind in _kind_of_each(values):
+        first.setdefault(kind, number)
+        if kind == "bytes":
+            raise _bad(what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')")
+        if len(first) > 1 and not first.keys() <= {"a whole number", "a number"}:
+            (one, _), (other, at) = list(first.items())[:2]
+            hint = (
+                f"say which instant is meant: pd.to_datetime(frame['{name}'], utc=True) takes those without a zone for UTC"
+                if "a time with a time zone" in first
+                else f"give the column one type where it is read: frame['{name}'].astype('string') or pd.to_numeric(frame['{name}'])"
+            )
+            raise _bad(what, name, at, f"is {other} ({values.iloc[at]!r}), those before are {one}", hint)
+    return set(first)
+
+
+def _kind_of_each(values: Any) -> Iterator[tuple[int, str]]:  # noqa: ANN401
+    import datetime as dt
+    from numbers import Integral, Real
+
+    import pandas as pd
+
+    for number, value in enumerate(values):
+        if pd.api.types.is_scalar(value) and pd.isna(value):
+            continue
+        if isinstance(value, dt.datetime):
+            yield number, "a time with a time zone" if value.tzinfo else "a time without a time zone"
+        elif isinstance(value, (bool, str, bytes, dt.date)):
+            yield number, {"str": "text", "bool": "a truth value"}.get(type(value).__name__, type(value).__name__)
+        elif isinstance(value, Integral):
+            yield number, "a whole number"
+        elif isinstance(value, Real):
+            yield number, "a number"
+        else:
+            yield number, type(value).__name__
+
+
+def _exact(values: Any, name: str, what: str) -> None:  # noqa: ANN401
+    """Refuse whole numbers that pandas has made floats for the sake of a null, where floats cannot tell neighbours apart."""
+    if not values.isna().any():
+        return
+    there = values.dropna()
+    if not len(there) or there.abs().max() < EXACT or not (there == there.round()).all():
+        return
+    number = int((values.abs() >= EXACT).to_numpy().argmax())
+    hint = (
+        f"read the column as 'Int64' or 'string' (pd.read_csv(..., dtype={{'{name}': 'Int64'}})), which keep nulls without floats; "
+        "if these are measurements, return a polars frame"
+    )
+    raise _bad(what, name, number, f"is {values.iloc[number]:.0f} as a float: whole numbers above 2^53 lose their last digits", hint)
+
+
+def _unconvertible(values: Any, name: str, what: str, error: Exception) -> DataError:  # noqa: ANN401
+    for number, value in enumerate(values):
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return _bad(what, name, number, f"is text that is not UTF-8: {value!r}", "read the file with its own encoding=")
+    return DataError(
+        f"{what} returned column '{name}' of pandas type {values.dtype}, which cannot be kept: {error}", hint="cast it to a plain type"
+    )
+
+
+def _bad(what: str, name: str, number: int, text: str, hint: str) -> DataError:
+    return DataError(f"{what} returned column '{name}' whose row {number + 1} {text}", hint=hint)

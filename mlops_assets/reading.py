@@ -1,0 +1,225 @@
+r"""Reading files without a silent change, for the functions of datasets.
+
+Every mistake is a :class:`mlops_assets.DataError` that names file, column, first bad row and rule.
+
+Examples
+--------
+>>> import tempfile
+>>> from pathlib import Path
+>>> from mlops_assets.reading import strict_csv
+>>> file = Path(tempfile.mkdtemp()) / "shops.csv"
+>>> _ = file.write_text("shop,visitors\n007,12\n")
+>>> strict_csv(file, {"shop": str, "visitors": int}).rows()
+[('007', 12)]
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+_ZONED = r"(Z|[+-]\d\d:?\d\d)$"
+_NO_HINT = "mend the file, or declare the type that the column really has"
+
+
+def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFrame:
+    """Read a CSV file with a header, every value by the type that is declared.
+
+    Nothing is guessed from the first rows: a value of another type is refused wherever it stands, identifiers that are declared as text
+    keep their zeros, and whole numbers never pass through floats. An empty field is null.
+
+    Parameters
+    ----------
+    file
+        The file, in UTF-8.
+    columns
+        A pandera ``DataFrameModel``, or column → polars or Python type. Other columns of the file are left out.
+
+    Returns
+    -------
+    polars.DataFrame
+        The declared columns, in the order of the declaration.
+
+    Raises
+    ------
+    DataError
+        The file is not UTF-8, a column is missing or there twice, a line has another number of fields, or a value has another type; a whole
+        number begins with a zero; a time has no time zone where UTC is declared.
+    """
+    import polars as pl
+
+    path, wanted = Path(file), _types(columns)
+    data = path.read_bytes()
+    _utf8(path, data)
+    header = next(csv.reader(io.StringIO(data.decode("utf-8-sig"))), [])
+    _header(path, header, wanted)
+    try:
+        text = pl.read_csv(data, infer_schema=False, columns=list(wanted))
+    except pl.exceptions.PolarsError as error:
+        raise _ragged(path, data, len(header), error) from error
+    return text.select(_typed(path, text[name], kind) for name, kind in wanted.items())
+
+
+def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataFrame:
+    """Read a Parquet file whose bytes are those that were written.
+
+    Parameters
+    ----------
+    file
+        The file.
+    sha256
+        Of its bytes; when None, the first word of the file ``<file>.sha256`` beside it (as ``sha256sum`` writes it); when there is none, every page
+        must carry a checksum of its own (``write_page_checksum=True`` in pyarrow), and they are verified.
+
+    Raises
+    ------
+    DataError
+        The file is truncated or its bytes differ; there is neither a sha256 nor a checksum.
+    """
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(file)
+    beside = Path(f"{path}.sha256")
+    wanted = sha256 or (beside.read_text(encoding="ascii").split()[0] if beside.exists() else None)
+    if wanted is not None:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != wanted.lower():
+            raise DataError(
+                f"'{path}' is damaged: its sha256 is {found[:12]}…, not {wanted[:12]}…",
+                hint="fetch the file again; if it was replaced on purpose, give its new sha256",
+            )
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as opened:
+            if wanted is None and (bare := _without_checksum(path, opened.metadata)):
+                raise DataError(
+                    f"'{path}': column '{bare}' carries no page checksums, and there is no '{beside.name}'",
+                    hint=f"write it with write_page_checksum=True, or `sha256sum {path.name} > {beside.name}` where it is made",
+                )
+            return pl.DataFrame(opened.read())
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"'{path}' is damaged or truncated: {str(error).splitlines()[0]}", hint="fetch the file again, or make it again"
+        ) from error
+
+
+def _without_checksum(path: Path, metadata: Any) -> str:  # noqa: ANN401  (pyarrow's)
+    """Return the first column with a first page that has no checksum; "" when each has one."""
+    with path.open("rb") as file:
+        for group in range(metadata.num_row_groups):
+            for number in range(metadata.num_columns):
+                chunk = metadata.row_group(group).column(number)
+                starts = [at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at]
+                file.seek(min(starts))
+                if not _has_crc(file.read(64)):
+                    return str(chunk.path_in_schema)
+    return ""
+
+
+def _has_crc(header: bytes) -> bool:
+    """Read the beginning of a Parquet page header (Thrift's compact protocol): its fields 1 to 3 are numbers, the checksum is field 4."""
+    at, field = 0, 0
+    while at < len(header) and header[at] & 0x0F == 5 and field < 4:  # 5: a 32-bit number
+        field += header[at] >> 4
+        at += 1
+        while header[at] & 0x80:
+            at += 1
+        at += 1
+    return field == 4
+
+
+def _types(columns: type | Mapping[str, Any]) -> dict[str, pl.DataType]:
+    import polars as pl
+
+    if isinstance(columns, type):
+        schema = columns.to_schema()  # type: ignore[attr-defined]  # a pandera model
+        return {name: pl.String() if c.dtype is None else c.dtype.type for name, c in schema.columns.items()}
+    return pl.DataFrame(schema=dict(columns)).schema
+
+
+def _utf8(path: Path, data: bytes) -> None:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        bad = data[max(0, error.start - 10) : error.start + 10]
+        raise DataError(
+            f"'{path}' is not UTF-8: line {line} holds the byte {data[error.start]:#04x} in {bad!r}",
+            hint="convert it where it comes from, e.g. `iconv -f latin1 -t utf-8`",
+        ) from error
+
+
+def _header(path: Path, header: list[str], wanted: Mapping[str, Any]) -> None:
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise DataError(f"'{path}' has two columns named '{twice[0]}'", hint="rename one of them where the file is made")
+    if missing := [name for name in wanted if name not in header]:
+        raise DataError(f"'{path}' has no column '{missing[0]}'", hint=nearest(missing[0], header) + f"it has {', '.join(header)}")
+
+
+def _ragged(path: Path, data: bytes, fields: int, error: Exception) -> DataError:
+    rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    for number, row in enumerate(rows):
+        if row and len(row) != fields:
+            return DataError(
+                f"'{path}': row {number} has {len(row)} fields, the header {fields}", hint="quote fields that hold a comma; mend the row"
+            )
+    return DataError(f"'{path}' cannot be read: {str(error).splitlines()[0]}", hint="mend the file")
+
+
+def _typed(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
+    import polars as pl
+
+    if kind == pl.String:
+        return text
+    rule, hint = f"no {kind}", _NO_HINT
+    if kind.is_integer() and (zeros := text.str.contains(r"^[+-]?0\d").fill_null(value=False)).any():
+        raise _bad(
+            path, text, zeros, "a number with a leading zero, which would be lost", "declare the column as text: it is an identifier"
+        )
+    if isinstance(kind, pl.Datetime):
+        zoned = text.str.contains(_ZONED).fill_null(value=kind.time_zone is not None)
+        wrong = ~zoned if kind.time_zone else zoned
+        if wrong.any():
+            what = "a time without a time zone among those with one" if kind.time_zone else "a time with a time zone among those without"
+            raise _bad(path, text, wrong, what, "say in the file which instant is meant, e.g. 2024-01-01T05:00:00Z")
+        values = _times(text, kind)
+    elif kind == pl.Date:
+        values = text.str.to_date(strict=False)
+    elif kind == pl.Boolean:
+        values = text.str.to_lowercase().replace_strict(
+            {"true": True, "1": True, "false": False, "0": False}, default=None, return_dtype=pl.Boolean
+        )
+    else:
+        values = text.cast(kind, strict=False)
+    bad = values.is_null() & text.is_not_null()
+    if bad.any():
+        raise _bad(path, text, bad, rule, hint)
+    return values
+
+
+def _times(text: pl.Series, kind: pl.Datetime) -> pl.Series:
+    import polars as pl
+
+    plain = text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T").str.replace(r"Z$", "+00:00")
+    whole = plain.str.replace(r"T(\d\d:\d\d)($|[+-])", "T${1}:00${2}")
+    form = "%Y-%m-%dT%H:%M:%S%.f%:z" if kind.time_zone else "%Y-%m-%dT%H:%M:%S%.f"
+    parsed = whole.str.to_datetime(form, time_unit=kind.time_unit, strict=False)
+    return parsed.dt.convert_time_zone(kind.time_zone) if kind.time_zone else parsed.cast(pl.Datetime(kind.time_unit))
+
+
+def _bad(path: Path, text: pl.Series, rows: pl.Series, rule: str, hint: str) -> DataError:
+    number = int(rows.arg_max() or 0)
+    return DataError(
+        f"'{path}': column '{text.name}' of row {number + 1} is {text[number]!r}, {rule} ({rows.sum()} such row(s))", hint=hint
+    )

@@ -92,7 +92,11 @@ __all__ = [
 ]
 
 # Loaded on first use: compiling needs Dagster and retrieval a frame library, declaring neither.
-_LAZY = {"build_definitions": "mlops_assets.orchestrate.build", "training_frame": "mlops_assets.stores.offline"}
+_LAZY = {"build_definitions": "mlops_assets.orchestrate.build", "training_frame": "mlops_assets.stores.offline"} | {
+    # Documented in mlops_assets.streaming, as mlops_assets.testing is documented there.
+    "PushSource": "mlops_assets.values.push",
+    "push": "mlops_assets.serving.push",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -23,6 +23,7 @@ from mlops_assets.orchestrate.monitoring import (
 from mlops_assets.orchestrate.online import ONLINE_CONFIG, online_body, online_checks, online_key, online_node, online_views
 from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.project import Project, rules_of
+from mlops_assets.orchestrate.push import push_body, push_node
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.service import served_body, served_checks, served_node, service_body
 from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs
@@ -36,6 +37,7 @@ from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.push import PushSource
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
@@ -61,7 +63,7 @@ class Compiler:
     def assets(self) -> Iterator[dg.AssetsDefinition]:
         """Yield every asset but those of dbt."""
         for dataset in self.project.every(Dataset):
-            yield self._dataset(dataset)
+            yield self._pushed(dataset) if isinstance(dataset, PushSource) else self._dataset(dataset)
         for view in self.project.every(FeatureView):
             if not isinstance(view.source, DbtModel):
                 yield self._feature_view(view)
@@ -95,6 +97,21 @@ class Compiler:
             resources=resources,
             options=dataset.options,
             condition=follow(node, self.platform) if node.edges else None,
+        )
+        return compile_step(step, self.io)
+
+    def _pushed(self, source: PushSource) -> dg.AssetsDefinition:
+        node = push_node(source, self.platform)
+        step = Step(
+            source.key,
+            self._body(node, push_body(source)),
+            group=DATA_GROUP,
+            description=source.function.description,
+            kinds=frozenset({"dataset", "stream", "duckdb"}),
+            partitions=source.table.partitions,
+            checks=table_check_specs(source.key, source.table),
+            options=source.options,
+            condition=follow(node, self.platform),
         )
         return compile_step(step, self.io)
 

@@ -24,6 +24,7 @@ from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.online_check import MATCHES, matches_offline
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.push import pending_rows, together
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
@@ -32,6 +33,7 @@ from mlops_assets.stores.online import HISTORY, ViewState, Written
 from mlops_assets.stores.online_records import Schema
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.push import PushSource
 from mlops_assets.values.serving import Service
 from mlops_assets.values.window import TimeWindow, merged, window_of
 
@@ -83,9 +85,9 @@ class Mark:
 
 
 def online_views(project: Project) -> list[FeatureView]:
-    """Return the feature views that services look up: those that say so, when there is a service."""
+    """Return the feature views that go online: those that say so, when a service looks them up or rows are pushed to them."""
     wanted = {view.key for service in project.every(Service) for view in feature_views(service.model.training_set.features)}
-    return [view for view in project.every(FeatureView) if view.online and view.key in wanted]
+    return [view for view in project.every(FeatureView) if view.online and (view.key in wanted or isinstance(view.source, PushSource))]
 
 
 def online_key(view: FeatureView) -> str:
@@ -117,6 +119,8 @@ def _produce(scope: Scope, view: FeatureView) -> Made:
     state = scope.places.online.state(view.name)
     how = _Update(scope, view, state)
     written = how.run(full=scope.config["full_rebuild"])
+    # A push that was logged while the view was written may have been online before it, and is not now.
+    how.put_pending()
     outcome = matches_offline(scope, view, scope.config["verify_entities"])
     if not outcome.passed:  # whatever went wrong, the next attempt begins anew
         _write(scope, view, view_rows(scope, view).clear(), mark="")
@@ -172,9 +176,18 @@ class _Update:
         self.shown = {"mode": "incremental", "rows added": added.height, "rows gone": gone.height, "entities rebuilt": rebuilt.height}
         if rebuilt.height:
             added = pl.concat([added, self._rows_of(rebuilt)]).unique(maintain_order=True)
+        if (pending := pending_rows(self._scope, self._view)) is not None:
+            self.shown["rows pushed, not yet in the lake"] = pending.height
+            added = together(added, pending, self._view)
         if added.is_empty() and not rebuilt.height and self.mark == self._before:
             return Written(0, 0, 0)
         return _write(self._scope, self._view, added, rebuilt=rebuilt, mark=self.mark.text)
+
+    def put_pending(self) -> None:
+        """Write what was pushed and is not in the lake yet."""
+        pending = pending_rows(self._scope, self._view)
+        if pending is not None and pending.height:
+            _write(self._scope, self._view, pending, mark=None)
 
     def _reason(self) -> str:
         """Return why the whole view is to be written; empty when what has changed is enough."""
@@ -199,7 +212,7 @@ class _Update:
     def _all(self) -> Written:
         rows = self._rows()
         self._look(rows)
-        layout = as_of_layout(view_of(self._view, rows))
+        layout = as_of_layout(view_of(self._view, together(rows, pending_rows(self._scope, self._view), self._view)))
         newest, now = layout["__valid_from"].max(), datetime.now(UTC)
         # Forecasts may lie ahead: what is reached from now must stay.
         ahead = newest - now if isinstance(newest, datetime) and newest > now else timedelta(0)
@@ -233,7 +246,7 @@ class _Update:
         return view_rows(self._scope, self._view).select(_columns(self._view))
 
 
-def _write(scope: Scope, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str) -> Written:
+def _write(scope: Scope, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None) -> Written:
     return scope.places.online.update(
         view.name,
         as_of_layout(view_of(view, rows)),

@@ -11,8 +11,10 @@ from mlops_assets.orchestrate.beta import beta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import date
 
     from mlops_assets.orchestrate.graph import Edge
+    from mlops_assets.values.window import TimeWindow
 
 
 def all_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
@@ -85,3 +87,15 @@ def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> d
     shortest = step * (28 / 31 if step > 27 * 86400 else days if step >= 86400 else 1)
     with beta():
         return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)
+
+
+def days_of(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
+    """Return the first and the last UTC day of a window; of everything that was logged when there is none."""
+    if window is None:
+        return (min(days), max(days)) if days else None
+    return window.start.date(), (window.end - timedelta(microseconds=1)).date()
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Return every day from the first to the last."""
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]

@@ -17,6 +17,7 @@ from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.push import remember
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
@@ -79,6 +80,7 @@ class Project:
         for name, ref in project._refs():
             project.tables.setdefault(name, ref)
             project.by_key[ref.key] = ref
+        remember(project.every(FeatureView))
         return project
 
     def every(self, kind: type[N]) -> tuple[N, ...]:

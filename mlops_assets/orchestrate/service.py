@@ -3,7 +3,7 @@
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +14,20 @@ from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import ServiceError
 from mlops_assets.orchestrate.graph import Node
 from mlops_assets.orchestrate.metadata import markdown
+from mlops_assets.orchestrate.partitions import days_between, days_of
 from mlops_assets.orchestrate.project import Project, served_partitions, served_time
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.skew import NO_SKEW, skew_outcome
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.push_spec import push_specs
 from mlops_assets.serving.served import LOGGED_AT, PREDICTED_AT, PREDICTION_ID, RUN_ID, key_types, served
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
-from mlops_assets.values.window import TimeWindow, merged, window_of
+from mlops_assets.values.window import merged, window_of
 
 if TYPE_CHECKING:
     from mlops_assets.serving.control import ServiceSpec, ServiceStatus
@@ -52,6 +54,7 @@ def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
         max_rows=service.max_rows,
         max_bytes=service.max_bytes,
         trusted_types=service.model.trusted_types,
+        push=push_specs(feature_views(service.model.training_set.features)),
     )
 
 
@@ -114,19 +117,8 @@ def _logged(service: Service, platform: Platform, partitions: dg.PartitionsDefin
     from mlops_assets.serving.inference_log import log_days, log_fingerprint
 
     days = set(log_days(folder))
-    spans = {key: _days(window_of(partitions, key), days) for key in keys}
-    return {key: log_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(_between(*span))}
-
-
-def _days(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
-    """Return the first and the last UTC day of a window; of everything that was logged when there is none."""
-    if window is None:
-        return (min(days), max(days)) if days else None
-    return window.start.date(), (window.end - timedelta(microseconds=1)).date()
-
-
-def _between(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    spans = {key: days_of(window_of(partitions, key), days) for key in keys}
+    return {key: log_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
 
 
 def served_rules(project: Project, service: Service) -> Table:
@@ -157,7 +149,7 @@ def _produce(scope: Scope, service: Service, rules: Table) -> Made:
 
     folder, corrupt = log_folder(service, scope.places.platform), list[str]()
     windows = [window for _, window in scope.windows]
-    spans = [span for span in (_days(window, set(log_days(folder))) for window in windows) if span]
+    spans = [span for span in (days_of(window, set(log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     log = read_log(folder, first, last, corrupt)
     if windows[0] is not None:

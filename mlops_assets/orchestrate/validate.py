@@ -15,6 +15,7 @@ from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.push import PushSource
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
@@ -46,6 +47,8 @@ def validate(project: Project) -> None:
         _partitions(project, dataset.key, dataset.table.partitions, names, dict(dataset.partition_mappings))
     for view in project.every(FeatureView):
         _view(project, view)
+        if isinstance(view.source, PushSource):
+            view.source.check_view(view)
     for training_set in project.every(TrainingSet):
         _training_set(project, training_set)
     for model in project.every(Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ import msgspec
 
 from mlops_assets.errors import PlatformError
 from mlops_assets.serving.inference_log import Record
+from mlops_assets.serving.push_http import PATH
 from mlops_assets.serving.schema import RequestError
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.inference_log import InferenceLog
     from mlops_assets.serving.metrics import Metrics
     from mlops_assets.serving.model import Answer, ServedModel
+    from mlops_assets.serving.push_http import PushGate
     from mlops_assets.serving.state import Limits
 
     Scope = MutableMapping[str, Any]
@@ -64,13 +67,24 @@ class App:
         Of one request.
     versions
         Returns worker → version, for the metrics.
+    gate
+        Takes pushed rows; None when no view has any.
 
     Notes
     -----
     ``model`` is replaced by one assignment; a request takes it once, so that its reply names exactly the version that answered.
     """
 
-    def __init__(self, *, log: InferenceLog, metrics: Metrics, limits: Limits, versions: Callable[[], Mapping[int, int | None]]) -> None:
+    def __init__(
+        self,
+        *,
+        log: InferenceLog,
+        metrics: Metrics,
+        limits: Limits,
+        versions: Callable[[], Mapping[int, int | None]],
+        gate: PushGate | None = None,
+    ) -> None:
+        self._gate = gate
         self.model: ServedModel | None = None
         self.draining = False
         self._log, self._metrics, self._limits, self._versions = log, metrics, limits, versions
@@ -89,9 +103,33 @@ class App:
             status, reply = _too_large(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self.predict(body)
             await self._reply(send, status, reply, _JSON, close=status == 413)
             self._metrics.answered(status, time.perf_counter() - begun)
+        elif scope["type"] == "http" and scope["path"].startswith(PATH):
+            await self._pushed(scope, receive, send)
         elif scope["type"] == "http":
             self._metrics.count("other_requests")
             await self._reply(send, *self._other(scope["path"], scope["method"]))
+
+    async def _pushed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take rows for a view, in another thread: the disk is waited for, and predictions go on."""
+        view, gate = scope["path"].removeprefix(PATH), self._gate
+        self._metrics.count("push_requests")
+        body = await self._body(receive)
+        if body is None:
+            return
+        if gate is None or view not in gate.names:
+            status, reply = _refused(404, "no rows can be pushed to such a view", "its source must be a PushSource; see the project")
+        elif scope["method"] != "POST":
+            status, reply = _refused(405, f"{PATH}<view> takes POST", "send one row, or a list of rows")
+        elif len(body) > self._limits.max_bytes:
+            status, reply = _too_large(self._limits.max_bytes)
+        else:
+            call = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"), None)
+            try:
+                status, reply = await asyncio.to_thread(gate.answer, view, body, call)
+            except Exception as error:  # noqa: BLE001  (one request must not end the service)
+                _tell(error)
+                status, reply = _refused(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
+        await self._reply(send, status, reply, _JSON, close=status == 413)
 
     def predict(self, body: bytes) -> tuple[int, bytes]:
         """Return status and reply of one request for predictions."""

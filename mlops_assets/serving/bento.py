@@ -142,7 +142,7 @@ def hosted(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
     import bentoml
 
     facts = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
-    spec = ServiceSpec(**facts["spec"] | {"trusted_types": tuple(facts["spec"]["trusted_types"])})
+    spec = ServiceSpec(**facts["spec"] | {name: tuple(facts["spec"][name]) for name in ("trusted_types", "push")})
     app = _Late()
 
     class Hosted:

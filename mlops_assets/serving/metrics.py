@@ -27,6 +27,7 @@ _COUNTERS = {
     "predictions": "Rows that were answered.",
     "missing_features": "Looked-up features that were not found, past their ttl, or null.",
     "other_requests": "Requests that were not for a prediction.",
+    "push_requests": "Requests that pushed rows to a feature view.",
     "model_loads": "Versions that were loaded and took traffic.",
     "model_load_failures": "Versions that could not be loaded.",
     "log_failures": "Requests refused because their prediction could not be logged.",

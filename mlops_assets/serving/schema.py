@@ -101,9 +101,12 @@ class RequestSchema:
         Column of ``X`` → polars type: numbers must fit it.
     max_rows
         Of one request.
+    taker
+        Who takes the rows, in messages.
     """
 
-    def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int) -> None:
+    def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int, taker: str = "the model") -> None:
+        self._taker = taker
         self.fields = tuple(Field(**field) for field in fields)
         self.max_rows = max_rows
         self.names = tuple(field.name for field in self.fields)
@@ -166,7 +169,7 @@ class RequestSchema:
         if text.startswith("Object contains unknown field"):
             named = _NAMED.search(text[: path.start()] if path and not single else text)
             hint = nearest(named[1] if named else "", self.names) + f"a row has {', '.join(self.names)}"
-            return RequestError(f"row {row} has a field that the model does not take", hint=hint, row=row)
+            return RequestError(f"row {row} has a field that {self._taker} does not take", hint=hint, row=row)
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)
             return self._about(row, field, f"row {row} lacks the field '{field.name}'")
@@ -183,7 +186,7 @@ class RequestSchema:
     def _about(self, row: int, field: Field, message: str) -> RequestError:
         hint = "give a time zone, e.g. 2013-04-01T12:00:00Z" if field.type == "datetime" else f"'{field.name}' is {field.wanted}"
         if field.type in ("int", "float"):
-            hint += ", within the range of the type that the model was trained on"
+            hint += ", within the range of its type"
         return RequestError(message, hint=hint, row=row, field=field.name, expected=field.type)
 
 

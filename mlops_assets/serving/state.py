@@ -34,6 +34,8 @@ class ServiceSpec:
         Of one request.
     trusted_types
         Types beyond scikit-learn's own that the model may hold.
+    push
+        What must be known to take rows for its views, as text: see :class:`mlops_assets.serving.push_spec.PushSpec`.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ServiceSpec:
     max_rows: int = 10_000
     max_bytes: int = 8 * 2**20
     trusted_types: tuple[str, ...] = ()
+    push: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Folder:
@@ -204,7 +207,7 @@ class Folder:
     def read_spec(self) -> ServiceSpec | None:
         """Return what was started, or None."""
         facts = read_json(self.spec)
-        return None if facts is None else ServiceSpec(**facts | {"trusted_types": tuple(facts["trusted_types"])})
+        return None if facts is None else ServiceSpec(**facts | {name: tuple(facts.get(name, ())) for name in ("trusted_types", "push")})
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from mlops_assets.serving.app import App
 from mlops_assets.serving.inference_log import InferenceLog
 from mlops_assets.serving.metrics import Metrics
 from mlops_assets.serving.model import ServedModel, load_model
+from mlops_assets.serving.push_http import PushGate
 from mlops_assets.serving.server import Acceptor, make_server
 from mlops_assets.serving.state import Folder, Limits, ServiceSpec, Wanted, WorkerStatus, started, write_json
 from mlops_assets.stores.artifacts import open_artifacts
@@ -188,10 +189,12 @@ def main(arguments: list[str]) -> None:
     # What a model warns of (categories that it was told to ignore, say) is nothing to print at every request.
     warnings.simplefilter("ignore")
     log, metrics = InferenceLog(folder.log), Metrics(folder.metrics, index, workers=spec.workers)
+    limits = Limits(spec.max_rows, spec.max_bytes)
     app = App(
         log=log,
         metrics=metrics,
-        limits=Limits(spec.max_rows, spec.max_bytes),
+        limits=limits,
+        gate=PushGate(spec.push, spec.home, spec.online, limits) if spec.push else None,
         versions=lambda: {w.index: w.version for w in folder.workers() if w.running},
     )
     loader = Loader(spec, app, metrics, folder, index)

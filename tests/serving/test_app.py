@@ -173,7 +173,7 @@ def test_without_a_log_nothing_is_predicted_and_it_is_not_ready(app, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr("mlops_assets.serving.inference_log.os.write", refuse)
         assert predict(app, row())[0] == 503
-        patched.setattr("mlops_assets.serving.inference_log.writing_problem", lambda folder: f"{folder} cannot be written")
+        patched.setattr("mlops_assets.serving.day_log.writing_problem", lambda folder, **_: f"{folder} cannot be written")
         status, _, body = call(app, "GET", "/readyz")
         assert (status, b"cannot be written" in body) == (503, True)
     assert call(app, "GET", "/readyz")[0] == 200

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from mlops_assets.errors import DataError, ServiceError
-from mlops_assets.serving import inference_log
+from mlops_assets.serving import day_log
 from mlops_assets.serving.inference_log import DAY, InferenceLog, Record, log_days, log_fingerprint, read_log, writing_problem
 
 FIRST, SECOND = date(2013, 4, 1), date(2013, 4, 2)
@@ -167,7 +167,7 @@ def test_half_a_line_that_cannot_be_taken_back_is_the_last_of_its_file(folder, m
     def refuse(*_) -> None:
         raise OSError(5, "no")
 
-    monkeypatch.setattr(inference_log.os, "ftruncate", refuse)
+    monkeypatch.setattr(day_log.os, "ftruncate", refuse)
     try:
         full(size + 20)
         with pytest.raises(OSError):
@@ -184,7 +184,7 @@ def test_a_disk_that_cannot_be_synced_is_told(folder, monkeypatch) -> None:
     def refuse(_) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(inference_log, "_sync", refuse)
+    monkeypatch.setattr(day_log, "_sync", refuse)
     log = InferenceLog(folder, interval=0.001)
     log.append([record("a")])
     while not log.problem:

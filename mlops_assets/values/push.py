@@ -1,0 +1,136 @@
+"""A dataset whose rows are pushed, one call at a time, instead of being fetched by a function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.dataset import DAY_AHEAD, Dataset, Table
+from mlops_assets.values.function import UserFunction
+from mlops_assets.values.names import checked_name, names
+from mlops_assets.values.options import AssetArguments, AssetOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    import dagster as dg
+
+    from mlops_assets.values.features import FeatureView
+
+
+class PushSource(Dataset[..., Any]):
+    """A dataset whose rows come by :func:`mlops_assets.push`, or by ``POST /features/<view>`` of a service.
+
+    A pushed row is in a log and in the online store when the call returns; ``dataset/<name>`` brings the log into the lake.
+
+    Parameters
+    ----------
+    name
+        The table ``dataset.<name>`` in the lake.
+    schema
+        A pandera ``DataFrameModel`` with polars types; a stream has no other types.
+    key
+        Column or columns that say what a row is about. A row that is pushed again, known later, stands beside the earlier one; one that
+        became known at the same time replaces it.
+    event_timestamp
+        The column with the time a row is about, UTC.
+    created_timestamp
+        The column with the time a row became known; the time of the push where a row leaves it out.
+    partitions
+        Time-window partitions of the event time, or None.
+    max_future
+        How far after now an event time may lie; any time when None.
+    description
+        Shown in the Dagster UI.
+
+    Raises
+    ------
+    DefinitionError
+        There is no schema or no key, or the declarations contradict each other.
+
+    Examples
+    --------
+    >>> from typing import Annotated
+    >>> import mlops_assets as ml
+    >>> import pandera.polars as pa
+    >>> import polars as pl
+    >>> class Position(pa.DataFrameModel):
+    ...     ship: str
+    ...     at: Annotated[pl.Datetime, "us", "UTC"]
+    ...     heard_at: Annotated[pl.Datetime, "us", "UTC"]
+    ...     speed: float
+    >>> ml.PushSource("positions", schema=Position, key=("ship", "at"), event_timestamp="at", created_timestamp="heard_at").key
+    'dataset/positions'
+    """
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        name: str,
+        *,
+        schema: type,
+        key: str | Sequence[str],
+        event_timestamp: str,
+        created_timestamp: str,
+        partitions: dg.PartitionsDefinition | None = None,
+        max_future: timedelta | None = DAY_AHEAD,
+        description: str = "",
+        **options: object,
+    ) -> None:
+        about = names(key)
+        if schema is None or not about:
+            raise DefinitionError(f"push source '{name}' has no {'key' if about == () else 'schema'}", hint="give schema= and key=")
+        table = Table(
+            schema,
+            partitions,
+            tuple(dict.fromkeys((*about, created_timestamp))),
+            event_timestamp,
+            created_timestamp=created_timestamp,
+            allow_empty=True,
+            max_future=max_future,
+        )
+        table.check(f"push source '{name}'")
+
+        def pushed() -> None:
+            raise TypeError(f"rows of '{name}' are pushed: there is no function to call")
+
+        pushed.__name__, pushed.__doc__ = checked_name(name, "a push source"), description or f"Rows of {name} that were pushed."
+        super().__init__(UserFunction(pushed, ()), table, (), AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
+        object.__setattr__(self, "about", about)
+
+    about: tuple[str, ...]
+
+    def check_view(self, view: FeatureView) -> None:
+        """Raise DefinitionError when a view over this source could not go online row by row."""
+        times = (view.event_timestamp, view.created_timestamp)
+        own = (self.table.event_timestamp, self.table.created_timestamp)
+        if times != own:
+            raise DefinitionError(
+                f"'{view.key}' has the times {times[0]} and {times[1]}, but its source '{self.key}' has {own[0]} and {own[1]}",
+                hint=f"say event_timestamp='{own[0]}', created_timestamp='{own[1]}' in the view",
+            )
+        if more := [column for column in self.about if column not in (*view.entity.join_keys, view.event_timestamp)]:
+            raise DefinitionError(
+                f"'{view.key}' has one row for each {', '.join(view.entity.join_keys)} and {view.event_timestamp}, but its source '{self.key}' may have several: its key has '{more[0]}'",
+                hint="let the source's key be the join keys and the event time, or make a dataset between them",
+            )
+        columns = self.table.schema_columns
+        if lacking := [c for c in (*view.entity.join_keys, *view.feature_names) if c not in columns]:
+            raise DefinitionError(
+                f"'{view.key}' needs the column '{lacking[0]}', which its source '{self.key}' lacks", hint=f"it has {', '.join(columns)}"
+            )
+
+
+_VIEWS: dict[int, dict[str, FeatureView]] = {}  # of each source that a project was compiled with
+
+
+def remember(views: Sequence[FeatureView]) -> None:
+    """Note which views are over push sources, so that whoever has a source finds them."""
+    for view in views:
+        if isinstance(view.source, PushSource):
+            _VIEWS.setdefault(id(view.source), {})[view.name] = view
+
+
+def views_of(source: PushSource) -> tuple[FeatureView, ...]:
+    """Return the views over a source that this process has compiled."""
+    return tuple(_VIEWS.get(id(source), {}).values())

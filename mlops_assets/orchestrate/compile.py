@@ -8,6 +8,7 @@ import dagster as dg
 from mlops_assets.orchestrate.approval import SIGNED, approval_body, approval_key
 from mlops_assets.orchestrate.automation import after_gates, follow
 from mlops_assets.orchestrate.external import require
+from mlops_assets.orchestrate.feature_tables import feature_view_body
 from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.io_manager import lake_io_manager
@@ -27,7 +28,7 @@ from mlops_assets.orchestrate.push import push_body, push_node
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.service import served_body, served_checks, served_node, service_body
 from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs
-from mlops_assets.orchestrate.tables import dataset_body, feature_view_body, table_check_specs
+from mlops_assets.orchestrate.tables import dataset_body, table_check_specs
 from mlops_assets.orchestrate.training import AS_OF, training_set_body, training_set_checks
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import Dataset, ExternalDataset

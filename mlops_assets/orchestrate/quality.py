@@ -176,7 +176,7 @@ def _limits(scope: Scope, table: Table, key: str, frame: pl.DataFrame) -> tuple[
     quality = table.quality
     if quality is None or quality.learn_from is None:
         return (quality.declared if quality else ()), []
-    windows = _reference(quality, table, scope.node.key)
+    windows = reference_windows(quality, table, scope.node.key)
     writing = {name for name, _ in scope.windows}
     stored = _stored(scope, key, quality)
     if stored is not None and not any(name in writing for name, _ in windows):
@@ -194,7 +194,8 @@ def _limits(scope: Scope, table: Table, key: str, frame: pl.DataFrame) -> tuple[
     return limits, [Beside(Write(key, as_table(limits, quality), [Part("")]), shown)]
 
 
-def _reference(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
+def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
+    """Return the partitions that the limits of a table are learnt from; ``key`` names it."""
     every = all_keys(table.partitions)
     said = quality.learn_from
     chosen = every[:said] if isinstance(said, int) else [name for name in every if said and said[0] <= name < said[1]]

@@ -40,6 +40,8 @@ class Scope:
         The table that is made.
     loaded
         Frames of plain upstream assets, by parameter name.
+    chosen
+        Those of the step's partitions that are worked on now; all when None.
     """
 
     context: dg.AssetExecutionContext
@@ -47,10 +49,13 @@ class Scope:
     places: Places
     node: Node
     loaded: Mapping[str, object]
+    chosen: tuple[str, ...] | None = None
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The partitions of this step, oldest first; one empty key when unpartitioned."""
+        if self.chosen is not None:
+            return self.chosen
         return ("",) if self.node.partitions is None else tuple(self.context.partition_keys)
 
     @cached_property

@@ -2,26 +2,19 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.feature_schema import conformed
-from mlops_assets.compute.sql import queried
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.discovery import source_lineage, view_metadata
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
-from mlops_assets.orchestrate.project import computed_from, rules_of
 from mlops_assets.orchestrate.quality import Beside, Checked, checked, table_checks
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit
-from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
-from mlops_assets.values.feature_sources import Computed, Sql
-from mlops_assets.values.features import FeatureView
+from mlops_assets.values.dataset import Dataset, Table
 
 Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]] | Checked
 
@@ -45,31 +38,50 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
     unhashed
         Columns that do not count as content.
     """
+    made, commit = attempted(scope, rules, produce, unhashed=unhashed)
+    if commit is None:
+        yield from check_results(scope, made.outcomes)
+        raise refusal(scope, made.outcomes)
+    yield materialised(scope, made, commit)
+
+
+def attempted(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> tuple[Checked, Commit | None]:
+    """Make rows and commit them, as :func:`publish` does; no commit when a check that blocks has failed."""
     attempts, key = scope.places.attempts, scope.node.key
     attempts.started(key, scope.parts, scope.context.run.run_id)
     try:
-        made = produce()
-        frame, outcomes, metadata = (made.frame, made.outcomes, made.metadata) if isinstance(made, Checked) else made
-        beside = made.beside if isinstance(made, Checked) else ()
-        refused = [o for o in outcomes if o.blocking and not o.passed]
-        commit = None if refused else _write(scope, rules, frame, unhashed, beside)
+        given = produce()
+        made = given if isinstance(given, Checked) else Checked(given[0], given[1], metadata=given[2])
+        commit = None if _refused(made.outcomes) else _write(scope, rules, made.frame, unhashed, made.beside)
     except Exception as error:
         attempts.failed(key, scope.parts, f"{type(error).__name__}: {error}")
         raise
-    results = [check_result(asset_key(key), outcome) for outcome in outcomes]
     if commit is None:
-        attempts.failed(key, scope.parts, refused[0].message)
-        yield from results
-        raise _refusal(scope, refused)
+        attempts.failed(key, scope.parts, _refused(made.outcomes)[0].message)
+        return made, None
     attempts.succeeded(key, scope.parts)
-    for table in beside:
+    for table in made.beside:
         table.report(scope)
-    yield dg.MaterializeResult(
-        asset_key(key),
-        check_results=results,
-        metadata={**_committed(scope, commit), **metadata, **table_metadata(frame)},
+    return made, commit
+
+
+def materialised(scope: Scope, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
+    """Return what Dagster is told of a commit."""
+    return dg.MaterializeResult(
+        asset_key(scope.node.key),
+        check_results=check_results(scope, made.outcomes),
+        metadata={**_committed(scope, commit), **made.metadata, **table_metadata(made.frame)},
         data_version=dg.DataVersion(_version(commit)),
     )
+
+
+def check_results(scope: Scope, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
+    """Return what the checks of a step found."""
+    return [check_result(asset_key(scope.node.key), outcome) for outcome in outcomes]
+
+
+def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return [o for o in outcomes if o.blocking and not o.passed]
 
 
 def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[Beside]) -> Commit:
@@ -85,8 +97,9 @@ def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection
     )
 
 
-def _refusal(scope: Scope, refused: Sequence[Outcome]) -> DataError:
-    keys = scope.keys
+def refusal(scope: Scope, outcomes: Sequence[Outcome]) -> DataError:
+    """Return the error that says why a step's partitions were not committed."""
+    keys, refused = scope.keys, _refused(outcomes)
     where = (
         "" if scope.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
     )
@@ -124,50 +137,6 @@ def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[objec
         yield from publish(scope, dataset.table, produce)
 
     return body
-
-
-def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
-    """Return the body of the step of a feature view: its keys, times and features."""
-    rules = rules_of(view)
-    columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
-
-    def body(scope: Scope) -> Iterator[object]:
-        def produce() -> Made:
-            rows, source = _source_rows(scope, view)
-            if missing := [name for name in columns if name not in rows.columns]:
-                raise DataError(
-                    f"'{view.key}' needs the column '{missing[0]}', which {source} lacks", hint=f"it has {', '.join(rows.columns)}"
-                )
-            frame = conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
-            found = checked(scope, frame, rules, quality_key=view.quality_key)
-            shown = view_metadata(view, frame, source_lineage(scope.project, scope.places, view))
-            return replace(found, metadata={"source": source, "version": view.version(), **shown})
-
-        scope.places.view_versions.declare(view, view.version(), scope.places.lake.snapshot())
-        yield from publish(scope, rules, produce)
-
-    return body
-
-
-def _source_rows(scope: Scope, view: FeatureView) -> tuple[pl.DataFrame, str]:
-    """Return what a feature view is taken from, and where that is."""
-    match view.source:
-        case Computed():
-            return scope.frame(view.source.function), "its function"
-        case Sql():
-            return pl.concat(_answers(scope, view, view.source), how="vertical_relaxed"), "its query"
-        case Dataset() | ExternalDataset():
-            return scope.read(scope.project.by_key[view.source.key]), f"'{view.source.key}'"
-    raise TypeError(view.source)  # dbt's models are dbt's own assets
-
-
-def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
-    """Ask a query once for each partition: what it says of its window is then the same in a run over many."""
-    refs = {name: scope.project.tables[name] for name in computed_from(source)}
-    whole = {name: scope.read(ref) for name, ref in refs.items()}
-    for key, window in scope.windows:
-        tables = {name: scope.part(refs[name], rows, key) for name, rows in whole.items()}
-        yield queried(source.query, tables, window, f"'{view.key}'")
 
 
 def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:

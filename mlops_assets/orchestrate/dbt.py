@@ -20,6 +20,7 @@ from mlops_assets.orchestrate.automation import follow
 from mlops_assets.orchestrate.beta import beta
 from mlops_assets.orchestrate.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, executable
 from mlops_assets.orchestrate.discovery import dbt_lineage, view_metadata
+from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.graph import Edge, Node, fingerprints
 from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, lake_io_manager
 from mlops_assets.orchestrate.liveness import tag_run
@@ -137,9 +138,36 @@ class _Translator(DagsterDbtTranslator):
             else super().get_asset_key(dbt_resource_props)
         )
 
-    def get_group_name(self, dbt_resource_props: Props) -> str | None:  # noqa: ARG002  (dagster-dbt's signature)
-        """Stand beside the datasets."""
-        return "data"
+    def _view(self, props: Props) -> FeatureView | None:
+        table = self._tables.get(props["name"]) if props["resource_type"] == "model" else None
+        return table.view if table else None
+
+    def get_group_name(self, dbt_resource_props: Props) -> str | None:
+        """Stand beside the datasets, unless the feature view says otherwise."""
+        view = self._view(dbt_resource_props)
+        return (view.options.group if view else None) or "data"
+
+    def get_description(self, dbt_resource_props: Props) -> str:
+        """Return what the feature view says, else what dbt says."""
+        view = self._view(dbt_resource_props)
+        return (view.description if view else "") or super().get_description(dbt_resource_props)
+
+    def get_owners(self, dbt_resource_props: Props) -> Sequence[str] | None:
+        """Return the owners that the feature view names, else those of dbt."""
+        view = self._view(dbt_resource_props)
+        return list(view.options.owners) if view and view.options.owners else super().get_owners(dbt_resource_props)
+
+    def get_tags(self, dbt_resource_props: Props) -> Mapping[str, str]:
+        """Return the tags of dbt and those of the feature view."""
+        view = self._view(dbt_resource_props)
+        return {**super().get_tags(dbt_resource_props), **(dict(view.options.tags) if view else {})}
+
+    def get_asset_spec(self, manifest: Props, unique_id: str, project: Any) -> dg.AssetSpec:  # noqa: ANN401  (dagster-dbt's signature)
+        """Add how fresh the feature view must be, which dagster-dbt does not ask for."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        view = self._view(self.get_resource_props(manifest, unique_id))
+        policy = (view.options.freshness_policy or freshness_of(view)) if view else None
+        return spec if policy is None else spec.replace_attributes(freshness_policy=policy)
 
     def get_partition_mapping(self, dbt_resource_props: Props, dbt_parent_resource_props: Props) -> dg.PartitionMapping | None:
         """Return what the feature view declares."""

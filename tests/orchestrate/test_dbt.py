@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import dagster as dg
 import polars as pl
 import pytest
 
@@ -36,10 +37,15 @@ def folder(tmp_path):
     return found
 
 
-def build(folder, platform):
+def build(folder, platform, **options):
     dbt = ml.DbtProject(str(folder))
     view = ml.FeatureView(
-        source=dbt.model("means"), entity=ml.Entity("shop"), event_timestamp="seen_at", ttl=timedelta(days=1), features={"mean_x": float}
+        source=dbt.model("means"),
+        entity=ml.Entity("shop"),
+        event_timestamp="seen_at",
+        ttl=timedelta(days=1),
+        features={"mean_x": float},
+        **options,
     )
     return ml.build_definitions([visits, dbt, view], platform=platform)
 
@@ -54,6 +60,17 @@ def test_a_model_that_breaks_leaves_what_was_made(folder, platform, run) -> None
     assert lake.read("features/means").sort("shop").equals(before)
     (folder / "models" / "means.sql").write_text(GOOD.replace("avg(x)", "max(x)"))
     run(build(folder, platform))("features/means")
+
+
+def test_what_a_feature_view_says_of_itself_is_shown_of_its_dbt_model(folder, platform) -> None:
+    means = dg.AssetKey(["features", "means"])
+    plain = build(folder, platform).resolve_asset_graph().get(means)
+    assert (plain.group_name, list(plain.owners)) == ("data", [])
+    assert plain.freshness_policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=18))
+    said = {"description": "Means of a shop.", "group": "shops", "owners": ["team:shops"], "tags": {"tier": "gold"}}
+    shown = build(folder, platform, **said).resolve_asset_graph().get(means)
+    assert (shown.group_name, list(shown.owners), shown.description) == ("shops", ["team:shops"], "Means of a shop.")
+    assert shown.tags["tier"] == "gold"
 
 
 def test_a_project_that_cannot_be_parsed_or_found_is_named(folder, platform, tmp_path) -> None:

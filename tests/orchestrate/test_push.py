@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import mlops_assets as ml
@@ -181,7 +181,7 @@ ROWS = st.lists(
         st.sampled_from("abc"),
         HOURS,
         st.sampled_from([0, 0, 0, 3, 50, -2]),
-        st.sampled_from([None, 0.5, 1.5, float("nan")]),
+        st.sampled_from([None, 0.5, 1.5]),
         st.sampled_from([None, "x", "y"]),
     ),
     min_size=1,
@@ -190,14 +190,14 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(st.lists(ROWS, min_size=1, max_size=5), st.data())
 def test_random_pushes_are_the_same_online_and_in_the_lake(tmp_path_factory, store, run, calls, data) -> None:
     folder = tmp_path_factory.mktemp("random")
     where = store if "://" in store else str(folder / "online")
     if "://" in store:
         open_online(store)._client.flushall()
-    project = stream.Project(replace(ml.Platform.at(folder / "home"), online=where))
+    project = stream.Project(replace(ml.Platform.at(folder / "home"), online=where), partitions=None)
     at = run(project.definitions)
     for number, call in enumerate(calls):
         rows = [row(ship, hour, hour + late, speed, port) for ship, hour, late, speed, port in call]
@@ -206,11 +206,11 @@ def test_random_pushes_are_the_same_online_and_in_the_lake(tmp_path_factory, sto
             project.push(rows, id=str(number))
         what = data.draw(st.sampled_from(["nothing", "compact", "online", "rebuild"]))
         if what == "compact":
-            at(*LAKE, partitions=ALL)
+            at(*LAKE)
         if what in ("online", "rebuild") and number:
-            at("dataset/positions", "features/fixes", partitions=ALL)
+            at("dataset/positions", "features/fixes")
             at("online/fixes", config={"online__fixes": {"full_rebuild": what == "rebuild"}})
-    at(*LAKE, partitions=ALL)
+    at(*LAKE)
     view = view_of(project.fixes, places(project.platform).lake.read("features/fixes"))
     asked = [(ship, hour) for ship in "abcd" for hour in range(0, 260, 3)]
     # Records hold what the last week reaches: what happened before is not asked for.

@@ -94,14 +94,21 @@ def validate(file: str) -> None:
 @mlops.command()
 @click.option("--older-than", "hours", type=float, default=24.0, show_default=True, help="Hours; longer than the longest transaction.")
 @file_option
-def gc(hours: float, file: str) -> None:
+@json_option
+def gc(hours: float, file: str, json_file: str | None) -> None:
     """Merge the lake's small files and expire old snapshots, never one that a version or a run needs.
 
-    Example: mlops gc --older-than 48
+    Example: mlops gc --older-than 48 --json -
     """
     from mlops_assets.cli.status import upkeep
 
-    click.echo(upkeep(_load(file), hours))
+    done = upkeep(_load(file), hours)
+    if json_file:
+        _write_json(done, json_file)
+        return
+    for name, figure in done.items():
+        if name != "pinned by":
+            click.echo(f"{name}: {figure}")
 
 
 @mlops.command()

@@ -11,7 +11,7 @@ from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.automation import stale
-from mlops_assets.stores.tracker import pinned_snapshots
+from mlops_assets.orchestrate.upkeep import kept_up
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
 from mlops_assets.values.model import Model
@@ -106,11 +106,10 @@ def check(project: LoadedProject) -> str:
     return f"{project.file.name} is valid: {len(graph.materializable_asset_keys)} assets, {len(graph.asset_check_keys)} checks"
 
 
-def upkeep(project: LoadedProject, hours: float) -> str:
-    """Merge files and expire snapshots of the lake, and say what was done."""
-    pins = pinned_snapshots(project.places.registry, project.places.tracker) | project.places.view_versions.pins()
-    done = project.places.lake.maintain(pins, older_than=timedelta(hours=hours))
-    return f"merged {done.merged_files} times, expired {done.expired_snapshots} snapshots, deleted {done.deleted_files} files; {len(pins)} snapshots are pinned"
+def upkeep(project: LoadedProject, hours: float) -> dict[str, Any]:
+    """Look after the lake and what stands beside it, and say what was done."""
+    done = kept_up([part.project for part in project.parts], project.places, older_than=timedelta(hours=hours))
+    return {**done.figures, "pinned by": {str(number): list(who) for number, who in done.pinned.items()}}
 
 
 def show(found: dict[str, Any], console: Console) -> None:

@@ -19,12 +19,14 @@ from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.quality import side_assets
 from mlops_assets.orchestrate.repair import repair_sensor
 from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.orchestrate.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.validate import validate
 from mlops_assets.values.features import DbtProject, FeatureView
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
+from mlops_assets.values.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.project import Noun
@@ -56,6 +58,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     resources: Mapping[str, Any] | None = None,
     running: bool = False,
     automation_interval: timedelta = AUTOMATION_INTERVAL,
+    upkeep: Upkeep | None = None,
 ) -> dg.Definitions:
     """Validate a project as a whole and compile it to Dagster.
 
@@ -74,6 +77,8 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
         Whether sensors and schedules start with the code location instead of being switched on in the UI.
     automation_interval
         How often automation looks for changes and for runs whose process is gone; Dagster's daemon looks every five seconds at most.
+    upkeep
+        When the lake is looked after, as an asset ``upkeep/lake`` with a schedule: ``mlops_assets.values.upkeep.Upkeep()``. By nobody but `mlops gc` when None.
 
     Returns
     -------
@@ -103,14 +108,21 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     _BUILT.append(Built(project, where))
     jobs, schedules = _retraining(project, running=running)
     return dg.Definitions(
-        assets=[*compiler.assets(), *_dbt(project, where), *external_assets(project), *side_assets(project), *_plain(project)],
+        assets=[
+            *compiler.assets(),
+            *([compiler.upkeep(upkeep)] if upkeep else []),
+            *_dbt(project, where),
+            *external_assets(project),
+            *side_assets(project),
+            *_plain(project),
+        ],
         asset_checks=[
             *external_checks(project, where),
             *(approved_check(m, where) for m in project.every(Model) if m.approval),
             *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
         ],
         jobs=jobs,
-        schedules=schedules,
+        schedules=[*schedules, *([upkeep_schedule(upkeep, running=running)] if upkeep else [])],
         sensors=_sensors(project, where, running=running, interval=automation_interval),
         executor=executor,
         resources=dict(resources or {}),

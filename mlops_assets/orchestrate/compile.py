@@ -1,6 +1,7 @@
 """From a noun to the Dagster assets it stands for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import dagster as dg
@@ -30,6 +31,7 @@ from mlops_assets.orchestrate.service import served_body, served_checks, served_
 from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs
 from mlops_assets.orchestrate.tables import dataset_body, table_check_specs
 from mlops_assets.orchestrate.training import AS_OF, training_set_body, training_set_checks
+from mlops_assets.orchestrate.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed
@@ -41,6 +43,7 @@ from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
+from mlops_assets.values.upkeep import Upkeep
 
 DATA_GROUP = "data"
 ScopedBody = Callable[[Scope], Iterator[object]]
@@ -80,6 +83,10 @@ class Compiler:
             yield from self._service(service)
         for monitor in self.project.every(Monitor):
             yield from self._monitor(monitor)
+
+    def upkeep(self, declared: Upkeep) -> dg.AssetsDefinition:
+        """Return the asset that looks after the lake."""
+        return compile_step(upkeep_step(declared, self._body(NODE, upkeep_body(self.project, declared))), self.io)
 
     def _dataset(self, dataset: Dataset[..., Any]) -> dg.AssetsDefinition:
         node = self.project.node(dataset)
@@ -328,7 +335,8 @@ class Compiler:
         def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
             for external in externals:
                 require(external, platform, node.key)
-            yield from body(Scope(context, project, places(platform), node, loaded))
+            with ExitStack() as leases:
+                yield from body(Scope(context, project, places(platform), node, loaded, leases=leases))
 
         return run
 

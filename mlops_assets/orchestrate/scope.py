@@ -1,7 +1,8 @@
 """What one step works on: its partitions, the state of the lake it reads, and what its function receives."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -42,6 +43,8 @@ class Scope:
         Frames of plain upstream assets, by parameter name.
     chosen
         Those of the step's partitions that are worked on now; all when None.
+    leases
+        What keeps the states of the lake readable that the step reads; closed when it ends.
     """
 
     context: dg.AssetExecutionContext
@@ -50,6 +53,7 @@ class Scope:
     node: Node
     loaded: Mapping[str, object]
     chosen: tuple[str, ...] | None = None
+    leases: ExitStack = field(default_factory=ExitStack, compare=False)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -72,7 +76,7 @@ class Scope:
     @cached_property
     def snapshot(self) -> int:
         """The one state of the lake that everything in this step reads."""
-        return self.places.lake.snapshot()
+        return self.leases.enter_context(self.places.lake.leased())
 
     @cached_property
     def _verified(self) -> set[tuple[str, TimeWindow | None]]:

@@ -21,6 +21,7 @@ from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import timedelta
 
     from mlops_assets.values.window import TimeWindow
@@ -262,18 +263,14 @@ class DuckLake:
         older_than
             Only snapshots and files older than this; longer than the longest transaction.
         """
-        cursor, before = self._cursor, datetime.now(UTC) - older_than
-        with self.connections.exclusive():
-            merged = cursor.execute("CALL ducklake_merge_adjacent_files('lake')").fetchall()
-            old = cursor.execute(
-                "SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? ORDER BY 1", [before]
-            ).fetchall()
-            versions = sorted({int(row[0]) for row in old} - {*pins, self.snapshot()})
-            if versions:
-                cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {versions})").fetchall()
-            cleaned = cursor.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
-            orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
-        return MaintenanceReport(len(merged), len(versions), len(cleaned) + len(orphans))
+        from mlops_assets.stores.lake_upkeep import maintained
+
+        return maintained(self.connections, pins, older_than=older_than)
+
+    def leased(self) -> AbstractContextManager[int]:
+        """Return the newest state of the lake; upkeep leaves it readable until the context ends, or this process."""
+        self.connections.cursor()  # opening it takes the lake's lock, which upkeep holds when it asks for leases
+        return self.connections.leases.held(self.snapshot)
 
     @property
     def _cursor(self) -> duckdb.DuckDBPyConnection:

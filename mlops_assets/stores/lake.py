@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -89,11 +89,32 @@ class Commit:
 
 @dataclass(frozen=True)
 class MaintenanceReport:
-    """What upkeep did."""
+    """What upkeep did.
+
+    Parameters
+    ----------
+    merged_files
+        Tables whose small files were merged.
+    expired_snapshots, snapshots
+        How many were given up, and how many are left.
+    deleted_files
+        From the disk.
+    files, size
+        Parquet files on the disk and their bytes, each before and after.
+    leased
+        Snapshots that running steps read, with their process ids.
+    records
+        Rows of the lake's own table of records.
+    """
 
     merged_files: int
     expired_snapshots: int
     deleted_files: int
+    snapshots: int = 0
+    files: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
+    leased: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    records: int = 0
 
 
 class Lake(Protocol):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from mlops_assets.errors import PlatformError
+from mlops_assets.stores.leases import Leases
 from mlops_assets.stores.lock import exclusive
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class LakeConnections:
         self.data_path = folder / "data"
         self.lock_path = folder / "lock"
         self.extension_directory = folder / "extensions"
+        self.leases = Leases(folder / "leases")
         self._local = threading.local()
         try:
             self.data_path.mkdir(parents=True, exist_ok=True)

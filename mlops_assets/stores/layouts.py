@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from mlops_assets.stores.lock import exclusive
 from mlops_assets.values.window import merged, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -94,6 +95,24 @@ class Layouts:
             It has two different rows of one entity and time.
         """
         return _Upkeep(self._folder, self._lake, view, as_known).layout(self._lake.snapshot() if snapshot is None else snapshot)
+
+    def remove(self, unwanted: Callable[[str, str], bool]) -> int:
+        """Remove layouts; return how many. Whoever has one open keeps what it sees.
+
+        Parameters
+        ----------
+        unwanted
+            Decides by the name of the view and its pinned version, which is empty for the one that is declared.
+        """
+        removed = 0
+        for folder in sorted(self._folder.iterdir()) if self._folder.exists() else ():
+            name, *pinned, _ = folder.name.split("-")
+            if unwanted(name, "".join(pinned)):
+                with exclusive(folder / "lock"):
+                    (folder / "state.json").unlink(missing_ok=True)
+                    shutil.rmtree(folder)
+                removed += 1
+        return removed
 
 
 class _Upkeep:

@@ -119,6 +119,14 @@ class OnlineStore(Protocol):
         """Return what the store knows of a view; None when it was never written."""
         ...
 
+    def views(self) -> list[str]:
+        """Return the names of all views that were written."""
+        ...
+
+    def remove(self, view: str) -> None:
+        """Forget a view and its rows: what looks it up finds nothing."""
+        ...
+
 
 def agreed(view: str, state: ViewState | None, schema: Schema) -> None:
     """Raise PlatformError when rows cannot be added to a view because they have other columns or types."""

@@ -120,6 +120,19 @@ class LmdbStore:
         with self._environment.begin() as transaction:
             return self._state(transaction, view)
 
+    def views(self) -> list[str]:
+        """Return the names of all views that were written."""
+        with self._environment.begin() as transaction, transaction.cursor(self._about) as cursor:
+            return [bytes(key).decode() for key in cursor.iternext(values=False) if not bytes(key).startswith(_SCHEMA)]
+
+    def remove(self, view: str) -> None:
+        """Forget a view and its rows: see :class:`OnlineStore`."""
+        self._tables.make(view)
+        with self._environment.begin(write=True) as transaction:
+            transaction.delete(view.encode(), db=self._about)
+            for side in _SIDES:  # emptied, not deleted: other processes have them open
+                transaction.drop(self._tables[view.encode() + side], delete=False)
+
     def _side(self, transaction: lmdb.Transaction, view: str) -> bytes | None:
         found = transaction.get(view.encode(), db=self._about)
         return None if found is None else bytes(found[:1])

@@ -133,6 +133,15 @@ class RedisStore:
         entities = self._tried(lambda: self._client.hlen(_live(view)))
         return ViewState(Schema.parsed(found[b"schema"]), int(entities), found.get(b"mark", b"").decode())
 
+    def views(self) -> list[str]:
+        """Return the names of all views that were written."""
+        found: list[bytes] = self._tried(lambda: list(self._client.scan_iter(match=_about("*"), count=1000)))
+        return sorted({key.decode().partition("{")[2].rstrip("}") for key in found})
+
+    def remove(self, view: str) -> None:
+        """Forget a view and its rows: see :class:`OnlineStore`."""
+        self._tried(lambda: self._client.delete(_about(view), _live(view)))
+
     def _put(self, view: str, wanted: Sequence[tuple[bytes, bytes]], anew: set[bytes], schema: Schema) -> int:
         """Merge records into those that are there, again where another writer was faster; return how many are other ones now."""
         changed, left = 0, list(wanted)

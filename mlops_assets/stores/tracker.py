@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.stores import sql
-
-if TYPE_CHECKING:
-    from mlops_assets.stores.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -118,8 +115,3 @@ def _run(row: sa.RowMapping, connection: sa.Connection) -> Run:
 def open_tracker(url: str) -> SqlTracker:
     """Open the tracker at a SQLAlchemy URL."""
     return SqlTracker(sql.database(url))
-
-
-def pinned_snapshots(registry: Registry, tracker: Tracker) -> set[int]:
-    """Return the states of the lake that versions and runs need to be reproduced."""
-    return {version.snapshot for version in registry.versions()} | {run.snapshot for run in tracker.list(limit=1_000_000)}

@@ -129,9 +129,13 @@ class ViewVersions:
 
     def pins(self) -> set[int]:
         """Return the states of the lake that earlier versions need."""
+        return {version.last for version in self.earlier() if version.last is not None}
+
+    def earlier(self) -> list[ViewVersion]:
+        """Return the earlier versions of every view that can still be read."""
         with self._database.reading() as connection:
             names: Sequence[str] = connection.execute(sa.select(sql.view_versions.c.view).distinct()).scalars().all()
-        return {version.last for name in names for version in self.of(name) if version.last is not None}
+        return [version for name in names for version in self.of(name) if version.last is not None]
 
 
 def _facts(view: FeatureView) -> dict[str, Any]:

@@ -58,5 +58,5 @@ def test_what_is_not_there_is_named(two, arguments, words) -> None:
 
 
 def test_upkeep_keeps_what_versions_need(two) -> None:
-    assert "snapshots are pinned" in good(mlops(two, "gc", "--older-than", "0"))
+    assert "snapshots pinned: " in good(mlops(two, "gc", "--older-than", "0"))
     good(mlops(two, "run"))

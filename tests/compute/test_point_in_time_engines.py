@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlops_assets.compute import layout, point_in_time
 from tests.compute.worlds import FEATURES, START, agrees, expected, world
@@ -103,3 +105,14 @@ def test_the_harness_itself_accepts_the_join_as_it_is(monkeypatch) -> None:
         assert disagreements(mutated("none", monkeypatch), in_memory, worlds=12, seed=8) == 0
     finally:
         del MUTANTS["none"]
+
+
+@given(lengths=st.lists(st.integers(0, 300), min_size=1, max_size=12), seed=st.integers(0, 2**16))
+def test_the_search_of_many_rows_finds_what_numpy_finds(lengths, seed) -> None:
+    rng = np.random.default_rng(seed)
+    values = [np.sort(rng.integers(0, 200, length)) for length in lengths]
+    asked = rng.integers(0, len(lengths), 200)
+    at = rng.integers(-1, 202, 200)
+    ends = np.cumsum(lengths)
+    found = layout._not_after(np.append(np.concatenate(values), 0), (ends - lengths)[asked], np.array(lengths)[asked], at)
+    assert found.tolist() == [np.searchsorted(values[which], t, side="right") for which, t in zip(asked, at, strict=True)]

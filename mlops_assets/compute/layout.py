@@ -202,7 +202,8 @@ def _not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np
         half *= values[probe] <= at
         position += half
         left >>= 1
-    return position - start + 1
+    count: np.ndarray = position - start + 1
+    return count
 
 
 def _plain(dtype: pl.DataType) -> np.dtype[Any] | None:

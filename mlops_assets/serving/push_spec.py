@@ -86,7 +86,7 @@ class PushSpec:
                 )
         types = tuple((name, column.dtype.type) for name, column in schema.columns.items())
         rules = Table(
-            schema, None, table.key, table.event_timestamp, created_timestamp=table.created_timestamp, max_future=table.max_future
+            table.schema, None, table.key, table.event_timestamp, created_timestamp=table.created_timestamp, max_future=table.max_future
         )
         online = tuple(PushView(v.name, v.entity.join_keys, v.features) for v in views if v.online)
         return cls(source.name, rules, types, *_bounds(table), online)
@@ -112,7 +112,7 @@ class PushSpec:
 
         from mlops_assets.serving.push_http import kind_of
 
-        schema: Any = self.table.schema
+        schema: Any = self.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model, or as one
         if schema.checks:
             raise self._not_portable("a check on the whole table")
         found = []
@@ -143,11 +143,23 @@ class PushSpec:
             for name, nullable, checks in facts["columns"]
         }
         future = None if facts["max_future"] is None else timedelta(seconds=facts["max_future"])
-        schema: Any = pa.DataFrameSchema(columns)
+        schema: Any = _Schema(pa.DataFrameSchema(columns))
         table = Table(schema, None, tuple(facts["key"]), facts["event"], created_timestamp=facts["created"], max_future=future)
         views = tuple(PushView(n, tuple(keys), tuple((f, _kind(label)) for f, label in features)) for n, keys, features in facts["views"])
         first, last = (None if time is None else datetime.fromisoformat(time) for time in facts["bounds"])
         return cls(facts["name"], table, types, first, last, views)
+
+
+class _Schema:
+    """A pandera schema that verification takes for a model."""
+
+    def __init__(self, schema: Any) -> None:  # noqa: ANN401  (pandera's)
+        self.validate = schema.validate
+        self._schema = schema
+
+    def to_schema(self) -> Any:  # noqa: ANN401
+        """Return the schema itself."""
+        return self._schema
 
 
 def push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:

@@ -64,8 +64,9 @@ def _text(values: Sequence[str]) -> np.ndarray:
     width = -(-min(int(sizes.max(initial=1)), _LONG) // 8) * 8 or 8
     padded = np.array([value if len(value) <= _LONG else b"" for value in encoded], dtype=f"S{width}")
     result = sizes.copy()
-    for word in padded.view("<u8").reshape(len(encoded), width // 8).T:
-        result = _mixed(result ^ word) + _SEED
+    for start, word in enumerate(padded.view("<u8").reshape(len(encoded), width // 8).T):
+        longer = sizes > 8 * start  # how long its neighbours are must not matter
+        result[longer] = _mixed(result[longer] ^ word[longer]) + _SEED
     for index in np.flatnonzero(sizes > _LONG):
         result[index] = int.from_bytes(hashlib.blake2b(encoded[index], digest_size=8).digest(), "little")
     return result

@@ -34,12 +34,17 @@ def view(ttl: timedelta | None = None) -> ml.FeatureView:
     )
 
 
+def entity(number: int) -> str:
+    """Names of many lengths: none may decide where another lies."""
+    return f"e{number}" * (1 + number % 7) + "ü" * (200 * (number % 11 == 3))
+
+
 def rows_of(rng: np.random.Generator, day: int, count: int, first: int, entities: int = 40) -> pl.DataFrame:
     """Rows of one day, some of which became known days later; every ``value`` once."""
     at = START // 1_000_000 // DAY * DAY + day * DAY + rng.integers(0, DAY, count)
     late = rng.choice([0, 0, 3600, DAY, 3 * DAY], count)
     value = pl.Series(np.arange(first, first + count))
-    frame = pl.DataFrame({"k": pl.Series([f"e{n}" for n in rng.integers(0, entities, count)], dtype=pl.String), "value": value})
+    frame = pl.DataFrame({"k": pl.Series([entity(n) for n in rng.integers(0, entities, count)], dtype=pl.String), "value": value})
     return frame.with_columns(
         *(pl.Series(n, (t * 1_000_000).astype(np.int64)).cast(UTC_TIME) for n, t in (("event", at), ("created", at + late))),
         text=pl.format("№{}", "value"),
@@ -64,7 +69,7 @@ def found(layouts: Layouts, held: pl.DataFrame, ttl: timedelta | None, *, as_kno
     """Return whether lookups in the layout find what the definition finds in ``held``."""
     rng = np.random.default_rng(1)
     at = START // 1_000_000 // DAY * DAY + rng.integers(-DAY, 12 * DAY, 1500)
-    spine = pl.DataFrame({"k": [f"e{n}" for n in rng.integers(0, 45, 1500)], "t": pl.Series(at * 1_000_000).cast(UTC_TIME)})
+    spine = pl.DataFrame({"k": [entity(n) for n in rng.integers(0, 45, 1500)], "t": pl.Series(at * 1_000_000).cast(UTC_TIME)})
     joined = point_in_time_join(spine, [layouts.of(view(ttl), snapshot=snapshot, as_known=as_known)], event_timestamp="t")
     world = World(held, spine, ("k",), ttl, "created")
     return agrees(joined, world, expected(world, as_known=as_known))

@@ -13,7 +13,7 @@ from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.offline import training_batches, write_training_frame
 from tests.compute.worlds import START, UTC_TIME, World, agrees, expected
-from tests.stores.test_layouts import DAY, rows_of, view, write
+from tests.stores.test_layouts import DAY, entity, rows_of, view, write
 
 FIRST = START // 1_000_000 // DAY * DAY
 
@@ -21,7 +21,7 @@ FIRST = START // 1_000_000 // DAY * DAY
 def spine(count: int = 800, seed: int = 1) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     at = FIRST + rng.integers(-DAY, 9 * DAY, count)
-    return pl.DataFrame({"k": [f"e{n}" for n in rng.integers(0, 45, count)], "t": pl.Series(at * 1_000_000).cast(UTC_TIME)})
+    return pl.DataFrame({"k": [entity(n) for n in rng.integers(0, 45, count)], "t": pl.Series(at * 1_000_000).cast(UTC_TIME)})
 
 
 @pytest.fixture

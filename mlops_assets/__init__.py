@@ -17,7 +17,6 @@ from mlops_assets.errors import (
     DefinitionError,
     GateError,
     LakeError,
-    LeakageError,
     MissingExtraError,
     MlopsError,
     PlatformError,
@@ -29,9 +28,10 @@ from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Sp
 from mlops_assets.values.feature_sources import Sql
 from mlops_assets.values.features import DbtProject, Entity, FeatureView, OnDemandFeatures
 from mlops_assets.values.gate import Gate
-from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
 from mlops_assets.values.platform import Platform
+from mlops_assets.values.push import PushSource
 from mlops_assets.values.quality import Quality
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
@@ -39,6 +39,7 @@ from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.build import build_definitions
+    from mlops_assets.serving.push import push
     from mlops_assets.stores.offline import training_frame
 
 __version__ = "0.1.0"
@@ -58,11 +59,9 @@ __all__ = [
     "FeatureView",
     "Gate",
     "GateError",
-    "GateFunction",
     "GateResult",
     "GroupSplit",
     "LakeError",
-    "LeakageError",
     "MissingExtraError",
     "MlopsError",
     "Model",
@@ -71,6 +70,7 @@ __all__ = [
     "Performance",
     "Platform",
     "PlatformError",
+    "PushSource",
     "Quality",
     "RegistryError",
     "Retrain",
@@ -87,15 +87,16 @@ __all__ = [
     "gate",
     "model",
     "on_demand_features",
+    "push",
     "training_frame",
     "training_set",
 ]
 
 # Loaded on first use: compiling needs Dagster and retrieval a frame library, declaring neither.
-_LAZY = {"build_definitions": "mlops_assets.orchestrate.build", "training_frame": "mlops_assets.stores.offline"} | {
-    # Documented in mlops_assets.streaming, as mlops_assets.testing is documented there.
-    "PushSource": "mlops_assets.values.push",
+_LAZY = {
+    "build_definitions": "mlops_assets.orchestrate.build",
     "push": "mlops_assets.serving.push",
+    "training_frame": "mlops_assets.stores.offline",
 }
 
 

@@ -5,7 +5,6 @@
     MlopsError
     ├── DefinitionError      the project file says something that cannot work
     ├── DataError            data broke a declared rule; nothing was committed
-    │   └── LeakageError     a value would be used before it is known
     ├── LakeError            the lake cannot do what was asked
     ├── ArtifactError        an artifact is missing, or its bytes are not those that were stored
     ├── RegistryError        the registry has no such thing, or it is in the wrong state
@@ -57,10 +56,6 @@ class DefinitionError(MlopsError):
 
 class DataError(MlopsError):
     """Data broke a declared rule; nothing was committed."""
-
-
-class LeakageError(DataError):
-    """A value would be used before it is known."""
 
 
 class LakeError(MlopsError):

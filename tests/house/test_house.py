@@ -88,7 +88,7 @@ def test_public_docstrings_name_every_parameter(name: str) -> None:
     text = inspect.getdoc(thing)
     assert text
     documented = {name.strip() for p in FunctionDoc(thing, doc=text)["Parameters"] for name in p.name.replace("*", "").split(",")}
-    by_decorators = {"Dataset", "TrainingSet", "Model", "GateFunction", "OnDemandFeatures"}
+    by_decorators = {"Dataset", "TrainingSet", "Model", "OnDemandFeatures"}
     if inspect.isclass(thing) and (issubclass(thing, Exception) or name in by_decorators):
         return  # made by decorators, which document them
     wanted = {p for p in inspect.signature(thing).parameters if p not in {"options", "function", "mlops"}}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlops_assets.errors import PlatformError, nearest
-from mlops_assets.stores.online_records import ID, Schema, entity_key, parted
+from mlops_assets.stores.online_records import ID, LONGEST, Schema, entity_key, parted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -145,7 +145,7 @@ class Reader(ABC):
         at
             One time for each entity.
         """
-        encoded = {id(each): [None if None in key else entity_key(key) for key in each] for each in keys}
+        encoded = {id(each): _encoded(each) for each in keys}
         wanted = [encoded[id(each)] for each in keys]
         times = np.asarray(at, dtype=np.int64)
         return [self._columns(i, records, times) for i, records in enumerate(self._many(wanted))]
@@ -193,6 +193,15 @@ class Reader(ABC):
         ]
         kinds = dict(plans[0].kinds) if plans else dict.fromkeys(self._lookups[i].features, "float")
         return as_columns(found, kinds)
+
+
+def _encoded(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
+    """Return the entities of many keys; single texts, which are the most common, without a call for each."""
+    if keys and len(keys[0]) == 1:
+        texts = [key[0] for key in keys]
+        if set(map(type, texts)) == {str} and max(map(len, texts)) * 4 < LONGEST:
+            return [b"s" + text.encode() for text in texts]
+    return [None if None in key else entity_key(key) for key in keys]
 
 
 class _Plan(ABC):
@@ -262,8 +271,7 @@ class _Fixed(_Plan):
 
     def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns | None:
         """Return what records say at their times: by the rows at their ends, and one by one where an earlier one was valid."""
-        there = np.array([record is not None for record in records]) if None in records else None
-        rows = self._last(records, there)
+        rows, there = self._last(records)
         if rows is None:
             return None
         early = np.maximum(rows["event"], rows["created"]) > at
@@ -286,20 +294,24 @@ class _Fixed(_Plan):
             return Columns({name: rows[field] for name, field, _ in fields}, dict.fromkeys(self.features, none), status, age)
         return Columns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
 
-    def _last(self, records: Sequence[bytes | None], there: np.ndarray | None) -> np.ndarray | None:
-        """Return the last row of each record; None when one is of another schema."""
-        end = self._end
-        ends = b"".join([record[-end:] for record in (records if there is None else filter(None, records))])  # type: ignore[index]
-        if len(ends) % end:
-            return None
+    def _last(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the last row of each record, None when one is of another schema; and which there are, None when all are."""
+        end, there = self._end, None
+        try:
+            ends = b"".join([record[-end:] for record in records])  # type: ignore[index]
+        except TypeError:  # one of them is None
+            there = np.array([record is not None for record in records])
+            ends = b"".join([record[-end:] for record in records if record is not None])
+        if len(ends) != end * (len(records) if there is None else int(there.sum())):
+            return None, there
         found = np.frombuffer(ends, dtype=self._dtype)
-        if not (found["id"] == self._id).all() or len(found) != (len(records) if there is None else there.sum()):
-            return None
+        if not (found["id"] == self._id).all():
+            return None, there
         if there is None:
-            return found
+            return found, None
         rows = np.zeros(len(records), dtype=self._dtype)
         rows[there] = found
-        return rows
+        return rows, there
 
     def _earlier(
         self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, there: np.ndarray | None

@@ -171,7 +171,7 @@ def test_without_a_log_nothing_is_predicted_and_it_is_not_ready(app, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("mlops_assets.serving.inference_log.os.write", refuse)
+        patched.setattr("mlops_assets.serving.day_log.os.write", refuse)
         assert predict(app, row())[0] == 503
         patched.setattr("mlops_assets.serving.day_log.writing_problem", lambda folder, **_: f"{folder} cannot be written")
         status, _, body = call(app, "GET", "/readyz")

@@ -296,6 +296,23 @@ def other_types_are_refused(store: OnlineStore) -> None:
     _same(view.value("a", 9), 10, "the value after what was refused")
 
 
+def a_view_is_listed_until_it_is_removed(store: OnlineStore) -> None:
+    """A removed view is found by nobody, readers that were open included, and may be written again."""
+    kept, gone = _View(store), _View(store)
+    for view in (kept, gone):
+        view.replace([("a", 1, 1, 10)], mark="seen")
+    reader = store.reader([Lookup(gone.name, ("value",))])
+    _same([f.status for f in reader.one([("a",)], _START + 2 * _HOURS)], [FRESH], "before it was removed")
+    _same({kept.name, gone.name} - set(store.views()), set(), "views that were written and are not listed")
+    store.remove(gone.name)
+    _same([name in store.views() for name in (kept.name, gone.name)], [True, False], "whether they are listed")
+    _same([f.status for f in reader.one([("a",)], _START + 2 * _HOURS)], [MISSING], "after it was removed")
+    _same((store.state(gone.name), kept.value("a", 2), gone.value("a", 2)), (None, 10, None), "state and values")
+    gone.update([("b", 1, 1, 20)])
+    _same((gone.value("a", 2), gone.value("b", 2)), (None, 20), "values after it was written again")
+    store.remove("never_written")
+
+
 ONLINE_STORE_CHECKS: tuple[Callable[[OnlineStore], None], ...] = (
     lookups_find_what_the_rule_finds,
     updates_in_any_order_end_alike,
@@ -308,4 +325,5 @@ ONLINE_STORE_CHECKS: tuple[Callable[[OnlineStore], None], ...] = (
     a_view_is_replaced_as_a_whole,
     entities_are_rebuilt_exactly,
     other_types_are_refused,
+    a_view_is_listed_until_it_is_removed,
 )

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
 from mlops_assets.cli.options import console as _console
 from mlops_assets.cli.options import file_option, json_option
@@ -24,6 +25,7 @@ def mlops() -> None:
     """
 
 
+features.add_command(erase)
 mlops.add_command(features)
 mlops.add_command(quarantine)
 

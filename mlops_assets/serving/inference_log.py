@@ -103,7 +103,8 @@ def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = 
             try:
                 record = decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                unread.append(f"{path.relative_to(folder)}:{number}")
+                if not line.isspace():  # an erased one
+                    unread.append(f"{path.relative_to(folder)}:{number}")
             else:
                 found.setdefault(record.id, record)
     if unread and corrupt is None:

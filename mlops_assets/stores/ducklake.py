@@ -20,7 +20,7 @@ from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, kept_beside
 from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import timedelta
 
@@ -253,16 +253,15 @@ class DuckLake:
         with self.connections.exclusive(), self._transaction():
             self._append([replace(record, snapshot=self.snapshot() + 1, recorded_at=datetime.now(UTC)) for record in records])
 
-    def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-        """Merge small files and expire old snapshots, never a pinned one nor the newest.
+    def amend(self, change: Callable[[], None], records: Sequence[PartitionRecord]) -> None:
+        """Change tables and record what they hold then, in one transaction; the caller holds the lock."""
+        with self._transaction():
+            change()
+            if records:
+                self._append(records)
 
-        Parameters
-        ----------
-        pins
-            Snapshots that must stay readable.
-        older_than
-            Only snapshots and files older than this; longer than the longest transaction.
-        """
+    def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
+        """Merge small files and expire old states: see :func:`mlops_assets.stores.lake_upkeep.maintained`."""
         from mlops_assets.stores.lake_upkeep import maintained
 
         return maintained(self.connections, pins, older_than=older_than)

@@ -64,6 +64,12 @@ class LakeConnections:
             self._local.pid = os.getpid()
         return self._local.connection  # type: ignore[no-any-return]
 
+    def close(self) -> None:
+        """Close this thread's connection; the next use opens another."""
+        if getattr(self._local, "pid", None) == os.getpid():
+            self._local.connection.close()
+            self._local.pid = None
+
     def _open(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config={"extension_directory": str(self.extension_directory)})
         with self.exclusive():

@@ -186,8 +186,19 @@ view_versions = sa.Table(
     sa.Column("recorded_at", sa.String(40), nullable=False),
     sa.Column("removed_at", sa.String(40), nullable=True),
 )
+erasures = sa.Table(
+    "mlops_erasures",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("at", sa.String(40), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("entity", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+)
 
-_IMMUTABLE = ("mlops_versions", "mlops_alias_log", "mlops_approvals")
+_IMMUTABLE = ("mlops_versions", "mlops_alias_log", "mlops_approvals", "mlops_erasures")
 
 
 class Database:
@@ -242,10 +253,10 @@ class Database:
             found = connection.execute(sa.select(schema_version.c.version)).scalar()
             if found is None:
                 connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
-                if connection.dialect.name == "sqlite":
-                    _forbid_changes(connection)
             elif found > SCHEMA_VERSION:
                 raise PlatformError(f"the registry has schema {found}, this program knows {SCHEMA_VERSION}", hint="upgrade mlops_assets")
+            if connection.dialect.name == "sqlite":
+                _forbid_changes(connection)
             connection.commit()
 
 
@@ -253,7 +264,7 @@ def _forbid_changes(connection: sa.Connection) -> None:
     for table in _IMMUTABLE:
         for action in ("UPDATE", "DELETE"):
             connection.exec_driver_sql(
-                f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{action.lower()} BEFORE {action} ON {table} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
             )
 
 

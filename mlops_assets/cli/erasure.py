@@ -1,0 +1,62 @@
+"""``mlops features erase``: an entity taken out of everything that the platform holds."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+import click
+
+from mlops_assets.cli.options import file_option, json_option, load, write_json
+from mlops_assets.errors import DefinitionError
+
+
+@click.command("erase")
+@click.option("--entity", required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Rows with all of these values are the entity's.")
+@click.option("--view", "views", multiple=True, metavar="NAME", help="Only this feature view and what it is made from; may be repeated.")
+@click.option("--reason", required=True, help="Why, for the log.")
+@click.option("--yes", is_flag=True, help="Do it; without this, only what would happen is shown.")
+@click.option("--keep-key", is_flag=True, help="Name the entity in the log instead of its hash.")
+@file_option
+@json_option
+def erase(entity: str, views: tuple[str, ...], reason: str, yes: bool, keep_key: bool, file: str, json_file: str | None) -> None:  # noqa: FBT001, PLR0913  (click's way)
+    """Erase an entity: its rows in every table and older state of the lake, online, in layouts and in logs.
+
+    Example: mlops features erase --entity customer_id=42 --reason "request 2024-117" --yes
+    """
+    from mlops_assets.orchestrate import erasure
+
+    project = load(file)
+    request = erasure.Request([part.project for part in project.parts], project.places, _entity(entity), views)
+    done = erasure.erase(request, actor=getpass.getuser(), reason=reason, keep_key=keep_key) if yes else erasure.planned(request)
+    if json_file:
+        write_json({"done": yes, **done.facts}, json_file)
+        return
+    for line in _lines(done, yes=yes):
+        click.echo(line)
+
+
+def _entity(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise DefinitionError(
+            f"--entity '{wrong[0]}' is not KEY=VALUE", hint="e.g. --entity customer_id=42, or --entity carrier=UA,origin=EWR"
+        )
+    return {name.strip(): value for name, _, value in pairs}
+
+
+def _lines(found: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (imported inside the command)
+    verb = "erased" if yes else "to erase"
+    named = [
+        ("states of the lake given up", found.states),
+        ("model versions that can no longer be reproduced", found.versions),
+        ("earlier versions of views that can no longer be read", found.view_versions),
+        ("views looked at online", found.online),
+        ("made anew by automation, as they do not carry the key", found.anew),
+    ]
+    return [
+        *(f"{table}: {count} row(s) {verb}" for table, count in found.rows.items()),
+        *(f"{title}: {', '.join(map(str, values))}" for title, values in named if values),
+        f"logs: {found.predictions} prediction(s) and {found.pushed} pushed row(s) {verb}",
+        "erased" if yes else "nothing was changed; say --yes to erase",
+    ]

@@ -31,7 +31,7 @@ from bench.history import (
 )
 from bench.report import Comparison, Facts, Report, seconds
 
-ROUNDS = 5
+ROUNDS, FEWER_ROUNDS = 5, 3
 SAMPLE = 2_000
 LATEST, KNOWN = "Latest event at the time", "What was known at the time"
 SEMANTICS = {LATEST: False, KNOWN: True}
@@ -107,8 +107,9 @@ def _answers(python: dict[str, Path], history: History, known: bool, *, full: bo
             for name in _contenders(history, known, full=full)
         }
         answers = {name: _first(worker, judge, history, name, known) for name, worker in workers.items()}
+        rounds = ROUNDS if full or history.spine <= FEW else FEWER_ROUNDS
         again = [name for name, answer in answers.items() if answer.samples.failure is None and _quick(history, name)]
-        timed = alternate({name: lambda w=workers[name]: float(w.ask(do="join")["seconds"]) for name in again}, rounds=ROUNDS, warm=0)
+        timed = alternate({name: lambda w=workers[name]: float(w.ask(do="join")["seconds"]) for name in again}, rounds=rounds, warm=0)
     for name, samples in timed.items():
         answers[name].samples = samples
     return answers

@@ -149,9 +149,10 @@ def look_up(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | N
     """
     hits = list(_hits(layout, groups, times, known_by))
     plain = {name: dtype for name in layout.features if (dtype := _plain(layout.schema[name])) is not None}
-    made = {name: _gathered(name, dtype, layout.schema[name], hits, len(times)) for name, dtype in plain.items()}
+    where = _where(hits, len(times))
+    made = {name: _gathered(name, dtype, layout.schema[name], hits, where) for name, dtype in plain.items()}
     if others := [name for name in layout.features if name not in plain]:
-        made |= {series.name: series for series in _picked(others, layout, hits, len(times))}
+        made |= {series.name: series for series in _picked(others, layout, hits, where)}
     return pl.DataFrame([made[name] for name in layout.features])
 
 
@@ -173,13 +174,14 @@ def _hits(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | Non
     which = bucket[groups.codes]
     order = np.argsort(which, kind="stable")
     bounds = np.searchsorted(which[order], np.arange(nowhere + 1))
+    codes, sorted_times = groups.codes[order], times[order]
     for index, rows in enumerate(layout.buckets):
-        asked = order[bounds[index] : bounds[index + 1]]
+        part = slice(bounds[index], bounds[index + 1])
+        asked, at = order[part], sorted_times[part]
         if not len(asked):
             continue
-        codes, at = groups.codes[asked], times[asked]
-        first = start[codes]
-        count = _not_after(rows.valid_from, first, end[codes] - first, at if known_by is None else np.minimum(at, known_by))
+        first = start[codes[part]]
+        count = _not_after(rows.valid_from, first, end[codes[part]] - first, at if known_by is None else np.minimum(at, known_by))
         position = first + count - 1
         alive = count > 0
         if layout.ttl is not None:
@@ -233,24 +235,32 @@ def _unpacked(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=offset + length)[offset:].view(np.bool_)
 
 
-def _gathered(name: str, dtype: np.dtype[Any], kind: pl.DataType, hits: Sequence[_Hit], rows: int) -> pl.Series:
-    values, present = np.zeros(rows, dtype=dtype), np.zeros(rows, dtype=np.bool_)
+def _where(hits: Sequence[_Hit], rows: int) -> np.ndarray:
+    """Return, for each row of the spine, its place among all hits; one behind the last where nothing was found."""
+    count = sum(len(hit.rows) for hit in hits)
+    where = np.full(rows, count, dtype=np.intp)
+    if hits:
+        where[np.concatenate([hit.rows for hit in hits])] = np.arange(count)
+    return where
+
+
+def _gathered(name: str, dtype: np.dtype[Any], kind: pl.DataType, hits: Sequence[_Hit], where: np.ndarray) -> pl.Series:
+    """Gather plain values bucket by bucket, then bring all into the spine's order at once: writing each where it belongs is slower."""
+    found, valid = [np.zeros(0, dtype=dtype)], [np.zeros(0, dtype=np.bool_)]
     for hit in hits:
-        data, valid = _buffers(hit.bucket.features[name], dtype)
-        values[hit.rows] = data[hit.found]
-        present[hit.rows] = True if valid is None else valid[hit.found]
-    series = pl.Series(name, values)
+        data, present = _buffers(hit.bucket.features[name], dtype)
+        found.append(data[hit.found])
+        valid.append(np.ones(len(hit.found), dtype=np.bool_) if present is None else present[hit.found])
+    series = pl.Series(name, np.concatenate([*found, np.zeros(1, dtype=dtype)])[where])
     series = series.cast(kind) if series.dtype != kind else series
-    return series if present.all() else pl.select(pl.when(pl.lit(pl.Series(present))).then(pl.lit(series)).alias(name)).to_series()
+    there = np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[where]
+    return series if there.all() else pl.select(pl.when(pl.lit(pl.Series(there))).then(pl.lit(series)).alias(name)).to_series()
 
 
-def _picked(names: Sequence[str], layout: Layout, hits: Sequence[_Hit], rows: int) -> list[pl.Series]:
+def _picked(names: Sequence[str], layout: Layout, hits: Sequence[_Hit], where: np.ndarray) -> list[pl.Series]:
     """Gather text, lists and other values that are not plain."""
     empty = pl.DataFrame(schema={name: layout.schema[name] for name in names})
     parts = [pl.DataFrame(hit.bucket.features.select(list(names)))[hit.found] for hit in hits]
-    where = np.full(rows, -1, dtype=np.int64)
-    if hits:
-        where[np.concatenate([hit.rows for hit in hits])] = np.arange(sum(len(hit.rows) for hit in hits))
-    index = pl.Series(where)
     found = pl.concat([empty, *(part.cast(empty.schema) for part in parts)])
-    return found.select(pl.all().gather(pl.lit(index.set(index < 0, None).cast(pl.UInt32)))).get_columns()
+    index = pl.Series(where)
+    return found.select(pl.all().gather(pl.lit(index.set(index == found.height, None).cast(pl.UInt32)))).get_columns()

@@ -7,6 +7,8 @@ where one search over all of it would miss the cache at every step.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,15 +130,17 @@ class Groups:
         return cls(entities, codes.fill_null(entities.height).to_numpy())
 
 
-def look_up(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | None = None) -> pl.DataFrame:
-    """Return the features of each row of a spine.
+def look_up(
+    layouts: Sequence[Layout], groups: Mapping[tuple[str, ...], Groups], times: np.ndarray, known_by: int | None = None
+) -> list[pl.Series]:
+    """Return the features of each row of a spine, on every core.
 
     Parameters
     ----------
-    layout
-        Of the view.
+    layouts
+        Of the views.
     groups
-        The entities of the spine by the view's join keys.
+        The entities of the spine, by join keys.
     times
         Of shape (rows,), int64 microseconds since 1970; the smallest integer where there is none.
     known_by
@@ -144,16 +148,69 @@ def look_up(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | N
 
     Returns
     -------
-    polars.DataFrame
-        The view's features, in the spine's order; null where nothing is found.
+    list of polars.Series
+        The views' features one after the other, in the spine's order; null where nothing is found.
     """
-    hits = list(_hits(layout, groups, times, known_by))
-    plain = {name: dtype for name in layout.features if (dtype := _plain(layout.schema[name])) is not None}
-    where = _where(hits, len(times))
-    made = {name: _gathered(name, dtype, layout.schema[name], hits, where) for name, dtype in plain.items()}
-    if others := [name for name in layout.features if name not in plain]:
-        made |= {series.name: series for series in _picked(others, layout, hits, where)}
-    return pl.DataFrame([made[name] for name in layout.features])
+    # Views are searched side by side, then features are gathered side by side: three views keep two cores busy to the end.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = list(pool.map(lambda layout: _Found.of(layout, groups[layout.join_keys], times, known_by), layouts))
+        return list(pool.map(lambda job: job[0].series(job[1]), [(each, name) for each in found for name in each.layout.features]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a spine found in one layout.
+
+    Parameters
+    ----------
+    hits
+        By bucket.
+    where
+        For each row of the spine, its place among all hits; one behind the last where nothing was found.
+    there
+        Which rows found something; None when all did.
+    """
+
+    layout: Layout
+    hits: Sequence[_Hit]
+    where: np.ndarray
+    there: pl.Series | None
+
+    @classmethod
+    def of(cls, layout: Layout, groups: Groups, times: np.ndarray, known_by: int | None) -> _Found:
+        hits = list(_hits(layout, groups, times, known_by))
+        count = sum(len(hit.rows) for hit in hits)
+        where = np.full(len(times), count, dtype=np.intp)
+        if hits:
+            where[np.concatenate([hit.rows for hit in hits])] = np.arange(count)
+        return cls(layout, hits, where, None if count == len(times) else pl.Series(where < count))
+
+    def series(self, name: str) -> pl.Series:
+        """Return one feature, bucket by bucket, then in the spine's order at once: writing each value where it belongs is slower."""
+        kind = self.layout.schema[name]
+        dtype = _plain(kind)
+        return self._picked(name, kind) if dtype is None else self._gathered(name, kind, dtype)
+
+    def _gathered(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
+        columns = [_buffers(hit.bucket.features[name], dtype) for hit in self.hits]
+        values = [data[hit.found] for (data, _), hit in zip(columns, self.hits, strict=True)]
+        series = pl.Series(name, np.concatenate([*values, np.zeros(1, dtype=dtype)])[self.where])
+        series = series.cast(kind) if series.dtype != kind else series
+        there = self.there
+        if any(present is not None for _, present in columns):
+            valid = [
+                np.ones(len(hit.found), dtype=np.bool_) if present is None else present[hit.found]
+                for (_, present), hit in zip(columns, self.hits, strict=True)
+            ]
+            there = pl.Series(np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[self.where])
+        return series if there is None else pl.select(pl.when(pl.lit(there)).then(pl.lit(series)).alias(name)).to_series()
+
+    def _picked(self, name: str, kind: pl.DataType) -> pl.Series:
+        """Pick text, lists and other values that are not plain."""
+        parts = [pl.Series(name, hit.bucket.features[name]).gather(hit.found).cast(kind) for hit in self.hits]
+        found = pl.concat([pl.Series(name, [], dtype=kind), *parts])
+        index = pl.Series(self.where)
+        return found.gather(index.set(index == found.len(), None).cast(pl.UInt32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,34 +290,3 @@ def _buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.ndarray,
 
 def _unpacked(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=offset + length)[offset:].view(np.bool_)
-
-
-def _where(hits: Sequence[_Hit], rows: int) -> np.ndarray:
-    """Return, for each row of the spine, its place among all hits; one behind the last where nothing was found."""
-    count = sum(len(hit.rows) for hit in hits)
-    where = np.full(rows, count, dtype=np.intp)
-    if hits:
-        where[np.concatenate([hit.rows for hit in hits])] = np.arange(count)
-    return where
-
-
-def _gathered(name: str, dtype: np.dtype[Any], kind: pl.DataType, hits: Sequence[_Hit], where: np.ndarray) -> pl.Series:
-    """Gather plain values bucket by bucket, then bring all into the spine's order at once: writing each where it belongs is slower."""
-    found, valid = [np.zeros(0, dtype=dtype)], [np.zeros(0, dtype=np.bool_)]
-    for hit in hits:
-        data, present = _buffers(hit.bucket.features[name], dtype)
-        found.append(data[hit.found])
-        valid.append(np.ones(len(hit.found), dtype=np.bool_) if present is None else present[hit.found])
-    series = pl.Series(name, np.concatenate([*found, np.zeros(1, dtype=dtype)])[where])
-    series = series.cast(kind) if series.dtype != kind else series
-    there = np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[where]
-    return series if there.all() else pl.select(pl.when(pl.lit(pl.Series(there))).then(pl.lit(series)).alias(name)).to_series()
-
-
-def _picked(names: Sequence[str], layout: Layout, hits: Sequence[_Hit], where: np.ndarray) -> list[pl.Series]:
-    """Gather text, lists and other values that are not plain."""
-    empty = pl.DataFrame(schema={name: layout.schema[name] for name in names})
-    parts = [pl.DataFrame(hit.bucket.features.select(list(names)))[hit.found] for hit in hits]
-    found = pl.concat([empty, *(part.cast(empty.schema) for part in parts)])
-    index = pl.Series(where)
-    return found.select(pl.all().gather(pl.lit(index.set(index == found.height, None).cast(pl.UInt32)))).get_columns()

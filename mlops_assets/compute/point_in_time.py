@@ -10,8 +10,6 @@ are dropped that can never win because a row with a later (event, created) was k
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -102,9 +100,7 @@ def point_in_time_join(
     times = spine[event_timestamp].dt.cast_time_unit("us").to_physical().fill_null(NO_TIME).to_numpy()
     limit = None if known_by is None else (known_by - _EPOCH) // _MICROSECOND
     groups = {keys: Groups.of(spine, keys) for keys in dict.fromkeys(layout.join_keys for layout in layouts)}
-    with ThreadPoolExecutor(min(len(layouts), os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda layout: look_up(layout, groups[layout.join_keys], times, limit), layouts))
-    return pl.concat([spine, *found], how="horizontal")
+    return spine.hstack(look_up(layouts, groups, times, limit))
 
 
 def layout_of(view: View, *, as_known: bool = True, buckets: int | None = None) -> Layout:

@@ -71,8 +71,8 @@ MUTANTS = {
     "hidden row kept": ("point_in_time", ".filter(pl.col(EVENT) >= pl.col(EVENT).cum_max().over(keys))", ""),
     "spine row lost": (
         "point_in_time",
-        'pl.concat([spine, *found], how="horizontal")',
-        'pl.concat([spine, *found], how="horizontal").drop_nulls("value")',
+        "spine.hstack(look_up(layouts, groups, times, limit))",
+        'spine.hstack(look_up(layouts, groups, times, limit)).drop_nulls("value")',
     ),
 }
 

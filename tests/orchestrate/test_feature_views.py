@@ -222,3 +222,29 @@ def test_both_versions_can_be_read_until_one_is_removed(made, platform, world, r
     assert store.view_versions.pins() == set()
     with pytest.raises(ml.RegistryError, match=f"has no version '{old.version()}'(.|\n)*there are {new.version()}"):
         trips_of(new.at(old.version()))
+
+
+def test_two_training_sets_share_a_view_that_is_computed_once(run, platform, world) -> None:
+    views = routes.declared(world)
+
+    @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+    def trips(window: ml.TimeWindow) -> pl.DataFrame:
+        return routes.rows(window)
+
+    def training_set(name: str, label: str) -> ml.TrainingSet:
+        def spine(trips: pl.LazyFrame) -> pl.LazyFrame:
+            return trips
+
+        spine.__name__ = name
+        split = ml.TimeSplit(validation=timedelta(days=2), holdout=timedelta(days=2))
+        return ml.training_set(features=[views["by_polars"]], label=label, event_timestamp="at", split=split)(spine)
+
+    first, second = training_set("first", "late"), training_set("second", "minutes")
+    runner = run(ml.build_definitions([trips, views["by_polars"], first, second], platform=platform))
+    runner("dataset/trips", "features/by_polars", partitions=WHOLE)
+    runner("training_set/first", "training_set/second")
+    assert world.calls == ["by_polars"]
+    lake = places(platform).lake
+    shared = [lake.read(f"training_set/{name}").sort("trip")["polars_minutes"] for name in ("first", "second")]
+    assert shared[0].equals(shared[1])
+    assert shared[0].null_count() < shared[0].len()

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -296,6 +297,16 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
         assert facts["first"].endswith(f"served 0.5, offline it is {share!r}")
     finally:
         mlops(demo, "serve", "stop", "lateness_api")
+
+
+def test_columns_of_dbt_models_lead_to_those_of_the_raw_data(demo) -> None:
+    with dg.DagsterInstance.from_config(str(demo / "dagster")) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey(["features", "carrier_punctuality"]))
+    shown = event.asset_materialization.metadata
+    deps = shown["dagster/column_lineage"].value.deps_by_column
+    assert [(d.asset_key.to_user_string(), d.column_name) for d in deps["carrier_mean_delay_7d"]] == [("dataset/flights", "arr_delay")]
+    assert "| carrier_late_share_7d | dataset/flights.arr_delay |" in shown["column lineage"].value
+    assert "carrier_late_share_7d | Float64 | 15 |" in shown["statistics"].value
 
 
 def carrier_punctuality():

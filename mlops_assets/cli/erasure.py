@@ -24,11 +24,16 @@ def erase(entity: str, views: tuple[str, ...], reason: str, yes: bool, keep_key:
 
     Example: mlops features erase --entity customer_id=42 --reason "request 2024-117" --yes
     """
+    from mlops_assets.cli.project import told_instance
     from mlops_assets.orchestrate import erasure
 
     project = load(file)
     request = erasure.Request([part.project for part in project.parts], project.places, _entity(entity), views)
-    done = erasure.erase(request, actor=getpass.getuser(), reason=reason, keep_key=keep_key) if yes else erasure.planned(request)
+    if yes:
+        told = told_instance(project.platform)
+        done = erasure.erase(request, actor=getpass.getuser(), reason=reason, keep_key=keep_key, instance=told)
+    else:
+        done = erasure.planned(request)
     if json_file:
         write_json({"done": yes, **done.facts}, json_file)
         return

@@ -77,7 +77,7 @@ def amended(
         The tables that have such rows.
     """
     lake, snapshot = places.lake, places.lake.snapshot()
-    shapes, now = _shapes(projects), datetime.now(UTC)
+    shapes, now = tables_of(projects), datetime.now(UTC)
     made: Records = {}
     for table in holding:
         partitions, time = shapes.get(table, (None, None))
@@ -100,7 +100,7 @@ def amended(
     return records, tuple(sorted(anew))
 
 
-def _shapes(projects: Sequence[Project]) -> dict[str, Shape]:
+def tables_of(projects: Sequence[Project]) -> dict[str, Shape]:
     """Return partitions and time column of every table."""
     found: dict[str, Shape] = {}
     for project in projects:

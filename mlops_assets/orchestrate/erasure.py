@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.assemble import view_of
 from mlops_assets.compute.point_in_time import as_of_layout
 from mlops_assets.errors import DefinitionError, LakeError, nearest
-from mlops_assets.orchestrate.erased_records import amended, made_from_nodes
+from mlops_assets.orchestrate.erased_records import amended, made_from_nodes, tables_of
+from mlops_assets.orchestrate.lake_events import materialised
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.serving.log_erasure import erased_predictions, erased_pushes
 from mlops_assets.stores.erasures import BEGUN, DONE, entity_label, open_erasures
@@ -123,7 +126,7 @@ def planned(request: Request) -> Erased:
     return _lost(places, found)
 
 
-def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False) -> Erased:
+def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, instance: dg.DagsterInstance | None = None) -> Erased:
     """Erase an entity. Killed anywhere and called again, it goes on.
 
     Parameters
@@ -134,6 +137,8 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False) 
         For the log, which is in the registry.
     keep_key
         Whether the log names the entity; else it has a hash.
+    instance
+        Of Dagster, to be told what the partitions hold now.
 
     Raises
     ------
@@ -143,8 +148,9 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False) 
     places, label = request.places, entity_label(request.entity, keep=keep_key)
     log = open_erasures(places.platform.registry)
     killed = log.unfinished(label)
+    since = killed.at if killed else datetime.now(UTC)
     with places.lake.connections.exclusive():
-        found = _and_before(planned(request), killed)
+        found = _and_before(planned(request), killed.facts if killed else {})
         log.add(BEGUN, actor=actor, reason=reason, entity=label, facts=found.facts)
         entities = {view.name: _entities(request, view) for view in request.feature_views}
         _beside(request, dry=False)  # first what rows could come back from
@@ -152,6 +158,8 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False) 
         _erase_in_lake(request, [*found.rows])
     _offline(request, entities)  # what was materialised meanwhile
     removed = _beside(request, dry=False)
+    if instance is not None:
+        _tell(request, instance, since)
     readable = {f"{v.view}@{v.version}" for v in places.view_versions.earlier()}
     for name in found.view_versions:
         if name in readable:
@@ -184,6 +192,15 @@ def _and_before(found: Erased, killed: Mapping[str, Any]) -> Erased:
     rows = {**killed.get("rows", {}), **found.rows}
     logs = {name: max(killed.get(name, 0), getattr(found, name)) for name in ("predictions", "pushed")}
     return replace(found, rows=rows, **both, **logs)
+
+
+def _tell(request: Request, instance: dg.DagsterInstance, since: datetime) -> None:
+    """Report the records that were written: Dagster's data versions are those of the lake."""
+    declared = tables_of(request.projects)
+    for table in request.erasure().tables():
+        for record in request.places.lake.records(table).values() if table in declared else ():
+            if record.recorded_at >= since:
+                instance.report_runless_asset_event(materialised(record))
 
 
 def _counted(erasing: Erasure) -> dict[str, int]:

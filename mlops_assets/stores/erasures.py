@@ -58,8 +58,8 @@ class Erasures:
             rows = connection.execute(sa.select(sql.erasures).order_by(sql.erasures.c.sequence)).mappings().all()
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
 
-    def unfinished(self, entity: str) -> Mapping[str, Any]:
-        """Return what an erasure found that has begun and was killed; empty when there is none.
+    def unfinished(self, entity: str) -> ErasureRecord | None:
+        """Return the first line of an erasure that has begun and was killed; None when there is none.
 
         Parameters
         ----------
@@ -67,7 +67,8 @@ class Erasures:
             As it stands in the log.
         """
         mine = [record for record in self.list() if record.entity == entity]
-        return mine[-1].facts if mine and mine[-1].state == BEGUN else {}
+        ended = max((i for i, record in enumerate(mine) if record.state == DONE), default=-1)
+        return mine[ended + 1] if ended + 1 < len(mine) else None
 
 
 def entity_label(entity: Mapping[str, str], *, keep: bool = False) -> str:

@@ -228,11 +228,20 @@ class Erasure:
         return int(row[0]) if row else 0
 
     def _held(self, table: str, files: Sequence[tuple[Path, int, int | None]]) -> Iterator[Held]:
-        """Yield those of a table's files, whose columns may differ, that hold the entity."""
+        """Yield those of a table's files that hold the entity."""
+        try:
+            holding = self._holding(table, [path for path, _, _ in files])
+        except duckdb.Error:  # the columns of the files do not go together: an older shape lacks the key, or has it in another type
+            holding = {name for path, _, _ in files for name in self._alone(table, path)}
+        yield from (Held(table, path, first, end) for path, first, end in files if str(path) in holding)
+
+    def _holding(self, table: str, paths: Sequence[Path]) -> set[str]:
         condition, values = self._condition(table)
+        names = ", ".join("'{}'".format(str(path).replace("'", "''")) for path in paths)
+        source = f"read_parquet([{names}], union_by_name => true, filename => '__file')"
+        return {row[0] for row in self._cursor.execute(f"SELECT DISTINCT __file FROM {source} WHERE {condition}", values).fetchall()}
+
+    def _alone(self, table: str, path: Path) -> set[str]:
+        columns = self._columns("read_parquet('{}')".format(str(path).replace("'", "''")))
         wanted = {"row"} if table.startswith(f"{QUARANTINE}/") else set(self._entity)
-        for path, first, end in files:
-            source = "read_parquet('{}')".format(str(path).replace("'", "''"))
-            query = f"SELECT 1 FROM {source} WHERE {condition} LIMIT 1"
-            if wanted <= self._columns(source) and self._cursor.execute(query, values).fetchone():
-                yield Held(table, path, first, end)
+        return self._holding(table, [path]) if wanted <= columns else set()

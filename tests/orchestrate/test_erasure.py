@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 import sqlalchemy as sa
@@ -117,7 +118,12 @@ def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made,
 
 def test_what_carries_the_key_stays_up_to_date_and_the_rest_is_made_anew(made, platform, run, tmp_path) -> None:
     assert set(stale_tables(platform).values()) == {0}
-    erase(platform)
+    erasure.erase(asked(platform), actor="grace", reason="request 17", instance=made.instance)
+    for table, partition in (("dataset/orders", "2024-01-04"), ("training_set/returns", None), ("quarantine/orders", "2024-01-03")):
+        key = dg.AssetKey(table.split("/"))
+        where = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
+        told = made.instance.fetch_materializations(where, limit=1).records[0].asset_materialization
+        assert told.tags["dagster/data_version"] == records(platform, table)[partition or ""]
     assert stale_tables(platform) == {"features/spending": 0, "features/takings": 5, "training_set/returns": 0}
     # The recorded content is what the project would make if the source had never known the customer.
     project.GONE[:] = [VICTIM]
@@ -225,6 +231,21 @@ def test_pushed_rows_go_while_others_are_appended(tmp_path) -> None:
     rows = read_pushed(folder, project.START.date(), project.START.date(), types)
     assert rows["customer"].to_list() == ["c1", "c2", "c3"]
     assert erased_pushes(folder, ENTITY) == 0
+
+
+def test_files_of_other_shapes_are_found_too(run, platform) -> None:
+    run(project.build(platform))
+    lake = places(platform).lake
+    lake.write("dataset/shape", pl.DataFrame({"customer": [VICTIM, "c1"]}), [Part("")])
+    lake.write("dataset/shape", pl.DataFrame({"k": [1], "v": [2]}), [Part("")])  # another shape: the key is in older states only
+    lake.write("dataset/typed", pl.DataFrame({"customer": [7, 8]}), [Part("")])
+    lake.write("dataset/typed", pl.DataFrame({"customer": [[1], [2]]}), [Part("")])
+    plan = erasure.planned(asked(platform))
+    assert (plan.rows, len(plan.states)) == ({}, 1)
+    erase(platform)
+    assert holding(Path(platform.lake)) == []
+    assert lake.read("dataset/shape").to_dicts() == [{"k": 1, "v": 2}]
+    assert len(erasure.planned(asked(platform, entity={"customer": "7"})).states) == 1
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

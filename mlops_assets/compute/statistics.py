@@ -48,7 +48,8 @@ def _figures(series: pl.Series) -> dict[str, Any]:
     if series.dtype.is_nested():
         lengths = series.list.len()
         return found | {"min": f"{lengths.min()!s} items", "mean": None, "max": f"{lengths.max()!s} items", "std": None, "histogram": ""}
-    often = series.drop_nulls().value_counts(sort=True).head(3)
+    counts = series.drop_nulls().value_counts(name="__count")
+    often = counts.sort("__count", series.name, descending=[True, False]).head(3)  # of equally frequent ones the first by value
     return found | {
         "min": series.min(),
         "mean": None,

@@ -50,7 +50,7 @@ ui: .stamps/venv ## the Dagster web UI on the same instance
 	@$(BIN)/mlops ui
 
 test: .stamps/system ## all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 check: .stamps/dev ## lint, types, layers
 	@$(BIN)/ruff check .

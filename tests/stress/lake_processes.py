@@ -13,12 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import duckdb
-import polars as pl
 
 from mlops_assets.orchestrate.dbt_project import PARSE_WINDOW, DbtFolder, executable
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import Part
-from mlops_assets.stores.lake_rows import sql_name
+from mlops_assets.stores.lake_rows import Plan, sql_name
 from mlops_assets.values.platform import Platform
 from tests.stress.lake_facts import DAILY, DAYS, PARTITIONED, SOURCE, WHOLE, Ledger, attempt, facts, state, tables
 
@@ -132,8 +131,8 @@ class Unlocked(DuckLake):
 class Doubled(DuckLake):
     """Inserts without deleting what was there."""
 
-    def _replace(self, table: str, rows: pl.DataFrame, *_more, **_options) -> None:
-        self._insert(sql_name(table), rows)
+    def _replace(self, plan: Plan) -> None:
+        self._insert(sql_name(plan.table), plan.frame)
 
 
 class Lost(DuckLake):

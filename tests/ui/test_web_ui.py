@@ -72,10 +72,9 @@ def test_a_model_shows_its_gates_metrics_and_plots(ui) -> None:
 def test_a_schedule_is_switched_on_in_the_ui(ui, instance) -> None:
     page, url = ui
     page.goto(f"{url}/automation")
-    name = page.get_by_text("retrain_benign_schedule").first
-    expect(name).to_be_visible()
-    # The switch of its own row: the nearest thing around the name that holds one.
-    row = name.locator("xpath=ancestor::*[.//label[contains(@class, 'formatSwitch')]][1]")
+    # The row itself, once it has its switch: rows fill one by one, and another's switch may be there first.
+    switch, name = ".//label[contains(@class, 'formatSwitch')]", "contains(., 'retrain_benign_schedule')"
+    row = page.locator(f"xpath=//*[{switch} and {name} and not(contains(., 'mlops_'))]").last
     row.locator('label[class*="formatSwitch"]').click()
     for _ in range(60):
         states = {state.name: state.status.value for state in instance.all_instigator_state()}

@@ -9,7 +9,6 @@ import polars as pl
 
 from mlops_assets.compute.column_lineage import query_lineage
 from mlops_assets.compute.statistics import statistics
-from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.metadata import markdown
 from mlops_assets.orchestrate.project import Project, computed_from
 from mlops_assets.orchestrate.steps import asset_key
@@ -55,22 +54,6 @@ def usage(project: Project, places: Places, view: FeatureView) -> Usage:
 
 def _trained_with(places: Places, artifact: str, view: str) -> bool:
     return any(step.get("view") == view for step in manifest_of(places.artifacts, artifact).get("steps", ()))
-
-
-def find_view(project: Project, name: str) -> FeatureView:
-    """Return a feature view by its name.
-
-    Raises
-    ------
-    DefinitionError
-        There is none.
-    """
-    known = {view.name: view for view in project.every(FeatureView)}
-    if name not in known:
-        raise DefinitionError(
-            f"there is no feature view '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
-        )
-    return known[name]
 
 
 def view_metadata(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.assemble import view_of
 from mlops_assets.compute.entity_hash import entity_hash
 from mlops_assets.compute.layout import EVENT, Layout, runs
-from mlops_assets.compute.point_in_time import ROWS_PER_BUCKET, View, as_layout, as_of_layout, bucket_count, in_buckets, in_force
+from mlops_assets.compute.point_in_time import ROWS_PER_BUCKET, View, as_layout, as_of_layout, bucket_count, in_buckets, in_force, layout_of
+from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.lake_damage import read_view
 from mlops_assets.stores.lock import exclusive
 from mlops_assets.values.window import merged, window_of
@@ -180,10 +182,7 @@ class _Upkeep:
         return pa.ipc.open_file(pa.BufferReader(content)).read_all() if (len(content), _check(content)) == (file.size, file.check) else None
 
     def _in_memory(self, snapshot: int) -> Layout:
-        parts = self._made(snapshot)
-        keys = self._view.entity.join_keys
-        tables = [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
-        return as_layout(self._declared(), parts[0].schema, [runs(part, keys, number) for number, part in enumerate(parts)], tables)
+        return layout_of(self._declared(read_view(self._lake, self._view, self._columns, snapshot=snapshot)), as_known=self._as_known)
 
     def _made(self, snapshot: int) -> list[pl.DataFrame]:
         rows = self._rows(read_view(self._lake, self._view, self._columns, snapshot=snapshot))
@@ -193,17 +192,7 @@ class _Upkeep:
         return as_of_layout(self._declared(source), as_known=self._as_known)
 
     def _declared(self, rows: pl.DataFrame | None = None) -> View:
-        view = self._view
-        return View(
-            view.name,
-            pl.DataFrame() if rows is None else rows,
-            view.entity.join_keys,
-            view.event_timestamp,
-            view.created_timestamp,
-            view.ttl,
-            view.feature_names,
-            view.defaults,
-        )
+        return view_of(self._view, pl.DataFrame() if rows is None else rows)
 
     def _changed(self, before: _State, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
         """Return the buckets that change; None when all must be made again."""
@@ -252,9 +241,7 @@ class _Upkeep:
     def _store(self, files: Sequence[_File], wanted: Mapping[str, str], snapshot: int) -> None:
         """Name the files of a state in one rename, then remove what nothing names."""
         state = _State(self._definition, snapshot, wanted, tuple(files))
-        beside = self._folder / f"state-{uuid.uuid4().hex}.tmp"
-        beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
-        beside.replace(self._folder / "state.json")
+        write_whole(self._folder / "state.json", json.dumps(asdict(state)).encode(), mode=0o666)
         named = {file.name for file in state.buckets} | {"state.json", "lock"}
         for path in self._unnamed(named):
             with contextlib.suppress(FileNotFoundError):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,14 +154,18 @@ class _Upkeep:
         state = self._state()
         if state is None or state.partitions != wanted:
             return None
-        tables = [self._opened(file) for file in state.buckets]
-        opened = [table for table in tables if table is not None]
-        if len(opened) < len(tables):
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # sums and comparisons run outside Python's lock
+            opened = [bucket for bucket in pool.map(self._bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
+        if len(opened) < len(state.buckets):
             return None
-        schema = pl.DataFrame(opened[0].slice(0, 0)).schema
+        tables, entities = zip(*opened, strict=True)
+        return as_layout(self._declared(), pl.DataFrame(tables[0].slice(0, 0)).schema, entities, tables)
+
+    def _bucket(self, number: int, file: _File) -> tuple[pa.Table, pl.DataFrame] | None:
+        """Return the rows of a bucket and where each entity's lie."""
         keys = list(self._view.entity.join_keys)
-        entities = [runs(pl.DataFrame(table.select(keys)), keys, number) for number, table in enumerate(opened)]
-        return as_layout(self._declared(), schema, entities, opened)
+        table = self._opened(file)
+        return None if table is None else (table, runs(pl.DataFrame(table.select(keys)), keys, number))
 
     def _state(self) -> _State | None:
         try:

@@ -109,9 +109,7 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
     rows
         Of one batch, at most.
     """
-    where = platform or Platform.from_env()
-    pinned = places(where).lake.snapshot() if snapshot is None else snapshot
-    steps = _steps(features, _at(as_of), as_known, pinned, where)
+    steps = _steps(features, _at(as_of), as_known, snapshot, platform or Platform.from_env())
     for batch in spine.collect_batches(chunk_size=rows, maintain_order=True):
         for part in batch.iter_slices(rows):
             yield assemble(part, steps, event_timestamp=event_timestamp, as_known=as_known, known_by=as_of)[0]
@@ -154,16 +152,18 @@ def _at(as_of: datetime | None) -> datetime | None:
 def _steps(features: Sequence[Features], as_of: datetime | None, as_known: bool, snapshot: int | None, platform: Platform) -> list[Any]:  # noqa: FBT001
     if as_of is not None and not as_known:
         raise DefinitionError("as_of= asks what was known by a time, as_known=False that it does not matter", hint="give one of them")
-    return [_step(feature, as_known, snapshot, platform) for feature in features]
+    unpinned = any(isinstance(feature, FeatureView) and not feature.pinned for feature in features)
+    newest = places(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one state for all
+    return [_step(feature, as_known, snapshot, newest, platform) for feature in features]
 
 
-def _step(feature: Features, as_known: bool, snapshot: int | None, platform: Platform) -> Layout | Any:  # noqa: ANN401, FBT001
-    if isinstance(feature, FeatureView):
+def _step(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> Layout | Any:  # noqa: ANN401, FBT001
+    if isinstance(feature, FeatureView) and feature.pinned:
         at = places(platform)
-        if feature.pinned:
-            feature, last = at.view_versions.find(feature)
-            snapshot = last if snapshot is None else snapshot
-        return at.layouts.of(feature, snapshot=snapshot, as_known=as_known)
+        view, last = at.view_versions.find(feature)
+        return at.layouts.of(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
+    if isinstance(feature, FeatureView):
+        return places(platform).layouts.of(feature, snapshot=newest, as_known=as_known)
     if isinstance(feature, OnDemandFeatures):
         return feature.function
     raise DefinitionError(

@@ -10,6 +10,7 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.orchestrate.automation import stale
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.stores.offline import training_batches
 from mlops_assets.stores.places import places
 from tests.conftest import metadata, records
 from tests.projects import routes
@@ -200,7 +201,9 @@ def test_both_versions_can_be_read_until_one_is_removed(made, platform, world, r
     spine = spine.cast({"t": pl.Datetime("us", "UTC")})
 
     def trips_of(view: ml.FeatureView) -> list[int]:
-        return ml.training_frame(spine, [view], event_timestamp="t", platform=platform)["trips"].to_list()
+        frame = ml.training_frame(spine, [view], event_timestamp="t", platform=platform)
+        assert pl.concat(training_batches(spine.lazy(), [view], event_timestamp="t", platform=platform)).equals(frame)
+        return frame["trips"].to_list()
 
     first = trips_of(old)
     assert 7 not in first

@@ -26,7 +26,7 @@ help: ## this list
 	@touch $@
 
 .stamps/system: .stamps/dev
-	@for need in chromium:chromium redis-server:redis-server; do \
+	@for need in chromium:chromium redis-server:redis-server pg_ctlcluster:postgresql; do \
 	  command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ]; then echo "installing$$missing (once)"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \

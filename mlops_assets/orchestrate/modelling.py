@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import polars as pl
@@ -61,6 +61,11 @@ class Trained:
     def digest(self) -> str:
         """Identifies the candidate: what it was trained on and what it predicts."""
         return str(self.run.record["digest"])
+
+    @property
+    def snapshot(self) -> int:
+        """The state of the lake that a training always reads."""
+        return cast("int", self.run.snapshot)
 
     @property
     def artifact(self) -> str:
@@ -303,7 +308,7 @@ def _evidence(
 
 
 def _record(model: Model[..., Any], trained: Trained) -> CandidateRecord:
-    return CandidateRecord(model.name, trained.digest, trained.run.id, trained.artifact, trained.run.snapshot, datetime.now(UTC))
+    return CandidateRecord(model.name, trained.digest, trained.run.id, trained.artifact, trained.snapshot, datetime.now(UTC))
 
 
 def _check(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
@@ -332,7 +337,7 @@ def _metadata(trained: Trained, candidate: Candidate) -> dict[str, Any]:
         "train rows": len(trained.splits["train"].y),
         "holdout rows": len(trained.splits["holdout"].y),
         "params": dict(trained.run.params),
-        "lake snapshot": trained.run.snapshot,
+        "lake snapshot": trained.snapshot,
         **{title: picture(png, title) for title, png in plots(trained.estimator, trained.splits["holdout"]).items()},
     }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from mlops_assets.stores import sql
+from mlops_assets.stores import schema, sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Attempts:
         ]
         if rows:
             with self._database.writing() as connection:
-                connection.execute(sql.attempts.insert(), rows)
+                connection.execute(schema.attempts.insert(), rows)
 
     def succeeded(self, table: str, parts: Sequence[Part]) -> None:
         """Forget the attempts of parts that are made."""
@@ -61,7 +61,9 @@ class Attempts:
         """
         with self._database.reading() as connection:
             rows = (
-                connection.execute(sa.select(sql.attempts).filter_by(table_name=table).order_by(sql.attempts.c.sequence)).mappings().all()
+                connection.execute(sa.select(schema.attempts).filter_by(table_name=table).order_by(schema.attempts.c.sequence))
+                .mappings()
+                .all()
             )
         tries: dict[str, list[datetime]] = {}
         for row in rows:
@@ -70,11 +72,11 @@ class Attempts:
         return {partition: reason for partition, times in tries.items() if (reason := _reason(times, now, limit, backoff))}
 
     def _change(self, table: str, parts: Sequence[Part], error: str | None) -> None:
-        mine = sa.and_(sql.attempts.c.table_name == table, sql.attempts.c.partition == sa.bindparam("p"))
+        mine = sa.and_(schema.attempts.c.table_name == table, schema.attempts.c.partition == sa.bindparam("p"))
         change = (
-            sql.attempts.delete().where(mine)
+            schema.attempts.delete().where(mine)
             if error is None
-            else sql.attempts.update().where(mine, sql.attempts.c.error.is_(None)).values(error=error[:2000])
+            else schema.attempts.update().where(mine, schema.attempts.c.error.is_(None)).values(error=error[:2000])
         )
         if parts:
             with self._database.writing() as connection:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.stores import sql
+from mlops_assets.stores import schema, sql
 from mlops_assets.values.decisions import Decision, WindowReport
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class Decisions:
         rows = [self._report_row(monitor, model, report) for report in found]
         if rows:
             with self._database.writing() as connection:
-                connection.execute(sql.reports.insert(), rows)
+                connection.execute(schema.reports.insert(), rows)
 
     def reports(self, monitor: str) -> tuple[WindowReport, ...]:
         """Return everything that a monitor reported, in the order in which it did."""
-        query = sa.select(sql.reports).filter_by(environment=self._environment, monitor=monitor).order_by(sql.reports.c.sequence)
+        query = sa.select(schema.reports).filter_by(environment=self._environment, monitor=monitor).order_by(schema.reports.c.sequence)
         return tuple(
             WindowReport(r["partition"], _time(r["end"]), r["version"], r["state"], r["kind"], r["reason"], r["sequence"])
             for r in self._rows(query)
@@ -78,22 +78,24 @@ class Decisions:
         """Record a decision; whether it is new."""
         row = {"environment": self._environment, "id": decision.id}
         with self._database.writing() as connection:
-            if connection.execute(sa.select(sql.decisions.c.id).filter_by(**row)).first():
+            if connection.execute(sa.select(schema.decisions.c.id).filter_by(**row)).first():
                 return False
             values = {"model": decision.model, "version": decision.version, "partition": decision.partition, "reason": decision.reason}
             values |= {"monitor": monitor, "opened": decision.opened.isoformat(), "evidence": list(decision.evidence), "closed": ""}
-            connection.execute(sql.decisions.insert().values(**row, **values, recorded_at=sql.now()))
+            connection.execute(schema.decisions.insert().values(**row, **values, recorded_at=sql.now()))
         return True
 
     def close(self, decision: str, why: str) -> None:
         """Record why a decision is no longer open; the first reason stays."""
-        mine = sa.and_(sql.decisions.c.environment == self._environment, sql.decisions.c.id == decision, sql.decisions.c.closed == "")
+        mine = sa.and_(
+            schema.decisions.c.environment == self._environment, schema.decisions.c.id == decision, schema.decisions.c.closed == ""
+        )
         with self._database.writing() as connection:
-            connection.execute(sql.decisions.update().where(mine).values(closed=why))
+            connection.execute(schema.decisions.update().where(mine).values(closed=why))
 
     def decisions(self, model: str) -> tuple[Decision, ...]:
         """Return the decisions about a model, in the order in which they were recorded."""
-        query = sa.select(sql.decisions).filter_by(environment=self._environment, model=model).order_by(sql.decisions.c.recorded_at)
+        query = sa.select(schema.decisions).filter_by(environment=self._environment, model=model).order_by(schema.decisions.c.recorded_at)
         return tuple(
             Decision(r["id"], model, r["version"], r["partition"], _time(r["opened"]), r["reason"], tuple(r["evidence"]), r["closed"])
             for r in self._rows(query)
@@ -103,17 +105,17 @@ class Decisions:
         """Record how far a training came; it only ever goes forward."""
         mine = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
         with self._database.writing() as connection:
-            old = connection.execute(sa.select(sql.trainings.c.outcome, sql.trainings.c.version).filter_by(**mine)).first()
+            old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**mine)).first()
             if old is None:
                 values = {"decision": record.decision, "as_of": record.as_of.isoformat(), "started_at": sql.now()}
-                connection.execute(sql.trainings.insert().values(**mine, **values, version=record.version, outcome=record.outcome))
+                connection.execute(schema.trainings.insert().values(**mine, **values, version=record.version, outcome=record.outcome))
             elif _ORDER.index(record.outcome) >= _ORDER.index(old.outcome):
-                change = sql.trainings.update().filter_by(**mine)
+                change = schema.trainings.update().filter_by(**mine)
                 connection.execute(change.values(outcome=record.outcome, version=record.version or old.version))
 
     def trainings(self, model: str) -> tuple[TrainingRecord, ...]:
         """Return the trainings of a model, in the order in which they began."""
-        query = sa.select(sql.trainings).filter_by(environment=self._environment, model=model).order_by(sql.trainings.c.started_at)
+        query = sa.select(schema.trainings).filter_by(environment=self._environment, model=model).order_by(schema.trainings.c.started_at)
         return tuple(
             TrainingRecord(model, r["run_id"], r["decision"], _time(r["as_of"]), r["version"], r["outcome"]) for r in self._rows(query)
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.stores import sql
+from mlops_assets.stores import schema, sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,12 +50,12 @@ class Erasures:
         """Write a line."""
         row = {"at": sql.now(), "state": state, "actor": actor, "reason": reason, "entity": entity, "facts": dict(facts)}
         with self._database.writing() as connection:
-            connection.execute(sql.erasures.insert().values(**row))
+            connection.execute(schema.erasures.insert().values(**row))
 
     def list(self) -> list[ErasureRecord]:
         """Return every line, oldest first."""
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(sql.erasures).order_by(sql.erasures.c.sequence)).mappings().all()
+            rows = connection.execute(sa.select(schema.erasures).order_by(schema.erasures.c.sequence)).mappings().all()
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
 
     def unfinished(self, entity: str) -> ErasureRecord | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from mlops_assets.stores import sql
+from mlops_assets.stores import schema, sql
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -33,16 +33,17 @@ def pins(places: Places, online: Collection[str] = ()) -> Mapping[int, tuple[str
 
 def aliased(places: Places) -> list[str]:
     """Return the artifacts of every version that has an alias, in any environment."""
-    same = sa.and_(sql.aliases.c.model == sql.versions.c.model, sql.aliases.c.version == sql.versions.c.version)
+    same = sa.and_(schema.aliases.c.model == schema.versions.c.model, schema.aliases.c.version == schema.versions.c.version)
     with sql.database(places.platform.registry).reading() as connection:
-        return list(connection.execute(sa.select(sql.versions.c.artifact).join(sql.aliases, same).distinct()).scalars())
+        return list(connection.execute(sa.select(schema.versions.c.artifact).join(schema.aliases, same).distinct()).scalars())
 
 
 def _pins(places: Places, online: Collection[str]) -> Iterator[tuple[int, str]]:
     for version in places.registry.versions():
         yield version.snapshot, f"{version.model}@{version.version}"
     for run in places.tracker.list(limit=1_000_000):
-        yield run.snapshot, f"run {run.id[:8]} of {run.model}"
+        if run.snapshot is not None:
+            yield run.snapshot, f"run {run.id[:8]} of {run.model}"
     for earlier in places.view_versions.earlier():
         yield earlier.last or 0, f"features/{earlier.view} as {earlier.version}"
     for view in sorted(online):

@@ -47,6 +47,8 @@ class Evidence:
         Whether the gate compares with the champion.
     champion
         The digest of the champion it was compared with; ``""`` when there was none.
+    low, high
+        The interval of the difference that a relative gate looked at.
     """
 
     gate: str
@@ -58,6 +60,8 @@ class Evidence:
     value: float | None = None
     threshold: float | None = None
     reason: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)

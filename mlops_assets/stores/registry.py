@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy as sa
 
 from mlops_assets.errors import GateError, RegistryError, nearest
-from mlops_assets.stores import sql
+from mlops_assets.stores import schema, sql
 from mlops_assets.stores.records import CHAMPION, PROMOTION, ROLLBACK, ROLLED_BACK, AliasEvent, Approval, CandidateRecord, Evidence, Version
 from mlops_assets.values.names import checked_name
 
@@ -97,14 +97,16 @@ class SqlRegistry:
             )
         mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.writing() as connection:
-            known = sa.select(sql.candidates.c.digest).filter_by(model=candidate.model, digest=candidate.digest)
+            known = sa.select(schema.candidates.c.digest).filter_by(model=candidate.model, digest=candidate.digest)
             if connection.execute(known).first() is None:
-                connection.execute(sql.candidates.insert().values(**asdict(candidate) | {"created_at": candidate.created_at.isoformat()}))
-            connection.execute(sql.evidence.delete().filter_by(**mine))
+                connection.execute(
+                    schema.candidates.insert().values(**asdict(candidate) | {"created_at": candidate.created_at.isoformat()})
+                )
+            connection.execute(schema.evidence.delete().filter_by(**mine))
             if evidence:
-                connection.execute(sql.evidence.insert(), [self._evidence_row(candidate.model, e) for e in evidence])
-            connection.execute(sql.waiting.delete().filter_by(environment=self._environment, model=candidate.model))
-            connection.execute(sql.waiting.insert().values(**mine))
+                connection.execute(schema.evidence.insert(), [self._evidence_row(candidate.model, e) for e in evidence])
+            connection.execute(schema.waiting.delete().filter_by(environment=self._environment, model=candidate.model))
+            connection.execute(schema.waiting.insert().values(**mine))
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
         """Return the candidate of a model and its evidence; None before the first."""
@@ -134,12 +136,12 @@ class SqlRegistry:
             if found is None:
                 raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise model/{model} first")
             self._verify(connection, model, found.digest, gates, "registered")
-            old = connection.execute(sa.select(sql.versions.c.version).filter_by(model=model, digest=found.digest)).scalar()
+            old = connection.execute(sa.select(schema.versions.c.version).filter_by(model=model, digest=found.digest)).scalar()
             if old is None:
-                last = connection.execute(sa.select(sa.func.max(sql.versions.c.version)).filter_by(model=model)).scalar()
+                last = connection.execute(sa.select(sa.func.max(schema.versions.c.version)).filter_by(model=model)).scalar()
                 old = (last or 0) + 1
                 row = {k: v for k, v in asdict(found).items() if k != "created_at"}
-                connection.execute(sql.versions.insert().values(**row, version=old, created_at=sql.now()))
+                connection.execute(schema.versions.insert().values(**row, version=old, created_at=sql.now()))
             return self._version(connection, model, old)
 
     def promote(  # noqa: PLR0913  (one transaction, described in full)
@@ -166,7 +168,7 @@ class SqlRegistry:
             As in :meth:`register`, a gate compared with another champion, or nobody has approved.
         """
         with self._database.writing() as connection:
-            newest = sa.select(sa.func.max(sql.versions.c.version)).filter_by(model=model)
+            newest = sa.select(sa.func.max(schema.versions.c.version)).filter_by(model=model)
             wanted = version if version is not None else connection.execute(newest).scalar()
             if wanted is None:
                 raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise version/{model} first")
@@ -209,7 +211,7 @@ class SqlRegistry:
             current = self._champion(connection, model)
             if current is None:
                 raise RegistryError(f"model '{model}' has no champion in '{self._environment}'", hint="there is nothing to roll back")
-            log = sql.alias_log
+            log = schema.alias_log
             mine = sa.select(log).filter_by(environment=self._environment, model=model, alias=CHAMPION).order_by(log.c.sequence.desc())
             events = connection.execute(mine).mappings().all()
             came = next(e for e in events if e["version"] == current.version and e["kind"] == PROMOTION)
@@ -245,12 +247,12 @@ class SqlRegistry:
             chosen = self._version(connection, model, version)
             row = {"model": model, "environment": self._environment, "version": version, "digest": chosen.digest, "approved": approved}
             row |= {"approver": approver.strip(), "reason": reason.strip(), "at": sql.now()}
-            connection.execute(sql.approvals.insert().values(**row))
+            connection.execute(schema.approvals.insert().values(**row))
             return Approval(**row | {"at": _time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
 
     def versions(self, model: str | None = None) -> list[Version]:
         """Return versions, oldest first; of every model when None."""
-        query = sa.select(sql.versions.c.model, sql.versions.c.version).order_by(sql.versions.c.model, sql.versions.c.version)
+        query = sa.select(schema.versions.c.model, schema.versions.c.version).order_by(schema.versions.c.model, schema.versions.c.version)
         with self._database.reading() as connection:
             rows = connection.execute(query if model is None else query.filter_by(model=model)).all()
             return [self._version(connection, str(row[0]), int(row[1])) for row in rows]
@@ -263,7 +265,7 @@ class SqlRegistry:
     def history(self, model: str) -> list[AliasEvent]:
         """Return the moves of a model's aliases in every environment, oldest first."""
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(sql.alias_log).filter_by(model=model).order_by(sql.alias_log.c.sequence)).mappings()
+            rows = connection.execute(sa.select(schema.alias_log).filter_by(model=model).order_by(schema.alias_log.c.sequence)).mappings()
             return [
                 AliasEvent(
                     **{k: v for k, v in row.items() if k not in ("sequence", "at", "evidence")},
@@ -279,18 +281,23 @@ class SqlRegistry:
             "model": model,
             "value": sql.finite(item.value),
             "threshold": sql.finite(item.threshold),
+            "low": sql.finite(item.low),
+            "high": sql.finite(item.high),
         }
 
     def _waiting(self, connection: sa.Connection, model: str) -> CandidateRecord | None:
-        query = sa.select(sql.candidates).join(
-            sql.waiting, sa.and_(sql.waiting.c.model == sql.candidates.c.model, sql.waiting.c.digest == sql.candidates.c.digest)
+        query = sa.select(schema.candidates).join(
+            schema.waiting,
+            sa.and_(schema.waiting.c.model == schema.candidates.c.model, schema.waiting.c.digest == schema.candidates.c.digest),
         )
-        query = query.where(sql.waiting.c.environment == self._environment, sql.waiting.c.model == model)
+        query = query.where(schema.waiting.c.environment == self._environment, schema.waiting.c.model == model)
         row = connection.execute(query).mappings().first()
         return None if row is None else CandidateRecord(**{**row, "created_at": _time(row["created_at"])})
 
     def _evidence(self, connection: sa.Connection, model: str, digest: str) -> tuple[Evidence, ...]:
-        rows = connection.execute(sa.select(sql.evidence).filter_by(environment=self._environment, model=model, digest=digest)).mappings()
+        rows = connection.execute(
+            sa.select(schema.evidence).filter_by(environment=self._environment, model=model, digest=digest)
+        ).mappings()
         return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
 
     def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
@@ -324,29 +331,29 @@ class SqlRegistry:
     ) -> Version:
         """Move the alias and write why into the log."""
         row = {"environment": self._environment, "model": chosen.model, "alias": CHAMPION}
-        connection.execute(sql.aliases.delete().filter_by(**row))
-        connection.execute(sql.aliases.insert().values(**row, version=chosen.version))
+        connection.execute(schema.aliases.delete().filter_by(**row))
+        connection.execute(schema.aliases.insert().values(**row, version=chosen.version))
         log = {"kind": kind, "previous": current.version if current else None, "actor": actor, "reason": reason}
         connection.execute(
-            sql.alias_log.insert().values(**row, version=chosen.version, **log, evidence=[asdict(e) for e in found], at=sql.now())
+            schema.alias_log.insert().values(**row, version=chosen.version, **log, evidence=[asdict(e) for e in found], at=sql.now())
         )
         return self._version(connection, chosen.model, chosen.version)
 
     def _champion(self, connection: sa.Connection, model: str) -> Version | None:
         row = connection.execute(
-            sa.select(sql.aliases.c.version).filter_by(environment=self._environment, model=model, alias=CHAMPION)
+            sa.select(schema.aliases.c.version).filter_by(environment=self._environment, model=model, alias=CHAMPION)
         ).scalar()
         return None if row is None else self._version(connection, model, row)
 
     def _version(self, connection: sa.Connection, model: str, version: int) -> Version:
-        row = connection.execute(sa.select(sql.versions).filter_by(model=model, version=version)).mappings().first()
+        row = connection.execute(sa.select(schema.versions).filter_by(model=model, version=version)).mappings().first()
         if row is None:
-            found: list[int] = list(connection.execute(sa.select(sql.versions.c.version).filter_by(model=model)).scalars())
+            found: list[int] = list(connection.execute(sa.select(schema.versions.c.version).filter_by(model=model)).scalars())
             known = [str(number) for number in found]
             raise RegistryError(
                 f"model '{model}' has no version {version}", hint=nearest(str(version), known) + f"it has {', '.join(known) or 'none'}"
             )
-        mine = sa.select(sql.aliases.c.alias).filter_by(environment=self._environment, model=model, version=version)
+        mine = sa.select(schema.aliases.c.alias).filter_by(environment=self._environment, model=model, version=version)
         held: tuple[str, ...] = tuple(connection.execute(mine).scalars())
         state = CHAMPION if CHAMPION in held else self._past(connection, model, version)
         approval = self._approval(connection, model, version, row["digest"])
@@ -354,7 +361,7 @@ class SqlRegistry:
 
     def _past(self, connection: sa.Connection, model: str, version: int) -> str:
         """Return what became of a version that is not the champion."""
-        log = sql.alias_log
+        log = schema.alias_log
         mine = sa.select(log.c.kind, log.c.previous).filter_by(environment=self._environment, model=model, alias=CHAMPION)
         last = connection.execute(
             mine.where(sa.or_(log.c.version == version, log.c.previous == version)).order_by(log.c.sequence.desc())
@@ -364,7 +371,7 @@ class SqlRegistry:
         return ROLLED_BACK if (last.kind, last.previous) == (ROLLBACK, version) else "archived"
 
     def _approval(self, connection: sa.Connection, model: str, version: int, digest: str) -> str:
-        found = sql.approvals
+        found = schema.approvals
         mine = sa.select(found.c.approved).filter_by(environment=self._environment, model=model, version=version, digest=digest)
         last = connection.execute(mine.order_by(found.c.sequence.desc())).first()
         return "" if last is None else "approved" if last.approved else "rejected"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mlops_assets.errors import RegistryError, nearest
-from mlops_assets.stores import sql
+from mlops_assets.stores import schema, sql
 from mlops_assets.values.feature_types import PLAIN, type_label
 from mlops_assets.values.features import Entity, FeatureView
 
@@ -59,7 +59,7 @@ class ViewVersions:
         snapshot
             The lake before anything of this version is written.
         """
-        newest = sa.select(sql.view_versions).filter_by(view=view.name).order_by(sql.view_versions.c.sequence.desc()).limit(1)
+        newest = sa.select(schema.view_versions).filter_by(view=view.name).order_by(schema.view_versions.c.sequence.desc()).limit(1)
         with self._database.reading() as connection:
             row = connection.execute(newest).mappings().first()
         if row is not None and row["version"] == version:
@@ -68,13 +68,13 @@ class ViewVersions:
             row = connection.execute(newest).mappings().first()
             if row is None or row["version"] != version:
                 fresh = {"view": view.name, "version": version, "definition": _facts(view), "snapshot": snapshot, "recorded_at": sql.now()}
-                connection.execute(sql.view_versions.insert().values(**fresh))
+                connection.execute(schema.view_versions.insert().values(**fresh))
 
     def of(self, name: str) -> list[ViewVersion]:
         """Return the versions of a view that can be read, newest first."""
         with self._database.reading() as connection:
             rows = (
-                connection.execute(sa.select(sql.view_versions).filter_by(view=name).order_by(sql.view_versions.c.sequence))
+                connection.execute(sa.select(schema.view_versions).filter_by(view=name).order_by(schema.view_versions.c.sequence))
                 .mappings()
                 .all()
             )
@@ -115,8 +115,8 @@ class ViewVersions:
         known = self.of(name)
         if known and known[0].version == version:
             raise RegistryError(f"version '{version}' of 'features/{name}' is the one in use", hint="change or drop the feature view first")
-        removal = sql.view_versions.update().where(
-            sql.view_versions.c.view == name, sql.view_versions.c.version == version, sql.view_versions.c.removed_at.is_(None)
+        removal = schema.view_versions.update().where(
+            schema.view_versions.c.view == name, schema.view_versions.c.version == version, schema.view_versions.c.removed_at.is_(None)
         )
         with self._database.writing() as connection:
             removed = connection.execute(removal.values(removed_at=sql.now())).rowcount
@@ -134,7 +134,7 @@ class ViewVersions:
     def earlier(self) -> list[ViewVersion]:
         """Return the earlier versions of every view that can still be read."""
         with self._database.reading() as connection:
-            names: Sequence[str] = connection.execute(sa.select(sql.view_versions.c.view).distinct()).scalars().all()
+            names: Sequence[str] = connection.execute(sa.select(schema.view_versions.c.view).distinct()).scalars().all()
         return [version for name in names for version in self.of(name) if version.last is not None]
 
 

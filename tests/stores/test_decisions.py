@@ -11,8 +11,8 @@ END = datetime(2024, 1, 2, tzinfo=UTC)
 
 
 @pytest.fixture
-def facts(tmp_path) -> Decisions:
-    return open_decisions(f"sqlite:///{tmp_path / 'registry.sqlite'}")
+def facts(url) -> Decisions:
+    return open_decisions(url)
 
 
 def test_reports_are_kept_in_the_order_in_which_they_came(facts) -> None:
@@ -24,14 +24,14 @@ def test_reports_are_kept_in_the_order_in_which_they_came(facts) -> None:
     assert facts.reports("another") == ()
 
 
-def test_a_decision_is_opened_once_and_closed_once(facts, tmp_path) -> None:
+def test_a_decision_is_opened_once_and_closed_once(facts, url) -> None:
     decision = Decision("id", "m", 1, "2024-01-01", END, "low", ("2024-01-01",))
     assert facts.open("watch", decision)
     assert not facts.open("watch", decision)
     facts.close("id", "answered")
     facts.close("id", "again")
     assert [(d.id, d.closed) for d in facts.decisions("m")] == [("id", "answered")]
-    assert open_decisions(f"sqlite:///{tmp_path / 'registry.sqlite'}", "prod").decisions("m") == ()
+    assert open_decisions(url, "prod").decisions("m") == ()
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from mlops_assets.errors import GateError, PlatformError, RegistryError
+from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores.attempts import open_attempts
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.records import CandidateRecord, Evidence
 from mlops_assets.stores.registry import open_registry
+from mlops_assets.stores.sql import database
 from mlops_assets.stores.tracker import Run, open_tracker
 
 GATES = {"auc": "definition-1"}
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path / 'registry.sqlite'}"
 
 
 @pytest.fixture
@@ -140,7 +136,7 @@ def test_environments_have_champions_of_their_own(url) -> None:
 def test_versions_and_the_log_cannot_be_changed_even_by_hand(registry, url) -> None:
     passed(registry, "a")
     promote(registry)
-    with sa.create_engine(url).connect() as connection:
+    with database(url).engine.connect() as connection:
         for statement in (
             "UPDATE mlops_versions SET digest = 'x'",
             "DELETE FROM mlops_versions",
@@ -225,12 +221,6 @@ def test_attempts_on_the_same_inputs_wait_and_end(url) -> None:
     attempts.started("t", parts[:1], "killed")  # a kill leaves no error, and counts all the same
     assert attempts.blocked("t", {"p": "i1"}, now)
     assert attempts.blocked("t", {"p": "i1"}, now + timedelta(minutes=2)) == {}
-
-
-def test_a_database_that_cannot_be_made_is_named(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match="cannot be written"):
-        open_registry(f"sqlite:///{tmp_path / 'file' / 'r.sqlite'}")
 
 
 def test_a_rollback_brings_back_the_champion_before_and_is_not_undone_by_itself(registry) -> None:

@@ -1,0 +1,10 @@
+"""The tables as they were before revisions were kept: a database with ``mlops_schema`` and without ``mlops_revision``."""
+
+from __future__ import annotations
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Do nothing: such a database has these tables."""

@@ -1,0 +1,277 @@
+"""The tables of tracker, registry and attempts, as they are now; ``migrations`` brings older databases here.
+
+Times are ISO 8601 texts in UTC, which sort; a number that is not finite is null, with its name as text beside it where that matters.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+META = sa.MetaData()
+
+schema_version = sa.Table("mlops_schema", META, sa.Column("version", sa.Integer, primary_key=True))
+runs = sa.Table(
+    "mlops_runs",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String(64), unique=True, nullable=False),
+    sa.Column("model", sa.String(64), nullable=False, index=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False, index=True),
+    sa.Column("dagster_run_id", sa.String(64), nullable=False),
+    sa.Column("started_at", sa.String(40), nullable=False),
+    sa.Column("ended_at", sa.String(40), nullable=True),  # null while it goes on
+    sa.Column("snapshot", sa.Integer, nullable=True),  # null when it read no lake
+    sa.Column("params", sa.JSON, nullable=False),
+    sa.Column("record", sa.JSON, nullable=False),
+    sa.Column("environment", sa.String(64), nullable=False, server_default="dev"),
+    sa.Column("kind", sa.String(20), nullable=False, server_default="training"),  # training, trial, run (of a notebook or script)
+    sa.Column("name", sa.String(200), nullable=False, server_default=""),
+    sa.Column("parent_id", sa.String(64), nullable=True, index=True),
+    sa.Column("status", sa.String(20), nullable=False, server_default="finished"),  # running, finished, failed, pruned
+    sa.Column("error", sa.Text, nullable=False, server_default=""),
+    sa.Column("tags", sa.JSON, nullable=False, server_default="{}"),
+)
+metrics = sa.Table(
+    "mlops_metrics",
+    META,
+    sa.Column("run_id", sa.String(64), sa.ForeignKey("mlops_runs.id"), primary_key=True),
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("value", sa.Float, nullable=True),  # the last one
+    sa.Column("text", sa.String(20), nullable=False, default=""),
+    sa.Column("step", sa.BigInteger, nullable=True),  # of the last value; null when it has no steps
+    sa.Column("low", sa.Float, nullable=True),  # the smallest and the greatest finite value of all steps
+    sa.Column("high", sa.Float, nullable=True),
+    sa.Column("count", sa.Integer, nullable=False, server_default="1"),
+    sa.Index("ix_mlops_metrics_name_value", "name", "value"),
+)
+curves = sa.Table(
+    "mlops_curves",
+    META,
+    # One row for each flush of one metric, so that a long run is neither rewritten nor a row a point.
+    sa.Column("run_id", sa.String(64), sa.ForeignKey("mlops_runs.id"), primary_key=True),
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True),
+    sa.Column("steps", sa.LargeBinary, nullable=False),  # int64, little-endian
+    sa.Column("values", sa.LargeBinary, nullable=False),  # float64, little-endian, NaN and infinities included
+    sa.Column("times", sa.LargeBinary, nullable=False),  # int64 microseconds since 1970
+)
+run_artifacts = sa.Table(
+    "mlops_run_artifacts",
+    META,
+    sa.Column("run_id", sa.String(64), sa.ForeignKey("mlops_runs.id"), primary_key=True),
+    sa.Column("name", sa.String(250), primary_key=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("media", sa.String(100), nullable=False),  # its media type
+)
+candidates = sa.Table(
+    "mlops_candidates",
+    META,
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("artifact", sa.String(64), nullable=False),
+    sa.Column("snapshot", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.String(40), nullable=False),
+)
+waiting = sa.Table(
+    "mlops_waiting",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+)
+evidence = sa.Table(
+    "mlops_evidence",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("gate", sa.String(200), primary_key=True),
+    sa.Column("definition", sa.String(64), nullable=False),
+    sa.Column("relative", sa.Boolean, nullable=False),
+    sa.Column("champion", sa.String(64), nullable=False),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("value", sa.Float, nullable=True),
+    sa.Column("threshold", sa.Float, nullable=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("low", sa.Float, nullable=True),  # the interval of the difference that a relative gate looked at
+    sa.Column("high", sa.Float, nullable=True),
+)
+versions = sa.Table(
+    "mlops_versions",
+    META,
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("artifact", sa.String(64), nullable=False),
+    sa.Column("snapshot", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.String(40), nullable=False),
+    sa.UniqueConstraint("model", "digest"),
+)
+version_files = sa.Table(
+    "mlops_version_files",
+    META,
+    # What belongs to a version beside its manifest: its model card, its model in another format.
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(250), primary_key=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
+version_marks = sa.Table(
+    "mlops_version_marks",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("mark", sa.String(20), nullable=False),  # damaged, restored
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
+reproductions = sa.Table(
+    "mlops_reproductions",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("mode", sa.String(20), nullable=False),  # current, locked: in which libraries
+    sa.Column("verdict", sa.String(20), nullable=False),  # IDENTICAL, EQUIVALENT, DIFFERENT
+    sa.Column("field", sa.String(250), nullable=False),  # the first that differs
+    sa.Column("was", sa.Text, nullable=False),
+    sa.Column("now", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
+aliases = sa.Table(
+    "mlops_aliases",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("alias", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+alias_log = sa.Table(
+    "mlops_alias_log",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("environment", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("alias", sa.String(64), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("previous", sa.Integer, nullable=True),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
+approvals = sa.Table(
+    "mlops_approvals",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("environment", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("approved", sa.Boolean, nullable=False),
+    sa.Column("approver", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
+reports = sa.Table(
+    "mlops_reports",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("environment", sa.String(64), nullable=False),
+    sa.Column("monitor", sa.String(64), nullable=False, index=True),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("partition", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(40), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("end", sa.String(40), nullable=False),
+)
+decisions = sa.Table(
+    "mlops_decisions",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("monitor", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("partition", sa.String(64), nullable=False),
+    sa.Column("opened", sa.String(40), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("closed", sa.Text, nullable=False),
+    sa.Column("recorded_at", sa.String(40), nullable=False),
+)
+trainings = sa.Table(
+    "mlops_trainings",
+    META,
+    sa.Column("environment", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(64), primary_key=True),
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("decision", sa.String(64), nullable=True),
+    sa.Column("as_of", sa.String(40), nullable=False),
+    sa.Column("version", sa.Integer, nullable=True),
+    sa.Column("outcome", sa.String(20), nullable=False),
+    sa.Column("started_at", sa.String(40), nullable=False),
+)
+attempts = sa.Table(
+    "mlops_attempts",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("table_name", sa.String(130), nullable=False, index=True),
+    sa.Column("partition", sa.String(64), nullable=False),
+    sa.Column("inputs", sa.String(64), nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("started_at", sa.String(40), nullable=False),
+    sa.Column("error", sa.Text, nullable=True),
+)
+view_versions = sa.Table(
+    "mlops_view_versions",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("view", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.String(16), nullable=False),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("snapshot", sa.Integer, nullable=False),
+    sa.Column("recorded_at", sa.String(40), nullable=False),
+    sa.Column("removed_at", sa.String(40), nullable=True),
+)
+erasures = sa.Table(
+    "mlops_erasures",
+    META,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("at", sa.String(40), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("entity", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+)
+
+APPEND_ONLY = ("mlops_versions", "mlops_alias_log", "mlops_approvals", "mlops_erasures", "mlops_version_marks", "mlops_reproductions")
+
+
+def forbid_changes(connection: sa.Connection, tables: tuple[str, ...] = APPEND_ONLY) -> None:
+    """Make the database itself refuse to change or delete a row of tables that only grow."""
+    for table in tables:
+        for statement in _refusals(connection.dialect.name, table):
+            connection.exec_driver_sql(statement)
+
+
+def _refusals(dialect: str, table: str) -> tuple[str, ...]:
+    told = f"{table} is append-only"
+    if dialect == "sqlite":
+        made = "CREATE TRIGGER IF NOT EXISTS {0}_no_{1} BEFORE {2} ON {0} BEGIN SELECT RAISE(ABORT, '{3}'); END"
+        return tuple(made.format(table, action.lower(), action, told) for action in ("UPDATE", "DELETE"))
+    return (
+        f"CREATE OR REPLACE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{told}'; END $$",
+        f"CREATE OR REPLACE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_refuse()",
+    )

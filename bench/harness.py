@@ -149,7 +149,7 @@ def _turn(contender: Contender, samples: Samples, *, counts: bool) -> None:
     try:
         seconds = contender()
     except ContenderError as error:
-        samples.failure = str(error)
+        samples.failure = str(error).replace(str(ROOT), ".")
         return
     if counts:
         samples.seconds.append(seconds)

@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.cli.project import instance
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.approval import approval_facts, approval_key, report_approval
-from mlops_assets.orchestrate.modelling import gates_of
+from mlops_assets.orchestrate.judging import gates_of
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.values.model import GateFunction, Model
 

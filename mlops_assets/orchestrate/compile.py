@@ -13,7 +13,8 @@ from mlops_assets.orchestrate.feature_tables import feature_view_body
 from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.io_manager import lake_io_manager
-from mlops_assets.orchestrate.modelling import champion_body, gates_of, model_body, model_checks, version_body
+from mlops_assets.orchestrate.judging import gates_of
+from mlops_assets.orchestrate.modelling import model_body, model_checks
 from mlops_assets.orchestrate.monitoring import (
     drift_body,
     drift_checks,
@@ -26,6 +27,7 @@ from mlops_assets.orchestrate.online import ONLINE_CONFIG, online_body, online_c
 from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.project import Project, rules_of
 from mlops_assets.orchestrate.push import push_body, push_node
+from mlops_assets.orchestrate.registering import champion_body, version_body
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.service import served_body, served_checks, served_node, service_body
 from mlops_assets.orchestrate.steps import Step, asset_key, compile_step, function_needs

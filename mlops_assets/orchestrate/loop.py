@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
 from mlops_assets.compute.decide import Facts, closings, decide, execute
 from mlops_assets.orchestrate.liveness import bury_dead_runs
 from mlops_assets.orchestrate.project import Project, TableRef
+from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.stores import decisions as records
 from mlops_assets.stores.decisions import TrainingRecord
 from mlops_assets.stores.places import Places, places
@@ -152,3 +154,9 @@ def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, ru
         return dg.RunRequest(run_key=found.run_key, job_name=name, tags=found.tags)
 
     return sensor
+
+
+def training_record(scope: Scope, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
+    """Return what is recorded of the training that this run is."""
+    run, as_of = scope.context.run, data_time(scope.places, sources(scope.project, model.training_set))
+    return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)

@@ -1,0 +1,103 @@
+"""Candidates before their gates, beside the champion of now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.gates import function_definition, judge, judge_function
+from mlops_assets.compute.on_demand import apply, columns_as_arrays
+from mlops_assets.errors import MlopsError
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.orchestrate.training_run import Trained
+from mlops_assets.serving.batch import model_input
+from mlops_assets.serving.packaging import unpack
+from mlops_assets.stores.records import Evidence, Version
+from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
+from mlops_assets.values.function import Injection
+from mlops_assets.values.model import GateFunction, Model
+
+
+def gates_of(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> dict[str, str]:
+    """Return gate → hash of its definition, as declared now."""
+    return {g.name: g.definition for g in model.gates} | {f.name: function_definition(f) for f in functions}
+
+
+def candidate_of(scope: Scope, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
+    """Return what was trained as its gates see it: evaluated, beside the champion on the same holdout."""
+    holdout = trained.splits["holdout"]
+    evaluation = evaluate(trained.estimator, holdout, model.metrics, model.slices, train=trained.splits["train"])
+    theirs = None if rival is None else evaluation if rival.digest == trained.digest else _rival(scope, model, holdout, rival)
+    return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs)
+
+
+def _rival(scope: Scope, model: Model[..., Any], holdout: Split, rival: Version) -> Evaluation:
+    """Evaluate the champion on the candidate's holdout; what cannot be evaluated is undefined, so that no relative gate passes on it."""
+    try:
+        bundle = unpack(scope.places.artifacts, rival.artifact, model.trusted_types)
+        rows = holdout.rows
+        for function in bundle.functions:
+            made = apply([function], columns_as_arrays(rows, rows.columns))
+            rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
+        X = model_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
+        return evaluate(bundle.estimator, Split(X, holdout.y, holdout.rows), model.metrics, model.slices)
+    except MlopsError as error:
+        reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
+        return Evaluation(
+            len(holdout.y), tuple((m, float("nan")) for m in model.metrics), problems=tuple((m, reason) for m in model.metrics)
+        )
+
+
+def judged(
+    scope: Scope, model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...], candidate: Candidate, rival: Version | None
+) -> dict[str, GateResult]:
+    """Return gate → what it says of the candidate."""
+    if rival is not None and rival.digest == candidate.digest:
+        relative = GateResult(passed=True, reason=f"this is the champion, version {rival.version}")
+        declared = {g.name: relative if g.relative else judge(g, candidate) for g in model.gates}
+    else:
+        declared = {g.name: judge(g, candidate) for g in model.gates}
+    resources = {p.name: getattr(scope.context.resources, p.name) for f in functions for p in f.function.receiving(Injection.RESOURCE)}
+    return declared | {f.name: judge_function(f, candidate, **resources) for f in functions}
+
+
+def evidence_of(
+    results: Mapping[str, GateResult],
+    model: Model[..., Any],
+    functions: tuple[GateFunction[..., Any], ...],
+    candidate: Candidate,
+    rival: Version | None,
+) -> list[Evidence]:
+    """Bind what each gate found to this candidate; a function may have looked at the champion, so its answer counts against that one only."""
+    definitions = gates_of(model, functions)
+    relative = {g.name for g in model.gates if g.relative} | {f.name for f in functions}
+    met = rival.digest if rival else ""
+    return [
+        Evidence(
+            name,
+            definitions[name],
+            candidate.digest,
+            r.passed,
+            name in relative,
+            met if name in relative else "",
+            r.value,
+            r.threshold,
+            r.reason,
+        )
+        for name, r in results.items()
+    ]
+
+
+def check_of(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
+    """Return what a gate says as the result of an asset check."""
+    figures = {"value": result.value, "threshold": result.threshold}
+    return dg.AssetCheckResult(
+        passed=result.passed,
+        asset_key=asset_key(model.key),
+        check_name=name,
+        description=result.reason,
+        metadata={k: float(v) for k, v in figures.items() if v is not None},
+    )

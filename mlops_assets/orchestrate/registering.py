@@ -1,0 +1,66 @@
+"""Registering the candidate, and making it the champion."""
+
+import getpass
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.orchestrate.loop import training_record
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.stores.decisions import PASSED, PROMOTED
+from mlops_assets.stores.records import Version
+from mlops_assets.values.decisions import REASON_TAG
+from mlops_assets.values.model import Model
+
+Gates = Mapping[str, str]
+
+
+def version_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that registers the candidate."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        version = scope.places.registry.register(model.name, gates)
+        scope.places.decisions.training(training_record(scope, model, PASSED, version.version))
+        yield dg.MaterializeResult(
+            asset_key(f"version/{model.name}"), metadata=_version_metadata(version), data_version=dg.DataVersion(version.digest)
+        )
+
+    return body
+
+
+def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that promotes the newest version."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        registry = scope.places.registry
+        before = registry.champion(model.name)
+        version = registry.promote(model.name, gates, actor=_actor(scope), reason=_reason(scope), approval=model.approval)
+        if before is None or before.version != version.version:
+            scope.places.decisions.training(training_record(scope, model, PROMOTED, version.version))
+        was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
+        metadata = {**_version_metadata(version), "champion before": was, "environment": scope.places.platform.environment}
+        yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
+
+    return body
+
+
+def _reason(scope: Scope) -> str:
+    why = scope.context.run.tags.get(REASON_TAG)
+    return f"Dagster run {scope.context.run.run_id}" + (f": {why}" if why else "")
+
+
+def _actor(scope: Scope) -> str:
+    tags = scope.context.run.tags
+    return tags.get("dagster/schedule_name") or tags.get("dagster/sensor_name") or tags.get("user") or getpass.getuser()
+
+
+def _version_metadata(version: Version) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "candidate": version.digest,
+        "run": version.run_id,
+        "artifact": version.artifact,
+        "lake snapshot": version.snapshot,
+    }

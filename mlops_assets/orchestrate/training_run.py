@@ -1,0 +1,187 @@
+"""One training: what decides its result, the estimator, what is recorded of it."""
+
+import hashlib
+import json
+import platform as machine
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+
+from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.profile import reference_profile
+from mlops_assets.compute.request import example_row, request_fields, serving_steps
+from mlops_assets.compute.source_code import source_hash
+from mlops_assets.compute.split import PARTS
+from mlops_assets.errors import ArtifactError, DataError
+from mlops_assets.orchestrate.loop import sources
+from mlops_assets.orchestrate.partitions import step_of
+from mlops_assets.orchestrate.project import row_key
+from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.training import SPLIT, x_columns
+from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
+from mlops_assets.stores.tracker import Run
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.features import on_demand
+from mlops_assets.values.function import Injection
+from mlops_assets.values.model import Model
+from mlops_assets.values.training import TrainingSet
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A candidate that is stored and recorded."""
+
+    run: Run
+    estimator: Any
+    splits: Mapping[str, Split]
+    reused: bool
+
+    @property
+    def digest(self) -> str:
+        """Identifies the candidate: what it was trained on and what it predicts."""
+        return str(self.run.record["digest"])
+
+    @property
+    def snapshot(self) -> int:
+        """The state of the lake that a training always reads."""
+        return cast("int", self.run.snapshot)
+
+    @property
+    def artifact(self) -> str:
+        """The sha256 of its manifest."""
+        return str(self.run.record["artifact"])
+
+
+def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
+    """Train, or take the stored result of the same data, code, parameters and libraries."""
+    declared, lake = model.training_set, scope.places.lake
+    rows = _in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
+    content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
+    columns = x_columns(declared, rows)
+    splits = {part: _part(rows.filter(pl.col(SPLIT) == part), columns, declared.label) for part in PARTS}
+    decides = {
+        "training_set": content,
+        "X": list(columns),
+        "params": scope.config,
+        "code": source_hash(model.function.function),
+        "on_demand": [source_hash(f.function) for f in on_demand(declared.features)],
+        "steps": serving_steps(declared),
+        "key": list(row_key(scope.project, model)),
+        "trusted_types": list(model.trusted_types),
+        "libraries": dict(libraries()),
+    }
+    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+    known = scope.places.tracker.find(model.name, fingerprint)
+    if known is not None and (bundle := _stored(scope, model, str(known.record["artifact"]))) is not None:
+        scope.context.log.info(
+            f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
+        )
+        return Trained(known, bundle.estimator, splits, reused=True)
+    return _train(scope, model, splits, decides, fingerprint)
+
+
+def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
+    """Return the lock file of a model's trainings."""
+    folder = Path(scope.places.platform.home) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"train_{model.name}"
+
+
+def _in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
+    """Sort by time and then by every column: equal content must train equal models, and content has no order of its own."""
+    first = [event_timestamp] if event_timestamp else []
+    return rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
+
+
+def _part(rows: pl.DataFrame, columns: tuple[str, ...], label: str) -> Split:
+    return Split(rows.select(columns), rows[label].to_numpy(), rows)
+
+
+def _stored(scope: Scope, model: Model[..., Any], artifact: str) -> Bundle | None:
+    try:
+        return unpack(scope.places.artifacts, artifact, model.trusted_types)
+    except ArtifactError as error:
+        scope.context.log.warning(f"the stored candidate cannot be used, so it is trained again: {error.message}")
+        return None
+
+
+def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], decides: Mapping[str, Any], fingerprint: str) -> Trained:
+    begun = datetime.now(UTC)
+    wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
+    estimator = scope.call(model.function, **wanted)
+    if not hasattr(estimator, "predict"):
+        raise DataError(
+            f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
+            hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
+        )
+    declared = model.training_set
+    functions = on_demand(declared.features)
+    fields = request_fields(declared, splits["train"].rows, row_key(scope.project, model))
+    artifact = pack(
+        scope.places.artifacts,
+        estimator,
+        X=splits["train"].X,
+        modules=[Module(f.module_source, f.name) for f in functions],
+        trusted_types=model.trusted_types,
+        facts={
+            "model": model.name,
+            "fingerprint": fingerprint,
+            "label": declared.label,
+            "libraries": decides["libraries"],
+            "event_timestamp": declared.event_timestamp,
+            "request": fields,
+            "example": example_row(fields, splits["train"].rows),
+            "steps": serving_steps(declared),
+            "profile": scope.places.artifacts.put(_profile(scope, splits, declared)),
+        },
+    )
+    evaluation = evaluate(estimator, splits["holdout"], model.metrics)
+    # Two trainings on the same facts are the same candidate exactly when they predict the same.
+    bundle_probe = json.loads(scope.places.artifacts.get(artifact))["probe_predictions"]
+    digest = hashlib.sha256(f"{fingerprint}:{bundle_probe}".encode()).hexdigest()
+    run = Run(
+        id=uuid.uuid4().hex,
+        model=model.name,
+        fingerprint=fingerprint,
+        dagster_run_id=scope.context.run.run_id,
+        started_at=begun,
+        ended_at=datetime.now(UTC),
+        snapshot=scope.snapshot,
+        params=scope.config,
+        metrics=dict(evaluation.metrics),
+        record={
+            **decides,
+            "digest": digest,
+            "artifact": artifact,
+            "python": machine.python_version(),
+            "rows": {p: len(s.y) for p, s in splits.items()},
+        },
+    )
+    scope.places.tracker.add(run)
+    return Trained(run, estimator, splits, reused=False)
+
+
+def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
+    """Return the reference that monitors compare with: every row that was known when the version was trained, in windows of its data's own days."""
+    X = pl.concat([split.X for split in splits.values()])
+    if declared.event_timestamp is None:
+        return json.dumps(reference_profile(X), sort_keys=True).encode()
+    partitions = next((ref.partitions for ref in sources(scope.project, declared) if ref.partitions is not None), None)
+    times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
+    local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
+    return json.dumps(reference_profile(X, local, window=step_of(partitions)), sort_keys=True).encode()
+
+
+@cache
+def libraries() -> tuple[tuple[str, str], ...]:
+    """Return the versions of the libraries that decide what a training gives."""
+    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    deciding = ("numpy", "polars", "pandas", "scikit-learn", "scipy", "skops", "lightgbm", "xgboost", "catboost", "mlops_assets")
+    return tuple((name, installed[name]) for name in deciding if name in installed)

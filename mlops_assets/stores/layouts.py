@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 FORMAT = 1
+TRUSTED = 60.0  # seconds for which files that were verified are not read whole again
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,17 @@ class _State:
         return sum(file.rows for file in self.buckets)
 
 
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """The files of a state, mapped and verified, and when; a notebook and a batch job ask for the same again and again."""
+
+    state: _State
+    touched: tuple[tuple[int, int] | None, ...]
+    tables: tuple[pa.Table, ...]
+    entities: tuple[pl.DataFrame, ...]
+    at: float
+
+
 class Layouts:
     """The layouts of one lake.
 
@@ -78,6 +91,7 @@ class Layouts:
     def __init__(self, folder: Path, lake: Lake) -> None:
         self._folder = folder
         self._lake = lake
+        self._open: dict[Path, _Open] = {}
 
     def of(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> Layout:
         """Return the layout of a view, as the lake is or was.
@@ -98,7 +112,7 @@ class Layouts:
         DataError
             It has two different rows of one entity and time.
         """
-        return _Upkeep(self._folder, self._lake, view, as_known).layout(self._lake.snapshot() if snapshot is None else snapshot)
+        return _Upkeep(self._folder, self._lake, view, as_known, self._open).layout(self._lake.snapshot() if snapshot is None else snapshot)
 
     def remove(self, unwanted: Callable[[str, str], bool]) -> int:
         """Remove layouts; return how many. Whoever has one open keeps what it sees.
@@ -122,8 +136,8 @@ class Layouts:
 class _Upkeep:
     """One layout: found, brought up to date, or made."""
 
-    def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool) -> None:  # noqa: FBT001
-        self._view, self._lake, self._as_known = view, lake, as_known
+    def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool, kept: dict[Path, _Open]) -> None:  # noqa: FBT001
+        self._view, self._lake, self._as_known, self._kept = view, lake, as_known, kept
         self._folder = folder / "-".join(filter(None, (view.name, view.pinned, "known" if as_known else "event")))
         self._times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
         self._columns = tuple(dict.fromkeys((*view.entity.join_keys, *self._times, *view.feature_names)))
@@ -154,12 +168,30 @@ class _Upkeep:
         state = self._state()
         if state is None or state.partitions != wanted:
             return None
+        found = self._kept_open(state) or self._verified(state)
+        if found is None:
+            return None
+        return as_layout(self._declared(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
+
+    def _kept_open(self, state: _State) -> _Open | None:
+        """Return what was verified a moment ago, of files that nobody has touched since."""
+        kept = self._kept.get(self._folder)
+        fresh = kept is not None and kept.state == state and time.monotonic() - kept.at < TRUSTED
+        return kept if kept is not None and fresh and kept.touched == self._touched(state) else None
+
+    def _touched(self, state: _State) -> tuple[tuple[int, int] | None, ...]:
+        """Return inode and time of change of each file; None where there is none."""
+        return tuple(_inode(self._folder / file.name) for file in state.buckets)
+
+    def _verified(self, state: _State) -> _Open | None:
+        touched = self._touched(state)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # sums and comparisons run outside Python's lock
             opened = [bucket for bucket in pool.map(self._bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
         if len(opened) < len(state.buckets):
             return None
         tables, entities = zip(*opened, strict=True)
-        return as_layout(self._declared(), pl.DataFrame(tables[0].slice(0, 0)).schema, entities, tables)
+        self._kept[self._folder] = _Open(state, touched, tables, entities, time.monotonic())
+        return self._kept[self._folder]
 
     def _bucket(self, number: int, file: _File) -> tuple[pa.Table, pl.DataFrame] | None:
         """Return the rows of a bucket and where each entity's lie."""
@@ -261,6 +293,13 @@ class _Upkeep:
         rows.write_ipc(self._folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
         content = (self._folder / name).read_bytes()
         return _File(name, rows.height, len(content), _check(content))
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def _check(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)

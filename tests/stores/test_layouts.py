@@ -113,8 +113,9 @@ def test_a_new_day_touches_the_buckets_of_its_entities_alone(lake, tmp_path, mon
     assert len(before - after) == 1
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["same process", "new process"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "state"])
-def test_a_damaged_layout_is_made_again(lake, tmp_path, damage) -> None:
+def test_a_damaged_layout_is_made_again(lake, tmp_path, damage, again) -> None:
     rows, layouts = rows_of(np.random.default_rng(6), 0, 500, 0), Layouts(tmp_path / "layouts", lake)
     write(lake, {0: rows})
     layouts.of(view())
@@ -130,7 +131,23 @@ def test_a_damaged_layout_is_made_again(lake, tmp_path, damage) -> None:
         file.unlink()
     else:
         (folder / "state.json").write_text((folder / "state.json").read_text()[:40])
-    assert found(Layouts(tmp_path / "layouts", lake), rows, None)
+    assert found(layouts if again else Layouts(tmp_path / "layouts", lake), rows, None)
+
+
+def test_what_rots_unseen_is_found_when_its_minute_is_over(lake, tmp_path, monkeypatch) -> None:
+    rows, layouts = rows_of(np.random.default_rng(6), 0, 500, 0), Layouts(tmp_path / "layouts", lake)
+    write(lake, {0: rows})
+    layouts.of(view())
+    file = next((tmp_path / "layouts" / "v-known").glob("*.arrow"))
+    stat, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # no trace but the bit
+    layouts.of(view())
+    assert file.exists()  # trusted: verified a moment ago, and not touched since
+    monkeypatch.setattr("mlops_assets.stores.layouts.TRUSTED", 0.0)
+    assert found(layouts, rows, None)
+    assert not file.exists()
 
 
 def test_a_view_without_rows_in_a_state_is_named(lake, tmp_path) -> None:

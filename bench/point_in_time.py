@@ -40,7 +40,7 @@ FEASTS = (FEAST_DUCKDB, FEAST_FILE)
 FAIR = [
     "Spine × rows of each of 3 views; 5 features a view (4 floats, 1 whole number), 10,000 entities by a whole number, one year, ttl 7 days; ties, late rows, nulls.",
     "The spine is in memory: a polars frame (ours, polars), the same registered (DuckDB), a pandas frame (Feast); the result is a polars frame, of Feast a pandas frame.",
-    "Ours: `ml.training_frame`, which asks the lake what it holds, opens the layout files, and looks up; the lake was written and laid out before (below). Files that a process has verified are verified again after a minute; the table of answers has the first call of each process.",
+    "Ours: `ml.training_frame`, which asks the lake for its newest state and looks up in layouts that were made before (below). Layouts that a process has verified are kept open for a minute; the table of answers has the first call of each process.",
     "DuckDB, polars and Feast read the raw Parquet files, in the order of events, in each call; DuckDB and polars make the layout by the way, the exact definition in one query.",
     "All use as many threads as the machine has cores. A process answers once before its time counts, files are in the page cache.",
     f"Every answer was compared with ours, row by row and value by value, and ours on {SAMPLE:,} rows with a search that follows the definition literally.",

@@ -55,12 +55,11 @@ def declared(view: int) -> ml.FeatureView:
 
 
 def ready(folder: Path, kind: str, known: bool) -> Callable[[], pl.DataFrame]:  # noqa: ARG001  (as the others)
-    """Return the join, with the spine in memory; each call opens the layouts anew."""
+    """Return the join, with the spine in memory."""
     platform, spine = platform_of(folder), pl.read_parquet(spine_file(folder))
     views = [declared(view) for view in range(VIEWS)]
 
     def joined() -> pl.DataFrame:
-        places(platform).__dict__.pop("layouts", None)
         return ml.training_frame(spine, views, event_timestamp=TIME, as_known=known, platform=platform)
 
     return joined

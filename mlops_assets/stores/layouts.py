@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ class _Open:
     tables: tuple[pa.Table, ...]
     entities: tuple[pl.DataFrame, ...]
     at: float
+    asked: int = -1  # the state of the lake that was last found to be this one
 
 
 class Layouts:
@@ -145,12 +146,14 @@ class _Upkeep:
         self._definition = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def layout(self, snapshot: int) -> Layout:
+        if (kept := self._kept.get(self._folder)) is not None and kept.asked == snapshot and self._holds(kept):
+            return self._layout(kept)  # a state of the lake never changes
         wanted = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
-        if (loaded := self._loaded(wanted)) is not None:
+        if (loaded := self._loaded(wanted, snapshot)) is not None:
             return loaded
         self._folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self._folder / "lock"):
-            if (loaded := self._loaded(wanted)) is not None:
+            if (loaded := self._loaded(wanted, snapshot)) is not None:
                 return loaded  # another process has done it meanwhile
             before = self._state()
             if before is not None and before.snapshot > snapshot:
@@ -161,23 +164,25 @@ class _Upkeep:
             else:
                 written = {number: self._write(number, part) for number, part in changed.items()}
                 self._store([written.get(number, file) for number, file in enumerate(before.buckets)], wanted, snapshot)
-        made = self._loaded(wanted)
+        made = self._loaded(wanted, snapshot)
         return self._in_memory(snapshot) if made is None else made  # a third process has gone on to a newer state
 
-    def _loaded(self, wanted: Mapping[str, str]) -> Layout | None:
-        state = self._state()
+    def _loaded(self, wanted: Mapping[str, str], snapshot: int) -> Layout | None:
+        state, kept = self._state(), self._kept.get(self._folder)
         if state is None or state.partitions != wanted:
             return None
-        found = self._kept_open(state) or self._verified(state)
+        found = kept if kept is not None and self._holds(kept) else self._verified(state)
         if found is None:
             return None
+        self._kept[self._folder] = replace(found, asked=snapshot)
+        return self._layout(found)
+
+    def _layout(self, found: _Open) -> Layout:
         return as_layout(self._declared(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
 
-    def _kept_open(self, state: _State) -> _Open | None:
-        """Return what was verified a moment ago, of files that nobody has touched since."""
-        kept = self._kept.get(self._folder)
-        fresh = kept is not None and kept.state == state and time.monotonic() - kept.at < TRUSTED
-        return kept if kept is not None and fresh and kept.touched == self._touched(state) else None
+    def _holds(self, kept: _Open) -> bool:
+        """Whether the files were verified a moment ago, are still those of the layout, and nobody has touched them since."""
+        return time.monotonic() - kept.at < TRUSTED and kept.state == self._state() and kept.touched == self._touched(kept.state)
 
     def _touched(self, state: _State) -> tuple[tuple[int, int] | None, ...]:
         """Return inode and time of change of each file; None where there is none."""
@@ -190,8 +195,7 @@ class _Upkeep:
         if len(opened) < len(state.buckets):
             return None
         tables, entities = zip(*opened, strict=True)
-        self._kept[self._folder] = _Open(state, touched, tables, entities, time.monotonic())
-        return self._kept[self._folder]
+        return _Open(state, touched, tables, entities, time.monotonic())
 
     def _bucket(self, number: int, file: _File) -> tuple[pa.Table, pl.DataFrame] | None:
         """Return the rows of a bucket and where each entity's lie."""

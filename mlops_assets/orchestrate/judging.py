@@ -15,7 +15,9 @@ from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training_run import Trained
 from mlops_assets.serving.batch import model_input
 from mlops_assets.serving.packaging import unpack
+from mlops_assets.stores.places import Places
 from mlops_assets.stores.records import Evidence, Version
+from mlops_assets.stores.registry import open_registry
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import GateFunction, Model
@@ -30,14 +32,22 @@ def candidate_of(scope: Scope, model: Model[..., Any], trained: Trained, rival: 
     """Return what was trained as its gates see it: evaluated, beside the champion on the same holdout."""
     holdout = trained.splits["holdout"]
     evaluation = evaluate(trained.estimator, holdout, model.metrics, model.slices, train=trained.splits["train"])
-    theirs = None if rival is None else evaluation if rival.digest == trained.digest else _rival(scope, model, holdout, rival)
+    theirs = (
+        None if rival is None else evaluation if rival.digest == trained.digest else rival_evaluation(scope.places, model, holdout, rival)
+    )
     return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs)
 
 
-def _rival(scope: Scope, model: Model[..., Any], holdout: Split, rival: Version) -> Evaluation:
+def rival_of(places: Places, model: str) -> Version | None:
+    """Return the champion that a candidate meets: that of its environment, or of the one that the platform names while its own has none."""
+    mine, against = places.registry.champion(model), places.platform.against
+    return mine if mine is not None or not against else open_registry(places.platform.registry, against).champion(model)
+
+
+def rival_evaluation(places: Places, model: Model[..., Any], holdout: Split, rival: Version) -> Evaluation:
     """Evaluate the champion on the candidate's holdout; what cannot be evaluated is undefined, so that no relative gate passes on it."""
     try:
-        bundle = unpack(scope.places.artifacts, rival.artifact, model.trusted_types)
+        bundle = unpack(places.artifacts, rival.artifact, model.trusted_types)
         rows = holdout.rows
         for function in bundle.functions:
             made = apply([function], columns_as_arrays(rows, rows.columns))

@@ -9,7 +9,7 @@ import dagster as dg
 
 from mlops_assets.compute.evaluate import as_rows
 from mlops_assets.compute.plots import plots
-from mlops_assets.orchestrate.judging import candidate_of, check_of, evidence_of, judged
+from mlops_assets.orchestrate.judging import candidate_of, check_of, evidence_of, judged, rival_of
 from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.metadata import markdown, picture, table
 from mlops_assets.orchestrate.scope import Scope
@@ -40,7 +40,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         scope.places.decisions.training(begun)
         with exclusive(training_lock(scope, model)):  # two that train at once would train the same twice
             trained = trained_by(scope, model)
-        rival = scope.places.registry.champion(model.name)
+        rival = rival_of(scope.places, model.name)
         candidate = candidate_of(scope, model, trained, rival)
         results = judged(scope, model, functions, candidate, rival)
         scope.places.registry.submit(_record(model, trained), evidence_of(results, model, functions, candidate, rival))

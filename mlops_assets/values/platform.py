@@ -31,6 +31,8 @@ class Platform:
         Separates aliases: ``dev``, ``staging``, ``prod``.
     webhook
         URL that is told of failed runs and checks, as JSON; nobody when empty.
+    against
+        The environment whose champion a candidate meets while its own has none; only its own when empty.
     """
 
     home: str
@@ -40,6 +42,7 @@ class Platform:
     online: str
     environment: str = "dev"
     webhook: str = ""
+    against: str = ""
 
     @classmethod
     def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
@@ -50,7 +53,7 @@ class Platform:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Platform:
-        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``, ``MLOPS_WEBHOOK``.
+        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``, ``MLOPS_WEBHOOK``, ``MLOPS_AGAINST``.
 
         Parameters
         ----------
@@ -67,4 +70,5 @@ class Platform:
             env.get("MLOPS_ONLINE") or local.online,
             env.get("MLOPS_ENV") or "dev",
             env.get("MLOPS_WEBHOOK") or "",
+            env.get("MLOPS_AGAINST") or "",
         )

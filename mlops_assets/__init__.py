@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlops_assets.orchestrate.build import build_definitions
     from mlops_assets.serving.push import push
     from mlops_assets.stores.offline import training_frame
+    from mlops_assets.stores.run_log import log_artifact, log_figure, log_metric, log_params, search_runs, start_run
 
 __version__ = "0.1.0"
 
@@ -85,18 +86,25 @@ __all__ = [
     "dataset",
     "feature_view",
     "gate",
+    "log_artifact",
+    "log_figure",
+    "log_metric",
+    "log_params",
     "model",
     "on_demand_features",
     "push",
+    "search_runs",
+    "start_run",
     "training_frame",
     "training_set",
 ]
 
-# Loaded on first use: compiling needs Dagster and retrieval a frame library, declaring neither.
+# Loaded on first use: compiling needs Dagster, retrieval a frame library and logging a database, declaring none of them.
 _LAZY = {
     "build_definitions": "mlops_assets.orchestrate.build",
     "push": "mlops_assets.serving.push",
     "training_frame": "mlops_assets.stores.offline",
+    **dict.fromkeys(("log_artifact", "log_figure", "log_metric", "log_params", "search_runs", "start_run"), "mlops_assets.stores.run_log"),
 }
 
 

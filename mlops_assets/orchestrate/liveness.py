@@ -6,10 +6,11 @@ import socket
 import time
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
 
 import dagster as dg
-import psutil
+
+from mlops_assets.stores.process import identity, started
+from mlops_assets.stores.process import is_gone as _is_gone
 
 TAGS = ("mlops/host", "mlops/boot", "mlops/pid", "mlops/started")
 START_TIMEOUT = timedelta(minutes=3)  # as in Dagster's own run monitoring
@@ -32,28 +33,14 @@ def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
 
 def process_tags(pid: int) -> dict[str, str]:
     """Return the tags that identify a process of this machine."""
-    return dict(zip(TAGS, (socket.gethostname(), _boot(), str(pid), _started(pid) or ""), strict=True))
-
-
-def _boot() -> str:
-    kernel = Path("/proc/sys/kernel/random/boot_id")
-    return kernel.read_text(encoding="ascii").strip() if kernel.exists() else str(int(psutil.boot_time()))
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process was started; None when it runs no more, even if nobody has taken notice of its end."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
-    except psutil.NoSuchProcess:
-        return None
+    return dict(zip(TAGS, identity(pid).values(), strict=True))
 
 
 def is_gone(tags: dict[str, str]) -> bool:
     """Whether the process that a run's tags name was of this machine and runs no more."""
-    if any(name not in tags for name in TAGS) or tags[TAGS[0]] != socket.gethostname():
+    if any(name not in tags for name in TAGS):
         return False
-    return tags[TAGS[1]] != _boot() or _started(int(tags[TAGS[2]])) != tags[TAGS[3]]
+    return _is_gone(dict(zip(("host", "boot", "pid", "started"), (tags[name] for name in TAGS), strict=True)))
 
 
 def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -113,5 +100,5 @@ def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, floa
 
 
 def _lives(told: tuple[int, float] | None) -> bool:
-    started = _started(told[0]) if told else None
-    return told is not None and started is not None and float(started) <= told[1]
+    since = started(told[0]) if told else None
+    return told is not None and since is not None and float(since) <= told[1]

@@ -41,9 +41,8 @@ def aliased(places: Places) -> list[str]:
 def _pins(places: Places, online: Collection[str]) -> Iterator[tuple[int, str]]:
     for version in places.registry.versions():
         yield version.snapshot, f"{version.model}@{version.version}"
-    for run in places.tracker.list(limit=1_000_000):
-        if run.snapshot is not None:
-            yield run.snapshot, f"run {run.id[:8]} of {run.model}"
+    for run_id, model, snapshot in places.tracker.pinned():
+        yield snapshot, f"run {run_id[:8]} of {model}"
     for earlier in places.view_versions.earlier():
         yield earlier.last or 0, f"features/{earlier.view} as {earlier.version}"
     for view in sorted(online):

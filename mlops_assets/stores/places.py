@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.decisions import Decisions
     from mlops_assets.stores.online import OnlineStore
     from mlops_assets.stores.registry import Registry
-    from mlops_assets.stores.tracker import Tracker
+    from mlops_assets.stores.tracker import SqlTracker
     from mlops_assets.stores.view_versions import ViewVersions
     from mlops_assets.values.platform import Platform
 
@@ -60,7 +60,7 @@ class Places:
         return open_registry(self.platform.registry, environment=self.platform.environment)
 
     @cached_property
-    def tracker(self) -> Tracker:
+    def tracker(self) -> SqlTracker:
         """Runs."""
         return open_tracker(self.platform.registry)
 

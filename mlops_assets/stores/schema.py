@@ -30,6 +30,7 @@ runs = sa.Table(
     sa.Column("status", sa.String(20), nullable=False, server_default="finished"),  # running, finished, failed, pruned
     sa.Column("error", sa.Text, nullable=False, server_default=""),
     sa.Column("tags", sa.JSON, nullable=False, server_default="{}"),
+    sa.Index("ix_mlops_runs_status", "status"),  # the few that are running are looked for at each search
 )
 metrics = sa.Table(
     "mlops_metrics",

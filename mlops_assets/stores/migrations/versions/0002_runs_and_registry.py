@@ -25,6 +25,7 @@ def upgrade() -> None:
             runs.add_column(sa.Column(name, kind, nullable=False, server_default=default))
         runs.add_column(sa.Column("parent_id", sa.String(64), nullable=True))
         runs.create_index("ix_mlops_runs_parent_id", ["parent_id"])
+        runs.create_index("ix_mlops_runs_status", ["status"])
     with op.batch_alter_table("mlops_metrics") as metrics:
         metrics.add_column(sa.Column("step", sa.BigInteger(), nullable=True))
         metrics.add_column(sa.Column("low", sa.Float(), nullable=True))

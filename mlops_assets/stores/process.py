@@ -1,0 +1,66 @@
+"""Which process something lives in, so that what a killed process left can be told from what goes on; and on what machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def identity(pid: int | None = None) -> dict[str, str]:
+    """Return what tells a process of this machine from any other: host, boot, pid and start.
+
+    Parameters
+    ----------
+    pid
+        This process's when None.
+    """
+    number = os.getpid() if pid is None else pid
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": str(number), "started": started(number) or ""}
+
+
+def is_gone(process: Mapping[str, str]) -> bool:
+    """Whether a process was of this machine and runs no more; nobody can tell of another machine's.
+
+    Parameters
+    ----------
+    process
+        As :func:`identity` gave it.
+    """
+    if not all(process.get(name) for name in ("host", "boot", "pid")) or process["host"] != socket.gethostname():
+        return False
+    return process["boot"] != _boot() or started(int(process["pid"])) != process.get("started")
+
+
+def started(pid: int) -> str | None:
+    """Return when a process was started; None when it runs no more, even if nobody has taken notice of its end."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+@cache
+def machine() -> Mapping[str, Any]:
+    """Return the hardware and the system that a run has: they explain its duration, and some differences."""
+    return {
+        "host": socket.gethostname(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cpus": os.cpu_count() or 1,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def _boot() -> str:
+    kernel = Path("/proc/sys/kernel/random/boot_id")
+    return kernel.read_text(encoding="ascii").strip() if kernel.exists() else str(int(psutil.boot_time()))

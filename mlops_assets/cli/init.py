@@ -1,12 +1,16 @@
-"""``mlops init``: the smallest project that runs at once."""
+"""``mlops init``: the smallest project that runs at once, and the workflows of its repository."""
 
 from __future__ import annotations
 
 import re
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _NOT_A_NAME = re.compile(r"[^a-z0-9_]+")
 
@@ -39,6 +43,45 @@ def write_project(name: str) -> list[Path]:
     for path, text in files.items():
         (folder / path).write_text(text, encoding="utf-8")
     return [folder / path for path in files]
+
+
+def write_ci(folder: Path, kind: str, models: Sequence[str]) -> list[Path]:
+    """Write the workflows of a repository: what a pull request is told, release, rollback, weekly reproduction.
+
+    Parameters
+    ----------
+    folder
+        The root of the repository.
+    kind
+        ``github`` or ``gitlab``.
+    models
+        Names of the project's models.
+
+    Raises
+    ------
+    DefinitionError
+        A file is there already.
+    """
+    files = {folder / path: _for_each(text, models) for path, text in _workflows(kind)}
+    if taken := [path for path in files if path.exists()]:
+        raise DefinitionError(f"'{taken[0]}' exists already", hint="move it away first; nothing was written")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def _workflows(kind: str) -> Iterator[tuple[Path, str]]:
+    for entry in sorted((resources.files("mlops_assets.cli") / "ci_template" / kind).iterdir(), key=lambda e: e.name):
+        name = entry.name.removesuffix(".txt")
+        path = Path(".github") / "workflows" / name if kind == "github" else Path(f".{name}")
+        yield path, entry.read_text(encoding="utf-8")
+
+
+def _for_each(text: str, models: Sequence[str]) -> str:
+    """Repeat the lines that name a model, for each."""
+    lines = (line for line in text.splitlines(keepends=True))
+    return "".join("".join(line.replace("MODEL_NAME", name) for name in models) if "MODEL_NAME" in line else line for line in lines)
 
 
 def _templates() -> dict[str, str]:

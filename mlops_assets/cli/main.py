@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
+from mlops_assets.cli.ci import ci
 from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
 from mlops_assets.cli.options import console as _console
@@ -26,20 +28,26 @@ def mlops() -> None:
 
 
 features.add_command(erase)
+mlops.add_command(ci)
 mlops.add_command(features)
 mlops.add_command(quarantine)
 
 
 @mlops.command()
 @click.argument("name")
-def init(name: str) -> None:
+@click.option("--ci", "kind", type=click.Choice(["github", "gitlab"]), help="Write the workflows too; alone, where a project is already.")
+def init(name: str, kind: str | None) -> None:
     """Begin a project in the folder NAME: a dataset from a CSV, a training set, a model and a gate.
 
-    Example: mlops init churn && cd churn && mlops run
+    Example: mlops init churn --ci github && cd churn && mlops run
     """
-    from mlops_assets.cli.init import write_project
+    from mlops_assets.cli.ci import models_of
+    from mlops_assets.cli.init import write_ci, write_project
 
-    for path in write_project(name):
+    known = kind is not None and Path(name, "definitions.py").exists()
+    models = models_of(_load(str(Path(name, "definitions.py")))) if known else ["benign"]
+    written = [] if known else write_project(name)
+    for path in [*written, *(write_ci(Path(name), kind, models) if kind else [])]:
         click.echo(f"wrote {path}")
     click.echo(f"next: cd {name} && mlops run" if name != "." else "next: mlops run")
 

@@ -1,0 +1,150 @@
+"""``mlops ci``: what a pull request trains, and what it is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlops_assets.cli.options import console, file_option, load
+from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from mlops_assets.cli.project import LoadedProject
+
+environment_option = click.option(
+    "--environment",
+    default=lambda: os.environ.get("MLOPS_ENV") or "ci",
+    help="The environment that the candidate belongs to  [MLOPS_ENV or ci]",
+)
+against_option = click.option(
+    "--against", default=lambda: os.environ.get("MLOPS_AGAINST") or "prod", help="Whose champion it meets  [MLOPS_AGAINST or prod]"
+)
+
+
+@click.group()
+def ci() -> None:
+    """Continuous integration: train a candidate, and report what changed."""
+
+
+@ci.command()
+@click.argument("model", required=False)
+@click.option("--partitions", metavar="A...B", help="Partitions of every partitioned asset: one key, or the first and the last.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Only the newest N of these partitions: a smaller, faster training.")
+@environment_option
+@against_option
+@file_option
+def train(model: str | None, partitions: str | None, sample: int | None, environment: str, against: str, file: str) -> None:  # noqa: PLR0913  (options)
+    """Train a candidate of MODEL, or of every model, with all that is upstream; never register, promote or serve.
+
+    The exit code is 1 when the training failed or a gate refused the candidate; `mlops ci report` then says why.
+
+    Example: mlops ci train lateness --sample 90
+    """
+    from mlops_assets.cli.running import run
+    from mlops_assets.cli.summary import show
+
+    shown = console()
+    project = _load(file, environment, against)
+    for name in _models(project, model):
+        select = f'+key:"model/{name}"'
+        finished = run(project, select=select, partitions=_sampled(project, select, partitions, sample), as_of=None, console=shown)
+        show(project, finished, shown)
+        if not finished.result.success:
+            sys.exit(1)
+
+
+@ci.command()
+@click.argument("model", required=False)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The Markdown file; pictures lie in a folder beside it. Standard output when left out.",
+)
+@click.option("--html", type=click.Path(path_type=Path), help="The same as one page that needs nothing else.")
+@click.option("--pictures-url", metavar="URL", default="", help="Where the pictures will be found, for a comment that cannot hold them.")
+@environment_option
+@against_option
+@file_option
+def report(  # noqa: PLR0913  (options)
+    model: str | None, output: Path | None, html: Path | None, pictures_url: str, environment: str, against: str, file: str
+) -> None:
+    """Report of the candidate of MODEL, or of every model: verdict, metrics beside the champion's, slices, data, record, cost.
+
+    The exit code is 1 when a gate refused a candidate.
+
+    Example: mlops ci report lateness --output report.md --html report.html
+    """
+    from dataclasses import replace
+
+    from mlops_assets.cli.registry import find
+    from mlops_assets.compute.ci_report import markdown
+    from mlops_assets.orchestrate.ci import ci_report
+
+    project = _load(file, environment, against)
+    beside = output or html
+    folder = None if beside is None else beside.with_name(f"{beside.stem}_files")
+    reports = [ci_report(project.places, find(project, name)[1], folder) for name in _models(project, model)]
+    linked = [replace(r, pictures={t: f"{pictures_url}{p}" for t, p in r.pictures.items()}) for r in reports]
+    if output is None:
+        click.echo(markdown(linked))
+    else:
+        output.write_text(markdown(linked), encoding="utf-8")
+    if html is not None:
+        from mlops_assets.compute.ci_page import ci_page
+
+        html.write_text(ci_page(markdown(reports), html.parent), encoding="utf-8")
+    sys.exit(0 if all(r.passed for r in reports) else 1)
+
+
+def _load(file: str, environment: str, against: str) -> LoadedProject:
+    os.environ["MLOPS_ENV"], os.environ["MLOPS_AGAINST"] = environment, "" if against == environment else against
+    project = load(file)
+    if project.platform.environment != environment:
+        raise DefinitionError(
+            f"'{file}' fixes its environment to '{project.platform.environment}', so that a candidate of '{environment}' would be its candidate",
+            hint="give `platform=ml.Platform.from_env()` to build_definitions, or leave it out",
+        )
+    return project
+
+
+def _models(project: LoadedProject, name: str | None) -> list[str]:
+    from mlops_assets.cli.registry import find
+
+    return models_of(project) if name is None else [find(project, name)[1].name]
+
+
+def models_of(project: LoadedProject) -> list[str]:
+    """Return the names of a project's models.
+
+    Raises
+    ------
+    DefinitionError
+        It has none.
+    """
+    from mlops_assets.values.model import Model
+
+    names = sorted(model.name for part in project.parts for model in part.project.every(Model))
+    if not names:
+        raise DefinitionError("the project has no model", hint="declare one with @ml.model")
+    return names
+
+
+def _sampled(project: LoadedProject, select: str, partitions: str | None, sample: int | None) -> str | None:
+    """Return the range of partitions that is left of the newest ``sample``; None when nothing is partitioned."""
+    from mlops_assets.cli.running import selected
+
+    graph = project.definitions.resolve_asset_graph()
+    found = [d for key in selected(project.definitions, select) if (d := graph.get(key).partitions_def) is not None]
+    if not found or (sample is None and partitions is not None):
+        return partitions if found else None
+    keys = list(found[0].get_partition_keys())
+    first, _, last = (partitions or f"{keys[0]}...{keys[-1]}").partition("...")
+    if {first, last or first} <= set(keys):
+        keys = keys[keys.index(first) : keys.index(last or first) + 1]
+        kept = keys[-sample:] if sample else keys
+        return f"{kept[0]}...{kept[-1]}"
+    return partitions  # the run says what is wrong with it

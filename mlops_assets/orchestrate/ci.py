@@ -1,0 +1,216 @@
+"""What a pull request is told of its candidate: gathered from registry, tracker and lake, after the training."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.ci_report import CiReport, Difference, MetricRow, SliceRow
+from mlops_assets.compute.column_drift import ColumnDrift
+from mlops_assets.compute.drift import drift
+from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.plots import plots
+from mlops_assets.compute.split import in_canonical_order, parts_of
+from mlops_assets.errors import DataError, RegistryError
+from mlops_assets.orchestrate.judging import rival_evaluation, rival_of
+from mlops_assets.orchestrate.training import x_columns
+from mlops_assets.serving.packaging import manifest_of, unpack
+from mlops_assets.stores.places import Places
+from mlops_assets.stores.records import CandidateRecord, Evidence, Version
+from mlops_assets.stores.tracker import Run
+from mlops_assets.values.evaluation import Evaluation, Split
+from mlops_assets.values.model import Model
+
+# Parts of a record that always differ, or that say again what another part says.
+_NOT_TOLD = ("digest", "artifact", "rows", "training_set", "facts.seed", "facts.drawn", "facts.predictions", "facts.metrics", "facts.probe")
+_DATA = ("training_set", "facts.data", "facts.tables", "facts.rows", "facts.split", "facts.snapshot")
+
+
+@dataclass(frozen=True, eq=False)
+class _Facts:
+    """A candidate and the champion that it met, on the candidate's rows."""
+
+    places: Places
+    model: Model[..., Any]
+    record: CandidateRecord
+    run: Run
+    splits: Mapping[str, Split]
+    mine: Evaluation
+    rival: Version | None
+    theirs: Evaluation | None
+
+    @property
+    def rival_run(self) -> Run | None:
+        return None if self.rival is None else self.places.tracker.get(self.rival.run_id)
+
+
+def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
+    """Return the report of the candidate that waits in this environment.
+
+    Parameters
+    ----------
+    places
+        Of the platform.
+    model
+        As declared.
+    pictures
+        A folder for PNGs, made when missing; none are drawn when None.
+
+    Raises
+    ------
+    RegistryError
+        There is no candidate.
+    """
+    waiting = places.registry.candidate(model.name)
+    if waiting is None:
+        raise RegistryError(
+            f"model '{model.name}' has no candidate in '{places.platform.environment}'",
+            hint="say `mlops ci train` first, and see why it failed",
+        )
+    record, evidence = waiting
+    bundle = unpack(places.artifacts, record.artifact, model.trusted_types)
+    splits = _splits(places, model, record.snapshot)
+    mine = evaluate(bundle.estimator, splits["holdout"], model.metrics, model.slices, train=splits["train"])
+    rival = rival_of(places, model.name)
+    theirs = None if rival is None else rival_evaluation(places, model, splits["holdout"], rival)
+    facts = _Facts(places, model, record, places.tracker.get(record.run_id), splits, mine, rival, theirs)
+    return CiReport(
+        model=model.name,
+        candidate=record.digest,
+        compared=_compared(places, rival),
+        metrics=_metrics(facts, evidence),
+        gates={item.gate: (item.passed, item.reason) for item in evidence},
+        slices=_slices(facts),
+        data=_data(facts),
+        record=_record(facts),
+        cost=_cost(facts),
+        reproduce=_commands(facts),
+        pictures={} if pictures is None else _pictures(plots(bundle.estimator, splits["holdout"]), pictures, model.name),
+        problems=[f"{metric}: {why}" for metric, why in mine.problems],
+    )
+
+
+def _splits(places: Places, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
+    declared = model.training_set
+    rows = in_canonical_order(places.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
+    return parts_of(rows, x_columns(declared, rows), declared.label)
+
+
+def _compared(places: Places, rival: Version | None) -> str:
+    if rival is None:
+        return ""
+    mine = places.registry.champion(rival.model)
+    return f"version {rival.version}, champion of {places.platform.environment if mine is not None else places.platform.against}"
+
+
+def _metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
+    theirs = {} if facts.theirs is None else dict(facts.theirs.metrics)
+    bounds = {item.gate: (item.low, item.high) for item in evidence if item.low is not None}
+    rows = []
+    for metric, value in facts.mine.metrics:
+        gates = tuple(g.name for g in facts.model.gates if g.metric == metric and g.name in {item.gate for item in evidence})
+        low, high = next((bounds[name] for name in gates if name in bounds), (None, None))
+        rows.append(MetricRow(metric, value, theirs.get(metric), low, high, gates))
+    return rows
+
+
+def _slices(facts: _Facts) -> list[SliceRow]:
+    return [
+        SliceRow(f"{found.column} = {found.value}", found.rows, metric, value, _same(facts.theirs, found.column, found.value, metric))
+        for found in facts.mine.slices
+        for metric, value in found.metrics
+    ]
+
+
+def _same(theirs: Evaluation | None, column: str, value: str, metric: str) -> float | None:
+    return None if theirs is None else theirs.metric(metric, (column, value))
+
+
+def _data(facts: _Facts) -> list[Difference]:
+    """Say how the rows differ from the champion's: how many, and which columns have moved, against its own stored profile."""
+    before = facts.rival_run
+    if facts.rival is None or before is None:
+        return [Difference(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
+    counted = {part: int(count) for part, count in before.record.get("rows", {}).items()}
+    rows = [
+        Difference(f"rows to {part}", f"{counted.get(part, 0):,}", f"{len(split.y):,}")
+        for part, split in facts.splits.items()
+        if counted.get(part) != len(split.y)
+    ]
+    return [*rows, *_moved(facts, facts.rival)]
+
+
+def _moved(facts: _Facts, rival: Version) -> Iterator[Difference]:
+    X = pl.concat([split.X for split in facts.splits.values()])
+    profile = json.loads(facts.places.artifacts.get(manifest_of(facts.places.artifacts, rival.artifact)["profile"]))
+    known = set(profile["columns"])
+    yield from (Difference(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
+    try:
+        found = drift(profile, X, columns=[name for name in X.columns if name in known])
+    except DataError as error:
+        yield Difference("columns", "–", error.message)
+        return
+    yield from (Difference(f"column {column.name}", "as the champion's", _drifted(column)) for column in found.columns if column.drifted)
+
+
+def _drifted(column: ColumnDrift) -> str:
+    known = column.value is not None and column.threshold is not None
+    return f"{column.statistic} {column.value:.3g}, usual up to {column.threshold:.3g}" if known else f"another kind ({column.kind})"
+
+
+def _record(facts: _Facts) -> list[Difference]:
+    before = facts.rival_run
+    if before is None:
+        return []
+    was, now = (_flat({"params": dict(run.params), **run.record}) for run in (before, facts.run))
+    names = [name for name in {**now, **was} if was.get(name) != now.get(name) and not name.startswith((*_NOT_TOLD, *_DATA))]
+    return [Difference(name, was.get(name, "–"), now.get(name, "–")) for name in names]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, item in value.items():
+        found |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": _plain(item)}
+    return found
+
+
+def _plain(item: object) -> str:
+    return item if isinstance(item, str) else json.dumps(item, default=str)
+
+
+def _cost(facts: _Facts) -> dict[str, str]:
+    run, artifacts = facts.run, facts.places.artifacts
+    took = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
+    size = len(artifacts.get(manifest_of(artifacts, facts.record.artifact)["estimator"]))
+    return {
+        "training": f"{took:.1f} s",
+        "rows": " + ".join(f"{len(split.y):,} {part}" for part, split in facts.splits.items()),
+        "features": str(facts.splits["train"].X.width),
+        "size of the model": f"{size / 1e6:.2f} MB",
+    }
+
+
+def _commands(facts: _Facts) -> list[str]:
+    commit = _git("rev-parse", "HEAD")
+    return [*([f"git checkout {commit}"] if commit else []), f"mlops ci train {facts.model.name}", f"mlops ci report {facts.model.name}"]
+
+
+def _git(*words: str) -> str:
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607  (fixed words)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _pictures(drawn: Mapping[str, bytes], folder: Path, model: str) -> dict[str, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for title, png in drawn.items():
+        name = f"{model}-{title.replace(' ', '-').lower()}.png"
+        (folder / name).write_bytes(png)
+        found[title] = f"{folder.name}/{name}"
+    return found

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from mlops_assets.errors import DataError
+from mlops_assets.values.evaluation import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PARTS = ("train", "validation", "holdout")
+SPLIT = "split"
+
+
+def in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
+    """Sort by time and then by every column: equal content must train equal models, and content has no order of its own."""
+    first = [event_timestamp] if event_timestamp else []
+    return rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
+
+
+def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:
+    """Return the parts of a training set's rows, as models and gates receive them.
+
+    Parameters
+    ----------
+    rows
+        In order, each with its part in the column ``split``.
+    columns
+        Of ``X``.
+    label
+        The column that is ``y``.
+    """
+    parts = {part: rows.filter(pl.col(SPLIT) == part) for part in PARTS}
+    return {name: Split(part.select(columns), part[label].to_numpy(), part) for name, part in parts.items()}
 
 
 def time_split(event_times: pl.Series, label_known_at: pl.Series | None, *, validation: timedelta, holdout: timedelta) -> pl.Series:

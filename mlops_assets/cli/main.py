@@ -97,16 +97,20 @@ def validate(file: str) -> None:
 
 @mlops.command()
 @click.option("--older-than", "hours", type=float, default=24.0, show_default=True, help="Hours; longer than the longest transaction.")
+@click.option("--dry-run", is_flag=True, help="Only say which artifacts would be removed.")
+@click.option(
+    "--shared-artifacts", "shared", is_flag=True, help="Remove artifacts outside of MLOPS_HOME too: no other platform keeps its own there."
+)
 @file_option
 @json_option
-def gc(hours: float, file: str, json_file: str | None) -> None:
-    """Merge the lake's small files and expire old snapshots, never one that a version or a run needs.
+def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared: bool) -> None:
+    """Merge the lake's files, expire old snapshots, remove artifacts that nothing names; never what a version or a run needs.
 
     Example: mlops gc --older-than 48 --json -
     """
-    from mlops_assets.cli.status import upkeep
+    from mlops_assets.cli.status import garbage, upkeep
 
-    done = upkeep(_load(file), hours)
+    done = garbage(_load(file), hours) if dry_run else upkeep(_load(file), hours, shared=shared)
     if json_file:
         _write_json(done, json_file)
         return

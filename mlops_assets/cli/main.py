@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
 from mlops_assets.cli.options import console as _console
@@ -28,6 +29,7 @@ def mlops() -> None:
 
 features.add_command(erase)
 mlops.add_command(features)
+mlops.add_command(doctor)
 mlops.add_command(quarantine)
 mlops.add_command(reproduce)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DECIDING = ("numpy", "polars", "pandas", "scikit-learn", "scipy", "joblib", "threadpoolctl", "skops", "lightgbm", "xgboost", "catboost")
+_ROOTS = ("sklearn",)  # of DECIDING, though it is called otherwise
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -30,7 +32,7 @@ def canonical(name: str) -> str:
 
 
 @cache
-def installed() -> Mapping[str, str]:
+def installed() -> dict[str, str]:
     """Return every installed distribution with its version; of several, the one that is imported."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
@@ -64,9 +66,12 @@ def packages(roots: Iterable[str]) -> dict[str, str]:
     roots
         Top-level names of modules.
     """
-    owners = _owners()
-    names = {*DECIDING, *(canonical(name) for root in roots for name in owners.get(root, ()))}
     known = installed()
+    foreign = {root for root in roots if root not in sys.stdlib_module_names and root not in {"mlops_assets", *_ROOTS}}
+    here = {canonical(root) for root in foreign if canonical(root) in known}
+    # The index of all modules takes long to make; most distributions are called as what they hold.
+    asked = {root for root in foreign if canonical(root) not in known}
+    names = {*DECIDING, *here, *(canonical(name) for root in asked for name in _owners().get(root, ()))}
     return {"python": platform.python_version(), **{name: known[name] for name in sorted(names) if name in known}}
 
 

@@ -93,7 +93,8 @@ def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dic
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401
     """Return the seeds of a trained estimator, and what it was trained in."""
-    roots = imported_packages(source) | roots_of(estimator)
+    own = {name.split(".")[0] for name in source["modules"]}
+    roots = (imported_packages(source) | roots_of(estimator)) - own
     deciding = packages(roots)
     return {
         "seeds": seeds_of(estimator),

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
+from mlops_assets.compute.environment import installed
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.profile import reference_profile
 from mlops_assets.compute.request import example_row, request_fields, serving_steps
@@ -183,6 +183,6 @@ def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..
 @cache
 def libraries() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that decide what a training gives."""
-    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    known = installed() | {"mlops_assets": installed().get("mlops-assets", "")}
     deciding = ("numpy", "polars", "pandas", "scikit-learn", "scipy", "skops", "lightgbm", "xgboost", "catboost", "mlops_assets")
-    return tuple((name, installed[name]) for name in deciding if name in installed)
+    return tuple((name, known[name]) for name in deciding if known.get(name))

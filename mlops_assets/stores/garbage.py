@@ -111,8 +111,8 @@ def _named(places: Places, file: StoredFile) -> Iterator[str]:
 def _begun(places: Places) -> Iterator[datetime]:
     """Yield when the runs and trainings began that go on."""
     with sql.database(places.platform.registry).reading() as connection:
-        begun_at = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
-    yield from (datetime.fromisoformat(str(at)) for at in begun_at)
+        begun_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
+    yield from (datetime.fromisoformat(at) for at in begun_at)
     for path in sorted((Path(places.platform.home) / "locks").glob("train_*")):
         with path.open("a+", encoding="ascii") as file:
             begun = datetime.fromtimestamp(path.stat().st_mtime, UTC)

@@ -98,7 +98,7 @@ def main() -> None:
         result = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:  # noqa: BLE001  (whatever the recorded code raises)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"training again failed with {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+        told = f"training again failed with {type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}, line {where.lineno})"
         result = {"error": {"kind": "DataError", "message": told, "hint": "a library may have changed: try --env locked"}}
     Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
 

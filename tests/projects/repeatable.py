@@ -34,7 +34,7 @@ class Size(dg.Config):
 def forest(trees: int) -> HistGradientBoostingClassifier:
     """Return what is trained."""
     seed = int(os.environ.get("SEED", "0"))
-    return HistGradientBoostingClassifier(max_iter=trees, max_depth=DEPTH, max_features=0.5, random_state=seed)
+    return HistGradientBoostingClassifier(max_iter=trees, max_depth=DEPTH, max_features=0.5, early_stopping=True, random_state=seed)
 
 
 @ml.model(training_set=examples, metrics=["roc_auc", "neg_log_loss"], gates=[ml.Gate("roc_auc", at_least=0.5)])

@@ -327,6 +327,8 @@ def test_the_flights_model_is_had_again_and_another_library_is_named(demo, tmp_p
     assert (again["verdict"], again["field"]) == ("IDENTICAL", "")
     # A real environment in which one library has another version; everything else is this one's.
     python = locked_python(installed() | {"scikit-learn": "1.7.2"}, str(tmp_path))
+    for name in ("dbt", "mlops-dbt"):  # what loading this project looks for beside the interpreter
+        python.with_name(name).symlink_to(Path(sys.executable).with_name(name))
     command = [str(python), "-W", "ignore", "-P", "-m", "mlops_assets.cli.main", "reproduce", "lateness@1", "--json", "-"]
     environment = clean_environment(demo, PYTHONPATH=str(ROOT))
     other = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

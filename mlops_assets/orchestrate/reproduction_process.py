@@ -2,6 +2,7 @@
 
 import io
 import json
+import platform
 import sys
 import tempfile
 import traceback
@@ -24,6 +25,7 @@ from mlops_assets.serving.packaging import _predictions as predictions_of
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places
+from mlops_assets.stores.run_log import start_run
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.function import Injection, UserFunction, read_function
 from mlops_assets.values.platform import Platform
@@ -50,7 +52,9 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         function = load_source(request["source"], Path(folder))
         hashed = source_hash(function)
-        estimator = _called(function, splits, request["params"], recorded["fingerprint"])
+        # What the function logs goes to a tracker that is thrown away: the record has its own run.
+        with start_run("reproduction", platform=Platform.at(Path(folder) / "home")):
+            estimator = _called(function, splits, request["params"], recorded["fingerprint"])
     probe = pl.read_ipc(io.BytesIO(places.artifacts.get(request["probe"])))
     return {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
@@ -89,6 +93,13 @@ def _argument(parameter: Any, splits: Mapping[str, Split], params: Mapping[str, 
     return dg.build_asset_context()
 
 
+def _other_package(request: Mapping[str, Any]) -> str:
+    """Name the first package that is not the recorded one: it is the first thing to suspect."""
+    have = {"python": platform.python_version(), **installed()}
+    recorded = request["facts"]["packages"].items()
+    return next((f"; {name} was {was}, is {have.get(name, 'absent')}" for name, was in recorded if have.get(name) != was), "")
+
+
 def main() -> None:
     """Train again as the file of the first argument says, and write what came of it to that of the second."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -98,7 +109,7 @@ def main() -> None:
         result = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:  # noqa: BLE001  (whatever the recorded code raises)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"training again failed with {type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}, line {where.lineno})"
+        told = f"training again failed with {type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}, line {where.lineno}){_other_package(request)}"
         result = {"error": {"kind": "DataError", "message": told, "hint": "a library may have changed: try --env locked"}}
     Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
 

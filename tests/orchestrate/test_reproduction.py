@@ -130,6 +130,12 @@ def test_what_has_become_of_table_and_code_is_named_when_it_is_asked_for(world) 
         assert (data.verdict, data.field) == ("DIFFERENT", f"data.{TABLE}")
         assert (data.was, data.now) == (world.facts["data"][TABLE], world.at.lake.records(TABLE)[""].content_hash)
         code = world.again(code="current")
+        world.written(
+            TEXT.replace("    return forest(params.trees)", '    ml.log_metric("trees", params.trees)\n    return forest(params.trees)')
+        )
+        logs = world.again(code="current")
+        assert (logs.verdict, logs.field) == ("EQUIVALENT", "code.source")
+        assert len(world.at.tracker.list()) == 1  # what it logs is not of the record
         assert (code.verdict, code.field, code.was) == ("DIFFERENT", "code.source", world.facts["code"]["source"])
     finally:
         world.written(TEXT)

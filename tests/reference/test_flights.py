@@ -326,14 +326,15 @@ def test_the_flights_model_is_had_again_and_another_library_is_named(demo, tmp_p
     again = json.loads(mlops(demo, "reproduce", "lateness@1", "--json", "-").stdout)
     assert (again["verdict"], again["field"]) == ("IDENTICAL", "")
     # A real environment in which one library has another version; everything else is this one's.
-    python = locked_python(installed() | {"scikit-learn": "1.7.2"}, str(tmp_path))
+    python = locked_python(installed() | {"scikit-learn": "1.9.0"}, str(tmp_path))
     for name in ("dbt", "mlops-dbt"):  # what loading this project looks for beside the interpreter
         python.with_name(name).symlink_to(Path(sys.executable).with_name(name))
     command = [str(python), "-W", "ignore", "-P", "-m", "mlops_assets.cli.main", "reproduce", "lateness@1", "--json", "-"]
     environment = clean_environment(demo, PYTHONPATH=str(ROOT))
     other = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert other.stdout, other.stderr
     found = json.loads(other.stdout)
-    assert (found["field"], found["was"], found["now"]) == ("packages.scikit-learn", installed()["scikit-learn"], "1.7.2"), other.stderr
+    assert (found["field"], found["was"], found["now"]) == ("packages.scikit-learn", installed()["scikit-learn"], "1.9.0"), other.stderr
     assert found["verdict"] in ("EQUIVALENT", "DIFFERENT")
     assert other.returncode == (found["verdict"] == "DIFFERENT")
     locked = subprocess.run([*command, "--env", "locked"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mlops_assets.cli.ci import ci
+from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
 from mlops_assets.cli.options import console as _console
@@ -15,6 +16,7 @@ from mlops_assets.cli.options import file_option, json_option
 from mlops_assets.cli.options import load as _load
 from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
+from mlops_assets.cli.reproduce import reproduce
 from mlops_assets.errors import MlopsError
 
 
@@ -30,7 +32,9 @@ def mlops() -> None:
 features.add_command(erase)
 mlops.add_command(ci)
 mlops.add_command(features)
+mlops.add_command(doctor)
 mlops.add_command(quarantine)
+mlops.add_command(reproduce)
 
 
 @mlops.command()
@@ -103,16 +107,20 @@ def validate(file: str) -> None:
 
 @mlops.command()
 @click.option("--older-than", "hours", type=float, default=24.0, show_default=True, help="Hours; longer than the longest transaction.")
+@click.option("--dry-run", is_flag=True, help="Only say which artifacts would be removed.")
+@click.option(
+    "--shared-artifacts", "shared", is_flag=True, help="Remove artifacts outside of MLOPS_HOME too: no other platform keeps its own there."
+)
 @file_option
 @json_option
-def gc(hours: float, file: str, json_file: str | None) -> None:
-    """Merge the lake's small files and expire old snapshots, never one that a version or a run needs.
+def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared: bool) -> None:
+    """Merge the lake's files, expire old snapshots, remove artifacts that nothing names; never what a version or a run needs.
 
     Example: mlops gc --older-than 48 --json -
     """
-    from mlops_assets.cli.status import upkeep
+    from mlops_assets.cli.status import garbage, upkeep
 
-    done = upkeep(_load(file), hours)
+    done = garbage(_load(file), hours) if dry_run else upkeep(_load(file), hours, shared=shared)
     if json_file:
         _write_json(done, json_file)
         return

@@ -12,6 +12,7 @@ from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.automation import stale
 from mlops_assets.orchestrate.upkeep import kept_up
+from mlops_assets.stores.garbage import collected
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
 from mlops_assets.values.model import Model
@@ -106,9 +107,20 @@ def check(project: LoadedProject) -> str:
     return f"{project.file.name} is valid: {len(graph.materializable_asset_keys)} assets, {len(graph.asset_check_keys)} checks"
 
 
-def upkeep(project: LoadedProject, hours: float) -> dict[str, Any]:
+def garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
+    """Return which artifacts upkeep would remove."""
+    found = collected(project.places, older_than=timedelta(hours=hours), dry=True)
+    return {
+        "artifacts that would be removed": len(found.removed),
+        "bytes of artifacts": sum(file.size for file in found.removed),
+        "artifacts left": found.left,
+        **{f"artifact {file.name}": f"{file.size} bytes, stored {file.at:%Y-%m-%d %H:%M}" for file in found.removed},
+    }
+
+
+def upkeep(project: LoadedProject, hours: float, *, shared: bool = False) -> dict[str, Any]:
     """Look after the lake and what stands beside it, and say what was done."""
-    done = kept_up([part.project for part in project.parts], project.places, older_than=timedelta(hours=hours))
+    done = kept_up([part.project for part in project.parts], project.places, older_than=timedelta(hours=hours), shared=shared)
     return {**done.figures, "pinned by": {str(number): list(who) for number, who in done.pinned.items()}}
 
 

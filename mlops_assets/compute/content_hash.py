@@ -66,6 +66,22 @@ def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
     return hash_parts(frame, [(0, frame.height)], key)[0]
 
 
+def ordered_hash(frame: pl.DataFrame) -> str:
+    """Return the sha256 of a frame's rows in their order.
+
+    Parameters
+    ----------
+    frame
+        Normalised rows.
+    """
+    hasher = hashlib.sha256(str(frame.height).encode())
+    for name in sorted(frame.columns):
+        hasher.update(f"|{name}:{_logical(frame[name].dtype)}|".encode())
+        for chunk in _bytes(frame[name])(0, frame.height):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
 def hash_parts(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str] = ()) -> list[str]:
     """Return the hash of each slice ``[start, end)`` of a frame; rows are put in order within their slice.
 

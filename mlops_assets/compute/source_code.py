@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,12 @@ def _closure(function: Callable[..., Any]) -> Iterator[str]:
         return
     text = Path(file).read_text(encoding="utf-8")
     seen: set[tuple[str, str]] = set()
+    if "<locals>" in function.__qualname__:
+        node = _bare(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
+        yield f"{function.__name__}={ast.dump(node)}"
+        for used in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {function.__name__}:
+            yield from _names(Path(file), text, used, getattr(module, "__dict__", {}), seen)
+        return
     yield from _names(Path(file), text, function.__name__, getattr(module, "__dict__", {}), seen)
 
 
@@ -83,7 +90,7 @@ def _imported(path: Path, node: ast.Import | ast.ImportFrom, name: str, scope: d
         target, wanted = next(a.name for a in node.names if (a.asname or a.name.split(".")[0]) == name), None
     else:
         target, wanted = node.module or "", next(a.name for a in node.names if (a.asname or a.name) == name)
-    file = _project_file(path, target, getattr(node, "level", 0))
+    file = project_file(path, target, getattr(node, "level", 0))
     if file is None:
         return
     text = file.read_text(encoding="utf-8")
@@ -93,7 +100,8 @@ def _imported(path: Path, node: ast.Import | ast.ImportFrom, name: str, scope: d
         yield from _names(file, text, wanted, scope, seen)
 
 
-def _project_file(path: Path, module: str, level: int) -> Path | None:
+def project_file(path: Path, module: str, level: int) -> Path | None:
+    """Return the file of a module that a file of the project imports; None when it is an installed package."""
     root = path.parent
     for _ in range(max(0, level - 1)):
         root = root.parent

@@ -18,6 +18,7 @@ from mlops_assets.orchestrate.loop import job_name, retrain_sensor
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.quality import side_assets
 from mlops_assets.orchestrate.repair import repair_sensor
+from mlops_assets.orchestrate.reproducing import reproduction_checks, reproduction_schedule
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.validate import validate
@@ -119,10 +120,15 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
         asset_checks=[
             *external_checks(project, where),
             *(approved_check(m, where) for m in project.every(Model) if m.approval),
+            *(reproduction_checks(m, where) for m in project.every(Model)),
             *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
         ],
         jobs=jobs,
-        schedules=[*schedules, *([upkeep_schedule(upkeep, running=running)] if upkeep else [])],
+        schedules=[
+            *schedules,
+            *(reproduction_schedule(m, where, running=running) for m in project.every(Model)),
+            *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
+        ],
         sensors=_sensors(project, where, running=running, interval=automation_interval),
         executor=executor,
         resources=dict(resources or {}),

@@ -52,12 +52,17 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         The ids of the runs that were marked.
     """
     buried = []
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_ACTIVE)):
-        if cause := _cause_of_death(instance, run):
-            instance.report_run_failed(run, cause)
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            buried.append(run.run_id)
+    for run, cause in dead_runs(instance):
+        instance.report_run_failed(run, cause)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        buried.append(run.run_id)
     return buried
+
+
+def dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, str]]:
+    """Return the runs of this machine that count as running and whose process is gone, each with how that is known."""
+    active = instance.get_runs(filters=dg.RunsFilter(statuses=_ACTIVE))
+    return [(run, cause) for run in active if (cause := _cause_of_death(instance, run))]
 
 
 def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 from mlops_assets.compute.assemble import assemble
 from mlops_assets.compute.leakage import Leak, leaks
 from mlops_assets.compute.parity import SAMPLE_ROWS, refuse_disparity
-from mlops_assets.compute.split import PARTS, group_split, time_split
+from mlops_assets.compute.split import PARTS, SPLIT, group_split, time_split
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.project import TableRef
@@ -20,7 +20,6 @@ from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, on_demand
 from mlops_assets.values.training import TimeSplit, TrainingSet
 
-SPLIT = "split"
 AS_OF = {
     "as_of": dg.Field(str, is_required=False, description="Use only what was known by this time (ISO 8601; UTC when it names no zone).")
 }

@@ -8,23 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
+from mlops_assets.compute.environment import installed
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.profile import reference_profile
 from mlops_assets.compute.request import example_row, request_fields, serving_steps
+from mlops_assets.compute.seeds import seeded
 from mlops_assets.compute.source_code import source_hash
-from mlops_assets.compute.split import PARTS
+from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.loop import sources
 from mlops_assets.orchestrate.partitions import step_of
 from mlops_assets.orchestrate.project import row_key
+from mlops_assets.orchestrate.run_facts import run_facts
 from mlops_assets.orchestrate.scope import Scope
-from mlops_assets.orchestrate.training import SPLIT, x_columns
+from mlops_assets.orchestrate.training import x_columns
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
 from mlops_assets.stores.tracker import Run
 from mlops_assets.values.evaluation import Split
@@ -62,10 +64,10 @@ class Trained:
 def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
     """Train, or take the stored result of the same data, code, parameters and libraries."""
     declared, lake = model.training_set, scope.places.lake
-    rows = _in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
+    rows = in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
     content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
-    splits = {part: _part(rows.filter(pl.col(SPLIT) == part), columns, declared.label) for part in PARTS}
+    splits = parts_of(rows, columns, declared.label)
     decides = {
         "training_set": content,
         "X": list(columns),
@@ -84,7 +86,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
         return Trained(known, bundle.estimator, splits, reused=True)
-    return _train(scope, model, splits, decides, fingerprint)
+    return _train(scope, model, rows, splits, decides, fingerprint)
 
 
 def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
@@ -92,16 +94,6 @@ def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
     folder = Path(scope.places.platform.home) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"train_{model.name}"
-
-
-def _in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
-    """Sort by time and then by every column: equal content must train equal models, and content has no order of its own."""
-    first = [event_timestamp] if event_timestamp else []
-    return rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
-
-
-def _part(rows: pl.DataFrame, columns: tuple[str, ...], label: str) -> Split:
-    return Split(rows.select(columns), rows[label].to_numpy(), rows)
 
 
 def _stored(scope: Scope, model: Model[..., Any], artifact: str) -> Bundle | None:
@@ -112,10 +104,18 @@ def _stored(scope: Scope, model: Model[..., Any], artifact: str) -> Bundle | Non
         return None
 
 
-def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], decides: Mapping[str, Any], fingerprint: str) -> Trained:
+def _train(  # noqa: PLR0913  (what decides it)
+    scope: Scope,
+    model: Model[..., Any],
+    rows: pl.DataFrame,
+    splits: Mapping[str, Split],
+    decides: Mapping[str, Any],
+    fingerprint: str,
+) -> Trained:
     begun = datetime.now(UTC)
     wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
-    estimator = scope.call(model.function, **wanted)
+    with seeded(fingerprint) as draws:
+        estimator = scope.call(model.function, **wanted)
     if not hasattr(estimator, "predict"):
         raise DataError(
             f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
@@ -162,6 +162,7 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
             "artifact": artifact,
             "python": machine.python_version(),
             "rows": {p: len(s.y) for p, s in splits.items()},
+            "facts": run_facts(scope, model, rows, splits, estimator, draws, decides, fingerprint),
         },
     )
     scope.places.tracker.add(run)
@@ -182,6 +183,6 @@ def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..
 @cache
 def libraries() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that decide what a training gives."""
-    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    known = installed() | {"mlops_assets": installed().get("mlops-assets", "")}
     deciding = ("numpy", "polars", "pandas", "scikit-learn", "scipy", "skops", "lightgbm", "xgboost", "catboost", "mlops_assets")
-    return tuple((name, installed[name]) for name in deciding if name in installed)
+    return tuple((name, known[name]) for name in deciding if known.get(name))

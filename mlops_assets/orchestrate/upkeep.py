@@ -14,6 +14,7 @@ from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import Step, asset_key
 from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.stores.garbage import Garbage, collected, is_own
 from mlops_assets.stores.lake import MaintenanceReport
 from mlops_assets.stores.pins import aliased, pins
 from mlops_assets.stores.places import Places
@@ -37,12 +38,15 @@ class Done:
         State of the lake and who needs it.
     layouts, online
         How many layouts and which online views were removed.
+    artifacts
+        Files of the artifact store that nothing names.
     """
 
     lake: MaintenanceReport
     pinned: dict[int, tuple[str, ...]]
     layouts: int
     online: tuple[str, ...]
+    artifacts: Garbage
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -61,10 +65,13 @@ class Done:
             "rows of records": lake.records,
             "layouts removed": self.layouts,
             "online views removed": len(self.online),
+            "artifacts removed": len(self.artifacts.removed),
+            "bytes of artifacts removed": sum(file.size for file in self.artifacts.removed),
+            "artifacts left": self.artifacts.left,
         }
 
 
-def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelta) -> Done:
+def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelta, shared: bool = False) -> Done:
     """Look after the lake and what stands beside it.
 
     Parameters
@@ -75,6 +82,8 @@ def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelt
         The platform's.
     older_than
         As of :class:`mlops_assets.values.upkeep.Upkeep`.
+    shared
+        Collect artifacts outside of the platform's home too: other platforms may keep theirs in the same place.
     """
     declared = {view.name for project in projects for view in project.every(FeatureView)}
     wanted = _online(projects, places)
@@ -86,8 +95,9 @@ def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelt
     layouts = places.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
     needed = pins(places, [view for view in wanted if view in declared])
     done = places.lake.maintain(needed, older_than=older_than)
+    artifacts = collected(places, older_than=older_than, dry=not shared and not is_own(places.platform))
     held = {number: tuple(f"process {pid}" for pid in pids) for number, pids in done.leased.items()}
-    return Done(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted)
+    return Done(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted, artifacts)
 
 
 def _online(projects: Sequence[Project], places: Places) -> set[str]:

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlops_assets.errors import ArtifactError, MissingExtraError, PlatformError
 from mlops_assets.stores.files import write_whole
+from mlops_assets.stores.lock import exclusive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of the store.
+
+    Parameters
+    ----------
+    name
+        The sha256 of its bytes; of what a killed process left half-written, something else.
+    size
+        Bytes.
+    at
+        When it was last stored.
+    """
+
+    name: str
+    size: int
+    at: datetime
 
 
 class Artifacts(Protocol):
@@ -28,6 +55,14 @@ class Artifacts(Protocol):
 
     def url(self, sha256: str) -> str:
         """Return where the bytes lie."""
+        ...
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all that is stored."""
+        ...
+
+    def remove(self, name: str, *, before: datetime) -> bool:
+        """Remove a file, unless it was stored again since ``before``; whether it was."""
         ...
 
 
@@ -56,13 +91,39 @@ class FsspecArtifacts:
         """Store bytes and return their sha256."""
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
-        if self._fs.exists(path) and _sha256(self._fs.cat_file(path)) == digest:
+        if not self._local:
+            self._fs.pipe_file(path, data)  # S3 shows an object only when it is complete; again, so that it counts as stored now
             return digest
-        if self._local:
-            _write(Path(path), data)
-        else:
-            self._fs.pipe_file(path, data)  # S3 shows an object only when it is complete
+        with self._alone(path):
+            if self._fs.exists(path) and _sha256(self._fs.cat_file(path)) == digest:
+                Path(path).touch()
+                return digest
+        _write(Path(path), data)
         return digest
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all that is stored."""
+        found = self._fs.find(f"{self._root}/sha256", detail=True)
+        for path, info in found.items():
+            if not path.endswith("/lock"):
+                yield StoredFile(path.rsplit("/", 1)[-1], int(info["size"]), _stored_at(info))
+
+    def remove(self, name: str, *, before: datetime) -> bool:
+        """Remove a file, unless it was stored again since ``before``; whether it was."""
+        path = (
+            next((p for p in self._fs.find(f"{self._root}/sha256") if p.endswith(f"/{name}")), "") if len(name) != 64 else self._path(name)
+        )
+        with self._alone(path):
+            self._fs.invalidate_cache()
+            if not path or not self._fs.exists(path) or _stored_at(self._fs.info(path)) >= before:
+                return False
+            self._fs.rm_file(path)
+        return True
+
+    def _alone(self, path: str) -> AbstractContextManager[None]:
+        """Let nobody remove what is being stored again; a local file system only."""
+        folder = Path(self._root) / "sha256"
+        return exclusive(folder / "lock") if self._local and path and folder.is_dir() and os.access(folder, os.W_OK) else nullcontext()
 
     def get(self, sha256: str) -> bytes:
         """Return verified bytes."""
@@ -95,6 +156,11 @@ class FsspecArtifacts:
 def open_artifacts(url: str) -> Artifacts:
     """Open the artifacts below a folder or an fsspec URL."""
     return FsspecArtifacts(url)
+
+
+def _stored_at(info: dict[str, Any]) -> datetime:
+    at = info.get("LastModified", info.get("mtime", info.get("created")))
+    return at.astimezone(UTC) if isinstance(at, datetime) else datetime.fromtimestamp(float(at or 0), UTC)
 
 
 def _sha256(data: bytes) -> str:

@@ -150,6 +150,28 @@ def database(url: str) -> Database:
     return Database(url)
 
 
+def examined(url: str) -> tuple[str | None, str]:
+    """Look at a database without making or migrating it: its revision (None when it has no tables yet), and what is broken in it.
+
+    Parameters
+    ----------
+    url
+        A SQLAlchemy URL.
+    """
+    engine = _engine(_url(url))
+    path = Path(str(engine.url.database))
+    try:
+        if engine.dialect.name == "sqlite" and not path.exists():
+            return None, ""
+        with engine.connect() as connection:
+            told = connection.exec_driver_sql("PRAGMA quick_check").scalar() if engine.dialect.name == "sqlite" else "ok"
+            return migrations.revision(connection), "" if told == "ok" else str(told)
+    except sa.exc.DatabaseError as error:
+        return None, str(error.orig).strip()
+    finally:
+        engine.dispose()
+
+
 def now() -> str:
     """Return this instant as text that sorts."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

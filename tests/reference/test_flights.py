@@ -21,7 +21,9 @@ import flights_data
 import mlops_assets as ml
 from features import clock
 from mlops_assets.compute.assemble import view_of
+from mlops_assets.compute.environment import installed
 from mlops_assets.compute.point_in_time import as_of_layout
+from mlops_assets.orchestrate.locked_environment import locked_python
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.online import open_online
 from mlops_assets.stores.registry import open_registry
@@ -318,3 +320,28 @@ def carrier_punctuality():
         ttl=timedelta(days=2),
         features={"carrier_late_share_7d": float, "carrier_mean_delay_7d": float},
     )
+
+
+def test_the_flights_model_is_had_again_and_another_library_is_named(demo, tmp_path) -> None:
+    again = json.loads(mlops(demo, "reproduce", "lateness@1", "--json", "-").stdout)
+    assert (again["verdict"], again["field"]) == ("IDENTICAL", "")
+    # A real environment in which one library has another version; everything else is this one's.
+    python = locked_python(installed() | {"scikit-learn": "1.9.0"}, str(tmp_path))
+    for name in ("dbt", "mlops-dbt"):  # what loading this project looks for beside the interpreter
+        python.with_name(name).symlink_to(Path(sys.executable).with_name(name))
+    command = [str(python), "-W", "ignore", "-P", "-m", "mlops_assets.cli.main", "reproduce", "lateness@1", "--json", "-"]
+    environment = clean_environment(demo, PYTHONPATH=str(ROOT))
+    other = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert other.stdout, other.stderr
+    found = json.loads(other.stdout)
+    assert (found["field"], found["was"], found["now"]) == ("packages.scikit-learn", installed()["scikit-learn"], "1.9.0"), other.stderr
+    assert found["verdict"] in ("EQUIVALENT", "DIFFERENT")
+    assert other.returncode == (found["verdict"] == "DIFFERENT")
+    locked = subprocess.run([*command, "--env", "locked"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (json.loads(locked.stdout)["verdict"], locked.returncode) == ("IDENTICAL", 0), locked.stderr
+    shown = json.loads(mlops(demo, "reproduce", "--history", "lateness", "--json", "-").stdout)
+    assert [(row["verdict"], row["env"]) for row in shown] == [
+        ("IDENTICAL", "locked"),
+        (found["verdict"], "current"),
+        ("IDENTICAL", "current"),
+    ]

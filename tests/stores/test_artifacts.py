@@ -1,6 +1,7 @@
 """Artifacts are named by their bytes, in a folder and on S3, and changed bytes are never opened."""
 
 import socket
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -118,3 +119,14 @@ def test_rows_that_do_not_fit_the_model_are_refused(tmp_path) -> None:
         model_input(bundle, X.drop("b"), "'predictions/p'")
     with pytest.raises(DataError, match="column 'a' is String, the model was trained on Float64"):
         model_input(bundle, X.with_columns(pl.col("a").cast(pl.String)), "'predictions/p'")
+
+
+def test_what_is_stored_is_listed_and_removed_unless_it_was_stored_again(artifacts) -> None:
+    begun = datetime.now(UTC) - timedelta(seconds=2)  # S3 tells whole seconds
+    name = artifacts.put(b"listed")
+    assert [(file.name, file.size) for file in artifacts.files() if file.name == name] == [(name, 6)]
+    assert all(file.at >= begun for file in artifacts.files() if file.name == name)
+    assert not artifacts.remove(name, before=begun)
+    assert artifacts.get(name) == b"listed"
+    assert artifacts.remove(name, before=datetime.now(UTC) + timedelta(seconds=2))
+    assert not artifacts.exists(name)

@@ -1,0 +1,87 @@
+"""``mlops doctor``: what is wrong with this installation."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+
+if TYPE_CHECKING:
+    from mlops_assets.orchestrate.doctor import Patient
+    from mlops_assets.orchestrate.findings import Finding
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended safely, and say what was done.")
+@file_option
+@json_option
+def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
+    """Look at database, artifacts, runs, lake, services, disk, clock, permissions and packages.
+
+    Exit code 1 when something fails; a warning alone does not.
+
+    Example: mlops doctor --fix
+    """
+    from rich.table import Table
+
+    out = console()
+    with out.status("looking"):
+        rows = list(_rows(file, fix=fix))
+    if json_file:
+        write_json(rows, json_file)
+    else:
+        table = Table(title="doctor", title_justify="left")
+        for column in ("check", "", "what was found", "what to do"):
+            table.add_column(column)
+        for row in rows:
+            advice = f"done: {row['mended']}" if row["mended"] else row["advice"] + (" (--fix)" if row["fixable"] else "")
+            table.add_row(row["check"], row["state"], row["text"].replace("[", "\\["), advice.replace("[", "\\["))
+        out.print(table)
+    sys.exit(1 if any(row["state"] == "failure" and not row["mended"] for row in rows) else 0)
+
+
+def _rows(file: str, *, fix: bool) -> list[dict[str, str]]:
+    from mlops_assets.orchestrate.doctor import findings
+
+    patient, found = _patient(file)
+    found += findings(patient)
+    done: dict[tuple[str, str], str] = {}
+    for finding in found:
+        if fix and finding.fix and (finding.check, finding.advice) not in done:
+            done[finding.check, finding.advice] = finding.fix()
+    return [
+        {
+            "check": finding.check,
+            "state": finding.state,
+            "text": finding.text,
+            "advice": finding.advice,
+            "fixable": "yes" if finding.fix else "",
+            "mended": done.get((finding.check, finding.advice), "") if finding.fix else "",
+        }
+        for finding in found
+    ]
+
+
+def _patient(file: str) -> tuple[Patient, list[Finding]]:
+    """Return what is examined; a project file that cannot be imported is the first finding."""
+    import dagster as dg
+
+    from mlops_assets.cli.project import dagster_home
+    from mlops_assets.orchestrate.doctor import Patient
+    from mlops_assets.orchestrate.findings import OK, Finding
+    from mlops_assets.values.platform import Platform
+
+    try:
+        project = load(file)
+    except Exception as error:  # noqa: BLE001  (whatever importing a project may raise)
+        platform, projects = Platform.from_env(), []
+        message = getattr(error, "message", f"{type(error).__name__}: {error}")
+        found = [Finding.failed("project", f"'{file}' cannot be imported: {message}", getattr(error, "hint", "mend it, then look again"))]
+    else:
+        platform, projects = project.platform, [part.project for part in project.parts]
+        found = [Finding("project", OK, f"{file} can be imported")]
+    dagster_home(platform)
+    return Patient(platform, projects, dg.DagsterInstance.get()), found

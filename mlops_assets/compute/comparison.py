@@ -1,0 +1,122 @@
+"""Two trainings compared: what they were made from, in the order in which causes have effects, and what they predict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+IDENTICAL, EQUIVALENT, DIFFERENT = "IDENTICAL", "EQUIVALENT", "DIFFERENT"
+CAUSES = ("data", "row_order", "split", "code", "params", "seeds", "packages")
+CIRCUMSTANCES = ("threads", "hardware")
+TOLERANCE = {"absolute": 1e-6, "relative": 1e-5}  # of each probe prediction and of each metric
+_ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field of the record that is not as it was.
+
+    Parameters
+    ----------
+    field
+        Such as ``packages.scikit-learn``.
+    was, now
+        As recorded, and as found.
+    cause
+        Whether it decides what is trained; threads and hardware are circumstances.
+    """
+
+    field: str
+    was: Any
+    now: Any
+    cause: bool = True
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of the comparison.
+
+    Parameters
+    ----------
+    verdict
+        ``IDENTICAL``: every probe prediction and every metric is equal to the last bit, and nothing that decides a training differs.
+        ``EQUIVALENT``: something differs, and predictions and metrics are within ``TOLERANCE``. ``DIFFERENT``: they are not.
+    differences
+        In causal order.
+    largest
+        The greatest absolute difference of a probe prediction.
+    """
+
+    verdict: str
+    differences: tuple[Difference, ...]
+    largest: float
+
+    @property
+    def first(self) -> Difference | None:
+        """The first field that differs; None when everything is as it was."""
+        return self.differences[0] if self.differences else None
+
+
+def compared(was: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
+    """Compare a training with its record.
+
+    Parameters
+    ----------
+    was, now
+        A mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, ``predictions`` on the same rows, and ``metrics``.
+    """
+    found = [*_fields(was, now, CAUSES, cause=True), *_fields(was, now, CIRCUMSTANCES, cause=False)]
+    before, after = (np.asarray(side["predictions"], dtype="<f8") for side in (was, now))
+    results = [*_predictions(before, after), *_fields(was, now, ("metrics",), cause=False)]
+    if results and not found:
+        found += _fields(was, now, ("other_packages",), cause=False)
+    if not results:
+        verdict = EQUIVALENT if any(difference.cause for difference in found) else IDENTICAL
+    else:
+        verdict = EQUIVALENT if _close(before, after) and _metrics_close(was["metrics"], now["metrics"]) else DIFFERENT
+    return Comparison(verdict, (*found, *results), _largest(before, after))
+
+
+def _fields(was: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...], *, cause: bool) -> Iterator[Difference]:
+    for name in names:
+        old, new = was.get(name, {}), now.get(name, {})
+        # A library of threads that was loaded in one process and not in the other has computed nothing.
+        keys = sorted(old.keys() & new.keys() if name in CIRCUMSTANCES else old.keys() | new.keys())
+        for key in keys:
+            if not _same(old.get(key, _ABSENT), new.get(key, _ABSENT)):
+                yield Difference(f"{name}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT), cause)
+
+
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401  (values of a record)
+    return one == other or (isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other))
+
+
+def _predictions(before: np.ndarray, after: np.ndarray) -> Iterator[Difference]:
+    if before.shape != after.shape:
+        yield Difference("predictions.shape", list(before.shape), list(after.shape), cause=False)
+    elif before.tobytes() != after.tobytes():
+        flat, other = before.reshape(len(before), -1), after.reshape(len(after), -1)
+        row = int(np.argmax([a.tobytes() != b.tobytes() for a, b in zip(flat, other, strict=True)]))
+        yield Difference(f"predictions.row {row} of the probe", flat[row].tolist(), other[row].tolist(), cause=False)
+
+
+def _close(before: np.ndarray, after: np.ndarray) -> bool:
+    if before.shape != after.shape:
+        return False
+    return bool(np.allclose(after, before, rtol=TOLERANCE["relative"], atol=TOLERANCE["absolute"], equal_nan=True))
+
+
+def _metrics_close(was: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    return was.keys() == now.keys() and _close(np.array([was[m] for m in sorted(was)]), np.array([now[m] for m in sorted(now)]))
+
+
+def _largest(before: np.ndarray, after: np.ndarray) -> float:
+    if before.shape != after.shape or not before.size:
+        return 0.0 if before.shape == after.shape else math.inf
+    return float(np.nanmax(np.abs(before - after))) if not np.isnan(before - after).all() else 0.0

@@ -1,0 +1,78 @@
+"""Random numbers of a training: which seeds it has, and whether it draws where nobody seeded."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NAMES = frozenset({"random_state", "seed", "random_seed", "bagging_seed", "feature_fraction_seed", "data_random_seed"})
+_PLAIN = (int, float, str, bool, type(None))
+
+
+def seeds_of(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
+    """Return every seed of an estimator and of what it is made of, by the name of the parameter.
+
+    Parameters
+    ----------
+    estimator
+        As scikit-learn's: its parameters are read with ``get_params``. Others have none that can be found.
+    """
+    known = getattr(estimator, "get_params", None)
+    found = known(deep=True) if known else {}
+    return {name: _plain(value) for name, value in sorted(found.items()) if name.split("__")[-1] in _NAMES}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  (what JSON can hold)
+    return int(value) if isinstance(value, np.integer) else value if isinstance(value, _PLAIN) else type(value).__name__
+
+
+class Draws:
+    """Which of Python's and numpy's global generators was drawn from."""
+
+    def __init__(self) -> None:
+        self.drawn: tuple[str, ...] = ()
+
+
+@contextmanager
+def seeded(fingerprint: str) -> Iterator[Draws]:
+    """Seed the global generators with what decides a training, watch them, and put back what was there before.
+
+    What is not seeded by itself (``random_state=None``, ``numpy.random.shuffle``) draws from these, so that the same facts give the same
+    numbers; a generator that seeds itself from the operating system, such as ``numpy.random.default_rng()``, is out of reach.
+
+    Parameters
+    ----------
+    fingerprint
+        Hexadecimal; see :func:`global_seed`.
+    """
+    before, seen = (random.getstate(), np.random.get_state()), Draws()  # noqa: NPY002  (the global one is meant)
+    try:
+        random.seed(global_seed(fingerprint))
+        np.random.seed(global_seed(fingerprint))  # noqa: NPY002
+        begun = {"python": _of_python(), "numpy": _of_numpy()}
+        yield seen
+        ended = {"python": _of_python(), "numpy": _of_numpy()}
+        seen.drawn = tuple(sorted(name for name in begun if begun[name] != ended[name]))
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+
+
+def global_seed(fingerprint: str) -> int:
+    """Return the seed of the global generators for a training."""
+    return int(fingerprint[:8], 16)
+
+
+def _of_python() -> Any:  # noqa: ANN401
+    return random.getstate()
+
+
+def _of_numpy() -> tuple[bytes, int]:
+    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    return state["state"]["key"].tobytes(), int(state["state"]["pos"])

@@ -1,0 +1,118 @@
+"""The process in which a version is trained again: it reads the record, the lake and the artifacts, and writes one file."""
+
+import io
+import json
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.environment import installed
+from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.seeds import seeded
+from mlops_assets.compute.source_code import source_hash
+from mlops_assets.compute.source_slice import load_source
+from mlops_assets.compute.split import in_canonical_order, parts_of
+from mlops_assets.errors import DataError, DefinitionError, MlopsError
+from mlops_assets.orchestrate.run_facts import data_facts, result_facts
+from mlops_assets.serving.packaging import _predictions as predictions_of
+from mlops_assets.stores.lake import Part
+from mlops_assets.stores.lake_damage import read_verified
+from mlops_assets.stores.places import Places
+from mlops_assets.stores.run_log import start_run
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.function import Injection, UserFunction, read_function
+from mlops_assets.values.platform import Platform
+
+_ALLOWED = (Injection.SPLIT, Injection.CONFIG, Injection.CONTEXT)
+
+
+def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a training that follows a record.
+
+    Parameters
+    ----------
+    request
+        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe`` and the recorded ``facts``.
+    """
+    places, recorded = Places(Platform(**request["platform"])), request["facts"]
+    reads, lake = recorded["reads"], places.lake
+    snapshot = lake.snapshot() if request["snapshot"] is None else request["snapshot"]
+    read = read_verified(lake, reads["table"], [Part("")], window=None, event_timestamp=None, snapshot=snapshot)
+    if missing := [name for name in (*reads["X"], reads["label"]) if name not in read.columns]:
+        raise DataError(f"'{reads['table']}' has no column '{missing[0]}' any more", hint="reproduce from the recorded data")
+    rows = in_canonical_order(read, reads["event_timestamp"])
+    splits = parts_of(rows, reads["X"], reads["label"])
+    with tempfile.TemporaryDirectory() as folder:
+        function = load_source(request["source"], Path(folder))
+        hashed = source_hash(function)
+        # What the function logs goes to a tracker that is thrown away: the record has its own run.
+        with start_run("reproduction", platform=Platform.at(Path(folder) / "home")):
+            estimator = _called(function, splits, request["params"], recorded["fingerprint"])
+    probe = pl.read_ipc(io.BytesIO(places.artifacts.get(request["probe"])))
+    return {
+        "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
+        **data_facts(rows, splits),
+        "code": {"source": hashed},
+        "params": request["params"],
+        **result_facts(estimator, request["source"]),
+        "other_packages": dict(installed()),
+        "predictions": np.asarray(predictions_of(estimator, probe)).tolist(),
+        "metrics": dict(evaluate(estimator, splits["holdout"], reads["metrics"]).metrics),
+    }
+
+
+def _called(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any], fingerprint: str) -> Any:  # noqa: ANN401
+    """Call the model's function as its step does."""
+    read: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection))
+    given: dict[str, Any] = {}
+    for parameter in read.parameters:
+        if parameter.injection not in _ALLOWED:
+            raise DefinitionError(
+                f"'{read.name}' asks for {parameter.injection.value} '{parameter.name}', which no record holds",
+                hint="what decides a training comes from its training set and its parameters: pass it as one of these",
+            )
+        given[parameter.name] = _argument(parameter, splits, params)
+    with seeded(fingerprint):
+        return read(**given)
+
+
+def _argument(parameter: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if parameter.injection is Injection.SPLIT:
+        return splits[parameter.name]
+    if parameter.injection is Injection.CONFIG:
+        return parameter.annotation(**{name: value for name, value in params.items() if name in parameter.annotation.model_fields})
+    import dagster as dg
+
+    return dg.build_asset_context()
+
+
+def _other_package(request: Mapping[str, Any]) -> str:
+    """Name the first package that is not the recorded one: it is the first thing to suspect."""
+    have = {"python": platform.python_version(), **installed()}
+    recorded = request["facts"]["packages"].items()
+    return next((f"; {name} was {was}, is {have.get(name, 'absent')}" for name, was in recorded if have.get(name) != was), "")
+
+
+def main() -> None:
+    """Train again as the file of the first argument says, and write what came of it to that of the second."""
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    try:
+        result: dict[str, Any] = trained_again(request)
+    except MlopsError as error:
+        result = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
+    except Exception as error:  # noqa: BLE001  (whatever the recorded code raises)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"training again failed with {type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}, line {where.lineno}){_other_package(request)}"
+        result = {"error": {"kind": "DataError", "message": told, "hint": "a library may have changed: try --env locked"}}
+    Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

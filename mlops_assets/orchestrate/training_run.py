@@ -3,10 +3,8 @@
 import hashlib
 import json
 import platform as machine
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +23,9 @@ from mlops_assets.orchestrate.partitions import step_of
 from mlops_assets.orchestrate.project import row_key
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.training import SPLIT, x_columns
+from mlops_assets.orchestrate.training_log import autolog, training_run
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
+from mlops_assets.stores.active_run import ActiveRun
 from mlops_assets.stores.tracker import Run
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import on_demand
@@ -84,7 +84,8 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
         return Trained(known, bundle.estimator, splits, reused=True)
-    return _train(scope, model, splits, decides, fingerprint)
+    with training_run(scope, model, decides, fingerprint) as active:
+        return _train(scope, model, splits, decides, fingerprint, active)
 
 
 def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
@@ -112,8 +113,14 @@ def _stored(scope: Scope, model: Model[..., Any], artifact: str) -> Bundle | Non
         return None
 
 
-def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], decides: Mapping[str, Any], fingerprint: str) -> Trained:
-    begun = datetime.now(UTC)
+def _train(  # noqa: PLR0913  (what decides it)
+    scope: Scope,
+    model: Model[..., Any],
+    splits: Mapping[str, Split],
+    decides: Mapping[str, Any],
+    fingerprint: str,
+    active: ActiveRun,
+) -> Trained:
     wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
     estimator = scope.call(model.function, **wanted)
     if not hasattr(estimator, "predict"):
@@ -121,6 +128,7 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
             f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
             hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
         )
+    autolog(scope, active, estimator)
     declared = model.training_set
     functions = on_demand(declared.features)
     fields = request_fields(declared, splits["train"].rows, row_key(scope.project, model))
@@ -146,25 +154,15 @@ def _train(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], de
     # Two trainings on the same facts are the same candidate exactly when they predict the same.
     bundle_probe = json.loads(scope.places.artifacts.get(artifact))["probe_predictions"]
     digest = hashlib.sha256(f"{fingerprint}:{bundle_probe}".encode()).hexdigest()
-    run = Run(
-        id=uuid.uuid4().hex,
-        model=model.name,
-        fingerprint=fingerprint,
-        dagster_run_id=scope.context.run.run_id,
-        started_at=begun,
-        ended_at=datetime.now(UTC),
-        snapshot=scope.snapshot,
-        params=scope.config,
+    run = active.close(
         metrics=dict(evaluation.metrics),
         record={
-            **decides,
             "digest": digest,
             "artifact": artifact,
             "python": machine.python_version(),
             "rows": {p: len(s.y) for p, s in splits.items()},
         },
     )
-    scope.places.tracker.add(run)
     return Trained(run, estimator, splits, reused=False)
 
 

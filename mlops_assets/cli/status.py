@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlops_assets.orchestrate.project import Project
+    from mlops_assets.stores.tracker import Run
 
 
 def facts(project: LoadedProject) -> dict[str, Any]:
@@ -72,12 +73,18 @@ def versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
             "model": v.model,
             "version": v.version,
             "state": v.state,
-            **{name: round(value, 5) for name, value in runs[v.run_id].metrics.items()},
+            **{name: round(value, 5) for name, value in _judged(runs[v.run_id])},
             "created": v.created_at.isoformat(timespec="seconds"),
             "candidate": v.digest[:12],
         }
         for v in reversed(found)
     ]
+
+
+def _judged(run: Run) -> list[tuple[str, float]]:
+    """Return the metrics that gates look at: of the holdout, and nothing else that was logged."""
+    names = run.record.get("judged_by", run.metrics)
+    return [(name, value) for name, value in run.metrics.items() if name in names]
 
 
 def history(project: LoadedProject, model: str) -> list[dict[str, Any]]:

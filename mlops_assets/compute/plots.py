@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mlops_assets.values.evaluation import Split
 
+_MOST_CURVES = 12
 _SAMPLE = 2000  # rows for permutation importance: enough to rank features, a second to compute
 
 
@@ -26,6 +27,29 @@ def plots(estimator: Any, holdout: Split) -> dict[str, bytes]:  # noqa: ANN401  
         Rows that training has not seen.
     """
     return dict(_plots(estimator, holdout))
+
+
+def curve_plot(curves: Mapping[str, Any]) -> bytes:
+    """Return curves of metrics, small ones side by side, as PNG.
+
+    Parameters
+    ----------
+    curves
+        Name → what has ``steps`` and ``values``; the first twelve are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    shown = list(curves.items())[:_MOST_CURVES]
+    wide = min(len(shown), 3)
+    high = -(-len(shown) // wide)
+    figure = Figure(figsize=(4 * wide, 2.6 * high), dpi=80, layout="constrained")
+    for at, (name, curve) in enumerate(shown):
+        axes = figure.add_subplot(high, wide, at + 1)
+        axes.plot(curve.steps, np.where(np.isfinite(curve.values), curve.values, np.nan))
+        axes.set_title(name if len(name) <= 40 else name[:39] + "…", fontsize=9, parse_math=False)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+    return _png(figure)
 
 
 def _plots(estimator: Any, holdout: Split) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401

@@ -14,6 +14,7 @@ from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.metadata import markdown, picture, table
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.orchestrate.training_log import logged_metadata
 from mlops_assets.orchestrate.training_run import Trained, trained_by, training_lock
 from mlops_assets.stores.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.lock import exclusive
@@ -48,7 +49,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
-            metadata=_metadata(trained, candidate),
+            metadata=_metadata(trained, candidate) | logged_metadata(scope, trained.run, model.metrics),
             data_version=dg.DataVersion(trained.digest),
         )
 
@@ -73,7 +74,7 @@ def _metadata(trained: Trained, candidate: Candidate) -> dict[str, Any]:
         "trained": "no: the same data, code, parameters and libraries as before" if trained.reused else "yes",
         "train rows": len(trained.splits["train"].y),
         "holdout rows": len(trained.splits["holdout"].y),
-        "params": dict(trained.run.params),
+        "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
         **{title: picture(png, title) for title, png in plots(trained.estimator, trained.splits["holdout"]).items()},
     }

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import platform as machine
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +25,9 @@ from mlops_assets.orchestrate.project import row_key
 from mlops_assets.orchestrate.run_facts import run_facts
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.training import x_columns
+from mlops_assets.orchestrate.training_log import autolog, training_run
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
+from mlops_assets.stores.active_run import ActiveRun
 from mlops_assets.stores.tracker import Run
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import on_demand
@@ -86,7 +86,8 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
         return Trained(known, bundle.estimator, splits, reused=True)
-    return _train(scope, model, rows, splits, decides, fingerprint)
+    with training_run(scope, model, decides, fingerprint) as active:
+        return _train(scope, model, rows, splits, decides, fingerprint, active)
 
 
 def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
@@ -111,8 +112,8 @@ def _train(  # noqa: PLR0913  (what decides it)
     splits: Mapping[str, Split],
     decides: Mapping[str, Any],
     fingerprint: str,
+    active: ActiveRun,
 ) -> Trained:
-    begun = datetime.now(UTC)
     wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
     with seeded(fingerprint) as draws:
         estimator = scope.call(model.function, **wanted)
@@ -121,6 +122,7 @@ def _train(  # noqa: PLR0913  (what decides it)
             f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
             hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
         )
+    autolog(scope, active, estimator)
     declared = model.training_set
     functions = on_demand(declared.features)
     fields = request_fields(declared, splits["train"].rows, row_key(scope.project, model))
@@ -146,18 +148,9 @@ def _train(  # noqa: PLR0913  (what decides it)
     # Two trainings on the same facts are the same candidate exactly when they predict the same.
     bundle_probe = json.loads(scope.places.artifacts.get(artifact))["probe_predictions"]
     digest = hashlib.sha256(f"{fingerprint}:{bundle_probe}".encode()).hexdigest()
-    run = Run(
-        id=uuid.uuid4().hex,
-        model=model.name,
-        fingerprint=fingerprint,
-        dagster_run_id=scope.context.run.run_id,
-        started_at=begun,
-        ended_at=datetime.now(UTC),
-        snapshot=scope.snapshot,
-        params=scope.config,
+    run = active.close(
         metrics=dict(evaluation.metrics),
         record={
-            **decides,
             "digest": digest,
             "artifact": artifact,
             "python": machine.python_version(),
@@ -165,7 +158,6 @@ def _train(  # noqa: PLR0913  (what decides it)
             "facts": run_facts(scope, model, rows, splits, estimator, draws, decides, fingerprint),
         },
     )
-    scope.places.tracker.add(run)
     return Trained(run, estimator, splits, reused=False)
 
 

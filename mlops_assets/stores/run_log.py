@@ -86,7 +86,7 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
         kind="run",
         status=RUNNING,
         name=checked_name(name, "a run") if name else "",
-        parent_id=parent or (around.id if around else None),
+        parent_id=parent or (around.id if around else None) or None,
         tags=checked_tags(tags or {}),
     )
     with recorded(run, at.tracker, at.artifacts) as active:

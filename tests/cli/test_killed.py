@@ -17,7 +17,7 @@ STORES, ORCHESTRATE = "mlops_assets.stores", "mlops_assets.orchestrate"
 POINTS = {
     "between a Parquet file and its commit": f"{STORES}.ducklake:DuckLake._append",
     "between deleting and inserting the rows of a later table": f"{STORES}.ducklake:DuckLake._insert:5",
-    "between an artifact and the tracker's row": f"{STORES}.tracker:SqlTracker.add",
+    "between an artifact and the tracker's row": f"{STORES}.tracker:SqlTracker.write",
     "between the tracker's row and the registry's": f"{STORES}.registry:SqlRegistry.submit",
     "before a version is registered": f"{STORES}.registry:SqlRegistry.register",
     "before a version is promoted": f"{STORES}.registry:SqlRegistry.promote",

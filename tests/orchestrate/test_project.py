@@ -72,7 +72,7 @@ def test_other_parameters_or_code_train_again_and_the_same_ones_do_not(made, pla
     made("model/buys")
     assert world.trained == 2
     runs = places(platform).tracker.list("buys")
-    assert [r.params for r in runs] == [{"C": 0.5}, {"C": 1.0}]
+    assert [(r.record["config"], r.params["C"], r.params["logisticregression__C"]) for r in runs] == [({"C": c}, c, c) for c in (0.5, 1.0)]
     assert runs[0].record["training_set"] == records(platform, "training_set/examples")[""]
 
 

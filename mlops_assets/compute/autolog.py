@@ -1,0 +1,139 @@
+"""What an estimator says of its own training: parameters, and scores by iteration where it keeps them.
+
+Estimators are known by what they have, not by their classes: nothing is imported for this.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_MOST_PARAMS, _LONGEST = 500, 500
+_OF_SKLEARN = {  # attribute → metric; what is empty was not kept
+    "train_score_": "train_score",
+    "validation_score_": "validation_score",
+    "loss_curve_": "loss",
+    "validation_scores_": "validation_score",
+    "oob_improvement_": "oob_improvement",
+}
+_COUNTS = {"n_iter_": "iterations", "n_estimators_": "estimators", "best_iteration_": "best_iteration", "best_iteration": "best_iteration"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an estimator told.
+
+    Parameters
+    ----------
+    params
+        By name, those of a pipeline's step as ``step__name``.
+    metrics
+        Single figures, such as the best iteration.
+    curves
+        By metric, one value an iteration.
+    """
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def told_by(estimator: Any) -> Told:  # noqa: ANN401  (any estimator)
+    """Return parameters and iterations of a fitted estimator: scikit-learn's, LightGBM's, XGBoost's, or one in a pipeline or a search.
+
+    Parameters
+    ----------
+    estimator
+        Fitted.
+    """
+    inner = _fitted(estimator)
+    params = {name: value for name, value in _params(estimator) if _is_plain(value)}
+    shown = {name: _short(value) for name, value in sorted(params.items())[:_MOST_PARAMS]}
+    return Told(shown, dict(_figures(inner)), dict(_curves(inner)))
+
+
+def _fitted(estimator: Any) -> Any:  # noqa: ANN401
+    """Return what was fitted inside: the last step of a pipeline, the best of a search."""
+    for _ in range(10):
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif isinstance(getattr(estimator, "steps", None), list) and estimator.steps:
+            estimator = estimator.steps[-1][1]
+        else:
+            break
+    return estimator
+
+
+def _params(estimator: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    if hasattr(estimator, "get_params"):
+        yield from estimator.get_params(deep=True).items()
+    for name, value in (getattr(estimator, "best_params_", None) or {}).items():
+        yield f"best__{name}", value
+    if _package(estimator) == "lightgbm" and isinstance(getattr(estimator, "params", None), dict):
+        yield from estimator.params.items()
+    if _package(estimator) == "xgboost" and hasattr(estimator, "save_config") and not hasattr(estimator, "get_params"):
+        learner = json.loads(estimator.save_config())["learner"]
+        yield from learner["learner_train_param"].items()
+        yield from learner["gradient_booster"].get("tree_train_param", {}).items()
+
+
+def _figures(estimator: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
+    least = 1 if _package(estimator) == "lightgbm" else 0  # its 0 means that nothing stopped early
+    for attribute, name in _COUNTS.items():
+        with suppress(Exception):  # XGBoost raises where nothing stopped early, each version something else
+            value = getattr(estimator, attribute)
+            if getattr(value, "shape", ()) == () and float(value) >= least:
+                yield name, float(value)
+    with suppress(AttributeError, TypeError):
+        for part, scores in estimator.best_score.items():  # a booster of LightGBM
+            yield from ((f"{part}.{metric}", float(value)) for metric, value in scores.items())
+
+
+def _curves(estimator: Any) -> Iterator[tuple[str, Sequence[float]]]:  # noqa: ANN401
+    for attribute, name in _OF_SKLEARN.items():
+        if len(kept := _numbers(getattr(estimator, attribute, None))) > 1:
+            yield name, kept
+    for part, scores in _evaluations(estimator).items():
+        for metric, values in scores.items():
+            yield f"{part}.{metric}", _numbers(values)
+
+
+def _evaluations(estimator: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:  # noqa: ANN401
+    """Return part → metric → one value an iteration, of LightGBM and XGBoost."""
+    if _package(estimator) == "lightgbm":
+        return getattr(estimator, "evals_result_", None) or {}
+    if _package(estimator) == "xgboost":
+        with suppress(Exception):  # raised where it was fitted without an eval_set
+            found: Mapping[str, Mapping[str, Sequence[float]]] = estimator.evals_result()
+            return found or {}
+    return {}
+
+
+def _package(estimator: object) -> str:
+    return next((name for kind in type(estimator).__mro__ if (name := kind.__module__.split(".")[0]) in ("lightgbm", "xgboost")), "")
+
+
+def _numbers(values: Any) -> list[float]:  # noqa: ANN401
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        return []
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a parameter is one in itself, rather than an estimator whose own parameters are listed beside it."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(inner) for inner in value)
+    return value is not None and not hasattr(value, "get_params")
+
+
+def _short(value: object) -> Any:  # noqa: ANN401
+    if isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

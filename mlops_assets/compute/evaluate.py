@@ -8,25 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.compute.responses import Remembered
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlops_assets.values.evaluation import Split
+    from mlops_assets.values.evaluation import Candidate, Split
 
 Scores = tuple[tuple[str, float], ...]
 MAX_SLICES = 50
 
 
-def evaluate(estimator: Any, split: Split, metrics: Sequence[str], slices: Sequence[str] = (), *, train: Split | None = None) -> Evaluation:  # noqa: ANN401  (any estimator)
+def evaluate(  # noqa: PLR0913  (what is measured, and on what)
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    split: Split,
+    metrics: Sequence[str],
+    slices: Sequence[str] = (),
+    *,
+    train: Split | None = None,
+    least: Mapping[str, int] | None = None,
+) -> Evaluation:
     """Measure an estimator.
 
     Parameters
     ----------
     estimator
-        A fitted scikit-learn estimator.
+        A fitted scikit-learn estimator, or what it answered of the rows of ``split``.
     split
         The rows to measure on.
     metrics
@@ -35,17 +44,20 @@ def evaluate(estimator: Any, split: Split, metrics: Sequence[str], slices: Seque
         Columns of ``split.rows``; each of their at most 50 most frequent values is measured by itself.
     train
         Rows that a model which ignores its input learns from; no baseline when None.
+    least
+        Column of ``slices`` → a number of rows: values with so many are measured too, however many there are.
 
     Returns
     -------
     Evaluation
         An undefined or infinite metric is NaN, with the reason among its ``problems``.
     """
-    values, problems = _scores(estimator, split.X, split.y, metrics)
+    model = estimator if isinstance(estimator, Remembered) else Remembered(estimator, split.X)
+    values, problems = _scores(model, np.arange(len(split.y)), split.y, metrics)
     baseline: Scores = ()
     if train is not None:
         baseline, _ = _scores(_baseline(estimator).fit(_blank(train.y), train.y), _blank(split.y), split.y, metrics)
-    return Evaluation(len(split.y), values, baseline, tuple(_sliced(estimator, split, metrics, slices)), problems)
+    return Evaluation(len(split.y), values, baseline, tuple(_sliced(model, split, metrics, slices, least or {})), problems)
 
 
 def check_metrics(metrics: Sequence[str], where: str) -> None:
@@ -96,22 +108,33 @@ def _blank(y: np.ndarray) -> np.ndarray:
     return np.zeros((len(y), 1))
 
 
-def _sliced(estimator: Any, split: Split, metrics: Sequence[str], slices: Sequence[str]) -> list[SliceMetrics]:  # noqa: ANN401
+def _sliced(model: Remembered, split: Split, metrics: Sequence[str], slices: Sequence[str], least: Mapping[str, int]) -> list[SliceMetrics]:
     result = []
     for column in slices:
-        counts = split.rows[column].value_counts(sort=True).head(MAX_SLICES)
-        for value in counts[column].to_list():
-            mask = split.rows[column].eq_missing(value)
-            values, _ = _scores(estimator, split.X.filter(mask), split.y[mask.to_numpy()], metrics)
-            result.append(SliceMetrics(column, str(value), int(mask.sum()), values))
+        values = split.rows[column]
+        counted = values.value_counts(sort=True, name="__rows").rows()
+        for rank, (value, rows) in enumerate(counted):
+            if rank >= MAX_SLICES and not (column in least and rows >= least[column]):
+                break
+            chosen = np.flatnonzero(values.eq_missing(value).to_numpy())
+            result.append(SliceMetrics(column, str(value), rows, _scores(model, chosen, split.y[chosen], metrics)[0]))
     return result
 
 
-def as_rows(evaluation: Evaluation, champion: Evaluation | None) -> list[dict[str, object]]:
-    """Return an evaluation as rows of a table: metric, value, baseline, champion."""
-    baseline: Mapping[str, float] = dict(evaluation.baseline)
-    rival: Mapping[str, float] = dict(champion.metrics) if champion else {}
+def as_rows(candidate: Candidate) -> list[dict[str, object]]:
+    """Return a candidate's evaluation as rows of a table: metric, value, baseline, champion, difference and its interval."""
+    baseline: Mapping[str, float] = dict(candidate.evaluation.baseline)
     return [
-        {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), "champion": rival.get(name, "none yet")}
-        for name, value in evaluation.metrics
+        {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), **_against(candidate, name, value)}
+        for name, value in candidate.evaluation.metrics
     ]
+
+
+def _against(candidate: Candidate, metric: str, value: float) -> dict[str, object]:
+    """Return champion, difference and interval of one metric, in the shape of a table's cells."""
+    if candidate.champion is None:
+        return {"champion": "none yet", "Δ": "", "95 % interval of Δ": ""}
+    rival = candidate.champion.metric(metric)
+    low, high = candidate.intervals.difference(metric) if candidate.intervals else (math.nan, math.nan)
+    known = math.isfinite(low) and math.isfinite(high)
+    return {"champion": rival, "Δ": value - rival, "95 % interval of Δ": f"{low:+.4g} … {high:+.4g}" if known else "undefined"}

@@ -1,4 +1,4 @@
-"""Columns that know too much: values known later than their row, smuggled in under another name."""
+"""Columns that know too much: values known later than their row, under another name or in their own, and columns that tell the label alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _SHARE = 0.99  # of the rows on which a column must repeat a later one
 _SAMPLE = 20_000
+_AUC_ALONE, _RANKS_ALONE = 0.975, 0.98  # from which a single column is too good
+_LEAST = 25  # rows of each class
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,113 @@ def _agreement(one: pl.Series, other: pl.Series) -> float:
 
 def _ordered(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
+
+
+@dataclass(frozen=True)
+class Strong:
+    """A column that tells the label nearly by itself.
+
+    Parameters
+    ----------
+    column
+        Of ``X``.
+    share
+        Of two classes: the share of pairs that it orders right, the area under the ROC curve. Else: how closely it ranks like the label.
+    of_classes
+        Whether the label has two classes.
+    """
+
+    column: str
+    share: float
+    of_classes: bool
+
+
+@dataclass(frozen=True)
+class Newer:
+    """A time in ``X`` that is later than the event of its own row."""
+
+    column: str
+    rows: int
+    first: str
+    event: str
+
+
+def too_good(rows: pl.DataFrame, columns: Sequence[str], label: str) -> list[Strong]:
+    """Find columns that tell the label nearly by themselves, the strongest first: what good models are made of seldom does.
+
+    Parameters
+    ----------
+    rows
+        The training set.
+    columns
+        The columns of ``X``.
+    label
+        With two values, or numbers; nothing is found for others.
+    """
+    sample = rows.gather_every(max(1, rows.height // _SAMPLE)).drop_nulls(label)
+    classes = sample[label].unique().sort()
+    if len(classes) == 2:
+        positive = sample[label] == classes[1]
+        if min(int(positive.sum()), sample.height - int(positive.sum())) < _LEAST:
+            return []
+        strengths = {c: _order(sample[c], positive) for c in columns}
+        return _strongest({c: s for c, s in strengths.items() if s >= _AUC_ALONE}, of_classes=True)
+    if not sample[label].dtype.is_numeric() or sample.height < 2 * _LEAST:
+        return []
+    return _strongest(
+        {c: s for c in columns if _ordered(sample[c].dtype) and (s := _agreement(sample[c], sample[label])) >= _RANKS_ALONE},
+        of_classes=False,
+    )
+
+
+def newer(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> list[Newer]:
+    """Find times in ``X`` that are later than the event of their row.
+
+    Parameters
+    ----------
+    rows
+        The training set.
+    columns
+        The columns of ``X``.
+    event_timestamp
+        The column with the time of each row.
+    """
+    found = []
+    for column in columns:
+        if column == event_timestamp or not isinstance(rows[column].dtype, pl.Datetime | pl.Date):
+            continue
+        times = pl.col(column).cast(pl.Datetime("us")), pl.col(event_timestamp).cast(pl.Datetime("us"))
+        zoned = (isinstance(d, pl.Datetime) and d.time_zone is not None for d in (rows[column].dtype, rows[event_timestamp].dtype))
+        if len(set(zoned)) == 2:
+            continue  # a time without a zone cannot be compared with one that has it
+        late = rows.filter(times[0] > times[1])
+        if late.height:
+            found.append(Newer(column, late.height, str(late[column][0]), str(late[event_timestamp][0])))
+    return found
+
+
+def _strongest(found: dict[str, float], *, of_classes: bool) -> list[Strong]:
+    return [Strong(c, s, of_classes) for c, s in sorted(found.items(), key=lambda each: -each[1])]
+
+
+def _order(column: pl.Series, positive: pl.Series) -> float:
+    """Return the share of pairs of the two classes that a column orders right, in the better direction; 0 when it has no order."""
+    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+        values = _shares(column.cast(pl.String), positive)
+    elif _ordered(column.dtype):
+        values = column.to_physical().cast(pl.Float64)
+    else:
+        return 0.0
+    ranks = values.fill_nan(None).fill_null(float("-inf")).rank("average")
+    up = int(positive.sum())
+    down = len(positive) - up
+    right = (float(ranks.filter(positive).sum()) - up * (up + 1) / 2) / (up * down)
+    return max(right, 1 - right)
+
+
+def _shares(column: pl.Series, positive: pl.Series) -> pl.Series:
+    """Return for each row how often its value goes with the second class among the other half of the rows, so that no row tells its own label."""
+    rows = pl.DataFrame({"value": column, "positive": positive}).with_row_index("row").with_columns(half=pl.col("row") % 2)
+    others = rows.group_by("value", "half").agg(share=pl.col("positive").mean()).with_columns(half=1 - pl.col("half"))
+    joined = rows.join(others, on=["value", "half"], how="left", nulls_equal=True, maintain_order="left")
+    return joined["share"].fill_null(float(positive.mean() or 0))  # type: ignore[arg-type]  # the mean of booleans

@@ -1,5 +1,6 @@
 """Candidates before their gates, beside the champion of now."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ import polars as pl
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.gates import function_definition, judge, judge_function
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
-from mlops_assets.errors import MlopsError
+from mlops_assets.compute.resampling import PairedIntervals
+from mlops_assets.compute.responses import Remembered, unsound
+from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training_run import Trained
@@ -31,11 +34,26 @@ def gates_of(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ..
 def candidate_of(scope: Scope, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
     """Return what was trained as its gates see it: evaluated, beside the champion on the same holdout."""
     holdout = trained.splits["holdout"]
-    evaluation = evaluate(trained.estimator, holdout, model.metrics, model.slices, train=trained.splits["train"])
-    theirs = (
-        None if rival is None else evaluation if rival.digest == trained.digest else rival_evaluation(scope.places, model, holdout, rival)
-    )
-    return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs)
+    answers = Remembered(trained.estimator, holdout.X)
+    if why := unsound(answers.scores, len(holdout.y)):
+        raise DataError(
+            f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
+            hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
+        )
+    evaluation = evaluate(answers, holdout, model.metrics, model.slices, train=trained.splits["train"], least=_least(model))
+    theirs, rivals = None, None
+    if rival is not None and rival.digest == trained.digest:
+        theirs, rivals = evaluation, answers
+    elif rival is not None:
+        theirs, rivals = _rival(scope.places, model, holdout, rival)
+    intervals = PairedIntervals(answers, rivals, holdout.y, holdout.rows, trained.digest)
+    return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs, intervals)
+
+
+def _least(model: Model[..., Any]) -> dict[str, int]:
+    """Return column → the fewest rows that a gate on each of its values judges."""
+    wanted = [g for g in model.gates if isinstance(g.slice, str)]
+    return {column: min(g.min_rows for g in wanted if g.slice == column) for column in {g.slice_column for g in wanted}}
 
 
 def rival_of(places: Places, model: str) -> Version | None:
@@ -46,6 +64,10 @@ def rival_of(places: Places, model: str) -> Version | None:
 
 def rival_evaluation(places: Places, model: Model[..., Any], holdout: Split, rival: Version) -> Evaluation:
     """Evaluate the champion on the candidate's holdout; what cannot be evaluated is undefined, so that no relative gate passes on it."""
+    return _rival(places, model, holdout, rival)[0]
+
+
+def _rival(places: Places, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, Remembered | None]:
     try:
         bundle = unpack(places.artifacts, rival.artifact, model.trusted_types)
         rows = holdout.rows
@@ -53,12 +75,12 @@ def rival_evaluation(places: Places, model: Model[..., Any], holdout: Split, riv
             made = apply([function], columns_as_arrays(rows, rows.columns))
             rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
         X = model_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
-        return evaluate(bundle.estimator, Split(X, holdout.y, holdout.rows), model.metrics, model.slices)
+        answers = Remembered(bundle.estimator, X)
+        return evaluate(answers, Split(X, holdout.y, holdout.rows), model.metrics, model.slices, least=_least(model)), answers
     except MlopsError as error:
         reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
-        return Evaluation(
-            len(holdout.y), tuple((m, float("nan")) for m in model.metrics), problems=tuple((m, reason) for m in model.metrics)
-        )
+        undefined = tuple((m, float("nan")) for m in model.metrics)
+        return Evaluation(len(holdout.y), undefined, problems=tuple((m, reason) for m in model.metrics)), None
 
 
 def judged(
@@ -96,6 +118,8 @@ def evidence_of(
             r.value,
             r.threshold,
             r.reason,
+            r.low,
+            r.high,
         )
         for name, r in results.items()
     ]
@@ -103,11 +127,11 @@ def evidence_of(
 
 def check_of(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
     """Return what a gate says as the result of an asset check."""
-    figures = {"value": result.value, "threshold": result.threshold}
+    figures = {"value": result.value, "threshold": result.threshold, "interval, low": result.low, "interval, high": result.high}
     return dg.AssetCheckResult(
         passed=result.passed,
         asset_key=asset_key(model.key),
         check_name=name,
         description=result.reason,
-        metadata={k: float(v) for k, v in figures.items() if v is not None},
+        metadata={k: float(v) for k, v in figures.items() if v is not None and math.isfinite(v)},
     )

@@ -102,7 +102,7 @@ def _state(at: Places, model: Model[..., object], record: TrainingRecord, *, run
     if running or record.outcome == records.STARTED:
         return RUNNING if running else CRASHED
     version = next((v for v in at.registry.versions(model.name) if v.version == record.version), None)
-    if version is not None and version.state != "registered":
+    if version is not None and version.was_champion:
         return PROMOTED  # by another run, after its approval
     return WAITING if model.approval and (version is None or not version.approval) else REJECTED
 

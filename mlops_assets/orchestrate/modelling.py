@@ -20,17 +20,24 @@ from mlops_assets.stores.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.lock import exclusive
 from mlops_assets.stores.records import CandidateRecord
 from mlops_assets.values.evaluation import Candidate
+from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
+
+_SHOWN = 200  # slices in the UI; gates judge them all
 
 
 def model_checks(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> list[dg.AssetCheckSpec]:
     """Return the declarations of a model's gates as asset checks."""
-    described = {g.name: f"{g.metric} {g.rule.replace('_', ' ')} {g.threshold:g}" for g in model.gates} | {
-        f.name: f.function.description for f in functions
-    }
+    described = {g.name: _said(g) for g in model.gates} | {f.name: f.function.description for f in functions}
     return [
         dg.AssetCheckSpec(name, asset=asset_key(model.key), blocking=True, description=text or None) for name, text in described.items()
     ]
+
+
+def _said(gate: Gate) -> str:
+    sure = f", at {gate.confidence:g} confidence" if gate.confidence else ""
+    every = f", for every {gate.slice} with {gate.min_rows} rows" if isinstance(gate.slice, str) else ""
+    return f"{gate.metric} {gate.rule.replace('_', ' ')} {gate.threshold:g}{every}{sure}"
 
 
 def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> Callable[[Scope], Iterator[object]]:
@@ -62,11 +69,11 @@ def _record(model: Model[..., Any], trained: Trained) -> CandidateRecord:
 
 def _metadata(trained: Trained, candidate: Candidate) -> dict[str, Any]:
     evaluation = candidate.evaluation
-    slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices]
+    slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_SHOWN]]
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
     return {
         **headline,
-        "metrics": table(as_rows(evaluation, candidate.champion)),
+        "metrics": table(as_rows(candidate)),
         **({"slices": markdown(slices)} if slices else {}),
         **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
         "candidate": trained.digest,

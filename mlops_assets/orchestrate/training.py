@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.assemble import assemble
-from mlops_assets.compute.leakage import Leak, leaks
+from mlops_assets.compute.leakage import Leak, Newer, Strong, leaks, newer, too_good
 from mlops_assets.compute.parity import SAMPLE_ROWS, refuse_disparity
 from mlops_assets.compute.split import PARTS, SPLIT, group_split, time_split
 from mlops_assets.compute.verify import Outcome, check_names, verify
@@ -58,7 +58,14 @@ def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
     found = _leaks(scope, declared, frame, X)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
     facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot}
-    return frame, [*verify(frame, rules(declared), scope.windows), _no_leakage(found)], facts
+    return (
+        frame,
+        [
+            *verify(frame, rules(declared), scope.windows),
+            _no_leakage(found, too_good(frame, X, declared.label), _newer(declared, frame, X)),
+        ],
+        facts,
+    )
 
 
 def read_as_of(text: str | None) -> datetime | None:
@@ -137,18 +144,33 @@ def _leaks(scope: Scope, declared: TrainingSet[..., Any], frame: pl.DataFrame, X
     return found
 
 
-def _no_leakage(found: list[Leak]) -> Outcome:
-    if not found:
+def _newer(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[Newer]:
+    return newer(frame, X, declared.event_timestamp) if declared.event_timestamp else []
+
+
+def _no_leakage(repeated: list[Leak], strong: list[Strong], late: list[Newer]) -> Outcome:
+    """Say what is surest first: a repeated column, a time of later, a column that tells the label by itself."""
+    facts = {
+        "columns": ", ".join(f"{x.column} = {x.later}" for x in repeated),
+        "newer than their event": ", ".join(f"{x.column} ({x.rows} rows)" for x in late),
+        "too good alone": ", ".join(f"{x.column} ({x.share:.3f})" for x in strong),
+    }
+    if repeated:
+        leak = repeated[0]
+        message = f"'{leak.column}' in X repeats {leak.later}, which is known only after the row, on {leak.share:.1%} of the rows"
+        hint = f"drop '{leak.column}' from columns= or features=: at prediction time it does not exist"
+    elif late:
+        message = (
+            f"'{late[0].column}' in X is later than its row's event in {late[0].rows} rows: {late[0].first} for an event of {late[0].event}"
+        )
+        hint = f"if '{late[0].column}' is a plan that was known then, all is well; else drop it: at prediction time it does not exist"
+    elif strong:
+        said = "orders {:.1%} of the pairs of both classes right" if strong[0].of_classes else "ranks {:.1%} like the label"
+        message = f"'{strong[0].column}' in X {said.format(strong[0].share)} all by itself"
+        hint = f"see whether '{strong[0].column}' is known before the label; such a column is seldom honest"
+    else:
         return Outcome(NO_LEAKAGE, passed=True, blocking=False)
-    leak = found[0]
-    return Outcome(
-        NO_LEAKAGE,
-        passed=False,
-        blocking=False,
-        message=f"'{leak.column}' in X repeats {leak.later}, which is known only after the row, on {leak.share:.1%} of the rows",
-        hint=f"drop '{leak.column}' from columns= or features=: at prediction time it does not exist",
-        facts={"columns": ", ".join(f"{x.column} = {x.later}" for x in found)},
-    )
+    return Outcome(NO_LEAKAGE, passed=False, blocking=False, message=message, hint=hint, facts={k: v for k, v in facts.items() if v})
 
 
 def x_columns(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str, ...]:

@@ -338,10 +338,10 @@ def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
 
 def _slices(model: Model[..., Any]) -> None:
     for gate in model.gates:
-        if gate.slice and gate.slice[0] not in model.slices:
+        if gate.slice_column and gate.slice_column not in model.slices:
             raise DefinitionError(
-                f"gate '{gate.name}' of '{model.key}' judges a slice of '{gate.slice[0]}'",
-                hint=f"add '{gate.slice[0]}' to slices= of the model",
+                f"gate '{gate.name}' of '{model.key}' judges a slice of '{gate.slice_column}'",
+                hint=f"add '{gate.slice_column}' to slices= of the model",
             )
 
 

@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-CHAMPION, ROLLED_BACK = "champion", "rolled back"
-PROMOTION, ROLLBACK = "promotion", "rollback"
+SHADOW, CANARY = "shadow", "canary"
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,13 @@ class Version:
     Parameters
     ----------
     state
-        ``registered``, ``champion``, ``archived`` (was champion) or ``rolled back``.
+        As in :mod:`mlops_assets.compute.lifecycle`, in this environment.
     approval
         ``approved``, ``rejected``, or empty when nobody has decided, in this environment.
+    damage
+        Why its artifacts cannot be used; empty when they can.
+    was_champion
+        Whether it is champion or was, in this environment.
     """
 
     model: str
@@ -86,11 +89,66 @@ class Version:
     state: str
     aliases: tuple[str, ...] = ()
     approval: str = ""
+    damage: str = ""
+    was_champion: bool = False
+
+
+@dataclass(frozen=True)
+class LiveEvidence:
+    """What was seen of a challenger beside the champion on real requests; counts like a gate's evidence, under the name of its kind.
+
+    Parameters
+    ----------
+    kind
+        ``shadow`` (answers nobody got) or ``canary`` (a share of the requests).
+    digest, champion
+        Who was compared with whom.
+    rows
+        Requests that both answered, or that have a label.
+    value, low, high
+        The difference, and its interval.
+    """
+
+    kind: str
+    digest: str
+    champion: str
+    passed: bool
+    reason: str
+    rows: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """The same as evidence of a gate."""
+        told = f"{self.reason} ({self.rows} rows)"
+        return Evidence(
+            self.kind,
+            self.kind,
+            self.digest,
+            self.passed,
+            relative=True,
+            champion=self.champion,
+            value=self.value,
+            reason=told,
+            low=self.low,
+            high=self.high,
+        )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was found of a version's artifacts: ``damaged``, or ``restored`` since."""
+
+    mark: str
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True)
 class AliasEvent:
-    """One move of an alias, by a promotion or a rollback."""
+    """One move of an alias: a promotion, a rollback, a challenge or its withdrawal."""
 
     model: str
     environment: str

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import sqlalchemy as sa
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 120  # seconds that a writer waits for another
 _WRITERS = 0x6D6C6F7073  # the advisory lock of PostgreSQL that writers hold
+
+_KEPT = 4  # open connections that a process keeps
+_OPENED: WeakSet[Database] = WeakSet()
 
 
 class Database:
@@ -35,6 +40,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = _url(url)
         self.engine = _engine(self.url)
+        _OPENED.add(self)
         try:
             self._make()
         except BaseException:
@@ -128,20 +134,44 @@ def _url(url: str) -> str:
 def _engine(url: str) -> sa.Engine:
     if not url.startswith("sqlite"):
         try:
-            return sa.create_engine(url)
+            return sa.create_engine(url, pool_size=_KEPT, max_overflow=16, pool_use_lifo=True)
         except ImportError as error:
             raise MissingExtraError.from_extra("psycopg", "postgres") from error
-    engine = sa.create_engine(url, connect_args={"timeout": _PATIENCE}, poolclass=sa.NullPool)
+    engine = sa.create_engine(url, connect_args={"timeout": _PATIENCE}, pool_size=_KEPT, max_overflow=-1, pool_use_lifo=True)
+    path = Path(str(engine.url.database))
 
     @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
+    def _pragmas(connection, record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
+        record.info["file"] = _file(path)
         connection.isolation_level = None  # transactions begin where we say so, with the lock that we name
         connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
 
+    @sa.event.listens_for(engine, "checkout")
+    def _same_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
+        if record.info["file"] != _file(path):  # put there from a backup since: what is open is a file without a name
+            raise sa.exc.DisconnectionError
+
     return engine
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _close_idle() -> None:
+    """Close what lies in pools before a fork: SQLite's locks and a server's sockets belong to one process."""
+    for opened in list(_OPENED):
+        opened.engine.dispose()
+
+
+os.register_at_fork(before=_close_idle)
 
 
 @cache

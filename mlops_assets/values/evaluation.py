@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,12 +83,28 @@ class GateResult:
         In words, for people.
     value, threshold
         The figure and its bound, when there are such.
+    low, high
+        The interval that was looked at: of the difference from the champion, or of the value where there is none.
     """
 
     passed: bool
     reason: str = ""
     value: float | None = None
     threshold: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Intervals(Protocol):
+    """How sure a candidate's metrics are, on the rows of its holdout; NaN where that is undefined."""
+
+    def value(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
+        """Return the interval of a metric, of a slice ``(column, value)`` when given."""
+        ...
+
+    def difference(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
+        """Return the interval of candidate less champion on the same rows."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +125,8 @@ class Candidate:
         What the candidate reached on them.
     champion
         What the champion reaches on the same rows; None when there is no champion.
+    intervals
+        How sure metrics and their differences from the champion's are: ``candidate.intervals.difference("roc_auc")``.
     """
 
     model: str
@@ -117,3 +135,4 @@ class Candidate:
     holdout: Split
     evaluation: Evaluation
     champion: Evaluation | None = None
+    intervals: Intervals | None = None

@@ -9,9 +9,9 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import mlops_assets as ml
-from mlops_assets.compute.evaluate import check_metrics, evaluate
+from mlops_assets.compute.evaluate import as_rows, check_metrics, evaluate
 from mlops_assets.compute.gates import judge, judge_function
-from mlops_assets.compute.leakage import leaks
+from mlops_assets.compute.leakage import leaks, newer, too_good
 from mlops_assets.compute.on_demand import apply, columns_as_arrays, foreign_imports, load_functions
 from mlops_assets.compute.plots import plots
 from mlops_assets.errors import DataError, DefinitionError
@@ -168,3 +168,139 @@ def test_plots_are_pngs() -> None:
     y = X["x"].to_numpy()
     assert set(plots(LinearRegression().fit(X, y), ml.Split(X, y, ROWS))) == {"prediction against truth", "importance"}
     assert "importance" in plots(DummyClassifier().fit(X, Y), SPLIT)
+
+
+class Known:
+    """Intervals that are told."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.bounds = low, high
+
+    def value(self, *_asked):
+        return self.bounds
+
+    difference = value
+
+
+@pytest.mark.parametrize(
+    ("gate", "bounds", "passed"),
+    [
+        (ml.Gate("m", at_least=0.5, confidence=0.95), (0.5, 0.7), True),
+        (ml.Gate("m", at_least=0.5, confidence=0.95), (0.49, 0.7), False),
+        (ml.Gate("m", better_than_champion_by=0.0, confidence=0.9), (0.001, 0.2), True),
+        (ml.Gate("m", better_than_champion_by=0.0, confidence=0.9), (-0.001, 0.2), False),
+        (ml.Gate("m", no_worse_than_champion_by=0.01, confidence=0.9), (-0.01, 0.2), True),
+        (ml.Gate("m", no_worse_than_champion_by=0.01, confidence=0.9), (-0.02, 0.2), False),
+        (ml.Gate("m", no_worse_than_champion_by=0.01, confidence=0.9), (math.nan, math.nan), False),
+        (ml.Gate("m", no_worse_than_champion_by=0.01), (-0.9, 0.2), True),
+    ],
+)
+def test_with_a_confidence_the_bound_decides_and_not_the_figure(gate, bounds, passed) -> None:
+    given = ml.Candidate("m", "d", FITTED, SPLIT, evaluation(m=0.6), evaluation(m=0.6), Known(*bounds))
+    found = judge(gate, given)
+    assert found.passed is passed
+    assert "interval" in found.reason
+    if gate.relative and not math.isnan(bounds[0]):
+        assert (found.low, found.high) == bounds
+
+
+def sliced(**slices) -> ml.Evaluation:
+    from mlops_assets.values.evaluation import SliceMetrics
+
+    return ml.Evaluation(
+        100, (("m", 0.6),), slices=tuple(SliceMetrics("g", name, rows, (("m", value),)) for name, (rows, value) in slices.items())
+    )
+
+
+def test_a_gate_on_every_slice_names_the_worst_with_its_rows() -> None:
+    gate = ml.Gate("m", at_least=0.5, slice="g", min_rows=50)
+    assert gate.name == "m_at_least_every_g"
+    assert judge(gate, candidate(sliced(a=(60, 0.6), b=(50, 0.5), c=(49, 0.1)))).passed
+    found = judge(gate, candidate(sliced(a=(60, 0.6), b=(80, 0.45), c=(70, 0.4), d=(10, 0.1))))
+    assert not found.passed
+    assert "fails in 2 of 3 slices by g, worst in g c (70 rows): m 0.4 < 0.5" in found.reason
+    assert "1 with fewer rows" in found.reason
+    assert (found.value, found.threshold) == (0.4, 0.5)
+    undefined = judge(gate, candidate(sliced(a=(60, 0.6), b=(80, math.nan))))
+    assert not undefined.passed
+    assert "worst in g b (80 rows)" in undefined.reason
+    few = judge(gate, candidate(sliced(a=(49, 0.9))))
+    assert not few.passed
+    assert "no value of g has 50 holdout rows: the most frequent has 49" in few.reason
+
+
+def test_every_slice_is_compared_with_the_champions() -> None:
+    gate = ml.Gate("m", no_worse_than_champion_by=0.1, slice="g", min_rows=50)
+    rival = sliced(a=(60, 0.6), b=(80, 0.6))
+    assert judge(gate, candidate(sliced(a=(60, 0.55), b=(80, 0.5)), rival)).passed
+    found = judge(gate, candidate(sliced(a=(60, 0.3), b=(80, 0.2)), rival))
+    assert "worst in g b (80 rows)" in found.reason
+
+
+def test_more_than_fifty_values_are_measured_where_a_gate_judges_each() -> None:
+    names = [f"v{i % 70}" for i in range(400)]
+    split = ml.Split(X, Y, X.with_columns(g=pl.Series(names)))
+    assert len(evaluate(FITTED, split, ["accuracy"], ["g"]).slices) == 50
+    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], least={"g": 2}).slices) == 70
+    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], least={"g": 200}).slices) == 50
+
+
+def test_what_a_gate_says_has_one_hash_and_old_gates_keep_theirs() -> None:
+    assert ml.Gate("m", at_least=0.5).definition == "0f82001581261df2a9487f9d227abcb4530e0761dd600869b83a19009d9cf3ca"
+    given = [ml.Gate("m", at_least=0.5), ml.Gate("m", at_least=0.5, confidence=0.9), ml.Gate("m", at_least=0.5, slice="g")]
+    given += [ml.Gate("m", at_least=0.5, slice="g", min_rows=7), ml.Gate("m", at_least=0.5, slice=("g", "a"))]
+    assert len({g.definition for g in given}) == len(given)
+
+
+@pytest.mark.parametrize(("more", "why"), [({"confidence": 1.0}, "the confidence 1.0"), ({"min_rows": 0}, "min_rows 0")])
+def test_options_of_a_gate_that_mean_nothing_are_refused(more, why) -> None:
+    with pytest.raises(DefinitionError, match=why):
+        ml.Gate("m", at_least=0.5, **more)
+
+
+def test_the_metric_table_shows_difference_and_interval() -> None:
+    given = ml.Candidate("m", "d", FITTED, SPLIT, evaluation(m=0.6), evaluation(m=0.5), Known(0.05, 0.15))
+    assert as_rows(given)[0]["Δ"] == pytest.approx(0.1)
+    assert as_rows(given)[0]["95 % interval of Δ"] == "+0.05 … +0.15"
+    assert as_rows(candidate(evaluation(m=0.6)))[0]["champion"] == "none yet"
+
+
+def test_a_column_that_tells_the_label_by_itself_is_found_whatever_its_type() -> None:
+    rng = np.random.default_rng(3)
+    y = rng.random(1000) < 0.3
+    rows = pl.DataFrame(
+        {
+            "y": y,
+            "honest": rng.normal(size=1000) + y,
+            "turned": -(rng.normal(size=1000) / 5 + y),
+            "word": np.where(y, "late", "on time"),
+            "id": [f"row {i}" for i in range(1000)],
+            "known_if_late": pl.Series([1.0 if late else None for late in y]),
+            "flag": y ^ (rng.random(1000) < 0.3),
+        }
+    )
+    found = too_good(rows, [c for c in rows.columns if c != "y"], "y")
+    assert {s.column for s in found} == {"turned", "word", "known_if_late"}
+    assert all(s.of_classes for s in found)
+    from sklearn.metrics import roc_auc_score
+
+    turned = next(s for s in found if s.column == "turned")
+    assert turned.share == pytest.approx(1 - roc_auc_score(y, rows["turned"]))
+    few = rows.head(20)
+    assert too_good(few, ["word"], "y") == []
+
+
+def test_a_number_that_ranks_like_a_numeric_label_is_found() -> None:
+    y = RNG.normal(size=400)
+    rows = pl.DataFrame({"y": y, "exp": np.exp(y + RNG.normal(size=400) / 50), "honest": y + RNG.normal(size=400)})
+    assert [(s.column, s.of_classes) for s in too_good(rows, ["exp", "honest"], "y")] == [("exp", False)]
+
+
+def test_a_time_after_its_rows_event_is_found() -> None:
+    from datetime import UTC, datetime, timedelta
+
+    at = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=i) for i in range(4)]
+    rows = pl.DataFrame({"at": at, "before": [t - timedelta(hours=1) for t in at], "landed": [at[0], None, at[3], at[2]]})
+    (found,) = newer(rows, ["at", "before", "landed"], "at")
+    assert (found.column, found.rows) == ("landed", 1)
+    assert (found.first[:13], found.event[:13]) == ("2024-01-01 03", "2024-01-01 02")

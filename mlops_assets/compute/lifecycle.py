@@ -1,0 +1,79 @@
+"""What a version is, and what may be done to it: pure functions of recorded facts.
+
+::
+
+    registered → gates passed → approved → challenger → champion → archived
+                               rejected                          → rolled back      and from anywhere: damaged, until it is restored
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REGISTERED, GATES_PASSED, APPROVED, REJECTED = "registered", "gates passed", "approved", "rejected"
+CHALLENGER, CHAMPION, ARCHIVED, ROLLED_BACK, DAMAGED = "challenger", "champion", "archived", "rolled back", "damaged"
+PROMOTION, ROLLBACK, CHALLENGE, WITHDRAWAL = "promotion", "rollback", "challenge", "withdrawal"
+RESTORED = "restored"
+
+STATES = (REGISTERED, GATES_PASSED, APPROVED, REJECTED, CHALLENGER, CHAMPION, ARCHIVED, ROLLED_BACK, DAMAGED)
+NEVER_CHAMPION = frozenset({REGISTERED, GATES_PASSED, APPROVED, REJECTED, CHALLENGER})
+# What may be done to a version of each state; everything else is refused. A rejected or damaged one goes nowhere until a person says otherwise.
+ALLOWED: Mapping[str, frozenset[str]] = {
+    PROMOTION: frozenset({REGISTERED, GATES_PASSED, APPROVED, CHALLENGER, ARCHIVED, ROLLED_BACK}),
+    CHALLENGE: frozenset({REGISTERED, GATES_PASSED, APPROVED, ARCHIVED, ROLLED_BACK}),
+    ROLLBACK: frozenset({APPROVED, GATES_PASSED, CHALLENGER, ARCHIVED, ROLLED_BACK}),
+    WITHDRAWAL: frozenset({CHALLENGER, DAMAGED}),
+}
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What is recorded of one version in one environment.
+
+    Parameters
+    ----------
+    aliases
+        Those that it holds.
+    gates_passed
+        Whether there is evidence, and all of it passed.
+    approval
+        ``approved``, ``rejected``, or empty.
+    last_move
+        How the champion's alias last came to it or went from it: ``(kind, whether it came)``; None when it never was champion.
+    mark
+        The last one, ``damaged`` or ``restored``; empty when there is none.
+    """
+
+    aliases: tuple[str, ...] = ()
+    gates_passed: bool = False
+    approval: str = ""
+    last_move: tuple[str, bool] | None = None
+    mark: str = ""
+
+
+def state_of(facts: VersionFacts) -> str:
+    """Return the state of a version.
+
+    Parameters
+    ----------
+    facts
+        All that is recorded of it.
+    """
+    if facts.mark == DAMAGED:
+        return DAMAGED
+    if held := next((alias for alias in (CHAMPION, CHALLENGER) if alias in facts.aliases), ""):
+        return held
+    if facts.approval == REJECTED:
+        return REJECTED
+    if facts.last_move is not None:
+        return ROLLED_BACK if facts.last_move == (ROLLBACK, False) else ARCHIVED
+    return facts.approval or (GATES_PASSED if facts.gates_passed else REGISTERED)
+
+
+def refusal(kind: str, state: str) -> str:
+    """Return why a move is not allowed from a state; empty when it is."""
+    return "" if state in ALLOWED[kind] else f"a {kind} takes no version that is {state}"

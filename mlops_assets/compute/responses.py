@@ -1,0 +1,72 @@
+"""What an estimator answers of all rows, asked once: every metric, slice and resample is taken from that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_METHODS = ("predict", "predict_proba", "decision_function")
+
+
+class Remembered:
+    """Stands in for an estimator whose rows are numbered: scikit-learn's scorers take it as they take the estimator.
+
+    Parameters
+    ----------
+    estimator
+        Fitted.
+    X
+        Its rows; ``predict(numbers)`` answers what the estimator answered of the rows of those numbers.
+    """
+
+    def __init__(self, estimator: Any, X: pl.DataFrame) -> None:  # noqa: ANN401  (any estimator)
+        self._estimator, self._X = estimator, X
+        self._answers: dict[str, np.ndarray] = {}
+
+    def answers(self, method: str) -> np.ndarray:
+        """Return what one method of the estimator says of every row."""
+        if method not in self._answers:
+            self._answers[method] = np.asarray(getattr(self._estimator, method)(self._X))
+        return self._answers[method]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (whatever the estimator has)
+        """Return a method that takes row numbers, or the estimator's own attribute."""
+        found = getattr(self._estimator, name)
+        if name not in _METHODS:
+            return found
+
+        def answer(rows: np.ndarray) -> np.ndarray:
+            return self.answers(name)[rows]  # type: ignore[no-any-return]  # an array of answers
+
+        answer.__name__ = name  # scikit-learn asks which method it was given
+        return answer
+
+    @property
+    def scores(self) -> np.ndarray:
+        """What tells rows apart best: probabilities, else decisions, else predictions."""
+        return self.answers(next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(self._estimator, m)))
+
+
+def unsound(scores: np.ndarray, rows: int) -> str:
+    """Return why predictions cannot be used, with row counts; empty when they can.
+
+    Parameters
+    ----------
+    scores
+        One row a prediction.
+    rows
+        How many rows were predicted.
+    """
+    if len(scores) != rows:
+        return f"gives {len(scores)} predictions for {rows} rows"
+    by_row = scores.reshape(rows, -1) if rows else np.zeros((0, 1))
+    if np.issubdtype(by_row.dtype, np.number) and (bad := int((~np.isfinite(by_row.astype(float))).any(axis=1).sum())):
+        return f"predicts a number that is not finite for {bad} of {rows} rows"
+    if rows > 1 and (by_row == by_row[0]).all():
+        shown = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in by_row[0].tolist())
+        return f"predicts the same, {shown}, for all {rows} rows"
+    return ""

@@ -11,6 +11,7 @@ from mlops_assets.cli.ci import ci
 from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
+from mlops_assets.cli.models import models
 from mlops_assets.cli.options import console as _console
 from mlops_assets.cli.options import file_option, json_option
 from mlops_assets.cli.options import load as _load
@@ -33,6 +34,7 @@ features.add_command(erase)
 mlops.add_command(ci)
 mlops.add_command(features)
 mlops.add_command(doctor)
+mlops.add_command(models)
 mlops.add_command(quarantine)
 mlops.add_command(reproduce)
 
@@ -140,94 +142,6 @@ def ui(port: int, file: str) -> None:
     from mlops_assets.cli.ui import serve
 
     serve(file, port)
-
-
-@mlops.group()
-def models() -> None:
-    """The model registry: versions and who made them champion."""
-
-
-@models.command("list")
-@click.argument("model", required=False)
-@file_option
-@json_option
-def list_models(model: str | None, file: str, json_file: str | None) -> None:
-    """List versions, newest first.
-
-    Example: mlops models list lateness --json -
-    """
-    from mlops_assets.cli import status as report
-
-    rows = report.versions(_load(file), model)
-    _write_json(rows, json_file) if json_file else _console().print(report.table("versions", rows))
-
-
-@models.command("history")
-@click.argument("model")
-@file_option
-@json_option
-def history(model: str, file: str, json_file: str | None) -> None:
-    """Show who promoted what, when, and on what evidence.
-
-    Example: mlops models history lateness
-    """
-    from mlops_assets.cli import status as report
-
-    rows = report.history(_load(file), model)
-    _write_json(rows, json_file) if json_file else _console().print(report.table(f"history of {model}", rows))
-
-
-@models.command("promote")
-@click.argument("model")
-@click.option("--version", type=int, required=True, help="Which version.")
-@click.option("--reason", required=True, help="Why, for the log.")
-@file_option
-def promote(model: str, version: int, reason: str, file: str) -> None:
-    """Make a version the champion; every gate is verified again.
-
-    Example: mlops models promote lateness --version 3 --reason "the alarm was false"
-    """
-    from mlops_assets.cli import registry
-
-    done = registry.promote(_load(file), model, version, reason)
-    click.echo(f"champion of {model}: version {done.version}")
-
-
-@models.command("rollback")
-@click.argument("model")
-@click.option("--version", type=int, help="An earlier champion; the one before the present one when left out.")
-@click.option("--reason", required=True, help="Why, for the log.")
-@file_option
-def rollback(model: str, version: int | None, reason: str, file: str) -> None:
-    """Make an earlier champion the champion again; services follow within two seconds.
-
-    Example: mlops models rollback lateness --reason "complaints from LGA"
-    """
-    from mlops_assets.cli import registry
-
-    done = registry.rollback(_load(file), model, version, reason)
-    click.echo(f"champion of {model}: version {done.version}")
-
-
-def _signed(name: str, *, approved: bool) -> click.Command:
-    @models.command(name)
-    @click.argument("model")
-    @click.argument("version", type=int)
-    @click.option("--approver", required=True, help="Who decides; the name is taken as it is given.")
-    @click.option("--reason", required=True, help="Why.")
-    @file_option
-    def command(model: str, version: int, approver: str, reason: str, file: str) -> None:
-        from mlops_assets.cli import registry
-
-        registry.approve(_load(file), model, version, approved=approved, approver=approver, reason=reason)
-        click.echo(f"{model} version {version}: {'approved' if approved else 'rejected'} by {approver}")
-
-    verb = "Approve" if approved else "Reject"
-    command.help = f"{verb} exactly one version.\n\nExample: mlops models {name} lateness 3 --approver grace --reason 'checked the slices'"
-    return command
-
-
-approve, reject = _signed("approve", approved=True), _signed("reject", approved=False)
 
 
 @mlops.group()

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.cli.project import instance
+from mlops_assets.compute.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.approval import approval_facts, approval_key, report_approval
 from mlops_assets.orchestrate.judging import gates_of
 from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.serving.integrity import refuse_damaged
+from mlops_assets.stores.alias_moves import ANYONE
 from mlops_assets.values.model import GateFunction, Model
 
 if TYPE_CHECKING:
@@ -34,19 +37,58 @@ def find(project: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
     return known[name]
 
 
-def promote(project: LoadedProject, name: str, version: int, reason: str) -> Version:
-    """Make a version the champion; every gate is verified again."""
-    declared, model = find(project, name)
-    gates = gates_of(model, tuple(f for f in declared.every(GateFunction) if f.model.key == model.key))
-    done = project.places.registry.promote(name, gates, actor=getpass.getuser(), reason=reason, version=version, approval=model.approval)
+def promote(  # noqa: PLR0913  (what is moved, and why)
+    project: LoadedProject, name: str, version: int, reason: str, *, source: str = "", expected: int | None = ANYONE
+) -> Version:
+    """Make a version the champion; every gate is verified again, and every byte of what is stored."""
+    model, gates = _gates(project, name)
+    _refuse_damaged(project, name, version)
+    said = {"actor": getpass.getuser(), "reason": reason}
+    done = project.places.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **said)
     return _shown(project, done, reason)
 
 
-def rollback(project: LoadedProject, name: str, version: int | None, reason: str) -> Version:
+def rollback(project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANYONE) -> Version:
     """Make an earlier champion the champion again; services follow within two seconds."""
     find(project, name)
-    done = project.places.registry.rollback(name, actor=getpass.getuser(), reason=reason, version=version)
+    registry = project.places.registry
+    if (before := version or _before(project, name)) is not None:
+        _refuse_damaged(project, name, before)
+    done = registry.rollback(name, actor=getpass.getuser(), reason=reason, version=version, expected=expected)
     return _shown(project, done, reason)
+
+
+def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANYONE) -> Version:
+    """Make a version the challenger; its gates are verified, the champion is not touched."""
+    _, gates = _gates(project, name)
+    _refuse_damaged(project, name, version)
+    return project.places.registry.challenge(name, gates, version=version, actor=getpass.getuser(), reason=reason, expected=expected)
+
+
+def withdraw(project: LoadedProject, name: str, reason: str) -> Version:
+    """Take the challenger's alias away."""
+    find(project, name)
+    return project.places.registry.withdraw(name, actor=getpass.getuser(), reason=reason)
+
+
+def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str, str]]:
+    declared, model = find(project, name)
+    return model, gates_of(model, tuple(f for f in declared.every(GateFunction) if f.model.key == model.key))
+
+
+def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
+    """Read every byte of a version before it is moved to; one that does not exist is refused by who moves it."""
+    at = project.places
+    for found in at.registry.versions(name):
+        if found.version == version:
+            refuse_damaged(at.registry, at.artifacts, found)
+
+
+def _before(project: LoadedProject, name: str) -> int | None:
+    """Return which version was champion before the present one."""
+    champion, environment = project.places.registry.champion(name), project.platform.environment
+    moves = [e for e in project.places.registry.history(name) if (e.alias, e.environment, e.kind) == (CHAMPION, environment, PROMOTION)]
+    return next((e.previous for e in reversed(moves) if champion is not None and e.version == champion.version), None)
 
 
 def approve(  # noqa: PLR0913  (who decided what, and why)

@@ -12,6 +12,7 @@ from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.automation import stale
 from mlops_assets.orchestrate.upkeep import kept_up
+from mlops_assets.serving.integrity import looked_after
 from mlops_assets.stores.garbage import collected
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
@@ -66,13 +67,17 @@ def versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
     known = {m.name for part in project.parts for m in part.project.every(Model)}
     if model is not None and model not in known:
         raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
-    found = project.places.registry.versions(model)
+    at = project.places
+    for held in (v for v in at.registry.versions(model) if v.aliases or v.damage):
+        looked_after(at.registry, at.artifacts, held)  # who serves from memory does not notice that its file is damaged
+    found = at.registry.versions(model)
     runs = {run_id: project.places.tracker.get(run_id) for run_id in {v.run_id for v in found}}
     return [
         {
             "model": v.model,
             "version": v.version,
-            "state": v.state,
+            "state": f"{v.state}: {v.damage}" if v.damage else v.state,
+            "aliases": ", ".join(v.aliases),
             **{name: round(value, 5) for name, value in _judged(runs[v.run_id])},
             "created": v.created_at.isoformat(timespec="seconds"),
             "candidate": v.digest[:12],

@@ -6,9 +6,11 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.serving.integrity import damage, refuse_damaged
 from mlops_assets.stores.decisions import PASSED, PROMOTED
 from mlops_assets.stores.records import Version
 from mlops_assets.values.decisions import REASON_TAG
@@ -21,6 +23,7 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iter
     """Return the body of the step that registers the candidate."""
 
     def body(scope: Scope) -> Iterator[object]:
+        _refuse_incomplete(scope, model)
         version = scope.places.registry.register(model.name, gates)
         scope.places.decisions.training(training_record(scope, model, PASSED, version.version))
         yield dg.MaterializeResult(
@@ -36,7 +39,12 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Ite
     def body(scope: Scope) -> Iterator[object]:
         registry = scope.places.registry
         before = registry.champion(model.name)
-        version = registry.promote(model.name, gates, actor=_actor(scope), reason=_reason(scope), approval=model.approval)
+        for newest in registry.versions(model.name)[-1:]:
+            refuse_damaged(registry, scope.places.artifacts, newest)
+        expected = before.version if before else None  # of two runs at the same moment one wins, and the other one says so
+        version = registry.promote(
+            model.name, gates, actor=_actor(scope), reason=_reason(scope), approval=model.approval, expected=expected
+        )
         if before is None or before.version != version.version:
             scope.places.decisions.training(training_record(scope, model, PROMOTED, version.version))
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
@@ -44,6 +52,16 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Ite
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
+
+
+def _refuse_incomplete(scope: Scope, model: Model[..., Any]) -> None:
+    """Register nothing whose artifacts are not all there: a version is for ever."""
+    waiting = scope.places.registry.candidate(model.name)
+    if waiting is not None and (found := damage(scope.places.artifacts, waiting[0].artifact)):
+        raise ArtifactError(
+            f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {found}",
+            hint=f"materialise {model.key} again: what is damaged is trained again",
+        )
 
 
 def _reason(scope: Scope) -> str:

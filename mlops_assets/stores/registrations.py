@@ -186,6 +186,11 @@ class Registrations:
         with self._database.reading() as connection:
             return reading.evidence(connection, self._environment, model, digest)
 
+    def approvals(self, model: str, version: int) -> list[Approval]:
+        """Return every decision on a version, oldest first."""
+        with self._database.reading() as connection:
+            return reading.approvals(connection, model, version)
+
     def marks(self, model: str, version: int) -> list[Mark]:
         """Return every mark of a version, oldest first."""
         with self._database.reading() as connection:

@@ -84,6 +84,10 @@ class Registry(Protocol):
         """Return what was found of one candidate."""
         ...
 
+    def approvals(self, model: str, version: int) -> list[Approval]:
+        """Return every decision on a version, oldest first."""
+        ...
+
     def marks(self, model: str, version: int) -> list[Mark]:
         """Return every mark of a version, oldest first."""
         ...

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from mlops_assets.compute.lifecycle import APPROVED, CHAMPION, DAMAGED, REJECTED, VersionFacts, state_of
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores import schema
-from mlops_assets.stores.records import AliasEvent, Evidence, Mark, Version
+from mlops_assets.stores.records import AliasEvent, Approval, Evidence, Mark, Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +100,14 @@ def evidence(connection: sa.Connection, environment: str, model: str, digest: st
     """Return what was found of one candidate in an environment."""
     rows = connection.execute(sa.select(schema.evidence).filter_by(environment=environment, model=model, digest=digest)).mappings()
     return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
+
+
+def approvals(connection: sa.Connection, model: str, number: int) -> list[Approval]:
+    """Return every decision on a version in every environment, oldest first."""
+    table = schema.approvals
+    rows = connection.execute(sa.select(table).filter_by(model=model, version=number).order_by(table.c.sequence)).mappings()
+    told = ("sequence", "at")
+    return [Approval(**{k: v for k, v in row.items() if k not in told}, at=datetime.fromisoformat(row["at"])) for row in rows]
 
 
 def marks(connection: sa.Connection, model: str, number: int) -> list[Mark]:

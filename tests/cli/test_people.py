@@ -60,3 +60,66 @@ def test_what_is_not_there_is_named(two, arguments, words) -> None:
 def test_upkeep_keeps_what_versions_need(two) -> None:
     assert "snapshots pinned: " in good(mlops(two, "gc", "--older-than", "0"))
     good(mlops(two, "run"))
+
+
+def flipped(two: Path, part: str, version: int) -> Path:
+    """Flip one bit of what a version stores, and return the file."""
+    shown = json.loads(good(mlops(two, "models", "show", f"benign@{version}", "--json", "-")))
+    sha256 = next(row["sha256"] for row in shown["files"] if row["file"] == part)
+    (file,) = (two / ".mlops" / "artifacts").rglob(sha256)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(bytes(data))
+    return file
+
+
+def test_show_tells_state_evidence_files_and_libraries(two) -> None:
+    shown = json.loads(good(mlops(two, "models", "show", "benign@2", "--json", "-")))
+    assert shown["benign@2"]["state"] == "champion"
+    gate = shown["evidence"][0]
+    assert (gate["gate"], gate["passed"]) == ("roc_auc_at_least", True)
+    assert {row["file"] for row in shown["files"]} >= {"manifest", "estimator", "probe"}
+    assert all(row[""] == "the same" for row in shown["libraries"])
+    assert shown["training"]["run"]
+    assert "roc_auc" in good(mlops(two, "models", "show", "benign"))
+    assert "no version 9" in mlops(two, "models", "show", "benign@9").stderr
+
+
+def test_a_challenger_is_set_refused_and_withdrawn(two) -> None:
+    good(mlops(two, "models", "approve", "benign", "1", "--approver", "grace", "--reason", "again"))
+    assert "challenger of benign: version 1" in good(
+        mlops(two, "models", "challenge", "benign", "--version", "1", "--expected", "none", "--reason", "shadow")
+    )
+    lost = mlops(two, "models", "challenge", "benign", "--version", "1", "--expected", "7", "--reason", "x")
+    assert lost.returncode == 0  # it is so already
+    lost = mlops(two, "models", "promote", "benign", "--version", "1", "--expected", "1", "--reason", "x")
+    assert lost.returncode == 1
+    assert "is version 2, not version 1 as you saw it" in lost.stderr
+    assert "has no challenger; version 1 is archived" in good(mlops(two, "models", "withdraw", "benign", "--reason", "slow"))
+    log = json.loads(good(mlops(two, "models", "history", "benign", "--json", "-")))
+    assert [(e["alias"], e["kind"]) for e in log[:2]] == [("challenger", "withdrawal"), ("challenger", "challenge")]
+
+
+def test_a_flipped_bit_is_refused_before_anything_is_opened_and_the_champion_stays(two) -> None:
+    file = flipped(two, "estimator", 1)
+    refused = mlops(two, "models", "rollback", "benign", "--reason", "x")
+    assert refused.returncode == 1
+    assert "version 1 of 'benign' is damaged: estimator: artifact" in refused.stderr
+    listed = {row["version"]: row["state"] for row in json.loads(good(mlops(two, "models", "list", "benign", "--json", "-")))}
+    assert listed[2] == "champion"
+    assert listed[1].startswith("damaged: estimator: artifact")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    listed = {row["version"]: row["state"] for row in json.loads(good(mlops(two, "models", "list", "benign", "--json", "-")))}
+    assert listed[1] == "archived"  # restored
+    shown = json.loads(good(mlops(two, "models", "show", "benign@1", "--json", "-")))
+    assert [row["mark"] for row in shown["marks"]] == ["damaged", "restored"]
+
+
+def test_a_damaged_champion_is_told_by_status(two) -> None:
+    flipped(two, "estimator", 2)
+    told = json.loads(good(mlops(two, "status", "--json", "-")))
+    assert next(row["state"] for row in told["versions"] if row["version"] == 2).startswith("damaged: estimator")
+    assert "champion" in next(row["aliases"] for row in told["versions"] if row["version"] == 2)

@@ -1,0 +1,127 @@
+"""What ``mlops models show`` shows of one version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.cli.registry import find
+from mlops_assets.compute.library_versions import other_libraries
+from mlops_assets.errors import ArtifactError, RegistryError, nearest
+from mlops_assets.orchestrate.training_run import libraries
+from mlops_assets.serving.integrity import looked_after, parts
+from mlops_assets.serving.packaging import manifest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.stores.records import Evidence, Version
+
+
+def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
+    """Return all that is recorded of a version, as JSON-like values.
+
+    Parameters
+    ----------
+    project
+        Which declares the model.
+    asked
+        ``model@version``, or ``model`` for the newest.
+
+    Raises
+    ------
+    RegistryError
+        There is no such model or version.
+    """
+    name, _, number = asked.partition("@")
+    find(project, name)
+    at = project.places
+    looked_after(at.registry, at.artifacts, _version(project, name, number))
+    version = _version(project, name, number)
+    run = at.tracker.get(version.run_id)
+    return {
+        f"{name}@{version.version}": _headline(project, version),
+        "evidence": [_evidence(e) for e in at.registry.evidence(name, version.digest)],
+        "approvals": [
+            {
+                "at": _when(a.at),
+                "environment": a.environment,
+                "approved": a.approved,
+                "approver (self-declared)": a.approver,
+                "reason": a.reason,
+            }
+            for a in at.registry.approvals(name, version.version)
+        ],
+        "marks": [{"at": _when(m.at), "mark": m.mark, "reason": m.reason} for m in at.registry.marks(name, version.version)],
+        "files": _files(project, version),
+        "training": {"run": run.id, "lake snapshot": version.snapshot, "started": _when(run.started_at), **_flat("parameter", run.params)},
+        "metrics": {k: round(v, 6) for k, v in run.metrics.items()},
+        "libraries": _libraries(project, version),
+    }
+
+
+def _version(project: LoadedProject, name: str, number: str) -> Version:
+    found = {str(v.version): v for v in project.places.registry.versions(name)}
+    wanted = number or max(found, key=int, default="")
+    if wanted not in found:
+        raise RegistryError(
+            f"model '{name}' has no version {wanted or 'at all'}", hint=nearest(wanted, found) + f"it has {', '.join(found) or 'none'}"
+        )
+    return found[wanted]
+
+
+def _headline(project: LoadedProject, version: Version) -> dict[str, Any]:
+    return {
+        "state": version.state,
+        **({"damage": version.damage} if version.damage else {}),
+        "aliases": ", ".join(version.aliases) or "none",
+        "environment": project.platform.environment,
+        "approval": version.approval or "nobody has decided",
+        "created": _when(version.created_at),
+        "candidate": version.digest,
+        "artifact": version.artifact,
+    }
+
+
+def _evidence(found: Evidence) -> dict[str, Any]:
+    known = found.low is not None and found.high is not None
+    return {
+        "gate": found.gate,
+        "passed": found.passed,
+        "value": found.value,
+        "threshold": found.threshold,
+        "interval": f"{found.low:+.5g} … {found.high:+.5g}" if known else "",
+        "compared with": (found.champion[:12] or "no champion") if found.relative else "",
+        "reason": found.reason,
+    }
+
+
+def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
+    artifacts = project.places.artifacts
+    if version.damage:
+        return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
+    every = [("manifest", version.artifact), *parts(dict(manifest_of(artifacts, version.artifact)))]
+    return [{"file": name, "sha256": sha256, "bytes": len(artifacts.get(sha256))} for name, sha256 in every]
+
+
+def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
+    """Return the libraries of the training; where another version is installed, both."""
+    try:
+        trained = dict(manifest_of(project.places.artifacts, version.artifact).get("libraries", {}))
+    except ArtifactError:
+        return []
+    now = dict(libraries())
+    serious = {other.name: other.serious for other in other_libraries(trained, now)}
+    told = {None: "the same", False: "differs", True: "differs, and may predict otherwise"}
+    return [
+        {"library": name, "trained with": then, "installed": now.get(name, "no"), "": told[serious.get(name)]}
+        for name, then in trained.items()
+    ]
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix} {name}": value for name, value in values.items()}
+
+
+def _when(time: Any) -> str:  # noqa: ANN401  (a time, or nothing yet)
+    return time.isoformat(timespec="seconds") if time else ""

@@ -1,0 +1,54 @@
+"""Whether a model meets the libraries that it was trained with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_EXACT_TO_MINOR = ("scikit-learn",)  # whose minor versions change what is stored
+
+
+@dataclass(frozen=True)
+class OtherLibrary:
+    """A library of which another version is installed than a model was trained with.
+
+    Parameters
+    ----------
+    installed
+        Empty when it is not installed.
+    serious
+        Whether the major version differs, or scikit-learn's minor one: what was stored may mean something else there.
+    """
+
+    name: str
+    trained: str
+    installed: str
+    serious: bool
+
+    def __str__(self) -> str:
+        """Say both versions."""
+        return f"{self.name} {self.trained} then, {self.installed or 'not installed'} now"
+
+
+def other_libraries(trained: Mapping[str, str], installed: Mapping[str, str]) -> list[OtherLibrary]:
+    """Return which libraries differ, the serious ones first.
+
+    Parameters
+    ----------
+    trained, installed
+        Name → version.
+    """
+    found = [
+        OtherLibrary(name, then, now, _serious(name, then, now))
+        for name, then in trained.items()
+        if (now := installed.get(name, "")) != then
+    ]
+    return sorted(found, key=lambda other: (not other.serious, other.name))
+
+
+def _serious(name: str, then: str, now: str) -> bool:
+    parts = 2 if name in _EXACT_TO_MINOR else 1
+    return then.split(".")[:parts] != now.split(".")[:parts]

@@ -1,0 +1,76 @@
+"""Whether what a version stores is what was stored: read and compared byte for byte, never opened."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.lifecycle import DAMAGED, RESTORED
+from mlops_assets.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlops_assets.stores.artifacts import Artifacts
+    from mlops_assets.stores.records import Version
+    from mlops_assets.stores.registry import Registry
+
+_PARTS = ("estimator", "probe", "profile")
+
+
+def parts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a version is made of beside its manifest: a name, and its sha256."""
+    for name in _PARTS:
+        if name in manifest:
+            yield name, str(manifest[name])
+    for module in manifest.get("modules", ()):
+        yield f"source of {module['name']}", str(module["source"])
+
+
+def damage(artifacts: Artifacts, artifact: str) -> str:
+    """Return what is missing or changed of a stored model; empty when it is whole.
+
+    Parameters
+    ----------
+    artifacts
+        Where it is stored.
+    artifact
+        The sha256 of its manifest; every byte that it names is read.
+    """
+    what = "manifest"
+    try:
+        manifest = json.loads(artifacts.get(artifact))
+        for what, sha256 in parts(manifest):  # noqa: B007  (told when it is refused)
+            artifacts.get(sha256)
+    except ArtifactError as error:
+        return f"{what}: {error.message}"
+    return ""
+
+
+def looked_after(registry: Registry, artifacts: Artifacts, version: Version) -> str:
+    """Return the damage of a version, and mark it in the registry when that has changed.
+
+    Parameters
+    ----------
+    registry
+        Remembers the mark, with its reason.
+    artifacts
+        Where it is stored.
+    version
+        Of which every byte is read.
+    """
+    found = damage(artifacts, version.artifact)
+    if found and not version.damage:
+        registry.mark(version.model, version.version, DAMAGED, found)
+    elif version.damage and not found:
+        registry.mark(version.model, version.version, RESTORED, "every byte is as it was stored")
+    return found
+
+
+def refuse_damaged(registry: Registry, artifacts: Artifacts, version: Version) -> None:
+    """Raise ArtifactError for a version that is damaged, and mark it; whoever serves goes on serving."""
+    if found := looked_after(registry, artifacts, version):
+        raise ArtifactError(
+            f"version {version.version} of '{version.model}' is damaged: {found}",
+            hint="restore the artifact from a backup, or train the version again; the champion is as it was",
+        )

@@ -13,10 +13,23 @@ from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores import schema, sql
 from mlops_assets.stores import version_reading as reading
 from mlops_assets.stores.records import CANARY, SHADOW, Approval, CandidateRecord, Evidence, LiveEvidence, Mark, Version
+from mlops_assets.stores.statements import insertion, removal, rows_of
 from mlops_assets.values.names import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_JUDGED = removal(schema.evidence, "environment", "model", "digest").where(
+    schema.evidence.c.gate.not_in((SHADOW, CANARY))  # what was seen on real requests stays
+)
+_WAITING = (
+    sa.select(schema.candidates)
+    .join(
+        schema.waiting,
+        sa.and_(schema.waiting.c.model == schema.candidates.c.model, schema.waiting.c.digest == schema.candidates.c.digest),
+    )
+    .where(schema.waiting.c.environment == sa.bindparam("environment"), schema.waiting.c.model == sa.bindparam("model"))
+)
 
 
 class Registrations:
@@ -57,17 +70,14 @@ class Registrations:
             )
         mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.writing() as connection:
-            known = sa.select(schema.candidates.c.digest).filter_by(model=candidate.model, digest=candidate.digest)
-            if connection.execute(known).first() is None:
-                connection.execute(
-                    schema.candidates.insert().values(**asdict(candidate) | {"created_at": candidate.created_at.isoformat()})
-                )
-            judged = schema.evidence.c.gate.not_in((SHADOW, CANARY))  # what was seen on real requests stays
-            connection.execute(schema.evidence.delete().filter_by(**mine).where(judged))
+            same = {"model": candidate.model, "digest": candidate.digest}
+            if connection.execute(rows_of(schema.candidates, *same), same).first() is None:
+                connection.execute(insertion(schema.candidates), asdict(candidate) | {"created_at": candidate.created_at.isoformat()})
+            connection.execute(_JUDGED, mine)
             if evidence:
-                connection.execute(schema.evidence.insert(), [self._evidence_row(candidate.model, e) for e in evidence])
-            connection.execute(schema.waiting.delete().filter_by(environment=self._environment, model=candidate.model))
-            connection.execute(schema.waiting.insert().values(**mine))
+                connection.execute(insertion(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
+            connection.execute(removal(schema.waiting, "environment", "model"), mine)
+            connection.execute(insertion(schema.waiting), mine)
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
         """Return the candidate of a model and its evidence; None before the first."""
@@ -97,13 +107,13 @@ class Registrations:
             if found is None:
                 raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise model/{model} first")
             self._verify(connection, model, found.digest, gates, "registered")
-            old = connection.execute(sa.select(schema.versions.c.version).filter_by(model=model, digest=found.digest)).scalar()
-            if old is None:
-                last = connection.execute(sa.select(sa.func.max(schema.versions.c.version)).filter_by(model=model)).scalar()
-                old = (last or 0) + 1
-                row = {k: v for k, v in asdict(found).items() if k != "created_at"}
-                connection.execute(schema.versions.insert().values(**row, version=old, created_at=sql.now()))
-            return self._version(connection, model, old)
+            same = {"model": model, "digest": found.digest}
+            known = connection.execute(rows_of(schema.versions, *same), same).first()
+            if known is not None:
+                return self._version(connection, model, known.version)
+            number = (reading.newest(connection, model) or 0) + 1
+            connection.execute(insertion(schema.versions), {**asdict(found), "version": number, "created_at": sql.now()})
+            return self._version(connection, model, number)
 
     def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
         """Record what was seen of a version on real requests; the newest of its kind counts, until another digest is looked at.
@@ -207,12 +217,7 @@ class Registrations:
         }
 
     def _waiting(self, connection: sa.Connection, model: str) -> CandidateRecord | None:
-        query = sa.select(schema.candidates).join(
-            schema.waiting,
-            sa.and_(schema.waiting.c.model == schema.candidates.c.model, schema.waiting.c.digest == schema.candidates.c.digest),
-        )
-        query = query.where(schema.waiting.c.environment == self._environment, schema.waiting.c.model == model)
-        row = connection.execute(query).mappings().first()
+        row = connection.execute(_WAITING, {"environment": self._environment, "model": model}).mappings().first()
         return None if row is None else CandidateRecord(**{**row, "created_at": _time(row["created_at"])})
 
     def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from mlops_assets.stores import version_reading as reading
 from mlops_assets.stores.alias_moves import ANYONE, carry_evidence, champion_before, refuse_lost_race, refuse_state
 from mlops_assets.stores.registrations import Registrations
 from mlops_assets.stores.registry_protocol import Registry
+from mlops_assets.stores.statements import insertion, removal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,8 +82,7 @@ class SqlRegistry(Registrations):
             As in :meth:`register`, a gate compared with another champion, or nobody has approved.
         """
         with self._database.writing() as connection:
-            newest = sa.select(sa.func.max(schema.versions.c.version)).filter_by(model=model)
-            wanted = version if version is not None else connection.execute(newest).scalar()
+            wanted = version if version is not None else reading.newest(connection, model)
             if wanted is None:
                 raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise version/{model} first")
             chosen = self._version(connection, model, wanted)
@@ -195,7 +195,7 @@ class SqlRegistry(Registrations):
     def versions(self, model: str | None = None) -> list[Version]:
         """Return versions, oldest first; of every model when None."""
         with self._database.reading() as connection:
-            return reading.versions(connection, self._environment, **({} if model is None else {"model": model}))
+            return reading.versions(connection, self._environment, model)
 
     def champion(self, model: str) -> Version | None:
         """Return the version that predicts, or None before the first promotion."""
@@ -233,16 +233,16 @@ class SqlRegistry(Registrations):
     ) -> Version:
         """Move an alias and write why into the log; who becomes champion challenges nobody any more."""
         row = {"environment": self._environment, "model": chosen.model, "alias": alias}
-        connection.execute(schema.aliases.delete().filter_by(**row))
-        connection.execute(schema.aliases.insert().values(**row, version=chosen.version))
+        connection.execute(removal(schema.aliases, *row), row)
+        connection.execute(insertion(schema.aliases), {**row, "version": chosen.version})
         self._log(connection, row, chosen.version, current.version if current else None, kind, actor, reason, found)
         if alias == CHAMPION and CHALLENGER in chosen.aliases:
             self._release(connection, chosen, actor, f"became champion by a {kind}")
-        return self._version(connection, chosen.model, chosen.version)
+        return replace(chosen, state=alias, aliases=(alias,), was_champion=chosen.was_champion or alias == CHAMPION)
 
     def _release(self, connection: sa.Connection, current: Version, actor: str, reason: str) -> None:
         row = {"environment": self._environment, "model": current.model, "alias": CHALLENGER}
-        connection.execute(schema.aliases.delete().filter_by(**row))
+        connection.execute(removal(schema.aliases, *row), row)
         self._log(connection, row, current.version, current.version, WITHDRAWAL, actor, reason, ())
 
     def _log(  # noqa: PLR0913  (one row of the log)
@@ -258,7 +258,7 @@ class SqlRegistry(Registrations):
     ) -> None:
         report = [asdict(e) for e in found]
         log = {"kind": kind, "previous": previous, "actor": actor, "reason": reason, "evidence": report, "at": sql.now()}
-        connection.execute(schema.alias_log.insert().values(**row, version=version, **log))
+        connection.execute(insertion(schema.alias_log), {**row, "version": version, **log})
 
 
 def open_registry(url: str, environment: str = "dev") -> SqlRegistry:

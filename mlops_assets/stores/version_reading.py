@@ -1,26 +1,26 @@
-"""Versions as they are now: one query for each kind of fact, however many versions there are."""
+"""Versions as they are now: one by one query, all by one for each kind of fact, however many there are."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from mlops_assets.compute.lifecycle import APPROVED, CHAMPION, DAMAGED, REJECTED, VersionFacts, state_of
+from mlops_assets.compute.lifecycle import APPROVED, CHALLENGER, CHAMPION, DAMAGED, REJECTED, VersionFacts, state_of
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores import schema
 from mlops_assets.stores.records import AliasEvent, Approval, Evidence, Mark, Version
+from mlops_assets.stores.statements import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Key = tuple[str, int]
-Asked = dict[str, Any]
 
 
-def versions(connection: sa.Connection, environment: str, **asked: Any) -> list[Version]:  # noqa: ANN401  (values of columns)
+def versions(connection: sa.Connection, environment: str, model: str | None = None) -> list[Version]:
     """Return versions as they are in an environment, oldest first.
 
     Parameters
@@ -29,43 +29,58 @@ def versions(connection: sa.Connection, environment: str, **asked: Any) -> list[
         Within a transaction, so that all facts are of one instant.
     environment
         Whose aliases, approvals and evidence count.
-    asked
-        ``model=`` and ``version=``, when not all are wanted.
+    model
+        Of every model when None.
     """
-    table = schema.versions
-    rows = connection.execute(sa.select(table).filter_by(**asked).order_by(table.c.model, table.c.version)).mappings().all()
-    if not rows:
-        return []
-    aliases, moves = _aliases(connection, environment, asked), _moves(connection, environment, asked)
-    approvals, marks = _approvals(connection, environment, asked), _marks(connection, asked)
-    passed = _passed(connection, environment, asked, rows[0]["digest"] if len(rows) == 1 else None)
-    found = []
-    for row in rows:
-        key = (row["model"], row["version"])
-        approval = approvals.get((*key, row["digest"]), "")
+    names, asked = (() if model is None else ("model",)), ({} if model is None else {"model": model})
+    here = {"environment": environment, **asked}
+    aliases = _aliases(connection.execute(rows_of(schema.aliases, "environment", *names), here))
+    moves = _moves(connection.execute(_log(*names), here))
+    approvals = {
+        (row.model, row.version, row.digest): APPROVED if row.approved else REJECTED
+        for row in connection.execute(rows_of(schema.approvals, "environment", *names), here)
+    }
+    marks = {(row.model, row.version): (row.mark, row.reason) for row in connection.execute(rows_of(schema.version_marks, *names), asked)}
+    failed, judged = _judged(connection.execute(_judgements(*names), here))
+    found, rows = [], list[Any](connection.execute(_all(*names), asked))
+    for model_, number, digest, run_id, artifact, snapshot, created_at in rows:
+        key, candidate = (model_, number), (model_, digest)
         mark, why = marks.get(key, ("", ""))
-        held = tuple(sorted(aliases[key]))
-        facts = VersionFacts(held, passed.get((row["model"], row["digest"]), False), approval, moves.get(key), mark)
+        held = aliases.get(key, ())
+        approval = approvals.get((model_, number, digest), "")
+        facts = VersionFacts(held, candidate in judged and candidate not in failed, approval, moves.get(key), mark)
+        made, damage = datetime.fromisoformat(created_at), why if mark == DAMAGED else ""
         was = CHAMPION in held or key in moves
-        found.append(_version(row, state_of(facts), held, approval, why if mark == DAMAGED else "", was_champion=was))
+        found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, state_of(facts), held, approval, damage, was))
     return found
 
 
 def version(connection: sa.Connection, environment: str, model: str, number: int) -> Version:
-    """Return one version.
+    """Return one version, by one query.
 
     Raises
     ------
     RegistryError
         There is no such version.
     """
-    if found := versions(connection, environment, model=model, version=number):
-        return found[0]
-    numbers: list[int] = list(connection.execute(sa.select(schema.versions.c.version).filter_by(model=model)).scalars())
-    known = [str(n) for n in numbers]
+    row = connection.execute(_ONE, {"environment": environment, "model": model, "version": number}).mappings().first()
+    if row is not None:
+        held = tuple(alias for alias in (CHALLENGER, CHAMPION) if row[alias])
+        move = None if row["move"] is None else (row["move"], row["moved_to"] == number)
+        approval = _said(row["approved"])
+        facts = VersionFacts(held, bool(row["passed"]), approval, move, row["mark"] or "")
+        was = CHAMPION in held or move is not None
+        return _version(row, state_of(facts), held, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
+    known = [str(found.version) for found in connection.execute(rows_of(schema.versions, "model"), {"model": model})]
     raise RegistryError(
         f"model '{model}' has no version {number}", hint=nearest(str(number), known) + f"it has {', '.join(known) or 'none'}"
     )
+
+
+def newest(connection: sa.Connection, model: str) -> int | None:
+    """Return the number of the newest version of a model; None before the first."""
+    number: int | None = connection.execute(_NEWEST, {"model": model}).scalar()
+    return number
 
 
 def champion(connection: sa.Connection, environment: str, model: str) -> Version | None:
@@ -73,16 +88,16 @@ def champion(connection: sa.Connection, environment: str, model: str) -> Version
     row = connection.execute(_CHAMPION, {"environment": environment, "model": model}).mappings().first()
     if row is None:
         return None
-    approval = {None: "", True: APPROVED, False: REJECTED}[row["approved"]]
+    approval = _said(row["approved"])
     damage = row["why"] if row["mark"] == DAMAGED else ""
     return _version(row, DAMAGED if damage else CHAMPION, (CHAMPION,), approval, damage, was_champion=True)
 
 
 def holder(connection: sa.Connection, environment: str, model: str, alias: str) -> Version | None:
     """Return the version that holds an alias."""
-    held = sa.select(schema.aliases.c.version).filter_by(environment=environment, model=model, alias=alias)
-    number = connection.execute(held).scalar()
-    return None if number is None else version(connection, environment, model, number)
+    asked = {"environment": environment, "model": model, "alias": alias}
+    row = connection.execute(rows_of(schema.aliases, *asked), asked).first()
+    return None if row is None else version(connection, environment, model, row.version)
 
 
 def history(connection: sa.Connection, model: str) -> list[AliasEvent]:
@@ -98,7 +113,8 @@ def history(connection: sa.Connection, model: str) -> list[AliasEvent]:
 
 def evidence(connection: sa.Connection, environment: str, model: str, digest: str) -> tuple[Evidence, ...]:
     """Return what was found of one candidate in an environment."""
-    rows = connection.execute(sa.select(schema.evidence).filter_by(environment=environment, model=model, digest=digest)).mappings()
+    asked = {"environment": environment, "model": model, "digest": digest}
+    rows = connection.execute(rows_of(schema.evidence, *asked), asked).mappings()
     return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
 
 
@@ -125,51 +141,99 @@ def _version(  # noqa: PLR0913  (what is known of it)
     return Version(**own, created_at=made, state=state, aliases=aliases, approval=approval, damage=damage, was_champion=was_champion)
 
 
-def _aliases(connection: sa.Connection, environment: str, asked: Asked) -> dict[Key, list[str]]:
-    found: dict[Key, list[str]] = defaultdict(list)
-    table = schema.aliases
-    for row in connection.execute(sa.select(table.c.model, table.c.version, table.c.alias).filter_by(environment=environment, **asked)):
-        found[row.model, row.version].append(row.alias)
+def _said(approved: bool | None) -> str:  # noqa: FBT001
+    return "" if approved is None else APPROVED if approved else REJECTED
+
+
+def _aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
+    found: dict[Key, tuple[str, ...]] = {}
+    for row in rows:
+        key = (row.model, row.version)
+        found[key] = tuple(sorted((*found.get(key, ()), row.alias)))
     return found
 
 
-def _moves(connection: sa.Connection, environment: str, asked: Asked) -> dict[Key, tuple[str, bool]]:
+def _moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
     """Return how the champion's alias last came to each version, or went from it."""
-    log, found = schema.alias_log, {}
-    mine = sa.select(log.c.model, log.c.version, log.c.previous, log.c.kind).filter_by(environment=environment, alias=CHAMPION)
-    if "model" in asked:
-        mine = mine.filter_by(model=asked["model"])
-    if "version" in asked:
-        mine = mine.where(sa.or_(log.c.version == asked["version"], log.c.previous == asked["version"]))
-    for row in connection.execute(mine.order_by(log.c.sequence)):
-        found[row.model, row.version] = (row.kind, True)
-        if row.previous is not None and row.previous != row.version:
-            found[row.model, row.previous] = (row.kind, False)
+    found = {}
+    for model, version_, previous, kind in rows:
+        found[model, version_] = (kind, True)
+        if previous is not None and previous != version_:
+            found[model, previous] = (kind, False)
     return found
 
 
-def _approvals(connection: sa.Connection, environment: str, asked: Asked) -> dict[tuple[str, int, str], str]:
-    """Return the last word on each version and digest."""
-    table = schema.approvals
-    columns = sa.select(table.c.model, table.c.version, table.c.digest, table.c.approved)
-    rows = connection.execute(columns.filter_by(environment=environment, **asked).order_by(table.c.sequence))
-    return {(row.model, row.version, row.digest): APPROVED if row.approved else REJECTED for row in rows}
+def _judged(rows: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Return of which candidates a gate failed, and which were judged at all."""
+    failed, judged = set(), set()
+    for model, digest, passed in rows:
+        judged.add((model, digest))
+        if not passed:
+            failed.add((model, digest))
+    return failed, judged
 
 
-def _marks(connection: sa.Connection, asked: Asked) -> dict[Key, tuple[str, str]]:
-    table = schema.version_marks
-    rows = connection.execute(sa.select(table).filter_by(**asked).order_by(table.c.sequence))
-    return {(row.model, row.version): (row.mark, row.reason) for row in rows}
+@cache
+def _all(*names: str) -> sa.Select[Any]:
+    table = schema.versions
+    return sa.select(table).where(*(table.c[n] == sa.bindparam(n) for n in names)).order_by(table.c.model, table.c.version)
 
 
-def _passed(connection: sa.Connection, environment: str, asked: Asked, digest: str | None) -> dict[tuple[str, str], bool]:
-    """Return of which candidates all evidence passed."""
+@cache
+def _log(*names: str) -> sa.Select[Any]:
+    """Return the query for the moves of the champion's alias, without the gates' reports."""
+    log = schema.alias_log
+    asked = (log.c[n] == sa.bindparam(n) for n in ("environment", *names))
+    return sa.select(log.c.model, log.c.version, log.c.previous, log.c.kind).where(*asked, log.c.alias == CHAMPION).order_by(log.c.sequence)
+
+
+@cache
+def _judgements(*names: str) -> sa.Select[Any]:
     table = schema.evidence
-    mine = sa.select(table.c.model, table.c.digest, sa.func.min(sa.cast(table.c.passed, sa.Integer)).label("all"))
-    mine = mine.filter_by(environment=environment, **{k: v for k, v in asked.items() if k == "model"})
-    if digest is not None:
-        mine = mine.filter_by(digest=digest)
-    return {(row.model, row.digest): bool(row.all) for row in connection.execute(mine.group_by(table.c.model, table.c.digest))}
+    asked = (table.c[n] == sa.bindparam(n) for n in ("environment", *names))
+    return sa.select(table.c.model, table.c.digest, table.c.passed).where(*asked)
+
+
+def _last(column: sa.Column[Any], *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
+    """Return a column of the newest row for which something holds."""
+    return sa.select(column).where(*where).order_by(column.table.c.sequence.desc()).limit(1).scalar_subquery()
+
+
+def _one() -> sa.Select[Any]:
+    """Return the query for one version with every fact that decides its state."""
+    version, log, approval = schema.versions, schema.alias_log, schema.approvals
+    environment: sa.BindParameter[str] = sa.bindparam("environment")
+    model: sa.BindParameter[str] = sa.bindparam("model")
+    number: sa.BindParameter[int] = sa.bindparam("version")
+    moved = (
+        log.c.environment == environment,
+        log.c.model == model,
+        log.c.alias == CHAMPION,
+        sa.or_(log.c.version == number, log.c.previous == number),
+    )
+    said = (approval.c.environment == environment, approval.c.model == model, approval.c.version == number)
+    marked = (schema.version_marks.c.model == model, schema.version_marks.c.version == number)
+    found = schema.evidence
+    judged = (found.c.environment == environment, found.c.model == model, found.c.digest == version.c.digest)
+    holds = {
+        alias: sa.exists().where(
+            schema.aliases.c.environment == environment,
+            schema.aliases.c.model == model,
+            schema.aliases.c.alias == alias,
+            schema.aliases.c.version == number,
+        )
+        for alias in (CHALLENGER, CHAMPION)
+    }
+    return sa.select(
+        version,
+        *(held.label(alias) for alias, held in holds.items()),
+        _last(log.c.kind, *moved).label("move"),
+        _last(log.c.version, *moved).label("moved_to"),
+        _last(approval.c.approved, *said, approval.c.digest == version.c.digest).label("approved"),
+        _last(schema.version_marks.c.mark, *marked).label("mark"),
+        _last(schema.version_marks.c.reason, *marked).label("why"),
+        sa.select(sa.func.min(sa.cast(found.c.passed, sa.Integer))).where(*judged).scalar_subquery().label("passed"),
+    ).where(version.c.model == model, version.c.version == number)
 
 
 def _champion() -> sa.Select[Any]:
@@ -199,4 +263,5 @@ def _champion() -> sa.Select[Any]:
     )
 
 
-_CHAMPION = _champion()
+_CHAMPION, _ONE = _champion(), _one()
+_NEWEST = sa.select(sa.func.max(schema.versions.c.version)).where(schema.versions.c.model == sa.bindparam("model"))

@@ -13,6 +13,7 @@ from mlops_assets.cli.options import file_option, json_option
 from mlops_assets.cli.options import load as _load
 from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
+from mlops_assets.cli.runs import runs
 from mlops_assets.errors import MlopsError
 
 
@@ -28,6 +29,7 @@ def mlops() -> None:
 features.add_command(erase)
 mlops.add_command(features)
 mlops.add_command(quarantine)
+mlops.add_command(runs)
 
 
 @mlops.command()

@@ -18,6 +18,7 @@ from mlops_assets.cli.options import load as _load
 from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
 from mlops_assets.cli.reproduce import reproduce
+from mlops_assets.cli.runs import runs
 from mlops_assets.errors import MlopsError
 
 
@@ -37,6 +38,7 @@ mlops.add_command(doctor)
 mlops.add_command(models)
 mlops.add_command(quarantine)
 mlops.add_command(reproduce)
+mlops.add_command(runs)
 
 
 @mlops.command()

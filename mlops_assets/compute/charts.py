@@ -39,6 +39,26 @@ class Point:
     state: str = "good"
 
 
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One line of a chart.
+
+    Parameters
+    ----------
+    label
+        Whose it is.
+    x, y
+        In the order of x; what is not finite is a gap.
+    kind
+        Its class in the style sheet.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    kind: str
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number for people; a dash when it is not known.
 
@@ -195,6 +215,65 @@ def history(points: Sequence[Point], bound: float | None, label: str) -> str:
             f'<text class="faint" x="{width - 8}" y="{height + 10}" text-anchor="end">{escape(_short(points[-1].label, 24))}</text>'
         )
     return _svg(width, height + 16, label, shapes)
+
+
+def lines(drawn: Sequence[Line], label: str) -> str:
+    """Return lines over common axes.
+
+    Parameters
+    ----------
+    drawn
+        Of at most a few hundred points each; longer ones keep the least and the greatest of each stretch.
+    label
+        What they show, in words.
+    """
+    width, height, left = 340.0, 170.0, 50.0
+    known = [(float(x), float(y)) for line in drawn for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if not known:
+        return _svg(width, 40.0, label, ['<text class="faint" x="0" y="20">no finite value</text>'])
+    (first, last), (low, high) = ((min(axis), max(axis)) for axis in zip(*known, strict=True))
+    pad = (high - low) * 0.06 or abs(high) * 0.05 or 0.05
+    across, up = (width - left - 8) / ((last - first) or 1.0), (height - 12) / (high - low + 2 * pad)
+
+    def at(x: float, y: float) -> tuple[str, str]:
+        return _n(left + (x - first) * across), _n(6 + (high + pad - y) * up)
+
+    shapes = [
+        f'<path class="axis" d="M{left} 6V{height - 6}H{width - 4}"/>',
+        *(
+            f'<text class="faint" x="{left - 6}" y="{at(first, value)[1]}" dy="4" text-anchor="end">{number(value)}</text>'
+            for value in dict.fromkeys((low, (low + high) / 2, high))
+        ),
+        *(
+            f'<text class="faint" x="{at(x, low)[0]}" y="{height + 9}" text-anchor="{anchor}">{x:g}</text>'
+            for x, anchor in dict.fromkeys(((first, "start"), (last, "end")))
+        ),
+    ]
+    for line in drawn:
+        path = "".join(f"M{' L'.join(' '.join(at(x, y)) for x, y in piece)}" for piece in _pieces(line) if len(piece) > 1)
+        dots = "".join(
+            '<circle class="dot {}" cx="{}" cy="{}" r="3"/>'.format(line.kind, *at(*piece[0])) for piece in _pieces(line) if len(piece) == 1
+        )
+        shapes.append(f'<g><title>{escape(line.label)}</title><path class="series {line.kind}" d="{path}"/>{dots}</g>')
+    return _svg(width, height + 14, label, shapes)
+
+
+def _pieces(line: Line, most: int = 400) -> list[list[tuple[float, float]]]:
+    """Return the stretches of a line between its gaps, thinned to what can be seen."""
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for x, y in zip(line.x, line.y, strict=True):
+        if math.isfinite(y):
+            pieces[-1].append((float(x), float(y)))
+        elif pieces[-1]:
+            pieces.append([])
+    stretch = max(1, 2 * len(line.x) // most)
+    return [piece if len(piece) <= most else _thinned(piece, stretch) for piece in pieces if piece]
+
+
+def _thinned(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, float]]:
+    parts = [piece[i : i + stretch] for i in range(0, len(piece), stretch)]
+    ends = [{min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])} for part in parts]
+    return [point for some in ends for point in sorted(some)]
 
 
 def reliability(found: Calibration, label: str) -> str:

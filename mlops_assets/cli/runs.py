@@ -1,0 +1,227 @@
+"""``mlops runs``: the tracker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from mlops_assets.cli.options import console, json_option, load, write_json
+from mlops_assets.errors import DataError
+from mlops_assets.values.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from mlops_assets.compute.run_comparison import ComparedRun
+    from mlops_assets.stores.places import Places
+    from mlops_assets.stores.tracker import Run
+
+_MOST_METRICS = 5
+_FIGURES = {"best": "[bold green]✓ {}[/]", "": "{}"}
+_project = click.option("-f", "--file", default=None, help="The project file whose platform is meant; the environment's when left out.")
+_where = click.option(
+    "--where", default="", metavar="FILTER", help="E.g. \"metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'\"."
+)
+_order = click.option("--order", default="", metavar="ORDER", help="E.g. 'metrics.roc_auc desc'; the newest first when left out.")
+
+
+@click.group()
+def runs() -> None:
+    """The tracker: trainings, trials, and runs of notebooks and scripts."""
+
+
+def _opened(file: str | None) -> Places:
+    from mlops_assets.stores.places import places
+
+    return places(Platform.from_env() if file is None else load(file).platform)
+
+
+@runs.command("list")
+@_where
+@_order
+@click.option("--limit", default=20, show_default=True, help="How many.")
+@click.option("--offset", default=0, help="How many to leave out before.")
+@_project
+@json_option
+def list_runs(  # noqa: PLR0913  (options)
+    where: str, order: str, limit: int, offset: int, file: str | None, json_file: str | None
+) -> None:
+    """List runs, newest first or by any column, metric or parameter.
+
+    Example: mlops runs list --where "experiment = 'lateness' and metrics.roc_auc > 0.7" --order "metrics.roc_auc desc"
+    """
+    found = _opened(file).tracker.search(where, order, limit, offset)
+    if json_file:
+        write_json([_facts(run) for run in found], json_file)
+        return
+    names = [name for name in dict.fromkeys(n for run in found for n in run.metrics) if "." not in name][:_MOST_METRICS]
+    table = _table("runs", ("id", "experiment", "name", "kind", "status", "started", "took", *names))
+    for run in found:
+        figures = (_figure(run.metrics.get(name)) for name in names)
+        took = _took(run.started_at, run.ended_at)
+        table.add_row(
+            run.id[:8], *map(escape, (run.model, run.name, run.kind, run.status, f"{run.started_at:%Y-%m-%d %H:%M:%S}", took, *figures))
+        )
+    console().print(table)
+
+
+@runs.command("show")
+@click.argument("run_id")
+@_project
+@json_option
+def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
+    """Show a run: parameters, metrics, files, what it read; the beginning of its id is enough.
+
+    Example: mlops runs show 3f2a91c0
+    """
+    at = _opened(file)
+    run = at.tracker.get(run_id)
+    files = at.tracker.artifacts(run.id)
+    children = [child.id for child in at.tracker.search(f"parent = '{run.id}'", limit=1000)]
+    if json_file:
+        more = {"record": run.record, "artifacts": [vars(one) for one in files], "children": children}
+        write_json(_facts(run) | more, json_file)
+        return
+    out = console()
+    facts = {name: value for name, value in _facts(run).items() if name not in ("params", "metrics", "tags") and value not in ("", None)}
+    out.print(_pairs(f"run {run.id}", facts))
+    for title, mapping in (("parameters", run.params), ("metrics", run.metrics), ("tags", run.tags)):
+        if mapping:
+            out.print(_pairs(title, mapping))
+    if files:
+        out.print(_pairs("files", {one.name: f"{one.size:,} bytes, {one.media}, {at.artifacts.url(one.sha256)}" for one in files}))
+    if children:
+        out.print(f"{len(children)} child runs: {', '.join(child[:8] for child in children[:20])}", highlight=False)
+
+
+@runs.command("compare")
+@click.argument("run_ids", nargs=-1, required=True)
+@click.option("--html", metavar="FILE", help="Write the comparison with its curves as a page that stands on its own.")
+@_project
+@json_option
+def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, json_file: str | None) -> None:
+    """Compare runs: metrics with the best marked, the parameters that differ, and curves on a page.
+
+    Example: mlops runs compare 3f2a91c0 77b0c2d4 --html comparison.html
+    """
+    from mlops_assets.compute.run_page import runs_page
+
+    compared = [_compared(_opened(file), run_id) for run_id in run_ids]
+    if html:
+        Path(html).write_text(runs_page(compared), encoding="utf-8")
+        click.echo(f"wrote {html}", err=json_file == "-")
+    if json_file:
+        write_json(_comparison(compared), json_file)
+    elif not html:
+        _show(compared)
+
+
+@runs.command("export")
+@click.argument("target")
+@_where
+@_order
+@click.option("--limit", type=int, help="How many; all when left out.")
+@_project
+def export_runs(target: str, where: str, order: str, limit: int | None, file: str | None) -> None:
+    """Write runs to TARGET, one row each: .csv, .parquet or .ndjson.
+
+    Example: mlops runs export runs.parquet --where "experiment = 'lateness'"
+    """
+    frame = _opened(file).tracker.frame(where, order, limit)
+    writers: dict[str, Callable[[str], object]] = {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".ndjson": frame.write_ndjson}
+    if Path(target).suffix not in writers:
+        raise DataError(f"'{target}' names no format", hint=f"end it with {', '.join(writers)}")
+    writers[Path(target).suffix](target)
+    click.echo(f"wrote {frame.height} runs with {frame.width} columns to {target}")
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "experiment": run.model,
+        "name": run.name,
+        "kind": run.kind,
+        "status": run.status,
+        "environment": run.environment,
+        "parent": run.parent_id,
+        "started": run.started_at.isoformat(timespec="seconds"),
+        "took": _took(run.started_at, run.ended_at),
+        "dagster run": run.dagster_run_id,
+        "lake snapshot": run.snapshot,
+        "error": run.error,
+        "params": dict(run.params),
+        "metrics": {name: value if value == value else "nan" for name, value in run.metrics.items()},  # noqa: PLR0124
+        "tags": dict(run.tags),
+    }
+
+
+def _compared(at: Places, run_id: str) -> ComparedRun:
+    from mlops_assets.compute.run_comparison import ComparedRun
+
+    run = at.tracker.get(run_id)
+    curves = {name: (curve.steps.tolist(), curve.values.tolist()) for name, curve in at.tracker.curves(run.id).items()}
+    took = _lasted(run.started_at, run.ended_at)
+    return ComparedRun(run.id, run.model, run.name, run.status, run.started_at, took, run.params, run.metrics, run.tags, curves)
+
+
+def _comparison(compared: Sequence[ComparedRun]) -> dict[str, Any]:
+    from mlops_assets.compute.run_comparison import metric_rows, param_rows
+
+    return {
+        "runs": [run.id for run in compared],
+        "metrics": [{"metric": r.name, "values": list(map(_plain, r.values)), "best": sorted(r.best)} for r in metric_rows(compared)],
+        "params": [{"param": r.name, "values": list(r.values), "differs": r.differs} for r in param_rows(compared)],
+    }
+
+
+def _show(compared: Sequence[ComparedRun]) -> None:
+    from mlops_assets.compute.run_comparison import metric_rows, param_rows
+
+    out, titles = console(), [run.title for run in compared]
+    metrics = _table("metrics (last values; ✓ the best)", ("metric", *titles))
+    for row in metric_rows(compared):
+        shown = (_FIGURES["best" if i in row.best else ""].format(_figure(value)) for i, value in enumerate(row.values))
+        metrics.add_row(escape(f"{row.name} {'↓' if row.smaller else '↑'}"), *shown)
+    params = _table("parameters that differ", ("parameter", *titles))
+    different = [row for row in param_rows(compared) if row.differs]
+    for param in different:
+        params.add_row(escape(param.name), *(escape("–" if value is None else value) for value in param.values))
+    out.print(metrics)
+    out.print(params if different else "all parameters are equal")
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(escape(column), overflow="fold")
+    return table
+
+
+def _pairs(title: str, mapping: Mapping[str, Any]) -> Table:
+    table = _table(title, ("", ""))
+    table.show_header = False
+    for name, value in mapping.items():
+        table.add_row(escape(name), escape(_figure(value) if isinstance(value, float) else str(value)))
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _plain(value: float | None) -> float | str | None:
+    return value if value is None or value - value == 0 else str(value)
+
+
+def _lasted(begun: datetime, ended: datetime | None) -> timedelta | None:
+    return None if ended is None else ended - begun
+
+
+def _took(begun: datetime, ended: datetime | None) -> str:
+    lasted = _lasted(begun, ended)
+    return "" if lasted is None else f"{lasted.total_seconds():.1f} s"

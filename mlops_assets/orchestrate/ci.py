@@ -1,6 +1,7 @@
 """What a pull request is told of its candidate: gathered from registry, tracker and lake, after the training."""
 
 import json
+import math
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,17 +13,17 @@ import polars as pl
 from mlops_assets.compute.ci_report import CiReport, Difference, MetricRow, SliceRow
 from mlops_assets.compute.column_drift import ColumnDrift
 from mlops_assets.compute.drift import drift
-from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.plots import plots
 from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import DataError, RegistryError
-from mlops_assets.orchestrate.judging import rival_evaluation, rival_of
+from mlops_assets.orchestrate.judging import candidate_of, rival_of
 from mlops_assets.orchestrate.training import x_columns
+from mlops_assets.orchestrate.training_run import Trained
 from mlops_assets.serving.packaging import manifest_of, unpack
 from mlops_assets.stores.places import Places
 from mlops_assets.stores.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker import Run
-from mlops_assets.values.evaluation import Evaluation, Split
+from mlops_assets.values.evaluation import Candidate, Evaluation, Split
 from mlops_assets.values.model import Model
 
 # Parts of a record that always differ, or that say again what another part says.
@@ -39,9 +40,8 @@ class _Facts:
     record: CandidateRecord
     run: Run
     splits: Mapping[str, Split]
-    mine: Evaluation
+    judged: Candidate
     rival: Version | None
-    theirs: Evaluation | None
 
     @property
     def rival_run(self) -> Run | None:
@@ -74,10 +74,9 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
     record, evidence = waiting
     bundle = unpack(places.artifacts, record.artifact, model.trusted_types)
     splits = _splits(places, model, record.snapshot)
-    mine = evaluate(bundle.estimator, splits["holdout"], model.metrics, model.slices, train=splits["train"])
-    rival = rival_of(places, model.name)
-    theirs = None if rival is None else rival_evaluation(places, model, splits["holdout"], rival)
-    facts = _Facts(places, model, record, places.tracker.get(record.run_id), splits, mine, rival, theirs)
+    run, rival = places.tracker.get(record.run_id), rival_of(places, model.name)
+    judged = candidate_of(places, model, Trained(run, bundle.estimator, splits, reused=True), rival)
+    facts = _Facts(places, model, record, run, splits, judged, rival)
     return CiReport(
         model=model.name,
         candidate=record.digest,
@@ -90,7 +89,7 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
         cost=_cost(facts),
         reproduce=_commands(facts),
         pictures={} if pictures is None else _pictures(plots(bundle.estimator, splits["holdout"]), pictures, model.name),
-        problems=[f"{metric}: {why}" for metric, why in mine.problems],
+        problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
     )
 
 
@@ -108,20 +107,26 @@ def _compared(places: Places, rival: Version | None) -> str:
 
 
 def _metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
-    theirs = {} if facts.theirs is None else dict(facts.theirs.metrics)
-    bounds = {item.gate: (item.low, item.high) for item in evidence if item.low is not None}
+    theirs, judged = facts.judged.champion, {item.gate for item in evidence}
     rows = []
-    for metric, value in facts.mine.metrics:
-        gates = tuple(g.name for g in facts.model.gates if g.metric == metric and g.name in {item.gate for item in evidence})
-        low, high = next((bounds[name] for name in gates if name in bounds), (None, None))
-        rows.append(MetricRow(metric, value, theirs.get(metric), low, high, gates))
+    for metric, value in facts.judged.evaluation.metrics:
+        gates = tuple(g.name for g in facts.model.gates if g.metric == metric and g.name in judged)
+        low, high = (None, None) if theirs is None else _interval(facts.judged, metric)
+        rows.append(MetricRow(metric, value, None if theirs is None else theirs.metric(metric), low, high, gates))
     return rows
+
+
+def _interval(judged: Candidate, metric: str) -> tuple[float | None, float | None]:
+    low, high = judged.intervals.difference(metric) if judged.intervals else (math.nan, math.nan)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
 
 
 def _slices(facts: _Facts) -> list[SliceRow]:
     return [
-        SliceRow(f"{found.column} = {found.value}", found.rows, metric, value, _same(facts.theirs, found.column, found.value, metric))
-        for found in facts.mine.slices
+        SliceRow(
+            f"{found.column} = {found.value}", found.rows, metric, value, _same(facts.judged.champion, found.column, found.value, metric)
+        )
+        for found in facts.judged.evaluation.slices
         for metric, value in found.metrics
     ]
 

@@ -31,7 +31,7 @@ def gates_of(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ..
     return {g.name: g.definition for g in model.gates} | {f.name: function_definition(f) for f in functions}
 
 
-def candidate_of(scope: Scope, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
+def candidate_of(places: Places, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
     """Return what was trained as its gates see it: evaluated, beside the champion on the same holdout."""
     holdout = trained.splits["holdout"]
     answers = Remembered(trained.estimator, holdout.X)
@@ -45,7 +45,7 @@ def candidate_of(scope: Scope, model: Model[..., Any], trained: Trained, rival: 
     if rival is not None and rival.digest == trained.digest:
         theirs, rivals = evaluation, answers
     elif rival is not None:
-        theirs, rivals = _rival(scope.places, model, holdout, rival)
+        theirs, rivals = _rival(places, model, holdout, rival)
     intervals = PairedIntervals(answers, rivals, holdout.y, holdout.rows, trained.digest)
     return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs, intervals)
 

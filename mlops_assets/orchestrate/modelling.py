@@ -49,7 +49,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         with exclusive(training_lock(scope, model)):  # two that train at once would train the same twice
             trained = trained_by(scope, model)
         rival = rival_of(scope.places, model.name)
-        candidate = candidate_of(scope, model, trained, rival)
+        candidate = candidate_of(scope.places, model, trained, rival)
         results = judged(scope, model, functions, candidate, rival)
         scope.places.registry.submit(_record(model, trained), evidence_of(results, model, functions, candidate, rival))
         scope.places.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))

@@ -93,7 +93,8 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
     }
     python = locked_python(locked, places.platform.home) if asked.env == LOCKED else Path(sys.executable)
     now = _in_a_process(python, request, facts if asked.env == LOCKED else {})
-    was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": dict(run.metrics)}
+    judged = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # what the function logged beside them is its own affair
+    was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": judged}
     found = _verdict(version, asked, compared(was, now), {"code": which, "seconds": round(time.monotonic() - begun, 1)})
     if asked.plain:
         open_reproductions(places.platform.registry).add(found)

@@ -97,6 +97,7 @@ class Database:
             _begin_writing(connection)
             migrations.bring_up(connection)
             connection.commit()
+            connection.invalidate()  # not kept: what is checked is off in it
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

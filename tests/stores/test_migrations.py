@@ -94,11 +94,19 @@ def test_what_was_recorded_is_kept(tmp_path) -> None:
     with pytest.raises(sa.exc.IntegrityError, match="append-only"), Database(url).writing() as connection:
         connection.execute(schema.alias_log.delete())
     with Database(url).reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert connection.execute(sa.select(schema.runs.c.status, schema.runs.c.kind, schema.runs.c.tags)).one() == (
             "finished",
             "training",
             {},
         )
+
+
+def test_keys_are_checked_from_the_first_transaction_on(url) -> None:
+    made = Database(url)
+    with pytest.raises(sa.exc.IntegrityError), made.writing() as connection:
+        connection.execute(schema.metrics.insert().values(run_id="nobody", name="auc", value=1.0, text=""))
+    made.engine.dispose()
 
 
 def test_a_newer_database_is_refused_and_left_alone(url) -> None:

@@ -25,6 +25,7 @@ _PATIENCE = 120  # seconds that a writer waits for another
 _WRITERS = 0x6D6C6F7073  # the advisory lock of PostgreSQL that writers hold
 
 _KEPT = 4  # open connections that a process keeps
+_MOST = 16  # databases with open connections: each holds three files, and a process may have no more than 1,024
 _OPENED: WeakSet[Database] = WeakSet()
 
 
@@ -40,6 +41,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = _url(url)
         self.engine = _engine(self.url)
+        if len(_OPENED) >= _MOST:
+            _close_idle()
         _OPENED.add(self)
         try:
             self._make()

@@ -259,4 +259,8 @@ def test_the_calendar_requests_the_one_job_of_its_model(ticks, platform) -> None
 def test_sensors_and_schedules_run_from_the_start_when_asked(platform, world) -> None:
     definitions = project.build(platform, world, running=True)
     assert {s.default_status for s in definitions.sensors} == {dg.DefaultSensorStatus.RUNNING}
-    assert {s.default_status for s in definitions.schedules} == {dg.DefaultScheduleStatus.RUNNING}
+    found = {s.name: s.default_status for s in definitions.schedules}
+    weekly = {name for name in found if name.startswith("reproduce_")}  # training again only to compare is not for a laptop
+    assert weekly
+    assert {found[name] for name in weekly} == {dg.DefaultScheduleStatus.STOPPED}
+    assert {found[name] for name in found.keys() - weekly} == {dg.DefaultScheduleStatus.RUNNING}

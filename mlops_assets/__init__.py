@@ -33,6 +33,7 @@ from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
 from mlops_assets.values.quality import Quality
+from mlops_assets.values.search import Range, Search
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
 from mlops_assets.values.window import TimeWindow
@@ -73,8 +74,10 @@ __all__ = [
     "PlatformError",
     "PushSource",
     "Quality",
+    "Range",
     "RegistryError",
     "Retrain",
+    "Search",
     "Service",
     "ServiceError",
     "Split",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import Entity, Features
     from mlops_assets.values.gate import Gate
     from mlops_assets.values.quality import Quality
+    from mlops_assets.values.search import Search
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -286,6 +287,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     cron_timezone: str = "UTC",
     trusted_types: Sequence[str] = (),
     approval: bool = False,
+    search: Search | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Model[P, R]]:
     """Declare a model trained by a function.
@@ -311,6 +313,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
     approval
         Whether a person must approve a version before it can become champion.
+    search
+        Hyperparameters to search for before the training.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -324,17 +328,11 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         read = _named(read_function(function, kind="model", allowed=_MODEL), "a model")
         _check_splits(read)
         _check_gates(read.name, metrics, gates)
+        if search is not None:
+            search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
+        schedule, options_ = (cron_schedule, cron_timezone), AssetOptions.of(options)
         return Model(
-            read,
-            training_set,
-            names(metrics),
-            tuple(gates),
-            names(slices),
-            cron_schedule,
-            cron_timezone,
-            names(trusted_types),
-            approval,
-            AssetOptions.of(options),
+            read, training_set, names(metrics), tuple(gates), names(slices), *schedule, names(trusted_types), approval, search, options_
         )
 
     return decorate

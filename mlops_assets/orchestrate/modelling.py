@@ -13,6 +13,7 @@ from mlops_assets.orchestrate.judging import candidate_of, check_of, evidence_of
 from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.metadata import markdown, picture, table
 from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.searching import search_metadata
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training_log import logged_metadata
 from mlops_assets.orchestrate.training_run import Trained, trained_by, training_lock
@@ -56,7 +57,9 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
-            metadata=_metadata(trained, candidate) | logged_metadata(scope, trained.run, model.metrics),
+            metadata=_metadata(trained, candidate)
+            | logged_metadata(scope, trained.run, model.metrics)
+            | search_metadata(scope, model, trained.run),
             data_version=dg.DataVersion(trained.digest),
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -43,6 +43,8 @@ class Scope:
         Frames of plain upstream assets, by parameter name.
     chosen
         Those of the step's partitions that are worked on now; all when None.
+    searched
+        Hyperparameters that a search has chosen, over those of the run configuration.
     leases
         What keeps the states of the lake readable that the step reads; closed when it ends.
     """
@@ -53,6 +55,7 @@ class Scope:
     node: Node
     loaded: Mapping[str, object]
     chosen: tuple[str, ...] | None = None
+    searched: Mapping[str, Any] = field(default_factory=dict, compare=False)
     leases: ExitStack = field(default_factory=ExitStack, compare=False)
 
     @cached_property
@@ -92,7 +95,13 @@ class Scope:
     @property
     def config(self) -> dict[str, Any]:
         """The step's run configuration, defaults filled in."""
-        return dict(self.context.op_execution_context.op_config or {})
+        return {**(self.context.op_execution_context.op_config or {}), **self.searched}
+
+    def with_params(self, params: Mapping[str, Any]) -> "Scope":
+        """Return the same step with other hyperparameters, on the same state of the lake."""
+        other = replace(self, searched=dict(params))
+        vars(other)["snapshot"] = self.snapshot
+        return other
 
     def call(self, function: UserFunction[..., Any], **given: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
         """Call a user's function with everything it asks for."""

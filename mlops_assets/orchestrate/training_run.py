@@ -24,6 +24,7 @@ from mlops_assets.orchestrate.partitions import step_of
 from mlops_assets.orchestrate.project import row_key
 from mlops_assets.orchestrate.run_facts import run_facts
 from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.searching import searched
 from mlops_assets.orchestrate.training import x_columns
 from mlops_assets.orchestrate.training_log import autolog, training_run
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
@@ -78,6 +79,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         "key": list(row_key(scope.project, model)),
         "trusted_types": list(model.trusted_types),
         "libraries": dict(libraries()),
+        **({"search": repr(model.search)} if model.search else {}),
     }
     fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     known = scope.places.tracker.find(model.name, fingerprint)
@@ -87,7 +89,8 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         )
         return Trained(known, bundle.estimator, splits, reused=True)
     with training_run(scope, model, decides, fingerprint) as active:
-        return _train(scope, model, rows, splits, decides, fingerprint, active)
+        chosen = searched(scope, model, splits, active, fingerprint)
+        return _train(chosen, model, rows, splits, decides | {"params": chosen.config}, fingerprint, active)
 
 
 def training_lock(scope: Scope, model: Model[..., Any]) -> Path:

@@ -21,7 +21,7 @@ from mlops_assets.stores.tracker import FAILED, FINISHED, RUNNING, Run
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlops_assets.stores.artifacts import Artifacts
     from mlops_assets.stores.tracker import Tracker
@@ -46,6 +46,7 @@ class ActiveRun:
         self.last: dict[str, float] = {}
         self.params: dict[str, Any] = dict(run.params)
         self._writer, self._artifacts = RunWriter(tracker, run.id), artifacts
+        self.watch: Callable[[str, float, int | None], None] | None = None  # is told of each value, and may raise to end the run
         self._status, self._error = FINISHED, ""
 
     @property
@@ -58,6 +59,8 @@ class ActiveRun:
         number = checked_number(value, checked_name(name, "a metric"))
         self._writer.metric(name, number, None if step is None else checked_step(step, name))
         self.last[name] = number
+        if self.watch is not None:
+            self.watch(name, number, step)
 
     def log_metrics(self, values: Mapping[str, object], step: int | None = None) -> None:
         """Log values of several metrics."""

@@ -10,6 +10,7 @@ from mlops_assets.values.options import AssetOptions
 
 if TYPE_CHECKING:
     from mlops_assets.values.gate import Gate
+    from mlops_assets.values.search import Search
     from mlops_assets.values.training import TrainingSet
 
 
@@ -26,6 +27,7 @@ class Model(Generic[P, R]):
     cron_timezone: str = "UTC"
     trusted_types: tuple[str, ...] = ()
     approval: bool = False
+    search: Search | None = None
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,0 +1,155 @@
+"""What is searched: which hyperparameters, over which values, for which metric of the validation part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlops_assets.errors import DefinitionError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from mlops_assets.values.function import Parameter
+
+Sampler = Literal["tpe", "random", "grid"]
+SAMPLERS = ("tpe", "random", "grid")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a number from ``low`` to ``high``, both included; whole numbers when both are.
+
+    Parameters
+    ----------
+    low, high
+        The bounds.
+    log
+        Whether each order of magnitude is as likely as another; ``low`` is then positive.
+    step
+        Only ``low``, ``low + step``, …
+
+    Raises
+    ------
+    DefinitionError
+        The bounds are no range, or ``log`` and ``step`` do not go together.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Range(0.01, 0.3, log=True)
+    Range(low=0.01, high=0.3, log=True, step=None)
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no range."""
+        if not self.low < self.high:
+            raise DefinitionError(f"the range {self.low} to {self.high} is empty", hint="give the smaller bound first")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise DefinitionError(f"the range {self.low} to {self.high} cannot be logarithmic", hint="log=True needs low > 0, and no step=")
+        if self.step is not None and self.step <= 0:
+            raise DefinitionError(f"the step {self.step} leads nowhere", hint="give one above 0")
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return all(isinstance(value, int) for value in (self.low, self.high, 1 if self.step is None else self.step))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for hyperparameters within a training: trials fit on ``train`` and are scored on ``validation``, never on the holdout.
+
+    Parameters
+    ----------
+    space
+        Field of the model's ``dagster.Config`` → an :class:`mlops_assets.Range`, or the values to choose from.
+    trials
+        How many at most; ``grid`` ends when its values do.
+    metric
+        A scikit-learn scorer name, greater is better; the model's first metric when empty.
+    sampler
+        ``tpe`` learns from earlier trials (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, 2011), ``random`` does not, ``grid`` tries
+        every combination in order. All are Optuna's, or as simple as that.
+    prune
+        Whether a trial ends early when what the function logs with ``ml.log_metric(metric, value, step)`` falls below the median of earlier trials.
+    seed
+        The same seed, data and code give the same trials, however often the search was killed and resumed.
+
+    Raises
+    ------
+    DefinitionError
+        The space is empty, a value is neither, or ``grid`` has no values to count.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> search = ml.Search({"max_iter": ml.Range(50, 400), "loss": ("log_loss", "hinge")}, trials=20)
+    >>> [name for name, _ in search.space]
+    ['loss', 'max_iter']
+    """
+
+    space: tuple[tuple[str, Range | tuple[Any, ...]], ...]
+    trials: int = 30
+    metric: str = ""
+    sampler: Sampler = "tpe"
+    prune: bool = False
+    seed: int = 0
+
+    def __init__(  # noqa: PLR0913  (a flat declaration reads best)
+        self,
+        space: Mapping[str, Range | Iterable[Any]],
+        trials: int = 30,
+        metric: str = "",
+        sampler: Sampler = "tpe",
+        *,
+        prune: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not space or trials < 1:
+            raise DefinitionError("a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.Range(50, 400)})')
+        if sampler not in SAMPLERS:
+            raise DefinitionError(f"there is no sampler '{sampler}'", hint=nearest(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}")
+        pairs = tuple(sorted((name, values if isinstance(values, Range) else tuple(values)) for name, values in space.items()))
+        for name, values in pairs:
+            _check(name, values, sampler)
+        for name, value in {"space": pairs, "trials": trials, "metric": metric, "sampler": sampler, "prune": prune, "seed": seed}.items():
+            object.__setattr__(self, name, value)
+
+    def check(self, configs: Iterable[Parameter], metrics: Sequence[str], where: str) -> None:
+        """Refuse what a model cannot search.
+
+        Parameters
+        ----------
+        configs
+            The parameters of its function that are configurations.
+        metrics
+            The model's.
+        where
+            For the message.
+
+        Raises
+        ------
+        DefinitionError
+            A name is no field of its configuration, or the metric is not one of its metrics.
+        """
+        fields = sorted(name for config in configs for name in getattr(config.annotation, "model_fields", ()))
+        if missing := [name for name, _ in self.space if name not in fields]:
+            raise DefinitionError(
+                f"{where} searches '{missing[0]}', which is no field of its configuration",
+                hint=nearest(missing[0], fields) + f"it has {', '.join(fields) or 'none: give the function a dagster.Config parameter'}",
+            )
+        if self.metric and self.metric not in metrics:
+            raise DefinitionError(f"{where} searches by '{self.metric}'", hint=f"name one of its metrics: {', '.join(metrics)}")
+
+
+def _check(name: str, values: Range | tuple[Any, ...], sampler: str) -> None:
+    if not isinstance(values, Range) and not values:
+        raise DefinitionError(f"the search of '{name}' has no value to choose from", hint="give one at least")
+    if sampler == "grid" and isinstance(values, Range) and values.step is None and not values.whole:
+        raise DefinitionError(f"the grid over '{name}' has no end", hint="give step=, or the values to choose from")

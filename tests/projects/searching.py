@@ -1,0 +1,53 @@
+"""A model that searches for its hyperparameters; every call of its function leaves a line, and one may be told to die."""
+
+import os
+import signal
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+from sklearn.linear_model import LogisticRegression
+
+import mlops_assets as ml
+
+
+class Strength(dg.Config):
+    C: float = 1.0
+    penalty: int = 0
+
+
+def nouns(search: ml.Search, calls: Path) -> list:
+    """Return the project's nouns; ``calls`` gets one line for each fit."""
+
+    @ml.dataset(key="id")
+    def people() -> pl.DataFrame:
+        """Three hundred people."""
+        rng = np.random.default_rng(3)
+        x = rng.normal(size=(300, 6))
+        bought = rng.random(300) < 1 / (1 + np.exp(-2 * x[:, 0]))
+        return pl.DataFrame({"id": range(300), **{f"x{i}": x[:, i] for i in range(6)}, "bought": bought})
+
+    @ml.training_set(columns=[f"x{i}" for i in range(6)], label="bought", split=ml.GroupSplit("id", validation=0.3, holdout=0.3))
+    def examples(people: pl.DataFrame) -> pl.DataFrame:
+        """All of them."""
+        return people
+
+    @ml.model(training_set=examples, metrics=["roc_auc", "neg_log_loss"], search=search)
+    def buys(train: ml.Split, params: Strength) -> LogisticRegression:
+        """Probability of buying."""
+        with calls.open("a") as file:
+            file.write(f"{params.C!r}\n")
+        if os.environ.get("DIE_AT") == str(len(calls.read_text().splitlines())):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if params.penalty == 9:
+            raise ValueError("no such penalty")
+        ml.log_metric("neg_log_loss", -params.C, step=1)
+        return LogisticRegression(C=params.C).fit(train.X, train.y)
+
+    return [people, examples, buys]
+
+
+if "SEARCH_CALLS" in os.environ:
+    SEARCH = ml.Search({"C": ml.Range(0.001, 10.0, log=True)}, trials=8, metric="neg_log_loss", seed=1)
+    defs = ml.build_definitions(nouns(SEARCH, Path(os.environ["SEARCH_CALLS"])))

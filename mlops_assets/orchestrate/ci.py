@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,9 @@ from mlops_assets.stores.tracker import Run
 from mlops_assets.values.evaluation import Candidate, Evaluation, Split
 from mlops_assets.values.model import Model
 
-# Parts of a record that always differ, or that say again what another part says.
-_NOT_TOLD = ("digest", "artifact", "rows", "training_set", "facts.seed", "facts.drawn", "facts.predictions", "facts.metrics", "facts.probe")
-_DATA = ("training_set", "facts.data", "facts.tables", "facts.rows", "facts.split", "facts.snapshot")
+# What of a record a reader of a pull request is told; the rest says the same again, or is another in each run. Data are told by themselves.
+_TOLD = ("X", "code", "search", "on_demand", "steps", "key", "trusted_types")
+_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "git.commit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,9 +170,13 @@ def _record(facts: _Facts) -> list[Difference]:
     before = facts.rival_run
     if before is None:
         return []
-    was, now = (_flat({"params": dict(run.params), **run.record}) for run in (before, facts.run))
-    names = [name for name in {**now, **was} if was.get(name) != now.get(name) and not name.startswith((*_NOT_TOLD, *_DATA))]
-    return [Difference(name, was.get(name, "–"), now.get(name, "–")) for name in names]
+    was, now = (_told(run.record) for run in (before, facts.run))
+    return [Difference(name, was.get(name, "–"), now.get(name, "–")) for name in {**now, **was} if was.get(name) != now.get(name)]
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, str]:
+    plain = {name: _plain(record[name]) for name in _TOLD if name in record}
+    return plain | {name: value for name, value in _flat(record.get("facts", {})).items() if name.startswith(_FACTS)}
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -200,15 +203,8 @@ def _cost(facts: _Facts) -> dict[str, str]:
 
 
 def _commands(facts: _Facts) -> list[str]:
-    commit = _git("rev-parse", "HEAD")
+    commit = facts.run.record.get("facts", {}).get("git", {}).get("commit")
     return [*([f"git checkout {commit}"] if commit else []), f"mlops ci train {facts.model.name}", f"mlops ci report {facts.model.name}"]
-
-
-def _git(*words: str) -> str:
-    try:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607  (fixed words)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def _pictures(drawn: Mapping[str, bytes], folder: Path, model: str) -> dict[str, str]:

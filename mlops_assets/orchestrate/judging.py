@@ -62,12 +62,8 @@ def rival_of(places: Places, model: str) -> Version | None:
     return mine if mine is not None or not against else open_registry(places.platform.registry, against).champion(model)
 
 
-def rival_evaluation(places: Places, model: Model[..., Any], holdout: Split, rival: Version) -> Evaluation:
-    """Evaluate the champion on the candidate's holdout; what cannot be evaluated is undefined, so that no relative gate passes on it."""
-    return _rival(places, model, holdout, rival)[0]
-
-
 def _rival(places: Places, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, Remembered | None]:
+    """Evaluate the champion on the candidate's holdout; what cannot be evaluated is undefined, so that no relative gate passes on it."""
     try:
         bundle = unpack(places.artifacts, rival.artifact, model.trusted_types)
         rows = holdout.rows

@@ -96,18 +96,12 @@ def _tried(  # noqa: PLR0913  (what a trial is made of)
     before: Sequence[Trial],
 ) -> Trial:
     metric, steps, value = _metric(model), dict[int, float](), None
-    run = Run(
+    run = replace(
+        parent.run,
         id=uuid.uuid4().hex,
-        model=model.name,
-        fingerprint=fingerprint,
-        dagster_run_id=scope.context.run.run_id,
         started_at=datetime.now(UTC),
-        ended_at=None,
-        snapshot=scope.snapshot,
         params={**parent.run.params, **json.loads(json.dumps(dict(trial.params), default=str))},
-        metrics={},
         record={},
-        environment=scope.places.platform.environment,
         kind="trial",
         name=f"trial {trial.number}",
         parent_id=parent.id,

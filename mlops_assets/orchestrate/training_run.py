@@ -179,5 +179,17 @@ def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..
 def libraries() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that decide what a training gives."""
     known = installed() | {"mlops_assets": installed().get("mlops-assets", "")}
-    deciding = ("numpy", "polars", "pandas", "scikit-learn", "scipy", "skops", "lightgbm", "xgboost", "catboost", "mlops_assets")
+    deciding = (
+        "numpy",
+        "polars",
+        "pandas",
+        "scikit-learn",
+        "scipy",
+        "skops",
+        "lightgbm",
+        "xgboost",
+        "xgboost-cpu",
+        "catboost",
+        "mlops_assets",
+    )
     return tuple((name, known[name]) for name in deciding if known.get(name))

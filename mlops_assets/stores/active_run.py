@@ -123,35 +123,6 @@ def active_run() -> ActiveRun | None:
     return _current.get()
 
 
-class _Nowhere:
-    """A tracker and artifacts that keep nothing."""
-
-    def add(self, run: Run) -> None:
-        """Keep nothing."""
-
-    def write(self, run_id: str, batch: object, ending: object = None) -> None:
-        """Keep nothing."""
-
-    def put(self, _data: bytes) -> str:
-        """Keep nothing."""
-        return ""
-
-
-@contextmanager
-def unrecorded() -> Iterator[None]:
-    """Let code that logs run where nothing is to be recorded: a training that is repeated for comparison, a test."""
-    nothing: Any = _Nowhere()
-    run = Run("", "", "", "", datetime.now(UTC), None, None, {}, {}, {})
-    token = _current.set(ActiveRun(run, nothing, nothing))
-    try:
-        yield
-    finally:
-        active = _current.get()
-        if active is not None:
-            active.close()
-        _current.reset(token)
-
-
 @contextmanager
 def recorded(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[ActiveRun]:
     """Record a run as running, make it the current one, and leave its end to the caller unless something is raised.

@@ -34,7 +34,7 @@ def test_the_best_of_the_validation_part_is_trained_and_nothing_is_searched_twic
     runner = run(ml.build_definitions(searching.nouns(search, calls), platform=platform))
     shown = metadata(runner(*ASSETS), "model/buys")
     trials, at = trials_of(platform), places(platform)
-    training = at.tracker.list("buys")[0] if at.tracker.list("buys")[0].kind == "training" else at.tracker.search("kind = 'training'")[0]
+    training = at.tracker.search("kind = 'training'")[0]
     assert [trial.status for trial in trials] == ["finished"] * 6
     assert {trial.parent_id for trial in trials} == {training.id}
     rows = in_canonical_order(at.lake.read("training_set/examples"), None)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_assets.errors import DataError, MissingExtraError
 from mlops_assets.values.search import Range, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+T = TypeVar("T")
 
 _STARTUP = 5  # trials that are never pruned: a median of fewer says nothing
 
@@ -33,15 +35,18 @@ class Trial:
         The metric; None when it failed or was pruned.
     steps
         What it logged of the metric on the way, by step.
+    error
+        Why it failed.
     """
 
     number: int
     params: Mapping[str, Any]
     value: float | None = None
     steps: Mapping[int, float] = field(default_factory=dict)
+    error: str = ""
 
 
-def trials(search: Search, tried: Callable[[int, Mapping[str, Any], Sequence[Trial]], Trial]) -> list[Trial]:
+def trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]], Sequence[Trial]]) -> list[Trial]:
     """Return the trials of a search, in order.
 
     Parameters
@@ -49,11 +54,11 @@ def trials(search: Search, tried: Callable[[int, Mapping[str, Any], Sequence[Tri
     search
         As declared.
     tried
-        Runs one: number, values, and the trials before; or remembers it.
+        Runs those of one round, as many as there are processes: what to try, and the trials of the rounds before; or remembers them.
     """
     done: list[Trial] = []
-    for number, params in _asked(search, done):
-        done.append(tried(number, params, tuple(done)))
+    for asked in _rounds(search, done):
+        done.extend(tried(asked, tuple(done)))
     return done
 
 
@@ -91,11 +96,13 @@ def falls_behind(step: int, value: float, before: Sequence[Trial]) -> bool:
     return not value >= median  # NaN falls behind
 
 
-def _asked(search: Search, done: Sequence[Trial]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Trial]]:
+    """Yield what to try next, a round at a time; what a round has reached is in ``done`` when the next is asked for."""
     if search.sampler == "grid":
         names = [name for name, _ in search.space]
         every = itertools.product(*(_values(values) for _, values in search.space))
-        yield from ((number, dict(zip(names, chosen, strict=True))) for number, chosen in enumerate(itertools.islice(every, search.trials)))
+        numbered = enumerate(itertools.islice(every, search.trials))
+        yield from _batches((Trial(number, dict(zip(names, chosen, strict=True))) for number, chosen in numbered), search.processes)
         return
     try:
         import optuna
@@ -104,16 +111,24 @@ def _asked(search: Search, done: Sequence[Trial]) -> Iterator[tuple[int, dict[st
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {name: _distribution(values) for name, values in search.space}
     study = optuna.create_study(direction="maximize")
-    for number in range(search.trials):
-        # A sampler of its own for each trial: what it draws then depends on nothing but the trials before.
-        seed = (search.seed * 1_000_003 + number) % 2**32
-        kinds = {"tpe": lambda: optuna.samplers.TPESampler(seed=seed), "random": lambda: optuna.samplers.RandomSampler(seed=seed)}  # noqa: B023
-        study.sampler = kinds[search.sampler]()
-        asked = study.ask(space)
-        yield number, {name: _chosen(values, asked.params[name]) for name, values in search.space}
-        value = done[-1].value
-        told = {"values": value} if value is not None and math.isfinite(value) else {"state": optuna.trial.TrialState.FAIL}
-        study.tell(asked, **told)
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    for numbers in _batches(range(search.trials), search.processes):
+        asked = []
+        for number in numbers:
+            # A sampler of its own for each trial: what it draws then depends on nothing but the rounds before.
+            study.sampler = samplers[search.sampler](seed=(search.seed * 1_000_003 + number) % 2**32)
+            asked.append(study.ask(space))
+        yield [Trial(n, {name: _chosen(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, asked, strict=True)]
+        for trial, reached in zip(asked, done[-len(asked) :], strict=True):
+            value = reached.value
+            told = {"values": value} if value is not None and math.isfinite(value) else {"state": optuna.trial.TrialState.FAIL}
+            study.tell(trial, **told)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch
 
 
 def _values(values: Range | tuple[Any, ...]) -> Sequence[Any]:

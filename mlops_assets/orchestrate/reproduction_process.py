@@ -53,8 +53,8 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         function = load_source(request["source"], Path(folder))
         hashed = source_hash(function)
         # What the function logs goes to a tracker that is thrown away: the record has its own run.
-        with start_run("reproduction", platform=Platform.at(Path(folder) / "home")):
-            estimator = _called(function, splits, request["params"], recorded["fingerprint"])
+        with start_run("reproduction", platform=Platform.at(Path(folder) / "home")), seeded(recorded["fingerprint"]):
+            estimator = called(function, splits, request["params"])
     probe = pl.read_ipc(io.BytesIO(places.artifacts.get(request["probe"])))
     return {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
@@ -68,19 +68,45 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _called(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any], fingerprint: str) -> Any:  # noqa: ANN401
-    """Call the model's function as its step does."""
+def called(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Call a model's function, loaded from its stored source, as its step does.
+
+    Parameters
+    ----------
+    function
+        Without its decorator.
+    splits, params
+        What it is given of.
+
+    Raises
+    ------
+    DefinitionError
+        As :func:`refuse_unrecorded`.
+    """
     read: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection))
-    given: dict[str, Any] = {}
-    for parameter in read.parameters:
+    refuse_unrecorded(read)
+    return read(**{parameter.name: _argument(parameter, splits, params) for parameter in read.parameters})
+
+
+def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
+    """Refuse a model's function that asks for more than its training set and its parameters.
+
+    Parameters
+    ----------
+    function
+        As it was read.
+
+    Raises
+    ------
+    DefinitionError
+        It asks for a table, a window or a resource.
+    """
+    for parameter in function.parameters:
         if parameter.injection not in _ALLOWED:
             raise DefinitionError(
-                f"'{read.name}' asks for {parameter.injection.value} '{parameter.name}', which no record holds",
+                f"'{function.name}' asks for {parameter.injection.value} '{parameter.name}', which no record holds",
                 hint="what decides a training comes from its training set and its parameters: pass it as one of these",
             )
-        given[parameter.name] = _argument(parameter, splits, params)
-    with seeded(fingerprint):
-        return read(**given)
 
 
 def _argument(parameter: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401

@@ -80,11 +80,14 @@ class Search:
         Whether a trial ends early when what the function logs with ``ml.log_metric(metric, value, step)`` falls below the median of earlier trials.
     seed
         The same seed, data and code give the same trials, however often the search was killed and resumed.
+    processes
+        How many trials run at once, each in a process of its own with its share of the processors. Trials of one round do not learn from each other;
+        the function then is called from its stored source, as ``mlops reproduce`` does it.
 
     Raises
     ------
     DefinitionError
-        The space is empty, a value is neither, or ``grid`` has no values to count.
+        The space is empty, a value is neither, ``grid`` has no values to count, or there is no process.
 
     Examples
     --------
@@ -100,25 +103,38 @@ class Search:
     sampler: Sampler = "tpe"
     prune: bool = False
     seed: int = 0
+    processes: int = 1
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
         self,
-        space: Mapping[str, Range | Iterable[Any]],
+        space: Mapping[str, Range | Iterable[Any]] | Iterable[tuple[str, Range | Iterable[Any]]],
         trials: int = 30,
         metric: str = "",
         sampler: Sampler = "tpe",
         *,
         prune: bool = False,
         seed: int = 0,
+        processes: int = 1,
     ) -> None:
         if not space or trials < 1:
             raise DefinitionError("a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.Range(50, 400)})')
+        if processes < 1:
+            raise DefinitionError(f"a search cannot run in {processes} processes", hint="leave processes= out, or say 2")
         if sampler not in SAMPLERS:
             raise DefinitionError(f"there is no sampler '{sampler}'", hint=nearest(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}")
-        pairs = tuple(sorted((name, values if isinstance(values, Range) else tuple(values)) for name, values in space.items()))
+        pairs = tuple(sorted((name, values if isinstance(values, Range) else tuple(values)) for name, values in dict(space).items()))
         for name, values in pairs:
             _check(name, values, sampler)
-        for name, value in {"space": pairs, "trials": trials, "metric": metric, "sampler": sampler, "prune": prune, "seed": seed}.items():
+        given = {
+            "space": pairs,
+            "trials": trials,
+            "metric": metric,
+            "sampler": sampler,
+            "prune": prune,
+            "seed": seed,
+            "processes": processes,
+        }
+        for name, value in given.items():
             object.__setattr__(self, name, value)
 
     def check(self, configs: Iterable[Parameter], metrics: Sequence[str], where: str) -> None:

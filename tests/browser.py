@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import psutil
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 # Without these a headless Chromium without a network tries to reach its maker's hosts for minutes.
 _QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
@@ -80,3 +81,27 @@ def open_graph(page: Page, url: str, groups: Sequence[str]) -> None:
     page.goto(f"{url}/asset-groups?expanded=" + urllib.parse.quote(",".join(f"global@global:{group}" for group in groups)))
     page.wait_for_selector("svg foreignObject")
     page.wait_for_timeout(1500)  # the graph is laid out in a worker
+
+
+def launch(page: Page, url: str, asset: str, config: str) -> None:
+    """Materialise one asset as a person does it: its page, its launchpad, the configuration typed, the button."""
+    page.goto(f"{url}/assets/{asset}")
+    page.get_by_role("button", name="Materialize").first.click()
+    editor = page.locator(".CodeMirror").first
+    expect(editor).to_be_visible()
+    editor.evaluate("(element, text) => element.CodeMirror.setValue(text)", config)
+    selected = page.get_by_role("button", name="Materialize selected")
+    button = page.get_by_role("dialog").get_by_role("button", name="Materialize").or_(selected).last
+    expect(button).to_be_enabled()
+    button.click()
+
+
+def runs_end(page: Page, home: Path, *, after: int) -> None:
+    """Wait until more runs than before have been launched and none goes on."""
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        for _ in range(240):
+            found = instance.get_runs()
+            if len(found) > after and all(run.is_finished for run in found):
+                return
+            page.wait_for_timeout(500)
+    raise AssertionError(f"the run that was launched does not end: {found}")

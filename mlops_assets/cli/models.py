@@ -32,14 +32,14 @@ def list_models(model: str | None, file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def history(model: str, file: str, json_file: str | None) -> None:
-    """Show who promoted what, when, and on what evidence.
+    """Show what has happened to a model, newest first: candidates that gates refused, versions, approvals, promotions, rollbacks.
 
     Example: mlops models history lateness
     """
     from mlops_assets.cli import status as report
 
     rows = report.history(load(file), model)
-    write_json(rows, json_file) if json_file else console().print(report.table(f"history of {model}", rows))
+    write_json(rows, json_file) if json_file else console().print(report.table(f"history of {model}", [report.told(row) for row in rows]))
 
 
 @models.command("show")

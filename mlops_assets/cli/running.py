@@ -71,7 +71,7 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     PlatformError
         Another run of this command is in progress.
     """
-    chosen = selected(project.definitions, select)
+    chosen = without_decisions(selected(project.definitions, select))
     tags = {**_range(project.definitions, chosen, partitions), **process_tags(os.getpid())}
     config = _run_config(chosen, as_of)
     with _alone(Path(project.platform.home)):
@@ -96,6 +96,26 @@ def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
         wanted = select.split('"')[1] if '"' in select else select
         raise DefinitionError(f"the selection {select!r} holds no asset", hint=nearest(wanted, known) + f"there are {', '.join(known)}")
     return chosen
+
+
+def without_decisions(chosen: Sequence[dg.AssetKey]) -> list[dg.AssetKey]:
+    """Leave out what a person decides: approvals, and the champion of a version that is made in the same run and that nobody can have approved.
+
+    Raises
+    ------
+    DefinitionError
+        Nothing is left.
+    """
+    signed = {key.path[-1] for key in chosen if key.path[0] == "approval"}
+    made = {key.path[-1] for key in chosen if key.path[0] == "version"}
+    left = [key for key in chosen if key.path[0] != "approval" and not (key.path[0] == "champion" and key.path[-1] in signed & made)]
+    if not left:
+        name = min(signed)
+        raise DefinitionError(
+            f"'approval/{name}' is what a person decides",
+            hint=f"mlops models approve {name} VERSION, or materialise it in the UI's launchpad",
+        )
+    return left
 
 
 def _range(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:

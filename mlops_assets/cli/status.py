@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.cli.project import LoadedProject, told_instance
@@ -14,6 +15,7 @@ from mlops_assets.orchestrate.automation import stale
 from mlops_assets.orchestrate.upkeep import kept_up
 from mlops_assets.serving.integrity import looked_after
 from mlops_assets.stores.garbage import collected
+from mlops_assets.stores.history import history_of
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
 from mlops_assets.values.model import Model
@@ -21,7 +23,7 @@ from mlops_assets.values.serving import BatchPrediction
 from mlops_assets.values.training import TrainingSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -93,14 +95,30 @@ def _judged(run: Run) -> list[tuple[str, float]]:
 
 
 def history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
-    """Return the moves of a model's aliases, newest first."""
+    """Return what has happened to a model, newest first: candidates that gates refused, versions, decisions, damage, moves of aliases."""
     versions(project, model)
-    events = project.places.registry.history(model)
     return [
-        {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "alias": e.alias, "kind": e.kind, "version": e.version, "before": e.previous or "none", "actor": e.actor,
-         "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence)}
-        for e in reversed(events)
+        {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "kind": e.kind, "version": e.version or "none", "alias": e.alias, "before": (e.previous or "none") if e.alias else "",
+         "actor": e.actor, "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence), "candidate": e.candidate[:12]}
+        for e in reversed(history_of(project.places.platform.registry, model))
     ]  # fmt: skip
+
+
+def told(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row of the history as it is shown: who, what and why in one line each."""
+    happened = {"damaged": "damage", "restored": "restoration"}.get(row["kind"], row["kind"])
+    whom = f"candidate {row['candidate']}" if row["version"] == "none" else f"version {row['version']}"
+    what = f"{happened} {'to' if happened == 'rollback' else 'of'} {whom}"
+    before = f", before {row['before']}" if row["before"] else ""
+    why = [row["reason"], *([row["gates"]] if row["version"] != "none" else [])]
+    shown = row["at"].removesuffix("+00:00").replace("T", " ")
+    return {
+        "at (UTC)": shown,
+        "environment": row["environment"],
+        "what": what + before,
+        "who": row["actor"],
+        "why": "\n".join(filter(None, why)),
+    }
 
 
 def check(project: LoadedProject) -> str:
@@ -149,5 +167,5 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     for column in columns or ("none",):
         result.add_column(column)
     for row in rows:
-        result.add_row(*(str(row.get(column, "")) for column in columns))
+        result.add_row(*(escape(str(row.get(column, ""))) for column in columns))
     return result

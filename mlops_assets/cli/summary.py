@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
+from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -104,6 +105,8 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
     for key, metadata in _last(finished).items():
         if key.path[0] == "champion":
             yield f"champion of {key.path[-1]}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
+        if key.path[0] == "version":
+            yield from _waiting(project, key.path[-1])
         if key.path[0] == "predictions":
             yield f"predictions: lake table {key.to_user_string()}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
         if key.path[0] == "service":
@@ -115,6 +118,13 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
     for step in {k for k in _failed(finished) if k.startswith("model__")}:
         serving = project.places.registry.champion(step.removeprefix("model__"))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
+
+
+def _waiting(project: LoadedProject, model: str) -> Iterator[str]:
+    """Say that a version waits for a person."""
+    newest = project.places.registry.versions(model)[-1]
+    if any(m.approval and m.name == model for part in project.parts for m in part.project.every(Model)) and not newest.approval:
+        yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise approval/{model} in the UI"
 
 
 def _failed(finished: Finished) -> dict[str, str]:

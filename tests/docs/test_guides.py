@@ -1,12 +1,14 @@
-"""The guides, followed to the letter: files are written, commands run, and what they must print is printed."""
+"""The guides, followed to the letter: files are written, commands run, what they must print is printed; what is typed into the UI is typed in a browser."""
 
 import re
 import subprocess
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from mlops_assets.serving import control
+from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.conftest import ROOT, clean_environment
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -44,6 +46,17 @@ def execute(folder: Path, command: str, wanted: list[str]) -> Path:
     return folder
 
 
+def in_the_launchpad(folder: Path, asset: str, config: str) -> None:
+    """Do in a browser what a person does in the UI: materialise one asset with this configuration."""
+    home = folder / ".mlops"
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        before = instance.get_runs_count()
+    environment = clean_environment(home, PYTHONWARNINGS="ignore", DAGSTER_HOME="")
+    with web_ui(folder / "definitions.py", environment) as url, browser_page() as page:
+        launch(page, url, asset, config)
+        runs_end(page, home, after=before)
+
+
 @pytest.fixture
 def stopped(tmp_path):
     """Whatever a guide starts and a failure leaves running is stopped."""
@@ -62,6 +75,8 @@ def test_a_guide_does_what_it_says(guide, tmp_path) -> None:
                 (folder / name).write_text(block)
             else:
                 assert block in (ROOT / "definitions.py").read_text()
+        elif language == "yaml" and name:
+            in_the_launchpad(folder, name, block)
         elif language == "console":
             for command, wanted in commands(block):
                 if not command.startswith(INSTALLS):

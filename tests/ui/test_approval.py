@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from playwright.sync_api import Page, expect
 
+from mlops_assets.stores.history import history_of
 from mlops_assets.stores.registry import open_registry
-from tests.browser import browser_page, web_ui
+from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.cli.test_cli import good, mlops
 from tests.conftest import clean_environment
 
-REASON = 'slices <img src=x onerror="window.ran=1"> <script>window.ran=1</script>\'; DROP TABLE mlops_versions; --'
+REASON = 'slices [red] <img src=x onerror="window.ran=1"> <script>window.ran=1</script>\'; DROP TABLE mlops_versions; --'
 CONFIG = """ops:
   approval__benign:
     config:
@@ -30,14 +30,8 @@ def project(tmp_path_factory) -> Path:
     good(mlops(folder.parent, "init", "tumours"))
     file = folder / "definitions.py"
     file.write_text(file.read_text().replace('metrics=["roc_auc"]', 'metrics=["roc_auc"], approval=True'))
-    good(
-        mlops(
-            folder,
-            "run",
-            "--select",
-            'key:"dataset/diagnoses" or key:"training_set/examples" or key:"model/benign" or key:"version/benign"',
-        )
-    )
+    said = good(mlops(folder, "run", "--select", 'not key:"predictions/*"'))
+    assert "version 1 of benign waits for approval: mlops models approve benign 1" in said
     return folder
 
 
@@ -55,29 +49,12 @@ def test_a_person_approves_in_the_launchpad_and_the_check_shows_it(ui, project) 
     refused = mlops(project, "models", "promote", "benign", "--version", "1", "--reason", "x")
     assert refused.returncode == 1
     assert "version 1 of 'benign' is not approved" in refused.stderr
-    page.goto(f"{url}/assets/approval/benign")
-    page.get_by_role("button", name="Materialize").first.click()
-    editor = page.locator(".CodeMirror").first
-    expect(editor).to_be_visible()
-    editor.evaluate("(element, text) => element.CodeMirror.setValue(text)", CONFIG.format(reason=REASON))
-    button = (
-        page.get_by_role("dialog").get_by_role("button", name="Materialize").or_(page.get_by_role("button", name="Materialize selected"))
-    )
-    expect(button.last).to_be_enabled()
-    button.last.click()
+    home = project / ".mlops"
+    launch(page, url, "approval/benign", CONFIG.format(reason=REASON))
+    runs_end(page, home, after=1)
     registry = open_registry(f"sqlite:///{project / '.mlops' / 'registry.sqlite'}")
-    for _ in range(240):
-        if registry.versions("benign")[0].approval:
-            break
-        page.wait_for_timeout(500)
     (said,) = registry.approvals("benign", 1)
     assert (said.approved, said.approver, said.reason, said.digest) == (True, "grace", REASON, registry.versions("benign")[0].digest)
-    with dg.DagsterInstance.from_config(str(project / ".mlops" / "dagster")) as instance:
-        for _ in range(120):
-            if all(run.is_finished for run in instance.get_runs()):
-                break
-            page.wait_for_timeout(500)
-
     page.goto(f"{url}/assets/version/benign?view=checks&checkDetail=approved")
     expect(page.get_by_text("version 1 approved by grace").first).to_be_visible()
     page.goto(f"{url}/assets/approval/benign")
@@ -87,3 +64,6 @@ def test_a_person_approves_in_the_launchpad_and_the_check_shows_it(ui, project) 
     assert "version 1" in good(mlops(project, "models", "promote", "benign", "--version", "1", "--reason", "approved"))
     assert registry.champion("benign").state == "champion"
     assert [e.kind for e in registry.history("benign")] == ["promotion"]
+    assert [e.kind for e in history_of(f"sqlite:///{home / 'registry.sqlite'}", "benign")] == ["registration", "approval", "promotion"]
+    shown = good(mlops(project, "models", "history", "benign"))
+    assert "slices [red] <img" in shown

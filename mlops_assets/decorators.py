@@ -10,7 +10,7 @@ from mlops_assets.values.dataset import DAY_AHEAD, QUARANTINE, Dataset, Table
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
 from mlops_assets.values.function import Injection, UserFunction, read_function
-from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.model import Format, GateFunction, Model, check_format
 from mlops_assets.values.names import checked_name, names, pairs
 from mlops_assets.values.options import AssetArguments, AssetOptions
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
@@ -286,6 +286,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     cron_schedule: str | None = None,
     cron_timezone: str = "UTC",
     trusted_types: Sequence[str] = (),
+    format: Format = "skops",  # noqa: A002  (the field's word)
     approval: bool = False,
     search: Search | None = None,
     **options: Unpack[AssetArguments],
@@ -311,6 +312,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         The time zone of ``cron_schedule``.
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
+    format
+        ``skops``; ``native``, LightGBM's or XGBoost's file; ``onnx`` where it is proved; ``pickle`` where ``MLOPS_ALLOW_PICKLE=1``.
     approval
         Whether a person must approve a version before it can become champion.
     search
@@ -321,19 +324,19 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     Raises
     ------
     DefinitionError
-        A parameter cannot be injected, no metric is named, or two gates have one name.
+        A parameter cannot be injected, no metric is named, two gates have one name, or there is no such format.
     """
 
     def decorate(function: Callable[P, R]) -> Model[P, R]:
         read = _named(read_function(function, kind="model", allowed=_MODEL), "a model")
         _check_splits(read)
         _check_gates(read.name, metrics, gates)
+        check_format(format)
         if search is not None:
             search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
-        schedule, options_ = (cron_schedule, cron_timezone), AssetOptions.of(options)
-        return Model(
-            read, training_set, names(metrics), tuple(gates), names(slices), *schedule, names(trusted_types), approval, search, options_
-        )
+        judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
+        stored, options_ = (names(trusted_types), format), AssetOptions.of(options)
+        return Model(read, training_set, *judged, *schedule, *stored, approval, search, options_)
 
     return decorate
 

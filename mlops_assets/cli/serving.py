@@ -49,7 +49,15 @@ def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
 def facts(found: ServiceStatus) -> dict[str, Any]:
     """Return a state as JSON-like values."""
     workers = [
-        {"worker": w.index, "pid": w.pid, "version": w.version, "running": w.running, "problem": w.error or ""} for w in found.workers
+        {
+            "worker": w.index,
+            "pid": w.pid,
+            "version": w.version,
+            "running": w.running,
+            "problem": w.error or "",
+            "other libraries": w.libraries,
+        }
+        for w in found.workers
     ]
     return {
         "service": found.name,
@@ -69,7 +77,7 @@ def table(found: list[ServiceStatus]) -> Table:
         result.add_column(column)
     for one in found:
         answers = ", ".join(f"version {w.version} (pid {w.pid})" for w in one.workers if w.running) or "nobody answers"
-        result.add_row(
-            one.name, one.wanted, "yes" if one.running else "no", one.url or "", str(one.champion or "none"), answers, one.problem
-        )
+        others = next((f"trained with {w.libraries}" for w in one.workers if w.running and w.libraries), "")
+        problem = one.problem or others
+        result.add_row(one.name, one.wanted, "yes" if one.running else "no", one.url or "", str(one.champion or "none"), answers, problem)
     return result

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.registry import find
-from mlops_assets.compute.library_versions import other_libraries
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
-from mlops_assets.orchestrate.training_run import libraries
 from mlops_assets.serving.integrity import looked_after, parts
-from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.packaging import form_of, libraries_of, manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +54,7 @@ def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
         "files": _files(project, version),
         "training": {"run": run.id, "lake snapshot": version.snapshot, "started": _when(run.started_at), **_flat("parameter", run.params)},
         "metrics": {k: round(v, 6) for k, v in run.metrics.items()},
+        "signature": _signature(project, version),
         "libraries": _libraries(project, version),
     }
 
@@ -80,6 +79,7 @@ def _headline(project: LoadedProject, version: Version) -> dict[str, Any]:
         "created": _when(version.created_at),
         "candidate": version.digest,
         "artifact": version.artifact,
+        "format": form_of(_manifest(project, version)),
     }
 
 
@@ -106,17 +106,36 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
 
 def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     """Return the libraries of the training; where another version is installed, both."""
-    try:
-        trained = dict(manifest_of(project.places.artifacts, version.artifact).get("libraries", {}))
-    except ArtifactError:
-        return []
-    now = dict(libraries())
-    serious = {other.name: other.serious for other in other_libraries(trained, now)}
+    manifest = _manifest(project, version)
+    others = {other.name: other for other in libraries_of(manifest)}
     told = {None: "the same", False: "differs", True: "differs, and may predict otherwise"}
     return [
-        {"library": name, "trained with": then, "installed": now.get(name, "no"), "": told[serious.get(name)]}
-        for name, then in trained.items()
+        {
+            "library": name,
+            "trained with": then,
+            "installed": others[name].installed or "no" if name in others else then,
+            "": told[others[name].serious if name in others else None],
+        }
+        for name, then in manifest.get("libraries", {}).items()
     ]
+
+
+def _manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
+    try:
+        return manifest_of(project.places.artifacts, version.artifact)
+    except ArtifactError:
+        return {}
+
+
+def _signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
+    """Return what the model takes, one line for each column of X."""
+    told = []
+    for row in _manifest(project, version).get("signature", []):
+        known = row["categories"]
+        span = f"{row['minimum']} … {row['maximum']}" if row["minimum"] is not None else ""
+        seen = ", ".join(map(str, known)) if known else span
+        told.append({"column of X": row["column"], "type": row["dtype"], "null": "seen" if row["nullable"] else "never seen", "seen": seen})
+    return told
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

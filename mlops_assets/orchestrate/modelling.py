@@ -17,6 +17,7 @@ from mlops_assets.orchestrate.searching import search_metadata
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training_log import logged_metadata
 from mlops_assets.orchestrate.training_run import Trained, trained_by, training_lock
+from mlops_assets.serving.packaging import form_of, manifest_of
 from mlops_assets.stores.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.lock import exclusive
 from mlops_assets.stores.records import CandidateRecord
@@ -58,6 +59,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
             metadata=_metadata(trained, candidate)
+            | {"format": form_of(manifest_of(scope.places.artifacts, trained.artifact))}
             | logged_metadata(scope, trained.run, model.metrics)
             | search_metadata(scope, model, trained.run),
             data_version=dg.DataVersion(trained.digest),

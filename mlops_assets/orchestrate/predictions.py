@@ -7,17 +7,15 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.assemble import assemble, view_of
-from mlops_assets.compute.library_versions import other_libraries
 from mlops_assets.compute.point_in_time import View
 from mlops_assets.compute.verify import check_names, verify
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
-from mlops_assets.orchestrate.training_run import libraries
 from mlops_assets.serving.batch import model_input, score
 from mlops_assets.serving.integrity import refuse_damaged
-from mlops_assets.serving.packaging import unpack
+from mlops_assets.serving.packaging import libraries_of, unpack
 from mlops_assets.serving.served import MODEL_VERSION, RUN_ID, batch_identity, key_types
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
@@ -55,7 +53,7 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
     training_set = batch.model.training_set
     refuse_damaged(scope.places.registry, scope.places.artifacts, serving)
     bundle = unpack(scope.places.artifacts, serving.artifact, batch.model.trusted_types)
-    for other in other_libraries(bundle.manifest.get("libraries", {}), dict(libraries())):
+    for other in libraries_of(bundle.manifest):
         scope.context.log.warning(f"version {serving.version} of '{serving.model}' was trained with other libraries: {other}")
     source = scope.read(scope.project.by_key[batch.dataset.key])
     # What is known later than its row does not exist when the prediction is made, so it is not even read.

@@ -21,7 +21,7 @@ from mlops_assets.compute.source_slice import load_source
 from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import DataError, DefinitionError, MlopsError
 from mlops_assets.orchestrate.run_facts import data_facts, result_facts
-from mlops_assets.serving.packaging import _predictions as predictions_of
+from mlops_assets.serving.packaging import predictions_of
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places

@@ -80,6 +80,8 @@ def _facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
     facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": markdown(workers)}
     if found.url is None:
         return facts
+    if others := next((w.libraries for w in found.workers if w.libraries), ""):
+        facts["trained with other libraries"] = others
     facts |= {"url": dg.MetadataValue.url(found.url), "version": found.champion or 0}
     return facts | {"smoke latency ms": round(1000 * _smoke(service, found.url), 3)}
 

@@ -27,6 +27,7 @@ from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.searching import searched
 from mlops_assets.orchestrate.training import x_columns
 from mlops_assets.orchestrate.training_log import autolog, training_run
+from mlops_assets.serving.formats import SKOPS, refuse_unready
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
 from mlops_assets.stores.active_run import ActiveRun
 from mlops_assets.stores.tracker import Run
@@ -80,6 +81,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         "trusted_types": list(model.trusted_types),
         "libraries": dict(libraries()),
         **({"search": repr(model.search)} if model.search else {}),
+        **({"format": model.format} if model.format != SKOPS else {}),
     }
     fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     known = scope.places.tracker.find(model.name, fingerprint)
@@ -88,6 +90,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
         return Trained(known, bundle.estimator, splits, reused=True)
+    refuse_unready(model.format)
     with training_run(scope, model, decides, fingerprint) as active:
         chosen = searched(scope, model, splits, active, fingerprint)
         return _train(chosen, model, rows, splits, decides | {"params": chosen.config}, fingerprint, active)
@@ -135,6 +138,7 @@ def _train(  # noqa: PLR0913  (what decides it)
         X=splits["train"].X,
         modules=[Module(f.module_source, f.name) for f in functions],
         trusted_types=model.trusted_types,
+        form=model.format,
         facts={
             "model": model.name,
             "fingerprint": fingerprint,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.records import Version
     from mlops_assets.stores.registry import Registry
 
-_PARTS = ("estimator", "probe", "profile")
+_PARTS = ("estimator", "before", "probe", "profile")
 
 
 def parts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.lookup import InputBuilder, Looked
 from mlops_assets.serving.openapi import openapi
-from mlops_assets.serving.packaging import unpack
+from mlops_assets.serving.packaging import libraries_of, unpack
 from mlops_assets.serving.predictor import Predictor, Scores, make_predictor
 from mlops_assets.serving.schema import TYPES, RequestSchema, Rows
 from mlops_assets.serving.state import Limits, Wanted
@@ -66,6 +66,8 @@ class ServedModel:
         Its description, JSON.
     example
         A request of one real row, JSON; empty when none is stored.
+    libraries
+        Those of which another version is installed than it was trained with.
     """
 
     def __init__(  # noqa: PLR0913  (all that answers)
@@ -79,9 +81,11 @@ class ServedModel:
         columns: tuple[str, ...],
         openapi: bytes,
         example: bytes = b"",
+        libraries: str = "",
     ) -> None:
         self.name, self.wanted, self.version = name, wanted, wanted.version
         self.columns, self.predictor, self.openapi, self.example = columns, predictor, openapi, example
+        self.libraries = libraries
         # What a row says beside X and its time: what identifies it, and what features were looked up or computed by.
         self.identity = tuple(field for field in schema.names if field not in columns and field != schema.time)
         self._schema, self._inputs = schema, inputs
@@ -139,6 +143,7 @@ def load_model(  # noqa: PLR0913  (where everything is)
         columns=bundle.columns,
         openapi=json.dumps(openapi(name, wanted.version, schema, manifest, limits)).encode(),
         example=str(manifest.get("example") or "").encode(),
+        libraries=", ".join(map(str, libraries_of(manifest))),
     )
 
 

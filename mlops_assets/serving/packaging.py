@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.library_versions import OtherLibrary, installed_version, other_libraries
 from mlops_assets.compute.on_demand import load_functions
+from mlops_assets.compute.signature import signature_of
 from mlops_assets.errors import ArtifactError
+from mlops_assets.serving.formats import SKOPS, Written, read, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from mlops_assets.stores.artifacts import Artifacts
 
-FORMAT = 1
+FORMAT = 2  # 1 is skops alone, and is still written for it
 PROBE_ROWS = 64
-# What scikit-learn's own estimators contain beyond what skops trusts by itself. The list is the product's: it is never read from an artifact.
-_TRUSTED = frozenset(
-    {
-        "functools.partial",
-        "numpy.dtype",
-        "sklearn._loss.link.IdentityLink",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.link.LogLink",
-        "sklearn._loss.link.MultinomialLogit",
-        "sklearn._loss.loss.AbsoluteError",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn._loss.loss.HalfGammaLoss",
-        "sklearn._loss.loss.HalfMultinomialLoss",
-        "sklearn._loss.loss.HalfPoissonLoss",
-        "sklearn._loss.loss.HalfSquaredError",
-        "sklearn._loss.loss.PinballLoss",
-        "sklearn.compose._column_transformer._RemainderColsList",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.utils.validation.check_array",
-    }
-)
+_CLOSE = 1e-5  # between what was trained and what was read back; ONNX has 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +65,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     X: pl.DataFrame,
     modules: Sequence[Module],
     trusted_types: Sequence[str] = (),
+    form: str = SKOPS,
     facts: Mapping[str, Any],
 ) -> str:
     """Store a model and return the sha256 of its manifest.
@@ -100,30 +82,48 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         The sources of on-demand functions.
     trusted_types
         Types beyond scikit-learn's own that the project trusts.
+    form
+        The format that is asked for, as :class:`mlops_assets.values.model.Model` has them.
     facts
         More to say in the manifest, JSON-like.
 
     Raises
     ------
     ArtifactError
-        The estimator holds a type that nobody trusts.
+        The estimator holds a type that nobody trusts, cannot be stored in that form, or predicts otherwise when it is read back.
     """
-    data = _dump(estimator)
-    _load(data, trusted_types)
-    probe = probe_rows(X)
+    done, probe = written(estimator, form, X, trusted_types), probe_rows(X)
+    predictions = predictions_of(estimator, probe)
     manifest = {
         **facts,
-        "format": FORMAT,
+        **_form_facts(done, predictions, probe, trusted_types),
+        "format": FORMAT if done.form != SKOPS else 1,
         "columns": X.columns,
+        "signature": signature_of(X),
         "types": {name: str(dtype) for name, dtype in X.schema.items()},
-        "estimator": artifacts.put(data),
+        "estimator": artifacts.put(done.data),
+        **({"before": artifacts.put(done.before)} if done.before else {}),
         "modules": [{"source": artifacts.put(m.source.encode()), "name": m.name} for m in modules],
         "probe": artifacts.put(_ipc(probe)),
-        "probe_predictions": _predictions(estimator, probe).tolist(),
+        "probe_predictions": predictions.tolist(),
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist(),
         "prediction_type": str(pl.Series(np.asarray(estimator.predict(probe))).dtype),
     }
     return artifacts.put(json.dumps(manifest, sort_keys=True).encode())
+
+
+def _form_facts(done: Written, predictions: np.ndarray, probe: pl.DataFrame, trusted_types: Sequence[str]) -> dict[str, Any]:
+    """Return what a manifest says of the form; what another library has written must predict as the estimator did."""
+    told = {"refused_format": done.refused} if done.refused else {}
+    if done.form == SKOPS:
+        return told
+    served = predictions_of(read(done, trusted_types), probe)
+    if not np.allclose(served, predictions, atol=_CLOSE, equal_nan=True):
+        raise ArtifactError(
+            f"the model predicts otherwise when it is read back from {done.form}: by {np.abs(served - predictions).max():.2g}",
+            hint="leave format= out, so that it is stored as skops",
+        )
+    return {**told, "form": done.form, "form_facts": dict(done.facts), "served_predictions": served.tolist()}
 
 
 def manifest_of(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, Any]:
@@ -154,15 +154,36 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
             f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {FORMAT}",
             hint="upgrade mlops_assets",
         )
-    estimator = _load(artifacts.get(manifest["estimator"]), trusted_types)
     functions = functions_of(artifacts, manifest)
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
-    if not np.allclose(_predictions(estimator, probe), np.array(manifest["probe_predictions"]), equal_nan=True):
+    before = artifacts.get(manifest["before"]) if "before" in manifest else b""
+    stored = Written(manifest.get("form", SKOPS), artifacts.get(manifest["estimator"]), before, manifest.get("form_facts", {}))
+    estimator = read(stored, trusted_types)
+    expected = manifest.get("served_predictions", manifest["probe_predictions"])
+    if not np.allclose(predictions_of(estimator, probe), np.array(expected), equal_nan=True):
         raise ArtifactError(
-            f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored",
-            hint="install the library versions that its manifest names",
+            f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored{told_libraries(manifest)}",
+            hint="install the library versions that its manifest names, or train it again",
         )
     return Bundle(estimator, functions, manifest)
+
+
+def form_of(manifest: Mapping[str, Any]) -> str:
+    """Return in which format a model is stored, and why it is not the one that was asked for."""
+    refused = manifest.get("refused_format")
+    return str(manifest.get("form", SKOPS)) + (f" (not onnx: {refused})" if refused else "")
+
+
+def libraries_of(manifest: Mapping[str, Any]) -> list[OtherLibrary]:
+    """Return the libraries that a model was trained with and of which another version is installed here, the serious ones first."""
+    trained: Mapping[str, str] = manifest.get("libraries", {})
+    return other_libraries(trained, {name: installed_version(name) for name in trained})
+
+
+def told_libraries(manifest: Mapping[str, Any]) -> str:
+    """Return the libraries that differ as the end of a sentence; empty when none does."""
+    others = libraries_of(manifest)
+    return f": it was trained with {', '.join(map(str, others))}" if others else ""
 
 
 def functions_of(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
@@ -175,7 +196,8 @@ def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
     return X.gather_every(max(1, X.height // PROBE_ROWS)).head(PROBE_ROWS)
 
 
-def _predictions(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
+def predictions_of(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
+    """Return what an estimator says of rows: probabilities, decisions or predictions, whichever comes first, float64."""
     predict = getattr(estimator, "predict_proba", None) or getattr(estimator, "decision_function", None) or estimator.predict
     return np.ascontiguousarray(predict(rows), dtype="<f8") if len(rows) else np.zeros(0)
 
@@ -184,32 +206,3 @@ def _ipc(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.write_ipc(buffer)
     return buffer.getvalue()
-
-
-def _dump(estimator: Any) -> bytes:  # noqa: ANN401
-    import skops.io
-
-    try:
-        data: bytes = skops.io.dumps(estimator)
-    except Exception as error:
-        raise ArtifactError(
-            f"a {type(estimator).__name__} cannot be stored: {error}",
-            hint="return a fitted scikit-learn estimator without lambdas or open files",
-        ) from error
-    return data
-
-
-def _load(data: bytes, trusted_types: Sequence[str]) -> Any:  # noqa: ANN401
-    import skops.io
-
-    found = skops.io.get_untrusted_types(data=data)
-    trusted = {*_TRUSTED, *trusted_types}
-    if strange := [name for name in found if name not in trusted]:
-        raise ArtifactError(
-            f"the model holds the type {strange[0]}, which is not trusted",
-            hint=f"if it is yours, say @ml.model(trusted_types={strange!r}); loading it runs its code",
-        )
-    with warnings.catch_warnings():
-        # A later scikit-learn warns about every estimator of an earlier one; the probe decides whether it still predicts the same.
-        warnings.simplefilter("ignore")
-        return skops.io.loads(data, trusted=[name for name in found if name in trusted])

@@ -104,6 +104,8 @@ class WorkerStatus:
         When ``version`` began to answer, seconds since 1970.
     predictor
         ``compiled``, or ``native`` and why.
+    libraries
+        Those of which another version is installed than the model was trained with.
     running
         Whether its process exists.
     """
@@ -118,6 +120,7 @@ class WorkerStatus:
     loading: int | None = None
     loaded_at: float | None = None
     predictor: str = ""
+    libraries: str = ""
     running: bool = True
 
 

@@ -100,7 +100,7 @@ class Loader(threading.Thread):
         if self._wanted == wanted:  # else a newer one is wanted already
             self._before, self._app.model = current, model
             self._metrics.count("model_loads")
-            facts = {"version": wanted.version, "digest": wanted.digest, "predictor": model.predictor.how}
+            facts = {"version": wanted.version, "digest": wanted.digest, "predictor": model.predictor.how, "libraries": model.libraries}
             self.report(**facts, loaded_at=time.time(), error="", failed=None, loading=None)
         return True
 

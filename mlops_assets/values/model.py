@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
+from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.options import AssetOptions
 
@@ -12,6 +13,27 @@ if TYPE_CHECKING:
     from mlops_assets.values.gate import Gate
     from mlops_assets.values.search import Search
     from mlops_assets.values.training import TrainingSet
+
+Format = Literal["skops", "native", "onnx", "pickle"]
+
+
+def check_format(asked: str) -> None:
+    """Refuse a format that does not exist.
+
+    Parameters
+    ----------
+    asked
+        Its name.
+
+    Raises
+    ------
+    DefinitionError
+        It is none of the four.
+    """
+    if asked not in get_args(Format):
+        raise DefinitionError(
+            f"there is no format '{asked}'", hint=nearest(asked, get_args(Format)) + f"there are {', '.join(get_args(Format))}"
+        )
 
 
 @dataclass(frozen=True)
@@ -26,6 +48,7 @@ class Model(Generic[P, R]):
     cron_schedule: str | None = None
     cron_timezone: str = "UTC"
     trusted_types: tuple[str, ...] = ()
+    format: Format = "skops"
     approval: bool = False
     search: Search | None = None
     options: AssetOptions = field(default=AssetOptions(), compare=False)

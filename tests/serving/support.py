@@ -96,8 +96,8 @@ class Stage:
         self.artifacts = open_artifacts(self.platform.artifacts)
         self.registry = open_registry(self.platform.registry)
 
-    def register(self, fitted, X: pl.DataFrame, digest: str, **more) -> int:
-        artifact = pack(self.artifacts, fitted, X=X, modules=[Module(CLOCK, "clock")], facts=facts(**more))
+    def register(self, fitted, X: pl.DataFrame, digest: str, *, form: str = "skops", **more) -> int:
+        artifact = pack(self.artifacts, fitted, X=X, modules=[Module(CLOCK, "clock")], form=form, facts=facts(**more))
         record = CandidateRecord("lateness", digest, "run", artifact, 1, datetime.now(UTC))
         self.registry.submit(record, [])
         return self.registry.register("lateness", {}).version

@@ -1,0 +1,239 @@
+"""The forms in which an estimator is stored: skops, the library's own file, ONNX, and pickle where the environment allows it.
+
+Whatever is read was verified by its sha256 before. Skops, LightGBM's text, XGBoost's UBJSON and ONNX hold numbers and names, no code; what
+skops may construct is said by our list and by the project, never by the artifact. A pickle runs code when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import ArtifactError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+SKOPS, ONNX, PICKLE = "skops", "onnx", "pickle"
+LIGHTGBM, XGBOOST = "lightgbm", "xgboost"  # what "native" is, by the estimator
+ALLOW_PICKLE = "MLOPS_ALLOW_PICKLE"
+# What scikit-learn's own estimators contain beyond what skops trusts by itself. The list is the product's: it is never read from an artifact.
+_TRUSTED = frozenset(
+    [
+        "functools.partial",
+        "numpy.dtype",
+        "scipy.interpolate._bsplines.BSpline",
+        "sklearn._loss.link.IdentityLink",
+        "sklearn._loss.link.Interval",
+        "sklearn._loss.link.LogitLink",
+        "sklearn._loss.link.LogLink",
+        "sklearn._loss.link.MultinomialLogit",
+        "sklearn._loss.loss.AbsoluteError",
+        "sklearn._loss.loss.HalfBinomialLoss",
+        "sklearn._loss.loss.HalfGammaLoss",
+        "sklearn._loss.loss.HalfMultinomialLoss",
+        "sklearn._loss.loss.HalfPoissonLoss",
+        "sklearn._loss.loss.HalfSquaredError",
+        "sklearn._loss.loss.HalfTweedieLoss",
+        "sklearn._loss.loss.HalfTweedieLossIdentity",
+        "sklearn._loss.loss.PinballLoss",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.compose._column_transformer._RemainderColsList",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.feature_selection._univariate_selection.chi2",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.feature_selection._univariate_selection.f_regression",
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        "sklearn.gaussian_process.kernels.ConstantKernel",
+        "sklearn.gaussian_process.kernels.DotProduct",
+        "sklearn.gaussian_process.kernels.Matern",
+        "sklearn.gaussian_process.kernels.Product",
+        "sklearn.gaussian_process.kernels.RBF",
+        "sklearn.gaussian_process.kernels.Sum",
+        "sklearn.gaussian_process.kernels.WhiteKernel",
+        "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils.validation.check_array",
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """An estimator as bytes.
+
+    Parameters
+    ----------
+    form
+        ``skops``, ``lightgbm``, ``xgboost``, ``onnx`` or ``pickle``.
+    data
+        What is stored.
+    before
+        The steps of a pipeline before a native file, as skops; empty when there are none.
+    facts
+        What else is needed to read it, JSON-like.
+    refused
+        Why it is not in the form that was asked for.
+    """
+
+    form: str
+    data: bytes
+    before: bytes = b""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    refused: str = ""
+
+
+def refuse_unready(asked: str) -> None:
+    """Refuse, before anything is trained, a format that cannot be written here.
+
+    Parameters
+    ----------
+    asked
+        Its name.
+
+    Raises
+    ------
+    ArtifactError
+        It is pickle, and none is allowed.
+    MissingExtraError
+        Its libraries are not installed.
+    """
+    if asked == PICKLE:
+        refuse_pickle()
+    if asked == ONNX:
+        try:
+            import onnxruntime
+            import skl2onnx  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError.from_extra("skl2onnx and onnxruntime", "onnx") from error
+        del onnxruntime
+
+
+def written(estimator: Any, asked: str, X: pl.DataFrame, trusted: Sequence[str]) -> Written:  # noqa: ANN401  (any estimator)
+    """Return an estimator in the form that is asked for; in skops, and why, where ONNX would predict otherwise.
+
+    Parameters
+    ----------
+    estimator
+        Fitted on ``X``.
+    asked
+        As in :class:`mlops_assets.values.model.Model`.
+    X
+        The training rows.
+    trusted
+        Types beyond scikit-learn's own that the project trusts.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be stored in that form.
+    """
+    if asked == PICKLE:
+        refuse_pickle()
+        return Written(PICKLE, pickle.dumps(estimator))
+    if asked == "native":
+        from mlops_assets.serving.native import native
+
+        return native(estimator)
+    if asked == ONNX:
+        from mlops_assets.serving.onnx import converted
+
+        done = converted(estimator, X)
+    else:
+        done = Written(SKOPS, skops_bytes(estimator))
+    read(done, trusted)  # a type that nobody trusts is refused now rather than when it is needed
+    return done
+
+
+def read(stored: Written, trusted: Sequence[str]) -> Any:  # noqa: ANN401
+    """Return the estimator that was written.
+
+    Parameters
+    ----------
+    stored
+        What :func:`written` returned; its bytes are verified.
+    trusted
+        As in :func:`written`.
+
+    Raises
+    ------
+    ArtifactError
+        It holds a type that nobody trusts, is a pickle and no pickle is allowed, or cannot be read.
+    """
+    try:
+        match stored.form:
+            case "skops":
+                return _from_skops(stored.data, trusted)
+            case "pickle":
+                refuse_pickle()
+                return pickle.loads(stored.data)  # noqa: S301  (allowed by whoever runs this process)
+            case "lightgbm" | "xgboost":
+                from mlops_assets.serving.native import from_native
+
+                return from_native(stored, _from_skops(stored.before, trusted) if stored.before else None)
+            case "onnx":
+                from mlops_assets.serving.onnx import OnnxModel
+
+                return OnnxModel(stored.data, stored.facts)
+    except ArtifactError:
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"the model cannot be read as {stored.form}: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            hint="install the library versions that it was trained with",
+        ) from error
+    raise ArtifactError(f"the model is stored as '{stored.form}', which this program does not know", hint="upgrade mlops_assets")
+
+
+def refuse_pickle() -> None:
+    """Raise ArtifactError unless whoever runs this process allows pickles."""
+    if os.environ.get(ALLOW_PICKLE) != "1":
+        raise ArtifactError(
+            "a pickle runs code when it is opened, and none is allowed here",
+            hint=f"store the model as skops, native or onnx; or set {ALLOW_PICKLE}=1 wherever it is trained and served",
+        )
+
+
+def skops_bytes(estimator: Any) -> bytes:  # noqa: ANN401
+    """Return an estimator in skops' form."""
+    import skops.io
+
+    try:
+        data: bytes = skops.io.dumps(estimator)
+    except Exception as error:
+        raise ArtifactError(
+            f"a {type(estimator).__name__} cannot be stored: {error}",
+            hint="return a fitted scikit-learn estimator without lambdas or open files",
+        ) from error
+    return data
+
+
+def _from_skops(data: bytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    with warnings.catch_warnings():
+        # A later scikit-learn warns about every estimator of an earlier one; the probe decides whether it still predicts the same.
+        warnings.simplefilter("ignore")
+        try:
+            return skops.io.loads(data, trusted=sorted({*_TRUSTED, *trusted}))
+        except UntrustedTypesFoundException:
+            found = skops.io.get_untrusted_types(data=data)
+    strange = sorted(set(found) - _TRUSTED - set(trusted))
+    native = any(name.startswith(("lightgbm.", "xgboost.")) for name in strange)
+    raise ArtifactError(
+        f"the model holds the type {strange[0]}, which is not trusted",
+        hint='store it in the library\'s own file: @ml.model(format="native")'
+        if native
+        else f"if it is yours, say @ml.model(trusted_types={strange!r}); loading it runs its code",
+    )

@@ -1,0 +1,121 @@
+"""What was read from another library's file, in the shape of scikit-learn's estimators, so that scorers, services and batches take it as one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Self
+
+
+class Regressor:
+    """A fitted model of numbers.
+
+    Parameters
+    ----------
+    raw
+        Rows and a number of threads (None is all) → what is predicted, shape (rows,) or, of a classifier, (rows, classes).
+    n_features
+        The columns of ``X``.
+    """
+
+    kind = "regressor"
+
+    def __init__(self, raw: Callable[[Any, int | None], np.ndarray], n_features: int) -> None:
+        self._raw, self.n_features_in_, self.n_jobs = raw, n_features, None
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Return the predictions of rows, shape (rows,)."""
+        return self._raw(X, self.n_jobs)
+
+    def score(self, X: Any, y: Any) -> float:  # noqa: ANN401
+        """Return R², or the accuracy of a classifier."""
+        from sklearn.metrics import accuracy_score, r2_score
+
+        return float((r2_score if self.kind == "regressor" else accuracy_score)(y, self.predict(X)))
+
+    def get_params(self, *, deep: bool = True) -> dict[str, Any]:
+        """Return what may be set: the number of threads."""
+        del deep
+        return {"n_jobs": self.n_jobs}
+
+    def set_params(self, **params: Any) -> Self:  # noqa: ANN401
+        """Set the number of threads."""
+        self.n_jobs = params.get("n_jobs", self.n_jobs)
+        return self
+
+    def fit(self, X: object, y: object) -> Self:
+        """Refuse: it was trained when it was stored."""
+        raise NotImplementedError(f"a stored {self.kind} is not trained again")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether it can predict."""
+        return True
+
+    def __sklearn_tags__(self) -> Any:  # noqa: ANN401
+        """Say what it is."""
+        from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=self.kind,
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags() if self.kind == "classifier" else None,
+            regressor_tags=RegressorTags() if self.kind == "regressor" else None,
+        )
+
+
+class Classifier(Regressor):
+    """A fitted model of classes.
+
+    Parameters
+    ----------
+    raw, n_features
+        As of :class:`Regressor`.
+    facts
+        ``classes`` and their ``dtype``.
+    """
+
+    kind = "classifier"
+
+    def __init__(self, raw: Callable[[Any, int | None], np.ndarray], n_features: int, facts: Mapping[str, Any]) -> None:
+        super().__init__(raw, n_features)
+        self.classes_ = np.asarray(facts["classes"], dtype=facts["dtype"])
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Return the probability of each class, shape (rows, classes)."""
+        shares = self._raw(X, self.n_jobs)
+        return np.column_stack([1 - shares, shares]) if shares.ndim == 1 else shares
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
+        """Return the likeliest class of each row, shape (rows,)."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]  # type: ignore[no-any-return]
+
+
+def classes_of(estimator: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the classes of a classifier, JSON-like; nothing of a regressor."""
+    if not hasattr(estimator, "classes_"):
+        return {}
+    classes = np.asarray(estimator.classes_)
+    return {"classes": classes.tolist(), "dtype": "object" if classes.dtype.kind in "UO" else str(classes.dtype)}
+
+
+def as_estimator(raw: Callable[[Any, int | None], np.ndarray], facts: Mapping[str, Any]) -> Regressor:
+    """Return a classifier when there are classes, else a regressor.
+
+    Parameters
+    ----------
+    raw
+        As of :class:`Regressor`.
+    facts
+        ``n_features``, and ``classes`` with their ``dtype``.
+    """
+    return Classifier(raw, facts["n_features"], facts) if "classes" in facts else Regressor(raw, facts["n_features"])
+
+
+def matrix(X: Any) -> Any:  # noqa: ANN401
+    """Return numbers as a matrix of float64, null as NaN; a matrix stays as it is."""
+    return X.cast(pl.Float64).to_numpy() if isinstance(X, pl.DataFrame) else X

@@ -58,7 +58,7 @@ def converted(estimator: Any, X: pl.DataFrame) -> Written:  # noqa: ANN401  (any
     wide = [name for name, dtype in X.schema.items() if dtype == pl.Float64]
     hint = (
         f"; numbers lose bits on the way to 32 of them: cast '{wide[0]}' to Float32 in the training set"
-        if wide and "beside" in told[-1]
+        if wide and told[-1].startswith(("on training rows", "on rows beside"))
         else ""
     )
     return replace(_own(estimator), refused=told[-1] + hint)

@@ -1,0 +1,85 @@
+"""Our tracker: ``python -m bench.projects.tracking_ours FOLDER``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import mlops_assets as ml
+from bench.projects.registry_model import COLUMNS, fitted, rows
+from bench.projects.tracking_work import CURVES, PARAMS, RUNS, STEPS, timed, values
+from bench.worker import serve
+from mlops_assets.compute.environment import installed, lock, threads
+from mlops_assets.serving.packaging import pack
+from mlops_assets.stores.artifacts import open_artifacts
+from mlops_assets.stores.places import places
+
+NAMES = [f"x{i}" for i in range(COLUMNS)]
+
+
+def main(folder: str) -> None:  # noqa: C901  (one small function for each question)
+    """Answer questions."""
+    one, many = ml.Platform.at(f"{folder}/one"), ml.Platform.at(f"{folder}/many")
+    model, X = fitted(), pl.DataFrame(rows(500), schema=NAMES)
+
+    def log(platform: ml.Platform) -> str:
+        with ml.start_run("bench", params=PARAMS, platform=platform) as run:
+            for step in range(STEPS):
+                for name, curve in CURVES.items():
+                    ml.log_metric(name, curve[step], step=step)
+            artifacts = open_artifacts(platform.artifacts)
+            stored = pack(artifacts, model, X=X, modules=[], facts={"example": X.row(0), "threads": threads()})
+            ml.log_artifact("model.json", artifacts.get(stored))
+            ml.log_artifact("requirements.txt", lock(installed()).encode())
+        return run.id
+
+    def record(times: int) -> dict[str, Any]:
+        return timed(times, lambda: log(one))
+
+    def fill() -> dict[str, Any]:
+        for number in range(RUNS):
+            params, metrics = values(number)
+            with ml.start_run("bench", params=params, platform=many) as run:
+                run.log_metrics(metrics)
+        return {}
+
+    def top(times: int) -> dict[str, Any]:
+        return timed(times, lambda: ml.search_runs(order_by="metrics.m0 desc", limit=100, platform=many))
+
+    def best(times: int) -> dict[str, Any]:
+        return timed(times, lambda: ml.search_runs("metrics.m1 > 0.5", order_by="metrics.m0 desc", limit=1, platform=many))
+
+    def everything(times: int) -> dict[str, Any]:
+        return timed(times, lambda: ml.search_runs(platform=many))
+
+    def cold(number: int) -> dict[str, Any]:
+        with ml.start_run("bench", params=PARAMS, platform=ml.Platform.at(f"{folder}/cold{number}")) as run:
+            run.log_metrics({"m": 0.5})
+        return {}
+
+    def count(number: int) -> dict[str, Any]:
+        return {"found": ml.search_runs("status = 'finished'", platform=ml.Platform.at(f"{folder}/cold{number}")).height}
+
+    def answers() -> dict[str, Any]:
+        run = log(one)
+        tracker = places(one).tracker
+        found = ml.search_runs(order_by="metrics.m0 desc", limit=100, platform=many)
+        best_one = ml.search_runs("metrics.m1 > 0.5", order_by="metrics.m0 desc", limit=1, platform=many)
+        return {
+            "curve": [float(v) for v in tracker.curves(run)["m7"].values],
+            "params": {name: int(value) for name, value in tracker.get(run).params.items()},
+            "top": found["metrics.m0"].to_list(),
+            "best": best_one["metrics.m0"].to_list(),
+            "runs": ml.search_runs(platform=many).height,
+            "bytes": sum(file.stat().st_size for file in Path(one.home).rglob("*") if file.is_file()),
+        }
+
+    questions = (record, fill, top, best, everything, cold, count, answers)
+    serve({question.__name__: question for question in questions})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -14,6 +14,7 @@ import pytest
 from sklearn.datasets import load_diabetes
 
 from mlops_assets.stores.ducklake import DuckLake
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 
 BIN = Path(sys.executable).parent
@@ -35,8 +36,8 @@ def command(folder: Path, *arguments: str, home: Path | None = None, **environme
     )
 
 
-def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return command(folder, "mlops", *arguments, **environment)
+def mlops(folder: Path, *arguments: str, home: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    return run_mlops(arguments, cwd=folder, env=clean_environment(home or folder / ".mlops", PYTHONWARNINGS="ignore", **environment))
 
 
 def good(done: subprocess.CompletedProcess) -> str:
@@ -48,8 +49,8 @@ def good(done: subprocess.CompletedProcess) -> str:
 def begun(tmp_path_factory) -> Path:
     """A project of 25 lines, begun and run."""
     folder = tmp_path_factory.mktemp("projects")
-    assert "wrote tumours/definitions.py" in good(mlops(folder, "init", "tumours"))
-    good(mlops(folder / "tumours", "run"))
+    assert "wrote tumours/definitions.py" in good(command(folder, "mlops", "init", "tumours"))
+    good(command(folder / "tumours", "mlops", "run"))
     return folder / "tumours"
 
 

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mlops_assets.stores.ducklake import DuckLake
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 from tests.projects import meters
 
@@ -15,9 +15,11 @@ STORES = "mlops_assets.stores.ducklake:DuckLake"
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments, "-f", "tests/projects/meters.py"]
-    environment = clean_environment(home, METERS_WORLD=str(home.parent / "world.json"), **environment)
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return run_mlops(
+        [*arguments, "-f", "tests/projects/meters.py"],
+        cwd=ROOT,
+        env=clean_environment(home, METERS_WORLD=str(home.parent / "world.json"), **environment),
+    )
 
 
 def run(home: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -12,10 +10,10 @@ import pytest
 
 import mlops_assets as ml
 from tests.browser import browser_page
+from tests.commands import run_mlops
 from tests.conftest import clean_environment
 
 EVIL = "<b>x</b>'; DROP TABLE"
-CALL = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", "runs"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def mlops(home: Path, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run([*CALL, *arguments], cwd=home.parent, env=clean_environment(home), capture_output=True, text=True)
+    done = run_mlops(["runs", *arguments], cwd=home.parent, env=clean_environment(home))
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr
 

@@ -1,6 +1,7 @@
 """The guides, followed to the letter: files are written, commands run, what they must print is printed; what is typed into the UI is typed in a browser."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from mlops_assets.serving import control
 from tests.browser import browser_page, launch, runs_end, web_ui
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -27,19 +29,23 @@ def commands(block: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+def shell(folder: Path, command: str) -> subprocess.CompletedProcess:
+    """Run what is typed: a plain `mlops` without a shell, which is faster."""
+    environment = clean_environment(folder / ".mlops", PYTHONWARNINGS="ignore", DAGSTER_HOME="")
+    plain, told, _ = command.partition(' || echo "exit code $?"')
+    if not plain.startswith("mlops ") or set("|&;<>$`") & set(plain):
+        return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S602
+    done = run_mlops(shlex.split(plain)[1:], cwd=folder, env=environment)
+    if told and done.returncode:
+        return subprocess.CompletedProcess(done.args, 0, f"{done.stdout}\nexit code {done.returncode}\n", done.stderr)
+    return done
+
+
 def execute(folder: Path, command: str, wanted: list[str]) -> Path:
     """Run one command; return the folder in which the next one runs."""
     if command.startswith("cd "):
         return folder / command[3:]
-    done = subprocess.run(  # noqa: S602  (a guide is typed into a shell)
-        command,
-        shell=True,
-        cwd=folder,
-        env=clean_environment(folder / ".mlops", PYTHONWARNINGS="ignore", DAGSTER_HOME=""),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = shell(folder, command)
     printed = done.stdout + done.stderr
     assert done.returncode == 0, f"$ {command}\n{printed}"
     assert [line for line in wanted if line not in printed] == [], f"$ {command}\n{printed}"

@@ -1,7 +1,6 @@
 """Backfills in chunks: the same rows whatever the chunks, and a kill that costs the chunk that it met."""
 
 import subprocess
-import sys
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import mlops_assets as ml
 from mlops_assets.orchestrate import backfill
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.places import places
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, metadata, records
 from tests.projects import backfill as project
 from tests.projects import routes
@@ -25,8 +25,7 @@ COMMIT = "mlops_assets.stores.ducklake:DuckLake._append"
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments, "-f", "tests/projects/backfill.py"]
-    return subprocess.run(command, cwd=ROOT, env=clean_environment(home, **environment), capture_output=True, text=True, check=False)
+    return run_mlops([*arguments, "-f", "tests/projects/backfill.py"], cwd=ROOT, env=clean_environment(home, **environment))
 
 
 def make(home: Path, select: str, **environment: str) -> subprocess.CompletedProcess:

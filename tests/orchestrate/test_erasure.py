@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from mlops_assets.stores.erasures import open_erasures
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.online import Lookup
 from mlops_assets.stores.places import places
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, records
 from tests.projects import customers as project
 
@@ -249,8 +249,7 @@ def test_files_of_other_shapes_are_found_too(run, platform) -> None:
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments, "-f", "tests/projects/customers.py"]
-    return subprocess.run(command, cwd=ROOT, env=clean_environment(home, **environment), capture_output=True, text=True, check=False)
+    return run_mlops([*arguments, "-f", "tests/projects/customers.py"], cwd=ROOT, env=clean_environment(home, **environment))
 
 
 POINTS = {

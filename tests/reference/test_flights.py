@@ -28,6 +28,7 @@ from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.online import open_online
 from mlops_assets.stores.registry import open_registry
 from mlops_assets.values.window import TimeWindow
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -95,14 +96,7 @@ def _raw_flights() -> bytes:
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments],
-        cwd=ROOT,
-        env=clean_environment(home, **environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_mlops(arguments, cwd=ROOT, env=clean_environment(home, **environment))
 
 
 @pytest.fixture(scope="module")

@@ -289,6 +289,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     format: Format = "skops",  # noqa: A002  (the field's word)
     approval: bool = False,
     search: Search | None = None,
+    limits: Sequence[str] = (),
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Model[P, R]]:
     """Declare a model trained by a function.
@@ -318,6 +319,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         Whether a person must approve a version before it can become champion.
     search
         Hyperparameters to search for before the training.
+    limits
+        What it must not be used for and where it is known to fail, in sentences for its model card.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -336,7 +339,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
             search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
         judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
         stored, options_ = (names(trusted_types), format), AssetOptions.of(options)
-        return Model(read, training_set, *judged, *schedule, *stored, approval, search, options_)
+        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), options_)
 
     return decorate
 

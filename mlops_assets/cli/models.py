@@ -62,6 +62,28 @@ def show(version: str, file: str, json_file: str | None) -> None:
         console().print(report.table(title, rows if isinstance(rows, list) else [{"": k, "value": v} for k, v in rows.items()]))
 
 
+@models.command("card")
+@click.argument("version", metavar="MODEL@VERSION")
+@click.option("--html", "page", type=click.Path(dir_okay=False, writable=True), metavar="FILE", help="Write the page there instead.")
+@file_option
+def card(version: str, page: str | None, file: str) -> None:
+    """Print the model card of one version as Markdown, or write it as a page; a version that has none yet gets it.
+
+    Example: mlops models card lateness@3 --html card.html
+    """
+    from pathlib import Path
+
+    from mlops_assets.cli import version_page
+    from mlops_assets.orchestrate.card import MARKDOWN, PAGE
+
+    found = version_page.card(load(file), version)
+    if page is None:
+        click.echo(found[MARKDOWN], nl=False)
+        return
+    Path(page).write_text(found[PAGE], encoding="utf-8")
+    click.echo(f"written: {page}")
+
+
 _reason = click.option("--reason", required=True, help="Why, for the log.")
 _expected = click.option("--expected", metavar="VERSION", help="The one that you saw there, or 'none': refused when it is another by now.")
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.registry import find
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
+from mlops_assets.orchestrate.card import card_of
 from mlops_assets.serving.integrity import looked_after, parts
 from mlops_assets.serving.packaging import form_of, libraries_of, manifest_of
+from mlops_assets.stores.version_files import open_version_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +61,26 @@ def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
     }
 
 
+def card(project: LoadedProject, asked: str) -> dict[str, str]:
+    """Return the forms of a version's model card.
+
+    Parameters
+    ----------
+    project, asked
+        As in :func:`facts`.
+
+    Raises
+    ------
+    RegistryError
+        There is no such model or version.
+    ArtifactError
+        The version is damaged.
+    """
+    name, _, number = asked.partition("@")
+    declared, model = find(project, name)
+    return card_of(declared, project.places, model, _version(project, name, number))
+
+
 def _version(project: LoadedProject, name: str, number: str) -> Version:
     found = {str(v.version): v for v in project.places.registry.versions(name)}
     wanted = number or max(found, key=int, default="")
@@ -100,7 +122,8 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     artifacts = project.places.artifacts
     if version.damage:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
-    every = [("manifest", version.artifact), *parts(dict(manifest_of(artifacts, version.artifact)))]
+    files = open_version_files(project.platform.registry).of(version.model, version.version)
+    every = [("manifest", version.artifact), *parts(dict(manifest_of(artifacts, version.artifact))), *sorted(files.items())]
     return [{"file": name, "sha256": sha256, "bytes": len(artifacts.get(sha256))} for name, sha256 in every]
 
 

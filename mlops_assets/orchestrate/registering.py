@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.errors import ArtifactError
+from mlops_assets.orchestrate.card import MARKDOWN, card_of
 from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
@@ -26,9 +27,8 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iter
         _refuse_incomplete(scope, model)
         version = scope.places.registry.register(model.name, gates)
         scope.places.decisions.training(training_record(scope, model, PASSED, version.version))
-        yield dg.MaterializeResult(
-            asset_key(f"version/{model.name}"), metadata=_version_metadata(version), data_version=dg.DataVersion(version.digest)
-        )
+        metadata = {**_version_metadata(version), "model card": _card(scope, model, version)}
+        yield dg.MaterializeResult(asset_key(f"version/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
 
@@ -62,6 +62,16 @@ def _refuse_incomplete(scope: Scope, model: Model[..., Any]) -> None:
             f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {found}",
             hint=f"materialise {model.key} again: what is damaged is trained again",
         )
+
+
+def _card(scope: Scope, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
+    """Return the version's card; the version stands without one, and `mlops models card` tries again."""
+    try:
+        return dg.MetadataValue.md(card_of(scope.project, scope.places, model, version)[MARKDOWN])
+    except Exception as error:  # noqa: BLE001  (whatever an estimator does with rows that are shuffled)
+        name = f"{model.name}@{version.version}"
+        scope.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")
+        return dg.MetadataValue.text(f"not made ({type(error).__name__}): mlops models card {name}")
 
 
 def _reason(scope: Scope) -> str:

@@ -13,7 +13,7 @@ from mlops_assets.compute.parity import SAMPLE_ROWS, refuse_disparity
 from mlops_assets.compute.split import PARTS, SPLIT, group_split, time_split
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, DefinitionError
-from mlops_assets.orchestrate.project import TableRef
+from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.values.dataset import Table
@@ -55,14 +55,13 @@ def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
         refuse_disparity(function.function, sample, f"'{declared.key}'")
     frame = frame.with_columns(_split(frame, declared)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
-    found = _leaks(scope, declared, frame, X)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
     facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot}
     return (
         frame,
         [
             *verify(frame, rules(declared), scope.windows),
-            _no_leakage(found, too_good(frame, X, declared.label), _newer(declared, frame, X)),
+            leakage(scope.project, scope.read, declared, frame, X),
         ],
         facts,
     )
@@ -128,17 +127,34 @@ def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
     )
 
 
-def _leaks(scope: Scope, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[Leak]:
+def leakage(
+    project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
+) -> Outcome:
+    """Return whether a column of X knows too much.
+
+    Parameters
+    ----------
+    project, read
+        Which declares the training set, and how rows of its datasets are read.
+    declared
+        The training set.
+    frame, X
+        Its rows, and the columns that models see.
+    """
+    return _no_leakage(_leaks(project, read, declared, frame, X), too_good(frame, X, declared.label), _newer(declared, frame, X))
+
+
+def _leaks(
+    project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
+) -> list[Leak]:
     """Compare every column of X with the label and with every column that its datasets declare as known later."""
     found = leaks(frame, X, frame.select(pl.col(declared.label).alias(f"the label {declared.label}")))
     for parameter in declared.function.tables:
-        dataset = scope.project.dataset(parameter.name)
+        dataset = project.dataset(parameter.name)
         if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
             continue
         later = sorted(dataset.table.known_later)
-        source = scope.read(scope.project.by_key[dataset.key]).select(
-            *dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later)
-        )
+        source = read(project.by_key[dataset.key]).select(*dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
         beside = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
         found += leaks(frame, X, beside.drop(dataset.table.key))
     return found

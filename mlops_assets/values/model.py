@@ -51,6 +51,7 @@ class Model(Generic[P, R]):
     format: Format = "skops"
     approval: bool = False
     search: Search | None = None
+    limits: tuple[str, ...] = ()
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,0 +1,74 @@
+"""What a model's predictions are worth beside what happened: probabilities of classes, or numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.compute.calibration import Calibration, calibration
+
+if TYPE_CHECKING:
+    from mlops_assets.compute.responses import Remembered
+
+BINARY, MULTICLASS, REGRESSION = "binary classification", "multiclass classification", "regression"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far predictions can be taken at their word.
+
+    Parameters
+    ----------
+    kind
+        Binary or multiclass classification, or regression.
+    calibration
+        Of the second class; of several classes, of the one that is predicted (Guo et al. 2017, On calibration of modern neural networks);
+        of numbers, predicted beside observed.
+    brier
+        Mean squared distance of probabilities from what happened, over all classes when there are several (Brier 1950); None of numbers.
+    about
+        The class whose probability is looked at; empty when it is the predicted one, or a number.
+    """
+
+    kind: str
+    calibration: Calibration
+    brier: float | None = None
+    about: str = ""
+
+
+def kind_of(estimator: object) -> str:
+    """Return what an estimator does."""
+    from sklearn.base import is_classifier
+
+    if not is_classifier(estimator):
+        return REGRESSION
+    return BINARY if len(getattr(estimator, "classes_", ())) == 2 else MULTICLASS
+
+
+def trust(answers: Remembered, kind: str, y: np.ndarray) -> Trust | None:
+    """Hold predictions against labels; None for a classifier without probabilities.
+
+    Parameters
+    ----------
+    answers
+        Of the estimator, row by row.
+    kind
+        From :func:`kind_of`.
+    y
+        The labels.
+    """
+    if kind == REGRESSION:
+        predicted = answers.answers("predict")
+        return Trust(kind, calibration(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
+    if not hasattr(answers, "predict_proba"):
+        return None
+    shares, classes = answers.answers("predict_proba"), np.asarray(answers.classes_)
+    happened = y[:, None] == classes[None, :]
+    if kind == BINARY:
+        brier = float(np.square(shares[:, 1] - happened[:, 1]).mean())
+        return Trust(kind, calibration(shares[:, 1], happened[:, 1].astype(float)), brier, str(classes[1]))
+    likeliest = shares.argmax(axis=1)[:, None]
+    sure, right = np.take_along_axis(shares, likeliest, 1)[:, 0], np.take_along_axis(happened, likeliest, 1)[:, 0]
+    return Trust(kind, calibration(sure, right.astype(float)), float(np.square(shares - happened).sum(axis=1).mean()))

@@ -112,11 +112,11 @@ def _scores(metric: str, estimator: Any, X: pl.DataFrame, y: np.ndarray, repeats
     """Return the metric of each of the stretches of rows that were put below one another."""
     from sklearn.metrics import get_scorer
 
-    scorer: Any = get_scorer(metric)
     answers, rows = Remembered(estimator, X), len(y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an undefined metric is NaN
         try:
+            scorer: Any = get_scorer(metric)
             return np.array([float(scorer(answers, np.arange(k * rows, (k + 1) * rows), y)) for k in range(repeats)])
         except (ValueError, TypeError, AttributeError):
             return np.full(repeats, np.nan)

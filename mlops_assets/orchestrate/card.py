@@ -1,6 +1,7 @@
 """The card of a version: made of what is recorded of it, when it is registered, and kept as it was then."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -168,7 +169,7 @@ def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
     evaluation = evaluate(answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"])
     yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind)
     yield features_section(columns_seen(parts["train"].X), _sources(about, rows))
-    yield metrics_section(evaluation, {name: intervals.value(name) for name in metrics})
+    yield metrics_section(evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)})
     yield from filter(None, (slices_section(evaluation),))
     yield calibration_section(trust(answers, kind, holdout.y))
     yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed))

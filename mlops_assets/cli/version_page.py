@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.stores.artifacts import Artifacts
     from mlops_assets.stores.records import Evidence, Version
 
 
@@ -124,7 +125,14 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
     files = open_version_files(project.platform.registry).of(version.model, version.version)
     every = [("manifest", version.artifact), *parts(dict(manifest_of(artifacts, version.artifact))), *sorted(files.items())]
-    return [{"file": name, "sha256": sha256, "bytes": len(artifacts.get(sha256))} for name, sha256 in every]
+    return [{"file": name, "sha256": sha256, **_size(artifacts, sha256)} for name, sha256 in every]
+
+
+def _size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
+    try:
+        return {"bytes": len(artifacts.get(sha256))}
+    except ArtifactError as error:  # of a card: what a version predicts with is looked after before
+        return {"problem": error.message}
 
 
 def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ table{width:auto;min-width:min(100%,420px)}
 th,td{text-align:left;padding-right:22px;white-space:normal;vertical-align:top}.long{overflow-wrap:anywhere}th.figure,td.figure{text-align:right;white-space:nowrap}
 th:last-child,td:last-child{padding-right:0}td:first-child{font-weight:600}
 .problem{background:var(--warn-card);border-left:3px solid var(--warn);padding:6px 12px;border-radius:4px;margin:8px 0}
-.problem b{color:var(--warn)}figure.picture{margin-top:14px;min-width:0}.error{fill:none;stroke:var(--faint);stroke-width:1.5}
+.problem b{color:var(--warn)}figure.picture{margin-top:14px;min-width:0;overflow-x:auto}.wide-svg svg{min-width:480px}.error{fill:none;stroke:var(--faint);stroke-width:1.5}
 pre{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:12px 14px;white-space:pre-wrap;font-size:13px}
 .beside{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:28px;align-items:start}.beside.small{grid-template-columns:300px 1fr}
 .beside table{min-width:0}
@@ -106,8 +106,8 @@ def _section(section: Section) -> str:
     picture = _plain(section.picture)  # its names are escaped already
     if not picture:
         return words + tables + code
-    kind = "beside small" if section.small else "beside"
-    return f'{words}<div class="{kind}"><figure class="picture">{picture}</figure><div>{tables}</div></div>{code}'
+    beside, figure = ("beside small", "picture") if section.small else ("beside", "picture wide-svg")
+    return f'{words}<div class="{beside}"><figure class="{figure}">{picture}</figure><div>{tables}</div></div>{code}'
 
 
 def _paragraphs(words: tuple[str, ...]) -> str:

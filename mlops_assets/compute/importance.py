@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REPEATS, MOST_ROWS, MOST_COLUMNS = 5, 2_000, 100
 _LEAST_ROWS, _PREDICTIONS = 200, 400_000  # of the estimator, whatever the number of columns
+_ROUNDED = 1e-12
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,14 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     found = []
     for name in columns:
         scores = _scores(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats)
-        found.append(Importance(name, whole - float(scores.mean()), float(scores.std())))
+        found.append(Importance(name, _told(whole - scores.mean(), whole), _told(scores.std(), whole)))
     ordered = sorted(found, key=lambda one: (math.inf if math.isnan(one.drop) else -one.drop, one.column))
     return Importances(metric, rows, tuple(ordered), X.width - len(columns))
+
+
+def _told(figure: float, whole: float) -> float:
+    """Return a figure, zero where it is no more than how numbers are rounded."""
+    return 0.0 if abs(figure) <= _ROUNDED * max(1.0, abs(whole)) else float(figure)
 
 
 def _scores(metric: str, estimator: Any, X: pl.DataFrame, y: np.ndarray, repeats: int) -> np.ndarray:  # noqa: ANN401

@@ -31,11 +31,13 @@ from mlops_assets.compute.probabilities import kind_of, trust
 from mlops_assets.compute.resampling import PairedIntervals
 from mlops_assets.compute.responses import Remembered
 from mlops_assets.compute.split import in_canonical_order, parts_of
-from mlops_assets.errors import LakeError
+from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.reproducing import chances_of
 from mlops_assets.orchestrate.training import leakage
 from mlops_assets.serving.packaging import Bundle, unpack
+from mlops_assets.stores.lake import Part
+from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places
 from mlops_assets.stores.records import Version
 from mlops_assets.stores.tracker import Run
@@ -137,12 +139,17 @@ def _estimator(estimator: Any) -> str:  # noqa: ANN401
 
 
 def _rows(about: _About) -> tuple[pl.DataFrame | None, str]:
-    """Return the rows that it learned from, or why there are none any more."""
-    reads = about.reads
+    """Return the rows that it learned from, or why there are none any more; those of now are never taken for them."""
+    reads, lake, snapshot = about.reads, about.places.lake, about.version.snapshot
     try:
-        rows = about.places.lake.read(reads["table"], snapshot=about.version.snapshot)
-    except LakeError as error:
+        rows = read_verified(
+            lake, reads["table"], [Part("", None)], window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot
+        )
+    except (LakeError, ArtifactError) as error:
         return None, error.message
+    was, now = about.run.record.get("training_set"), lake.records(reads["table"], snapshot=snapshot)[""].content_hash
+    if was and was != now:
+        return None, f"{reads['table']} held {was[:16]} then and holds {now[:16]} in the same snapshot now: rows were erased"
     return in_canonical_order(rows, reads["event_timestamp"]), ""
 
 

@@ -39,11 +39,25 @@ def test_an_approval_is_recorded_with_its_name(two) -> None:
     assert "rejected by grace" in good(mlops(two, "models", "reject", "benign", "1", "--approver", "grace", "--reason", "no"))
 
 
+def test_each_version_has_a_card_of_its_own(two) -> None:
+    first, second, newest = (good(mlops(two, "models", "card", f"benign{which}")) for which in ("@1", "@2", ""))
+    assert second == newest != first
+    assert first.startswith("# benign, version 1\n")
+    assert "mlops reproduce benign@2" in second
+    assert "written: " in good(mlops(two, "models", "card", "benign@1", "--html", "card.html"))
+    assert (two / "card.html").read_text().startswith("<!doctype html>")
+    files = {row["file"]: row["bytes"] for row in json.loads(good(mlops(two, "models", "show", "benign@1", "--json", "-")))["files"]}
+    assert files["card.html"] == (two / "card.html").stat().st_size
+    assert files["card.md"] == len(first.encode())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("models", "rollback", "bening", "--reason", "x"), "did you mean 'benign'"),
         (("models", "promote", "benign", "--version", "9", "--reason", "x"), "no version 9"),
+        (("models", "card", "bening@1"), "did you mean 'benign'"),
+        (("models", "card", "benign@9"), "no version 9"),
         (("models", "approve", "benign", "1", "--approver", " ", "--reason", "x"), "needs a name and a reason"),
         (("serve", "start", "api"), "there is no service 'api'"),
         (("predict", "api", "--rows", "data.csv"), "there is no service 'api'"),

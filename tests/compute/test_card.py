@@ -115,6 +115,13 @@ def test_importance_of_a_straight_line_is_known() -> None:
         assert known[f"x{i}"] == pytest.approx(2 * weight**2 * X[:, i].var(), rel=0.03, abs=1e-9)
 
 
+def test_a_column_that_the_model_does_not_read_is_worth_nothing_at_all(binary) -> None:
+    _, X, y = binary
+    estimator = LogisticRegression().fit(X.with_columns(idle=pl.lit(0.0)), y)
+    found = permutation_importance(estimator, X.with_columns(idle=pl.lit(0.0)), y, "roc_auc", "a")
+    assert [(one.drop, one.error) for one in found.columns if one.column == "idle"] == [(0.0, 0.0)]
+
+
 def test_importance_is_bounded_and_the_same_for_the_same_seed(binary) -> None:
     estimator, X, y = binary
     asked = []

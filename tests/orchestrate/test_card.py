@@ -22,6 +22,7 @@ from mlops_assets.serving.packaging import unpack
 from mlops_assets.stores import schema, sql
 from mlops_assets.stores.places import places
 from mlops_assets.stores.version_files import open_version_files
+from tests.browser import browser_page
 from tests.conftest import Runner, metadata
 from tests.projects import shop
 
@@ -144,6 +145,32 @@ def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, p
     value = at.tracker.get(version.run_id).metrics["roc_auc"]
     assert cells(section(card, "Metrics"), "roc_auc")[1] == f"{value:.5g}"
     assert "Leakage was not looked for." in card
+
+
+def test_rows_that_were_erased_are_not_taken_for_those_of_then(sold, platform) -> None:
+    _, project, model, _ = sold
+    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    with sql.database(platform.registry).writing() as connection:
+        (row,) = connection.execute(sa.select(schema.runs.c.record).filter_by(id=version.run_id)).scalars()
+        connection.execute(schema.runs.update().where(schema.runs.c.id == version.run_id).values(record=row | {"training_set": "0" * 64}))
+    assert "in the same snapshot now: rows were erased" in section(made_card_text(project, at, model, version), "Data")
+
+
+def test_a_page_fits_a_phone_and_asks_for_nothing(sold, platform, tmp_path) -> None:
+    _, project, model, _ = sold
+    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    file = tmp_path / "card.html"
+    file.write_text(card_of(project, at, model, version)[PAGE])
+    with browser_page(390, 800) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.locator("section").count() == 11
+        assert page.locator("svg").count() == 2
+        assert LIMITS[0] in page.locator("section").nth(6).inner_text()
+        assert asked == [file.as_uri()]
+        page.screenshot(path=str(tmp_path / "phone.png"), full_page=True)
 
 
 def test_leaks_and_chance_are_warnings(platform, instance) -> None:

@@ -13,7 +13,8 @@ from tests.browser import browser_page, open_graph, web_ui
 from tests.cli.test_cli import good, mlops
 from tests.conftest import clean_environment
 
-CALENDAR = 'metrics=["roc_auc"], cron_schedule="0 4 * * 1"'
+LIMIT = 'Not for <b>children</b> | <img src=x onerror="window.ran=1"> [here](javascript:window.ran=1).'
+CALENDAR = f'metrics=["roc_auc"], cron_schedule="0 4 * * 1", limits=[{LIMIT!r}]'
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,17 @@ def test_a_model_shows_its_gates_metrics_and_plots(ui) -> None:
     picture = page.locator('img[src^="data:image/png"]').first
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") > 100
+
+
+def test_a_version_shows_its_card_and_what_it_says_literally(ui) -> None:
+    page, url = ui
+    page.goto(f"{url}/assets/version/benign")
+    page.get_by_role("button", name="Show Markdown").or_(page.get_by_text(re.compile("show markdown", re.IGNORECASE))).first.click()
+    expect(page.get_by_role("heading", name="benign, version 1")).to_be_visible()
+    expect(page.get_by_role("heading", name="Calibration")).to_be_visible()
+    expect(page.get_by_role("cell", name="mean_radius").first).to_be_visible()
+    expect(page.get_by_text(LIMIT)).to_be_visible()
+    assert page.evaluate("window.ran") is None
 
 
 def test_a_schedule_is_switched_on_in_the_ui(ui, instance) -> None:

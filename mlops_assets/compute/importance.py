@@ -92,18 +92,21 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     ----------
     Breiman (2001), Random forests, section 10.
     """
+    from threadpoolctl import threadpool_limits
+
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8]))
     columns = X.columns[:MOST_COLUMNS]
     rows = min(len(y), most_rows, max(_LEAST_ROWS, _PREDICTIONS // (repeats * max(1, len(columns)))))
     if rows < len(y):
         drawn = np.sort(rng.choice(len(y), size=rows, replace=False))
         X, y = X[drawn], y[drawn]
-    whole = _scores(metric, estimator, X, y, 1)[0]
     orders = np.stack([rng.permutation(rows) for _ in range(repeats)]).ravel()
-    stacked = X[np.tile(np.arange(rows), repeats)]
-    found = []
-    for name in columns:
-        scores = _scores(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats)
+    stacked, found = X[np.tile(np.arange(rows), repeats)], []
+    # With a thread for each core, where other processes want the cores too, threads wait for one another longer than they work.
+    with threadpool_limits(1):
+        whole = _scores(metric, estimator, X, y, 1)[0]
+        answers = {name: _scores(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats) for name in columns}
+    for name, scores in answers.items():
         found.append(Importance(name, _told(whole - scores.mean(), whole), _told(scores.std(), whole)))
     ordered = sorted(found, key=lambda one: (math.inf if math.isnan(one.drop) else -one.drop, one.column))
     return Importances(metric, rows, tuple(ordered), X.width - len(columns))

@@ -16,6 +16,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 import flights_data
 import mlops_assets as ml
@@ -147,10 +148,18 @@ def _landing(row: dict[str, str], scheduled: datetime, zones: dict[str, str]) ->
     return landed.replace(tzinfo=zone).astimezone(UTC)
 
 
-def recompute(home: Path) -> dict[str, float]:
-    """Return flight → probability of the stored champion on features computed with loops and dictionaries."""
+def champion(home: Path) -> tuple[dict, object]:
     import skops.io
 
+    version = open_registry(f"sqlite:///{home / 'registry.sqlite'}").champion("lateness")
+    store = lambda name: (home / "artifacts" / "sha256" / name[:2] / name).read_bytes()
+    manifest = json.loads(store(version.artifact))
+    data = store(manifest["estimator"])
+    return manifest, skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+
+
+def recompute(home: Path) -> dict[str, float]:
+    """Return flight → probability of the stored champion on features computed with loops and dictionaries."""
     folder = flights_data.folder()
     with (folder / "airports.csv").open() as file:
         zones = {row["faa"]: row["tzone"] for row in csv.DictReader(file) if row["tzone"] not in {"NA", ""}}
@@ -171,11 +180,7 @@ def recompute(home: Path) -> dict[str, float]:
         for row in csv.DictReader(file):
             weather.setdefault(row["origin"], []).append((_utc(row["time_hour"]), row))
     rows = [_row(row, scheduled, late, weather[row["origin"]]) for row, scheduled in today]
-    version = open_registry(f"sqlite:///{home / 'registry.sqlite'}").champion("lateness")
-    store = lambda name: (home / "artifacts" / "sha256" / name[:2] / name).read_bytes()
-    manifest = json.loads(store(version.artifact))
-    data = store(manifest["estimator"])
-    estimator = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+    manifest, estimator = champion(home)
     X = pl.DataFrame({name: [row[name] for row in rows] for name in manifest["columns"]}, infer_schema_length=None)
     probability = estimator.predict_proba(X)[:, 1]
     return {row["id"]: float(p) for row, p in zip(rows, probability, strict=True)}
@@ -256,6 +261,24 @@ def test_the_clock_counts_hours_and_weekdays_in_utc() -> None:
 def test_the_honest_auc_is_stated(demo) -> None:
     status = json.loads(mlops(demo, "models", "list", "lateness", "--json", "-").stdout)
     assert 0.62 < status[0]["roc_auc"] < 0.75
+
+
+def test_the_card_of_the_model_says_what_scikit_learn_says(demo) -> None:
+    card = mlops(demo, "models", "card", "lateness@1").stdout
+    manifest, estimator = champion(demo)
+    holdout = DuckLake.open(demo / "lake").read("training_set/departures").filter(pl.col("split") == "holdout")
+    late, probability = holdout["late"].to_numpy(), estimator.predict_proba(holdout.select(manifest["columns"]))[:, 1]
+    auc, brier = roc_auc_score(late, probability), brier_score_loss(late, probability)
+    low, high = (float(bound) for bound in card.split(f"| roc_auc | {auc:.4f} | ")[1].split(" |")[0].split(" … "))
+    assert auc - 0.02 < low < auc < high < auc + 0.02
+    assert f"Brier score {brier:.4f}" in card
+    assert f"| holdout | {holdout.height:,} |" in card
+    assert "| late_share_7d" not in card
+    assert "| carrier_late_share_7d | Float64 | features/carrier_punctuality |" in card
+    assert "| hour | Int64 | clock, on demand | none | 0 … 23 |" in card
+    assert "No other airport than EWR, JFK and LGA" in card
+    for table in ("dataset/flights", "dataset/weather", "features/origin_weather"):
+        assert f"| {table} |" in card
 
 
 def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_named(demo) -> None:

@@ -114,7 +114,10 @@ class Hyperparameters(dg.Config):
     metrics=["roc_auc", "neg_log_loss"],
     gates=[ml.Gate("roc_auc", at_least=0.65), ml.Gate("neg_log_loss", no_worse_than_champion_by=0.005)],
     slices=["origin", "carrier"],
-    limits=["No other airport than EWR, JFK and LGA, and no flight that has left: it knows neither.", "Seasons that it has not learned from are new to it."],
+    limits=[
+        "No other airport than EWR, JFK and LGA, and no flight that has left: it knows neither.",
+        "Seasons that it has not learned from are new to it.",
+    ],
     cron_schedule="0 4 * * 1",
     cron_timezone="America/New_York",
 )

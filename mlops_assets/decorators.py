@@ -307,10 +307,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         What a candidate must pass before it can be registered.
     slices
         Columns of the training set by whose values the metrics are broken down.
-    cron_schedule
-        When to refresh what is upstream and train again.
-    cron_timezone
-        The time zone of ``cron_schedule``.
+    cron_schedule, cron_timezone
+        When to refresh what is upstream and train again, and in which time zone that is.
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
     format

@@ -35,7 +35,7 @@ from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.reproducing import chances_of
 from mlops_assets.orchestrate.training import leakage
-from mlops_assets.serving.packaging import Bundle, unpack
+from mlops_assets.serving.packaging import Bundle, form_of, unpack
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places
@@ -123,6 +123,7 @@ def _headline(about: _About) -> Iterator[tuple[str, str]]:
     version, now = about.version, datetime.now(UTC)
     yield "kind", kind_of(about.bundle.estimator)
     yield "estimator", _estimator(about.bundle.estimator)
+    yield "stored as", form_of(about.bundle.manifest)
     yield "registered", f"{version.created_at:%Y-%m-%d %H:%M} UTC"
     if (now - version.created_at).total_seconds() > _LATE:
         yield "this card was made", f"{now:%Y-%m-%d %H:%M} UTC, later than the version"
@@ -157,12 +158,21 @@ def _of_record(about: _About, why: str) -> Iterator[Section]:
     """Yield what can be said without the rows."""
     problem = f"The rows that it learned from cannot be read any more, so that nothing is measured here: {why}"
     yield Section("Data", (f"It learned from {about.reads['table']}; the label is {about.reads['label']}.",), problems=(problem,))
-    types = about.bundle.manifest["types"]
-    yield pairs_section("Features and signature", (), (("column", "type"), [(name, types[name]) for name in about.bundle.columns]))
+    yield pairs_section(
+        "Features and signature", (), (("column", "type", "null", "held in training"), list(_signature(about.bundle.manifest)))
+    )
     yield pairs_section(
         "Metrics", ("As they were recorded.",), (("metric", "value"), [(n, f"{v:.5g}") for n, v in about.run.metrics.items()])
     )
     yield limits_section(about.model.limits, chances_of(dict(about.facts)), looked_for=())
+
+
+def _signature(manifest: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield each column as the manifest tells it; those of older programs tell types only."""
+    for seen in manifest.get("signature") or [{"column": name, "dtype": dtype} for name, dtype in manifest["types"].items()]:
+        nulls = {True: "seen", False: "none"}.get(seen.get("nullable"), "unknown")
+        span = "" if seen.get("minimum") is None else f"{seen['minimum']} … {seen['maximum']}"
+        yield seen["column"], seen["dtype"], nulls, span
 
 
 def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:

@@ -57,6 +57,7 @@ def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> 
     card = card_of(project, at, model, version)[MARKDOWN]
     assert shown["model card"] == card
     assert card.startswith("# buyer, version 1\n\nProbability that a visitor buys.\n")
+    assert "- stored as: skops" in card
     assert "- estimator: StandardScaler → LogisticRegression" in card
     rows = at.lake.read("training_set/examples", snapshot=version.snapshot)
     holdout = rows.filter(pl.col("split") == "holdout")
@@ -145,6 +146,9 @@ def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, p
     value = at.tracker.get(version.run_id).metrics["roc_auc"]
     assert cells(section(card, "Metrics"), "roc_auc")[1] == f"{value:.5g}"
     assert "Leakage was not looked for." in card
+    low, high = (float(bound) for bound in cells(section(card, "Features and signature"), "price")[3].split(" … "))
+    train = at.lake.read("training_set/examples").filter(pl.col("split") == "train")
+    assert (low, high) == (train["price"].min(), train["price"].max())
 
 
 def test_rows_that_were_erased_are_not_taken_for_those_of_then(sold, platform) -> None:

@@ -86,7 +86,7 @@ def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> Wri
         warnings.simplefilter("ignore")
         made = to_onnx(estimator, initial_types=inputs, options=options)
     _lower(made, [threshold for _, threshold in _thresholds(_last(estimator))])
-    columns = {name: "number" if _is_number(dtype) else "text" for name, dtype in X.schema.items()}
+    columns = [[name, "number" if _is_number(dtype) else "text"] for name, dtype in X.schema.items()]  # a manifest sorts what has keys
     facts = {"kind": kind, "single": single, "columns": columns, "n_features": X.width}
     return Written(ONNX, made.SerializeToString(), facts=facts | (classes_of(estimator) if hasattr(estimator, "predict_proba") else {}))
 
@@ -146,7 +146,7 @@ class _Sessions:
 
 
 def _run(sessions: _Sessions, facts: Mapping[str, Any], X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
-    columns = list(facts["columns"])
+    columns = [name for name, _ in facts["columns"]]
     frame = X if isinstance(X, pl.DataFrame) else pl.DataFrame(np.asarray(X), schema=columns, orient="row")
     if not frame.height:
         return np.zeros((0, len(facts["classes"])) if "classes" in facts else 0)
@@ -166,7 +166,7 @@ def _feed(frame: pl.DataFrame, facts: Mapping[str, Any]) -> dict[str, np.ndarray
         name: _numbers(frame.select(name)).astype(dtype)
         if kind == "number"
         else frame[name].fill_null(_NOBODY).to_numpy().astype(object).reshape(-1, 1)
-        for name, kind in facts["columns"].items()
+        for name, kind in facts["columns"]
     }
 
 

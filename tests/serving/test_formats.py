@@ -173,6 +173,15 @@ def test_onnx_predicts_as_the_estimator_everywhere(artifacts, fitted, rows) -> N
     assert read.predict(rows.clear().head(0)).shape == (0,)
 
 
+def test_columns_keep_their_order_whatever_they_are_called(artifacts) -> None:
+    backwards = NUMBERS.select(reversed(NUMBERS.columns))
+    fitted = LogisticRegression().fit(backwards, Y)
+    model, manifest = kept(artifacts, fitted, backwards, "onnx")
+    assert form_of(manifest) == "onnx"
+    np.testing.assert_allclose(model.predict_proba(backwards), fitted.predict_proba(backwards), atol=1e-5)
+    np.testing.assert_allclose(model.predict_proba(NUMBERS), fitted.predict_proba(backwards), atol=1e-5)
+
+
 def test_a_conversion_that_would_predict_otherwise_is_refused_with_its_place(artifacts, monkeypatch) -> None:
     categories = make_column_transformer(
         (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["c"]), remainder="passthrough"

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 import sqlalchemy as sa
+from lightgbm import LGBMClassifier
 from sklearn.datasets import load_diabetes, load_iris
-from sklearn.linear_model import LinearRegression, SGDClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 
@@ -249,6 +250,27 @@ def test_other_kinds_of_models_have_cards_too(platform, instance, kind) -> None:
     page = card_of(Project.of(nouns), at, judge, version)[PAGE]
     assert "<b>virginica" not in page
     assert page.count("<svg") == 2
+
+
+@pytest.mark.parametrize(("form", "stored"), [("native", "lightgbm"), ("onnx", "onnx")])
+def test_a_card_asks_the_model_that_is_stored_in_whatever_format(platform, instance, monkeypatch, form, stored) -> None:
+    monkeypatch.setenv("SHOP_WORLD", "")
+
+    @ml.model(training_set=shop.examples, metrics=["roc_auc"], format=form)
+    def buyer(train: ml.Split) -> object:
+        if form == "native":
+            return LGBMClassifier(n_estimators=20, verbose=-1, random_state=0).fit(train.X.to_pandas(), train.y)
+        return LogisticRegression().fit(train.X, train.y)
+
+    runner = Runner(ml.build_definitions([*TABLES, buyer], platform=platform), instance)
+    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
+    card = metadata(runner(*STEPS), "version/buyer")["model card"]
+    assert f"- stored as: {stored}" in card
+    assert "- kind: binary classification" in card
+    recorded = places(platform).tracker.get(places(platform).registry.versions("buyer")[0].run_id).metrics["roc_auc"]
+    assert float(cells(section(card, "Metrics"), "roc_auc")[1]) == pytest.approx(recorded, abs=1e-4)
+    assert "Brier score 0." in card
+    assert float(cells(section(card, "Importance"), "price")[1]) > 0.05
 
 
 def test_a_card_that_cannot_be_made_is_not_in_the_way(platform, instance, monkeypatch) -> None:

@@ -116,6 +116,7 @@ def _command(asked: dict, out: int, err: int) -> None:
     time.tzset()
     sys.path[:0] = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     sys.argv = ["mlops", *asked["arguments"]]
+    sys.modules["__main__"].__package__ = ""  # click calls the program by its module where it is one of a package
     code: object = 0
     try:
         sys.modules["mlops_assets.cli.main"].main()

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.compute.importance import permutation_importance
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlops_assets.values.evaluation import Split
 
 _MOST_CURVES = 12
-_SAMPLE = 2000  # rows for permutation importance: enough to rank features, a second to compute
 
 
-def plots(estimator: Any, holdout: Split) -> dict[str, bytes]:  # noqa: ANN401  (any estimator)
+def plots(estimator: Any, holdout: Split, metric: str, seed: str) -> dict[str, bytes]:  # noqa: ANN401  (any estimator)
     """Return title → PNG: ROC, calibration and importance of a classifier; errors and importance of a regressor.
 
     Parameters
@@ -25,8 +26,10 @@ def plots(estimator: Any, holdout: Split) -> dict[str, bytes]:  # noqa: ANN401  
         Fitted.
     holdout
         Rows that training has not seen.
+    metric, seed
+        Of the importance, as in :func:`mlops_assets.compute.importance.permutation_importance`.
     """
-    return dict(_plots(estimator, holdout))
+    return dict(_plots(estimator, holdout, metric, seed))
 
 
 def curve_plot(curves: Mapping[str, Any]) -> bytes:
@@ -52,7 +55,7 @@ def curve_plot(curves: Mapping[str, Any]) -> bytes:
     return _png(figure)
 
 
-def _plots(estimator: Any, holdout: Split) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
+def _plots(estimator: Any, holdout: Split, metric: str, seed: str) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
     from sklearn.base import is_classifier
 
     if is_classifier(estimator):
@@ -64,7 +67,7 @@ def _plots(estimator: Any, holdout: Split) -> Iterator[tuple[str, bytes]]:  # no
     else:
         yield "prediction against truth", _against_truth(holdout.y, estimator.predict(holdout.X))
     if holdout.X.width:
-        yield "importance", _importance(estimator, holdout)
+        yield "importance", _importance(estimator, holdout, metric, seed)
 
 
 def _roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
@@ -96,32 +99,11 @@ def _against_truth(truth: np.ndarray, predicted: np.ndarray) -> bytes:
     return _png(figure)
 
 
-def _importance(estimator: Any, holdout: Split) -> bytes:  # noqa: ANN401
-    from sklearn.inspection import permutation_importance
-
-    chosen = np.random.default_rng(0).permutation(len(holdout.y))[:_SAMPLE]
-    X, y = holdout.X[chosen.tolist()].to_pandas(), holdout.y[chosen]
-    found = permutation_importance(_OnPolars(estimator), X, y, n_repeats=3, random_state=0, scoring=_scorer)
-    order = np.argsort(found.importances_mean)
-    figure, axes = _figure("loss of score when shuffled", "")
-    axes.barh(np.array(holdout.X.columns)[order], found.importances_mean[order], xerr=found.importances_std[order])
+def _importance(estimator: Any, holdout: Split, metric: str, seed: str) -> bytes:  # noqa: ANN401
+    found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed).columns[::-1]
+    figure, axes = _figure(f"loss of {metric} when shuffled", "")
+    axes.barh([one.column for one in found], [one.drop for one in found], xerr=[one.error for one in found])
     return _png(figure)
-
-
-class _OnPolars:
-    """An estimator that gets polars although scikit-learn's permutation shuffles pandas."""
-
-    def __init__(self, estimator: Any) -> None:  # noqa: ANN401
-        self.estimator = estimator
-
-    def fit(self, X: object, y: object) -> None:
-        """Do nothing: permutation_importance asks that this exists."""
-
-
-def _scorer(wrapped: _OnPolars, X: Any, y: np.ndarray) -> float:  # noqa: ANN401
-    import polars as pl
-
-    return float(wrapped.estimator.score(pl.from_pandas(X), y))
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Any, Any]:

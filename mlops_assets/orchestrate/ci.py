@@ -87,7 +87,9 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
         record=_record(facts),
         cost=_cost(facts),
         reproduce=_commands(facts),
-        pictures={} if pictures is None else _pictures(plots(bundle.estimator, splits["holdout"]), pictures, model.name),
+        pictures={}
+        if pictures is None
+        else _pictures(plots(bundle.estimator, splits["holdout"], model.metrics[0], record.digest), pictures, model.name),
         problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
     )
 

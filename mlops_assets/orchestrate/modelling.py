@@ -58,7 +58,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
-            metadata=_metadata(trained, candidate)
+            metadata=_metadata(trained, candidate, model.metrics[0])
             | {"format": form_of(manifest_of(scope.places.artifacts, trained.artifact))}
             | logged_metadata(scope, trained.run, model.metrics)
             | search_metadata(scope, model, trained.run),
@@ -72,7 +72,7 @@ def _record(model: Model[..., Any], trained: Trained) -> CandidateRecord:
     return CandidateRecord(model.name, trained.digest, trained.run.id, trained.artifact, trained.snapshot, datetime.now(UTC))
 
 
-def _metadata(trained: Trained, candidate: Candidate) -> dict[str, Any]:
+def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, Any]:
     evaluation = candidate.evaluation
     slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_SHOWN]]
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
@@ -88,5 +88,7 @@ def _metadata(trained: Trained, candidate: Candidate) -> dict[str, Any]:
         "holdout rows": len(trained.splits["holdout"].y),
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
-        **{title: picture(png, title) for title, png in plots(trained.estimator, trained.splits["holdout"]).items()},
+        **{
+            title: picture(png, title) for title, png in plots(trained.estimator, trained.splits["holdout"], metric, trained.digest).items()
+        },
     }

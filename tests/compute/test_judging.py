@@ -162,12 +162,12 @@ def test_a_wrong_on_demand_function_is_named(function, words) -> None:
 
 
 def test_plots_are_pngs() -> None:
-    pictures = plots(FITTED, SPLIT)
+    pictures = plots(FITTED, SPLIT, "accuracy", "seed")
     assert set(pictures) == {"ROC", "calibration", "importance"}
     assert all(png.startswith(b"\x89PNG") for png in pictures.values())
     y = X["x"].to_numpy()
-    assert set(plots(LinearRegression().fit(X, y), ml.Split(X, y, ROWS))) == {"prediction against truth", "importance"}
-    assert "importance" in plots(DummyClassifier().fit(X, Y), SPLIT)
+    assert set(plots(LinearRegression().fit(X, y), ml.Split(X, y, ROWS), "r2", "seed")) == {"prediction against truth", "importance"}
+    assert "importance" in plots(DummyClassifier().fit(X, Y), SPLIT, "accuracy", "seed")
 
 
 class Known:

@@ -11,6 +11,7 @@ from mlops_assets.cli.ci import ci
 from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
+from mlops_assets.cli.mlflow_bridge import mlflow
 from mlops_assets.cli.models import models
 from mlops_assets.cli.options import console as _console
 from mlops_assets.cli.options import file_option, json_option
@@ -35,6 +36,7 @@ features.add_command(erase)
 mlops.add_command(ci)
 mlops.add_command(features)
 mlops.add_command(doctor)
+mlops.add_command(mlflow)
 mlops.add_command(models)
 mlops.add_command(quarantine)
 mlops.add_command(reproduce)

@@ -12,6 +12,7 @@ from mlops_assets.compute.plots import plots
 from mlops_assets.orchestrate.judging import candidate_of, check_of, evidence_of, judged, rival_of
 from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.metadata import markdown, picture, table
+from mlops_assets.orchestrate.mlflow_after import mirror_after
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.searching import search_metadata
 from mlops_assets.orchestrate.steps import asset_key
@@ -55,6 +56,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         results = judged(scope, model, functions, candidate, rival)
         scope.places.registry.submit(_record(model, trained), evidence_of(results, model, functions, candidate, rival))
         scope.places.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
+        mirror_after(scope)
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],

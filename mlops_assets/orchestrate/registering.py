@@ -9,6 +9,7 @@ import dagster as dg
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.card import MARKDOWN, card_of
 from mlops_assets.orchestrate.loop import training_record
+from mlops_assets.orchestrate.mlflow_after import mirror_after
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.serving.integrity import damage, refuse_damaged
@@ -47,6 +48,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Ite
         )
         if before is None or before.version != version.version:
             scope.places.decisions.training(training_record(scope, model, PROMOTED, version.version))
+            mirror_after(scope)
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": scope.places.platform.environment}
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))

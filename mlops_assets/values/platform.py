@@ -33,6 +33,8 @@ class Platform:
         URL that is told of failed runs and checks, as JSON; nobody when empty.
     against
         The environment whose champion a candidate meets while its own has none; only its own when empty.
+    mlflow
+        URL of an MLflow server that mirrors runs and versions; nowhere when empty.
     """
 
     home: str
@@ -43,6 +45,7 @@ class Platform:
     environment: str = "dev"
     webhook: str = ""
     against: str = ""
+    mlflow: str = ""
 
     @classmethod
     def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
@@ -53,7 +56,7 @@ class Platform:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Platform:
-        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``, ``MLOPS_WEBHOOK``, ``MLOPS_AGAINST``.
+        """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``, ``MLOPS_WEBHOOK``, ``MLOPS_AGAINST``, ``MLOPS_MLFLOW``.
 
         Parameters
         ----------
@@ -71,4 +74,5 @@ class Platform:
             env.get("MLOPS_ENV") or "dev",
             env.get("MLOPS_WEBHOOK") or "",
             env.get("MLOPS_AGAINST") or "",
+            env.get("MLOPS_MLFLOW") or "",
         )

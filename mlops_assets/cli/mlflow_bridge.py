@@ -1,0 +1,100 @@
+"""``mlops mlflow``: mirror to an MLflow server, import from one, export a version."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlops_assets.cli.options import console, json_option, load, write_json
+from mlops_assets.errors import PlatformError, RegistryError
+from mlops_assets.values.platform import Platform
+
+if TYPE_CHECKING:
+    from mlops_assets.stores.places import Places
+
+_project = click.option("-f", "--file", default=None, help="The project file whose platform is meant; the environment's when left out.")
+_uri = click.option("--uri", default="", metavar="URL", help="The server; MLOPS_MLFLOW when left out.")
+
+
+@click.group("mlflow")
+def mlflow() -> None:
+    """Mirror runs and versions to an MLflow server, import what is in one, export a version as an MLflow model."""
+
+
+def _opened(file: str | None) -> Places:
+    from mlops_assets.stores.places import places
+
+    return places(Platform.from_env() if file is None else load(file).platform)
+
+
+def _server(places: Places, uri: str) -> str:
+    if found := uri or places.platform.mlflow:
+        return found
+    raise PlatformError("no MLflow server is named", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
+
+
+@mlflow.command("mirror")
+@_uri
+@_project
+@json_option
+def mirror_command(uri: str, file: str | None, json_file: str | None) -> None:
+    """Bring an MLflow server up to what is recorded here; what is there already stays as it is.
+
+    Example: MLOPS_MLFLOW=http://127.0.0.1:5000 mlops mlflow mirror
+    """
+    from mlops_assets.serving.mlflow_mirror import mirror
+
+    places = _opened(file)
+    done = mirror(places, _server(places, uri))
+    if json_file:
+        write_json(asdict(done), json_file)
+        return
+    waiting = f"; {done.waiting} still going on" if done.waiting else ""
+    console().print(f"mirrored {done.runs} runs, {done.versions} versions, {done.aliases} aliases{waiting}")
+
+
+@mlflow.command("import")
+@_uri
+@click.option("--experiment", "experiments", multiple=True, metavar="NAME", help="Only these; all when left out.")
+@click.option("--running", is_flag=True, help="Take runs that never ended too, as killed.")
+@_project
+@json_option
+def import_command(uri: str, experiments: tuple[str, ...], file: str | None, json_file: str | None, *, running: bool) -> None:
+    """Bring experiments and registered models of an MLflow server here: runs, curves, parameters, tags, files, versions.
+
+    Example: mlops mlflow import --uri http://127.0.0.1:5000 --experiment churn
+    """
+    from mlops_assets.stores.mlflow_import import imported_from
+
+    places = _opened(file)
+    done = imported_from(places, _server(places, uri), experiments, running=running)
+    if json_file:
+        write_json(asdict(done), json_file)
+        return
+    left = f"; {done.running} runs go on (--running takes them as killed)" if done.running else ""
+    console().print(f"imported {done.runs} runs and {done.versions} versions; {done.known} were known{left}")
+
+
+@mlflow.command("export")
+@click.argument("version", metavar="MODEL@VERSION")
+@click.argument("folder")
+@_project
+def export_command(version: str, folder: str, file: str | None) -> None:
+    """Write a version as a folder that mlflow.pyfunc.load_model loads; every byte is verified.
+
+    Example: mlops mlflow export churn@3 churn-3
+    """
+    from mlops_assets.serving.mlflow_flavour import export
+
+    places = _opened(file)
+    model, _, number = version.partition("@")
+    known = {str(one.version): one for one in places.registry.versions(model)}
+    if number not in known:
+        raise RegistryError(
+            f"there is no version '{version}'", hint=f"'{model}' has {', '.join(known) or 'none'}: name one as MODEL@VERSION"
+        )
+    written = export(places.artifacts, known[number], Path(folder))
+    console().print(f"wrote {written}: mlflow.pyfunc.load_model({str(written)!r})")

@@ -1,0 +1,86 @@
+"""The client of an MLflow server: no telemetry, short timeouts, errors of ours."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import MissingExtraError, PlatformError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Read by MLflow when it is imported or asks: what the user has set stays.
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+PAGE = 1000
+
+
+@contextmanager
+def imported() -> Iterator[Any]:
+    """Yield the package mlflow, its warnings at import not shown; raise MissingExtraError when it is not installed."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import mlflow
+            import mlflow.pyfunc
+        except ImportError as error:
+            raise MissingExtraError.from_extra("mlflow", "mlflow") from error
+        yield mlflow
+
+
+@contextmanager
+def client(uri: str) -> Iterator[Any]:
+    """Yield a client of the server; what it refuses, or that it is down, is a PlatformError.
+
+    Parameters
+    ----------
+    uri
+        ``http://…`` or ``https://…``.
+    """
+    if urllib.parse.urlsplit(uri).scheme not in ("http", "https"):
+        raise PlatformError(f"MLOPS_MLFLOW is '{uri}'", hint="give the address of an MLflow server: MLOPS_MLFLOW=http://host:5000")
+    with imported() as mlflow:
+        import requests
+
+        try:
+            yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except (mlflow.exceptions.MlflowException, requests.RequestException) as error:
+            told = str(error).splitlines()[0][:400]
+            raise PlatformError(
+                f"the MLflow server at {shown(uri)} did not do it: {told}",
+                hint="start it, or look into its log; `mlops mlflow mirror` goes on where this ended",
+            ) from error
+
+
+def shown(uri: str) -> str:
+    """Return an address without the name and password in it."""
+    parts = urllib.parse.urlsplit(uri)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def pages(ask: Any) -> Iterator[Any]:  # noqa: ANN401  (a method of the client)
+    """Yield all that a paged search finds.
+
+    Parameters
+    ----------
+    ask
+        Takes a page's token, None at first.
+    """
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return

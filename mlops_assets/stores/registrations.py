@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores import schema, sql
 from mlops_assets.stores import version_reading as reading
 from mlops_assets.stores.records import CANARY, SHADOW, Approval, CandidateRecord, Evidence, LiveEvidence, Mark, Version
-from mlops_assets.stores.statements import insertion, removal, rows_of
+from mlops_assets.stores.statements import if_new, insertion, removal, replacement
 from mlops_assets.values.names import checked_name
 
 if TYPE_CHECKING:
@@ -29,6 +28,12 @@ _WAITING = (
         sa.and_(schema.waiting.c.model == schema.candidates.c.model, schema.waiting.c.digest == schema.candidates.c.digest),
     )
     .where(schema.waiting.c.environment == sa.bindparam("environment"), schema.waiting.c.model == sa.bindparam("model"))
+)
+_NUMBERS = sa.select(  # of the version that a candidate is already, and the greatest of its model
+    sa.select(schema.versions.c.version)
+    .where(schema.versions.c.model == sa.bindparam("model"), schema.versions.c.digest == sa.bindparam("digest"))
+    .scalar_subquery(),
+    sa.select(sa.func.max(schema.versions.c.version)).where(schema.versions.c.model == sa.bindparam("model")).scalar_subquery(),
 )
 
 
@@ -70,14 +75,11 @@ class Registrations:
             )
         mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.writing() as connection:
-            same = {"model": candidate.model, "digest": candidate.digest}
-            if connection.execute(rows_of(schema.candidates, *same), same).first() is None:
-                connection.execute(insertion(schema.candidates), asdict(candidate) | {"created_at": candidate.created_at.isoformat()})
+            connection.execute(if_new(schema.candidates), vars(candidate) | {"created_at": candidate.created_at.isoformat()})
             connection.execute(_JUDGED, mine)
             if evidence:
                 connection.execute(insertion(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
-            connection.execute(removal(schema.waiting, "environment", "model"), mine)
-            connection.execute(insertion(schema.waiting), mine)
+            connection.execute(replacement(schema.waiting), mine)
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
         """Return the candidate of a model and its evidence; None before the first."""
@@ -106,14 +108,16 @@ class Registrations:
             found = self._waiting(connection, model)
             if found is None:
                 raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise model/{model} first")
-            self._verify(connection, model, found.digest, gates, "registered")
+            judged = reading.evidence(connection, self._environment, model, found.digest)
+            self._refuse(model, found.digest, judged, gates, "registered")
             same = {"model": model, "digest": found.digest}
-            known = connection.execute(rows_of(schema.versions, *same), same).first()
+            numbers: Any = connection.execute(_NUMBERS, same).one()
+            known, newest = numbers
             if known is not None:
-                return self._version(connection, model, known.version)
-            number = (reading.newest(connection, model) or 0) + 1
-            connection.execute(insertion(schema.versions), {**asdict(found), "version": number, "created_at": sql.now()})
-            return self._version(connection, model, number)
+                return self._version(connection, model, known)
+            number, at = (newest or 0) + 1, sql.now()
+            connection.execute(insertion(schema.versions), {**vars(found), "version": number, "created_at": at})
+            return reading.unmoved(found, number, at, judged)
 
     def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
         """Record what was seen of a version on real requests; the newest of its kind counts, until another digest is looked at.
@@ -207,7 +211,7 @@ class Registrations:
             return reading.marks(connection, model, version)
 
     def _evidence_row(self, model: str, item: Evidence) -> dict[str, Any]:
-        return asdict(item) | {
+        return vars(item) | {
             "environment": self._environment,
             "model": model,
             "value": sql.finite(item.value),
@@ -222,7 +226,10 @@ class Registrations:
 
     def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
         """Return the evidence for exactly this candidate, or refuse with every gate that lacks it."""
-        found = {item.gate: item for item in reading.evidence(connection, self._environment, model, digest)}
+        return self._refuse(model, digest, reading.evidence(connection, self._environment, model, digest), gates, what)
+
+    def _refuse(self, model: str, digest: str, judged: Sequence[Evidence], gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
+        found = {item.gate: item for item in judged}
         refused = [text for name, definition in gates.items() if (text := _refusal(name, definition, found.get(name)))]
         if refused:
             raise GateError(

@@ -24,3 +24,25 @@ def removal(table: sa.Table, *names: str) -> sa.Delete:
 def insertion(table: sa.Table) -> sa.Insert:
     """Return the statement that adds rows to a table."""
     return sa.insert(table)
+
+
+@cache
+def if_new(table: sa.Table) -> sa.TextClause:
+    """Return the statement that adds a row unless there is one of the same primary key; both databases read it."""
+    return sa.text(f"{_adding(table)} ON CONFLICT ({_keys(table)}) DO NOTHING")
+
+
+@cache
+def replacement(table: sa.Table) -> sa.TextClause:
+    """Return the statement that adds a row, or changes that of the same primary key."""
+    rest = ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in table.c if not c.primary_key)
+    return sa.text(f"{_adding(table)} ON CONFLICT ({_keys(table)}) DO UPDATE SET {rest}")
+
+
+def _adding(table: sa.Table) -> str:
+    names, values = (", ".join(form.format(c.name) for c in table.c) for form in ('"{}"', ":{}"))
+    return f"INSERT INTO {table.name} ({names}) VALUES ({values})"
+
+
+def _keys(table: sa.Table) -> str:
+    return ", ".join(f'"{column.name}"' for column in table.primary_key)

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from mlops_assets.compute.lifecycle import APPROVED, CHALLENGER, CHAMPION, DAMAGED, REJECTED, VersionFacts, state_of
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores import schema
-from mlops_assets.stores.records import AliasEvent, Approval, Evidence, Mark, Version
+from mlops_assets.stores.records import AliasEvent, Approval, CandidateRecord, Evidence, Mark, Version
 from mlops_assets.stores.statements import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 Key = tuple[str, int]
 
@@ -34,24 +34,29 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
     """
     names, asked = (() if model is None else ("model",)), ({} if model is None else {"model": model})
     here = {"environment": environment, **asked}
-    aliases = _aliases(connection.execute(rows_of(schema.aliases, "environment", *names), here))
-    moves = _moves(connection.execute(_log(*names), here))
+    aliases = _aliases(connection.execute(rows_of(schema.aliases, "environment", *names), here).all())
+    moves = _moves(connection.execute(_log(*names), here).all())
     approvals = {
         (row.model, row.version, row.digest): APPROVED if row.approved else REJECTED
-        for row in connection.execute(rows_of(schema.approvals, "environment", *names), here)
+        for row in connection.execute(rows_of(schema.approvals, "environment", *names), here).all()
     }
     marks = {(row.model, row.version): (row.mark, row.reason) for row in connection.execute(rows_of(schema.version_marks, *names), asked)}
-    failed, judged = _judged(connection.execute(_judgements(*names), here))
-    found, rows = [], list[Any](connection.execute(_all(*names), asked))
-    for model_, number, digest, run_id, artifact, snapshot, created_at in rows:
-        key, candidate = (model_, number), (model_, digest)
+    touched = {*aliases, *moves, *marks, *((model_, number) for model_, number, _ in approvals)}
+    fresh = {passed: _state((), passed == 1, "", None, "") for passed in (None, 0, 1)}
+    found, rows = [], list[Any](connection.execute(_all(*names), here).all())
+    for model_, number, digest, run_id, artifact, snapshot, created_at, passed in rows:
+        made, key = datetime.fromisoformat(created_at), (model_, number)
+        if key not in touched:  # most of many: nothing but gates is recorded of it
+            found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, fresh[passed]))
+            continue
         mark, why = marks.get(key, ("", ""))
-        held = aliases.get(key, ())
-        approval = approvals.get((model_, number, digest), "")
-        facts = VersionFacts(held, candidate in judged and candidate not in failed, approval, moves.get(key), mark)
-        made, damage = datetime.fromisoformat(created_at), why if mark == DAMAGED else ""
-        was = CHAMPION in held or key in moves
-        found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, state_of(facts), held, approval, damage, was))
+        held, move, approval = aliases.get(key, ()), moves.get(key), approvals.get((model_, number, digest), "")
+        state, damage, was = (
+            _state(held, passed == 1, approval, move, mark),
+            why if mark == DAMAGED else "",
+            move is not None or CHAMPION in held,
+        )
+        found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, state, held, approval, damage, was))
     return found
 
 
@@ -75,6 +80,13 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
     raise RegistryError(
         f"model '{model}' has no version {number}", hint=nearest(str(number), known) + f"it has {', '.join(known) or 'none'}"
     )
+
+
+def unmoved(candidate: CandidateRecord, number: int, at: str, found: Sequence[Evidence]) -> Version:
+    """Return a version that was registered in this transaction: nothing but its gates' evidence can be recorded of it."""
+    state = _state((), bool(found) and all(item.passed for item in found), "", None, "")
+    made = datetime.fromisoformat(at)
+    return Version(candidate.model, number, candidate.digest, candidate.run_id, candidate.artifact, candidate.snapshot, made, state)
 
 
 def newest(connection: sa.Connection, model: str) -> int | None:
@@ -163,20 +175,18 @@ def _moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
     return found
 
 
-def _judged(rows: Iterable[Any]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Return of which candidates a gate failed, and which were judged at all."""
-    failed, judged = set(), set()
-    for model, digest, passed in rows:
-        judged.add((model, digest))
-        if not passed:
-            failed.add((model, digest))
-    return failed, judged
+def _state(held: tuple[str, ...], passed: bool, approval: str, move: tuple[str, bool] | None, mark: str) -> str:  # noqa: FBT001
+    return state_of(VersionFacts(held, passed, approval, move, mark))
 
 
 @cache
 def _all(*names: str) -> sa.Select[Any]:
-    table = schema.versions
-    return sa.select(table).where(*(table.c[n] == sa.bindparam(n) for n in names)).order_by(table.c.model, table.c.version)
+    """Return the query for versions, each with whether every gate passed in an environment; null when none was evaluated."""
+    table, found = schema.versions, schema.evidence
+    judged = (found.c.environment == sa.bindparam("environment"), found.c.model == table.c.model, found.c.digest == table.c.digest)
+    passed = sa.select(sa.func.min(sa.cast(found.c.passed, sa.Integer))).where(*judged).correlate(table).scalar_subquery()
+    asked = (table.c[n] == sa.bindparam(n) for n in names)
+    return sa.select(table, passed).where(*asked).order_by(table.c.model, table.c.version)
 
 
 @cache
@@ -185,13 +195,6 @@ def _log(*names: str) -> sa.Select[Any]:
     log = schema.alias_log
     asked = (log.c[n] == sa.bindparam(n) for n in ("environment", *names))
     return sa.select(log.c.model, log.c.version, log.c.previous, log.c.kind).where(*asked, log.c.alias == CHAMPION).order_by(log.c.sequence)
-
-
-@cache
-def _judgements(*names: str) -> sa.Select[Any]:
-    table = schema.evidence
-    asked = (table.c[n] == sa.bindparam(n) for n in ("environment", *names))
-    return sa.select(table.c.model, table.c.digest, table.c.passed).where(*asked)
 
 
 def _last(column: sa.Column[Any], *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores.attempts import open_attempts
 from mlops_assets.stores.lake import Part
-from mlops_assets.stores.records import CandidateRecord, Evidence
+from mlops_assets.stores.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.registry import open_registry
 from mlops_assets.stores.sql import database
 from mlops_assets.stores.tracker import Run, open_tracker
@@ -33,9 +33,9 @@ def evidence(
     return Evidence(gate, definition, digest, passed, relative, champion, 0.7, 0.6, "auc 0.7")
 
 
-def passed(registry, digest: str, **more) -> None:
+def passed(registry, digest: str, **more) -> Version:
     registry.submit(candidate(digest), [evidence(digest, **more)])
-    registry.register("m", GATES)
+    return registry.register("m", GATES)
 
 
 def promote(registry, gates=GATES, **more):

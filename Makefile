@@ -64,7 +64,8 @@ bench: .stamps/dev ## benchmarks against peers; results in bench/results
 docs: .stamps/system ## pictures of the running web UI for docs/
 	@$(BIN)/python docs/pictures.py
 
-stress: .stamps/dev ## the long form of the lake's stress test
+stress: .stamps/dev ## the long form of the lake's stress test, and tests that wait for minutes
+	@$(BIN)/python -m pytest -m stress tests/stores
 	@$(BIN)/python -m tests.stress.lake_stress --rounds 30
 
 format: .stamps/dev ## write the format

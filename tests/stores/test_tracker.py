@@ -286,26 +286,6 @@ print(run.id)
     assert {name: curve.values.size for name, curve in forked.items()} == {"before": 1, "of the child": 1}
 
 
-def test_a_writer_waits_for_a_database_that_another_process_has_locked(tmp_path) -> None:
-    there = platform(tmp_path)
-    code = """
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("BEGIN IMMEDIATE")
-print("locked", flush=True)
-time.sleep(8)
-connection.execute("COMMIT")
-"""
-    with ml.start_run("e", platform=there) as run:
-        locker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "registry.sqlite")], stdout=subprocess.PIPE, text=True)
-        assert locker.stdout.readline() == "locked\n"
-        run.log_metric("a", 1)
-        run.flush()
-        assert locker.wait(60) == 0
-        locker.stdout.close()
-    assert of(there).get(run.id).metrics == {"a": 1.0}
-
-
 def test_a_flush_that_fails_keeps_what_it_had(tmp_path, monkeypatch) -> None:
     tracker = open_tracker(f"sqlite:///{tmp_path / 'r.sqlite'}")
     writer = going(tracker)

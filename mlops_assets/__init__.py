@@ -116,7 +116,8 @@ def __getattr__(name: str) -> object:
     if name not in _LAZY:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)  # looked up once: a metric is logged at every step
+    return found
 
 
 def __dir__() -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
+from functools import cache
 from typing import Any
 
 import mlflow
@@ -57,13 +59,11 @@ def main(folder: str) -> None:  # noqa: C901, PLR0915  (one small function for e
 
     def fill() -> dict[str, Any]:
         client = at("many")
-        experiment = client.get_experiment_by_name("bench").experiment_id
-        for number in range(RUNS):
-            params, metrics = values(number)
-            run = client.create_run(experiment).info.run_id
-            now = int(time.time() * 1000)
-            client.log_batch(run, [Metric(k, v, now, 0) for k, v in metrics.items()], [Param(k, str(v)) for k, v in params.items()])
-            client.set_terminated(run)
+        run = client.create_run(client.get_experiment_by_name("bench").experiment_id).info.run_id
+        params, metrics = values(0)
+        client.log_batch(run, [Metric(k, v, 1, 0) for k, v in metrics.items()], [Param(k, str(v)) for k, v in params.items()])
+        client.set_terminated(run)
+        copy(f"{folder}/many.sqlite", run)
         return {}
 
     def top(times: int) -> dict[str, Any]:
@@ -107,6 +107,35 @@ def main(folder: str) -> None:  # noqa: C901, PLR0915  (one small function for e
 
     questions = (record, defaults, fill, top, best, everything, cold, count, answers)
     serve({question.__name__: question for question in questions})
+
+
+def copy(file: str, template: str) -> None:
+    """Write the other runs as copies of the rows of one that MLflow recorded, with values of their own: by its client that takes a quarter of an hour."""
+    with sqlite3.connect(file) as connection:
+        connection.row_factory = sqlite3.Row
+        for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
+            rows_of = [dict(row) for row in connection.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (template,))]
+            made = [row | own(table, row, number) for number in range(1, RUNS) for row in rows_of]
+            names = list(rows_of[0])
+            sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})"
+            connection.executemany(sql, made)
+    connection.close()
+
+
+def own(table: str, row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return in what the row of a run differs from the template's."""
+    new: dict[str, Any] = {"run_uuid": f"{number:032x}"}
+    params, metrics = known(number)
+    if table == "runs":
+        new["artifact_uri"] = row["artifact_uri"].replace(row["run_uuid"], new["run_uuid"])
+    elif table == "params":
+        new["value"] = str(params[row["key"]])
+    elif table in ("metrics", "latest_metrics"):
+        new["value"] = metrics[row["key"]]
+    return new
+
+
+known = cache(values)
 
 
 if __name__ == "__main__":

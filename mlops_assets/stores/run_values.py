@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from mlops_assets.errors import DataError
@@ -39,12 +40,18 @@ def checked_name(name: object, what: str) -> str:
     what
         Whose it is, for the message.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or _leaves(name):
+    if not isinstance(name, str) or not _is_name(name):
         raise DataError(
             f"{what} cannot be named {_shown(name)}",
             hint=f"use printable ASCII, at most {_LONGEST_NAME} characters, no blank at the ends, not '/' first and no '..' between slashes",
         )
     return name
+
+
+@lru_cache(4096)
+def _is_name(name: str) -> bool:
+    """Whether something may be so named: a metric is asked at every step."""
+    return bool(_NAME.fullmatch(name)) and not _leaves(name)
 
 
 def checked_path(name: object) -> str:
@@ -60,6 +67,8 @@ def checked_path(name: object) -> str:
 
 def checked_number(value: object, name: str) -> float:
     """Return the value of a metric, NaN and infinities included; raise DataError when it is no number."""
+    if type(value) is float:  # nearly always, and a protocol takes as long to ask for as the rest
+        return value
     if isinstance(value, SupportsFloat) and not isinstance(value, str):
         try:
             return float(value)

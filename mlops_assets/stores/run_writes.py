@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,7 @@ def _summary(points: Sequence[Point]) -> dict[str, Any]:
     for at, value, _ in points:
         if at >= step:  # of one step, what came last
             step, last = at, value
-    known = [value for _, value, _ in points if sql.finite(value) is not None]
+    known = [value for _, value, _ in points if math.isfinite(value)]
     return single(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats import LIGHTGBM, XGBOOST, Written, skops_bytes
 from mlops_assets.serving.readback import as_estimator, classes_of, matrix
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _LIGHTGBM = ("LGBMClassifier", "LGBMRegressor")
 _XGBOOST = ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor")
@@ -48,7 +47,9 @@ def native(estimator: Any) -> Written:  # noqa: ANN401  (any estimator)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.ubj"
             estimator.save_model(file)
-            return Written(XGBOOST, file.read_bytes(), facts={"class": kind})
+            # The file does not say which number stands for a missing one, and the probe may hold none; NaN is no JSON.
+            missing = {} if np.isnan(estimator.missing) else {"missing": float(estimator.missing)}
+            return Written(XGBOOST, file.read_bytes(), facts={"class": kind, **missing})
     raise ArtifactError(
         f"a {kind} has no file of its own library",
         hint=f'format="native" stores {", ".join((*_LIGHTGBM, *_XGBOOST))}, alone or as the last step of a pipeline; leave it out for skops',
@@ -88,6 +89,6 @@ def _xgboost(stored: Written) -> Any:  # noqa: ANN401
 
     if stored.facts["class"] not in _XGBOOST:
         raise ArtifactError(f"'{stored.facts['class']}' is no estimator of XGBoost that is stored so", hint="train the model again")
-    estimator = getattr(xgboost, stored.facts["class"])()
+    estimator = getattr(xgboost, stored.facts["class"])(missing=stored.facts.get("missing", np.nan))
     estimator.load_model(bytearray(stored.data))
     return estimator

@@ -28,7 +28,7 @@ from mlops_assets.serving import onnx
 from mlops_assets.serving.control import start, status, stop
 from mlops_assets.serving.formats import ALLOW_PICKLE
 from mlops_assets.serving.integrity import damage, parts
-from mlops_assets.serving.packaging import form_of, libraries_of, manifest_of, pack, predictions_of, unpack
+from mlops_assets.serving.packaging import form_of, libraries_of, manifest_of, pack, predictions_of, probe_rows, unpack
 from mlops_assets.stores.artifacts import open_artifacts
 from tests.serving.support import CARRIERS, Client, Stage, offline, row, training_rows
 from tests.serving.test_integrity import Bomb, replaced
@@ -120,6 +120,16 @@ def test_a_native_file_predicts_to_the_last_bit_and_its_library_opens_it(artifac
         booster.load_model(bytearray(data))
         assert booster.num_boosted_rounds() == 15
     assert ("before" in dict(parts(dict(manifest)))) == (type(fitted).__name__ == "Pipeline")
+
+
+def test_the_number_that_stands_for_a_missing_one_is_kept_though_no_probe_row_has_it(artifacts) -> None:
+    values = np.random.default_rng(0).normal(size=640)
+    values[[i for i in range(640) if i % 10 in (3, 7)]] = -999.0
+    rows = pl.DataFrame({"a": values, "b": np.arange(640.0)})
+    assert -999.0 not in probe_rows(rows)["a"]
+    fitted = xgboost.XGBRegressor(**XGB, missing=-999.0).fit(rows, np.where(values == -999.0, 9.0, values))
+    read, _ = kept(artifacts, fitted, rows, "native")
+    np.testing.assert_array_equal(read.predict(rows), fitted.predict(rows))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,13 @@ from tests.redis_server import free_port
 
 ROOT = Path(__file__).parents[1]
 WANTED = "mlflow==3.17.0"
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_SCHEMA_CHECK": "", "PYTHONWARNINGS": "ignore"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_SCHEMA_CHECK": "",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a dozen processes that nothing here asks
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def server_python() -> Path:

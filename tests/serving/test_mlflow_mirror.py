@@ -22,6 +22,7 @@ from mlops_assets.stores.mlflow_client import client, imported
 from mlops_assets.stores.mlflow_names import key_there
 from mlops_assets.stores.places import places
 from mlops_assets.stores.records import CandidateRecord
+from tests.cli.test_cli import good, mlops
 from tests.mlflow_server import mlflow_server
 from tests.redis_server import free_port
 
@@ -206,3 +207,33 @@ def test_a_server_that_is_down_is_told(platform) -> None:
         mirror(places(platform), f"http://someone:secret@127.0.0.1:{free_port()}")
     with pytest.raises(PlatformError, match="give the address"):
         mirror(places(platform), "sqlite:///x")
+
+
+def test_a_training_mirrors_itself_and_the_commands_mirror_and_import(server, tmp_path) -> None:
+    there = {"MLOPS_MLFLOW": server, "MLOPS_MLFLOW_SECONDS": "120"}
+    good(mlops(tmp_path, "init", "growths"))
+    folder = tmp_path / "growths"
+    file = folder / "definitions.py"
+    file.write_text(
+        file.read_text()
+        .replace("benign(", "growth(")
+        .replace("model=benign", "model=growth")
+        .replace("examples, benign,", "examples, growth,")
+    )
+    good(mlops(folder, "run", "--select", 'not key:"predictions/*"', **there))
+    with client(server) as flow:
+        (run,) = flow.search_runs([flow.get_experiment_by_name("growth").experiment_id])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["roc_auc"] > 0.9
+        held = flow.get_model_version_by_alias("growth", "champion")
+        assert held.run_id == run.info.run_id
+        other = flow.create_experiment("brought")
+        flow.log_metric(flow.create_run(other).info.run_id, "loss", 0.25)
+        (made,) = flow.search_runs([other])
+        flow.set_terminated(made.info.run_id)
+    assert "mirrored 0 runs, 0 versions, 0 aliases" in good(mlops(folder, "mlflow", "mirror", **there))
+    assert "imported 1 runs and 0 versions" in good(mlops(folder, "mlflow", "import", "--experiment", "brought", **there))
+    listed = json.loads(good(mlops(folder, "runs", "list", "--where", "experiment = 'brought'", "--json", "-")))
+    assert len(listed) == 1
+    unnamed = mlops(folder, "mlflow", "mirror")
+    assert (unnamed.returncode, "no MLflow server is named\nHint: set MLOPS_MLFLOW" in unnamed.stderr) == (1, True)

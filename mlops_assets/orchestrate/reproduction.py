@@ -18,6 +18,7 @@ from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.source_slice import stored_source
 from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.orchestrate.locked_environment import locked_python
+from mlops_assets.serving.formats import SKOPS
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.stores.erasures import open_erasures
 from mlops_assets.stores.places import Places
@@ -89,6 +90,7 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
         "source": source,
         "params": dict(facts["params"]) if asked.params is None else {**facts["params"], **asked.params},
         "probe": manifest["probe"],
+        "form": manifest.get("form", SKOPS),
         "facts": facts,
     }
     python = locked_python(locked, places.platform.home) if asked.env == LOCKED else Path(sys.executable)

@@ -21,6 +21,7 @@ from mlops_assets.compute.source_slice import load_source
 from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import DataError, DefinitionError, MlopsError
 from mlops_assets.orchestrate.run_facts import data_facts, result_facts
+from mlops_assets.serving.formats import as_served
 from mlops_assets.serving.packaging import predictions_of
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
@@ -39,7 +40,7 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     request
-        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe`` and the recorded ``facts``.
+        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe``, ``form`` and the recorded ``facts``.
     """
     places, recorded = Places(Platform(**request["platform"])), request["facts"]
     reads, lake = recorded["reads"], places.lake
@@ -55,6 +56,7 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         # What the function logs goes to a tracker that is thrown away: the record has its own run.
         with start_run("reproduction", platform=Platform.at(Path(folder) / "home")), seeded(recorded["fingerprint"]):
             estimator = called(function, splits, request["params"])
+    served = as_served(estimator, request["form"], splits["train"].X)
     probe = pl.read_ipc(io.BytesIO(places.artifacts.get(request["probe"])))
     return {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
@@ -64,7 +66,7 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         **result_facts(estimator, request["source"]),
         "other_packages": dict(installed()),
         "predictions": np.asarray(predictions_of(estimator, probe)).tolist(),
-        "metrics": dict(evaluate(estimator, splits["holdout"], reads["metrics"]).metrics),
+        "metrics": dict(evaluate(served, splits["holdout"], reads["metrics"]).metrics),
     }
 
 

@@ -151,7 +151,9 @@ def _train(  # noqa: PLR0913  (what decides it)
             "profile": scope.places.artifacts.put(_profile(scope, splits, declared)),
         },
     )
-    evaluation = evaluate(estimator, splits["holdout"], model.metrics)
+    # Judged is what serves: the champion that it is compared with has been stored as well.
+    served = estimator if model.format == SKOPS else unpack(scope.places.artifacts, artifact, model.trusted_types).estimator
+    evaluation = evaluate(served, splits["holdout"], model.metrics)
     # Two trainings on the same facts are the same candidate exactly when they predict the same.
     bundle_probe = json.loads(scope.places.artifacts.get(artifact))["probe_predictions"]
     digest = hashlib.sha256(f"{fingerprint}:{bundle_probe}".encode()).hexdigest()
@@ -165,7 +167,7 @@ def _train(  # noqa: PLR0913  (what decides it)
             "facts": run_facts(scope, model, rows, splits, estimator, draws, decides, fingerprint),
         },
     )
-    return Trained(run, estimator, splits, reused=False)
+    return Trained(run, served, splits, reused=False)
 
 
 def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:

@@ -195,6 +195,31 @@ def read(stored: Written, trusted: Sequence[str]) -> Any:  # noqa: ANN401
     raise ArtifactError(f"the model is stored as '{stored.form}', which this program does not know", hint="upgrade mlops_assets")
 
 
+def as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN401
+    """Return what answers of an estimator once it is stored: scorers ask LightGBM or ONNX otherwise than the estimator, and find other ties.
+
+    Parameters
+    ----------
+    estimator
+        Fitted on ``X``, in this process.
+    form
+        In which it is stored, as :class:`Written` tells it.
+    X
+        The training rows.
+    """
+    if form == LIGHTGBM:
+        from mlops_assets.serving.native import from_native, native
+
+        before = type(estimator)(list(estimator.steps)) if type(estimator).__name__ == "Pipeline" else None
+        return from_native(native(estimator), before)
+    if form == ONNX:
+        from mlops_assets.serving.onnx import OnnxModel, converted
+
+        done = converted(estimator, X)
+        return OnnxModel(done.data, done.facts) if done.form == ONNX else estimator
+    return estimator
+
+
 def refuse_pickle() -> None:
     """Raise ArtifactError unless whoever runs this process allows pickles."""
     if os.environ.get(ALLOW_PICKLE) != "1":

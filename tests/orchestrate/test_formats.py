@@ -73,12 +73,7 @@ def test_a_service_and_a_batch_answer_as_the_estimator_did(world, model) -> None
     client.close()
 
 
-LESS = pytest.mark.xfail(
-    reason="scorers ask LightGBM's decision_function of a candidate and probabilities of the same model once it is stored: other ties, another AUC"
-)
-
-
-@pytest.mark.parametrize("model", [pytest.param("boosted", marks=LESS), "linear", "trees"])
+@pytest.mark.parametrize("model", ["boosted", "linear", "trees"])
 def test_a_champion_is_measured_as_a_rival_by_what_serves(world, model) -> None:
     module, at, _, _ = world
     champion = at.registry.champion(model)

@@ -87,7 +87,7 @@ def main(folder: str) -> None:  # noqa: C901, PLR0915  (one small function for e
 
     def count(number: int) -> dict[str, Any]:
         at(f"cold{number}")
-        return {"found": len(mlflow.search_runs("status = 'FINISHED'"))}
+        return {"found": len(mlflow.search_runs(filter_string="status = 'FINISHED'"))}
 
     def answers() -> dict[str, Any]:
         run = log()

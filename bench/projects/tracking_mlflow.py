@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 import time
@@ -22,6 +23,7 @@ BATCH = 1000  # metrics of one call, MLflow's limit
 
 def main(folder: str) -> None:  # noqa: C901, PLR0915  (one small function for each question)
     """Answer questions."""
+    os.chdir(folder)  # MLflow writes artifacts below the folder it runs in
     model, example = fitted(), rows(5)
     trusted = skops.io.get_untrusted_types(data=skops.io.dumps(model))
 

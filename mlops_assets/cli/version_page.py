@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.registry import find
+from mlops_assets.compute.signature import held
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
 from mlops_assets.orchestrate.card import card_of
 from mlops_assets.serving.integrity import looked_after, parts
@@ -160,13 +161,15 @@ def _manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
 
 def _signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     """Return what the model takes, one line for each column of X."""
-    told = []
-    for row in _manifest(project, version).get("signature", []):
-        known = row["categories"]
-        span = f"{row['minimum']} … {row['maximum']}" if row["minimum"] is not None else ""
-        seen = ", ".join(map(str, known)) if known else span
-        told.append({"column of X": row["column"], "type": row["dtype"], "null": "seen" if row["nullable"] else "never seen", "seen": seen})
-    return told
+    return [
+        {
+            "column of X": row["column"],
+            "type": row["dtype"],
+            "null": f"{row['nulls']:.1%}" if row["nulls"] else "never seen",
+            "held in training": held(row),
+        }
+        for row in _manifest(project, version).get("signature", [])
+    ]
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

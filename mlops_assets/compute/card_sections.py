@@ -11,11 +11,11 @@ from mlops_assets.compute.card import Cells, Section
 from mlops_assets.compute.card_charts import bars
 from mlops_assets.compute.charts import number, reliability
 from mlops_assets.compute.probabilities import BINARY, MULTICLASS, REGRESSION
+from mlops_assets.compute.signature import held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mlops_assets.compute.columns_seen import ColumnSeen
     from mlops_assets.compute.importance import Importances
     from mlops_assets.compute.probabilities import Trust
     from mlops_assets.values.evaluation import Evaluation, Split
@@ -84,19 +84,25 @@ def _spread(parts: Mapping[str, Split], label: str) -> Cells:
     return Cells(heads, tuple(rows), frozenset(heads[1:]))
 
 
-def features_section(columns: Sequence[ColumnSeen], sources: Mapping[str, str]) -> Section:
+def features_section(signature: Sequence[Mapping[str, Any]], sources: Mapping[str, str]) -> Section:
     """Return the signature: every column of X, where it comes from, and what it held.
 
     Parameters
     ----------
-    columns
-        In the order of X.
+    signature
+        From :func:`mlops_assets.compute.signature.signature_of`.
     sources
         Column → where from.
     """
     rows = tuple(
-        (seen.name, seen.dtype, sources.get(seen.name, "unknown"), f"{seen.nulls:.1%}" if seen.nulls else "none", seen.held)
-        for seen in columns
+        (
+            seen["column"],
+            seen["dtype"],
+            sources.get(seen["column"], "unknown"),
+            f"{seen['nulls']:.1%}" if seen["nulls"] else "none",
+            held(seen),
+        )
+        for seen in signature
     )
     heads = ("column", "type", "from", "null", "held in training")
     words = "What the model takes, in this order. Nothing is known of what it says of values that it has not met."

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,15 +47,6 @@ def other_libraries(trained: Mapping[str, str], installed: Mapping[str, str]) ->
         if (now := installed.get(name, "")) != then
     ]
     return sorted(found, key=lambda other: (not other.serious, other.name))
-
-
-@cache
-def installed_version(name: str) -> str:
-    """Return the version of a distribution that is installed; empty when none is."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _serious(name: str, then: str, now: str) -> bool:

@@ -52,7 +52,7 @@ def curve_plot(curves: Mapping[str, Any]) -> bytes:
         axes.set_title(name if len(name) <= 40 else name[:39] + "…", fontsize=9, parse_math=False)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _plots(estimator: Any, holdout: Split, metric: str, seed: str) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
@@ -78,7 +78,7 @@ def _roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
     axes.plot(false_rate, true_rate, label=f"AUC {roc_auc_score(truth, probability):.3f}")
     axes.plot([0, 1], [0, 1], "--", color="grey", label="chance")
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def _calibration(truth: np.ndarray, probability: np.ndarray) -> bytes:
@@ -88,7 +88,7 @@ def _calibration(truth: np.ndarray, probability: np.ndarray) -> bytes:
     figure, axes = _figure("predicted probability", "observed share")
     axes.plot(predicted, observed, "o-")
     axes.plot([0, 1], [0, 1], "--", color="grey")
-    return _png(figure)
+    return png(figure)
 
 
 def _against_truth(truth: np.ndarray, predicted: np.ndarray) -> bytes:
@@ -96,14 +96,14 @@ def _against_truth(truth: np.ndarray, predicted: np.ndarray) -> bytes:
     axes.plot(truth, predicted, ".", alpha=0.3)
     ends = [float(np.min(truth)), float(np.max(truth))]
     axes.plot(ends, ends, "--", color="grey")
-    return _png(figure)
+    return png(figure)
 
 
 def _importance(estimator: Any, holdout: Split, metric: str, seed: str) -> bytes:  # noqa: ANN401
     found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed).columns[::-1]
     figure, axes = _figure(f"loss of {metric} when shuffled", "")
     axes.barh([one.column for one in found], [one.drop for one in found], xerr=[one.error for one in found])
-    return _png(figure)
+    return png(figure)
 
 
 def _figure(x_label: str, y_label: str) -> tuple[Any, Any]:
@@ -116,7 +116,8 @@ def _figure(x_label: str, y_label: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _png(figure: Any) -> bytes:  # noqa: ANN401
+def png(figure: Any) -> bytes:  # noqa: ANN401  (matplotlib's)
+    """Return a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

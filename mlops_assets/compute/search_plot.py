@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.plots import png
 from mlops_assets.values.search import Range, Search
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def search_plot(search: Search, found: Sequence[Trial], metric: str) -> bytes:
     for at, (name, known) in enumerate(space):
         axes = _panel(figure, (high, wide, at + 2), name)
         _over(axes, known, [trial.params[name] for trial in scored], values)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _panel(figure: Any, place: tuple[int, int, int], name: str) -> Any:  # noqa: ANN401  (matplotlib's)

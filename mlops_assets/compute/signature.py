@@ -1,12 +1,16 @@
-"""What a model takes: the columns of ``X`` with their types, and what was seen in them when it was trained."""
+"""What a model takes: the columns of ``X`` with their types, and what they held when it was trained."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-_MOST_CATEGORIES = 50  # of a column that are listed
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_CATEGORIES = 12
+LEAST_ROWS = 5  # a value of fewer rows may be one person's, and is not kept with the model
 
 
 def signature_of(X: pl.DataFrame) -> list[dict[str, Any]]:
@@ -20,28 +24,46 @@ def signature_of(X: pl.DataFrame) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``column``, ``dtype``, ``nullable`` (whether a null was seen), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601),
-        ``categories`` (sorted, of text and booleans, when there are at most fifty).
+        ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601), ``categories``
+        (of text and booleans: the most frequent, at most twelve, of five rows at least) and ``others`` (how many values more there are).
     """
     return [_row(name, X[name]) for name in X.columns]
 
 
+def held(row: Mapping[str, Any]) -> str:
+    """Return in words what a column held.
+
+    Parameters
+    ----------
+    row
+        Of :func:`signature_of`.
+    """
+    if row["nulls"] == 1:
+        return "nothing but nulls"
+    if row["minimum"] is not None:
+        return f"{_end(row['minimum'])} … {_end(row['maximum'])}"
+    often, others = ", ".join(map(str, row["categories"])), row["others"]
+    return often + (f" and {others} more" if often else f"{others} different values") * bool(others)
+
+
 def _row(name: str, values: pl.Series) -> dict[str, Any]:
-    dtype = values.dtype
-    row = {"column": name, "dtype": str(dtype), "nullable": values.null_count() > 0, "minimum": None, "maximum": None, "categories": None}
-    if dtype.is_float():
-        row["nullable"] = bool(row["nullable"]) or bool(values.is_nan().any())
-        values = values.filter(values.is_finite())
-    if dtype.is_numeric():
-        row |= {"minimum": values.min(), "maximum": values.max()}
-    elif dtype.is_temporal():
-        row |= {"minimum": _iso(values.min()), "maximum": _iso(values.max())}
-    elif dtype == pl.Boolean or isinstance(dtype, (pl.String, pl.Categorical, pl.Enum)):
-        known = values.drop_nulls().unique()
-        if len(known) <= _MOST_CATEGORIES:
-            row["categories"] = sorted(known.to_list())
-    return row
+    dtype, known = values.dtype, values.drop_nulls()
+    row: dict[str, Any] = {"column": name, "dtype": str(dtype), "nulls": values.null_count() / max(len(values), 1)}
+    low = high = None
+    categories, others = list[Any](), 0
+    if dtype.is_numeric() or dtype.is_temporal():
+        known = known.filter(known.is_finite()) if dtype.is_float() else known
+        low, high = _json(known.min()), _json(known.max())
+    elif not dtype.is_nested():
+        counted = known.rename("value").value_counts(name="__rows").sort("__rows", "value", descending=[True, False])
+        categories = [value for value, count in counted.head(MOST_CATEGORIES).rows() if count >= LEAST_ROWS]
+        others = counted.height - len(categories)
+    return row | {"minimum": low, "maximum": high, "categories": categories, "others": others}
 
 
-def _iso(value: Any) -> str | None:  # noqa: ANN401  (a date, a time, a duration)
-    return None if value is None else value.isoformat() if hasattr(value, "isoformat") else str(value)
+def _json(value: Any) -> Any:  # noqa: ANN401  (a number, a time, or none)
+    return value if value is None or isinstance(value, (int, float)) else value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _end(value: Any) -> str:  # noqa: ANN401
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -23,13 +23,13 @@ from mlops_assets.compute.card_sections import (
     pairs_section,
     slices_section,
 )
-from mlops_assets.compute.columns_seen import columns_seen
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.importance import permutation_importance
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.probabilities import kind_of, trust
 from mlops_assets.compute.resampling import PairedIntervals
 from mlops_assets.compute.responses import Remembered
+from mlops_assets.compute.signature import signature_of
 from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.project import Project
@@ -158,21 +158,11 @@ def _of_record(about: _About, why: str) -> Iterator[Section]:
     """Yield what can be said without the rows."""
     problem = f"The rows that it learned from cannot be read any more, so that nothing is measured here: {why}"
     yield Section("Data", (f"It learned from {about.reads['table']}; the label is {about.reads['label']}.",), problems=(problem,))
-    yield pairs_section(
-        "Features and signature", (), (("column", "type", "null", "held in training"), list(_signature(about.bundle.manifest)))
-    )
+    yield features_section(about.bundle.manifest.get("signature", ()), {})
     yield pairs_section(
         "Metrics", ("As they were recorded.",), (("metric", "value"), [(n, f"{v:.5g}") for n, v in about.run.metrics.items()])
     )
     yield limits_section(about.model.limits, chances_of(dict(about.facts)), looked_for=())
-
-
-def _signature(manifest: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield each column as the manifest tells it; those of older programs tell types only."""
-    for seen in manifest.get("signature") or [{"column": name, "dtype": dtype} for name, dtype in manifest["types"].items()]:
-        nulls = {True: "seen", False: "none"}.get(seen.get("nullable"), "unknown")
-        span = "" if seen.get("minimum") is None else f"{seen['minimum']} … {seen['maximum']}"
-        yield seen["column"], seen["dtype"], nulls, span
 
 
 def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
@@ -185,7 +175,7 @@ def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
     intervals = PairedIntervals(answers, None, holdout.y, holdout.rows, seed)
     evaluation = evaluate(answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"])
     yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind)
-    yield features_section(columns_seen(parts["train"].X), _sources(about, rows))
+    yield features_section(about.bundle.manifest.get("signature") or signature_of(parts["train"].X), _sources(about, rows))
     yield metrics_section(evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)})
     yield from filter(None, (slices_section(evaluation),))
     yield calibration_section(trust(answers, kind, holdout.y))

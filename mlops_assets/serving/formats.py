@@ -10,6 +10,7 @@ import os
 import pickle
 import warnings
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import ArtifactError, MissingExtraError
@@ -110,13 +111,8 @@ def refuse_unready(asked: str) -> None:
     """
     if asked == PICKLE:
         refuse_pickle()
-    if asked == ONNX:
-        try:
-            import onnxruntime
-            import skl2onnx  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError.from_extra("skl2onnx and onnxruntime", "onnx") from error
-        del onnxruntime
+    if asked == ONNX and not all(find_spec(name) for name in ("onnxruntime", "skl2onnx")):
+        raise MissingExtraError.from_extra("skl2onnx and onnxruntime", "onnx")
 
 
 def written(estimator: Any, asked: str, X: pl.DataFrame, trusted: Sequence[str]) -> Written:  # noqa: ANN401  (any estimator)

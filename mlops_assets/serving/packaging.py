@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.library_versions import OtherLibrary, installed_version, other_libraries
+from mlops_assets.compute.environment import canonical, installed
+from mlops_assets.compute.library_versions import OtherLibrary, other_libraries
 from mlops_assets.compute.on_demand import load_functions
 from mlops_assets.compute.signature import signature_of
 from mlops_assets.errors import ArtifactError
@@ -177,7 +178,7 @@ def form_of(manifest: Mapping[str, Any]) -> str:
 def libraries_of(manifest: Mapping[str, Any]) -> list[OtherLibrary]:
     """Return the libraries that a model was trained with and of which another version is installed here, the serious ones first."""
     trained: Mapping[str, str] = manifest.get("libraries", {})
-    return other_libraries(trained, {name: installed_version(name) for name in trained})
+    return other_libraries(trained, {name: installed().get(canonical(name), "") for name in trained})
 
 
 def told_libraries(manifest: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The figures of a model card are scikit-learn's and scipy's own, and whatever a project calls its columns is shown as it is."""
 
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -23,11 +24,11 @@ from mlops_assets.compute.card import Card, Cells, Section
 from mlops_assets.compute.card_charts import bars
 from mlops_assets.compute.card_forms import card_markdown, card_page
 from mlops_assets.compute.card_sections import importance_section
-from mlops_assets.compute.columns_seen import LEAST_ROWS, MOST_CATEGORIES, columns_seen
 from mlops_assets.compute.importance import MOST_COLUMNS, Importance, permutation_importance
 from mlops_assets.compute.probabilities import BINARY, MULTICLASS, REGRESSION, kind_of, trust
 from mlops_assets.compute.resampling import PairedIntervals
 from mlops_assets.compute.responses import Remembered
+from mlops_assets.compute.signature import LEAST_ROWS, MOST_CATEGORIES, held, signature_of
 from tests.browser import browser_page
 
 NASTY = "<img src=x onerror='window.ran=1'>\"; DROP TABLE runs; -- | @team #12 `code` **b** __b__ ~~s~~ [a](javascript:alert(1)) &lt; $x$\n# new"
@@ -195,14 +196,16 @@ def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
             "mails": [f"{i}@home" for i in range(200)],
         }
     )
-    seen = {one.name: one for one in columns_seen(X)}
-    assert (seen["number"].held, seen["number"].nulls, seen["number"].dtype) == ("-1.5 … 1e+09", 0.005, "Float64")
-    assert seen["whole"].held == "0 … 199"
-    assert seen["rare"].held == f"often and {LEAST_ROWS - 1} more"
-    assert seen["many"].held.endswith(" and 3 more")
-    assert (seen["flag"].held, seen["flag"].nulls) == ("True", 0.25)
-    assert seen["empty"].held == "nothing but nulls"
-    assert seen["mails"].held == "200 different values"
+    signature = json.loads(json.dumps(signature_of(X)))
+    seen = {row["column"]: (held(row), row["nulls"]) for row in signature}
+    assert (*seen["number"], signature[0]["dtype"]) == ("-1.5 … 1e+09", 0.005, "Float64")
+    assert seen["whole"][0] == "0 … 199"
+    assert seen["rare"][0] == f"often and {LEAST_ROWS - 1} more"
+    assert seen["many"][0].endswith(" and 3 more")
+    assert seen["flag"] == ("True", 0.25)
+    assert seen["empty"][0] == "nothing but nulls"
+    assert seen["mails"][0] == "200 different values"
+    assert "@home" not in json.dumps(signature), "what is kept with a model holds nobody's own value"
 
 
 def card(words: str) -> Card:

@@ -147,7 +147,7 @@ def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, p
     value = at.tracker.get(version.run_id).metrics["roc_auc"]
     assert cells(section(card, "Metrics"), "roc_auc")[1] == f"{value:.5g}"
     assert "Leakage was not looked for." in card
-    low, high = (float(bound) for bound in cells(section(card, "Features and signature"), "price")[3].split(" … "))
+    low, high = (float(bound) for bound in cells(section(card, "Features and signature"), "price")[4].split(" … "))
     train = at.lake.read("training_set/examples").filter(pl.col("split") == "train")
     assert (low, high) == (train["price"].min(), train["price"].max())
 

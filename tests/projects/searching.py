@@ -4,34 +4,14 @@ import os
 import signal
 from pathlib import Path
 
-import dagster as dg
-import numpy as np
-import polars as pl
 from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
-
-
-class Strength(dg.Config):
-    C: float = 1.0
-    penalty: int = 0
+from tests.projects.searching_apart import Strength, examples, people
 
 
 def nouns(search: ml.Search, calls: Path) -> list:
     """Return the project's nouns; ``calls`` gets one line for each fit."""
-
-    @ml.dataset(key="id")
-    def people() -> pl.DataFrame:
-        """Three hundred people."""
-        rng = np.random.default_rng(3)
-        x = rng.normal(size=(300, 6))
-        bought = rng.random(300) < 1 / (1 + np.exp(-2 * x[:, 0]))
-        return pl.DataFrame({"id": range(300), **{f"x{i}": x[:, i] for i in range(6)}, "bought": bought})
-
-    @ml.training_set(columns=[f"x{i}" for i in range(6)], label="bought", split=ml.GroupSplit("id", validation=0.3, holdout=0.3))
-    def examples(people: pl.DataFrame) -> pl.DataFrame:
-        """All of them."""
-        return people
 
     @ml.model(training_set=examples, metrics=["roc_auc", "neg_log_loss"], search=search)
     def buys(train: ml.Split, params: Strength) -> LogisticRegression:

@@ -13,6 +13,7 @@ import polars as pl
 
 from mlops_assets.compute.environment import installed
 from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.profile import reference_profile
 from mlops_assets.compute.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.seeds import seeded
@@ -35,7 +36,7 @@ from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import on_demand
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import Model
-from mlops_assets.values.training import TrainingSet
+from mlops_assets.values.training import TimeSplit, TrainingSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +150,7 @@ def _train(  # noqa: PLR0913  (what decides it)
             "example": example_row(fields, splits["train"].rows),
             "steps": serving_steps(declared),
             "profile": scope.places.artifacts.put(_profile(scope, splits, declared)),
+            FITTED: _fitted_rows(declared, splits, tuple(wanted)).as_json(),
         },
     )
     # Judged is what serves: the champion that it is compared with has been stored as well.
@@ -168,6 +170,11 @@ def _train(  # noqa: PLR0913  (what decides it)
         },
     )
     return Trained(run, served, splits, reused=False)
+
+
+def _fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
+    """Return the rows that the model's function received: the one place that says what a version was fitted on."""
+    return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
 
 
 def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:

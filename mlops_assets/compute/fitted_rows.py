@@ -1,0 +1,93 @@
+"""The rows that a version was fitted on: predictions of these rows say nothing about how good the version is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlops_assets.values.evaluation import Split
+
+FITTED = "fitted"  # where a version's manifest holds them
+
+
+@dataclass(frozen=True)
+class FittedRows:
+    """What a version was fitted on, as its manifest records it.
+
+    Parameters
+    ----------
+    parts
+        Parts of the training set: ``train``, and ``validation`` or ``holdout`` where the model's function receives them or a refit adds them.
+    rows
+        How many rows.
+    first, last
+        Event times of the first and the last row (aware); None without event times.
+    by_time
+        Whether every row between ``first`` and ``last`` counts as fitted, as after a split by time. Otherwise rows are fitted by their key.
+    """
+
+    parts: tuple[str, ...]
+    rows: int
+    first: datetime | None = None
+    last: datetime | None = None
+    by_time: bool = False
+
+    @classmethod
+    def of(cls, splits: Mapping[str, Split], parts: Sequence[str], event_timestamp: str | None, *, by_time: bool) -> FittedRows:
+        """Describe some parts of a training set.
+
+        Parameters
+        ----------
+        splits
+            Every part by name.
+        parts
+            Those that the estimator was fitted on.
+        event_timestamp
+            The column with the event time; None without one.
+        by_time
+            Whether the training set was split by time.
+        """
+        rows = sum(len(splits[part].y) for part in parts)
+        if event_timestamp is None:
+            return cls(tuple(parts), rows)
+        times = pl.concat([splits[part].rows[event_timestamp] for part in parts])
+        first, last = (_as_utc(time) for time in (times.min(), times.max()))
+        return cls(tuple(parts), rows, first, last, by_time and first is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the value as a manifest holds it."""
+        ends = {name: None if time is None else time.isoformat() for name, time in (("first", self.first), ("last", self.last))}
+        return {"parts": list(self.parts), "rows": self.rows, **ends, "by_time": self.by_time}
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> FittedRows | None:
+        """Return what a manifest records; None for a version that was stored before this was recorded."""
+        stored = manifest.get(FITTED)
+        if stored is None:
+            return None
+        first, last = (None if stored[name] is None else datetime.fromisoformat(stored[name]) for name in ("first", "last"))
+        return cls(tuple(stored["parts"]), stored["rows"], first, last, stored["by_time"])
+
+    def contain_times(self, times: pl.Series) -> pl.Series:
+        """Return whether each time lies between the first and the last fitted row.
+
+        Parameters
+        ----------
+        times
+            Event times in UTC, shape (rows,).
+        """
+        if self.first is None or self.last is None:
+            return pl.Series([False] * len(times), dtype=pl.Boolean)
+        return times.is_between(self.first, self.last).fill_null(value=False)
+
+
+def _as_utc(time: object) -> datetime | None:
+    if not isinstance(time, datetime):
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

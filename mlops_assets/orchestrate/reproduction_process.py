@@ -85,7 +85,7 @@ def called(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]
     DefinitionError
         As :func:`refuse_unrecorded`.
     """
-    read: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection))
+    read: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection), what="a model")
     refuse_unrecorded(read)
     return read(**{parameter.name: _argument(parameter, splits, params) for parameter in read.parameters})
 

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.names import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -28,6 +29,8 @@ class Injection(Enum):
     CONTEXT = "dagster.AssetExecutionContext"
     TABLE = "an upstream table"
 
+
+EVERYWHERE = frozenset({Injection.CONFIG, Injection.RESOURCE, Injection.CONTEXT})  # what every function but a gate may receive
 
 # Qualified names rather than classes: reading a signature must not import Dagster, pandas or DuckDB.
 _FRAMES = {
@@ -103,7 +106,7 @@ class UserFunction(Generic[P, R]):
         return self.receiving(Injection.TABLE)
 
 
-def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[Injection]) -> UserFunction[P, R]:
+def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[Injection], what: str) -> UserFunction[P, R]:
     """Read a signature by the three rules of injection.
 
     Parameters
@@ -114,14 +117,19 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
         The decorator's name, for messages.
     allowed
         What a function of this kind may receive.
+    what
+        What its name will name, for messages: ``a dataset``.
 
     Raises
     ------
     DefinitionError
-        A parameter has no annotation, an annotation that cannot be resolved, or one that this kind cannot receive.
+        A parameter has no annotation, an annotation that cannot be resolved, or one that this kind cannot receive;
+        or the function's name cannot name an asset.
     """
     where = f"@ml.{kind} '{getattr(function, '__name__', function)}'"
-    return UserFunction(function, tuple(_read_parameters(function, where, allowed)))
+    read = UserFunction(function, tuple(_read_parameters(function, where, allowed)))
+    checked_name(read.name, what)
+    return read
 
 
 def _read_parameters(function: Callable[..., object], where: str, allowed: Collection[Injection]) -> Iterator[Parameter]:

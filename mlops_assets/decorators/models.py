@@ -1,0 +1,200 @@
+"""Decorators of what is trained and judged: a training set, a model, a gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.features import OnDemandFeatures
+from mlops_assets.values.function import EVERYWHERE, Injection, UserFunction, read_function
+from mlops_assets.values.model import Format, GateFunction, Model, check_format
+from mlops_assets.values.names import names
+from mlops_assets.values.options import AssetArguments, AssetOptions
+from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mlops_assets.values.features import Features
+    from mlops_assets.values.gate import Gate
+    from mlops_assets.values.search import Search
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TRAINING_SET = EVERYWHERE | {Injection.TABLE}
+_MODEL = EVERYWHERE | {Injection.SPLIT}
+_GATE = frozenset({Injection.CANDIDATE, Injection.RESOURCE})
+
+
+def training_set(  # noqa: PLR0913  (a flat declaration reads best)
+    *,
+    label: str,
+    split: TimeSplit | GroupSplit,
+    features: Sequence[Features] = (),
+    columns: Sequence[str] = (),
+    event_timestamp: str | None = None,
+    label_known_at: str | None = None,
+    as_known: bool = True,
+    **options: Unpack[AssetArguments],
+) -> Callable[[Callable[P, R]], TrainingSet[P, R]]:
+    """Declare the rows a model learns from.
+
+    The function receives upstream tables by name and returns the spine: one row per example, with the label, the event
+    time, the declared columns and the join keys of the features. Features are joined as they were known at each row's time.
+
+    Parameters
+    ----------
+    label
+        The column to predict.
+    split
+        How rows are divided into train, validation and holdout.
+    features
+        Feature views and on-demand features; with ``columns`` they make ``X``, in that order.
+    columns
+        Columns of the spine that are features themselves.
+    event_timestamp
+        The column with the time of the prediction; needed by feature views and by a time split.
+    label_known_at
+        The column with the time at which the label becomes known.
+    as_known
+        Whether only feature rows known at the event time count; late data then does not leak.
+    **options
+        Passed to Dagster, as in :func:`dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        A parameter cannot be injected, or the declarations contradict each other.
+    """
+
+    def decorate(function: Callable[P, R]) -> TrainingSet[P, R]:
+        read = read_function(function, kind="training_set", allowed=_TRAINING_SET, what="a training set")
+        value = TrainingSet(
+            read, tuple(features), names(columns), label, split, event_timestamp, label_known_at, as_known, AssetOptions.of(options)
+        )
+        if event_timestamp is None and (isinstance(split, TimeSplit) or any(not isinstance(f, OnDemandFeatures) for f in features)):
+            raise DefinitionError(
+                f"training set '{value.name}' declares no event_timestamp, but splits by time or looks features up",
+                hint="name the column with the time of each row",
+            )
+        return value
+
+    return decorate
+
+
+def model(  # noqa: PLR0913  (a flat declaration reads best)
+    *,
+    training_set: TrainingSet[..., Any],
+    metrics: Sequence[str],
+    gates: Sequence[Gate] = (),
+    slices: Sequence[str] = (),
+    cron_schedule: str | None = None,
+    cron_timezone: str = "UTC",
+    trusted_types: Sequence[str] = (),
+    format: Format = "skops",  # noqa: A002  (the field's word)
+    approval: bool = False,
+    search: Search | None = None,
+    limits: Sequence[str] = (),
+    **options: Unpack[AssetArguments],
+) -> Callable[[Callable[P, R]], Model[P, R]]:
+    """Declare a model trained by a function.
+
+    The function receives ``train: ml.Split`` (and ``validation: ml.Split`` when it tunes), a ``dagster.Config`` subclass with its
+    hyperparameters, and resources; it returns a fitted scikit-learn estimator. It never sees the holdout: gates read that.
+
+    Parameters
+    ----------
+    training_set
+        What it learns from.
+    metrics
+        scikit-learn scorer names, greater is better.
+    gates
+        What a candidate must pass before it can be registered.
+    slices
+        Columns of the training set by whose values the metrics are broken down.
+    cron_schedule, cron_timezone
+        When to refresh what is upstream and train again, and in which time zone that is.
+    trusted_types
+        Qualified names of types beyond scikit-learn's own that a stored model may contain.
+    format
+        ``skops``; ``native``, LightGBM's or XGBoost's file; ``onnx`` where it is proved; ``pickle`` where ``MLOPS_ALLOW_PICKLE=1``.
+    approval
+        Whether a person must approve a version before it can become champion.
+    search
+        Hyperparameters to search for before the training.
+    limits
+        What it must not be used for and where it is known to fail, in sentences for its model card.
+    **options
+        Passed to Dagster, as in :func:`dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        A parameter cannot be injected, no metric is named, two gates have one name, or there is no such format.
+    """
+
+    def decorate(function: Callable[P, R]) -> Model[P, R]:
+        read = read_function(function, kind="model", allowed=_MODEL, what="a model")
+        _check_splits(read)
+        _check_gates(read.name, metrics, gates)
+        check_format(format)
+        if search is not None:
+            search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
+        judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
+        stored, options_ = (names(trusted_types), format), AssetOptions.of(options)
+        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), options_)
+
+    return decorate
+
+
+def gate(model: Model[..., Any]) -> Callable[[Callable[P, R]], GateFunction[P, R]]:
+    """Declare a gate of your own: a sentence that must be true of a candidate.
+
+    The function receives ``candidate: ml.Candidate`` and returns a :class:`GateResult` or a bool. An exception means not passed.
+
+    Parameters
+    ----------
+    model
+        The model whose candidates are judged.
+
+    Raises
+    ------
+    DefinitionError
+        The function does not take a candidate.
+    """
+
+    def decorate(function: Callable[P, R]) -> GateFunction[P, R]:
+        read = read_function(function, kind="gate", allowed=_GATE, what="a gate")
+        if len(read.receiving(Injection.CANDIDATE)) != 1:
+            raise DefinitionError(f"gate '{read.name}' does not take a candidate", hint="declare one parameter `candidate: ml.Candidate`")
+        return GateFunction(read, model)
+
+    return decorate
+
+
+def _check_splits(read: UserFunction[P, R]) -> None:
+    splits = {parameter.name for parameter in read.receiving(Injection.SPLIT)}
+    if "holdout" in splits:
+        raise DefinitionError(
+            f"model '{read.name}' asks for the holdout",
+            hint="fit on train and tune on validation: the holdout judges, so training never sees it",
+        )
+    if unknown := splits - {"train", "validation"}:
+        raise DefinitionError(f"model '{read.name}' asks for the split '{min(unknown)}'", hint="the splits are named train and validation")
+    if "train" not in splits:
+        raise DefinitionError(f"model '{read.name}' does not take its training data", hint="declare a parameter `train: ml.Split`")
+
+
+def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[Gate]) -> None:
+    if not metrics:
+        raise DefinitionError(f"model '{name}' names no metric", hint="give metrics=['roc_auc'] or another scikit-learn scorer name")
+    gate_names = [g.name for g in gates]
+    if twice := {g for g in gate_names if gate_names.count(g) > 1}:
+        raise DefinitionError(f"model '{name}' has two gates named '{min(twice)}'", hint="give one of them another rule or slice")
+    for g in gates:
+        if g.metric not in metrics:
+            raise DefinitionError(
+                f"model '{name}': gate '{g.name}' reads the metric '{g.metric}', which is not measured",
+                hint=f"add '{g.metric}' to metrics=",
+            )

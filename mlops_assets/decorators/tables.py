@@ -1,0 +1,213 @@
+"""Decorators of tables and features: a dataset, a feature view, on-demand features."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.dataset import DAY_AHEAD, QUARANTINE, Dataset, Table
+from mlops_assets.values.feature_sources import Computed
+from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
+from mlops_assets.values.function import EVERYWHERE, Injection, read_function
+from mlops_assets.values.names import names, pairs
+from mlops_assets.values.options import AssetArguments, AssetOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
+
+    import dagster as dg
+
+    from mlops_assets.values.features import Entity
+    from mlops_assets.values.quality import Quality
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DATASET = EVERYWHERE | {Injection.WINDOW, Injection.TABLE}
+
+
+def dataset(  # noqa: PLR0913  (a flat declaration reads best)
+    *,
+    schema: type | None = None,
+    partitions: dg.PartitionsDefinition | None = None,
+    key: str | Sequence[str] = (),
+    event_timestamp: str | None = None,
+    known_at: Mapping[str, str] | None = None,
+    created_timestamp: str | None = None,
+    allow_empty: bool = False,
+    quality: Quality | None = None,
+    quarantine: bool | float = False,
+    max_future: timedelta | None = DAY_AHEAD,
+    partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
+    **options: Unpack[AssetArguments],
+) -> Callable[[Callable[P, R]], Dataset[P, R]]:
+    """Declare a table made by a function.
+
+    The function receives a :class:`TimeWindow`, upstream tables by name, and Dagster's config, resources and context;
+    it returns a frame with the rows of its window. Schema, key and times are verified before anything is committed.
+
+    Parameters
+    ----------
+    schema
+        A pandera ``DataFrameModel`` with polars types.
+    partitions
+        Time-window partitions, hourly to yearly. A run over several consecutive partitions calls the function once.
+    key
+        Column or columns that identify a row.
+    event_timestamp
+        The column with the time a row is about, UTC. Needed with ``partitions``.
+    known_at
+        Column → time column: when the value of a column becomes known, where that is later than the row's own time.
+    created_timestamp
+        The column with the time a row became known; the event time when None.
+    allow_empty
+        Whether a partition may have no row; an empty one is refused otherwise.
+    quality
+        Limits on nulls, ranges, categories and rows, declared or learnt.
+    quarantine
+        Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
+        rows when True, or up to the share that is given.
+    max_future
+        How far after now an event time may lie; one day when left out, any time when None. Within partitions, their window decides.
+    partition_mappings
+        Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
+    **options
+        Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``, ``freshness_policy``.
+
+    Raises
+    ------
+    DefinitionError
+        A parameter cannot be injected, or the declarations contradict each other.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> @ml.dataset(key="id")
+    ... def numbers() -> pl.DataFrame:
+    ...     return pl.DataFrame({"id": [1, 2]})
+    >>> numbers.key, numbers().height
+    ('dataset/numbers', 2)
+    """
+    share = QUARANTINE if quarantine is True else float(quarantine) or None
+    table = Table(
+        schema,
+        partitions,
+        names(key),
+        event_timestamp,
+        pairs(known_at),
+        created_timestamp,
+        allow_empty,
+        quality,
+        share,
+        max_future,
+    )
+
+    def decorate(function: Callable[P, R]) -> Dataset[P, R]:
+        read = read_function(function, kind="dataset", allowed=_DATASET, what="a dataset")
+        table.check(f"dataset '{read.name}'")
+        if read.receiving(Injection.WINDOW) and partitions is None:
+            raise DefinitionError(
+                f"dataset '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
+            )
+        return Dataset(read, table, pairs(partition_mappings), AssetOptions.of(options))
+
+    return decorate
+
+
+def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
+    *,
+    entity: Entity,
+    event_timestamp: str,
+    features: Mapping[str, Any],
+    ttl: timedelta | None = None,
+    created_timestamp: str | None = None,
+    partitions: dg.PartitionsDefinition | None = None,
+    partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
+    online: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+    **options: Unpack[AssetArguments],
+) -> Callable[[Callable[P, R]], ComputedFeatureView[P, R]]:
+    """Declare a feature view that a function computes.
+
+    The function receives what a :func:`dataset` may receive, and returns a frame with the join keys, the times and the features.
+    When its text changes, its history is made anew.
+
+    Parameters
+    ----------
+    entity, event_timestamp, features, ttl, created_timestamp, online, defaults
+        As in :class:`FeatureView`.
+    partitions, partition_mappings
+        As in :func:`dataset`.
+    **options
+        Passed to Dagster, as in :func:`dataset`.
+
+    Raises
+    ------
+    DefinitionError
+        A parameter cannot be injected, or the declarations contradict each other.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> @ml.feature_view(entity=ml.Entity("carrier"), event_timestamp="day", features={"flights": int})
+    ... def carrier_size(flights: pl.DataFrame) -> pl.DataFrame:
+    ...     return flights.group_by("carrier", "day").agg(flights=pl.len())
+    >>> carrier_size.key
+    'features/carrier_size'
+    """
+
+    def decorate(function: Callable[P, R]) -> ComputedFeatureView[P, R]:
+        read = read_function(function, kind="feature_view", allowed=_DATASET, what="a feature view")
+        if read.receiving(Injection.WINDOW) and partitions is None:
+            raise DefinitionError(
+                f"feature view '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
+            )
+        return ComputedFeatureView(
+            source=Computed(read, partitions, pairs(partition_mappings)),
+            entity=entity,
+            event_timestamp=event_timestamp,
+            features=features,
+            ttl=ttl,
+            created_timestamp=created_timestamp,
+            online=online,
+            defaults=defaults,
+            description=read.description,
+            **options,
+        )
+
+    return decorate
+
+
+def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
+    """Declare features computed from the row itself, the same in training and in serving.
+
+    The function takes columns or features by name, as numpy arrays (times as ``datetime64[us]``, UTC), and returns
+    a dict of arrays of the same length. It lives in a module that imports numpy and the standard library only:
+    every version stores that module, and a service runs exactly the stored one.
+
+    Raises
+    ------
+    DefinitionError
+        The function takes ``*args`` or ``**kwargs``.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import numpy as np
+    >>> @ml.on_demand_features
+    ... def clock(scheduled_at: np.ndarray) -> dict[str, np.ndarray]:
+    ...     return {"hour": scheduled_at.astype("datetime64[h]").astype(int) % 24}
+    >>> clock(np.array(["2013-01-01T05:15"], dtype="datetime64[us]"))["hour"].tolist()
+    [5]
+    """
+    parameters = inspect.signature(function).parameters
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise DefinitionError(
+                f"@ml.on_demand_features '{function.__name__}' takes *{name}", hint="name every column that the function reads"
+            )
+    return OnDemandFeatures(function, tuple(parameters))

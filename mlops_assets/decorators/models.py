@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import OnDemandFeatures
 from mlops_assets.values.function import EVERYWHERE, Injection, UserFunction, read_function
 from mlops_assets.values.model import Format, GateFunction, Model, check_format
@@ -27,6 +28,7 @@ _MODEL = EVERYWHERE | {Injection.SPLIT}
 _GATE = frozenset({Injection.CANDIDATE, Injection.RESOURCE})
 
 
+@check_arguments
 def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     *,
     label: str,
@@ -83,6 +85,7 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     return decorate
 
 
+@check_arguments
 def model(  # noqa: PLR0913  (a flat declaration reads best)
     *,
     training_set: TrainingSet[..., Any],
@@ -148,6 +151,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     return decorate
 
 
+@check_arguments
 def gate(model: Model[..., Any]) -> Callable[[Callable[P, R]], GateFunction[P, R]]:
     """Declare a gate of your own: a sentence that must be true of a candidate.
 

@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.dataset import DAY_AHEAD, QUARANTINE, Dataset, Table
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
@@ -28,6 +29,7 @@ R = TypeVar("R")
 _DATASET = EVERYWHERE | {Injection.WINDOW, Injection.TABLE}
 
 
+@check_arguments
 def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     *,
     schema: type | None = None,
@@ -117,6 +119,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     return decorate
 
 
+@check_arguments
 def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     *,
     entity: Entity,
@@ -128,6 +131,8 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
     online: bool = False,
     defaults: Mapping[str, Any] | None = None,
+    quality: Quality | None = None,
+    freshness: timedelta | str | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], ComputedFeatureView[P, R]]:
     """Declare a feature view that a function computes.
@@ -137,7 +142,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
 
     Parameters
     ----------
-    entity, event_timestamp, features, ttl, created_timestamp, online, defaults
+    entity, event_timestamp, features, ttl, created_timestamp, online, defaults, quality, freshness
         As in :class:`FeatureView`.
     partitions, partition_mappings
         As in :func:`dataset`.
@@ -175,6 +180,8 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
             created_timestamp=created_timestamp,
             online=online,
             defaults=defaults,
+            quality=quality,
+            freshness=freshness,
             description=read.description,
             **options,
         )
@@ -182,6 +189,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     return decorate
 
 
+@check_arguments
 def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
     """Declare features computed from the row itself, the same in training and in serving.
 

@@ -22,6 +22,7 @@ from mlops_assets.orchestrate.reproducing import reproduction_checks, reproducti
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.validate import validate
+from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import DbtProject, FeatureView
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
@@ -51,6 +52,7 @@ def built() -> tuple[Built, ...]:
     return tuple(_BUILT)
 
 
+@check_arguments
 def build_definitions(  # noqa: PLR0913  (each has a default)
     items: "Sequence[Item]",
     *,

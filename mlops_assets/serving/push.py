@@ -16,6 +16,7 @@ from mlops_assets.errors import DataError, DefinitionError, PlatformError, neare
 from mlops_assets.serving.push_log import open_push_log
 from mlops_assets.serving.push_spec import PushSpec, PushView, log_folder
 from mlops_assets.stores.online import open_online
+from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource, views_of
@@ -68,6 +69,7 @@ class Pushed:
     changed: int = 0
 
 
+@check_arguments
 def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None, platform: Platform | None = None) -> Pushed:  # noqa: A002  (what everybody calls it)
     """Push rows to a source: all of them, or an error and none.
 

@@ -12,6 +12,7 @@ from mlops_assets.compute.assemble import assemble
 from mlops_assets.compute.frames import collect
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.stores.places import places
+from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import FeatureView, OnDemandFeatures
 from mlops_assets.values.platform import Platform
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1_000_000
 
 
+@check_arguments
 def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     spine: Any,  # noqa: ANN401  (any of the four frame types)
     features: Sequence[Features],
@@ -87,6 +89,7 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     return joined
 
 
+@check_arguments
 def training_batches(  # noqa: PLR0913  (as training_frame)
     spine: pl.LazyFrame,
     features: Sequence[Features],

@@ -12,6 +12,7 @@ from mlops_assets.stores.active_run import active_run, recorded
 from mlops_assets.stores.places import places
 from mlops_assets.stores.run_values import checked_experiment, checked_name, checked_params, checked_tags
 from mlops_assets.stores.tracker import RUNNING, Run
+from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.active_run import ActiveRun
 
 
+@check_arguments
 @contextmanager
 def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     experiment: str,
@@ -94,6 +96,7 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
         active.close()
 
 
+@check_arguments
 def search_runs(where: str = "", *, order_by: str = "", limit: int | None = None, platform: Platform | None = None) -> pl.DataFrame:
     """Return runs as a frame, one row each.
 
@@ -129,6 +132,7 @@ def search_runs(where: str = "", *, order_by: str = "", limit: int | None = None
     return places(platform or Platform.from_env()).tracker.frame(where, order_by, limit)
 
 
+@check_arguments
 def log_metric(name: str, value: float, step: int | None = None) -> None:
     """Log a value of a metric of the run that goes on: of the model function around, or of :func:`start_run`.
 
@@ -158,6 +162,7 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     _active("log_metric").log_metric(name, value, step)
 
 
+@check_arguments
 def log_params(params: Mapping[str, Any]) -> None:
     """Log parameters of the run that goes on; the later value of a name counts.
 
@@ -183,6 +188,7 @@ def log_params(params: Mapping[str, Any]) -> None:
     _active("log_params").log_params(params)
 
 
+@check_arguments
 def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
     """Store a file, or the files of a folder, with the run that goes on; equal content is stored once.
 
@@ -213,6 +219,7 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
     _active("log_artifact").log_artifact(name, data_or_path)
 
 
+@check_arguments
 def log_figure(name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's or plotly's)
     """Store a figure with the run that goes on: matplotlib's as PNG, plotly's as a page that stands on its own.
 

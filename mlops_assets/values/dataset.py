@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.names import checked_name, names, pairs
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -133,6 +134,7 @@ def _annotated(schema: type) -> Iterator[str]:
                 yield getattr(getattr(base, name, None), "alias", None) or name
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Dataset(Generic[P, R]):
     """A table made by a function. Made by :func:`mlops_assets.dataset`; still callable as that function."""
@@ -167,6 +169,7 @@ class Dataset(Generic[P, R]):
         return f"quality/{self.name}"
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class ExternalDataset:
     """A table of the lake that somebody else writes.

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlops_assets.values.arguments import check_constructor
+
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
 
+@check_constructor
 @dataclass(frozen=True, eq=False)
 class Split:
     """One part of a training set.
@@ -29,6 +32,7 @@ class Split:
     rows: pl.DataFrame
 
 
+@check_constructor
 @dataclass(frozen=True)
 class SliceMetrics:
     """The metrics of the rows on which one column has one value."""
@@ -39,6 +43,7 @@ class SliceMetrics:
     metrics: tuple[tuple[str, float], ...]
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Evaluation:
     """What a model reached on the holdout.
@@ -71,6 +76,7 @@ class Evaluation:
         return dict(found.metrics).get(name, float("nan")) if found else float("nan")
 
 
+@check_constructor
 @dataclass(frozen=True)
 class GateResult:
     """What a gate found.
@@ -107,6 +113,7 @@ class Intervals(Protocol):
         ...
 
 
+@check_constructor
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A trained model that waits to be judged.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.names import pairs
 
@@ -41,6 +42,7 @@ class Computed(Generic[P, R]):
             return hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Sql:
     """A query whose result is the feature view, in DuckDB's SQL.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.arguments import check_arguments, check_constructor
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.feature_types import check_type, fits_value, type_label
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.quality import Quality
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Entity:
     """What a feature is about.
@@ -54,6 +56,7 @@ class Entity:
         object.__setattr__(self, "join_keys", names(self.join_keys) or (self.name,))
 
 
+@check_constructor
 @dataclass(frozen=True)
 class DbtProject:
     """A dbt project whose models live in the lake.
@@ -66,6 +69,7 @@ class DbtProject:
 
     path: str
 
+    @check_arguments
     def model(
         self,
         name: str,
@@ -87,6 +91,7 @@ class DbtProject:
         return DbtModel(self, checked_name(name, "a dbt model"), partitions, partition_mapping)
 
 
+@check_constructor
 @dataclass(frozen=True)
 class DbtModel:
     """One model of a dbt project. Made by :meth:`DbtProject.model`."""
@@ -100,6 +105,7 @@ class DbtModel:
 FeatureSource = Dataset[..., Any] | ExternalDataset | DbtModel | Computed[..., Any] | Sql
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class FeatureView:
     """Features of one entity, looked up as of an event's time.
@@ -239,6 +245,7 @@ class FeatureView:
         """The partitions of the source."""
         return self.source.table.partitions if isinstance(self.source, (Dataset, ExternalDataset)) else self.source.partitions
 
+    @check_arguments
     def at(self, version: str) -> FeatureView:
         """Return the view as it was in an earlier version, to be read by :func:`mlops_assets.training_frame`.
 
@@ -281,6 +288,7 @@ class ComputedFeatureView(FeatureView, Generic[P, R]):
         return self.source.function(*args, **kwargs)  # type: ignore[union-attr,no-any-return]  # a Computed source
 
 
+@check_constructor
 @dataclass(frozen=True)
 class OnDemandFeatures(Generic[P, R]):
     """Features computed from the row itself, by one function for training and for serving.

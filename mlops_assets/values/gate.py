@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.rule import OneRule
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Gate(OneRule):
     """A bound on one metric of the holdout, absolute or relative to the champion.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
 from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.options import AssetOptions
 
@@ -36,6 +37,7 @@ def check_format(asked: str) -> None:
         )
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Model(Generic[P, R]):
     """A model trained by a function. Made by :func:`mlops_assets.model`; still callable as that function."""
@@ -69,6 +71,7 @@ class Model(Generic[P, R]):
         return f"model/{self.name}"
 
 
+@check_constructor
 @dataclass(frozen=True)
 class GateFunction(Generic[P, R]):
     """A gate of the user's own. Made by :func:`mlops_assets.gate`; still callable as that function."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.names import checked_name, names
 from mlops_assets.values.options import AssetArguments, AssetOptions
 from mlops_assets.values.rule import OneRule
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 GOOD, BREACH, NOT_ENOUGH = "good", "breach", "not enough data"  # what a window can be
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Drift:
     """The features look as they did in training; when they do not, the check warns and nothing is retrained.
@@ -70,6 +72,7 @@ class Drift:
         return "no_drift"
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Performance(OneRule):
     """A bound on one metric of the predictions whose labels have arrived.
@@ -162,6 +165,7 @@ class Performance(OneRule):
         return f"{self.metric}_{self.rule.removesuffix('_by')}"
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Retrain:
     """Train again when performance fails. All times are the data's own, except ``backoff``.
@@ -214,6 +218,7 @@ class Retrain:
 Expectation = Drift | Performance
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Monitor:
     """A drift report and a performance report for every window of a model's predictions.

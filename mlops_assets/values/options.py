@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mlops_assets.values.names import pairs
@@ -45,8 +45,7 @@ class AssetOptions:
     @classmethod
     def of(cls, arguments: AssetArguments) -> AssetOptions:
         """Freeze what a decorator was given."""
-        known = {field.name for field in fields(cls)}
-        values: dict[str, object] = {name: value for name, value in arguments.items() if name in known}
+        values: dict[str, object] = dict(arguments)
         values["op_tags"] = pairs(arguments.get("op_tags"))
         values["tags"] = pairs(arguments.get("tags"))
         values["owners"] = tuple(arguments.get("owners", ()))

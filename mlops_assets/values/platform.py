@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlops_assets.values.arguments import check_arguments, check_constructor
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+@check_constructor
 @dataclass(frozen=True, slots=True)
 class Platform:
     """The one thing that knows where anything lives; each part is one URL or folder.
@@ -48,6 +51,7 @@ class Platform:
     mlflow: str = ""
 
     @classmethod
+    @check_arguments
     def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
         """Return the embedded defaults below one folder."""
         root = Path(home).absolute()
@@ -55,6 +59,7 @@ class Platform:
         return cls(str(root), str(root / "lake"), registry, str(root / "artifacts"), str(root / "online"), environment)
 
     @classmethod
+    @check_arguments
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Platform:
         """Read ``MLOPS_HOME`` (default ``.mlops``) and ``MLOPS_LAKE``, ``MLOPS_REGISTRY``, ``MLOPS_ARTIFACTS``, ``MLOPS_ONLINE``, ``MLOPS_ENV``, ``MLOPS_WEBHOOK``, ``MLOPS_AGAINST``, ``MLOPS_MLFLOW``.
 

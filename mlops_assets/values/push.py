@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.dataset import DAY_AHEAD, Dataset, Table
 from mlops_assets.values.function import UserFunction
 from mlops_assets.values.names import checked_name, names
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 
+@check_constructor
 class PushSource(Dataset[..., Any]):
     """A dataset whose rows come by :func:`mlops_assets.push`, or by ``POST /features/<view>`` of a service.
 

@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.names import pairs
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Limit:
         return f"{words} ({self.origin})"
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Quality:
     """Limits that every partition of a table must keep.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.arguments import check_constructor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ Sampler = Literal["tpe", "random", "grid"]
 SAMPLERS = ("tpe", "random", "grid")
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Range:
     """The values of a number from ``low`` to ``high``, both included; whole numbers when both are.
@@ -61,6 +63,7 @@ class Range:
         return all(isinstance(value, int) for value in (self.low, self.high, 1 if self.step is None else self.step))
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Search:
     """A search for hyperparameters within a training: trials fit on ``train`` and are scored on ``validation``, never on the holdout.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.names import checked_name, names
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.model import Model
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class BatchPrediction:
     """The champion's predictions for every partition of a dataset.
@@ -47,6 +49,7 @@ class BatchPrediction:
         return f"predictions/{self.name}"
 
 
+@check_constructor
 @dataclass(frozen=True, init=False)
 class Service:
     """The champion behind HTTP: ``POST /predict`` on workers that follow it without a restart.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.options import AssetOptions
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import Features
 
 
+@check_constructor
 @dataclass(frozen=True)
 class TimeSplit:
     """Split by event time: the last ``holdout`` judges, the ``validation`` before it tunes, the rest trains.
@@ -38,6 +40,7 @@ class TimeSplit:
             raise DefinitionError(f"{self} has an empty part", hint="give positive timedeltas: every part serves its own purpose")
 
 
+@check_constructor
 @dataclass(frozen=True)
 class GroupSplit:
     """Split so that no group is in two parts.
@@ -63,6 +66,7 @@ class GroupSplit:
             raise DefinitionError(f"{self} leaves a part empty", hint="give shares above 0 whose sum is below 1")
 
 
+@check_constructor
 @dataclass(frozen=True)
 class TrainingSet(Generic[P, R]):
     """Rows with a label, joined with features as they were known. Made by :func:`mlops_assets.training_set`."""

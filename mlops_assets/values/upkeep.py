@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.arguments import check_constructor
 
 
+@check_constructor
 @dataclass(frozen=True)
 class Upkeep:
     """Upkeep of the lake as an asset, ``upkeep/lake``, with a schedule; given to ``build_definitions(upkeep=...)``.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from mlops_assets.values.arguments import check_constructor
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 
+@check_constructor
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
     """The span of event time that one materialisation covers.

@@ -1,0 +1,104 @@
+"""Arguments of public callables are checked by name, so that a misspelt one is an error and never ignored."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.options import AssetArguments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse a call whose arguments do not fit the signature, with a DefinitionError that names the nearest argument.
+
+    ``**options`` of a signature are those of :class:`AssetArguments`; any other keyword is unknown.
+
+    Parameters
+    ----------
+    function
+        A public function, method or constructor.
+    """
+    return cast("Callable[P, R]", _wrap(function, function.__qualname__))
+
+
+def check_constructor(cls: C) -> C:
+    """Refuse unknown, missing and surplus arguments of a class, as :func:`check_arguments` does."""
+    type.__setattr__(cls, "__init__", _wrap(vars(cls)["__init__"], cls.__qualname__))
+    return cls
+
+
+def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (those of the function)
+        if open_ended:
+            _check_call(name, signature, args, kwargs)
+        try:
+            return function(*args, **kwargs)
+        except TypeError:  # of this call, or of something within it
+            _check_call(name, signature, args, kwargs)
+            raise
+
+    return call
+
+
+def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise DefinitionError when a call does not fit a signature."""
+    public = sys.modules.get("mlops_assets")
+    name = f"ml.{name}" if name.split(".", maxsplit=1)[0] in getattr(public, "__all__", ()) else name
+    own = {n: p for n, p in signature.parameters.items() if n not in ("self", "cls")}
+    known = [n for n, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if any(p.kind is p.VAR_KEYWORD for p in own.values()):
+        known += [option for option in AssetArguments.__annotations__ if option not in known]
+    for given in kwargs:
+        if given not in known:
+            raise DefinitionError(
+                f"{name} has no argument '{given}'", hint=nearest(given, known) + f"it takes {', '.join(known) or 'no keyword'}"
+            ) from None
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        problem, hint = _describe(name, signature, args, kwargs, str(error))
+        raise DefinitionError(problem, hint=hint) from None
+
+
+def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: str) -> tuple[str, str]:
+    """Return what is wrong with the number of arguments, and what to write."""
+    parameters = signature.parameters
+    placed = [n for n, p in parameters.items() if p.kind in _POSITIONAL]
+    required = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    if len(args) > len(placed) and inspect.isfunction(args[-1]) and required:
+        return (
+            f"@{name} stands above '{args[-1].__name__}' without its arguments",
+            f"write @{name}({_keywords(required)})",
+        )
+    skipped = len(placed) - len([n for n in placed if n not in ("self", "cls")])
+    taken = len(placed) - skipped
+    if len(args) > len(placed):
+        by_name = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in kwargs]
+        return (
+            f"{name} takes {taken} argument{'' if taken == 1 else 's'} by position, {len(args) - skipped} were given",
+            f"give the others by name: {_keywords(by_name)}" if by_name else f"give {_keywords(placed[skipped:]) or 'none'}",
+        )
+    missing = [n for n in (*placed[len(args) :], *required) if parameters[n].default is parameters[n].empty and n not in kwargs]
+    if missing:
+        return f"{name} lacks '{missing[0]}'", f"give {_keywords(missing)}"
+    return f"{name}: {error}", "give every argument once"
+
+
+def _keywords(names: Iterable[str]) -> str:
+    return ", ".join(f"{name}=…" for name in names)

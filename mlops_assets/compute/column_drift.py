@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.compute.cells import CATEGORICAL, NUMERIC
+from mlops_assets.compute.collapse import describe_collapse
 from mlops_assets.compute.distances import distances
 from mlops_assets.compute.thresholds import STATISTICS, size
 
@@ -67,6 +68,8 @@ class ColumnDrift:
         Shares of the values, for a chart.
     usual
         The same statistic of windows of the reference.
+    by_rank
+        Whether the reference has too few windows for the stated rate, so that the rule for few windows gives the threshold.
     """
 
     name: str
@@ -87,6 +90,7 @@ class ColumnDrift:
     why: str = ""
     bars: tuple[Bar, ...] = ()
     usual: tuple[float, ...] = ()
+    by_rank: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,7 @@ class Scan:
         return size(self.current.tally, self.reference.tally)[:, 0]
 
 
-def judged(scan: Scan, limits: np.ndarray) -> ColumnDrift:
+def judged(scan: Scan, limits: np.ndarray, by_rank: np.ndarray | None = None) -> ColumnDrift:
     """Compare a column's statistics with their thresholds.
 
     Parameters
@@ -114,22 +118,17 @@ def judged(scan: Scan, limits: np.ndarray) -> ColumnDrift:
         The column.
     limits
         A threshold for each statistic.
+    by_rank
+        Which of them the rule for few windows gives; none when left out.
     """
-    now, before = scan.current.tally, scan.reference.tally
-    found = {name: float(value[0]) for name, value in distances(scan.reference.layout, now, before, scan.reference.spread).items()}
-    if scan.reference.spread > 0:
-        found["wasserstein"] += scan.current.crossing / scan.reference.spread
+    found = _statistics(scan)
     severities = [_severity(found[name], float(limit)) for name, limit in zip(STATISTICS, limits, strict=True)]
     place = int(np.argmax(severities))
     deciding, severity = STATISTICS[place], max(severities[place], 0.0)
     why = f"{_words(scan, deciding)}; {NAMES[deciding]} {found[deciding]:.3g}, threshold {limits[place]:.3g}"
-    if scan.calibration.always_filled and not now.values[0] and not now.infinite[0]:
-        deciding, place, severity, why = (
-            "null_rate",
-            STATISTICS.index("null_rate"),
-            math.inf,
-            "no row has a value; every window of the reference had some",
-        )
+    shown = bars(scan)
+    if collapse := describe_collapse(scan, shown):
+        severity, why = math.inf, collapse if math.isnan(found[deciding]) else f"{collapse}; {_words(scan, deciding)}"
     usual = scan.calibration.strays[place]
     return ColumnDrift(
         scan.name,
@@ -145,9 +144,19 @@ def judged(scan: Scan, limits: np.ndarray) -> ColumnDrift:
         severity=severity,
         drifted=severity > 1,
         why=why,
-        bars=bars(scan),
+        bars=shown,
         usual=tuple(usual[np.isfinite(usual)].tolist()),
+        by_rank=by_rank is not None and bool(by_rank.any()),
     )
+
+
+def _statistics(scan: Scan) -> dict[str, float]:
+    """Return every distance of the window from the reference; NaN where it is not defined."""
+    distance = distances(scan.reference.layout, scan.current.tally, scan.reference.tally, scan.reference.spread)
+    found = {name: float(value[0]) for name, value in distance.items()}
+    if scan.reference.spread > 0:
+        found["wasserstein"] += scan.current.crossing / scan.reference.spread
+    return found
 
 
 def unusable(name: str, role: str, kind: str, why: str) -> ColumnDrift:

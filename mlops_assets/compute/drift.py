@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from mlops_assets.errors import DataError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+RULE = "The limit lies three quarters of the way from the largest distance of a reference window to the largest attainable one"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class DriftReport:
         Share of windows without drift that alarm.
     windows
         How many windows of the reference say so; 0 when it had no times and only chance is allowed for.
+    needed
+        How many windows the rate needs; with fewer, some columns may be judged by the rule for few windows.
     """
 
     rows: int
@@ -45,6 +50,12 @@ class DriftReport:
     summary: str
     false_alarm_rate: float
     windows: int
+    needed: int = 0
+
+    @property
+    def by_rank(self) -> tuple[str, ...]:
+        """The columns that cannot be judged at the stated rate, so that the rule for few windows judges them."""
+        return tuple(column.name for column in self.columns if column.by_rank)
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -117,13 +128,13 @@ def drift(  # noqa: PLR0913  (what a monitor declares)
     broken = {name: why for name, stored in known.items() if (why := _broken(stored, schema.get(name)))}
     scans = [_scan(name, stored, current) for name, stored in known.items() if name not in broken]
     sizes = np.array([scan.size for scan in scans]).reshape(len(scans), len(STATISTICS))
-    limits = thresholds([scan.calibration for scan in scans], sizes, false_alarm_rate, least_effects(minimum_psi))
-    found = [judged(scan, limit) for scan, limit in zip(scans, limits, strict=True)]
+    attainable = np.array([scan.reference.attainable for scan in scans])
+    allowed = thresholds([scan.calibration for scan in scans], sizes, false_alarm_rate, least_effects(minimum_psi), attainable)
+    found = [judged(*each) for each in zip(scans, allowed.limits, allowed.by_rank, strict=True)]
     found += [unusable(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(found, key=lambda column: (-column.severity, column.name)))
-    return DriftReport(
-        rows, enough=True, columns=ordered, summary=_summary(ordered), false_alarm_rate=false_alarm_rate, windows=profile["windows"]
-    )
+    report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
+    return replace(report, summary=_summary(report))
 
 
 def _too_few(reference: int, rows: int, minimum: int) -> str:
@@ -157,10 +168,20 @@ def _scan(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyF
     return Scan(name, stored["role"], reference, Column.of(column, reference), Calibration.from_json(stored["calibration"]))
 
 
-def _summary(columns: Sequence[ColumnDrift]) -> str:
-    worst = [column for column in columns if column.drifted]
+def _summary(report: DriftReport) -> str:
+    worst = [column for column in report.columns if column.drifted]
     if not worst:
-        return f"no drift in {len(columns)} columns"
+        return f"no drift in {len(report.columns)} columns{_few_windows(report)}"
     named = "; ".join(f"{column.name}: {column.why}" for column in worst[:3])
     more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
-    return f"drift in {len(worst)} of {len(columns)} columns. {named}{more}"
+    return f"drift in {len(worst)} of {len(report.columns)} columns. {named}{more}{_few_windows(report)}"
+
+
+def _few_windows(report: DriftReport) -> str:
+    """Say which columns cannot be judged at the stated rate, and by which rule they are judged."""
+    if not report.by_rank:
+        return ""
+    names = ", ".join(report.by_rank[:3]) + (f" and {len(report.by_rank) - 3} more" if len(report.by_rank) > 3 else "")
+    return (
+        f"; {names} cannot be judged at {report.false_alarm_rate:.2g}: {report.windows} reference windows, {report.needed} needed. {RULE}"
+    )

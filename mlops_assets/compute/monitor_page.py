@@ -11,6 +11,7 @@ from mlops_assets.compute import charts
 from mlops_assets.compute.cells import CATEGORICAL
 from mlops_assets.compute.charts import Point, number
 from mlops_assets.compute.column_drift import NAMES
+from mlops_assets.compute.drift import RULE
 from mlops_assets.compute.page_style import STYLE
 from mlops_assets.values.monitoring import BREACH, GOOD
 
@@ -179,7 +180,20 @@ def _thresholds_text(report: DriftReport) -> str:
         if report.windows < 1 / report.false_alarm_rate
         else ""
     )
-    return f"Thresholds: {share}, judged by how {report.windows} windows of the reference differ from the rest of it{few}. Less than the least effect is never drift."
+    return (
+        f"Thresholds: {share}, judged by how {report.windows} windows of the reference differ from the rest of it{few}. "
+        f"Less than the least effect is never drift.{_few_windows_text(report)}"
+    )
+
+
+def _few_windows_text(report: DriftReport) -> str:
+    """Say which columns have too few reference windows, which rule judges them, and how often that rule alarms without drift."""
+    if not report.by_rank:
+        return ""
+    return (
+        f" Cannot be judged at {report.false_alarm_rate:.2g}: {', '.join(report.by_rank)}, for {report.windows} reference windows, {report.needed} needed. "
+        f"{RULE}; without drift at most one window in {report.windows + 1} exceeds the former in one column, and about a quarter of these the limit."
+    )
 
 
 def _performance(page: Page) -> Iterable[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.compute import cells
+from mlops_assets.compute.attainable import attainable_distances
 from mlops_assets.compute.cells import CATEGORICAL, NUMERIC, Layout, Tally
 from mlops_assets.compute.distances import crossed
 from mlops_assets.compute.thresholds import Calibration, calibrate
@@ -47,6 +48,8 @@ class Column:
         Some categories that the reference does not know, most frequent first.
     crossing
         What :func:`crossed` says beside the counts.
+    only_category
+        The one category of a categorical column; None when it has several.
     """
 
     dtype: str
@@ -55,6 +58,7 @@ class Column:
     facts: Mapping[str, float | None]
     strange: tuple[str, ...] = ()
     crossing: float = 0.0
+    only_category: str | None = None
 
     @classmethod
     def of(cls, column: pl.Series, reference: Column | None = None) -> Column:
@@ -69,9 +73,15 @@ class Column:
         if kind == CATEGORICAL:
             counts, nulls = cells.categories(column)
             layout = reference.layout if reference else cells.categorical_layout(counts)
-            return cls(dtype, layout, cells.tally_categories(layout, counts, nulls), {}, _strange(layout, counts))
+            only = next(iter(counts)) if len(counts) == 1 else None
+            return cls(dtype, layout, cells.tally_categories(layout, counts, nulls), {}, _strange(layout, counts), only_category=only)
         layout = reference.layout if reference else Layout(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
         return cls(dtype, layout, cells.tally_presence(column), {})
+
+    @property
+    def attainable(self) -> np.ndarray:
+        """The largest attainable distance from this column for each statistic, shape (statistics,)."""
+        return attainable_distances(self.layout, self.tally)
 
     @property
     def spread(self) -> float:

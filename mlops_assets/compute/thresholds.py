@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STATISTICS = ("ks", "wasserstein", "js", "null_rate")
 _TINY = 1e-30
 _ROWS_AT_ONCE, _CELLS_AT_ONCE = 500_000, 50_000  # counted together: what fits into a cache
+_WAY = 0.75  # from the largest distance of a window to the largest attainable one
 _TAIL, _DEALT_TAIL = 0.25, 0.1  # the share of windows from which the tail is extrapolated; there are many dealt ones
 
 
@@ -95,6 +96,8 @@ class Calibration:
         1/n + 1/rows of these windows, of the same shape.
     always_filled
         Whether every window had a value.
+    ever_constant
+        Whether any window of real time had one value only.
     """
 
     chance: np.ndarray
@@ -103,6 +106,7 @@ class Calibration:
     strays: np.ndarray
     sizes: np.ndarray
     always_filled: bool
+    ever_constant: bool = False
 
     def by_chance(self, size: np.ndarray, rate: float) -> np.ndarray:
         """Return what rows taken at random exceed with probability ``rate`` in any statistic, for each; shapes (statistics, windows)."""
@@ -114,14 +118,16 @@ class Calibration:
         """Return the calibration as JSON holds it."""
         arrays = {name: [[_short(x) for x in row] for row in getattr(self, name)] for name in ("strays", "sizes")}
         tails = {"tails": [asdict(tail) for tail in self.tails], "parts": self.parts}
-        return {"chance": self.chance.tolist(), **tails, **arrays, "always_filled": self.always_filled}
+        windows = {"always_filled": self.always_filled, "ever_constant": self.ever_constant}
+        return {"chance": self.chance.tolist(), **tails, **arrays, **windows}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
         """Return a stored calibration."""
         strays, sizes = (np.array(stored[name], dtype=float) for name in ("strays", "sizes"))
         tails = tuple(Tail(**tail) for tail in stored["tails"])
-        return cls(np.array(stored["chance"]), tails, stored["parts"], strays, sizes, stored["always_filled"])
+        constant = stored.get("ever_constant", True)  # a profile that was stored before this was counted cannot say
+        return cls(np.array(stored["chance"]), tails, stored["parts"], strays, sizes, stored["always_filled"], constant)
 
 
 def least_effects(psi: float) -> np.ndarray:
@@ -136,8 +142,29 @@ def least_effects(psi: float) -> np.ndarray:
     return np.array([math.erf(math.sqrt(psi / 8)), math.sqrt(psi), math.sqrt(psi / (8 * math.log(2))), psi / (4 * math.log(2))])
 
 
-def thresholds(calibrations: Sequence[Calibration], sizes: np.ndarray, rate: float, least: np.ndarray) -> np.ndarray:
-    """Return what each statistic of each column must exceed to count as drift, shape (columns, statistics).
+@dataclass(frozen=True, eq=False)
+class Thresholds:
+    """What each statistic of each column must exceed to count as drift.
+
+    Parameters
+    ----------
+    limits
+        Shape (columns, statistics).
+    by_rank
+        Where the reference has too few windows for the stated rate, and the rule for few windows gives the limit; shape (columns, statistics).
+    needed
+        How many windows of the reference the stated rate needs; 0 when chance alone decides.
+    """
+
+    limits: np.ndarray
+    by_rank: np.ndarray
+    needed: int = 0
+
+
+def thresholds(
+    calibrations: Sequence[Calibration], sizes: np.ndarray, rate: float, least: np.ndarray, attainable: np.ndarray | None = None
+) -> Thresholds:
+    """Return what each statistic of each column must exceed to count as drift.
 
     Parameters
     ----------
@@ -149,6 +176,8 @@ def thresholds(calibrations: Sequence[Calibration], sizes: np.ndarray, rate: flo
         The probability that a window without drift exceeds any threshold.
     least
         From :func:`least_effects`.
+    attainable
+        From :func:`mlops_assets.compute.attainable.attainable_distances`, shape (columns, statistics); no threshold is above it.
 
     Notes
     -----
@@ -157,20 +186,36 @@ def thresholds(calibrations: Sequence[Calibration], sizes: np.ndarray, rate: flo
     c q √(b + ν (1/n + 1/rows)). q is exceeded with probability rate / parts, where parts says as how many independent statistics those are which
     stray together (Cheverud 2001, Nyholt 2004, here read off the windows); it is extrapolated as if tails were exponential, unless there are more than
     parts / rate windows. c allows for a reference that is itself only so many windows, of which those that follow each other are alike.
+
+    An extrapolation from few windows can leave the range of the statistic. So no threshold lies further than three quarters of the way from the
+    largest distance of a reference window to the largest attainable one. One in n + 1 windows without drift exceeds the largest distance of n
+    windows, whatever the statistic; a quarter of these, or fewer, exceed the threshold.
     """
+    shape = (len(calibrations), len(STATISTICS))
+    largest = np.full(shape, np.inf) if attainable is None else attainable.reshape(shape)
     base = [
         np.maximum(least, c.by_chance(one[:, None], rate / len(calibrations))[:, 0]) for c, one in zip(calibrations, sizes, strict=True)
     ]
-    result = np.array(base).reshape(len(calibrations), len(STATISTICS))
+    limits, by_rank = np.minimum(np.array(base).reshape(shape), largest), np.zeros(shape, dtype=bool)
     found = [(place, stray) for place, c in enumerate(calibrations) for stray in _straying(c, rate / len(calibrations), least)]
-    if found:
-        # A window that stays below the other bounds does not count.
-        rates = np.min([stray.tail.own_rates(stray.scaled) ** stray.over for _, stray in found], axis=0)
-        level = rate / _parts(rates, _TAIL, len(found))
-        for place, stray in found:
-            scale = math.sqrt(stray.beyond + calibrations[place].chance[stray.statistic] * sizes[place][stray.statistic])
-            result[place, stray.statistic] = max(result[place, stray.statistic], stray.allowance * scale * stray.tail.quantile(level))
-    return result
+    if not found:
+        return Thresholds(limits, by_rank)
+    # A window that stays below the other bounds does not count.
+    rates = np.min([stray.tail.own_rates(stray.scaled) ** stray.over for _, stray in found], axis=0)
+    level = rate / _parts(rates, _TAIL, len(found))
+    for place, stray in found:
+        at = place, stray.statistic
+        scale = math.sqrt(stray.beyond + calibrations[place].chance[stray.statistic] * sizes[at])
+        extrapolated = stray.allowance * scale * stray.tail.quantile(level)
+        bound = _bound(scale * float(stray.scaled.max()), float(largest[at]))
+        by_rank[at] = extrapolated > max(bound, limits[at])
+        limits[at] = max(limits[at], min(extrapolated, bound))
+    return Thresholds(limits, by_rank, math.ceil(1 / level) - 1)
+
+
+def _bound(observed: float, largest: float) -> float:
+    """Return three quarters of the way from the largest observed distance to the largest attainable one, never above the latter."""
+    return observed + _WAY * (largest - observed) if observed < largest else largest
 
 
 def _parts(least_rates: np.ndarray, share: float, most: int) -> float:
@@ -256,9 +301,20 @@ def calibrate(layout: Layout, column: pl.Series, spread: float, real: np.ndarray
     tails = tuple(Tail.of(row, _DEALT_TAIL) for row in units)
     rates = np.min([tail.own_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)
     parts = _parts(rates, _DEALT_TAIL / 2, int((chance > 0).sum()))
-    none = np.zeros((len(STATISTICS), 0))
-    strays, real_sizes, filled = (none, none, filled) if real is None else _strays(rows, spread, real[None])
-    return Calibration(chance, tails, parts, strays, real_sizes, filled)
+    if real is None:
+        none = np.zeros((len(STATISTICS), 0))
+        return Calibration(chance, tails, parts, none, none, filled)
+    strays, real_sizes, filled = _strays(rows, spread, real[None])
+    return Calibration(chance, tails, parts, strays, real_sizes, filled, _ever_constant(column, real))
+
+
+def _ever_constant(column: pl.Series, windows: np.ndarray) -> bool:
+    """Return whether any window has one value only."""
+    import polars as pl
+
+    present = pl.DataFrame({"window": windows, "value": column}).drop_nulls()
+    distinct = present.group_by("window").agg(pl.col("value").n_unique())["value"]
+    return bool((distinct == 1).any())
 
 
 def _strays(rows: Rows, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:

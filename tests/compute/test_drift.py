@@ -12,8 +12,10 @@ import pytest
 from scipy import stats
 
 import flights_data
+from mlops_assets.compute.distances import distances
 from mlops_assets.compute.drift import DriftReport, drift
-from mlops_assets.compute.profile import reference_profile
+from mlops_assets.compute.profile import Column, reference_profile
+from mlops_assets.compute.thresholds import Calibration, least_effects, thresholds
 from mlops_assets.errors import DataError
 from mlops_assets.values.window import TimeWindow
 
@@ -254,3 +256,109 @@ def test_a_corrupted_feature_is_named_first(name: str, number: int) -> None:
     assert report.columns[0].name == name
     assert report.summary.startswith(f"drift in 1 of 9 columns. {name}: ")
     assert drift(winter(), day(number - 1)).drifted == ()
+
+
+# Few windows: a year of monthly partitions.
+
+
+def months(rng: np.random.Generator, count: int, rows: int = 300) -> tuple[pl.DataFrame, pl.Series]:
+    """Months whose level differs: a temperature, a flow that no value limits, and a category that follows the temperature."""
+    level = np.repeat(rng.normal(size=count), rows)
+    temp, flow = level + rng.normal(size=count * rows), np.exp(np.repeat(rng.normal(size=count), rows) + rng.normal(size=count * rows))
+    kind = np.array(list("abcd"))[np.digitize(level + rng.normal(size=count * rows), [-1, 0, 1])]
+    at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // rows)) for i in range(count * rows)])
+    return pl.DataFrame({"temp": temp, "flow": flow, "kind": kind}), at
+
+
+def monthly_profile(frame: pl.DataFrame, at: pl.Series) -> dict:
+    return stored(reference_profile(frame, at, window=timedelta(days=30)))
+
+
+@cache
+def twenty_months() -> dict:
+    return monthly_profile(*months(np.random.default_rng(3), 20))
+
+
+STUCK = {
+    "at zero": {"temp": 0.0},
+    "at the median of a skewed column": {"flow": 1.0},
+    "at one category": {"kind": "b"},
+    "at null": {"temp": None},
+    "beyond the reference": {"flow": 1e6},
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_a_column_that_is_stuck_alarms_with_twenty_reference_windows(name: str) -> None:
+    frame, _ = months(np.random.default_rng(4), 1)
+    ((column, value),) = STUCK[name].items()
+    report = drift(twenty_months(), frame.with_columns(pl.lit(value, dtype=frame.schema[column]).alias(column)))
+    assert twenty_months()["windows"] == 20
+    assert report.columns[0].name == column
+    assert report.columns[0].drifted
+    assert "no window of the reference had one value only" in report.summary or "no row has a value" in report.summary
+
+
+def test_a_sensor_that_is_nearly_stuck_alarms_too() -> None:
+    frame, _ = months(np.random.default_rng(4), 1)
+    noise = np.random.default_rng(5).normal(4.0, 0.001, frame.height)  # a bin that held less than 2 %
+    assert "temp" in drift(twenty_months(), frame.with_columns(temp=noise)).drifted
+
+
+@pytest.mark.parametrize("psi", [0.0, 10.0])
+@pytest.mark.parametrize("count", [3, 20])
+def test_no_threshold_is_above_what_its_statistic_can_attain(count: int, psi: float) -> None:
+    rng = np.random.default_rng(count)
+    frame, at = months(rng, count)
+    frame = frame.with_columns(temp=pl.when(pl.Series(rng.random(frame.height) < 0.1)).then(None).otherwise("temp"))
+    profile = monthly_profile(frame, at)
+    before = {name: Column.from_json(column) for name, column in profile["columns"].items()}
+    calibrations = [Calibration.from_json(column["calibration"]) for column in profile["columns"].values()]
+    attainable = np.array([column.attainable for column in before.values()])
+    sizes = np.full((3, 4), 1 / 300)
+    limits = thresholds(calibrations, sizes, 0.001, least_effects(psi), attainable).limits
+    assert (limits <= attainable).all()
+    assert (attainable[:2, 0] == 1).all()
+    # A window in the bin that has fewest rows: what the statistic says of it is what can be attained.
+    rarest = pl.Series([frame["temp"].max()] * 300)
+    now = Column.of(rarest, before["temp"])
+    found = distances(before["temp"].layout, now.tally, before["temp"].tally, before["temp"].spread)
+    assert 0.8 < found["js"][0] <= attainable[0, 2] + 1e-9 < 0.9
+
+
+def test_a_window_that_shares_no_bar_with_the_reference_always_alarms() -> None:
+    rng = np.random.default_rng(0)
+    steps = np.repeat(np.arange(20.0), 200)
+    frame = pl.DataFrame({"clock": steps + rng.random(4000), "x": rng.normal(size=4000)})
+    at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // 200)) for i in range(4000)])
+    later = pl.DataFrame({"clock": 20 + rng.random(200), "x": rng.normal(size=200)})
+    report = drift(monthly_profile(frame, at), later)
+    assert report.drifted == ("clock",)
+    assert report.columns[0].why.startswith("no value in common with the reference")
+
+
+def test_a_column_that_is_constant_in_every_window_may_be_constant() -> None:
+    month = np.repeat(np.tile(np.arange(5.0), 4), 200)
+    at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // 200)) for i in range(4000)])
+    profile = monthly_profile(pl.DataFrame({"month": month}), at)
+    assert drift(profile, pl.DataFrame({"month": [2.0] * 200})).drifted == ()
+
+
+def test_too_few_windows_for_the_rate_are_said_with_the_rule_that_judges() -> None:
+    frame, _ = months(np.random.default_rng(4), 1)
+    report = drift(twenty_months(), frame)
+    assert report.by_rank
+    assert "cannot be judged at 0.01: 20 reference windows, " in report.summary
+    assert f"{report.needed} needed" in report.summary
+    assert report.needed >= 99
+    assert drift(reference()[1], rows(np.random.default_rng(8), 500)).by_rank == ()
+
+
+def test_few_windows_alarm_no_more_than_is_said() -> None:
+    rng = np.random.default_rng(6)
+    alarms = 0
+    for _ in range(6):
+        profile = monthly_profile(*months(rng, 20, rows=100))
+        alarms += sum(bool(drift(profile, months(rng, 1, rows=100)[0]).drifted) for _ in range(12))
+    # A quarter of one in 21 windows for each of two independent columns and one that follows, and what chance adds (99 %).
+    assert alarms <= stats.binom(72, 3 / 4 / 21).ppf(0.99)

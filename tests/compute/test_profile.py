@@ -163,13 +163,13 @@ def test_windows_of_time_raise_the_threshold_of_what_differs_between_them() -> N
     assert profile["windows"] == days
     calibrations = [Calibration.from_json(profile["columns"][name]["calibration"]) for name in X.columns]
     sizes = np.full((2, 4), 1 / rows + 1 / (days * rows))
-    limits = thresholds(calibrations, sizes, 0.01, least_effects(0.1))
+    limits = thresholds(calibrations, sizes, 0.01, least_effects(0.1)).limits
     assert limits[0, 1] > 2.0  # a day's weather is one draw, standard deviations away
     assert limits[1, 1] < 0.5
     without = reference_profile(X)
     assert without["windows"] == 0
     chance = [Calibration.from_json(without["columns"][name]["calibration"]) for name in X.columns]
-    assert thresholds(chance, sizes, 0.01, least_effects(0.1))[0, 1] < 0.5
+    assert thresholds(chance, sizes, 0.01, least_effects(0.1)).limits[0, 1] < 0.5
 
 
 def test_days_are_those_of_the_given_clock() -> None:

@@ -72,7 +72,7 @@ def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
         return ""
     nulls = rows.select(pl.sum_horizontal(pl.col(name).is_null() for name in names)).to_series()
     row = rows.select(names).row(rows.height - 1 - int(nulls.reverse().arg_min() or 0), named=True)
-    return json.dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()})
+    return json.dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}, default=str)
 
 
 def serving_steps(declared: TrainingSet[..., Any]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from mlops_assets.orchestrate.monitoring import (
 from mlops_assets.orchestrate.online import ONLINE_CONFIG, online_body, online_checks, online_key, online_node, online_views
 from mlops_assets.orchestrate.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.project import Project, rules_of
-from mlops_assets.orchestrate.push import push_body, push_node
+from mlops_assets.orchestrate.push import push_body, push_checks, push_node
 from mlops_assets.orchestrate.registering import champion_body, version_body
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.service import served_body, served_checks, served_node, service_body
@@ -119,7 +119,7 @@ class Compiler:
             description=source.function.description,
             kinds=frozenset({"dataset", "stream", "duckdb"}),
             partitions=source.table.partitions,
-            checks=table_check_specs(source.key, source.table),
+            checks=push_checks(source),
             options=source.options,
             condition=follow(node, self.platform),
         )

@@ -1,6 +1,7 @@
 """Pushed rows: from their log into the lake, and online before they are there."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ from mlops_assets.orchestrate.graph import Node, fingerprints
 from mlops_assets.orchestrate.partitions import all_keys, days_between, days_of
 from mlops_assets.orchestrate.quality import checked
 from mlops_assets.orchestrate.scope import Scope
-from mlops_assets.orchestrate.tables import Made, publish
+from mlops_assets.orchestrate.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
+from mlops_assets.orchestrate.tables import Made, check_specs, publish, table_check_specs
 from mlops_assets.serving.push_spec import PushSpec, log_folder
 from mlops_assets.stores.places import Places
 from mlops_assets.values.features import FeatureView
@@ -55,15 +57,23 @@ def _produce(scope: Scope, source: PushSource) -> Made:
     windows = [window for _, window in scope.windows]
     spans = [span for span in (days_of(window, days) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
-    rows = pushed_rows(scope.places, source, first, last)
+    corrupt: list[str] = []
+    rows = pushed_rows(scope.places, source, first, last, corrupt)
     if windows[0] is not None:
         time = source.table.event_timestamp or ""
         inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         rows = rows.filter(pl.any_horizontal(inside))
-    return checked(scope, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
+    rows, kept = add_stored_rows(scope, rows, source.table)
+    made = checked(scope, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
+    return replace(made, outcomes=[*made.outcomes, readable_outcome(corrupt)], metadata={**made.metadata, **aside_facts(kept, corrupt)})
 
 
-def pushed_rows(places: Places, source: PushSource, first: date, last: date) -> pl.DataFrame:
+def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of a source: those of a dataset, and whether every line of the log can be read."""
+    return [*table_check_specs(source.key, source.table), *check_specs(source.key, (READABLE,), warnings=(READABLE,))]
+
+
+def pushed_rows(places: Places, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
     """Return what was pushed about some days of event times, each row once: of those that became known at the same time, the last pushed.
 
     Parameters
@@ -72,11 +82,13 @@ def pushed_rows(places: Places, source: PushSource, first: date, last: date) -> 
         Where, and of what.
     first, last
         Days in UTC, both included.
+    corrupt
+        Gets the lines that cannot be read; they are passed over.
     """
     from mlops_assets.serving.push_log import LOGGED_AT, read_pushed
 
     types = dict(PushSpec.of(source, views_of(source)).types)
-    rows = read_pushed(log_folder(places.platform.home, source.name), first, last, types)
+    rows = read_pushed(log_folder(places.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
     return rows.drop(LOGGED_AT).unique(source.table.key, keep="last", maintain_order=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.verify import Outcome, check_names, verify
+from mlops_assets.compute.verify import check_names, verify
 from mlops_assets.errors import ServiceError
 from mlops_assets.orchestrate.graph import Node
 from mlops_assets.orchestrate.metadata import markdown
@@ -19,10 +19,11 @@ from mlops_assets.orchestrate.project import Project, served_partitions, served_
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.skew import NO_SKEW, skew_outcome
 from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.orchestrate.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.push_spec import push_specs
-from mlops_assets.serving.served import LOGGED_AT, PREDICTED_AT, PREDICTION_ID, RUN_ID, key_types, served
+from mlops_assets.serving.served import LOGGED_AT, MODEL_VERSION, PREDICTED_AT, PREDICTION_ID, RUN_ID, key_types, served
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
 from mlops_assets.values.platform import Platform
@@ -32,7 +33,6 @@ from mlops_assets.values.window import merged, window_of
 if TYPE_CHECKING:
     from mlops_assets.serving.control import ServiceSpec, ServiceStatus
 
-READABLE = "log_readable"
 _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
 
 
@@ -147,28 +147,29 @@ def served_body(project: Project, service: Service) -> Callable[[Scope], Iterato
 
 
 def _produce(scope: Scope, service: Service, rules: Table) -> Made:
-    from mlops_assets.serving.inference_log import log_days, read_log
+    from mlops_assets.serving.inference_log import frame_records, log_days, read_records
+    from mlops_assets.serving.log_values import split_storable
 
     folder, corrupt = log_folder(service, scope.places.platform), list[str]()
     windows = [window for _, window in scope.windows]
     spans = [span for span in (days_of(window, set(log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
-    log = read_log(folder, first, last, corrupt)
+    records = read_records(folder, first, last, corrupt)
+    types, keys, prediction = _types(scope, service, sorted({record.version for record in records}))
+    records, unfit = split_storable(records, types=types, keys=keys, prediction_type=prediction)
+    log = frame_records(records)
     if windows[0] is not None:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
-    types, keys, prediction = _types(scope, service, log["version"].unique().to_list())
     frame = served(log, types, keys=keys, event_timestamp=rules.event_timestamp or PREDICTED_AT, prediction_type=prediction)
-    readable = Outcome(
-        READABLE,
-        passed=not corrupt,
-        blocking=False,
-        message=f"{len(corrupt)} line(s) of the log cannot be read, the first is {corrupt[0] if corrupt else ''}",
-        hint="look at the file: what the line said cannot be guessed",
-    )
-    facts = {"versions": ", ".join(map(str, sorted(log["version"].unique()))), "logged until": str(frame[LOGGED_AT].max())}
+    frame, kept = add_stored_rows(scope, frame, rules)
+    facts = {
+        "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
+        "logged until": str(frame[LOGGED_AT].max()),
+        **aside_facts(kept, corrupt, unfit),
+    }
     skew = [skew_outcome(scope, service, frame)] if feature_views(service.model.training_set.features) else []
-    return frame, [*verify(frame, rules, scope.windows), readable, *skew], facts
+    return frame, [*verify(frame, rules, scope.windows), readable_outcome(corrupt, unfit), *skew], facts
 
 
 def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], str]:

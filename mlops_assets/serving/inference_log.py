@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlops_assets.errors import DataError
+from mlops_assets.serving.checked_lines import ChangedLineError, sign_line, strip_checksum
 from mlops_assets.serving.day_log import DAY, DayLog, files_of, log_days, log_fingerprint, writing_problem
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DAY", "InferenceLog", "Record", "log_days", "log_fingerprint", "read_log", "writing_problem"]
 
 
-class Record(msgspec.Struct, gc=False):
+class Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """One prediction. Times are microseconds since 1970 in UTC, in ``key`` and ``x`` too."""
 
     id: str
@@ -68,11 +69,32 @@ class InferenceLog(DayLog):
     def _by_day(self, records: list[Record]) -> dict[int, list[bytes]]:
         days: dict[int, list[bytes]] = {}
         for record in records:
-            days.setdefault(record.at // DAY, []).append(self._encode(record))
+            days.setdefault(record.at // DAY, []).append(sign_line(self._encode(record)))
         return days
 
 
 def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
+    """Return the predictions of the days of some event times, each once, as a frame.
+
+    Parameters
+    ----------
+    folder, first, last, corrupt
+        As in :func:`read_records`.
+
+    Returns
+    -------
+    polars.DataFrame
+        As :func:`frame_records` returns it.
+
+    Raises
+    ------
+    DataError
+        As in :func:`read_records`.
+    """
+    return frame_records(read_records(folder, first, last, corrupt))
+
+
+def read_records(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> list[Record]:
     """Return the predictions of the days of some event times, each once.
 
     Parameters
@@ -82,18 +104,13 @@ def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = 
     first, last
         Days in UTC, both included.
     corrupt
-        Gets ``file:line`` of every line that cannot be read; a last line that was torn by a kill is none, as it was never answered.
-
-    Returns
-    -------
-    polars.DataFrame
-        As :class:`Record`; ``at`` and ``logged_at`` as times in UTC, ``key`` and ``x`` as structs of every name that occurs. In the
-        order of event time, then of logging, then of id.
+        Gets ``file:line`` of every line that cannot be read or is not what was written; a last line that was torn by a kill is none, as
+        it was never answered.
 
     Raises
     ------
     DataError
-        A line cannot be read, and nobody asked for ``corrupt``.
+        A line cannot be read, and ``corrupt`` is None.
     """
     found: dict[str, Record] = {}
     unread: list[str] = []
@@ -101,8 +118,8 @@ def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = 
     for path in files_of(folder, first, last):
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what follows the last newline is torn, or nothing
             try:
-                record = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                record = decode(strip_checksum(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
                 if not line.isspace():  # an erased one
                     unread.append(f"{path.relative_to(folder)}:{number}")
             else:
@@ -114,10 +131,20 @@ def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = 
         )
     if corrupt is not None:
         corrupt.extend(unread)
-    return _frame(list(found.values()))
+    return list(found.values())
 
 
-def _frame(records: list[Record]) -> pl.DataFrame:
+def frame_records(records: list[Record]) -> pl.DataFrame:
+    """Return predictions as a frame with the columns of :class:`Record`.
+
+    ``at`` and ``logged_at`` are times in UTC, ``key`` and ``x`` structs of every name that occurs. In the order of event time, then of
+    logging, then of id.
+
+    Parameters
+    ----------
+    records
+        Of the log.
+    """
     import polars as pl
 
     utc, text = pl.Datetime("us", "UTC"), pl.String()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlops_assets.serving.checked_lines import CHECKSUM_LENGTH, ChangedLineError, has_checksum, sign_line, strip_checksum
 from mlops_assets.serving.day_log import files_of
 from mlops_assets.serving.push_log import PushRecord
 
@@ -56,7 +57,7 @@ def erased_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False)
     decode, encode = msgspec.json.Decoder(PushRecord).decode, msgspec.json.Encoder().encode
 
     def change(line: bytes) -> tuple[bytes, int]:
-        record = decode(line)
+        record, signature = _unsigned(line, decode)
         columns = record.columns
         if not entity.keys() <= columns.keys():
             return line, 0
@@ -65,9 +66,20 @@ def erased_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False)
         if len(kept) == count:
             return line, 0
         record.columns = {name: [values[i] for i in kept] for name, values in columns.items()}
-        return encode(record), count - len(kept)
+        return signature(encode(record)), count - len(kept)
 
     return _changed(folder, change, dry=dry)
+
+
+def _unsigned(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[PushRecord, Callable[[bytes], bytes]]:
+    """Return a call, and how its line is signed again; a line without a checksum gets none, and a wrong checksum stays wrong."""
+    try:
+        body = strip_checksum(line)
+    except ChangedLineError:
+        kept = line.rstrip()
+        wrong = kept[-CHECKSUM_LENGTH:]
+        return decode(kept[:-CHECKSUM_LENGTH] + b"}"), lambda new: new[:-1] + wrong
+    return decode(body), sign_line if has_checksum(line) else bytes
 
 
 def _changed(folder: Path, change: Callable[[bytes], tuple[bytes, int]], *, dry: bool) -> int:

@@ -151,8 +151,11 @@ def _checked(manifest: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Return the manifest; refuse one that cannot be asked over HTTP. What only identifies a row may be of any type: it is logged as text."""
     if lacking := [name for name in ("request", "steps", "event_timestamp") if name not in manifest]:
         raise ArtifactError(f"{what} was stored without '{lacking[0]}', which a service needs", hint="train it again")
-    fields = [field | {"type": "str"} if field["role"] == "key" and field["type"] not in TYPES else field for field in manifest["request"]]
-    if strange := [field for field in fields if field["type"] not in TYPES]:
+    fields = [
+        field | {"type": "date" if field["type"] == "Date" else "str"} if field["role"] == "key" and field["type"] not in TYPES else field
+        for field in manifest["request"]
+    ]
+    if strange := [field for field in fields if field["type"] not in (*TYPES, "date")]:
         raise ArtifactError(
             f"{what} takes the field '{strange[0]['name']}' of type {strange[0]['type']}, which JSON cannot carry",
             hint="cast it to text, a number or a time in the training set",

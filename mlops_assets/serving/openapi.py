@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.schema import Field, RequestSchema
     from mlops_assets.serving.state import Limits
 
-_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "datetime": "string"}
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "datetime": "string", "date": "string"}
 _ROLES = {
     "key": "Identifies the row; only logged.",
     "time": "When it happens: features are looked up as of then. Now, when left out.",
@@ -78,8 +78,8 @@ def _property(field: Field, dtype: str) -> dict[str, Any]:
     kind = _TYPES[field.type]
     null = field.role == "key" or (field.nullable and field.role != "time")
     made: dict[str, Any] = {"type": [kind, "null"] if null else kind, "description": _ROLES[field.role]}
-    if field.type == "datetime":
-        made["format"] = "date-time"
+    if field.type in ("datetime", "date"):
+        made["format"] = {"datetime": "date-time", "date": "date"}[field.type]
     if field.type == "int":
         made["minimum"], made["maximum"] = integer_range(dtype)
     return made

@@ -168,6 +168,7 @@ class Pusher:
         frame = self._typed(_frame(rows, dict(spec.types)))
         moment = pl.lit(now).cast(pl.Datetime("us", "UTC"))
         frame = frame.with_columns(pl.col(created).fill_null(moment)).select(name for name, _ in spec.types)
+        _refuse_nul(frame)
         window = None if spec.first is None else TimeWindow(spec.first, spec.last or self._horizon())
         for finding in findings(frame, table, [("", window)]):
             raise self._refusal(finding, frame)
@@ -243,6 +244,22 @@ def view_layout(spec: PushSpec, view: PushView, frame: pl.DataFrame) -> pl.DataF
     rows = conformed(frame, view.features, f"features/{view.name}")
     names = tuple(name for name, _ in view.features)
     return as_of_layout(View(view.name, rows, view.join_keys, spec.table.event_timestamp or "", spec.table.created_timestamp, None, names))
+
+
+def _refuse_nul(frame: pl.DataFrame) -> None:
+    """Refuse text that the lake cannot store."""
+    import polars as pl
+
+    for column in frame.select(pl.col(pl.String)):
+        if (bad := column.str.contains("\0", literal=True).fill_null(value=False)).any():
+            row, rule = int(bad.arg_true()[0]), "text without NUL characters"
+            raise PushError(
+                f"row {row}, column '{column.name}' holds a NUL character, which cannot be stored; nothing was pushed",
+                hint=f"'{column.name}' is {rule}",
+                told=f"row {row}: field '{column.name}' breaks the rule: {rule}",
+                row=row,
+                field=column.name,
+            )
 
 
 def _frame(rows: Rows, types: Mapping[str, Any]) -> pl.DataFrame:

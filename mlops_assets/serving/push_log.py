@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlops_assets.errors import DataError
+from mlops_assets.serving.checked_lines import ChangedLineError, sign_line, strip_checksum
 from mlops_assets.serving.day_log import DAY, DayLog, files_of, log_days
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -28,7 +29,7 @@ _WHAT, _SEVERAL = "push log", ".days"
 LOGGED_AT = "__logged_at"
 
 
-class PushRecord(msgspec.Struct, gc=False):
+class PushRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """Rows of one call and one day. Times are microseconds since 1970 in UTC; numbers that JSON lacks are texts."""
 
     id: str
@@ -85,8 +86,10 @@ class PushLog:
             rows.setdefault(time // DAY, []).append(row)
         days, log = sorted(rows), self._single if len(rows) == 1 else self._several
         lines = {
-            day: self._encode(
-                PushRecord(call, logged_at, days, {name: [_plain(values[i]) for i in rows[day]] for name, values in columns.items()})
+            day: sign_line(
+                self._encode(
+                    PushRecord(call, logged_at, days, {name: [_plain(values[i]) for i in rows[day]] for name, values in columns.items()})
+                )
             )
             for day in days
         }
@@ -113,7 +116,7 @@ def read_pushed(folder: Path, first: date, last: date, types: Mapping[str, pl.Da
     types
         Column to type: what a row lacks is null.
     corrupt
-        Gets ``file:line`` of every line that cannot be read; a last line that was torn by a kill is none, as its call never returned.
+        Gets ``file:line`` of every line that cannot be read or is not what was written; a last line that was torn by a kill is none, as its call never returned.
 
     Returns
     -------
@@ -128,17 +131,18 @@ def read_pushed(folder: Path, first: date, last: date, types: Mapping[str, pl.Da
     import polars as pl
 
     decode, unread = msgspec.json.Decoder(PushRecord).decode, list[str]()
-    found: dict[tuple[str, date], PushRecord] = {}
+    found: dict[tuple[str, date], tuple[PushRecord, str]] = {}
     for path in files_of(folder, first, last):
         day = _day(path)
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what follows the last newline is torn, or nothing
             try:
-                record = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                record = decode(strip_checksum(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
                 unread.append(f"{path.relative_to(folder)}:{number}")
                 continue
-            if (before := found.get((record.id, day))) is None or record.logged_at < before.logged_at:
-                found[record.id, day] = record
+            if (before := found.get((record.id, day))) is None or record.logged_at < before[0].logged_at:
+                found[record.id, day] = record, f"{path.relative_to(folder)}:{number}"
+    frames = [_frame_or_report(record, place, types, unread) for record, place in _in_order(folder, found.values())]
     if unread and corrupt is None:
         raise DataError(
             f"{len(unread)} lines of the push log cannot be read, the first is {unread[0]}",
@@ -146,9 +150,30 @@ def read_pushed(folder: Path, first: date, last: date, types: Mapping[str, pl.Da
         )
     if corrupt is not None:
         corrupt.extend(unread)
-    records = sorted((r for r in found.values() if _complete(folder, r.id, r.days)), key=lambda r: (r.logged_at, r.id))
-    frames = [_frame(record, types) for record in records]
-    return pl.concat(frames) if frames else pl.DataFrame(schema={**types, LOGGED_AT: pl.Int64})
+    return pl.concat([pl.DataFrame(schema={**types, LOGGED_AT: pl.Int64}), *frames])
+
+
+def _in_order(folder: Path, found: Iterable[tuple[PushRecord, str]]) -> list[tuple[PushRecord, str]]:
+    """Return the complete calls in the order in which they were pushed."""
+    whole = [(record, place) for record, place in found if _complete(folder, record.id, record.days)]
+    return sorted(whole, key=lambda pair: (pair[0].logged_at, pair[0].id))
+
+
+def _frame_or_report(record: PushRecord, place: str, types: Mapping[str, pl.DataType], unread: list[str]) -> pl.DataFrame:
+    """Return the rows of a call that the lake can hold; name the place of others in ``unread``."""
+    import polars as pl
+
+    try:
+        frame = _frame(record, types)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        unread.append(place)
+        return pl.DataFrame(schema={**types, LOGGED_AT: pl.Int64})
+    texts = [name for name, dtype in types.items() if dtype == pl.String]
+    good = pl.all_horizontal(~pl.col(name).str.contains("\0", literal=True).fill_null(value=False) for name in texts) if texts else True
+    kept = frame.filter(good)
+    if kept.height < frame.height:
+        unread.append(f"{place} (text with a NUL character)")
+    return kept
 
 
 def push_fingerprint(folder: Path, first: date, last: date) -> str:

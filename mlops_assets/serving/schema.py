@@ -6,7 +6,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -23,8 +23,16 @@ _EARLIEST, _LATEST = ((datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // _MICROSECOND
 _FLOAT32_MAX = 3.4028234663852886e38
 _PATH = re.compile(r" - at `\$(?:\[(?P<row>\d+)\])?(?:\.(?P<field>.*))?`$", re.DOTALL)
 _NAMED = re.compile(r"field `(.*)`", re.DOTALL)
-TYPES = ("str", "int", "float", "bool", "datetime")  # of a field
-_WORDS = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false", "datetime": "a time with its zone"}
+TYPES = ("str", "int", "float", "bool", "datetime")  # of a field; a key may also be a "date"
+_NUL = b"\\u0000"  # JSON has no other way to write it
+_WORDS = {
+    "date": "a date such as 2013-04-01",
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "datetime": "a time with its zone",
+}
 
 
 class RequestError(DataError):
@@ -139,12 +147,27 @@ class RequestSchema:
                 "the body is not JSON", hint="send one object, or a list of objects; NaN and Infinity are no JSON: send null", status=400
             ) from None
         rows = decoded if isinstance(decoded, list) else [decoded]
+        if _NUL in body:
+            self._refuse_nul(rows)
         values = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ([] for _ in self.names)
         columns: dict[str, Sequence[Any]] = dict(zip(self.names, values, strict=True))
         for name in self._times:
             columns[name] = [self._microseconds(name, row, value) for row, value in enumerate(columns[name])]
         at: Sequence[int] = columns[self.time] if self.time else [_now()] * len(rows)
         return Rows(len(rows), columns, at)
+
+    def _refuse_nul(self, rows: Sequence[Any]) -> None:
+        """Refuse text that the lake cannot store."""
+        for row, values in enumerate(map(msgspec.structs.astuple, rows)):
+            for field, value in zip(self.fields, values, strict=True):
+                if isinstance(value, str) and "\0" in value:
+                    raise RequestError(
+                        f"row {row}: field '{field.name}' holds a NUL character, which cannot be stored",
+                        hint=f"strip \\u0000 from '{field.name}'",
+                        row=row,
+                        field=field.name,
+                        expected="str",
+                    )
 
     def _microseconds(self, name: str, row: int, value: datetime | None) -> int | None:
         if value is None:
@@ -206,7 +229,7 @@ def _kind(field: Field, dtype: str) -> Any:  # noqa: ANN401  (a type)
         return Annotated[int, msgspec.Meta(ge=low, le=high)]
     if field.type == "float" and dtype == "Float32":
         return Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
-    return {"str": str, "float": float, "bool": bool}[field.type]
+    return {"str": str, "float": float, "bool": bool, "date": date}[field.type]
 
 
 def integer_range(dtype: str) -> tuple[int, int]:

@@ -21,7 +21,7 @@ PREDICTION_ID, MODEL_VERSION, MISSING, LOGGED_AT, RUN_ID, PREDICTED_AT = (
     "predicted_at",
 )
 _UTC = pl.Datetime("us", "UTC")
-_JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boolean", "datetime": "Datetime"}
+_JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boolean", "datetime": "Datetime", "Date": "Date"}
 
 
 def served(
@@ -67,15 +67,31 @@ def _column(log: pl.DataFrame, struct: str, name: str, dtype: str) -> pl.Series:
     """Return one field of the logged rows in the type that the model was trained on; null where a row has none."""
     fields = {field.name for field in log.schema[struct].fields}  # type: ignore[attr-defined]  # a struct
     values = log[struct].struct.field(name) if name in fields else pl.Series(name, [None] * log.height)
+    return cast_logged(values, dtype).rename(name)
+
+
+def cast_logged(values: pl.Series, dtype: str, *, strict: bool = True) -> pl.Series:
+    """Return logged values in a type that a stored model names; times are logged as microseconds, dates as text.
+
+    Parameters
+    ----------
+    values, dtype
+        The values, and the name of the type.
+    strict
+        Whether a value that does not fit is an error; else it becomes null.
+    """
     if dtype.startswith("Datetime"):
-        return values.cast(pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").rename(name)
-    return values.cast(polars_type(dtype, name)).rename(name)
+        return values.cast(pl.Int64, strict=strict).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if dtype == "Date":
+        return values.cast(pl.String).str.to_date("%Y-%m-%d", strict=strict)
+    return values.cast(polars_type(dtype, values.name), strict=strict)
 
 
 def key_types(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return what identifies a row and what its features are looked up or computed by, with their types, as a stored model declares them."""
-    fields = (field for field in manifest["request"] if field["role"] in ("key", "join_key", "input"))
-    return {field["name"]: _JSON_TYPES.get(field["type"], field["type"]) for field in fields}
+    fields = [field for field in manifest["request"] if field["role"] in ("key", "join_key", "input")]
+    # A key of any other type is sent and logged as text.
+    return {field["name"]: _JSON_TYPES.get(field["type"], "String" if field["role"] == "key" else field["type"]) for field in fields}
 
 
 def polars_type(dtype: str, column: str) -> pl.DataType:

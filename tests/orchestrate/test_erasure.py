@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -286,3 +286,18 @@ def test_without_yes_the_command_only_says_what_it_would_do(made, platform) -> N
     wrong = mlops(Path(platform.home), "features", "erase", "--entity", "customer", "--reason", "x")
     assert wrong.returncode == 1
     assert "--entity 'customer' is not KEY=VALUE" in wrong.stderr
+
+
+@pytest.mark.parametrize("change", [lambda line: line, lambda line: line.replace(b"1.5", b"2.5")], ids=["sound", "damaged"])
+def test_a_line_that_loses_a_row_keeps_its_checksum_right_or_wrong(tmp_path, change) -> None:
+    log = PushLog(tmp_path)
+    log.append("one", US, {"customer": ["c1", VICTIM], "amount": [1.5, 1.5]}, [US, US])
+    path = next(tmp_path.glob("*/*.jsonl"))
+    path.write_bytes(change(path.read_bytes()))
+    assert erased_pushes(tmp_path, ENTITY) == 1
+    types, unread = {"customer": pl.String(), "amount": pl.Float64()}, []
+    rows = read_pushed(tmp_path, date(1970, 1, 1), date(1970, 1, 1), types, unread)
+    damaged = change(b"1.5") != b"1.5"
+    assert (rows["customer"].to_list(), len(unread)) == (([], 1) if damaged else (["c1"], 0))
+    assert VICTIM.encode() not in path.read_bytes()
+    assert erased_pushes(tmp_path, {"customer": "c1"}) == 1

@@ -1,5 +1,6 @@
 """What was answered is in the log once, whatever happens to the process, the disk, or a line."""
 
+import re
 import resource
 import signal
 import subprocess
@@ -215,3 +216,23 @@ def test_what_was_written_before_a_kill_is_there(folder) -> None:
     ids = set(read_log(folder, FIRST, FIRST)["id"].to_list())
     assert {str(i) for i in range(told)} <= ids
     assert isinstance(read_log(folder, FIRST, FIRST), pl.DataFrame)
+
+
+def test_any_changed_byte_of_a_line_is_noticed(folder) -> None:
+    written(folder, record("a", key={"flight": "x"}, x={"a": 1.25}))
+    path = next(folder.glob("*/*.jsonl"))
+    line = path.read_bytes()
+    for place in range(len(line) - 1):
+        for other in (line[place] ^ 1, line[place] ^ 0x20):
+            path.write_bytes(line[:place] + bytes([other]) + line[place + 1 :])
+            found: list[str] = []
+            rows = read_log(folder, FIRST, FIRST, found)
+            assert (rows.height, len(found)) == ((0, 1) if b"\n" not in path.read_bytes()[:-1] else (0, 2)), path.read_bytes()
+
+
+def test_lines_of_before_checksums_are_read(folder) -> None:
+    written(folder, record("a"), record("b"))
+    path = next(folder.glob("*/*.jsonl"))
+    path.write_bytes(b"".join(re.sub(rb',"crc":"[0-9a-f]{8}"}', b"}", line) for line in path.read_bytes().splitlines(keepends=True)))
+    assert b"crc" not in path.read_bytes()
+    assert read_log(folder, FIRST, FIRST)["id"].to_list() == ["a", "b"]

@@ -38,6 +38,7 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     event_timestamp: str | None = None,
     label_known_at: str | None = None,
     as_known: bool = True,
+    label_copies: Sequence[str] = (),
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], TrainingSet[P, R]]:
     """Declare the rows a model learns from.
@@ -61,6 +62,9 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
         The column with the time at which the label becomes known.
     as_known
         Whether only feature rows known at the event time count; late data then does not leak.
+    label_copies
+        Columns of ``X`` that may reproduce the label, or a monotone or one-to-one function of it, on the holdout. Any other such column
+        stops the training: at prediction time it seldom exists.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -72,9 +76,8 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
 
     def decorate(function: Callable[P, R]) -> TrainingSet[P, R]:
         read = read_function(function, kind="training_set", allowed=_TRAINING_SET, what="a training set")
-        value = TrainingSet(
-            read, tuple(features), names(columns), label, split, event_timestamp, label_known_at, as_known, AssetOptions.of(options)
-        )
+        X, times, options_ = (tuple(features), names(columns)), (event_timestamp, label_known_at), AssetOptions.of(options)
+        value = TrainingSet(read, *X, label, split, *times, as_known, names(label_copies), options_)
         if event_timestamp is None and (isinstance(split, TimeSplit) or any(not isinstance(f, OnDemandFeatures) for f in features)):
             raise DefinitionError(
                 f"training set '{value.name}' declares no event_timestamp, but splits by time or looks features up",

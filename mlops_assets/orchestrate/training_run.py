@@ -14,6 +14,7 @@ import polars as pl
 from mlops_assets.compute.environment import installed
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.fitted_rows import FITTED, FittedRows
+from mlops_assets.compute.label_copies import refuse_label_copies
 from mlops_assets.compute.profile import reference_profile
 from mlops_assets.compute.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.seeds import seeded
@@ -71,6 +72,13 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
     content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
     splits = parts_of(rows, columns, declared.label)
+    holdout = splits["holdout"]
+    refuse_label_copies(
+        holdout.X,
+        holdout.rows[declared.label],
+        allowed=declared.label_copies,
+        what=f"the holdout of '{declared.key}', so that '{model.key}' is not trained",
+    )
     decides = {
         "training_set": content,
         "X": list(columns),

@@ -79,6 +79,7 @@ class TrainingSet(Generic[P, R]):
     event_timestamp: str | None = None
     label_known_at: str | None = None
     as_known: bool = True
+    label_copies: tuple[str, ...] = ()
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

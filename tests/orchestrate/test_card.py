@@ -186,7 +186,7 @@ def test_leaks_and_chance_are_warnings(platform, instance) -> None:
         y = rng.random(600) < 0.5
         return pl.DataFrame({"id": range(600), "x": rng.normal(size=600), "told": y * 2.0 + 1, "y": y})
 
-    @ml.training_set(columns=["x", "told"], label="y", split=ml.GroupSplit("id"))
+    @ml.training_set(columns=["x", "told"], label="y", split=ml.GroupSplit("id"), label_copies=["told"])
     def learned(things: pl.DataFrame) -> pl.DataFrame:
         return things
 

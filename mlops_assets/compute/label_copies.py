@@ -1,0 +1,136 @@
+"""Features that reproduce the label: the label itself, or a monotone or one-to-one function of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_assets.errors import DataError, DefinitionError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIN_ROWS = 20
+_MIN_LEVELS = 5  # fewer levels are put in the label's order by chance, or by an honest feature
+_MAX_TURNS = 0.001  # of the steps from one value of the feature to the next; floats that were recomputed may turn a few
+
+
+@dataclass(frozen=True)
+class LabelCopy:
+    """A feature that reproduces the label.
+
+    Parameters
+    ----------
+    column
+        The feature.
+    how
+        ``the label``, ``a monotone function of the label`` or ``a one-to-one function of the label``.
+    rows
+        The number of rows on which the two were compared.
+    example
+        The first row's values: of the feature, then of the label.
+    """
+
+    column: str
+    how: str
+    rows: int
+    example: tuple[object, object]
+
+
+def find_label_copies(X: pl.DataFrame, label: pl.Series) -> list[LabelCopy]:
+    """Find the features that reproduce the label.
+
+    Parameters
+    ----------
+    X
+        The features of the holdout, or of other rows.
+    label
+        The label of the same rows.
+
+    Notes
+    -----
+    A one-to-one function needs 20 rows whose value occurs before, so that identifiers are not taken for one. A monotone function needs five
+    distinct values on both sides: with fewer, an honest feature may separate the classes.
+    """
+    return [copy for column in X.columns if (copy := _compare(column, X[column], label)) is not None]
+
+
+def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[str], what: str) -> None:
+    """Raise DataError for a feature that reproduces the label and that the project does not allow by name.
+
+    Parameters
+    ----------
+    X, label
+        As in :func:`find_label_copies`.
+    allowed
+        The features that may.
+    what
+        The rows, for the message.
+    """
+    if unknown := [name for name in allowed if name not in X.columns]:
+        raise DefinitionError(
+            f"{what}: label_copies= names '{unknown[0]}', which is no column of X",
+            hint=nearest(unknown[0], X.columns) + f"X has {', '.join(X.columns)}",
+        )
+    found = find_label_copies(X.drop(allowed), label)
+    if not found:
+        return
+    first, others = found[0], [copy.column for copy in found[1:]]
+    also = f"; so {'does' if len(others) == 1 else 'do'} {', '.join(map(repr, others))}" if others else ""
+    named = ", ".join(f'"{copy.column}"' for copy in found)
+    raise DataError(
+        f"the column '{first.column}' of X is {first.how} '{label.name}' on all {first.rows} rows of {what} "
+        f"(the first row has {first.example[0]!r} for the label {first.example[1]!r}){also}",
+        hint=f"drop '{first.column}' from columns= or features=; if it is known when a prediction is made, say so by name: "
+        f"@ml.training_set(label_copies=[{named}])",
+    )
+
+
+def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | None:
+    if feature.dtype.is_nested() or label.dtype.is_nested():
+        return None
+    pairs = pl.DataFrame({"feature": _comparable(feature), "label": _comparable(label)}).drop_nulls("label")
+    if pairs.height < MIN_ROWS or pairs["label"].n_unique() < 2:
+        return None
+    how, known = "", pairs.drop_nulls()
+    half_known = known.height >= MIN_ROWS and 2 * known.height >= pairs.height
+    if half_known and known["feature"].dtype == known["label"].dtype and known["feature"].equals(known["label"]):
+        how = "the label"
+    elif _is_one_to_one(pairs):
+        how, known = "a one-to-one function of the label", pairs
+    elif half_known and _is_monotone(known):
+        how = "a monotone function of the label"
+    example = (feature.filter(label.is_not_null())[0], label.drop_nulls()[0])
+    return LabelCopy(column, how, known.height, example) if how else None
+
+
+def _comparable(values: pl.Series) -> pl.Series:
+    """Return values as floats where they have an order, text that holds numbers included; as text otherwise. NaN is null."""
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = values.cast(pl.String)
+        numbers = text.cast(pl.Float64, strict=False)
+        return numbers.fill_nan(None) if numbers.null_count() == text.null_count() else text
+    if values.dtype.is_temporal():
+        return values.to_physical().cast(pl.Float64)
+    if values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null):
+        return values.cast(pl.Float64).fill_nan(None)
+    return values.cast(pl.String, strict=False)
+
+
+def _is_one_to_one(pairs: pl.DataFrame) -> bool:
+    """Return whether each value of the feature, null included, goes with one value of the label and the other way round."""
+    levels = pairs["label"].n_unique()
+    return pairs.height - levels >= MIN_ROWS and levels == pairs["feature"].n_unique() == pairs.n_unique()
+
+
+def _is_monotone(known: pl.DataFrame) -> bool:
+    """Return whether the label never turns when rows are sorted by the feature."""
+    levels = known["feature"].n_unique()
+    if min(levels, known["label"].n_unique()) < _MIN_LEVELS or pl.String in known.dtypes:
+        return False
+    by_level = known.group_by("feature").agg(low=pl.col("label").min(), high=pl.col("label").max()).sort("feature")
+    up = (by_level["high"].shift(1) > by_level["low"]).sum()
+    down = (by_level["low"].shift(1) < by_level["high"]).sum()
+    return min(up, down) <= _MAX_TURNS * (levels - 1)

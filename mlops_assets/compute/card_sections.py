@@ -109,7 +109,7 @@ def features_section(signature: Sequence[Mapping[str, Any]], sources: Mapping[st
     return Section("Features and signature", (words,), (Cells(heads, rows, frozenset({"null"})),))
 
 
-def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]]) -> Section:
+def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]], method: str) -> Section:
     """Return what it reached on the holdout, how sure that is, and what a model reaches that ignores its input.
 
     Parameters
@@ -118,6 +118,8 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
         Of the holdout.
     intervals
         Metric → its 95 % interval.
+    method
+        What the intervals resample.
     """
     baseline, heads = dict(evaluation.baseline), ("metric", "holdout", "95 % interval", "ignoring the input")
     rows = tuple(
@@ -126,7 +128,7 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
     )
     words = (
         f"On {evaluation.rows:,} rows of the holdout, by scikit-learn's scorers: greater is better. "
-        "Intervals are of drawing the same number of rows again, not of training again."
+        f"Intervals are of drawing the same number of rows again ({method}), not of training again."
     )
     return Section(
         "Metrics", (words,), (Cells(heads, rows, frozenset(heads[1:])),), tuple(f"{name}: {why}" for name, why in evaluation.problems)

@@ -79,6 +79,8 @@ class CiReport:
         Commands.
     pictures
         Title → path relative to the report.
+    intervals
+        What the intervals resample.
     """
 
     model: str
@@ -93,6 +95,7 @@ class CiReport:
     reproduce: Sequence[str] = ()
     pictures: Mapping[str, str] = field(default_factory=dict)
     problems: Sequence[str] = ()
+    intervals: str = ""
 
     @property
     def verdict(self) -> str:
@@ -147,6 +150,8 @@ def _lines(report: CiReport) -> Iterator[str]:
     yield from _table(
         ("metric", "candidate", "champion", "Δ", "95 % interval of Δ", "gate"), (_metric(row, report) for row in report.metrics)
     )
+    if report.compared and report.intervals:
+        yield from (f"The interval resamples {text(report.intervals)}.", "")
     told = {name for row in report.metrics for name in row.gates}
     own = ((text(name), _mark(passed), text(reason)) for name, (passed, reason) in report.gates.items() if name not in told)
     yield from _table(("gate", "", "what it found"), own)

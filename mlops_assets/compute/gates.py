@@ -63,7 +63,7 @@ def _absolute(gate: Gate, within: Slice | None, candidate: Candidate, value: flo
         return GateResult(passed, text, value, gate.threshold)
     low, high = candidate.intervals.value(gate.metric, gate.confidence, within) if candidate.intervals else _UNKNOWN
     passed = low >= gate.threshold
-    told = f"the {_interval(gate.confidence, low, high)} of {gate.metric} {value:.5g}{_within(within)}"
+    told = f"the {_interval(gate.confidence, low, high)}{_method(candidate)} of {gate.metric} {value:.5g}{_within(within)}"
     return GateResult(
         passed, f"{told} {'begins at or above' if passed else _below(low)} {gate.threshold:.5g}", value, gate.threshold, low, high
     )
@@ -75,7 +75,9 @@ def _compared(gate: Gate, within: Slice | None, candidate: Candidate, value: flo
     confidence = gate.confidence or DEFAULT_CONFIDENCE
     low, high = candidate.intervals.difference(gate.metric, confidence, within) if candidate.intervals else _UNKNOWN
     rivals = f"the champion has {rival:.5g} on the same rows{_within(within)}"
-    shown = "" if math.isnan(low) and gate.confidence is None else f", {_interval(confidence, low, high)} of the difference"
+    shown = (
+        "" if math.isnan(low) and gate.confidence is None else f", {_interval(confidence, low, high)} of the difference{_method(candidate)}"
+    )
     if gate.confidence is None:
         passed = value >= rival + least
         text = f"{gate.metric} {value:.5g} {_sign(passed)} {rival + least:.5g}: {rivals}{shown}"
@@ -123,6 +125,11 @@ def _below(low: float) -> str:
 
 def _interval(confidence: float, low: float, high: float) -> str:
     return f"{confidence:.4g} interval" + ("" if math.isnan(low) else f" {low:.4g} … {high:.4g}")
+
+
+def _method(candidate: Candidate) -> str:
+    """Return what the interval resamples, in brackets; empty when there is no interval."""
+    return f" ({candidate.intervals.method})" if candidate.intervals else ""
 
 
 def judge_function(gate: GateFunction[..., object], candidate: Candidate, **resources: object) -> GateResult:

@@ -206,7 +206,9 @@ def _performance(page: Page) -> Iterable[str]:
     yield f'<p class="faint">{arrivals.labelled:,} of {arrivals.predicted:,} predictions have a label ({arrivals.coverage:.1%}){extra}.</p>'
     if report.metrics:
         heads = ("metric", "value", "interval", "on the holdout", "")
-        caption = "Metrics, greater is better; intervals allow for chance in these rows."
+        caption = "Metrics, greater is better; intervals allow for chance in these rows" + (
+            f" ({report.intervals})." if report.intervals else "."
+        )
         yield _table(caption, heads, "".join(map(_metric_row, report.metrics)), "Metrics")
     if len(page.history) > 1 and report.metrics:
         yield _history(page.history, report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,19 +11,21 @@ import numpy as np
 from mlops_assets.compute.calibration import Calibration, calibration
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.labels import Arrivals, Labelled, join_labels, recorded
+from mlops_assets.compute.responses import Remembered
+from mlops_assets.compute.time_blocks import INDEPENDENT, errors_of, find_blocks
+from mlops_assets.compute.window_intervals import window_intervals
 from mlops_assets.errors import DataError, nearest
-from mlops_assets.values.evaluation import SliceMetrics, Split
+from mlops_assets.values.evaluation import SliceMetrics
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     import polars as pl
 
     from mlops_assets.values.monitoring import Performance
 
-GROUPS = 40  # of rows that the interval leaves out in turn
-INTERVAL_ROWS = 20_000
 CONFIDENCE = 0.95
 
 
@@ -97,6 +98,8 @@ class PerformanceReport:
         Whether the labels look inverted: the ROC AUC is below 0.5, its whole interval as well.
     problem
         Why nothing could be measured; empty otherwise.
+    intervals
+        What the intervals leave out: ``independent rows``, or which blocks of time; empty when nothing was measured.
     """
 
     arrivals: Arrivals
@@ -106,6 +109,7 @@ class PerformanceReport:
     slices: tuple[SliceMetrics, ...] = ()
     inverted: bool = False
     problem: str = ""
+    intervals: str = ""
 
     @property
     def state(self) -> str:
@@ -147,6 +151,8 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     expectations: Sequence[Performance] = (),
     reference: Mapping[str, float] | None = None,
     classes: Sequence[object] | None = None,
+    event_timestamp: str | None = None,
+    block_length: timedelta | None = None,
 ) -> PerformanceReport:
     """Measure a window's predictions.
 
@@ -169,6 +175,10 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
         Metric → what the version reached on its holdout.
     classes
         In the estimator's order; see :func:`join_labels`.
+    event_timestamp
+        The column of ``predictions`` with the time of each row, by which blocks of time are found; rows are independent without it.
+    block_length
+        As the training set declares it; found in the errors when None.
 
     Returns
     -------
@@ -181,8 +191,9 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
 
     Notes
     -----
-    The interval leaves out each of 40 random groups of rows in turn (the delete-a-group jackknife, Kott 2001), on at most 20,000 rows: it is right for
-    metrics that are smooth in the rows. It allows for chance in these rows alone, not for how days differ.
+    The interval leaves out each of 40 groups of rows in turn (the delete-a-group jackknife, Kott 2001), on at most 20,000 rows: it is right for
+    metrics that are smooth in the rows. Groups are random rows, or whole blocks of time where errors of neighbours are alike. It allows for chance
+    in this window alone.
     """
     by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
     _check_slices(predictions, by)
@@ -197,7 +208,9 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     estimator, split = recorded(labelled), labelled.split
     evaluation = evaluate(estimator, split, names, by)
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
-    ends = _intervals(estimator, split, dict(evaluation.metrics), confidence)
+    times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
+    blocks = None if times is None else find_blocks(times, errors_of([Remembered(estimator, split.X)], split.y), block_length)
+    ends = window_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks)
     problems = {name: _plainly(why) for name, why in evaluation.problems}
     found = tuple(
         Metric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name), problems.get(name, ""))
@@ -206,7 +219,8 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     auc = next((metric for metric in found if metric.name == "roc_auc"), None)
     inverted = bool(auc and auc.high is not None and auc.high < 0.5)
     verdicts = _verdicts(expectations, found, arrivals, inverted=inverted, problem="")
-    return PerformanceReport(arrivals, found, verdicts, _calibration(labelled), evaluation.slices, inverted)
+    intervals = INDEPENDENT if blocks is None else str(blocks)
+    return PerformanceReport(arrivals, found, verdicts, _calibration(labelled), evaluation.slices, inverted, intervals=intervals)
 
 
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -241,38 +255,6 @@ def _always(labelled: Labelled) -> tuple[str, ...]:
 def _known(reference: Mapping[str, float] | None, name: str) -> float | None:
     value = (reference or {}).get(name)
     return value if value is not None and math.isfinite(value) else None
-
-
-Interval = tuple[float | None, float | None]
-
-
-def _intervals(estimator: Any, split: Split, values: Mapping[str, float], confidence: float) -> dict[str, Interval]:  # noqa: ANN401
-    """Return the ends of each metric's interval."""
-    rows = len(split.y)
-    chosen = np.random.default_rng(0).permutation(rows)[:INTERVAL_ROWS]
-    groups = min(GROUPS, len(chosen))
-    if groups < 2:
-        return dict.fromkeys(values, (None, None))
-    left = [
-        dict(evaluate(estimator, _take(split, np.delete(chosen, np.s_[group::groups])), tuple(values)).metrics) for group in range(groups)
-    ]
-    # Fewer rows than there are make the interval wider than it is, by the square root.
-    factor = _student(confidence, groups - 1) * math.sqrt((groups - 1) * len(chosen) / rows)
-    errors = {name: factor * float(np.std([one[name] for one in left])) for name in values}
-    return {
-        name: (value - errors[name], value + errors[name]) if math.isfinite(value) and math.isfinite(errors[name]) else (None, None)
-        for name, value in values.items()
-    }
-
-
-def _take(split: Split, rows: np.ndarray) -> Split:
-    return Split(split.X[rows], split.y[rows], split.rows[rows])
-
-
-def _student(confidence: float, freedom: int) -> float:
-    """Return the two-sided quantile of Student's t, by the first terms of its Cornish–Fisher expansion."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _calibration(labelled: Labelled) -> Calibration | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from mlops_assets.errors import DefinitionError
@@ -39,6 +40,7 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     label_known_at: str | None = None,
     as_known: bool = True,
     label_copies: Sequence[str] = (),
+    block_length: timedelta | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], TrainingSet[P, R]]:
     """Declare the rows a model learns from.
@@ -65,6 +67,9 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     label_copies
         Columns of ``X`` that may reproduce the label, or a monotone or one-to-one function of it, on the holdout. Any other such column
         stops the training: at prediction time it seldom exists.
+    block_length
+        How much time errors stay alike: intervals of metrics resample whole blocks of this length. Zero declares independent rows. By default the
+        length is found in the errors, where there are event times.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -77,7 +82,12 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     def decorate(function: Callable[P, R]) -> TrainingSet[P, R]:
         read = read_function(function, kind="training_set", allowed=_TRAINING_SET, what="a training set")
         X, times, options_ = (tuple(features), names(columns)), (event_timestamp, label_known_at), AssetOptions.of(options)
-        value = TrainingSet(read, *X, label, split, *times, as_known, names(label_copies), options_)
+        value = TrainingSet(read, *X, label, split, *times, as_known, names(label_copies), block_length, options_)
+        if block_length is not None and (event_timestamp is None or block_length < timedelta(0)):
+            raise DefinitionError(
+                f"training set '{value.name}' declares block_length={block_length}, which needs an event_timestamp and is not negative",
+                hint="name the column with the time of each row and give a positive timedelta, or timedelta(0) for independent rows",
+            )
         if event_timestamp is None and (isinstance(split, TimeSplit) or any(not isinstance(f, OnDemandFeatures) for f in features)):
             raise DefinitionError(
                 f"training set '{value.name}' declares no event_timestamp, but splits by time or looks features up",

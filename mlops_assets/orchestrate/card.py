@@ -27,11 +27,11 @@ from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.importance import permutation_importance
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.probabilities import kind_of, trust
-from mlops_assets.compute.resampling import PairedIntervals
 from mlops_assets.compute.responses import Remembered
 from mlops_assets.compute.signature import signature_of
 from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, LakeError
+from mlops_assets.orchestrate.judging import intervals_of
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.reproducing import chances_of
 from mlops_assets.orchestrate.training import leakage
@@ -172,11 +172,13 @@ def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
     parts = parts_of(rows, reads["X"], reads["label"])
     holdout = parts["holdout"]
     answers = Remembered(estimator, holdout.X)
-    intervals = PairedIntervals(answers, None, holdout.y, holdout.rows, seed)
+    intervals = intervals_of(about.model.training_set, answers, None, holdout, seed)
     evaluation = evaluate(answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"])
     yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind)
     yield features_section(about.bundle.manifest.get("signature") or signature_of(parts["train"].X), _sources(about, rows))
-    yield metrics_section(evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)})
+    yield metrics_section(
+        evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}, intervals.method
+    )
     yield from filter(None, (slices_section(evaluation),))
     yield calibration_section(trust(answers, kind, holdout.y))
     yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed))

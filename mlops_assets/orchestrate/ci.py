@@ -91,6 +91,7 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
         if pictures is None
         else _pictures(plots(bundle.estimator, splits["holdout"], model.metrics[0], record.digest), pictures, model.name),
         problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
+        intervals=judged.intervals.method if judged.intervals else "",
     )
 
 

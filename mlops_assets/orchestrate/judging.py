@@ -24,6 +24,7 @@ from mlops_assets.stores.registry import open_registry
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.training import TrainingSet
 
 
 def gates_of(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> dict[str, str]:
@@ -46,8 +47,26 @@ def candidate_of(places: Places, model: Model[..., Any], trained: Trained, rival
         theirs, rivals = evaluation, answers
     elif rival is not None:
         theirs, rivals = _rival(places, model, holdout, rival)
-    intervals = PairedIntervals(answers, rivals, holdout.y, holdout.rows, trained.digest)
+    intervals = intervals_of(model.training_set, answers, rivals, holdout, trained.digest)
     return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs, intervals)
+
+
+def intervals_of(
+    declared: TrainingSet[..., Any], answers: Remembered, rivals: Remembered | None, holdout: Split, seed: str
+) -> PairedIntervals:
+    """Return the intervals of a holdout's metrics: over blocks of time where the training set has event times.
+
+    Parameters
+    ----------
+    declared
+        The training set, with its event time and the declared length of a block.
+    answers, rivals
+        What the candidate and the champion predict for the holdout.
+    holdout, seed
+        As in :class:`PairedIntervals`.
+    """
+    times = holdout.rows[declared.event_timestamp] if declared.event_timestamp in holdout.rows.columns else None
+    return PairedIntervals(answers, rivals, holdout.y, holdout.rows, seed, times=times, block_length=declared.block_length)
 
 
 def _least(model: Model[..., Any]) -> dict[str, int]:

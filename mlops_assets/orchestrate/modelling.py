@@ -81,6 +81,7 @@ def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, 
     return {
         **headline,
         "metrics": table(as_rows(candidate)),
+        **({"intervals": candidate.intervals.method} if candidate.intervals else {}),
         **({"slices": markdown(slices)} if slices else {}),
         **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
         "candidate": trained.digest,

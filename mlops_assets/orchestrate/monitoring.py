@@ -229,6 +229,8 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
         expectations=monitor.performance,
         reference=run.metrics if run else None,
         classes=_manifest(scope, window.version).get("classes") or None,
+        event_timestamp=scope.project.by_key[monitor.predictions_key].event_timestamp,
+        block_length=declared.block_length,
     )
 
 

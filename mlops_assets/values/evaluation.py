@@ -104,6 +104,11 @@ class GateResult:
 class Intervals(Protocol):
     """How sure a candidate's metrics are, on the rows of its holdout; NaN where that is undefined."""
 
+    @property
+    def method(self) -> str:
+        """What is resampled: ``independent rows``, or which blocks of time."""
+        ...
+
     def value(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
         """Return the interval of a metric, of a slice ``(column, value)`` when given."""
         ...

@@ -80,6 +80,7 @@ class TrainingSet(Generic[P, R]):
     label_known_at: str | None = None
     as_known: bool = True
     label_copies: tuple[str, ...] = ()
+    block_length: timedelta | None = None
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,0 +1,64 @@
+"""The range of a metric: no interval leaves it."""
+
+from __future__ import annotations
+
+import math
+
+_SHARES = (
+    "accuracy",
+    "adjusted_mutual_info_score",
+    "average_precision",
+    "balanced_accuracy",
+    "completeness_score",
+    "f1",
+    "fowlkes_mallows_score",
+    "homogeneity_score",
+    "jaccard",
+    "normalized_mutual_info_score",
+    "precision",
+    "rand_score",
+    "recall",
+    "roc_auc",
+    "top_k_accuracy",
+    "v_measure_score",
+)
+_AT_MOST_ONE = ("r2", "explained_variance", "d2_", "adjusted_")
+_AVERAGES = ("_ovo_weighted", "_ovr_weighted", "_ovo", "_ovr", "_macro", "_micro", "_samples", "_weighted")  # the longer ones first
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Return the least and the greatest value of a scikit-learn scorer.
+
+    Parameters
+    ----------
+    metric
+        The scorer's name.
+    """
+    if metric == "matthews_corrcoef":
+        return -1.0, 1.0
+    if metric.startswith(_AT_MOST_ONE):
+        return -math.inf, 1.0
+    if metric.startswith("neg_"):
+        return (-2.0, 0.0) if metric == "neg_brier_score" else (-math.inf, 0.0)
+    bare = next((metric.removesuffix(average) for average in _AVERAGES if metric.endswith(average)), metric)
+    if bare in _SHARES:
+        return 0.0, 1.0
+    return (0.0, math.inf) if metric in ("mutual_info_score", "positive_likelihood_ratio") else (-math.inf, math.inf)
+
+
+def clip_interval(metric: str, low: float, high: float, *, difference: bool = False) -> tuple[float, float]:
+    """Return an interval without what lies outside of a metric's range.
+
+    Parameters
+    ----------
+    metric
+        The scorer's name.
+    low, high
+        The ends; NaN stays.
+    difference
+        Whether the interval is of the difference of two values.
+    """
+    least, most = metric_range(metric)
+    if difference:
+        least, most = (least - most, most - least) if math.isfinite(least) and math.isfinite(most) else (-math.inf, math.inf)
+    return (low, high) if math.isnan(low) or math.isnan(high) else (min(max(low, least), most), max(min(high, most), least))

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
+from mlops_assets.orchestrate.tables import COLUMNS, CUT_TIMES
 from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlops_assets.cli.running import Finished
+
+NOTES = (COLUMNS, CUT_TIMES)
 
 
 def show(project: LoadedProject, finished: Finished, console: Console) -> None:
@@ -32,7 +35,7 @@ def show(project: LoadedProject, finished: Finished, console: Console) -> None:
     gates = _checks(finished)
     if gates.row_count:
         console.print(gates)
-    for line in (*_versions(project, finished), *_failures(finished), *_where(project, finished)):
+    for line in (*_notes(finished), *_versions(project, finished), *_failures(finished), *_where(project, finished)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -43,6 +46,15 @@ def _last(finished: Finished) -> dict[dg.AssetKey, Mapping[str, Any]]:
         materialization = event.step_materialization_data.materialization
         found[materialization.asset_key] = materialization.metadata
     return found
+
+
+def _notes(finished: Finished) -> Iterator[str]:
+    """Say what has changed in the columns of tables, and which times lost digits."""
+    for event in finished.result.get_asset_materialization_events():
+        materialization = event.step_materialization_data.materialization
+        for name in NOTES:
+            if name in materialization.metadata:
+                yield f"[yellow]{materialization.asset_key.to_user_string()}[/]: {name}: {_escaped(str(_value(materialization.metadata, name)))}"
 
 
 def _value(metadata: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401

@@ -13,44 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mlops_assets.errors import DataError
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-
-def normalised(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame in the types that the lake gives back: µs times, plain strings.
-
-    Raises
-    ------
-    DataError
-        A column has a type that the lake cannot hold, or text with a NUL character.
-    """
-    casts = [pl.col(name).cast(_stored(name, dtype)) for name, dtype in frame.schema.items() if _stored(name, dtype) != dtype]
-    frame = frame.with_columns(casts) if casts else frame
-    for name, dtype in frame.schema.items():
-        if dtype == pl.String and (bad := frame[name].str.contains("\x00", literal=True).fill_null(value=False)).any():
-            raise DataError(
-                f"column '{name}' holds text with a NUL character, first in row {int(bad.arg_max() or 0) + 1}",
-                hint="strip it: such text can be stored, but never filtered by",
-            )
-    return frame
-
-
-def _stored(name: str, dtype: pl.DataType) -> pl.DataType:
-    if isinstance(dtype, pl.Datetime):
-        return pl.Datetime("us", dtype.time_zone)
-    if isinstance(dtype, (pl.Categorical, pl.Enum)):
-        return pl.String()
-    if isinstance(dtype, pl.Null):
-        return pl.Int32()
-    if isinstance(dtype, (pl.Duration, pl.Object, pl.Array)):
-        raise DataError(
-            f"column '{name}' has type {dtype}, which the lake cannot hold",
-            hint="store a duration as a number of seconds, an array as a list",
-        )
-    return dtype
+# Types whose values are hashed as numbers, by their logical names; all others are hashed as text.
+_PLAIN: dict[str, pl.DataType] = {
+    "int": pl.Int64(),
+    "float": pl.Float64(),
+    **{str(dtype): dtype for dtype in (pl.Boolean(), pl.Date(), pl.Datetime("us"), pl.Datetime("us", "UTC"))},
+}
 
 
 def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
@@ -82,7 +53,14 @@ def ordered_hash(frame: pl.DataFrame) -> str:
     return hasher.hexdigest()
 
 
-def hash_parts(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str] = ()) -> list[str]:
+def logical_types(frame: pl.DataFrame) -> dict[str, str]:
+    """Return the type of each column as its hash names it: all widths of a whole number are one."""
+    return {name: _logical(dtype) for name, dtype in frame.schema.items()}
+
+
+def hash_parts(
+    frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str] = (), *, types: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the hash of each slice ``[start, end)`` of a frame; rows are put in order within their slice.
 
     Parameters
@@ -93,19 +71,33 @@ def hash_parts(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequ
         Start and end row of each slice.
     key
         As in :func:`content_hash`.
+    types
+        Those of :func:`logical_types` when the rows were written, where the table's columns may have been widened since.
     """
     hashers = [hashlib.sha256(str(end - start).encode()) for start, end in bounds]
     if frame.height:
         frame = _in_order(frame, bounds, key)
     for name in sorted(frame.columns):
-        series = frame[name]
-        head = f"|{name}:{_logical(series.dtype)}|".encode()
+        series, logical = _as_written(frame[name], (types or {}).get(name))
+        head = f"|{name}:{logical}|".encode()
         chunks = _bytes(series)
         for hasher, (start, end) in zip(hashers, bounds, strict=True):
             hasher.update(head)
             for chunk in chunks(start, end):
                 hasher.update(chunk)
     return [hasher.hexdigest() for hasher in hashers]
+
+
+def _as_written(series: pl.Series, logical: str | None) -> tuple[pl.Series, str]:
+    """Return a column in the type that it had when it was written, and that type's name."""
+    now = _logical(series.dtype)
+    if logical is None or logical == now:
+        return series, now
+    if logical == "int" and now == "float":
+        return series.cast(pl.Int64, strict=False), logical
+    if series.null_count() == len(series):  # a column without any value takes the type of the first value
+        return pl.Series(series.name, [None] * len(series), dtype=_PLAIN.get(logical, pl.String())), logical
+    return series, now
 
 
 def _in_order(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str]) -> pl.DataFrame:

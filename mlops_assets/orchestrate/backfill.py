@@ -78,7 +78,8 @@ class _Sum:
         """Return what was committed, in the order of the run's partitions."""
         records = {record.partition: record for commit in self.commits for record in commit.records}
         changed = {partition for commit in self.commits for partition in commit.changed}
-        return Commit(self.commits[-1].snapshot, tuple(records[key] for key in keys), tuple(key for key in keys if key in changed))
+        columns = tuple(dict.fromkeys(text for commit in self.commits for text in commit.columns))
+        return Commit(self.commits[-1].snapshot, tuple(records[key] for key in keys), tuple(key for key in keys if key in changed), columns)
 
 
 def publish_in_chunks(scope: Scope, chunks: Chunks) -> Iterator[object]:

@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.content_hash import hash_parts, normalised
+from mlops_assets.compute.content_hash import hash_parts
 from mlops_assets.compute.quarantine import TIME
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.orchestrate.graph import Node, fingerprints
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.push import push_node
@@ -133,5 +134,5 @@ def _parts(  # noqa: PLR0913  (one table, described in full)
 def _without(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
     how = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
     counted = rows.select(name for name in how["columns"] if name in rows.columns)
-    (digest,) = hash_parts(counted, [(0, counted.height)], how["key"])
+    (digest,) = hash_parts(counted, [(0, counted.height)], how["key"], types=how.get("types"))
     return replace(record, content_hash=digest, rows=rows.height, recorded_at=now)

@@ -17,8 +17,9 @@ import polars as pl
 
 from mlops_assets.compute.assemble import view_of
 from mlops_assets.compute.changes import changed_rows
-from mlops_assets.compute.content_hash import content_hash, normalised
+from mlops_assets.compute.content_hash import content_hash
 from mlops_assets.compute.point_in_time import as_of_layout, reachable
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.graph import Edge, Node

@@ -20,6 +20,7 @@ from mlops_assets.compute.quarantine import (
     set_aside,
 )
 from mlops_assets.compute.row_rules import spans
+from mlops_assets.compute.stored_types import cast_to_stored
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DefinitionError, LakeError
 from mlops_assets.orchestrate.metadata import markdown
@@ -29,6 +30,7 @@ from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Part, Write
 from mlops_assets.stores.lake_keys import MOST_KEYS, keys_elsewhere
+from mlops_assets.stores.lake_rows import refuse_unstorable
 from mlops_assets.values.dataset import Dataset, Table
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.quality import Limit, Quality
@@ -113,7 +115,9 @@ def _across(scope: Scope, frame: pl.DataFrame, table: Table) -> list[Outcome]:
         return []
     windows = spans(scope.windows)
     time, lake = table.event_timestamp or "", scope.places.lake
-    found = keys_elsewhere(lake, scope.node.key, frame.select(table.key), windows, event_timestamp=time, snapshot=scope.snapshot)
+    found = keys_elsewhere(
+        lake, scope.node.key, cast_to_stored(frame.select(table.key)), windows, event_timestamp=time, snapshot=scope.snapshot
+    )
     if found.is_empty():
         return [Outcome(KEY_ACROSS, passed=True, blocking=False)]
     *first, elsewhere = found.row(0)
@@ -137,6 +141,7 @@ def checked(scope: Scope, frame: pl.DataFrame, table: Table, *, quality_key: str
     quality_key, quarantine_key
         Where learnt limits and refused rows go.
     """
+    refuse_unstorable(frame, scope.node.key)
     run_id, now = scope.context.run.run_id, datetime.now(UTC)
 
     def divided(limits: Sequence[Limit] | None) -> tuple[pl.DataFrame, pl.DataFrame]:

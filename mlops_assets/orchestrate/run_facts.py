@@ -11,10 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.content_hash import normalised, ordered_hash
+from mlops_assets.compute.content_hash import ordered_hash
 from mlops_assets.compute.environment import hardware, installed, lock, packages, roots_of, threads
 from mlops_assets.compute.seeds import Draws, global_seed, seeds_of
 from mlops_assets.compute.source_slice import imported_packages, stored_source
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope

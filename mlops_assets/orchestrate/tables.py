@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.stored_types import cast_to_stored, count_cut_times
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
@@ -15,6 +16,8 @@ from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit
 from mlops_assets.values.dataset import Dataset, Table
+
+COLUMNS, CUT_TIMES = "columns changed", "times cut to microseconds"
 
 Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]] | Checked
 
@@ -67,10 +70,13 @@ def attempted(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhash
 
 def materialised(scope: Scope, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
     """Return what Dagster is told of a commit."""
+    cut = cut_times(made.frame)
+    for text in (*(f"{name}: {text}" for name, text in cut.items()), *commit.columns):
+        scope.context.log.warning(f"{scope.node.key}: {text}")
     return dg.MaterializeResult(
         asset_key(scope.node.key),
         check_results=check_results(scope, made.outcomes),
-        metadata={**_committed(scope, commit), **made.metadata, **table_metadata(made.frame)},
+        metadata={**_committed(scope, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame))},
         data_version=dg.DataVersion(_version(commit)),
     )
 
@@ -123,7 +129,15 @@ def _committed(scope: Scope, commit: Commit) -> dict[str, Any]:
         "lake snapshot": commit.snapshot,
         "content hash": _version(commit),
         "changed partitions" if scope.node.partitions else "changed": changed,
+        **({COLUMNS: "; ".join(commit.columns)} if commit.columns else {}),
     }
+
+
+def cut_times(frame: pl.DataFrame) -> dict[str, str]:
+    """Return as metadata how many times have lost digits, which are finer than the microseconds of the lake; empty when none has."""
+    counts = count_cut_times(frame)
+    said = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
+    return {CUT_TIMES: f"{said} (of {frame.height} rows)"} if counts else {}
 
 
 def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[object]]:

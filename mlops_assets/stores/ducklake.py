@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from mlops_assets.compute.content_hash import hash_parts, normalised
+from mlops_assets.compute.content_hash import hash_parts, logical_types
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord, Write
 from mlops_assets.stores.lake_connection import LakeConnections
-from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, kept_beside, no_table, read_record, split_name, sql_name, storable
-from mlops_assets.values.window import merged
+from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, no_table, quoted, read_record, sql_name, storable
+from mlops_assets.stores.lake_types import Fit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
+from mlops_assets.stores.lake_write import StoredValues, column_types, insert_rows, replace_parts, table_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -88,11 +90,12 @@ class DuckLake:
         LakeError
             There is no such table, in that snapshot.
         """
-        chosen = ", ".join(f'"{column}"' for column in columns) if columns else "*"
+        chosen = ", ".join(map(quoted, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
         where, values = ("", [])
         if window is not None:
-            where, values = f' WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [window.start, window.end]
+            time = quoted(event_timestamp or "")
+            where, values = f" WHERE {time} >= ? AND {time} < ?", [window.start, window.end]
         try:
             return as_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
         except duckdb.CatalogException as error:
@@ -105,7 +108,7 @@ class DuckLake:
 
     def columns(self, table: str) -> tuple[str, ...]:
         """Return the names of a table's columns; empty when there is no such table."""
-        return tuple(self._columns(sql_name(table))) if self._exists(table) else ()
+        return tuple(table_schema(self._cursor, table) or ())
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
         """Return the last record of each partition; empty when nothing was written.
@@ -183,9 +186,9 @@ class DuckLake:
         Raises
         ------
         DataError
-            A row lies in none of the parts, or a column cannot be stored.
+            A row lies in none of the parts, or a column would not come back with its name and type.
         LakeError
-            A column has another type than the table's.
+            A column has a type that the table's cannot be widened to, and other partitions keep the table's.
         """
         writes = [Write(table, frame, parts, event_timestamp, key, unhashed), *beside]
         with self.connections.exclusive():
@@ -196,35 +199,34 @@ class DuckLake:
                         if plan.rows is not None:
                             self._replace(plan)
                     self._append([record for plan in plans for record in plan.made])
-            return self._commit(parts, plans[0].made, plans[0].before)
+            return self._commit(parts, plans[0].made, plans[0].before, plans[0].changes)
 
     def _plan(self, write: Write, run_id: str) -> Plan:
         """Find out what of a table differs from what was recorded; the lock is held."""
-        frame = self._typed(write.table, write.frame)
-        frame, bounds = in_parts(storable(frame, write.table), write.parts, write.event_timestamp, write.table)
+        known, before = table_schema(self._cursor, write.table), self.records(write.table)
+        frame = storable(fill_unknown_types(write.frame, known or {}), write.table)
+        fit = self._fit(write, frame, known)
+        replaces = bool(fit.conflicts) and before.keys() <= {part.partition for part in write.parts}
+        if replaces:
+            fit = Fit(frame, describe_changes(frame, known or {}))
+        refuse_conflicts(write.table, fit)
+        frame, bounds = in_parts(fit.frame, write.parts, write.event_timestamp, write.table)
         counted = frame.drop(write.unhashed, strict=False)
-        hashes, before = hash_parts(counted, bounds, write.key), self.records(write.table)
-        made = self._made(write.table, write.parts, hashes, bounds, before, run_id, write.key, counted.columns)
-        stale = {
-            record.partition
-            for record in made
-            if record.partition not in before or before[record.partition].content_hash != record.content_hash
-        }
-        rewritten = [i for i, part in enumerate(write.parts) if part.partition in stale]
+        hashes = hash_parts(counted, bounds, write.key)
+        made = self._made(write.table, write.parts, hashes, bounds, before, run_id, write.key, counted)
+        stale = {r.partition for r in made if r.partition not in before or before[r.partition].content_hash != r.content_hash}
+        rewritten = [i for i, part in enumerate(write.parts) if replaces or part.partition in stale]
         rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
-        exists = rows is not None and self._exists(write.table)
-        return Plan(write.table, [write.parts[i] for i in rewritten], write.event_timestamp, rows, made, before, exists)
+        changes = fit.changes if rewritten else ()
+        return Plan(write.table, [write.parts[i] for i in rewritten], write.event_timestamp, rows, made, before, known, changes, replaces)
 
-    def _typed(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
-        """Give columns without any value the type that they have in the table."""
-        unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null]
-        if not unknown or not self._exists(table):
-            return frame
-        types = self._one_row(table).schema
-        return frame.with_columns(pl.col(name).cast(types[name]) for name in unknown if name in types)
-
-    def _one_row(self, table: str) -> pl.DataFrame:
-        return as_polars(self._cursor.execute(f"SELECT * FROM {sql_name(table)} LIMIT 0"))
+    def _fit(self, write: Write, frame: pl.DataFrame, known: pl.Schema | None) -> Fit:
+        """Give rows the types that the table has or will have; a table that is replaced as a whole takes theirs."""
+        if known is None:
+            return Fit(frame)
+        if any(part.window is None for part in write.parts):
+            return Fit(frame, describe_changes(frame, known))
+        return fit_columns(frame, known, StoredValues(self._cursor, write.table))
 
     def record(
         self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
@@ -242,7 +244,7 @@ class DuckLake:
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
             frame, bounds = in_parts(normalised(frame), parts, event_timestamp, table, others=True)
             hashes, before = hash_parts(frame, bounds, key), self.records(table)
-            made = self._made(table, parts, hashes, bounds, before, run_id, key, frame.columns)
+            made = self._made(table, parts, hashes, bounds, before, run_id, key, frame)
             if made:
                 with self._transaction():
                     self._append(made)
@@ -299,10 +301,11 @@ class DuckLake:
         before: Mapping[str, PartitionRecord],
         run_id: str,
         key: Sequence[str],
-        columns: Sequence[str],
+        counted: pl.DataFrame,
     ) -> list[PartitionRecord]:
         """Make the records of parts that differ; while the lock is held the next snapshot's number is certain."""
-        snapshot, now, hashed = self.snapshot() + 1, datetime.now(UTC), json.dumps({"key": list(key), "columns": list(columns)})
+        snapshot, now = self.snapshot() + 1, datetime.now(UTC)
+        hashed = json.dumps({"key": list(key), "columns": counted.columns, "types": logical_types(counted)})
         return [
             PartitionRecord(table, part.partition, digest, part.inputs, end - start, run_id, snapshot, now, hashed)
             for part, digest, (start, end) in zip(parts, hashes, bounds, strict=True)
@@ -312,82 +315,20 @@ class DuckLake:
     def _append(self, records: Sequence[PartitionRecord]) -> None:
         self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
         self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} {_RECORD_COLUMNS}")
-        if "hashed" not in self._columns(_RECORDS):  # a lake that was made before this column
+        if "hashed" not in column_types(self._cursor, _RECORDS):  # a lake that was made before this column
             self._cursor.execute(f"ALTER TABLE {_RECORDS} ADD COLUMN hashed VARCHAR")
         rows = pl.DataFrame([asdict(record) for record in records])
         self._insert(_RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
 
-    def _insert(self, target: str, rows: pl.DataFrame) -> None:
-        cursor = self._cursor
-        cursor.register("mlops_rows", rows.to_arrow())
-        try:
-            cursor.execute(f"INSERT INTO {target} BY NAME SELECT * FROM mlops_rows")
-        finally:
-            cursor.unregister("mlops_rows")
-
-    def _exists(self, table: str) -> bool:
-        """Ask for no row: DuckDB's list of tables looks at every file of the lake."""
-        try:
-            self._cursor.execute(f"SELECT 1 FROM {sql_name(table)} LIMIT 0")
-        except duckdb.CatalogException:
-            return False
-        return True
-
     def _replace(self, plan: Plan) -> None:
-        rows, parts = plan.frame, plan.parts
-        schema, _ = split_name(plan.table)
-        cursor, target = self._cursor, sql_name(plan.table)
-        cursor.execute(f'CREATE SCHEMA IF NOT EXISTS lake."{schema}"')
-        cursor.register("mlops_rows", rows.clear().to_arrow())
-        try:
-            whole = any(part.window is None for part in parts)
-            if not plan.exists:
-                cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
-            elif whole and (plan.damaged or self._columns(target) != self._columns("mlops_rows")):
-                # A new shape of a table that is replaced as a whole; older snapshots keep the old one.
-                cursor.execute(f"DROP TABLE {target}")
-                cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
-            elif whole:
-                cursor.execute(f"DELETE FROM {target}")
-            else:
-                spans = merged([part.window for part in parts if part.window is not None])
-                if plan.damaged:
-                    self._rescue(plan, target, spans)
-                self._fit(plan.table, target)
-                for span in spans:
-                    cursor.execute(
-                        f'DELETE FROM {target} WHERE "{plan.event_timestamp}" >= ? AND "{plan.event_timestamp}" < ?', [span.start, span.end]
-                    )
-        finally:
-            cursor.unregister("mlops_rows")
-        if rows.height:
-            self._insert(target, rows)
+        replace_parts(self._cursor, plan, self._insert)
 
-    def _rescue(self, plan: Plan, target: str, spans: Sequence[TimeWindow]) -> None:
-        """Keep what lies beside damaged parts: deleting their rows would read their files."""
-        kept = kept_beside(self._cursor, target, spans, plan.event_timestamp)
-        self._cursor.register("mlops_kept", kept.to_arrow())
-        self._cursor.execute(f"DROP TABLE {target}")
-        self._cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_kept")
-        self._cursor.unregister("mlops_kept")
+    def _insert(self, target: str, rows: pl.DataFrame) -> None:
+        insert_rows(self._cursor, target, rows)
 
-    def _fit(self, table: str, target: str) -> None:
-        """Add new columns; refuse a column whose type changed."""
-        old = self._columns(target)
-        for column, kind in self._columns("mlops_rows").items():
-            if column not in old:
-                self._cursor.execute(f'ALTER TABLE {target} ADD COLUMN "{column}" {kind}')
-            elif old[column] != kind:
-                raise LakeError(
-                    f"column '{column}' of '{table}' is {old[column]} in the lake and {kind} in the new rows",
-                    hint="cast it to the old type, or give the new one another name; earlier partitions keep theirs. "
-                    "A column without any value was stored as INTEGER: a schema= gives it its type from the start",
-                )
-
-    def _columns(self, source: str) -> dict[str, str]:
-        return {row[0]: row[1] for row in self._cursor.execute(f"DESCRIBE {source}").fetchall()}
-
-    def _commit(self, parts: Sequence[Part], made: Sequence[PartitionRecord], before: dict[str, PartitionRecord]) -> Commit:
+    def _commit(
+        self, parts: Sequence[Part], made: Sequence[PartitionRecord], before: dict[str, PartitionRecord], changes: Sequence[str] = ()
+    ) -> Commit:
         now = {**before, **{record.partition: record for record in made}}
         changed = tuple(r.partition for r in made if r.partition not in before or before[r.partition].content_hash != r.content_hash)
-        return Commit(made[0].snapshot if made else self.snapshot(), tuple(now[part.partition] for part in parts), changed)
+        return Commit(made[0].snapshot if made else self.snapshot(), tuple(now[part.partition] for part in parts), changed, tuple(changes))

@@ -80,11 +80,14 @@ class Commit:
         One for each part, in the order given.
     changed
         The partitions whose content differs from before.
+    columns
+        How the table's columns have changed, in words.
     """
 
     snapshot: int
     records: tuple[PartitionRecord, ...]
     changed: tuple[str, ...]
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 
-from mlops_assets.compute.content_hash import hash_parts, normalised
+from mlops_assets.compute.content_hash import hash_parts
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake import DAMAGED, Part
 from mlops_assets.stores.lake_rows import in_parts, sql_name
@@ -92,11 +93,11 @@ def _differing(
     return sorted(bad, key=lambda part: part.partition)
 
 
-def _hashes(frame: pl.DataFrame, said: Mapping[str, list[str]], parts: Sequence[Part], time: str | None, table: str) -> list[str]:
+def _hashes(frame: pl.DataFrame, said: Mapping[str, Any], parts: Sequence[Part], time: str | None, table: str) -> list[str]:
     if missing := [c for c in said["columns"] if c not in frame.columns]:
         return [f"without {missing[0]}"] * len(parts)
     rows, bounds = in_parts(normalised(frame.select(said["columns"])), parts, time, table, others=True)
-    return hash_parts(rows, bounds, said["key"])
+    return hash_parts(rows, bounds, said["key"], types=said.get("types"))
 
 
 def _damage(  # noqa: PLR0913  (what a message names)

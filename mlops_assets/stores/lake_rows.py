@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import polars as pl
 
-from mlops_assets.compute.content_hash import normalised
+from mlops_assets.compute.stored_types import cast_to_stored, normalised
 from mlops_assets.errors import DataError, LakeError, nearest
 from mlops_assets.stores.lake import PartitionRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mlops_assets.stores.lake import Part
     from mlops_assets.values.window import TimeWindow
@@ -38,7 +39,9 @@ class Plan:
     rows: pl.DataFrame | None
     made: Sequence[PartitionRecord]
     before: dict[str, PartitionRecord]
-    exists: bool
+    known: pl.Schema | None = None  # the table's columns; None when there is no table yet
+    changes: tuple[str, ...] = ()  # what becomes of them, in words
+    replaces_table: bool = False  # all that was recorded is written again, with columns that the table cannot take
 
     @property
     def damaged(self) -> bool:
@@ -62,6 +65,11 @@ def split_name(table: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
+def quoted(name: str) -> str:
+    """Return a name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def sql_name(table: str) -> str:
     """Return the name of a table in SQL."""
     schema, name = split_name(table)
@@ -79,7 +87,7 @@ def kept_beside(cursor: duckdb.DuckDBPyConnection, target: str, spans: Sequence[
     edges = [None, *(edge for span in spans for edge in (span.start, span.end)), None]
     frames = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        bounds = [(f'"{event_timestamp}" {sign} ?', edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
+        bounds = [(f"{quoted(event_timestamp or '')} {sign} ?", edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
         where = " AND ".join(text for text, _ in bounds)
         try:
             frames.append(as_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}", [edge for _, edge in bounds])))
@@ -117,8 +125,20 @@ def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 def storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """Return rows in the types that the lake gives back; raise DataError that names the table where it cannot hold them."""
-    try:
+    with _named(table):
         return normalised(frame)
+
+
+def refuse_unstorable(frame: pl.DataFrame, table: str) -> None:
+    """Raise DataError that names the table when it cannot hold the columns of a frame."""
+    with _named(table):
+        cast_to_stored(frame.clear())
+
+
+@contextmanager
+def _named(table: str) -> Iterator[None]:
+    try:
+        yield
     except DataError as error:
         raise DataError(f"'{table}': {error.message}. Nothing was committed; the earlier data stay readable", hint=error.hint) from error
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.content_hash import content_hash, hash_parts, normalised
+from mlops_assets.compute.content_hash import content_hash, hash_parts
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import DataError
 
 FRAME = pl.DataFrame(

@@ -17,7 +17,7 @@ from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.places import places
 from mlops_assets.values.window import TimeWindow, window_of
-from tests.conftest import records
+from tests.conftest import metadata, records
 from tests.projects import meters
 
 READINGS = "dataset/readings"
@@ -128,10 +128,18 @@ CASES = {
     "a pandas column without a name": (lambda: pd.concat([pandas(), pd.Series([1] * 24)], axis=1), "returned a column named 0, which is no text", "name every"),
     "a renamed column": (lambda: good().rename({"reading": "readings"}), "column 'reading' is missing", "did you mean 'readings'?"),
     "an empty partition": (lambda: good().clear(), "partition '2024-01-02' has no row", "say allow_empty=True"),
-    "a type that has changed": (
-        lambda: good(value=pl.col("value").cast(pl.String)),
-        "column 'value' of 'dataset/readings' is DOUBLE in the lake and VARCHAR in the new rows",
-        "cast it to the old type",
+    "a time of day": (lambda: good(opens=AT.dt.time()), "column 'opens' has type Time, which the lake cannot hold", "pl.col('opens').cast(pl.String)"),
+    "a list of durations": (
+        lambda: good(waits=pl.concat_list(AT - AT)),
+        "column 'waits' has type List(Duration(time_unit='us')), which the lake cannot hold, because of the Duration(time_unit='us') inside it",
+        "dt.total_seconds()",
+    ),
+    "a number of 128 bits": (lambda: good(value=pl.lit(1).cast(pl.Int128)), "column 'value' has type Int128", "pl.col('value').cast(pl.Int64)"),
+    "names that differ in case": (lambda: good(Meter=pl.lit(1)), "the columns 'meter' and 'Meter' differ only in case", "rename one of them"),
+    "two times that are one in microseconds": (
+        lambda: good(reading=pl.lit("same"), at=AT.cast(pl.Datetime("ns", "UTC")).dt.truncate("1h").dt.offset_by("800ns")),
+        "the key {'reading': 'same'} is on 24 rows",
+        "deduplicate",
     ),
     "text with a NUL": (lambda: good(meter=pl.lit("a\x00b")), "column 'meter' holds text with a NUL character", "strip it"),
     "no frame": (lambda: 7, "returned int, not a frame", "return a polars, pandas or DuckDB frame"),
@@ -243,14 +251,56 @@ def test_columns_without_a_value_and_constant_ones_are_kept_with_their_type(give
     assert places(platform).lake.read(READINGS)["value"].null_count() == 24
 
 
-def test_a_column_that_began_without_a_value_says_why_it_cannot_be_filled(run, platform) -> None:
-    given = Given(run, platform)
+def test_a_column_that_began_without_a_value_takes_the_type_of_the_first_one(given, platform) -> None:
     given.rows = meters.as_frame(meters.good(2)).with_columns(note=pl.lit(None))
     given.runner(READINGS, partitions="2024-01-03")
+    given.rows = good(note=pl.lit("text"))
+    given.runner(READINGS, partitions=DAY)
+    assert set(places(platform).lake.read(READINGS)["note"].to_list()) == {None, "text"}
+
+
+def test_a_type_that_has_changed_is_refused_unless_every_recorded_partition_is_made_again(given, platform) -> None:
+    given.rows = meters.as_frame(meters.good(2))
+    given.runner(READINGS, partitions="2024-01-03")
     given.good = places(platform).lake.read(READINGS)
-    message = given.refusal(good(note=pl.lit("text")))
-    assert "column 'note' of 'dataset/readings' is INTEGER in the lake and VARCHAR in the new rows" in message
-    assert "A column without any value was stored as INTEGER: a schema= gives it its type from the start" in message
+    change = pl.col("value").cast(pl.String)
+    message = given.refusal(good(value=change))
+    assert "column 'value' is Float64 in the lake and String in the new rows" in message
+    assert "a run over all recorded partitions at once replaces the type" in message
+    given.rows = pl.concat([good(value=change), meters.as_frame(meters.good(2)).with_columns(value=change)])
+    result = given.runner(READINGS, partitions=f"{DAY}...2024-01-03")
+    assert metadata(result, READINGS)["columns changed"] == "column 'value' was Float64 and is now String"
+    assert places(platform).lake.read(READINGS).schema["value"] == pl.String
+
+
+def test_keys_are_compared_in_microseconds_and_what_is_cut_is_counted(run, platform) -> None:
+    at = pl.Series([0, 800, 2_000]).cast(pl.Datetime("ns", "UTC"))
+    rows = [pl.DataFrame({"at": at[[0, 2]], "finer": at[[1, 2]]}), pl.DataFrame({"at": at, "finer": at})]
+
+    @ml.dataset(key="at", event_timestamp="at")
+    def ticks() -> pl.DataFrame:
+        return rows.pop(0)
+
+    runner = run(ml.build_definitions([ticks], platform=platform))
+    assert metadata(runner("dataset/ticks"), "dataset/ticks")["times cut to microseconds"] == "1 in 'finer' (of 2 rows)"
+    assert "the key {'at': datetime.datetime(1970, 1, 1, 0, 0, tzinfo=zoneinfo.ZoneInfo(key='UTC'))} is on 2 rows" in runner.error(
+        "dataset/ticks"
+    )
+
+
+def test_a_time_of_day_fails_its_own_asset_and_the_others_are_made(run, platform) -> None:
+    @ml.dataset()
+    def shops() -> duckdb.DuckDBPyRelation:
+        return duckdb.sql("SELECT TIME '08:30' AS opens")
+
+    @ml.dataset()
+    def others() -> pl.DataFrame:
+        return pl.DataFrame({"x": [1]})
+
+    result = run(ml.build_definitions([shops, others], platform=platform))("dataset/shops", "dataset/others", ok=False)
+    assert not result.success
+    assert places(platform).lake.read("dataset/others").rows() == [(1,)]
+    assert places(platform).lake.columns("dataset/shops") == ()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.content_hash import content_hash, normalised
+from mlops_assets.compute.content_hash import content_hash
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import Part
 from mlops_assets.values.window import TimeWindow

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.compute.content_hash import content_hash, normalised
+from mlops_assets.compute.content_hash import content_hash
+from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import LakeError
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import PartitionRecord

@@ -1,0 +1,165 @@
+"""How new rows fit a table of the lake: columns that are new, widened or of another type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from mlops_assets.errors import DataError, LakeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_EXACT: dict[type[pl.DataType], int] = {pl.Float32: 2**24, pl.Float64: 2**53}  # up to here a float holds every whole number
+_RANGES: dict[type[pl.DataType], tuple[int, int]] = {
+    kind: edges
+    for bits, signed, unsigned in ((8, pl.Int8, pl.UInt8), (16, pl.Int16, pl.UInt16), (32, pl.Int32, pl.UInt32), (64, pl.Int64, pl.UInt64))
+    for kind, edges in ((signed, (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)), (unsigned, (0, 2**bits - 1)))
+}
+
+
+class StoredColumn(Protocol):
+    """Facts about the values of a table, asked for only where types differ."""
+
+    def is_empty(self, column: str) -> bool:
+        """Return whether a column of the table holds no value at all."""
+        ...
+
+    def largest(self, column: str) -> float:
+        """Return the largest absolute value of a column of numbers; infinity when it cannot be read."""
+        ...
+
+
+class ColumnTypeError(LakeError):
+    """Rows of some partitions have another type than the table, and no type holds both without loss."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """New rows in the types that the table has, or will have.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    changes
+        What becomes of the table's columns, in words.
+    conflicts
+        Columns that cannot be fitted, in words.
+    """
+
+    frame: pl.DataFrame
+    changes: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+
+def fill_unknown_types(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Give columns without any value and without a type the type that they have in the table."""
+    unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null and name in known]
+    return frame.with_columns(pl.col(name).cast(known[name]) for name in unknown) if unknown else frame
+
+
+def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> tuple[str, ...]:
+    """Return in words how the columns of new rows differ from those of a table."""
+    new = [f"column '{name}' is new" for name in frame.columns if name not in known]
+    gone = [f"column '{name}' is no longer there" for name in known if name not in frame.columns]
+    other = [_describe(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
+    return (*new, *gone, *other)
+
+
+def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredColumn) -> Fit:
+    """Return new rows in types that hold the values of the table too.
+
+    Parameters
+    ----------
+    frame
+        Rows of some of the table's partitions, normalised.
+    known
+        The table's columns.
+    stored
+        Its values.
+    """
+    folded = {name.lower(): name for name in known}
+    columns, changes, conflicts = [], list[str](), list[str]()
+    for series in frame.iter_columns():
+        name, dtype = series.name, series.dtype
+        same = folded.get(name.lower())
+        if same is None:
+            changes.append(f"column '{name}' is new; earlier partitions have no value in it")
+        elif same != name:
+            conflicts.append(f"column '{name}' is named '{same}' in the lake, which does not tell names apart by case")
+        elif dtype != known[name]:
+            wanted = _common(series, known[name], stored)
+            if wanted is None:
+                conflicts.append(f"column '{name}' is {known[name]} in the lake and {dtype} in the new rows")
+            else:
+                series = series.cast(wanted)  # noqa: PLW2901  (the fitted column)
+                changes += [] if wanted == known[name] else [_describe(name, known[name], wanted)]
+        columns.append(series)
+    new = {name.lower() for name in frame.columns}
+    changes += [f"column '{name}' is missing in the new rows and null there" for name in known if name.lower() not in new]
+    return Fit(pl.DataFrame(columns), tuple(changes), tuple(conflicts))
+
+
+def refuse_conflicts(table: str, fit: Fit) -> None:
+    """Raise the error that names the first column that does not fit; do nothing when all do."""
+    if fit.conflicts:
+        more = f" (and {len(fit.conflicts) - 1} more)" if len(fit.conflicts) > 1 else ""
+        raise ColumnTypeError(
+            f"'{table}': {fit.conflicts[0]}{more}. Nothing was committed; the earlier data stay readable",
+            hint="cast it to the old type, or give the new column another name; a run over all recorded partitions at once replaces the type. "
+            "A schema= gives a column its type from the start",
+        )
+
+
+def refuse_difference(table: str, given: Mapping[str, pl.DataType], stored: Mapping[str, pl.DataType]) -> None:
+    """Raise DataError when a table does not give back the names and types of the rows that were written to it."""
+    for name, dtype in given.items():
+        if stored.get(name) != dtype:
+            found = f"as {stored[name]}" if name in stored else "under another name"
+            raise DataError(
+                f"'{table}': column '{name}' of type {dtype} would be stored {found}. Nothing was committed; the earlier data stay readable",
+                hint="rename it, or cast it to a number, text, a time in UTC, or a list or struct of them",
+            )
+
+
+def _describe(name: str, old: pl.DataType, new: pl.DataType) -> str:
+    return f"column '{name}' was {old} and is now {new}"
+
+
+def _common(new: pl.Series, old: pl.DataType, stored: StoredColumn) -> pl.DataType | None:
+    """Return the type that holds the new and the stored values without loss; None when there is none."""
+    if new.null_count() == len(new):
+        return old
+    if stored.is_empty(new.name):
+        return new.dtype
+    if new.dtype.is_float() and old.is_integer():
+        return pl.Float64() if stored.largest(new.name) <= _EXACT[pl.Float64] else None
+    if new.dtype.is_integer() and old.is_float():
+        return old if _largest(new) <= _EXACT[type(old)] else None
+    wider = _wider(new.dtype, old)
+    return wider if wider is None or wider == old or not old.is_nested() else None
+
+
+def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    if one == other:
+        return one
+    if one.is_integer() and other.is_integer():
+        return next((kind() for kind in _RANGES if _holds(kind, one) and _holds(kind, other)), None)
+    if one.is_float() and other.is_float():
+        return pl.Float64()
+    if isinstance(one, pl.List) and isinstance(other, pl.List):
+        inner = _wider(one.inner, other.inner)  # type: ignore[arg-type]  # of a column's type these are instances
+        return None if inner is None else pl.List(inner)
+    return None
+
+
+def _holds(wide: type[pl.DataType], narrow: pl.DataType) -> bool:
+    (low, high), (first, last) = _RANGES[wide], _RANGES[type(narrow)]
+    return low <= first and last <= high
+
+
+def _largest(values: pl.Series) -> int:
+    return max((abs(int(edge)) for edge in (values.min(), values.max()) if edge is not None), default=0)  # type: ignore[arg-type]  # a whole number

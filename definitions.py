@@ -42,6 +42,7 @@ class Departure(pa.DataFrameModel):
     key="flight_id",
     event_timestamp="scheduled_at",
     known_at={"dep_delay": "landed_at", "arr_delay": "landed_at", "air_time": "landed_at", "landed_at": "landed_at"},
+    call_per="range",  # one read of the file for a month or a year
 )
 def flights(window: ml.TimeWindow) -> pl.LazyFrame:
     """Every scheduled departure of one day."""
@@ -49,7 +50,12 @@ def flights(window: ml.TimeWindow) -> pl.LazyFrame:
 
 
 @ml.dataset(
-    partitions=DAILY, key=("origin", "observed_at"), event_timestamp="observed_at", created_timestamp="published_at", allow_empty=True
+    partitions=DAILY,
+    key=("origin", "observed_at"),
+    event_timestamp="observed_at",
+    created_timestamp="published_at",
+    allow_empty=True,
+    call_per="range",
 )
 def weather(window: ml.TimeWindow) -> pl.LazyFrame:
     """Hourly weather at the three airports."""

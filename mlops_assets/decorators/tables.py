@@ -10,7 +10,7 @@ from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.dataset import DAY_AHEAD, QUARANTINE, Dataset, Table
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
-from mlops_assets.values.function import EVERYWHERE, Injection, read_function
+from mlops_assets.values.function import EVERYWHERE, CallPer, Injection, check_call_per, read_function
 from mlops_assets.values.names import names, pairs
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
@@ -43,6 +43,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     quarantine: bool | float = False,
     max_future: timedelta | None = DAY_AHEAD,
     partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
+    call_per: CallPer = "partition",
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Dataset[P, R]]:
     """Declare a table made by a function.
@@ -55,7 +56,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     schema
         A pandera ``DataFrameModel`` with polars types.
     partitions
-        Time-window partitions, hourly to yearly. A run over several consecutive partitions calls the function once.
+        Time-window partitions, hourly to yearly.
     key
         Column or columns that identify a row.
     event_timestamp
@@ -75,6 +76,10 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         How far after now an event time may lie; one day when left out, any time when None. Within partitions, their window decides.
     partition_mappings
         Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
+    call_per
+        ``"partition"``: the function is called once for each partition, also in a run over many. ``"range"``: a run over several
+        consecutive partitions calls it once, with one window over all of them; it must return the rows of each. A run in which a
+        partition would lose all its rows is then refused.
     **options
         Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``, ``freshness_policy``.
 
@@ -114,7 +119,8 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
             raise DefinitionError(
                 f"dataset '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
             )
-        return Dataset(read, table, pairs(partition_mappings), AssetOptions.of(options))
+        check_call_per(call_per, f"dataset '{read.name}'", partitioned=partitions is not None)
+        return Dataset(read, table, pairs(partition_mappings), AssetOptions.of(options), call_per)
 
     return decorate
 
@@ -133,6 +139,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     defaults: Mapping[str, Any] | None = None,
     quality: Quality | None = None,
     freshness: timedelta | str | None = None,
+    call_per: CallPer = "partition",
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], ComputedFeatureView[P, R]]:
     """Declare a feature view that a function computes.
@@ -144,7 +151,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     ----------
     entity, event_timestamp, features, ttl, created_timestamp, online, defaults, quality, freshness
         As in :class:`FeatureView`.
-    partitions, partition_mappings
+    partitions, partition_mappings, call_per
         As in :func:`dataset`.
     **options
         Passed to Dagster, as in :func:`dataset`.
@@ -171,8 +178,9 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
             raise DefinitionError(
                 f"feature view '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
             )
+        check_call_per(call_per, f"feature view '{read.name}'", partitioned=partitions is not None)
         return ComputedFeatureView(
-            source=Computed(read, partitions, pairs(partition_mappings)),
+            source=Computed(read, partitions, pairs(partition_mappings), call_per),
             entity=entity,
             event_timestamp=event_timestamp,
             features=features,

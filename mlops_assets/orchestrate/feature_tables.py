@@ -12,6 +12,7 @@ from mlops_assets.compute.sql import queried
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.backfill import Chunks, publish_in_chunks
 from mlops_assets.orchestrate.discovery import source_lineage, view_metadata
+from mlops_assets.orchestrate.partition_calls import Produced, call_function
 from mlops_assets.orchestrate.project import computed_from, rules_of
 from mlops_assets.orchestrate.quality import Checked, checked
 from mlops_assets.orchestrate.scope import Scope
@@ -26,14 +27,20 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
     rules = rules_of(view)
     columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
 
-    def found(scope: Scope, rows: pl.DataFrame) -> Checked:
+    def found(scope: Scope, rows: Produced | pl.DataFrame) -> Checked:
         return replace(checked(scope, rows, rules, quality_key=view.quality_key), metadata={"version": view.version()})
 
     def made(scope: Scope) -> Checked:
-        rows, source = _source_rows(scope, view)
-        if missing := [name for name in columns if name not in rows.columns]:
-            raise DataError(f"'{view.key}' needs the column '{missing[0]}', which {source} lacks", hint=f"it has {', '.join(rows.columns)}")
-        result = found(scope, conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key))
+        source = _source_name(view)
+
+        def shaped(rows: pl.DataFrame) -> pl.DataFrame:
+            if missing := [name for name in columns if name not in rows.columns]:
+                raise DataError(
+                    f"'{view.key}' needs the column '{missing[0]}', which {source} lacks", hint=f"it has {', '.join(rows.columns)}"
+                )
+            return conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
+
+        result = found(scope, _source_rows(scope, view, shaped))
         return replace(result, metadata={"source": source, **result.metadata})
 
     def kept(scope: Scope) -> Checked:
@@ -54,16 +61,28 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
     return body
 
 
-def _source_rows(scope: Scope, view: FeatureView) -> tuple[pl.DataFrame, str]:
-    """Return what a feature view is taken from, and where that is."""
+def _source_name(view: FeatureView) -> str:
+    """Return where the rows of a feature view come from, for messages."""
     match view.source:
         case Computed():
-            return scope.frame(view.source.function), "its function"
+            return "its function"
         case Sql():
-            return pl.concat(_answers(scope, view, view.source), how="vertical_relaxed"), "its query"
+            return "its query"
         case Dataset() | ExternalDataset():
-            return scope.read(scope.project.by_key[view.source.key]), f"'{view.source.key}'"
+            return f"'{view.source.key}'"
     raise TypeError(view.source)  # dbt's models are dbt's own assets
+
+
+def _source_rows(scope: Scope, view: FeatureView, shaped: Callable[[pl.DataFrame], pl.DataFrame]) -> Produced | pl.DataFrame:
+    """Return what a feature view is taken from."""
+    match view.source:
+        case Computed():
+            return call_function(scope, view.source.function, view.source.call_per, view.event_timestamp, shaped)
+        case Sql():
+            return shaped(pl.concat(_answers(scope, view, view.source), how="vertical_relaxed"))
+        case Dataset() | ExternalDataset():
+            return shaped(scope.read(scope.project.by_key[view.source.key]))
+    raise TypeError(view.source)
 
 
 def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
@@ -76,10 +95,10 @@ def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFr
 
 
 def _divisible(view: FeatureView) -> Callable[[Scope], bool]:
-    """Whether what a function is given says which partitions are meant: one that gets everything, or Dagster's context, makes all at once."""
+    """Whether the run may be divided into chunks. One call for a range is divided only where its arguments say which partitions are meant."""
 
     def asked(scope: Scope) -> bool:
-        if not isinstance(view.source, Computed):
+        if not isinstance(view.source, Computed) or view.source.call_per == "partition":
             return True
         function = view.source.function
         if scope.loaded or function.receiving(Injection.CONTEXT):

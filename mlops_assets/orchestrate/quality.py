@@ -1,7 +1,7 @@
 """What stands beside a table: the limits it has learnt, and the rows it has set aside; both are committed with it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from mlops_assets.compute.stored_types import cast_to_stored
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DefinitionError, LakeError
 from mlops_assets.orchestrate.metadata import markdown
+from mlops_assets.orchestrate.partition_calls import Produced, emptied_outcome, misplaced_outcome
 from mlops_assets.orchestrate.partitions import all_keys
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
@@ -131,34 +132,52 @@ def _across(scope: Scope, frame: pl.DataFrame, table: Table) -> list[Outcome]:
     return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": found.height})]
 
 
-def checked(scope: Scope, frame: pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
+def checked(scope: Scope, made: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
     """Verify rows with limits that may have to be learnt first, and set those aside that break a rule when the table allows it.
 
     Parameters
     ----------
-    scope, frame, table
+    scope, made, table
         The step, its rows and their rules.
     quality_key, quarantine_key
         Where learnt limits and refused rows go.
     """
-    refuse_unstorable(frame, scope.node.key)
     run_id, now = scope.context.run.run_id, datetime.now(UTC)
+    made = made if isinstance(made, Produced) else Produced(made, {})
+    frame = made.frame
+    refuse_unstorable(frame, scope.node.key)
 
     def divided(limits: Sequence[Limit] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
         return set_aside(frame, table, scope.windows, limits=limits, run_id=run_id, now=now)
 
     limits, beside = _limits(scope, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
     if table.quarantine is None:
-        return Checked(frame, [*verify(frame, table, scope.windows, limits=limits), *_across(scope, frame, table)], beside)
+        found = verify(frame, table, scope.windows, limits=limits)
+        return Checked(frame, _with_calls(scope, made, frame, table, [*found, *_across(scope, frame, table)]), beside)
     kept, refused = divided(limits)
+    strays = [
+        set_aside(rows, table, [(key, dict(scope.windows)[key])], limits=limits, run_id=run_id, now=now)[1]
+        for key, rows in made.strays.items()
+    ]
+    refused = pl.concat([refused, *strays])
     name = quarantine_key.rsplit("/", maxsplit=1)[-1]
     counts = partition_counts(frame, table, scope.windows)
+    counts = [n + (made.strays[key].height if key in made.strays else 0) for n, (key, _) in zip(counts, scope.windows, strict=True)]
     outcome = quarantine_outcome(refused, counts, scope.windows, share=table.quarantine, name=name)
     found = [*verify(kept, table, scope.windows, limits=limits), *_across(scope, kept, table), outcome]
+    found = _with_calls(scope, replace(made, strays={}), kept, table, found)
     # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
     return Checked(
         kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(scope, quarantine_key, refused)]
     )
+
+
+def _with_calls(scope: Scope, made: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes of a table, with what was wrong with the calls that made it in place of what they hide."""
+    misplaced = misplaced_outcome(made, table, dict(scope.windows))
+    emptied = emptied_outcome(scope, frame, table) if made.whole_range else None
+    worse = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
+    return [worse.get(outcome.check, outcome) if outcome.passed else outcome for outcome in found]
 
 
 def _quarantine(scope: Scope, key: str, refused: pl.DataFrame) -> Beside:

@@ -1,6 +1,6 @@
 """What one step works on: its partitions, the state of the lake it reads, and what its function receives."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,6 +44,8 @@ class Scope:
         Frames of plain upstream assets, by parameter name.
     chosen
         Those of the step's partitions that are worked on now; all when None.
+    inputs
+        Tables of the lake that were read for more partitions than these, by parameter name.
     searched
         Hyperparameters that a search has chosen, over those of the run configuration.
     leases
@@ -56,6 +58,7 @@ class Scope:
     node: Node
     loaded: Mapping[str, object]
     chosen: tuple[str, ...] | None = None
+    inputs: Mapping[str, pl.DataFrame] = field(default_factory=dict, compare=False)
     searched: Mapping[str, Any] = field(default_factory=dict, compare=False)
     leases: ExitStack = field(default_factory=ExitStack, compare=False)
 
@@ -104,6 +107,16 @@ class Scope:
         vars(other)["snapshot"] = self.snapshot
         return other
 
+    def by_partition(self, function: UserFunction[..., Any]) -> Iterator["Scope"]:
+        """Yield the step of each partition alone; what the function reads is read once for all of them."""
+        names = [p.name for p in function.tables if p.name not in self.loaded]
+        inputs = {name: self.read(self.project.tables[name]) for name in names}
+        for key in self.keys:
+            loaded = {name: _of_partition(value, key) for name, value in self.loaded.items()}
+            one = replace(self, chosen=(key,), inputs=inputs, loaded=loaded)
+            vars(one)["snapshot"] = self.snapshot
+            yield one
+
     def call(self, function: UserFunction[..., Any], **given: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
         """Call a user's function with everything it asks for."""
         arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
@@ -128,7 +141,9 @@ class Scope:
                 return parameter.annotation(**{name: value for name, value in self.config.items() if name in fields})
         if parameter.name in self.loaded:
             return present(collect(self.loaded[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
-        return present(self.read(self.project.tables[parameter.name]), parameter.frame)
+        ref = self.project.tables[parameter.name]
+        rows = self.part(ref, self.inputs[parameter.name], self.keys[0]) if parameter.name in self.inputs else self.read(ref)
+        return present(rows, parameter.frame)
 
     def read(self, ref: TableRef) -> pl.DataFrame:
         """Read the rows of an upstream table that this step's partitions are made from."""
@@ -175,6 +190,11 @@ class Scope:
                 f"'{self.node.key}' reads '{ref.key}', which cannot be read: {error.message}",
                 hint=f"materialise '{ref.key}' first: mlops run --select 'key:\"{ref.key}\"'",
             ) from error
+
+
+def _of_partition(value: object, key: str) -> object:
+    """Return one partition of a plain asset, where its IO manager loads several as a dict."""
+    return value[key] if isinstance(value, Mapping) and key in value else value
 
 
 def _span(ref: TableRef, keys: Sequence[str]) -> TimeWindow | None:

@@ -11,6 +11,7 @@ from mlops_assets.compute.stored_types import cast_to_stored, count_cut_times
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
+from mlops_assets.orchestrate.partition_calls import call_function
 from mlops_assets.orchestrate.quality import Beside, Checked, checked, table_checks
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
@@ -145,8 +146,8 @@ def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[objec
 
     def body(scope: Scope) -> Iterator[object]:
         def produce() -> Made:
-            frame = scope.frame(dataset.function)
-            return checked(scope, frame, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
+            made = call_function(scope, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
+            return checked(scope, made, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
 
         yield from publish(scope, dataset.table, produce)
 

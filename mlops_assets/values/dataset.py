@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.function import P, R, UserFunction
+from mlops_assets.values.function import CallPer, P, R, UserFunction
 from mlops_assets.values.names import checked_name, names, pairs
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
@@ -143,6 +143,7 @@ class Dataset(Generic[P, R]):
     table: Table
     partition_mappings: tuple[tuple[str, dg.PartitionMapping], ...] = ()
     options: AssetOptions = field(default=AssetOptions(), compare=False)
+    call_per: CallPer = "partition"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function that was decorated."""

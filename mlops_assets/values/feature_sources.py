@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.function import P, R, UserFunction
+from mlops_assets.values.function import CallPer, P, R, UserFunction
 from mlops_assets.values.names import pairs
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Computed(Generic[P, R]):
     function: UserFunction[P, R]
     partitions: dg.PartitionsDefinition | None = None
     partition_mappings: tuple[tuple[str, dg.PartitionMapping], ...] = ()
+    call_per: CallPer = "partition"
 
     @property
     def name(self) -> str:

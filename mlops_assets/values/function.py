@@ -6,9 +6,9 @@ import inspect
 import typing
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
-from mlops_assets.errors import DefinitionError
+from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.names import checked_name
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+CallPer = Literal["partition", "range"]
 
 
 class Injection(Enum):
@@ -130,6 +131,15 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
     read = UserFunction(function, tuple(_read_parameters(function, where, allowed)))
     checked_name(read.name, what)
     return read
+
+
+def check_call_per(call_per: str, what: str, *, partitioned: bool) -> None:
+    """Refuse a ``call_per`` that does not exist, or one for ranges where ``what`` has no partitions."""
+    known = typing.get_args(CallPer)
+    if call_per not in known:
+        raise DefinitionError(f"{what} has call_per={call_per!r}", hint=nearest(str(call_per), known) + f"it is one of {', '.join(known)}")
+    if call_per == "range" and not partitioned:
+        raise DefinitionError(f"{what} has call_per='range' but no partitions", hint="give partitions=, or drop call_per=")
 
 
 def _read_parameters(function: Callable[..., object], where: str, allowed: Collection[Injection]) -> Iterator[Parameter]:

@@ -145,7 +145,7 @@ def test_what_says_nothing_of_its_partitions_is_made_at_once(run, platform, monk
     def trips() -> pl.DataFrame:
         return routes.rows(ml.TimeWindow(routes.START, routes.START.replace(day=13)))
 
-    @ml.feature_view(entity=ml.Entity("trip"), event_timestamp="at", features={"minutes": int}, partitions=routes.DAILY)
+    @ml.feature_view(entity=ml.Entity("trip"), event_timestamp="at", features={"minutes": int}, partitions=routes.DAILY, call_per="range")
     def latest(trips: pl.LazyFrame) -> pl.LazyFrame:
         return trips
 

@@ -20,7 +20,7 @@ TIMES = pl.Datetime("us", "UTC")
 deadly.obey()
 
 
-@ml.dataset(partitions=DAILY, key="sale", event_timestamp="at")
+@ml.dataset(partitions=DAILY, key="sale", event_timestamp="at", call_per="range")
 def sales(window: ml.TimeWindow) -> pl.DataFrame:
     """Three sales on each day."""
     days = range((window.start - START).days, (window.end - START).days)
@@ -38,6 +38,7 @@ def sales(window: ml.TimeWindow) -> pl.DataFrame:
     partitions=DAILY,
     partition_mappings={"sales": dg.TimeWindowPartitionMapping(start_offset=-2, end_offset=0)},
     features={"spent": float},
+    call_per="range",
 )
 def spending(sales: pl.LazyFrame, window: ml.TimeWindow) -> pl.LazyFrame:
     """What a customer has spent in the three days that end with the sale's."""

@@ -54,7 +54,7 @@ def rows(window: ml.TimeWindow) -> pl.DataFrame:
 def build(platform: ml.Platform, world: World) -> dg.Definitions:
     """Compile the project."""
 
-    @ml.dataset(partitions=DAILY, key="trip", event_timestamp="at")
+    @ml.dataset(partitions=DAILY, key="trip", event_timestamp="at", call_per="range")
     def trips(window: ml.TimeWindow) -> pl.DataFrame:
         return rows(window)
 
@@ -67,7 +67,9 @@ def declared(world: World) -> dict[str, ml.FeatureView]:
     factor, calls = world.factor, world.calls
     common: dict[str, Any] = {"entity": ROUTE, "event_timestamp": "as_of", "ttl": timedelta(days=2), "partitions": DAILY}
 
-    @ml.feature_view(**common, partition_mappings={"trips": BEFORE}, features={"polars_minutes": float}, owners=["team:routes"])
+    @ml.feature_view(
+        **common, partition_mappings={"trips": BEFORE}, features={"polars_minutes": float}, owners=["team:routes"], call_per="range"
+    )
     def by_polars(trips: pl.LazyFrame, window: ml.TimeWindow) -> pl.LazyFrame:
         """Mean minutes of the three days before."""
         calls.append("by_polars")

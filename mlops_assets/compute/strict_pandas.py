@@ -1,4 +1,4 @@
-"""From pandas to polars without a silent change: what pandas has already mixed or rounded is refused, with the first row of it."""
+"""From pandas to polars without a silent change: an index is refused, and what pandas has already mixed or rounded is refused, with the first row of it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def strict_from_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  
     Raises
     ------
     DataError
-        Two columns have one name; a column mixes types, or times with and without a time zone; text is not UTF-8; whole numbers above
+        The index is more than a count of rows; two columns have one name; a column mixes types, or times with and without a time zone; text is not UTF-8; whole numbers above
         2^53 have become floats.
     """
+    _refuse_index(frame.index, what)
     twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
     if twice:
         raise DataError(
@@ -40,6 +41,22 @@ def strict_from_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  
     if unnamed := [name for name in frame.columns if not isinstance(name, str)]:
         raise DataError(f"{what} returned a column named {unnamed[0]!r}, which is no text", hint="name every column: frame.columns = [...]")
     return pl.DataFrame([_column(frame[name], name, what) for name in frame.columns])
+
+
+def _refuse_index(index: Any, what: str) -> None:  # noqa: ANN401
+    """Refuse an index that would be lost: polars and the lake have columns only."""
+    import pandas as pd
+
+    unnamed = not any(name is not None for name in index.names)
+    if unnamed and (isinstance(index, pd.RangeIndex) or not len(index)):
+        return
+    names = [str(name) for name in index.names if name is not None]
+    said = f"named {', '.join(names)}" if names else "without a name"
+    first = f", the first value is {index.tolist()[0]!r}" if len(index) else ""
+    raise DataError(
+        f"{what}: the pandas frame has an index of its own ({type(index).__name__} {said}{first}), which would be lost",
+        hint=".reset_index() makes columns of it, .reset_index(drop=True) drops it: after a filter or a sort it only counts rows",
+    )
 
 
 def _column(values: Any, name: str, what: str) -> pl.Series:  # noqa: ANN401  (a pandas series)

@@ -268,10 +268,19 @@ def _frame(rows: Rows, types: Mapping[str, Any]) -> pl.DataFrame:
     if isinstance(rows, pl.DataFrame):
         return rows
     if type(rows).__module__.startswith("pandas"):
-        return pl.from_pandas(rows)
+        return _from_pandas(rows)
     listed: list[Mapping[str, Any]] = [rows] if isinstance(rows, Mapping) else list(rows)
     names = dict.fromkeys(name for row in listed for name in row)
     return pl.DataFrame([_column(name, [row.get(name) for row in listed], types.get(name)) for name in names])
+
+
+def _from_pandas(rows: Any) -> pl.DataFrame:  # noqa: ANN401  (a pandas frame)
+    from mlops_assets.compute.strict_pandas import strict_from_pandas
+
+    try:
+        return strict_from_pandas(rows, "a push")
+    except DataError as error:
+        raise PushError(f"{error.message}; nothing was pushed", hint=error.hint) from error
 
 
 def _column(name: str, values: list[Any], dtype: Any) -> pl.Series:  # noqa: ANN401

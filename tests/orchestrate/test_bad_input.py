@@ -123,6 +123,13 @@ CASES = {
         "returned column 'value' whose row 2 is 9007199254740992 as a float: whole numbers above 2^53 lose their last digits",
         "read the column as 'Int64' or 'string'",
     ),
+    "a pandas index with the key": (
+        lambda: pandas().set_index("reading"),
+        ": the pandas frame has an index of its own (Index named reading, the first value is '1-0'), which would be lost",
+        ".reset_index()",
+    ),
+    "a pandas index of several columns": (lambda: pandas().groupby(["reading", "at"]).max(), "MultiIndex named reading, at", ".reset_index()"),
+    "a pandas frame after a filter": (lambda: pandas().iloc[[4, 5, 9]], "Index without a name, the first value is 4", ".reset_index(drop=True)"),
     "two pandas columns of one name": (lambda: pd.concat([pandas(), pandas()[["value"]]], axis=1), "returned two columns named 'value'", "rename one"),
     "two SQL columns of one name": (lambda: duckdb.sql("SELECT 1 AS a, 2 AS b, 3 AS a"), "returned two columns named 'a'", "rename one of them in SELECT"),
     "a pandas column without a name": (lambda: pd.concat([pandas(), pd.Series([1] * 24)], axis=1), "returned a column named 0, which is no text", "name every"),

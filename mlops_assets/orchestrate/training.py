@@ -16,6 +16,7 @@ from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.training_labels import ONE_LABEL, judge_labels
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, on_demand
 from mlops_assets.values.training import TimeSplit, TrainingSet
@@ -33,7 +34,7 @@ def rules(training_set: TrainingSet[..., Any]) -> Table:
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
     """Return the declarations of a training set's checks."""
-    return check_specs(training_set.key, (*check_names(rules(training_set)), NO_LEAKAGE), warnings=(NO_LEAKAGE,))
+    return check_specs(training_set.key, (*check_names(rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
 
 
 def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[Scope], Iterator[object]]:
@@ -56,11 +57,18 @@ def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
     frame = frame.with_columns(_split(frame, declared)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
+    labels = judge_labels(scope.project, declared, spine)
+    if repeated := labels.facts.get("repeated rows"):
+        counts["repeated rows"] = repeated
+        scope.context.log.warning(
+            f"'{declared.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
+        )
     facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot}
     return (
         frame,
         [
             *verify(frame, rules(declared), scope.windows),
+            labels,
             leakage(scope.project, scope.read, declared, frame, X),
         ],
         facts,

@@ -31,6 +31,7 @@ from mlops_assets.orchestrate.training import x_columns
 from mlops_assets.orchestrate.training_log import autolog, training_run
 from mlops_assets.serving.formats import SKOPS, refuse_unready
 from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
+from mlops_assets.serving.trusted_types import refuse_lambdas, refuse_unknown_types
 from mlops_assets.stores.active_run import ActiveRun
 from mlops_assets.stores.tracker import Run
 from mlops_assets.values.evaluation import Split
@@ -100,6 +101,8 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         )
         return Trained(known, bundle.estimator, splits, reused=True)
     refuse_unready(model.format)
+    refuse_unknown_types(model.trusted_types, f"'{model.key}'")
+    refuse_lambdas(model.function.function, f"'{model.key}'")
     with training_run(scope, model, decides, fingerprint) as active:
         chosen = searched(scope, model, splits, active, fingerprint)
         return _train(chosen, model, rows, splits, decides | {"params": chosen.config}, fingerprint, active)

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import ArtifactError, MissingExtraError
+from mlops_assets.serving.trusted_types import LAMBDA_HINT, TRUSTED, has_no_name, without_distributions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,50 +24,6 @@ if TYPE_CHECKING:
 SKOPS, ONNX, PICKLE = "skops", "onnx", "pickle"
 LIGHTGBM, XGBOOST = "lightgbm", "xgboost"  # what "native" is, by the estimator
 ALLOW_PICKLE = "MLOPS_ALLOW_PICKLE"
-# What scikit-learn's own estimators contain beyond what skops trusts by itself. The list is the product's: it is never read from an artifact.
-_TRUSTED = frozenset(
-    [
-        "functools.partial",
-        "numpy.dtype",
-        "scipy.interpolate._bsplines.BSpline",
-        "sklearn._loss.link.IdentityLink",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.link.LogLink",
-        "sklearn._loss.link.MultinomialLogit",
-        "sklearn._loss.loss.AbsoluteError",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn._loss.loss.HalfGammaLoss",
-        "sklearn._loss.loss.HalfMultinomialLoss",
-        "sklearn._loss.loss.HalfPoissonLoss",
-        "sklearn._loss.loss.HalfSquaredError",
-        "sklearn._loss.loss.HalfTweedieLoss",
-        "sklearn._loss.loss.HalfTweedieLossIdentity",
-        "sklearn._loss.loss.PinballLoss",
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.compose._column_transformer._RemainderColsList",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-        "sklearn.feature_selection._univariate_selection.chi2",
-        "sklearn.feature_selection._univariate_selection.f_classif",
-        "sklearn.feature_selection._univariate_selection.f_regression",
-        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-        "sklearn.gaussian_process.kernels.ConstantKernel",
-        "sklearn.gaussian_process.kernels.DotProduct",
-        "sklearn.gaussian_process.kernels.Matern",
-        "sklearn.gaussian_process.kernels.Product",
-        "sklearn.gaussian_process.kernels.RBF",
-        "sklearn.gaussian_process.kernels.Sum",
-        "sklearn.gaussian_process.kernels.WhiteKernel",
-        "sklearn.metrics._dist_metrics.EuclideanDistance64",
-        "sklearn.neighbors._ball_tree.BallTree",
-        "sklearn.neighbors._kd_tree.KDTree",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-        "sklearn.tree._tree.Tree",
-        "sklearn.utils.validation.check_array",
-    ]
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +187,8 @@ def skops_bytes(estimator: Any) -> bytes:  # noqa: ANN401
     import skops.io
 
     try:
-        data: bytes = skops.io.dumps(estimator)
+        with without_distributions(estimator):
+            data: bytes = skops.io.dumps(estimator)
     except Exception as error:
         raise ArtifactError(
             f"a {type(estimator).__name__} cannot be stored: {error}",
@@ -247,10 +205,12 @@ def _from_skops(data: bytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
         # A later scikit-learn warns about every estimator of an earlier one; the probe decides whether it still predicts the same.
         warnings.simplefilter("ignore")
         try:
-            return skops.io.loads(data, trusted=sorted({*_TRUSTED, *trusted}))
+            return skops.io.loads(data, trusted=sorted({*TRUSTED, *trusted}))
         except UntrustedTypesFoundException:
             found = skops.io.get_untrusted_types(data=data)
-    strange = sorted(set(found) - _TRUSTED - set(trusted))
+    strange = sorted(set(found) - TRUSTED - set(trusted))
+    if nameless := [name for name in strange if has_no_name(name)]:
+        raise ArtifactError(f"the model holds {nameless[0]}, which no program can find by its name", hint=LAMBDA_HINT)
     native = any(name.startswith(("lightgbm.", "xgboost.")) for name in strange)
     raise ArtifactError(
         f"the model holds the type {strange[0]}, which is not trusted",

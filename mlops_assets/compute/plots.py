@@ -10,15 +10,15 @@ import numpy as np
 from mlops_assets.compute.importance import permutation_importance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlops_assets.values.evaluation import Split
 
 _MOST_CURVES = 12
 
 
-def plots(estimator: Any, holdout: Split, metric: str, seed: str) -> dict[str, bytes]:  # noqa: ANN401  (any estimator)
-    """Return title → PNG: ROC, calibration and importance of a classifier; errors and importance of a regressor.
+def plots(estimator: Any, holdout: Split, metric: str, seed: str) -> dict[str, bytes | str]:  # noqa: ANN401  (any estimator)
+    """Return title → PNG, or why it cannot be drawn: ROC, calibration and importance of a classifier; errors and importance of a regressor.
 
     Parameters
     ----------
@@ -29,7 +29,14 @@ def plots(estimator: Any, holdout: Split, metric: str, seed: str) -> dict[str, b
     metric, seed
         Of the importance, as in :func:`mlops_assets.compute.importance.permutation_importance`.
     """
-    return dict(_plots(estimator, holdout, metric, seed))
+    return {title: _drawn(draw) for title, draw in _plots(estimator, holdout, metric, seed)}
+
+
+def _drawn(draw: Callable[[], bytes]) -> bytes | str:
+    try:
+        return draw()
+    except Exception as error:  # noqa: BLE001  (a picture fails no training)
+        return f"{type(error).__name__}: {error}"
 
 
 def curve_plot(curves: Mapping[str, Any]) -> bytes:
@@ -55,19 +62,18 @@ def curve_plot(curves: Mapping[str, Any]) -> bytes:
     return png(figure)
 
 
-def _plots(estimator: Any, holdout: Split, metric: str, seed: str) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
+def _plots(estimator: Any, holdout: Split, metric: str, seed: str) -> Iterator[tuple[str, Callable[[], bytes]]]:  # noqa: ANN401
     from sklearn.base import is_classifier
 
     if is_classifier(estimator):
         if hasattr(estimator, "predict_proba") and len(np.unique(holdout.y)) == 2:
-            probability = estimator.predict_proba(holdout.X)[:, 1]
             truth = holdout.y == estimator.classes_[1]
-            yield "ROC", _roc(truth, probability)
-            yield "calibration", _calibration(truth, probability)
+            yield "ROC", lambda: _roc(truth, estimator.predict_proba(holdout.X)[:, 1])
+            yield "calibration", lambda: _calibration(truth, estimator.predict_proba(holdout.X)[:, 1])
     else:
-        yield "prediction against truth", _against_truth(holdout.y, estimator.predict(holdout.X))
+        yield "prediction against truth", lambda: _against_truth(holdout.y, estimator.predict(holdout.X))
     if holdout.X.width:
-        yield "importance", _importance(estimator, holdout, metric, seed)
+        yield "importance", lambda: _importance(estimator, holdout, metric, seed)
 
 
 def _roc(truth: np.ndarray, probability: np.ndarray) -> bytes:

@@ -30,7 +30,17 @@ def statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dict[str, A
         ``feature``, ``type``, ``rows``, ``null`` (share), ``distinct``, ``min``, ``mean``, ``max``, ``std`` and ``histogram``, twelve
         bars of equal width from the least to the greatest value; for text the three most frequent values in place of the bars.
     """
-    return [_figures(frame[name]) for name in features]
+    return [_figures_or_reason(frame[name]) for name in features]
+
+
+def _figures_or_reason(series: pl.Series) -> dict[str, Any]:
+    """Return the figures of a column; where one cannot be computed, the reason stands in place of the bars."""
+    try:
+        return _figures(series)
+    except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
+        empty = dict.fromkeys(("null", "distinct", "min", "mean", "max", "std"))
+        reason = f"not drawn ({type(error).__name__}: {error})"
+        return {"feature": series.name, "type": str(series.dtype), "rows": series.len(), **empty, "histogram": reason}
 
 
 def _figures(series: pl.Series) -> dict[str, Any]:
@@ -42,7 +52,8 @@ def _figures(series: pl.Series) -> dict[str, Any]:
         "distinct": None if series.dtype.is_nested() else series.n_unique(),
     }
     if series.dtype.is_numeric() or series.dtype == pl.Boolean:
-        return found | _numbers(series.drop_nulls().cast(pl.Float64))
+        values = series.drop_nulls()
+        return found | _numbers(values.cast(pl.Float64)) | ({"histogram": histogram(values)} if series.dtype.is_integer() else {})
     if series.dtype.is_temporal():
         return found | {"min": series.min(), "mean": None, "max": series.max(), "std": None, "histogram": histogram(series.to_physical())}
     if series.dtype.is_nested():
@@ -71,10 +82,19 @@ def _numbers(values: pl.Series) -> dict[str, Any]:
 
 
 def histogram(values: pl.Series) -> str:
-    """Return twelve bars, the tallest for the fullest of twelve bins of equal width; an empty text when there is no value."""
-    numbers = values.drop_nulls().to_numpy().astype(float)
-    if not len(numbers):
+    """Return twelve bars, the tallest for the fullest of twelve bins of equal width; one bar for one value, an empty text for none."""
+    known = values.drop_nulls()
+    if known.is_empty():
         return ""
-    counts, _ = np.histogram(numbers, bins=BINS)
+    low = known.min()
+    if low == known.max():
+        return _BARS[-1]
+    # From the minimum on: floats cannot tell bins of large numbers that lie close together apart. Wrapped differences are right as unsigned ones.
+    numbers = known.to_numpy()
+    whole = numbers.dtype.kind in "iu"
+    with np.errstate(over="ignore"):
+        above = (numbers - numbers.min()).view(f"u{numbers.itemsize}") if whole else numbers / 2 - numbers.min() / 2
+    shares = above / above.max()
+    counts, _ = np.histogram(shares, bins=BINS, range=(0, 1))
     heights = np.ceil(counts / counts.max() * len(_BARS)).astype(int)
     return "".join(" " if not height else _BARS[height - 1] for height in heights)

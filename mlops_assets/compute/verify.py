@@ -116,12 +116,21 @@ def _outcome(  # noqa: PLR0913  (what a check is about)
     limits: Sequence[Limit] | None,
 ) -> Outcome:
     blocking = check != "quality" or table.quality is None or table.quality.blocks
-    facts = _facts(check, frame, table, windows, limits)
+    facts = _facts_or_reason(check, frame, table, windows, limits)
     if not found:
         return Outcome(check, passed=True, blocking=blocking, facts=facts)
     counted = f"{len(found)} rule(s) broken; the first: " if check in {"schema", "quality"} and len(found) > 1 else ""
     message = counted + found[0].message + located(frame, found[0].rows, table, windows)
     return Outcome(check, passed=False, message=message, hint=found[0].hint, blocking=blocking, facts=facts)
+
+
+def _facts_or_reason(
+    check: str, frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit] | None
+) -> Mapping[str, Any]:
+    try:
+        return _facts(check, frame, table, windows, limits)
+    except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
+        return {"figures": f"not shown ({type(error).__name__}: {error})"}
 
 
 def _facts(

@@ -210,10 +210,12 @@ def _commands(facts: _Facts) -> list[str]:
     return [*([f"git checkout {commit}"] if commit else []), f"mlops ci train {facts.model.name}", f"mlops ci report {facts.model.name}"]
 
 
-def _pictures(drawn: Mapping[str, bytes], folder: Path, model: str) -> dict[str, str]:
+def _pictures(drawn: Mapping[str, bytes | str], folder: Path, model: str) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for title, png in drawn.items():
+        if isinstance(png, str):
+            continue  # it could not be drawn; the report stands without it
         name = f"{model}-{title.replace(' ', '-').lower()}.png"
         (folder / name).write_bytes(png)
         found[title] = f"{folder.name}/{name}"

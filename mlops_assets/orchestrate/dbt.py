@@ -24,7 +24,7 @@ from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.graph import Edge, Node, fingerprints
 from mlops_assets.orchestrate.io_manager import IO_MANAGER_KEY, lake_io_manager
 from mlops_assets.orchestrate.liveness import tag_run
-from mlops_assets.orchestrate.metadata import table_metadata
+from mlops_assets.orchestrate.metadata import show, table_metadata
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit, Part
@@ -286,9 +286,15 @@ def _parts(table: Table, keys: Sequence[str], at: Places) -> list[Part]:
     return [Part(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
 
 
-def _view_facts(at: Places, view: FeatureView, node: Node, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
-    lineage = dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges])
-    return {"version": view.version(node.definition), **view_metadata(view, rows, lineage)}
+def _view_facts(context: dg.AssetExecutionContext, at: Places, table: Table, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
+    view, node = table.view, table.node
+    if view is None:
+        return {}
+
+    def drawn() -> dict[str, Any]:
+        return view_metadata(view, rows, dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges]))
+
+    return {"version": view.version(node.definition), **show("statistics", drawn, context.log.warning)}
 
 
 def _recorded(  # noqa: PLR0913  (one output)
@@ -306,7 +312,7 @@ def _recorded(  # noqa: PLR0913  (one output)
     rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
     facts = {
         "lake snapshot": commit.snapshot,
-        **(_view_facts(at, table.view, table.node, rows, compiled) if table.view else {}),
+        **_view_facts(context, at, table, rows, compiled),
         "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
         **table_metadata(rows),
     }

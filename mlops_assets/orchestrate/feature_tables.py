@@ -12,6 +12,7 @@ from mlops_assets.compute.sql import queried
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.backfill import Chunks, publish_in_chunks
 from mlops_assets.orchestrate.discovery import source_lineage, view_metadata
+from mlops_assets.orchestrate.metadata import show
 from mlops_assets.orchestrate.partition_calls import Produced, call_function
 from mlops_assets.orchestrate.project import computed_from, rules_of
 from mlops_assets.orchestrate.quality import Checked, checked
@@ -50,7 +51,9 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
         return found(scope, read)
 
     def shown(scope: Scope, frame: pl.DataFrame) -> Mapping[str, Any]:
-        return view_metadata(view, frame, source_lineage(scope.project, scope.places, view))
+        return show(
+            "statistics", lambda: view_metadata(view, frame, source_lineage(scope.project, scope.places, view)), scope.context.log.warning
+        )
 
     chunks = Chunks(rules, made, kept, shown, divisible=_divisible(view), repeatable=not _configured(view))
 

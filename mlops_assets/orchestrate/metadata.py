@@ -1,8 +1,9 @@
 """What a materialisation shows in the Dagster UI."""
 
 import base64
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,18 +14,33 @@ if TYPE_CHECKING:
     from mlops_assets.compute.verify import Outcome
 
 PREVIEW_ROWS = 5
+Log = Callable[[str], object]
+_LOGGER = logging.getLogger(__name__)
 
 
 def table_metadata(frame: "pl.DataFrame") -> dict[str, Any]:
     """Return row count, schema, null shares and a small preview of a table."""
+    nulls = [{"column": c, "null": f"{frame[c].null_count() / max(frame.height, 1):.2%}"} for c in frame.columns if frame[c].null_count()]
     return {
         "dagster/row_count": frame.height,
         "dagster/column_schema": column_schema(frame),
-        "null shares": markdown(
-            [{"column": c, "null": f"{frame[c].null_count() / max(frame.height, 1):.2%}"} for c in frame.columns if frame[c].null_count()]
-        ),
-        "preview": markdown(frame.head(PREVIEW_ROWS).to_dicts()),
+        **show("null shares", lambda: {"null shares": markdown(nulls)}),
+        **show("preview", lambda: {"preview": markdown(frame.head(PREVIEW_ROWS).to_dicts())}),
     }
+
+
+def show(name: str, draw: Callable[[], Mapping[str, Any]], log: Log = _LOGGER.warning) -> dict[str, Any]:
+    """Return figures for display; where they cannot be drawn, a warning under ``name`` in their place: no figure fails a step."""
+    try:
+        return dict(draw())
+    except Exception as error:  # noqa: BLE001  (whatever a figure ends in)
+        return warning(name, f"{type(error).__name__}: {error}", log)
+
+
+def warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any]:
+    """Return as metadata, and log, that a figure cannot be drawn."""
+    log(f"'{name}' cannot be drawn: {reason}")
+    return {name: dg.MetadataValue.text(f"warning: not drawn ({reason})")}
 
 
 def column_schema(frame: "pl.DataFrame") -> dg.TableSchema:
@@ -59,6 +75,14 @@ def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     as_text = [{name: value if kinds[name] == "float" else str(value) for name, value in row.items()} for row in shown]
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in kinds.items()])
     return dg.MetadataValue.table([dg.TableRecord(row) for row in as_text], schema)
+
+
+def pictures(drawn: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -> dict[str, Any]:
+    """Return pictures as metadata, and a warning in the place of each that could not be drawn."""
+    found: dict[str, Any] = {}
+    for title, png in drawn.items():
+        found |= warning(title, png, log) if isinstance(png, str) else {title: picture(png, title)}
+    return found
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

@@ -11,7 +11,7 @@ from mlops_assets.compute.evaluate import as_rows
 from mlops_assets.compute.plots import plots
 from mlops_assets.orchestrate.judging import candidate_of, check_of, evidence_of, judged, rival_of
 from mlops_assets.orchestrate.loop import training_record
-from mlops_assets.orchestrate.metadata import markdown, picture, table
+from mlops_assets.orchestrate.metadata import markdown, pictures, show, table
 from mlops_assets.orchestrate.mlflow_after import mirror_after
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.searching import search_metadata
@@ -62,8 +62,8 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
             check_results=[check_of(model, name, result) for name, result in results.items()],
             metadata=_metadata(trained, candidate, model.metrics[0])
             | {"format": form_of(manifest_of(scope.places.artifacts, trained.artifact))}
-            | logged_metadata(scope, trained.run, model.metrics)
-            | search_metadata(scope, model, trained.run),
+            | show("logged", lambda: logged_metadata(scope, trained.run, model.metrics), scope.context.log.warning)
+            | show("search", lambda: search_metadata(scope, model, trained.run), scope.context.log.warning),
             data_version=dg.DataVersion(trained.digest),
         )
 
@@ -91,7 +91,5 @@ def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, 
         "holdout rows": len(trained.splits["holdout"].y),
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
-        **{
-            title: picture(png, title) for title, png in plots(trained.estimator, trained.splits["holdout"], metric, trained.digest).items()
-        },
+        **pictures(plots(trained.estimator, trained.splits["holdout"], metric, trained.digest)),
     }

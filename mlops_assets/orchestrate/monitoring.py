@@ -322,4 +322,10 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
 
 
 def _write(scope: Scope, monitor: Monitor, page: Page) -> None:
-    write_whole(page_path(scope.places.platform.home, monitor.name, page.partition), monitor_page(page).encode(), mode=PAGE_MODE)
+    """Draw a page and keep it; one that cannot be drawn is warned of and fails no step."""
+    try:
+        text = monitor_page(page)
+    except Exception as error:  # noqa: BLE001  (whatever a chart ends in)
+        scope.context.log.warning(f"the page of {monitor.name} {page.partition} cannot be drawn: {type(error).__name__}: {error}")
+        text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."
+    write_whole(page_path(scope.places.platform.home, monitor.name, page.partition), text.encode(), mode=PAGE_MODE)

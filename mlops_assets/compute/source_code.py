@@ -1,4 +1,4 @@
-"""What a function's result depends on in the project's own code, found without running it."""
+"""What a function's result depends on in the project's own code and configuration, found without running it."""
 
 from __future__ import annotations
 
@@ -8,61 +8,203 @@ import importlib.util
 import inspect
 import sys
 import textwrap
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.module_values import UnrecordableError, describe_value
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+_EMPTY = ("dict", "list", "set", "defaultdict", "OrderedDict", "Counter", "deque")  # containers that a program fills
+_READERS = ("polars", "duckdb", "pyarrow")  # they open files without Python's knowledge
+_EVERYTHING = "*"
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A module-level name whose value the code computes, and where it is kept."""
+
+    module: Mapping[str, Any] = field(repr=False, hash=False, compare=False)
+    folder: str
+    label: str
+    name: str
+    used: bool
+
+
+@dataclass
+class _Closure:
+    """Everything of the project's own code that a function uses."""
+
+    parts: list[str] = field(default_factory=list)
+    values: list[_Value] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    trees: dict[Path, ast.Module] = field(default_factory=dict)
+
+    def add_name(self, path: Path, module: str, name: str, values: Mapping[str, Any], *, used: bool = True) -> bool:
+        """Add a top-level name of a file, and what it reads; whether the file binds it."""
+        if (str(path), name) in self.seen:
+            return True
+        self.seen.add((str(path), name))
+        found = False
+        for node in self._tree(path).body:
+            if name not in set(bound_names(node)):
+                continue
+            found = True
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self._follow(path, module, node, name)
+                continue
+            self.parts.append(f"{name}={ast.dump(_bare(node))}")
+            if _is_computed(node) and name in values:
+                self.values.append(_Value(values, str(path.parent), f"{path.name}:{name}", name, used))
+            self.add_statement(path, module, _bare(node), values, without=name)
+        return found or any(self._in_star(path, module, node, name) for node in self._tree(path).body)
+
+    def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
+        """Add what a statement reads."""
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Attribute):
+                self.attributes.add(inner.attr)
+                self._note_reader(inner, values)
+            elif isinstance(inner, (ast.Import, ast.ImportFrom)):
+                for alias in inner.names:
+                    self._follow(path, module, inner, _local_name(inner, alias))
+        for used in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {without}):
+            self.add_name(path, module, used, values)
+
+    def _tree(self, path: Path) -> ast.Module:
+        if path not in self.trees:
+            self.trees[path] = ast.parse(path.read_text(encoding="utf-8"))
+        return self.trees[path]
+
+    def _note_reader(self, node: ast.Attribute, values: Mapping[str, Any]) -> None:
+        """Note a call such as `pl.read_csv`, which opens a file without Python's knowledge."""
+        library = getattr(values.get(node.value.id), "__name__", "") if isinstance(node.value, ast.Name) else ""
+        if library.partition(".")[0] in _READERS and node.attr.startswith(("read_", "scan_")):
+            self.reads.add(f"{library}.{node.attr}")
+
+    def _in_star(self, path: Path, module: str, node: ast.stmt, name: str) -> bool:
+        if not (isinstance(node, ast.ImportFrom) and any(alias.name == _EVERYTHING for alias in node.names)):
+            return False
+        file, (absolute, values) = project_file(path, node.module or "", node.level), _module_of(path, module, node)
+        return file is not None and self.add_name(file, absolute, name, values)
+
+    def _follow(self, path: Path, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
+        """Follow an import into a file of the project; add nothing of an installed package."""
+        alias = next(alias for alias in node.names if _local_name(node, alias) == name)
+        if isinstance(node, ast.Import):
+            if (file := project_file(path, alias.name, 0)) is not None:
+                self._whole(file, alias.name)
+            return
+        absolute, values = _module_of(path, module, node)
+        file = project_file(path, node.module or "", node.level)
+        if file is not None and self.add_name(file, absolute, alias.name, values):
+            return
+        beneath = f"{node.module}.{alias.name}" if node.module else alias.name
+        if (file := project_file(path, beneath, node.level)) is not None:
+            self._whole(file, f"{absolute}.{alias.name}")
+
+    def _whole(self, path: Path, module: str) -> None:
+        """Add every name of a module that is used as a whole."""
+        names = {name for node in self._tree(path).body for name in bound_names(node)}
+        for name in sorted(names):
+            self.add_name(path, module, name, _values_of(module), used=False)
 
 
 def source_hash(function: Callable[..., Any]) -> str:
-    """Return a hash of a function and of every name of the project's own code that it uses, directly or not.
+    """Return a hash of a function, and of the code and the values of every name of the project that it uses, directly or not.
 
-    Names are followed through the function's module and through modules beside it; a comment or a change elsewhere in the file changes
-    nothing. Installed packages are left out: their versions are recorded by themselves.
+    Names are followed through the function's module and through the project's other modules; a comment or a change elsewhere in the file
+    changes nothing. Of a name whose value is computed when the module is imported (a file that is read, an environment variable), the
+    value counts as well. Installed packages are left out: their versions are recorded by themselves.
 
     Parameters
     ----------
     function
         Defined in a file.
     """
+    closure = _closure(function)
+    values = [f"{value.label}:={text}" for value in closure.values if (text := _described(value))]
     digest = hashlib.sha256()
-    for part in sorted(set(_closure(function))):
+    for part in sorted({*closure.parts, *values}):
         digest.update(part.encode())
     return digest.hexdigest()
 
 
-def _closure(function: Callable[..., Any]) -> Iterator[str]:
-    module = sys.modules.get(function.__module__)
-    file = inspect.getsourcefile(function)
-    if file is None:
-        yield repr(function.__code__.co_code)
-        return
-    text = Path(file).read_text(encoding="utf-8")
-    seen: set[tuple[str, str]] = set()
+def find_unrecorded(function: Callable[..., Any]) -> list[str]:
+    """Return what a function uses and no record can hold: values of other types than plain ones, and files that a library opens.
+
+    Parameters
+    ----------
+    function
+        Defined in a file.
+    """
+    closure = _closure(function)
+    used = [value for value in closure.values if value.used or value.name in closure.attributes]
+    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _described(value) is None}
+    return sorted(values) + [f"the files that {name} reads" for name in sorted(closure.reads)]
+
+
+def _described(value: _Value) -> str | None:
+    try:
+        return describe_value(value.module[value.name], value.folder)
+    except UnrecordableError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _closure(function: Callable[..., Any]) -> _Closure:
+    """Return what a function uses; read once, because the code that a process runs does not change with its files."""
+    closure, file = _Closure(), inspect.getsourcefile(function)
+    if file is None or not Path(file).is_file():
+        closure.parts.append(repr(function.__code__.co_code))
+        return closure
+    path, module, values = Path(file), function.__module__, function.__globals__
     if "<locals>" in function.__qualname__:
         node = _bare(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
-        yield f"{function.__name__}={ast.dump(node)}"
-        for used in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {function.__name__}:
-            yield from _names(Path(file), text, used, getattr(module, "__dict__", {}), seen)
-        return
-    yield from _names(Path(file), text, function.__name__, getattr(module, "__dict__", {}), seen)
+        closure.parts.append(f"{function.__name__}={ast.dump(node)}")
+        closure.add_statement(path, module, node, values, without=function.__name__)
+    else:
+        closure.add_name(path, module, function.__name__, values)
+    return closure
 
 
-def _names(path: Path, text: str, name: str, scope: dict[str, Any], seen: set[tuple[str, str]]) -> Iterator[str]:
-    """Yield the text of a top-level name and of the top-level names that it reads."""
-    if (str(path), name) in seen:
-        return
-    seen.add((str(path), name))
-    for node in ast.parse(text).body:
-        if name not in set(_defined(node)):
-            continue
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from _imported(path, node, name, scope, seen)
-            continue
-        yield f"{name}={ast.dump(_bare(node))}"
-        for used in {n.id for n in ast.walk(_bare(node)) if isinstance(n, ast.Name)} - {name}:
-            yield from _names(path, text, used, scope, seen)
+def _module_of(path: Path, module: str, node: ast.ImportFrom) -> tuple[str, Mapping[str, Any]]:
+    """Return name and values of the module that an import names."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    try:
+        absolute = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+    except ImportError:
+        absolute = node.module or ""
+    return absolute, _values_of(absolute)
+
+
+def _values_of(module: str) -> Mapping[str, Any]:
+    return getattr(sys.modules.get(module), "__dict__", {})
+
+
+def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
+    return alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
+
+
+def _is_computed(node: ast.stmt) -> bool:
+    """Whether a statement computes what it binds: a literal, and an empty container that a program fills, are in the code already."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return False
+    given = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+    if isinstance(given, ast.Call) and not given.keywords and isinstance(given.func, (ast.Name, ast.Attribute)):
+        name = given.func.id if isinstance(given.func, ast.Name) else given.func.attr
+        return name not in _EMPTY or any(not isinstance(each, ast.Name) for each in given.args)
+    try:
+        ast.literal_eval(given or ast.Name("computed"))
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return True
+    return False
 
 
 def _bare(node: ast.stmt) -> ast.stmt:
@@ -73,35 +215,27 @@ def _bare(node: ast.stmt) -> ast.stmt:
     return node
 
 
-def _defined(node: ast.stmt) -> Iterator[str]:
+def bound_names(node: ast.stmt) -> Iterator[str]:
+    """Yield the names that a top-level statement binds; those of a loop, a condition or a `try` with all that is within."""
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+        return
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
-        yield from (alias.asname or alias.name.split(".")[0] for alias in node.names)
-    elif isinstance(node, ast.Assign):
-        yield from (n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name))
-    elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and isinstance(node.target, ast.Name):
-        yield node.target.id
-
-
-def _imported(path: Path, node: ast.Import | ast.ImportFrom, name: str, scope: dict[str, Any], seen: set[tuple[str, str]]) -> Iterator[str]:
-    """Follow an import into a file of the project; yield nothing for an installed package."""
-    if isinstance(node, ast.Import):
-        target, wanted = next(a.name for a in node.names if (a.asname or a.name.split(".")[0]) == name), None
+        yield from (_local_name(node, alias) for alias in node.names)
     else:
-        target, wanted = node.module or "", next(a.name for a in node.names if (a.asname or a.name) == name)
-    file = project_file(path, target, getattr(node, "level", 0))
-    if file is None:
-        return
-    text = file.read_text(encoding="utf-8")
-    if wanted is None:
-        yield ast.dump(ast.parse(text))
-    else:
-        yield from _names(file, text, wanted, scope, seen)
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, ast.stmt):
+                yield from bound_names(inner)
+            elif isinstance(inner, ast.ExceptHandler):
+                yield from (name for each in inner.body for name in bound_names(each))
+        yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
 
 
 def project_file(path: Path, module: str, level: int) -> Path | None:
     """Return the file of a module that a file of the project imports; None when it is an installed package."""
+    if not level and module.partition(".")[0] == "mlops_assets":
+        return None
     root = path.parent
     for _ in range(max(0, level - 1)):
         root = root.parent
@@ -115,7 +249,7 @@ def project_file(path: Path, module: str, level: int) -> Path | None:
 
 def _importable(module: str) -> Path | None:
     """Return the file of a module of the project's package: one that is not installed among site-packages nor part of Python."""
-    if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names or module.split(".", maxsplit=1)[0] == "mlops_assets":
+    if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names:
         return None
     try:
         spec = importlib.util.find_spec(module)

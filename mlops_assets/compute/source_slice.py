@@ -61,7 +61,15 @@ class _Slicer:
             else:
                 for used in _used(node, bare=bare):
                     self.need(module, path, used)
+                self.follow_inner(module, path, node)
         return bool(found)
+
+    def follow_inner(self, module: str, path: Path, node: ast.stmt) -> None:
+        """Follow the imports within a function."""
+        for inner in ast.walk(node):
+            if isinstance(inner, (ast.Import, ast.ImportFrom)):
+                for alias in inner.names:
+                    self.follow(module, path, inner, alias.asname or alias.name.split(".")[0])
 
     def follow(self, module: str, path: Path, node: ast.Import | ast.ImportFrom, name: str) -> None:
         """Follow an import into a file of the project."""

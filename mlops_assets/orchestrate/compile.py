@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.compute.view_source import source_text
 from mlops_assets.orchestrate.approval import SIGNED, approval_body, approval_key
 from mlops_assets.orchestrate.automation import after_gates, follow
 from mlops_assets.orchestrate.external import require
@@ -144,7 +145,7 @@ class Compiler:
             resources=resources,
             options=view.options,
             condition=follow(node, self.platform),
-            code_version=view.version(),
+            code_version=view.version(source_text(view)),
             freshness=freshness_of(view),
         )
         return compile_step(step, self.io)

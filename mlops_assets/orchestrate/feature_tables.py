@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.feature_schema import conformed
 from mlops_assets.compute.sql import queried
+from mlops_assets.compute.view_source import source_text
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.backfill import Chunks, publish_in_chunks
 from mlops_assets.orchestrate.discovery import source_lineage, view_metadata
@@ -17,6 +18,7 @@ from mlops_assets.orchestrate.partition_calls import Produced, call_function
 from mlops_assets.orchestrate.project import computed_from, rules_of
 from mlops_assets.orchestrate.quality import Checked, checked
 from mlops_assets.orchestrate.scope import Scope
+from mlops_assets.orchestrate.unrecorded import warn_of_unrecorded
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import FeatureView
@@ -29,7 +31,7 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
     columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
 
     def found(scope: Scope, rows: Produced | pl.DataFrame) -> Checked:
-        return replace(checked(scope, rows, rules, quality_key=view.quality_key), metadata={"version": view.version()})
+        return replace(checked(scope, rows, rules, quality_key=view.quality_key), metadata={"version": view.version(source_text(view))})
 
     def made(scope: Scope) -> Checked:
         source = _source_name(view)
@@ -42,6 +44,7 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
             return conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
 
         result = found(scope, _source_rows(scope, view, shaped))
+        warn_of_unrecorded(scope, view)
         return replace(result, metadata={"source": source, **result.metadata})
 
     def kept(scope: Scope) -> Checked:
@@ -58,7 +61,7 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
     chunks = Chunks(rules, made, kept, shown, divisible=_divisible(view), repeatable=not _configured(view))
 
     def body(scope: Scope) -> Iterator[object]:
-        scope.places.view_versions.declare(view, view.version(), scope.places.lake.snapshot())
+        scope.places.view_versions.declare(view, view.version(source_text(view)), scope.places.lake.snapshot())
         yield from publish_in_chunks(scope, chunks)
 
     return body

@@ -77,6 +77,7 @@ def _record(model: Model[..., Any], trained: Trained) -> CandidateRecord:
 def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, Any]:
     evaluation = candidate.evaluation
     slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_SHOWN]]
+    outside: dict[str, str] = dict(trained.run.record.get("outside", {}))
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
     return {
         **headline,
@@ -89,6 +90,7 @@ def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, 
         "trained": "no: the same data, code, parameters and libraries as before" if trained.reused else "yes",
         "train rows": len(trained.splits["train"].y),
         "holdout rows": len(trained.splits["holdout"].y),
+        "read besides the data": markdown([{"what": name, "sha256": digest} for name, digest in outside.items()]) if outside else "nothing",
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
         **pictures(plots(trained.estimator, trained.splits["holdout"], metric, trained.digest)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 
 from mlops_assets.compute.sql import table_names
+from mlops_assets.compute.view_source import source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.partitions import lookback
@@ -131,7 +132,7 @@ class Project:
                 edges = (self.edge(p, mappings.get(p.name)) for p in noun.function.tables)
                 return Node(noun.key, noun.table.partitions, tuple(e for e in edges if e))
             case FeatureView():
-                return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition())
+                return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition(source_text(noun)))
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
                 views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in feature_views(noun.features))

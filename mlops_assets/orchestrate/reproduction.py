@@ -14,6 +14,7 @@ from typing import Any
 from mlops_assets import errors
 from mlops_assets.compute.comparison import TOLERANCE, Comparison, compared
 from mlops_assets.compute.environment import unlocked
+from mlops_assets.compute.outside_reads import differing
 from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.source_slice import stored_source
 from mlops_assets.errors import PlatformError, RegistryError
@@ -92,12 +93,18 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
         "probe": manifest["probe"],
         "form": manifest.get("form", SKOPS),
         "facts": facts,
+        "outside": dict(run.record.get("outside", {})),
     }
     python = locked_python(locked, places.platform.home) if asked.env == LOCKED else Path(sys.executable)
     now = _in_a_process(python, request, facts if asked.env == LOCKED else {})
     judged = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # what the function logged beside them is its own affair
     was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": judged}
-    found = _verdict(version, asked, compared(was, now), {"code": which, "seconds": round(time.monotonic() - begun, 1)})
+    found = _verdict(
+        version,
+        asked,
+        compared(was, now),
+        {"code": which, "changed besides the data": differing(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
+    )
     if asked.plain:
         open_reproductions(places.platform.registry).add(found)
     return found

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import polars as pl
 
 from mlops_assets.compute.environment import installed
 from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.outside_reads import differing
 from mlops_assets.compute.seeds import seeded
 from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.source_slice import load_source
@@ -128,6 +130,33 @@ def _other_package(request: Mapping[str, Any]) -> str:
     return next((f"; {name} was {was}, is {have.get(name, 'absent')}" for name, was in recorded if have.get(name) != was), "")
 
 
+def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
+    """Return what a person can do about code that trained before and fails now.
+
+    Parameters
+    ----------
+    error
+        What the recorded code raised.
+    request
+        As of :func:`trained_again`.
+    """
+    outside: Mapping[str, str] = request.get("outside", {})
+    if isinstance(error, OSError) and error.filename is not None:
+        known = next((digest for name, digest in outside.items() if name.startswith("file:") and name.endswith(str(error.filename))), "")
+        recorded = f"; its sha256 was {known}" if known else "; what was in it is not recorded, because it is read before a function runs"
+        return f"the code reads the file '{error.filename}' of the folder {Path.cwd()}: put it there as it was when the version was trained{recorded}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, KeyError) and last.filename in ("<frozen os>", os.__file__):
+        return f"set the environment variable '{error.args[0]}' as it was when the version was trained"
+    if isinstance(error, ImportError) and error.name:
+        return f"install what has the module '{error.name}', or train in the recorded versions: --env locked"
+    if changed := differing(outside):
+        return f"{'; '.join(changed)} since the version was trained: restore that"
+    if _other_package(request):
+        return "a library has changed: try --env locked"
+    return "the code, the data and the libraries are those of the record: look at what else the code uses on this machine"
+
+
 def main() -> None:
     """Train again as the file of the first argument says, and write what came of it to that of the second."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -138,7 +167,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  (whatever the recorded code raises)
         where = traceback.extract_tb(error.__traceback__)[-1]
         told = f"training again failed with {type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}, line {where.lineno}){_other_package(request)}"
-        result = {"error": {"kind": "DataError", "message": told, "hint": "a library may have changed: try --env locked"}}
+        result = {"error": {"kind": "DataError", "message": told, "hint": failure_hint(error, request)}}
     Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
 
 

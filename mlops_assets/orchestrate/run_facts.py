@@ -16,6 +16,7 @@ from mlops_assets.compute.environment import hardware, installed, lock, packages
 from mlops_assets.compute.seeds import Draws, global_seed, seeds_of
 from mlops_assets.compute.source_slice import imported_packages, stored_source
 from mlops_assets.compute.stored_types import normalised
+from mlops_assets.compute.view_source import source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.scope import Scope
@@ -66,7 +67,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         "params": dict(decides["params"]),
         **result_facts(estimator, source or {"modules": {}}),
         "tables": dict(_tables(scope.project, scope.places.lake, declared, scope.snapshot)),
-        "views": {view.name: view.version() for view in views},
+        "views": {view.name: view.version(source_text(view)) for view in views},
         "seed": global_seed(fingerprint),
         "fingerprint": fingerprint,
         "drawn": list(draws.drawn),

@@ -1,5 +1,6 @@
 """What one step works on: its partitions, the state of the lake it reads, and what its function receives."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import polars as pl
 
 from mlops_assets.compute.frames import collect, present
 from mlops_assets.compute.layout import Layout
+from mlops_assets.compute.outside_reads import OutsideReads
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.graph import Node, fingerprints
 from mlops_assets.orchestrate.partitions import all_keys, mapped
@@ -86,6 +88,13 @@ class Scope:
         return self.leases.enter_context(self.places.lake.leased())
 
     @cached_property
+    def outside(self) -> OutsideReads:
+        """What users' functions read in this step besides their arguments."""
+        at = self.places.platform
+        folders = (place.removeprefix("file://") for place in (at.home, at.lake, at.artifacts, at.online))
+        return OutsideReads(tuple(os.path.realpath(folder) + os.sep for folder in folders if "://" not in folder))
+
+    @cached_property
     def _verified(self) -> set[tuple[str, TimeWindow | None]]:
         """What this step has read and found undamaged."""
         return set()
@@ -114,13 +123,15 @@ class Scope:
         for key in self.keys:
             loaded = {name: _of_partition(value, key) for name, value in self.loaded.items()}
             one = replace(self, chosen=(key,), inputs=inputs, loaded=loaded)
+            vars(one)["outside"] = self.outside
             vars(one)["snapshot"] = self.snapshot
             yield one
 
     def call(self, function: UserFunction[..., Any], **given: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
         """Call a user's function with everything it asks for."""
         arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
-        return function(**arguments)
+        with self.outside.recording():
+            return function(**arguments)
 
     def frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
         """Call a user's function and collect the frame that it returns; types that the lake cannot hold are refused before anything uses it."""

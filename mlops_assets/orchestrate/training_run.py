@@ -15,10 +15,11 @@ from mlops_assets.compute.environment import installed
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.label_copies import refuse_label_copies
+from mlops_assets.compute.outside_reads import differing, hash_outside
 from mlops_assets.compute.profile import reference_profile
 from mlops_assets.compute.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.seeds import seeded
-from mlops_assets.compute.source_code import source_hash
+from mlops_assets.compute.source_code import find_unrecorded, source_hash
 from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.loop import sources
@@ -93,8 +94,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         **({"search": repr(model.search)} if model.search else {}),
         **({"format": model.format} if model.format != SKOPS else {}),
     }
-    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
-    known = scope.places.tracker.find(model.name, fingerprint)
+    decides, fingerprint, known = _with_outside(scope, model, decides)
     if known is not None and (bundle := _stored(scope, model, str(known.record["artifact"]))) is not None:
         scope.context.log.info(
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
@@ -106,6 +106,35 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
     with training_run(scope, model, decides, fingerprint) as active:
         chosen = searched(scope, model, splits, active, fingerprint)
         return _train(chosen, model, rows, splits, decides | {"params": chosen.config}, fingerprint, active)
+
+
+def _with_outside(scope: Scope, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
+    """Return what decides a training, its fingerprint, and the earlier training that it would repeat.
+
+    What a function reads besides its arguments is known only from the training before: where that has changed, it is a part of what
+    decides this one.
+    """
+    now, seen = dict(decides), set[str]()
+    while True:
+        fingerprint = hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()
+        known = scope.places.tracker.find(model.name, fingerprint)
+        if known is None or fingerprint in seen:
+            return now, fingerprint, None
+        seen.add(fingerprint)
+        recorded: Mapping[str, str] = known.record.get("outside", {})
+        changed = differing(recorded)
+        if not changed:
+            return now, fingerprint, known
+        scope.context.log.info(f"trained again: {', '.join(changed)} since run {known.id[:8]}")
+        now["outside"] = hash_outside(list(recorded))
+
+
+def _warn_of_unrecorded(scope: Scope, model: Model[..., Any]) -> None:
+    copied = ["the whole environment"] if scope.outside.whole_environment else []
+    for name in [*find_unrecorded(model.function.function), *copied]:
+        scope.context.log.warning(
+            f"'{model.key}' uses {name}, which its record does not hold: after a change of it, it is not trained again"
+        )
 
 
 def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
@@ -135,6 +164,7 @@ def _train(  # noqa: PLR0913  (what decides it)
     wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
     with seeded(fingerprint) as draws:
         estimator = scope.call(model.function, **wanted)
+    _warn_of_unrecorded(scope, model)
     if not hasattr(estimator, "predict"):
         raise DataError(
             f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
@@ -177,6 +207,7 @@ def _train(  # noqa: PLR0913  (what decides it)
             "artifact": artifact,
             "python": machine.python_version(),
             "rows": {p: len(s.y) for p, s in splits.items()},
+            "outside": scope.outside.hashes(),
             "facts": run_facts(scope, model, rows, splits, estimator, draws, decides, fingerprint),
         },
     )

@@ -1,0 +1,169 @@
+"""The values of module-level names as text, the same in every process and in every folder the project is in."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import logging
+import os
+import re
+import threading
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, time, timedelta, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+_PLAIN = (type(None), bool, int, float, complex, bytes, Decimal, Fraction, date, time, timedelta, tzinfo, UUID, range)
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+# What decides no result: loggers, locks, and declarations that have an identity of their own.
+_IGNORED = (logging.Logger, logging.LoggerAdapter, type(threading.Lock()), type(threading.RLock()))
+_IGNORED_PACKAGES = ("mlops_assets", "dagster", "pandera")
+_TYPING = (types.GenericAlias, types.UnionType, typing.TypeVar)
+_DEEPEST = 20
+
+
+class UnrecordableError(TypeError):
+    """A value that no text stands for."""
+
+
+def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noqa: PLR0911  (one for each kind of value)
+    """Return a value as text; empty for what decides no result, such as a logger.
+
+    Parameters
+    ----------
+    value
+        Of a module-level name.
+    folder
+        Of the project: paths within it are described relative to it.
+    depth
+        How many values this one is within.
+
+    Raises
+    ------
+    UnrecordableError
+        The value's type is none of those that can be described.
+    """
+    if depth > _DEEPEST:
+        raise UnrecordableError
+
+    def inner(each: object) -> str:
+        return describe_value(each, folder, depth=depth + 1)
+
+    kind = type(value)
+    if _is_ignored(value, kind):
+        return ""
+    if isinstance(value, enum.Enum):
+        return f"{kind.__qualname__}.{value.name}"
+    if isinstance(value, (str, PurePath)):
+        return f"{'str' if isinstance(value, str) else 'path'}:{_relative(value, folder)!r}"
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(sorted(f"{inner(k)}:{inner(v)}" for k, v in value.items())) + "}"
+    if isinstance(value, AbstractSet):
+        return "{" + ",".join(sorted(map(inner, value))) + "}"
+    if isinstance(value, (list, tuple)) or (isinstance(value, Sequence) and kind.__module__ == "collections"):
+        return f"{kind.__name__}[{','.join(map(inner, value))}]"
+    return _describe_object(value, kind, inner)
+
+
+def _is_ignored(value: object, kind: type) -> bool:
+    return isinstance(value, _IGNORED) or kind.__module__.partition(".")[0] in _IGNORED_PACKAGES
+
+
+def _relative(value: str | PurePath, folder: str) -> str:
+    """Return text and paths without the place of the project; a folder above it is what leads there."""
+    text = str(value)
+    if isinstance(value, PurePath) and len(text) > 1 and folder.startswith(f"{text}{os.sep}"):
+        return os.path.relpath(text, folder)
+    return text.replace(folder, "<project>")
+
+
+def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> str:  # noqa: ANN401, PLR0911  (any value)
+    """Describe a function, a pattern, an array, a frame or an object by what it is made of."""
+    if isinstance(value, re.Pattern):
+        return f"re:{value.pattern!r}:{value.flags}"
+    if isinstance(value, functools.partial):
+        return f"partial({inner(value.func)},{inner(value.args)},{inner(value.keywords)})"
+    if isinstance(value, types.MethodType):
+        return f"{value.__func__.__qualname__} of {inner(value.__self__)}"
+    if isinstance(value, _NAMED):
+        closure = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}{inner(closure) if closure else ''}"
+    if isinstance(value, _TYPING) or kind.__module__ == "typing":
+        return repr(value)
+    if kind.__module__.partition(".")[0] in _LIBRARIES:
+        return _LIBRARIES[kind.__module__.partition(".")[0]](value, inner)
+    if dataclasses.is_dataclass(value):
+        return f"{kind.__qualname__}{inner({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})}"
+    if hasattr(value, "model_dump"):  # pydantic
+        return f"{kind.__qualname__}{inner(value.model_dump())}"
+    if type(vars(value) if hasattr(value, "__dict__") else None) is dict and "site-packages" not in _file_of(kind):
+        return f"{kind.__qualname__}{inner(vars(value))}"
+    raise UnrecordableError
+
+
+def _file_of(kind: type) -> str:
+    """Return the file of a class's module; as if installed when it has none."""
+    import sys
+
+    module = sys.modules.get(kind.__module__)
+    name = kind.__module__.partition(".")[0]
+    known = name in sys.stdlib_module_names and name not in ("__main__", "types", "argparse")
+    return "site-packages" if known else str(getattr(module, "__file__", None) or "site-packages")
+
+
+def _describe_numpy(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+    if not hasattr(value, "tobytes"):
+        if hasattr(value, "num") and hasattr(value, "itemsize"):  # a dtype
+            return f"numpy:{value}"
+        raise UnrecordableError
+    if value.dtype == object:
+        return f"array{value.shape}{inner(value.tolist())}"
+    return f"array{value.shape}{value.dtype}{hashlib.sha256(value.tobytes()).hexdigest()}"
+
+
+def _describe_polars(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+    import polars as pl
+
+    if isinstance(value, pl.Series):
+        return inner(value.to_frame())
+    if isinstance(value, pl.DataFrame):
+        return f"frame{inner({name: str(dtype) for name, dtype in value.schema.items()})}{inner(value.to_dict(as_series=False))}"
+    if isinstance(value, (pl.Expr, pl.DataType, pl.Schema)):
+        return f"polars:{value}"
+    raise UnrecordableError
+
+
+def _describe_pandas(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+    import pandas as pd
+
+    if isinstance(value, (pd.DataFrame, pd.Series, pd.Index)):
+        hashed = hashlib.sha256(pd.util.hash_pandas_object(value).to_numpy().tobytes()).hexdigest()
+        labels = list(value.columns) if isinstance(value, pd.DataFrame) else [value.name]
+        return f"pandas{inner(list(map(str, labels)))}{hashed}"
+    if isinstance(value, pd.Timedelta):
+        return repr(value)
+    raise UnrecordableError
+
+
+def _describe_estimator(value: Any, inner: Callable[[object], str]) -> str:  # noqa: ANN401
+    if not hasattr(value, "get_params") or any(name.endswith("_") and not name.startswith("_") for name in vars(value)):
+        raise UnrecordableError
+    return f"{type(value).__qualname__}{inner(value.get_params(deep=False))}"
+
+
+_LIBRARIES: dict[str, Callable[[Any, Callable[[object], str]], str]] = {
+    "numpy": _describe_numpy,
+    "polars": _describe_polars,
+    "pandas": _describe_pandas,
+    "sklearn": _describe_estimator,
+}

@@ -234,6 +234,7 @@ def _entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]
 
 
 def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
+    from mlops_assets.compute.own_columns import OF_PREDICTIONS, from_table, table_name
     from mlops_assets.orchestrate.project import served_partitions, served_time
     from mlops_assets.orchestrate.skew import Reading, skew_outcome
     from mlops_assets.values.window import TimeWindow, window_of
@@ -244,8 +245,8 @@ def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # 
     spans = [end for end in ends if end is not None]
     window = TimeWindow(spans[0].start, spans[-1].end) if spans else None
     lake = project.places.lake
-    rows = lake.read(service.predictions_key, window=window, event_timestamp=served_time(service))
-    return skew_outcome(Reading(declared, project.places, lake.snapshot()), service, rows)
+    rows = lake.read(service.predictions_key, window=window, event_timestamp=table_name(served_time(service), OF_PREDICTIONS))
+    return skew_outcome(Reading(declared, project.places, lake.snapshot()), service, from_table(rows, OF_PREDICTIONS))
 
 
 def _service(project: LoadedProject, name: str) -> tuple[Project, Service]:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.project import instance
 from mlops_assets.compute.evidently_page import evidently_page
+from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.loop import facts_of, outlook
 from mlops_assets.orchestrate.monitoring import PAGE_MODE, page_path
 from mlops_assets.serving.packaging import manifest_of
-from mlops_assets.serving.served import MODEL_VERSION
 from mlops_assets.stores.files import write_whole
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.window import window_of
@@ -86,10 +86,12 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     rows = project.places.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
     if rows.is_empty():
         raise DataError(f"'{ref.key}' has no row in '{partition}'", hint="materialise it first, or name another window")
+    rows = from_table(rows, OF_PREDICTIONS)
     most = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
     version = next(v for v in project.places.registry.versions(monitor.model.name) if v.version == most)
     columns = manifest_of(project.places.artifacts, version.artifact)["columns"]
     reference = project.places.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
+    reference = from_table(reference, OF_TRAINING_SETS)
     path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
     write_whole(path, evidently_page(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
     return path

@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
+from mlops_assets.compute.own_columns import MISSING
 from mlops_assets.compute.point_in_time import View, point_in_time_join
 from mlops_assets.errors import DataError
 
@@ -33,9 +34,6 @@ def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
     )
 
 
-MISSING = "missing"
-
-
 def assemble(  # noqa: PLR0913  (what a training set declares)
     spine: pl.DataFrame,
     features: Sequence[View | Layout | Callable[..., Any]],
@@ -56,7 +54,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
     event_timestamp, as_known, known_by
         As in :func:`point_in_time_join`.
     flag_missing
-        Whether to add a column ``missing`` with the names of the looked-up features of each row that were not found.
+        Whether to add a column ``MISSING`` with the names of the looked-up features of each row that were not found.
 
     Returns
     -------

@@ -107,7 +107,8 @@ def _in_order(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Seque
     by = [*key, *sorted(c for c in frame.columns if c not in key)]
     # Lists and structs have no order of their own: their text does.
     order = [
-        pl.Series(f"__{name}", _as_text(frame[name])) if frame[name].dtype.is_nested() else frame[name].alias(f"__{name}") for name in by
+        pl.Series(f"__by_{name}", _as_text(frame[name])) if frame[name].dtype.is_nested() else frame[name].alias(f"__by_{name}")
+        for name in by
     ]
     return frame.hstack([pl.Series("__part", part), *order]).sort("__part", *(s.name for s in order), nulls_last=True).select(frame.columns)
 

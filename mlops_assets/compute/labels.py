@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.evaluation import Split
 
@@ -80,8 +81,8 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     label: str,
     *,
     classes: Sequence[object] | None = None,
-    prediction: str = "prediction",
-    probability: str = "probability",
+    prediction: str = PREDICTION,
+    probability: str = PROBABILITY,
 ) -> tuple[Labelled, Arrivals]:
     """Join labels to the predictions they are about.
 

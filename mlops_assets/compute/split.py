@@ -8,20 +8,30 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from mlops_assets.compute.own_columns import OF_TRAINING_SETS, SPLIT, from_table, table_name
 from mlops_assets.errors import DataError
 from mlops_assets.values.evaluation import Split
+from mlops_assets.values.names import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PARTS = ("train", "validation", "holdout")
-SPLIT = "split"
 
 
 def in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
-    """Sort by time and then by every column: equal content must train equal models, and content has no order of its own."""
-    first = [event_timestamp] if event_timestamp else []
-    return rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
+    """Sort the stored rows of a training set by time, then by every column: equal content must train equal models, and content has no order.
+
+    Parameters
+    ----------
+    rows
+        As the lake has them; they come back under the names that they have in memory.
+    event_timestamp
+        The column with the time of a row, if there is one.
+    """
+    first = [table_name(event_timestamp, OF_TRAINING_SETS)] if event_timestamp else []
+    ordered = rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
+    return from_table(ordered, OF_TRAINING_SETS)
 
 
 def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:
@@ -30,14 +40,16 @@ def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str
     Parameters
     ----------
     rows
-        In order, each with its part in the column ``split``.
+        In order, each with its part in the column ``SPLIT``.
     columns
         Of ``X``.
     label
         The column that is ``y``.
     """
     parts = {part: rows.filter(pl.col(SPLIT) == part) for part in PARTS}
-    return {name: Split(part.select(columns), part[label].to_numpy(), part) for name, part in parts.items()}
+    plain = SPLIT.removeprefix(OWN)  # shown to models and gates, unless the user has a column of that name
+    shown = {name: part.drop(SPLIT) if plain in part.columns else part.rename({SPLIT: plain}) for name, part in parts.items()}
+    return {name: Split(part.select(columns), part[label].to_numpy(), shown[name]) for name, part in parts.items()}
 
 
 def time_split(event_times: pl.Series, label_known_at: pl.Series | None, *, validation: timedelta, holdout: timedelta) -> pl.Series:

@@ -12,6 +12,7 @@ import polars as pl
 from mlops_assets.compute.charts import Point
 from mlops_assets.compute.drift import DriftReport, drift
 from mlops_assets.compute.monitor_page import Page, monitor_page
+from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, from_table
 from mlops_assets.compute.performance import PerformanceReport, performance
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError, LakeError
@@ -22,7 +23,6 @@ from mlops_assets.orchestrate.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
-from mlops_assets.serving.served import MODEL_VERSION
 from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
@@ -138,7 +138,7 @@ def _windows(scope: Scope, monitor: Monitor) -> list[Window]:
     found = []
     for partition, span in scope.windows:
         assert span is not None  # noqa: S101  (a monitor has windows)
-        inside = rows.filter(pl.col(time).is_between(span.start, span.end, closed="left"))
+        inside = from_table(rows.filter(pl.col(time).is_between(span.start, span.end, closed="left")), OF_PREDICTIONS)
         most = inside[MODEL_VERSION].value_counts(sort=True)
         found.append(Window(partition, span, inside, versions.get(most[MODEL_VERSION][0]) if most.height else None))
     return found

@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.assemble import assemble, view_of
+from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, PROBABILITY, RUN_ID, table_name, to_table
 from mlops_assets.compute.point_in_time import View
 from mlops_assets.compute.verify import check_names, verify
 from mlops_assets.errors import RegistryError
@@ -16,7 +17,7 @@ from mlops_assets.orchestrate.training import view_rows
 from mlops_assets.serving.batch import model_input, score
 from mlops_assets.serving.integrity import refuse_damaged
 from mlops_assets.serving.packaging import libraries_of, unpack
-from mlops_assets.serving.served import MODEL_VERSION, RUN_ID, batch_identity, key_types
+from mlops_assets.serving.served import batch_identity, key_types
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
@@ -26,7 +27,9 @@ from mlops_assets.values.serving import BatchPrediction
 def rules(batch: BatchPrediction) -> Table:
     """Return what the rows of predictions must obey: as many and with the keys of the dataset."""
     table = batch.dataset.table
-    return Table(partitions=table.partitions, key=table.key, event_timestamp=table.event_timestamp, allow_empty=True)
+    key = tuple(table_name(column, OF_PREDICTIONS) for column in table.key)
+    time = table.event_timestamp and table_name(table.event_timestamp, OF_PREDICTIONS)
+    return Table(partitions=table.partitions, key=key, event_timestamp=time, allow_empty=True)
 
 
 def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
@@ -44,7 +47,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
                 hint=f'train one first: mlops run --select \'key:"model/{batch.model.name}" or key:"version/{batch.model.name}" or key:"champion/{batch.model.name}"\'',
             )
-        yield from publish(scope, rules(batch), lambda: _produce(scope, batch, serving), unhashed=(RUN_ID,))
+        yield from publish(scope, rules(batch), lambda: _produce(scope, batch, serving), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
 
     return body
 
@@ -75,6 +78,7 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
         ],
         how="horizontal",
     ).with_columns(pl.lit(scope.context.run.run_id).alias(RUN_ID))
+    frame = to_table(frame, OF_PREDICTIONS)
     return frame, verify(frame, rules(batch), scope.windows), _facts(serving, scored)
 
 
@@ -86,5 +90,5 @@ def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked
 
 
 def _facts(serving: Version, scored: pl.DataFrame) -> dict[str, Any]:
-    mean = scored["probability"].mean()
+    mean = scored[PROBABILITY].mean()
     return {"model version": serving.version, **({"mean probability": float(mean)} if mean is not None else {})}  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
+from mlops_assets.compute.own_columns import OF_PREDICTIONS, PREDICTED_AT, table_name
 from mlops_assets.compute.sql import table_names
 from mlops_assets.compute.view_source import source_text
 from mlops_assets.errors import DefinitionError
@@ -112,10 +113,11 @@ class Project:
         for view in self.every(FeatureView):
             yield view.name, TableRef(view.key, view.partitions, view.event_timestamp)
         for batch in self.every(BatchPrediction):
-            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, batch.dataset.table.event_timestamp)
+            time = batch.dataset.table.event_timestamp
+            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, time and table_name(time, OF_PREDICTIONS))
         for service in self.every(Service):
             partitions = served_partitions(self, service)
-            yield service.name, TableRef(service.predictions_key, partitions, served_time(service))
+            yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), OF_PREDICTIONS))
         for training_set in self.every(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
 
@@ -191,5 +193,5 @@ def served_partitions(project: Project, service: Service) -> dg.PartitionsDefini
 
 
 def served_time(service: Service) -> str:
-    """Return the name of the column with the event time of a prediction."""
-    return service.model.training_set.event_timestamp or "predicted_at"
+    """Return the name of the column with the event time of a prediction, in memory."""
+    return service.model.training_set.event_timestamp or PREDICTED_AT

@@ -13,6 +13,7 @@ import polars as pl
 
 from mlops_assets.compute.content_hash import ordered_hash
 from mlops_assets.compute.environment import hardware, installed, lock, packages, roots_of, threads
+from mlops_assets.compute.own_columns import OF_TRAINING_SETS, to_table
 from mlops_assets.compute.seeds import Draws, global_seed, seeds_of
 from mlops_assets.compute.source_slice import imported_packages, stored_source
 from mlops_assets.compute.stored_types import normalised
@@ -90,7 +91,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
     """Return the hashes of a training set's rows in their order, and of each part's."""
     parts = {name: ordered_hash(normalised(part.rows)) for name, part in splits.items()}
-    return {"row_order": {"rows": ordered_hash(normalised(rows))}, "split": parts}
+    return {"row_order": {"rows": ordered_hash(normalised(to_table(rows, OF_TRAINING_SETS)))}, "split": parts}
 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401

@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.own_columns import (
+    LOGGED_AT,
+    MODEL_VERSION,
+    OF_PREDICTIONS,
+    PREDICTION_ID,
+    RUN_ID,
+    from_table,
+    table_name,
+    to_table,
+)
 from mlops_assets.compute.verify import check_names, verify
 from mlops_assets.errors import ServiceError
 from mlops_assets.orchestrate.graph import Node
@@ -23,7 +33,7 @@ from mlops_assets.orchestrate.stored_rows import READABLE, add_stored_rows, asid
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.push_spec import push_specs
-from mlops_assets.serving.served import LOGGED_AT, MODEL_VERSION, PREDICTED_AT, PREDICTION_ID, RUN_ID, key_types, served
+from mlops_assets.serving.served import key_types, served
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
 from mlops_assets.values.platform import Platform
@@ -126,7 +136,10 @@ def _logged(service: Service, platform: Platform, partitions: dg.PartitionsDefin
 def served_rules(project: Project, service: Service) -> Table:
     """Return what the rows of a service's predictions must obey: each answer once, in its window."""
     return Table(
-        partitions=served_partitions(project, service), key=(PREDICTION_ID,), event_timestamp=served_time(service), allow_empty=True
+        partitions=served_partitions(project, service),
+        key=(table_name(PREDICTION_ID, OF_PREDICTIONS),),
+        event_timestamp=table_name(served_time(service), OF_PREDICTIONS),
+        allow_empty=True,
     )
 
 
@@ -141,7 +154,7 @@ def served_body(project: Project, service: Service) -> Callable[[Scope], Iterato
     rules = served_rules(project, service)
 
     def body(scope: Scope) -> Iterator[object]:
-        yield from publish(scope, rules, lambda: _produce(scope, service, rules), unhashed=(RUN_ID,))
+        yield from publish(scope, rules, lambda: _produce(scope, service, rules), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
 
     return body
 
@@ -161,15 +174,16 @@ def _produce(scope: Scope, service: Service, rules: Table) -> Made:
     if windows[0] is not None:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
-    frame = served(log, types, keys=keys, event_timestamp=rules.event_timestamp or PREDICTED_AT, prediction_type=prediction)
-    frame, kept = add_stored_rows(scope, frame, rules)
+    answered = served(log, types, keys=keys, event_timestamp=served_time(service), prediction_type=prediction)
+    stored, kept = add_stored_rows(scope, to_table(answered, OF_PREDICTIONS), rules)
+    frame = from_table(stored, OF_PREDICTIONS)
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
         "logged until": str(frame[LOGGED_AT].max()),
         **aside_facts(kept, corrupt, unfit),
     }
     skew = [skew_outcome(scope, service, frame)] if feature_views(service.model.training_set.features) else []
-    return frame, [*verify(frame, rules, scope.windows), readable_outcome(corrupt, unfit), *skew], facts
+    return stored, [*verify(stored, rules, scope.windows), readable_outcome(corrupt, unfit), *skew], facts
 
 
 def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], str]:

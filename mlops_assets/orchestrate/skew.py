@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from mlops_assets.compute.assemble import assemble
+from mlops_assets.compute.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.compute.skew import FEATURE, ROW, Source, differing, first_skew
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.online import online_key
 from mlops_assets.serving.packaging import functions_of, manifest_of
-from mlops_assets.serving.served import LOGGED_AT, MODEL_VERSION
 from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:

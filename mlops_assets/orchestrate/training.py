@@ -9,8 +9,9 @@ import polars as pl
 
 from mlops_assets.compute.assemble import assemble
 from mlops_assets.compute.leakage import Leak, Newer, Strong, leaks, newer, too_good
+from mlops_assets.compute.own_columns import OF_TRAINING_SETS, SPLIT, table_name, to_table
 from mlops_assets.compute.parity import SAMPLE_ROWS, refuse_disparity
-from mlops_assets.compute.split import PARTS, SPLIT, group_split, time_split
+from mlops_assets.compute.split import PARTS, group_split, time_split
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.project import Project, TableRef
@@ -29,7 +30,8 @@ NO_LEAKAGE = "no_leakage"
 
 def rules(training_set: TrainingSet[..., Any]) -> Table:
     """Return what the rows of a training set must obey."""
-    return Table(event_timestamp=training_set.event_timestamp)
+    time = training_set.event_timestamp
+    return Table(event_timestamp=time and table_name(time, OF_TRAINING_SETS))
 
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
@@ -54,7 +56,7 @@ def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
     for function in on_demand(declared.features):
         sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
         refuse_disparity(function.function, sample, f"'{declared.key}'")
-    frame = frame.with_columns(_split(frame, declared)).drop_nulls(SPLIT)
+    frame = frame.with_columns(_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
     labels = judge_labels(scope.project, declared, spine)
@@ -64,10 +66,11 @@ def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
             f"'{declared.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
         )
     facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot}
+    stored = to_table(frame, OF_TRAINING_SETS)
     return (
-        frame,
+        stored,
         [
-            *verify(frame, rules(declared), scope.windows),
+            *verify(stored, rules(declared), scope.windows),
             labels,
             leakage(scope.project, scope.read, declared, frame, X),
         ],

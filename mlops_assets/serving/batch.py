@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.own_columns import INPUT_HASH, PREDICTION, PROBABILITY
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
     from mlops_assets.serving.packaging import Bundle
-
-PREDICTION, PROBABILITY, INPUT_HASH = "prediction", "probability", "input_hash"
 
 
 def model_input(bundle: Bundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:

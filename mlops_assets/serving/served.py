@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mlops_assets.compute.own_columns import (
+    INPUT_HASH,
+    LOGGED_AT,
+    MISSING,
+    MODEL_VERSION,
+    PREDICTION,
+    PREDICTION_ID,
+    PROBABILITY,
+    RUN_ID,
+)
 from mlops_assets.errors import DataError
-from mlops_assets.serving.batch import INPUT_HASH, PREDICTION, PROBABILITY, input_hashes
+from mlops_assets.serving.batch import input_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PREDICTION_ID, MODEL_VERSION, MISSING, LOGGED_AT, RUN_ID, PREDICTED_AT = (
-    "prediction_id",
-    "model_version",
-    "missing",
-    "logged_at",
-    "run_id",
-    "predicted_at",
-)
 _UTC = pl.Datetime("us", "UTC")
 _JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boolean", "datetime": "Datetime", "Date": "Date"}
 
@@ -27,7 +29,7 @@ _JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boo
 def served(
     log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, str], event_timestamp: str, prediction_type: str
 ) -> pl.DataFrame:
-    """Return logged predictions in the shape of the lake.
+    """Return logged predictions as rows, under the names that they have in memory.
 
     Parameters
     ----------
@@ -52,7 +54,7 @@ def served(
     frame = pl.DataFrame([*identity, log["at"].rename(event_timestamp), *inputs])
     X = frame.select(list(types))
     return frame.with_columns(
-        log["prediction"].rename(PREDICTION).cast(polars_type(prediction_type, PREDICTION)),
+        log["prediction"].rename(PREDICTION).cast(polars_type(prediction_type, "prediction")),
         log["probability"].rename(PROBABILITY).cast(pl.Float64),
         pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String),
         log["version"].rename(MODEL_VERSION).cast(pl.Int64),

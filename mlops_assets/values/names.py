@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 V = TypeVar("V")
+OWN = "__"  # columns of the package start with it, columns of a user never do
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 

@@ -56,8 +56,8 @@ def frame(rows: int, seed: int, **more: pl.Expr) -> pl.DataFrame:
     columns = {"id": np.arange(rows), "x": rng.normal(size=rows), "rain": np.where(rng.random(rows) < 0.9, 0, rng.exponential(size=rows))}
     kinds = {
         "kind": rng.choice(["a", "b", NASTY], rows),
-        "prediction": shares > 0.5,
-        "probability": shares,
+        "__prediction": shares > 0.5,
+        "__probability": shares,
         "late": rng.random(rows) < shares,
     }
     return pl.DataFrame({**columns, **kinds}).rename({"x": NASTY}).with_columns(**more)
@@ -66,7 +66,7 @@ def frame(rows: int, seed: int, **more: pl.Expr) -> pl.DataFrame:
 def reports(current: pl.DataFrame, labels: pl.DataFrame | None = None) -> tuple[DriftReport, PerformanceReport]:
     before = frame(6000, 1)
     at = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=20 * i) for i in range(6000)])
-    profile = reference_profile(before.select(NASTY, "rain", "kind"), at, outputs=before.select("probability"))
+    profile = reference_profile(before.select(NASTY, "rain", "kind"), at, outputs=before.select("__probability"))
     expectations = [Performance("roc_auc", at_least=0.6, slices="kind"), Performance("neg_log_loss", no_worse_than_reference_by=0.1)]
     arrived = current if labels is None else labels
     found = performance(

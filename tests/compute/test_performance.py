@@ -23,7 +23,7 @@ def window(rows: int = 600, seed: int = 0, slope: float = 1.0) -> tuple[pl.DataF
     late = rng.random(rows) < 1 / (1 + np.exp(-slope * score))
     shares = 1 / (1 + np.exp(-score))
     predictions = pl.DataFrame(
-        {"id": np.arange(rows), "origin": rng.choice(["EWR", "JFK"], rows), "prediction": shares > 0.5, "probability": shares}
+        {"id": np.arange(rows), "origin": rng.choice(["EWR", "JFK"], rows), "__prediction": shares > 0.5, "__probability": shares}
     )
     return predictions, pl.DataFrame({"id": np.arange(rows), "late": late})
 
@@ -38,7 +38,7 @@ def report(predictions: pl.DataFrame, labels: pl.DataFrame, *expectations: Perfo
 def test_metrics_are_scikit_learns_on_what_was_predicted() -> None:
     predictions, labels = window()
     found = report(predictions, labels, AUC, metrics=["neg_log_loss", "f1", "roc_auc"], slices=["origin"])
-    y, shares = labels["late"].to_numpy(), predictions["probability"].to_numpy()
+    y, shares = labels["late"].to_numpy(), predictions["__probability"].to_numpy()
     assert [metric.name for metric in found.metrics] == ["roc_auc", "neg_log_loss", "f1"]
     assert found.metric("roc_auc").value == pytest.approx(roc_auc_score(y, shares))
     assert found.metric("neg_log_loss").value == pytest.approx(-log_loss(y, shares))
@@ -51,7 +51,7 @@ def test_metrics_are_scikit_learns_on_what_was_predicted() -> None:
 
 def test_the_interval_holds_the_true_value_as_often_as_it_says() -> None:
     predictions, labels = window(200_000, seed=1)
-    truth = roc_auc_score(labels["late"], predictions["probability"])
+    truth = roc_auc_score(labels["late"], predictions["__probability"])
     inside = 0
     for i in range(40):
         part = predictions[i * 400 : (i + 1) * 400], labels[i * 400 : (i + 1) * 400]
@@ -153,7 +153,9 @@ def test_numbers_are_measured_too() -> None:
     rng = np.random.default_rng(0)
     predicted = rng.normal(10, 3, 500)
     truth = predicted + rng.normal(1, 1, 500)
-    predictions = pl.DataFrame({"id": np.arange(500), "prediction": predicted, "probability": pl.Series([None] * 500, dtype=pl.Float64)})
+    predictions = pl.DataFrame(
+        {"id": np.arange(500), "__prediction": predicted, "__probability": pl.Series([None] * 500, dtype=pl.Float64)}
+    )
     found = report(
         predictions,
         pl.DataFrame({"id": np.arange(500), "late": truth}),
@@ -174,13 +176,13 @@ def test_numbers_are_measured_too() -> None:
 def test_several_classes_and_classes_of_several_types() -> None:
     rng = np.random.default_rng(0)
     truth = rng.choice(["a", "b", "c"], 400)
-    predictions = pl.DataFrame({"id": np.arange(400), "prediction": np.where(rng.random(400) < 0.8, truth, "a")})
+    predictions = pl.DataFrame({"id": np.arange(400), "__prediction": np.where(rng.random(400) < 0.8, truth, "a")})
     labels = pl.DataFrame({"id": np.arange(400), "late": truth})
     found = report(predictions, labels, Performance("f1_macro", at_least=0.5), metrics=["roc_auc_ovr"])
     assert found.state == GOOD
     assert "probabilities, which are stored for two classes only" in found.metric("roc_auc_ovr").problem
     binary, late = window()
-    as_numbers = report(binary.with_columns(pl.col("prediction").cast(pl.Int64)), late)
+    as_numbers = report(binary.with_columns(pl.col("__prediction").cast(pl.Int64)), late)
     assert as_numbers.metric("roc_auc") == report(binary, late).metric("roc_auc")
     with pytest.raises(DataError, match="the predictions are Boolean and the labels String"):
         report(binary, late.with_columns(pl.lit("x").alias("late")))

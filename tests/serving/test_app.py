@@ -94,8 +94,8 @@ def test_predictions_are_those_of_batch_scoring(app, stage) -> None:
     bundle = unpack(stage.artifacts, stage.artifact(1))
     X = model_input(bundle, logged["x"].struct.unnest().select(COLUMNS), "the log")
     scored = score(bundle, X)
-    assert [p["prediction"] for p in reply["predictions"]] == scored["prediction"].to_list()
-    assert [p["probability"] for p in reply["predictions"]] == pytest.approx(scored["probability"].to_list(), abs=1e-9)
+    assert [p["prediction"] for p in reply["predictions"]] == scored["__prediction"].to_list()
+    assert [p["probability"] for p in reply["predictions"]] == pytest.approx(scored["__probability"].to_list(), abs=1e-9)
     estimator = bundle.estimator
     _, other = predict(app, row(2, carrier="ZZ"))
     assert other["predictions"][0]["probability"] == pytest.approx(offline(estimator, row(2, carrier="ZZ")), abs=1e-9)

@@ -87,10 +87,10 @@ def test_a_model_round_trips_with_its_functions(artifacts) -> None:
     assert bundle.columns == ("a", "b")
     assert bundle.functions[0](a=X["a"].to_numpy())["double"][1] == 2
     scored = score(bundle, X)
-    assert (scored["probability"].to_numpy() == estimator.predict_proba(X)[:, 1]).all()
-    assert (scored["prediction"].to_numpy() == estimator.predict(X)).all()
-    assert scored["input_hash"].n_unique() == X.n_unique()
-    assert score(bundle, X.clear()).schema["prediction"] == pl.Boolean
+    assert (scored["__probability"].to_numpy() == estimator.predict_proba(X)[:, 1]).all()
+    assert (scored["__prediction"].to_numpy() == estimator.predict(X)).all()
+    assert scored["__input_hash"].n_unique() == X.n_unique()
+    assert score(bundle, X.clear()).schema["__prediction"] == pl.Boolean
 
 
 def test_a_type_that_nobody_trusts_is_refused_when_it_is_stored(tmp_path) -> None:

@@ -1,0 +1,53 @@
+"""Columns that the package adds to the rows of a user, and how they keep apart from the user's own.
+
+In memory a column of the package starts with ``__``, which no column of a user may. In the lake it has a plain name, so that people can
+read the table: ``__prediction`` is stored as ``prediction``. A user's column of that very name is stored as ``__input_prediction``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlops_assets.values.names import OWN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+_INPUT = f"{OWN}input_"
+
+SPLIT = "__split"
+PREDICTION, PROBABILITY, INPUT_HASH = "__prediction", "__probability", "__input_hash"
+PREDICTION_ID, MODEL_VERSION, MISSING = "__prediction_id", "__model_version", "__missing"
+LOGGED_AT, RUN_ID, PREDICTED_AT = "__logged_at", "__run_id", "__predicted_at"
+
+OF_TRAINING_SETS = (SPLIT,)
+OF_PREDICTIONS = (PREDICTION, PROBABILITY, INPUT_HASH, PREDICTION_ID, MODEL_VERSION, MISSING, LOGGED_AT, RUN_ID, PREDICTED_AT)
+
+
+def table_name(name: str, own: Sequence[str]) -> str:
+    """Return the name of a column in the lake.
+
+    Parameters
+    ----------
+    name
+        In memory.
+    own
+        The package's columns of such a table: ``OF_TRAINING_SETS`` or ``OF_PREDICTIONS``.
+    """
+    if name in own:
+        return name.removeprefix(OWN)
+    return f"{_INPUT}{name}" if f"{OWN}{name}" in own else name
+
+
+def to_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
+    """Return rows under the names that they have in the lake; parameters as in :func:`table_name`."""
+    return frame.rename({name: table_name(name, own) for name in frame.columns})
+
+
+def from_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
+    """Return rows of the lake under the names that they have in memory: what :func:`to_table` was given."""
+    plain = [name.removeprefix(OWN) for name in own]
+    names = {name: f"{OWN}{name}" for name in plain if name in frame.columns}
+    return frame.rename(names | {f"{_INPUT}{name}": name for name in plain if f"{_INPUT}{name}" in frame.columns})

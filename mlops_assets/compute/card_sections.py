@@ -33,12 +33,13 @@ def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | 
     table
         The training set.
     parts
-        Its parts.
+        Its parts; one without rows, as validation may be, is left out.
     event_timestamp, label
         Columns of it.
     kind
         What the model does.
     """
+    parts = {name: part for name, part in parts.items() if len(part.y)}
     heads = ("part", "rows", *(("first, UTC", "last, UTC") if event_timestamp else ()))
     rows = tuple((name, f"{len(part.y):,}", *_span(part, event_timestamp)) for name, part in parts.items())
     told = _spread if kind == REGRESSION else _balance

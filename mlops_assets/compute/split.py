@@ -52,20 +52,27 @@ def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str
     return {name: Split(part.select(columns), part[label].to_numpy(), shown[name]) for name, part in parts.items()}
 
 
-def time_split(event_times: pl.Series, label_known_at: pl.Series | None, *, validation: timedelta, holdout: timedelta) -> pl.Series:
+def time_split(
+    event_times: pl.Series,
+    label_known_at: pl.Series | None,
+    *,
+    validation: timedelta | None,
+    holdout: timedelta,
+    train: timedelta | None = None,
+) -> pl.Series:
     """Split by event time, oldest rows first.
 
     Parameters
     ----------
     event_times, label_known_at
         UTC times, shape (rows,); the second is when each label became known.
-    validation, holdout
-        Spans before the last event time.
+    validation, holdout, train
+        Spans before the last event time; without ``validation`` there is no such part, without ``train`` the oldest row is its first.
 
     Returns
     -------
     polars.Series
-        ``train``, ``validation`` or ``holdout``; null for a row whose label became known only after its part had ended.
+        ``train``, ``validation`` or ``holdout``; null for a row before the first part, or whose label became known only after its part had ended.
 
     Raises
     ------
@@ -76,17 +83,20 @@ def time_split(event_times: pl.Series, label_known_at: pl.Series | None, *, vali
         raise DataError("the training set has no row", hint="materialise its datasets first")
     end = event_times.max() + timedelta(microseconds=1)  # type: ignore[operator]  # a datetime
     to_holdout = end - holdout
-    to_validation = to_holdout - validation
+    to_validation = to_holdout - (validation or timedelta(0))
+    to_train = event_times.min() if train is None else to_validation - train
     frame = pl.DataFrame({"t": event_times, "known": event_times if label_known_at is None else label_known_at})
     part = (
         pl.when(pl.col("t") >= to_holdout)
         .then(pl.lit("holdout"))
         .when((pl.col("t") >= to_validation) & (pl.col("known") < to_holdout))
         .then(pl.lit("validation"))
-        .when((pl.col("t") < to_validation) & (pl.col("known") < to_validation))
+        .when((pl.col("t") >= to_train) & (pl.col("t") < to_validation) & (pl.col("known") < to_validation))
         .then(pl.lit("train"))
     )
-    return _complete(frame.select(part.alias("split"))["split"], f"validation={validation}, holdout={holdout}")
+    spans = {"train": train, "validation": validation, "holdout": holdout}
+    what = ", ".join(f"{name}={span}" for name, span in spans.items() if span is not None)
+    return _complete(frame.select(part.alias("split"))["split"], what, [p for p in PARTS if p != "validation" or validation is not None])
 
 
 def group_split(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
@@ -123,8 +133,8 @@ def _part_of(share: float, validation: float, holdout: float) -> str:
     return "holdout" if share < holdout else "validation" if share < holdout + validation else "train"
 
 
-def _complete(split: pl.Series, what: str) -> pl.Series:
-    counts = {part: int((split == part).sum()) for part in PARTS}
+def _complete(split: pl.Series, what: str, parts: Sequence[str] = PARTS) -> pl.Series:
+    counts = {part: int((split == part).sum()) for part in parts}
     if empty := [part for part, count in counts.items() if not count]:
         raise DataError(f"the {empty[0]} part is empty with {what}: {counts}", hint="materialise more data or choose shorter parts")
     return split

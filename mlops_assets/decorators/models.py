@@ -153,6 +153,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     def decorate(function: Callable[P, R]) -> Model[P, R]:
         read = read_function(function, kind="model", allowed=_MODEL, what="a model")
         _check_splits(read)
+        _check_validation(read, training_set, search)
         _check_gates(read.name, metrics, gates)
         check_format(format)
         if search is not None:
@@ -201,6 +202,18 @@ def _check_splits(read: UserFunction[P, R]) -> None:
         raise DefinitionError(f"model '{read.name}' asks for the split '{min(unknown)}'", hint="the splits are named train and validation")
     if "train" not in splits:
         raise DefinitionError(f"model '{read.name}' does not take its training data", hint="declare a parameter `train: ml.Split`")
+
+
+def _check_validation(read: UserFunction[P, R], training_set: TrainingSet[..., Any], search: Search | None) -> None:
+    """Refuse a model that tunes on a validation part that its training set does not have."""
+    if not isinstance(training_set.split, TimeSplit) or training_set.split.validation is not None:
+        return
+    tunes = "searches hyperparameters" if search is not None else "takes `validation: ml.Split`"
+    if search is not None or "validation" in {parameter.name for parameter in read.receiving(Injection.SPLIT)}:
+        raise DefinitionError(
+            f"model '{read.name}' {tunes}, but '{training_set.key}' has no validation part",
+            hint="give one: ml.TimeSplit(validation=timedelta(...), holdout=...)",
+        )
 
 
 def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[Gate]) -> None:

@@ -125,8 +125,9 @@ def _known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime
 def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
     if isinstance(declared.split, TimeSplit):
         known = frame[declared.label_known_at] if declared.label_known_at else None
+        spans = declared.split
         return time_split(
-            frame[declared.event_timestamp or ""], known, validation=declared.split.validation, holdout=declared.split.holdout
+            frame[declared.event_timestamp or ""], known, validation=spans.validation, holdout=spans.holdout, train=spans.train
         )
     if declared.split.column not in frame.columns:
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError
@@ -11,33 +12,50 @@ from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.options import AssetOptions
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from mlops_assets.values.features import Features
 
 
 @check_constructor
 @dataclass(frozen=True)
 class TimeSplit:
-    """Split by event time: the last ``holdout`` judges, the ``validation`` before it tunes, the rest trains.
+    """Split by event time: the last ``holdout`` judges, the ``validation`` before it tunes, what is before that trains.
 
     Parameters
     ----------
-    validation, holdout
-        Spans of event time, positive.
+    validation
+        Span of event time, positive. None: no validation part, for models that do not tune.
+    holdout
+        Span of event time, positive.
+    train
+        Span of event time before the other parts, positive: a rolling window. None: every row before the other parts.
 
     Notes
     -----
     A row whose label becomes known only after its own part has ended is left out: at that time it could not have been used.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> import mlops_assets as ml
+    >>> ml.TimeSplit(train=timedelta(days=365), holdout=timedelta(days=14)).parts
+    ('train', 'holdout')
     """
 
-    validation: timedelta
-    holdout: timedelta
+    validation: timedelta | None = None
+    holdout: timedelta = timedelta(0)
+    train: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse empty spans."""
-        if self.validation.total_seconds() <= 0 or self.holdout.total_seconds() <= 0:
-            raise DefinitionError(f"{self} has an empty part", hint="give positive timedeltas: every part serves its own purpose")
+        if not self.holdout:
+            raise DefinitionError("ml.TimeSplit has no holdout", hint="give the last span, which judges: holdout=timedelta(days=14)")
+        if any(span is not None and span <= timedelta(0) for span in (self.validation, self.holdout, self.train)):
+            raise DefinitionError(f"{self} has an empty part", hint="give positive timedeltas, or leave validation= and train= out")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that have rows."""
+        return ("train", "holdout") if self.validation is None else ("train", "validation", "holdout")
 
 
 @check_constructor

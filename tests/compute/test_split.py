@@ -53,3 +53,26 @@ def test_a_group_is_in_one_part_and_always_in_the_same() -> None:
     assert dict(shares.iter_rows())["train"] == pytest.approx(0.6, abs=0.15)
     more = group_split(pl.concat([groups, pl.Series(["new"])]), validation=0.2, holdout=0.2, seed=0)
     assert more[:900].equals(split)  # more data moves no group
+
+
+def test_without_a_validation_part_its_rows_train() -> None:
+    split = time_split(times(range(0, 240, 12)), None, validation=None, holdout=DAY)
+    assert split.to_list() == ["train"] * 18 + ["holdout"] * 2
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.integers(1, 6), st.one_of(st.none(), st.integers(1, 3)), st.lists(st.integers(0, 60), min_size=240, max_size=240))
+def test_a_rolling_window_trains_on_rows_of_its_span_alone(train, validation, delays) -> None:
+    at, known = times(range(240)), times(hour + delay for hour, delay in zip(range(240), delays, strict=True))
+    tunes = None if validation is None else validation * DAY
+    whole = time_split(at, known, validation=tunes, holdout=DAY)
+    rolling = time_split(at, known, validation=tunes, holdout=DAY, train=train * DAY)
+    first = at.max() + timedelta(microseconds=1) - DAY - (tunes or timedelta(0)) - train * DAY
+    expected = [None if part == "train" and time < first else part for part, time in zip(whole, at, strict=True)]
+    assert rolling.to_list() == expected
+    assert (validation is None) is ("validation" not in set(rolling))
+
+
+def test_a_training_window_without_rows_is_an_error_that_names_the_spans() -> None:
+    with pytest.raises(DataError, match="the train part is empty with train=1 day, 0:00:00, holdout=1 day, 0:00:00"):
+        time_split(times([0, 200, 201]), None, validation=None, holdout=DAY, train=DAY)

@@ -55,7 +55,7 @@ def uses(window: ml.TimeWindow, split: ml.Split) -> None:
     clf(split, depth=3)  # >> Unexpected keyword argument "depth"
     ml.gate(examples)  # >> Argument 1 to "gate" has incompatible type "TrainingSet[
     ml.BatchPrediction("p", model=examples, dataset=rows)  # >> Argument "model" to "BatchPrediction" has incompatible type
-    ml.TimeSplit(validation=7, holdout=timedelta(1))  # >> Argument "validation" to "TimeSplit" has incompatible type "int"; expected "timedelta"
+    ml.TimeSplit(validation=7, holdout=timedelta(1))  # >> Argument "validation" to "TimeSplit" has incompatible type "int"; expected "timedelta | None"
     ml.Gate("roc_auc", atleast=0.5)  # >> Unexpected keyword argument "atleast"
     ml.build_definitions([len])  # >> List item 0 has incompatible type
     ml.dataset(keys="id")  # >> Unexpected keyword argument "keys"

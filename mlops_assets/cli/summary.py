@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
-from mlops_assets.orchestrate.tables import COLUMNS, CUT_TIMES
+from mlops_assets.orchestrate.tables import COLUMNS, CUT_TIMES, DUPLICATES
 from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.cli.running import Finished
 
-NOTES = (COLUMNS, CUT_TIMES)
+NOTES = (COLUMNS, CUT_TIMES, DUPLICATES)
 
 
 def show(project: LoadedProject, finished: Finished, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_arguments
@@ -41,6 +41,8 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     allow_empty: bool = False,
     quality: Quality | None = None,
     quarantine: bool | float = False,
+    keep: Literal["first", "last"] | None = None,
+    order_by: str | None = None,
     max_future: timedelta | None = DAY_AHEAD,
     partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
     call_per: CallPer = "partition",
@@ -72,6 +74,12 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     quarantine
         Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
         rows when True, or up to the share that is given.
+    keep
+        Which of the rows with one key counts, ``"first"`` or ``"last"``; the others are left out and counted. By default a key that is
+        there twice refuses the write.
+    order_by
+        The column that orders the rows of a key, e.g. ``"updated_at"``; the last one counts unless ``keep`` says otherwise. By default
+        the order of the frame.
     max_future
         How far after now an event time may lie; one day when left out, any time when None. Within partitions, their window decides.
     partition_mappings
@@ -110,6 +118,8 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         quality,
         share,
         max_future,
+        keep or ("last" if order_by else None),
+        order_by,
     )
 
     def decorate(function: Callable[P, R]) -> Dataset[P, R]:

@@ -2,23 +2,26 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.duplicates import drop_duplicates
 from mlops_assets.compute.stored_types import cast_to_stored, count_cut_times
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.metadata import check_result, table_metadata
-from mlops_assets.orchestrate.partition_calls import call_function
+from mlops_assets.orchestrate.partition_calls import Produced, call_function
 from mlops_assets.orchestrate.quality import Beside, Checked, checked, table_checks
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.stores.lake import Commit
+from mlops_assets.stores.lake_rows import refuse_unstorable
 from mlops_assets.values.dataset import Dataset, Table
 
-COLUMNS, CUT_TIMES = "columns changed", "times cut to microseconds"
+COLUMNS, CUT_TIMES, DUPLICATES = "columns changed", "times cut to microseconds", "duplicates"
 
 Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]] | Checked
 
@@ -147,11 +150,27 @@ def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[objec
     def body(scope: Scope) -> Iterator[object]:
         def produce() -> Made:
             made = call_function(scope, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
-            return checked(scope, made, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
+            made, dropped = _without_duplicates(scope, made, dataset.table)
+            found = checked(scope, made, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
+            return replace(found, metadata={**found.metadata, **dropped})
 
         yield from publish(scope, dataset.table, produce)
 
     return body
+
+
+def _without_duplicates(scope: Scope, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
+    """Leave out the rows of a key that do not count, and say how many they are."""
+    if table.keep is None:
+        return made, {}
+    refuse_unstorable(made.frame, scope.node.key)
+    frame, count = drop_duplicates(made.frame, table.key, table.keep, table.order_by)
+    if not count:
+        return made, {}
+    by = f" by {table.order_by}" if table.order_by else ""
+    text = f"{count} of {made.frame.height} rows left out: the {table.keep}{by} of each key counts"
+    scope.context.log.warning(f"{scope.node.key}: {text}")
+    return replace(made, frame=frame), {DUPLICATES: text}
 
 
 def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, Literal
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
@@ -50,6 +50,8 @@ class Table:
         The share of a partition's rows that may be set aside when they break a rule on rows; None when one such row refuses the write.
     max_future
         How far after now an event time may lie where no partition bounds it; None when it does not matter.
+    keep, order_by
+        Which row of a key counts, and the column that orders them; None when a key that is there twice refuses the write.
     """
 
     schema: type | None = None
@@ -62,6 +64,8 @@ class Table:
     quality: Quality | None = None
     quarantine: float | None = None
     max_future: timedelta | None = None
+    keep: Literal["first", "last"] | None = None
+    order_by: str | None = None
 
     @property
     def schema_columns(self) -> tuple[str, ...]:
@@ -103,12 +107,19 @@ class Table:
                 f"{what} has quarantine={self.quarantine}",
                 hint="say True, or the share of a partition's rows that may be set aside, up to 1",
             )
+        self._check_duplicates(what)
         for use, column in self._named_columns():
             if self.schema is not None and column not in self.schema_columns:
                 raise DefinitionError(
                     f"{what}: {use} names the column '{column}', which its schema {self.schema.__name__} lacks",
                     hint=nearest(column, self.schema_columns) + f"it has {', '.join(self.schema_columns)}",
                 )
+
+    def _check_duplicates(self, what: str) -> None:
+        if self.keep not in (None, "first", "last"):
+            raise DefinitionError(f"{what} has keep={self.keep!r}", hint='say keep="first" or keep="last": which row of a key counts')
+        if self.keep and not self.key:
+            raise DefinitionError(f"{what} says which row of a key counts, but declares no key", hint="name the columns of the key in key=")
 
     def _named_columns(self) -> Iterator[tuple[str, str]]:
         yield from (("key", column) for column in self.key)
@@ -118,6 +129,8 @@ class Table:
             yield from (("quality", column) for column in self.quality.columns)
         if self.created_timestamp:
             yield "created_timestamp", self.created_timestamp
+        if self.order_by:
+            yield "order_by", self.order_by
         for column, known in self.known_at:
             yield from (("known_at", column), ("known_at", known))
 

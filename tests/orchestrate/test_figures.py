@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
@@ -42,6 +42,7 @@ def test_bars_are_drawn_of_large_close_and_single_values(values, bars) -> None:
     assert histogram(pl.Series(values, dtype=dtype)) == bars
 
 
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_bars_are_drawn_of_any_numbers(data) -> None:
     dtype = data.draw(st.sampled_from(list(NUMBERS)))

@@ -10,6 +10,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import get_scorer_names
 
 from mlops_assets.compute.metric_range import clip_interval, metric_range
+from mlops_assets.compute.own_columns import PREDICTION
 from mlops_assets.compute.performance import performance
 from mlops_assets.compute.resampling import PairedIntervals
 from mlops_assets.compute.responses import Remembered
@@ -148,7 +149,7 @@ def test_a_window_of_a_monitor_leaves_out_blocks_of_time() -> None:
     inside = {"at": 0, None: 0}
     for _ in range(25):
         e = errors(rng, 0.69)
-        predictions = pl.DataFrame({"id": range(HOURS), "at": hours(), "prediction": -e})
+        predictions = pl.DataFrame({"id": range(HOURS), "at": hours(), PREDICTION: -e})
         labels = pl.DataFrame({"id": range(HOURS), "y": np.zeros(HOURS)})
         for time in inside:
             report = performance(predictions, labels, key=["id"], label="y", metrics=["neg_mean_absolute_error"], event_timestamp=time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.project import instance
+from mlops_assets.compute.decide import settled
 from mlops_assets.compute.evidently_page import evidently_page
 from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
@@ -51,7 +52,7 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
             {"window": r.partition, "report": r.kind, "version": r.version, "state": r.state, "why": r.reason} for r in latest[-20:]
         ],
         "decisions": [
-            {"decision": d.id, "version": d.version, "window": d.partition, "reason": d.reason, "state": d.closed or "open"}
+            {"decision": d.id, "version": d.version, "window": d.partition, "reason": d.reason, "state": settled(d, facts) or "open"}
             for d in facts.all_decisions
         ],
         "trainings": [

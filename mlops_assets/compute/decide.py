@@ -111,13 +111,9 @@ def decide(facts: Facts) -> Decision | Hold:
     if facts.open_decisions:
         standing = facts.open_decisions[0]
         return Hold(f"decision {standing.id} about {standing.partition} is open")
-    if busy := _in_flight(facts):
-        return Hold(busy)
     streak = _streak(facts)
-    if wait := _too_short(facts, streak):
-        return Hold(wait)
-    if wait := _cooling(facts):
-        return Hold(wait)
+    if wait := _in_flight(facts) or _too_short(facts, streak) or _cooling(facts):
+        return _hold(facts, wait)
     first, last = streak[0], streak[-1]
     return Decision(
         decision_id(facts.model, facts.serving, first.partition),
@@ -143,18 +139,18 @@ def execute(facts: Facts, clock: datetime) -> Launch | Hold:
         The time at which a run would start (aware): crashed trainings are started again by it.
     """
     if busy := _in_flight(facts):
-        return Hold(busy)
+        return _hold(facts, busy)
     if not facts.open_decisions:
         found = decide(facts)
         return found if isinstance(found, Hold) else Hold(f"decision {found.id} is not recorded yet")
     decision = facts.open_decisions[0]
     crashed = _crashes(decision, facts)
     if wait := _cooling(facts):
-        return Hold(wait)
+        return _hold(facts, wait)
     if crashed:
         ready = max(t.ended or t.as_of for t in crashed) + facts.policy.backoff * 2 ** (len(crashed) - 1)
         if clock < ready:
-            return Hold(f"attempt {len(crashed)} crashed; the next one starts at {ready.isoformat(timespec='minutes')}")
+            return _hold(facts, f"attempt {len(crashed)} crashed; the next one starts at {ready.isoformat(timespec='minutes')}")
     attempt = len(crashed) + 1
     return Launch(f"{decision.id}#{attempt}", decision, attempt)
 
@@ -207,6 +203,36 @@ def decision_id(model: str, version: int, partition: str) -> str:
     return hashlib.sha256(f"{model}\n{version}\n{partition}".encode()).hexdigest()[:12]
 
 
+def _hold(facts: Facts, reason: str) -> Hold:
+    """Return a Hold that names the breach it holds, or says why the newest recorded breach asks for nothing."""
+    standing, streak = facts.open_decisions[:1], _streak(facts)
+    if standing:
+        return Hold(f"{reason}; this holds decision {standing[0].id} about {standing[0].partition}")
+    if streak:
+        return Hold(f"{reason}; this holds the breach of {streak[-1].partition}")
+    return Hold(f"{reason}{_answer(facts)}")
+
+
+def _answer(facts: Facts) -> str:
+    """Return why the newest breach of the serving version is no longer open; empty when there is none."""
+    judged = _judged(facts)
+    breach = next((report for report in reversed(judged) if report.state == BREACH), None)
+    if breach is None:
+        return ""
+    if judged[-1] is not breach:
+        return f"; the breach of {breach.partition} is over: {judged[-1].partition} is good"
+    last = _last_training(facts)
+    if last is not None and breach.end <= last.as_of:
+        return f"; the breach of {breach.partition} is answered: training run {last.run_id[:8]} had data until {_day(last.as_of)}"
+    done = next((d for d in reversed(facts.settled_decisions) if breach.end <= d.opened), None)
+    return f"; the breach of {breach.partition} is answered by decision {done.id}: {settled(done, facts)}" if done else ""
+
+
+def _judged(facts: Facts) -> list[WindowReport]:
+    """Return the windows of the serving version that are good or bad, oldest first."""
+    return [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.version == facts.serving and r.state in (GOOD, BREACH)]
+
+
 def _in_flight(facts: Facts) -> str:
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
@@ -229,9 +255,8 @@ def _used_up(facts: Facts) -> list[datetime]:
 def _streak(facts: Facts) -> list[WindowReport]:
     """Return the newest bad windows in a row that nothing has answered for."""
     until = max(_used_up(facts), default=None)
-    judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.version == facts.serving and r.state in (GOOD, BREACH)]
     streak: list[WindowReport] = []
-    for report in reversed(judged):
+    for report in reversed(_judged(facts)):
         if report.state != BREACH or (until is not None and report.end <= until):
             break
         streak.insert(0, report)

@@ -8,7 +8,7 @@ import dagster as dg
 
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.findings import FAILURE, OK, WARNING, Finding
-from mlops_assets.orchestrate.partitions import all_keys
+from mlops_assets.orchestrate.partitions import all_keys, sort_keys
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.stores import migrations, sql
@@ -115,10 +115,10 @@ def lake(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
 
 def _damage(places: Places, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
     newest, recorded = places.lake.snapshot(), places.lake.records(key)
-    damaged = sorted(partition for partition, record in recorded.items() if record.damaged)
+    damaged = sort_keys(partitions, (partition for partition, record in recorded.items() if record.damaged))
     if damaged:
         return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _again(key)
-    known = sorted(recorded.keys() & set(all_keys(partitions)))
+    known = sort_keys(partitions, recorded.keys() & set(all_keys(partitions)))
     parts = [Part(partition, window_of(partitions, partition)) for partition in known]
     if not parts:
         return None

@@ -1,6 +1,6 @@
 """The loop: from what monitors reported to a decision, and from a decision to one training run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlops_assets.compute.decide import Facts, closings, decide, execute
 from mlops_assets.orchestrate.liveness import bury_dead_runs
+from mlops_assets.orchestrate.partitions import sort_keys
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.stores import decisions as records
@@ -28,19 +29,40 @@ def job_name(model: str) -> str:
     return f"retrain_{model}"
 
 
-def data_time(places: Places, tables: Sequence[TableRef]) -> datetime:
-    """Return the end of the newest data of some tables: the loop counts in the data's time, not in the clock's."""
-    ends = [end for ref in tables for end in _ends(places, ref)]
+def data_time(places: Places, project: Project, model: Model[..., Any]) -> datetime:
+    """Return the end of the newest data that a model can learn from: the loop counts in the data's time, not in the clock's.
+
+    A partitioned table ends with its newest partition that has rows. One without partitions ends with its newest event time, as declared by the
+    table or by the training set, rounded up to the end of the monitor's window that holds it. Only where no table has a time does the clock count.
+    """
+    declared = model.training_set
+    windows = next((m.partitions for m in project.every(Monitor) if m.model.key == model.key), None)
+    tables = sources(project, declared)
+    ends = [end for ref in tables if (end := _end(places, ref, declared.event_timestamp, windows)) is not None]
+    if not ends:
+        ends = [record.recorded_at.astimezone(UTC) for ref in tables for record in places.lake.records(ref.key).values()]
     return max(ends, default=datetime.min.replace(tzinfo=UTC))
 
 
-def _ends(places: Places, ref: TableRef) -> list[datetime]:
-    found = places.lake.records(ref.key)
-    if ref.partitions is None:
-        return [record.recorded_at.astimezone(UTC) for record in found.values()]
-    newest = max((key for key, record in found.items() if record.rows), default=None)
-    span = None if newest is None else window_of(ref.partitions, newest)
-    return [] if span is None else [span.end]
+def _end(places: Places, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
+    """Return the end of a table's newest data in event time; None where it has none."""
+    if ref.partitions is not None:
+        found = places.lake.records(ref.key)
+        newest = sort_keys(ref.partitions, (key for key, record in found.items() if record.rows))[-1:]
+        span = window_of(ref.partitions, newest[0]) if newest else None
+        return None if span is None else span.end
+    column = next((name for name in (ref.event_timestamp, time) if name and name in places.lake.columns(ref.key)), None)
+    latest = None if column is None else places.lake.read(ref.key, columns=[column])[column].max()
+    return _window_end(windows, latest) if isinstance(latest, datetime) else None
+
+
+def _window_end(windows: dg.PartitionsDefinition | None, time: datetime) -> datetime:
+    """Return the end of the window that holds a time; the time itself without windows."""
+    moment = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    if windows is None:
+        return moment
+    before = windows.get_prev_partition_window(moment, respect_bounds=False)  # type: ignore[attr-defined]  # a time window
+    return windows.get_next_partition_window(before.end, respect_bounds=False).end.astimezone(UTC)  # type: ignore[attr-defined, no-any-return]
 
 
 def sources(project: Project, declared: TrainingSet[..., object]) -> list[TableRef]:
@@ -53,7 +75,7 @@ def facts_of(at: Places, project: Project, monitor: Monitor, instance: dg.Dagste
     model = monitor.model
     champion = at.registry.champion(model.name)
     reports = at.decisions.reports(monitor.name)
-    ends = [*(report.end for report in reports), data_time(at, sources(project, model.training_set))]
+    ends = [*(report.end for report in reports), data_time(at, project, model)]
     return Facts(
         model=model.name,
         serving=champion.version if champion else None,
@@ -158,5 +180,5 @@ def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, ru
 
 def training_record(scope: Scope, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
     """Return what is recorded of the training that this run is."""
-    run, as_of = scope.context.run, data_time(scope.places, sources(scope.project, model.training_set))
+    run, as_of = scope.context.run, data_time(scope.places, scope.project, model)
     return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)

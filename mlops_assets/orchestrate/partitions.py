@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.orchestrate.beta import beta
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
     from mlops_assets.orchestrate.graph import Edge
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 def all_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
     """Return every partition key; one empty key when unpartitioned."""
     return [""] if definition is None else definition.get_partition_keys()
+
+
+def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -> list[str]:
+    """Return partition keys, oldest first; those that the definition no longer has come before all others.
+
+    Keys are text in the format of the definition: comparing them as text puts 31-01-2024 after 02-02-2024.
+    """
+    position = {key: number for number, key in enumerate(all_keys(definition))}
+    return sorted(keys, key=lambda key: (position.get(key, -1), key))
 
 
 def mapped(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:

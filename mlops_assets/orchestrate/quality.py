@@ -222,13 +222,28 @@ def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[st
     """Return the partitions that the limits of a table are learnt from; ``key`` names it."""
     every = all_keys(table.partitions)
     said = quality.learn_from
-    chosen = every[:said] if isinstance(said, int) else [name for name in every if said and said[0] <= name < said[1]]
+    chosen = every[:said] if isinstance(said, int) else _between(table, said)
     if not chosen:
         raise DefinitionError(
             f"'{key}' learns its quality limits from {said}, where it has no partition",
             hint=f"its partitions are {every[0]} to {every[-1]}",
         )
     return [(name, window_of(table.partitions, name)) for name in chosen]
+
+
+def _between(table: Table, said: tuple[str, str] | None) -> Sequence[str]:
+    """Return the partitions from the first that is named up to the second, by time; by their text where one is no partition key."""
+    every = all_keys(table.partitions)
+    if said is None:
+        return []
+    try:
+        first, last = (window_of(table.partitions, key) for key in said)
+    except (ValueError, dg.DagsterError):  # e.g. a day where the partitions are hours
+        return [name for name in every if said[0] <= name < said[1]]
+    if first is None or last is None:
+        return []
+    spans = [(name, window_of(table.partitions, name)) for name in every]
+    return [name for name, span in spans if span is not None and first.start <= span.start < last.start]
 
 
 def _stored(scope: Scope, key: str, quality: Quality) -> pl.DataFrame | None:

@@ -15,7 +15,7 @@ from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.outside_reads import OutsideReads
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.graph import Node, fingerprints
-from mlops_assets.orchestrate.partitions import all_keys, mapped
+from mlops_assets.orchestrate.partitions import all_keys, mapped, sort_keys
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
@@ -183,7 +183,7 @@ class Scope:
         if self.node.key.split("/")[0] not in VERIFIED or (ref.key, window) in self._verified:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot)
         wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(all_keys(ref.partitions) if keys is None else keys)
-        parts = [Part(key, window_of(ref.partitions, key)) for key in sorted(wanted)]
+        parts = [Part(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, wanted)]
         rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
         self._verified.add((ref.key, window))
         return rows

@@ -12,6 +12,7 @@ from mlops_assets.compute.autolog import told_by
 from mlops_assets.compute.plots import curve_plot
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.metadata import picture
+from mlops_assets.orchestrate.partitions import sort_keys
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.stores.active_run import ActiveRun, recorded
 from mlops_assets.stores.run_values import plain
@@ -73,13 +74,15 @@ def _inputs(scope: Scope, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
     declared = model.training_set
     for key in (declared.key, *(edge.parent for edge in scope.project.node(declared).edges)):
         known = scope.places.lake.records(key, snapshot=scope.snapshot)
+        ref = scope.project.by_key.get(key)
+        oldest_first = sort_keys(ref.partitions if ref else None, known)
         hashes = [f"{partition}={record.content_hash}" for partition, record in sorted(known.items())]
         whole = known[""].content_hash if list(known) == [""] else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
         yield {
             "table": key,
             "partitions": len(known),
-            "first": min(known, default=""),
-            "last": max(known, default=""),
+            "first": next(iter(oldest_first), ""),
+            "last": next(reversed(oldest_first), ""),
             "rows": sum(record.rows for record in known.values()),
             "content_hash": whole,
         }

@@ -90,7 +90,7 @@ def _differing(
     for hashed, same in by_hashed.items():
         found = _hashes(frame, json.loads(hashed), same, event_timestamp, table)
         bad += [part for part, digest in zip(same, found, strict=True) if digest != records[part.partition].content_hash]
-    return sorted(bad, key=lambda part: part.partition)
+    return [part for part in parts if part in bad]
 
 
 def _hashes(frame: pl.DataFrame, said: Mapping[str, Any], parts: Sequence[Part], time: str | None, table: str) -> list[str]:

@@ -52,6 +52,11 @@ def made(found: Decision | Hold) -> Decision:
 
 
 def held(found: object) -> str:
+    """Return why nothing is done, without the breach that is held: see `whole_reason`."""
+    return whole_reason(found).partition("; this holds ")[0].partition("; the breach of ")[0]
+
+
+def whole_reason(found: object) -> str:
     assert isinstance(found, Hold), found
     return found.reason
 
@@ -168,6 +173,23 @@ def test_reports_that_come_late_or_again_open_no_second_decision() -> None:
     assert held(execute(gone, end(3))) == "no open breach of the serving version 6"
     trained = facts("", reports=late, decisions=(first,), trainings=(Training("r", end(3), PROMOTED, first.id, end(3)),))
     assert held(decide(trained)) == "no open breach of the serving version 6"
+
+
+def test_every_hold_names_the_breach_that_it_holds_and_why() -> None:
+    running, done = Training("abcdefgh1", end(1), RUNNING), Training("abcdefgh1", end(4), PROMOTED, ended=end(9))
+    busy = whole_reason(decide(facts("ggb", trainings=(running,))))
+    assert busy == "waits: training run abcdefgh is in flight; this holds the breach of 2013-01-03"
+    answered = whole_reason(decide(facts("ggb", trainings=(done,))))
+    assert answered.endswith("; the breach of 2013-01-03 is answered: training run abcdefgh had data until 2013-01-05")
+    first = made(decide(facts("b")))
+    gone = whole_reason(decide(replace(facts("b", decisions=(replace(first, closed="a person closed it"),)))))
+    assert gone.endswith(f"; the breach of 2013-01-01 is answered by decision {first.id}: a person closed it")
+    over = whole_reason(decide(facts("bg")))
+    assert over.endswith("; the breach of 2013-01-01 is over: 2013-01-02 is good")
+    crash = Training("r", end(1), CRASHED, first.id, ended=end(1))
+    again = whole_reason(execute(facts("b", decisions=(first,), trainings=(crash,)), end(1)))
+    assert again.endswith(f"; this holds decision {first.id} about 2013-01-01")
+    assert whole_reason(decide(facts("gg"))) == "no open breach of the serving version 6"
 
 
 class World:

@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.steps import op_name
 from mlops_assets.orchestrate.training import AS_OF
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from rich.console import Console
 
@@ -71,7 +71,7 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     PlatformError
         Another run of this command is in progress.
     """
-    chosen = without_decisions(selected(project.definitions, select))
+    chosen = without_decisions(selected(project.definitions, select), approved_models(project.definitions))
     tags = {**_range(project.definitions, chosen, partitions), **process_tags(os.getpid())}
     config = _run_config(chosen, as_of)
     with _alone(Path(project.platform.home)):
@@ -98,19 +98,34 @@ def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
     return chosen
 
 
-def without_decisions(chosen: Sequence[dg.AssetKey]) -> list[dg.AssetKey]:
-    """Leave out what a person decides: approvals, and the champion of a version that is made in the same run and that nobody can have approved.
+def approved_models(definitions: dg.Definitions) -> set[str]:
+    """Return the names of the models whose versions a person approves."""
+    return {key.path[-1] for key in definitions.resolve_asset_graph().materializable_asset_keys if key.path[0] == "approval"}
+
+
+def without_decisions(chosen: Sequence[dg.AssetKey], approved: Collection[str]) -> list[dg.AssetKey]:
+    """Leave out what a person decides: approvals, and the champion of a version that is made in the same run and cannot be approved yet.
+
+    Parameters
+    ----------
+    chosen
+        Assets of a selection.
+    approved
+        Models whose versions a person approves.
 
     Raises
     ------
     DefinitionError
         Nothing is left.
     """
-    signed = {key.path[-1] for key in chosen if key.path[0] == "approval"}
     made = {key.path[-1] for key in chosen if key.path[0] == "version"}
-    left = [key for key in chosen if key.path[0] != "approval" and not (key.path[0] == "champion" and key.path[-1] in signed & made)]
+    left = [
+        key
+        for key in chosen
+        if key.path[0] != "approval" and not (key.path[0] == "champion" and key.path[-1] in made and key.path[-1] in approved)
+    ]
     if not left:
-        name = min(signed)
+        name = min(key.path[-1] for key in chosen if key.path[0] == "approval")
         raise DefinitionError(
             f"'approval/{name}' is what a person decides",
             hint=f"mlops models approve {name} VERSION, or materialise it in the UI's launchpad",

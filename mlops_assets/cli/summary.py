@@ -48,6 +48,16 @@ def _last(finished: Finished) -> dict[dg.AssetKey, Mapping[str, Any]]:
     return found
 
 
+def _side_rows(finished: Finished, key: dg.AssetKey) -> int:
+    """Return the rows that a run set aside: its quarantine is reported partition by partition."""
+    counts: dict[str | None, int] = {}
+    for event in finished.result.get_asset_materialization_events():
+        materialization = event.step_materialization_data.materialization
+        if materialization.asset_key == key:
+            counts[materialization.partition] = int(_value(materialization.metadata, "dagster/row_count") or 0)
+    return sum(counts.values())
+
+
 def _notes(finished: Finished) -> Iterator[str]:
     """Say what has changed in the columns of tables, and which times lost digits."""
     for event in finished.result.get_asset_materialization_events():
@@ -66,7 +76,7 @@ def _assets(finished: Finished) -> Table:
     for column in ("asset", "rows", "changed", "step s"):
         table.add_column(column, justify="left" if column == "asset" else "right")
     for key, metadata in _last(finished).items():
-        rows = _value(metadata, "dagster/row_count")
+        rows = _side_rows(finished, key) if key.path[0] == "quarantine" else _value(metadata, "dagster/row_count")
         changed = _value(metadata, "changed partitions") or _value(metadata, "changed") or _value(metadata, "trained")
         step = finished.steps.get("__".join(key.path)) or _shared_step(finished)
         table.add_row(

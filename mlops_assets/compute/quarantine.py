@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -137,6 +138,25 @@ def quarantine_outcome(
     message = f"{refused.height} row(s) were set aside in 'quarantine/{name}': {often}"
     hint = f"mend the function or the schema, then `mlops quarantine replay {name}`"
     return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, blocking=False, facts=facts)
+
+
+def unwritten(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
+    """Return what the check says when another rule refuses the write: nothing was set aside.
+
+    Parameters
+    ----------
+    outcome
+        What it says otherwise.
+    refused
+        The rows that break a rule.
+    """
+    if outcome.passed:
+        return outcome
+    often = ", ".join(f"{reason} ({count})" for reason, count in reasons(refused)[:3])
+    message = (
+        f"{refused.height} row(s) break a rule on rows: {often}. The write is refused by another check: nothing was written or set aside"
+    )
+    return replace(outcome, message=message, hint="mend what the other check names; these rows are set aside when the write succeeds")
 
 
 def reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:

@@ -195,12 +195,20 @@ class Compiler:
         )
         if model.approval:
             yield self._approval(model)
-        before = approval_key(model) if model.approval else f"version/{model.name}"
-        for kind, upstream, body, text in (
-            ("version", model.key, version_body(model, gates), "The candidate, registered when every gate has passed for exactly it."),
-            ("champion", before, champion_body(model, gates), "The version that predicts."),
+        registered = f"version/{model.name}"
+        # A new version that waits for a person is no reason to promote, but a champion never runs before the version of the same run.
+        before, waiting = ((approval_key(model), registered), [registered]) if model.approval else ((registered,), [])
+        for kind, upstream, ignoring, body, text in (
+            (
+                "version",
+                (model.key,),
+                [],
+                version_body(model, gates),
+                "The candidate, registered when every gate has passed for exactly it.",
+            ),
+            ("champion", before, waiting, champion_body(model, gates), "The version that predicts."),
         ):
-            above = Node(f"{kind}/{model.name}", None, (Edge(upstream, None),))
+            above = Node(f"{kind}/{model.name}", None, tuple(Edge(key, None) for key in upstream))
             step = Step(
                 above.key,
                 self._body(above, body),
@@ -208,7 +216,7 @@ class Compiler:
                 description=text,
                 kinds=frozenset({kind}),
                 deps=_deps(above),
-                condition=after_gates(),
+                condition=after_gates(ignoring=ignoring),
             )
             yield compile_step(step, self.io)
 

@@ -18,6 +18,7 @@ from mlops_assets.compute.quarantine import (
     quarantine_outcome,
     reasons,
     set_aside,
+    unwritten,
 )
 from mlops_assets.compute.row_rules import spans
 from mlops_assets.compute.stored_types import cast_to_stored
@@ -166,6 +167,8 @@ def checked(scope: Scope, made: Produced | pl.DataFrame, table: Table, *, qualit
     outcome = quarantine_outcome(refused, counts, scope.windows, share=table.quarantine, name=name)
     found = [*verify(kept, table, scope.windows, limits=limits), *_across(scope, kept, table), outcome]
     found = _with_calls(scope, replace(made, strays={}), kept, table, found)
+    if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in found):
+        found = [unwritten(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in found]
     # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
     return Checked(
         kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(scope, quarantine_key, refused)]

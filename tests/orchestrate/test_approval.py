@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 import mlops_assets as ml
+from mlops_assets.cli.running import approved_models, selected, without_decisions
 from mlops_assets.stores.places import places
 from tests.conftest import Runner
 from tests.projects import shop
@@ -60,6 +61,24 @@ def test_an_approval_counts_for_no_other_version_and_a_rejection_refuses(waiting
     waiting("approval/buyer", config=signed(2, approved=False))
     assert "version 2 of 'buyer' is rejected" in waiting.error("champion/buyer")
     assert places(platform).registry.champion("buyer").version == 1
+
+
+def test_a_champion_runs_after_the_version_of_the_same_run(waiting, platform) -> None:
+    waiting("approval/buyer", config=signed(1))
+    waiting("dataset/visits", partitions=shop.day_of(5))
+    waiting("training_set/examples")
+    assert "version 2 of 'buyer' is not approved" in waiting.error("model/buyer", "version/buyer", "champion/buyer")
+    assert [v.version for v in places(platform).registry.versions("buyer")] == [1, 2]
+    assert places(platform).registry.champion("buyer") is None
+
+
+def test_a_command_leaves_out_the_champion_of_a_version_that_waits_for_a_person(waiting) -> None:
+    chosen = selected(waiting.definitions, 'key:"model/*" or key:"version/*" or key:"champion/*"')
+    assert approved_models(waiting.definitions) == {"buyer"}
+    left = [key.to_user_string() for key in without_decisions(chosen, {"buyer"})]
+    assert left == ["model/buyer", "version/buyer"]
+    assert len(without_decisions(chosen, set())) == 3
+    assert without_decisions(chosen[-1:], {"buyer"}) == chosen[-1:]
 
 
 def test_what_is_not_signed_or_not_there_is_refused(waiting) -> None:

@@ -208,3 +208,20 @@ def _named(name: str):
 
     function.__name__ = name
     return function
+
+
+def test_a_refused_write_says_that_nothing_was_set_aside(run, platform) -> None:
+    daily = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-04")
+
+    @ml.dataset(partitions=daily, key="id", event_timestamp="at", quality=ml.Quality(rows=(4, None), ranges={"x": (0, 9)}), quarantine=True)
+    def numbers(window: ml.TimeWindow) -> pl.DataFrame:
+        rows = 30 if window.start.day == 1 else 2
+        made = [{"id": f"{window.start:%d}-{n}", "at": window.start, "x": 99 if n == 29 else 1} for n in range(rows)]
+        return pl.DataFrame(made, schema_overrides={"at": pl.Datetime("us", "UTC")})
+
+    result = run(ml.build_definitions([numbers], platform=platform))("dataset/numbers", partitions="2024-01-01...2024-01-02", ok=False)
+    (said,) = [e.description for e in result.get_asset_check_evaluations() if e.check_name == "no_quarantined_rows"]
+    assert said.startswith("1 row(s) break a rule on rows: ")
+    assert "nothing was written or set aside" in said
+    assert "were set aside" not in said
+    assert records(platform, "quarantine/numbers") == {}

@@ -61,7 +61,7 @@ def make(home: Path) -> dict:
     fields = [{"name": name, "type": kind, "nullable": False, "role": "column"} for name, kind in request]
     platform = Platform.at(home / "ours")
     facts = {"model": MODEL, "event_timestamp": None, "request": fields, "steps": []}
-    artifact = pack(open_artifacts(platform.artifacts), model, X=X, modules=[], facts=facts)
+    artifact = pack(open_artifacts(platform.artifacts), model, X=X, holdout=sent, modules=[], facts=facts)
     registry = open_registry(platform.registry)
     registry.submit(CandidateRecord(MODEL, "bench", "bench", artifact, 1, datetime.now(UTC)), [])
     version = registry.register(MODEL, {}).version

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "IDENTICAL", "EQUIVALENT", "DIFFERENT"
 CAUSES = ("data", "row_order", "split", "code", "params", "seeds", "packages")
@@ -69,17 +69,19 @@ def compared(was: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
     Parameters
     ----------
     was, now
-        A mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, ``predictions`` on the same rows, and ``metrics``.
+        A mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, ``predictions`` on the same rows (probabilities, where there are any),
+        ``labels`` (what ``predict`` says of them; not compared where a record has none), and ``metrics``.
     """
     found = [*_fields(was, now, CAUSES, cause=True), *_fields(was, now, CIRCUMSTANCES, cause=False)]
     before, after = (np.asarray(side["predictions"], dtype="<f8") for side in (was, now))
-    results = [*_predictions(before, after), *_fields(was, now, ("metrics",), cause=False)]
+    flips = list(_labels(was.get("labels"), now.get("labels")))
+    results = [*_predictions(before, after), *flips, *_fields(was, now, ("metrics",), cause=False)]
     if results and not found:
         found += _fields(was, now, ("other_packages",), cause=False)
     if not results:
         verdict = EQUIVALENT if any(difference.cause for difference in found) else IDENTICAL
     else:
-        verdict = EQUIVALENT if _close(before, after) and _metrics_close(was["metrics"], now["metrics"]) else DIFFERENT
+        verdict = EQUIVALENT if not flips and _close(before, after) and _metrics_close(was["metrics"], now["metrics"]) else DIFFERENT
     return Comparison(verdict, (*found, *results), _largest(before, after))
 
 
@@ -104,6 +106,14 @@ def _predictions(before: np.ndarray, after: np.ndarray) -> Iterator[Difference]:
         flat, other = before.reshape(len(before), -1), after.reshape(len(after), -1)
         row = int(np.argmax([a.tobytes() != b.tobytes() for a, b in zip(flat, other, strict=True)]))
         yield Difference(f"predictions.row {row} of the probe", flat[row].tolist(), other[row].tolist(), cause=False)
+
+
+def _labels(before: Sequence[Any] | None, after: Sequence[Any] | None) -> Iterator[Difference]:
+    """Yield the first row whose predicted class differs."""
+    for row, (old, new) in enumerate(zip(before or (), after or (), strict=False)):
+        if old != new:
+            yield Difference(f"labels.row {row} of the probe", old, new, cause=False)
+            return
 
 
 def _close(before: np.ndarray, after: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.compute.classes import as_two_classes, encoded_class, truth_of
 from mlops_assets.compute.responses import Remembered
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 Scores = tuple[tuple[str, float], ...]
 MAX_SLICES = 50
+_OF_PROBABILITIES = frozenset(
+    {"d2_brier_score", "d2_log_loss_score", "neg_brier_score", "neg_log_loss", "top_k_accuracy"}
+    | {f"roc_auc_{how}{weights}" for how in ("ovo", "ovr") for weights in ("", "_weighted")}
+)
 
 
 def evaluate(  # noqa: PLR0913  (what is measured, and on what)
@@ -29,6 +34,8 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     *,
     train: Split | None = None,
     least: Mapping[str, int] | None = None,
+    positive: Any = None,  # noqa: ANN401  (any label)
+    part: str = "holdout",
 ) -> Evaluation:
     """Measure an estimator.
 
@@ -46,18 +53,26 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
         Rows that a model which ignores its input learns from; no baseline when None.
     least
         Column of ``slices`` → a number of rows: values with so many are measured too, however many there are.
+    positive
+        The positive one of two classes; the second when None.
+    part
+        What the rows are, for reasons.
 
     Returns
     -------
     Evaluation
         An undefined or infinite metric is NaN, with the reason among its ``problems``.
     """
-    model = estimator if isinstance(estimator, Remembered) else Remembered(estimator, split.X)
-    values, problems = _scores(model, np.arange(len(split.y)), split.y, metrics)
+    remembered = estimator if isinstance(estimator, Remembered) else Remembered(estimator, split.X)
+    encoded = encoded_class(getattr(estimator, "classes_", None), split.y, positive)
+    model, y = as_two_classes(remembered, encoded), truth_of(split.y, encoded)
+    values, problems = _scores(model, np.arange(len(y)), y, metrics)
     baseline: Scores = ()
     if train is not None:
-        baseline, _ = _scores(_baseline(estimator).fit(_blank(train.y), train.y), _blank(split.y), split.y, metrics)
-    return Evaluation(len(split.y), values, baseline, tuple(_sliced(model, split, metrics, slices, least or {})), problems)
+        known = truth_of(train.y, encoded)
+        baseline, _ = _scores(_baseline(estimator).fit(_blank(known), known), _blank(y), y, metrics)
+    told = tuple((name, why + _absent(remembered, split.y, part)) for name, why in problems)
+    return Evaluation(len(y), values, baseline, tuple(_sliced(model, split, y, metrics, slices, least or {})), told)
 
 
 def check_metrics(metrics: Sequence[str], where: str) -> None:
@@ -74,8 +89,6 @@ def check_metrics(metrics: Sequence[str], where: str) -> None:
 
 
 def _scores(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tuple[Scores, tuple[tuple[str, str], ...]]:  # noqa: ANN401
-    from sklearn.metrics import get_scorer
-
     values: dict[str, float] = {}
     problems: dict[str, str] = {}
     for name in metrics:
@@ -83,7 +96,7 @@ def _scores(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tu
             # scikit-learn warns and goes on with NaN or 0 where a metric is undefined: the value decides, not the warning.
             warnings.simplefilter("ignore")
             try:
-                values[name] = float(get_scorer(name)(estimator, X, y))
+                values[name] = float(scorer_of(name, getattr(estimator, "classes_", None))(estimator, X, y))
             except (ValueError, TypeError, AttributeError) as error:
                 values[name], problems[name] = math.nan, str(error).splitlines()[0]
         if not math.isfinite(values[name]):
@@ -92,9 +105,37 @@ def _scores(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tu
     return tuple(values.items()), tuple(problems.items())
 
 
+def scorer_of(name: str, classes: Any) -> Any:  # noqa: ANN401  (scikit-learn's)
+    """Return a scorer that is given every class where it compares probabilities, so that a class without rows is no riddle to it.
+
+    Parameters
+    ----------
+    name
+        A scikit-learn scorer name.
+    classes
+        The estimator's; None of a regressor.
+    """
+    from sklearn.metrics import get_scorer
+
+    scorer: Any = get_scorer(name)
+    if classes is not None and name in _OF_PROBABILITIES:
+        scorer._kwargs = {**scorer._kwargs, "labels": np.asarray(classes)}  # noqa: SLF001  (make_scorer's keywords, of a copy)
+    return scorer
+
+
 def _why(y: np.ndarray) -> str:
     unique = np.unique(y) if len(y) else y
     return f": every label is {unique[0]!s}" if len(unique) == 1 else ""
+
+
+def _absent(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
+    """Return which classes have no rows, and which labels are no class, as the end of a reason."""
+    known, there = getattr(model, "classes_", None), np.unique(y).tolist()
+    classes = [] if known is None else np.asarray(known).tolist()
+    lacking, foreign = [c for c in classes if c not in there], [label for label in there if classes and label not in classes]
+    told = [f"none of the {len(y)} {part} rows has the label {lacking[0]!r}"] if lacking and len(classes) > 2 else []
+    told += [f"the label {foreign[0]!r} of the {part} was not among the training rows"] if foreign else []
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _baseline(estimator: Any) -> Any:  # noqa: ANN401
@@ -108,7 +149,14 @@ def _blank(y: np.ndarray) -> np.ndarray:
     return np.zeros((len(y), 1))
 
 
-def _sliced(model: Remembered, split: Split, metrics: Sequence[str], slices: Sequence[str], least: Mapping[str, int]) -> list[SliceMetrics]:
+def _sliced(  # noqa: PLR0913  (what is measured, and on what)
+    model: Any,  # noqa: ANN401  (what an estimator answered)
+    split: Split,
+    y: np.ndarray,
+    metrics: Sequence[str],
+    slices: Sequence[str],
+    least: Mapping[str, int],
+) -> list[SliceMetrics]:
     result = []
     for column in slices:
         values = split.rows[column]
@@ -117,7 +165,7 @@ def _sliced(model: Remembered, split: Split, metrics: Sequence[str], slices: Seq
             if rank >= MAX_SLICES and not (column in least and rows >= least[column]):
                 break
             chosen = np.flatnonzero(values.eq_missing(value).to_numpy())
-            result.append(SliceMetrics(column, str(value), rows, _scores(model, chosen, split.y[chosen], metrics)[0]))
+            result.append(SliceMetrics(column, str(value), rows, _scores(model, chosen, y[chosen], metrics)[0]))
     return result
 
 

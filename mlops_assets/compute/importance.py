@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.compute.classes import as_two_classes, encoded_class, truth_of
+from mlops_assets.compute.evaluate import scorer_of
 from mlops_assets.compute.responses import Remembered
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     *,
     repeats: int = REPEATS,
     most_rows: int = MOST_ROWS,
+    positive: Any = None,  # noqa: ANN401  (any label)
 ) -> Importances:
     """Shuffle one column after the other and look at the metric.
 
@@ -87,6 +90,8 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
         Shuffles of each column; all of them are predicted in one call.
     most_rows
         Of more, so many are drawn.
+    positive
+        The positive one of two classes; the second when None.
 
     References
     ----------
@@ -104,8 +109,8 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     stacked, found = X[np.tile(np.arange(rows), repeats)], []
     # With a thread for each core, where other processes want the cores too, threads wait for one another longer than they work.
     with threadpool_limits(1):
-        whole = _scores(metric, estimator, X, y, 1)[0]
-        answers = {name: _scores(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats) for name in columns}
+        whole = _scores(metric, estimator, X, y, 1, positive)[0]
+        answers = {name: _scores(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats, positive) for name in columns}
     for name, scores in answers.items():
         found.append(Importance(name, _told(whole - scores.mean(), whole), _told(scores.std(), whole)))
     ordered = sorted(found, key=lambda one: (math.inf if math.isnan(one.drop) else -one.drop, one.column))
@@ -117,15 +122,21 @@ def _told(figure: float, whole: float) -> float:
     return 0.0 if abs(figure) <= _ROUNDED * max(1.0, abs(whole)) else float(figure)
 
 
-def _scores(metric: str, estimator: Any, X: pl.DataFrame, y: np.ndarray, repeats: int) -> np.ndarray:  # noqa: ANN401
+def _scores(  # noqa: PLR0913  (what is measured, and on what)
+    metric: str,
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    X: pl.DataFrame,
+    y: np.ndarray,
+    repeats: int,
+    positive: Any,  # noqa: ANN401
+) -> np.ndarray:
     """Return the metric of each of the stretches of rows that were put below one another."""
-    from sklearn.metrics import get_scorer
-
-    answers, rows = Remembered(estimator, X), len(y)
+    encoded = encoded_class(getattr(estimator, "classes_", None), y, positive)
+    answers, y, rows = as_two_classes(Remembered(estimator, X), encoded), truth_of(y, encoded), len(y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an undefined metric is NaN
         try:
-            scorer: Any = get_scorer(metric)
+            scorer = scorer_of(metric, getattr(answers, "classes_", None))
             return np.array([float(scorer(answers, np.arange(k * rows, (k + 1) * rows), y)) for k in range(repeats)])
         except (ValueError, TypeError, AttributeError):
             return np.full(repeats, np.nan)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.own_columns import PREDICTION, PROBABILITY
+from mlops_assets.compute.classes import class_names
+from mlops_assets.compute.own_columns import PREDICTION, PROBABILITIES, PROBABILITY
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.evaluation import Split
 
@@ -30,8 +31,8 @@ class Labelled:
         Labels, shape (rows,).
     prediction
         Predictions, shape (rows,).
-    probability
-        Of the second class, shape (rows,); None unless there are two.
+    probabilities
+        Of each class, shape (rows, classes); None when there are none.
     classes
         Sorted; None when a number is predicted.
     """
@@ -39,14 +40,14 @@ class Labelled:
     rows: pl.DataFrame
     y: np.ndarray
     prediction: np.ndarray
-    probability: np.ndarray | None
+    probabilities: np.ndarray | None
     classes: np.ndarray | None
 
     @property
     def split(self) -> Split:
         """The rows as :func:`evaluate` takes them: ``X`` holds what was predicted."""
-        columns = {"prediction": self.prediction, **({} if self.probability is None else {"probability": self.probability})}
-        return Split(pl.DataFrame(columns), self.y, self.rows)
+        shares = {} if self.probabilities is None else {f"share {i}": column for i, column in enumerate(self.probabilities.T)}
+        return Split(pl.DataFrame({"prediction": self.prediction, **shares}), self.y, self.rows)
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ class Arrivals:
         Predictions without a key: no label can ever be theirs.
     repeated
         Labels that arrived again with the same value.
+    unpredicted
+        Rows without a prediction, because the model had no finite one: no metric counts them.
     """
 
     predicted: int
     labelled: int
     keyless: int = 0
     repeated: int = 0
+    unpredicted: int = 0
 
     @property
     def coverage(self) -> float:
@@ -83,6 +87,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     classes: Sequence[object] | None = None,
     prediction: str = PREDICTION,
     probability: str = PROBABILITY,
+    probabilities: str = PROBABILITIES,
 ) -> tuple[Labelled, Arrivals]:
     """Join labels to the predictions they are about.
 
@@ -98,8 +103,8 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
         Its column in ``labels``.
     classes
         The classes in the estimator's order. None: those that occur when classes are predicted, none when a number is.
-    prediction, probability
-        Columns of ``predictions``; the probability may be null or absent.
+    prediction, probability, probabilities
+        Columns of ``predictions``; the probabilities of all classes, or that of the second of two, may be null or absent.
 
     Raises
     ------
@@ -115,9 +120,27 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     keyed = _same_key_types(predictions, arrived, key)
     joined = keyed.join(arrived, on=list(key), how="left", maintain_order="left")
     keyless = int(keyed.select(pl.any_horizontal(pl.col(list(key)).is_null()).sum()).item())
-    known = joined.filter(pl.col(_LABEL).is_not_null())
-    counts = Arrivals(predictions.height, known.height, keyless, repeated)
-    return _labelled(known, prediction, probability, classes), counts
+    finite = pl.col(prediction).is_finite() if joined.schema[prediction].is_float() else pl.col(prediction).is_not_null()
+    usable = finite.fill_null(value=False)
+    unpredicted = int(joined.select((~usable).sum()).item())
+    known = joined.filter(pl.col(_LABEL).is_not_null() & usable)
+    counts = Arrivals(predictions.height, known.height, keyless, repeated, unpredicted)
+    shares = _shares(known, probability, probabilities, classes)
+    return _labelled(known, prediction, shares, classes), counts
+
+
+def _shares(known: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None) -> np.ndarray | None:
+    """Return the probabilities of all classes, in their order; None where they are not all known."""
+    names = [] if classes is None else class_names(list(classes))
+    if isinstance(dtype := known.schema.get(probabilities), pl.Struct) and names:
+        held = known[probabilities].struct.unnest()
+        if not {field.name for field in dtype.fields}.issuperset(names) or any(held[name].null_count() for name in names):
+            return None
+        return held.select(names).cast(pl.Float64).to_numpy()
+    if probability not in known.columns or known[probability].null_count() or (names and len(names) != 2):
+        return None
+    second = known[probability].cast(pl.Float64).to_numpy()
+    return np.column_stack([1 - second, second])
 
 
 def _one_label_each(labels: pl.DataFrame, key: Sequence[str], label: str) -> tuple[pl.DataFrame, int]:
@@ -148,8 +171,7 @@ def _same_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequen
     return predictions
 
 
-def _labelled(known: pl.DataFrame, prediction: str, probability: str, classes: Sequence[object] | None) -> Labelled:
-    shares = known[probability] if probability in known.columns and known[probability].null_count() < known.height else None
+def _labelled(known: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None) -> Labelled:
     predicted, truth = known[prediction], known[_LABEL]
     rows = known.drop(_LABEL)
     if shares is None and classes is None and predicted.dtype.is_float():
@@ -160,7 +182,7 @@ def _labelled(known: pl.DataFrame, prediction: str, probability: str, classes: S
         return Labelled(rows, truth.cast(pl.Float64).to_numpy(), predicted.to_numpy(), None, None)
     y, answers = _comparable(truth, predicted)
     seen = np.unique(np.concatenate([y, answers])) if classes is None else np.array(list(classes))
-    return Labelled(rows, y, answers, None if shares is None else shares.cast(pl.Float64).to_numpy(), seen)
+    return Labelled(rows, y, answers, shares, seen)
 
 
 def _comparable(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -195,12 +217,11 @@ def recorded(labelled: Labelled) -> Any:  # noqa: ANN401  (an estimator)
 
     class RecordedProbability(RecordedClass):
         def predict_proba(self, X: pl.DataFrame) -> np.ndarray:
-            second = X["probability"].to_numpy()
-            return np.column_stack([1 - second, second])
+            return X.drop("prediction").to_numpy()
 
     class RecordedNumber(RegressorMixin, Recorded):  # type: ignore[misc]
         pass
 
     if labelled.classes is None:
         return RecordedNumber()
-    return RecordedClass() if labelled.probability is None else RecordedProbability()
+    return RecordedClass() if labelled.probabilities is None else RecordedProbability()

@@ -19,11 +19,15 @@ _INPUT = f"{OWN}input_"
 
 SPLIT = "__split"
 PREDICTION, PROBABILITY, INPUT_HASH = "__prediction", "__probability", "__input_hash"
+PROBABILITY_OF, PROBABILITIES, PROBLEM = "__probability_of", "__probabilities", "__prediction_problem"
 PREDICTION_ID, MODEL_VERSION, MISSING = "__prediction_id", "__model_version", "__missing"
 LOGGED_AT, RUN_ID, PREDICTED_AT = "__logged_at", "__run_id", "__predicted_at"
 
 OF_TRAINING_SETS = (SPLIT,)
-OF_PREDICTIONS = (PREDICTION, PROBABILITY, INPUT_HASH, PREDICTION_ID, MODEL_VERSION, MISSING, LOGGED_AT, RUN_ID, PREDICTED_AT)
+OF_PREDICTIONS = (
+    *(PREDICTION, PROBABILITY, PROBABILITY_OF, PROBABILITIES, PROBLEM, INPUT_HASH),
+    *(PREDICTION_ID, MODEL_VERSION, MISSING, LOGGED_AT, RUN_ID, PREDICTED_AT),
+)
 
 
 def table_name(name: str, own: Sequence[str]) -> str:

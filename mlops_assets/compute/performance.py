@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlops_assets.compute.calibration import Calibration, calibration
+from mlops_assets.compute.classes import class_names, positive_class
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.labels import Arrivals, Labelled, join_labels, recorded
 from mlops_assets.compute.responses import Remembered
@@ -16,7 +18,7 @@ from mlops_assets.compute.time_blocks import INDEPENDENT, errors_of, find_blocks
 from mlops_assets.compute.window_intervals import window_intervals
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.evaluation import SliceMetrics
-from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +66,7 @@ class Verdict:
     expectation
         Its name.
     state
-        ``good``, ``breach`` or ``not enough data``.
+        ``good``, ``breach``, ``not enough data`` or ``cannot be measured``.
     value, bound
         The metric and the least value that is good.
     reason
@@ -91,7 +93,7 @@ class PerformanceReport:
     verdicts
         One for each expectation.
     calibration
-        Of the probability of the second class, or of the predicted number; None for more classes and without rows.
+        Of the probability of the positive class, or of the predicted number; None for more classes and without rows.
     slices
         The metrics by the values of the slice columns.
     inverted
@@ -113,10 +115,12 @@ class PerformanceReport:
 
     @property
     def state(self) -> str:
-        """``breach`` when any expectation is breached, ``good`` when all are met, else ``not enough data``."""
+        """``breach`` when any expectation is breached, ``good`` when all are met, else ``cannot be measured`` or ``not enough data``."""
         states = {verdict.state for verdict in self.verdicts}
         if BREACH in states:
             return BREACH
+        if CANNOT in states:
+            return CANNOT
         return NOT_ENOUGH if self.problem or NOT_ENOUGH in states else GOOD
 
     @property
@@ -125,7 +129,11 @@ class PerformanceReport:
         telling = [verdict.reason for verdict in self.verdicts if verdict.state == self.state] or [
             self.problem or "; ".join(map(_said, self.metrics))
         ]
-        return f"{self.state}: {'; '.join(dict.fromkeys(telling))}"
+        without = self.arrivals.unpredicted
+        share = (
+            f"; {without} of {self.arrivals.predicted} rows ({without / self.arrivals.predicted:.1%}) have no prediction" if without else ""
+        )
+        return f"{self.state}: {'; '.join(dict.fromkeys(telling))}{share}"
 
     def metric(self, name: str) -> Metric | None:
         """Return one metric; None when it was not measured."""
@@ -153,14 +161,15 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     classes: Sequence[object] | None = None,
     event_timestamp: str | None = None,
     block_length: timedelta | None = None,
+    positive: Any = None,  # noqa: ANN401  (any label)
 ) -> PerformanceReport:
     """Measure a window's predictions.
 
     Parameters
     ----------
     predictions
-        One row per prediction: key, ``prediction``, ``probability`` of the second class where there are two, and the slice columns. Several
-        predictions of one key all count.
+        One row per prediction: key, ``prediction``, ``probabilities`` by class where there are any, and the slice columns. Several
+        predictions of one key all count; a row without a prediction counts in no metric.
     labels
         One row per label, as far as they have arrived.
     key, label
@@ -179,6 +188,8 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
         The column of ``predictions`` with the time of each row, by which blocks of time are found; rows are independent without it.
     block_length
         As the training set declares it; found in the errors when None.
+    positive
+        The positive one of two classes; the second when None.
 
     Returns
     -------
@@ -206,11 +217,12 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
             arrivals, found, _verdicts(expectations, found, arrivals, inverted=False, problem=problem), problem=problem
         )
     estimator, split = recorded(labelled), labelled.split
-    evaluation = evaluate(estimator, split, names, by)
+    measure = partial(evaluate, positive=positive, part="labelled")
+    evaluation = measure(estimator, split, names, by)
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
     blocks = None if times is None else find_blocks(times, errors_of([Remembered(estimator, split.X)], split.y), block_length)
-    ends = window_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks)
+    ends = window_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
     problems = {name: _plainly(why) for name, why in evaluation.problems}
     found = tuple(
         Metric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name), problems.get(name, ""))
@@ -220,7 +232,7 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     inverted = bool(auc and auc.high is not None and auc.high < 0.5)
     verdicts = _verdicts(expectations, found, arrivals, inverted=inverted, problem="")
     intervals = INDEPENDENT if blocks is None else str(blocks)
-    return PerformanceReport(arrivals, found, verdicts, _calibration(labelled), evaluation.slices, inverted, intervals=intervals)
+    return PerformanceReport(arrivals, found, verdicts, _calibration(labelled, positive), evaluation.slices, inverted, intervals=intervals)
 
 
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -243,12 +255,12 @@ def _problem(labelled: Labelled, arrivals: Arrivals) -> str:
 
 def _plainly(why: str) -> str:
     # Scorers ask the estimator for what was not recorded.
-    return "it needs probabilities, which are stored for two classes only" if "predict_proba" in why else why
+    return f"{CANNOT}: it needs probabilities, and none were stored with these predictions" if "predict_proba" in why else why
 
 
 def _always(labelled: Labelled) -> tuple[str, ...]:
     """Return the metric that shows inverted labels."""
-    binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probability is not None
+    binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probabilities is not None
     return ("roc_auc",) if binary else ()
 
 
@@ -257,12 +269,14 @@ def _known(reference: Mapping[str, float] | None, name: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _calibration(labelled: Labelled) -> Calibration | None:
+def _calibration(labelled: Labelled, positive: Any) -> Calibration | None:  # noqa: ANN401  (any label)
     if labelled.classes is None:
         return calibration(labelled.prediction.astype(float), labelled.y)
-    if labelled.probability is None or len(labelled.classes) != 2:
+    if labelled.probabilities is None or len(labelled.classes) != 2:
         return None
-    return calibration(labelled.probability, (labelled.y == labelled.classes[1]).astype(float))
+    about = positive_class(labelled.classes, positive)
+    at = class_names(labelled.classes).index(str(about))
+    return calibration(labelled.probabilities[:, at], (labelled.y == about).astype(float))
 
 
 def _verdicts(
@@ -274,8 +288,9 @@ def _verdicts(
 
 def _verdict(expectation: Performance, metric: Metric, arrivals: Arrivals, *, inverted: bool, problem: str) -> Verdict:
     bound = _bound(expectation, metric)
-    if why := problem or _too_few(expectation, arrivals) or metric.problem:
-        return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, why)
+    if why := problem or (metric.problem if metric.problem.startswith(CANNOT) else _too_few(expectation, arrivals)) or metric.problem:
+        state = CANNOT if not problem and metric.problem.startswith(CANNOT) else NOT_ENOUGH
+        return Verdict(expectation.name, state, metric.value, bound, why.removeprefix(f"{CANNOT}: "))
     if bound is None or metric.value is None:
         why = f"the version's {metric.name} on its holdout is not known"
         return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, why)

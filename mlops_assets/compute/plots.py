@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.compute.classes import class_names, positive_class
 from mlops_assets.compute.importance import permutation_importance
 
 if TYPE_CHECKING:
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 _MOST_CURVES = 12
 
 
-def plots(estimator: Any, holdout: Split, metric: str, seed: str) -> dict[str, bytes | str]:  # noqa: ANN401  (any estimator)
+def plots(
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    holdout: Split,
+    metric: str,
+    seed: str,
+    *,
+    positive: Any = None,  # noqa: ANN401  (any label)
+) -> dict[str, bytes | str]:
     """Return title → PNG, or why it cannot be drawn: ROC, calibration and importance of a classifier; errors and importance of a regressor.
 
     Parameters
@@ -28,8 +36,10 @@ def plots(estimator: Any, holdout: Split, metric: str, seed: str) -> dict[str, b
         Rows that training has not seen.
     metric, seed
         Of the importance, as in :func:`mlops_assets.compute.importance.permutation_importance`.
+    positive
+        The positive one of two classes; the second when None.
     """
-    return {title: _drawn(draw) for title, draw in _plots(estimator, holdout, metric, seed)}
+    return {title: _drawn(draw) for title, draw in _plots(estimator, holdout, metric, seed, positive)}
 
 
 def _drawn(draw: Callable[[], bytes]) -> bytes | str:
@@ -62,18 +72,25 @@ def curve_plot(curves: Mapping[str, Any]) -> bytes:
     return png(figure)
 
 
-def _plots(estimator: Any, holdout: Split, metric: str, seed: str) -> Iterator[tuple[str, Callable[[], bytes]]]:  # noqa: ANN401
+def _plots(
+    estimator: Any,  # noqa: ANN401
+    holdout: Split,
+    metric: str,
+    seed: str,
+    positive: Any,  # noqa: ANN401
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
     from sklearn.base import is_classifier
 
     if is_classifier(estimator):
-        if hasattr(estimator, "predict_proba") and len(np.unique(holdout.y)) == 2:
-            truth = holdout.y == estimator.classes_[1]
-            yield "ROC", lambda: _roc(truth, estimator.predict_proba(holdout.X)[:, 1])
-            yield "calibration", lambda: _calibration(truth, estimator.predict_proba(holdout.X)[:, 1])
+        wanted = positive_class(estimator.classes_, positive) if hasattr(estimator, "predict_proba") else None
+        if wanted is not None and len(np.unique(holdout.y)) == 2:
+            truth, at = holdout.y == wanted, class_names(estimator.classes_).index(str(wanted))
+            yield "ROC", lambda: _roc(truth, estimator.predict_proba(holdout.X)[:, at])
+            yield "calibration", lambda: _calibration(truth, estimator.predict_proba(holdout.X)[:, at])
     else:
         yield "prediction against truth", lambda: _against_truth(holdout.y, estimator.predict(holdout.X))
     if holdout.X.width:
-        yield "importance", lambda: _importance(estimator, holdout, metric, seed)
+        yield "importance", lambda: _importance(estimator, holdout, metric, seed, positive)
 
 
 def _roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
@@ -105,8 +122,8 @@ def _against_truth(truth: np.ndarray, predicted: np.ndarray) -> bytes:
     return png(figure)
 
 
-def _importance(estimator: Any, holdout: Split, metric: str, seed: str) -> bytes:  # noqa: ANN401
-    found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed).columns[::-1]
+def _importance(estimator: Any, holdout: Split, metric: str, seed: str, positive: Any) -> bytes:  # noqa: ANN401
+    found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed, positive=positive).columns[::-1]
     figure, axes = _figure(f"loss of {metric} when shuffled", "")
     axes.barh([one.column for one in found], [one.drop for one in found], xerr=[one.error for one in found])
     return png(figure)

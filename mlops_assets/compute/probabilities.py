@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlops_assets.compute.calibration import Calibration, calibration
+from mlops_assets.compute.classes import class_names, positive_class
 
 if TYPE_CHECKING:
     from mlops_assets.compute.responses import Remembered
@@ -24,7 +25,7 @@ class Trust:
     kind
         Binary or multiclass classification, or regression.
     calibration
-        Of the second class; of several classes, of the one that is predicted (Guo et al. 2017, On calibration of modern neural networks);
+        Of the positive class; of several classes, of the one that is predicted (Guo et al. 2017, On calibration of modern neural networks);
         of numbers, predicted beside observed.
     brier
         Mean squared distance of probabilities from what happened, over all classes when there are several (Brier 1950); None of numbers.
@@ -47,7 +48,7 @@ def kind_of(estimator: object) -> str:
     return BINARY if len(getattr(estimator, "classes_", ())) == 2 else MULTICLASS
 
 
-def trust(answers: Remembered, kind: str, y: np.ndarray) -> Trust | None:
+def trust(answers: Remembered, kind: str, y: np.ndarray, positive: Any = None) -> Trust | None:  # noqa: ANN401  (any label)
     """Hold predictions against labels; None for a classifier without probabilities.
 
     Parameters
@@ -58,6 +59,8 @@ def trust(answers: Remembered, kind: str, y: np.ndarray) -> Trust | None:
         From :func:`kind_of`.
     y
         The labels.
+    positive
+        The positive one of two classes; the second when None.
     """
     if kind == REGRESSION:
         predicted = answers.answers("predict")
@@ -67,8 +70,10 @@ def trust(answers: Remembered, kind: str, y: np.ndarray) -> Trust | None:
     shares, classes = answers.answers("predict_proba"), np.asarray(answers.classes_)
     happened = y[:, None] == classes[None, :]
     if kind == BINARY:
-        brier = float(np.square(shares[:, 1] - happened[:, 1]).mean())
-        return Trust(kind, calibration(shares[:, 1], happened[:, 1].astype(float)), brier, str(classes[1]))
-    likeliest = shares.argmax(axis=1)[:, None]
-    sure, right = np.take_along_axis(shares, likeliest, 1)[:, 0], np.take_along_axis(happened, likeliest, 1)[:, 0]
+        about = str(positive_class(classes, positive))
+        at = class_names(classes).index(about)
+        brier = float(np.square(shares[:, at] - happened[:, at]).mean())
+        return Trust(kind, calibration(shares[:, at], happened[:, at].astype(float)), brier, about)
+    predicted = (answers.answers("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
+    sure, right = np.take_along_axis(shares, predicted, 1)[:, 0], np.take_along_axis(happened, predicted, 1)[:, 0]
     return Trust(kind, calibration(sure, right.astype(float)), float(np.square(shares - happened).sum(axis=1).mean()))

@@ -15,10 +15,11 @@ import hashlib
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlops_assets.compute.evaluate import scorer_of
 from mlops_assets.compute.metric_range import clip_interval
 from mlops_assets.compute.score_forms import Form, form_of
 from mlops_assets.compute.time_blocks import INDEPENDENT, errors_of, find_blocks
@@ -179,9 +180,7 @@ def spreads(  # noqa: PLR0913  (models, rows and their blocks)
 
 
 def _scored(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:
-    from sklearn.metrics import get_scorer
-
-    scorer: Any = get_scorer(metric)
+    scorer = scorer_of(metric, getattr(model, "classes_", None))
 
     def score(drawn: np.ndarray) -> float:
         try:

@@ -10,10 +10,10 @@ import numpy as np
 
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.metric_range import clip_interval
-from mlops_assets.values.evaluation import Split
+from mlops_assets.values.evaluation import Evaluation, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mlops_assets.compute.time_blocks import TimeBlocks
 
@@ -23,12 +23,14 @@ INTERVAL_ROWS = 20_000  # on which it is measured
 Interval = tuple[float | None, float | None]
 
 
-def window_intervals(
+def window_intervals(  # noqa: PLR0913  (what is measured, and how)
     estimator: Any,  # noqa: ANN401  (any estimator)
     split: Split,
     values: Mapping[str, float],
     confidence: float,
     blocks: TimeBlocks | None = None,
+    *,
+    measure: Callable[..., Evaluation] = evaluate,
 ) -> dict[str, Interval]:
     """Return the ends of each metric's interval, within the metric's range.
 
@@ -42,6 +44,8 @@ def window_intervals(
         Of the interval.
     blocks
         Blocks of time that are left out whole; None when rows are independent.
+    measure
+        How the rows are measured.
     """
     rows = len(split.y)
     chosen = np.random.default_rng(0).permutation(rows)[:INTERVAL_ROWS]
@@ -49,7 +53,7 @@ def window_intervals(
     if groups < 2:
         return dict.fromkeys(values, (None, None))
     group = np.arange(len(chosen)) % groups if blocks is None else blocks.ids[chosen] * groups // blocks.count
-    left = [dict(evaluate(estimator, _take(split, chosen[group != number]), tuple(values)).metrics) for number in range(groups)]
+    left = [dict(measure(estimator, _take(split, chosen[group != number]), tuple(values)).metrics) for number in range(groups)]
     # Fewer independent rows than there are make the interval wider than it is, by the square root; blocks stay as many.
     share = len(chosen) / rows if blocks is None else 1.0
     factor = _student(confidence, groups - 1) * math.sqrt((groups - 1) * share)

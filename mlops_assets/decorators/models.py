@@ -112,6 +112,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     approval: bool = False,
     search: Search | None = None,
     limits: Sequence[str] = (),
+    positive: str | bool | float | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Model[P, R]]:
     """Declare a model trained by a function.
@@ -141,6 +142,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         Hyperparameters to search for before the training.
     limits
         What it must not be used for and where it is known to fail, in sentences for its model card.
+    positive
+        The positive one of two classes, as the label has it; needed by metrics such as ``recall`` unless the label is True or 1.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -160,7 +163,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
             search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
         judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
         stored, options_ = (names(trusted_types), format), AssetOptions.of(options)
-        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), options_)
+        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), positive, options_)
 
     return decorate
 

@@ -23,6 +23,7 @@ from mlops_assets.compute.card_sections import (
     pairs_section,
     slices_section,
 )
+from mlops_assets.compute.classes import positive_class
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.importance import permutation_importance
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
@@ -35,7 +36,7 @@ from mlops_assets.orchestrate.judging import intervals_of
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.reproducing import chances_of
 from mlops_assets.orchestrate.training import leakage
-from mlops_assets.serving.packaging import Bundle, form_of, unpack
+from mlops_assets.serving.packaging import POSITIVE, Bundle, form_of, unpack
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places
@@ -71,6 +72,11 @@ class _About:
         declared = self.model.training_set
         now = {"table": declared.key, "label": declared.label, "event_timestamp": declared.event_timestamp, "metrics": self.model.metrics}
         return now | dict(self.facts.get("reads", {})) | {"X": self.bundle.columns}
+
+    @property
+    def positive(self) -> Any:  # noqa: ANN401  (any label)
+        """The positive class, where one is declared."""
+        return self.bundle.manifest.get(POSITIVE)
 
 
 def card_of(project: Project, places: Places, model: Model[..., Any], version: Version) -> dict[str, str]:
@@ -122,6 +128,9 @@ def made_card(project: Project, places: Places, model: Model[..., Any], version:
 def _headline(about: _About) -> Iterator[tuple[str, str]]:
     version, now = about.version, datetime.now(UTC)
     yield "kind", kind_of(about.bundle.estimator)
+    positive = positive_class(getattr(about.bundle.estimator, "classes_", ()), about.positive)
+    if positive is not None:
+        yield "positive class", str(positive)
     yield "estimator", _estimator(about.bundle.estimator)
     yield "stored as", form_of(about.bundle.manifest)
     yield "registered", f"{version.created_at:%Y-%m-%d %H:%M} UTC"
@@ -172,16 +181,18 @@ def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
     parts = parts_of(rows, reads["X"], reads["label"])
     holdout = parts["holdout"]
     answers = Remembered(estimator, holdout.X)
-    intervals = intervals_of(about.model.training_set, answers, None, holdout, seed)
-    evaluation = evaluate(answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"])
+    intervals = intervals_of(about.model.training_set, answers, None, holdout, seed, about.positive)
+    evaluation = evaluate(
+        answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"], positive=about.positive
+    )
     yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind)
     yield features_section(about.bundle.manifest.get("signature") or signature_of(parts["train"].X), _sources(about, rows))
     yield metrics_section(
         evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}, intervals.method
     )
     yield from filter(None, (slices_section(evaluation),))
-    yield calibration_section(trust(answers, kind, holdout.y))
-    yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed))
+    yield calibration_section(trust(answers, kind, holdout.y, about.positive))
+    yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=about.positive))
     found = [*_leaking(about, rows), *chances_of(dict(about.facts))]
     yield limits_section(
         about.model.limits, found, looked_for=("leakage", *(("unseeded random numbers", "unsorted rows") if about.facts else ()))

@@ -89,7 +89,9 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
         reproduce=_commands(facts),
         pictures={}
         if pictures is None
-        else _pictures(plots(bundle.estimator, splits["holdout"], model.metrics[0], record.digest), pictures, model.name),
+        else _pictures(
+            plots(bundle.estimator, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name
+        ),
         problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
         intervals=judged.intervals.method if judged.intervals else "",
     )

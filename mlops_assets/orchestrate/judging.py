@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from mlops_assets.compute.classes import as_two_classes, encoded_class, truth_of
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.gates import function_definition, judge, judge_function
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
@@ -41,18 +42,25 @@ def candidate_of(places: Places, model: Model[..., Any], trained: Trained, rival
             f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
             hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
         )
-    evaluation = evaluate(answers, holdout, model.metrics, model.slices, train=trained.splits["train"], least=_least(model))
+    evaluation = evaluate(
+        answers, holdout, model.metrics, model.slices, train=trained.splits["train"], least=_least(model), positive=model.positive
+    )
     theirs, rivals = None, None
     if rival is not None and rival.digest == trained.digest:
         theirs, rivals = evaluation, answers
     elif rival is not None:
         theirs, rivals = _rival(places, model, holdout, rival)
-    intervals = intervals_of(model.training_set, answers, rivals, holdout, trained.digest)
+    intervals = intervals_of(model.training_set, answers, rivals, holdout, trained.digest, model.positive)
     return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs, intervals)
 
 
-def intervals_of(
-    declared: TrainingSet[..., Any], answers: Remembered, rivals: Remembered | None, holdout: Split, seed: str
+def intervals_of(  # noqa: PLR0913  (what is compared, and how)
+    declared: TrainingSet[..., Any],
+    answers: Remembered,
+    rivals: Remembered | None,
+    holdout: Split,
+    seed: str,
+    positive: Any = None,  # noqa: ANN401  (any label)
 ) -> PairedIntervals:
     """Return the intervals of a holdout's metrics: over blocks of time where the training set has event times.
 
@@ -64,9 +72,13 @@ def intervals_of(
         What the candidate and the champion predict for the holdout.
     holdout, seed
         As in :class:`PairedIntervals`.
+    positive
+        The positive one of two classes; both models are seen by the same one.
     """
     times = holdout.rows[declared.event_timestamp] if declared.event_timestamp in holdout.rows.columns else None
-    return PairedIntervals(answers, rivals, holdout.y, holdout.rows, seed, times=times, block_length=declared.block_length)
+    encoded = encoded_class(getattr(answers, "classes_", None), holdout.y, positive)
+    seen, y = None if rivals is None else as_two_classes(rivals, encoded), truth_of(holdout.y, encoded)
+    return PairedIntervals(as_two_classes(answers, encoded), seen, y, holdout.rows, seed, times=times, block_length=declared.block_length)
 
 
 def _least(model: Model[..., Any]) -> dict[str, int]:
@@ -91,7 +103,8 @@ def _rival(places: Places, model: Model[..., Any], holdout: Split, rival: Versio
             rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
         X = model_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
         answers = Remembered(bundle.estimator, X)
-        return evaluate(answers, Split(X, holdout.y, holdout.rows), model.metrics, model.slices, least=_least(model)), answers
+        split = Split(X, holdout.y, holdout.rows)
+        return evaluate(answers, split, model.metrics, model.slices, least=_least(model), positive=model.positive), answers
     except MlopsError as error:
         reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
         undefined = tuple((m, float("nan")) for m in model.metrics)

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.compute.classes import positive_class
 from mlops_assets.compute.evaluate import as_rows
 from mlops_assets.compute.plots import plots
 from mlops_assets.orchestrate.judging import candidate_of, check_of, evidence_of, judged, rival_of
@@ -60,7 +61,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
-            metadata=_metadata(trained, candidate, model.metrics[0])
+            metadata=_metadata(trained, candidate, model)
             | {"format": form_of(manifest_of(scope.places.artifacts, trained.artifact))}
             | show("logged", lambda: logged_metadata(scope, trained.run, model.metrics), scope.context.log.warning)
             | show("search", lambda: search_metadata(scope, model, trained.run), scope.context.log.warning),
@@ -74,8 +75,9 @@ def _record(model: Model[..., Any], trained: Trained) -> CandidateRecord:
     return CandidateRecord(model.name, trained.digest, trained.run.id, trained.artifact, trained.snapshot, datetime.now(UTC))
 
 
-def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, Any]:
-    evaluation = candidate.evaluation
+def _metadata(trained: Trained, candidate: Candidate, model: Model[..., Any]) -> dict[str, Any]:
+    evaluation, positive = candidate.evaluation, positive_class(getattr(trained.estimator, "classes_", ()), model.positive)
+    drawn = plots(trained.estimator, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
     slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_SHOWN]]
     outside: dict[str, str] = dict(trained.run.record.get("outside", {}))
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
@@ -85,6 +87,7 @@ def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, 
         **({"intervals": candidate.intervals.method} if candidate.intervals else {}),
         **({"slices": markdown(slices)} if slices else {}),
         **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
+        **({} if positive is None else {"positive class": str(positive)}),
         "candidate": trained.digest,
         "run": trained.run.id,
         "trained": "no: the same data, code, parameters and libraries as before" if trained.reused else "yes",
@@ -93,5 +96,5 @@ def _metadata(trained: Trained, candidate: Candidate, metric: str) -> dict[str, 
         "read besides the data": markdown([{"what": name, "sha256": digest} for name, digest in outside.items()]) if outside else "nothing",
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
-        **pictures(plots(trained.estimator, trained.splits["holdout"], metric, trained.digest)),
+        **pictures(drawn),
     }

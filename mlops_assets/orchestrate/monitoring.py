@@ -22,7 +22,8 @@ from mlops_assets.orchestrate.metadata import markdown
 from mlops_assets.orchestrate.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
-from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.packaging import POSITIVE, manifest_of
+from mlops_assets.serving.prediction_columns import of_one_version
 from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
@@ -219,6 +220,7 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
         )
     run = None if window.version is None else scope.places.tracker.get(window.version.run_id)
     rows = window.rows if window.version is None else window.rows.filter(pl.col(MODEL_VERSION) == window.version.version)
+    rows, manifest = of_one_version(rows), _manifest(scope, window.version)
     return performance(
         rows,
         labels,
@@ -228,7 +230,8 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
         slices=[name for name in monitor.model.slices if name in rows.columns],
         expectations=monitor.performance,
         reference=run.metrics if run else None,
-        classes=_manifest(scope, window.version).get("classes") or None,
+        classes=manifest.get("classes") or None,
+        positive=manifest.get(POSITIVE),
         event_timestamp=scope.project.by_key[monitor.predictions_key].event_timestamp,
         block_length=declared.block_length,
     )
@@ -289,6 +292,7 @@ def _performance_facts(scope: Scope, monitor: Monitor, window: Window, report: P
         "summary": report.summary,
         "coverage": report.arrivals.coverage,
         "labels": report.arrivals.labelled,
+        "share without a prediction": report.arrivals.unpredicted / max(1, report.arrivals.predicted),
         **{m.name: m.value for m in report.metrics if m.value is not None},
         "metrics": markdown(shown),
         **({"slices": markdown(slices)} if slices else {}),

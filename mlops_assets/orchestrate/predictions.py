@@ -7,10 +7,20 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.assemble import assemble, view_of
-from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, PROBABILITY, RUN_ID, table_name, to_table
+from mlops_assets.compute.own_columns import (
+    MODEL_VERSION,
+    OF_PREDICTIONS,
+    PROBABILITY,
+    PROBABILITY_OF,
+    PROBLEM,
+    RUN_ID,
+    table_name,
+    to_table,
+)
 from mlops_assets.compute.point_in_time import View
 from mlops_assets.compute.verify import check_names, verify
 from mlops_assets.errors import RegistryError
+from mlops_assets.orchestrate.prediction_tables import as_one_table
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training import view_rows
@@ -78,7 +88,7 @@ def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
         ],
         how="horizontal",
     ).with_columns(pl.lit(scope.context.run.run_id).alias(RUN_ID))
-    frame = to_table(frame, OF_PREDICTIONS)
+    frame = as_one_table(scope, [to_table(frame, OF_PREDICTIONS)], batch.dataset.table.event_timestamp)
     return frame, verify(frame, rules(batch), scope.windows), _facts(serving, scored)
 
 
@@ -90,5 +100,9 @@ def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked
 
 
 def _facts(serving: Version, scored: pl.DataFrame) -> dict[str, Any]:
-    mean = scored[PROBABILITY].mean()
-    return {"model version": serving.version, **({"mean probability": float(mean)} if mean is not None else {})}  # type: ignore[arg-type]
+    mean, refused = scored[PROBABILITY].mean(), scored.height - scored[PROBLEM].null_count()
+    facts: dict[str, Any] = {"model version": serving.version, "rows without a prediction": refused}
+    facts["share without a prediction"] = refused / scored.height if scored.height else 0.0
+    if scored.height and (positive := scored[PROBABILITY_OF][0]) is not None:
+        facts["positive class"] = positive
+    return facts | ({"mean probability": float(mean)} if mean is not None else {})

@@ -10,6 +10,7 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.card import MARKDOWN, card_of
 from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.mlflow_after import mirror_after
+from mlops_assets.orchestrate.prediction_tables import change_of_kind
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.serving.integrity import damage, refuse_damaged
@@ -51,6 +52,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Ite
             mirror_after(scope)
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": scope.places.platform.environment}
+        metadata |= change_of_kind(scope, before, version)
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body

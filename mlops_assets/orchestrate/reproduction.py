@@ -20,7 +20,7 @@ from mlops_assets.compute.source_slice import stored_source
 from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.orchestrate.locked_environment import locked_python
 from mlops_assets.serving.formats import SKOPS
-from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.packaging import POSITIVE, manifest_of
 from mlops_assets.stores.erasures import open_erasures
 from mlops_assets.stores.places import Places
 from mlops_assets.stores.records import Version
@@ -92,6 +92,7 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
         "params": dict(facts["params"]) if asked.params is None else {**facts["params"], **asked.params},
         "probe": manifest["probe"],
         "form": manifest.get("form", SKOPS),
+        "positive": manifest.get(POSITIVE),
         "facts": facts,
         "outside": dict(run.record.get("outside", {})),
     }
@@ -99,6 +100,7 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
     now = _in_a_process(python, request, facts if asked.env == LOCKED else {})
     judged = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # what the function logged beside them is its own affair
     was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": judged}
+    was |= {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
     found = _verdict(
         version,
         asked,

@@ -24,6 +24,7 @@ from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import DataError, DefinitionError, MlopsError
 from mlops_assets.orchestrate.run_facts import data_facts, result_facts
 from mlops_assets.serving.formats import as_served
+from mlops_assets.serving.likeliest import labels_of
 from mlops_assets.serving.packaging import predictions_of
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
@@ -42,7 +43,7 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     request
-        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe``, ``form`` and the recorded ``facts``.
+        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe``, ``form``, ``positive`` and the recorded ``facts``.
     """
     places, recorded = Places(Platform(**request["platform"])), request["facts"]
     reads, lake = recorded["reads"], places.lake
@@ -68,7 +69,8 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         **result_facts(estimator, request["source"]),
         "other_packages": dict(installed()),
         "predictions": np.asarray(predictions_of(estimator, probe)).tolist(),
-        "metrics": dict(evaluate(served, splits["holdout"], reads["metrics"]).metrics),
+        "labels": labels_of(estimator, probe).tolist(),
+        "metrics": dict(evaluate(served, splits["holdout"], reads["metrics"], positive=request["positive"]).metrics),
     }
 
 

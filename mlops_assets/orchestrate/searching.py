@@ -35,7 +35,7 @@ def searched(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], 
     """
     if model.search is None:
         return scope
-    at = Searching(model.search, _metric(model), active.run, fingerprint, splits)
+    at = Searching(model.search, _metric(model), active.run, fingerprint, splits, model.positive)
     known = _known(scope, fingerprint)
     with _rounds(scope, model, at) as run:
 

@@ -4,6 +4,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from mlops_assets.errors import ServiceError
 from mlops_assets.orchestrate.graph import Node
 from mlops_assets.orchestrate.metadata import markdown
 from mlops_assets.orchestrate.partitions import days_between, days_of
+from mlops_assets.orchestrate.prediction_tables import as_one_table
 from mlops_assets.orchestrate.project import Project, served_partitions, served_time
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.skew import NO_SKEW, skew_outcome
@@ -32,6 +35,7 @@ from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.serving.prediction_columns import PredictionKind
 from mlops_assets.serving.push_spec import push_specs
 from mlops_assets.serving.served import key_types, served
 from mlops_assets.values.dataset import Table
@@ -42,6 +46,7 @@ from mlops_assets.values.window import merged, window_of
 
 if TYPE_CHECKING:
     from mlops_assets.serving.control import ServiceSpec, ServiceStatus
+    from mlops_assets.serving.inference_log import Record
 
 _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
 
@@ -160,7 +165,7 @@ def served_body(project: Project, service: Service) -> Callable[[Scope], Iterato
 
 
 def _produce(scope: Scope, service: Service, rules: Table) -> Made:
-    from mlops_assets.serving.inference_log import frame_records, log_days, read_records
+    from mlops_assets.serving.inference_log import Record, frame_records, log_days, read_records
     from mlops_assets.serving.log_values import split_storable
 
     folder, corrupt = log_folder(service, scope.places.platform), list[str]()
@@ -168,14 +173,18 @@ def _produce(scope: Scope, service: Service, rules: Table) -> Made:
     spans = [span for span in (days_of(window, set(log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     records = read_records(folder, first, last, corrupt)
-    types, keys, prediction = _types(scope, service, sorted({record.version for record in records}))
-    records, unfit = split_storable(records, types=types, keys=keys, prediction_type=prediction)
-    log = frame_records(records)
+    types, keys, kinds = _types(scope, service, sorted({record.version for record in records}))
+    fitting, unfit = list[Record](), list[str]()
+    for dtype, some in groupby(sorted(records, key=partial(_dtype, kinds)), key=partial(_dtype, kinds)):
+        found, others = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
+        fitting, unfit = [*fitting, *found], [*unfit, *others]
+    log = frame_records(fitting)
     if windows[0] is not None:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
-    answered = served(log, types, keys=keys, event_timestamp=served_time(service), prediction_type=prediction)
-    stored, kept = add_stored_rows(scope, to_table(answered, OF_PREDICTIONS), rules)
+    answered = served(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
+    answers = as_one_table(scope, [to_table(frame, OF_PREDICTIONS) for frame in answered], rules.event_timestamp)
+    stored, kept = add_stored_rows(scope, answers, rules)
     frame = from_table(stored, OF_PREDICTIONS)
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
@@ -186,11 +195,17 @@ def _produce(scope: Scope, service: Service, rules: Table) -> Made:
     return stored, [*verify(stored, rules, scope.windows), readable_outcome(corrupt, unfit), *skew], facts
 
 
-def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], str]:
-    """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and of a prediction."""
+def _dtype(kinds: Mapping[int, PredictionKind], record: "Record") -> str:
+    """Return the type of a logged prediction, by its version; of one that the registry does not know, by the newest."""
+    newest = kinds[max(kinds)].dtype if kinds else "String"
+    return kinds[record.version].dtype if record.version in kinds else newest
+
+
+def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
+    """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and what each predicts."""
     registered = scope.places.registry.versions(service.model.name)
     wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
     manifests = [manifest_of(scope.places.artifacts, version.artifact) for version in wanted]
     types = {name: manifest["types"][name] for manifest in manifests for name in manifest["columns"]}
     keys = {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}
-    return types, keys, next((str(m["prediction_type"]) for m in reversed(manifests)), "Float64")
+    return types, keys, {v.version: PredictionKind.of(manifest) for v, manifest in zip(wanted, manifests, strict=True)}

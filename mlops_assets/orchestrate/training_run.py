@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import polars as pl
 
+from mlops_assets.compute.classes import refuse_unclear_classes
 from mlops_assets.compute.environment import installed
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.fitted_rows import FITTED, FittedRows
@@ -24,14 +25,14 @@ from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.loop import sources
 from mlops_assets.orchestrate.partitions import step_of
-from mlops_assets.orchestrate.project import row_key
+from mlops_assets.orchestrate.project import Project, row_key
 from mlops_assets.orchestrate.run_facts import run_facts
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.searching import searched
 from mlops_assets.orchestrate.training import x_columns
 from mlops_assets.orchestrate.training_log import autolog, training_run
 from mlops_assets.serving.formats import SKOPS, refuse_unready
-from mlops_assets.serving.packaging import Bundle, Module, pack, unpack
+from mlops_assets.serving.packaging import POSITIVE, Bundle, Module, manifest_of, pack, unpack
 from mlops_assets.serving.trusted_types import refuse_lambdas, refuse_unknown_types
 from mlops_assets.stores.active_run import ActiveRun
 from mlops_assets.stores.tracker import Run
@@ -39,6 +40,7 @@ from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import on_demand
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import Model
+from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TimeSplit, TrainingSet
 
 
@@ -74,6 +76,9 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
     content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
     splits = parts_of(rows, columns, declared.label)
+    refuse_unclear_classes(
+        f"'{model.key}'", declared.label, [part.y for part in splits.values()], _metrics(scope.project, model), model.positive
+    )
     holdout = splits["holdout"]
     refuse_label_copies(
         holdout.X,
@@ -93,6 +98,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         "libraries": dict(libraries()),
         **({"search": repr(model.search)} if model.search else {}),
         **({"format": model.format} if model.format != SKOPS else {}),
+        **_positive(model),
     }
     decides, fingerprint, known = _with_outside(scope, model, decides)
     if known is not None and (bundle := _stored(scope, model, str(known.record["artifact"]))) is not None:
@@ -137,6 +143,16 @@ def _warn_of_unrecorded(scope: Scope, model: Model[..., Any]) -> None:
         )
 
 
+def _metrics(project: Project, model: Model[..., Any]) -> list[str]:
+    """Return what a model is measured by: its own metrics, and those that its monitors expect."""
+    watched = [e.metric for monitor in project.every(Monitor) if monitor.model.name == model.name for e in monitor.performance]
+    return list(dict.fromkeys([*model.metrics, *watched]))
+
+
+def _positive(model: Model[..., Any]) -> dict[str, Any]:
+    return {} if model.positive is None else {POSITIVE: model.positive}
+
+
 def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
     """Return the lock file of a model's trainings."""
     folder = Path(scope.places.platform.home) / "locks"
@@ -178,6 +194,7 @@ def _train(  # noqa: PLR0913  (what decides it)
         scope.places.artifacts,
         estimator,
         X=splits["train"].X,
+        holdout=splits["holdout"].X,
         modules=[Module(f.module_source, f.name) for f in functions],
         trusted_types=model.trusted_types,
         form=model.format,
@@ -185,6 +202,7 @@ def _train(  # noqa: PLR0913  (what decides it)
             "model": model.name,
             "fingerprint": fingerprint,
             "label": declared.label,
+            **_positive(model),
             "libraries": decides["libraries"],
             "event_timestamp": declared.event_timestamp,
             "request": fields,
@@ -196,10 +214,10 @@ def _train(  # noqa: PLR0913  (what decides it)
     )
     # Judged is what serves: the champion that it is compared with has been stored as well.
     served = estimator if model.format == SKOPS else unpack(scope.places.artifacts, artifact, model.trusted_types).estimator
-    evaluation = evaluate(served, splits["holdout"], model.metrics)
+    evaluation = evaluate(served, splits["holdout"], model.metrics, positive=model.positive)
     # Two trainings on the same facts are the same candidate exactly when they predict the same.
-    bundle_probe = json.loads(scope.places.artifacts.get(artifact))["probe_predictions"]
-    digest = hashlib.sha256(f"{fingerprint}:{bundle_probe}".encode()).hexdigest()
+    stored = manifest_of(scope.places.artifacts, artifact)
+    digest = hashlib.sha256(f"{fingerprint}:{stored['probe_predictions']}:{stored['probe_labels']}".encode()).hexdigest()
     run = active.close(
         metrics=dict(evaluation.metrics),
         record={

@@ -38,6 +38,8 @@ class Searching:
         What decides the training; a trial is found again by it.
     splits
         Of the training set, by part.
+    positive
+        The positive class, where one is declared.
     """
 
     search: Search
@@ -45,6 +47,7 @@ class Searching:
     parent: Run
     fingerprint: str
     splits: Mapping[str, Split]
+    positive: Any = None
 
 
 def tried(at: Searching, places: Places, trial: Trial, before: Sequence[Trial], trained: Callable[[Mapping[str, Any]], Any]) -> Trial:
@@ -100,7 +103,7 @@ def _run(at: Searching, trial: Trial) -> Run:
 
 
 def _score(at: Searching, estimator: Any) -> float:  # noqa: ANN401
-    found = evaluate(estimator, at.splits["validation"], (at.metric,))
+    found = evaluate(estimator, at.splits["validation"], (at.metric,), positive=at.positive, part="validation")
     if found.problems:
         raise DataError(f"{at.metric} is undefined on the validation part: {found.problems[0][1]}", hint="see its rows and labels")
     return found.metric(at.metric)

@@ -17,11 +17,12 @@ import msgspec
 
 from mlops_assets.errors import PlatformError
 from mlops_assets.serving.inference_log import Record
+from mlops_assets.serving.predictor import NotFiniteError
 from mlops_assets.serving.push_http import PATH
 from mlops_assets.serving.schema import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from mlops_assets.serving.inference_log import InferenceLog
     from mlops_assets.serving.metrics import Metrics
@@ -43,6 +44,7 @@ class Prediction(msgspec.Struct, gc=False):
     id: str
     prediction: Any
     probability: float | None
+    probabilities: dict[str, float] | None
     missing: list[str]
 
 
@@ -51,6 +53,7 @@ class Reply(msgspec.Struct, gc=False):
 
     model: str
     version: int
+    probability_of: str | None
     predictions: list[Prediction]
 
 
@@ -139,6 +142,8 @@ class App:
         try:
             answer = model.answer(body)
         except RequestError as error:
+            if isinstance(error, NotFiniteError):
+                self._metrics.count("not_finite_predictions", error.count)
             return error.status, error.body
         except PlatformError as error:
             _tell(error)
@@ -156,15 +161,24 @@ class App:
         self._metrics.looked_up(answer.lookups)
         if missing := sum(map(len, answer.missing)):
             self._metrics.count("missing_features", missing)
-        predictions = [Prediction(r.id, r.prediction, r.probability, r.missing) for r in records]
-        return 200, self._encode(Reply(model.name, model.version, predictions))
+        predictions = [Prediction(r.id, r.prediction, r.probability, r.probabilities, r.missing) for r in records]
+        return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
 
     def _records(self, model: ServedModel, answer: Answer) -> list[Record]:
         rows, scores, pid, now = answer.rows, answer.scores, os.getpid(), time.time_ns() // 1000
         keys = zip(*(rows.columns[name] for name in model.identity), strict=True) if model.identity else [()] * rows.count
         inputs = zip(*answer.columns, strict=True) if answer.columns else [()] * rows.count
-        probabilities: Sequence[float | None] = scores.probabilities or [None] * rows.count
-        each = zip(rows.at, keys, inputs, scores.predictions, probabilities, answer.missing, strict=True)
+        nothing: list[None] = [None] * rows.count
+        each = zip(
+            rows.at,
+            keys,
+            inputs,
+            scores.predictions,
+            scores.positive or nothing,
+            scores.probabilities or nothing,
+            answer.missing,
+            strict=True,
+        )
         return [
             Record(
                 f"{self._prefix}-{next(self._ids):x}",
@@ -177,8 +191,9 @@ class App:
                 probability,
                 missing,
                 pid,
+                probabilities,
             )
-            for at, key, x, prediction, probability, missing in each
+            for at, key, x, prediction, probability, probabilities, missing in each
         ]
 
     def _other(self, path: str, method: str) -> tuple[int, bytes, bytes]:

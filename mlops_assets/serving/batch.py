@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.own_columns import INPUT_HASH, PREDICTION, PROBABILITY
+from mlops_assets.compute.own_columns import INPUT_HASH, PREDICTION
 from mlops_assets.errors import DataError
+from mlops_assets.serving.likeliest import labels_of
+from mlops_assets.serving.prediction_columns import PredictionKind, probability_structs
 
 if TYPE_CHECKING:
     from mlops_assets.serving.packaging import Bundle
@@ -34,7 +36,7 @@ def model_input(bundle: Bundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:
 
 
 def score(bundle: Bundle, X: pl.DataFrame) -> pl.DataFrame:
-    """Return prediction, probability of the second class (null unless there are two) and a hash of each row's input.
+    """Return the predictions of rows, their probabilities by class, and a hash of each row's input.
 
     Parameters
     ----------
@@ -43,17 +45,11 @@ def score(bundle: Bundle, X: pl.DataFrame) -> pl.DataFrame:
     X
         From :func:`model_input`.
     """
-    probability: pl.Series = pl.Series(PROBABILITY, [None] * X.height, dtype=pl.Float64)
-    if not X.height:
-        predicted: np.ndarray = np.zeros(0, dtype=getattr(bundle.estimator, "classes_", np.zeros(0)).dtype)
-    elif hasattr(bundle.estimator, "predict_proba"):
-        shares = np.asarray(bundle.estimator.predict_proba(X))
-        predicted = bundle.estimator.classes_[shares.argmax(axis=1)]
-        if shares.shape[1] == 2:
-            probability = pl.Series(PROBABILITY, shares[:, 1].astype(float))
-    else:
-        predicted = np.asarray(bundle.estimator.predict(X))
-    return pl.DataFrame([pl.Series(PREDICTION, predicted), probability, pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String)])
+    kind, estimator = PredictionKind.of(bundle.manifest), bundle.estimator
+    predicted = pl.Series(labels_of(estimator, X)) if X.height else pl.Series([], dtype=kind.types[PREDICTION])
+    shares = np.asarray(estimator.predict_proba(X)) if kind.classes and X.height else np.zeros((X.height, len(kind.classes)))
+    frame = kind.frame(predicted, probability_structs(kind.classes, shares) if kind.classes else None)
+    return frame.with_columns(pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String))
 
 
 def input_hashes(X: pl.DataFrame) -> list[str]:

@@ -335,9 +335,16 @@ def operation(fitted: Any) -> Callable[[np.ndarray], np.ndarray]:  # noqa: ANN40
 
 
 def nameless(fitted: Any) -> Any:  # noqa: ANN401
-    """Return a shallow copy that takes a matrix without a word about column names."""
+    """Return a shallow copy that takes a matrix without a word about column names, neither its own nor of what it holds."""
     mine = copy.copy(fitted)
     vars(mine).pop("feature_names_in_", None)
+    for name, value in list(vars(mine).items()):
+        if name == "steps":
+            mine.steps = [(step, nameless(part) if hasattr(part, "feature_names_in_") else part) for step, part in value]
+        elif hasattr(value, "feature_names_in_"):
+            setattr(mine, name, nameless(value))
+        elif isinstance(value, list) and any(hasattr(part, "feature_names_in_") for part in value):
+            setattr(mine, name, [nameless(part) if hasattr(part, "feature_names_in_") else part for part in value])
     return mine
 
 

@@ -35,6 +35,7 @@ class Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     probability: float | None
     missing: list[str]
     worker: int
+    probabilities: dict[str, float] | None = None
 
 
 class InferenceLog(DayLog):
@@ -152,12 +153,18 @@ def frame_records(records: list[Record]) -> pl.DataFrame:
     columns = []
     for name in Record.__struct_fields__:
         values = [getattr(record, name) for record in records]
-        if name in ("key", "x"):
-            columns.append(_struct(name, values))
+        if name in ("key", "x", "probabilities"):
+            columns.append(_struct(name, [value or {} for value in values]))
+        elif name == "prediction" and len({_sort_of(value) for value in values} - {""}) > 1:
+            columns.append(pl.Series(name, values, dtype=pl.Object))  # each version's are read by its own type
         else:
             # Versions may answer with different types: what they have in common holds them all.
             columns.append(pl.Series(name, values, dtype=types.get(name, pl.Int64() if name == "worker" else None), strict=False))
     return pl.DataFrame(columns).sort("at", "logged_at", "id")
+
+
+def _sort_of(value: object) -> str:
+    return "" if value is None else "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
 
 
 def _struct(name: str, values: list[dict[str, Any]]) -> pl.Series:

@@ -25,6 +25,7 @@ BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 _CODES = (200, 400, 413, 422, 500, 503)
 _COUNTERS = {
     "predictions": "Rows that were answered.",
+    "not_finite_predictions": "Rows that were refused because the model had no finite prediction for them.",
     "missing_features": "Looked-up features that were not found, past their ttl, or null.",
     "other_requests": "Requests that were not for a prediction.",
     "push_requests": "Requests that pushed rows to a feature view.",

@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.lookup import InputBuilder, Looked
 from mlops_assets.serving.openapi import openapi
-from mlops_assets.serving.packaging import libraries_of, unpack
+from mlops_assets.serving.packaging import POSITIVE, libraries_of, unpack
 from mlops_assets.serving.predictor import Predictor, Scores, make_predictor
 from mlops_assets.serving.schema import TYPES, RequestSchema, Rows
 from mlops_assets.serving.state import Limits, Wanted
@@ -139,7 +139,7 @@ def load_model(  # noqa: PLR0913  (where everything is)
         wanted,
         schema=schema,
         inputs=inputs,
-        predictor=make_predictor(bundle.estimator, probe),
+        predictor=make_predictor(bundle.estimator, probe, likeliest=bundle.predicts_likeliest, positive=manifest.get(POSITIVE)),
         columns=bundle.columns,
         openapi=json.dumps(openapi(name, wanted.version, schema, manifest, limits)).encode(),
         example=str(manifest.get("example") or "").encode(),

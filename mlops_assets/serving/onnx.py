@@ -17,6 +17,7 @@ import polars as pl
 
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats import ONNX, SKOPS, Written, skops_bytes
+from mlops_assets.serving.likeliest import labels_of, may_predict_likeliest
 from mlops_assets.serving.native import native
 from mlops_assets.serving.predictor import hard_rows
 from mlops_assets.serving.readback import Classifier, Regressor, as_estimator, classes_of
@@ -43,6 +44,8 @@ def converted(estimator: Any, X: pl.DataFrame) -> Written:  # noqa: ANN401  (any
     """
     import onnxruntime
 
+    if hasattr(estimator, "predict_proba") and not may_predict_likeliest(estimator):
+        return replace(_own(estimator), refused="its prediction need not be the likeliest class, which is what the ONNX form predicts")
     reasons = dict[str, str]()
     for kind in _KINDS:
         for single in (True, False):
@@ -210,9 +213,15 @@ def _difference(estimator: Any, model: Regressor, rows: pl.DataFrame) -> str:  #
             else f"it {'answers what' if was is None else 'refuses what'} the estimator {'refuses' if was is None else 'answers'}"
         )
     off = np.abs(now - was) / (1.0 if isinstance(model, Classifier) else np.maximum(1.0, np.abs(was)))
-    if isinstance(model, Classifier) and (flipped := int((was.argmax(axis=1) != now.argmax(axis=1)).sum())):
+    if isinstance(model, Classifier) and (flipped := _flipped(estimator, model, rows)):
         return f"{flipped} of {rows.height} labels flip"
     return f"predictions differ by {off.max():.2g}" if not (off <= TOLERANCE).all() else ""
+
+
+def _flipped(estimator: Any, model: Regressor, rows: pl.DataFrame) -> int:  # noqa: ANN401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return int((labels_of(estimator, rows) != labels_of(model, rows)).sum())
 
 
 def _outcome(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # noqa: ANN401

@@ -101,20 +101,29 @@ def _predict(limits: Limits) -> dict[str, Any]:
 def _reply() -> dict[str, Any]:
     prediction = {
         "type": "object",
-        "required": ["id", "prediction", "probability", "missing"],
+        "required": ["id", "prediction", "probability", "probabilities", "missing"],
         "properties": {
             "id": {"type": "string", "description": "The prediction's, as it is logged."},
             "prediction": {"description": "A class, or a number."},
-            "probability": {"type": ["number", "null"], "description": "Of the second of two classes."},
+            "probability": {
+                "type": ["number", "null"],
+                "description": "Of the class that `probability_of` names; null unless there are two.",
+            },
+            "probabilities": {
+                "type": ["object", "null"],
+                "additionalProperties": {"type": "number"},
+                "description": "Of each class, by name; null when the model gives none.",
+            },
             "missing": {"type": "array", "items": {"type": "string"}, "description": "Features that were not found."},
         },
     }
     return {
         "type": "object",
-        "required": ["model", "version", "predictions"],
+        "required": ["model", "version", "probability_of", "predictions"],
         "properties": {
             "model": {"type": "string"},
             "version": {"type": "integer", "description": "Which version answered."},
+            "probability_of": {"type": ["string", "null"], "description": "The class whose probability `probability` is."},
             "predictions": {"type": "array", "items": prediction},
         },
     }

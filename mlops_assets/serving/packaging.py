@@ -16,6 +16,8 @@ from mlops_assets.compute.on_demand import load_functions
 from mlops_assets.compute.signature import signature_of
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats import SKOPS, Written, read, written
+from mlops_assets.serving.likeliest import labels_of, may_predict_likeliest, rows_not_likeliest
+from mlops_assets.serving.prediction_columns import HAS_PROBABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # 1 is skops alone, and is still written for it
 PROBE_ROWS = 64
+POSITIVE = "positive"  # in a manifest: the positive class, where one is declared
+LIKELIEST = "predicts_likeliest"  # in a manifest: on how many rows the prediction was proved to be the likeliest class
+_PLAIN_SKOPS = "leave format= out, so that it is stored as skops"
 _CLOSE = 1e-5  # between what was trained and what was read back; ONNX has 32 bits
 
 
@@ -50,6 +55,11 @@ class Bundle:
         """The columns of ``X``, in order."""
         return tuple(self.manifest["columns"])
 
+    @property
+    def predicts_likeliest(self) -> bool:
+        """Whether its prediction was proved to be its likeliest class, on the probe and on the holdout."""
+        return bool(self.manifest.get(LIKELIEST))
+
 
 @dataclass(frozen=True)
 class Module:
@@ -65,6 +75,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     *,
     X: pl.DataFrame,
     modules: Sequence[Module],
+    holdout: pl.DataFrame | None = None,
     trusted_types: Sequence[str] = (),
     form: str = SKOPS,
     facts: Mapping[str, Any],
@@ -81,6 +92,8 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         The training rows, from which the probe is taken.
     modules
         The sources of on-demand functions.
+    holdout
+        Rows on which predictions are proved besides the probe; nothing that needs such a proof is claimed when None.
     trusted_types
         Types beyond scikit-learn's own that the project trusts.
     form
@@ -97,7 +110,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     predictions = predictions_of(estimator, probe)
     manifest = {
         **facts,
-        **_form_facts(done, predictions, probe, trusted_types),
+        **_form_facts(done, estimator, probe, holdout, trusted_types),
         "format": FORMAT if done.form != SKOPS else 1,
         "columns": X.columns,
         "signature": signature_of(X),
@@ -107,24 +120,49 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         "modules": [{"source": artifacts.put(m.source.encode()), "name": m.name} for m in modules],
         "probe": artifacts.put(_ipc(probe)),
         "probe_predictions": predictions.tolist(),
+        "probe_labels": labels_of(estimator, probe).tolist(),
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist(),
+        HAS_PROBABILITIES: hasattr(estimator, "predict_proba"),
         "prediction_type": str(pl.Series(np.asarray(estimator.predict(probe))).dtype),
     }
     return artifacts.put(json.dumps(manifest, sort_keys=True).encode())
 
 
-def _form_facts(done: Written, predictions: np.ndarray, probe: pl.DataFrame, trusted_types: Sequence[str]) -> dict[str, Any]:
+def _form_facts(
+    done: Written,
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    probe: pl.DataFrame,
+    holdout: pl.DataFrame | None,
+    trusted_types: Sequence[str],
+) -> dict[str, Any]:
     """Return what a manifest says of the form; what another library has written must predict as the estimator did."""
-    told = {"refused_format": done.refused} if done.refused else {}
+    told: dict[str, Any] = {"refused_format": done.refused} if done.refused else {}
     if done.form == SKOPS:
-        return told
-    served = predictions_of(read(done, trusted_types), probe)
+        return told | _likeliest_facts(estimator, probe, holdout)
+    stored, predictions = read(done, trusted_types), predictions_of(estimator, probe)
+    served = predictions_of(stored, probe)
     if not np.allclose(served, predictions, atol=_CLOSE, equal_nan=True):
         raise ArtifactError(
             f"the model predicts otherwise when it is read back from {done.form}: by {np.abs(served - predictions).max():.2g}",
-            hint="leave format= out, so that it is stored as skops",
+            hint=_PLAIN_SKOPS,
         )
+    if hasattr(estimator, "predict_proba"):
+        for where, rows in (("probe", probe), *((("holdout", holdout),) if holdout is not None else ())):
+            if flipped := int((labels_of(stored, rows) != labels_of(estimator, rows)).sum()):
+                raise ArtifactError(
+                    f"the model predicts another class for {flipped} of {rows.height} {where} rows when it is read back from {done.form}",
+                    hint=_PLAIN_SKOPS,
+                )
+    told |= _likeliest_facts(stored, probe, holdout)
     return {**told, "form": done.form, "form_facts": dict(done.facts), "served_predictions": served.tolist()}
+
+
+def _likeliest_facts(estimator: Any, probe: pl.DataFrame, holdout: pl.DataFrame | None) -> dict[str, int]:  # noqa: ANN401
+    """Return on how many rows the prediction was proved to be the likeliest class; nothing where it is not."""
+    if holdout is None or not may_predict_likeliest(estimator):
+        return {}
+    proved = not any(rows_not_likeliest(estimator, rows) for rows in (probe, holdout))
+    return {LIKELIEST: probe.height + holdout.height} if proved else {}
 
 
 def manifest_of(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, Any]:
@@ -161,12 +199,20 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     stored = Written(manifest.get("form", SKOPS), artifacts.get(manifest["estimator"]), before, manifest.get("form_facts", {}))
     estimator = read(stored, trusted_types)
     expected = manifest.get("served_predictions", manifest["probe_predictions"])
-    if not np.allclose(predictions_of(estimator, probe), np.array(expected), equal_nan=True):
+    close = np.allclose(predictions_of(estimator, probe), np.array(expected), equal_nan=True)
+    if not close or not _same_labels(estimator, probe, manifest):
         raise ArtifactError(
             f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored{told_libraries(manifest)}",
             hint="install the library versions that its manifest names, or train it again",
         )
     return Bundle(estimator, functions, manifest)
+
+
+def _same_labels(estimator: Any, probe: pl.DataFrame, manifest: Mapping[str, Any]) -> bool:  # noqa: ANN401
+    """Return whether a classifier predicts the classes that it did; numbers are compared as such, within rounding."""
+    if not manifest["classes"] or "probe_labels" not in manifest:
+        return True
+    return bool(labels_of(estimator, probe).tolist() == manifest["probe_labels"])
 
 
 def form_of(manifest: Mapping[str, Any]) -> str:

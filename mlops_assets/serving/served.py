@@ -13,11 +13,11 @@ from mlops_assets.compute.own_columns import (
     MODEL_VERSION,
     PREDICTION,
     PREDICTION_ID,
-    PROBABILITY,
+    PROBABILITIES,
     RUN_ID,
 )
-from mlops_assets.errors import DataError
 from mlops_assets.serving.batch import input_hashes
+from mlops_assets.serving.prediction_columns import PredictionKind, polars_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ _JSON_TYPES = {"str": "String", "int": "Int64", "float": "Float64", "bool": "Boo
 
 
 def served(
-    log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, str], event_timestamp: str, prediction_type: str
-) -> pl.DataFrame:
-    """Return logged predictions as rows, under the names that they have in memory.
+    log: pl.DataFrame, types: Mapping[str, str], *, keys: Mapping[str, str], event_timestamp: str, kinds: Mapping[int, PredictionKind]
+) -> list[pl.DataFrame]:
+    """Return logged predictions as rows, under the names that they have in memory, one frame for each kind of prediction.
 
     Parameters
     ----------
@@ -41,21 +41,37 @@ def served(
         Columns that identify a row, with their types.
     event_timestamp
         The name of the column with the event time.
-    prediction_type
-        The polars type of a prediction, by name.
+    kinds
+        Version → what its predictions look like.
 
     Returns
     -------
-    polars.DataFrame
-        Key, event time, ``X``, prediction, probability, hash of the input, version, id, names of missing features, time of logging, run.
+    list of polars.DataFrame
+        Key, event time, ``X``, prediction, probabilities, hash of the input, version, id, names of missing features, time of logging,
+        run. One frame without rows when nothing was logged: its predictions have the newest version's types, and without any version
+        it has no column whose type is not known.
     """
+    known = [kinds[version] for version in sorted(kinds)]
+    if not known:
+        other = PredictionKind(str(log["prediction"].dtype)) if log.height else None
+        return [_of_kind(log, types, keys, event_timestamp, other)]
+    by_kind: dict[PredictionKind, list[int]] = {kind: [] for kind in known}
+    for version in log["version"].unique().to_list():
+        by_kind[kinds.get(version, known[-1])].append(version)
+    found = [_of_kind(log.filter(pl.col("version").is_in(v)), types, keys, event_timestamp, kind) for kind, v in by_kind.items()]
+    return [frame for frame in found if frame.height] or found[-1:]
+
+
+def _of_kind(
+    log: pl.DataFrame, types: Mapping[str, str], keys: Mapping[str, str], event_timestamp: str, kind: PredictionKind | None
+) -> pl.DataFrame:
     identity = [_column(log, "key", name, dtype) for name, dtype in keys.items() if name not in types]
     inputs = [_column(log, "x", name, dtype) for name, dtype in types.items() if name != event_timestamp]
     frame = pl.DataFrame([*identity, log["at"].rename(event_timestamp), *inputs])
     X = frame.select(list(types))
+    said = [] if kind is None else kind.frame(_predictions(log, kind), _probabilities(log, kind)).get_columns()
     return frame.with_columns(
-        log["prediction"].rename(PREDICTION).cast(polars_type(prediction_type, "prediction")),
-        log["probability"].rename(PROBABILITY).cast(pl.Float64),
+        *said,
         pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String),
         log["version"].rename(MODEL_VERSION).cast(pl.Int64),
         log["id"].rename(PREDICTION_ID),
@@ -63,6 +79,22 @@ def served(
         log["logged_at"].rename(LOGGED_AT),
         pl.lit("").alias(RUN_ID),
     )
+
+
+def _predictions(log: pl.DataFrame, kind: PredictionKind) -> pl.Series:
+    values, dtype = log["prediction"], kind.types[PREDICTION]
+    return pl.Series(PREDICTION, values.to_list(), dtype=dtype, strict=False) if values.dtype == pl.Object else values.cast(dtype)
+
+
+def _probabilities(log: pl.DataFrame, kind: PredictionKind) -> pl.Series:
+    """Return the probabilities by class; of what was logged before there were such, from that of the second of two."""
+    if not kind.classes:
+        return pl.Series(PROBABILITIES, [None] * log.height)
+    rows = [{name: (row or {}).get(name) for name in kind.classes} for row in log["probabilities"].to_list()]
+    if len(kind.classes) == 2:
+        second = zip(rows, log["probability"].to_list(), strict=True)
+        rows = [dict(zip(kind.classes, (1 - p, p), strict=True)) if p is not None and None in row.values() else row for row, p in second]
+    return pl.Series(PROBABILITIES, [None if None in row.values() else row for row in rows], dtype=kind.types[PROBABILITIES])
 
 
 def _column(log: pl.DataFrame, struct: str, name: str, dtype: str) -> pl.Series:
@@ -94,20 +126,6 @@ def key_types(manifest: Mapping[str, Any]) -> dict[str, str]:
     fields = [field for field in manifest["request"] if field["role"] in ("key", "join_key", "input")]
     # A key of any other type is sent and logged as text.
     return {field["name"]: _JSON_TYPES.get(field["type"], "String" if field["role"] == "key" else field["type"]) for field in fields}
-
-
-def polars_type(dtype: str, column: str) -> pl.DataType:
-    """Return a polars type by the name that a stored model gives it.
-
-    Raises
-    ------
-    DataError
-        It is not one that a request can carry.
-    """
-    found: Any = getattr(pl, dtype, None)
-    if not (isinstance(found, type) and issubclass(found, pl.DataType)):
-        raise DataError(f"column '{column}' has the type {dtype}, which a prediction log cannot hold", hint="cast it in the training set")
-    return found()
 
 
 def batch_identity(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

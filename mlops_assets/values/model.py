@@ -54,6 +54,7 @@ class Model(Generic[P, R]):
     approval: bool = False
     search: Search | None = None
     limits: tuple[str, ...] = ()
+    positive: Any = None
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

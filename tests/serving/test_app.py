@@ -17,6 +17,7 @@ from mlops_assets.serving.inference_log import InferenceLog, log_days, read_log
 from mlops_assets.serving.metrics import Metrics
 from mlops_assets.serving.model import load_model
 from mlops_assets.serving.packaging import pack, unpack
+from mlops_assets.serving.predictor import Form
 from mlops_assets.serving.state import Limits, Wanted
 from tests.serving.support import COLUMNS, EVENT, Stage, facts, offline, row
 
@@ -102,7 +103,7 @@ def test_predictions_are_those_of_batch_scoring(app, stage) -> None:
 
 
 def test_no_rows_are_answered_with_none(app) -> None:
-    assert predict(app, b"[]") == (200, {"model": "lateness", "version": 1, "predictions": []})
+    assert predict(app, b"[]") == (200, {"model": "lateness", "version": 1, "probability_of": "True", "predictions": []})
     assert log_days(app.folder) == []
 
 
@@ -195,7 +196,7 @@ def test_a_failure_is_told_by_its_place_and_not_by_its_values(app, capsys, monke
     def fail(*_) -> None:
         raise KeyError(f"secret {4700 + 11}")
 
-    monkeypatch.setattr(app.model.predictor, "raw", fail)
+    monkeypatch.setattr(app.model.predictor, "form", Form(fail, fail))
     status, reply = predict(app, row())
     assert (status, reply["error"]) == (500, "the prediction failed (KeyError)")
     told = capsys.readouterr().err

@@ -20,14 +20,15 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler, TargetEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from mlops_assets.serving import predictor as module
 from mlops_assets.serving.final import Trees
-from mlops_assets.serving.predictor import Predictor, disagreement, make_predictor, one_thread, plain_columns
+from mlops_assets.serving.likeliest import may_predict_likeliest, rows_not_likeliest
+from mlops_assets.serving.predictor import Form, Predictor, disagreement, make_predictor, one_thread, plain_columns
 from mlops_assets.serving.schema import RequestError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
@@ -72,7 +73,7 @@ TARGET = X["distance"].to_numpy() / 1000 + X["wind"].to_numpy()
 
 
 def compiled(fitted, rows: pl.DataFrame) -> Predictor:
-    made = make_predictor(fitted, rows.gather_every(max(1, rows.height // 40)).head(40))
+    made = make_predictor(fitted, rows.gather_every(max(1, rows.height // 40)).head(40), likeliest=True)
     assert made.how == "compiled"
     return made
 
@@ -81,9 +82,10 @@ def assert_agrees(made: Predictor, fitted, rows: pl.DataFrame) -> None:
     scores = made(plain_columns(rows), rows.height)
     if hasattr(fitted, "predict_proba"):
         shares = fitted.predict_proba(rows)
-        assert scores.predictions == fitted.classes_[shares.argmax(axis=1)].tolist()
-        np.testing.assert_allclose(made.raw(plain_columns(rows), rows.height), shares, atol=1e-9)
-        assert (scores.probabilities is None) == (shares.shape[1] != 2)
+        assert scores.predictions == fitted.predict(rows).tolist()
+        np.testing.assert_allclose(made.form.scores(made.form.prepare(plain_columns(rows), rows.height)), shares, atol=1e-9)
+        assert (scores.positive is None) == (shares.shape[1] != 2)
+        assert [list(row) for row in scores.probabilities] == [[str(c) for c in fitted.classes_.tolist()]] * rows.height
     else:
         np.testing.assert_allclose(scores.predictions, fitted.predict(rows), rtol=1e-9)
 
@@ -147,7 +149,7 @@ def test_every_pipeline_agrees_or_is_not_compiled(before, final, label, data) ->
         fitted.fit(X, TARGET if hasattr(last, "score") and not hasattr(last, "predict_proba") else LABELS[label])
     except (ValueError, TypeError):
         return  # scikit-learn itself refuses the combination, e.g. a dense model on a sparse matrix
-    made = make_predictor(fitted, X.gather_every(15))
+    made = make_predictor(fitted, X.gather_every(15), likeliest=data.draw(st.booleans()))
     rows = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=50))
     picked = frame(100, seed=7)[rows]
     assert_agrees(made, fitted, picked) if made.how == "compiled" else pytest.fail(made.how)
@@ -252,7 +254,7 @@ def test_a_compiled_form_that_is_wrong_is_found_and_not_used(monkeypatch) -> Non
         made = make_predictor(fitted, X.head(64))
         assert made.how == "compiled"  # by the estimator's own predict_proba on the matrix
         assert_agrees(made, fitted, X.tail(50))
-    monkeypatch.setattr(module, "_compiled", lambda *_, **__: lambda _, count: np.full((count, 2), 0.5))
+    monkeypatch.setattr(module, "_compiled", lambda *_, **__: Form(lambda _, count: count, lambda count: np.full((count, 2), 0.5)))
     assert make_predictor(fitted, X.head(64)).how == "native (the compiled form differs on a probe row)"
 
 
@@ -262,10 +264,84 @@ def test_a_form_that_answers_what_the_estimator_refuses_is_found() -> None:
             raise ValueError
         return np.zeros(count)
 
-    probe = X.select("distance", "wind").head(20)
-    assert disagreement(refuses, refuses, probe) == ""
-    assert disagreement(refuses, lambda _, count: np.zeros(count), probe) == "the compiled form differs on a hard row"
-    assert disagreement(refuses, refuses, probe.clear()) == "there are no probe rows to prove it on"
+    asked, probe = Form(refuses, np.asarray), X.select("distance", "wind").head(20)
+    assert disagreement(asked, asked, probe) == ""
+    always = Form(lambda _, count: np.zeros(count), np.asarray)
+    assert disagreement(asked, always, probe) == "the compiled form differs on a hard row"
+    assert disagreement(asked, asked, probe.clear()) == "there are no probe rows to prove it on"
+
+
+class Cautious(LogisticRegression):
+    """Says yes where it is not quite as likely as no."""
+
+    def predict(self, X):
+        return self.classes_[(self.predict_proba(X)[:, 1] > 0.25).astype(int)]
+
+
+def cautious_forms() -> dict:
+    few = FixedThresholdClassifier(LogisticRegression(), threshold=0.25, pos_label=True)
+    many = FixedThresholdClassifier(make_pipeline(StandardScaler(), LogisticRegression()), threshold=0.25, pos_label=True)
+    last = make_pipeline(
+        SimpleImputer(), FixedThresholdClassifier(HistGradientBoostingClassifier(max_iter=40), threshold=0.25, pos_label=True)
+    )
+    return {"threshold": few, "threshold of a pipeline": many, "threshold after a step": last, "of the project": Cautious()}
+
+
+@pytest.mark.parametrize("likeliest", [True, False])
+@pytest.mark.parametrize("name", sorted(cautious_forms()))
+def test_an_estimator_that_does_not_predict_the_likeliest_class_is_asked(name, likeliest) -> None:
+    rows = X.select("distance", "hour", "wet")
+    fitted = cautious_forms()[name].fit(rows, _LATE)
+    made = make_predictor(fitted, rows.head(40), likeliest=likeliest)
+    scores = made(plain_columns(rows), rows.height)
+    assert scores.predictions == fitted.predict(rows).tolist()
+    assert scores.predictions != fitted.classes_[fitted.predict_proba(rows).argmax(axis=1)].tolist()
+    one = [column[:1] for column in plain_columns(rows)]
+    assert made(one, 1).predictions == fitted.predict(rows.head(1)).tolist()
+
+
+def test_a_threshold_that_no_row_shows_is_asked_all_the_same() -> None:
+    rows = X.select("distance", "wind")
+    fitted = FixedThresholdClassifier(LogisticRegression(), threshold=0.5 + 1e-9, pos_label=True).fit(rows, _LATE)
+    assert rows_not_likeliest(fitted, rows) == 0
+    assert not may_predict_likeliest(fitted)
+    assert not may_predict_likeliest(make_pipeline(StandardScaler(), Cautious()).fit(rows, _LATE))
+    assert may_predict_likeliest(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE))
+    assert make_predictor(fitted, rows.head(40), likeliest=True).form.labels is not None
+
+
+class Growing(LinearRegression):
+    """Predicts no finite number where a distance is large."""
+
+    def predict(self, X):
+        with np.errstate(over="ignore"):
+            return np.exp(super().predict(X))
+
+
+def test_a_row_without_a_finite_prediction_is_refused_by_its_number() -> None:
+    rows = X.select("distance")
+    fitted = Growing().fit(rows, np.log(rows["distance"].to_numpy()))
+    made = make_predictor(fitted, rows.head(40))
+    with pytest.raises(RequestError, match="the model has no finite prediction for row 1") as found:
+        made([[500, 10_000_000, 600, 20_000_000]], 4)
+    assert (found.value.status, found.value.where, found.value.count) == (422, {"row": 1}, 2)
+    assert np.isfinite(made([[500, 600]], 2).predictions).all()
+
+
+def test_the_probability_is_that_of_the_positive_class() -> None:
+    rows = X.select("distance", "wind")
+    fitted = LogisticRegression().fit(rows, LABELS["words"])
+    for positive, at in (("late", 0), ("on time", 1), (None, 1)):
+        scores = make_predictor(fitted, rows.head(40), likeliest=True, positive=positive)(plain_columns(rows), rows.height)
+        np.testing.assert_allclose(scores.positive, fitted.predict_proba(rows)[:, at], atol=1e-9)
+        assert list(scores.probabilities[0]) == ["late", "on time"]
+
+
+def test_only_an_estimator_without_the_proof_is_asked_twice() -> None:
+    rows = X.select("distance", "wind")
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE)
+    assert make_predictor(fitted, rows.head(40), likeliest=True).form.labels is None
+    assert make_predictor(fitted, rows.head(40)).form.labels is not None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 31, 33, 100])

@@ -1,0 +1,161 @@
+"""The classes of a label: which of two is the positive one, and how metrics see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NEED_POSITIVE = frozenset(
+    {"average_precision", "f1", "jaccard", "neg_negative_likelihood_ratio", "positive_likelihood_ratio", "precision", "recall"}
+)
+MAX_NAMED = 5  # classes in a message
+_UNDERSTOOD = ({0, 1}, {-1, 1})  # scikit-learn's own: the positive class is 1, or True
+_MULTICLASS = {"roc_auc": "roc_auc_ovr", **{name: f"{name}_macro" for name in ("f1", "jaccard", "precision", "recall")}}
+
+
+def class_names(classes: Any) -> list[str]:  # noqa: ANN401  (an estimator's classes)
+    """Return classes as the names of the fields of ``probabilities``."""
+    return [str(value) for value in np.asarray(classes).tolist()]
+
+
+def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
+    """Return the class that ``probability`` is the probability of; None unless there are two.
+
+    Parameters
+    ----------
+    classes
+        In the estimator's order.
+    declared
+        ``@ml.model(positive=...)``; the second class when None.
+    """
+    values = np.asarray(classes).tolist()
+    if len(values) != 2:
+        return None
+    return values[1] if declared is None else declared
+
+
+def encoded_class(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
+    """Return the class that metrics see as True, the other one as False; None where they see labels as they are.
+
+    Labels are seen as they are where there are not two classes, where some label is neither, and where scikit-learn understands them anyway.
+
+    Parameters
+    ----------
+    classes
+        In the estimator's order; None of a regressor.
+    y
+        The labels.
+    declared
+        As in :func:`positive_class`.
+    """
+    positive = None if classes is None else positive_class(classes, declared)
+    values = () if positive is None else np.asarray(classes).tolist()
+    if positive not in values or (set(values) == _UNDERSTOOD[0] and positive == 1) or set(np.unique(y).tolist()) - set(values):
+        return None
+    return positive
+
+
+class TwoClasses:
+    """A classifier seen by metrics: True for its positive class, False for every other.
+
+    Parameters
+    ----------
+    model
+        Fitted, or what it answered: its arguments are passed on as they are.
+    positive
+        From :func:`encoded_class`.
+    """
+
+    def __init__(self, model: Any, positive: Any) -> None:  # noqa: ANN401  (any estimator, any label)
+        self._model, self._positive = model, positive
+        self.classes_ = np.array([False, True])
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (whatever the model has)
+        """Return a method that answers in terms of the positive class, or the model's own attribute."""
+        found = getattr(self._model, name)
+        seen = {"predict": self._predicted, "predict_proba": self._probabilities, "decision_function": self._decisions}.get(name)
+        if seen is None:
+            return found
+
+        def answer(rows: Any) -> np.ndarray:  # noqa: ANN401  (what the model takes)
+            return seen(np.asarray(found(rows)))
+
+        answer.__name__ = name  # scikit-learn asks which method it was given
+        return answer
+
+    def _predicted(self, labels: np.ndarray) -> np.ndarray:
+        return np.asarray(labels == self._positive)
+
+    def _probabilities(self, shares: np.ndarray) -> np.ndarray:
+        positive = shares[:, self._place()]
+        return np.column_stack([1 - positive, positive])
+
+    def _decisions(self, margins: np.ndarray) -> np.ndarray:
+        return margins if margins.ndim == 2 or self._place() else -margins
+
+    def _place(self) -> int:
+        places = np.flatnonzero(np.asarray(self._model.classes_) == self._positive)
+        if not len(places):
+            raise ValueError(f"the model does not know the class '{self._positive}'")
+        return int(places[0])
+
+
+def as_two_classes(model: Any, encoded: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
+    """Return a model as metrics see it; itself where they see labels as they are."""
+    return model if encoded is None else TwoClasses(model, encoded)
+
+
+def truth_of(y: np.ndarray, encoded: Any) -> np.ndarray:  # noqa: ANN401  (any label)
+    """Return labels as metrics see them."""
+    return y if encoded is None else np.asarray(y == encoded)
+
+
+def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], metrics: Sequence[str], positive: Any) -> None:  # noqa: ANN401
+    """Refuse, before anything is trained, metrics that cannot be measured of these labels.
+
+    Parameters
+    ----------
+    where
+        Whose labels they are, for the message.
+    label
+        Their column.
+    parts
+        The labels of train, validation and holdout.
+    metrics
+        scikit-learn scorer names.
+    positive
+        ``@ml.model(positive=...)``; None when it is not declared.
+
+    Raises
+    ------
+    DataError
+        ``positive`` is no label or there are not two, a metric needs a positive class and none is known, or two classes have one name.
+    """
+    found = np.unique(np.concatenate([np.unique(part) for part in parts if len(part)])).tolist() if any(map(len, parts)) else []
+    several = f"column '{label}' holds {_listed(found)}"
+    if positive is not None and positive not in found:
+        raise DataError(f"{where}: positive={positive!r} is no value of the label: {several}", hint="name one of them, in its own type")
+    if positive is not None and len(found) != 2:
+        raise DataError(f"{where}: positive={positive!r} needs a label with two classes: {several}", hint="leave positive= out")
+    asked = next((name for name in metrics if name in NEED_POSITIVE or (name == "roc_auc" and len(found) > 2)), None)
+    if asked is None or not found:
+        return
+    if len(found) > 2:
+        other = _MULTICLASS.get(asked, "")
+        raise DataError(f"{where}: the metric '{asked}' is of two classes: {several}", hint=f"use {other or 'a metric of several classes'}")
+    if positive is None and not any(set(found) <= understood for understood in _UNDERSTOOD):
+        raise DataError(
+            f"{where}: the metric '{asked}' needs to know which class is the positive one: {several}",
+            hint=f"say @ml.model(positive={found[-1]!r}), or positive={found[0]!r}",
+        )
+
+
+def _listed(values: Sequence[Any]) -> str:
+    shown = ", ".join(map(repr, values[:MAX_NAMED]))
+    return f"{shown} and {len(values) - MAX_NAMED} more values" if len(values) > MAX_NAMED else shown

@@ -19,7 +19,6 @@ from mlops_assets.orchestrate.partitions import all_keys, mapped, sort_keys
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
-from mlops_assets.stores.lake_rows import refuse_unstorable
 from mlops_assets.stores.places import Places
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection, Parameter, UserFunction
@@ -134,10 +133,8 @@ class Scope:
             return function(**arguments)
 
     def frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
-        """Call a user's function and collect the frame that it returns; types that the lake cannot hold are refused before anything uses it."""
-        frame = collect(self.call(function), f"'{self.node.key}'")
-        refuse_unstorable(frame, self.node.key)
-        return frame
+        """Call a user's function and collect the frame that it returns."""
+        return collect(self.call(function), f"'{self.node.key}'")
 
     def _argument(self, parameter: Parameter) -> object:
         match parameter.injection:

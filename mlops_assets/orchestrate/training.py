@@ -18,6 +18,7 @@ from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training_labels import ONE_LABEL, judge_labels
+from mlops_assets.stores.lake_rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, on_demand
 from mlops_assets.values.training import TimeSplit, TrainingSet
@@ -97,6 +98,7 @@ def view_rows(scope: Scope, view: FeatureView) -> pl.DataFrame:
 def _known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:
     """Check the spine's columns and leave out what was not known by ``as_of``."""
     wanted = [declared.label, *declared.columns, *(c for c in (declared.event_timestamp, declared.label_known_at) if c)]
+    refuse_unstorable(spine, declared.key)
     if missing := [c for c in wanted if c not in spine.columns]:
         raise DataError(
             f"'{declared.key}' declares the column '{missing[0]}', which its function does not return",

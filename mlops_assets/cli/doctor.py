@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+from mlops_assets.errors import MlopsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlops_assets.orchestrate.doctor import Patient
     from mlops_assets.orchestrate.findings import Finding
 
@@ -51,7 +54,7 @@ def _rows(file: str, *, fix: bool) -> list[dict[str, str]]:
     done: dict[tuple[str, str], str] = {}
     for finding in found:
         if fix and finding.fix and (finding.check, finding.advice) not in done:
-            done[finding.check, finding.advice] = finding.fix()
+            done[finding.check, finding.advice] = _mend(finding.fix)
     return [
         {
             "check": finding.check,
@@ -65,11 +68,18 @@ def _rows(file: str, *, fix: bool) -> list[dict[str, str]]:
     ]
 
 
-def _patient(file: str) -> tuple[Patient, list[Finding]]:
-    """Return what is examined; a project file that cannot be imported is the first finding."""
-    import dagster as dg
+def _mend(fix: Callable[[], str]) -> str:
+    """Return what a fix did; ``""`` when it failed, so that its finding stays a failure."""
+    try:
+        return fix()
+    except Exception as error:  # noqa: BLE001  (the other findings are still to be shown)
+        click.echo(f"mlops: a fix failed: {error}", err=True)
+        return ""
 
-    from mlops_assets.cli.project import dagster_home
+
+def _patient(file: str) -> tuple[Patient, list[Finding]]:
+    """Return what is examined; a project file that cannot be imported, or an instance that cannot be opened, is a finding."""
+    from mlops_assets.orchestrate.dagster_files import open_instance
     from mlops_assets.orchestrate.doctor import Patient
     from mlops_assets.orchestrate.findings import OK, Finding
     from mlops_assets.values.platform import Platform
@@ -77,11 +87,16 @@ def _patient(file: str) -> tuple[Patient, list[Finding]]:
     try:
         project = load(file)
     except Exception as error:  # noqa: BLE001  (whatever importing a project may raise)
-        platform, projects = Platform.from_env(), []
+        platform, projects, definitions = Platform.from_env(), [], None
         message = getattr(error, "message", f"{type(error).__name__}: {error}")
-        found = [Finding.failed("project", f"'{file}' cannot be imported: {message}", getattr(error, "hint", "mend it, then look again"))]
+        found = [
+            Finding.failed("project", f"'{file}' cannot be imported: {message}", getattr(error, "hint", "correct it, then look again"))
+        ]
     else:
-        platform, projects = project.platform, [part.project for part in project.parts]
+        platform, projects, definitions = project.platform, [part.project for part in project.parts], project.definitions
         found = [Finding("project", OK, f"{file} can be imported")]
-    dagster_home(platform)
-    return Patient(platform, projects, dg.DagsterInstance.get()), found
+    try:
+        instance = open_instance(platform)
+    except MlopsError as error:
+        instance, found = None, [*found, Finding.failed("dagster", error.message, error.hint)]
+    return Patient(platform, projects, instance, definitions), found

@@ -177,7 +177,7 @@ def stop_service(service: str, file: str) -> None:
     from mlops_assets.cli import serving
 
     found = serving.stop(_load(file), service)
-    click.echo(f"{found.name} is {'still running' if found.running else 'stopped'}")
+    click.echo(f"{found.name} is {'still running' if found.running else 'stopped'}" + (f": {found.problem}" if found.problem else ""))
     sys.exit(1 if found.running else 0)
 
 
@@ -280,6 +280,14 @@ def main() -> None:
         mlops()
     except MlopsError as error:
         click.echo(f"mlops: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        from mlops_assets.cli.damage import explain
+
+        told = explain(error)
+        if told is None:
+            raise
+        click.echo(f"mlops: {told}", err=True)
         sys.exit(1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.errors import DefinitionError, PlatformError
+from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.build import Built, built
+from mlops_assets.orchestrate.dagster_files import open_instance
 from mlops_assets.orchestrate.lake_events import report_untold
 from mlops_assets.orchestrate.liveness import bury_dead_runs
 from mlops_assets.stores.places import places
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mlops_assets.stores.places import Places
 
 LATEST = 20  # runs that ended badly; the sensor looks at all
-DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
 @dataclass(frozen=True)
@@ -81,25 +80,9 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
-def dagster_home(platform: Platform) -> Path:
-    """Return the folder of the Dagster instance: ``DAGSTER_HOME``, or ``dagster`` below the platform's home; made when missing."""
-    home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        if not (home / "dagster.yaml").exists():
-            (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
-    except OSError as error:
-        raise PlatformError(
-            f"'{home}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder"
-        ) from error
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
-
-
 def instance(platform: Platform) -> dg.DagsterInstance:
     """Open the persistent instance, and mark runs whose process is gone as failed."""
-    dagster_home(platform)
-    opened = dg.DagsterInstance.get()
+    opened = open_instance(platform)
     bury_dead_runs(opened)
     return opened
 

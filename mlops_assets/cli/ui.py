@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from mlops_assets.cli.project import dagster_home
 from mlops_assets.errors import DefinitionError, MissingExtraError
+from mlops_assets.orchestrate.dagster_files import open_instance
 from mlops_assets.values.platform import Platform
 
 
@@ -26,7 +26,7 @@ def serve(file: str, port: int) -> None:
     beside = Path(sys.executable).parent
     if not (beside / "dagster-webserver").exists():
         raise MissingExtraError.from_extra("dagster-webserver", "demo")
-    dagster_home(Platform.from_env())
+    open_instance(Platform.from_env()).dispose()
     # dagster dev looks for its web server on PATH, where an environment that is not activated is missing.
     os.environ["PATH"] = f"{beside}{os.pathsep}{os.environ['PATH']}"
     os.execv(str(beside / "dagster"), ["dagster", "dev", "-f", file, "-p", str(port)])  # noqa: S606  (the program beside this interpreter)

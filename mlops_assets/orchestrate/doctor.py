@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 
-from mlops_assets.errors import MlopsError
+from mlops_assets.errors import MlopsError, PlatformError
+from mlops_assets.orchestrate.doctor_files import Rebuild, catalog, dagster_files, layouts, logs, online_store
 from mlops_assets.orchestrate.doctor_machine import clock, disk_space, packages_installed, permissions
 from mlops_assets.orchestrate.doctor_stores import artifact_hashes, database, erasures, lake, orphans, versions
 from mlops_assets.orchestrate.findings import OK, WARNING, Finding
@@ -30,12 +32,15 @@ class Patient:
     projects
         What is declared; empty when the project file cannot be imported.
     instance
-        Dagster's.
+        Dagster's; None when it cannot be opened.
+    definitions
+        Of the project, to rebuild what is derived; None when the project file cannot be imported.
     """
 
     platform: Platform
     projects: Sequence[Project]
-    instance: dg.DagsterInstance
+    instance: dg.DagsterInstance | None
+    definitions: dg.Definitions | None = None
 
     @property
     def places(self) -> Places:
@@ -44,30 +49,56 @@ class Patient:
 
 
 def findings(patient: Patient) -> Iterator[Finding]:
-    """Yield what each check found; one that cannot be made is a finding too."""
-    platform, places = patient.platform, patient.places
-    named: dict[str, Check] = {
-        "database": lambda: database(platform),
-        "versions": lambda: versions(places),
-        "hashes": lambda: artifact_hashes(places),
-        "runs": lambda: _runs(patient.instance),
-        "lake": lambda: lake(places, patient.projects),
-        "erasures": lambda: erasures(platform),
-        "orphans": lambda: orphans(places),
-        "services": lambda: _services(patient),
-        "disk": lambda: disk_space(platform),
-        "permissions": lambda: permissions(platform),
-        "clock": lambda: clock(places),
-        "packages": packages_installed,
+    """Yield what each check found; one that cannot be made is a failure that names the file or folder."""
+    platform, home = patient.platform, Path(patient.platform.home)
+    named: dict[str, tuple[object, Check]] = {
+        "database": (platform.registry, lambda: database(platform)),
+        "dagster": (home / "dagster", lambda: dagster_files(platform)),
+        "versions": (platform.registry, lambda: versions(patient.places)),
+        "hashes": (platform.artifacts, lambda: artifact_hashes(patient.places)),
+        "runs": (home / "dagster", lambda: _runs(patient.instance)),
+        "catalog": (platform.lake, lambda: catalog(patient.places)),
+        "lake": (platform.lake, lambda: lake(patient.places, patient.projects)),
+        "layouts": (home / "layouts", lambda: layouts(platform)),
+        "online": (platform.online, lambda: online_store(patient.places, patient.projects, _rebuild(patient))),
+        "erasures": (platform.registry, lambda: erasures(platform)),
+        "orphans": (platform.artifacts, lambda: orphans(patient.places)),
+        "services": (home / "services", lambda: _services(patient)),
+        "logs": (home / "services", lambda: logs(platform)),
+        "disk": (home, lambda: disk_space(platform)),
+        "permissions": (home, lambda: permissions(platform)),
+        "clock": (platform.registry, lambda: clock(patient.places)),
+        "packages": ("the installed packages", packages_installed),
     }
-    for name, check in named.items():
+    for name, (where, check) in named.items():
         try:
             yield from check()
-        except (MlopsError, OSError) as error:
-            yield Finding.failed(name, getattr(error, "message", str(error)), getattr(error, "hint", "look at the cause"))
+        except MlopsError as error:
+            yield Finding.failed(name, error.message, error.hint)
+        except Exception as error:  # noqa: BLE001  (a damaged file may raise anything, and the other checks are still to be made)
+            reason = " ".join(str(error).split())[:300]
+            yield Finding.failed(name, f"'{where}' cannot be examined: {type(error).__name__}: {reason}", "restore it from a backup")
 
 
-def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
+def _rebuild(patient: Patient) -> Rebuild | None:
+    """Return what materialises tables of the project; None without a project or an instance."""
+    definitions, instance = patient.definitions, patient.instance
+    if definitions is None or instance is None:
+        return None
+
+    def rebuild(keys: Sequence[str]) -> None:
+        chosen = [dg.AssetKey(key.split("/")) for key in keys]
+        job = definitions.resolve_implicit_global_asset_job_def()
+        config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        if not job.execute_in_process(instance=instance, asset_selection=chosen, run_config=config, raise_on_error=False).success:
+            raise PlatformError(f"{', '.join(keys)} cannot be rebuilt", hint=f"`mlops run --select 'key:\"{keys[0]}\"'` says why")
+
+    return rebuild
+
+
+def _runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
+    if instance is None:
+        return  # said by the check that could not open it
     dead = dead_runs(instance)
     for run, cause in dead:
         yield Finding(

@@ -219,9 +219,22 @@ def log_fingerprint(folder: Path, first: date, last: date) -> str:
 
 
 def log_days(folder: Path) -> list[date]:
-    """Return the days that the log has lines of, in UTC."""
-    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted(date.fromisoformat(name) for name in names)
+    """Return the days that the log has lines of, in UTC; what else lies in the folder is ignored: see :func:`foreign_entries`."""
+    found = [_day(path) for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(day for day in found if day is not None)
+
+
+def foreign_entries(folder: Path) -> list[Path]:
+    """Return what lies in a log's folder and is no day of the log."""
+    return sorted(path for path in folder.iterdir() if _day(path) is None and not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _day(path: Path) -> date | None:
+    try:
+        day = date.fromisoformat(path.name)
+    except ValueError:
+        return None
+    return day if path.is_dir() and day.isoformat() == path.name else None
 
 
 def files_of(folder: Path, first: date, last: date) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from mlops_assets.compute.content_hash import hash_parts, logical_types
 from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord, Write
-from mlops_assets.stores.lake_connection import LakeConnections
+from mlops_assets.stores.lake_connection import LakeConnections, damaged_lake
 from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, no_table, quoted, read_record, sql_name, storable
 from mlops_assets.stores.lake_types import Fit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
 from mlops_assets.stores.lake_write import StoredValues, column_types, insert_rows, replace_parts, table_schema
@@ -126,6 +126,8 @@ class DuckLake:
             rows = self._cursor.execute(query, [table]).fetchall()
         except duckdb.CatalogException:
             return {}
+        except duckdb.Error as error:
+            raise damaged_lake(self.connections.folder, error) from error
         # The latest of each partition is taken here: a window function in SQL costs twice as much.
         return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
@@ -142,6 +144,8 @@ class DuckLake:
             tables = self._cursor.execute(query, [list(run_ids)]).fetchall()
         except duckdb.CatalogException:
             return []
+        except duckdb.Error as error:
+            raise damaged_lake(self.connections.folder, error) from error
         return [record for (table,) in tables for record in self.records(table).values() if record.run_id in run_ids]
 
     def write(  # noqa: PLR0913  (one transaction, described in full)
@@ -278,7 +282,10 @@ class DuckLake:
         return self.connections.cursor()
 
     def _one(self, query: str) -> int:
-        row = self._cursor.execute(query).fetchone()
+        try:
+            row = self._cursor.execute(query).fetchone()
+        except duckdb.Error as error:
+            raise damaged_lake(self.connections.folder, error) from error
         return 0 if row is None or row[0] is None else row[0]
 
     @contextmanager

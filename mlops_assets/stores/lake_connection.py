@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mlops_assets.errors import PlatformError
+from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.leases import Leases
 from mlops_assets.stores.lock import exclusive
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _EXTENSIONS = {"ducklake": "duckdb_extension_ducklake", "sqlite_scanner": "duckdb_extension_sqlite_scanner"}
-ATTACH_OPTIONS = {"META_JOURNAL_MODE": "'WAL'", "META_BUSY_TIMEOUT": "30000", "DATA_INLINING_ROW_LIMIT": "0"}
+# The catalog remembers the folder that it was made in: the override reads the files where the catalog lies now, after a move or a copy.
+ATTACH_OPTIONS = {
+    "META_JOURNAL_MODE": "'WAL'",
+    "META_BUSY_TIMEOUT": "30000",
+    "DATA_INLINING_ROW_LIMIT": "0",
+    "OVERRIDE_DATA_PATH": "true",
+}
 _INLINING = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit'"
 
 
@@ -76,16 +82,40 @@ class LakeConnections:
             for name, package in _EXTENSIONS.items():
                 _load(connection, name, package)
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(self.attach_sql())
-            # Not only when the catalog is new: who made it may have been killed before this line.
-            if connection.execute(_INLINING).fetchone() is None:
+            if not self.catalog_path.exists() or not self.catalog_path.stat().st_size:
+                self._refuse_remains()
+            try:
+                connection.execute(self.attach_sql())
+                is_new = connection.execute(_INLINING).fetchone() is None
+            except duckdb.Error as error:
+                raise damaged_lake(self.folder, error) from error
+            if is_new:  # or the process that made it was killed before this line
+                self._refuse_remains()
                 connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
         return connection
+
+    def _refuse_remains(self) -> None:
+        """Raise LakeError when there are files of rows, but no catalog that names them."""
+        files = sorted(self.data_path.rglob("*.parquet"))
+        if files:
+            raise LakeError(
+                f"the lake's catalog '{self.catalog_path}' is missing or empty, but {len(files)} file(s) of rows remain, such as '{files[0]}'",
+                hint=f"restore the catalog from a backup; to begin again without these rows, move '{self.data_path}' away first",
+            )
 
     def attach_sql(self) -> str:
         """Return the statement that attaches this lake as ``lake``."""
         options = ", ".join(f"{name} {value}" for name, value in ATTACH_OPTIONS.items())
         return f"ATTACH 'ducklake:sqlite:{_quoted(self.catalog_path)}' AS lake (DATA_PATH '{_quoted(self.data_path)}/', {options})"
+
+
+def damaged_lake(folder: Path, error: duckdb.Error) -> LakeError:
+    """Return what an error of DuckDB means for a user: a file of the lake is damaged or missing."""
+    reason = str(error).strip().splitlines()[0]
+    return LakeError(
+        f"the lake in '{folder}' cannot be read: {reason}",
+        hint="a file of the lake is damaged or missing: `mlops doctor` names it; restore it from a backup",
+    )
 
 
 def _quoted(path: Path) -> str:

@@ -16,7 +16,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -25,8 +25,8 @@ from mlops_assets.compute.assemble import view_of
 from mlops_assets.compute.entity_hash import entity_hash
 from mlops_assets.compute.layout import EVENT, Layout, runs
 from mlops_assets.compute.point_in_time import ROWS_PER_BUCKET, View, as_layout, as_of_layout, bucket_count, in_buckets, in_force, layout_of
-from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.lake_damage import read_view
+from mlops_assets.stores.layout_files import STATE, checksum_of, read_state, write_state
 from mlops_assets.stores.lock import exclusive
 from mlops_assets.values.window import merged, window_of
 
@@ -128,7 +128,7 @@ class Layouts:
             name, *pinned, _ = folder.name.split("-")
             if unwanted(name, "".join(pinned)):
                 with exclusive(folder / "lock"):
-                    (folder / "state.json").unlink(missing_ok=True)
+                    (folder / STATE).unlink(missing_ok=True)
                     shutil.rmtree(folder)
                 removed += 1
         return removed
@@ -204,11 +204,8 @@ class _Upkeep:
         return None if table is None else (table, runs(pl.DataFrame(table.select(keys)), keys, number))
 
     def _state(self) -> _State | None:
-        try:
-            stored = json.loads((self._folder / "state.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        if stored["definition"] != self._definition:
+        stored = read_state(self._folder)
+        if stored is None or stored["definition"] != self._definition:
             return None
         return _State(stored["definition"], stored["snapshot"], stored["partitions"], tuple(_File(**file) for file in stored["buckets"]))
 
@@ -221,7 +218,11 @@ class _Upkeep:
         except FileNotFoundError:
             return None
         content = mapped.read_buffer()
-        return pa.ipc.open_file(pa.BufferReader(content)).read_all() if (len(content), _check(content)) == (file.size, file.check) else None
+        return (
+            pa.ipc.open_file(pa.BufferReader(content)).read_all()
+            if (len(content), checksum_of(content)) == (file.size, file.check)
+            else None
+        )
 
     def _in_memory(self, snapshot: int) -> Layout:
         return layout_of(self._declared(read_view(self._lake, self._view, self._columns, snapshot=snapshot)), as_known=self._as_known)
@@ -283,8 +284,8 @@ class _Upkeep:
     def _store(self, files: Sequence[_File], wanted: Mapping[str, str], snapshot: int) -> None:
         """Name the files of a state in one rename, then remove what nothing names."""
         state = _State(self._definition, snapshot, wanted, tuple(files))
-        write_whole(self._folder / "state.json", json.dumps(asdict(state)).encode(), mode=0o666)
-        named = {file.name for file in state.buckets} | {"state.json", "lock"}
+        write_state(self._folder, asdict(state))
+        named = {file.name for file in state.buckets} | {STATE, "lock"}
         for path in self._unnamed(named):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
@@ -296,7 +297,7 @@ class _Upkeep:
         name = f"bucket-{number:04}-{uuid.uuid4().hex[:12]}.arrow"
         rows.write_ipc(self._folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
         content = (self._folder / name).read_bytes()
-        return _File(name, rows.height, len(content), _check(content))
+        return _File(name, rows.height, len(content), checksum_of(content))
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
@@ -304,11 +305,3 @@ def _inode(path: Path) -> tuple[int, int] | None:
         found = path.stat()
         return found.st_ino, found.st_mtime_ns
     return None
-
-
-def _check(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
-    """Return sum and parity of the 64-bit words of a file: any flipped bit changes both, at the speed of memory."""
-    data = np.frombuffer(content, dtype=np.uint8)
-    words = data[: len(data) // 8 * 8].view(np.uint64)
-    rest = int.from_bytes(data[len(words) * 8 :].tobytes(), "little")
-    return f"{(int(np.add.reduce(words)) + rest) % 2**64:016x}{int(np.bitwise_xor.reduce(words)) ^ rest:016x}"

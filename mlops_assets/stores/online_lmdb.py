@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.stores.lmdb_check import damaged_store, refuse_damaged
+from mlops_assets.stores.lock import exclusive
 from mlops_assets.stores.online import ViewState, Written, agreed
 from mlops_assets.stores.online_reader import Lookup, Reader
 from mlops_assets.stores.online_records import Schema, entity_keys, merged, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import lmdb
     import polars as pl
@@ -47,8 +49,8 @@ class LmdbStore:
             raise MissingExtraError.from_extra("lmdb", "serve") from error
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Without metasync a crash of the machine may undo the last transaction, its mark with it: the next materialisation sees that.
-            self._environment = lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=2 + 2 * _MOST_VIEWS, max_readers=1024, metasync=False)
+            with exclusive(folder / "open.lock"):  # while one process makes the file, another does not judge it
+                self._environment = _opened(folder)
         except (OSError, lmdb.Error) as error:
             raise PlatformError(
                 f"the online store '{folder}' cannot be opened: {error}", hint="make it writable, or set MLOPS_ONLINE"
@@ -146,6 +148,14 @@ class LmdbStore:
         transaction.put(view.encode(), side + state.data, db=self._about)
 
 
+def _opened(folder: Path) -> lmdb.Environment:
+    import lmdb
+
+    refuse_damaged(folder)
+    # Without metasync a crash of the machine may undo the last transaction, its mark with it: the next materialisation sees that.
+    return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=2 + 2 * _MOST_VIEWS, max_readers=1024, metasync=False)
+
+
 class _Tables:
     """The tables of an environment, opened when first used and kept: a process opens each once."""
 
@@ -182,7 +192,10 @@ class _Tables:
 class _LmdbReader(Reader):
     def __init__(self, environment: lmdb.Environment, about: Any, tables: _Tables, lookups: Sequence[Lookup]) -> None:  # noqa: ANN401
         super().__init__(lookups)
+        import lmdb
+
         self._begin: Callable[..., Any] = environment.begin
+        self._damage, self._folder = lmdb.Error, Path(environment.path())
         self._about, self._tables = about, tables
         self._names = [lookup.view.encode() for lookup in lookups]
         self._seen: tuple[int, list[Any]] = (-1, [])  # a transaction's number, and the table of each view in it
@@ -195,6 +208,8 @@ class _LmdbReader(Reader):
                 None if entity is None or table is None else get(entity, None, table)
                 for entity, table in zip(entities, tables, strict=True)
             ]
+        except self._damage as error:
+            raise damaged_store(self._folder, str(error)) from error
         finally:
             transaction.abort()
 
@@ -206,6 +221,8 @@ class _LmdbReader(Reader):
                 [None if entity is None or table is None else get(entity, None, table) for entity in each]
                 for each, table in zip(entities, tables, strict=True)
             ]
+        except self._damage as error:
+            raise damaged_store(self._folder, str(error)) from error
         finally:
             transaction.abort()
 

@@ -6,6 +6,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlops_assets.stores import sql
 from mlops_assets.stores.artifacts import open_artifacts
 from mlops_assets.stores.attempts import open_attempts
 from mlops_assets.stores.decisions import open_decisions
@@ -66,7 +67,8 @@ class Places:
 
     @cached_property
     def artifacts(self) -> Artifacts:
-        """Content-addressed bytes."""
+        """Content-addressed bytes; the registry is made before them, as artifacts without one mean that it was deleted."""
+        sql.database(self.platform.registry)
         return open_artifacts(self.platform.artifacts)
 
     @cached_property

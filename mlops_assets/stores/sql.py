@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from mlops_assets.errors import MissingExtraError, PlatformError
 from mlops_assets.stores import migrations
 from mlops_assets.stores.lock import exclusive
+from mlops_assets.stores.remains import refuse_remains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +84,8 @@ class Database:
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with exclusive(Path(f"{path}.lock")):  # cold processes racing to make tables
+                        if not path.exists() or not path.stat().st_size:
+                            refuse_remains(path)
                         self._bring_up()
                 except OSError as error:
                     raise PlatformError(f"the registry '{path}' cannot be written: {error.strerror}", hint=_WRITABLE) from error
@@ -108,7 +111,9 @@ class Database:
         where = self.engine.url.render_as_string(hide_password=True)
         try:
             yield
-        except sa.exc.OperationalError as error:
+        except sa.exc.DatabaseError as error:
+            if type(error) not in (sa.exc.DatabaseError, sa.exc.OperationalError):
+                raise  # of a statement, not of the database
             raise PlatformError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint(str(error.orig))) from error
 
 
@@ -120,6 +125,8 @@ def _hint(told: str) -> str:
         return "another process has written for longer than two minutes: look for it, stop it, and say this again"
     if "full" in told or "No space" in told:
         return "nothing was recorded: make room on the disk, and say this again"
+    if "malformed" in told or "not a database" in told or "no such" in told:
+        return "the file is damaged: restore it from a backup; `mlops doctor` looks at everything else"
     return _WRITABLE if "readonly" in told or "unable to open" in told else "see whether the database server runs, and MLOPS_REGISTRY"
 
 
@@ -196,9 +203,10 @@ def examined(url: str) -> tuple[str | None, str]:
     path = Path(str(engine.url.database))
     try:
         if engine.dialect.name == "sqlite" and not path.exists():
+            refuse_remains(path)
             return None, ""
         with engine.connect() as connection:
-            told = connection.exec_driver_sql("PRAGMA quick_check").scalar() if engine.dialect.name == "sqlite" else "ok"
+            told = connection.exec_driver_sql("PRAGMA integrity_check").scalar() if engine.dialect.name == "sqlite" else "ok"
             return migrations.revision(connection), "" if told == "ok" else str(told)
     except sa.exc.DatabaseError as error:
         return None, str(error.orig).strip()

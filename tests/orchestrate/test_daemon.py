@@ -19,9 +19,9 @@ import psutil
 import pytest
 from dagster._core.events import EngineEventData
 
-from mlops_assets.cli.project import DAGSTER_YAML
 from mlops_assets.orchestrate import liveness
 from mlops_assets.orchestrate.automation import AUTOMATION
+from mlops_assets.orchestrate.dagster_files import DAGSTER_YAML
 from mlops_assets.orchestrate.liveness import bury_dead_runs, process_tags
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner, clean_environment

@@ -49,6 +49,11 @@ def test_a_healthy_installation_has_nothing(patient) -> None:
     assert ill(patient) == {}
     checks = {
         "database",
+        "dagster",
+        "catalog",
+        "layouts",
+        "online",
+        "logs",
         "versions",
         "hashes",
         "runs",

@@ -1,0 +1,57 @@
+"""Errors of a database or of the lake that no store has explained: a message with a hint, not a traceback."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_assets.errors import LakeError, MlopsError, PlatformError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def explain(error: BaseException) -> MlopsError | None:
+    """Return what an error means when a damaged file causes it; None for any other error.
+
+    Parameters
+    ----------
+    error
+        As it reached the command.
+    """
+    import duckdb
+    import sqlalchemy as sa
+
+    for cause in _chain(error):
+        if isinstance(cause, MlopsError):
+            return cause
+        if isinstance(cause, duckdb.Error):
+            return LakeError(f"the lake cannot be read: {_line(cause)}", hint="`mlops doctor` names the damaged file")
+        if isinstance(cause, (sqlite3.DatabaseError, sa.exc.DatabaseError)):
+            return _database_error(cause)
+    return None
+
+
+def _database_error(error: Exception) -> MlopsError:
+    from mlops_assets.orchestrate.dagster_files import dagster_home, damaged_databases
+    from mlops_assets.stores.sqlite_check import damage_of
+    from mlops_assets.values.platform import Platform
+
+    platform = Platform.from_env()
+    ours = [Path(platform.lake) / "catalog.sqlite", Path(platform.registry.removeprefix("sqlite:///"))]
+    broken = [(path, problem) for path in ours if path.is_file() and (problem := damage_of(path))]
+    broken += damaged_databases(dagster_home(platform))
+    where = f"'{broken[0][0]}' is damaged: {broken[0][1]}" if broken else f"a database cannot be used: {_line(error)}"
+    return PlatformError(where, hint="restore it from a backup; `mlops doctor` examines everything else")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

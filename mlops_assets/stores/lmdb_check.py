@@ -1,0 +1,96 @@
+"""Damaged LMDB files, found without mapping them: reading past the end of a mapped file ends the process with a signal."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from mlops_assets.errors import PlatformError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MAGIC = 0xBEEFC0DE
+# A meta page of LMDB's format: 16 bytes of page header, magic, version, address and size of the map, two tables of 48 bytes (the first
+# begins with the page size), the last page, and the transaction.
+_META = struct.Struct("<16xII16xI92xQQ")
+_PROBE = """
+import sys, lmdb
+with lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=4096) as environment, environment.begin() as transaction:
+    for name, _ in transaction.cursor():
+        table = environment.open_db(bytes(name), txn=transaction, create=False)
+        for key, value in transaction.cursor(table):
+            bytes(key), bytes(value)
+"""
+
+
+def quick_damage_of(folder: Path) -> str:
+    """Return what is broken in the head of a store's file, or that its end is missing; ``""`` when it can be mapped.
+
+    Parameters
+    ----------
+    folder
+        Of the store; one without a file has no damage.
+    """
+    path = folder / "data.mdb"
+    if not path.exists():
+        return ""
+    size = path.stat().st_size
+    if not size:
+        return "the file is empty"
+    with path.open("rb") as file:
+        first = _meta(file.read(_META.size))
+        if first is None:
+            return "it does not begin as an LMDB file does"
+        page_size, last, transaction = first
+        file.seek(page_size)
+        second = _meta(file.read(_META.size))
+    if second is None:
+        return "its second page is not one of LMDB's"
+    if second[2] > transaction:
+        last = second[1]
+    # A page that was freed in the transaction that made it is never written: only a walk over all pages can tell.
+    return damage_of(folder, quick=False) if size < (last + 1) * page_size else ""
+
+
+def damage_of(folder: Path, *, quick: bool = True) -> str:
+    """Return what is broken in a store's file; every record is read, in a process of its own.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    quick
+        Look at the head first.
+    """
+    if quick and (problem := quick_damage_of(folder)):
+        return problem
+    if not (folder / "data.mdb").exists():
+        return ""
+    done = subprocess.run([sys.executable, "-c", _PROBE, str(folder)], capture_output=True, text=True, check=False)  # noqa: S603  (ours)
+    if done.returncode < 0:
+        return "the file is shorter than its pages"
+    return (done.stderr.strip().splitlines() or ["it cannot be read"])[-1] if done.returncode else ""
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Raise PlatformError when a store's file must not be mapped."""
+    if problem := quick_damage_of(folder):
+        raise damaged_store(folder, problem)
+
+
+def damaged_store(folder: Path, problem: str) -> PlatformError:
+    """Return the error of a store whose file is damaged."""
+    return PlatformError(
+        f"the online store '{folder / 'data.mdb'}' is damaged: {problem}", hint="rebuild it from the lake: mlops doctor --fix"
+    )
+
+
+def _meta(data: bytes) -> tuple[int, int, int] | None:
+    """Return page size, last page and transaction of a meta page; None when it is none."""
+    if len(data) < _META.size:
+        return None
+    magic, _, page_size, last, transaction = _META.unpack_from(data)
+    return (page_size, last, transaction) if magic == _MAGIC and 512 <= page_size <= 65536 else None

@@ -1,0 +1,29 @@
+"""Damaged SQLite files."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def damage_of(path: Path) -> str:
+    """Return what is broken in a SQLite file that exists; ``""`` when every page is sound.
+
+    Parameters
+    ----------
+    path
+        Read without being changed.
+    """
+    if not path.stat().st_size:
+        return "the file is empty"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30)) as connection:
+            found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else " ".join(found.split())

@@ -19,6 +19,7 @@ from mlops_assets.errors import PlatformError
 from mlops_assets.serving.inference_log import Record
 from mlops_assets.serving.predictor import NotFiniteError
 from mlops_assets.serving.push_http import PATH
+from mlops_assets.serving.request_body import explain_not_json, read_body
 from mlops_assets.serving.schema import RequestError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.push_http import PushGate
     from mlops_assets.serving.state import Limits
 
+    Headers = Sequence[tuple[bytes, bytes]]
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -103,7 +105,9 @@ class App:
             body = await self._body(receive)
             if body is None:
                 return  # the client is gone
-            status, reply = _too_large(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self.predict(body)
+            status, reply = (
+                _too_large(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self._predict(scope["headers"], body)
+            )
             await self._reply(send, status, reply, _JSON, close=status == 413)
             self._metrics.answered(status, time.perf_counter() - begun)
         elif scope["type"] == "http" and scope["path"].startswith(PATH):
@@ -111,6 +115,26 @@ class App:
         elif scope["type"] == "http":
             self._metrics.count("other_requests")
             await self._reply(send, *self._other(scope["path"], scope["method"]))
+
+    def _predict(self, headers: Headers, body: bytes) -> tuple[int, bytes]:
+        """Return status and reply of one request for predictions; a body that is not JSON is explained by its headers."""
+        try:
+            unpacked = read_body(headers, body, self._limits.max_bytes)
+        except RequestError as error:
+            return error.status, error.body
+        return _explained(headers, unpacked, *self.predict(unpacked))
+
+    def _push(self, gate: PushGate, view: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+        """Return status and reply of one request with rows, which may wait for the disk."""
+        call = next((value.decode("latin-1") for name, value in headers if name == b"idempotency-key"), None)
+        try:
+            unpacked = read_body(headers, body, self._limits.max_bytes)
+            return _explained(headers, unpacked, *gate.answer(view, unpacked, call))
+        except RequestError as error:
+            return error.status, error.body
+        except Exception as error:  # noqa: BLE001  (one request must not end the service)
+            _tell(error, "a push")
+            return _refused(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
 
     async def _pushed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take rows for a view, in another thread: the disk is waited for, and predictions go on."""
@@ -126,12 +150,7 @@ class App:
         elif len(body) > self._limits.max_bytes:
             status, reply = _too_large(self._limits.max_bytes)
         else:
-            call = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"), None)
-            try:
-                status, reply = await asyncio.to_thread(gate.answer, view, body, call)
-            except Exception as error:  # noqa: BLE001  (one request must not end the service)
-                _tell(error)
-                status, reply = _refused(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
+            status, reply = await asyncio.to_thread(self._push, gate, view, scope["headers"], body)
         await self._reply(send, status, reply, _JSON, close=status == 413)
 
     def predict(self, body: bytes) -> tuple[int, bytes]:
@@ -268,9 +287,15 @@ def _too_large(most: int) -> tuple[int, bytes]:
     return _refused(413, f"the body is larger than {most} bytes", "send the rows in several requests")
 
 
-def _tell(error: Exception) -> None:
+def _explained(headers: Headers, body: bytes, status: int, reply: bytes) -> tuple[int, bytes]:
+    """Return the reply; of a body that is not JSON one that names its type or encoding, where that is the reason."""
+    reason = explain_not_json(headers, body) if status == 400 else None
+    return (status, reply) if reason is None else (reason.status, reason.body)
+
+
+def _tell(error: Exception, what: str = "a prediction") -> None:
     """Print where something failed; not its message, which may repeat what was sent."""
     where = "".join(traceback.format_tb(error.__traceback__))
     with contextlib.suppress(OSError):  # where it is written may be as full as the log
-        sys.stderr.write(f"a prediction failed with {type(error).__name__}:\n{where}")
+        sys.stderr.write(f"{what} failed with {type(error).__name__}:\n{where}")
         sys.stderr.flush()

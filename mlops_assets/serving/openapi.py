@@ -34,6 +34,7 @@ _ERROR = {
 _REFUSALS = {
     "400": "The body is not JSON.",
     "413": "Too many rows, or too many bytes.",
+    "415": "The content type, the charset or the content encoding is not accepted.",
     "422": "A row is not what the model takes; names row, field and type, and repeats no value.",
     "500": "The prediction failed.",
     "503": "No model is loaded, or the prediction cannot be logged.",

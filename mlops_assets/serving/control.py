@@ -194,7 +194,8 @@ def _start_supervisor(spec: ServiceSpec, folder: Folder, until: float) -> None:
             check=False,
         )
     if launched.returncode:
-        raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=f"{folder.output} says why")
+        unsaid = f"it ended with code {launched.returncode} and wrote nothing: look at the machine's memory and disk"
+        raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=_log_hint(folder, unsaid))
     _await_supervisor(spec, folder, int(launched.stdout), until)
 
 
@@ -207,11 +208,13 @@ def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int, until: float)
         if started(pid) is None:
             facts = read_json(folder.supervisor) or {}
             if facts.get("pid") == pid and facts.get("problem"):
-                raise ServiceError(facts["problem"], hint=facts.get("hint", f"{folder.output} says more"))
-            raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=f"{folder.output} says why")
+                raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "`mlops doctor` looks at the rest")))
+            unsaid = f"process {pid} wrote nothing before it ended, as one that was killed: look at the machine's memory"
+            raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=_log_hint(folder, unsaid))
         if time.monotonic() > until:
             _signal(pid, signal.SIGTERM)  # it has not told its number, so nobody else would find it
-            raise ServiceError(f"the supervisor of '{spec.name}' does not say where it listens", hint=f"{folder.output} says more")
+            unsaid = "it wrote nothing and was still starting: the machine may be busy, start it again"
+            raise ServiceError(f"the supervisor of '{spec.name}' does not say where it listens", hint=_log_hint(folder, unsaid))
         time.sleep(_POLL)
 
 
@@ -237,7 +240,13 @@ def _await(spec: ServiceSpec, folder: Folder, until: float) -> ServiceStatus:
 
 
 def _hint(folder: Folder) -> str:
-    return f"{folder.output} says more; the version before can be promoted again: mlops models rollback"
+    rollback = "the version before can be promoted again: mlops models rollback"
+    return "; ".join(dict.fromkeys([_log_hint(folder, rollback), rollback]))
+
+
+def _log_hint(folder: Folder, unsaid: str) -> str:
+    """Return a hint that names the log, or ``unsaid`` where nothing was written to it."""
+    return f"{folder.output} says more" if folder.output.exists() and folder.output.stat().st_size else unsaid
 
 
 def _stop_processes(folder: Folder, timeout: float) -> None:

@@ -16,6 +16,7 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.integrity import damage
 from mlops_assets.serving.packaging import pack, unpack
 from mlops_assets.stores.artifacts import open_artifacts
+from tests.serving.support import Stage
 
 
 class Bomb:
@@ -92,3 +93,26 @@ def test_other_libraries_are_named_with_both_versions() -> None:
     assert [(o.name, o.serious) for o in found] == [("polars", True), ("scikit-learn", True), ("xgboost", True), ("numpy", False)]
     assert str(found[1]) == "scikit-learn 1.6.1 then, 1.7.0 now"
     assert str(found[2]) == "xgboost 3.0 then, not installed now"
+
+
+def test_an_on_demand_module_that_the_registered_manifest_does_not_name_is_never_run(tmp_path) -> None:
+    stage = Stage(tmp_path / "home")
+    version = stage.add(0)
+    manifest = json.loads(stage.artifacts.get(stage.artifact(version)))
+    ran = tmp_path / "ran"
+    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n\n\ndef clock(at):\n    return {{}}\n".encode()
+    sha = manifest["modules"][0]["source"]
+    folder = Path(stage.platform.artifacts) / "sha256"
+    place = folder / sha[:2] / sha
+    place.chmod(0o644)
+    place.write_bytes(code)
+    with pytest.raises(ArtifactError):
+        unpack(stage.artifacts, stage.artifact(version))
+    # Code that is stored under its own digest, in a manifest that is not the registered one.
+    changed = json.dumps(manifest | {"modules": [{"source": stage.artifacts.put(code), "name": "clock"}]}).encode()
+    registered = folder / stage.artifact(version)[:2] / stage.artifact(version)
+    registered.chmod(0o644)
+    registered.write_bytes(changed)
+    with pytest.raises(ArtifactError):
+        unpack(stage.artifacts, stage.artifact(version))
+    assert not ran.exists()

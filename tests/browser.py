@@ -16,6 +16,7 @@ import dagster as dg
 import psutil
 from playwright.sync_api import Page, expect, sync_playwright
 
+PATIENCE = 300  # seconds that anything on a page may take on a loaded machine
 # Without these a headless Chromium without a network tries to reach its maker's hosts for minutes.
 _QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 
@@ -41,7 +42,7 @@ def web_ui(file: Path, environment: dict[str, str]) -> Iterator[str]:
         finally:
             everyone = [family, *family.children(recursive=True)]
             server.send_signal(signal.SIGINT)
-            _, left = psutil.wait_procs(everyone, timeout=90)
+            _, left = psutil.wait_procs(everyone, timeout=PATIENCE)
             for process in left:
                 process.kill()
             server.wait()
@@ -49,7 +50,7 @@ def web_ui(file: Path, environment: dict[str, str]) -> Iterator[str]:
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             urllib.request.urlopen(url, timeout=5).close()  # noqa: S310  (our own server)
@@ -70,7 +71,8 @@ def browser_page(width: int = 1600, height: int = 1000) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=executable, args=[*_QUIET, "--no-sandbox"])
         try:
             page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(PATIENCE * 1000)
+            expect.set_options(timeout=PATIENCE * 1000)  # of its own, and five seconds when nothing is said
             yield page
         finally:
             browser.close()
@@ -99,7 +101,7 @@ def launch(page: Page, url: str, asset: str, config: str) -> None:
 def runs_end(page: Page, home: Path, *, after: int) -> None:
     """Wait until more runs than before have been launched and none goes on."""
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        for _ in range(240):
+        for _ in range(2 * PATIENCE):
             found = instance.get_runs()
             if len(found) > after and all(run.is_finished for run in found):
                 return

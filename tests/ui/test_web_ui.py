@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from mlops_assets.stores.registry import open_registry
-from tests.browser import browser_page, open_graph, web_ui
+from tests.browser import PATIENCE, browser_page, open_graph, web_ui
 from tests.cli.test_cli import good, mlops
 from tests.conftest import clean_environment
 
@@ -88,7 +88,7 @@ def test_a_schedule_is_switched_on_in_the_ui(ui, instance) -> None:
     switch, name = ".//label[contains(@class, 'formatSwitch')]", "contains(., 'retrain_benign_schedule')"
     row = page.locator(f"xpath=//*[{switch} and {name} and not(contains(., 'mlops_'))]").last
     row.locator('label[class*="formatSwitch"]').click()
-    for _ in range(60):
+    for _ in range(2 * PATIENCE):
         states = {state.name: state.status.value for state in instance.all_instigator_state()}
         if states.get("retrain_benign_schedule") == "RUNNING":
             return
@@ -118,7 +118,7 @@ def test_a_version_materialised_alone_after_a_failed_gate_is_refused(ui, instanc
 
 
 def _ended(page: Page, instance: dg.DagsterInstance, known: set[str]) -> dg.DagsterRun:
-    for _ in range(240):
+    for _ in range(2 * PATIENCE):
         new = [run for run in instance.get_runs() if run.run_id not in known]
         if new and new[0].is_finished:
             return new[0]

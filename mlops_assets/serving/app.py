@@ -23,7 +23,7 @@ from mlops_assets.serving.request_body import explain_not_json, read_body
 from mlops_assets.serving.schema import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 
     from mlops_assets.serving.inference_log import InferenceLog
     from mlops_assets.serving.metrics import Metrics

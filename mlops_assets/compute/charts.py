@@ -29,7 +29,7 @@ class Point:
     low, high
         Ends of its interval.
     state
-        ``good``, ``breach`` or ``not enough data``.
+        ``good``, ``breach``, ``not enough data`` or ``in training data``.
     """
 
     label: str

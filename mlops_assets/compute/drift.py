@@ -14,6 +14,7 @@ from mlops_assets.compute.column_drift import ColumnDrift, Scan, judged, unusabl
 from mlops_assets.compute.profile import FEATURE, FORMAT, LEAST_REFERENCE, Column
 from mlops_assets.compute.thresholds import STATISTICS, Calibration, least_effects, thresholds
 from mlops_assets.errors import DataError, nearest
+from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ class DriftReport:
         How many windows of the reference say so; 0 when it had no times and only chance is allowed for.
     needed
         How many windows the rate needs; with fewer, some columns may be judged by the rule for few windows.
+    in_training
+        Rows of the window that the version was fitted on; they are not judged.
     """
 
     rows: int
@@ -51,6 +54,14 @@ class DriftReport:
     false_alarm_rate: float
     windows: int
     needed: int = 0
+    in_training: int = 0
+
+    @property
+    def state(self) -> str:
+        """``breach`` when a column has drifted, ``good`` when none has, ``in training data`` or ``not enough data`` when nothing is judged."""
+        if not self.rows and self.in_training:
+            return IN_TRAINING
+        return NOT_ENOUGH if not self.enough else BREACH if self.drifted else GOOD
 
     @property
     def by_rank(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from mlops_assets.compute.charts import Point, number
 from mlops_assets.compute.column_drift import NAMES
 from mlops_assets.compute.drift import RULE
 from mlops_assets.compute.page_style import STYLE
-from mlops_assets.values.monitoring import BREACH, GOOD
+from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -89,6 +89,7 @@ def _performance_state(report: PerformanceReport | None) -> str:
     kind, mark, headline = {
         GOOD: ("good", "✓", "Performance is good" if report.verdicts else "Performance is measured"),
         BREACH: ("bad", "✗", "Performance is too low"),
+        IN_TRAINING: ("", "–", "In training data: performance is not judged"),
     }.get(report.state, ("", "…", "Not enough data to judge performance"))
     return _state(kind, mark, headline, report.summary.partition(": ")[2])
 
@@ -96,6 +97,8 @@ def _performance_state(report: PerformanceReport | None) -> str:
 def _drift_state(report: DriftReport | None) -> str:
     if report is None:
         return _state("", "–", "No drift report", "the monitor expects nothing of drift")
+    if report.state == IN_TRAINING:
+        return _state("", "–", "In training data: drift is not judged", report.summary)
     if not report.enough:
         return _state("", "…", "Not enough data to judge drift", report.summary)
     count = len(report.drifted)
@@ -203,6 +206,7 @@ def _performance(page: Page) -> Iterable[str]:
     arrivals = report.arrivals
     yield "<h2>Performance</h2>"
     extra = f"; {arrivals.keyless} predictions have no key" if arrivals.keyless else ""
+    extra += f"; {report.in_training:,} predictions of rows in training data are left out" if report.in_training else ""
     yield f'<p class="faint">{arrivals.labelled:,} of {arrivals.predicted:,} predictions have a label ({arrivals.coverage:.1%}){extra}.</p>'
     if report.metrics:
         heads = ("metric", "value", "interval", "on the holdout", "")
@@ -219,7 +223,7 @@ def _history(points: Sequence[Point], report: PerformanceReport) -> str:
     name = report.metrics[0].name
     bound = report.verdicts[0].bound if report.verdicts else None
     line = f"; dashed: the least value that is good, {number(bound)}" if bound is not None else ""
-    caption = f"{name} by window with its interval; red: a breach; hollow: not enough data{line}"
+    caption = f"{name} by window with its interval; red: a breach; hollow: not enough data, or in training data{line}"
     chart = charts.history(points, bound, f"{name} of {len(points)} windows, the last one {number(points[-1].value)}")
     return f'<figure class="wide scroll"><figcaption class="faint small">{escape(caption)}</figcaption>{chart}</figure>'
 

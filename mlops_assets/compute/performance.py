@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from mlops_assets.compute.calibration import Calibration, calibration
 from mlops_assets.compute.classes import class_names, positive_class
@@ -15,10 +13,11 @@ from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.labels import Arrivals, Labelled, join_labels, recorded
 from mlops_assets.compute.responses import Remembered
 from mlops_assets.compute.time_blocks import INDEPENDENT, errors_of, find_blocks
+from mlops_assets.compute.undefined_metrics import undefined_metrics
 from mlops_assets.compute.window_intervals import window_intervals
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.evaluation import SliceMetrics
-from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, NOT_ENOUGH
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +65,7 @@ class Verdict:
     expectation
         Its name.
     state
-        ``good``, ``breach``, ``not enough data`` or ``cannot be measured``.
+        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
     value, bound
         The metric and the least value that is good.
     reason
@@ -102,6 +101,8 @@ class PerformanceReport:
         Why nothing could be measured; empty otherwise.
     intervals
         What the intervals leave out: ``independent rows``, or which blocks of time; empty when nothing was measured.
+    in_training
+        Predictions of rows that the version was fitted on; they are not measured.
     """
 
     arrivals: Arrivals
@@ -112,10 +113,13 @@ class PerformanceReport:
     inverted: bool = False
     problem: str = ""
     intervals: str = ""
+    in_training: int = 0
 
     @property
     def state(self) -> str:
-        """``breach`` when any expectation is breached, ``good`` when all are met, else ``cannot be measured`` or ``not enough data``."""
+        """``breach`` when any expectation is breached, ``good`` when all are met, else ``in training data``, ``cannot be measured`` or ``not enough data``."""
+        if self.in_training and not self.arrivals.predicted:
+            return IN_TRAINING
         states = {verdict.state for verdict in self.verdicts}
         if BREACH in states:
             return BREACH
@@ -162,6 +166,7 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     event_timestamp: str | None = None,
     block_length: timedelta | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
+    in_training: int = 0,
 ) -> PerformanceReport:
     """Measure a window's predictions.
 
@@ -190,6 +195,8 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
         As the training set declares it; found in the errors when None.
     positive
         The positive one of two classes; the second when None.
+    in_training
+        How many predictions were left out because the version was fitted on their rows.
 
     Returns
     -------
@@ -206,16 +213,15 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     metrics that are smooth in the rows. Groups are random rows, or whole blocks of time where errors of neighbours are alike. It allows for chance
     in this window alone.
     """
+    if predictions.is_empty():  # a table that holds no prediction yet may lack columns
+        return _unmeasured(expectations, metrics, Arrivals(0, 0), reference, _nothing(in_training), in_training)
     by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
     _check_slices(predictions, by)
     labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes)
-    problem = _problem(labelled, arrivals)
+    if not arrivals.labelled:
+        problem = f"none of {arrivals.predicted} predictions has a label yet"
+        return _unmeasured(expectations, [*metrics, *_always(labelled)], arrivals, reference, problem, in_training)
     names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_always(labelled)]))
-    if problem:
-        found: tuple[Metric, ...] = tuple(Metric(name, None, reference=_known(reference, name), problem=problem) for name in names)
-        return PerformanceReport(
-            arrivals, found, _verdicts(expectations, found, arrivals, inverted=False, problem=problem), problem=problem
-        )
     estimator, split = recorded(labelled), labelled.split
     measure = partial(evaluate, positive=positive, part="labelled")
     evaluation = measure(estimator, split, names, by)
@@ -223,16 +229,19 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
     blocks = None if times is None else find_blocks(times, errors_of([Remembered(estimator, split.X)], split.y), block_length)
     ends = window_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
-    problems = {name: _plainly(why) for name, why in evaluation.problems}
+    problems = {name: _plainly(why) for name, why in evaluation.problems} | undefined_metrics(names, labelled, positive)
     found = tuple(
-        Metric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name), problems.get(name, ""))
+        Metric(name, None, reference=_known(reference, name), problem=problems[name])
+        if name in problems
+        else Metric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name))
         for name, value in evaluation.metrics
     )
     auc = next((metric for metric in found if metric.name == "roc_auc"), None)
     inverted = bool(auc and auc.high is not None and auc.high < 0.5)
     verdicts = _verdicts(expectations, found, arrivals, inverted=inverted, problem="")
     intervals = INDEPENDENT if blocks is None else str(blocks)
-    return PerformanceReport(arrivals, found, verdicts, _calibration(labelled, positive), evaluation.slices, inverted, intervals=intervals)
+    curve = _calibration(labelled, positive)
+    return PerformanceReport(arrivals, found, verdicts, curve, evaluation.slices, inverted, intervals=intervals, in_training=in_training)
 
 
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -243,14 +252,25 @@ def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
         )
 
 
-def _problem(labelled: Labelled, arrivals: Arrivals) -> str:
-    if not arrivals.predicted:
-        return "nothing was predicted"
-    if not arrivals.labelled:
-        return f"none of {arrivals.predicted} predictions has a label yet"
-    if labelled.classes is not None and len(np.unique(labelled.y)) == 1:
-        return f"every label is {labelled.y[0]!s}: what tells classes apart cannot be measured"
-    return ""
+def _unmeasured(  # noqa: PLR0913  (what a report says without a measurement)
+    expectations: Sequence[Performance],
+    metrics: Sequence[str],
+    arrivals: Arrivals,
+    reference: Mapping[str, float] | None,
+    problem: str,
+    in_training: int,
+) -> PerformanceReport:
+    """Return the report of a window in which nothing can be measured."""
+    names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
+    found = tuple(Metric(name, None, reference=_known(reference, name), problem=problem) for name in names)
+    verdicts = _verdicts(expectations, found, arrivals, inverted=False, problem=problem)
+    if in_training and not arrivals.predicted:
+        verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
+    return PerformanceReport(arrivals, found, verdicts, problem=problem, in_training=in_training)
+
+
+def _nothing(in_training: int) -> str:
+    return f"the version was fitted on all {in_training} rows of the window" if in_training else "nothing was predicted"
 
 
 def _plainly(why: str) -> str:

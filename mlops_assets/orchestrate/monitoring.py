@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ from mlops_assets.compute.performance import PerformanceReport, performance
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.graph import Edge, Node
+from mlops_assets.orchestrate.in_training import mark_fitted_rows
 from mlops_assets.orchestrate.loop import consider
 from mlops_assets.orchestrate.metadata import markdown
 from mlops_assets.orchestrate.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.window_summary import WindowState, summary_facts
 from mlops_assets.serving.packaging import POSITIVE, manifest_of
 from mlops_assets.serving.prediction_columns import of_one_version
 from mlops_assets.stores.files import write_whole
 from mlops_assets.stores.records import Version
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import DRIFT, PERFORMANCE, Hold, WindowReport
-from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Drift, Monitor
+from mlops_assets.values.monitoring import BREACH, Drift, Monitor
 from mlops_assets.values.window import TimeWindow
 
 WINDOW_START, TOP, HISTORY = "window_start", 8, 60
@@ -38,12 +41,18 @@ _RULES = Table(event_timestamp=WINDOW_START)
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """One window of predictions, and the version that made most of them."""
+    """One window of predictions, the version that made most of them, and whether that version was fitted on each row."""
 
     partition: str
     span: TimeWindow
     rows: pl.DataFrame
     version: Version | None
+    fitted: pl.Series
+
+    @property
+    def unseen(self) -> pl.DataFrame:
+        """The rows that the version was not fitted on: only these are judged."""
+        return self.rows.filter(~self.fitted)
 
     @property
     def versions(self) -> str:
@@ -89,36 +98,52 @@ def _drifts(scope: Scope, monitor: Monitor) -> Made:
     for window, report in found:
         if window.partition not in measured:  # else the performance step has drawn the page, and draws it again when the predictions change
             _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, report))
-    told = [_told(w, DRIFT, _drift_state(report), report.summary) for w, report in found if w.version]
+    told = [_told(w, DRIFT, report.state, report.summary) for w, report in found if w.version]
     scope.places.decisions.report(monitor.name, monitor.model.name, told)
     last, report = found[-1]
+    summed = summary_facts([WindowState(w.partition, r.state, r.summary) for w, r in found], "drifted")
+    worst = max((column.severity for _, r in found for column in r.columns), default=0.0)
     outcome = Outcome(
         monitor.drift.name if monitor.drift else "",
         passed=not any(r.drifted for _, r in found),
         blocking=False,
         message="; ".join(f"{w.partition}: {', '.join(r.drifted[:TOP])} drifted" for w, r in found if r.drifted),
         hint="drift explains, performance decides: look at the page of the window",
-        facts={"rows": report.rows, "drifted": len(report.drifted), "worst": report.columns[0].severity if report.columns else 0.0},
+        facts={
+            "state": summed["state"],
+            "windows": summed["summary"],
+            "rows": sum(r.rows for _, r in found),
+            "drifted": len({name for _, r in found for name in r.drifted}),
+            "worst": worst,
+        },
     )
     frame = pl.concat([_drift_rows(window, report) for window, report in found], how="vertical_relaxed")
-    return frame, [outcome] if monitor.drift else [], _drift_facts(scope, monitor, last, report)
+    return frame, [outcome] if monitor.drift else [], summed | _drift_facts(scope, monitor, last, report)
 
 
 def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
     """Compare a window with the reference of the version that made most of its predictions."""
     declared = monitor.drift or Drift()
-    profile = _profile(scope, window.version)
-    if profile is None:
-        why = "nothing was predicted" if window.rows.is_empty() else "no reference is stored with the version that predicted"
-        return DriftReport(window.rows.height, enough=False, columns=(), summary=why, false_alarm_rate=declared.false_alarm_rate, windows=0)
-    return drift(
+    profile, rows, in_training = _profile(scope, window.version), window.unseen, int(window.fitted.sum())
+    if profile is None or (in_training and rows.is_empty()):
+        why = (
+            f"version {window.version.version} was fitted on all {in_training} rows of the window"
+            if in_training and window.version is not None
+            else "nothing was predicted"
+            if rows.is_empty()
+            else "no reference is stored with the version that predicted"
+        )
+        return DriftReport(rows.height, False, (), why, declared.false_alarm_rate, 0, in_training=in_training)  # noqa: FBT003
+    report = drift(
         profile,
-        window.rows,
+        rows,
         columns=declared.columns,
         false_alarm_rate=declared.false_alarm_rate,
         minimum_psi=declared.minimum_psi,
         minimum_rows=monitor.minimum_rows,
     )
+    left_out = f"; {in_training} rows in training data are left out" if in_training else ""
+    return replace(report, in_training=in_training, summary=report.summary + left_out)
 
 
 def _profile(scope: Scope, version: Version | None) -> Mapping[str, Any] | None:
@@ -136,17 +161,18 @@ def _windows(scope: Scope, monitor: Monitor) -> list[Window]:
     rows = scope.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
     versions = {v.version: v for v in scope.places.registry.versions(monitor.model.name)}
     time = ref.event_timestamp or ""
+    fitted = cache(
+        lambda version: mark_fitted_rows(scope.places, scope.project, monitor.model, version, from_table(rows, OF_PREDICTIONS), time)
+    )
     found = []
     for partition, span in scope.windows:
         assert span is not None  # noqa: S101  (a monitor has windows)
-        inside = from_table(rows.filter(pl.col(time).is_between(span.start, span.end, closed="left")), OF_PREDICTIONS)
+        here = rows[time].is_between(span.start, span.end, closed="left")
+        inside = from_table(rows.filter(here), OF_PREDICTIONS)
         most = inside[MODEL_VERSION].value_counts(sort=True)
-        found.append(Window(partition, span, inside, versions.get(most[MODEL_VERSION][0]) if most.height else None))
+        version = versions.get(most[MODEL_VERSION][0]) if most.height else None
+        found.append(Window(partition, span, inside, version, fitted(version).filter(here)))
     return found
-
-
-def _drift_state(report: DriftReport) -> str:
-    return NOT_ENOUGH if not report.enough else BREACH if report.drifted else GOOD
 
 
 def _told(window: Window, kind: str, state: str, reason: str) -> WindowReport:
@@ -176,8 +202,7 @@ def _drift_facts(scope: Scope, monitor: Monitor, window: Window, report: DriftRe
         for c in report.columns
     ]
     return {
-        "state": _drift_state(report),
-        "summary": report.summary,
+        "window": window.partition,
         "drifted columns": len(report.drifted),
         "columns": markdown(shown[:TOP]),
         "versions": window.versions,
@@ -207,7 +232,8 @@ def _performances(scope: Scope, monitor: Monitor) -> Made:
         _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, drifted, report, history, (loop,)))
     frame = pl.concat([_performance_rows(window, report) for window, report in found], how="vertical_relaxed")
     last, report = found[-1]
-    return frame, _outcomes(monitor, found), _performance_facts(scope, monitor, last, report) | {"the loop": loop}
+    summed = summary_facts([WindowState(w.partition, r.state, r.summary) for w, r in found], "breached")
+    return frame, _outcomes(monitor, found), summed | _performance_facts(scope, monitor, last, report) | {"the loop": loop}
 
 
 def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.DataFrame) -> PerformanceReport:
@@ -219,8 +245,9 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
             hint=f"return it from the function; it returns {', '.join(labels.columns)}",
         )
     run = None if window.version is None else scope.places.tracker.get(window.version.run_id)
-    rows = window.rows if window.version is None else window.rows.filter(pl.col(MODEL_VERSION) == window.version.version)
-    rows, manifest = of_one_version(rows), _manifest(scope, window.version)
+    mine = pl.Series([True] * window.rows.height) if window.version is None else window.rows[MODEL_VERSION] == window.version.version
+    rows = of_one_version(window.rows.filter(mine & ~window.fitted))
+    manifest = _manifest(scope, window.version)
     return performance(
         rows,
         labels,
@@ -234,6 +261,7 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
         positive=manifest.get(POSITIVE),
         event_timestamp=scope.project.by_key[monitor.predictions_key].event_timestamp,
         block_length=declared.block_length,
+        in_training=int((mine & window.fitted).sum()),
     )
 
 
@@ -246,10 +274,12 @@ def _outcomes(monitor: Monitor, found: Sequence[tuple[Window, PerformanceReport]
 
 def _outcome(name: str, verdicts: Sequence[tuple[Window, Any]]) -> Outcome:
     bad = [(window, verdict) for window, verdict in verdicts if verdict.state == BREACH]
-    last = verdicts[-1][1] if verdicts else None
-    facts = (
-        {} if last is None else {k: v for k, v in (("value", last.value), ("bound", last.bound), ("state", last.state)) if v is not None}
-    )
+    facts: dict[str, Any] = {}
+    if verdicts:
+        summed = summary_facts([WindowState(window.partition, verdict.state, verdict.reason) for window, verdict in verdicts], "breached")
+        last = bad[-1][1] if bad else verdicts[-1][1]
+        facts = {"state": summed["state"], "windows": summed["summary"]}
+        facts |= {k: v for k, v in (("value", last.value), ("bound", last.bound)) if v is not None}
     return Outcome(
         name,
         passed=not bad,
@@ -288,8 +318,7 @@ def _performance_facts(scope: Scope, monitor: Monitor, window: Window, report: P
     ]
     slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in report.slices]
     return {
-        "state": report.state,
-        "summary": report.summary,
+        "window": window.partition,
         "coverage": report.arrivals.coverage,
         "labels": report.arrivals.labelled,
         "share without a prediction": report.arrivals.unpredicted / max(1, report.arrivals.predicted),

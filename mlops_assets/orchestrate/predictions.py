@@ -1,6 +1,6 @@
 """The batch prediction's step: the champion on a partition of a dataset."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -20,6 +20,7 @@ from mlops_assets.compute.own_columns import (
 from mlops_assets.compute.point_in_time import View
 from mlops_assets.compute.verify import check_names, verify
 from mlops_assets.errors import RegistryError
+from mlops_assets.orchestrate.in_training import choose_versions
 from mlops_assets.orchestrate.prediction_tables import as_one_table
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
@@ -63,33 +64,50 @@ def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object
 
 
 def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
-    training_set = batch.model.training_set
-    refuse_damaged(scope.places.registry, scope.places.artifacts, serving)
-    bundle = unpack(scope.places.artifacts, serving.artifact, batch.model.trusted_types)
-    for other in libraries_of(bundle.manifest):
-        scope.context.log.warning(f"version {serving.version} of '{serving.model}' was trained with other libraries: {other}")
     source = scope.read(scope.project.by_key[batch.dataset.key])
     # What is known later than its row does not exist when the prediction is made, so it is not even read.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
+    time = batch.dataset.table.event_timestamp
+    chosen = choose_versions(scope.places, scope.project, batch.model, serving, spine, _partitions(scope, spine, time), time)
+    predicted = [_predict(scope, batch, version, rows) for version, rows in chosen]
+    frame = as_one_table(scope, [to_table(rows, OF_PREDICTIONS) for rows in predicted], time)
+    scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
+    return frame, verify(frame, rules(batch), scope.windows), _facts([version for version, _ in chosen], scored)
+
+
+def _partitions(scope: Scope, rows: pl.DataFrame, time: str | None) -> pl.Series:
+    """Return the partition of each row; one empty key when unpartitioned."""
+    spans = [(key, span) for key, span in scope.windows if span is not None]
+    if time is None or not spans:
+        return pl.Series([""] * rows.height, dtype=pl.String)
+    starts = pl.Series([span.start for _, span in spans]).cast(rows.schema[time])
+    place = starts.search_sorted(rows[time], side="right").cast(pl.Int64) - 1
+    return pl.Series([key for key, _ in spans]).gather(place.clip(0))
+
+
+def _predict(scope: Scope, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
+    """Return what one version predicts for some rows of the dataset."""
+    training_set = batch.model.training_set
+    refuse_damaged(scope.places.registry, scope.places.artifacts, version)
+    bundle = unpack(scope.places.artifacts, version.artifact, batch.model.trusted_types)
+    for other in libraries_of(bundle.manifest):
+        scope.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
     steps: list[View | Callable[..., Any]] = [
         *(view_of(view, view_rows(scope, view)) for view in feature_views(training_set.features)),
         *bundle.functions,
     ]
     rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)
     X = model_input(bundle, rows, f"'{batch.key}'")
-    scored = score(bundle, X)
-    frame = pl.concat(
+    return pl.concat(
         [
             _identity(batch, rows, X, key_types(bundle.manifest)),
             X,
-            scored,
-            pl.DataFrame({MODEL_VERSION: pl.Series([serving.version] * rows.height, dtype=pl.Int64)}),
+            score(bundle, X),
+            pl.DataFrame({MODEL_VERSION: pl.Series([version.version] * rows.height, dtype=pl.Int64)}),
             batch_identity(rows, batch.dataset.table.key),
         ],
         how="horizontal",
     ).with_columns(pl.lit(scope.context.run.run_id).alias(RUN_ID))
-    frame = as_one_table(scope, [to_table(frame, OF_PREDICTIONS)], batch.dataset.table.event_timestamp)
-    return frame, verify(frame, rules(batch), scope.windows), _facts(serving, scored)
 
 
 def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:
@@ -99,9 +117,11 @@ def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked
     return rows.select(list(wanted))
 
 
-def _facts(serving: Version, scored: pl.DataFrame) -> dict[str, Any]:
+def _facts(versions: Sequence[Version], scored: pl.DataFrame) -> dict[str, Any]:
     mean, refused = scored[PROBABILITY].mean(), scored.height - scored[PROBLEM].null_count()
-    facts: dict[str, Any] = {"model version": serving.version, "rows without a prediction": refused}
+    numbers = sorted(version.version for version in versions)
+    facts: dict[str, Any] = {"model version": numbers[0] if len(numbers) == 1 else ", ".join(map(str, numbers))}
+    facts["rows without a prediction"] = refused
     facts["share without a prediction"] = refused / scored.height if scored.height else 0.0
     if scored.height and (positive := scored[PROBABILITY_OF][0]) is not None:
         facts["positive class"] = positive

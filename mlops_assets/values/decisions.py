@@ -24,7 +24,7 @@ class WindowReport:
     version
         The version that made the predictions.
     state
-        ``good``, ``breach`` or ``not enough data``.
+        ``good``, ``breach``, ``not enough data`` or ``in training data``.
     kind
         ``performance`` or ``drift``; only performance decides.
     reason

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.model import Model
 
-GOOD, BREACH, NOT_ENOUGH = "good", "breach", "not enough data"  # what a window can be
+GOOD, BREACH, NOT_ENOUGH, IN_TRAINING = "good", "breach", "not enough data", "in training data"  # what a window can be
 CANNOT = "cannot be measured"  # more data would not help
 
 

@@ -9,9 +9,10 @@ import pytest
 from sklearn.metrics import f1_score, log_loss, mean_absolute_error, roc_auc_score
 
 from mlops_assets.compute.calibration import calibration
+from mlops_assets.compute.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.compute.performance import performance
 from mlops_assets.errors import DataError, DefinitionError
-from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Performance
+from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH, Performance
 
 AUC = Performance("roc_auc", at_least=0.62)
 
@@ -110,11 +111,57 @@ def test_late_labels_lower_the_coverage_and_then_arrive() -> None:
 
 
 @pytest.mark.parametrize("only", [True, False])
-def test_a_single_class_is_undefined_with_its_reason(only: bool) -> None:
+def test_a_single_class_leaves_only_what_needs_both_classes_undefined(only: bool) -> None:
     predictions, labels = window()
     found = report(predictions, labels.with_columns(late=only), metrics=["accuracy"])
-    assert (found.state, found.metric("roc_auc").value, found.calibration) == (NOT_ENOUGH, None, None)
+    assert (found.state, found.metric("roc_auc").value) == (NOT_ENOUGH, None)
     assert f"every label is {only}" in found.summary
+    assert found.metric("accuracy").value == pytest.approx((predictions[PREDICTION] == only).mean())
+    assert found.calibration is not None
+
+
+def test_a_window_of_one_class_is_judged_by_what_is_defined_there() -> None:
+    shares = np.where(np.arange(300) % 2, 0.8, 0.3)
+    predictions = pl.DataFrame({"id": np.arange(300), PREDICTION: (shares > 0.5).astype(int), PROBABILITY: shares})
+    labels = pl.DataFrame({"id": np.arange(300), "late": np.zeros(300, dtype=int)})
+    expected = [
+        Performance("accuracy", at_least=0.7),
+        Performance("neg_brier_score", at_least=-0.2),
+        Performance("f1", at_least=0.5),
+        Performance("roc_auc", at_least=0.6),
+        Performance("recall", at_least=0.6),
+    ]
+    found = report(predictions, labels, *expected, classes=[0, 1])
+    assert [verdict.state for verdict in found.verdicts] == [BREACH, BREACH, BREACH, NOT_ENOUGH, NOT_ENOUGH]
+    assert [round(found.metric(name).value, 4) for name in ("accuracy", "neg_brier_score", "f1")] == [0.5, -0.365, 0.0]
+    assert found.metric("roc_auc").problem == "every label is 0: roc_auc needs both classes"
+    assert found.metric("recall").problem == "every label is 0: recall needs positive labels"
+    assert found.metric("accuracy").problem == ""
+    assert (found.state, found.problem) == (BREACH, "")
+
+
+def test_a_quiet_window_in_which_nothing_positive_happens_is_no_breach() -> None:
+    predictions = pl.DataFrame({"id": np.arange(300), PREDICTION: np.zeros(300, dtype=int), PROBABILITY: np.full(300, 0.1)})
+    labels = pl.DataFrame({"id": np.arange(300), "late": np.zeros(300, dtype=int)})
+    found = report(predictions, labels, Performance("f1", at_least=0.5), Performance("accuracy", at_least=0.9), classes=[0, 1])
+    assert [verdict.state for verdict in found.verdicts] == [NOT_ENOUGH, GOOD]
+    assert "every label and every prediction is 0" in found.verdicts[0].reason
+
+
+def test_a_table_without_predictions_may_lack_every_column() -> None:
+    _, labels = window()
+    found = report(pl.DataFrame({"predicted_at": []}), labels, AUC, slices=["origin"])
+    assert (found.state, found.problem) == (NOT_ENOUGH, "nothing was predicted")
+    assert found.arrivals.predicted == 0
+
+
+def test_a_window_of_fitted_rows_is_in_training_data() -> None:
+    predictions, labels = window()
+    found = report(predictions.clear(), labels, AUC, in_training=600)
+    assert (found.state, found.verdicts[0].state) == (IN_TRAINING, IN_TRAINING)
+    assert found.summary == "in training data: the version was fitted on all 600 rows of the window"
+    rest = report(predictions.head(300), labels, AUC, in_training=300)
+    assert (rest.state, rest.arrivals.predicted, rest.in_training) == (GOOD, 300, 300)
 
 
 def test_an_empty_window_is_an_answer() -> None:

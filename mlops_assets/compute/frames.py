@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mlops_assets.errors import DataError
+from mlops_assets.values.names import check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,15 @@ def collect(value: object, what: str) -> pl.DataFrame:
     ------
     DataError
         It is none of the four frame types, or a pandas frame has lost something already.
+    DefinitionError
+        A column has a name that no column of a user may have.
     """
+    frame = _collected(value, what)
+    check_columns(frame.columns, what)
+    return frame
+
+
+def _collected(value: object, what: str) -> pl.DataFrame:
     if isinstance(value, pl.LazyFrame):
         return value.collect()
     if isinstance(value, pl.DataFrame):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.orchestrate.column_names import check_declared_columns
 from mlops_assets.orchestrate.on_demand_rules import check_on_demand
 from mlops_assets.orchestrate.project import Project, computed_from, row_key, served_partitions
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -40,6 +41,7 @@ def validate(project: Project) -> None:
     _items(project)
     _duplicates(project)
     _references(project)
+    check_declared_columns(project)
     for noun, function in _functions(project):
         _upstream(project, noun, function)
     for dataset in project.every(Dataset):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mlops_assets.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 V = TypeVar("V")
 OWN = "__"  # columns of the package start with it, columns of a user never do
@@ -23,6 +23,34 @@ def checked_name(name: str, what: str) -> str:
             hint="use lower-case letters, digits and underscores, a letter first, at most 63 characters",
         )
     return name
+
+
+def check_columns(columns: Iterable[str], what: str) -> None:
+    """Refuse names of columns that start like the package's own, or that a table, a log or a request cannot carry.
+
+    Parameters
+    ----------
+    columns
+        The names.
+    what
+        Whose they are, for messages.
+
+    Raises
+    ------
+    DefinitionError
+        The first name that cannot be used.
+    """
+    for name in columns:
+        if name.startswith(OWN):
+            raise DefinitionError(
+                f"{what} has a column named {name!r}: names that start with '{OWN}' belong to the package",
+                hint=f"rename it, e.g. to {name.lstrip('_') or 'value'!r}",
+            )
+        if not name or not name.isprintable() or set(name) & set('"\\'):
+            raise DefinitionError(
+                f"{what} has a column named {name!r}, which no service can read",
+                hint="rename it without double quotes, backslashes, line breaks and control characters",
+            )
 
 
 def pairs(mapping: Mapping[str, V] | None) -> tuple[tuple[str, V], ...]:

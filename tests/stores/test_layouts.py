@@ -179,10 +179,10 @@ def test_killed_while_it_is_brought_up_to_date(lake, tmp_path) -> None:
         time.sleep(float(rng.random()) * 0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert not state.exists() or json.loads(state.read_text())["partitions"]
+        assert not state.exists() or json.loads(state.read_text())["state"]["partitions"]
         assert found(Layouts(tmp_path / "layouts", lake), pl.concat(held.values()), None)
     files = list((tmp_path / "layouts" / "v-known").iterdir())
-    assert len(files) == 2 + len(json.loads(state.read_text())["buckets"])  # what the killed ones left is gone
+    assert len(files) == 2 + len(json.loads(state.read_text())["state"]["buckets"])  # what the killed ones left is gone
 
 
 def _update_and_check(folder: Path, failed) -> None:

@@ -156,9 +156,9 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     def decorate(function: Callable[P, R]) -> Model[P, R]:
         read = read_function(function, kind="model", allowed=_MODEL, what="a model")
         _check_splits(read)
-        _check_validation(read, training_set, search)
         _check_gates(read.name, metrics, gates)
         check_format(format)
+        _check_validation(read, training_set, search)
         if search is not None:
             search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
         judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)

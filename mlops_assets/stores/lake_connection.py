@@ -23,7 +23,7 @@ ATTACH_OPTIONS = {
     "META_JOURNAL_MODE": "'WAL'",
     "META_BUSY_TIMEOUT": "30000",
     "DATA_INLINING_ROW_LIMIT": "0",
-    "OVERRIDE_DATA_PATH": "true",
+    "OVERRIDE_DATA_PATH": "1",  # the profile of dbt quotes it, and 'true' is no flag
 }
 _INLINING = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit'"
 

@@ -245,7 +245,8 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
             hint=f"return it from the function; it returns {', '.join(labels.columns)}",
         )
     run = None if window.version is None else scope.places.tracker.get(window.version.run_id)
-    mine = pl.Series([True] * window.rows.height) if window.version is None else window.rows[MODEL_VERSION] == window.version.version
+    every = pl.Series([True] * window.rows.height, dtype=pl.Boolean)
+    mine = every if window.version is None else (window.rows[MODEL_VERSION] == window.version.version).cast(pl.Boolean)
     rows = of_one_version(window.rows.filter(mine & ~window.fitted))
     manifest = _manifest(scope, window.version)
     return performance(

@@ -87,9 +87,7 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
     def trips(window: ml.TimeWindow) -> pl.DataFrame:
         return routes.rows(window)
 
-    view = ml.FeatureView(
-        name="latest", source=trips, entity=ml.Entity("origin"), event_timestamp="at", features={"minutes": int}, partitions=routes.DAILY
-    )
+    view = ml.FeatureView(name="latest", source=trips, entity=ml.Entity("origin"), event_timestamp="at", features={"minutes": int})
 
     @ml.training_set(features=[view], label="late", event_timestamp="at", split=ml.GroupSplit("trip", validation=0.2, holdout=0.2))
     def delays(trips: pl.LazyFrame) -> pl.LazyFrame:

@@ -120,7 +120,8 @@ def search_runs(where: str = "", *, order_by: str = "", limit: int | None = None
     Raises
     ------
     RegistryError
-        The filter cannot be read.
+        Filter or order cannot be read, or names a metric, parameter or tag that no run has; the hint names the nearest one. With no run
+        recorded the frame is empty.
 
     Examples
     --------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from mlops_assets.stores.run_fields import refuse_unknown_fields
 from mlops_assets.stores.run_search import condition, order
 from mlops_assets.stores.schema import metrics, runs
 
@@ -37,6 +38,7 @@ def found_ids(connection: sa.Connection, where: str, order_by: str, limit: int |
     """Return the ids of the runs that a filter finds, in order."""
     dialect = connection.dialect.name
     wanted, orders = condition(where, dialect), order(order_by, dialect)
+    refuse_unknown_fields(connection, where, order_by, wanted)
     if orders and orders[0].field.metric is not None:
         return _by_metric(connection, wanted, orders, limit, offset)
     query = sa.select(runs.c.id).where(wanted).order_by(*_terms(orders)).limit(limit).offset(offset)

@@ -6,7 +6,7 @@
 
 A field is ``metrics.NAME`` (the last value), ``lowest.NAME``, ``highest.NAME``, ``params.NAME``, ``tags.NAME`` or a column; a name
 with other characters than letters, digits, ``_ . / -`` stands in double quotes, ``metrics."a b"``. Texts stand in single quotes,
-doubled within. A run that lacks what is asked of is not found, however it is asked.
+doubled within. A run that lacks a field of the filter is not found. A field that no run has is refused (:mod:`mlops_assets.stores.run_fields`).
 """
 
 from __future__ import annotations
@@ -116,6 +116,11 @@ def order(text: str, dialect: str) -> list[Order]:
     return _Parser(text, dialect).order() if text.strip() else []
 
 
+def named_fields(text: str) -> list[tuple[str, str]]:
+    """Return the metrics, parameters and tags that a filter or an order names, as kind and name."""
+    return _Parser(text, "sqlite").named_fields() if text.strip() else []
+
+
 class _Parser:
     def __init__(self, text: str, dialect: str) -> None:
         if len(text) > _LONGEST or "\0" in text:
@@ -136,6 +141,9 @@ class _Parser:
         if self._peek():
             raise self._wrong("',' or the end")
         return terms
+
+    def named_fields(self) -> list[tuple[str, str]]:
+        return [_kind_and_name(token) for kind, token, _ in self._tokens if kind == "field"]
 
     def _term(self) -> Order:
         field = self._field()
@@ -204,8 +212,7 @@ class _Parser:
     def _field(self) -> Field:
         kind, token = self._next("a field")
         if kind == "field":
-            of, _, name = token.partition(".")
-            return self._named(of, name[1:-1].replace('""', '"') if name.startswith('"') else name)
+            return self._named(*_kind_and_name(token))
         if kind != "word" or token.lower() not in COLUMNS:
             hint = nearest(token, COLUMNS) if kind == "word" else ""
             raise self._wrong(
@@ -264,6 +271,11 @@ class _Parser:
     def _unread(self, at: int, wanted: str) -> RegistryError:
         where = f"at '{self._text[at : at + 40]}'" if self._text[at:].strip() else "at its end"
         return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"here comes {wanted}; {_LANGUAGE}")
+
+
+def _kind_and_name(token: str) -> tuple[str, str]:
+    of, _, name = token.partition(".")
+    return of, name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _metric(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:

@@ -178,7 +178,7 @@ class SqlTracker:
         Raises
         ------
         RegistryError
-            Filter or order cannot be read.
+            Filter or order cannot be read, or names a metric, parameter or tag that no run has.
         """
         self.bury()
         with self._database.reading() as connection:

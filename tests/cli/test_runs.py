@@ -73,6 +73,7 @@ def test_runs_are_listed_shown_and_exported(home, tmp_path) -> None:
 
 def test_what_cannot_be_is_said_with_a_hint(home, tmp_path) -> None:
     assert "Hint: " in mlops(home, "list", "--where", "metrics.roc_auc >", code=1)
+    assert "Hint: did you mean 'roc_auc'?" in mlops(home, "list", "--order", "metrics.roc_acu desc", code=1)
     assert "no run 'zz'" in mlops(home, "show", "zz", code=1)
     assert "names no format" in mlops(home, "export", str(tmp_path / "runs.xls"), code=1)
 

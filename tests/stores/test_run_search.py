@@ -71,7 +71,7 @@ FOUND = {
     "started_at >= '2024-01-01T00:20' and not (status = 'failed')": lambda r: (
         r.started_at >= NOW + timedelta(minutes=20) and r.status != "failed"
     ),
-    "params.nothing = 1 or tags.nothing != 'x' or metrics.nothing < 0": lambda _: False,
+    "params.kind = 'z' or tags.team = 'z' or metrics.loss < 0": lambda _: False,
     "": lambda _: True,
 }
 
@@ -150,6 +150,36 @@ def test_filters_that_cannot_be_read_say_from_where_on(text, told, tmp_path) -> 
         open_tracker(f"sqlite:///{tmp_path / 'r.sqlite'}").search(text)
     assert told in str(caught.value)
     assert "\nHint: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "order_by", "message", "hint"),
+    [
+        ("", "metrics.lss desc", "no run found has the metric 'lss'", "did you mean 'loss'? there are metrics"),
+        ("", "metrics.auc desc, lowest.lss", "no run found has the metric 'lss'", "did you mean 'loss'?"),
+        ("", "params.dept", "no run found has the parameter 'dept'", "did you mean 'depth'?"),
+        ("", "metrics.depth", "no run found has the metric 'depth'", "did you mean 'params.depth'?"),
+        ("", "tags.tem", "no run found has the tag 'tem'", "did you mean 'team'?"),
+        ("metrics.lss < 1", "", "no run recorded has the metric 'lss'", "did you mean 'loss'?"),
+        ("status = 'finished' or not (highest.ac > 1)", "", "no run recorded has the metric 'ac'", "did you mean 'auc'?"),
+        ("params.dpth in (1, 2)", "metrics.loss", "no run recorded has the parameter 'dpth'", "did you mean 'depth'?"),
+        ("tags.zzz like 'x%'", "", "no run recorded has the tag 'zzz'", "Hint: there are tags.team"),
+        ("params.depth = 'deep'", "params.kind", "no run found has the parameter 'kind'", "there are params.depth"),
+    ],
+)
+def test_a_field_that_no_run_has_is_refused_with_the_nearest_name(where, order_by, message, hint, tracker) -> None:
+    fill(tracker)
+    for search in (tracker.search, tracker.frame):
+        with pytest.raises(RegistryError) as caught:
+            search(where, order_by, limit=5)
+        assert caught.value.message == message
+        assert hint in str(caught.value)
+
+
+def test_a_field_is_not_refused_where_there_is_no_run_to_find(tracker) -> None:
+    assert tracker.search("metrics.loss < 1", "metrics.loss desc") == []
+    fill(tracker)
+    assert tracker.search("status = 'pruned'", "metrics.loss desc") == []
 
 
 @given(text=st.text(alphabet="abms.'\"=<>()1-; ,\0é", max_size=40) | st.text(max_size=20))

@@ -102,7 +102,8 @@ def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str
     service = find(project, name)
     status = control.status(project.platform.home, name)
     if not status.running or status.url is None:
-        raise ServiceError(f"service '{name}' does not run", hint=f"start it: mlops serve start {name}")
+        reason = f" ({status.problem})" if status.problem else ""
+        raise ServiceError(f"service '{name}' does not run{reason}", hint=f"start it: mlops serve start {name}")
     frame = _rows(project, service, rows, partitions)
     bodies = list(_bodies(project, service, frame))
     sent = Sent(status.url)

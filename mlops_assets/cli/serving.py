@@ -42,8 +42,8 @@ def stop(project: LoadedProject, name: str) -> ServiceStatus:
 
 def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     """Return the state of one service, or of all."""
-    names = [find(project, name).name] if name else [s.name for part in project.parts for s in part.project.every(Service)]
-    return [control.status(project.platform.home, each) for each in names]
+    services = [find(project, name)] if name else [s for part in project.parts for s in part.project.every(Service)]
+    return [control.status(project.platform.home, each.name, spec_of(each, project.platform)) for each in services]
 
 
 def facts(found: ServiceStatus) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What is wrong with an installation, and what of it can be mended safely."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from mlops_assets.orchestrate.doctor_stores import artifact_hashes, database, er
 from mlops_assets.orchestrate.findings import OK, WARNING, Finding
 from mlops_assets.orchestrate.liveness import bury_dead_runs, dead_runs
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.service import spec_of
 from mlops_assets.serving import control
+from mlops_assets.serving.state import Folder
 from mlops_assets.stores.places import Places
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
@@ -116,7 +118,8 @@ def _services(patient: Patient) -> Iterator[Finding]:
     registry = patient.places.registry
     services = [service for project in patient.projects for service in project.every(Service)]
     for service in services:
-        state, champion = control.status(patient.platform.home, service.name), registry.champion(service.model.name)
+        state = control.status(patient.platform.home, service.name, spec_of(service, patient.platform))
+        champion = registry.champion(service.model.name)
         answering = {worker.version for worker in state.workers if worker.running}
         behind = state.running and champion is not None and answering - {champion.version}
         if state.problem:
@@ -127,5 +130,13 @@ def _services(patient: Patient) -> Iterator[Finding]:
             yield Finding.failed("services", text, f"mlops serve start {service.name}")
         else:
             yield Finding("services", OK, f"{service.name} is {'running' if state.running else state.wanted}")
+    yield from _undeclared(Path(patient.platform.home) / "services", {service.name for service in services})
     if not services:
         yield Finding("services", OK, "none is declared")
+
+
+def _undeclared(services: Path, declared: Collection[str]) -> Iterator[Finding]:
+    """Yield damaged state files of services that the project does not declare."""
+    for path in sorted(services.iterdir()) if services.is_dir() else ():
+        if path.name not in declared:
+            yield from (Finding.failed("services", error.message, error.hint) for _, error in Folder(path).damage())

@@ -33,15 +33,18 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
 def needed(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
     """Return the run that repairs a service, or in words why none is needed."""
     from mlops_assets.serving import control
-    from mlops_assets.serving.state import Folder, read_json
+    from mlops_assets.serving.state import Folder
 
     seen = control.status(platform.home, service.name)
+    if seen.wanted == "unknown":
+        return f"{service.name}: {seen.problem}"
     if seen.wanted != "running":
         return f"{service.name} is {seen.wanted}" if seen.wanted == "stopped" else f"{service.name} was never started"
     behind = [worker for worker in seen.workers if worker.version != seen.champion]
     if seen.running and not behind and not seen.problem:
         return f"{service.name}: {len(seen.workers)} workers answer with version {seen.champion}"
-    last = read_json(Folder.of(platform.home, service.name).supervisor) or {}
+    folder = Folder.of(platform.home, service.name)
+    last = folder.readable(folder.supervisor) or {}
     event = f"{service.name}-v{seen.champion}-{last.get('pid')}-{last.get('started')}"
     runs = instance.get_runs(filters=dg.RunsFilter(tags={TAG: event}))
     if any(not run.is_finished for run in runs):

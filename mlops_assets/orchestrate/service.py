@@ -80,9 +80,11 @@ def service_body(service: Service) -> Callable[[Scope], Iterator[object]]:
         from mlops_assets.serving import control
 
         platform = scope.places.platform
-        found = control.status(platform.home, service.name)
-        if found.wanted == "stopped" and any(tag in scope.context.run.tags for tag in _AUTOMATIC):
+        found, is_automatic = control.status(platform.home, service.name), any(tag in scope.context.run.tags for tag in _AUTOMATIC)
+        if is_automatic and found.wanted == "stopped":
             scope.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
+        elif is_automatic and found.wanted == "unknown" and not found.running:
+            scope.context.log.warning(f"'{service.key}' is left as it is: {found.problem}")
         else:
             found = control.start(spec_of(service, platform))
         yield dg.MaterializeResult(asset_key(service.key), metadata=_facts(service, found))

@@ -10,22 +10,24 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.errors import MissingExtraError, MlopsError, ServiceError
+from mlops_assets.serving.own_processes import SUPERVISOR, WORKER, find_processes, is_label_of, path_of
 from mlops_assets.serving.state import (
     Folder,
     ServiceSpec,
     ServiceStatus,
     WorkerStatus,
     is_alive,
-    read_json,
     started,
     write_json,
 )
 from mlops_assets.stores.lock import exclusive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from mlops_assets.stores.records import Version
 
 __all__ = ["ServiceSpec", "ServiceStatus", "WorkerStatus", "start", "status", "stop"]
@@ -67,8 +69,8 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     _check(spec, folder)
     until = time.monotonic() + timeout
     with exclusive(folder.path / "control.lock"):
-        before = read_json(folder.wanted)
-        left_alone = _runs(read_json(folder.supervisor) or {}) and folder.read_spec() == spec
+        before = folder.readable(folder.wanted)
+        left_alone = _runs(_supervisor_facts(folder)) and folder.readable_spec() == spec
         try:
             if not left_alone:
                 _start_supervisor(spec, folder, until)
@@ -82,7 +84,7 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
 
 
 def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
-    """Stop a service; requests in flight are answered, and no process is left.
+    """Stop a service; requests in flight are answered, and neither a process nor a damaged state file is left.
 
     Parameters
     ----------
@@ -101,13 +103,16 @@ def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
     folder = Folder.of(home, name)
     if folder.path.is_dir():
         with exclusive(folder.path / "control.lock"):
-            if folder.spec.exists():
+            if folder.spec.exists() or folder.wanted.exists():
                 write_json(folder.wanted, {"state": "stopped"})
             _stop_processes(folder, timeout)
+            for path, _ in folder.damage():
+                with contextlib.suppress(OSError):
+                    path.unlink()
     return status(home, name)
 
 
-def status(home: str, name: str) -> ServiceStatus:
+def status(home: str, name: str, declared: ServiceSpec | None = None) -> ServiceStatus:
     """Return the state of a service, from its files, its processes and the registry.
 
     Parameters
@@ -116,27 +121,61 @@ def status(home: str, name: str) -> ServiceStatus:
         Of the platform.
     name
         The service's.
+    declared
+        What the project would start: it names the champion of a service that was never started. The spec that was started when None.
     """
-    from mlops_assets.serving.inference_log import writing_problem
-
     folder = Folder.of(home, name)
-    spec, facts = folder.read_spec(), read_json(folder.supervisor) or {}
-    running = _runs(facts)
-    wanted = _wanted(folder)
+    spec, facts = declared or folder.readable_spec(), _supervisor_facts(folder)
+    running, wanted = _runs(facts) or bool(_hidden(folder, SUPERVISOR)), _wanted(folder)
     champion, unreadable = (None, "") if spec is None else _champion(spec)
     workers = folder.workers()
-    problems = [unreadable, *(f"worker {w.index}: {w.error}" for w in workers if w.error)]
-    if running or wanted == "running":
-        problems.insert(0, facts.get("problem", ""))
-    if running:
-        problems.append(writing_problem(folder.log, sync=False))
-    if wanted == "running" and not running:
-        problems.append("its supervisor is gone")
-    if running and wanted == "stopped":
-        problems.append("it should be stopped, and runs")
+    problems = [
+        *_problems(folder, facts, wanted, running=running),
+        unreadable,
+        *(f"worker {w.index}: {w.error}" for w in workers if w.error),
+    ]
     url = facts.get("url") if running else None
     number = None if champion is None else champion.version
     return ServiceStatus(name, wanted, running, url, workers, number, "; ".join(dict.fromkeys(p for p in problems if p)))
+
+
+def _problems(folder: Folder, facts: Mapping[str, Any], wanted: str, *, running: bool) -> Iterator[str]:
+    """Yield what is wrong with the files and the supervisor of a service."""
+    from mlops_assets.serving.inference_log import writing_problem
+
+    yield from (f"{error.message}: {error.hint}" for _, error in folder.damage())
+    if running or wanted == "running":
+        yield facts.get("problem", "")
+    if running:
+        yield writing_problem(folder.log, sync=False)
+    if wanted == "never started" and folder.spec.exists():
+        yield f"'{folder.wanted}' is missing: `mlops serve start {folder.path.name}` or `mlops serve stop {folder.path.name}` writes it again"
+    if wanted == "running" and not running:
+        yield _absence(folder)
+    if running and wanted == "stopped":
+        yield "it should be stopped, and runs"
+
+
+def _absence(folder: Folder) -> str:
+    """Return why a service that should run has no supervisor."""
+    facts = folder.readable(folder.supervisor) or {}
+    label = facts.get("folder", "")
+    if _runs(facts) and not is_label_of(label, folder.path):
+        return f"it runs in '{path_of(label)}', of which this is a copy; `mlops serve start {folder.path.name}` starts it here"
+    return "its supervisor is gone"
+
+
+def _supervisor_facts(folder: Folder) -> dict[str, Any]:
+    """Return what this folder's supervisor last said; nothing where the file is missing, damaged, or came with a copy."""
+    facts = folder.readable(folder.supervisor) or {}
+    return facts if is_label_of(facts.get("folder", ""), folder.path) else {}
+
+
+def _hidden(folder: Folder, *modules: str) -> dict[int, float]:
+    """Return the processes of a service whose state files do not name them, by process id."""
+    was_started = folder.spec.exists() or folder.wanted.exists()
+    is_whole = folder.spec.exists() and folder.supervisor.exists() and not any(folder.damage())
+    return find_processes(folder.path, *modules) if was_started and not is_whole else {}
 
 
 def _check(spec: ServiceSpec, folder: Folder) -> None:
@@ -164,16 +203,17 @@ def _champion(spec: ServiceSpec) -> tuple[Version | None, str]:
         return None, f"the registry cannot be read ({error.message if isinstance(error, MlopsError) else type(error).__name__})"
 
 
-def _wanted(folder: Folder) -> Literal["running", "stopped", "never started"]:
-    facts = read_json(folder.wanted)
+def _wanted(folder: Folder) -> Literal["running", "stopped", "never started", "unknown"]:
+    facts = folder.readable(folder.wanted)
     if facts is None:
-        return "never started"
+        return "unknown" if folder.wanted.exists() else "never started"
     return "running" if facts["state"] == "running" else "stopped"
 
 
 def _restore_wanted(folder: Folder, before: dict[str, object] | None) -> None:
     if before is None:
         folder.wanted.unlink(missing_ok=True)
+        folder.spec.unlink(missing_ok=True)
     else:
         write_json(folder.wanted, before)
 
@@ -202,11 +242,11 @@ def _start_supervisor(spec: ServiceSpec, folder: Folder, until: float) -> None:
 def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int, until: float) -> None:
     """Wait until the supervisor listens, or says why it does not."""
     while True:
-        facts = read_json(folder.supervisor) or {}
+        facts = folder.readable(folder.supervisor) or {}
         if _runs(facts) and facts.get("url"):
             return
         if started(pid) is None:
-            facts = read_json(folder.supervisor) or {}
+            facts = folder.readable(folder.supervisor) or {}
             if facts.get("pid") == pid and facts.get("problem"):
                 raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "`mlops doctor` looks at the rest")))
             unsaid = f"process {pid} wrote nothing before it ended, as one that was killed: look at the machine's memory"
@@ -221,11 +261,11 @@ def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int, until: float)
 def _await(spec: ServiceSpec, folder: Folder, until: float) -> ServiceStatus:
     """Wait until every worker answers with the champion."""
     while True:
-        now = status(spec.home, spec.name)
+        now = status(spec.home, spec.name, spec)
         alive = [w for w in now.workers if w.running]
         if now.running and not now.problem and len(alive) == spec.workers and all(w.version == now.champion for w in alive):
             return now
-        refused = (read_json(folder.supervisor) or {}).get("refused")
+        refused = (folder.readable(folder.supervisor) or {}).get("refused")
         if not now.running or (now.champion is not None and now.champion in (refused, *(w.failed for w in alive))):
             reason = status(spec.home, spec.name).problem
             raise ServiceError(f"service '{spec.name}' does not answer with version {now.champion}: {reason}", hint=_hint(folder))
@@ -250,25 +290,26 @@ def _log_hint(folder: Folder, unsaid: str) -> str:
 
 
 def _stop_processes(folder: Folder, timeout: float) -> None:
-    """End the supervisor, which ends its workers; then whoever is left, by process id."""
-    facts = read_json(folder.supervisor) or {}
-    if _runs(facts):
-        _signal(facts["pid"], signal.SIGTERM)
+    """End the supervisor, which ends its workers; then those that are left, by process id."""
+    facts, hidden = _supervisor_facts(folder), _hidden(folder, SUPERVISOR, WORKER)
+    for pid in [facts["pid"]] if _runs(facts) else _hidden(folder, SUPERVISOR):
+        _signal(pid, signal.SIGTERM)
     until = time.monotonic() + timeout
-    while _left(folder, facts) and time.monotonic() < until:
+    while _left(folder, facts, hidden) and time.monotonic() < until:
         time.sleep(_POLL)
-    for pid in _left(folder, facts):
+    for pid in _left(folder, facts, hidden):
         _signal(pid, signal.SIGKILL)
-    while _left(folder, facts):
+    while _left(folder, facts, hidden):
         time.sleep(_POLL)
 
 
-def _left(folder: Folder, facts: dict[str, object]) -> list[int]:
-    supervisor = [int(str(facts["pid"]))] if _runs(facts) else []
-    return supervisor + [w.pid for w in folder.workers() if w.running]
+def _left(folder: Folder, facts: Mapping[str, Any], hidden: Mapping[int, float]) -> set[int]:
+    supervisor = {int(facts["pid"])} if _runs(facts) else set()
+    unnamed = {pid for pid, began in hidden.items() if is_alive(pid, began)}
+    return supervisor | unnamed | {w.pid for w in folder.workers() if w.running}
 
 
-def _runs(facts: dict[str, object]) -> bool:
+def _runs(facts: Mapping[str, Any]) -> bool:
     pid, began = facts.get("pid"), facts.get("started")
     return isinstance(pid, int) and isinstance(began, float) and is_alive(pid, began)
 

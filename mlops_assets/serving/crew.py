@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _QUICK = 10.0  # seconds: a worker that lived no longer died at once
 _MOST = 6  # deaths at once in a row, before a worker is given up
 _LONGEST = 10.0  # seconds of pause before a worker is started again
+_ASK_AGAIN = 1.0  # seconds in which a worker whose file is missing may write it again
 _CRASHES = 2  # of workers that were loading a version, before it is not tried any more
 _END = 15.0  # seconds that workers may take to end before they are killed
 # One thread a worker: pools of threads inside model libraries collapse a busy server.
@@ -32,6 +33,8 @@ class _Worker:
     process: subprocess.Popen[bytes] | None = None
     control: int = -1
     told: Wanted | None = None
+    has_reported: bool = False
+    next_request: float = 0.0
     began: float = 0.0
     deaths: int = 0
     next_start: float = 0.0
@@ -118,6 +121,7 @@ class Crew:
         for worker in self._workers:
             if worker.process is not None:
                 status = current.get(worker.index)
+                self._ask_for_report(worker, status)
                 empty = status is None or status.version is None
                 self._tell(worker, self._target(leads=worker is self._leader, empty=empty))
 
@@ -154,7 +158,7 @@ class Crew:
             env={**os.environ, **ONE_THREAD},
         )
         os.close(read)
-        worker.control, worker.told, worker.began = write, None, time.monotonic()
+        worker.control, worker.told, worker.has_reported, worker.began = write, None, False, time.monotonic()
 
     def _bury(self, worker: _Worker, status: WorkerStatus | None) -> None:
         if worker.process is None or worker.process.poll() is None:
@@ -166,6 +170,12 @@ class Crew:
         worker.deaths = worker.deaths + 1 if time.monotonic() - worker.began < _QUICK else 0
         worker.given_up = worker.deaths >= _MOST
         worker.next_start = time.monotonic() + (min(0.25 * 2**worker.deaths, _LONGEST) if worker.deaths else 0.0)
+
+    def _ask_for_report(self, worker: _Worker, status: WorkerStatus | None) -> None:
+        """Forget what a worker was told when its file was damaged or deleted: told again, it writes the file again."""
+        worker.has_reported = worker.has_reported or status is not None
+        if status is None and worker.has_reported and time.monotonic() >= worker.next_request:
+            worker.told, worker.next_request = None, time.monotonic() + _ASK_AGAIN
 
     def _tell(self, worker: _Worker, target: Wanted | None) -> None:
         if target is None or target == worker.told:

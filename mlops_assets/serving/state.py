@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlops_assets.errors import ServiceError
+from mlops_assets.serving.own_processes import is_label_of
+from mlops_assets.stores.files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_Kind = TypeVar("_Kind")
+_CHECKSUM = "checksum"  # of a state file: the sha256 of everything else that it says
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,8 @@ class WorkerStatus:
         ``compiled``, or ``native`` and why.
     libraries
         Those of which another version is installed than the model was trained with.
+    folder
+        The label of the service's folder: see :func:`mlops_assets.serving.own_processes.label_of`.
     running
         Whether its process exists.
     """
@@ -121,6 +131,7 @@ class WorkerStatus:
     loaded_at: float | None = None
     predictor: str = ""
     libraries: str = ""
+    folder: str = ""
     running: bool = True
 
 
@@ -131,7 +142,7 @@ class ServiceStatus:
     Parameters
     ----------
     wanted
-        What was last asked for.
+        What was last asked for; ``unknown`` when the file that says so is damaged.
     running
         Whether its supervisor runs.
     url
@@ -145,7 +156,7 @@ class ServiceStatus:
     """
 
     name: str
-    wanted: Literal["running", "stopped", "never started"]
+    wanted: Literal["running", "stopped", "never started", "unknown"]
     running: bool
     url: str | None
     workers: tuple[WorkerStatus, ...]
@@ -199,49 +210,113 @@ class Folder:
         return self.path / "workers" / f"{index}.json"
 
     def reports(self) -> list[WorkerStatus]:
-        """Return what the workers last said of themselves, in order."""
-        paths = sorted((self.path / "workers").glob("*.json"), key=lambda path: int(path.stem))
-        return [WorkerStatus(**facts) for path in paths if (facts := read_json(path)) is not None]
+        """Return what the workers last said of themselves, in order; damaged files are left out: see :meth:`damage`."""
+        found = []
+        for path in self._worker_files():
+            with contextlib.suppress(ServiceError):
+                found.append(_read(path, WorkerStatus))
+        return [status for status in found if status is not None]
 
     def workers(self) -> tuple[WorkerStatus, ...]:
-        """Return what the workers last said of themselves, and whether they run."""
-        return tuple(replace(said, running=is_alive(said.pid, said.started)) for said in self.reports())
+        """Return what the workers last said of themselves, and whether they run; those of a folder that was copied here are left out."""
+        mine = [said for said in self.reports() if is_label_of(said.folder, self.path)]
+        return tuple(replace(said, running=is_alive(said.pid, said.started)) for said in mine)
 
     def read_spec(self) -> ServiceSpec | None:
-        """Return what was started, or None."""
-        facts = read_json(self.spec)
-        return None if facts is None else ServiceSpec(**facts | {name: tuple(facts.get(name, ())) for name in ("trusted_types", "push")})
+        """Return what was started, or None.
+
+        Raises
+        ------
+        ServiceError
+            The file is damaged.
+        """
+        return _read(self.spec, ServiceSpec)
+
+    def readable_spec(self) -> ServiceSpec | None:
+        """Return what was started; None when there is no such file, or it is damaged."""
+        with contextlib.suppress(ServiceError):
+            return self.read_spec()
+        return None
+
+    def readable(self, path: Path) -> dict[str, Any] | None:
+        """Return what a state file says; None when there is none, or it is damaged."""
+        with contextlib.suppress(ServiceError):
+            return read_json(path)
+        return None
+
+    def damage(self) -> Iterator[tuple[Path, ServiceError]]:
+        """Yield the state files that cannot be used, each with the error that names it."""
+        kinds = {self.spec: ServiceSpec, **dict.fromkeys(self._worker_files(), WorkerStatus)}
+        for path in (self.spec, self.wanted, self.supervisor, *self._worker_files()):
+            try:
+                _read(path, kinds.get(path, dict))
+            except ServiceError as error:
+                yield path, error
+
+    def _worker_files(self) -> list[Path]:
+        found = (path for path in (self.path / "workers").glob("*.json") if path.stem.isdecimal())
+        return sorted(found, key=lambda path: int(path.stem))
 
 
-def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one. Only its owner reads it: a URL may hold a password.
+def write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write a state file whole, with a checksum. Only its owner reads it: a URL may hold a password.
 
     Raises
     ------
     ServiceError
         It cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch(mode=0o600)
-        beside.write_text(json.dumps(facts), encoding="utf-8")
-        beside.replace(path)
+        write_whole(path, json.dumps({**facts, _CHECKSUM: _checksum(facts)}).encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise ServiceError(
             f"the service's folder '{path.parent}' cannot be written: {error.strerror}", hint="make room, or make the folder writable"
         ) from error
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a file says; None when there is none."""
+    """Return what a state file says; None when there is none.
+
+    Raises
+    ------
+    ServiceError
+        The file is not what was written.
+    """
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        facts = json.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise _damaged(path, "it is empty" if not path.stat().st_size else "it is not JSON") from error
+    if not isinstance(facts, dict) or facts.pop(_CHECKSUM, "") != _checksum(facts):
+        raise _damaged(path, "it is not what was written")
     return facts
+
+
+def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
+    """Return what a state file says as a value of a class; JSON has lists where the class has tuples."""
+    facts = read_json(path)
+    if facts is None:
+        return None
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
+    except TypeError as error:
+        raise _damaged(path, "another version of the program wrote it") from error
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> ServiceError:
+    name = (path.parent.parent if path.parent.name == "workers" else path.parent).name
+    return ServiceError(
+        f"the state file '{path}' is damaged: {reason}",
+        hint=f"`mlops serve start {name}` writes it again, `mlops serve stop {name}` removes it",
+    )
 
 
 def started(pid: int) -> float | None:

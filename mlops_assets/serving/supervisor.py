@@ -13,13 +13,15 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops_assets.errors import MlopsError, ServiceError
 from mlops_assets.serving.crew import Crew
 from mlops_assets.serving.metrics import allocate
-from mlops_assets.serving.state import Folder, ServiceSpec, Wanted, is_alive, read_json, started, write_json
+from mlops_assets.serving.own_processes import label_of
+from mlops_assets.serving.state import Folder, ServiceSpec, Wanted, is_alive, started, write_json
 
 if TYPE_CHECKING:
     from mlops_assets.stores.registry import Registry
@@ -47,6 +49,7 @@ class Supervisor:
         self._port = listener.getsockname()[1]
         self._crew = Crew(folder, spec.workers, listener)
         self._registry: Registry | None = None
+        self._label = label_of(folder.path)
         self._asked, self._unreadable = 0.0, ""
         self._said: str | None = None
         self.ending = False
@@ -69,6 +72,7 @@ class Supervisor:
         """Learn the champion; an unreadable registry changes nothing but what is told."""
         if time.monotonic() - self._asked < POLL:
             return
+        self._restore_files()
         from mlops_assets.stores.registry import open_registry
 
         try:
@@ -82,6 +86,18 @@ class Supervisor:
                 self._crew.want(Wanted(champion.version, champion.digest, champion.artifact))
         self._asked = time.monotonic()
 
+    def _restore_files(self) -> None:
+        """Write state files that were damaged or deleted again; a folder that was deleted stays so."""
+        folder = self._folder
+        if not folder.path.is_dir():
+            return
+        if folder.readable(folder.supervisor) is None:
+            self._said = None  # said again in this round
+        for path, facts in ((folder.spec, asdict(self._spec)), (folder.wanted, {"state": "running"})):
+            if folder.readable(path) is None:
+                with contextlib.suppress(MlopsError):
+                    write_json(path, facts)
+
     def _say(self, problem: str) -> None:
         """Tell where the service listens, and what is wrong; a full disk must not end it."""
         if problem == self._said:
@@ -91,6 +107,7 @@ class Supervisor:
             "started": started(os.getpid()),
             "host": self._spec.host,
             "port": self._port,
+            "folder": self._label,
             "url": url(self._spec.host, self._port),
             "refused": self._crew.refused,
             "problem": problem,
@@ -179,7 +196,7 @@ def main(path: str) -> None:
         try:
             run(folder)
         except MlopsError as error:
-            facts = {"pid": os.getpid(), "started": started(os.getpid()), "url": None}
+            facts = {"pid": os.getpid(), "started": started(os.getpid()), "folder": label_of(folder.path), "url": None}
             write_json(folder.supervisor, facts | {"problem": error.message, "hint": error.hint})
             sys.exit(1)
 
@@ -192,7 +209,7 @@ def run(folder: Folder) -> None:
     await_orphans(folder)
     for index in range(spec.workers):
         allocate(folder.metrics, index)
-    before = read_json(folder.supervisor) or {}
+    before = folder.readable(folder.supervisor) or {}
     supervisor = Supervisor(folder, spec, listen(spec, before.get("port")))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "ending", True))

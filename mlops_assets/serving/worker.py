@@ -26,6 +26,7 @@ from mlops_assets.serving.app import App
 from mlops_assets.serving.inference_log import InferenceLog
 from mlops_assets.serving.metrics import Metrics
 from mlops_assets.serving.model import ServedModel, load_model
+from mlops_assets.serving.own_processes import label_of
 from mlops_assets.serving.push_http import PushGate
 from mlops_assets.serving.server import Acceptor, make_server
 from mlops_assets.serving.state import Folder, Limits, ServiceSpec, Wanted, WorkerStatus, started, write_json
@@ -57,7 +58,7 @@ class Loader(threading.Thread):
         super().__init__(name="loader", daemon=True)
         self._spec, self._app, self._metrics = spec, app, metrics
         self._file = folder.worker(index)
-        self._status = WorkerStatus(index, os.getpid(), started(os.getpid()) or 0.0)
+        self._status = WorkerStatus(index, os.getpid(), started(os.getpid()) or 0.0, folder=label_of(folder.path))
         self._wanted: Wanted | None = None
         self._changed = threading.Event()
         self._before: ServedModel | None = None  # a roll-back finds it ready

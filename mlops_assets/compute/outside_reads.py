@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 ABSENT = "absent"
 _WORDS = {"file": "the file", "variable": "the environment variable"}
-_SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/lib", "/etc", "/bin", "/opt")
+# Not all of /usr and /opt: projects are often installed as /usr/src/app and /opt/dagster/app.
+_SYSTEM = ("/proc", "/sys", "/dev", "/lib", "/lib64", "/etc", "/bin")
+_OF_PREFIX = ("bin", "etc", "include", "lib", "lib64", "libexec", "share")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _PASSED = {os.__file__, "<frozen os>", "<frozen _collections_abc>"}  # between a project's code and a variable
 
@@ -62,7 +64,7 @@ class OutsideReads:
         writes = any(letter in str(mode or "") for letter in "wax+") or (isinstance(flags, int) and bool(flags & _WRITING))
         if writes:
             self.written.add(name)
-        elif not name.startswith((*_folders_of_libraries(), *self.ignored)) and not name.endswith((".py", ".pyc", ".so")):
+        elif not (is_of_library(name) or name.startswith(self.ignored) or name.endswith((".py", ".pyc", ".so"))):
             self.files[name] = None
 
     @property
@@ -119,12 +121,24 @@ def _short(name: str) -> str:
 _recorders: list[OutsideReads] = []
 
 
+def is_of_library(path: str) -> bool:
+    """Return whether a file is one of the interpreter, of an installed package or of the system.
+
+    Parameters
+    ----------
+    path
+        Absolute.
+    """
+    return path.startswith(_folders_of_libraries())
+
+
 @cache
 def _folders_of_libraries() -> tuple[str, ...]:
-    """Return the folders of the interpreter, of installed packages and of the system."""
-    places = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
-    places |= {str(Path(__file__).parents[1]), f"{tempfile.gettempdir()}/joblib"}
-    return tuple(os.path.realpath(place) + os.sep for place in places if place not in ("", "/")) + tuple(f"{p}/" for p in _SYSTEM)
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/usr/local"}
+    places = {f"{prefix}/{name}" for prefix in prefixes for name in _OF_PREFIX}
+    places |= {path for name, path in sysconfig.get_paths().items() if name != "data"} | set(site.getsitepackages())
+    places |= {str(Path(__file__).parents[1]), f"{tempfile.gettempdir()}/joblib", *_SYSTEM}
+    return tuple(dict.fromkeys(found + os.sep for place in sorted(places) for found in (place, os.path.realpath(place))))
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -150,7 +164,7 @@ def _asked_by_project() -> bool:
     while frame is not None and frame.f_code.co_filename in _PASSED:
         frame = frame.f_back
     name = "" if frame is None else frame.f_code.co_filename
-    return not name.startswith((*_folders_of_libraries(), "<"))
+    return not (is_of_library(name) or name.startswith("<"))
 
 
 @cache

@@ -82,14 +82,15 @@ def _cast(scope: Scope, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFram
     columns = []
     for column in stored:
         wanted = rows.schema.get(column.name, column.dtype)
-        try:
-            columns.append(column.cast(wanted))
-        except pl.exceptions.PolarsError as error:
+        cast = column.cast(wanted, strict=False)
+        changed = column.ne_missing(cast.cast(column.dtype, strict=False))  # a cast to whole numbers drops a fraction without an error
+        if changed.any():
             raise DataError(
                 f"column '{column.name}' of '{scope.node.key}' is {column.dtype} in the lake and {wanted} in the log, "
-                f"and the lake has {stored.height} row(s) that the log lacks",
+                f"and the lake has {stored.height} row(s) that the log lacks, with {column.filter(changed)[0]!r} among them",
                 hint="serve a version whose column has the earlier type, or name the column differently",
-            ) from error
+            )
+        columns.append(cast)
     return pl.DataFrame(columns)
 
 

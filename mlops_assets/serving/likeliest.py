@@ -8,7 +8,14 @@ import numpy as np
 import polars as pl
 
 _LIBRARIES = ("sklearn.", "lightgbm.", "xgboost.", "mlops_assets.serving.")
-_THRESHOLDS = ("FixedThresholdClassifier", "TunedThresholdClassifierCV")
+# Thresholds; and estimators of scikit-learn whose predictions and probabilities come from two computations that part far from the
+# training rows, so that no holdout shows it.
+_OTHERWISE = frozenset(
+    {
+        *("FixedThresholdClassifier", "TunedThresholdClassifierCV", "SVC", "NuSVC", "SGDClassifier", "OneVsRestClassifier"),
+        *("GaussianProcessClassifier", "NearestCentroid", "RadiusNeighborsClassifier"),
+    }
+)
 
 
 def likeliest_class(classes: Any, probabilities: np.ndarray) -> np.ndarray:  # noqa: ANN401  (an estimator's classes)
@@ -25,7 +32,7 @@ def likeliest_class(classes: Any, probabilities: np.ndarray) -> np.ndarray:  # n
 
 
 def may_predict_likeliest(estimator: Any) -> bool:  # noqa: ANN401  (any estimator)
-    """Return whether no part of an estimator is known to predict otherwise: a threshold, or a class of the project's own.
+    """Return whether no part of an estimator may predict otherwise, such as a threshold, a support vector machine, or a class of the project.
 
     Rows cannot show that a threshold of 0.499 is not 0.5, so such an estimator is always asked.
 
@@ -38,7 +45,7 @@ def may_predict_likeliest(estimator: Any) -> bool:  # noqa: ANN401  (any estimat
         return False
     params = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else ()
     parts = [estimator, *(part for part in params if hasattr(part, "predict") and not isinstance(part, type))]
-    return all(type(p).__module__.startswith(_LIBRARIES) and type(p).__name__ not in _THRESHOLDS for p in parts)
+    return all(type(p).__module__.startswith(_LIBRARIES) and type(p).__name__ not in _OTHERWISE for p in parts)
 
 
 def rows_not_likeliest(estimator: Any, rows: pl.DataFrame) -> int:  # noqa: ANN401  (any estimator)

@@ -2,10 +2,14 @@
 
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 
-from mlops_assets.compute.outside_reads import ABSENT, OutsideReads, differing, hash_outside
+import numpy as np
+import pytest
+
+from mlops_assets.compute.outside_reads import ABSENT, OutsideReads, differing, hash_outside, is_of_library
 
 
 def recorded(function, *ignored: str) -> dict[str, str]:
@@ -88,3 +92,15 @@ def test_a_copy_of_the_whole_environment_is_no_list_of_variables() -> None:
 
 def test_a_file_that_is_gone_has_a_hash_of_its_own(tmp_path) -> None:
     assert hash_outside([f"file:{tmp_path / 'none'}"]) == {f"file:{tmp_path / 'none'}": ABSENT}
+
+
+@pytest.mark.parametrize("folder", ["/opt/dagster/app", "/usr/src/app", "/usr/local/app", "/srv/app", str(Path(sys.prefix) / "work")])
+def test_a_project_in_a_folder_that_containers_use_is_no_library(folder) -> None:
+    assert not is_of_library(f"{folder}/params.json")
+
+
+@pytest.mark.parametrize(
+    "file", [os.__file__, np.__file__, sys.executable, "/usr/share/zoneinfo/UTC", "/etc/localtime", "/usr/lib/locale/C.utf8"]
+)
+def test_files_of_the_interpreter_and_of_the_system_are_of_a_library(file) -> None:
+    assert is_of_library(file)

@@ -257,6 +257,27 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
         console.print(f"page: {found['page']}", highlight=False, soft_wrap=True)
 
 
+@monitor.command("step")
+@click.argument("name")
+@file_option
+@json_option
+def step_monitor(name: str, file: str, json_file: str | None) -> None:
+    """Do once, in this process, what the sensors would do now: reports, decision, training, promotion.
+
+    Example: mlops monitor step lateness_watch
+    """
+    from mlops_assets.cli.monitor_step import step
+
+    console = _console()
+    turn = step(_load(file), name, console)
+    if json_file:
+        _write_json(turn.facts, json_file)
+    else:
+        for line in turn.lines:
+            console.print(line, highlight=False, soft_wrap=True)
+    sys.exit(0 if turn.success else 1)
+
+
 @monitor.command("evidently")
 @click.argument("name")
 @click.option("--partition", required=True, help="Which window.")

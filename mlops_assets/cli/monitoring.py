@@ -9,17 +9,24 @@ from mlops_assets.compute.decide import settled
 from mlops_assets.compute.evidently_page import evidently_page
 from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
-from mlops_assets.orchestrate.loop import facts_of, outlook
+from mlops_assets.orchestrate.automation import AUTOMATION
+from mlops_assets.orchestrate.loop import facts_of, outlook, sensor_name
+from mlops_assets.orchestrate.monitor_turn import find_due_reports
 from mlops_assets.orchestrate.monitoring import PAGE_MODE, page_path
+from mlops_assets.orchestrate.sensor_state import explain_off
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.stores.files import write_whole
+from mlops_assets.values.decisions import PERFORMANCE
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import dagster as dg
+
     from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.compute.decide import Facts
     from mlops_assets.orchestrate.project import Project
 
 
@@ -45,7 +52,7 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
     _known(monitor, partition)
     with instance(project.platform) as opened:
         facts = facts_of(project.places, declared, monitor, opened)
-        ahead = outlook(facts, monitor)
+        ahead = next_step(project, declared, monitor, opened, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
     return {
         "windows": [
@@ -61,6 +68,35 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
         "next": ahead,
         "page": str(page_path(project.platform.home, name, latest[-1].partition)) if latest else "",
     }
+
+
+def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opened: dg.DagsterInstance, facts: Facts) -> str:
+    """Return in words what happens next to a monitor: its reports and its decision, and which sensor that waits for."""
+    command = f"mlops monitor step {monitor.name}"
+    ahead = outlook(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))
+    due = find_due_reports(declared, monitor, project.places)
+    if not due:
+        return ahead
+    behind = ", ".join(f"{table} is behind its inputs in {len(keys)} window{'s' * (len(keys) > 1)}" for table, keys in due.items())
+    return f"{behind}{explain_off(project.definitions, [AUTOMATION], opened, command)}. Then: {ahead}"
+
+
+def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[str, Any]]:
+    """Return the newest window of each monitor and what happens next, as JSON-like values."""
+    rows = []
+    for part in project.parts:
+        for monitor in part.project.every(Monitor):
+            facts = facts_of(project.places, part.project, monitor, opened)
+            newest = next((r for r in reversed(facts.latest_reports) if r.kind == PERFORMANCE or not monitor.performance), None)
+            rows.append(
+                {
+                    "monitor": monitor.name,
+                    "newest window": newest.partition if newest else "none",
+                    "state": newest.state if newest else "not reported",
+                    "next": next_step(project, part.project, monitor, opened, facts),
+                }
+            )
+    return rows
 
 
 def _known(monitor: Monitor, partition: str | None) -> None:

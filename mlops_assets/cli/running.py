@@ -22,11 +22,12 @@ from mlops_assets.orchestrate.steps import op_name
 from mlops_assets.orchestrate.training import AS_OF
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _POLL = 0.2  # seconds between two looks at the event log
 
 
@@ -74,9 +75,9 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     chosen = without_decisions(selected(project.definitions, select), approved_models(project.definitions))
     tags = {**_range(project.definitions, chosen, partitions), **process_tags(os.getpid())}
     config = _run_config(chosen, as_of)
-    with _alone(Path(project.platform.home)):
+    with alone(Path(project.platform.home)):
         opened = told_instance(project.platform)
-        return _execute(project.definitions, opened, chosen, tags, config, console)
+        return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), opened, chosen, tags, config, console)
 
 
 def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
@@ -164,15 +165,14 @@ def _range(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partition
 
 
 def _run_config(chosen: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:
-    quiet: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     if as_of is None:
-        return quiet
+        return dict(QUIET)
     names = [op_name(key.to_user_string()) for key in chosen if key.path[0] == "training_set"]
-    return quiet | {"ops": {name: {"config": dict.fromkeys(AS_OF, as_of)} for name in names}}
+    return QUIET | {"ops": {name: {"config": dict.fromkeys(AS_OF, as_of)} for name in names}}
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def alone(home: Path) -> Iterator[None]:
     """Refuse a second run at once rather than let it wait behind a training."""
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -196,21 +196,22 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-def _execute(  # noqa: PLR0913  (what a run is made of)
-    definitions: dg.Definitions,
+def execute_job(  # noqa: PLR0913  (what a run is made of)
+    job: dg.JobDefinition,
     opened: dg.DagsterInstance,
-    chosen: Sequence[dg.AssetKey],
-    tags: dict[str, str],
+    chosen: Sequence[dg.AssetKey] | None,
+    tags: Mapping[str, str],
     config: dict[str, Any],
     console: Console,
 ) -> Finished:
-    job = definitions.resolve_implicit_global_asset_job_def()
+    """Run a job, or the chosen assets of it, in this process, and show how it goes."""
     run_id = str(uuid.uuid4())
     begun = time.monotonic()
     steps: dict[str, Step] = {}
+    selection = None if chosen is None else list(chosen)
     with _watched(opened, run_id, steps, console):
         result = job.execute_in_process(
-            instance=opened, asset_selection=list(chosen), tags=tags, run_config=config, run_id=run_id, raise_on_error=False
+            instance=opened, asset_selection=selection, tags=dict(tags), run_config=config, run_id=run_id, raise_on_error=False
         )
     return Finished(result, steps, time.monotonic() - begun)
 

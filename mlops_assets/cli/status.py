@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from mlops_assets.cli.monitoring import overview
 from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
@@ -37,6 +38,7 @@ def facts(project: LoadedProject) -> dict[str, Any]:
     return {
         "tables": [row for part in project.parts for row in _tables(project, part.project)],
         "versions": versions(project, None),
+        "monitors": overview(project, opened),
         "runs": [{"run": r.run_id[:8], "status": r.status.value, "job": r.job_name} for r in opened.get_runs(limit=5)],
     }
 

@@ -35,7 +35,7 @@ def show(project: LoadedProject, finished: Finished, console: Console) -> None:
     gates = _checks(finished)
     if gates.row_count:
         console.print(gates)
-    for line in (*_notes(finished), *_versions(project, finished), *_failures(finished), *_where(project, finished)):
+    for line in (*_notes(finished), *_versions(project, finished), *failures(finished), *_where(project, finished)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -166,7 +166,8 @@ def _reason(event: dg.DagsterEvent) -> str:
     return re.sub(r"^[\w.]+: ", "", found.message).strip() if found else "no reason is known"
 
 
-def _failures(finished: Finished) -> Iterator[str]:
+def failures(finished: Finished) -> Iterator[str]:
+    """Yield each step that failed with its reason, as console markup."""
     for step, reason in _failed(finished).items():
         yield f"[red]✗ {step.replace('__', '/', 1)}[/]: {_escaped(reason)}"
 

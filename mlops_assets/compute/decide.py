@@ -107,7 +107,7 @@ def decide(facts: Facts) -> Decision | Hold:
     decides.
     """
     if facts.serving is None:
-        return Hold(f"no version of {facts.model} serves")
+        return Hold(f"no version of {facts.model} serves{_other_version(facts)}")
     if facts.open_decisions:
         standing = facts.open_decisions[0]
         return Hold(f"decision {standing.id} about {standing.partition} is open")
@@ -218,7 +218,7 @@ def _answer(facts: Facts) -> str:
     judged = _judged(facts)
     breach = next((report for report in reversed(judged) if report.state == BREACH), None)
     if breach is None:
-        return ""
+        return _other_version(facts)
     if judged[-1] is not breach:
         return f"; the breach of {breach.partition} is over: {judged[-1].partition} is good"
     last = _last_training(facts)
@@ -226,6 +226,14 @@ def _answer(facts: Facts) -> str:
         return f"; the breach of {breach.partition} is answered: training run {last.run_id[:8]} had data until {_day(last.as_of)}"
     done = next((d for d in reversed(facts.settled_decisions) if breach.end <= d.opened), None)
     return f"; the breach of {breach.partition} is answered by decision {done.id}: {settled(done, facts)}" if done else ""
+
+
+def _other_version(facts: Facts) -> str:
+    """Return that the newest window is a breach of a version that does not serve; empty when it is not."""
+    judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
+    if not judged or judged[-1].state != BREACH:
+        return ""
+    return f"; the breach of {judged[-1].partition} is about version {judged[-1].version}, which does not serve: {_serving(facts)}"
 
 
 def _judged(facts: Facts) -> list[WindowReport]:

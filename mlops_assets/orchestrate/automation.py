@@ -48,11 +48,8 @@ class InputsChanged(dg.AutomationCondition[Any]):
 
     def evaluate(self, context: dg.AutomationContext[Any]) -> dg.AutomationResult[Any]:
         """Compare fingerprints with records: one look at the lake for each table, all partitions at once."""
-        wanted = {} if self._waits() else stale(self.node, self.platform)
-        if wanted:
-            blocked = places(self.platform).attempts.blocked(self.node.key, wanted, context.evaluation_time.astimezone(UTC))
-            wanted = {key: inputs for key, inputs in wanted.items() if key not in blocked}
-        return dg.AutomationResult(context, true_subset=_subset(context, self.node, list(wanted)))
+        wanted = [] if self._waits() else find_due(self.node, self.platform, context.evaluation_time.astimezone(UTC))
+        return dg.AutomationResult(context, true_subset=_subset(context, self.node, wanted))
 
     def _waits(self) -> bool:
         return bool(self.model) and places(self.platform).registry.champion(self.model) is None
@@ -64,6 +61,21 @@ def stale(node: Node, platform: Platform) -> dict[str, str]:
     now = fingerprints(node, all_keys(node.partitions), lake, snapshot=lake.snapshot())
     made = lake.records(node.key)
     return {key: inputs for key, inputs in now.items() if key not in made or made[key].inputs != inputs}
+
+
+def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
+    """Return the partitions to materialise now: their inputs changed, and no failed attempt on the same inputs blocks them.
+
+    Parameters
+    ----------
+    node, platform
+        As in :class:`InputsChanged`.
+    clock
+        The current time (aware): a failed attempt blocks the next one for a while.
+    """
+    wanted = stale(node, platform)
+    blocked = places(platform).attempts.blocked(node.key, wanted, clock) if wanted else {}
+    return [key for key in wanted if key not in blocked]
 
 
 def _subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> Any:  # noqa: ANN401  (Dagster's EntitySubset is not public)

@@ -7,20 +7,35 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.compute.decide import Facts, closings, decide, execute
+from mlops_assets.compute.lifecycle import REJECTED as REFUSED
 from mlops_assets.orchestrate.liveness import bury_dead_runs
+from mlops_assets.orchestrate.monitor_windows import predicted_partitions
 from mlops_assets.orchestrate.partitions import sort_keys
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.stores import decisions as records
 from mlops_assets.stores.decisions import TrainingRecord
 from mlops_assets.stores.places import Places, places
-from mlops_assets.values.decisions import CRASHED, DECISION_TAG, PROMOTED, REJECTED, RUNNING, WAITING, Decision, Hold, Training
+from mlops_assets.values.decisions import (
+    CRASHED,
+    DECISION_TAG,
+    PERFORMANCE,
+    PROMOTED,
+    REJECTED,
+    RUNNING,
+    WAITING,
+    Decision,
+    Hold,
+    Launch,
+    Training,
+)
 from mlops_assets.values.model import Model
-from mlops_assets.values.monitoring import Monitor, Retrain
+from mlops_assets.values.monitoring import BREACH, GOOD, Monitor, Retrain
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.window import window_of
 
+NO_RETRAINING = "the monitor has no on_failure=ml.Retrain(...), so that it retrains nothing"
 RECENT = 200  # runs of a job that are looked at
 
 
@@ -33,10 +48,10 @@ def data_time(places: Places, project: Project, model: Model[..., Any]) -> datet
     """Return the end of the newest data that a model can learn from: the loop counts in the data's time, not in the clock's.
 
     A partitioned table ends with its newest partition that has rows. One without partitions ends with its newest event time, as declared by the
-    table or by the training set, rounded up to the end of the monitor's window that holds it. Only where no table has a time does the clock count.
+    table or by the training set, rounded up to the end of the partition of predictions that holds it. Only where no table has a time does the clock count.
     """
     declared = model.training_set
-    windows = next((m.partitions for m in project.every(Monitor) if m.model.key == model.key), None)
+    windows = next((predicted_partitions(project, m) for m in project.every(Monitor) if m.model.key == model.key), None)
     tables = sources(project, declared)
     ends = [end for ref in tables if (end := _end(places, ref, declared.event_timestamp, windows)) is not None]
     if not ends:
@@ -126,13 +141,14 @@ def _state(at: Places, model: Model[..., object], record: TrainingRecord, *, run
     version = next((v for v in at.registry.versions(model.name) if v.version == record.version), None)
     if version is not None and version.was_champion:
         return PROMOTED  # by another run, after its approval
-    return WAITING if model.approval and (version is None or not version.approval) else REJECTED
+    # What is approved waits too: for its promotion, which is another step.
+    return WAITING if model.approval and (version is None or version.approval != REFUSED) else REJECTED
 
 
 def consider(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Decision | Hold:
     """Record what the facts close and what they call for; return the decision, or why there is none."""
     if monitor.on_failure is None:
-        return Hold("the monitor tells, and retrains nothing")
+        return Hold(NO_RETRAINING)
     facts = facts_of(at, project, monitor, instance)
     for decision, why in closings(facts):
         at.decisions.close(decision, why)
@@ -142,16 +158,45 @@ def consider(at: Places, project: Project, monitor: Monitor, instance: dg.Dagste
     return found
 
 
-def outlook(facts: Facts, monitor: Monitor) -> str:
-    """Return in words what happens next, as the sensor would say it now."""
+def outlook(facts: Facts, monitor: Monitor, turned_off: str = "") -> str:
+    """Return in words what happens next, as the sensor would say it now.
+
+    Parameters
+    ----------
+    facts, monitor
+        What is recorded of a monitor.
+    turned_off
+        Why nothing happens by itself, as :func:`~mlops_assets.orchestrate.sensor_state.explain_off` says it; empty when the sensors run.
+    """
     if monitor.on_failure is None:
-        return "the monitor tells, and retrains nothing"
-    found = execute(facts, datetime.now(UTC))
-    return (
-        found.reason
-        if isinstance(found, Hold)
-        else f"retrains {facts.model}, attempt {found.attempt} of decision {found.decision.id}: {found.decision.reason}"
-    )
+        return NO_RETRAINING + _newest_breach(facts)
+    found = decide(facts)
+    if isinstance(found, Decision):
+        return f"opens a decision about {found.partition}: {found.reason}{turned_off}"
+    start = execute(facts, datetime.now(UTC))
+    if isinstance(start, Hold):
+        return start.reason + (turned_off if facts.open_decisions else "")
+    return f"retrains {facts.model}, attempt {start.attempt} of decision {start.decision.id}: {start.decision.reason}{turned_off}"
+
+
+def _newest_breach(facts: Facts) -> str:
+    """Return that the newest judged window is a breach; empty when it is not."""
+    judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
+    return f"; the breach of {judged[-1].partition} opens nothing" if judged and judged[-1].state == BREACH else ""
+
+
+def next_start(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Launch | Hold:
+    """Record what the facts close and call for, and return the training to start now, or why there is none.
+
+    The sensor and `mlops monitor step` both do this, and nothing else decides that a training starts.
+    """
+    consider(at, project, monitor, instance)
+    return execute(facts_of(at, project, monitor, instance), datetime.now(UTC))
+
+
+def sensor_name(monitor: Monitor) -> str:
+    """Return the name of the sensor that carries out a monitor's decisions."""
+    return f"{monitor.name}_retrains"
 
 
 def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
@@ -160,7 +205,7 @@ def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, ru
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(
-        name=f"{monitor.name}_retrains",
+        name=sensor_name(monitor),
         job_name=name,
         minimum_interval_seconds=interval,
         default_status=status,
@@ -169,8 +214,7 @@ def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, ru
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         bury_dead_runs(context.instance)
         at = places(platform)
-        consider(at, project, monitor, context.instance)
-        found = execute(facts_of(at, project, monitor, context.instance), datetime.now(UTC))
+        found = next_start(at, project, monitor, context.instance)
         if isinstance(found, Hold):
             return dg.SkipReason(found.reason)
         return dg.RunRequest(run_key=found.run_key, job_name=name, tags=found.tags)

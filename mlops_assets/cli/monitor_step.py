@@ -1,0 +1,143 @@
+"""``mlops monitor step``: one turn of a monitor's loop in this process, with the sensors' own decisions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.cli.monitoring import find
+from mlops_assets.cli.project import told_instance
+from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, alone, execute_job
+from mlops_assets.cli.summary import failures
+from mlops_assets.orchestrate.liveness import process_tags
+from mlops_assets.orchestrate.loop import consider, facts_of, job_name, next_start, outlook
+from mlops_assets.orchestrate.monitor_turn import count_late_predictions, find_due_reports, find_promotion, group_ranges
+from mlops_assets.values.decisions import Hold, Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import dagster as dg
+    from rich.console import Console
+
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.cli.running import Finished
+    from mlops_assets.orchestrate.project import Project
+    from mlops_assets.values.monitoring import Monitor
+
+
+@dataclass
+class Turn:
+    """What one turn did: figures by name, and every run that it started."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    runs: list[Finished] = field(default_factory=list)
+
+    @property
+    def success(self) -> bool:
+        """Whether every run succeeded; a turn with nothing to do succeeds."""
+        return all(finished.result.success for finished in self.runs)
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """The summary for people, failures last."""
+        for name, value in self.facts.items():
+            for one in value if isinstance(value, list) else [value]:
+                yield f"{name}: {one}"
+        for finished in self.runs:
+            yield from failures(finished)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """A monitor, where it is declared and the instance that its runs are recorded on."""
+
+    loaded: LoadedProject
+    project: Project
+    monitor: Monitor
+    opened: dg.DagsterInstance
+    console: Console
+
+    def run(self, job: dg.JobDefinition, chosen: list[dg.AssetKey] | None, tags: Mapping[str, str]) -> Finished:
+        """Run assets or a whole job in this process."""
+        return execute_job(job, self.opened, chosen, {**tags, **process_tags(os.getpid())}, dict(QUIET), self.console)
+
+
+def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
+    """Materialise reports that are behind, decide, and start the training or promotion that is due.
+
+    Parameters
+    ----------
+    loaded
+        The project.
+    name
+        The monitor.
+    console
+        Where progress goes.
+
+    Raises
+    ------
+    DefinitionError
+        There is no such monitor.
+    PlatformError
+        Another run of this project is in progress in this folder.
+    """
+    project, monitor = find(loaded, name)
+    with alone(Path(loaded.platform.home)):
+        loop, turn = _Loop(loaded, project, monitor, told_instance(loaded.platform), console), Turn()
+        turn.facts["reports"] = _report(loop, turn)
+        if turn.success:
+            _promote(loop, turn)
+        if turn.success:
+            _train(loop, turn)
+        champion = loaded.places.registry.champion(monitor.model.name)
+        turn.facts["promotion"] = f"champion of {monitor.model.name}: {f'version {champion.version}' if champion else 'none'}"
+        turn.facts["next"] = outlook(facts_of(loaded.places, project, monitor, loop.opened), monitor)
+    return turn
+
+
+def _report(loop: _Loop, turn: Turn) -> list[str]:
+    """Materialise the reports whose inputs changed; return a line for each run."""
+    from mlops_assets.orchestrate.steps import asset_key
+
+    due = find_due_reports(loop.project, loop.monitor, loop.loaded.places)
+    job = loop.loaded.definitions.resolve_implicit_global_asset_job_def()
+    lines = []
+    for tables, first, last in group_ranges(due, loop.monitor.partitions):
+        finished = loop.run(job, [asset_key(table) for table in tables], {RANGE_START: first, RANGE_END: last})
+        turn.runs.append(finished)
+        windows = first if first == last else f"{first} to {last}"
+        lines.append(f"{' and '.join(tables)} of {windows}: {'made' if finished.result.success else 'failed'}")
+    if late := count_late_predictions(loop.project, loop.monitor, loop.loaded.places):
+        table = loop.monitor.predictions_key
+        lines.append(f"'{table}' is behind its inputs in {late} partitions: mlops run --select 'key:\"{table}\"' --partitions A...B")
+    return lines or ["every window is as its inputs are"]
+
+
+def _train(loop: _Loop, turn: Turn) -> None:
+    """Decide as the sensor does, and run the training that is due."""
+    at, model = loop.loaded.places, loop.monitor.model.name
+    found = next_start(at, loop.project, loop.monitor, loop.opened)
+    decisions = facts_of(at, loop.project, loop.monitor, loop.opened).open_decisions
+    turn.facts["decision"] = f"{decisions[0].id}: {decisions[0].reason}" if decisions else "none is open"
+    if isinstance(found, Hold):
+        turn.facts["training"] = f"none: {found.reason}"
+        return
+    finished = loop.run(loop.loaded.definitions.resolve_job_def(job_name(model)), None, found.tags)
+    turn.runs.append(finished)
+    consider(at, loop.project, loop.monitor, loop.opened)  # closes the decision that the training has settled
+    turn.facts["training"] = _outcome(loop, found, finished)
+
+
+def _outcome(loop: _Loop, started: Launch, finished: Finished) -> str:
+    facts = facts_of(loop.loaded.places, loop.project, loop.monitor, loop.opened)
+    mine = next((t.state for t in facts.runs if t.run_id == finished.result.run_id), "not recorded")
+    return f"attempt {started.attempt} of decision {started.decision.id}, run {finished.result.run_id[:8]}: {mine}"
+
+
+def _promote(loop: _Loop, turn: Turn) -> None:
+    """Promote a version that was approved and waits: what follows is decided about the version that serves then."""
+    if chosen := find_promotion(loop.loaded.places, loop.project, loop.monitor.model):
+        turn.runs.append(loop.run(loop.loaded.definitions.resolve_implicit_global_asset_job_def(), chosen, {}))

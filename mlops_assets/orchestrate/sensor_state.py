@@ -1,0 +1,52 @@
+"""Whether sensors run: what the Dagster instance and the daemon's heartbeat say."""
+
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import InstigatorStatus
+
+HEARTBEAT_LIMIT = 300.0  # seconds; the daemon beats every 30
+_DAEMON = "SENSOR"
+
+
+def is_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
+    """Return whether a sensor is switched on: as a person set it on this instance, else as the code declares it."""
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    chosen = [s.status for s in states if s.instigator_name == sensor.name]
+    if not set(chosen) & {InstigatorStatus.RUNNING, InstigatorStatus.STOPPED}:
+        return sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    return InstigatorStatus.RUNNING in chosen
+
+
+def explain_off(
+    definitions: dg.Definitions, names: Sequence[str], instance: dg.DagsterInstance, command: str, *, clock: float | None = None
+) -> str:
+    """Return why sensors do nothing now and which command does their work once; an empty string when they run.
+
+    Parameters
+    ----------
+    definitions
+        Where the sensors are declared.
+    names
+        Their names, the most important first.
+    instance
+        Which instance.
+    command
+        Does what the sensors would do now.
+    clock
+        Seconds since 1970; the current time when None.
+    """
+    sensors = [
+        sensor for name in names for sensor in definitions.sensors or () if isinstance(sensor, dg.SensorDefinition) and sensor.name == name
+    ]
+    off = [sensor.name for sensor in sensors if not is_on(sensor, instance)]
+    if off:
+        named = " and ".join(f"'{name}'" for name in off)
+        is_off, them = ("is off", "it") if len(off) == 1 else ("are off", "them")
+        return f"; the sensor{'s' * (len(off) > 1)} {named} {is_off}: switch {them} on in the UI, or do one turn with `{command}`"
+    beat = instance.get_daemon_heartbeats().get(_DAEMON)
+    if beat is None or (time.time() if clock is None else clock) - beat.timestamp > HEARTBEAT_LIMIT:
+        return f"; no Dagster daemon runs on this instance: start `dagster dev`, or do one turn with `{command}`"
+    return ""

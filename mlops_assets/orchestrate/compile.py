@@ -304,7 +304,7 @@ class Compiler:
     def _monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
         if monitor.drift:
             text = f"How far {monitor.predictions_key} has drifted from what each version was trained on."
-            yield self._report(monitor, drift_node(monitor), drift_body(monitor), drift_checks(monitor), text)
+            yield self._report(monitor, drift_node(self.project, monitor), drift_body(monitor), drift_checks(monitor), text)
         if monitor.performance:
             text = f"How good {monitor.predictions_key} turned out, by the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function

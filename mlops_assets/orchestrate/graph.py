@@ -28,11 +28,14 @@ class Edge:
         The parent's partitions.
     mapping
         Which of them one partition of the child needs; the same one when None.
+    required
+        Whether a partition of the child that has no parent partition is never made; it is made from nothing otherwise.
     """
 
     parent: str
     partitions: dg.PartitionsDefinition | None
     mapping: dg.PartitionMapping | None = None
+    required: bool = False
 
 
 Facts = Callable[[Sequence[str]], Mapping[str, str]]
@@ -103,7 +106,7 @@ def _hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: i
         return result
     for key, parents in mapped(edge, node.partitions, keys).items():
         # A window that reaches past the newest data is not ready; one that lies before the first partition is made from nothing.
-        if whole or not parents or parents[-1] in recorded:
+        if whole or (parents[-1] in recorded if parents else not edge.required):
             result[key] = [(parent, recorded[parent]) for parent in parents if parent in recorded]
     return result
 

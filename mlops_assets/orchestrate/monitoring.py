@@ -15,12 +15,15 @@ from mlops_assets.compute.drift import DriftReport, drift
 from mlops_assets.compute.monitor_page import Page, monitor_page
 from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, from_table
 from mlops_assets.compute.performance import PerformanceReport, performance
+from mlops_assets.compute.profile import BY_WINDOW
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.in_training import mark_fitted_rows
 from mlops_assets.orchestrate.loop import consider
 from mlops_assets.orchestrate.metadata import markdown
+from mlops_assets.orchestrate.monitor_windows import predicted_partitions, report_mapping
+from mlops_assets.orchestrate.partitions import step_of
 from mlops_assets.orchestrate.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
@@ -60,15 +63,22 @@ class Window:
         return ", ".join(str(v) for v in sorted(self.rows[MODEL_VERSION].unique())) or "none"
 
 
-def drift_node(monitor: Monitor) -> Node:
+def drift_node(project: Project, monitor: Monitor) -> Node:
     """Return the drift report and the predictions that it is made from."""
-    return Node(monitor.drift_key, monitor.partitions, (Edge(monitor.predictions_key, monitor.partitions),))
+    return Node(monitor.drift_key, monitor.partitions, (_predictions_edge(project, monitor),))
 
 
 def performance_node(project: Project, monitor: Monitor) -> Node:
     """Return the performance report, the predictions and the data with their labels."""
-    labels = (project.edge(parameter) for parameter in monitor.model.training_set.function.tables)
-    return Node(monitor.performance_key, monitor.partitions, (Edge(monitor.predictions_key, monitor.partitions), *(e for e in labels if e)))
+    labels = (
+        project.edge(p, report_mapping(project.tables[p.name].partitions, monitor)) for p in monitor.model.training_set.function.tables
+    )
+    return Node(monitor.performance_key, monitor.partitions, (_predictions_edge(project, monitor), *(e for e in labels if e)))
+
+
+def _predictions_edge(project: Project, monitor: Monitor) -> Edge:
+    partitions = predicted_partitions(project, monitor)
+    return Edge(monitor.predictions_key, partitions, report_mapping(partitions, monitor), required=True)
 
 
 def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
@@ -124,7 +134,7 @@ def _drifts(scope: Scope, monitor: Monitor) -> Made:
 def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
     """Compare a window with the reference of the version that made most of its predictions."""
     declared = monitor.drift or Drift()
-    profile, rows, in_training = _profile(scope, window.version), window.unseen, int(window.fitted.sum())
+    profile, rows, in_training = _profile(scope, monitor, window.version), window.unseen, int(window.fitted.sum())
     if profile is None or (in_training and rows.is_empty()):
         why = (
             f"version {window.version.version} was fitted on all {in_training} rows of the window"
@@ -146,9 +156,14 @@ def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
     return replace(report, in_training=in_training, summary=report.summary + left_out)
 
 
-def _profile(scope: Scope, version: Version | None) -> Mapping[str, Any] | None:
+def _profile(scope: Scope, monitor: Monitor, version: Version | None) -> Mapping[str, Any] | None:
+    """Return the reference of a version, calibrated on windows as long as those of the monitor where the training knew of it."""
     stored = _manifest(scope, version).get("profile")
-    return json.loads(scope.places.artifacts.get(stored)) if stored else None
+    if not stored:
+        return None
+    profile: dict[str, Any] = json.loads(scope.places.artifacts.get(stored))
+    found: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(step_of(monitor.partitions).total_seconds())), profile)
+    return found
 
 
 def _manifest(scope: Scope, version: Version | None) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -64,12 +64,30 @@ def _by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: 
     return {key: tuple(every[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
 
 
+_Mapped = tuple[dg.PartitionMapping | None, dg.PartitionsDefinition, dg.PartitionsDefinition, str]
+_SETTLED: dict[_Mapped, Sequence[str]] = {}  # mappings that time cannot change any more
+
+
 def _by_dagster(
     mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str
 ) -> Sequence[str]:
-    if mapping is None:
-        with beta():
-            mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    """Ask Dagster, which takes milliseconds, once for each window that has ended."""
+    if (asked := (mapping, child, parent, key)) in _SETTLED:
+        return _SETTLED[asked]
+    found = _ask_dagster(mapping or by_windows(), child, parent, key)
+    timed = all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
+    if timed and step_of(parent) <= step_of(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
+        _SETTLED[asked] = found
+    return found
+
+
+def by_windows() -> dg.TimeWindowPartitionMapping:
+    """Return the mapping to every parent partition within the time of the child's; those that do not exist are left out."""
+    with beta():
+        return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+
+def _ask_dagster(mapping: dg.PartitionMapping, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str) -> Sequence[str]:
     subset = child.subset_with_partition_keys([key])
     result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, child, parent)
     return tuple(result.partitions_subset.get_partition_keys())

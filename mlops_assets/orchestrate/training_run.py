@@ -17,7 +17,7 @@ from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.label_copies import refuse_label_copies
 from mlops_assets.compute.outside_reads import differing, hash_outside
-from mlops_assets.compute.profile import reference_profile
+from mlops_assets.compute.profile import BY_WINDOW, reference_profile
 from mlops_assets.compute.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.seeds import seeded
 from mlops_assets.compute.source_code import find_unrecorded, source_hash
@@ -238,14 +238,22 @@ def _fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], r
 
 
 def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
-    """Return the reference that monitors compare with: every row that was known when the version was trained, in windows of its data's own days."""
+    """Return the reference that monitors compare with: every row that was known when the version was trained.
+
+    It is calibrated on windows of the data's own partitions, and once more for each monitor with longer windows.
+    """
     X = pl.concat([split.X for split in splits.values()])
     if declared.event_timestamp is None:
         return json.dumps(reference_profile(X), sort_keys=True).encode()
     partitions = next((ref.partitions for ref in sources(scope.project, declared) if ref.partitions is not None), None)
     times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
-    return json.dumps(reference_profile(X, local, window=step_of(partitions)), sort_keys=True).encode()
+    profile = reference_profile(X, local, window=step_of(partitions))
+    watching = [m for m in scope.project.every(Monitor) if m.drift and m.model.training_set.key == declared.key]
+    longer = {step_of(m.partitions) for m in watching} - {step_of(partitions)}
+    if longer:
+        profile[BY_WINDOW] = {str(int(step.total_seconds())): reference_profile(X, local, window=step) for step in sorted(longer)}
+    return json.dumps(profile, sort_keys=True).encode()
 
 
 @cache

@@ -9,8 +9,9 @@ import dagster as dg
 
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.column_names import check_declared_columns
+from mlops_assets.orchestrate.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.on_demand_rules import check_on_demand
-from mlops_assets.orchestrate.project import Project, computed_from, row_key, served_partitions
+from mlops_assets.orchestrate.project import Project, computed_from, row_key
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views, on_demand
@@ -370,13 +371,7 @@ def _service(service: Service) -> None:
 
 
 def _monitor(project: Project, monitor: Monitor) -> None:
-    watched = monitor.of
-    theirs = served_partitions(project, watched) if isinstance(watched, Service) else watched.dataset.table.partitions
-    if theirs != monitor.partitions:
-        raise DefinitionError(
-            f"monitor '{monitor.name}' has the windows {monitor.partitions}, '{monitor.predictions_key}' the partitions {theirs}",
-            hint="give both the same partitions",
-        )
+    check_monitor_windows(project, monitor)
     if monitor.performance and not row_key(project, monitor.model):
         raise DefinitionError(
             f"monitor '{monitor.name}' joins labels to '{monitor.predictions_key}', but no dataset of '{monitor.model.training_set.key}' has a key",

@@ -88,7 +88,9 @@ def test_a_weekly_monitor_judges_whole_weeks_of_daily_predictions(platform, inst
     assert decision.evidence == ("2024-01-22",)
     assert "2024-01-22" in page_path(platform.home, "watch", "2024-01-22").read_text()
     assert not next(c for c in result.get_asset_check_evaluations() if c.check_name == "r2_at_least").passed
-    assert metadata(result, "performance_report/watch")["summary"].startswith("1 of 2 windows breached: 2024-01-22; 1 of 2 windows are good")
+    assert metadata(result, "performance_report/watch")["summary"].startswith(
+        "1 of 2 windows breached: 2024-01-22; 1 of 2 windows are good"
+    )
     profile = json.loads(at.artifacts.get(manifest_of(at.artifacts, at.registry.champion("line").artifact)["profile"]))
     assert list(profile[BY_WINDOW]) == ["604800"]
 

@@ -105,7 +105,7 @@ def _load(file: str, environment: str, against: str) -> LoadedProject:
     project = load(file)
     if project.platform.environment != environment:
         raise DefinitionError(
-            f"'{file}' fixes its environment to '{project.platform.environment}', so that a candidate of '{environment}' would be its candidate",
+            f"'{project.target}' fixes its environment to '{project.platform.environment}', so that a candidate of '{environment}' would be its candidate",
             hint="give `platform=ml.Platform.from_env()` to build_definitions, or leave it out",
         )
     return project

@@ -78,7 +78,7 @@ def _mend(fix: Callable[[], str]) -> str:
 
 
 def _patient(file: str) -> tuple[Patient, list[Finding]]:
-    """Return what is examined; a project file that cannot be imported, or an instance that cannot be opened, is a finding."""
+    """Return what is examined; a project that cannot be imported, or an instance that cannot be opened, is a finding."""
     from mlops_assets.orchestrate.dagster_files import open_instance
     from mlops_assets.orchestrate.doctor import Patient
     from mlops_assets.orchestrate.findings import OK, Finding
@@ -90,11 +90,13 @@ def _patient(file: str) -> tuple[Patient, list[Finding]]:
         platform, projects, definitions = Platform.from_env(), [], None
         message = getattr(error, "message", f"{type(error).__name__}: {error}")
         found = [
-            Finding.failed("project", f"'{file}' cannot be imported: {message}", getattr(error, "hint", "correct it, then look again"))
+            Finding.failed(
+                "project", f"'{file or 'the project'}' cannot be imported: {message}", getattr(error, "hint", "correct it, then look again")
+            )
         ]
     else:
         platform, projects, definitions = project.platform, [part.project for part in project.parts], project.definitions
-        found = [Finding("project", OK, f"{file} can be imported")]
+        found = [Finding("project", OK, f"{project.target} can be imported")]
     try:
         instance = open_instance(platform)
     except MlopsError as error:

@@ -28,6 +28,9 @@ from mlops_assets.errors import MlopsError
 def mlops() -> None:
     """Machine learning in production on Dagster.
 
+    Commands work on the project of the current folder: the module that [tool.dagster] or [tool.dg.project] of pyproject.toml names,
+    else definitions.py. Name another with -f FILE or -m MODULE, e.g. -m shop.definitions for a project in a package.
+
     Example: mlops init churn && cd churn && mlops run
     """
 
@@ -53,9 +56,10 @@ def init(name: str, kind: str | None) -> None:
     """
     from mlops_assets.cli.ci import models_of
     from mlops_assets.cli.init import write_ci, write_project
+    from mlops_assets.cli.project_target import has_project
 
-    known = kind is not None and Path(name, "definitions.py").exists()
-    models = models_of(_load(str(Path(name, "definitions.py")))) if known else ["benign"]
+    known = kind is not None and has_project(Path(name))
+    models = models_of(_load("", Path(name))) if known else ["benign"]
     written = [] if known else write_project(name)
     for path in [*written, *(write_ci(Path(name), kind, models) if kind else [])]:
         click.echo(f"wrote {path}")

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlops_assets.cli.options import console, json_option, load, write_json
+from mlops_assets.cli.options import console, json_option, load, platform_option, write_json
 from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
     from mlops_assets.stores.places import Places
 
-_project = click.option("-f", "--file", default=None, help="The project file whose platform is meant; the environment's when left out.")
 _uri = click.option("--uri", default="", metavar="URL", help="The server; MLOPS_MLFLOW when left out.")
 
 
@@ -38,7 +37,7 @@ def _server(places: Places, uri: str) -> str:
 
 @mlflow.command("mirror")
 @_uri
-@_project
+@platform_option
 @json_option
 def mirror_command(uri: str, file: str | None, json_file: str | None) -> None:
     """Bring an MLflow server up to what is recorded here; what is there already stays as it is.
@@ -60,7 +59,7 @@ def mirror_command(uri: str, file: str | None, json_file: str | None) -> None:
 @_uri
 @click.option("--experiment", "experiments", multiple=True, metavar="NAME", help="Only these; all when left out.")
 @click.option("--running", is_flag=True, help="Take runs that never ended too, as killed.")
-@_project
+@platform_option
 @json_option
 def import_command(uri: str, experiments: tuple[str, ...], file: str | None, json_file: str | None, *, running: bool) -> None:
     """Bring experiments and registered models of an MLflow server here: runs, curves, parameters, tags, files, versions.
@@ -81,7 +80,7 @@ def import_command(uri: str, experiments: tuple[str, ...], file: str | None, jso
 @mlflow.command("export")
 @click.argument("version", metavar="MODEL@VERSION")
 @click.argument("folder")
-@_project
+@platform_option
 def export_command(version: str, folder: str, file: str | None) -> None:
     """Write a version as a folder that mlflow.pyfunc.load_model loads; every byte is verified.
 

@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from mlops_assets.cli.project import LoadedProject
 
-file_option = click.option("-f", "--file", default="definitions.py", show_default=True, help="The project file.")
+_NAMES = ("-f", "--file", "-m", "--module", "file")
+file_option = click.option(
+    *_NAMES,
+    metavar="PROJECT",
+    default="",
+    help="The project: a file, or a module such as shop.definitions.  [default: the module of pyproject.toml, else definitions.py]",
+)
+platform_option = click.option(
+    *_NAMES, metavar="PROJECT", default=None, help="The project whose platform is meant, a file or a module; the environment's by default."
+)
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON to FILE, or to standard output with '-'.")
 
 
@@ -24,11 +35,11 @@ def console() -> Console:
     return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)
 
 
-def load(file: str) -> LoadedProject:
-    """Import a project file."""
+def load(file: str, folder: Path | None = None) -> LoadedProject:
+    """Import a project, by its file or its module, of the current folder when None."""
     from mlops_assets.cli import project
 
-    return project.load(file)
+    return project.load(file, folder)
 
 
 def write_json(value: Any, target: str) -> None:  # noqa: ANN401

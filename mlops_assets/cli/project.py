@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster.components.definitions import LazyDefinitions
 
+from mlops_assets.cli.project_target import ProjectTarget, extend_path, find_target
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.build import Built, built
 from mlops_assets.orchestrate.dagster_files import open_instance
@@ -29,9 +32,9 @@ LATEST = 20  # runs that ended badly; the sensor looks at all
 
 @dataclass(frozen=True)
 class LoadedProject:
-    """A project file that was imported."""
+    """A project that was imported."""
 
-    file: Path
+    target: ProjectTarget
     definitions: dg.Definitions
     parts: tuple[Built, ...]
 
@@ -46,37 +49,68 @@ class LoadedProject:
         return places(self.platform)
 
 
-def load(file: str) -> LoadedProject:
-    """Import a project file and return its definitions.
+def load(given: str = "", folder: Path | None = None) -> LoadedProject:
+    """Import a project and return its definitions.
+
+    Parameters
+    ----------
+    given
+        A file or a module; see :func:`mlops_assets.cli.project_target.find_target`.
+    folder
+        Where it is looked for; the current folder when None.
 
     Raises
     ------
     DefinitionError
-        There is no such file, or it makes no definitions.
+        There is no such project, or it makes no definitions.
     """
-    path = Path(file).absolute()
-    if not path.exists():
-        raise DefinitionError(
-            f"there is no project file '{file}'",
-            hint="run in the project's folder, name the file with -f, or begin one with `mlops init NAME`",
-        )
-    module = _import(path)
-    found = [value for value in vars(module).values() if isinstance(value, dg.Definitions)]
+    target = find_target(given, folder)
+    found = [made for value in list(vars(_import(target)).values()) if (made := _definitions(value)) is not None]
     if not found:
-        raise DefinitionError(f"'{file}' makes no definitions", hint="end it with `defs = ml.build_definitions([...])`")
-    return LoadedProject(path, found[0] if len(found) == 1 else dg.Definitions.merge(*found), built())
+        raise DefinitionError(f"'{target}' makes no definitions", hint="end it with `defs = ml.build_definitions([...])`")
+    return LoadedProject(target, found[0] if len(found) == 1 else dg.Definitions.merge(*found), built())
 
 
-def _import(path: Path) -> ModuleType:
-    for folder in (str(Path.cwd()), str(path.parent)):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def _definitions(value: object) -> dg.Definitions | None:
+    """Return what a module's name holds, or what the function beneath ``@dg.definitions`` makes."""
+    if isinstance(value, LazyDefinitions) and not value.has_context_arg:
+        value = value()
+    return value if isinstance(value, dg.Definitions) else None
+
+
+def _import(target: ProjectTarget) -> ModuleType:
+    return _import_from_package(target) if target.in_package else _import_file(target)
+
+
+def _import_from_package(target: ProjectTarget) -> ModuleType:
+    extend_path(target.root, Path.cwd())
+    sys.path.append(str(target.file.parent))  # `from helpers import ...` works in a package too, after everything else
+    sys.modules.pop(target.module, None)
+    module = importlib.import_module(target.module)
+    if (found := Path(module.__file__ or "")).resolve() != target.file.resolve():
+        raise DefinitionError(
+            f"'{target.module}' is imported from {found}, not from {target.file}",
+            hint=f"rename the package '{target.module.partition('.')[0]}': its name is taken",
+        )
+    return module
+
+
+def _import_file(target: ProjectTarget) -> ModuleType:
+    extend_path(target.root, Path.cwd())
+    spec = importlib.util.spec_from_file_location(target.module, target.file)
     if spec is None or spec.loader is None:
-        raise DefinitionError(f"'{path.name}' is not a Python file", hint="name a file that ends in .py")
+        raise DefinitionError(f"'{target.file.name}' is not a Python file", hint="name a file that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[target.module] = module
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        if "no known parent package" not in str(error):
+            raise
+        raise DefinitionError(
+            f"'{target.file.name}' imports relatively, and its folder '{target.root.name}' is not a package",
+            hint=f"add an __init__.py to the folder, or name the module: -m {target.root.name}.{target.module}",
+        ) from error
     return module
 
 

@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from mlops_assets.cli.options import console, json_option, load, write_json
+from mlops_assets.cli.options import console, json_option, load, platform_option, write_json
 from mlops_assets.errors import DataError
 from mlops_assets.values.platform import Platform
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _MOST_METRICS = 5
 _FIGURES = {"best": "[bold green]✓ {}[/]", "": "{}"}
-_project = click.option("-f", "--file", default=None, help="The project file whose platform is meant; the environment's when left out.")
 _where = click.option(
     "--where", default="", metavar="FILTER", help="E.g. \"metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'\"."
 )
@@ -46,7 +45,7 @@ def _opened(file: str | None) -> Places:
 @_order
 @click.option("--limit", default=20, show_default=True, help="How many.")
 @click.option("--offset", default=0, help="How many to leave out before.")
-@_project
+@platform_option
 @json_option
 def list_runs(  # noqa: PLR0913  (options)
     where: str, order: str, limit: int, offset: int, file: str | None, json_file: str | None
@@ -72,7 +71,7 @@ def list_runs(  # noqa: PLR0913  (options)
 
 @runs.command("show")
 @click.argument("run_id")
-@_project
+@platform_option
 @json_option
 def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
     """Show a run: parameters, metrics, files, what it read; the beginning of its id is enough.
@@ -102,7 +101,7 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
 @runs.command("compare")
 @click.argument("run_ids", nargs=-1, required=True)
 @click.option("--html", metavar="FILE", help="Write the comparison with its curves as a page that stands on its own.")
-@_project
+@platform_option
 @json_option
 def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, json_file: str | None) -> None:
     """Compare runs: metrics with the best marked, the parameters that differ, and curves on a page.
@@ -126,7 +125,7 @@ def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, j
 @_where
 @_order
 @click.option("--limit", type=int, help="How many; all when left out.")
-@_project
+@platform_option
 def export_runs(target: str, where: str, order: str, limit: int | None, file: str | None) -> None:
     """Write runs to TARGET, one row each: .csv, .parquet or .ndjson.
 

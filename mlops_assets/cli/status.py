@@ -136,7 +136,7 @@ def check(project: LoadedProject) -> str:
             check_metrics(model.metrics, f"'{model.key}'")
     graph = project.definitions.resolve_asset_graph()
     project.definitions.resolve_all_job_defs()
-    return f"{project.file.name} is valid: {len(graph.materializable_asset_keys)} assets, {len(graph.asset_check_keys)} checks"
+    return f"{project.target} is valid: {len(graph.materializable_asset_keys)} assets, {len(graph.asset_check_keys)} checks"
 
 
 def garbage(project: LoadedProject, hours: float) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def _escaped(text: str) -> str:
 def _where(project: LoadedProject, finished: Finished) -> Iterator[str]:
     home = Path(os.environ["DAGSTER_HOME"])
     yield f"lake {_near(project.platform.lake)} · registry {_near(project.platform.registry.removeprefix('sqlite:///'))} · artifacts {_near(project.platform.artifacts)}"
-    yield f"look: DAGSTER_HOME={home} dagster dev -f {_near(str(project.file))}  (or `mlops ui`), run {finished.result.run_id[:8]}"
+    load = " ".join(project.target.dagster_arguments(_near(str(project.target.file))))
+    yield f"look: DAGSTER_HOME={home} dagster dev {load}  (or `mlops ui`), run {finished.result.run_id[:8]}"
 
 
 def _near(path: str) -> str:

@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from mlops_assets.errors import DefinitionError, MissingExtraError
+from mlops_assets.cli.project_target import find_target
+from mlops_assets.errors import MissingExtraError
 from mlops_assets.orchestrate.dagster_files import open_instance
 from mlops_assets.values.platform import Platform
 
@@ -17,16 +18,15 @@ def serve(file: str, port: int) -> None:
     Raises
     ------
     DefinitionError
-        There is no such project file.
+        There is no such project.
     MissingExtraError
         The web server is not installed.
     """
-    if not Path(file).exists():
-        raise DefinitionError(f"there is no project file '{file}'", hint="run in the project's folder, or name the file with -f")
+    target = find_target(file)
     beside = Path(sys.executable).parent
     if not (beside / "dagster-webserver").exists():
         raise MissingExtraError.from_extra("dagster-webserver", "demo")
     open_instance(Platform.from_env()).dispose()
     # dagster dev looks for its web server on PATH, where an environment that is not activated is missing.
     os.environ["PATH"] = f"{beside}{os.pathsep}{os.environ['PATH']}"
-    os.execv(str(beside / "dagster"), ["dagster", "dev", "-f", file, "-p", str(port)])  # noqa: S606  (the program beside this interpreter)
+    os.execv(str(beside / "dagster"), ["dagster", "dev", *target.dagster_arguments(), "-p", str(port)])  # noqa: S606  (the program beside this interpreter)

@@ -15,6 +15,7 @@ from threading import Thread
 from typing import IO, Any
 
 from mlops_assets import errors
+from mlops_assets.compute.project_modules import child_environment
 from mlops_assets.compute.search import Trial
 from mlops_assets.compute.source_slice import load_source
 from mlops_assets.errors import PlatformError
@@ -87,10 +88,8 @@ def trial_processes(at: Searching, platform: Platform, source: Mapping[str, Any]
 
 @contextmanager
 def _worker(work: Work) -> Iterator[subprocess.Popen[bytes]]:
-    root = str(Path(errors.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))}
     command = [sys.executable, "-P", "-m", "mlops_assets.orchestrate.trial_process"]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
+    with subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
         try:
             _say(process, work)
             yield process

@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlops_assets.compute.project_modules import child_environment
 from mlops_assets.errors import MissingExtraError, MlopsError, ServiceError
 from mlops_assets.serving.own_processes import SUPERVISOR, WORKER, find_processes, is_label_of, path_of
 from mlops_assets.serving.state import (
@@ -232,6 +233,7 @@ def _start_supervisor(spec: ServiceSpec, folder: Folder, until: float) -> None:
             stderr=output,
             start_new_session=True,
             check=False,
+            env=child_environment(),  # a model may hold classes of the project
         )
     if launched.returncode:
         unsaid = f"it ended with code {launched.returncode} and wrote nothing: look at the machine's memory and disk"

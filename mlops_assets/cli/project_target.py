@@ -1,0 +1,161 @@
+"""Find the project that a command means: a file, a module, or the module that ``pyproject.toml`` names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pkgutil
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.errors import DefinitionError, nearest
+
+DEFAULT_FILE = "definitions.py"
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True)
+class ProjectTarget:
+    """A project's file, and the name under which it is imported.
+
+    Parameters
+    ----------
+    file
+        The module's file.
+    module
+        Its dotted name.
+    root
+        The folder that holds the file, or the file's whole package.
+    in_package
+        Whether Python and Dagster import it by its dotted name; else they run the file.
+    """
+
+    file: Path
+    module: str
+    root: Path
+    in_package: bool
+
+    def __str__(self) -> str:
+        """Return the name by which a user knows the project."""
+        return self.module if self.in_package else self.file.name
+
+    def dagster_arguments(self, file: str = "") -> list[str]:
+        """Return the arguments that make Dagster load the same project.
+
+        Parameters
+        ----------
+        file
+            How to write the file; as an absolute path when empty.
+        """
+        if self.in_package:
+            return ["-m", self.module, *(["-d", str(self.root)] if self.root != Path.cwd() else [])]
+        return ["-f", file or str(self.file)]
+
+
+def find_target(given: str, folder: Path | None = None) -> ProjectTarget:
+    """Find a project.
+
+    Parameters
+    ----------
+    given
+        A file or a dotted module name; when empty, the module of ``pyproject.toml`` or ``dg.toml``, else ``definitions.py``.
+    folder
+        Where it is looked for; the current folder when None.
+
+    Raises
+    ------
+    DefinitionError
+        There is no such project, or several are named.
+    """
+    here = (folder or Path.cwd()).absolute()
+    if not given:
+        configured = _configured_module(here)
+        return _module_target(configured, here) if configured else _file_target(here / DEFAULT_FILE, DEFAULT_FILE)
+    path = Path(os.path.normpath(here / given))
+    if not path.is_file() and path.suffix != ".py" and _MODULE.fullmatch(given):
+        return _module_target(given, here)
+    return _file_target(path, given)
+
+
+def has_project(folder: Path) -> bool:
+    """Whether a folder holds a project that a command finds without a name."""
+    return (folder / DEFAULT_FILE).exists() or bool(_configured_module(folder))
+
+
+def _file_target(path: Path, given: str) -> ProjectTarget:
+    if not path.is_file():
+        raise DefinitionError(
+            f"there is no project file '{given}'",
+            hint="run in the project's folder, name a file or a module with -f (e.g. -f shop.definitions), or begin one with `mlops init NAME`",
+        )
+    root, names = path.parent, [] if path.stem == "__init__" else [path.stem]
+    while (root / "__init__.py").exists():
+        root, names = root.parent, [root.name, *names]
+    return ProjectTarget(path, ".".join(names), root, in_package=root != path.parent)
+
+
+def _module_target(name: str, here: Path) -> ProjectTarget:
+    """Find a module by its name, in the folder, in its ``src`` and among what is installed."""
+    extend_path(here / "src" if (here / "src").is_dir() else here, here)
+    file = _file_of(name)
+    if file is None:
+        raise DefinitionError(f"there is no project module '{name}' in {here}", hint=_module_hint(name))
+    parts = name.count(".") + (1 if file.name == "__init__.py" else 0)
+    return ProjectTarget(file, name, file.parents[parts], in_package=True)
+
+
+def extend_path(*folders: Path) -> None:
+    """Put folders at the beginning of the path of modules, the first one first; those that are on it stay where they are."""
+    sys.path[:0] = [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]
+
+
+def _file_of(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            return None  # else the package's own import is what fails
+        raise
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _module_hint(name: str) -> str:
+    package, _, last = name.rpartition(".")
+    held = getattr(sys.modules.get(package), "__path__", None)
+    found = nearest(last, [module.name for module in pkgutil.iter_modules(held)]) if held else ""
+    return (
+        f"{found}name the module that calls ml.build_definitions, e.g. -m shop.definitions, in the folder that holds its package or `src`"
+    )
+
+
+def _configured_module(folder: Path) -> str:
+    """Return the module that the settings of ``dagster dev`` or ``dg`` name, as these read them; empty when they name none."""
+    tools = _read(folder / "pyproject.toml").get("tool", {})
+    dagster, project = tools.get("dagster", {}), _read(folder / "dg.toml").get("project") or tools.get("dg", {}).get("project", {})
+    if modules := [each.get("name", "") for each in dagster.get("modules", []) if each.get("type") == "module"]:
+        if len(modules) > 1:
+            raise DefinitionError(f"[tool.dagster] names the modules {', '.join(modules)}", hint="choose one with -m MODULE")
+        return str(modules[0])
+    if named := dagster.get("module_name") or project.get("code_location_target_module"):
+        return str(named)
+    if "root_module" not in project:
+        return ""
+    if project.get("autoload_defs"):
+        raise DefinitionError(
+            f"[tool.dg.project] loads the folder of '{project['root_module']}.defs' without a module (autoload_defs)",
+            hint="name the module that calls ml.build_definitions with -m MODULE",
+        )
+    return f"{project['root_module']}.definitions"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path} cannot be read: {error}", hint="correct it, or name the project with -f") from None

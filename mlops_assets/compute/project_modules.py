@@ -1,0 +1,34 @@
+"""Where the project's own modules are imported from, for processes that must import them too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_NOT_NAMES = ("__main__", "__mp_main__")
+
+
+def project_folders() -> list[str]:
+    """Return the folders from which this process has imported modules that are neither installed nor part of Python.
+
+    They are read from the modules, not from ``sys.path``, which Dagster restores after it has loaded a project.
+    """
+    found: dict[str, None] = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__dict__", {}).get("__file__")  # asking a lazy module for an attribute would import it
+        if isinstance(file, str) and file.endswith(".py") and _is_own(name, file):
+            depth = name.count(".") + (1 if file.endswith("__init__.py") else 0)
+            found[str(Path(file).absolute().parents[depth])] = None
+    return list(found)
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for a process that must find the project's modules."""
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*before, *project_folders()])))}
+
+
+def _is_own(name: str, file: str) -> bool:
+    top = name.partition(".")[0]
+    return top not in sys.stdlib_module_names and name not in _NOT_NAMES and not {"site-packages", "dist-packages"} & set(Path(file).parts)

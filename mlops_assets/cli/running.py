@@ -17,6 +17,7 @@ import dagster as dg
 from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.errors import DefinitionError, PlatformError, nearest
 from mlops_assets.orchestrate.beta import beta
+from mlops_assets.orchestrate.extras import missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.liveness import process_tags
 from mlops_assets.orchestrate.steps import op_name
 from mlops_assets.orchestrate.training import AS_OF
@@ -70,14 +71,22 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     DefinitionError
         The selection is empty, or the partitions do not fit it.
     PlatformError
-        Another run of this command is in progress.
+        Another run of this command is in progress, or an optional package that the selection needs is not installed.
     """
     chosen = without_decisions(selected(project.definitions, select), approved_models(project.definitions))
+    _refuse_missing_packages(project, chosen)
     tags = {**_range(project.definitions, chosen, partitions), **process_tags(os.getpid())}
     config = _run_config(chosen, as_of)
     with alone(Path(project.platform.home)):
         opened = told_instance(project.platform)
         return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), opened, chosen, tags, config, console)
+
+
+def _refuse_missing_packages(project: LoadedProject, chosen: Sequence[dg.AssetKey]) -> None:
+    """Refuse to begin what would end at an import, after hours perhaps; a mirror to MLflow never stops a run."""
+    keys = {"", *(key.to_user_string() for key in chosen)}
+    missing = [need for part in project.parts for need in missing_packages(part.project, part.platform)]
+    refuse_missing_packages([need for need in missing if need.asset in keys and need.extra != "mlflow"])
 
 
 def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:

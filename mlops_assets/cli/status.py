@@ -13,6 +13,7 @@ from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.compute.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.automation import stale
+from mlops_assets.orchestrate.extras import missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.upkeep import kept_up
 from mlops_assets.serving.integrity import looked_after
 from mlops_assets.stores.garbage import collected
@@ -130,7 +131,10 @@ def check(project: LoadedProject) -> str:
     ------
     DefinitionError
         A metric does not exist, or Dagster refuses the definitions.
+    MissingExtraError
+        Optional packages that the project needs are not installed.
     """
+    refuse_missing_packages([need for part in project.parts for need in missing_packages(part.project, part.platform)])
     for part in project.parts:
         for model in part.project.every(Model):
             check_metrics(model.metrics, f"'{model.key}'")

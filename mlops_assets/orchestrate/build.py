@@ -13,6 +13,7 @@ from mlops_assets.orchestrate.automation import AUTOMATION_INTERVAL, automation_
 from mlops_assets.orchestrate.compile import Compiler
 from mlops_assets.orchestrate.executor import tagging_in_process_executor
 from mlops_assets.orchestrate.external import external_assets, external_checks, external_sensor
+from mlops_assets.orchestrate.extras import is_installed, missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.freshness import freshness_of
 from mlops_assets.orchestrate.loop import job_name, retrain_sensor
 from mlops_assets.orchestrate.project import Project
@@ -157,6 +158,8 @@ def _plain(project: Project) -> list[dg.AssetsDefinition | dg.AssetSpec]:
 def _dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
     if not project.every(DbtProject):
         return
+    if not is_installed("dagster_dbt"):
+        refuse_missing_packages(missing_packages(project, platform))
     # dagster-dbt costs seconds to import: only projects with dbt pay for it.
     from mlops_assets.orchestrate.dbt import dbt_assets_of
 

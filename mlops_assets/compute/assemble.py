@@ -10,7 +10,7 @@ import polars as pl
 from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.own_columns import MISSING
-from mlops_assets.compute.point_in_time import View, point_in_time_join
+from mlops_assets.compute.point_in_time import View, layout_of, point_in_time_join
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +32,17 @@ def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
         declared.feature_names,
         declared.defaults,
     )
+
+
+def rows_to_look_up(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> View | Layout:
+    """Return the rows of a feature view, ready to be looked up under the names that it is renamed to."""
+    view = view_of(declared, rows)
+    return as_renamed(declared, layout_of(view, as_known=as_known)) if declared.is_renamed else view
+
+
+def as_renamed(declared: FeatureView, layout: Layout) -> Layout:
+    """Return the layout of a feature view under the names that it is renamed to; as it is when it is not renamed."""
+    return layout.renamed(declared.renamed_keys, declared.renamed_features) if declared.is_renamed else layout
 
 
 def assemble(  # noqa: PLR0913  (what a training set declares)

@@ -78,6 +78,20 @@ class Layout:
     buckets: tuple[Bucket, ...]
     defaults: tuple[tuple[str, Any], ...] = ()
 
+    def renamed(self, join_keys: Sequence[str], features: Sequence[str]) -> Layout:
+        """Return the layout under other names, in the order of its own; nothing is copied."""
+        keys, names = dict(zip(self.join_keys, join_keys, strict=True)), dict(zip(self.features, features, strict=True))
+        buckets = tuple(replace(bucket, features=bucket.features.rename_columns(list(features))) for bucket in self.buckets)
+        return replace(
+            self,
+            join_keys=tuple(join_keys),
+            features=tuple(features),
+            schema={new: self.schema[old] for old, new in (*keys.items(), *names.items())},
+            entities=self.entities.rename(keys),
+            buckets=buckets,
+            defaults=tuple((names[name], value) for name, value in self.defaults),
+        )
+
     def emptied(self) -> Layout:
         """Return the layout without any row."""
         return replace(self, entities=self.entities.clear())

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mlops_assets.values.training import TrainingSet
 
 
+RENAMED_KEYS, RENAMED_FEATURES = "renamed_keys", "renamed_features"  # of a step that looks a renamed view up
+
+
 def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
     """Return the fields of one row of a request.
 
@@ -46,13 +49,13 @@ def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Seq
 
 def _roles(declared: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield name and role, the strongest role of a name first."""
-    made = {name for f in declared.features if isinstance(f, FeatureView) for name in f.feature_names}
+    made = {name for f in declared.features if isinstance(f, FeatureView) for name in f.renamed_features}
     if declared.event_timestamp:
         yield declared.event_timestamp, "time"
     yield from ((name, "column") for name in declared.columns)
     for feature in declared.features:
         if isinstance(feature, FeatureView):
-            yield from ((name, "join_key") for name in feature.entity.join_keys)
+            yield from ((name, "join_key") for name in feature.renamed_keys)
         else:
             yield from ((name, "input") for name in feature.parameters if name not in made)
     yield from ((name, "key") for name in key)
@@ -83,10 +86,12 @@ def serving_steps(declared: TrainingSet[..., Any]) -> list[dict[str, Any]]:
 def _step(feature: FeatureView | OnDemandFeatures[..., Any]) -> dict[str, Any]:
     if isinstance(feature, OnDemandFeatures):
         return {"function": feature.name, "parameters": list(feature.parameters)}
-    return {
+    step = {
         "view": feature.name,
         "join_keys": list(feature.entity.join_keys),
         "features": list(feature.feature_names),
         "ttl": feature.ttl.total_seconds() if feature.ttl else None,
         "defaults": dict(feature.defaults),
     }
+    renamed = {RENAMED_KEYS: list(feature.renamed_keys), RENAMED_FEATURES: list(feature.renamed_features)}
+    return step | renamed if feature.is_renamed else step

@@ -205,7 +205,7 @@ def _sources(about: _About, rows: pl.DataFrame) -> dict[str, str]:
     found = dict.fromkeys(declared.columns, f"a column of {declared.key}")
     for view in declared.features:
         if isinstance(view, FeatureView):
-            found |= dict.fromkeys(view.feature_names, view.key)
+            found |= dict.fromkeys(view.renamed_features, view.key)
     for step, stored in zip(on_demand(declared.features), about.bundle.functions, strict=False):
         made = apply([stored], columns_as_arrays(few, few.columns))
         found |= dict.fromkeys(made, f"{step.name}, on demand")

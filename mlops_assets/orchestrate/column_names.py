@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlops_assets.values.dataset import Dataset, ExternalDataset
-from mlops_assets.values.features import FeatureView
+from mlops_assets.values.features import FeatureView, feature_views
 from mlops_assets.values.names import check_columns
 from mlops_assets.values.training import GroupSplit, TrainingSet
 
@@ -37,4 +37,5 @@ def _declared(project: Project) -> Iterator[tuple[str, tuple[str | None, ...]]]:
             yield noun.key, (*noun.entity.join_keys, noun.event_timestamp, noun.created_timestamp, *noun.feature_names)
         elif isinstance(noun, TrainingSet):
             group = noun.split.column if isinstance(noun.split, GroupSplit) else None
-            yield noun.key, (*noun.columns, noun.label, noun.event_timestamp, noun.label_known_at, group)
+            looked_up = (name for view in feature_views(noun.features) for name in (*view.renamed_keys, *view.renamed_features))
+            yield noun.key, (*noun.columns, noun.label, noun.event_timestamp, noun.label_known_at, group, *looked_up)

@@ -38,7 +38,7 @@ from mlops_assets.orchestrate.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.stores.places import places
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed
-from mlops_assets.values.features import DbtModel, FeatureView, feature_views
+from mlops_assets.values.features import DbtModel, FeatureView, stored_views
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
@@ -267,11 +267,13 @@ class Compiler:
 
     def _online_group(self, view: FeatureView) -> str:
         """Online rows stand with the model whose services look them up; those of several stand with the data."""
-        users = {s.model.name for s in self.project.every(Service) if view in s.model.training_set.features}
+        users = {
+            s.model.name for s in self.project.every(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
+        }
         return users.pop() if len(users) == 1 else DATA_GROUP
 
     def _service(self, service: Service) -> Iterator[dg.AssetsDefinition]:
-        looked_up = [view for view in feature_views(service.model.training_set.features) if view.online]
+        looked_up = [view for view in stored_views(service.model.training_set.features) if view.online]
         above = Node(
             service.key, None, (Edge(f"champion/{service.model.name}", None), *(Edge(online_key(view), None) for view in looked_up))
         )

@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.column_lineage import query_lineage
+from mlops_assets.compute.own_columns import OF_TRAINING_SETS, table_name
 from mlops_assets.compute.statistics import statistics
 from mlops_assets.orchestrate.metadata import markdown
 from mlops_assets.orchestrate.project import Project, computed_from
@@ -16,7 +17,7 @@ from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.stores.places import Places
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Sql
-from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.features import FeatureView, feature_views, stored_views
 from mlops_assets.values.model import Model
 from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet
@@ -44,7 +45,7 @@ class Usage:
 
 def usage(project: Project, places: Places, view: FeatureView) -> Usage:
     """Return who uses a feature view."""
-    sets = [t for t in project.every(TrainingSet) if view in feature_views(t.features)]
+    sets = [t for t in project.every(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
     models = [m for m in project.every(Model) if m.training_set in sets]
     services = [s.name for s in project.every(Service) if s.model in models]
     known = [version for model in models for version in places.registry.versions(model.name)]
@@ -83,6 +84,16 @@ def source_lineage(project: Project, places: Places, view: FeatureView) -> Linea
         found = query_lineage(source.query, _columns(view), {name: places.lake.columns(key) for name, key in refs.items()})
         return {column: [(refs[table], name) for table, name in made if table in refs] for column, made in found.items()}
     return {}
+
+
+def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
+    """Return, as metadata, which column of a feature view each looked-up column of a training set is made from."""
+    deps = {
+        table_name(name, OF_TRAINING_SETS): [dg.TableColumnDep(asset_key(view.key), stored)]
+        for view in feature_views(declared.features)
+        for name, stored in zip(view.renamed_features, view.feature_names, strict=True)
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}
 
 
 def dbt_lineage(view: FeatureView, compiled: str, places: Places, parents: Sequence[str]) -> Lineage:

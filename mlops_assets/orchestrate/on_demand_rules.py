@@ -40,7 +40,12 @@ def _types(project: Project, declared: TrainingSet[..., Any]) -> dict[str, type]
     for parameter in declared.function.tables:
         dataset = project.dataset(parameter.name)
         known |= dataset.table.schema_types if dataset is not None else {}
-    return known | {name: kind for view in feature_views(declared.features) for name, kind in view.features if kind in PLAIN}
+    return known | {
+        name: kind
+        for view in feature_views(declared.features)
+        for name, (_, kind) in zip(view.renamed_features, view.features, strict=True)
+        if kind in PLAIN
+    }
 
 
 def _disparity(function: OnDemandFeatures[..., Any], types: dict[str, type]) -> str:

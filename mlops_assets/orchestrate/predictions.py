@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.assemble import assemble, view_of
+from mlops_assets.compute.assemble import assemble, rows_to_look_up
+from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.own_columns import (
     MODEL_VERSION,
     OF_PREDICTIONS,
@@ -92,8 +93,8 @@ def _predict(scope: Scope, batch: BatchPrediction, version: Version, spine: pl.D
     bundle = unpack(scope.places.artifacts, version.artifact, batch.model.trusted_types)
     for other in libraries_of(bundle.manifest):
         scope.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
-    steps: list[View | Callable[..., Any]] = [
-        *(view_of(view, view_rows(scope, view)) for view in feature_views(training_set.features)),
+    steps: list[View | Layout | Callable[..., Any]] = [
+        *(rows_to_look_up(view, view_rows(scope, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
         *bundle.functions,
     ]
     rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)

@@ -16,7 +16,7 @@ from mlops_assets.orchestrate.graph import Edge, Node
 from mlops_assets.orchestrate.partitions import lookback
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, Sql
-from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views
+from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, stored_views
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import remember
@@ -137,10 +137,10 @@ class Project:
                 return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition(source_text(noun)))
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
-                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in feature_views(noun.features))
+                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in stored_views(noun.features))
                 return Node(noun.key, None, (*(e for e in tables if e), *views))
             case BatchPrediction():
-                views = (_looked_up(view) for view in feature_views(noun.model.training_set.features))
+                views = (_looked_up(view) for view in stored_views(noun.model.training_set.features))
                 return Node(noun.key, noun.dataset.table.partitions, (Edge(noun.dataset.key, noun.dataset.table.partitions), *views))
         raise DefinitionError(f"{type(noun).__name__} is not a table", hint="datasets, feature views, training sets and predictions are")
 

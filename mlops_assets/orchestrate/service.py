@@ -39,7 +39,7 @@ from mlops_assets.serving.prediction_columns import PredictionKind
 from mlops_assets.serving.push_spec import push_specs
 from mlops_assets.serving.served import key_types, served
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.features import feature_views
+from mlops_assets.values.features import feature_views, stored_views
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 from mlops_assets.values.window import merged, window_of
@@ -69,7 +69,7 @@ def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
         max_rows=service.max_rows,
         max_bytes=service.max_bytes,
         trusted_types=service.model.trusted_types,
-        push=push_specs(feature_views(service.model.training_set.features)),
+        push=push_specs(stored_views(service.model.training_set.features)),
     )
 
 

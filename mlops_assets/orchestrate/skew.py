@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from mlops_assets.compute.assemble import assemble
+from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.own_columns import LOGGED_AT, MODEL_VERSION
+from mlops_assets.compute.request import RENAMED_FEATURES, RENAMED_KEYS
 from mlops_assets.compute.skew import FEATURE, ROW, Source, differing, first_skew
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import LakeError
@@ -23,7 +25,6 @@ from mlops_assets.serving.packaging import functions_of, manifest_of
 from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:
-    from mlops_assets.compute.layout import Layout
     from mlops_assets.orchestrate.project import Project
     from mlops_assets.stores.places import Places
     from mlops_assets.values.serving import Service
@@ -137,7 +138,12 @@ def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
 def _sources(version: _Version) -> dict[str, Source]:
     """Return, for each feature, where it comes from."""
     inputs = [field["name"] for field in version.manifest["request"]]
-    looked_up = {name: Source(view.name, view.entity.join_keys) for view in version.views.values() for name in view.feature_names}
+    looked_up = {
+        name: Source(step["view"], tuple(step.get(RENAMED_KEYS, step["join_keys"])))
+        for step in version.manifest["steps"]
+        if "view" in step
+        for name in step.get(RENAMED_FEATURES, step["features"])
+    }
     computed = [name for name in version.manifest["columns"] if name not in looked_up and name not in inputs]
     function = next((step for step in version.manifest["steps"] if "function" in step), None)
     return looked_up | ({name: Source(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
@@ -146,12 +152,17 @@ def _sources(version: _Version) -> dict[str, Source]:
 def _offline(scope: Looking, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
     """Return the features of rows from the lake: from the newest state, or from one that is named for a view."""
     waiting = iter(version.functions)
-    layouts = {name: _layout(scope, view, states) for name, view in version.views.items()}
-    steps = [layouts[step["view"]] if "view" in step else next(waiting) for step in version.manifest["steps"]]
+    stored = {name: _layout(scope, view, states) for name, view in version.views.items()}
+    steps = [_renamed(stored[step["view"]], step) if "view" in step else next(waiting) for step in version.manifest["steps"]]
+    layouts = [step for step in steps if isinstance(step, Layout)]
     spine = rows.select(name for name in _asked(version) if name in rows.columns)
-    keys = {key: layout.schema[key] for layout in layouts.values() for key in layout.join_keys if key in spine.columns}
+    keys = {key: layout.schema[key] for layout in layouts for key in layout.join_keys if key in spine.columns}
     joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
     return joined
+
+
+def _renamed(layout: Layout, step: Mapping[str, Any]) -> Layout:
+    return layout.renamed(step[RENAMED_KEYS], step[RENAMED_FEATURES]) if RENAMED_KEYS in step else layout
 
 
 def _asked(version: _Version) -> list[str]:

@@ -14,6 +14,7 @@ from mlops_assets.compute.parity import SAMPLE_ROWS, refuse_disparity
 from mlops_assets.compute.split import PARTS, group_split, time_split
 from mlops_assets.compute.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.orchestrate.discovery import lookup_lineage
 from mlops_assets.orchestrate.project import Project, TableRef
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import Made, check_specs, publish
@@ -66,7 +67,7 @@ def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
         scope.context.log.warning(
             f"'{declared.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
         )
-    facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot}
+    facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot, **lookup_lineage(declared)}
     stored = to_table(frame, OF_TRAINING_SETS)
     return (
         stored,
@@ -216,5 +217,5 @@ def x_columns(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str,
                 hint=f"it has {', '.join(bare.columns)}",
             )
         _, outputs[step.name] = assemble(known, [step.function], event_timestamp=None, as_known=True)
-    names = [name for f in declared.features for name in (f.feature_names if isinstance(f, FeatureView) else outputs[f.name])]
+    names = [name for f in declared.features for name in (f.renamed_features if isinstance(f, FeatureView) else outputs[f.name])]
     return (*names, *declared.columns)

@@ -224,6 +224,10 @@ def _finer(definition: Any) -> bool:  # noqa: ANN401
 
 
 def _view(project: Project, view: FeatureView) -> None:
+    if view.is_renamed:
+        raise DefinitionError(
+            f"'{view.key}' is given to build_definitions renamed", hint="give the view itself; a renamed view stands in features= alone"
+        )
     if isinstance(view.source, (Computed, Sql)):
         _computed(project, view, view.source)
         return
@@ -299,7 +303,7 @@ def _label(declared: TrainingSet[..., Any]) -> None:
             hint=f"drop '{declared.label}' from columns=: it is what is predicted",
         )
     for view in feature_views(declared.features):
-        if declared.label in view.feature_names:
+        if declared.label in view.renamed_features:
             raise DefinitionError(
                 f"the label '{declared.label}' of '{declared.key}' is also a feature of '{view.key}'",
                 hint="rename one of them, if they are not the same thing",
@@ -313,10 +317,13 @@ def _label(declared: TrainingSet[..., Any]) -> None:
 
 
 def _unique_features(declared: TrainingSet[..., Any]) -> None:
-    names = [*declared.columns, *(n for view in feature_views(declared.features) for n in view.feature_names)]
+    names = [*declared.columns, *(n for view in feature_views(declared.features) for n in view.renamed_features)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DefinitionError(f"'{declared.key}' has two inputs named '{twice[0]}'", hint="rename one of the features")
+        raise DefinitionError(
+            f"'{declared.key}' has two inputs named '{twice[0]}'",
+            hint="rename one of the features, or look the view up as view.renamed('prefix_')",
+        )
     if not names and not on_demand(declared.features):
         raise DefinitionError(f"'{declared.key}' declares no input", hint="name columns=, features=, or both: X is made of them")
 
@@ -351,7 +358,7 @@ def _slices(model: Model[..., Any]) -> None:
 def _batch(batch: BatchPrediction) -> None:
     training_set, table = batch.model.training_set, batch.dataset.table
     views = feature_views(training_set.features)
-    keys = [key for view in views for key in view.entity.join_keys]
+    keys = [key for view in views for key in view.renamed_keys]
     wanted = (*training_set.columns, *keys, *((training_set.event_timestamp,) if views and training_set.event_timestamp else ()))
     _has(f"'{batch.key}'", batch.dataset.key, wanted, table.schema_columns)
     for name in training_set.columns:

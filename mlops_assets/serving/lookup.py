@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlops_assets.compute.on_demand import apply
+from mlops_assets.compute.request import RENAMED_FEATURES, RENAMED_KEYS
 from mlops_assets.serving.schema import EPOCH, RequestError
 from mlops_assets.stores.online import MISSING, Columns, Found, Lookup
 from mlops_assets.stores.online_reader import as_columns
@@ -122,10 +123,12 @@ class _ViewStep:
     """What is looked up in one view, and what becomes of what is not there."""
 
     def __init__(self, step: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-        self.view, self.features, self.keys = step["view"], tuple(step["features"]), tuple(step["join_keys"])
+        self.view, features = step["view"], tuple(step["features"])
+        self.keys, self.features = tuple(step.get(RENAMED_KEYS, step["join_keys"])), tuple(step.get(RENAMED_FEATURES, features))
+        self._stored = features
         self.times = tuple(kinds.get(key) == "datetime" for key in self.keys)
-        self.lookup = Lookup(self.view, self.features, None if step["ttl"] is None else timedelta(seconds=step["ttl"]))
-        self._defaults = tuple(step["defaults"].get(name) for name in self.features)
+        self.lookup = Lookup(self.view, features, None if step["ttl"] is None else timedelta(seconds=step["ttl"]))
+        self._defaults = tuple(step["defaults"].get(name) for name in features)
 
     def fill_one(self, found: Found, values: dict[str, Any], missing: list[str]) -> None:
         """Add the features of one row; put declared defaults where a value is null or NaN, and name it."""
@@ -138,8 +141,8 @@ class _ViewStep:
 
     def fill(self, found: Columns, values: dict[str, Any], missing: list[list[str]]) -> None:
         """Do the same for many rows."""
-        for name, default in zip(self.features, self._defaults, strict=True):
-            column, absent = found.values[name], found.nulls[name]
+        for stored, name, default in zip(self._stored, self.features, self._defaults, strict=True):
+            column, absent = found.values[stored], found.nulls[stored]
             if column.dtype.kind == "f":
                 absent = absent | np.isnan(column)
             listed = column.tolist()
@@ -186,7 +189,8 @@ class _Lookups:
     def _many(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[Columns]:
         if self._reader is None:
             return [
-                as_columns([Found((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.features, "")) for s in self._steps
+                as_columns([Found((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.lookup.features, ""))
+                for s in self._steps
             ]
         shared = {step.keys: list(_keys(step, values)) for step in self._steps}  # views of one entity share the work on it
         return self._reader.many([shared[step.keys] for step in self._steps], at)

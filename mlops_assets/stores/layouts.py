@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.assemble import view_of
+from mlops_assets.compute.assemble import as_renamed, view_of
 from mlops_assets.compute.entity_hash import entity_hash
 from mlops_assets.compute.layout import EVENT, Layout, runs
 from mlops_assets.compute.point_in_time import ROWS_PER_BUCKET, View, as_layout, as_of_layout, bucket_count, in_buckets, in_force, layout_of
@@ -95,7 +95,7 @@ class Layouts:
         self._open: dict[Path, _Open] = {}
 
     def of(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> Layout:
-        """Return the layout of a view, as the lake is or was.
+        """Return the layout of a view, as the lake is or was, under the names that the view is renamed to.
 
         Parameters
         ----------
@@ -113,7 +113,8 @@ class Layouts:
         DataError
             It has two different rows of one entity and time.
         """
-        return _Upkeep(self._folder, self._lake, view, as_known, self._open).layout(self._lake.snapshot() if snapshot is None else snapshot)
+        upkeep = _Upkeep(self._folder, self._lake, view, as_known, self._open)
+        return as_renamed(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
 
     def remove(self, unwanted: Callable[[str, str], bool]) -> int:
         """Remove layouts; return how many. Whoever has one open keeps what it sees.

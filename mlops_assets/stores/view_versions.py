@@ -161,7 +161,8 @@ def _as_declared(view: FeatureView, definition: Mapping[str, Any]) -> FeatureVie
         ttl=None if definition["ttl"] is None else timedelta(seconds=definition["ttl"]),
         features={name: kinds.get(label, list[float]) for name, label in definition["features"].items()},
     )
-    return earlier.at(view.pinned)
+    pinned = earlier.at(view.pinned)
+    return pinned.renamed(view.prefix, join_keys=dict(view.spine_keys)) if view.is_renamed else pinned
 
 
 @cache

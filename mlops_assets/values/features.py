@@ -165,6 +165,8 @@ class FeatureView:
     description: str = ""
     options: AssetOptions = field(default=AssetOptions(), compare=False)
     pinned: str = ""
+    prefix: str = ""
+    spine_keys: tuple[tuple[str, str], ...] = ()
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
         self,
@@ -201,6 +203,8 @@ class FeatureView:
             "description": description,
             "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
             "pinned": "",
+            "prefix": "",
+            "spine_keys": (),
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
@@ -241,6 +245,22 @@ class FeatureView:
         return tuple(name for name, _ in self.features)
 
     @property
+    def renamed_keys(self) -> tuple[str, ...]:
+        """The columns of a spine or a request that the view is looked up by: the join keys, unless :meth:`renamed` says otherwise."""
+        spine = dict(self.spine_keys)
+        return tuple(spine.get(name, name) for name in self.entity.join_keys)
+
+    @property
+    def renamed_features(self) -> tuple[str, ...]:
+        """The columns of ``X``, in the order of :attr:`feature_names`: with the prefix of :meth:`renamed`."""
+        return tuple(self.prefix + name for name in self.feature_names)
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether this was made by :meth:`renamed`."""
+        return bool(self.prefix or self.spine_keys)
+
+    @property
     def partitions(self) -> dg.PartitionsDefinition | None:
         """The partitions of the source."""
         return self.source.table.partitions if isinstance(self.source, (Dataset, ExternalDataset)) else self.source.partitions
@@ -257,6 +277,49 @@ class FeatureView:
         earlier = copy.copy(self)
         object.__setattr__(earlier, "pinned", version)
         return earlier
+
+    @check_arguments
+    def renamed(self, prefix: str, *, join_keys: Mapping[str, str] | None = None) -> FeatureView:
+        """Return the view to be looked up by other columns, with a prefix before its features: one view can be looked up twice.
+
+        Parameters
+        ----------
+        prefix
+            Before the name of each feature, e.g. ``"origin_"``.
+        join_keys
+            Join key of the view to the column of the spine, and of a request, that holds it; a join key that is left out keeps its name.
+
+        Raises
+        ------
+        DefinitionError
+            The view is renamed already, a join key is unknown, or two join keys have one column.
+
+        Examples
+        --------
+        >>> import mlops_assets as ml
+        >>> weather = ml.ExternalDataset("weather", key=("airport", "at"), event_timestamp="at")
+        >>> view = ml.FeatureView(source=weather, entity=ml.Entity("airport"), event_timestamp="at", features={"wind": float})
+        >>> origin = view.renamed("origin_", join_keys={"airport": "origin"})
+        >>> origin.renamed_features, origin.renamed_keys
+        (('origin_wind',), ('origin',))
+        """
+        if self.is_renamed:
+            raise DefinitionError(f"feature view '{self.name}' is renamed twice", hint="rename the view itself, once for each lookup")
+        mapped = pairs(join_keys)
+        if unknown := [key for key, _ in mapped if key not in self.entity.join_keys]:
+            raise DefinitionError(
+                f"feature view '{self.name}' has no join key '{unknown[0]}' to rename",
+                hint=nearest(unknown[0], self.entity.join_keys) + f"it has {', '.join(self.entity.join_keys)}",
+            )
+        other = copy.copy(self)
+        object.__setattr__(other, "prefix", prefix)
+        object.__setattr__(other, "spine_keys", mapped)
+        if len(set(other.renamed_keys)) < len(other.renamed_keys):
+            raise DefinitionError(
+                f"feature view '{self.name}' has two join keys in the columns {', '.join(other.renamed_keys)}",
+                hint="give each join key a column of its own",
+            )
+        return other
 
     def definition(self, source: str = "") -> str:
         """Return a hash of everything that decides which rows the view holds: a change makes its history anew.
@@ -325,6 +388,11 @@ Features = FeatureView | OnDemandFeatures[..., Any]
 def feature_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
     """Return the feature views among ``features``."""
     return tuple(f for f in features if isinstance(f, FeatureView))
+
+
+def stored_views(features: Sequence[Features]) -> tuple[FeatureView, ...]:
+    """Return the feature views whose rows ``features`` look up, each once, however often it is renamed."""
+    return tuple({view.key: view for view in feature_views(features)}.values())
 
 
 def on_demand(features: Sequence[Features]) -> tuple[OnDemandFeatures[..., Any], ...]:

@@ -20,6 +20,7 @@ from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.quality import side_assets
 from mlops_assets.orchestrate.repair import repair_sensor
 from mlops_assets.orchestrate.reproducing import reproduction_checks, reproduction_schedule
+from mlops_assets.orchestrate.serving_age import warn_of_short_ttls
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.validate import validate
@@ -108,6 +109,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     where = platform or Platform.from_env()
     project = Project.of(items)
     validate(project)
+    warn_of_short_ttls(project)
     compiler = Compiler(project, where)
     _BUILT.append(Built(project, where))
     jobs, schedules = _retraining(project, running=running)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
@@ -17,11 +17,12 @@ from mlops_assets.compute.assemble import assemble
 from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.compute.request import RENAMED_FEATURES, RENAMED_KEYS
-from mlops_assets.compute.skew import FEATURE, ROW, Source, differing, first_skew
+from mlops_assets.compute.skew import FEATURE, ROW, Skew, Source, differing, first_skew
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.online import online_key
 from mlops_assets.serving.packaging import functions_of, manifest_of
+from mlops_assets.stores.online import HISTORY
 from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:
@@ -30,8 +31,14 @@ if TYPE_CHECKING:
     from mlops_assets.values.serving import Service
 
 NO_SKEW = "no_skew"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATES = 50  # of the lake that are looked at again; more would cost more than they tell
-_HINT = "compare what is online with the lake: materialise online/<view> again, and look at its check matches_offline"
+_HINT = "compare what is online with the lake: materialise {online} again, and look at its check matches_offline"
+_PAST = (
+    "the request is about {at}; {online} keeps what can be looked up from {since} on, the last {days} days before its newest row. "
+    "Materialising it again brings no older rows: ask about recent times, and read the past with ml.training_frame or a batch prediction"
+)
+_ON_DEMAND = "compare the inputs of the request with those of the lake: the function is the same"
 
 
 class Looking(Protocol):
@@ -87,7 +94,7 @@ def skew_outcome(scope: Looking, service: Service, rows: pl.DataFrame) -> Outcom
     rows
         The answers, as :func:`mlops_assets.serving.served.served` returns them.
     """
-    compared, late, found = 0, 0, list[str]()
+    compared, late, found = 0, 0, list[tuple[Skew, str]]()
     for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
         version = _version(scope, service, number)
         if version is None:
@@ -98,12 +105,28 @@ def skew_outcome(scope: Looking, service: Service, rows: pl.DataFrame) -> Outcom
         wrong = _served_wrong(scope, version, part, first, features)
         compared += part.height * len(features)
         late += first.height - wrong.height
-        found += [str(first_skew(wrong[i : i + 1], part, sources, version.time or "")) for i in range(wrong.height)]
+        skews = [first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
+        found += [(skew, _hint(scope, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
     facts = {"values compared": compared, "served wrong": len(found), "changed since they were served": late}
     if not found:
         return Outcome(NO_SKEW, passed=True, blocking=False, serious=True, facts=facts)
-    message = f"{len(found)} of {compared} values were served otherwise than the offline store has them; the first: {found[0]}"
-    return Outcome(NO_SKEW, passed=False, message=message, hint=_HINT, blocking=False, serious=True, facts=facts | {"first": found[0]})
+    message = f"{len(found)} of {compared} values were served otherwise than the offline store has them; the first: {found[0][0]}"
+    named = {"first": str(found[0][0])}
+    return Outcome(NO_SKEW, passed=False, message=message, hint=found[0][1], blocking=False, serious=True, facts=facts | named)
+
+
+def _hint(scope: Looking, version: _Version, skew: Skew) -> str:
+    """Return what to do about a value that was served wrong: another thing for a time that the online store no longer knows."""
+    view = version.views.get(skew.view)
+    if view is None:
+        return _ON_DEMAND
+    newest = max((int(bucket.valid_from.max()) for bucket in _layout(scope, view, {}).buckets if len(bucket.valid_from)), default=None)
+    if newest is not None and skew.at is not None:
+        since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # forecasts lie ahead
+        at = skew.at if skew.at.tzinfo else skew.at.replace(tzinfo=UTC)
+        if at < since:
+            return _PAST.format(at=skew.at, online=online_key(view), since=since, days=HISTORY.days)
+    return _HINT.format(online=online_key(view))
 
 
 def _version(scope: Looking, service: Service, number: int) -> _Version | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.registry import find
+from mlops_assets.compute.fitted_rows import FittedRows
 from mlops_assets.compute.signature import held
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
 from mlops_assets.orchestrate.card import card_of
+from mlops_assets.orchestrate.refit import refit_run
 from mlops_assets.serving.integrity import looked_after, parts
+from mlops_assets.serving.judged_fit import judged_fit
 from mlops_assets.serving.packaging import form_of, libraries_of, manifest_of
 from mlops_assets.stores.version_files import open_version_files
 
@@ -56,6 +59,7 @@ def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
         ],
         "marks": [{"at": _when(m.at), "mark": m.mark, "reason": m.reason} for m in at.registry.marks(name, version.version)],
         "files": _files(project, version),
+        **_refit(project, version),
         "training": {"run": run.id, "lake snapshot": version.snapshot, "started": _when(run.started_at), **_flat("parameter", run.params)},
         "metrics": {k: round(v, 6) for k, v in run.metrics.items()},
         "signature": _signature(project, version),
@@ -127,6 +131,20 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     files = open_version_files(project.platform.registry).of(version.model, version.version)
     every = [("manifest", version.artifact), *parts(dict(manifest_of(artifacts, version.artifact))), *sorted(files.items())]
     return [{"file": name, "sha256": sha256, **_size(artifacts, sha256)} for name, sha256 in every]
+
+
+def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
+    """Return both fits of a version that was fitted again after its gates; nothing of one that serves its judged fit."""
+    judged = judged_fit(project.places.artifacts, version.artifact, version.digest)
+    if not judged.refitted:
+        return {}
+    run = refit_run(project.places, version.run_id, version.artifact)
+    fitted = FittedRows.from_manifest(_manifest(project, version))
+    rows = {} if fitted is None else {"fitted on": ", ".join(fitted.parts), "rows": fitted.rows, "last row": _when(fitted.last)}
+    return {
+        "refit after the gates, which serves": {"run": run.id if run else "unknown", "artifact": version.artifact, **rows},
+        "judged fit, whose metrics and evidence these are": {"run": version.run_id, "artifact": judged.artifact, "digest": judged.digest},
+    }
 
 
 def _size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:

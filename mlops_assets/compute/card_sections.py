@@ -25,7 +25,9 @@ MOST_CLASSES = 20
 _DIGITS = 4
 
 
-def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | None, label: str, kind: str) -> Section:
+def data_section(  # noqa: PLR0913  (what is said of the rows)
+    table: str, parts: Mapping[str, Split], event_timestamp: str | None, label: str, kind: str, *, refitted: bool = False
+) -> Section:
     """Return what it learned from and was judged on: rows, time span, labels.
 
     Parameters
@@ -38,14 +40,18 @@ def data_section(table: str, parts: Mapping[str, Split], event_timestamp: str | 
         Columns of it.
     kind
         What the model does.
+    refitted
+        Whether the fit that serves was made on all parts after the gates.
     """
+    judged = "It was fitted on train and is judged on holdout, which it has not seen."
+    again = " What serves was fitted again on every part, after the gates." if refitted else ""
     parts = {name: part for name, part in parts.items() if len(part.y)}
     heads = ("part", "rows", *(("first, UTC", "last, UTC") if event_timestamp else ()))
     rows = tuple((name, f"{len(part.y):,}", *_span(part, event_timestamp)) for name, part in parts.items())
     told = _spread if kind == REGRESSION else _balance
     return Section(
         "Data",
-        (f"Rows of {table}; the label is {label}. It was fitted on train and is judged on holdout, which it has not seen.",),
+        (f"Rows of {table}; the label is {label}. {judged}{again}",),
         (Cells(heads, rows, frozenset({"rows"})), told(parts, label)),
     )
 

@@ -70,19 +70,27 @@ def compared(was: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
     ----------
     was, now
         A mapping for each of ``CAUSES`` and ``CIRCUMSTANCES``, ``predictions`` on the same rows (probabilities, where there are any),
-        ``labels`` (what ``predict`` says of them; not compared where a record has none), and ``metrics``.
+        ``labels`` (what ``predict`` says of them; not compared where a record has none), and ``metrics``. Of a version that was fitted again
+        also ``refit``, with predictions and labels of the second fit.
     """
     found = [*_fields(was, now, CAUSES, cause=True), *_fields(was, now, CIRCUMSTANCES, cause=False)]
-    before, after = (np.asarray(side["predictions"], dtype="<f8") for side in (was, now))
-    flips = list(_labels(was.get("labels"), now.get("labels")))
-    results = [*_predictions(before, after), *flips, *_fields(was, now, ("metrics",), cause=False)]
+    fits = [("", was, now), *([("refit.", was["refit"], now["refit"])] if "refit" in was else [])]
+    pairs = [(where, _as_array(old), _as_array(new)) for where, old, new in fits]
+    flips = [found for where, old, new in fits for found in _labels(old.get("labels"), new.get("labels"), where)]
+    moved = [found for where, before, after in pairs for found in _predictions(before, after, where)]
+    results = [*moved, *flips, *_fields(was, now, ("metrics",), cause=False)]
     if results and not found:
         found += _fields(was, now, ("other_packages",), cause=False)
     if not results:
         verdict = EQUIVALENT if any(difference.cause for difference in found) else IDENTICAL
     else:
-        verdict = EQUIVALENT if not flips and _close(before, after) and _metrics_close(was["metrics"], now["metrics"]) else DIFFERENT
-    return Comparison(verdict, (*found, *results), _largest(before, after))
+        close = all(_close(before, after) for _, before, after in pairs)
+        verdict = EQUIVALENT if not flips and close and _metrics_close(was["metrics"], now["metrics"]) else DIFFERENT
+    return Comparison(verdict, (*found, *results), max(_largest(before, after) for _, before, after in pairs))
+
+
+def _as_array(fit: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(fit["predictions"], dtype="<f8")
 
 
 def _fields(was: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...], *, cause: bool) -> Iterator[Difference]:
@@ -99,20 +107,20 @@ def _same(one: Any, other: Any) -> bool:  # noqa: ANN401  (values of a record)
     return one == other or (isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other))
 
 
-def _predictions(before: np.ndarray, after: np.ndarray) -> Iterator[Difference]:
+def _predictions(before: np.ndarray, after: np.ndarray, where: str) -> Iterator[Difference]:
     if before.shape != after.shape:
-        yield Difference("predictions.shape", list(before.shape), list(after.shape), cause=False)
+        yield Difference(f"{where}predictions.shape", list(before.shape), list(after.shape), cause=False)
     elif before.tobytes() != after.tobytes():
         flat, other = before.reshape(len(before), -1), after.reshape(len(after), -1)
         row = int(np.argmax([a.tobytes() != b.tobytes() for a, b in zip(flat, other, strict=True)]))
-        yield Difference(f"predictions.row {row} of the probe", flat[row].tolist(), other[row].tolist(), cause=False)
+        yield Difference(f"{where}predictions.row {row} of the probe", flat[row].tolist(), other[row].tolist(), cause=False)
 
 
-def _labels(before: Sequence[Any] | None, after: Sequence[Any] | None) -> Iterator[Difference]:
+def _labels(before: Sequence[Any] | None, after: Sequence[Any] | None, where: str) -> Iterator[Difference]:
     """Yield the first row whose predicted class differs."""
     for row, (old, new) in enumerate(zip(before or (), after or (), strict=False)):
         if old != new:
-            yield Difference(f"labels.row {row} of the probe", old, new, cause=False)
+            yield Difference(f"{where}labels.row {row} of the probe", old, new, cause=False)
             return
 
 

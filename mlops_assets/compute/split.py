@@ -52,6 +52,19 @@ def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str
     return {name: Split(part.select(columns), part[label].to_numpy(), shown[name]) for name, part in parts.items()}
 
 
+def whole_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> Split:
+    """Return every row of a training set as one part, in the same order: what a refit is fitted on.
+
+    Parameters
+    ----------
+    rows, columns, label
+        As in :func:`parts_of`.
+    """
+    plain = SPLIT.removeprefix(OWN)
+    shown = rows.drop(SPLIT) if plain in rows.columns else rows.rename({SPLIT: plain})
+    return Split(rows.select(columns), rows[label].to_numpy(), shown)
+
+
 def time_split(
     event_times: pl.Series,
     label_known_at: pl.Series | None,

@@ -9,7 +9,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import OnDemandFeatures
 from mlops_assets.values.function import EVERYWHERE, Injection, UserFunction, read_function
-from mlops_assets.values.model import Format, GateFunction, Model, check_format
+from mlops_assets.values.model import Format, GateFunction, Model, Refit, check_format, check_refit
 from mlops_assets.values.names import names
 from mlops_assets.values.options import AssetArguments, AssetOptions
 from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
@@ -113,6 +113,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     search: Search | None = None,
     limits: Sequence[str] = (),
     positive: str | bool | float | None = None,
+    refit: Refit | None = None,
     **options: Unpack[AssetArguments],
 ) -> Callable[[Callable[P, R]], Model[P, R]]:
     """Declare a model trained by a function.
@@ -144,6 +145,9 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         What it must not be used for and where it is known to fail, in sentences for its model card.
     positive
         The positive one of two classes, as the label has it; needed by metrics such as ``recall`` unless the label is True or 1.
+    refit
+        ``after_gates``: once the gates have passed, the function is called again with the same parameters and every row of train, validation
+        and holdout as its ``train``; this second fit serves, and the first one is what was judged. None serves the judged fit.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -158,12 +162,14 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         _check_splits(read)
         _check_gates(read.name, metrics, gates)
         check_format(format)
+        check_refit(refit)
         _check_validation(read, training_set, search)
+        _check_refit_without_tuning(read, refit)
         if search is not None:
             search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
         judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
         stored, options_ = (names(trusted_types), format), AssetOptions.of(options)
-        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), positive, options_)
+        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), positive, refit, options_)
 
     return decorate
 
@@ -216,6 +222,15 @@ def _check_validation(read: UserFunction[P, R], training_set: TrainingSet[..., A
         raise DefinitionError(
             f"model '{read.name}' {tunes}, but '{training_set.key}' has no validation part",
             hint="give one: ml.TimeSplit(validation=timedelta(...), holdout=...)",
+        )
+
+
+def _check_refit_without_tuning(read: UserFunction[P, R], refit: Refit | None) -> None:
+    """Refuse a refit of a function that tunes: the refit trains on the rows that it would tune on."""
+    if refit is not None and "validation" in {parameter.name for parameter in read.receiving(Injection.SPLIT)}:
+        raise DefinitionError(
+            f"model '{read.name}' takes `validation: ml.Split` and declares refit='{refit}', which trains on the validation rows too",
+            hint="tune with search=ml.Search(...), whose best parameters the refit keeps, or leave refit= out",
         )
 
 

@@ -25,6 +25,7 @@ from mlops_assets.compute.card_sections import (
 )
 from mlops_assets.compute.classes import positive_class
 from mlops_assets.compute.evaluate import evaluate
+from mlops_assets.compute.fitted_rows import FittedRows
 from mlops_assets.compute.importance import permutation_importance
 from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.probabilities import kind_of, trust
@@ -34,8 +35,10 @@ from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.judging import intervals_of
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.orchestrate.refit import refit_run
 from mlops_assets.orchestrate.reproducing import chances_of
 from mlops_assets.orchestrate.training import leakage
+from mlops_assets.serving.judged_fit import judged_fit
 from mlops_assets.serving.packaging import POSITIVE, Bundle, form_of, unpack
 from mlops_assets.stores.lake import Part
 from mlops_assets.stores.lake_damage import read_verified
@@ -52,7 +55,7 @@ _LATE = 3600  # seconds after its registration from which a card says that it wa
 
 @dataclass(frozen=True, eq=False)
 class _About:
-    """A version and all that is recorded of it."""
+    """A version and all that is recorded of it: the fit that serves, and the one that the gates have judged."""
 
     project: Project
     places: Places
@@ -60,6 +63,7 @@ class _About:
     version: Version
     run: Run
     bundle: Bundle
+    judged: Bundle
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -114,7 +118,9 @@ def made_card(project: Project, places: Places, model: Model[..., Any], version:
         As in :func:`card_of`.
     """
     run, bundle = places.tracker.get(version.run_id), unpack(places.artifacts, version.artifact, model.trusted_types)
-    about = _About(project, places, model, version, run, bundle)
+    fit = judged_fit(places.artifacts, version.artifact, version.digest)
+    judged = unpack(places.artifacts, fit.artifact, model.trusted_types) if fit.refitted else bundle
+    about = _About(project, places, model, version, run, bundle, judged)
     rows, why = _rows(about)
     measured = list(_of_record(about, why) if rows is None else _of_rows(about, rows))
     return Card(
@@ -133,6 +139,8 @@ def _headline(about: _About) -> Iterator[tuple[str, str]]:
         yield "positive class", str(positive)
     yield "estimator", _estimator(about.bundle.estimator)
     yield "stored as", form_of(about.bundle.manifest)
+    if about.judged is not about.bundle:
+        yield "refit", f"after its gates it was fitted again on {_fitted(about)}; the metrics below are of the fit before, which was judged"
     yield "registered", f"{version.created_at:%Y-%m-%d %H:%M} UTC"
     if (now - version.created_at).total_seconds() > _LATE:
         yield "this card was made", f"{now:%Y-%m-%d %H:%M} UTC, later than the version"
@@ -141,6 +149,15 @@ def _headline(about: _About) -> Iterator[tuple[str, str]]:
     yield "candidate", version.digest
     if about.model.options.owners:
         yield "owners", ", ".join(about.model.options.owners)
+
+
+def _fitted(about: _About) -> str:
+    """Return which rows the fit that serves was fitted on, in words."""
+    fitted = FittedRows.from_manifest(about.bundle.manifest)
+    if fitted is None:
+        return "all rows"
+    until = f" until {fitted.last:%Y-%m-%d %H:%M} UTC" if fitted.last else ""
+    return f"all {fitted.rows:,} rows of {', '.join(fitted.parts[:-1])} and {fitted.parts[-1]}{until}"
 
 
 def _estimator(estimator: Any) -> str:  # noqa: ANN401
@@ -176,7 +193,7 @@ def _of_record(about: _About, why: str) -> Iterator[Section]:
 
 def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
     """Yield what is measured on the rows of then."""
-    reads, estimator, seed = about.reads, about.bundle.estimator, about.version.digest
+    reads, estimator, seed = about.reads, about.judged.estimator, about.version.digest
     metrics, kind = tuple(reads["metrics"]), kind_of(estimator)
     parts = parts_of(rows, reads["X"], reads["label"])
     holdout = parts["holdout"]
@@ -185,7 +202,7 @@ def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
     evaluation = evaluate(
         answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"], positive=about.positive
     )
-    yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind)
+    yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind, refitted=about.judged is not about.bundle)
     yield features_section(about.bundle.manifest.get("signature") or signature_of(parts["train"].X), _sources(about, rows))
     yield metrics_section(
         evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}, intervals.method
@@ -249,6 +266,7 @@ def _lineage(about: _About) -> Section:
     told = [
         ("lake snapshot", str(version.snapshot)),
         ("run", run.id),
+        *_refit_lineage(about),
         ("Dagster run", run.dagster_run_id),
         (
             "trained",
@@ -263,6 +281,14 @@ def _lineage(about: _About) -> Section:
     words = ("Every table that it comes from, with a hash of what the table held.",) if tables else ()
     of_tables, of_params = ("table", "rows", "partitions", "content"), ("parameter", "value")
     return pairs_section("Lineage", words, (of_tables, tables), (("", "value"), told), (of_params, params))
+
+
+def _refit_lineage(about: _About) -> list[tuple[str, str]]:
+    if about.judged is about.bundle:
+        return []
+    run = refit_run(about.places, about.version.run_id, about.version.artifact)
+    judged = judged_fit(about.places.artifacts, about.version.artifact, about.version.digest)
+    return [("run of the refit", run.id if run else "unknown"), ("judged fit", judged.digest)]
 
 
 def _reproduce(about: _About) -> Section:

@@ -12,12 +12,15 @@ import polars as pl
 from mlops_assets.compute.ci_report import CiReport, Difference, MetricRow, SliceRow
 from mlops_assets.compute.column_drift import ColumnDrift
 from mlops_assets.compute.drift import drift
+from mlops_assets.compute.fitted_rows import FITTED
 from mlops_assets.compute.plots import plots
 from mlops_assets.compute.split import in_canonical_order, parts_of
 from mlops_assets.errors import DataError, RegistryError
 from mlops_assets.orchestrate.judging import candidate_of, rival_of
+from mlops_assets.orchestrate.refit import refit_run
 from mlops_assets.orchestrate.training import x_columns
 from mlops_assets.orchestrate.training_run import Trained
+from mlops_assets.serving.judged_fit import judged_fit
 from mlops_assets.serving.packaging import manifest_of, unpack
 from mlops_assets.stores.places import Places
 from mlops_assets.stores.records import CandidateRecord, Evidence, Version
@@ -26,7 +29,7 @@ from mlops_assets.values.evaluation import Candidate, Evaluation, Split
 from mlops_assets.values.model import Model
 
 # What of a record a reader of a pull request is told; the rest says the same again, or is another in each run. Data are told by themselves.
-_TOLD = ("X", "code", "search", "on_demand", "steps", "key", "trusted_types")
+_TOLD = ("X", "code", "search", "refit", "on_demand", "steps", "key", "trusted_types")
 _FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "git.commit")
 
 
@@ -71,7 +74,8 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
             hint="say `mlops ci train` first, and see why it failed",
         )
     record, evidence = waiting
-    bundle = unpack(places.artifacts, record.artifact, model.trusted_types)
+    fit = judged_fit(places.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
+    bundle = unpack(places.artifacts, fit.artifact, model.trusted_types)
     splits = _splits(places, model, record.snapshot)
     run, rival = places.tracker.get(record.run_id), rival_of(places, model.name)
     judged = candidate_of(places, model, Trained(run, bundle.estimator, splits, reused=True), rival)
@@ -107,7 +111,9 @@ def _compared(places: Places, rival: Version | None) -> str:
     if rival is None:
         return ""
     mine = places.registry.champion(rival.model)
-    return f"version {rival.version}, champion of {places.platform.environment if mine is not None else places.platform.against}"
+    name = f"version {rival.version}, champion of {places.platform.environment if mine is not None else places.platform.against}"
+    refitted = judged_fit(places.artifacts, rival.artifact, rival.digest).refitted
+    return name + (", by its judged fit" if refitted else "")
 
 
 def _metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
@@ -204,7 +210,16 @@ def _cost(facts: _Facts) -> dict[str, str]:
         "rows": " + ".join(f"{len(split.y):,} {part}" for part, split in facts.splits.items()),
         "features": str(facts.splits["train"].X.width),
         "size of the model": f"{size / 1e6:.2f} MB",
+        **_refit_cost(facts),
     }
+
+
+def _refit_cost(facts: _Facts) -> dict[str, str]:
+    """Return what the second fit took, which serves; nothing without one."""
+    run = refit_run(facts.places, facts.run.id, facts.record.artifact)
+    if run is None or run.ended_at is None:
+        return {}
+    return {"second fit, on all rows": f"{(run.ended_at - run.started_at).total_seconds():.1f} s, {run.record[FITTED]['rows']:,} rows"}
 
 
 def _commands(facts: _Facts) -> list[str]:

@@ -10,6 +10,7 @@ from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.orchestrate.partitions import all_keys, sort_keys
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.serving.judged_fit import named_judged_fit
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.stores import migrations, sql
 from mlops_assets.stores.erasures import DONE, open_erasures
@@ -70,6 +71,8 @@ def _parts(places: Places, artifact: str) -> Iterator[tuple[str, str]]:
         return  # missing, or damaged: the check of the hashes says so
     yield from ((what, manifest[what]) for what in ("estimator", "probe", "profile") if isinstance(manifest.get(what), str))
     yield from (("on-demand source", module["source"]) for module in manifest.get("modules", ()))
+    if judged := named_judged_fit(manifest):
+        yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(places, judged.artifact))
 
 
 def artifact_hashes(places: Places) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,7 @@ from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training_run import Trained
 from mlops_assets.serving.batch import model_input
+from mlops_assets.serving.judged_fit import JudgedFit, judged_fit
 from mlops_assets.serving.packaging import unpack
 from mlops_assets.stores.places import Places
 from mlops_assets.stores.records import Evidence, Version
@@ -26,6 +28,8 @@ from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Sp
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
+
+_BY_JUDGED_FIT = " (by the champion's judged fit: its second fit may have seen these rows)"
 
 
 def gates_of(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> dict[str, str]:
@@ -46,7 +50,7 @@ def candidate_of(places: Places, model: Model[..., Any], trained: Trained, rival
         answers, holdout, model.metrics, model.slices, train=trained.splits["train"], least=_least(model), positive=model.positive
     )
     theirs, rivals = None, None
-    if rival is not None and rival.digest == trained.digest:
+    if rival is not None and _judged_fit(places, rival).digest == trained.digest:
         theirs, rivals = evaluation, answers
     elif rival is not None:
         theirs, rivals = _rival(places, model, holdout, rival)
@@ -93,10 +97,15 @@ def rival_of(places: Places, model: str) -> Version | None:
     return mine if mine is not None or not against else open_registry(places.platform.registry, against).champion(model)
 
 
+def _judged_fit(places: Places, rival: Version) -> JudgedFit:
+    """Return the fit of a champion that may be compared on a holdout: its second fit, where it has one, may have been fitted on these rows."""
+    return judged_fit(places.artifacts, rival.artifact, rival.digest)
+
+
 def _rival(places: Places, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, Remembered | None]:
     """Evaluate the champion on the candidate's holdout; what cannot be evaluated is undefined, so that no relative gate passes on it."""
     try:
-        bundle = unpack(places.artifacts, rival.artifact, model.trusted_types)
+        bundle = unpack(places.artifacts, _judged_fit(places, rival).artifact, model.trusted_types)
         rows = holdout.rows
         for function in bundle.functions:
             made = apply([function], columns_as_arrays(rows, rows.columns))
@@ -115,11 +124,14 @@ def judged(
     scope: Scope, model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...], candidate: Candidate, rival: Version | None
 ) -> dict[str, GateResult]:
     """Return gate → what it says of the candidate."""
-    if rival is not None and rival.digest == candidate.digest:
+    theirs = None if rival is None else _judged_fit(scope.places, rival)
+    declared = {g.name: judge(g, candidate) for g in model.gates}
+    compared = {g.name for g in model.gates if g.relative}
+    if rival is not None and theirs is not None and theirs.digest == candidate.digest:
         relative = GateResult(passed=True, reason=f"this is the champion, version {rival.version}")
-        declared = {g.name: relative if g.relative else judge(g, candidate) for g in model.gates}
-    else:
-        declared = {g.name: judge(g, candidate) for g in model.gates}
+        declared |= dict.fromkeys(compared, relative)
+    elif theirs is not None and theirs.refitted:
+        declared |= {name: replace(declared[name], reason=declared[name].reason + _BY_JUDGED_FIT) for name in compared}
     resources = {p.name: getattr(scope.context.resources, p.name) for f in functions for p in f.function.receiving(Injection.RESOURCE)}
     return declared | {f.name: judge_function(f, candidate, **resources) for f in functions}
 

@@ -1,6 +1,6 @@
 """The model's step: train a candidate, judge it, submit it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +9,13 @@ import dagster as dg
 
 from mlops_assets.compute.classes import positive_class
 from mlops_assets.compute.evaluate import as_rows
+from mlops_assets.compute.fitted_rows import FITTED
 from mlops_assets.compute.plots import plots
 from mlops_assets.orchestrate.judging import candidate_of, check_of, evidence_of, judged, rival_of
 from mlops_assets.orchestrate.loop import training_record
 from mlops_assets.orchestrate.metadata import markdown, pictures, show, table
 from mlops_assets.orchestrate.mlflow_after import mirror_after
+from mlops_assets.orchestrate.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.searching import search_metadata
 from mlops_assets.orchestrate.steps import asset_key
@@ -23,7 +25,7 @@ from mlops_assets.serving.packaging import form_of, manifest_of
 from mlops_assets.stores.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.lock import exclusive
 from mlops_assets.stores.records import CandidateRecord
-from mlops_assets.values.evaluation import Candidate
+from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 
@@ -55,24 +57,44 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         rival = rival_of(scope.places, model.name)
         candidate = candidate_of(scope.places, model, trained, rival)
         results = judged(scope, model, functions, candidate, rival)
-        scope.places.registry.submit(_record(model, trained), evidence_of(results, model, functions, candidate, rival))
+        submission = _submission(scope, model, trained, results)
+        evidence = evidence_of(results, model, functions, replace(candidate, digest=submission.digest), rival)
+        scope.places.registry.submit(_record(model, trained, submission), evidence)
         scope.places.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         mirror_after(scope)
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
             metadata=_metadata(trained, candidate, model)
-            | {"format": form_of(manifest_of(scope.places.artifacts, trained.artifact))}
+            | {"candidate": submission.digest, "format": form_of(manifest_of(scope.places.artifacts, submission.artifact))}
+            | _refit_metadata(model, submission)
             | show("logged", lambda: logged_metadata(scope, trained.run, model.metrics), scope.context.log.warning)
             | show("search", lambda: search_metadata(scope, model, trained.run), scope.context.log.warning),
-            data_version=dg.DataVersion(trained.digest),
+            data_version=dg.DataVersion(submission.digest),
         )
 
     return body
 
 
-def _record(model: Model[..., Any], trained: Trained) -> CandidateRecord:
-    return CandidateRecord(model.name, trained.digest, trained.run.id, trained.artifact, trained.snapshot, datetime.now(UTC))
+def _submission(scope: Scope, model: Model[..., Any], trained: Trained, results: Mapping[str, GateResult]) -> Submission:
+    """Return the fit that is submitted: a second one where the model asks for it and every gate has passed."""
+    if model.refit is None or not all(result.passed for result in results.values()):
+        return Submission(trained.artifact, trained.digest)
+    with exclusive(training_lock(scope, model)):
+        return refit_after_gates(scope, model, trained)
+
+
+def _record(model: Model[..., Any], trained: Trained, submission: Submission) -> CandidateRecord:
+    return CandidateRecord(model.name, submission.digest, trained.run.id, submission.artifact, trained.snapshot, datetime.now(UTC))
+
+
+def _refit_metadata(model: Model[..., Any], submission: Submission) -> dict[str, Any]:
+    if model.refit is None:
+        return {}
+    if submission.run is None:
+        return {"refit": "no: a gate did not pass"}
+    fitted = submission.run.record[FITTED]
+    return {"refit": f"fitted again on all {fitted['rows']:,} rows after the gates", "refit run": submission.run.id}
 
 
 def _metadata(trained: Trained, candidate: Candidate, model: Model[..., Any]) -> dict[str, Any]:

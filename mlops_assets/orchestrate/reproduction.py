@@ -20,6 +20,7 @@ from mlops_assets.compute.source_slice import stored_source
 from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.orchestrate.locked_environment import locked_python
 from mlops_assets.serving.formats import SKOPS
+from mlops_assets.serving.judged_fit import judged_fit
 from mlops_assets.serving.packaging import POSITIVE, manifest_of
 from mlops_assets.stores.erasures import open_erasures
 from mlops_assets.stores.places import Places
@@ -83,7 +84,9 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
     if asked.data == RECORDED:
         _refuse_unreadable(places, version)
     source, which = _source(places, version, facts, function, asked)
-    manifest, begun = manifest_of(places.artifacts, version.artifact), time.monotonic()
+    fit, begun = judged_fit(places.artifacts, version.artifact, version.digest), time.monotonic()
+    manifest = manifest_of(places.artifacts, fit.artifact)
+    second = manifest_of(places.artifacts, version.artifact) if fit.refitted else None
     locked = unlocked(places.artifacts.get(facts["environment"]).decode())
     request = {
         "platform": asdict(places.platform),
@@ -91,6 +94,7 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
         "source": source,
         "params": dict(facts["params"]) if asked.params is None else {**facts["params"], **asked.params},
         "probe": manifest["probe"],
+        "refit_probe": second["probe"] if second else None,
         "form": manifest.get("form", SKOPS),
         "positive": manifest.get(POSITIVE),
         "facts": facts,
@@ -100,7 +104,8 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
     now = _in_a_process(python, request, facts if asked.env == LOCKED else {})
     judged = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # what the function logged beside them is its own affair
     was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": judged}
-    was |= {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
+    was |= _labels(manifest)
+    was |= {"refit": {"predictions": second["probe_predictions"], **_labels(second)}} if second else {}
     found = _verdict(
         version,
         asked,
@@ -110,6 +115,10 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
     if asked.plain:
         open_reproductions(places.platform.registry).add(found)
     return found
+
+
+def _labels(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
 
 
 def _facts(run: Run, version: Version) -> Mapping[str, Any]:

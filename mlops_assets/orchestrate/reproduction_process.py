@@ -20,7 +20,7 @@ from mlops_assets.compute.outside_reads import differing
 from mlops_assets.compute.seeds import seeded
 from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.source_slice import load_source
-from mlops_assets.compute.split import in_canonical_order, parts_of
+from mlops_assets.compute.split import in_canonical_order, parts_of, whole_of
 from mlops_assets.errors import DataError, DefinitionError, MlopsError
 from mlops_assets.orchestrate.run_facts import data_facts, result_facts
 from mlops_assets.serving.formats import as_served
@@ -43,7 +43,8 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     request
-        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe``, ``form``, ``positive`` and the recorded ``facts``.
+        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe``, ``refit_probe`` (null without a second fit), ``form``,
+        ``positive`` and the recorded ``facts``.
     """
     places, recorded = Places(Platform(**request["platform"])), request["facts"]
     reads, lake = recorded["reads"], places.lake
@@ -59,8 +60,8 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         # What the function logs goes to a tracker that is thrown away: the record has its own run.
         with start_run("reproduction", platform=Platform.at(Path(folder) / "home")), seeded(recorded["fingerprint"]):
             estimator = called(function, splits, request["params"])
+        refit = _refit(places, function, whole_of(rows, reads["X"], reads["label"]), request)
     served = as_served(estimator, request["form"], splits["train"].X)
-    probe = pl.read_ipc(io.BytesIO(places.artifacts.get(request["probe"])))
     return {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
         **data_facts(rows, splits),
@@ -68,10 +69,28 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         "params": request["params"],
         **result_facts(estimator, request["source"]),
         "other_packages": dict(installed()),
-        "predictions": np.asarray(predictions_of(estimator, probe)).tolist(),
-        "labels": labels_of(estimator, probe).tolist(),
+        **_answers(estimator, places, request["probe"]),
+        **refit,
         "metrics": dict(evaluate(served, splits["holdout"], reads["metrics"], positive=request["positive"]).metrics),
     }
+
+
+def _refit(places: Places, function: Any, whole: Split, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Fit again on every row, as after the gates, and return what that predicts; nothing for a version without a second fit."""
+    if request["refit_probe"] is None:
+        return {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        start_run("reproduction", platform=Platform.at(Path(folder))),
+        seeded(request["facts"]["fingerprint"]),
+    ):
+        estimator = called(function, {"train": whole}, request["params"])
+    return {"refit": _answers(estimator, places, request["refit_probe"])}
+
+
+def _answers(estimator: Any, places: Places, probe: str) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
+    rows = pl.read_ipc(io.BytesIO(places.artifacts.get(probe)))
+    return {"predictions": np.asarray(predictions_of(estimator, rows)).tolist(), "labels": labels_of(estimator, rows).tolist()}
 
 
 def called(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401

@@ -72,7 +72,7 @@ class Trained:
 def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
     """Train, or take the stored result of the same data, code, parameters and libraries."""
     declared, lake = model.training_set, scope.places.lake
-    rows = in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
+    rows = training_rows(scope, declared)
     content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
     splits = parts_of(rows, columns, declared.label)
@@ -99,6 +99,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         **({"search": repr(model.search)} if model.search else {}),
         **({"format": model.format} if model.format != SKOPS else {}),
         **_positive(model),
+        **({"refit": model.refit} if model.refit else {}),
     }
     decides, fingerprint, known = _with_outside(scope, model, decides)
     if known is not None and (bundle := _stored(scope, model, str(known.record["artifact"]))) is not None:
@@ -112,6 +113,11 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
     with training_run(scope, model, decides, fingerprint) as active:
         chosen = searched(scope, model, splits, active, fingerprint)
         return _train(chosen, model, rows, splits, decides | {"params": chosen.config}, fingerprint, active)
+
+
+def training_rows(scope: Scope, declared: TrainingSet[..., Any]) -> pl.DataFrame:
+    """Return the rows of a training set in the order in which they are fitted."""
+    return in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
 
 
 def _with_outside(scope: Scope, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
@@ -153,6 +159,15 @@ def _positive(model: Model[..., Any]) -> dict[str, Any]:
     return {} if model.positive is None else {POSITIVE: model.positive}
 
 
+def refuse_unable(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (whatever a function returned)
+    """Raise DataError when a model's function returned something that cannot predict."""
+    if not hasattr(estimator, "predict"):
+        raise DataError(
+            f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
+            hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
+        )
+
+
 def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
     """Return the lock file of a model's trainings."""
     folder = Path(scope.places.platform.home) / "locks"
@@ -181,59 +196,110 @@ def _train(  # noqa: PLR0913  (what decides it)
     with seeded(fingerprint) as draws:
         estimator = scope.call(model.function, **wanted)
     _warn_of_unrecorded(scope, model)
-    if not hasattr(estimator, "predict"):
-        raise DataError(
-            f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
-            hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
-        )
+    refuse_unable(model, estimator)
     autolog(scope, active, estimator)
-    declared = model.training_set
-    functions = on_demand(declared.features)
-    fields = request_fields(declared, splits["train"].rows, row_key(scope.project, model))
-    artifact = pack(
-        scope.places.artifacts,
+    fit = store_fit(
+        scope,
+        model,
         estimator,
-        X=splits["train"].X,
-        holdout=splits["holdout"].X,
-        modules=[Module(f.module_source, f.name) for f in functions],
-        trusted_types=model.trusted_types,
-        form=model.format,
-        facts={
-            "model": model.name,
-            "fingerprint": fingerprint,
-            "label": declared.label,
-            **_positive(model),
-            "libraries": decides["libraries"],
-            "event_timestamp": declared.event_timestamp,
-            "request": fields,
-            "example": example_row(fields, splits["train"].rows),
-            "steps": serving_steps(declared),
-            "profile": scope.places.artifacts.put(_profile(scope, splits, declared)),
-            FITTED: _fitted_rows(declared, splits, tuple(wanted)).as_json(),
-        },
+        splits["train"],
+        splits,
+        fingerprint,
+        {FITTED: _fitted_rows(model.training_set, splits, tuple(wanted)).as_json()},
     )
-    # Judged is what serves: the champion that it is compared with has been stored as well.
-    served = estimator if model.format == SKOPS else unpack(scope.places.artifacts, artifact, model.trusted_types).estimator
-    evaluation = evaluate(served, splits["holdout"], model.metrics, positive=model.positive)
-    # Two trainings on the same facts are the same candidate exactly when they predict the same.
-    stored = manifest_of(scope.places.artifacts, artifact)
-    digest = hashlib.sha256(f"{fingerprint}:{stored['probe_predictions']}:{stored['probe_labels']}".encode()).hexdigest()
+    # The stored form is judged: the champion that it is compared with has been stored as well.
+    evaluation = evaluate(fit.estimator, splits["holdout"], model.metrics, positive=model.positive)
     run = active.close(
         metrics=dict(evaluation.metrics),
         record={
-            "digest": digest,
-            "artifact": artifact,
+            "digest": fit.digest,
+            "artifact": fit.artifact,
             "python": machine.python_version(),
             "rows": {p: len(s.y) for p, s in splits.items()},
             "outside": scope.outside.hashes(),
             "facts": run_facts(scope, model, rows, splits, estimator, draws, decides, fingerprint),
         },
     )
-    return Trained(run, served, splits, reused=False)
+    return Trained(run, fit.estimator, splits, reused=False)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFit:
+    """A fitted estimator in the form in which it is stored.
+
+    Parameters
+    ----------
+    estimator
+        As it predicts when it is read back.
+    artifact
+        The sha256 of its manifest.
+    digest
+        Identifies what it was fitted on and what it predicts.
+    """
+
+    estimator: Any
+    artifact: str
+    digest: str
+
+
+def store_fit(  # noqa: PLR0913  (what a manifest holds)
+    scope: Scope,
+    model: Model[..., Any],
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    fitted: Split,
+    splits: Mapping[str, Split],
+    identity: str,
+    facts: Mapping[str, Any],
+) -> StoredFit:
+    """Store an estimator with all that a service and a monitor need of it.
+
+    Parameters
+    ----------
+    scope, model
+        Of the training.
+    estimator
+        As the model's function returned it.
+    fitted
+        The rows that it was fitted on; the probe is taken from them.
+    splits
+        The parts of the training set.
+    identity
+        What decided the fit: two fits of one identity are the same exactly when they predict the same.
+    facts
+        More for the manifest.
+    """
+    declared, artifacts = model.training_set, scope.places.artifacts
+    fields = request_fields(declared, fitted.rows, row_key(scope.project, model))
+    artifact = pack(
+        artifacts,
+        estimator,
+        X=fitted.X,
+        holdout=splits["holdout"].X,
+        modules=[Module(f.module_source, f.name) for f in on_demand(declared.features)],
+        trusted_types=model.trusted_types,
+        form=model.format,
+        facts={
+            "model": model.name,
+            "fingerprint": identity,
+            "label": declared.label,
+            **_positive(model),
+            "libraries": dict(libraries()),
+            "event_timestamp": declared.event_timestamp,
+            "request": fields,
+            "example": example_row(fields, fitted.rows),
+            "steps": serving_steps(declared),
+            "profile": artifacts.put(_profile(scope, splits, declared)),
+            **facts,
+        },
+    )
+    stored = manifest_of(artifacts, artifact)
+    digest = hashlib.sha256(f"{identity}:{stored['probe_predictions']}:{stored['probe_labels']}".encode()).hexdigest()
+    served = estimator if model.format == SKOPS else unpack(artifacts, artifact, model.trusted_types).estimator
+    return StoredFit(served, artifact, digest)
 
 
 def _fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
-    """Return the rows that the model's function received: the one place that says what a version was fitted on."""
+    """Return the rows that a fit received: the one place that says what a version was fitted on."""
     return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
 
 

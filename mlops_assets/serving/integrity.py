@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.lifecycle import DAMAGED, RESTORED
 from mlops_assets.errors import ArtifactError
+from mlops_assets.serving.judged_fit import named_judged_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mlops_assets.stores.artifacts import Artifacts
     from mlops_assets.stores.records import Version
     from mlops_assets.stores.registry import Registry
 
+JUDGED = "judged fit"  # a part of a version that was fitted again: the manifest of the fit that its gates have judged
 _PARTS = ("estimator", "before", "probe", "profile")
 
 
-def parts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a version is made of beside its manifest: a name, and its sha256."""
+def parts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a version is made of besides its manifest: a name, and its sha256."""
     for name in _PARTS:
         if name in manifest:
             yield name, str(manifest[name])
     for module in manifest.get("modules", ()):
         yield f"source of {module['name']}", str(module["source"])
+    if judged := named_judged_fit(manifest):
+        yield JUDGED, judged.artifact
 
 
 def damage(artifacts: Artifacts, artifact: str) -> str:
@@ -40,7 +44,9 @@ def damage(artifacts: Artifacts, artifact: str) -> str:
     what = "manifest"
     try:
         manifest = json.loads(artifacts.get(artifact))
-        for what, sha256 in parts(manifest):  # noqa: B007  (told when it is refused)
+        for what, sha256 in parts(manifest):
+            if what == JUDGED and (found := damage(artifacts, sha256)):
+                return f"{JUDGED}: {found}"
             artifacts.get(sha256)
     except ArtifactError as error:
         return f"{what}: {error.message}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.training import TrainingSet
 
 Format = Literal["skops", "native", "onnx", "pickle"]
+Refit = Literal["after_gates"]
 
 
 def check_format(asked: str) -> None:
@@ -37,6 +38,26 @@ def check_format(asked: str) -> None:
         )
 
 
+def check_refit(asked: str | None) -> None:
+    """Refuse a moment for a refit that does not exist.
+
+    Parameters
+    ----------
+    asked
+        Its name; None without a refit.
+
+    Raises
+    ------
+    DefinitionError
+        It is not ``after_gates``.
+    """
+    if asked is not None and asked not in get_args(Refit):
+        raise DefinitionError(
+            f"there is no refit={asked!r}",
+            hint=nearest(str(asked), get_args(Refit)) + "refit='after_gates' fits again on all rows once the gates have passed",
+        )
+
+
 @check_constructor
 @dataclass(frozen=True)
 class Model(Generic[P, R]):
@@ -55,6 +76,7 @@ class Model(Generic[P, R]):
     search: Search | None = None
     limits: tuple[str, ...] = ()
     positive: Any = None
+    refit: Refit | None = None
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

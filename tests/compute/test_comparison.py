@@ -49,6 +49,17 @@ def test_another_package_is_named_only_when_something_came_of_it() -> None:
     assert (found.verdict, found.first.field) == ("DIFFERENT", "other_packages.rich")
 
 
+def test_a_second_fit_is_compared_like_the_first() -> None:
+    second = {"refit": {"predictions": [0.1, 0.9], "labels": [False, True]}}
+    was, moved = facts() | second, {"refit": {"predictions": [0.1, 0.4], "labels": [False, False]}}
+    assert compared(was, facts() | second).verdict == "IDENTICAL"
+    found = compared(was, facts() | moved)
+    assert (found.verdict, found.largest) == ("DIFFERENT", 0.5)
+    assert [d.field for d in found.differences] == ["refit.predictions.row 1 of the probe", "refit.labels.row 1 of the probe"]
+    close = {"refit": {"predictions": [0.1, 0.9 + 1e-9], "labels": [False, True]}}
+    assert compared(was, facts() | close).verdict == "EQUIVALENT"
+
+
 def test_the_global_generators_are_seeded_watched_and_put_back() -> None:
     x, y = np.random.default_rng(0).normal(size=(80, 3)), np.arange(80) % 2
     random.seed(5), np.random.seed(5)

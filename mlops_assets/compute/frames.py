@@ -10,7 +10,7 @@ from mlops_assets.errors import DataError
 from mlops_assets.values.names import check_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 FRAME_TYPES = ("polars.LazyFrame", "polars.DataFrame", "pandas.DataFrame", "duckdb.DuckDBPyRelation")
 
@@ -34,6 +34,13 @@ _PRESENT: dict[str, Callable[[pl.DataFrame], object]] = {
     "pandas.DataFrame": lambda frame: frame.to_pandas(),
     "duckdb.DuckDBPyRelation": _relation,
 }
+
+
+def columns_of(values: Iterable[object]) -> list[str]:
+    """Return the names of the columns of all frames and parts of training sets among some values."""
+    frames = [getattr(value, "rows", value) for value in values]
+    names = [frame.collect_schema().names() if isinstance(frame, pl.LazyFrame) else list(getattr(frame, "columns", ())) for frame in frames]
+    return list(dict.fromkeys(str(name) for some in names for name in some))
 
 
 def collect(value: object, what: str) -> pl.DataFrame:

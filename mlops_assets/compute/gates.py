@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlops_assets.compute.user_errors import describe
 from mlops_assets.values.evaluation import GateResult
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def judge_function(gate: GateFunction[..., object], candidate: Candidate, **reso
     try:
         answer = gate(**taken)
     except Exception as error:  # noqa: BLE001  (whatever a user's gate raises, the candidate has not passed)
-        return GateResult(passed=False, reason=f"the gate raised {type(error).__name__}: {error}")
+        return GateResult(passed=False, reason=f"the gate raised {describe(error, gate.function.function)}")
     if isinstance(answer, GateResult):
         return (
             answer

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.compute.user_errors import explain
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ def _call(function: Callable[..., Any], columns: Mapping[str, np.ndarray]) -> di
     wanted = parameters(function)
     if missing := [name for name in wanted if name not in columns]:
         raise DataError(f"on-demand features '{_name(function)}' need the column '{missing[0]}'", hint=f"there are {', '.join(columns)}")
-    result = function(**{name: columns[name] for name in wanted})
+    try:
+        result = function(**{name: columns[name] for name in wanted})
+    except Exception as error:
+        if (explained := explain(error, function, f"on-demand features '{_name(function)}'", lambda: wanted)) is not None:
+            raise explained from error
+        raise
     if not isinstance(result, dict):
         raise DataError(
             f"on-demand features '{_name(function)}' returned {type(result).__name__}", hint="return a dict of feature name to array"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mlops_assets.compute.user_errors import hint_for, shorten
 from mlops_assets.errors import nearest
 from mlops_assets.values.window import TimeWindow, merged
 
@@ -73,9 +75,17 @@ def _schema_finding(frame: pl.DataFrame, error: Any) -> Finding:  # noqa: ANN401
         column,
         rule.replace("\n", " "),
         f"column '{column}' breaks {rule}{_first_bad(error, frame)}".replace("\n", " "),
-        "mend the source or the function; if the data is right, change the schema",
+        _schema_hint(error),
         _bad_rows(error, frame),
     )
+
+
+def _schema_hint(error: Any) -> str:  # noqa: ANN401
+    """Return what to do about a rule that is broken, or about a check that failed itself."""
+    if _raised(error):
+        text = re.sub(r'^[A-Za-z]+\("?', "", error.failure_cases)
+        return f"mend the check: {hint_for(text)}"
+    return "mend the source or the function; if the data is right, change the schema"
 
 
 def _bad_rows(error: Any, frame: pl.DataFrame) -> pl.Series | None:  # noqa: ANN401
@@ -90,7 +100,15 @@ def _first_bad(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
     if isinstance(cases, pl.DataFrame) and cases.height:
         column = "failure_case" if "failure_case" in cases.columns else cases.columns[0]
         return f": first bad value {cases[column][0]!r} ({cases.height} of {frame.height} rows)"
+    if _raised(error):
+        return f": the check raised {shorten(str(cases))}"
     return f": {cases}" if isinstance(cases, str) else ""
+
+
+def _raised(error: Any) -> bool:  # noqa: ANN401
+    """Return whether a check did not find a bad value but failed itself."""
+    reason = getattr(getattr(error, "reason_code", None), "name", "")
+    return reason == "CHECK_ERROR" and isinstance(getattr(error, "failure_cases", None), str)
 
 
 def key_findings(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = None) -> Iterator[Finding]:
@@ -109,17 +127,29 @@ def key_findings(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = N
     whole = frame.select(pl.all_horizontal(pl.col(c).is_not_null() for c in key)).to_series()
     twice = frame.select(pl.struct(key).is_duplicated()).to_series() & whole
     if twice.any():
-        first = frame.select(key).filter(twice).row(0, named=True)
+        repeated = frame.select(key).filter(twice)
+        first = repeated.row(0, named=True)
         times = frame.select(pl.all_horizontal(pl.col(c) == pl.lit(v, dtype=frame.schema[c]) for c, v in first.items())).to_series().sum()
         yield Finding(
             "key",
             ", ".join(key),
             "unique key",
-            f"the key {first} is on {times} rows",
+            f"the key { {name: show_value(value) for name, value in first.items()} } is on {times} rows{_others(repeated)}",
             "a key identifies one row: deduplicate, or add the column that tells them apart to key="
             + (", or in a feature view to created_timestamp=: the row that became known last then counts" if time in key else ""),
             twice,
         )
+
+
+def _others(repeated: pl.DataFrame) -> str:
+    """Return how many other keys are repeated, and all their rows; empty when there is one key alone."""
+    others = repeated.n_unique() - 1
+    return f", and {others} other key(s) are on several: {repeated.height} rows in all" if others else ""
+
+
+def show_value(value: object) -> object:
+    """Return a value as a message shows it: times as ISO 8601."""
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _float_key(column: str) -> Finding:
@@ -170,7 +200,7 @@ def _outside(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, Time
     if outside.any():
         keys = [key for key, _ in windows]
         label = f"'{keys[0]}'" if len(keys) == 1 else f"'{keys[0]}' to '{keys[-1]}'"
-        message = f"column '{column}': {outside.sum()} row(s) lie outside of partition(s) {label}; the first at {frame[column].filter(outside).min()!s}"
+        message = f"column '{column}': {outside.sum()} row(s) lie outside of partition(s) {label}; the first at {show_value(frame[column].filter(outside).min())}"
         hint = "return the rows of the given window only; check the time zone of the partitions"
         yield Finding("event_time", column, "inside of the partition", message, hint, outside)
 
@@ -178,14 +208,16 @@ def _outside(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, Time
 def _implausible(times: pl.Series, column: str, max_future: timedelta | None) -> Iterator[Finding]:
     early = (times < EARLIEST).fill_null(value=False)
     if early.any():
-        message = f"column '{column}': {early.sum()} row(s) lie before 1900; the first at {times.filter(early)[0]!s}"
+        message = f"column '{column}': {early.sum()} row(s) lie before 1900; the first at {show_value(times.filter(early)[0])}"
         hint = "a missing time is null, not a date before 1900: repair it where it is read"
         yield Finding("event_time", column, "not before 1900", message, hint, early)
     if max_future is None:
         return
     late = (times > datetime.now(UTC) + max_future).fill_null(value=False)
     if late.any():
-        message = f"column '{column}': {late.sum()} row(s) lie more than {max_future} after now; the first at {times.filter(late)[0]!s}"
+        message = (
+            f"column '{column}': {late.sum()} row(s) lie more than {max_future} after now; the first at {show_value(times.filter(late)[0])}"
+        )
         hint = "check the clock, the century and the time zone of the source; if events are planned ahead, say max_future=timedelta(...)"
         yield Finding("event_time", column, f"at most {max_future} after now", message, hint, late)
 
@@ -231,10 +263,13 @@ def partition_numbers(frame: pl.DataFrame, column: str | None, windows: Sequence
 
 
 def located(frame: pl.DataFrame, rows: pl.Series | None, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> str:
-    """Return which row is the first that breaks a rule: its partition, its number in the frame, and its key."""
+    """Return which row is the first that breaks a rule: its partition, its number among the partition's rows, and its key."""
     if rows is None or not rows.any():
         return ""
-    number = int(rows.arg_max() or 0)
-    key = windows[int(partition_numbers(frame, table.event_timestamp, windows)[number])][0]
-    identity = ", ".join(f"{c}={frame[c][number]!r}" for c in table.key if c in frame.columns)
-    return f"; the first bad row is number {number + 1}" + (f" ({identity})" if identity else "") + (f", partition '{key}'" if key else "")
+    first = int(rows.arg_max() or 0)
+    numbers = partition_numbers(frame, table.event_timestamp, windows)
+    key, mine = windows[int(numbers[first])][0], numbers == numbers[first]
+    identity = ", ".join(f"{c}={show_value(frame[c][first])!r}" for c in table.key if c in frame.columns)
+    place = f", partition '{key}'" if key else ""
+    share = f", which has {(rows & mine).sum()} of {rows.sum()} such rows in {len(windows)} partitions" if len(windows) > 1 else ""
+    return f"; the first bad row is number {mine.head(first + 1).sum()}" + (f" ({identity})" if identity else "") + place + share

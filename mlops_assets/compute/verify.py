@@ -150,7 +150,9 @@ def _facts(
 
 def _empty_findings(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[Finding]:
     if empty := list(_empty(frame, column, windows)):
-        message = f"partition '{empty[0]}' has no row" + (f", nor have {len(empty) - 1} others" if len(empty) > 1 else "")
+        message = f"partition '{empty[0]}' has no row" + (
+            f", nor have {len(empty) - 1} others up to '{empty[-1]}'" if len(empty) > 1 else ""
+        )
         hint = "deliver the data and materialise the partition again; if nothing can happen in a partition, say allow_empty=True"
         yield Finding("not_empty", column, "not empty", message, hint)
 

@@ -21,6 +21,7 @@ from mlops_assets.compute.seeds import seeded
 from mlops_assets.compute.source_code import source_hash
 from mlops_assets.compute.source_slice import load_source
 from mlops_assets.compute.split import in_canonical_order, parts_of, whole_of
+from mlops_assets.compute.user_errors import shorten
 from mlops_assets.errors import DataError, DefinitionError, MlopsError
 from mlops_assets.orchestrate.run_facts import data_facts, result_facts
 from mlops_assets.serving.formats import as_served
@@ -187,7 +188,7 @@ def main() -> None:
         result = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:  # noqa: BLE001  (whatever the recorded code raises)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"training again failed with {type(error).__name__}: {' '.join(str(error).split())} ({Path(where.filename).name}, line {where.lineno}){_other_package(request)}"
+        told = f"training again failed with {type(error).__name__}: {shorten(str(error))} ({Path(where.filename).name}, line {where.lineno}){_other_package(request)}"
         result = {"error": {"kind": "DataError", "message": told, "hint": failure_hint(error, request)}}
     Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
 

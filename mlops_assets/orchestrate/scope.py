@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.frames import collect, present
+from mlops_assets.compute.frames import collect, columns_of, present
 from mlops_assets.compute.layout import Layout
 from mlops_assets.compute.outside_reads import OutsideReads
+from mlops_assets.compute.user_errors import explaining
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.graph import Node, fingerprints
 from mlops_assets.orchestrate.partitions import all_keys, mapped, sort_keys
@@ -128,13 +129,27 @@ class Scope:
 
     def call(self, function: UserFunction[..., Any], **given: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
         """Call a user's function with everything it asks for."""
-        arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
-        with self.outside.recording():
-            return function(**arguments)
+        return self._result(function, given, lambda value: value)
 
     def frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
         """Call a user's function and collect the frame that it returns."""
-        return collect(self.call(function), f"'{self.node.key}'")
+        return self._result(function, {}, lambda value: collect(value, f"'{self.node.key}'"))
+
+    def _result(self, function: UserFunction[..., Any], given: Mapping[str, object], use: Callable[[Any], T]) -> T:
+        """Call a user's function and use what it returns; a query that it returns runs there, so that its errors are the function's."""
+        arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
+        with explaining(function.function, self._place, lambda: columns_of(arguments.values())):
+            with self.outside.recording():
+                value = function(**arguments)
+            return use(value)
+
+    @property
+    def _place(self) -> str:
+        """The asset and its partitions, for messages."""
+        keys = [key for key in self.keys if key]
+        if not keys:
+            return f"'{self.node.key}'"
+        return f"'{self.node.key}' partition '{keys[0]}'" if len(keys) == 1 else f"'{self.node.key}' partitions '{keys[0]}' to '{keys[-1]}'"
 
     def _argument(self, parameter: Parameter) -> object:
         match parameter.injection:

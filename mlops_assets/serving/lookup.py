@@ -218,7 +218,7 @@ class _Function:
         except Exception as error:
             name = getattr(self._function[0], "__name__", "function")
             raise RequestError(
-                f"the on-demand features '{name}' cannot be computed for these rows ({type(error).__name__})",
+                f"the on-demand features '{name}' cannot be computed for these rows ({type(error.__cause__ or error).__name__})",
                 hint="send what the model was trained on; nulls may be what the function does not expect",
             ) from error
 

@@ -91,3 +91,45 @@ def test_an_empty_partition_is_named_unless_it_is_allowed() -> None:
     assert not found.passed
     assert "partition '2024-01-02' has no row" in found.message
     assert outcomes(GOOD, Table(partitions=daily, event_timestamp="at", allow_empty=True), [("1", DAY), ("2", NEXT)])["not_empty"].passed
+
+
+def test_keys_are_told_with_times_as_iso_and_with_all_that_are_repeated() -> None:
+    table = Table(key=("at",), event_timestamp="at")
+    one = outcomes(GOOD.with_columns(at=pl.lit(DAY.start).cast(pl.Datetime("us", "UTC"))), table)["key"].message
+    assert one == (
+        "the key {'at': '2024-01-01T00:00:00+00:00'} is on 2 rows; "
+        "the first bad row is number 1 (at='2024-01-01T00:00:00+00:00'), partition '2024-01-01'"
+    )
+    rows = pl.concat([GOOD] * 3)
+    assert "is on 3 rows, and 1 other key(s) are on several: 6 rows in all" in outcomes(rows, table)["key"].message
+
+
+def test_the_number_of_a_bad_row_counts_within_its_partition() -> None:
+    days = pl.concat([GOOD, GOOD.with_columns(pl.col("at") + timedelta(days=1), miles=pl.Series([3, -1]), id=pl.Series(["c", "d"]))])
+    found = outcomes(days, windows=[("2024-01-01", DAY), ("2024-01-02", NEXT)])["schema"].message
+    assert found.endswith(
+        "(1 of 4 rows); the first bad row is number 2 (id='d'), partition '2024-01-02', which has 1 of 1 such rows in 2 partitions"
+    )
+
+
+def test_empty_partitions_are_told_with_their_range() -> None:
+    import dagster as dg
+
+    windows = [(f"{n}", TimeWindow(DAY.start + timedelta(days=n), DAY.end + timedelta(days=n))) for n in range(9)]
+    table = Table(partitions=dg.DailyPartitionsDefinition("2024-01-01"), event_timestamp="at")
+    assert "partition '1' has no row, nor have 7 others up to '8'" in outcomes(GOOD, table, windows)["not_empty"].message
+
+
+def test_a_check_of_a_schema_that_fails_in_polars_is_told_without_the_plan() -> None:
+    class Checked(pa.DataFrameModel):
+        miles: int
+
+        @pa.check("miles")
+        def is_short(cls, data: pa.PolarsData) -> pl.LazyFrame:  # noqa: N805  (pandera's form)
+            return data.lazyframe.select(pl.col("mile") < 9)
+
+    found = outcomes(GOOD, Table(schema=Checked))["schema"]
+    assert "breaks is_short: the check raised ColumnNotFoundError" in found.message
+    assert "PROJECT" not in found.message
+    assert "FAILED HERE" not in found.message
+    assert "did you mean 'miles'?" in found.hint

@@ -117,7 +117,7 @@ class _Closure:
 
 
 def source_hash(function: Callable[..., Any]) -> str:
-    """Return a hash of a function, and of the code and the values of every name of the project that it uses, directly or not.
+    """Return a hash of a function or a class, and of the code and the values of every name of the project that it uses, directly or not.
 
     Names are followed through the function's module and through the project's other modules; a comment or a change elsewhere in the file
     changes nothing. Of a name whose value is computed when the module is imported (a file that is read, an environment variable), the
@@ -164,13 +164,14 @@ def _closure(function: Callable[..., Any]) -> _Closure:
     if file is None or not Path(file).is_file():
         closure.parts.append(repr(function.__code__.co_code))
         return closure
-    path, module, values = Path(file), function.__module__, function.__globals__
+    path, module = Path(file), function.__module__
+    values = getattr(function, "__globals__", _values_of(module))
     if "<locals>" in function.__qualname__:
         node = _bare(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
         closure.parts.append(f"{function.__name__}={ast.dump(node)}")
         closure.add_statement(path, module, node, values, without=function.__name__)
     else:
-        closure.add_name(path, module, function.__name__, values)
+        closure.add_name(path, module, function.__qualname__.partition(".")[0], values)
     return closure
 
 

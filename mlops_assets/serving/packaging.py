@@ -14,10 +14,12 @@ from mlops_assets.compute.environment import canonical, installed
 from mlops_assets.compute.library_versions import OtherLibrary, other_libraries
 from mlops_assets.compute.on_demand import load_functions
 from mlops_assets.compute.signature import signature_of
+from mlops_assets.compute.user_errors import describe
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats import SKOPS, Written, read, written
 from mlops_assets.serving.likeliest import labels_of, may_predict_likeliest, rows_not_likeliest
 from mlops_assets.serving.prediction_columns import HAS_PROBABILITIES
+from mlops_assets.serving.project_code import SOURCES, changed_sources, hash_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +125,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         "probe_labels": labels_of(estimator, probe).tolist(),
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist(),
         HAS_PROBABILITIES: hasattr(estimator, "predict_proba"),
+        SOURCES: hash_sources(estimator, trusted_types),
         "prediction_type": str(pl.Series(np.asarray(estimator.predict(probe))).dtype),
     }
     return artifacts.put(json.dumps(manifest, sort_keys=True).encode())
@@ -197,15 +200,33 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
     before = artifacts.get(manifest["before"]) if "before" in manifest else b""
     stored = Written(manifest.get("form", SKOPS), artifacts.get(manifest["estimator"]), before, manifest.get("form_facts", {}))
-    estimator = read(stored, trusted_types)
+    try:
+        estimator = read(stored, trusted_types)
+    except ArtifactError as error:
+        if error.__cause__ is None or not changed_sources(manifest):
+            raise
+        raise _refusal(manifest, error.message) from error
     expected = manifest.get("served_predictions", manifest["probe_predictions"])
-    close = np.allclose(predictions_of(estimator, probe), np.array(expected), equal_nan=True)
-    if not close or not _same_labels(estimator, probe, manifest):
-        raise ArtifactError(
-            f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored{told_libraries(manifest)}",
-            hint="install the library versions that its manifest names, or train it again",
-        )
+    try:
+        close = np.allclose(predictions_of(estimator, probe), np.array(expected), equal_nan=True)
+        same = close and _same_labels(estimator, probe, manifest)
+    except Exception as error:
+        raise _refusal(manifest, f"the model {manifest_sha256[:12]} cannot predict any more: {describe(error)}") from error
+    if not same:
+        raise _refusal(manifest, f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored")
     return Bundle(estimator, functions, manifest)
+
+
+def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
+    """Return the error for a model that does not predict as it did: the project's own code has changed, or a library has."""
+    if changed := changed_sources(manifest):
+        return ArtifactError(
+            f"{what}: {'; '.join(changed)}",
+            hint="the project's own code has changed since the training: restore it, or train the model again",
+        )
+    return ArtifactError(
+        f"{what}{told_libraries(manifest)}", hint="install the library versions that its manifest names, or train it again"
+    )
 
 
 def _same_labels(estimator: Any, probe: pl.DataFrame, manifest: Mapping[str, Any]) -> bool:  # noqa: ANN401

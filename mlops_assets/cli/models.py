@@ -102,8 +102,11 @@ def promote(model: str, version: int, source: str, expected: str | None, reason:
     """
     from mlops_assets.cli import registry
 
-    done = registry.promote(load(file), model, version, reason, source=source, expected=_number(expected))
+    project = load(file)
+    before = registry.champion(project, model)
+    done = registry.promote(project, model, version, reason, source=source, expected=_number(expected))
     click.echo(f"champion of {model}: version {done.version}")
+    _tell_change(registry.describe_change(project, before, done))
 
 
 @models.command("challenge")
@@ -151,8 +154,16 @@ def rollback(model: str, version: int | None, expected: str | None, reason: str,
     """
     from mlops_assets.cli import registry
 
-    done = registry.rollback(load(file), model, version, reason, expected=_number(expected))
+    project = load(file)
+    before = registry.champion(project, model)
+    done = registry.rollback(project, model, version, reason, expected=_number(expected))
     click.echo(f"champion of {model}: version {done.version}")
+    _tell_change(registry.describe_change(project, before, done))
+
+
+def _tell_change(told: str) -> None:
+    if told:
+        click.echo(f"note: {told}")
 
 
 def _number(expected: str | None) -> int | None:

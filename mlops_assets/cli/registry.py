@@ -12,6 +12,7 @@ from mlops_assets.compute.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.approval import approval_facts, approval_key, report_approval
 from mlops_assets.orchestrate.judging import gates_of
+from mlops_assets.orchestrate.prediction_tables import CHANGE, describe_change_of_kind
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.serving.integrity import refuse_damaged
 from mlops_assets.stores.alias_moves import ANYONE
@@ -43,19 +44,29 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
     """Make a version the champion; every gate is verified again, and every byte of what is stored."""
     model, gates = _gates(project, name)
     _refuse_damaged(project, name, version)
-    said = {"actor": getpass.getuser(), "reason": reason}
+    said, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
     done = project.places.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **said)
-    return _shown(project, done, reason)
+    return _shown(project, before, done, reason)
 
 
 def rollback(project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANYONE) -> Version:
     """Make an earlier champion the champion again; services follow within two seconds."""
     find(project, name)
-    registry = project.places.registry
+    registry, champion_before = project.places.registry, champion(project, name)
     if (before := version or _before(project, name)) is not None:
         _refuse_damaged(project, name, before)
     done = registry.rollback(name, actor=getpass.getuser(), reason=reason, version=version, expected=expected)
-    return _shown(project, done, reason)
+    return _shown(project, champion_before, done, reason)
+
+
+def champion(project: LoadedProject, name: str) -> Version | None:
+    """Return the champion of a model in this environment; None without one."""
+    return project.places.registry.champion(name)
+
+
+def describe_change(project: LoadedProject, before: Version | None, after: Version) -> str:
+    """Return in words how a new champion's predictions differ in type or classes from those of the one before; empty when they do not."""
+    return describe_change_of_kind(project.places.artifacts, before, after)
 
 
 def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANYONE) -> Version:
@@ -104,9 +115,10 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
     return found
 
 
-def _shown(project: LoadedProject, version: Version, reason: str) -> Version:
-    """Tell Dagster, so that the web UI shows the champion that there is."""
+def _shown(project: LoadedProject, before: Version | None, version: Version, reason: str) -> Version:
+    """Report the new champion to Dagster, so that the web UI shows it."""
     facts: dict[str, Any] = {"version": version.version, "candidate": version.digest, "actor": getpass.getuser(), "reason": reason}
+    facts |= {CHANGE: told} if (told := describe_change(project, before, version)) else {}
     with instance(project.platform) as opened:
         opened.report_runless_asset_event(dg.AssetMaterialization(asset_key(f"champion/{version.model}"), metadata=facts))
     return version

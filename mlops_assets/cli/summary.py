@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
+from mlops_assets.orchestrate.prediction_tables import CHANGE
 from mlops_assets.orchestrate.tables import COLUMNS, CUT_TIMES, DUPLICATES
 from mlops_assets.values.model import Model
 
@@ -127,6 +128,8 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
     for key, metadata in _last(finished).items():
         if key.path[0] == "champion":
             yield f"champion of {key.path[-1]}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
+            if told := _value(metadata, CHANGE):
+                yield f"note: {told}"
         if key.path[0] == "version":
             yield from _waiting(project, key.path[-1])
         if key.path[0] == "predictions":

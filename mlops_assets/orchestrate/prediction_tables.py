@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from mlops_assets.errors import LakeError
+from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.serving.prediction_columns import TYPED, PredictionKind, changed_kind, in_columns_of_their_types
+from mlops_assets.stores.artifacts import Artifacts
+from mlops_assets.stores.lake import Lake
 from mlops_assets.stores.records import Version
 from mlops_assets.values.window import TimeWindow
 
+CHANGE = "predictions change"  # in the metadata of a promotion
 _FEW = TimeWindow(datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 1, tzinfo=UTC))  # types are asked for, not rows
 
 
@@ -27,12 +30,12 @@ def as_one_table(scope: Scope, frames: Sequence[pl.DataFrame], event_timestamp: 
     event_timestamp
         The table's.
     """
-    placed = in_columns_of_their_types(frames, _types(scope, event_timestamp))
+    placed = in_columns_of_their_types(frames, _types(scope, frames, event_timestamp))
     return placed[0] if len(placed) == 1 else pl.concat(placed, how="diagonal_relaxed")
 
 
-def _types(scope: Scope, event_timestamp: str | None) -> dict[str, pl.DataType]:
-    """Return the types of the table's columns of predictions; nothing where the whole table is replaced."""
+def _types(scope: Scope, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
+    """Return the types of the table's columns that hold predictions; nothing where the whole table is replaced."""
     lake, key = scope.places.lake, scope.node.key
     if scope.node.partitions is None or event_timestamp is None:
         return {}
@@ -40,19 +43,46 @@ def _types(scope: Scope, event_timestamp: str | None) -> dict[str, pl.DataType]:
     if not names:
         return {}
     try:
-        return dict(lake.read(key, window=_FEW, event_timestamp=event_timestamp, columns=names).schema)
+        types = dict(lake.read(key, window=_FEW, event_timestamp=event_timestamp, columns=names).schema)
+        new = [frame.schema[base] for frame in frames for base in TYPED if base in frame.columns]
+        # A column without any value takes the type of the first one: it is looked for only where a type is new.
+        unknown = [name for name, dtype in types.items() if any(dtype != other for other in new) and _is_empty(lake, key, name)]
+        return {name: dtype for name, dtype in types.items() if name not in unknown}
     except LakeError:
         return {}
 
 
+def _is_empty(lake: Lake, table: str, column: str) -> bool:
+    values = lake.read(table, columns=[column])[column]
+    return values.null_count() == len(values)
+
+
 def change_of_kind(scope: Scope, before: Version | None, after: Version) -> dict[str, str]:
     """Return what a promotion says where the new version predicts another type, or other classes, than the one before it."""
-    if before is None or before.version == after.version:
-        return {}
-    kinds = [PredictionKind.of(manifest_of(scope.places.artifacts, version.artifact)) for version in (before, after)]
-    told = changed_kind(kinds[0], kinds[1])
+    told = describe_change_of_kind(scope.places.artifacts, before, after)
     if not told:
         return {}
-    told += "; in tables of predictions its rows have columns of their own, such as prediction_2, and earlier rows keep theirs"
     scope.context.log.warning(f"version {after.version} of '{after.model}': {told}")
-    return {"predictions change": told}
+    return {CHANGE: told}
+
+
+def describe_change_of_kind(artifacts: Artifacts, before: Version | None, after: Version) -> str:
+    """Return in words how the predictions of a new champion differ in type or classes, and where they go; empty when they do not.
+
+    Parameters
+    ----------
+    artifacts
+        Where versions are stored.
+    before, after
+        The champion before, None without one, and the new one.
+    """
+    if before is None or before.version == after.version:
+        return ""
+    try:
+        kinds = [PredictionKind.of(manifest_of(artifacts, version.artifact)) for version in (before, after)]
+    except ArtifactError:  # the version before is damaged, which is no reason to refuse the one after it
+        return ""
+    told = changed_kind(kinds[0], kinds[1])
+    if not told:
+        return ""
+    return f"{told}; in tables of predictions its rows have columns of their own, such as prediction_2, and earlier rows keep theirs"

@@ -87,7 +87,7 @@ CASES = {
     ),
     "a time of another day": (
         lambda: good(at=AT + timedelta(hours=3)),
-        "column 'at': 3 row(s) lie outside of partition(s) '2024-01-02'; the first at 2024-01-03 00:00:00+00:00; the first bad row is number 22 (reading='1-21')",
+        "column 'at': 3 row(s) lie outside of partition(s) '2024-01-02'; the first at 2024-01-03T00:00:00+00:00; the first bad row is number 22 (reading='1-21')",
         "check the time zone of the partitions",
     ),
     "a time in the far future": (lambda: good(at=AT.dt.offset_by("900y")), "24 row(s) lie outside of partition(s) '2024-01-02'", "window"),
@@ -206,7 +206,7 @@ def test_two_feature_rows_of_one_time_are_refused_unless_one_became_known_later(
 
     runner = run(ml.build_definitions([readings, view()], platform=platform))
     message = runner.error(READINGS, "features/readings", partitions=DAY)
-    assert "'features/readings' partition '2024-01-02': the key {'meter': 'north', 'at': datetime.datetime(2024, 1, 2, 0, 0" in message
+    assert "'features/readings' partition '2024-01-02': the key {'meter': 'north', 'at': '2024-01-02T00:00:00" in message
     assert "is on 2 rows; the first bad row is number 1" in message
     assert "or in a feature view to created_timestamp=: the row that became known last then counts" in message
     run(ml.build_definitions([readings, view(created_timestamp="seen")], platform=platform))("features/readings", partitions=DAY)
@@ -239,7 +239,7 @@ def test_times_of_an_unpartitioned_table_lie_after_1900_and_not_in_the_future(ru
     given["at"] = datetime(1899, 12, 31, tzinfo=UTC)
     message = declared().error("dataset/events")
     assert (
-        "column 'at': 1 row(s) lie before 1900; the first at 1899-12-31 00:00:00+00:00; the first bad row is number 1 (id='a')" in message
+        "column 'at': 1 row(s) lie before 1900; the first at 1899-12-31T00:00:00+00:00; the first bad row is number 1 (id='a')" in message
     )
     assert "Hint: a missing time is null" in message
     given["at"] = datetime.now(UTC) + timedelta(days=2)
@@ -291,9 +291,7 @@ def test_keys_are_compared_in_microseconds_and_what_is_cut_is_counted(run, platf
 
     runner = run(ml.build_definitions([ticks], platform=platform))
     assert metadata(runner("dataset/ticks"), "dataset/ticks")["times cut to microseconds"] == "1 in 'finer' (of 2 rows)"
-    assert "the key {'at': datetime.datetime(1970, 1, 1, 0, 0, tzinfo=zoneinfo.ZoneInfo(key='UTC'))} is on 2 rows" in runner.error(
-        "dataset/ticks"
-    )
+    assert "the key {'at': '1970-01-01T00:00:00+00:00'} is on 2 rows" in runner.error("dataset/ticks")
 
 
 def test_a_time_of_day_fails_its_own_asset_and_the_others_are_made(run, platform) -> None:

@@ -116,7 +116,7 @@ def test_a_row_of_another_partition_of_the_run_is_refused_as_in_a_run_of_one(run
     runner = run(ml.build_definitions([shops], platform=platform))
     for partitions in (DAYS[2], f"{DAYS[0]}...{DAYS[5]}"):
         message = runner.error("dataset/shops", partitions=partitions)
-        assert "3 row(s) lie outside of partition(s) '2024-01-03'; the first at 2024-01-04 00:00:00+00:00" in message
+        assert "3 row(s) lie outside of partition(s) '2024-01-03'; the first at 2024-01-04T00:00:00+00:00" in message
     assert records(platform, "dataset/shops") == {}
 
 

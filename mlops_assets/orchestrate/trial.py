@@ -10,6 +10,7 @@ from typing import Any
 from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.search import Trial, falls_behind
 from mlops_assets.compute.seeds import seeded
+from mlops_assets.compute.user_errors import shorten
 from mlops_assets.errors import DataError
 from mlops_assets.stores.active_run import recorded
 from mlops_assets.stores.places import Places
@@ -81,7 +82,7 @@ def tried(at: Searching, places: Places, trial: Trial, before: Sequence[Trial], 
         except PrunedError:
             active.end_as(PRUNED)
         except Exception as raised:  # noqa: BLE001  (values that the function cannot take: the search goes on)
-            error = f"{type(raised).__name__}: {raised}"
+            error = f"{type(raised).__name__}: {shorten(str(raised))}"
             active.end_as("failed", error)
         facts = {"number": trial.number, "params": dict(trial.params), "value": value, "steps": sorted(steps.items())}
         active.close(metrics={} if value is None else {f"validation/{at.metric}": value}, record={"trial": facts})

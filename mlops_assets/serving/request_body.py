@@ -14,6 +14,7 @@ _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _UTF8 = ("", "utf-8", "utf8", "us-ascii", "ascii")
 _GZIP = 31  # zlib's number for gzip with its header
+_MEMBERS = 64  # of one gzip body: each one costs a copy of all that follow it
 _PLAIN_TYPES = ("", "application/x-www-form-urlencoded")  # what clients send that were told of no type
 _HINT = "send JSON in UTF-8, plain or with Content-Encoding: gzip"
 
@@ -89,9 +90,12 @@ def _charset(kind: str) -> str:
 
 def _unpack(body: bytes, max_bytes: int) -> bytes:
     """Return the bytes of a gzip body, which may have several members; stop as soon as they are too many."""
-    unpacked, rest = b"", body
+    unpacked, rest, members = b"", body, 0
     try:
         while rest:
+            members += 1
+            if members > _MEMBERS:
+                raise RequestError(f"the gzip body has more than {_MEMBERS} members", hint="compress the body as a whole", status=400)
             member = zlib.decompressobj(_GZIP)
             unpacked += member.decompress(rest, max_bytes + 1 - len(unpacked))
             if len(unpacked) > max_bytes:

@@ -1,7 +1,6 @@
 """A run killed at any point, then the same command again, ends as if nothing had happened."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -9,6 +8,7 @@ import pytest
 
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.registry import open_registry
+from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 from tests.projects import visits as project
 
@@ -26,8 +26,7 @@ POINTS = {
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", *arguments, "-f", "tests/projects/killable.py"]
-    return subprocess.run(command, cwd=ROOT, env=clean_environment(home, **environment), capture_output=True, text=True, check=False)
+    return run_mlops([*arguments, "-f", "tests/projects/killable.py"], cwd=ROOT, env=clean_environment(home, **environment))
 
 
 def run(home: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -213,6 +213,7 @@ def test_gzip_and_a_byte_order_mark_are_accepted(port) -> None:
         (b"{}", ["content-encoding: gzip"], 400, "not gzip"),
         (gzip.compress(b"[1, 2]")[:-9], ["content-encoding: gzip"], 400, "cut off"),
         (gzip.compress(b" " * 50_000_000), ["content-encoding: gzip"], 413, "larger than 100000"),
+        (gzip.compress(b"") * 4000, ["content-encoding: gzip"], 400, "more than 64 members"),
     ],
 )
 def test_what_is_not_accepted_is_named(port, body, headers, status, names) -> None:

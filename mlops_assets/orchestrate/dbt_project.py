@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.errors import DefinitionError, MissingExtraError, PlatformError
 from mlops_assets.orchestrate.dbt_process import LOCK_FILE
 from mlops_assets.stores.files import write_whole
-from mlops_assets.stores.lake_connection import ATTACH_OPTIONS, LakeConnections
+from mlops_assets.stores.lake_connection import ATTACH_OPTIONS, LakeConnections, link_extensions
 from mlops_assets.stores.lock import exclusive
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class DbtFolder:
         lake = LakeConnections(Path(self.platform.lake).absolute())
         try:
             self.work.mkdir(parents=True, exist_ok=True)
-            _write(self.work / "profiles.yml", json.dumps(_profiles(lake), indent=2))  # JSON is YAML
+            link_extensions(self.work / "extensions")
+            _write(self.work / "profiles.yml", json.dumps(_profiles(lake, self.work / "extensions"), indent=2))  # JSON is YAML
             _write(self.work / LOCK_FILE, str(lake.lock_path))
         except OSError as error:
             raise PlatformError(
@@ -161,7 +162,7 @@ def executable() -> str:
     return found
 
 
-def _profiles(lake: LakeConnections) -> dict[str, Any]:
+def _profiles(lake: LakeConnections, extensions: Path) -> dict[str, Any]:
     """Attach the lake to dbt exactly as our own connections do; one thread, as DuckLake's writers must not overlap."""
     attach = {
         "path": f"ducklake:sqlite:{lake.catalog_path}",
@@ -174,7 +175,7 @@ def _profiles(lake: LakeConnections) -> dict[str, Any]:
         "schema": "features",
         "threads": 1,
         "settings": {"TimeZone": "UTC"},
-        "config_options": {"extension_directory": str(lake.extension_directory)},
+        "config_options": {"extension_directory": str(extensions)},
         "extensions": ["ducklake", "sqlite_scanner"],
         "attach": [attach],
     }

@@ -12,6 +12,7 @@ import pytest
 from mlops_assets.errors import DataError, LakeError, PlatformError
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import Part
+from mlops_assets.stores.lake_connection import LakeConnections, link_extensions
 from mlops_assets.values.window import TimeWindow
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -211,7 +212,23 @@ def test_the_extensions_are_found_without_a_network(tmp_path, monkeypatch) -> No
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     lake = DuckLake.open(tmp_path / "lake")
     write(lake, rows(0), [part(0)])
-    assert list((tmp_path / "lake" / "extensions").rglob("ducklake.duckdb_extension"))
+    assert not list(tmp_path.rglob("*.duckdb_extension"))  # they are loaded from their wheels
     assert not (tmp_path / "home").exists()
     assert stat.S_ISREG((tmp_path / "lake" / "catalog.sqlite").stat().st_mode)
     assert duckdb.__version__.startswith("1.")
+
+
+def test_a_program_that_loads_extensions_by_name_finds_the_installed_ones(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    lake = LakeConnections(tmp_path / "lake")
+    write(DuckLake(lake), rows(0), [part(0)])
+    for _ in range(2):  # the second time there is nothing to do; a link to another environment's file is replaced
+        link_extensions(tmp_path / "extensions")
+        [link] = (tmp_path / "extensions").rglob("ducklake.duckdb_extension")
+        with duckdb.connect(config={"extension_directory": str(tmp_path / "extensions")}) as other:
+            for name in ("ducklake", "sqlite_scanner"):
+                other.install_extension(name)
+                other.load_extension(name)
+            other.execute(lake.attach_sql())
+        link.unlink()
+        link.symlink_to(tmp_path / "gone")

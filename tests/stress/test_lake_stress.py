@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.lake_connection import LakeConnections
+from mlops_assets.stores.lake_connection import LakeConnections, link_extensions
 from tests.stress import lake_stress
 from tests.stress.lake_facts import SOURCE, Ledger, attempt
 from tests.stress.lake_oracle import Oracle
@@ -37,7 +37,10 @@ def test_a_lake_whose_maker_was_killed_keeps_no_rows_in_its_catalog(tmp_path) ->
     made = LakeConnections(tmp_path / "lake")
     DuckLake(made).snapshot()
     made.catalog_path.unlink()
-    with duckdb.connect(config={"extension_directory": str(made.extension_directory)}) as killed:
+    link_extensions(tmp_path / "extensions")
+    with duckdb.connect(config={"extension_directory": str(tmp_path / "extensions")}) as killed:
+        for name in ("ducklake", "sqlite_scanner"):
+            killed.load_extension(name)
         killed.execute(made.attach_sql())  # and no further
     attempt(DuckLake.open(tmp_path / "lake"), Ledger(tmp_path, "one"), "one", SOURCE, {1: 3})
     assert Oracle(tmp_path).violations() == []

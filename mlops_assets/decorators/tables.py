@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_arguments
@@ -29,8 +29,12 @@ R = TypeVar("R")
 _DATASET = EVERYWHERE | {Injection.WINDOW, Injection.TABLE}
 
 
-@check_arguments
-def dataset(  # noqa: PLR0913  (a flat declaration reads best)
+@overload
+def dataset(function: Callable[P, R], /) -> Dataset[P, R]: ...
+
+
+@overload
+def dataset(
     *,
     schema: type | None = None,
     partitions: dg.PartitionsDefinition | None = None,
@@ -47,7 +51,30 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
     call_per: CallPer = "partition",
     **options: Unpack[AssetArguments],
-) -> Callable[[Callable[P, R]], Dataset[P, R]]:
+) -> Callable[[Callable[P, R]], Dataset[P, R]]: ...
+
+
+@check_arguments
+def dataset(  # noqa: PLR0913  (a flat declaration reads best)
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    schema: type | None = None,
+    partitions: dg.PartitionsDefinition | None = None,
+    key: str | Sequence[str] = (),
+    event_timestamp: str | None = None,
+    known_at: Mapping[str, str] | None = None,
+    created_timestamp: str | None = None,
+    allow_empty: bool = False,
+    quality: Quality | None = None,
+    quarantine: bool | float = False,
+    keep: Literal["first", "last"] | None = None,
+    order_by: str | None = None,
+    max_future: timedelta | None = DAY_AHEAD,
+    partition_mappings: Mapping[str, dg.PartitionMapping] | None = None,
+    call_per: CallPer = "partition",
+    **options: Unpack[AssetArguments],
+) -> Dataset[P, R] | Callable[[Callable[P, R]], Dataset[P, R]]:
     """Declare a table made by a function.
 
     The function receives a :class:`TimeWindow`, upstream tables by name, and Dagster's config, resources and context;
@@ -55,6 +82,8 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
 
     Parameters
     ----------
+    function
+        The function itself, where ``@ml.dataset`` stands without parentheses.
     schema
         A pandera ``DataFrameModel`` with polars types.
     partitions
@@ -132,7 +161,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         check_call_per(call_per, f"dataset '{read.name}'", partitioned=partitions is not None)
         return Dataset(read, table, pairs(partition_mappings), AssetOptions.of(options), call_per)
 
-    return decorate
+    return decorate if function is None else decorate(function)
 
 
 @check_arguments

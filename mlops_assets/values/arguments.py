@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.argument_types import check_types, type_checks
 from mlops_assets.values.options import AssetArguments
 
 if TYPE_CHECKING:
@@ -17,11 +18,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
+_CLASSES: set[str] = set()  # whose constructors are checked
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Refuse a call whose arguments do not fit the signature, with a DefinitionError that names the nearest argument.
+    """Refuse a call whose arguments do not fit the signature, in name or in type, with a DefinitionError that says what to write.
 
     ``**options`` of a signature are those of :class:`AssetArguments`; any other keyword is unknown.
 
@@ -34,7 +36,8 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_constructor(cls: C) -> C:
-    """Refuse unknown, missing and surplus arguments of a class, as :func:`check_arguments` does."""
+    """Refuse arguments of a class that do not fit, as :func:`check_arguments` does."""
+    _CLASSES.add(cls.__name__)
     type.__setattr__(cls, "__init__", _wrap(vars(cls)["__init__"], cls.__qualname__))
     return cls
 
@@ -42,11 +45,15 @@ def check_constructor(cls: C) -> C:
 def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     signature = inspect.signature(function)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    typed = not name.startswith("log_")  # called at every step of a training; what is logged is checked as it is written
+    checks = functools.cache(lambda: type_checks(signature, _CLASSES))  # at the first call, when all classes are known
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (those of the function)
         if open_ended:
             _check_call(name, signature, args, kwargs)
+        if typed:
+            _check_types(name, signature, args, kwargs, checks())
         try:
             return function(*args, **kwargs)
         except TypeError:  # of this call, or of something within it
@@ -56,10 +63,25 @@ def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return call
 
 
+def _check_types(
+    name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], checks: Mapping[str, Any]
+) -> None:
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        _check_call(name, signature, args, kwargs)
+        raise
+    check_types(_public_name(name), bound.arguments, checks)
+
+
+def _public_name(name: str) -> str:
+    public = getattr(sys.modules.get("mlops_assets"), "__all__", ())
+    return f"ml.{name}" if name.split(".", maxsplit=1)[0] in public else name
+
+
 def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Raise DefinitionError when a call does not fit a signature."""
-    public = sys.modules.get("mlops_assets")
-    name = f"ml.{name}" if name.split(".", maxsplit=1)[0] in getattr(public, "__all__", ()) else name
+    name = _public_name(name)
     own = {n: p for n, p in signature.parameters.items() if n not in ("self", "cls")}
     known = [n for n, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if any(p.kind is p.VAR_KEYWORD for p in own.values()):
@@ -88,6 +110,8 @@ def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kw
         )
     skipped = len(placed) - len([n for n in placed if n not in ("self", "cls")])
     taken = len(placed) - skipped
+    if len(args) > len(placed) and str(parameters[placed[0]].annotation).startswith("Sequence"):
+        return f"{name} takes one list, {len(args)} arguments were given", f"put them into it: {name}([…, …])"
     if len(args) > len(placed):
         by_name = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in kwargs]
         return (
@@ -95,6 +119,8 @@ def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kw
             f"give the others by name: {_keywords(by_name)}" if by_name else f"give {_keywords(placed[skipped:]) or 'none'}",
         )
     missing = [n for n in (*placed[len(args) :], *required) if parameters[n].default is parameters[n].empty and n not in kwargs]
+    if missing == ["function"]:
+        return f"@{name}() lacks the function", f"write @{name} without parentheses"
     if missing:
         return f"{name} lacks '{missing[0]}'", f"give {_keywords(missing)}"
     return f"{name}: {error}", "give every argument once"

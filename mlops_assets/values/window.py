@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ class TimeWindow:
     def __post_init__(self) -> None:
         """Refuse naive or reversed bounds."""
         if self.start.tzinfo is None or self.end.tzinfo is None:
-            msg = f"a TimeWindow needs aware datetimes, got {self.start!r} and {self.end!r}"
-            raise ValueError(msg)
+            raise DefinitionError(
+                f"ml.TimeWindow was given {self.start.isoformat()} and {self.end.isoformat()}, which have no time zone",
+                hint="give aware datetimes, e.g. datetime(2024, 1, 1, tzinfo=UTC)",
+            )
         if self.end <= self.start:
-            msg = f"a TimeWindow must end after it starts, got {self.start!r} and {self.end!r}"
-            raise ValueError(msg)
+            raise DefinitionError(
+                f"ml.TimeWindow ends at {self.end.isoformat()}, not after its start {self.start.isoformat()}",
+                hint="give the start first; the end does not belong to the window",
+            )
 
 
 def window_of(definition: dg.PartitionsDefinition | None, key: str) -> TimeWindow | None:

@@ -16,6 +16,11 @@ def rows(window: ml.TimeWindow) -> pl.LazyFrame:
     raise NotImplementedError
 
 
+@ml.dataset
+def bare() -> pl.LazyFrame:
+    raise NotImplementedError
+
+
 @ml.on_demand_features
 def clock(at: np.ndarray) -> dict[str, np.ndarray]:
     raise NotImplementedError
@@ -43,6 +48,7 @@ def sound(candidate: ml.Candidate) -> bool:
 # fmt: off
 def uses(window: ml.TimeWindow, split: ml.Split) -> None:
     reveal_type(rows)  # >> "mlops_assets.values.dataset.Dataset[[window: mlops_assets.values.window.TimeWindow], polars.lazyframe.frame.LazyFrame]"
+    reveal_type(bare())  # >> "polars.lazyframe.frame.LazyFrame"
     reveal_type(rows(window))  # >> "polars.lazyframe.frame.LazyFrame"
     reveal_type(rows.key)  # >> "builtins.str"
     reveal_type(examples(pl.LazyFrame()))  # >> "polars.lazyframe.frame.LazyFrame"
@@ -58,4 +64,4 @@ def uses(window: ml.TimeWindow, split: ml.Split) -> None:
     ml.TimeSplit(validation=7, holdout=timedelta(1))  # >> Argument "validation" to "TimeSplit" has incompatible type "int"; expected "timedelta | None"
     ml.Gate("roc_auc", atleast=0.5)  # >> Unexpected keyword argument "atleast"
     ml.build_definitions([len])  # >> List item 0 has incompatible type
-    ml.dataset(keys="id")  # >> Unexpected keyword argument "keys"
+    ml.dataset(keys="id")  # >> No overload variant of "dataset" matches argument type "str"

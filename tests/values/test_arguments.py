@@ -1,6 +1,7 @@
 """A misspelt, missing or surplus argument of anything public is an error that says what to write."""
 
 import inspect
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -8,6 +9,11 @@ import pytest
 import mlops_assets as ml
 import mlops_assets.values.upkeep
 from mlops_assets.errors import DefinitionError, MlopsError
+from mlops_assets.values.argument_types import type_checks
+from mlops_assets.values.arguments import _CLASSES, check_arguments
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+VALUES = [type(name, (), {})() for name in sorted(_CLASSES)]  # of each class by name
 
 
 def _public_callables():
@@ -85,6 +91,89 @@ def test_the_error_says_what_to_write(call, message):
     assert message in str(error.value)
 
 
+@ml.dataset
+def bare() -> pl.DataFrame:
+    """A table without a key."""
+    return pl.DataFrame({"id": [1]})
+
+
+def test_a_decorator_that_needs_no_argument_stands_with_or_without_parentheses():
+    assert (bare.key, bare().height, bare.table) == ("dataset/bare", 1, ml.dataset()(bare.function.function).table)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: ml.build_definitions(bare),
+            "ml.build_definitions was given a Dataset as 'items', which takes a list\nHint: put it into a list: ml.build_definitions([…])",
+        ),
+        (
+            lambda: ml.build_definitions(bare, bare),
+            "ml.build_definitions takes one list, 2 arguments were given\nHint: put them into it: ml.build_definitions([…, …])",
+        ),
+        (
+            lambda: ml.TimeWindow("2024-01-01", "2024-01-02"),
+            "ml.TimeWindow was given '2024-01-01' as 'start', which takes a datetime\nHint: give an aware datetime, e.g. datetime(2024, 1, 1, tzinfo=UTC)",
+        ),
+        (lambda: ml.TimeWindow(datetime(2024, 1, 1), datetime(2024, 1, 2)), "have no time zone\nHint: give aware datetimes"),
+        (lambda: ml.TimeWindow(NOW, NOW), "not after its start"),
+        (
+            lambda: ml.Entity(["a", "b"]),
+            "ml.Entity was given ['a', 'b'] as 'name', which takes a text\nHint: name the entity and list its columns: ml.Entity('a_b', join_keys=['a', 'b'])",
+        ),
+        (
+            lambda: ml.gate(bare.function.function),
+            "ml.gate was given the function 'bare' as 'model', which takes a Model\nHint: write @ml.gate(…)",
+        ),
+        (lambda: ml.Service("api", model="clf"), "'model', which takes a Model\nHint: give a Model itself, not its name"),
+        (lambda: ml.GroupSplit(["shop"]), "'column', which takes a text\nHint: give one text as column="),
+        (lambda: ml.TimeSplit(holdout=14), "'holdout', which takes a timedelta\nHint: give a timedelta, e.g. timedelta(days=1)"),
+        (lambda: ml.Gate("roc_auc", at_least="0.7"), "was given '0.7' as 'at_least', which takes a number"),
+        (
+            lambda: ml.training_set(label="y", split=ml.GroupSplit),
+            "the class GroupSplit as 'split', which takes a TimeSplit or a GroupSplit\nHint: make one of it",
+        ),
+        (lambda: ml.dataset(partitions="daily"), "'daily' as 'partitions', which takes a PartitionsDefinition"),
+        (lambda: ml.Quality(nulls="x"), "'x' as 'nulls', which takes a dict"),
+        (ml.on_demand_features, "@ml.on_demand_features() lacks the function\nHint: write @ml.on_demand_features without parentheses"),
+    ],
+)
+def test_a_confused_argument_says_what_to_write(call, message):
+    with pytest.raises(DefinitionError) as error:
+        call()
+    assert message in str(error.value)
+
+
+class Confused:
+    """Nothing that any argument takes."""
+
+
+def _checked_parameters(name):
+    """Return the parameters whose type can be checked, of a public callable."""
+    target = PUBLIC[name].__init__ if inspect.isclass(PUBLIC[name]) else PUBLIC[name]
+    return set(type_checks(inspect.signature(target), _CLASSES)) - {"self"}
+
+
+@pytest.mark.parametrize("name", sorted(n for n in PUBLIC if _declares(n) and not n.startswith("log_")))
+def test_every_argument_of_what_declares_is_refused_when_it_is_of_no_type_that_it_takes(name):
+    signature = inspect.signature(PUBLIC[name])
+    required = [n for n, p in signature.parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    for parameter in _checked_parameters(name):
+        if signature.parameters[parameter].kind is inspect.Parameter.POSITIONAL_ONLY:
+            continue
+        given = {n: _sound(signature.parameters[n]) for n in required} | {parameter: Confused()}
+        with pytest.raises(DefinitionError, match=f"a Confused as '{parameter}', which takes "):
+            PUBLIC[name](**given)
+
+
+def _sound(parameter):
+    """Return a value that passes the check of a parameter's type."""
+    candidates = (*VALUES, None, "x", 1, True, (), {}, NOW, timedelta(1), Confused)
+    checks = type_checks(inspect.Signature([parameter]), _CLASSES).get(parameter.name, [])
+    return next(value for value in candidates if not checks or any(check(value) for _, check in checks))
+
+
 def test_a_decorator_that_needs_arguments_says_so_when_it_stands_bare():
     def clf(train: ml.Split) -> None: ...
 
@@ -95,8 +184,12 @@ def test_a_decorator_that_needs_arguments_says_so_when_it_stands_bare():
 
 
 def test_a_type_error_within_a_callable_stays_what_it_is():
+    @check_arguments
+    def compare(value: object) -> bool:
+        return value < 2
+
     with pytest.raises(TypeError, match="not supported"):
-        ml.Range("a", 2)
+        compare("a")
 
 
 def test_signatures_stay_readable():

@@ -57,7 +57,7 @@ def test_a_monitor_says_what_it_watches() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"of": buyer, "partitions": DAILY}, "watches a Model"),
+        ({"of": buyer, "partitions": DAILY}, "takes a Service or a BatchPrediction"),
         ({"of": API}, "has no windows"),
         ({"of": API, "partitions": dg.StaticPartitionsDefinition(["a"])}, "partitions of type StaticPartitionsDefinition"),
         ({"of": BATCH, "expectations": ()}, "expects nothing"),

@@ -1,0 +1,147 @@
+"""Compare arguments with the types that a signature declares, so that a confused one is an error that says what to write."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Check = Callable[[Any], bool]
+
+_PLAIN: dict[str, tuple[str, Check]] = {
+    "None": ("None", lambda value: value is None),
+    "str": ("a text", lambda value: isinstance(value, str) or hasattr(value, "__fspath__")),
+    "bool": ("True or False", lambda value: isinstance(value, bool) or type(value).__name__ == "bool_"),
+    "int": ("a whole number", lambda value: isinstance(value, numbers.Integral)),
+    "float": ("a number", lambda value: isinstance(value, numbers.Real)),
+    "type": ("a class", lambda value: isinstance(value, type)),
+    "datetime": ("a datetime", lambda value: isinstance(value, datetime)),
+    "timedelta": ("a timedelta", lambda value: isinstance(value, timedelta)),
+    "Mapping": ("a dict", lambda value: isinstance(value, (Mapping, tuple))),  # frozen values keep pairs
+    **dict.fromkeys(
+        ("Sequence", "tuple", "Iterable"), ("a list", lambda value: isinstance(value, Iterable) and not isinstance(value, Mapping))
+    ),
+}
+_OF_DAGSTER = ("PartitionsDefinition", "PartitionMapping", "ExecutorDefinition")
+_EXAMPLES = {
+    "a datetime": "give an aware datetime, e.g. datetime(2024, 1, 1, tzinfo=UTC)",
+    "a timedelta": "give a timedelta, e.g. timedelta(days=1)",
+    "a dict": "give a dict: {…: …}",
+    "a whole number": "give a whole number without quotes",
+    "a number": "give a number without quotes",
+    "True or False": "write True or False",
+}
+_SHOWN = (str, int, float, bool, list, tuple, type(None))
+
+
+def type_checks(signature: inspect.Signature, classes: Iterable[str]) -> dict[str, list[tuple[str, Check]]]:
+    """Return what each parameter of a signature accepts; a parameter of a type that is not known here accepts everything.
+
+    Parameters
+    ----------
+    signature
+        With annotations as text, or as types.
+    classes
+        Names of the package's own classes.
+    """
+    known = {*classes, *_OF_DAGSTER}
+    found = {name: _accepted(_text(parameter.annotation), known) for name, parameter in signature.parameters.items()}
+    return {name: checks for name, checks in found.items() if checks}
+
+
+def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, list[tuple[str, Check]]]) -> None:
+    """Raise DefinitionError for the first argument of another type than its parameter declares.
+
+    Parameters
+    ----------
+    name
+        The callable, as a user writes it.
+    arguments
+        Parameter → value, as bound.
+    checks
+        As :func:`type_checks` returned.
+    """
+    for parameter, value in arguments.items():
+        accepted = checks.get(parameter, [])
+        if accepted and not any(check(value) for _, check in accepted):
+            wanted = " or ".join(description for description, _ in accepted if description != "None")
+            raise DefinitionError(
+                f"{name} was given {_shown(value)} as '{parameter}', which takes {wanted}", hint=_hint(name, parameter, value, wanted)
+            )
+
+
+def _text(annotation: object) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    return getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)
+
+
+def _accepted(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
+    found = []
+    for alternative in _alternatives(annotation):
+        base, _, inner = alternative.partition("[")
+        base = base.rpartition(".")[2]
+        if base in _PLAIN:
+            description, check = _PLAIN[base]
+            lists_values = description == "a list" and not inner.startswith(("str", "Any"))
+            found.append((description, _not_text(check) if lists_values else check))
+        elif base in known:
+            found.append((f"a {base}", _is_instance(base)))
+        else:
+            return []
+    return found
+
+
+def _alternatives(annotation: str) -> list[str]:
+    """Split a union at its own level."""
+    parts, depth = [""], 0
+    for character in annotation:
+        depth += (character in "[(") - (character in "])")
+        if character == "|" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _not_text(check: Check) -> Check:
+    return lambda value: check(value) and not isinstance(value, (str, bytes))
+
+
+def _is_instance(name: str) -> Check:
+    return lambda value: any(base.__name__ == name for base in type(value).__mro__)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if inspect.isfunction(value):
+        return f"the function '{value.__name__}'"
+    return repr(value)[:60] if isinstance(value, _SHOWN) else f"a {type(value).__name__}"
+
+
+def _hint(name: str, parameter: str, value: Any, wanted: str) -> str:  # noqa: ANN401  (a list of cases)
+    if name == "ml.Entity" and isinstance(value, (list, tuple)):
+        return f"name the entity and list its columns: ml.Entity({'_'.join(map(str, value))!r}, join_keys={list(value)!r})"
+    if wanted == "a list":
+        return f"put it into a list: {name}([…])" if parameter == "items" else f"put it into a list: {parameter}=[…]"
+    if wanted in _EXAMPLES:
+        return _EXAMPLES[wanted]
+    if isinstance(value, type):
+        return f"make one of it: {value.__name__}(…)"
+    if inspect.isfunction(value):
+        return f"write @{name}(…) above '{value.__name__}'" if name == "ml.gate" else f"decorate '{value.__name__}' first, or give {wanted}"
+    return _plain_hint(parameter, value, wanted)
+
+
+def _plain_hint(parameter: str, value: object, wanted: str) -> str:
+    if isinstance(value, str):
+        return f"give {wanted} itself, not its name"
+    return f"give one text as {parameter}=" if wanted == "a text" else f"give {wanted}"

@@ -198,6 +198,11 @@ def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str 
     from mlops_assets.stores.online import Lookup
 
     _, view = _find(project, name)
+    if not view.online:
+        select = f'key:"online/{name}"'
+        raise DefinitionError(
+            f"'{view.key}' is not online", hint=f"say online=True in the feature view '{name}', then mlops run --select '{select}'"
+        )
     rows = _rows(project, view)
     if rows is None:
         raise LakeError(f"'{view.key}' has never been materialised", hint=f'mlops run --select \'key:"{view.key}" or key:"online/{name}"\'')

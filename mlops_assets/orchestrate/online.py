@@ -33,9 +33,7 @@ from mlops_assets.stores.lake_damage import read_view
 from mlops_assets.stores.online import HISTORY, ViewState, Written
 from mlops_assets.stores.online_records import Schema
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.features import FeatureView, feature_views
-from mlops_assets.values.push import PushSource
-from mlops_assets.values.serving import Service
+from mlops_assets.values.features import FeatureView
 from mlops_assets.values.window import TimeWindow, merged, window_of
 
 ONLINE_CONFIG = {
@@ -86,9 +84,8 @@ class Mark:
 
 
 def online_views(project: Project) -> list[FeatureView]:
-    """Return the feature views that go online: those that say so, when a service looks them up or rows are pushed to them."""
-    wanted = {view.key for service in project.every(Service) for view in feature_views(service.model.training_set.features)}
-    return [view for view in project.every(FeatureView) if view.online and (view.key in wanted or isinstance(view.source, PushSource))]
+    """Return the feature views that go online: those that say so, whether or not a service of this project looks them up."""
+    return [view for view in project.every(FeatureView) if view.online]
 
 
 def online_key(view: FeatureView) -> str:

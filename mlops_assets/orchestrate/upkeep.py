@@ -102,9 +102,7 @@ def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelt
 
 def _online(projects: Sequence[Project], places: Places) -> set[str]:
     """Return the views that are looked up: those that a project puts online, and those of every version with an alias, whoever declares it."""
-    declared = {
-        view.name for project in projects for view in (*online_views(project), *(v for v in project.every(FeatureView) if v.online))
-    }
+    declared = {view.name for project in projects for view in online_views(project)}
     steps = (step for artifact in aliased(places) for step in manifest_of(places.artifacts, artifact).get("steps", ()))
     return declared | {step["view"] for step in steps if "view" in step}
 

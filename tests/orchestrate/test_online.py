@@ -7,11 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+import mlops_assets as ml
+from mlops_assets.cli.features import features
+from mlops_assets.cli.project import LoadedProject
+from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.compute.changes import changed_rows
+from mlops_assets.orchestrate.build import built
 from mlops_assets.stores.online import FRESH, Lookup, open_online
 from mlops_assets.stores.places import places
 from tests.conftest import ROOT, metadata
@@ -51,6 +58,25 @@ class Ships:
     def value(self, ship: str, hour: int, feature: str = "speed"):
         reader = open_online(self.at.online).reader([Lookup("fixes", (feature,), timedelta(days=2))])
         return reader.one([(ship,)], START + hour * HOUR)[0].values[0]
+
+
+def test_a_view_that_says_online_goes_online_without_a_service(platform, run, monkeypatch) -> None:
+    @ml.dataset(key="shop", event_timestamp="at")
+    def sales() -> pl.DataFrame:
+        return pl.DataFrame({"shop": ["a"], "at": [positions.BASE], "sold": [3.0]})
+
+    sold = ml.FeatureView(name="sold", source=sales, entity=ml.Entity("shop"), event_timestamp="at", features={"sold": float}, online=True)
+    other = ml.FeatureView(name="other", source=sales, entity=ml.Entity("shop"), event_timestamp="at", features={"sold": float})
+    definitions = ml.build_definitions([sales, sold, other], platform=platform)
+    assert run(definitions)().success
+    assert [key.path[-1] for key in definitions.resolve_asset_graph().materializable_asset_keys if key.path[0] == "online"] == ["sold"]
+    loaded = LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, built()[-1:])
+    monkeypatch.setattr("mlops_assets.cli.features.load", lambda _: loaded)
+    shown = CliRunner().invoke(features, ["online", "sold", "--entity", "shop=a", "--json", "-"])
+    assert [(row["sold"], row["status"]) for row in json.loads(shown.stdout)] == [(3.0, "FRESH")]
+    refused = CliRunner().invoke(features, ["online", "other", "--entity", "shop=a"])
+    assert refused.exception.message == "'features/other' is not online"
+    assert refused.exception.hint == "say online=True in the feature view 'other', then mlops run --select 'key:\"online/other\"'"
 
 
 def test_what_has_changed_goes_online_and_nothing_else(at, run) -> None:

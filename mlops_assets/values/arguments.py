@@ -19,6 +19,7 @@ R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
 _CLASSES: set[str] = set()  # whose constructors are checked
+_ACTIONS = ("log_", "start_run", "push", "training_frame")  # they check what they are given themselves, some at every step of a training
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -45,7 +46,7 @@ def check_constructor(cls: C) -> C:
 def _wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     signature = inspect.signature(function)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
-    typed = not name.startswith("log_")  # called at every step of a training; what is logged is checked as it is written
+    typed = not name.startswith(_ACTIONS)
     checks = functools.cache(lambda: type_checks(signature, _CLASSES))  # at the first call, when all classes are known
 
     @functools.wraps(function)

@@ -10,7 +10,7 @@ import mlops_assets as ml
 import mlops_assets.values.upkeep
 from mlops_assets.errors import DefinitionError, MlopsError
 from mlops_assets.values.argument_types import type_checks
-from mlops_assets.values.arguments import _CLASSES, check_arguments
+from mlops_assets.values.arguments import _ACTIONS, _CLASSES, check_arguments
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 VALUES = [type(name, (), {})() for name in sorted(_CLASSES)]  # of each class by name
@@ -155,7 +155,7 @@ def _checked_parameters(name):
     return set(type_checks(inspect.signature(target), _CLASSES)) - {"self"}
 
 
-@pytest.mark.parametrize("name", sorted(n for n in PUBLIC if _declares(n) and not n.startswith("log_")))
+@pytest.mark.parametrize("name", sorted(n for n in PUBLIC if _declares(n) and not n.startswith(_ACTIONS)))
 def test_every_argument_of_what_declares_is_refused_when_it_is_of_no_type_that_it_takes(name):
     signature = inspect.signature(PUBLIC[name])
     required = [n for n, p in signature.parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

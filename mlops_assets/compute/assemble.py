@@ -12,6 +12,7 @@ from mlops_assets.compute.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.own_columns import MISSING
 from mlops_assets.compute.point_in_time import View, layout_of, point_in_time_join
 from mlops_assets.errors import DataError
+from mlops_assets.values.names import check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,6 +101,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
 
 def _computed(frame: pl.DataFrame, function: Callable[..., Any]) -> tuple[pl.DataFrame, tuple[str, ...]]:
     arrays = apply([function], columns_as_arrays(frame, frame.columns))
+    check_columns(arrays, f"the result of the on-demand features '{function.__name__}'")
     if clash := [name for name in arrays if name in frame.columns]:
         raise DataError(
             f"on-demand feature '{clash[0]}' of '{function.__name__}' is already a column", hint="rename the feature or the column"

@@ -24,7 +24,7 @@ def check_declared_columns(project: Project) -> None:
         The first name, and what declares it.
     """
     for owner, names in _declared(project):
-        check_columns([name for name in names if name], f"'{owner}'")
+        check_columns([name for name in names if name is not None], f"'{owner}'")
 
 
 def _declared(project: Project) -> Iterator[tuple[str, tuple[str | None, ...]]]:

@@ -51,6 +51,11 @@ def check_columns(columns: Iterable[str], what: str) -> None:
                 f"{what} has a column named {name!r}, which no service can read",
                 hint="rename it without double quotes, backslashes, line breaks and control characters",
             )
+        if name == "*" or (name.startswith("^") and name.endswith("$")):
+            raise DefinitionError(
+                f"{what} has a column named {name!r}, which polars reads as a pattern over all columns",
+                hint="rename it: '*' alone, and names from '^' to '$', stand for other columns",
+            )
 
 
 def pairs(mapping: Mapping[str, V] | None) -> tuple[tuple[str, V], ...]:

@@ -6,7 +6,8 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import LakeError, MlopsError, PlatformError
+from mlops_assets.errors import MlopsError, PlatformError
+from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +24,13 @@ def explain(error: BaseException) -> MlopsError | None:
     import duckdb
     import sqlalchemy as sa
 
+    from mlops_assets.stores.lake_connection import damaged_lake
+
     for cause in _chain(error):
         if isinstance(cause, MlopsError):
             return cause
         if isinstance(cause, duckdb.Error):
-            return LakeError(f"the lake cannot be read: {_line(cause)}", hint="`mlops doctor` names the damaged file")
+            return damaged_lake(Path(Platform.from_env().lake), cause)
         if isinstance(cause, (sqlite3.DatabaseError, sa.exc.DatabaseError)):
             return _database_error(cause)
     return None
@@ -36,7 +39,6 @@ def explain(error: BaseException) -> MlopsError | None:
 def _database_error(error: Exception) -> MlopsError:
     from mlops_assets.orchestrate.dagster_files import dagster_home, damaged_databases
     from mlops_assets.stores.sqlite_check import damage_of
-    from mlops_assets.values.platform import Platform
 
     platform = Platform.from_env()
     ours = [Path(platform.lake) / "catalog.sqlite", Path(platform.registry.removeprefix("sqlite:///"))]

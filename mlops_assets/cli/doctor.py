@@ -50,7 +50,9 @@ def _rows(file: str, *, fix: bool) -> list[dict[str, str]]:
     from mlops_assets.orchestrate.doctor import findings
 
     patient, found = _patient(file)
-    found += findings(patient)
+    examined = list(findings(patient))
+    said = {finding.text for finding in examined}  # why the instance cannot be opened may be found once more, with a fix
+    found = [*(finding for finding in found if finding.text not in said), *examined]
     done: dict[tuple[str, str], str] = {}
     for finding in found:
         if fix and finding.fix and (finding.check, finding.advice) not in done:

@@ -11,6 +11,7 @@ from mlops_assets.values.platform import Platform
 
 DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 _RESTORE = "restore it from a backup; to begin again without the history of runs, move '{}' away first"
+_DEFAULT_STATES = "the default states of sensors and schedules"
 _NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
 
 
@@ -49,6 +50,8 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
     home = dagster_home(platform)
     if problem := lost_history(home):
         raise PlatformError(problem, hint=_RESTORE.format(home / "history"))
+    if problem := lost_schedules(home):
+        raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
     try:
         opened = dg.DagsterInstance.get()
         opened.get_runs(limit=1)
@@ -82,9 +85,24 @@ def damaged_databases(home: Path) -> list[tuple[Path, str]]:
 
 def lost_history(home: Path) -> str:
     """Return which database is missing or empty while event logs of runs remain; ``""`` when none is."""
-    history = home / "history"
-    logs = [path for path in (history / "runs").glob("*.db") if path.stem not in _NOT_RUNS]
-    lost = [path for path in (history / "runs.db", history / "runs" / "index.db") if not path.exists() or not path.stat().st_size]
+    return _lost(home, home / "history" / "runs.db", home / "history" / "runs" / "index.db")
+
+
+def lost_schedules(home: Path) -> str:
+    """Return that the states of sensors and schedules are missing or empty while event logs of runs remain; ``""`` when they are not."""
+    return _lost(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
+
+
+def begin_schedules(home: Path) -> str:
+    """Make the database of sensors and schedules again, and say so."""
+    os.environ["DAGSTER_HOME"] = str(home)
+    dg.DagsterInstance.get().all_instigator_state()
+    return f"began again with {_DEFAULT_STATES}"
+
+
+def _lost(home: Path, *databases: Path) -> str:
+    logs = [path for path in (home / "history" / "runs").glob("*.db") if path.stem not in _NOT_RUNS]
+    lost = [path for path in databases if not path.exists() or not path.stat().st_size]
     if not logs or not lost:
         return ""
     return f"the Dagster database '{lost[0]}' is missing or empty, but the event logs of {len(logs)} run(s) remain, such as '{logs[0]}'"

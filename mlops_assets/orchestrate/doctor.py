@@ -9,7 +9,7 @@ import dagster as dg
 from mlops_assets.errors import MlopsError, PlatformError
 from mlops_assets.orchestrate.doctor_files import Rebuild, catalog, dagster_files, layouts, logs, online_store
 from mlops_assets.orchestrate.doctor_machine import clock, disk_space, packages_installed, permissions
-from mlops_assets.orchestrate.doctor_stores import artifact_hashes, database, erasures, lake, orphans, versions
+from mlops_assets.orchestrate.doctor_stores import artifact_hashes, database, erasures, lake, orphans, records, versions
 from mlops_assets.orchestrate.findings import OK, WARNING, Finding
 from mlops_assets.orchestrate.liveness import bury_dead_runs, dead_runs
 from mlops_assets.orchestrate.project import Project
@@ -46,30 +46,31 @@ class Patient:
 
     @property
     def places(self) -> Places:
-        """The stores, opened anew: what an earlier look has cached is not believed."""
+        """The stores, opened again at each examination, which trusts nothing that an earlier one has cached."""
         return Places(self.platform)
 
 
 def findings(patient: Patient) -> Iterator[Finding]:
     """Yield what each check found; one that cannot be made is a failure that names the file or folder."""
-    platform, home = patient.platform, Path(patient.platform.home)
+    platform, home, places = patient.platform, Path(patient.platform.home), patient.places
     named: dict[str, tuple[object, Check]] = {
         "database": (platform.registry, lambda: database(platform)),
         "dagster": (home / "dagster", lambda: dagster_files(platform)),
-        "versions": (platform.registry, lambda: versions(patient.places)),
-        "hashes": (platform.artifacts, lambda: artifact_hashes(patient.places)),
+        "versions": (platform.registry, lambda: versions(places)),
+        "hashes": (platform.artifacts, lambda: artifact_hashes(places)),
         "runs": (home / "dagster", lambda: _runs(patient.instance)),
-        "catalog": (platform.lake, lambda: catalog(patient.places)),
-        "lake": (platform.lake, lambda: lake(patient.places, patient.projects)),
+        "catalog": (platform.lake, lambda: catalog(places)),
+        "lake": (platform.lake, lambda: lake(places, patient.projects)),
+        "records": (platform.lake, lambda: records(places, patient.projects)),
         "layouts": (home / "layouts", lambda: layouts(platform)),
-        "online": (platform.online, lambda: online_store(patient.places, patient.projects, _rebuild(patient))),
+        "online": (platform.online, lambda: online_store(places, patient.projects, _rebuild(patient))),
         "erasures": (platform.registry, lambda: erasures(platform)),
-        "orphans": (platform.artifacts, lambda: orphans(patient.places)),
-        "services": (home / "services", lambda: _services(patient)),
+        "orphans": (platform.artifacts, lambda: orphans(places)),
+        "services": (home / "services", lambda: _services(patient, places)),
         "logs": (home / "services", lambda: logs(platform)),
         "disk": (home, lambda: disk_space(platform)),
         "permissions": (home, lambda: permissions(platform)),
-        "clock": (platform.registry, lambda: clock(patient.places)),
+        "clock": (platform.registry, lambda: clock(places)),
         "packages": ("the installed packages", packages_installed),
     }
     for name, (where, check) in named.items():
@@ -114,8 +115,8 @@ def _runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
         yield Finding("runs", OK, "no run counts as running whose process is gone")
 
 
-def _services(patient: Patient) -> Iterator[Finding]:
-    registry = patient.places.registry
+def _services(patient: Patient, places: Places) -> Iterator[Finding]:
+    registry = places.registry
     services = [service for project in patient.projects for service in project.every(Service)]
     for service in services:
         state = control.status(patient.platform.home, service.name, spec_of(service, patient.platform))

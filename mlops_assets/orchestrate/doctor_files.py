@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlops_assets.orchestrate.dagster_files import damaged_databases, lost_history
+from mlops_assets.orchestrate.dagster_files import begin_schedules, damaged_databases, lost_history, lost_schedules
 from mlops_assets.orchestrate.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.orchestrate.online import online_key, online_views
 from mlops_assets.orchestrate.project import Project
@@ -24,12 +24,17 @@ _BACKUP = "restore it from a backup"
 def dagster_files(platform: Platform) -> Iterator[Finding]:
     """Yield damaged databases of the Dagster instance, and those that are missing although runs were recorded."""
     home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
+    lost_states = lost_schedules(home)
     found = [
         Finding.failed("dagster", f"the Dagster database '{path}' is damaged: {problem}", _BACKUP)
         for path, problem in damaged_databases(home)
+        if not (lost_states and path.parent.name == "schedules")
     ]
     if problem := lost_history(home):
         found.append(Finding.failed("dagster", problem, f"{_BACKUP}, or move '{home / 'history'}' away to begin again without it"))
+    if lost_states:
+        advice = f"{_BACKUP}, or begin again with the default states of sensors and schedules"
+        found.append(Finding("dagster", FAILURE, lost_states, advice, lambda: begin_schedules(home)))
     config = home / "dagster.yaml"
     if config.exists() and not config.stat().st_size:
         found.append(Finding.failed("dagster", f"'{config}' is empty", "remove it: the next command writes the defaults"))

@@ -1,23 +1,29 @@
 """The doctor's look at the stores: database, artifacts, lake."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
-from mlops_assets.errors import ArtifactError, LakeError
+from mlops_assets.errors import ArtifactError, LakeError, RegistryError
 from mlops_assets.orchestrate.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.orchestrate.partitions import all_keys, sort_keys
 from mlops_assets.orchestrate.project import Project
+from mlops_assets.serving.integrity import parts
 from mlops_assets.serving.judged_fit import named_judged_fit
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.stores import migrations, sql
 from mlops_assets.stores.erasures import DONE, open_erasures
 from mlops_assets.stores.garbage import collected, is_own, roots
-from mlops_assets.stores.lake import Part
+from mlops_assets.stores.lake import DAMAGED, Part, PartitionRecord
 from mlops_assets.stores.lake_damage import read_verified
 from mlops_assets.stores.places import Places
+from mlops_assets.stores.record_checksums import examine_records
+from mlops_assets.stores.records import Version
+from mlops_assets.stores.version_files import open_version_files
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 
@@ -55,12 +61,21 @@ def versions(places: Places) -> Iterator[Finding]:
     every, missing = places.registry.versions(), False
     for version in every:
         name = f"{version.model}@{version.version}"
-        for what, sha256 in _parts(places, version.artifact):
+        for what, sha256 in _files_of(places, version):
             if not places.artifacts.exists(sha256):
                 missing = True
                 yield Finding.failed("versions", f"{name}: its {what} {sha256[:12]} is missing at {places.artifacts.url(sha256)}", _RESTORE)
     if not missing:
         yield Finding("versions", OK, f"{len(every)} version(s), every artifact there")
+
+
+def _files_of(places: Places, version: Version) -> Iterator[tuple[str, str]]:
+    """Yield everything that is stored of a version: a name, and its sha256."""
+    yield from _parts(places, version.artifact)
+    yield from open_version_files(places.platform.registry).of(version.model, version.version).items()
+    with suppress(RegistryError):  # there is no such run
+        facts = places.tracker.get(version.run_id).record.get("facts", {})
+        yield from ((f"{what} of the training", facts[what]) for what in ("source", "environment") if facts.get(what))
 
 
 def _parts(places: Places, artifact: str) -> Iterator[tuple[str, str]]:
@@ -69,8 +84,7 @@ def _parts(places: Places, artifact: str) -> Iterator[tuple[str, str]]:
         manifest = manifest_of(places.artifacts, artifact)
     except (ArtifactError, ValueError):
         return  # missing, or damaged: the check of the hashes says so
-    yield from ((what, manifest[what]) for what in ("estimator", "probe", "profile") if isinstance(manifest.get(what), str))
-    yield from (("on-demand source", module["source"]) for module in manifest.get("modules", ()))
+    yield from parts(manifest)
     if judged := named_judged_fit(manifest):
         yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(places, judged.artifact))
 
@@ -134,6 +148,36 @@ def _damage(places: Places, key: str, partitions: dg.PartitionsDefinition | None
 
 def _again(key: str) -> str:
     return f"put the file back from a backup, or make it again: mlops run --select 'key:\"{key}\"'"
+
+
+def records(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
+    """Yield records of the lake that are not what was written; the partition of one that still counts can be made again."""
+    report = examine_records(places.lake)
+    partitions = {key: set(all_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
+    for found in report.altered:
+        record = found.record
+        where = f"'{record.table}'" + (f" partition '{record.partition}'" if record.partition else "")
+        text = f"the record of {where} of {record.recorded_at:%Y-%m-%d %H:%M:%S} is not what was written: '{found.file}'"
+        if not found.is_latest:
+            yield Finding("records", WARNING, f"{text}; a later record counts instead", "restore the file from a backup")
+        elif record.partition in partitions.get(record.table, ()):
+            advice = (
+                f"restore the file from a backup, or count the partition as not made, then: mlops run --select 'key:\"{record.table}\"'"
+            )
+            yield Finding("records", FAILURE, text, advice, _distrust(places, record))
+        else:
+            yield Finding.failed("records", text, "restore the file from a backup")
+    if not report.altered:
+        older = f"; {report.without_checksum} older one(s) have no checksum" if report.without_checksum else ""
+        yield Finding("records", OK, f"{report.whole} record(s) are what was written{older}")
+
+
+def _distrust(places: Places, record: PartitionRecord) -> Callable[[], str]:
+    def fix() -> str:
+        places.lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash)])
+        return f"counted '{record.table}' as not made; the next run makes it again"
+
+    return fix
 
 
 def erasures(platform: Platform) -> Iterator[Finding]:

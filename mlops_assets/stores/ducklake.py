@@ -17,9 +17,10 @@ from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.lake import Commit, MaintenanceReport, Part, PartitionRecord, Write
 from mlops_assets.stores.lake_connection import LakeConnections, damaged_lake
-from mlops_assets.stores.lake_rows import Plan, as_polars, in_parts, no_table, quoted, read_record, sql_name, storable
+from mlops_assets.stores.lake_rows import RECORDS, Plan, as_polars, in_parts, no_table, quoted, read_record, sql_name, storable
 from mlops_assets.stores.lake_types import Fit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
 from mlops_assets.stores.lake_write import StoredValues, column_types, insert_rows, replace_parts, table_schema
+from mlops_assets.stores.record_checksums import checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.window import TimeWindow
 
-_RECORDS = 'lake."_mlops"."partitions"'
-_RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ, hashed VARCHAR)"
+_RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ, hashed VARCHAR, checksum VARCHAR)"
 
 
 class DuckLake:
@@ -121,7 +121,7 @@ class DuckLake:
             As the lake was then; now when None.
         """
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
-        query = f"SELECT * FROM {_RECORDS}{at} WHERE table_name = ?"
+        query = f"SELECT * FROM {RECORDS}{at} WHERE table_name = ?"
         try:
             rows = self._cursor.execute(query, [table]).fetchall()
         except duckdb.CatalogException:
@@ -139,7 +139,7 @@ class DuckLake:
         run_ids
             As given to :meth:`write`.
         """
-        query = f"SELECT DISTINCT table_name FROM {_RECORDS} WHERE run_id IN (SELECT unnest(?)) ORDER BY 1"
+        query = f"SELECT DISTINCT table_name FROM {RECORDS} WHERE run_id IN (SELECT unnest(?)) ORDER BY 1"
         try:
             tables = self._cursor.execute(query, [list(run_ids)]).fetchall()
         except duckdb.CatalogException:
@@ -321,11 +321,13 @@ class DuckLake:
 
     def _append(self, records: Sequence[PartitionRecord]) -> None:
         self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
-        self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} {_RECORD_COLUMNS}")
-        if "hashed" not in column_types(self._cursor, _RECORDS):  # a lake that was made before this column
-            self._cursor.execute(f"ALTER TABLE {_RECORDS} ADD COLUMN hashed VARCHAR")
-        rows = pl.DataFrame([asdict(record) for record in records])
-        self._insert(_RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
+        self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {RECORDS} {_RECORD_COLUMNS}")
+        known = column_types(self._cursor, RECORDS)
+        for column in ("hashed", "checksum"):  # a lake may have been made before them
+            if column not in known:
+                self._cursor.execute(f"ALTER TABLE {RECORDS} ADD COLUMN {column} VARCHAR")
+        rows = pl.DataFrame([{**asdict(record), "checksum": checksum_of(record)} for record in records])
+        self._insert(RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
 
     def _replace(self, plan: Plan) -> None:
         replace_parts(self._cursor, plan, self._insert)

@@ -14,6 +14,7 @@ import duckdb
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.leases import Leases
 from mlops_assets.stores.lock import exclusive
+from mlops_assets.stores.sqlite_check import damage_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -111,9 +112,11 @@ class LakeConnections:
         return f"ATTACH 'ducklake:sqlite:{_quoted(self.catalog_path)}' AS lake (DATA_PATH '{_quoted(self.data_path)}/', {options})"
 
 
-def damaged_lake(folder: Path, error: duckdb.Error) -> LakeError:
+def damaged_lake(folder: Path, error: Exception) -> LakeError:
     """Return what an error of DuckDB means for a user: a file of the lake is damaged or missing."""
-    reason = str(error).strip().splitlines()[0]
+    reason, catalog = str(error).strip().splitlines()[0], folder / "catalog.sqlite"
+    if problem := damage_of(catalog) if catalog.is_file() else "":
+        return LakeError(f"the lake's catalog '{catalog}' is damaged: {problem}", hint="restore it from a backup")
     return LakeError(
         f"the lake in '{folder}' cannot be read: {reason}",
         hint="a file of the lake is damaged or missing: `mlops doctor` names it; restore it from a backup",

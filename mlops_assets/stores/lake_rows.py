@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from mlops_assets.stores.lake import Part
     from mlops_assets.values.window import TimeWindow
 
+RECORDS = 'lake."_mlops"."partitions"'
+CHECKSUM_PLACE = 9  # of the checksum among the columns of the records
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def read_record(row: tuple[Any, ...]) -> PartitionRecord:
-    """Read a row of records; those of an older lake have no last column, or nothing in it."""
-    return PartitionRecord(*row[:8], *(text or "" for text in row[8:]))
+    """Read a row of records; those of an older lake lack the last columns, or have nothing in them."""
+    return PartitionRecord(*row[:8], *(text or "" for text in row[8:CHECKSUM_PLACE]))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from mlops_assets.stores.lake import MaintenanceReport
+from mlops_assets.stores.lake_rows import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.lake_connection import LakeConnections
 
-_RECORDS = 'SELECT count(*) FROM lake."_mlops"."partitions"'
+_RECORDS = f"SELECT count(*) FROM {RECORDS}"
 
 
 def maintained(connections: LakeConnections, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:

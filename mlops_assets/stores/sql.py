@@ -84,7 +84,7 @@ class Database:
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with exclusive(Path(f"{path}.lock")):  # cold processes racing to make tables
-                        if not path.exists() or not path.stat().st_size:
+                        if not path.exists() or self._has_no_table():
                             refuse_remains(path)
                         self._bring_up()
                 except OSError as error:
@@ -93,6 +93,11 @@ class Database:
     def _is_current(self) -> bool:
         with self.engine.connect() as connection:
             return migrations.is_current(connection)
+
+    def _has_no_table(self) -> bool:
+        """Whether a file was emptied, or given a head and nothing else by a process that looked into the empty file."""
+        with self.engine.connect() as connection:
+            return migrations.revision(connection) is None
 
     def _bring_up(self) -> None:
         if self._is_current():
@@ -202,12 +207,16 @@ def examined(url: str) -> tuple[str | None, str]:
     engine = _engine(_url(url))
     path = Path(str(engine.url.database))
     try:
-        if engine.dialect.name == "sqlite" and not path.exists():
+        is_file = engine.dialect.name == "sqlite"
+        if is_file and (not path.exists() or not path.stat().st_size):
             refuse_remains(path)
             return None, ""
         with engine.connect() as connection:
-            told = connection.exec_driver_sql("PRAGMA integrity_check").scalar() if engine.dialect.name == "sqlite" else "ok"
-            return migrations.revision(connection), "" if told == "ok" else str(told)
+            told = connection.exec_driver_sql("PRAGMA integrity_check").scalar() if is_file else "ok"
+            revision = migrations.revision(connection)
+        if is_file and told == "ok" and revision is None:
+            refuse_remains(path)
+        return revision, "" if told == "ok" else str(told)
     except sa.exc.DatabaseError as error:
         return None, str(error.orig).strip()
     finally:

@@ -51,6 +51,7 @@ def test_a_healthy_installation_has_nothing(patient) -> None:
         "database",
         "dagster",
         "catalog",
+        "records",
         "layouts",
         "online",
         "logs",

@@ -13,6 +13,7 @@ from mlops_assets.compute.stored_types import normalised
 from mlops_assets.errors import LakeError
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import PartitionRecord
+from mlops_assets.stores.lake_rows import read_record
 from tests.stress.lake_facts import DAILY, KEY, SOURCE, WHOLE, facts, rows, state, tables
 
 
@@ -45,7 +46,7 @@ class Oracle:
     def _history(self, table: str) -> list[PartitionRecord]:
         """Every record, not only the last of each partition."""
         query = 'SELECT * FROM lake."_mlops"."partitions" WHERE table_name = ? ORDER BY snapshot'
-        return [PartitionRecord(*row) for row in self.lake.connections.cursor().execute(query, [table]).fetchall()]
+        return [read_record(row) for row in self.lake.connections.cursor().execute(query, [table]).fetchall()]
 
     def _inlining(self) -> Iterator[str]:
         """Small writes are never kept in the catalog, even by those who attach the lake in their own way."""

@@ -12,7 +12,7 @@ from mlops_assets.errors import ArtifactError, LakeError, RegistryError
 from mlops_assets.orchestrate.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.orchestrate.partitions import all_keys, sort_keys
 from mlops_assets.orchestrate.project import Project
-from mlops_assets.serving.integrity import parts
+from mlops_assets.serving.integrity import JUDGED, parts
 from mlops_assets.serving.judged_fit import named_judged_fit
 from mlops_assets.serving.packaging import manifest_of
 from mlops_assets.stores import migrations, sql
@@ -84,7 +84,7 @@ def _parts(places: Places, artifact: str) -> Iterator[tuple[str, str]]:
         manifest = manifest_of(places.artifacts, artifact)
     except (ArtifactError, ValueError):
         return  # missing, or damaged: the check of the hashes says so
-    yield from parts(manifest)
+    yield from ((what, sha256) for what, sha256 in parts(manifest) if what != JUDGED)
     if judged := named_judged_fit(manifest):
         yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(places, judged.artifact))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LIBRARIES = frozenset({"polars", "pandas", "duckdb", "_duckdb", "numpy", "pyarrow", "sklearn", "scipy", "lightgbm", "xgboost", "catboost"})
 _PACKAGE = str(Path(__file__).parents[1])
 _NOT_THE_USERS = (_PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<")
+_COMPILED = (".pyx", ".pxi", ".pxd")  # frames of compiled libraries
 _MAX_TEXT = 400
 
 _MISSING = tuple(
@@ -39,7 +40,7 @@ _PANDAS_NAIVE = re.compile(r"Invalid comparison between dtype=datetime64\[\w+\] 
 _PANDAS_ZONED = re.compile(r"Invalid comparison between dtype=datetime64\[\w+, [^\]]+\] and ")
 _SERIES_ZONE = re.compile(r"time zone .* does not match Series timezone (?P<zone>\S+)")
 _TYPES = re.compile(
-    r"dtypes?\b|datatypes|invalid series dtype|cannot compare|Cannot compare|conversion from|Invalid comparison|explicit (?:type )?cast|Conversion Error"
+    r"dtypes?\b|datatypes|invalid series dtype|cannot compare|Cannot compare|conversion from|Invalid comparison|tried to convert|Expected bytes, got|explicit (?:type )?cast|Conversion Error"
 )
 
 
@@ -178,12 +179,15 @@ def _is_of_library(error: BaseException) -> bool:
     if type(error).__module__.split(".")[0] in _LIBRARIES:
         return True
     frames = traceback.extract_tb(error.__traceback__)
-    parts = Path(frames[-1].filename).parts if frames else ()
-    return "site-packages" in parts and parts[parts.index("site-packages") + 1] in _LIBRARIES
+    path = Path(frames[-1].filename) if frames else Path()
+    parts = path.parts
+    return path.suffix in _COMPILED or ("site-packages" in parts and parts[parts.index("site-packages") + 1] in _LIBRARIES)
 
 
 def _is_of_user(filename: str) -> bool:
-    return not filename.startswith(_NOT_THE_USERS) and not {"site-packages", "dist-packages"} & set(Path(filename).parts)
+    path = Path(filename)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not filename.startswith(_NOT_THE_USERS) and not installed and path.suffix not in _COMPILED
 
 
 def _shown(filename: str) -> str:

@@ -14,6 +14,7 @@ from mlops_assets.orchestrate.prediction_tables import change_of_kind
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.serving.integrity import damage, refuse_damaged
+from mlops_assets.serving.judged_fit import judged_fit
 from mlops_assets.stores.decisions import PASSED, PROMOTED
 from mlops_assets.stores.records import Version
 from mlops_assets.values.decisions import REASON_TAG
@@ -29,7 +30,7 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iter
         _refuse_incomplete(scope, model)
         version = scope.places.registry.register(model.name, gates)
         scope.places.decisions.training(training_record(scope, model, PASSED, version.version))
-        metadata = {**_version_metadata(version), "model card": _card(scope, model, version)}
+        metadata = {**_version_metadata(version), **_refit_metadata(scope, version), "model card": _card(scope, model, version)}
         yield dg.MaterializeResult(asset_key(f"version/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
@@ -86,6 +87,14 @@ def _reason(scope: Scope) -> str:
 def _actor(scope: Scope) -> str:
     tags = scope.context.run.tags
     return tags.get("dagster/schedule_name") or tags.get("dagster/sensor_name") or tags.get("user") or getpass.getuser()
+
+
+def _refit_metadata(scope: Scope, version: Version) -> dict[str, Any]:
+    """Return which fit was judged, where another one serves."""
+    judged = judged_fit(scope.places.artifacts, version.artifact, version.digest)
+    return (
+        {"refit": "yes: the fit that serves was made on all rows, after the gates", "judged fit": judged.digest} if judged.refitted else {}
+    )
 
 
 def _version_metadata(version: Version) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Candidate:
     evaluation
         What the candidate reached on them.
     champion
-        What the champion reaches on the same rows; None when there is no champion.
+        What the champion reaches on the same rows, by the fit that its gates judged; None when there is no champion.
     intervals
         How sure metrics and their differences from the champion's are: ``candidate.intervals.difference("roc_auc")``.
     """

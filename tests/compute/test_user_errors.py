@@ -7,6 +7,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import LinearRegression
 
@@ -52,6 +53,7 @@ TYPES = {
     "polars, joined": lambda: ROWS.join(ROWS, left_on="price", right_on="name"),
     "polars, cast": lambda: ROWS.select(pl.col("name").cast(pl.Int64)),
     "pandas": lambda: PANDAS[PANDAS["name"] > 1],
+    "pyarrow": lambda: pa.array(["a", 1.0]),
     "DuckDB": lambda: relation().filter("name > 1").fetchall(),
     "DuckDB, subtracted": lambda: relation().project("name - price").fetchall(),
 }
@@ -104,6 +106,8 @@ def test_the_plan_of_a_query_is_cut_and_the_expression_stays() -> None:
 def test_what_other_libraries_raise_is_named_too() -> None:
     error = raised(lambda: LinearRegression().fit([[np.nan]], [1.0]))
     assert "ValueError: Input X contains NaN" in error.message
+    compiled = raised(lambda: np.random.default_rng(0).choice(-1))
+    assert "ValueError: a must be a positive integer" in compiled.message
 
 
 def test_the_projects_own_exceptions_keep_their_type_and_say_where() -> None:

@@ -126,6 +126,7 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     assert f"| −{mae(first, rows['holdout']):.4g} |" in card.split("## Metrics")[1].split("## ")[0]
     assert run.id in card
     assert judged.digest in card
+    assert metadata(result, "version/level")["judged fit"] == judged.digest
     page = version_page.facts(loaded, "level@2")
     assert page["refit after the gates, which serves"]["run"] == run.id
     assert page["judged fit, whose metrics and evidence these are"]["digest"] == judged.digest

@@ -53,7 +53,7 @@ def extremes(window: ml.TimeWindow) -> pl.DataFrame:
 def numbers() -> list:
     """A regression on the logarithm of its label: what it predicts may be infinite."""
 
-    @ml.training_set(columns=["x"], label="y", event_timestamp="at", split=ml.TimeSplit(holdout=timedelta(days=1)), label_copies=["x"])
+    @ml.training_set(columns=["x"], label="y", event_timestamp="at", split=ml.TimeSplit(holdout=timedelta(days=2)), label_copies=["x"])
     def examples(events: pl.LazyFrame) -> pl.LazyFrame:
         return events
 
@@ -70,7 +70,7 @@ def numbers() -> list:
 def words() -> list:
     """The same model after its label became text."""
 
-    @ml.training_set(columns=["x"], label="size", event_timestamp="at", split=ml.TimeSplit(holdout=timedelta(days=1)), label_copies=["x"])
+    @ml.training_set(columns=["x"], label="size", event_timestamp="at", split=ml.TimeSplit(holdout=timedelta(days=2)), label_copies=["x"])
     def examples(events: pl.LazyFrame) -> pl.LazyFrame:
         return events.with_columns(size=pl.when(pl.col("y") > 1).then(pl.lit("large")).otherwise(pl.lit("small")))
 

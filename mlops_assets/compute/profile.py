@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FEATURE, OUTPUT = "feature", "output"
 BY_WINDOW = "by window"  # within a profile: the profiles for windows of other lengths, by seconds
+WINDOW_LENGTH = "window length"  # of such a profile, in seconds, as the monitor declares it
 LEAST_REFERENCE = 100  # rows below which nothing can be learned about windows
 LEAST_WINDOWS, MOST_WINDOWS, LEAST_ROWS = 20, 200, 30
 CALIBRATION_ROWS = 250_000

@@ -15,7 +15,7 @@ from mlops_assets.compute.drift import DriftReport, drift
 from mlops_assets.compute.monitor_page import Page, monitor_page
 from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, from_table
 from mlops_assets.compute.performance import PerformanceReport, performance
-from mlops_assets.compute.profile import BY_WINDOW
+from mlops_assets.compute.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.verify import Outcome
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.graph import Edge, Node
@@ -153,7 +153,15 @@ def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
         minimum_rows=monitor.minimum_rows,
     )
     left_out = f"; {in_training} rows in training data are left out" if in_training else ""
-    return replace(report, in_training=in_training, summary=report.summary + left_out)
+    return replace(report, in_training=in_training, summary=report.summary + left_out + _other_length(scope, monitor, profile))
+
+
+def _other_length(scope: Scope, monitor: Monitor, profile: Mapping[str, Any]) -> str:
+    """Return that the limits were calibrated on shorter windows than the monitor's: it is newer than the version."""
+    step, partitions = step_of(monitor.partitions), predicted_partitions(scope.project, monitor)
+    if partitions is None or step == step_of(partitions) or profile.get(WINDOW_LENGTH) == step.total_seconds():
+        return ""
+    return f"; its limits are calibrated on windows of {step_of(partitions)}, not of {step}: train again"
 
 
 def _profile(scope: Scope, monitor: Monitor, version: Version | None) -> Mapping[str, Any] | None:

@@ -11,6 +11,7 @@ from mlops_assets.orchestrate.freshness import ended
 from mlops_assets.orchestrate.online import online_views
 from mlops_assets.orchestrate.partitions import step_of
 from mlops_assets.values.feature_sources import Sql
+from mlops_assets.values.push import PushSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def warn_of_short_ttls(project: Project) -> None:
-    """Warn of each view that services look up and whose ttl ends before its next row can be there."""
+    """Warn of each view that is online and whose ttl ends before its next row can be there."""
     for view in online_views(project):
         for text in explain_short_ttl(view):
             warnings.warn(text, UserWarning, stacklevel=3)
@@ -30,9 +31,10 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
     """Yield why the values of a view are STALE or MISSING at serving for a part of the time; nothing where the ttl suffices.
 
     The rows of a partition exist when it has ended, and count until the next one has ended. A row with the time of its partition's end is then as
-    old as one partition, a row with the time of its start as old as two. A view whose partitions have ended is not judged.
+    old as one partition, a row with the time of its start as old as two. A view whose partitions have ended is not judged, nor is one whose rows are
+    pushed: they are online at once.
     """
-    if view.ttl is None or ended(view.partitions):
+    if view.ttl is None or isinstance(view.source, PushSource) or ended(view.partitions):
         return
     age, why = _newest_age(view)
     if view.ttl < age:

@@ -17,7 +17,7 @@ from mlops_assets.compute.evaluate import evaluate
 from mlops_assets.compute.fitted_rows import FITTED, FittedRows
 from mlops_assets.compute.label_copies import refuse_label_copies
 from mlops_assets.compute.outside_reads import differing, hash_outside
-from mlops_assets.compute.profile import BY_WINDOW, reference_profile
+from mlops_assets.compute.profile import BY_WINDOW, WINDOW_LENGTH, reference_profile
 from mlops_assets.compute.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.seeds import seeded
 from mlops_assets.compute.source_code import find_unrecorded, source_hash
@@ -318,7 +318,10 @@ def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..
     watching = [m for m in scope.project.every(Monitor) if m.drift and m.model.training_set.key == declared.key]
     longer = {step_of(m.partitions) for m in watching} - {step_of(partitions)}
     if longer:
-        profile[BY_WINDOW] = {str(int(step.total_seconds())): reference_profile(X, local, window=step) for step in sorted(longer)}
+        profile[BY_WINDOW] = {
+            str(int(step.total_seconds())): reference_profile(X, local, window=step) | {WINDOW_LENGTH: step.total_seconds()}
+            for step in sorted(longer)
+        }
     return json.dumps(profile, sort_keys=True).encode()
 
 

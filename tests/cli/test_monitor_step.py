@@ -121,7 +121,10 @@ def stored(tmp_path):
 
 
 def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_nothing(tmp_path) -> None:
-    world = World(tmp_path).begin()
+    world = World(tmp_path)
+    (fresh,) = facts(world.loaded)["monitors"]
+    assert fresh == {"monitor": "watch", "newest window": "none", "state": "not reported", "next": "no version of line serves"}
+    world.begin()
     before = world.show()["next"]
     assert "performance_report/watch is behind its inputs in 2 windows; the sensor 'mlops_automation' is off: switch it on" in before
     assert "`mlops monitor step watch`" in before

@@ -62,6 +62,7 @@ def test_each_version_has_a_card_of_its_own(two) -> None:
         (("serve", "start", "api"), "there is no service 'api'"),
         (("predict", "api", "--rows", "data.csv"), "there is no service 'api'"),
         (("monitor", "show", "watch"), "there is no monitor 'watch'"),
+        (("monitor", "step", "watch"), "there is no monitor 'watch'"),
     ],
 )
 def test_what_is_not_there_is_named(two, arguments, words) -> None:

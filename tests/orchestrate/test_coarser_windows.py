@@ -94,6 +94,12 @@ def test_a_weekly_monitor_judges_whole_weeks_of_daily_predictions(platform, inst
     profile = json.loads(at.artifacts.get(manifest_of(at.artifacts, at.registry.champion("line").artifact)["profile"]))
     assert list(profile[BY_WINDOW]) == ["604800"]
 
+    # A monitor that is newer than the version says whose limits it uses.
+    assert "calibrated" not in reports["drift", "2024-01-22"].reason
+    biweekly = nouns(dg.TimeWindowPartitionsDefinition(start="2024-01-01", fmt="%Y-%m-%d", cron_schedule="0 0 1,15 * *"))
+    later = Runner(ml.build_definitions(biweekly, platform=platform), instance)("drift_report/watch", partitions="2024-01-15")
+    assert "; its limits are calibrated on windows of 1 day, 0:00:00, not of 14 days" in metadata(later, "drift_report/watch")["summary"]
+
     # A training in the middle of the next week has no data of its end: the breach of that week is still open to a decision.
     runner("dataset/points", partitions="2024-01-29...2024-01-31")
     assert data_time(at, project, declared[2]) == datetime(2024, 2, 1, tzinfo=UTC)

@@ -32,8 +32,7 @@ def view(ttl: timedelta | None, partitions=OPEN, query: str = NEWEST, **more) ->
         event_timestamp="as_of",
         ttl=ttl,
         features={"sold": float},
-        online=True,
-        **more,
+        **{"online": True} | more,
     )
 
 
@@ -86,12 +85,12 @@ def project(declared: ml.FeatureView, *, served: bool, partitions=OPEN) -> list:
     return [sales, declared, examples, spending, *([ml.Service("spending_api", model=spending)] if served else [])]
 
 
-def test_the_project_warns_of_views_that_are_served_and_of_no_others(platform) -> None:
+def test_the_project_warns_of_views_that_are_online_and_of_no_others(platform) -> None:
     with pytest.warns(UserWarning, match="its features are STALE or MISSING"):
         ml.build_definitions(project(view(3 * HOUR), served=True), platform=platform)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ml.build_definitions(project(view(3 * HOUR), served=False), platform=platform)
+        ml.build_definitions(project(view(3 * HOUR, online=False), served=False), platform=platform)
 
 
 def test_the_hint_about_a_request_for_the_past_says_that_the_online_store_keeps_recent_rows(platform, instance) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mlops_assets.cli.ci import ci
+from mlops_assets.cli.datasets import datasets
 from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
@@ -37,6 +38,7 @@ def mlops() -> None:
 
 features.add_command(erase)
 mlops.add_command(ci)
+mlops.add_command(datasets)
 mlops.add_command(features)
 mlops.add_command(doctor)
 mlops.add_command(mlflow)

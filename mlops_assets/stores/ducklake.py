@@ -259,6 +259,29 @@ class DuckLake:
         with self.connections.exclusive(), self._transaction():
             self._append([replace(record, snapshot=self.snapshot() + 1, recorded_at=datetime.now(UTC)) for record in records])
 
+    def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
+        """Return the columns of a table with their types; empty when there is none, or no such state of the lake any more."""
+        try:
+            return table_schema(self._cursor, table, snapshot) or {}
+        except duckdb.Error:
+            if snapshot is None:
+                raise
+            return {}
+
+    def tables(self) -> list[str]:
+        """Return the names of the tables that have a record."""
+        try:
+            rows = self._cursor.execute(f"SELECT DISTINCT table_name FROM {_RECORDS} ORDER BY 1").fetchall()
+        except duckdb.CatalogException:
+            return []
+        return [name for (name,) in rows]
+
+    def drop(self, table: str) -> None:
+        """Drop a table and forget its partitions, in one transaction; earlier states of the lake keep both."""
+        with self.connections.exclusive(), self._transaction():
+            self._cursor.execute(f"DROP TABLE IF EXISTS {sql_name(table)}")
+            self._cursor.execute(f"DELETE FROM {_RECORDS} WHERE table_name = ?", [table])
+
     def amend(self, change: Callable[[], None], records: Sequence[PartitionRecord]) -> None:
         """Change tables and record what they hold then, in one transaction; the caller holds the lock."""
         with self._transaction():

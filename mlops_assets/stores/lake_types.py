@@ -107,10 +107,12 @@ def refuse_conflicts(table: str, fit: Fit) -> None:
     """Raise the error that names the first column that does not fit; do nothing when all do."""
     if fit.conflicts:
         more = f" (and {len(fit.conflicts) - 1} more)" if len(fit.conflicts) > 1 else ""
+        kind, _, name = table.partition("/")
+        drop = f", and so does `mlops datasets drop {name}` before the next run" if kind == "dataset" else ""
         raise ColumnTypeError(
             f"'{table}': {fit.conflicts[0]}{more}. Nothing was committed; the earlier data stay readable",
-            hint="cast it to the old type, or give the new column another name; a run over all recorded partitions at once replaces the type. "
-            "A schema= gives a column its type from the start",
+            hint="cast it to the old type, or give the new column another name; a run over all recorded partitions at once replaces the type"
+            f"{drop}. A schema= gives a column its type from the start",
         )
 
 

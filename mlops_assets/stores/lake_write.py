@@ -43,10 +43,11 @@ class StoredValues:
         return 0 if row is None or row[0] is None else row[0]
 
 
-def table_schema(cursor: duckdb.DuckDBPyConnection, table: str) -> pl.Schema | None:
+def table_schema(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None = None) -> pl.Schema | None:
     """Return a table's columns; None when there is none. It asks for no row: DuckDB's list of tables looks at every file of the lake."""
+    at = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
     try:
-        return as_polars(cursor.execute(f"SELECT * FROM {sql_name(table)} LIMIT 0")).schema
+        return as_polars(cursor.execute(f"SELECT * FROM {sql_name(table)}{at} LIMIT 0")).schema
     except duckdb.CatalogException:
         return None
 

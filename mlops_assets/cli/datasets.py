@@ -1,0 +1,151 @@
+"""``mlops datasets``: what the lake holds of each dataset, and dropping it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+from mlops_assets.errors import DefinitionError, LakeError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlops_assets.cli.project import LoadedProject
+    from mlops_assets.stores.lake import PartitionRecord
+    from mlops_assets.values.dataset import Dataset
+
+_PREFIX = "dataset/"
+_PINS = 10  # pins that are listed
+
+
+@click.group()
+def datasets() -> None:
+    """The datasets of the project, as they are in the lake."""
+
+
+@datasets.command("list")
+@file_option
+@json_option
+def list_datasets(file: str, json_file: str | None) -> None:
+    """Show every dataset: rows, partitions, when it was last written, and whether the project declares it.
+
+    Example: mlops datasets list --json -
+    """
+    from mlops_assets.cli.status import table
+
+    project = load(file)
+    rows = [_summary(project, name) for name in _names(project)]
+    write_json(rows, json_file) if json_file else console().print(table("datasets", rows))
+
+
+@datasets.command("show")
+@click.argument("name")
+@file_option
+@json_option
+def show_dataset(name: str, file: str, json_file: str | None) -> None:
+    """Show one dataset: its columns with their types, its partitions, and the versions that need earlier states of it.
+
+    Example: mlops datasets show flights
+    """
+    from mlops_assets.cli.status import table
+
+    found = _details(load(file), name)
+    if json_file:
+        write_json(found, json_file)
+        return
+    out = console()
+    out.print(table("dataset", [{"": key, name: value} for key, value in found["dataset"].items()]))
+    for title in ("columns", "partitions"):
+        if found[title]:
+            out.print(table(title, found[title]))
+
+
+@datasets.command("drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Drop it without asking.")
+@file_option
+def drop_dataset(name: str, file: str, *, yes: bool) -> None:
+    """Drop a dataset's table and forget its partitions; it can then be materialised with other types.
+
+    Earlier states of the lake stay: versions that were trained on them can still be reproduced. `mlops gc` frees what none needs.
+
+    Example: mlops datasets drop flights --yes
+    """
+    from mlops_assets.cli.running import alone
+
+    project = load(file)
+    key, records = _PREFIX + name, _records(project, name)
+    rows, pinned = sum(record.rows for record in records.values()), _pinned(project, name)
+    kept = f"; earlier states stay readable for {', '.join(pinned)}" if pinned else ""
+    if not yes and not click.confirm(f"drop {key} with {rows} rows in {len(records)} partition(s){kept}?"):
+        click.echo("nothing was dropped")
+        sys.exit(1)
+    with alone(Path(project.platform.home)):
+        project.places.lake.drop(key)
+    click.echo(f"dropped {key}: {rows} rows in {len(records)} partition(s){kept}")
+    click.echo(f"next: mlops run --select 'key:\"{key}\"'" + (" --partitions A...B" if "" not in records else ""))
+
+
+def _names(project: LoadedProject) -> list[str]:
+    stored = {name.removeprefix(_PREFIX) for name in project.places.lake.tables() if name.startswith(_PREFIX)}
+    return sorted(stored | set(_declared(project)))
+
+
+def _declared(project: LoadedProject) -> Mapping[str, Dataset[..., Any]]:
+    from mlops_assets.values.dataset import Dataset
+
+    return {dataset.name: dataset for part in project.parts for dataset in part.project.every(Dataset)}
+
+
+def _records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]:
+    """Return what is recorded of a dataset; refuse one that the lake does not hold."""
+    if name not in (known := _names(project)):
+        raise DefinitionError(f"there is no dataset '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
+    records = project.places.lake.records(_PREFIX + name)
+    if not records:
+        raise LakeError(f"'{_PREFIX}{name}' holds nothing", hint=f"mlops run --select 'key:\"{_PREFIX}{name}\"'")
+    return records
+
+
+def _summary(project: LoadedProject, name: str) -> dict[str, Any]:
+    records = project.places.lake.records(_PREFIX + name)
+    return {
+        "dataset": name,
+        "rows": sum(record.rows for record in records.values()),
+        "partitions": len(records),
+        "last written": max((f"{record.recorded_at:%Y-%m-%d %H:%M}" for record in records.values()), default="never"),
+        "declared": "yes" if name in _declared(project) else "no",
+    }
+
+
+def _details(project: LoadedProject, name: str) -> dict[str, Any]:
+    records, declared = _records(project, name), _declared(project).get(name)
+    pinned = _pinned(project, name)
+    facts = {
+        **{key: value for key, value in _summary(project, name).items() if key != "dataset"},
+        "key": ", ".join(declared.table.key) if declared else "",
+        "event timestamp": (declared.table.event_timestamp or "") if declared else "",
+        "earlier states needed by": ", ".join(pinned),
+    }
+    return {
+        "dataset": facts,
+        "columns": [{"column": column, "type": str(dtype)} for column, dtype in project.places.lake.schema(_PREFIX + name).items()],
+        "partitions": [
+            {"partition": key, "rows": record.rows, "written": f"{record.recorded_at:%Y-%m-%d %H:%M}", "lake snapshot": record.snapshot}
+            for key, record in records.items()
+            if key
+        ],
+    }
+
+
+def _pinned(project: LoadedProject, name: str) -> list[str]:
+    """Return who needs earlier states of the lake that hold the dataset."""
+    from mlops_assets.stores.pins import pins
+
+    lake = project.places.lake
+    holding = [who for snapshot, needed in pins(project.places).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed]
+    return holding[:_PINS] + ([f"{len(holding) - _PINS} more"] if len(holding) > _PINS else [])

@@ -271,7 +271,7 @@ class DuckLake:
     def tables(self) -> list[str]:
         """Return the names of the tables that have a record."""
         try:
-            rows = self._cursor.execute(f"SELECT DISTINCT table_name FROM {_RECORDS} ORDER BY 1").fetchall()
+            rows = self._cursor.execute(f"SELECT DISTINCT table_name FROM {RECORDS} ORDER BY 1").fetchall()
         except duckdb.CatalogException:
             return []
         return [name for (name,) in rows]
@@ -280,7 +280,7 @@ class DuckLake:
         """Drop a table and forget its partitions, in one transaction; earlier states of the lake keep both."""
         with self.connections.exclusive(), self._transaction():
             self._cursor.execute(f"DROP TABLE IF EXISTS {sql_name(table)}")
-            self._cursor.execute(f"DELETE FROM {_RECORDS} WHERE table_name = ?", [table])
+            self._cursor.execute(f"DELETE FROM {RECORDS} WHERE table_name = ?", [table])
 
     def amend(self, change: Callable[[], None], records: Sequence[PartitionRecord]) -> None:
         """Change tables and record what they hold then, in one transaction; the caller holds the lock."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.compute.project_modules import child_environment
@@ -149,12 +150,25 @@ def _problems(folder: Folder, facts: Mapping[str, Any], wanted: str, *, running:
         yield facts.get("problem", "")
     if running:
         yield writing_problem(folder.log, sync=False)
+        yield _online_problem(folder)
     if wanted == "never started" and folder.spec.exists():
         yield f"'{folder.wanted}' is missing: `mlops serve start {folder.path.name}` or `mlops serve stop {folder.path.name}` writes it again"
     if wanted == "running" and not running:
         yield _absence(folder)
     if running and wanted == "stopped":
         yield "it should be stopped, and runs"
+
+
+def _online_problem(folder: Folder) -> str:
+    """Return what is wrong with the online store that the service reads; services of models without lookups have none."""
+    from mlops_assets.stores.lmdb_check import damaged_store, quick_damage_of
+
+    spec = folder.readable_spec()
+    problem = "" if spec is None or "://" in spec.online else quick_damage_of(Path(spec.online))
+    if not problem or spec is None:
+        return ""
+    error = damaged_store(Path(spec.online), problem)
+    return f"{error.message}: {error.hint}"
 
 
 def _absence(folder: Folder) -> str:

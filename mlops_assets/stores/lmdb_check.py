@@ -88,6 +88,35 @@ def damaged_store(folder: Path, problem: str) -> PlatformError:
     )
 
 
+class MappedFile:
+    """The file of a store that this process has mapped, looked at before each read: beyond a new end, a read ends the process.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._path = folder, folder / "data.mdb"
+        found = self._path.stat()
+        self._number, self._size = found.st_ino, found.st_size
+
+    def refuse_changed(self) -> None:
+        """Raise PlatformError when the file is gone, is another one, or has become shorter; LMDB never shortens it."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise damaged_store(self.folder, f"it cannot be found ({error.strerror})") from error
+        if found.st_ino != self._number:
+            raise PlatformError(
+                f"the online store '{self._path}' was replaced while it was open", hint="stop the service, then start it again"
+            )
+        if found.st_size < self._size:
+            raise damaged_store(self.folder, f"it has {found.st_size} bytes instead of {self._size}")
+        self._size = found.st_size
+
+
 def _meta(data: bytes) -> tuple[int, int, int] | None:
     """Return page size, last page and transaction of a meta page; None when it is none."""
     if len(data) < _META.size:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import MissingExtraError, PlatformError
-from mlops_assets.stores.lmdb_check import damaged_store, refuse_damaged
+from mlops_assets.stores.lmdb_check import MappedFile, damaged_store, refuse_damaged
 from mlops_assets.stores.lock import exclusive
 from mlops_assets.stores.online import ViewState, Written, agreed
 from mlops_assets.stores.online_reader import Lookup, Reader
@@ -195,7 +195,7 @@ class _LmdbReader(Reader):
         import lmdb
 
         self._begin: Callable[..., Any] = environment.begin
-        self._damage, self._folder = lmdb.Error, Path(environment.path())
+        self._damage, self._file = lmdb.Error, MappedFile(Path(environment.path()))
         self._about, self._tables = about, tables
         self._names = [lookup.view.encode() for lookup in lookups]
         self._seen: tuple[int, list[Any]] = (-1, [])  # a transaction's number, and the table of each view in it
@@ -209,7 +209,7 @@ class _LmdbReader(Reader):
                 for entity, table in zip(entities, tables, strict=True)
             ]
         except self._damage as error:
-            raise damaged_store(self._folder, str(error)) from error
+            raise damaged_store(self._file.folder, str(error)) from error
         finally:
             transaction.abort()
 
@@ -222,12 +222,20 @@ class _LmdbReader(Reader):
                 for each, table in zip(entities, tables, strict=True)
             ]
         except self._damage as error:
-            raise damaged_store(self._folder, str(error)) from error
+            raise damaged_store(self._file.folder, str(error)) from error
         finally:
             transaction.abort()
 
     def _transaction(self) -> tuple[Any, list[Any]]:
-        """Return a transaction and the tables to read in it; they are asked for again only when something was written since."""
+        """Return a transaction and the tables to read in it, of a file that can still be read."""
+        self._file.refuse_changed()
+        try:
+            return self._current_tables()
+        except self._damage as error:
+            raise damaged_store(self._file.folder, str(error)) from error
+
+    def _current_tables(self) -> tuple[Any, list[Any]]:
+        """Return a transaction and its tables; they are asked for again only when something was written since."""
         while True:
             transaction, seen = self._begin(), self._seen
             if transaction.id() == seen[0]:
@@ -242,8 +250,11 @@ class _LmdbReader(Reader):
             self._seen = number, [None if name is None else self._tables[name] for name in names]
 
     def _schema(self, digest: bytes) -> Schema | None:
-        with self._begin() as transaction:
-            found = transaction.get(_SCHEMA + digest, db=self._about)
+        try:
+            with self._begin() as transaction:
+                found = transaction.get(_SCHEMA + digest, db=self._about)
+        except self._damage as error:
+            raise damaged_store(self._file.folder, str(error)) from error
         return None if found is None else Schema.parsed(found)
 
 

@@ -14,7 +14,7 @@ from mlops_assets.serving.control import start, status, stop
 from mlops_assets.serving.own_processes import label_of
 from mlops_assets.serving.state import Folder, WorkerStatus, read_json, write_json
 from mlops_assets.serving.supervisor import await_orphans
-from tests.serving.support import Stage, processes_of, wait_for
+from tests.serving.support import Client, Stage, processes_of, row, wait_for
 
 FILES = ["spec.json", "wanted.json", "supervisor.json", "workers/0.json"]
 NAME = "lateness_api"
@@ -150,6 +150,23 @@ def test_a_copied_project_neither_shows_nor_stops_the_processes_of_the_original(
     assert stop(str(copy), NAME).wanted == "stopped"
     original = status(serving.home, NAME)
     assert (original.wanted, original.running, len(original.workers), original.problem) == ("running", True, 1, "")
+
+
+def test_a_running_service_answers_503_while_its_online_store_is_truncated_and_no_worker_dies(serving) -> None:
+    store, before = Path(serving.online) / "data.mdb", status(serving.home, NAME)
+    client, contents = Client(before.url), store.read_bytes()
+    assert client("POST", "/predict", row())[0] == 200
+    os.truncate(store, 4096)
+    assert client("POST", "/predict", row())[0] == 503
+    problem = status(serving.home, NAME).problem
+    assert problem.startswith(f"the online store '{store}' is damaged: ")
+    assert problem.endswith("mlops doctor --fix")
+    with store.open("r+b") as opened:
+        opened.write(contents)
+    assert client("POST", "/predict", row())[0] == 200
+    client.close()
+    after = status(serving.home, NAME)
+    assert (after.problem, after.workers[0].pid) == ("", before.workers[0].pid)
 
 
 def test_a_moved_project_still_stops_its_own_service(serving, tmp_path) -> None:

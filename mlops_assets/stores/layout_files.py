@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE = "state.json"
+_KEYS = {"definition", "snapshot", "partitions", "buckets"}
+_FILE_KEYS = {"name", "rows", "size", "check"}
 
 
 def write_state(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -27,9 +29,14 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
         facts: dict[str, Any] = stored["state"]
-        return facts if stored["checksum"] == _checksum(facts) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return facts if stored["checksum"] == _checksum(facts) and _is_complete(facts) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _is_complete(facts: Mapping[str, Any]) -> bool:
+    """Whether a state says what this version of the program reads, and nothing else."""
+    return facts.keys() == _KEYS and all(file.keys() == _FILE_KEYS for file in facts["buckets"])
 
 
 def damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:

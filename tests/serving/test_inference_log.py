@@ -236,3 +236,17 @@ def test_lines_of_before_checksums_are_read(folder) -> None:
     path.write_bytes(b"".join(re.sub(rb',"crc":"[0-9a-f]{8}"}', b"}", line) for line in path.read_bytes().splitlines(keepends=True)))
     assert b"crc" not in path.read_bytes()
     assert read_log(folder, FIRST, FIRST)["id"].to_list() == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["old-logs", "2013-4-1", "2013-13-01", "2013-04-01.bak", "20130401", "README"])
+def test_a_foreign_folder_or_file_among_the_days_is_ignored_and_named(folder, name) -> None:
+    written(folder, record("a"))
+    fingerprint = log_fingerprint(folder, FIRST, SECOND)
+    foreign = folder / name
+    foreign.mkdir()
+    (foreign / "1.jsonl").write_text("not ours\n")
+    (folder / "2013-04-02").write_text("a file that is named like a day")
+    assert log_days(folder) == [FIRST]
+    assert read_log(folder, FIRST, SECOND)["id"].to_list() == ["a"]
+    assert log_fingerprint(folder, FIRST, SECOND) == fingerprint
+    assert sorted(path.name for path in day_log.foreign_entries(folder)) == sorted([name, "2013-04-02"])

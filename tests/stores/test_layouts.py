@@ -18,6 +18,7 @@ from mlops_assets.compute.point_in_time import point_in_time_join
 from mlops_assets.errors import LakeError
 from mlops_assets.stores.ducklake import DuckLake
 from mlops_assets.stores.lake import Part
+from mlops_assets.stores.layout_files import damaged_layouts, read_state, write_state
 from mlops_assets.stores.layouts import Layouts
 from mlops_assets.values.window import window_of
 from tests.compute.worlds import START, UTC_TIME, World, agrees, expected
@@ -132,6 +133,28 @@ def test_a_damaged_layout_is_made_again(lake, tmp_path, damage, again) -> None:
     else:
         (folder / "state.json").write_text((folder / "state.json").read_text()[:40])
     assert found(layouts if again else Layouts(tmp_path / "layouts", lake), rows, None)
+
+
+@pytest.mark.parametrize("how", ["one key instead of all", "without one key", "a file with another key", "a text", "no object"])
+def test_a_layout_whose_state_has_other_keys_is_named_and_made_again(lake, tmp_path, how) -> None:
+    rows = rows_of(np.random.default_rng(6), 0, 500, 0)
+    write(lake, {0: rows})
+    Layouts(tmp_path / "layouts", lake).of(view())
+    folder = tmp_path / "layouts" / "v-known"
+    state = read_state(folder)
+    others = {
+        "one key instead of all": {"defined": state["definition"]},
+        "without one key": {name: value for name, value in state.items() if name != "definition"},
+        "a file with another key": {**state, "buckets": [{**file, "colour": "red"} for file in state["buckets"]]},
+        "a text": "text",
+    }
+    if how in others:
+        write_state(folder, others[how])  # as another version of the program may have written it, checksum included
+    else:
+        (folder / "state.json").write_text("[]")
+    assert list(damaged_layouts(tmp_path / "layouts")) == [(folder / "state.json", "it is not what was written")]
+    assert found(Layouts(tmp_path / "layouts", lake), rows, None)
+    assert list(damaged_layouts(tmp_path / "layouts")) == []
 
 
 def test_what_rots_unseen_is_found_when_its_minute_is_over(lake, tmp_path, monkeypatch) -> None:

@@ -14,6 +14,7 @@ from mlops_assets.orchestrate.quality import Checked, reference_windows
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import attempted, check_results, materialised, publish, refusal
 from mlops_assets.stores.lake import Commit
+from mlops_assets.stores.lake_types import ColumnTypeError
 from mlops_assets.values.dataset import Table
 
 CHUNK = 31  # partitions in one transaction: a month of days
@@ -96,22 +97,50 @@ def publish_in_chunks(scope: Scope, chunks: Chunks) -> Iterator[object]:
     """
     groups = _groups(scope, chunks) if scope.node.partitions is not None and chunks.divisible(scope) else [list(scope.keys)]
     if len(groups) == 1:
-        yield from publish(scope, chunks.rules, lambda: _with_shown(scope, chunks, chunks.made(scope)))
+        yield from _publish_whole(scope, chunks)
         return
+    try:
+        made, commit = _make_chunks(scope, chunks, groups)
+    except _RefusedError as refused:
+        yield from check_results(scope, refused.outcomes)
+        raise refused.error from None
+    except ColumnTypeError:
+        if not scope.places.lake.records(scope.node.key).keys() <= set(scope.keys):
+            raise
+        scope.context.log.warning(f"{scope.node.key}: a column has another type, so all {len(scope.keys)} partitions are made at once")
+        yield from _publish_whole(replace(scope, chosen=tuple(scope.keys)), chunks)
+        return
+    yield materialised(scope, made, commit)
+
+
+class _RefusedError(Exception):
+    """A check refused a chunk."""
+
+    def __init__(self, outcomes: Sequence[Outcome], error: DataError) -> None:
+        super().__init__(str(error))
+        self.outcomes, self.error = outcomes, error
+
+
+def _publish_whole(scope: Scope, chunks: Chunks) -> Iterator[object]:
+    """Make all partitions in one transaction, which may replace the types of a table."""
+    yield from publish(scope, chunks.rules, lambda: _with_shown(scope, chunks, chunks.made(scope)))
+
+
+def _make_chunks(scope: Scope, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[Checked, Commit]:
+    """Make and commit one chunk after the other; return what they come to."""
     total = _Sum()
     for keys in groups:
         part = replace(scope, chosen=tuple(keys))
         kept = _kept(part, chunks)
         made, commit = kept or attempted(part, chunks.rules, partial(chunks.made, part))
         if commit is None or any(o.blocking and not o.passed for o in made.outcomes):
-            yield from check_results(scope, total.outcomes(*made.outcomes))
-            raise _stopped(part, made, total.partitions, len(scope.keys))
+            raise _RefusedError(total.outcomes(*made.outcomes), _stopped(part, made, total.partitions, len(scope.keys)))
         total.made.append(made)
         total.commits.append(commit)
         total.passed_over += kept is not None
         over = "; these were made before, from the same" if kept else ""
         scope.context.log.info(f"backfill of {scope.node.key}: {total.partitions} of {len(scope.keys)} partitions{over}")
-    yield materialised(scope, _with_shown(scope, chunks, total.checked(len(groups))), total.commit(scope.keys))
+    return _with_shown(scope, chunks, total.checked(len(groups))), total.commit(scope.keys)
 
 
 def _with_shown(scope: Scope, chunks: Chunks, made: Checked) -> Checked:

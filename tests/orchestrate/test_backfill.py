@@ -86,6 +86,36 @@ def test_the_same_content_whatever_the_chunks(size, run, tmp_path, monkeypatch) 
         assert versions[0] == versions[1]
 
 
+def test_a_backfill_over_all_recorded_partitions_replaces_a_type_in_one_transaction(run, platform, monkeypatch) -> None:
+    monkeypatch.setattr(backfill, "CHUNK", 5)
+
+    @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+    def trips(window: ml.TimeWindow) -> pl.DataFrame:
+        return routes.rows(window)
+
+    def project(kind: type, dtype: type[pl.DataType]):
+        @ml.feature_view(entity=ml.Entity("origin"), event_timestamp="at", features={"minutes": kind}, partitions=routes.DAILY)
+        def latest(trips: pl.LazyFrame) -> pl.LazyFrame:
+            return trips.select("origin", "at", minutes=pl.col("minutes").cast(dtype))
+
+        return run(ml.build_definitions([trips, latest], platform=platform))
+
+    numbers = project(float, pl.Float64)
+    numbers("dataset/trips", partitions=WHOLE)
+    numbers("features/latest", partitions=WHOLE)
+    lake = places(platform).lake
+    before = lake.snapshot()
+    texts = project(str, pl.String)
+    part = f"{routes.DAYS[0]}...{routes.DAYS[-2]}"
+    assert "column 'minutes' is Float64 in the lake and String in the new rows" in texts.error("features/latest", partitions=part)
+    assert lake.snapshot() == before
+    shown = metadata(texts("features/latest", partitions=WHOLE), "features/latest")
+    assert shown["columns changed"] == "column 'minutes' was Float64 and is now String"
+    assert lake.schema("features/latest")["minutes"] == pl.String
+    assert list(records(platform, "features/latest")) == routes.DAYS
+    assert lake.read("features/latest", snapshot=before)["minutes"].dtype == pl.Float64
+
+
 def test_a_chunk_that_is_refused_keeps_those_before_it(run, platform, monkeypatch) -> None:
     monkeypatch.setattr(backfill, "CHUNK", 5)
     bad = [True]

@@ -18,6 +18,7 @@ from packaging.version import Version
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.automation import follow
 from mlops_assets.orchestrate.beta import beta
+from mlops_assets.orchestrate.dbt_columns import columns_error, describe_columns
 from mlops_assets.orchestrate.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, executable
 from mlops_assets.orchestrate.discovery import dbt_lineage, view_metadata
 from mlops_assets.orchestrate.freshness import freshness_of
@@ -27,6 +28,7 @@ from mlops_assets.orchestrate.liveness import tag_run
 from mlops_assets.orchestrate.metadata import show, table_metadata
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.steps import asset_key
+from mlops_assets.orchestrate.tables import COLUMNS
 from mlops_assets.stores.lake import Commit, Part
 from mlops_assets.stores.places import Places, places
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
@@ -44,6 +46,7 @@ class Table:
     event_timestamp: str | None
     key: tuple[str, ...]
     view: FeatureView | None
+    incremental: bool = False
 
 
 def dbt_assets_of(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
@@ -92,7 +95,11 @@ def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, 
     text = _text(manifest, model)
     node = Node(_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(text) if view else text)
     event = view.event_timestamp if view else None
-    return Table(node, event, (*view.entity.join_keys, view.event_timestamp) if view else (), view)
+    return Table(node, event, (*view.entity.join_keys, view.event_timestamp) if view else (), view, _is_incremental(model))
+
+
+def _is_incremental(model: Props) -> bool:
+    return bool(model["config"]["materialized"] == "incremental")
 
 
 def _text(manifest: Props, model: Props) -> str:
@@ -224,7 +231,7 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
         at.attempts.started(table.node.key, parts[name], context.run.run_id)
         if table.view:
             at.view_versions.declare(table.view, table.view.version(table.node.definition), at.lake.snapshot())
-    printed = io.StringIO()
+    printed, before = io.StringIO(), {name: at.lake.schema(table.node.key) for name, table in chosen.items()}
     try:
         with redirect_stdout(printed):  # dbt's own words go into the run's log
             outputs, others = _invoke(context, folder, _window(partitions, keys))
@@ -232,12 +239,12 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tab
         context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's own words; the traceback follows)
         for name, table in chosen.items():
             at.attempts.failed(table.node.key, parts[name], str(error))
-        raise
+        raise columns_error(error, {name: before[name] for name, table in chosen.items() if table.incremental}) from error
     context.log.info(printed.getvalue())
     yield from others
     for output in outputs:
         name = next(n for n in chosen if output.output_name.endswith(f"__{n}") or output.output_name == n)
-        yield _recorded(context, at, output, chosen[name], parts[name], folder.compiled(name))
+        yield _recorded(context, at, output, chosen[name], parts[name], folder.compiled(name), before[name])
 
 
 class _Dbt(DbtCliResource):
@@ -304,14 +311,19 @@ def _recorded(  # noqa: PLR0913  (one output)
     table: Table,
     parts: Sequence[Part],
     compiled: str,
+    before: Mapping[str, pl.DataType],
 ) -> Any:  # noqa: ANN401
     commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id)
     at.attempts.succeeded(table.node.key, parts)
     spans = [part.window for part in parts if part.window]
     window = replace(spans[0], end=spans[-1].end) if spans else None
     rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
+    changes = describe_columns(at.lake, table.node.key, before, compiled, incremental=table.incremental)
+    for text in changes:
+        context.log.warning(f"{table.node.key}: {text}")
     facts = {
         "lake snapshot": commit.snapshot,
+        **({COLUMNS: "; ".join(changes)} if changes else {}),
         **_view_facts(context, at, table, rows, compiled),
         "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
         **table_metadata(rows),

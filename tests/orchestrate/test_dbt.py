@@ -8,8 +8,10 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError, PlatformError
+from mlops_assets.orchestrate.dbt_columns import columns_error
 from mlops_assets.orchestrate.dbt_project import DbtFolder
 from mlops_assets.stores.places import places
+from tests.conftest import metadata
 
 PROJECT = 'name: shop\nversion: "1.0.0"\nprofile: mlops_lake\nmodels:\n  +database: lake\n  +schema: features\n  +materialized: table\n'
 MACRO = "{% macro generate_schema_name(custom, node) -%} {{ custom or target.schema }} {%- endmacro %}"
@@ -60,6 +62,50 @@ def test_a_model_that_breaks_leaves_what_was_made(folder, platform, run) -> None
     assert lake.read("features/means").sort("shop").equals(before)
     (folder / "models" / "means.sql").write_text(GOOD.replace("avg(x)", "max(x)"))
     run(build(folder, platform))("features/means")
+
+
+def test_changed_columns_of_an_incremental_model_are_announced_or_name_on_schema_change(folder, platform, run) -> None:
+    def materialise(select: str, policy: str = ""):
+        text = GOOD.replace("avg(x) as mean_x", f"avg(x) as mean_x{select}")
+        (folder / "models" / "means.sql").write_text(f"{{{{ config(materialized='incremental', unique_key='shop'{policy}) }}}}\n{text}")
+        return run(build(folder, platform))
+
+    assert "columns changed" not in metadata(materialise("")("dataset/visits", "features/means"), "features/means")
+    ignored = metadata(materialise(", 1 as visits")("features/means"), "features/means")
+    assert ignored["columns changed"] == (
+        "column 'visits' of the model's query is not in its table: say on_schema_change='append_new_columns' or 'sync_all_columns'"
+    )
+    appended = metadata(materialise(", 1 as visits", ", on_schema_change='append_new_columns'")("features/means"), "features/means")
+    assert appended["columns changed"] == "column 'visits' is new"
+    message = materialise("").error("features/means")
+    assert "the incremental dbt model 'means' does not fit its table" in message
+    assert 'Referenced column "visits" not found' in message
+    assert "Hint: say on_schema_change='append_new_columns' or 'sync_all_columns'" in message
+
+
+@pytest.mark.parametrize(
+    ("message", "translated"),
+    [
+        ('Runtime Error in model means\n  Binder Error: Referenced column "z" not found', True),
+        ('Runtime Error in model means\n  Binder Error: Referenced column "typo" not found', False),
+        ("Compilation Error in model means\n  schemas on this incremental model are out of sync!", True),
+        (
+            "Runtime Error in model means\n  Conversion Error: Could not convert string 'abc' to DOUBLE when casting from source column z",
+            True,
+        ),
+        (
+            "Runtime Error in model means\n  Conversion Error: Could not convert string 'abc' to DOUBLE when casting from source column y",
+            False,
+        ),
+        ("Runtime Error in model other\n  schemas on this incremental model are out of sync!", False),
+        ("Database Error in model means\n  Parser Error: syntax error", False),
+    ],
+)
+def test_only_an_error_of_changed_columns_names_on_schema_change(message, translated) -> None:
+    error = RuntimeError(message)
+    found = columns_error(error, {"means": {"z": pl.Int64()}})
+    assert (found is not error) == translated
+    assert not translated or "on_schema_change" in found.hint
 
 
 def test_what_a_feature_view_says_of_itself_is_shown_of_its_dbt_model(folder, platform) -> None:

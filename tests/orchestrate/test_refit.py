@@ -17,7 +17,7 @@ from mlops_assets.cli import version_page
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.compute.fitted_rows import FittedRows
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate import refit
+from mlops_assets.orchestrate import doctor_stores, refit
 from mlops_assets.orchestrate.build import Built
 from mlops_assets.orchestrate.card import MARKDOWN, card_of
 from mlops_assets.orchestrate.ci import ci_report
@@ -160,6 +160,10 @@ def test_a_damaged_judged_fit_is_damage_of_the_version(world) -> None:
     path.write_bytes(b"x")
     try:
         assert damage(at.artifacts, version.artifact).startswith("judged fit: estimator: ")
+        path.unlink()
+        found = [finding.text for finding in doctor_stores.versions(at)]
+        assert len(found) == 1
+        assert found[0].startswith(f"level@1: its judged fit's estimator {estimator[:12]} is missing")
     finally:
         path.write_bytes(data)
 

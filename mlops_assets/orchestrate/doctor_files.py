@@ -86,7 +86,7 @@ def _rebuilt(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damaged: boo
         shutil.rmtree(url)
     if keys:
         rebuild(keys)
-    return f"rebuilt {', '.join(keys) or 'an empty store'} from the lake; restart services that run"
+    return f"rebuilt {', '.join(keys) or 'an empty store'} from the lake"
 
 
 def layouts(platform: Platform) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from mlops_assets.serving.predictor import NotFiniteError
 from mlops_assets.serving.push_http import PATH
 from mlops_assets.serving.request_body import explain_not_json, read_body
 from mlops_assets.serving.schema import RequestError
+from mlops_assets.stores.lmdb_check import ReplacedStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
@@ -92,6 +93,7 @@ class App:
         self._gate = gate
         self.model: ServedModel | None = None
         self.draining = False
+        self.end: Callable[[], None] = lambda: None  # of this process; set by the worker
         self._log, self._metrics, self._limits, self._versions = log, metrics, limits, versions
         self._ids, self._prefix = count(), secrets.token_hex(8)
         self._encode = msgspec.json.Encoder().encode
@@ -166,6 +168,8 @@ class App:
             return error.status, error.body
         except PlatformError as error:
             _tell(error)
+            if isinstance(error, ReplacedStoreError):
+                self.end()  # the supervisor starts a process that opens the new file; LMDB maps a path once in a process
             return _refused(503, "the online store cannot be read", "the service's log shows where")
         except Exception as error:  # noqa: BLE001  (one request must not end the service)
             _tell(error)

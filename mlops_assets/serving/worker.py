@@ -201,6 +201,7 @@ def main(arguments: list[str]) -> None:
     loader = Loader(spec, app, metrics, folder, index)
 
     def start(end: Callable[[], None]) -> None:
+        app.end = end
         loader.start()
         threading.Thread(target=follow, args=(control, loader.want, end), name="control", daemon=True).start()
 

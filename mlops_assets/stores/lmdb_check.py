@@ -88,6 +88,10 @@ def damaged_store(folder: Path, problem: str) -> PlatformError:
     )
 
 
+class ReplacedStoreError(PlatformError):
+    """The file of a store is another one than the one that this process has mapped."""
+
+
 class MappedFile:
     """The file of a store that this process has mapped, looked at before each read: beyond a new end, a read ends the process.
 
@@ -103,14 +107,14 @@ class MappedFile:
         self._number, self._size = found.st_ino, found.st_size
 
     def refuse_changed(self) -> None:
-        """Raise PlatformError when the file is gone, is another one, or has become shorter; LMDB never shortens it."""
+        """Raise PlatformError when the file is gone or has become shorter, which LMDB never does, ReplacedStoreError when it is another one."""
         try:
             found = self._path.stat()
         except OSError as error:
             raise damaged_store(self.folder, f"it cannot be found ({error.strerror})") from error
         if found.st_ino != self._number:
-            raise PlatformError(
-                f"the online store '{self._path}' was replaced while it was open", hint="stop the service, then start it again"
+            raise ReplacedStoreError(
+                f"the online store '{self._path}' was replaced while it was open", hint="open it again; workers of services do"
             )
         if found.st_size < self._size:
             raise damaged_store(self.folder, f"it has {found.st_size} bytes instead of {self._size}")

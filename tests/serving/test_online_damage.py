@@ -83,3 +83,14 @@ def test_a_store_that_grows_is_read_on(stage, store) -> None:
     file = MappedFile(store.parent)
     os.truncate(store, store.stat().st_size + 4096)
     file.refuse_changed()
+
+
+def test_a_process_whose_store_was_replaced_asks_to_be_ended(app, store) -> None:
+    ended = []
+    app.end = lambda: ended.append(True)
+    DAMAGES["truncated"](store)
+    predict(app, row(0))
+    assert not ended
+    DAMAGES["replaced"](store)
+    assert predict(app, row(0))[0] == 503
+    assert ended

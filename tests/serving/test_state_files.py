@@ -1,5 +1,6 @@
 """State files of a service that were damaged, deleted or copied: they are named, written again, and no other folder's process is touched."""
 
+import http.client
 import os
 import shutil
 import signal
@@ -167,6 +168,30 @@ def test_a_running_service_answers_503_while_its_online_store_is_truncated_and_n
     client.close()
     after = status(serving.home, NAME)
     assert (after.problem, after.workers[0].pid) == ("", before.workers[0].pid)
+
+
+def test_a_running_service_reads_an_online_store_that_was_rebuilt_without_being_started_again(serving) -> None:
+    store, before = Path(serving.online) / "data.mdb", status(serving.home, NAME)
+    assert ask_once(before.url) == 200
+    contents = store.read_bytes()
+    store.unlink()
+    assert ask_once(before.url) == 503
+    store.write_bytes(contents)
+    wait_for(lambda: ask_once(before.url) == 200)
+    after = status(serving.home, NAME)
+    assert (after.problem, after.url) == ("", before.url)
+    assert after.workers[0].pid != before.workers[0].pid
+
+
+def ask_once(url: str) -> int:
+    """Return the status of one request on a connection of its own; 0 when the connection ends without a reply."""
+    client = Client(url)
+    try:
+        return client("POST", "/predict", row())[0]
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        client.close()
 
 
 def test_a_moved_project_still_stops_its_own_service(serving, tmp_path) -> None:

@@ -58,6 +58,7 @@ def _lines(found: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (imported in
         ("earlier versions of views that can no longer be read", found.view_versions),
         ("views looked at online", found.online),
         ("made anew by automation, as they do not carry the key", found.anew),
+        ("columns that may hold the entity under another name; erase it there too, with --entity COLUMN=VALUE", found.other_names),
     ]
     return [
         *(f"{table}: {count} row(s) {verb}" for table, count in found.rows.items()),

@@ -19,7 +19,8 @@ from mlops_assets.serving.log_erasure import erased_predictions, erased_pushes
 from mlops_assets.stores.erasures import BEGUN, DONE, entity_label, open_erasures
 from mlops_assets.stores.lake_erasure import Erasure
 from mlops_assets.stores.places import Places
-from mlops_assets.values.features import FeatureView
+from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.training import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Erased:
         Lines of the logs of predictions and rows of those of pushes.
     anew
         Tables without the entity's keys that were made from its rows: they are stale then, and automation makes them again.
+    other_names
+        Columns in which renamed views look the entity up, and which may hold it too: they need an erasure of their own.
     """
 
     rows: Mapping[str, int]
@@ -51,6 +54,7 @@ class Erased:
     predictions: int = 0
     pushed: int = 0
     anew: tuple[str, ...] = ()
+    other_names: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -95,6 +99,15 @@ class Request:
         chosen = [view for view in every if not self.views or view.name in self.views]
         return [view for view in chosen if self.entity.keys() <= set(view.entity.join_keys)]
 
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """The columns that hold the entity where a view is looked up under other names, e.g. ``from_card`` of ``card``."""
+        looked_up = [
+            view for project in self.projects for declared in project.every(TrainingSet) for view in feature_views(declared.features)
+        ]
+        pairs = {pair for view in looked_up for pair in zip(view.entity.join_keys, view.renamed_keys, strict=True)}
+        return tuple(sorted(column for key, column in pairs if key in self.entity and column != key))
+
     def erasure(self) -> Erasure:
         """Return the rows of the lake that are meant."""
         if not self.views:
@@ -122,7 +135,15 @@ def planned(request: Request) -> Erased:
         states = erasing.states(erasing.files()) if not rows else _all_states(erasing, places)
         _, anew = amended(request.projects, places, erasing, [*rows])
     beside = _beside(request, dry=True)
-    found = Erased(rows, tuple(states), anew=anew, online=beside.online, predictions=beside.predictions, pushed=beside.pushed)
+    found = Erased(
+        rows,
+        tuple(states),
+        anew=anew,
+        online=beside.online,
+        predictions=beside.predictions,
+        pushed=beside.pushed,
+        other_names=request.other_names,
+    )
     return _lost(places, found)
 
 

@@ -11,6 +11,8 @@ from sklearn.tree import DecisionTreeRegressor
 import mlops_assets as ml
 from mlops_assets.compute.own_columns import LOGGED_AT, MODEL_VERSION, OF_PREDICTIONS, from_table
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate import erasure
+from mlops_assets.orchestrate.build import built
 from mlops_assets.orchestrate.discovery import usage
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.orchestrate.reproduction import Asked, reproduced
@@ -193,3 +195,12 @@ def _examples(*features: ml.FeatureView) -> object:
         return flights
 
     return examples
+
+
+def test_an_erasure_names_the_columns_that_hold_the_entity_under_another_name(platform) -> None:
+    ml.build_definitions(NOUNS, platform=platform)
+    projects = [part.project for part in built()]
+    request = erasure.Request(projects, places(platform), {"airport": "JFK"})
+    assert request.other_names == ("dest", "origin")
+    assert erasure.Request(projects, places(platform), {"trip": "t1"}).other_names == ()
+    assert erasure.planned(request).facts["other_names"] == ("dest", "origin")

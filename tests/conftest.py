@@ -13,6 +13,8 @@ from mlops_assets.stores.places import places
 from mlops_assets.values.platform import Platform
 
 ROOT = Path(__file__).parents[1]
+# Threads of OpenMP that wait by spinning take the processor from the other process that runs tests: fits were ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture

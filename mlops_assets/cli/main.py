@@ -30,7 +30,7 @@ def mlops() -> None:
     """Machine learning in production on Dagster.
 
     Commands work on the project of the current folder: the module that [tool.dagster] or [tool.dg.project] of pyproject.toml names,
-    else definitions.py. Name another with -f FILE or -m MODULE, e.g. -m shop.definitions for a project in a package.
+    else definitions.py. To name another, put -f FILE or -m MODULE after the command: `mlops run -m shop.definitions`.
 
     Example: mlops init churn && cd churn && mlops run
     """

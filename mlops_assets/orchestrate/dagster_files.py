@@ -10,7 +10,7 @@ from mlops_assets.stores.sqlite_check import damage_of
 from mlops_assets.values.platform import Platform
 
 DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-_RESTORE = "restore it from a backup; to begin again without the history of runs, move '{}' away first"
+_RESTORE = "restore it from a backup; to begin again without {}, move '{}' away first"
 _DEFAULT_STATES = "the default states of sensors and schedules"
 _NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
 
@@ -49,7 +49,7 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
     """
     home = dagster_home(platform)
     if problem := lost_history(home):
-        raise PlatformError(problem, hint=_RESTORE.format(home / "history"))
+        raise PlatformError(problem, hint=advise_restore(home, home / "history" / "runs.db"))
     if problem := lost_schedules(home):
         raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
     try:
@@ -66,11 +66,20 @@ def instance_error(home: Path, error: Exception) -> PlatformError:
     reason = " ".join(str(error).split())[:300]
     if broken:
         path, problem = broken[0]
-        return PlatformError(f"the Dagster database '{path}' is damaged: {problem}", hint=_RESTORE.format(path))
+        return PlatformError(f"the Dagster database '{path}' is damaged: {problem}", hint=advise_restore(home, path))
     return PlatformError(
         f"the Dagster instance of '{home / 'dagster.yaml'}' cannot be opened: {type(error).__name__}: {reason}",
         hint="correct the file and install the packages that it names; without the file, the defaults are written again",
     )
+
+
+def advise_restore(home: Path, path: Path) -> str:
+    """Return what to do about a damaged database of the instance, and how to begin again without it."""
+    if path.parent.name == "schedules":
+        return f"restore it from a backup; to begin again with {_DEFAULT_STATES}, move '{path}' away and run `mlops doctor --fix`"
+    if path.stem in ("runs", *_NOT_RUNS):  # without it, the event logs of the runs cannot be used
+        return _RESTORE.format("the history of runs", home / "history")
+    return _RESTORE.format("the events of this run", path)
 
 
 def damaged_databases(home: Path) -> list[tuple[Path, str]]:

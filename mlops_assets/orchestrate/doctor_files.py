@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlops_assets.orchestrate.dagster_files import begin_schedules, damaged_databases, lost_history, lost_schedules
+from mlops_assets.orchestrate.dagster_files import advise_restore, begin_schedules, damaged_databases, lost_history, lost_schedules
 from mlops_assets.orchestrate.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.orchestrate.online import online_key, online_views
 from mlops_assets.orchestrate.project import Project
 from mlops_assets.serving.day_log import foreign_entries
+from mlops_assets.serving.log_check import LogDamage, find_changed_predictions, find_changed_pushes
 from mlops_assets.stores.layout_files import damaged_layouts
 from mlops_assets.stores.lmdb_check import damage_of
 from mlops_assets.stores.pins import pins
@@ -26,12 +27,12 @@ def dagster_files(platform: Platform) -> Iterator[Finding]:
     home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
     lost_states = lost_schedules(home)
     found = [
-        Finding.failed("dagster", f"the Dagster database '{path}' is damaged: {problem}", _BACKUP)
+        Finding.failed("dagster", f"the Dagster database '{path}' is damaged: {problem}", advise_restore(home, path))
         for path, problem in damaged_databases(home)
         if not (lost_states and path.parent.name == "schedules")
     ]
     if problem := lost_history(home):
-        found.append(Finding.failed("dagster", problem, f"{_BACKUP}, or move '{home / 'history'}' away to begin again without it"))
+        found.append(Finding.failed("dagster", problem, advise_restore(home, home / "history" / "runs.db")))
     if lost_states:
         advice = f"{_BACKUP}, or begin again with the default states of sensors and schedules"
         found.append(Finding("dagster", FAILURE, lost_states, advice, lambda: begin_schedules(home)))
@@ -114,9 +115,23 @@ def _remove(folder: Path) -> Callable[[], str]:
 
 
 def logs(platform: Platform) -> Iterator[Finding]:
-    """Yield what lies in the folders of prediction logs and is no day of one."""
-    foreign = [path for log in sorted((Path(platform.home) / "services").glob("*/log")) for path in foreign_entries(log)]
-    for path in foreign:
-        yield Finding("logs", WARNING, f"'{path}' is no day of the prediction log and is ignored", "move it away")
-    if not foreign:
-        yield Finding("logs", OK, "every folder is a day of a log")
+    """Yield changed lines and empty files of prediction logs and push logs, and entries that are no day of a prediction log."""
+    home = Path(platform.home)
+    predictions = sorted((home / "services").glob("*/log"))
+    pushes = sorted(path for path in (home / "push").glob("*") if path.is_dir())
+    found = [
+        Finding("logs", WARNING, f"'{path}' is no day of the prediction log and is ignored", "move it away")
+        for folder in predictions
+        for path in foreign_entries(folder)
+    ]
+    found += [_report_log("prediction log", damage) for folder in predictions for damage in find_changed_predictions(folder)]
+    found += [_report_log("push log", damage) for folder in pushes for damage in find_changed_pushes(folder)]
+    yield from found or [Finding("logs", OK, "every line of the logs is what was written")]
+
+
+def _report_log(kind: str, damage: LogDamage) -> Finding:
+    if not damage.lines:
+        return Finding("logs", WARNING, f"the {kind} file '{damage.path}' is empty", f"{_BACKUP}; without one, remove it")
+    more = f"; {len(damage.lines) - 1} later line(s) are changed too" if len(damage.lines) > 1 else ""
+    text = f"{damage.path}:{damage.lines[0]} is not what was written to the {kind}{more}"
+    return Finding.failed("logs", text, "restore the file from a backup; until then, such lines are set aside when the day is brought in")

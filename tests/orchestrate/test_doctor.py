@@ -14,8 +14,11 @@ from click.testing import CliRunner
 
 import mlops_assets as ml
 from mlops_assets.cli.main import mlops
+from mlops_assets.errors import PlatformError
 from mlops_assets.orchestrate import build, doctor, doctor_machine
+from mlops_assets.orchestrate.dagster_files import open_instance
 from mlops_assets.orchestrate.doctor import Patient, findings
+from mlops_assets.orchestrate.doctor_files import dagster_files
 from mlops_assets.orchestrate.doctor_stores import database
 from mlops_assets.orchestrate.liveness import process_tags
 from mlops_assets.orchestrate.project import Project
@@ -201,6 +204,20 @@ def test_a_database_that_is_broken(tmp_path) -> None:
     found = next(database(Platform.at(tmp_path)))
     assert found.state == "failure"
     assert found.text.startswith("the registry's database is damaged")
+
+
+def test_the_doctor_advises_what_status_advises_for_a_damaged_history(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    platform = Platform.at(tmp_path)
+    history = tmp_path / "dagster/history"
+    history.mkdir(parents=True)
+    (history / "runs.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
+    (found,) = dagster_files(platform)
+    assert found.text.startswith(f"the Dagster database '{history / 'runs.db'}' is damaged")
+    assert found.advice == f"restore it from a backup; to begin again without the history of runs, move '{history}' away first"
+    with pytest.raises(PlatformError) as status:
+        open_instance(platform)
+    assert status.value.hint == found.advice
 
 
 def test_the_command_says_it_all_and_fails_when_something_does(tmp_path, monkeypatch) -> None:

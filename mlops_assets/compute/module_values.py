@@ -106,9 +106,21 @@ def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> 
         return f"{kind.__qualname__}{inner({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})}"
     if hasattr(value, "model_dump"):  # pydantic
         return f"{kind.__qualname__}{inner(value.model_dump())}"
-    if type(vars(value) if hasattr(value, "__dict__") else None) is dict and "site-packages" not in _file_of(kind):
-        return f"{kind.__qualname__}{inner(vars(value))}"
+    if (state := _state_of(value, kind)) is not None and "site-packages" not in _file_of(kind):
+        return f"{kind.__qualname__}{inner(state)}"
     raise UnrecordableError
+
+
+def _state_of(value: object, kind: type) -> dict[str, object] | None:
+    """Return the attributes of an object, those of ``__slots__`` too; None when it has neither."""
+    slots = [name for base in kind.__mro__ for name in _listed(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")]
+    state = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    own = getattr(value, "__dict__", None)
+    return {**state, **own} if type(own) is dict else state or None
+
+
+def _listed(slots: object) -> Sequence[str]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)  # type: ignore[arg-type]  # names
 
 
 def _file_of(kind: type) -> str:

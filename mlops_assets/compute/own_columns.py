@@ -1,11 +1,13 @@
 """Columns that the package adds to the rows of a user, and how they keep apart from the user's own.
 
 In memory a column of the package starts with ``__``, which no column of a user may. In the lake it has a plain name, so that people can
-read the table: ``__prediction`` is stored as ``prediction``. A user's column of that very name is stored as ``__input_prediction``.
+read the table: ``__prediction`` is stored as ``prediction``. A user's column of that name is stored as ``__input_prediction``; the lake does not
+tell names apart by case, so that ``Prediction`` becomes ``__input_Prediction``.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from mlops_assets.values.names import OWN
@@ -30,6 +32,14 @@ OF_PREDICTIONS = (
 )
 
 
+_NUMBERED = re.compile(r"(prediction|probabilities)_\d+")  # where the first column of predictions has another type
+
+
+def is_of_predictions(name: str) -> bool:
+    """Return whether a column of the lake's tables of predictions holds predictions or probabilities, of any type."""
+    return name in ("prediction", "probabilities") or _NUMBERED.fullmatch(name) is not None
+
+
 def table_name(name: str, own: Sequence[str]) -> str:
     """Return the name of a column in the lake.
 
@@ -40,9 +50,9 @@ def table_name(name: str, own: Sequence[str]) -> str:
     own
         The package's columns of such a table: ``OF_TRAINING_SETS`` or ``OF_PREDICTIONS``.
     """
-    if name in own:
+    if _is_own(name, own):
         return name.removeprefix(OWN)
-    return f"{_INPUT}{name}" if f"{OWN}{name}" in own else name
+    return f"{_INPUT}{name}" if _is_own(f"{OWN}{name.lower()}", own) else name
 
 
 def to_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
@@ -52,6 +62,9 @@ def to_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
 
 def from_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
     """Return rows of the lake under the names that they have in memory: what :func:`to_table` was given."""
-    plain = [name.removeprefix(OWN) for name in own]
-    names = {name: f"{OWN}{name}" for name in plain if name in frame.columns}
-    return frame.rename(names | {f"{_INPUT}{name}": name for name in plain if f"{_INPUT}{name}" in frame.columns})
+    ours = {name: f"{OWN}{name}" for name in frame.columns if _is_own(f"{OWN}{name}", own)}
+    return frame.rename(ours | {name: name.removeprefix(_INPUT) for name in frame.columns if name.startswith(_INPUT)})
+
+
+def _is_own(name: str, own: Sequence[str]) -> bool:
+    return name in own or (PREDICTION in own and name.startswith(OWN) and _NUMBERED.fullmatch(name.removeprefix(OWN)) is not None)

@@ -14,12 +14,12 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.held_values import held_values, is_cached_reader, is_computed, is_query_of_files
 from mlops_assets.compute.module_values import UnrecordableError, describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_EMPTY = ("dict", "list", "set", "defaultdict", "OrderedDict", "Counter", "deque")  # containers that a program fills
 _READERS = ("polars", "duckdb", "pyarrow")  # they open files without Python's knowledge
 _EVERYTHING = "*"
 
@@ -60,8 +60,12 @@ class _Closure:
                 self._follow(path, module, node, name)
                 continue
             self.parts.append(f"{name}={ast.dump(_bare(node))}")
-            if _is_computed(node) and name in values:
+            if is_computed(node) and name in values:
                 self.values.append(_Value(values, str(path.parent), f"{path.name}:{name}", name, used))
+            for held, is_used in held_values(node, values.get(name)):
+                self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{each}", each, is_used) for each in held]
+            if is_cached_reader(node, values.get(name)):
+                self.reads.add(f"{name}, which keeps its first result,")
             self.add_statement(path, module, _bare(node), values, without=name)
         return found or any(self._in_star(path, module, node, name) for node in self._tree(path).body)
 
@@ -71,6 +75,8 @@ class _Closure:
             if isinstance(inner, ast.Attribute):
                 self.attributes.add(inner.attr)
                 self._note_reader(inner, values)
+            elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and is_query_of_files(inner):
+                self.reads.add(f"{ast.unparse(inner.func.value)}.{inner.func.attr}")
             elif isinstance(inner, (ast.Import, ast.ImportFrom)):
                 for alias in inner.names:
                     self._follow(path, module, inner, _local_name(inner, alias))
@@ -191,21 +197,6 @@ def _values_of(module: str) -> Mapping[str, Any]:
 
 def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
     return alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
-
-
-def _is_computed(node: ast.stmt) -> bool:
-    """Whether a statement computes what it binds: a literal, and an empty container that a program fills, are in the code already."""
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return False
-    given = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-    if isinstance(given, ast.Call) and not given.keywords and isinstance(given.func, (ast.Name, ast.Attribute)):
-        name = given.func.id if isinstance(given.func, ast.Name) else given.func.attr
-        return name not in _EMPTY or any(not isinstance(each, ast.Name) for each in given.args)
-    try:
-        ast.literal_eval(given or ast.Name("computed"))
-    except (ValueError, TypeError, MemoryError, RecursionError):
-        return True
-    return False
 
 
 def _bare(node: ast.stmt) -> ast.stmt:

@@ -112,8 +112,9 @@ def _hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
 def _check_names(names: Sequence[str]) -> None:
     """Refuse names that the lake would change: it compares them without case."""
     if twice := _same_but_for_case(names):
+        other = next(name for name in twice[1:] if name.lower() == twice[0].lower())
         raise DataError(
-            f"the columns '{twice[0]}' and '{twice[1]}' differ only in case, which the lake does not tell apart", hint="rename one of them"
+            f"the columns '{twice[0]}' and '{other}' differ only in case, which the lake does not tell apart", hint="rename one of them"
         )
     for name in names:
         if not name or "\x00" in name:

@@ -1,4 +1,4 @@
-"""Metrics that scikit-learn answers with 0 where nothing can be measured: a window without positive labels is no bad window."""
+"""Metrics that scikit-learn answers with 0 where nothing can be measured: a window without positive labels or predictions is no bad window."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 _NEED_BOTH = frozenset({"average_precision", "matthews_corrcoef", "roc_auc"})
 _NEED_POSITIVES = frozenset({"average_precision", "recall"})
 _NEED_ANY_POSITIVE = frozenset({"f1", "jaccard"})
+_NEED_PREDICTED = frozenset({"precision"})
 
 
 def undefined_metrics(names: Sequence[str], labelled: Labelled, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
-    """Return metric → why it is undefined, of those that need another label than the only one of a window.
+    """Return metric → why it is undefined, of those that need another label than the only one of a window, or a positive prediction.
 
     Parameters
     ----------
@@ -30,14 +31,20 @@ def undefined_metrics(names: Sequence[str], labelled: Labelled, positive: Any = 
     positive
         The positive one of two classes; the second when None.
     """
-    if labelled.classes is None or len(labelled.classes) != 2 or len(np.unique(labelled.y)) != 1:
+    if labelled.classes is None or len(labelled.classes) != 2 or not len(labelled.y):
         return {}
-    only, positive = labelled.y[0], positive_class(labelled.classes, positive)
-    found = {name: f"every label is {only!s}: {name} needs both classes" for name in names if name in _NEED_BOTH}
+    positive = positive_class(labelled.classes, positive)
+    predicted, found = bool((labelled.prediction == positive).any()), dict[str, str]()
+    if not predicted:
+        found = {name: f"no prediction is {positive!s}: {name} needs one" for name in names if name in _NEED_PREDICTED}
+    if len(np.unique(labelled.y)) != 1:
+        return found
+    only = labelled.y[0]
+    found |= {name: f"every label is {only!s}: {name} needs both classes" for name in names if name in _NEED_BOTH}
     if only == positive:
         return found
     found |= {name: f"every label is {only!s}: {name} needs positive labels" for name in names if name in _NEED_POSITIVES}
-    if not (labelled.prediction == positive).any():
+    if not predicted:
         reason = f"every label and every prediction is {only!s}"
         found |= {name: f"{reason}: {name} needs a positive one" for name in names if name in _NEED_ANY_POSITIVE}
     return found

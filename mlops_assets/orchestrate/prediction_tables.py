@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from mlops_assets.compute.own_columns import is_of_predictions
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.serving.packaging import manifest_of
@@ -39,7 +40,7 @@ def _types(scope: Scope, frames: Sequence[pl.DataFrame], event_timestamp: str | 
     lake, key = scope.places.lake, scope.node.key
     if scope.node.partitions is None or event_timestamp is None:
         return {}
-    names = [name for name in lake.columns(key) if any(name == base or name.startswith(f"{base}_") for base in TYPED)]
+    names = [name for name in lake.columns(key) if is_of_predictions(name)]
     if not names:
         return {}
     try:

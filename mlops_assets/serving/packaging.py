@@ -265,9 +265,18 @@ def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
 
 
 def predictions_of(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
-    """Return what an estimator says of rows: probabilities, decisions or predictions, whichever comes first, float64."""
+    """Return what an estimator says of rows: probabilities, decisions or predictions, whichever comes first, float64.
+
+    Predictions that are no numbers are returned as the places of their classes.
+    """
     predict = getattr(estimator, "predict_proba", None) or getattr(estimator, "decision_function", None) or estimator.predict
-    return np.ascontiguousarray(predict(rows), dtype="<f8") if len(rows) else np.zeros(0)
+    if not len(rows):
+        return np.zeros(0)
+    said = np.asarray(predict(rows))
+    if said.dtype.kind not in "fiub" and hasattr(estimator, "classes_"):
+        place = {label: at for at, label in enumerate(np.asarray(estimator.classes_).tolist())}
+        said = np.array([place[label] for label in said.tolist()])
+    return np.ascontiguousarray(said, dtype="<f8")
 
 
 def _ipc(frame: pl.DataFrame) -> bytes:

@@ -158,10 +158,10 @@ def of_one_version(rows: pl.DataFrame) -> pl.DataFrame:
     Parameters
     ----------
     rows
-        Of a table of predictions.
+        Of a table of predictions, under the names that they have in memory.
     """
-    for name, base in zip((PREDICTION, PROBABILITIES), TYPED, strict=True):
-        others = [other for other in rows.columns if other.startswith(f"{base}_") and other.removeprefix(f"{base}_").isdigit()]
+    for name in (PREDICTION, PROBABILITIES):
+        others = [other for other in rows.columns if other.startswith(f"{name}_") and other.removeprefix(f"{name}_").isdigit()]
         held = [column for column in (name, *others) if column in rows.columns and rows[column].null_count() < rows.height]
         if held and held[0] != name:
             rows = rows.with_columns(rows[held[0]].alias(name))

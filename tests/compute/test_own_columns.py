@@ -17,6 +17,16 @@ def test_every_name_comes_back_from_the_lake(own):
     assert from_table(stored, own).equals(frame)
 
 
+def test_names_that_differ_in_case_or_have_a_number_come_back_too():
+    names = ["Prediction", "MISSING", "Run_ID", "prediction_2", "Probabilities_3", "prediction_x", "Split"]
+    frame = pl.DataFrame({name: [index] for index, name in enumerate([*OF_PREDICTIONS, *names, "__prediction_2"])})
+    stored = to_table(frame, OF_PREDICTIONS)
+    assert len({name.lower() for name in stored.columns}) == frame.width
+    assert {"__input_Prediction", "__input_prediction_2", "prediction_2", "prediction_x", "Split"} <= set(stored.columns)
+    assert from_table(stored, OF_PREDICTIONS).equals(frame)
+    assert to_table(pl.DataFrame({"Split": [1], SPLIT: [2]}), OF_TRAINING_SETS).columns == ["__input_Split", "split"]
+
+
 def test_a_table_without_a_clash_keeps_plain_names():
     stored = to_table(pl.DataFrame({"x": [1], PREDICTION: [2]}), OF_PREDICTIONS)
     assert stored.columns == ["x", "prediction"]

@@ -140,6 +140,17 @@ def test_a_window_of_one_class_is_judged_by_what_is_defined_there() -> None:
     assert (found.state, found.problem) == (BREACH, "")
 
 
+@pytest.mark.parametrize("labels", [np.zeros(300, dtype=int), (np.arange(300) % 3 == 0).astype(int)], ids=["one class", "both classes"])
+def test_precision_of_no_positive_prediction_cannot_be_measured(labels) -> None:
+    predictions = pl.DataFrame({"id": np.arange(300), PREDICTION: np.zeros(300, dtype=int), PROBABILITY: np.full(300, 0.1)})
+    told = pl.DataFrame({"id": np.arange(300), "late": labels})
+    found = report(predictions, told, Performance("precision", at_least=0.3), metrics=["accuracy"], classes=[0, 1])
+    assert (found.metric("precision").value, found.metric("precision").problem) == (None, "no prediction is 1: precision needs one")
+    assert found.state != BREACH
+    one = predictions.with_columns(pl.when(pl.col("id") == 1).then(1).otherwise(0).alias(PREDICTION))
+    assert report(one, told, Performance("precision", at_least=0.3), classes=[0, 1]).metric("precision").value == 0.0
+
+
 def test_a_quiet_window_in_which_nothing_positive_happens_is_no_breach() -> None:
     predictions = pl.DataFrame({"id": np.arange(300), PREDICTION: np.zeros(300, dtype=int), PROBABILITY: np.full(300, 0.1)})
     labels = pl.DataFrame({"id": np.arange(300), "late": np.zeros(300, dtype=int)})

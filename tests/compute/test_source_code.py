@@ -144,3 +144,40 @@ def test_values_are_described_by_what_they_are() -> None:
         text(endless)
     with pytest.raises(UnrecordableError):
         text(Ridge().fit([[1], [2]], [1, 2]))
+
+
+KEPT = {
+    "a class attribute": "class C:\n    K = json.loads(TEXT)\n\ndef train():\n    return C.K\n",
+    "a computed default": "def scaled(x, k=json.loads(TEXT)):\n    return x * k\n\ndef train():\n    return scaled(1)\n",
+    "a computed default by keyword": "def scaled(x, *, k=json.loads(TEXT)):\n    return x * k\n\ndef train():\n    return scaled(1)\n",
+    "an attribute of a function": "def factor():\n    return factor.k\n\nfactor.k = json.loads(TEXT)\n\ndef train():\n    return factor()\n",
+    "an object with slots": "class Slot:\n    __slots__ = ('k',)\n\nSLOT = Slot()\nSLOT.k = json.loads(TEXT)\n\ndef train():\n    return SLOT.k\n",
+    "an object with one slot": "class Slot:\n    __slots__ = 'k'\n\nSLOT = Slot()\nSLOT.k = json.loads(TEXT)\n\ndef train():\n    return SLOT.k\n",
+}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_what_classes_functions_and_objects_keep_counts(load, kept) -> None:
+    head = "import json\nfrom pathlib import Path\n\n"
+    work = head + KEPT[kept].replace("json.loads(TEXT)", "json.loads(Path('params_json.json').read_text())")
+    one, same, two = (source_hash(load(work=work, params_json=text)) for text in ("1", "1", "2"))
+    assert one == same != two
+    assert find_unrecorded(load(work=work, params_json="1")) == []
+
+
+@pytest.mark.parametrize(
+    ("work", "named"),
+    [
+        (
+            "@functools.cache\ndef params():\n    return json.loads(Path('a.json').read_text())\n\ndef train():\n    return params()\n",
+            "params, which keeps its first result,",
+        ),
+        ("def train():\n    return duckdb.sql(\"select a from 'a.csv'\")\n", "duckdb.sql"),
+        ("def train(cursor):\n    return cursor.execute('select * from read_parquet(?)')\n", "cursor.execute"),
+        ("def train(here):\n    return pl.read_csv(here / 'a.csv')\n", "polars.read_csv"),
+        ("@functools.cache\ndef square(x):\n    return x * x\n\ndef train():\n    return duckdb.sql('select 1 + 1'), square(2)\n", ""),
+    ],
+)
+def test_reads_that_no_record_can_hold_are_named(load, work, named) -> None:
+    head = "import functools\nimport json\nfrom pathlib import Path\n\nimport duckdb\nimport polars as pl\n\n"
+    assert find_unrecorded(load(work=head + work)) == ([f"the files that {named} reads"] if named else [])

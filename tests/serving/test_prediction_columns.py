@@ -59,6 +59,16 @@ def test_each_type_has_a_column_and_keeps_it() -> None:
     assert column_for("prediction", pl.Int32(), {"prediction": pl.Int64()}) == "prediction"
 
 
+def test_a_feature_named_like_a_numbered_column_keeps_its_place() -> None:
+    words, users = WORD.frame(pl.Series(["no"]), pl.Series([{"no": 0.7, "yes": 0.3}])), pl.Series("prediction_2", ["mine"])
+    first = to_table(FLAG.frame(pl.Series([True]), pl.Series([{"False": 0.1, "True": 0.9}])).with_columns(users), OF_PREDICTIONS)
+    placed = in_columns_of_their_types([first, to_table(words.with_columns(users), OF_PREDICTIONS)], {})
+    table = pl.concat(placed, how="diagonal")
+    assert {"prediction", "prediction_2", "__input_prediction_2"} <= set(table.columns)
+    assert read(table[1:])["__prediction"].to_list() == ["no"]
+    assert read(table)["prediction_2"].to_list() == ["mine", "mine"]
+
+
 def test_a_change_is_said_in_words() -> None:
     assert changed_kind(FLAG, WORD) == "it predicts String, the version before it Boolean"
     assert changed_kind(WORD, PredictionKind("String", ("no", "yes", "perhaps"))).startswith("it predicts the classes no, yes, perhaps")

@@ -3,13 +3,16 @@
 import socket
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OutputCodeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.tree import DecisionTreeClassifier
 
 from mlops_assets.errors import ArtifactError, DataError, PlatformError
 from mlops_assets.serving.batch import model_input, score
@@ -130,3 +133,17 @@ def test_what_is_stored_is_listed_and_removed_unless_it_was_stored_again(artifac
     assert artifacts.get(name) == b"listed"
     assert artifacts.remove(name, before=datetime.now(UTC) + timedelta(seconds=2))
     assert not artifacts.exists(name)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        VotingClassifier([("a", LogisticRegression()), ("b", DecisionTreeClassifier())], voting="hard"),
+        OutputCodeClassifier(LogisticRegression()),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_a_classifier_without_probabilities_predicts_text_labels_as_before(estimator, artifacts) -> None:
+    labels = np.where(Y == 1, "yes", "no")
+    name = pack(artifacts, estimator.fit(X, labels), X=X, modules=[], facts={})
+    assert unpack(artifacts, name).estimator.predict(X).tolist() == estimator.predict(X).tolist()

@@ -141,6 +141,8 @@ def test_a_time_of_day_is_refused_and_the_process_lives(lake) -> None:
 def test_names_that_differ_only_in_case_are_refused_at_any_depth(lake) -> None:
     with pytest.raises(DataError, match="'temp' and 'Temp' differ only in case"):
         lake.write("dataset/case", pl.DataFrame({"temp": [1], "Temp": [2]}), WHOLE)
+    with pytest.raises(DataError, match="'B' and 'b' differ only in case"):
+        normalised(pl.DataFrame({"x": [1], "B": [1], "Y": [1], "b": [1], "y": [1]}))
     with pytest.raises(DataError, match="column 's' has type Struct"):
         normalised(pl.DataFrame({"s": [{"a": 1, "A": 2}]}))
     assert lake.columns("dataset/case") == ()

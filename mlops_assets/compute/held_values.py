@@ -1,0 +1,70 @@
+"""What a class or a function of the project holds besides its code: computed attributes and defaults; and readers whose reads are not seen."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_EMPTY = ("dict", "list", "set", "defaultdict", "OrderedDict", "Counter", "deque")  # containers that a program fills
+_READS = ("open", "read_text", "read_bytes", "getenv", "environ")
+_QUERIES = ("sql", "query", "execute")
+_FILE_IN_SQL = re.compile(r"'[^']+\.(?:csv|tsv|parquet|json|ndjson|jsonl|db)[^']*'|\bread_\w+\s*\(", re.IGNORECASE)
+
+
+def is_computed(node: ast.stmt) -> bool:
+    """Whether a statement computes what it binds: a literal, and an empty container that a program fills, are in the code already."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return False
+    given = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+    if isinstance(given, ast.Call) and not given.keywords and isinstance(given.func, (ast.Name, ast.Attribute)):
+        name = given.func.id if isinstance(given.func, ast.Name) else given.func.attr
+        return name not in _EMPTY or any(not isinstance(each, ast.Name) for each in given.args)
+    try:
+        ast.literal_eval(given or ast.Name("computed"))
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return True
+    return False
+
+
+def held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
+    """Yield values that a class or a function keeps and that its code does not show, each with whether a use of it counts as one of all.
+
+    Parameters
+    ----------
+    node
+        The statement that binds the name.
+    value
+        What it is bound to; a decorator may have replaced it.
+    """
+    if isinstance(node, ast.ClassDef) and isinstance(value, type):
+        computed = [
+            each for each in node.body if isinstance(each, (ast.Assign, ast.AnnAssign)) and each.value is not None and is_computed(each)
+        ]
+        names = {n.id for each in computed for n in ast.walk(each) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        yield {name: getattr(value, name) for name in sorted(names) if name in vars(value)}, False
+    function = inspect.unwrap(value) if callable(value) else None
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and inspect.isfunction(function):
+        given = (*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None))
+        if any(is_computed(ast.Assign([], each)) for each in given):
+            yield {"defaults": (function.__defaults__, function.__kwdefaults__)}, True
+        yield {name: each for name, each in sorted(vars(function).items()) if name != "__wrapped__"}, True
+
+
+def is_cached_reader(node: ast.stmt, value: Any) -> bool:  # noqa: ANN401  (what a name is bound to)
+    """Return whether a function reads files or variables and keeps its result, so that a second call in a process reads nothing."""
+    if not hasattr(value, "cache_info"):
+        return False
+    return any(getattr(inner, "id", getattr(inner, "attr", "")) in _READS for inner in ast.walk(node))
+
+
+def is_query_of_files(call: ast.Call) -> bool:
+    """Return whether a call asks a database with a text that names a file, such as ``duckdb.sql("from 'a.csv'")``."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _QUERIES:
+        return False
+    texts = [inner.value for each in call.args[:1] for inner in ast.walk(each) if isinstance(inner, ast.Constant)]
+    return any(isinstance(text, str) and _FILE_IN_SQL.search(text) is not None for text in texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,7 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
     Example: mlops datasets drop flights --yes
     """
     from mlops_assets.cli.running import alone
+    from mlops_assets.orchestrate.partitions import all_keys
 
     project = load(file)
     key, records = _PREFIX + name, _records(project, name)
@@ -87,7 +89,10 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
     with alone(Path(project.platform.home)):
         project.places.lake.drop(key)
     click.echo(f"dropped {key}: {rows} rows in {len(records)} partition(s){kept}")
-    click.echo(f"next: mlops run --select 'key:\"{key}\"'" + (" --partitions A...B" if "" not in records else ""))
+    if (declared := _declared(project).get(name)) is not None:
+        partitions = [each for each in all_keys(declared.table.partitions) if each and each in records]
+        chosen = f" --partitions {shlex.quote('...'.join(dict.fromkeys((partitions[0], partitions[-1]))))}" if partitions else ""
+        click.echo(f"next: mlops run --select 'key:\"{key}\"'{chosen}")
 
 
 def _names(project: LoadedProject) -> list[str]:

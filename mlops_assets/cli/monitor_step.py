@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, alone, execu
 from mlops_assets.cli.summary import failures
 from mlops_assets.orchestrate.liveness import process_tags
 from mlops_assets.orchestrate.loop import consider, facts_of, job_name, next_start, outlook
-from mlops_assets.orchestrate.monitor_turn import count_late_predictions, find_due_reports, find_promotion, group_ranges
+from mlops_assets.orchestrate.monitor_turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
 from mlops_assets.values.decisions import Hold, Launch
 
 if TYPE_CHECKING:
@@ -110,10 +111,18 @@ def _report(loop: _Loop, turn: Turn) -> list[str]:
         turn.runs.append(finished)
         windows = first if first == last else f"{first} to {last}"
         lines.append(f"{' and '.join(tables)} of {windows}: {'made' if finished.result.success else 'failed'}")
-    if late := count_late_predictions(loop.project, loop.monitor, loop.loaded.places):
-        table = loop.monitor.predictions_key
-        lines.append(f"'{table}' is behind its inputs in {late} partitions: mlops run --select 'key:\"{table}\"' --partitions A...B")
+    lines += _explain_late_predictions(loop)
     return lines or ["every window is as its inputs are"]
+
+
+def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
+    """Yield the command for each range of predictions that are behind their inputs."""
+    table = loop.monitor.predictions_key
+    command = f"mlops run --select 'key:\"{table}\"'"
+    for first, last in find_late_predictions(loop.project, loop.monitor, loop.loaded.places):
+        keys = first if first == last else f"{first}...{last}"
+        where, chosen = (f" in {keys}", f" --partitions {shlex.quote(keys)}") if keys else ("", "")
+        yield f"'{table}' is behind its inputs{where}: {command}{chosen}"
 
 
 def _train(loop: _Loop, turn: Turn) -> None:

@@ -14,6 +14,7 @@ from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.orchestrate.prediction_tables import CHANGE
 from mlops_assets.orchestrate.tables import COLUMNS, CUT_TIMES, DUPLICATES
+from mlops_assets.orchestrate.unrecorded import UNRECORDED
 from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.cli.running import Finished
 
-NOTES = (COLUMNS, CUT_TIMES, DUPLICATES)
+NOTES = (COLUMNS, CUT_TIMES, DUPLICATES, UNRECORDED)
 
 
 def show(project: LoadedProject, finished: Finished, console: Console) -> None:
@@ -36,7 +37,7 @@ def show(project: LoadedProject, finished: Finished, console: Console) -> None:
     gates = _checks(finished)
     if gates.row_count:
         console.print(gates)
-    for line in (*_notes(finished), *_versions(project, finished), *failures(finished), *_where(project, finished)):
+    for line in (*notes(finished), *_versions(project, finished), *failures(finished), *_where(project, finished)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -59,13 +60,16 @@ def _side_rows(finished: Finished, key: dg.AssetKey) -> int:
     return sum(counts.values())
 
 
-def _notes(finished: Finished) -> Iterator[str]:
-    """Say what has changed in the columns of tables, and which times lost digits."""
-    for event in finished.result.get_asset_materialization_events():
-        materialization = event.step_materialization_data.materialization
-        for name in NOTES:
-            if name in materialization.metadata:
-                yield f"[yellow]{materialization.asset_key.to_user_string()}[/]: {name}: {_escaped(str(_value(materialization.metadata, name)))}"
+def notes(finished: Finished) -> list[str]:
+    """Return once each, as console markup, what a run announces: changed columns, cut times, duplicates and what no record holds."""
+    made = [event.step_materialization_data.materialization for event in finished.result.get_asset_materialization_events()]
+    lines = (
+        f"[yellow]{each.asset_key.to_user_string()}[/]: {name}: {_escaped(str(_value(each.metadata, name)))}"
+        for each in made
+        for name in NOTES
+        if name in each.metadata
+    )
+    return list(dict.fromkeys(lines))
 
 
 def _value(metadata: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401

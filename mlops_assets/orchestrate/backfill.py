@@ -13,6 +13,7 @@ from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.quality import Checked, reference_windows
 from mlops_assets.orchestrate.scope import Scope
 from mlops_assets.orchestrate.tables import attempted, check_results, materialised, publish, refusal
+from mlops_assets.orchestrate.unrecorded import merge_unrecorded
 from mlops_assets.stores.lake import Commit
 from mlops_assets.stores.lake_types import ColumnTypeError
 from mlops_assets.values.dataset import Table
@@ -70,6 +71,7 @@ class _Sum:
     def checked(self, chunks: int) -> Checked:
         """Return the whole as if it had been made at once."""
         metadata = {name: value for made in self.made for name, value in made.metadata.items()}
+        metadata |= merge_unrecorded(made.metadata for made in self.made)
         how = f"{chunks - self.passed_over} made, {self.passed_over} passed over"
         return Checked(
             pl.concat([made.frame for made in self.made], how="vertical_relaxed"), self.outcomes(), (), {**metadata, "chunks": how}

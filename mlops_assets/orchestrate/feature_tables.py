@@ -44,8 +44,7 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
             return conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
 
         result = found(scope, _source_rows(scope, view, shaped))
-        warn_of_unrecorded(scope, view)
-        return replace(result, metadata={"source": source, **result.metadata})
+        return replace(result, metadata={"source": source, **result.metadata, **warn_of_unrecorded(scope, view)})
 
     def kept(scope: Scope) -> Checked:
         read = scope.places.lake.read(

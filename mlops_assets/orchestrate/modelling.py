@@ -21,6 +21,7 @@ from mlops_assets.orchestrate.searching import search_metadata
 from mlops_assets.orchestrate.steps import asset_key
 from mlops_assets.orchestrate.training_log import logged_metadata
 from mlops_assets.orchestrate.training_run import Trained, trained_by, training_lock
+from mlops_assets.orchestrate.unrecorded import unrecorded_metadata
 from mlops_assets.serving.packaging import form_of, manifest_of
 from mlops_assets.stores.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.lock import exclusive
@@ -118,5 +119,6 @@ def _metadata(trained: Trained, candidate: Candidate, model: Model[..., Any]) ->
         "read besides the data": markdown([{"what": name, "sha256": digest} for name, digest in outside.items()]) if outside else "nothing",
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
+        **unrecorded_metadata(trained.unrecorded),
         **pictures(drawn),
     }

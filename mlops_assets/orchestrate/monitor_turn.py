@@ -62,9 +62,16 @@ def find_promotion(at: Places, project: Project, model: Model[..., Any]) -> list
     return [asset_key(key) for key in (f"champion/{model.name}", *services)]
 
 
-def count_late_predictions(project: Project, monitor: Monitor, at: Places) -> int:
-    """Return how many partitions of the watched batch prediction are behind their inputs: reports follow predictions."""
+def find_late_predictions(project: Project, monitor: Monitor, at: Places) -> list[tuple[str, str]]:
+    """Return first and last partition of each range of the watched batch prediction that is behind its inputs; empty keys without partitions.
+
+    Reports follow predictions.
+    """
     watched = monitor.of
     if not isinstance(watched, BatchPrediction) or at.registry.champion(monitor.model.name) is None:
-        return 0
-    return len(find_due(project.node(watched), at.platform, datetime.now(UTC)))
+        return []
+    node = project.node(watched)
+    late = find_due(node, at.platform, datetime.now(UTC))
+    if node.partitions is None:
+        return [("", "")] if late else []
+    return [(first, last) for _, first, last in group_ranges({node.key: late} if late else {}, node.partitions)]

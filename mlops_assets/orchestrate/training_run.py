@@ -52,6 +52,7 @@ class Trained:
     estimator: Any
     splits: Mapping[str, Split]
     reused: bool
+    unrecorded: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -106,7 +107,7 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         scope.context.log.info(
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
-        return Trained(known, bundle.estimator, splits, reused=True)
+        return Trained(known, bundle.estimator, splits, reused=True, unrecorded=_warn_of_unrecorded(scope, model))
     refuse_unready(model.format)
     refuse_unknown_types(model.trusted_types, f"'{model.key}'")
     refuse_lambdas(model.function.function, f"'{model.key}'")
@@ -141,12 +142,15 @@ def _with_outside(scope: Scope, model: Model[..., Any], decides: Mapping[str, An
         now["outside"] = hash_outside(list(recorded))
 
 
-def _warn_of_unrecorded(scope: Scope, model: Model[..., Any]) -> None:
+def _warn_of_unrecorded(scope: Scope, model: Model[..., Any]) -> tuple[str, ...]:
+    """Warn of everything that decides the fit and is not in its record; return it with its consequence."""
     copied = ["the whole environment"] if scope.outside.whole_environment else []
-    for name in [*find_unrecorded(model.function.function), *copied]:
+    names = [*find_unrecorded(model.function.function), *copied]
+    for name in names:
         scope.context.log.warning(
             f"'{model.key}' uses {name}, which its record does not hold: after a change of it, it is not trained again"
         )
+    return tuple(f"{name}: after a change of it, the model is not trained again" for name in names)
 
 
 def _metrics(project: Project, model: Model[..., Any]) -> list[str]:
@@ -195,7 +199,7 @@ def _train(  # noqa: PLR0913  (what decides it)
     wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
     with seeded(fingerprint) as draws:
         estimator = scope.call(model.function, **wanted)
-    _warn_of_unrecorded(scope, model)
+    unrecorded = _warn_of_unrecorded(scope, model)
     refuse_unable(model, estimator)
     autolog(scope, active, estimator)
     fit = store_fit(
@@ -220,7 +224,7 @@ def _train(  # noqa: PLR0913  (what decides it)
             "facts": run_facts(scope, model, rows, splits, estimator, draws, decides, fingerprint),
         },
     )
-    return Trained(run, fit.estimator, splits, reused=False)
+    return Trained(run, fit.estimator, splits, reused=False, unrecorded=unrecorded)
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,9 @@ def test_a_dropped_dataset_takes_other_types_and_earlier_states_stay(project, pl
     asked = command("drop", "readings", answer="n\n", code=1)
     assert "drop dataset/readings with 2 rows in 2 partition(s); earlier states stay readable for run aaaaaaaa of demand?" in asked
     assert at.lake.records("dataset/readings")
-    assert "next: mlops run --select 'key:\"dataset/readings\"' --partitions A...B" in command("drop", "readings", "--yes")
+    assert "next: mlops run --select 'key:\"dataset/readings\"' --partitions 2024-01-01...2024-01-02" in command(
+        "drop", "readings", "--yes"
+    )
     assert json.loads(command("list", "--json", "-"))[0]["rows"] == 0
     assert "holds nothing" in str(CliRunner().invoke(datasets, ["drop", "readings", "--yes"]).exception)
     project("dataset/readings", partitions="2024-01-02")

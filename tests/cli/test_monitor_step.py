@@ -133,7 +133,9 @@ def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_not
     crashed = world.turn()
     assert not crashed.success
     assert crashed.facts["reports"][0] == f"drift_report/watch and performance_report/watch of {key(4)} to {key(5)}: made"
-    assert "predictions/scores' is behind its inputs in 4 partitions" in crashed.facts["reports"][1]
+    late = f"{key(0)}...{key(3)}"
+    command = f"mlops run --select 'key:\"predictions/scores\"' --partitions {late}"
+    assert crashed.facts["reports"][1] == f"'predictions/scores' is behind its inputs in {late}: {command}"
     assert f"{key(5)}: breach: r2 " in crashed.facts["decision"]
     assert crashed.facts["training"].startswith("attempt 1 of decision")
     assert crashed.facts["training"].endswith("crashed")

@@ -1,0 +1,61 @@
+"""The summary of a run announces each thing once, and what no record holds."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import numpy as np
+import polars as pl
+from sklearn.linear_model import LinearRegression
+
+import mlops_assets as ml
+from mlops_assets.cli.running import Finished
+from mlops_assets.cli.summary import notes
+from mlops_assets.orchestrate.unrecorded import merge_unrecorded, unrecorded_metadata
+
+DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
+DRAWS = random.Random(1)
+BASE = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def definitions(platform: ml.Platform) -> dg.Definitions:
+    @ml.dataset(partitions=DAYS, key="id", event_timestamp="at", keep="last")
+    def points(window: ml.TimeWindow) -> pl.DataFrame:
+        at = [time for time in (BASE + timedelta(hours=n) for n in range(96)) if window.start <= time < window.end]
+        times = pl.Series([*at, at[0]], dtype=pl.Datetime("us", "UTC"))
+        x = np.arange(len(times), dtype=float)
+        return pl.DataFrame({"id": [str(time) for time in times], "at": times, "x": x, "y": x % 7})
+
+    @ml.feature_view(entity=ml.Entity("id"), event_timestamp="at", features={"z": float}, partitions=DAYS)
+    def noise(points: pl.LazyFrame) -> pl.LazyFrame:
+        return points.select("id", "at", z=pl.lit(DRAWS.random()))
+
+    @ml.training_set(columns=["x"], label="y", event_timestamp="at", split=ml.TimeSplit(holdout=timedelta(days=1)))
+    def examples(points: pl.LazyFrame) -> pl.LazyFrame:
+        return points
+
+    @ml.model(training_set=examples, metrics=["r2"])
+    def line(train: ml.Split) -> LinearRegression:
+        DRAWS.random()
+        return LinearRegression().fit(train.X, train.y)
+
+    return ml.build_definitions([points, noise, examples, line], platform=platform)
+
+
+def test_a_run_announces_each_thing_once(run, platform) -> None:
+    runner = run(definitions(platform))
+    points = notes(Finished(runner("dataset/points", partitions="2024-01-01...2024-01-04")))
+    assert points == ["[yellow]dataset/points[/]: duplicates: 4 of 100 rows left out: the last of each key counts"]
+    (view,) = notes(Finished(runner("features/noise", partitions="2024-01-01...2024-01-04")))
+    assert view.startswith("[yellow]features/noise[/]: not recorded: ")
+    assert view.endswith("test_summary.py:DRAWS (Random): make the history of the view again when it changes")
+    for _ in ("trained", "not trained again"):
+        (model,) = notes(Finished(runner("training_set/examples", "model/line")))
+        assert model.startswith("[yellow]model/line[/]: not recorded: ")
+        assert model.endswith("test_summary.py:DRAWS (Random): after a change of it, the model is not trained again")
+
+
+def test_chunks_of_a_run_announce_together_what_no_record_holds() -> None:
+    parts = [unrecorded_metadata(["a", "b"]), {}, unrecorded_metadata(["b", "c"])]
+    assert merge_unrecorded(parts) == {"not recorded": "a; b; c"}
+    assert merge_unrecorded([{}]) == {}

@@ -41,7 +41,7 @@ class ProjectTarget:
 
     def __str__(self) -> str:
         """Return the name by which a user knows the project."""
-        return self.module if self.in_package else self.file.name
+        return self.module if self.in_package and self.file.parent != self.root else self.file.name
 
     def dagster_arguments(self, file: str = "") -> list[str]:
         """Return the arguments that make Dagster load the same project.

@@ -79,7 +79,7 @@ def test_status_models_and_validate_tell_what_there_is(begun) -> None:
     versions = json.loads(good(mlops(begun, "models", "list", "--json", "-")))
     assert [(v["version"], v["state"]) for v in versions] == [(1, "champion")]
     assert "roc_auc_at_least" in json.loads(good(mlops(begun, "models", "history", "benign", "--json", "-")))[0]["gates"]
-    assert "is valid: 6 assets" in good(mlops(begun, "validate"))
+    assert "definitions.py is valid: 6 assets" in good(mlops(begun, "validate"))
     assert "diagnoses" in good(mlops(begun, "status"))
     unknown = mlops(begun, "models", "list", "bening")
     assert (unknown.returncode, "did you mean 'benign'" in unknown.stderr) == (1, True)

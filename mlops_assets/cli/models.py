@@ -106,7 +106,7 @@ def promote(model: str, version: int, source: str, expected: str | None, reason:
     before = registry.champion(project, model)
     done = registry.promote(project, model, version, reason, source=source, expected=_number(expected))
     click.echo(f"champion of {model}: version {done.version}")
-    _tell_change(registry.describe_change(project, before, done))
+    _print_change(registry.describe_change(project, before, done))
 
 
 @models.command("challenge")
@@ -158,12 +158,12 @@ def rollback(model: str, version: int | None, expected: str | None, reason: str,
     before = registry.champion(project, model)
     done = registry.rollback(project, model, version, reason, expected=_number(expected))
     click.echo(f"champion of {model}: version {done.version}")
-    _tell_change(registry.describe_change(project, before, done))
+    _print_change(registry.describe_change(project, before, done))
 
 
-def _tell_change(told: str) -> None:
-    if told:
-        click.echo(f"note: {told}")
+def _print_change(change: str) -> None:
+    if change:
+        click.echo(f"note: {change}")
 
 
 def _number(expected: str | None) -> int | None:

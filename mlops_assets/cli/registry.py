@@ -118,7 +118,7 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
 def _shown(project: LoadedProject, before: Version | None, version: Version, reason: str) -> Version:
     """Report the new champion to Dagster, so that the web UI shows it."""
     facts: dict[str, Any] = {"version": version.version, "candidate": version.digest, "actor": getpass.getuser(), "reason": reason}
-    facts |= {CHANGE: told} if (told := describe_change(project, before, version)) else {}
+    facts |= {CHANGE: change} if (change := describe_change(project, before, version)) else {}
     with instance(project.platform) as opened:
         opened.report_runless_asset_event(dg.AssetMaterialization(asset_key(f"champion/{version.model}"), metadata=facts))
     return version

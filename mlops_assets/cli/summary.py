@@ -132,8 +132,8 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
     for key, metadata in _last(finished).items():
         if key.path[0] == "champion":
             yield f"champion of {key.path[-1]}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
-            if told := _value(metadata, CHANGE):
-                yield f"note: {told}"
+            if change := _value(metadata, CHANGE):
+                yield f"note: {change}"
         if key.path[0] == "version":
             yield from _waiting(project, key.path[-1])
         if key.path[0] == "predictions":

@@ -6,7 +6,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 FIRST_QUARTER := 2013-01-01...2013-03-31
 NEXT_DAY := 2013-04-01
 
-.PHONY: help demo test check bench docs ui stress format clean
+.PHONY: help demo test check bench docs site ui stress format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -63,6 +63,10 @@ bench: .stamps/dev ## benchmarks against peers; results in bench/results
 
 docs: .stamps/system ## pictures of the running web UI for docs/
 	@$(BIN)/python docs/pictures.py
+
+site: .stamps/dev ## the documentation site, in build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 stress: .stamps/dev ## the long form of the lake's stress test, and tests that wait for minutes
 	@$(BIN)/python -m pytest -m stress tests/stores

@@ -26,7 +26,7 @@ from bench.worker import serve
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-    from mlops_assets.stores.ducklake import DuckLake
+    from mlops_assets.stores.lake.ducklake import DuckLake
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 CARRIERS = np.array(["AA", "B6", "DL", "EV", "MQ", "UA", "US", "WN"])
@@ -84,13 +84,13 @@ class Ours:
     """The lake of this package: verified against nothing here, but hashed, recorded and committed in one transaction."""
 
     def __init__(self, folder: Path) -> None:
-        from mlops_assets.stores.ducklake import DuckLake
+        from mlops_assets.stores.lake.ducklake import DuckLake
 
         self.lake: DuckLake = DuckLake.open(folder)
 
     def write(self, table: str, day: int, frame: pl.DataFrame) -> None:
         """Commit one partition."""
-        from mlops_assets.stores.lake import Part
+        from mlops_assets.stores.lake.protocol import Part
 
         begin = BEGIN + timedelta(days=day)
         self.lake.write(f"dataset/{table}", frame, [Part(begin.date().isoformat(), self._window(day))], event_timestamp="at", key=("id",))
@@ -127,7 +127,7 @@ class Ours:
         self.lake.maintain((), older_than=timedelta(0))
 
     def _parts(self, days: int) -> list[Any]:
-        from mlops_assets.stores.lake import Part
+        from mlops_assets.stores.lake.protocol import Part
 
         return [Part((BEGIN + timedelta(days=day)).date().isoformat(), self._window(day)) for day in range(days)]
 

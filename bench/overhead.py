@@ -95,7 +95,7 @@ def _ours(file: str, answer: Callable[[Path], int]) -> Command:
 
 
 def _lake_answer(home: Path) -> int:
-    code = "import sys; from mlops_assets.stores.ducklake import DuckLake; print(DuckLake.open(sys.argv[1]).read('dataset/fifth')['n'][0])"
+    code = "import sys; from mlops_assets.stores.lake.ducklake import DuckLake; print(DuckLake.open(sys.argv[1]).read('dataset/fifth')['n'][0])"
     return int(output([PYTHON, "-c", code, str(home / "lake")]))
 
 
@@ -235,7 +235,7 @@ def _window() -> dict[str, str]:
 
 def _feature_rows(home: Path) -> Any:
     code = (
-        "import sys, json; from mlops_assets.stores.ducklake import DuckLake; lake = DuckLake.open(sys.argv[1]);"
+        "import sys, json; from mlops_assets.stores.lake.ducklake import DuckLake; lake = DuckLake.open(sys.argv[1]);"
         "print(json.dumps([sorted(map(str, lake.read(f'features/{t}_punctuality').rows())) for t in ('carrier', 'origin')]))"
     )
     return json.loads(output([PYTHON, "-c", code, str(home / "lake")]))

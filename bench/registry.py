@@ -98,8 +98,8 @@ def _intervals() -> Comparison:
     from scipy import stats
     from sklearn.metrics import roc_auc_score
 
-    from mlops_assets.compute.resampling import PairedIntervals
-    from mlops_assets.compute.responses import Remembered
+    from mlops_assets.compute.training.resampling import PairedIntervals
+    from mlops_assets.compute.training.responses import Remembered
 
     rng = np.random.default_rng(3)
     y = (rng.random(ROWS) < 0.3).astype(int)

@@ -39,10 +39,10 @@ from mlops_assets.values.training import GroupSplit, TimeSplit, TrainingSet
 from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
-    from mlops_assets.orchestrate.build import build_definitions
+    from mlops_assets.orchestrate.compiler.build import build_definitions
     from mlops_assets.serving.push import push
-    from mlops_assets.stores.offline import training_frame
-    from mlops_assets.stores.run_log import log_artifact, log_figure, log_metric, log_params, search_runs, start_run
+    from mlops_assets.stores.platform.offline import training_frame
+    from mlops_assets.stores.platform.run_log import log_artifact, log_figure, log_metric, log_params, search_runs, start_run
 
 __version__ = "0.1.0"
 
@@ -104,10 +104,12 @@ __all__ = [
 
 # Loaded on first use: compiling needs Dagster, retrieval a frame library and logging a database, declaring none of them.
 _LAZY = {
-    "build_definitions": "mlops_assets.orchestrate.build",
-    "push": "mlops_assets.serving.push",
-    "training_frame": "mlops_assets.stores.offline",
-    **dict.fromkeys(("log_artifact", "log_figure", "log_metric", "log_params", "search_runs", "start_run"), "mlops_assets.stores.run_log"),
+    "build_definitions": "mlops_assets.orchestrate.compiler.build",
+    "push": "mlops_assets.serving.push.push",
+    "training_frame": "mlops_assets.stores.platform.offline",
+    **dict.fromkeys(
+        ("log_artifact", "log_figure", "log_metric", "log_params", "search_runs", "start_run"), "mlops_assets.stores.platform.run_log"
+    ),
 }
 
 

@@ -4,7 +4,7 @@ Examples
 --------
 >>> import tempfile
 >>> from pathlib import Path
->>> from mlops_assets.stores.online_lmdb import LmdbStore
+>>> from mlops_assets.stores.online.lmdb_store import LmdbStore
 >>> store = LmdbStore(Path(tempfile.mkdtemp()))
 >>> for check in ONLINE_STORE_CHECKS:
 ...     check(store)
@@ -18,14 +18,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.online import FRESH, MISSING, STALE, Found, Lookup
+from mlops_assets.stores.online.protocol import FRESH, MISSING, STALE, Found, Lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import polars as pl
 
-    from mlops_assets.stores.online import OnlineStore
+    from mlops_assets.stores.online.protocol import OnlineStore
 
 __all__ = ["ONLINE_STORE_CHECKS", "online_layout"]
 
@@ -48,7 +48,7 @@ def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  
     """
     import polars as pl
 
-    from mlops_assets.compute.point_in_time import View, as_of_layout
+    from mlops_assets.compute.features.point_in_time import View, as_of_layout
 
     utc = pl.Datetime("us", "UTC")
     made = [(k, _BASE + event * _HOUR, _BASE + created * _HOUR, value) for k, event, created, value in rows]

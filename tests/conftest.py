@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets import errors
-from mlops_assets.stores.places import places
+from mlops_assets.stores.platform.stores import places
 from mlops_assets.values.platform import Platform
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlops_assets.stores.lock import exclusive
+from mlops_assets.stores.base.lock import exclusive
 from tests.redis_server import free_port
 
 ROOT = Path(__file__).parents[1]

@@ -29,8 +29,8 @@ from bench.projects.history_data import (
     view_rows,
 )
 from bench.worker import serve
-from mlops_assets.stores.lake import Part
-from mlops_assets.stores.places import places
+from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.platform.stores import places
 from mlops_assets.values.window import window_of
 
 DAILY = dg.DailyPartitionsDefinition("2025-01-01", end_date="2026-02-01")

@@ -55,8 +55,8 @@ def by_ours(folder: Path, known: bool) -> Callable[[], Found]:
 
     import mlops_assets as ml
     from bench.projects.history_ours import declared, platform_of
-    from mlops_assets.compute.skew import differing
-    from mlops_assets.stores.places import places
+    from mlops_assets.compute.features.skew import differing
+    from mlops_assets.stores.platform.stores import places
 
     served, platform, views = pl.read_parquet(log_file(folder, known)), platform_of(folder), [declared(view) for view in range(VIEWS)]
 

@@ -12,8 +12,9 @@ import polars as pl
 
 from bench.projects.online_data import AT, ENTITIES, EVENT, VIEWS, asked, columns, entities, names
 from bench.worker import serve
-from mlops_assets.compute.point_in_time import View, as_of_layout
-from mlops_assets.stores.online import Lookup, open_online
+from mlops_assets.compute.features.point_in_time import View, as_of_layout
+from mlops_assets.stores.online.opening import open_online
+from mlops_assets.stores.online.protocol import Lookup
 
 HISTORY = 10  # rows of an entity in the second kind of write
 

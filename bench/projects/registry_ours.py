@@ -13,10 +13,10 @@ import polars as pl
 
 from bench.projects.registry_model import COLUMNS, VERSIONS, asked, fitted, rows, small
 from bench.worker import serve
-from mlops_assets.serving.packaging import pack, unpack
-from mlops_assets.stores.artifacts import open_artifacts
-from mlops_assets.stores.records import CandidateRecord, Evidence
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.serving.formats.packaging import pack, unpack
+from mlops_assets.stores.artifacts.store import open_artifacts
+from mlops_assets.stores.registry.records import CandidateRecord, Evidence
+from mlops_assets.stores.registry.registry import open_registry
 
 GATES = {"roc_auc_at_least": "definition"}
 NAMES = [f"x{i}" for i in range(COLUMNS)]

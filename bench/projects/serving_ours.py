@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from bench.projects.serving_fields import FLOATS, TEXTS, WHOLE
-from mlops_assets.serving.control import ServiceSpec, start, stop
-from mlops_assets.serving.packaging import pack
-from mlops_assets.stores.artifacts import open_artifacts
-from mlops_assets.stores.records import CandidateRecord
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.serving.formats.packaging import pack
+from mlops_assets.serving.http.control import ServiceSpec, start, stop
+from mlops_assets.stores.artifacts.store import open_artifacts
+from mlops_assets.stores.registry.records import CandidateRecord
+from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.values.platform import Platform
 
 MODEL, SERVICE = "lateness", "bench_api"

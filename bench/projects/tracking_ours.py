@@ -13,11 +13,11 @@ import mlops_assets as ml
 from bench.projects.registry_model import COLUMNS, fitted, rows
 from bench.projects.tracking_work import CURVES, PARAMS, RUNS, STEPS, timed, values
 from bench.worker import serve
-from mlops_assets.compute.environment import installed, lock, threads
-from mlops_assets.serving.packaging import pack
-from mlops_assets.stores.artifacts import open_artifacts
-from mlops_assets.stores.places import places
-from mlops_assets.stores.tracker import Run
+from mlops_assets.compute.training.environment import installed, lock, threads
+from mlops_assets.serving.formats.packaging import pack
+from mlops_assets.stores.artifacts.store import open_artifacts
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.tracker.tracker import Run
 
 NAMES = [f"x{i}" for i in range(COLUMNS)]
 

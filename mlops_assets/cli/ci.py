@@ -81,8 +81,8 @@ def report(  # noqa: PLR0913  (options)
     from dataclasses import replace
 
     from mlops_assets.cli.registry import find
-    from mlops_assets.compute.ci_report import markdown
-    from mlops_assets.orchestrate.ci import ci_report
+    from mlops_assets.compute.pages.ci_report import markdown
+    from mlops_assets.orchestrate.ci.pull_request import ci_report
 
     project = _load(file, environment, against)
     beside = output or html
@@ -94,7 +94,7 @@ def report(  # noqa: PLR0913  (options)
     else:
         output.write_text(markdown(linked), encoding="utf-8")
     if html is not None:
-        from mlops_assets.compute.ci_page import ci_page
+        from mlops_assets.compute.pages.ci_page import ci_page
 
         html.write_text(ci_page(markdown(reports), html.parent), encoding="utf-8")
     sys.exit(0 if all(r.passed for r in reports) else 1)

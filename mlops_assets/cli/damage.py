@@ -24,7 +24,7 @@ def explain(error: BaseException) -> MlopsError | None:
     import duckdb
     import sqlalchemy as sa
 
-    from mlops_assets.stores.lake_connection import damaged_lake
+    from mlops_assets.stores.lake.connection import damaged_lake
 
     for cause in _chain(error):
         if isinstance(cause, MlopsError):
@@ -37,8 +37,8 @@ def explain(error: BaseException) -> MlopsError | None:
 
 
 def _database_error(error: Exception) -> MlopsError:
-    from mlops_assets.orchestrate.dagster_files import dagster_home, damaged_databases
-    from mlops_assets.stores.sqlite_check import damage_of
+    from mlops_assets.orchestrate.core.dagster_files import dagster_home, damaged_databases
+    from mlops_assets.stores.database.sqlite_check import damage_of
 
     platform = Platform.from_env()
     ours = [Path(platform.lake) / "catalog.sqlite", Path(platform.registry.removeprefix("sqlite:///"))]

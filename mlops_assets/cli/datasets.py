@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.stores.lake import PartitionRecord
+    from mlops_assets.stores.lake.protocol import PartitionRecord
     from mlops_assets.values.dataset import Dataset
 
 _PREFIX = "dataset/"
@@ -77,7 +77,7 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
     Example: mlops datasets drop flights --yes
     """
     from mlops_assets.cli.running import alone
-    from mlops_assets.orchestrate.partitions import all_keys
+    from mlops_assets.orchestrate.core.partitions import all_keys
 
     project = load(file)
     key, records = _PREFIX + name, _records(project, name)
@@ -149,7 +149,7 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
 
 def _pinned(project: LoadedProject, name: str) -> list[str]:
     """Return who needs earlier states of the lake that hold the dataset."""
-    from mlops_assets.stores.pins import pins
+    from mlops_assets.stores.platform.pins import pins
 
     lake = project.places.lake
     holding = [who for snapshot, needed in pins(project.places).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed]

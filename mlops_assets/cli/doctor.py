@@ -13,8 +13,8 @@ from mlops_assets.errors import MlopsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mlops_assets.orchestrate.doctor import Patient
-    from mlops_assets.orchestrate.findings import Finding
+    from mlops_assets.orchestrate.upkeep.doctor import Patient
+    from mlops_assets.orchestrate.upkeep.findings import Finding
 
 
 @click.command()
@@ -47,7 +47,7 @@ def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
 
 
 def _rows(file: str, *, fix: bool) -> list[dict[str, str]]:
-    from mlops_assets.orchestrate.doctor import findings
+    from mlops_assets.orchestrate.upkeep.doctor import findings
 
     patient, found = _patient(file)
     examined = list(findings(patient))
@@ -81,9 +81,9 @@ def _mend(fix: Callable[[], str]) -> str:
 
 def _patient(file: str) -> tuple[Patient, list[Finding]]:
     """Return what is examined; a project that cannot be imported, or an instance that cannot be opened, is a finding."""
-    from mlops_assets.orchestrate.dagster_files import open_instance
-    from mlops_assets.orchestrate.doctor import Patient
-    from mlops_assets.orchestrate.findings import OK, Finding
+    from mlops_assets.orchestrate.core.dagster_files import open_instance
+    from mlops_assets.orchestrate.upkeep.doctor import Patient
+    from mlops_assets.orchestrate.upkeep.findings import OK, Finding
     from mlops_assets.values.platform import Platform
 
     try:

@@ -25,7 +25,7 @@ def erase(entity: str, views: tuple[str, ...], reason: str, yes: bool, keep_key:
     Example: mlops features erase --entity customer_id=42 --reason "request 2024-117" --yes
     """
     from mlops_assets.cli.project import told_instance
-    from mlops_assets.orchestrate import erasure
+    from mlops_assets.orchestrate.upkeep import erasure
 
     project = load(file)
     request = erasure.Request([part.project for part in project.parts], project.places, _entity(entity), views)

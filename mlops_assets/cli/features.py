@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.orchestrate.project import Project
+    from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.values.features import FeatureView
     from mlops_assets.values.serving import Service
 
@@ -137,7 +137,7 @@ def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
 
 
 def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
-    from mlops_assets.orchestrate.discovery import usage
+    from mlops_assets.orchestrate.features.discovery import usage
 
     rows, used = _rows(project, view), usage(declared, project.places, view)
     return {
@@ -153,8 +153,8 @@ def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> di
 
 
 def _details(project: LoadedProject, name: str) -> dict[str, Any]:
-    from mlops_assets.compute.statistics import statistics
-    from mlops_assets.orchestrate.discovery import source_lineage, usage
+    from mlops_assets.compute.features.statistics import statistics
+    from mlops_assets.orchestrate.features.discovery import source_lineage, usage
     from mlops_assets.values.feature_types import type_label
 
     declared, view = _find(project, name)
@@ -194,8 +194,8 @@ def _text(value: object) -> object:
 
 
 def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str | None) -> list[dict[str, Any]]:
-    from mlops_assets.orchestrate.training import read_as_of
-    from mlops_assets.stores.online import Lookup
+    from mlops_assets.orchestrate.training.training_set import read_as_of
+    from mlops_assets.stores.online.protocol import Lookup
 
     _, view = _find(project, name)
     if not view.online:
@@ -239,9 +239,9 @@ def _entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]
 
 
 def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
-    from mlops_assets.compute.own_columns import OF_PREDICTIONS, from_table, table_name
-    from mlops_assets.orchestrate.project import served_partitions, served_time
-    from mlops_assets.orchestrate.skew import Reading, skew_outcome
+    from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, from_table, table_name
+    from mlops_assets.orchestrate.core.project import served_partitions, served_time
+    from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
     from mlops_assets.values.window import TimeWindow, window_of
 
     declared, service = _service(project, name)

@@ -13,7 +13,7 @@ from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
-    from mlops_assets.stores.places import Places
+    from mlops_assets.stores.platform.stores import Places
 
 _uri = click.option("--uri", default="", metavar="URL", help="The server; MLOPS_MLFLOW when left out.")
 
@@ -24,7 +24,7 @@ def mlflow() -> None:
 
 
 def _opened(file: str | None) -> Places:
-    from mlops_assets.stores.places import places
+    from mlops_assets.stores.platform.stores import places
 
     return places(Platform.from_env() if file is None else load(file).platform)
 
@@ -44,7 +44,7 @@ def mirror_command(uri: str, file: str | None, json_file: str | None) -> None:
 
     Example: MLOPS_MLFLOW=http://127.0.0.1:5000 mlops mlflow mirror
     """
-    from mlops_assets.serving.mlflow_mirror import mirror
+    from mlops_assets.serving.bridges.mlflow_mirror import mirror
 
     places = _opened(file)
     done = mirror(places, _server(places, uri))
@@ -66,7 +66,7 @@ def import_command(uri: str, experiments: tuple[str, ...], file: str | None, jso
 
     Example: mlops mlflow import --uri http://127.0.0.1:5000 --experiment churn
     """
-    from mlops_assets.stores.mlflow_import import imported_from
+    from mlops_assets.stores.mlflow.importing import imported_from
 
     places = _opened(file)
     done = imported_from(places, _server(places, uri), experiments, running=running)
@@ -86,7 +86,7 @@ def export_command(version: str, folder: str, file: str | None) -> None:
 
     Example: mlops mlflow export churn@3 churn-3
     """
-    from mlops_assets.serving.mlflow_flavour import export
+    from mlops_assets.serving.bridges.mlflow_flavour import export
 
     places = _opened(file)
     model, _, number = version.partition("@")

@@ -74,7 +74,7 @@ def card(version: str, page: str | None, file: str) -> None:
     from pathlib import Path
 
     from mlops_assets.cli import version_page
-    from mlops_assets.orchestrate.card import MARKDOWN, PAGE
+    from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE
 
     found = version_page.card(load(file), version)
     if page is None:
@@ -168,7 +168,7 @@ def _print_change(change: str) -> None:
 
 def _number(expected: str | None) -> int | None:
     """Return the version that somebody expects; None is nobody, ANYONE is whoever."""
-    from mlops_assets.stores.alias_moves import ANYONE
+    from mlops_assets.stores.registry.alias_moves import ANYONE
 
     if expected is None:
         return ANYONE

@@ -12,9 +12,9 @@ from mlops_assets.cli.monitoring import find
 from mlops_assets.cli.project import told_instance
 from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, alone, execute_job
 from mlops_assets.cli.summary import failures
-from mlops_assets.orchestrate.liveness import process_tags
-from mlops_assets.orchestrate.loop import consider, facts_of, job_name, next_start, outlook
-from mlops_assets.orchestrate.monitor_turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
+from mlops_assets.orchestrate.core.liveness import process_tags
+from mlops_assets.orchestrate.monitoring.turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
+from mlops_assets.orchestrate.training.loop import consider, facts_of, job_name, next_start, outlook
 from mlops_assets.values.decisions import Hold, Launch
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.cli.running import Finished
-    from mlops_assets.orchestrate.project import Project
+    from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.values.monitoring import Monitor
 
 
@@ -101,7 +101,7 @@ def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
 
 def _report(loop: _Loop, turn: Turn) -> list[str]:
     """Materialise the reports whose inputs changed; return a line for each run."""
-    from mlops_assets.orchestrate.steps import asset_key
+    from mlops_assets.orchestrate.core.steps import asset_key
 
     due = find_due_reports(loop.project, loop.monitor, loop.loaded.places)
     job = loop.loaded.definitions.resolve_implicit_global_asset_job_def()

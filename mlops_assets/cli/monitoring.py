@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.project import instance
-from mlops_assets.compute.decide import settled
-from mlops_assets.compute.evidently_page import evidently_page
-from mlops_assets.compute.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
+from mlops_assets.compute.monitoring.decide import settled
+from mlops_assets.compute.pages.evidently_page import evidently_page
+from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
-from mlops_assets.orchestrate.automation import AUTOMATION
-from mlops_assets.orchestrate.loop import facts_of, outlook, sensor_name
-from mlops_assets.orchestrate.monitor_turn import find_due_reports
-from mlops_assets.orchestrate.monitoring import PAGE_MODE, page_path
-from mlops_assets.orchestrate.sensor_state import explain_off
-from mlops_assets.serving.packaging import manifest_of
-from mlops_assets.stores.files import write_whole
+from mlops_assets.orchestrate.core.sensor_state import explain_off
+from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
+from mlops_assets.orchestrate.monitoring.turn import find_due_reports
+from mlops_assets.orchestrate.tables.automation import AUTOMATION
+from mlops_assets.orchestrate.training.loop import facts_of, outlook, sensor_name
+from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.stores.base.files import write_whole
 from mlops_assets.values.decisions import PERFORMANCE
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.window import window_of
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.compute.decide import Facts
-    from mlops_assets.orchestrate.project import Project
+    from mlops_assets.compute.monitoring.decide import Facts
+    from mlops_assets.orchestrate.core.project import Project
 
 
 def find(project: LoadedProject, name: str) -> tuple[Project, Monitor]:

@@ -16,9 +16,9 @@ import polars as pl
 
 from mlops_assets.cli.serving import find
 from mlops_assets.errors import DataError, DefinitionError, ServiceError
-from mlops_assets.orchestrate.loop import sources
-from mlops_assets.serving import control
-from mlops_assets.serving.packaging import manifest_of
+from mlops_assets.orchestrate.training.loop import sources
+from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.http import control
 from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ from dagster.components.definitions import LazyDefinitions
 
 from mlops_assets.cli.project_target import ProjectTarget, extend_path, find_target
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.build import Built, built
-from mlops_assets.orchestrate.dagster_files import open_instance
-from mlops_assets.orchestrate.lake_events import report_untold
-from mlops_assets.orchestrate.liveness import bury_dead_runs
-from mlops_assets.stores.places import places
+from mlops_assets.orchestrate.compiler.build import Built, built
+from mlops_assets.orchestrate.core.dagster_files import open_instance
+from mlops_assets.orchestrate.core.liveness import bury_dead_runs
+from mlops_assets.orchestrate.tables.lake_events import report_untold
+from mlops_assets.stores.platform.stores import places
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from mlops_assets.stores.places import Places
+    from mlops_assets.stores.platform.stores import Places
 
 LATEST = 20  # runs that ended badly; the sensor looks at all
 

@@ -127,7 +127,7 @@ def _dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:
 def _rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | None) -> pl.DataFrame:
     import polars as pl
 
-    from mlops_assets.compute.quarantine import SCHEMA
+    from mlops_assets.compute.tables.quarantine import SCHEMA
 
     try:
         rows = project.places.lake.read(dataset.quarantine_key).sort("partition", "row")
@@ -139,7 +139,7 @@ def _rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | N
 def _counts(name: str, rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
     import polars as pl
 
-    from mlops_assets.compute.quarantine import reasons
+    from mlops_assets.compute.tables.quarantine import reasons
 
     partitions: Sequence[str] = rows["partition"].unique().sort().to_list()
     for partition in partitions:

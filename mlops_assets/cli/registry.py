@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.cli.project import instance
-from mlops_assets.compute.lifecycle import CHAMPION, PROMOTION
+from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import RegistryError, nearest
-from mlops_assets.orchestrate.approval import approval_facts, approval_key, report_approval
-from mlops_assets.orchestrate.judging import gates_of
-from mlops_assets.orchestrate.prediction_tables import CHANGE, describe_change_of_kind
-from mlops_assets.orchestrate.steps import asset_key
-from mlops_assets.serving.integrity import refuse_damaged
-from mlops_assets.stores.alias_moves import ANYONE
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.tables.prediction_tables import CHANGE, describe_change_of_kind
+from mlops_assets.orchestrate.training.judging import gates_of
+from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
+from mlops_assets.serving.formats.integrity import refuse_damaged
+from mlops_assets.stores.registry.alias_moves import ANYONE
 from mlops_assets.values.model import GateFunction, Model
 
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.orchestrate.project import Project
-    from mlops_assets.stores.records import Approval, Version
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.stores.registry.records import Approval, Version
 
 
 def find(project: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:

@@ -12,8 +12,8 @@ from mlops_assets.cli.options import console, file_option, json_option, load, wr
 
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.stores.records import Version
-    from mlops_assets.stores.reproductions import Reproduction
+    from mlops_assets.stores.registry.records import Version
+    from mlops_assets.stores.registry.reproductions import Reproduction
 
 
 @click.command()
@@ -67,8 +67,8 @@ def _reproduced(project: LoadedProject, named: str, asked: dict[str, Any]) -> Re
     from mlops_assets.cli.project import instance
     from mlops_assets.cli.registry import find
     from mlops_assets.errors import RegistryError
-    from mlops_assets.orchestrate.reproducing import report_failure, report_reproduction
-    from mlops_assets.orchestrate.reproduction import Asked, reproduced
+    from mlops_assets.orchestrate.reproduction.checks import report_failure, report_reproduction
+    from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
 
     name, _, number = named.partition("@")
     _, model = find(project, name)
@@ -146,7 +146,7 @@ def _short(value: Any) -> str:  # noqa: ANN401
 def _show_history(project: LoadedProject, model: str, json_file: str | None) -> None:
     from mlops_assets.cli.registry import find
     from mlops_assets.cli.status import table
-    from mlops_assets.stores.reproductions import open_reproductions
+    from mlops_assets.stores.registry.reproductions import open_reproductions
 
     find(project, model)
     found = [_facts(one) for one in reversed(open_reproductions(project.platform.registry).list(model))]

@@ -16,11 +16,11 @@ import dagster as dg
 
 from mlops_assets.cli.project import LoadedProject, told_instance
 from mlops_assets.errors import DefinitionError, PlatformError, nearest
-from mlops_assets.orchestrate.beta import beta
-from mlops_assets.orchestrate.extras import missing_packages, refuse_missing_packages
-from mlops_assets.orchestrate.liveness import process_tags
-from mlops_assets.orchestrate.steps import op_name
-from mlops_assets.orchestrate.training import AS_OF
+from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.core.beta import beta
+from mlops_assets.orchestrate.core.liveness import process_tags
+from mlops_assets.orchestrate.core.steps import op_name
+from mlops_assets.orchestrate.training.training_set import AS_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

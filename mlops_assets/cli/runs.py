@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from mlops_assets.compute.run_comparison import ComparedRun
-    from mlops_assets.stores.places import Places
-    from mlops_assets.stores.tracker import Run
+    from mlops_assets.compute.pages.run_comparison import ComparedRun
+    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.tracker.tracker import Run
 
 _MOST_METRICS = 5
 _FIGURES = {"best": "[bold green]✓ {}[/]", "": "{}"}
@@ -35,7 +35,7 @@ def runs() -> None:
 
 
 def _opened(file: str | None) -> Places:
-    from mlops_assets.stores.places import places
+    from mlops_assets.stores.platform.stores import places
 
     return places(Platform.from_env() if file is None else load(file).platform)
 
@@ -108,7 +108,7 @@ def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, j
 
     Example: mlops runs compare 3f2a91c0 77b0c2d4 --html comparison.html
     """
-    from mlops_assets.compute.run_page import runs_page
+    from mlops_assets.compute.pages.run_page import runs_page
 
     compared = [_compared(_opened(file), run_id) for run_id in run_ids]
     if html:
@@ -160,7 +160,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _compared(at: Places, run_id: str) -> ComparedRun:
-    from mlops_assets.compute.run_comparison import ComparedRun
+    from mlops_assets.compute.pages.run_comparison import ComparedRun
 
     run = at.tracker.get(run_id)
     curves = {name: (curve.steps.tolist(), curve.values.tolist()) for name, curve in at.tracker.curves(run.id).items()}
@@ -169,7 +169,7 @@ def _compared(at: Places, run_id: str) -> ComparedRun:
 
 
 def _comparison(compared: Sequence[ComparedRun]) -> dict[str, Any]:
-    from mlops_assets.compute.run_comparison import metric_rows, param_rows
+    from mlops_assets.compute.pages.run_comparison import metric_rows, param_rows
 
     return {
         "runs": [run.id for run in compared],
@@ -179,7 +179,7 @@ def _comparison(compared: Sequence[ComparedRun]) -> dict[str, Any]:
 
 
 def _show(compared: Sequence[ComparedRun]) -> None:
-    from mlops_assets.compute.run_comparison import metric_rows, param_rows
+    from mlops_assets.compute.pages.run_comparison import metric_rows, param_rows
 
     out, titles = console(), [run.title for run in compared]
     metrics = _table("metrics (last values; ✓ the best)", ("metric", *titles))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from mlops_assets.errors import ServiceError, nearest
-from mlops_assets.orchestrate.service import spec_of
-from mlops_assets.serving import control
+from mlops_assets.orchestrate.serving.service import spec_of
+from mlops_assets.serving.http import control
 from mlops_assets.values.serving import Service
 
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.serving.control import ServiceStatus
+    from mlops_assets.serving.http.control import ServiceStatus
 
 
 def find(project: LoadedProject, name: str) -> Service:

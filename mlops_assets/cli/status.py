@@ -10,14 +10,14 @@ from rich.table import Table
 
 from mlops_assets.cli.monitoring import overview
 from mlops_assets.cli.project import LoadedProject, told_instance
-from mlops_assets.compute.evaluate import check_metrics
+from mlops_assets.compute.training.evaluate import check_metrics
 from mlops_assets.errors import RegistryError, nearest
-from mlops_assets.orchestrate.automation import stale
-from mlops_assets.orchestrate.extras import missing_packages, refuse_missing_packages
-from mlops_assets.orchestrate.upkeep import kept_up
-from mlops_assets.serving.integrity import looked_after
-from mlops_assets.stores.garbage import collected
-from mlops_assets.stores.history import history_of
+from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.tables.automation import stale
+from mlops_assets.orchestrate.upkeep.upkeep import kept_up
+from mlops_assets.serving.formats.integrity import looked_after
+from mlops_assets.stores.platform.garbage import collected
+from mlops_assets.stores.registry.history import history_of
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
 from mlops_assets.values.model import Model
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mlops_assets.orchestrate.project import Project
-    from mlops_assets.stores.tracker import Run
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.stores.tracker.tracker import Run
 
 
 def facts(project: LoadedProject) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
-from mlops_assets.orchestrate.prediction_tables import CHANGE
-from mlops_assets.orchestrate.tables import COLUMNS, CUT_TIMES, DUPLICATES
-from mlops_assets.orchestrate.unrecorded import UNRECORDED
+from mlops_assets.orchestrate.tables.prediction_tables import CHANGE
+from mlops_assets.orchestrate.tables.tables import COLUMNS, CUT_TIMES, DUPLICATES
+from mlops_assets.orchestrate.tables.unrecorded import UNRECORDED
 from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlops_assets.cli.project_target import find_target
 from mlops_assets.errors import MissingExtraError
-from mlops_assets.orchestrate.dagster_files import open_instance
+from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.values.platform import Platform
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.registry import find
-from mlops_assets.compute.fitted_rows import FittedRows
-from mlops_assets.compute.signature import held
+from mlops_assets.compute.features.signature import held
+from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
-from mlops_assets.orchestrate.card import card_of
-from mlops_assets.orchestrate.refit import refit_run
-from mlops_assets.serving.integrity import looked_after, parts
-from mlops_assets.serving.judged_fit import judged_fit
-from mlops_assets.serving.packaging import form_of, libraries_of, manifest_of
-from mlops_assets.stores.version_files import open_version_files
+from mlops_assets.orchestrate.training.refit import refit_run
+from mlops_assets.orchestrate.versions.card import card_of
+from mlops_assets.serving.formats.integrity import looked_after, parts
+from mlops_assets.serving.formats.judged_fit import judged_fit
+from mlops_assets.serving.formats.packaging import form_of, libraries_of, manifest_of
+from mlops_assets.stores.registry.version_files import open_version_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.stores.artifacts import Artifacts
-    from mlops_assets.stores.records import Evidence, Version
+    from mlops_assets.stores.artifacts.store import Artifacts
+    from mlops_assets.stores.registry.records import Evidence, Version
 
 
 def facts(project: LoadedProject, asked: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.stores.registry.registry import open_registry
 from tests.cli.test_cli import good, mlops
 from tests.conftest import ROOT
 

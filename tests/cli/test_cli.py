@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from sklearn.datasets import load_diabetes
 
-from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.lake.ducklake import DuckLake
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 

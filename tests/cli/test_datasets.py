@@ -12,10 +12,10 @@ import mlops_assets as ml
 from mlops_assets.cli.datasets import datasets
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
-from mlops_assets.orchestrate.build import built
-from mlops_assets.orchestrate.doctor import Patient, findings
-from mlops_assets.stores.places import places
-from mlops_assets.stores.tracker import Run
+from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.tracker.tracker import Run
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-04")
 VALUES: list[object] = [1]

@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.registry.registry import open_registry
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 from tests.projects import visits as project
@@ -15,13 +15,13 @@ from tests.projects import visits as project
 TABLES = ("dataset/visits", "dataset/shares", "features/shop_shares", "training_set/examples", project.PREDICTIONS)
 STORES, ORCHESTRATE = "mlops_assets.stores", "mlops_assets.orchestrate"
 POINTS = {
-    "between a Parquet file and its commit": f"{STORES}.ducklake:DuckLake._append",
-    "between deleting and inserting the rows of a later table": f"{STORES}.ducklake:DuckLake._insert:5",
-    "between an artifact and the tracker's row": f"{STORES}.tracker:SqlTracker.write",
-    "between the tracker's row and the registry's": f"{STORES}.registry:SqlRegistry.submit",
-    "before a version is registered": f"{STORES}.registry:SqlRegistry.register",
-    "before a version is promoted": f"{STORES}.registry:SqlRegistry.promote",
-    "after the predictions are committed": f"{STORES}.attempts:Attempts.succeeded:5",
+    "between a Parquet file and its commit": f"{STORES}.lake.ducklake:DuckLake._append",
+    "between deleting and inserting the rows of a later table": f"{STORES}.lake.ducklake:DuckLake._insert:5",
+    "between an artifact and the tracker's row": f"{STORES}.tracker.tracker:SqlTracker.write",
+    "between the tracker's row and the registry's": f"{STORES}.registry.registry:SqlRegistry.submit",
+    "before a version is registered": f"{STORES}.registry.registry:SqlRegistry.register",
+    "before a version is promoted": f"{STORES}.registry.registry:SqlRegistry.promote",
+    "after the predictions are committed": f"{STORES}.registry.attempts:Attempts.succeeded:5",
 }
 
 

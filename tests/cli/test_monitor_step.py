@@ -20,12 +20,12 @@ from mlops_assets.cli import monitoring
 from mlops_assets.cli.monitor_step import Turn, step
 from mlops_assets.cli.project import LoadedProject, instance
 from mlops_assets.cli.status import facts
-from mlops_assets.compute.decide import Facts, decide
-from mlops_assets.orchestrate.build import built
-from mlops_assets.orchestrate.loop import outlook
-from mlops_assets.orchestrate.monitor_turn import group_ranges
-from mlops_assets.orchestrate.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
-from mlops_assets.stores.places import places
+from mlops_assets.compute.monitoring.decide import Facts, decide
+from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
+from mlops_assets.orchestrate.monitoring.turn import group_ranges
+from mlops_assets.orchestrate.training.loop import outlook
+from mlops_assets.stores.platform.stores import places
 from mlops_assets.values.decisions import Hold, WindowReport
 from tests.conftest import Runner
 

@@ -8,9 +8,9 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.cli.project_target import find_target
-from mlops_assets.compute.project_modules import child_environment
+from mlops_assets.compute.user_code.project_modules import child_environment
 from mlops_assets.errors import DefinitionError
-from mlops_assets.stores.places import places
+from mlops_assets.stores.platform.stores import places
 from tests.commands import run_mlops
 from tests.conftest import clean_environment
 from tests.projects.package_files import write_package

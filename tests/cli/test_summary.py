@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.cli.running import Finished
 from mlops_assets.cli.summary import notes
-from mlops_assets.orchestrate.unrecorded import merge_unrecorded, unrecorded_metadata
+from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded, unrecorded_metadata
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
 DRAWS = random.Random(1)

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import pytest
 
 from mlops_assets.cli.main import main
-from mlops_assets.orchestrate import build
-from mlops_assets.serving.own_processes import label_of
-from mlops_assets.serving.state import Folder, ServiceSpec, WorkerStatus, write_json
+from mlops_assets.orchestrate.compiler import build
+from mlops_assets.serving.http.own_processes import label_of
+from mlops_assets.serving.http.state import Folder, ServiceSpec, WorkerStatus, write_json
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 

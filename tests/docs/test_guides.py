@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlops_assets.serving import control
+from mlops_assets.serving.http import control
 from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment

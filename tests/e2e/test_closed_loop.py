@@ -18,11 +18,11 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.serving import control
-from mlops_assets.stores.places import places
+from mlops_assets.serving.http import control
+from mlops_assets.stores.platform.stores import places
 from tests.client import predict
 from tests.conftest import ROOT, Runner, clean_environment
-from tests.orchestrate.test_daemon import DAGSTER_DAEMON, Daemon
+from tests.orchestrate.compiler.test_daemon import DAGSTER_DAEMON, Daemon
 from tests.projects import shop
 
 SERVICE, DEADLINE = "shop_api", 300.0

@@ -10,7 +10,7 @@ from unittest import mock
 import dagster as dg
 
 import mlops_assets as ml
-from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.lake.ducklake import DuckLake
 from tests.projects import visits
 
 DAYS = 91

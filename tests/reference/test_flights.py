@@ -21,13 +21,13 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 import flights_data
 import mlops_assets as ml
 from features import clock
-from mlops_assets.compute.assemble import view_of
-from mlops_assets.compute.environment import installed
-from mlops_assets.compute.point_in_time import as_of_layout
-from mlops_assets.orchestrate.locked_environment import locked_python
-from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.online import open_online
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.compute.features.assemble import view_of
+from mlops_assets.compute.features.point_in_time import as_of_layout
+from mlops_assets.compute.training.environment import installed
+from mlops_assets.orchestrate.reproduction.locked_environment import locked_python
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.online.opening import open_online
+from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.values.window import TimeWindow
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment

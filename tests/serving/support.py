@@ -16,13 +16,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from mlops_assets.compute.on_demand import apply
-from mlops_assets.serving.control import ServiceSpec
-from mlops_assets.serving.packaging import Module, pack
-from mlops_assets.stores.artifacts import open_artifacts
-from mlops_assets.stores.online import open_online
-from mlops_assets.stores.records import CandidateRecord
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.compute.features.on_demand import apply
+from mlops_assets.serving.formats.packaging import Module, pack
+from mlops_assets.serving.http.control import ServiceSpec
+from mlops_assets.stores.artifacts.store import open_artifacts
+from mlops_assets.stores.online.opening import open_online
+from mlops_assets.stores.registry.records import CandidateRecord
+from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.values.platform import Platform
 
 CLOCK = """

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.sql import database
+from mlops_assets.stores.database.sql import database
 from tests.postgres_server import Postgres, postgres
 
 

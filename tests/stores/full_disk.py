@@ -6,10 +6,10 @@ from pathlib import Path
 
 import mlops_assets as ml
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.places import places
-from mlops_assets.stores.registry import open_registry
-from mlops_assets.stores.sql import examined
-from tests.stores.test_registry import GATES, candidate, evidence
+from mlops_assets.stores.database.sql import examined
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.registry.registry import open_registry
+from tests.stores.registry.test_registry import GATES, candidate, evidence
 
 MIB = 2**20
 

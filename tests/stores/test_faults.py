@@ -7,11 +7,11 @@ import sys
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.stores.places import places
-from mlops_assets.stores.registry import open_registry
-from mlops_assets.stores.sql import database
+from mlops_assets.stores.database.sql import database
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.registry.registry import open_registry
 from tests.conftest import ROOT
-from tests.stores.test_registry import candidate, evidence, passed
+from tests.stores.registry.test_registry import candidate, evidence, passed
 
 HOLDER = """
 import sqlite3, sys, time

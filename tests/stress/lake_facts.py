@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.content_hash import content_hash
-from mlops_assets.compute.stored_types import normalised
-from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.lake import Part
+from mlops_assets.compute.tables.content_hash import content_hash
+from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.values.window import TimeWindow
 
 BASE, DAYS = datetime(2024, 1, 1, tzinfo=UTC), 12

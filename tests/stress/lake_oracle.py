@@ -8,12 +8,12 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.compute.content_hash import content_hash
-from mlops_assets.compute.stored_types import normalised
+from mlops_assets.compute.tables.content_hash import content_hash
+from mlops_assets.compute.tables.stored_types import normalised
 from mlops_assets.errors import LakeError
-from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.lake import PartitionRecord
-from mlops_assets.stores.lake_rows import read_record
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.protocol import PartitionRecord
+from mlops_assets.stores.lake.rows import read_record
 from tests.stress.lake_facts import DAILY, KEY, SOURCE, WHOLE, facts, rows, state, tables
 
 

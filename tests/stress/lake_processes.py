@@ -14,10 +14,10 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.orchestrate.dbt_project import PARSE_WINDOW, DbtFolder, executable
-from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.lake import Part
-from mlops_assets.stores.lake_rows import Plan, sql_name
+from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, DbtFolder, executable
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.rows import Plan, sql_name
 from mlops_assets.values.platform import Platform
 from tests.stress.lake_facts import DAILY, DAYS, PARTITIONED, SOURCE, WHOLE, Ledger, attempt, facts, state, tables
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from mlops_assets.stores.ducklake import DuckLake
+from mlops_assets.stores.lake.ducklake import DuckLake
 from tests.stress.lake_facts import facts
 from tests.stress.lake_oracle import Oracle
 from tests.stress.lake_processes import FAULTS, write_dbt_project

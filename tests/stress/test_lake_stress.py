@@ -5,8 +5,8 @@ import re
 import duckdb
 import pytest
 
-from mlops_assets.stores.ducklake import DuckLake
-from mlops_assets.stores.lake_connection import LakeConnections, link_extensions
+from mlops_assets.stores.lake.connection import LakeConnections, link_extensions
+from mlops_assets.stores.lake.ducklake import DuckLake
 from tests.stress import lake_stress
 from tests.stress.lake_facts import SOURCE, Ledger, attempt
 from tests.stress.lake_oracle import Oracle

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from mlops_assets.stores.history import history_of
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.stores.registry.history import history_of
+from mlops_assets.stores.registry.registry import open_registry
 from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.cli.test_cli import good, mlops
 from tests.conftest import clean_environment

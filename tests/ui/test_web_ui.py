@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from playwright.sync_api import Page, expect
 
-from mlops_assets.stores.registry import open_registry
+from mlops_assets.stores.registry.registry import open_registry
 from tests.browser import PATIENCE, browser_page, open_graph, web_ui
 from tests.cli.test_cli import good, mlops
 from tests.conftest import clean_environment

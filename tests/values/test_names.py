@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.compute.frames import collect
+from mlops_assets.compute.tables.frames import collect
 from mlops_assets.errors import DefinitionError
 
 REFUSED = ('a"b', "a\\b", "a\nb", "a\tb", "a\x00b", "a\x7fb", "a\u2028b", "", "__split", "__x")

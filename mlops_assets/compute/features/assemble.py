@@ -1,0 +1,109 @@
+"""From a spine to ``X``: looked-up and on-demand features, in one way for training and for prediction."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.features.layout import Layout
+from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
+from mlops_assets.compute.features.point_in_time import View, layout_of, point_in_time_join
+from mlops_assets.compute.tables.own_columns import MISSING
+from mlops_assets.errors import DataError
+from mlops_assets.values.names import check_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from mlops_assets.values.features import FeatureView
+
+
+def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
+    """Return the rows of a feature view with what was declared of it."""
+    return View(
+        declared.name,
+        rows,
+        declared.entity.join_keys,
+        declared.event_timestamp,
+        declared.created_timestamp,
+        declared.ttl,
+        declared.feature_names,
+        declared.defaults,
+    )
+
+
+def rows_to_look_up(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> View | Layout:
+    """Return the rows of a feature view, ready to be looked up under the names that it is renamed to."""
+    view = view_of(declared, rows)
+    return as_renamed(declared, layout_of(view, as_known=as_known)) if declared.is_renamed else view
+
+
+def as_renamed(declared: FeatureView, layout: Layout) -> Layout:
+    """Return the layout of a feature view under the names that it is renamed to; as it is when it is not renamed."""
+    return layout.renamed(declared.renamed_keys, declared.renamed_features) if declared.is_renamed else layout
+
+
+def assemble(  # noqa: PLR0913  (what a training set declares)
+    spine: pl.DataFrame,
+    features: Sequence[View | Layout | Callable[..., Any]],
+    *,
+    event_timestamp: str | None,
+    as_known: bool,
+    known_by: datetime | None = None,
+    flag_missing: bool = False,
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Join looked-up features to a spine and compute the on-demand ones.
+
+    Parameters
+    ----------
+    spine
+        One row per example.
+    features
+        Feature views with their rows or layouts, and on-demand functions, in declared order; a function may read what comes before it.
+    event_timestamp, as_known, known_by
+        As in :func:`point_in_time_join`.
+    flag_missing
+        Whether to add a column ``MISSING`` with the names of the looked-up features of each row that were not found.
+
+    Returns
+    -------
+    polars.DataFrame, tuple of str
+        The spine's columns and the features, in the spine's order; the features' names in declared order.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or a feature has the name of a column.
+    """
+    joined, names, lacks = spine, list[str](), list[pl.Expr]()
+    for looked_up, group in groupby(features, lambda feature: isinstance(feature, (View, Layout))):
+        if looked_up:
+            views: list[Any] = list(group)
+            joined = point_in_time_join(joined, views, event_timestamp=event_timestamp or "", as_known=as_known, known_by=known_by)
+            found = [name for view in views for name in view.features]
+            if flag_missing:
+                joined = joined.with_columns(pl.col(name).is_null().alias(f"__no_{name}") for name in found)
+                lacks.extend(pl.when(f"__no_{name}").then(pl.lit(name)) for name in found)
+            joined = joined.with_columns(pl.col(name).fill_null(value) for view in views for name, value in view.defaults)
+            names.extend(found)
+        else:
+            for function in group:
+                joined, made = _computed(joined, function)  # type: ignore[arg-type]  # neither view nor layout
+                names.extend(made)
+    if flag_missing:
+        named = pl.concat_list(lacks).list.drop_nulls() if lacks else pl.lit([], dtype=pl.List(pl.String))
+        joined = joined.with_columns(named.alias(MISSING)).drop(column for column in joined.columns if column.startswith("__no_"))
+    return joined, tuple(names)
+
+
+def _computed(frame: pl.DataFrame, function: Callable[..., Any]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    arrays = apply([function], columns_as_arrays(frame, frame.columns))
+    check_columns(arrays, f"the result of the on-demand features '{function.__name__}'")
+    if clash := [name for name in arrays if name in frame.columns]:
+        raise DataError(
+            f"on-demand feature '{clash[0]}' of '{function.__name__}' is already a column", hint="rename the feature or the column"
+        )
+    return frame.with_columns(pl.Series(name, values) for name, values in arrays.items()), tuple(arrays)

@@ -1,0 +1,120 @@
+"""On-demand features: functions of columns as numpy arrays, run the same way in batch and in the request path."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.user_code.user_errors import explain
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+
+def apply(functions: Sequence[Callable[..., Any]], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Compute on-demand features.
+
+    Parameters
+    ----------
+    functions
+        Each takes columns by name and returns a dict of arrays of the same length.
+    columns
+        Arrays of shape (rows,); times as ``datetime64[us]`` in UTC.
+
+    Returns
+    -------
+    dict
+        Feature name → array of shape (rows,), in the order of the functions.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or a function returns something else than named arrays of the right length.
+    """
+    made: dict[str, np.ndarray] = {}
+    rows = len(next(iter(columns.values()))) if columns else 0
+    for function in functions:
+        for name, values in _call(function, columns).items():
+            array = np.asarray(values)
+            if array.shape != (rows,):
+                raise DataError(
+                    f"on-demand feature '{name}' of '{_name(function)}' has shape {array.shape} for {rows} rows",
+                    hint="return one value for each row",
+                )
+            if name in made:
+                raise DataError(f"on-demand feature '{name}' is made twice", hint=f"rename it in '{_name(function)}'")
+            made[name] = array
+    return made
+
+
+def _call(function: Callable[..., Any], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    wanted = parameters(function)
+    if missing := [name for name in wanted if name not in columns]:
+        raise DataError(f"on-demand features '{_name(function)}' need the column '{missing[0]}'", hint=f"there are {', '.join(columns)}")
+    try:
+        result = function(**{name: columns[name] for name in wanted})
+    except Exception as error:
+        if (explained := explain(error, function, f"on-demand features '{_name(function)}'", lambda: wanted)) is not None:
+            raise explained from error
+        raise
+    if not isinstance(result, dict):
+        raise DataError(
+            f"on-demand features '{_name(function)}' returned {type(result).__name__}", hint="return a dict of feature name to array"
+        )
+    return result
+
+
+def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the columns that a function reads."""
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", str(function))
+
+
+def columns_as_arrays(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return columns as numpy arrays; times as ``datetime64[us]`` in UTC."""
+    return {name: _array(frame[name]) for name in names if name in frame.columns}
+
+
+def _array(series: pl.Series) -> np.ndarray:
+    if isinstance(series.dtype, pl.Datetime):
+        return series.dt.cast_time_unit("us").to_physical().to_numpy().astype("datetime64[us]")
+    return series.to_numpy()
+
+
+def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any], ...]:
+    """Run a stored module and return its functions: a service runs exactly what a version stored.
+
+    Parameters
+    ----------
+    source
+        The module's text.
+    names
+        The functions to return.
+    """
+    module = types.ModuleType("mlops_stored_features")
+    exec(compile(source, "<stored features>", "exec"), module.__dict__)  # noqa: S102  (the registry verified these bytes; they are the project's own code)
+    return tuple(getattr(found := getattr(module, name), "function", found) for name in names)
+
+
+def foreign_imports(source: str) -> frozenset[str]:
+    """Return the packages that a module imports beyond numpy, the standard library and this package."""
+    allowed = {*sys.stdlib_module_names, "numpy", "mlops_assets"}
+    return frozenset(name for name in _imports(ast.parse(source)) if name not in allowed)
+
+
+def _imports(tree: ast.AST) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level if node.level else (node.module or "").split(".")[0]

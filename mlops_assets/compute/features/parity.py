@@ -1,0 +1,108 @@
+"""On-demand features in batch and alone: training computes them for many rows at once, a service for one, and both must agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+SAMPLE_ROWS = 32
+_TEXTS = ("a", "B", "", "été", "0012", "a longer text")
+
+
+def disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
+    """Return where a function computes other features for rows together than for each alone; an empty text when nowhere.
+
+    Parameters
+    ----------
+    function
+        Of columns.
+    rows
+        With the columns that it reads.
+
+    Raises
+    ------
+    DataError
+        It cannot compute the rows together.
+    """
+    if rows.is_empty():
+        return ""
+    together = _computed(function, rows)
+    for index in range(rows.height):
+        try:
+            alone = _computed(function, rows[index : index + 1])
+        except Exception as error:  # noqa: BLE001  (a user's function raises what it likes)
+            return f"it computes {rows.height} rows together, and fails for one alone ({type(error).__name__}: {error})"
+        if set(alone) != set(together):
+            return f"it returns {', '.join(sorted(together))} for {rows.height} rows, and {', '.join(sorted(alone))} for one"
+        for name, values in together.items():
+            if not _same(values[index], alone[name][0]):
+                return f"'{name}' of row {index} is {_shown(values[index])} among {rows.height} rows, and {_shown(alone[name][0])} alone"
+    return ""
+
+
+def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: str) -> None:
+    """Raise DataError when a function does not compute for a row alone what it computes for it among others.
+
+    Parameters
+    ----------
+    function, rows
+        As in :func:`disparity`.
+    owner
+        Who uses it, for the message.
+    """
+    if found := disparity(function, rows):
+        raise DataError(
+            f"on-demand features '{getattr(function, '__name__', function)}' of {owner} are not the same in training and in serving: {found}",
+            hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
+        )
+
+
+def sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
+    """Return made-up rows of columns by their Python types, the same ones each time: what can be tried before there is any data.
+
+    Parameters
+    ----------
+    types
+        Column to ``float``, ``int``, ``bool``, ``str`` or ``datetime``.
+    """
+    rng = np.random.default_rng(0)
+    made = {
+        "float": lambda: pl.Series(rng.normal(scale=100, size=SAMPLE_ROWS)),
+        "int": lambda: pl.Series(rng.integers(-1000, 1000, SAMPLE_ROWS)),
+        "bool": lambda: pl.Series(rng.random(SAMPLE_ROWS) < 0.5),
+        "str": lambda: pl.Series([_TEXTS[i] for i in rng.integers(0, len(_TEXTS), SAMPLE_ROWS)]),
+        "datetime": lambda: pl.Series(rng.integers(0, 2**31, SAMPLE_ROWS) * 1_000_000).cast(pl.Datetime("us", "UTC")),
+    }
+    return pl.DataFrame([made[kind.__name__]().alias(name) for name, kind in types.items()])
+
+
+def _computed(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.ndarray]:
+    return apply([function], columns_as_arrays(rows, rows.columns))
+
+
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401  (numpy scalars, or Python objects)
+    if _absent(one) or _absent(other):
+        return _absent(one) and _absent(other)
+    return bool(one == other)
+
+
+def _absent(value: Any) -> bool:  # noqa: ANN401
+    return value is None or bool(value != value)  # noqa: PLR0124  (NaN, NaT)
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def checkable(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
+    """Return the types of all parameters; None when one is unknown, so that nothing can be made up."""
+    types = {name: known[name] for name in parameters if name in known}
+    return types if len(types) == len(parameters) and parameters else None

@@ -1,0 +1,265 @@
+"""Point-in-time join: the feature values that were known at each row's time.
+
+For a spine row with entity keys k and event time t, a view gives the row with the greatest event timestamp ≤ t among rows
+with keys k, ties broken by the latest created time; null when there is none or when t − event timestamp > ttl. With
+``as_known`` only rows with created ≤ t count, so that late data does not leak.
+
+The join looks up a prepared layout: rows sorted by (keys, valid_from) with valid_from = max(event, created), from which rows
+are dropped that can never win because a row with a later (event, created) was known no later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.features.entity_hash import entity_hash
+from mlops_assets.compute.features.layout import CREATED, EVENT, VALID, Bucket, Groups, Layout, look_up, runs
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+NO_TIME = np.iinfo(np.int64).min
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_LONGEST_TTL = 2**62  # added to a time it still fits 64 bits
+ROWS_PER_BUCKET = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Rows of a feature view.
+
+    Parameters
+    ----------
+    name
+        For messages.
+    rows
+        Join keys, times and features.
+    join_keys, event_timestamp, created_timestamp, ttl, features, defaults
+        As declared; ``created_timestamp`` None means known at the event time.
+    """
+
+    name: str
+    rows: pl.DataFrame
+    join_keys: tuple[str, ...]
+    event_timestamp: str
+    created_timestamp: str | None
+    ttl: timedelta | None
+    features: tuple[str, ...]
+    defaults: tuple[tuple[str, Any], ...] = ()
+
+
+def point_in_time_join(
+    spine: pl.DataFrame,
+    views: Sequence[View | Layout],
+    *,
+    event_timestamp: str,
+    as_known: bool = True,
+    known_by: datetime | None = None,
+) -> pl.DataFrame:
+    """Join features to a spine as they were at each row's event time.
+
+    Parameters
+    ----------
+    spine
+        One row per example, in any order; every row comes back exactly once, in this order.
+    views
+        Feature views with their rows, or with their layout.
+    event_timestamp
+        The spine's time column, UTC; a null time finds nothing.
+    as_known
+        Whether only feature rows known at the event time count; a layout has been made for one or the other.
+    known_by
+        Only feature rows that were valid by then count, however late a row of the spine is; aware, in UTC.
+
+    Returns
+    -------
+    polars.DataFrame
+        The spine's columns, then every view's features.
+
+    Raises
+    ------
+    DataError
+        A time is not in UTC, key types differ, a feature's name is taken, or a view has two different rows for one key and time.
+    """
+    layouts = [view if isinstance(view, Layout) else layout_of(view, as_known=as_known) for view in views]
+    taken = list(spine.columns)
+    for layout in layouts:
+        _check_spine(spine, taken, layout, event_timestamp)
+        taken.extend(layout.features)
+    if not layouts:
+        return spine
+    times = spine[event_timestamp].dt.cast_time_unit("us").to_physical().fill_null(NO_TIME).to_numpy()
+    limit = None if known_by is None else (known_by - _EPOCH) // _MICROSECOND
+    groups = {keys: Groups.of(spine, keys) for keys in dict.fromkeys(layout.join_keys for layout in layouts)}
+    return spine.hstack(look_up(layouts, groups, times, limit))
+
+
+def layout_of(view: View, *, as_known: bool = True, buckets: int | None = None) -> Layout:
+    """Return the layout of a view's rows.
+
+    Parameters
+    ----------
+    view
+        With its rows.
+    as_known
+        As in :func:`point_in_time_join`.
+    buckets
+        Over how many the entities are spread; as many as the rows call for when None.
+    """
+    rows = as_of_layout(view, as_known=as_known)
+    count = buckets or bucket_count(rows.height)
+    parts = in_buckets(rows, view.join_keys, count)
+    tables = [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
+    return as_layout(view, rows.schema, [runs(part, view.join_keys, i) for i, part in enumerate(parts)], tables)
+
+
+def as_layout(view: View, schema: Mapping[str, pl.DataType], entities: Sequence[pl.DataFrame], tables: Sequence[pa.Table]) -> Layout:
+    """Put a layout together from its buckets.
+
+    Parameters
+    ----------
+    view
+        As declared; its rows are not looked at.
+    schema
+        The types of join keys and features.
+    entities
+        Of each bucket, from :func:`runs`.
+    tables
+        The rows of each bucket.
+    """
+    ttl = None if view.ttl is None else min(view.ttl // _MICROSECOND, _LONGEST_TTL)
+    types = {name: schema[name] for name in (*view.join_keys, *view.features)}
+    rows = tuple(Bucket.of(table, view.features) for table in tables)
+    return Layout(view.name, view.join_keys, view.features, types, ttl, pl.concat(entities), rows, view.defaults)
+
+
+def bucket_count(rows: int) -> int:
+    """Return over how many buckets so many rows are spread: a power of two, so that a bucket fits the processor's cache."""
+    return min(1 << int(max(0, rows - 1) // ROWS_PER_BUCKET).bit_length(), 2**12)
+
+
+def in_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> list[pl.DataFrame]:
+    """Return the rows of each bucket, in the order that they have."""
+    if count == 1:
+        return [rows]
+    number = pl.Series("__number", entity_hash(rows.select(join_keys)) % np.uint64(count))
+    parts = rows.with_columns(number).partition_by("__number", as_dict=True, include_key=False, maintain_order=True)
+    return [parts.get((bucket,), rows.clear()) for bucket in range(count)]
+
+
+def as_of_layout(view: View, *, as_known: bool = True) -> pl.DataFrame:
+    """Return a view's rows sorted by (keys, valid_from), one per pair, without rows that can never win.
+
+    Returns
+    -------
+    polars.DataFrame
+        Join keys, ``__valid_from``, ``__event``, ``__created`` and the features.
+    """
+    _check_rows(view)
+    created = view.created_timestamp or view.event_timestamp
+    keys = list(view.join_keys)
+    times = (pl.col(view.event_timestamp).dt.cast_time_unit("us").alias(EVENT), pl.col(created).dt.cast_time_unit("us").alias(CREATED))
+    rows = view.rows.select(*keys, *times, *view.features).drop_nulls([*keys, EVENT, CREATED])
+    return in_force(rows.with_columns((pl.max_horizontal(EVENT, CREATED) if as_known else pl.col(EVENT)).alias(VALID)), view)
+
+
+def in_force(rows: pl.DataFrame, view: View) -> pl.DataFrame:
+    """Return rows sorted by (keys, valid_from), one per pair, without those that can never win.
+
+    Parameters
+    ----------
+    rows
+        With ``__valid_from``, ``__event`` and ``__created``, in any order, repeated or not.
+    view
+        As declared; its rows are not looked at.
+    """
+    keys = list(view.join_keys)
+    rows = rows.select(*keys, VALID, EVENT, CREATED, *view.features).sort(*keys, VALID, EVENT, CREATED)
+    rows = _without_repeats(rows, view)
+    rows = rows.filter(pl.col(EVENT) >= pl.col(EVENT).cum_max().over(keys))
+    later = pl.all_horizontal(pl.col(name) == pl.col(name).shift(-1) for name in (*keys, VALID)).fill_null(value=False)
+    return rows.filter(~later)
+
+
+def reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:
+    """Return the rows of a layout that a lookup can still find, as of any time since ``history`` before the newest row.
+
+    Parameters
+    ----------
+    layout
+        From :func:`as_of_layout`.
+    join_keys, ttl
+        Of the view.
+    history
+        How far back from the newest row lookups reach.
+    """
+    if layout.is_empty():
+        return layout
+    since = layout[VALID].max() - history  # type: ignore[operator]  # a datetime
+    ends = pl.col(VALID).shift(-1).over(list(join_keys))
+    alive = pl.lit(value=True) if ttl is None else pl.col(EVENT) >= since - ttl
+    return layout.filter((ends.is_null() | (ends > since)) & alive)
+
+
+def _without_repeats(rows: pl.DataFrame, view: View) -> pl.DataFrame:
+    """Drop rows that repeat another; refuse different ones of one key and time."""
+    same = rows.select(pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in (*view.join_keys, EVENT, CREATED))).to_series()
+    if not same.fill_null(value=False).any():
+        return rows
+    rows = rows.unique(maintain_order=True)
+    different = rows.filter(pl.struct(*view.join_keys, EVENT, CREATED).is_duplicated())
+    if different.height:
+        first = different.row(0, named=True)
+        keys = {key: first[key] for key in view.join_keys}
+        raise DataError(
+            f"feature view '{view.name}' has different rows for {keys} at {first[EVENT]}, known at {first[CREATED]}",
+            hint="deduplicate the source, or declare created_timestamp= so that the later one wins",
+        )
+    return rows
+
+
+def _check_rows(view: View) -> None:
+    times = (view.event_timestamp, *((view.created_timestamp,) if view.created_timestamp else ()))
+    _check_columns(view.rows, (*view.join_keys, *times, *view.features), "its source", view.name)
+    for column in times:
+        _check_utc(view.rows, column, f"feature view '{view.name}':")
+
+
+def _check_spine(spine: pl.DataFrame, taken: Sequence[str], layout: Layout, event_timestamp: str) -> None:
+    _check_columns(spine, (*layout.join_keys, event_timestamp), "the spine", layout.name)
+    _check_utc(spine, event_timestamp, "the spine's")
+    for key in layout.join_keys:
+        if spine[key].dtype != layout.schema[key]:
+            raise DataError(
+                f"join key '{key}' is {spine[key].dtype} in the spine and {layout.schema[key]} in feature view '{layout.name}'",
+                hint="cast one of them: keys are never compared through another type",
+            )
+    if clash := [name for name in layout.features if name in taken]:
+        raise DataError(
+            f"feature '{clash[0]}' of view '{layout.name}' is already a column of the training set", hint="rename the feature or the column"
+        )
+
+
+def _check_columns(frame: pl.DataFrame, columns: Sequence[str], where: str, view: str) -> None:
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise DataError(
+            f"feature view '{view}' needs the column '{missing[0]}', which {where} lacks", hint=f"it has {', '.join(frame.columns)}"
+        )
+
+
+def _check_utc(frame: pl.DataFrame, column: str, where: str) -> None:
+    dtype = frame[column].dtype
+    if not (isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC"):
+        raise DataError(
+            f"{where} time '{column}' is {dtype}, not a time in UTC",
+            hint="convert every time to UTC before it is joined: zones are never mixed",
+        )

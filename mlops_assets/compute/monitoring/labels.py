@@ -1,0 +1,227 @@
+"""Labels that arrive after their predictions, joined by key; and recorded predictions as an estimator that scorers accept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITIES, PROBABILITY
+from mlops_assets.compute.training.classes import class_names
+from mlops_assets.errors import DataError, nearest
+from mlops_assets.values.evaluation import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LABEL = "__label"
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The predictions whose label is known.
+
+    Parameters
+    ----------
+    rows
+        Their rows as predicted.
+    y
+        Labels, shape (rows,).
+    prediction
+        Predictions, shape (rows,).
+    probabilities
+        Of each class, shape (rows, classes); None when there are none.
+    classes
+        Sorted; None when a number is predicted.
+    """
+
+    rows: pl.DataFrame
+    y: np.ndarray
+    prediction: np.ndarray
+    probabilities: np.ndarray | None
+    classes: np.ndarray | None
+
+    @property
+    def split(self) -> Split:
+        """The rows as :func:`evaluate` takes them: ``X`` holds what was predicted."""
+        shares = {} if self.probabilities is None else {f"share {i}": column for i, column in enumerate(self.probabilities.T)}
+        return Split(pl.DataFrame({"prediction": self.prediction, **shares}), self.y, self.rows)
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """How the labels came.
+
+    Parameters
+    ----------
+    predicted, labelled
+        Predictions, and those with a label.
+    keyless
+        Predictions without a key: no label can ever be theirs.
+    repeated
+        Labels that arrived again with the same value.
+    unpredicted
+        Rows without a prediction, because the model had no finite one: no metric counts them.
+    """
+
+    predicted: int
+    labelled: int
+    keyless: int = 0
+    repeated: int = 0
+    unpredicted: int = 0
+
+    @property
+    def coverage(self) -> float:
+        """The share of predictions with a label; 0 when there is none."""
+        return self.labelled / self.predicted if self.predicted else 0.0
+
+
+def join_labels(  # noqa: PLR0913  (the names of columns)
+    predictions: pl.DataFrame,
+    labels: pl.DataFrame,
+    key: Sequence[str],
+    label: str,
+    *,
+    classes: Sequence[object] | None = None,
+    prediction: str = PREDICTION,
+    probability: str = PROBABILITY,
+    probabilities: str = PROBABILITIES,
+) -> tuple[Labelled, Arrivals]:
+    """Join labels to the predictions they are about.
+
+    Parameters
+    ----------
+    predictions
+        One row per prediction; several of one key all count, each with the label of that key.
+    labels
+        One row per label; a null label has not arrived.
+    key
+        Columns that identify a row in both.
+    label
+        Its column in ``labels``.
+    classes
+        The classes in the estimator's order. None: those that occur when classes are predicted, none when a number is.
+    prediction, probability, probabilities
+        Columns of ``predictions``; the probabilities of all classes, or that of the second of two, may be null or absent.
+
+    Raises
+    ------
+    DataError
+        A column is missing, types do not fit, or one key has two different labels.
+    """
+    for frame, wanted, what in ((predictions, [*key, prediction], "the predictions"), (labels, [*key, label], "the labels")):
+        if missing := [name for name in wanted if name not in frame.columns]:
+            raise DataError(
+                f"{what} lack the column '{missing[0]}'", hint=nearest(missing[0], frame.columns) + f"there is {', '.join(frame.columns)}"
+            )
+    arrived, repeated = _one_label_each(labels, key, label)
+    keyed = _same_key_types(predictions, arrived, key)
+    joined = keyed.join(arrived, on=list(key), how="left", maintain_order="left")
+    keyless = int(keyed.select(pl.any_horizontal(pl.col(list(key)).is_null()).sum()).item())
+    finite = pl.col(prediction).is_finite() if joined.schema[prediction].is_float() else pl.col(prediction).is_not_null()
+    usable = finite.fill_null(value=False)
+    unpredicted = int(joined.select((~usable).sum()).item())
+    known = joined.filter(pl.col(_LABEL).is_not_null() & usable)
+    counts = Arrivals(predictions.height, known.height, keyless, repeated, unpredicted)
+    shares = _shares(known, probability, probabilities, classes)
+    return _labelled(known, prediction, shares, classes), counts
+
+
+def _shares(known: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None) -> np.ndarray | None:
+    """Return the probabilities of all classes, in their order; None where they are not all known."""
+    names = [] if classes is None else class_names(list(classes))
+    if isinstance(dtype := known.schema.get(probabilities), pl.Struct) and names:
+        held = known[probabilities].struct.unnest()
+        if not {field.name for field in dtype.fields}.issuperset(names) or any(held[name].null_count() for name in names):
+            return None
+        return held.select(names).cast(pl.Float64).to_numpy()
+    if probability not in known.columns or known[probability].null_count() or (names and len(names) != 2):
+        return None
+    second = known[probability].cast(pl.Float64).to_numpy()
+    return np.column_stack([1 - second, second])
+
+
+def _one_label_each(labels: pl.DataFrame, key: Sequence[str], label: str) -> tuple[pl.DataFrame, int]:
+    value = pl.col(label).fill_nan(None) if labels.schema[label].is_float() else pl.col(label)
+    arrived = labels.select(*key, value.alias(_LABEL)).drop_nulls()
+    different = arrived.unique(maintain_order=True)
+    twice = different.filter(pl.struct(list(key)).is_duplicated())
+    if twice.height:
+        first = twice.select(list(key)).row(0, named=True)
+        found = twice.filter(pl.all_horizontal(pl.col(name) == value for name, value in first.items()))[_LABEL].to_list()
+        raise DataError(
+            f"the labels give {first} {' and '.join(map(repr, found[:3]))}",
+            hint="a key has one label: keep the one that is right, e.g. the latest",
+        )
+    return different, arrived.height - different.height
+
+
+def _same_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    for name in key:
+        ours, theirs = predictions.schema[name], labels.schema[name]
+        if ours == theirs:
+            continue
+        if ours != pl.Null and not (ours.is_integer() and theirs.is_integer()):
+            raise DataError(
+                f"the key '{name}' is {ours} in the predictions and {theirs} in the labels", hint="cast one of them: keys match by value"
+            )
+        predictions = predictions.with_columns(pl.col(name).cast(theirs))
+    return predictions
+
+
+def _labelled(known: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None) -> Labelled:
+    predicted, truth = known[prediction], known[_LABEL]
+    rows = known.drop(_LABEL)
+    if shares is None and classes is None and predicted.dtype.is_float():
+        if not (truth.dtype.is_numeric() or truth.dtype == pl.Boolean):
+            raise DataError(
+                f"a number is predicted and the labels are {truth.dtype}", hint="give labels of the type that the model was trained on"
+            )
+        return Labelled(rows, truth.cast(pl.Float64).to_numpy(), predicted.to_numpy(), None, None)
+    y, answers = _comparable(truth, predicted)
+    seen = np.unique(np.concatenate([y, answers])) if classes is None else np.array(list(classes))
+    return Labelled(rows, y, answers, shares, seen)
+
+
+def _comparable(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and predicted classes as arrays of one type."""
+    words = [series.dtype in (pl.String, pl.Categorical, pl.Enum) for series in (truth, predicted)]
+    if words[0] != words[1] and truth.len():
+        raise DataError(
+            f"the predictions are {predicted.dtype} and the labels {truth.dtype}",
+            hint="give labels of the type that the model was trained on",
+        )
+    if all(words):
+        return truth.cast(pl.String).to_numpy().astype(str), predicted.cast(pl.String).to_numpy().astype(str)
+    return truth.cast(predicted.dtype).to_numpy() if truth.dtype != predicted.dtype else truth.to_numpy(), predicted.to_numpy()
+
+
+def recorded(labelled: Labelled) -> Any:  # noqa: ANN401  (an estimator)
+    """Return an estimator that predicts what was predicted, for scorers.
+
+    Parameters
+    ----------
+    labelled
+        Its ``split.X`` is what the estimator takes.
+    """
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+    class Recorded(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+        def predict(self, X: pl.DataFrame) -> np.ndarray:
+            return X["prediction"].to_numpy()
+
+    class RecordedClass(ClassifierMixin, Recorded):  # type: ignore[misc]
+        classes_ = labelled.classes
+
+    class RecordedProbability(RecordedClass):
+        def predict_proba(self, X: pl.DataFrame) -> np.ndarray:
+            return X.drop("prediction").to_numpy()
+
+    class RecordedNumber(RegressorMixin, Recorded):  # type: ignore[misc]
+        pass
+
+    if labelled.classes is None:
+        return RecordedNumber()
+    return RecordedClass() if labelled.probabilities is None else RecordedProbability()

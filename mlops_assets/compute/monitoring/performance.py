@@ -1,0 +1,356 @@
+"""How good the predictions of a window turned out, as far as their labels have arrived."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.monitoring.labels import Arrivals, Labelled, join_labels, recorded
+from mlops_assets.compute.monitoring.undefined_metrics import undefined_metrics
+from mlops_assets.compute.monitoring.window_intervals import window_intervals
+from mlops_assets.compute.training.calibration import Calibration, calibration
+from mlops_assets.compute.training.classes import class_names, positive_class
+from mlops_assets.compute.training.evaluate import evaluate
+from mlops_assets.compute.training.responses import Remembered
+from mlops_assets.compute.training.time_blocks import INDEPENDENT, errors_of, find_blocks
+from mlops_assets.errors import DataError, nearest
+from mlops_assets.values.evaluation import SliceMetrics
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import timedelta
+
+    import polars as pl
+
+    from mlops_assets.values.monitoring import Performance
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a window; None where it is undefined.
+
+    Parameters
+    ----------
+    name
+        A scikit-learn scorer name; greater is better.
+    value
+        On the rows with a label.
+    low, high
+        Ends of its confidence interval.
+    reference
+        What the version reached on its holdout.
+    problem
+        Why it is undefined.
+    """
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reference: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one expectation says of a window.
+
+    Parameters
+    ----------
+    expectation
+        Its name.
+    state
+        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
+    value, bound
+        The metric and the least value that is good.
+    reason
+        In words.
+    """
+
+    expectation: str
+    state: str
+    value: float | None
+    bound: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class PerformanceReport:
+    """How good the predictions of a window are.
+
+    Parameters
+    ----------
+    arrivals
+        How many predictions have a label.
+    metrics
+        Those of the expectations, then others.
+    verdicts
+        One for each expectation.
+    calibration
+        Of the probability of the positive class, or of the predicted number; None for more classes and without rows.
+    slices
+        The metrics by the values of the slice columns.
+    inverted
+        Whether the labels look inverted: the ROC AUC is below 0.5, its whole interval as well.
+    problem
+        Why nothing could be measured; empty otherwise.
+    intervals
+        What the intervals leave out: ``independent rows``, or which blocks of time; empty when nothing was measured.
+    in_training
+        Predictions of rows that the version was fitted on; they are not measured.
+    """
+
+    arrivals: Arrivals
+    metrics: tuple[Metric, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    calibration: Calibration | None = None
+    slices: tuple[SliceMetrics, ...] = ()
+    inverted: bool = False
+    problem: str = ""
+    intervals: str = ""
+    in_training: int = 0
+
+    @property
+    def state(self) -> str:
+        """``breach`` when any expectation is breached, ``good`` when all are met, else ``in training data``, ``cannot be measured`` or ``not enough data``."""
+        if self.in_training and not self.arrivals.predicted:
+            return IN_TRAINING
+        states = {verdict.state for verdict in self.verdicts}
+        if BREACH in states:
+            return BREACH
+        if CANNOT in states:
+            return CANNOT
+        return NOT_ENOUGH if self.problem or NOT_ENOUGH in states else GOOD
+
+    @property
+    def summary(self) -> str:
+        """The state in words."""
+        telling = [verdict.reason for verdict in self.verdicts if verdict.state == self.state] or [
+            self.problem or "; ".join(map(_said, self.metrics))
+        ]
+        without = self.arrivals.unpredicted
+        share = (
+            f"; {without} of {self.arrivals.predicted} rows ({without / self.arrivals.predicted:.1%}) have no prediction" if without else ""
+        )
+        return f"{self.state}: {'; '.join(dict.fromkeys(telling))}{share}"
+
+    def metric(self, name: str) -> Metric | None:
+        """Return one metric; None when it was not measured."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON holds it; undefined numbers are None."""
+        found = asdict(self) | {"state": self.state, "summary": self.summary, "coverage": self.arrivals.coverage}
+        found["slices"] = [
+            {**asdict(s), "metrics": {name: value if math.isfinite(value) else None for name, value in s.metrics}} for s in self.slices
+        ]
+        return found
+
+
+def performance(  # noqa: PLR0913  (what a monitor and a model declare)
+    predictions: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    key: Sequence[str],
+    label: str,
+    metrics: Sequence[str],
+    slices: Sequence[str] = (),
+    expectations: Sequence[Performance] = (),
+    reference: Mapping[str, float] | None = None,
+    classes: Sequence[object] | None = None,
+    event_timestamp: str | None = None,
+    block_length: timedelta | None = None,
+    positive: Any = None,  # noqa: ANN401  (any label)
+    in_training: int = 0,
+) -> PerformanceReport:
+    """Measure a window's predictions.
+
+    Parameters
+    ----------
+    predictions
+        One row per prediction: key, ``prediction``, ``probabilities`` by class where there are any, and the slice columns. Several
+        predictions of one key all count; a row without a prediction counts in no metric.
+    labels
+        One row per label, as far as they have arrived.
+    key, label
+        Columns of ``labels`` (the key also of ``predictions``).
+    metrics
+        scikit-learn scorer names, measured besides those of the expectations.
+    slices
+        Columns of ``predictions``, besides those of the expectations.
+    expectations
+        What is judged.
+    reference
+        Metric → what the version reached on its holdout.
+    classes
+        In the estimator's order; see :func:`join_labels`.
+    event_timestamp
+        The column of ``predictions`` with the time of each row, by which blocks of time are found; rows are independent without it.
+    block_length
+        As the training set declares it; found in the errors when None.
+    positive
+        The positive one of two classes; the second when None.
+    in_training
+        How many predictions were left out because the version was fitted on their rows.
+
+    Returns
+    -------
+    PerformanceReport
+
+    Raises
+    ------
+    DataError
+        A column is missing, types do not fit, or one key has two different labels.
+
+    Notes
+    -----
+    The interval leaves out each of 40 groups of rows in turn (the delete-a-group jackknife, Kott 2001), on at most 20,000 rows: it is right for
+    metrics that are smooth in the rows. Groups are random rows, or whole blocks of time where errors of neighbours are alike. It allows for chance
+    in this window alone.
+    """
+    if predictions.is_empty():  # a table that holds no prediction yet may lack columns
+        return _unmeasured(expectations, metrics, Arrivals(0, 0), reference, _nothing(in_training), in_training)
+    by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
+    _check_slices(predictions, by)
+    labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes)
+    if not arrivals.labelled:
+        problem = f"none of {arrivals.predicted} predictions has a label yet"
+        return _unmeasured(expectations, [*metrics, *_always(labelled)], arrivals, reference, problem, in_training)
+    names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_always(labelled)]))
+    estimator, split = recorded(labelled), labelled.split
+    measure = partial(evaluate, positive=positive, part="labelled")
+    evaluation = measure(estimator, split, names, by)
+    confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
+    times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
+    blocks = None if times is None else find_blocks(times, errors_of([Remembered(estimator, split.X)], split.y), block_length)
+    ends = window_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
+    problems = {name: _plainly(why) for name, why in evaluation.problems} | undefined_metrics(names, labelled, positive)
+    found = tuple(
+        Metric(name, None, reference=_known(reference, name), problem=problems[name])
+        if name in problems
+        else Metric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name))
+        for name, value in evaluation.metrics
+    )
+    auc = next((metric for metric in found if metric.name == "roc_auc"), None)
+    inverted = bool(auc and auc.high is not None and auc.high < 0.5)
+    verdicts = _verdicts(expectations, found, arrivals, inverted=inverted, problem="")
+    intervals = INDEPENDENT if blocks is None else str(blocks)
+    curve = _calibration(labelled, positive)
+    return PerformanceReport(arrivals, found, verdicts, curve, evaluation.slices, inverted, intervals=intervals, in_training=in_training)
+
+
+def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
+    if missing := [column for column in columns if column not in predictions.columns]:
+        raise DataError(
+            f"the predictions lack the column '{missing[0]}' to slice by",
+            hint=nearest(missing[0], predictions.columns) + f"there is {', '.join(predictions.columns)}",
+        )
+
+
+def _unmeasured(  # noqa: PLR0913  (what a report says without a measurement)
+    expectations: Sequence[Performance],
+    metrics: Sequence[str],
+    arrivals: Arrivals,
+    reference: Mapping[str, float] | None,
+    problem: str,
+    in_training: int,
+) -> PerformanceReport:
+    """Return the report of a window in which nothing can be measured."""
+    names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
+    found = tuple(Metric(name, None, reference=_known(reference, name), problem=problem) for name in names)
+    verdicts = _verdicts(expectations, found, arrivals, inverted=False, problem=problem)
+    if in_training and not arrivals.predicted:
+        verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
+    return PerformanceReport(arrivals, found, verdicts, problem=problem, in_training=in_training)
+
+
+def _nothing(in_training: int) -> str:
+    return f"the version was fitted on all {in_training} rows of the window" if in_training else "nothing was predicted"
+
+
+def _plainly(why: str) -> str:
+    # Scorers ask the estimator for what was not recorded.
+    return f"{CANNOT}: it needs probabilities, and none were stored with these predictions" if "predict_proba" in why else why
+
+
+def _always(labelled: Labelled) -> tuple[str, ...]:
+    """Return the metric that shows inverted labels."""
+    binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probabilities is not None
+    return ("roc_auc",) if binary else ()
+
+
+def _known(reference: Mapping[str, float] | None, name: str) -> float | None:
+    value = (reference or {}).get(name)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _calibration(labelled: Labelled, positive: Any) -> Calibration | None:  # noqa: ANN401  (any label)
+    if labelled.classes is None:
+        return calibration(labelled.prediction.astype(float), labelled.y)
+    if labelled.probabilities is None or len(labelled.classes) != 2:
+        return None
+    about = positive_class(labelled.classes, positive)
+    at = class_names(labelled.classes).index(str(about))
+    return calibration(labelled.probabilities[:, at], (labelled.y == about).astype(float))
+
+
+def _verdicts(
+    expectations: Sequence[Performance], metrics: Sequence[Metric], arrivals: Arrivals, *, inverted: bool, problem: str
+) -> tuple[Verdict, ...]:
+    by_name = {metric.name: metric for metric in metrics}
+    return tuple(_verdict(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
+
+
+def _verdict(expectation: Performance, metric: Metric, arrivals: Arrivals, *, inverted: bool, problem: str) -> Verdict:
+    bound = _bound(expectation, metric)
+    if why := problem or (metric.problem if metric.problem.startswith(CANNOT) else _too_few(expectation, arrivals)) or metric.problem:
+        state = CANNOT if not problem and metric.problem.startswith(CANNOT) else NOT_ENOUGH
+        return Verdict(expectation.name, state, metric.value, bound, why.removeprefix(f"{CANNOT}: "))
+    if bound is None or metric.value is None:
+        why = f"the version's {metric.name} on its holdout is not known"
+        return Verdict(expectation.name, NOT_ENOUGH, metric.value, bound, why)
+    below = metric.value < bound
+    surely = metric.high is not None and metric.high < bound
+    against = (
+        f"{bound:.4g}"
+        if expectation.at_least is not None
+        else f"{bound:.4g} ({metric.reference:.4g} on the holdout − {expectation.threshold:.4g})"
+    )
+    said = f"{_said(metric)} {'<' if below else '≥'} {against} on {arrivals.labelled} labelled of {arrivals.predicted} predictions"
+    if below and expectation.certain and not surely:
+        return Verdict(expectation.name, GOOD, metric.value, bound, f"{said}, which may be chance: the interval reaches the bound")
+    if below:
+        said += _looks(by_chance=not surely, inverted=inverted)
+    return Verdict(expectation.name, BREACH if below else GOOD, metric.value, bound, said)
+
+
+def _bound(expectation: Performance, metric: Metric) -> float | None:
+    if expectation.at_least is not None:
+        return expectation.at_least
+    return None if metric.reference is None else metric.reference - expectation.threshold
+
+
+def _too_few(expectation: Performance, arrivals: Arrivals) -> str:
+    if arrivals.coverage < expectation.minimum_coverage:
+        return f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions have a label, {expectation.minimum_coverage:.1%} are needed"
+    if arrivals.labelled < expectation.minimum_labels:
+        return f"{arrivals.labelled} predictions have a label, {expectation.minimum_labels} are needed"
+    return ""
+
+
+def _looks(*, by_chance: bool, inverted: bool) -> str:
+    if inverted:
+        return "; the labels look inverted: the ROC AUC is below 0.5, which chance does not explain"
+    return "; the interval reaches the bound, so it may be chance" if by_chance else ""
+
+
+def _said(metric: Metric) -> str:
+    if metric.value is None:
+        return f"{metric.name} undefined ({metric.problem})"
+    between = f" ({metric.low:.4g} to {metric.high:.4g})" if metric.low is not None else ""
+    return f"{metric.name} {metric.value:.4g}{between}"

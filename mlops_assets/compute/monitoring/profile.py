@@ -1,0 +1,236 @@
+"""What a model's reference rows look like: kept with the version, compared with every later window."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.monitoring import cells
+from mlops_assets.compute.monitoring.attainable import attainable_distances
+from mlops_assets.compute.monitoring.cells import CATEGORICAL, NUMERIC, Layout, Tally
+from mlops_assets.compute.monitoring.distances import crossed
+from mlops_assets.compute.monitoring.thresholds import Calibration, calibrate
+from mlops_assets.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+FEATURE, OUTPUT = "feature", "output"
+BY_WINDOW = "by window"  # within a profile: the profiles for windows of other lengths, by seconds
+WINDOW_LENGTH = "window length"  # of such a profile, in seconds, as the monitor declares it
+LEAST_REFERENCE = 100  # rows below which nothing can be learned about windows
+LEAST_WINDOWS, MOST_WINDOWS, LEAST_ROWS = 20, 200, 30
+CALIBRATION_ROWS = 250_000
+_DEALT = 600  # windows of rows taken at random, over all deals
+_NO_POINTS = np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of a reference.
+
+    Parameters
+    ----------
+    dtype
+        Name of its polars type.
+    layout
+        Where it is cut.
+    tally
+        Its counts.
+    facts
+        Of a numeric column: mean, std, min, median, max; None where not finite.
+    strange
+        Some categories that the reference does not know, most frequent first.
+    crossing
+        What :func:`crossed` says beside the counts.
+    only_category
+        The one category of a categorical column; None when it has several.
+    """
+
+    dtype: str
+    layout: Layout
+    tally: Tally
+    facts: Mapping[str, float | None]
+    strange: tuple[str, ...] = ()
+    crossing: float = 0.0
+    only_category: str | None = None
+
+    @classmethod
+    def of(cls, column: pl.Series, reference: Column | None = None) -> Column:
+        """Count a column, as the reference is counted when there is one."""
+        kind, dtype = reference.layout.kind if reference else cells.kind_of(column.dtype), str(column.dtype)
+        if kind == NUMERIC:
+            ordered, nulls, infinite = cells.sorted_numbers(column)
+            layout = reference.layout if reference else cells.numeric_layout(ordered)
+            tally = cells.tally_numbers(layout, ordered, nulls, infinite)
+            crossing = crossed(layout, ordered, tally, reference.tally) if reference and reference.spread else 0.0
+            return cls(dtype, layout, tally, _facts(ordered), (), crossing)
+        if kind == CATEGORICAL:
+            counts, nulls = cells.categories(column)
+            layout = reference.layout if reference else cells.categorical_layout(counts)
+            only = next(iter(counts)) if len(counts) == 1 else None
+            return cls(dtype, layout, cells.tally_categories(layout, counts, nulls), {}, _strange(layout, counts), only_category=only)
+        layout = reference.layout if reference else Layout(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
+        return cls(dtype, layout, cells.tally_presence(column), {})
+
+    @property
+    def attainable(self) -> np.ndarray:
+        """The largest attainable distance from this column for each statistic, shape (statistics,)."""
+        return attainable_distances(self.layout, self.tally)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation; 0 when there is none."""
+        return self.facts.get("std") or 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the column as JSON holds it."""
+        counts = {"cells": self.tally.cells[0], "sums": self.tally.sums[0], "bins": self.layout.bins(self.tally)[0]}
+        missing = {"nulls": int(self.tally.nulls[0]), "infinite": int(self.tally.infinite[0])}
+        return {
+            "dtype": self.dtype,
+            **self.layout.as_json(),
+            **self.facts,
+            **missing,
+            **{name: array.tolist() for name, array in counts.items()},
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Column:
+        """Return a stored column."""
+        sums = np.array([stored["sums"]], dtype=float).reshape(1, -1)
+        tally = Tally(np.array([stored["cells"]]), sums, np.array([stored["nulls"]]), np.array([stored["infinite"]]))
+        facts = {name: stored[name] for name in _FACTS if name in stored}
+        return cls(stored["dtype"], Layout.from_json(stored), tally, facts)
+
+
+_FACTS = ("mean", "std", "min", "median", "max")
+
+
+def _strange(layout: Layout, counts: Mapping[str, int]) -> tuple[str, ...]:
+    if layout.known is None:
+        return ()
+    known = {*layout.values, *layout.known}
+    return tuple(islice((value for value in counts if value not in known), 3))
+
+
+def _facts(ordered: np.ndarray) -> dict[str, float | None]:
+    if not len(ordered):
+        return dict.fromkeys(_FACTS)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Rounding gives a constant column a tiny deviation, by which everything would be far away.
+        std = float(ordered.std()) if ordered[0] != ordered[-1] else 0.0
+        values = (float(ordered.mean()), std, float(ordered[0]), float(ordered[len(ordered) // 2]), float(ordered[-1]))
+    return {name: value if math.isfinite(value) else None for name, value in zip(_FACTS, values, strict=True)}
+
+
+def reference_profile(
+    X: pl.DataFrame, event_times: pl.Series | None = None, *, outputs: pl.DataFrame | None = None, window: timedelta = timedelta(days=1)
+) -> dict[str, Any]:
+    """Describe the rows that later windows are compared with.
+
+    Parameters
+    ----------
+    X
+        What the model was trained on. Strings, truth values, categoricals and enums are compared by value, numbers by size, anything else only by
+        whether there is a value.
+    event_times
+        When each row happened, shape (rows,): windows are cut along it, on its own clock (give New York's times for New York's days). None: the
+        thresholds know only chance, which is right for independent rows and alarms too often for others.
+    outputs
+        Predictions or labels of the same rows, watched beside the features where a window has them.
+    window
+        How long the windows of the monitor are. Shortened so that the reference has at least 20 windows.
+
+    Returns
+    -------
+    dict
+        JSON-like. For each column: type, nulls, counts by bin and by value; of a numeric one also mean, standard deviation, extremes, and counts at
+        about 1,000 quantiles, from which the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard deviations) follow to
+        about 0.001, and the PSI exactly. With them, how far windows of the reference stray from the rest of it, see :func:`thresholds`.
+
+    Raises
+    ------
+    DataError
+        There is no row, a name is in ``X`` and in ``outputs``, or the lengths differ.
+    """
+    frame = _checked(X, event_times, outputs)
+    windows = None if frame.height < LEAST_REFERENCE else _windows(frame.height, event_times, window)
+    columns = {name: _column(frame[name], windows, OUTPUT if name not in X.columns else FEATURE) for name in frame.columns}
+    real = 0 if windows is None or windows.real is None else int(windows.real.max()) + 1
+    return {
+        "format": FORMAT,
+        "rows": frame.height,
+        "windows": real,
+        "window_seconds": windows.seconds if windows else None,
+        "columns": columns,
+    }
+
+
+def _checked(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
+    if not X.height:
+        raise DataError("a reference has no row", hint="describe the rows that the model was trained on")
+    others = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
+    if strange := [part.height for part in others if part.height != X.height]:
+        raise DataError(
+            f"a reference has {X.height} rows of X and {strange[0]} of outputs or event times", hint="give the same rows in the same order"
+        )
+    if outputs is None:
+        return X
+    if clash := [name for name in outputs.columns if name in X.columns]:
+        raise DataError(f"'{clash[0]}' is a column of X and of outputs", hint="rename the output")
+    return pl.concat([X, outputs], how="horizontal")
+
+
+def _column(column: pl.Series, windows: _Windows | None, role: str) -> dict[str, Any]:
+    found = Column.of(column)
+    stored = {"role": role, **found.as_json()}
+    if windows is None:
+        return {**stored, "calibration": None}
+    calibration: Calibration = calibrate(found.layout, column[windows.rows], found.spread, windows.real, windows.dealt)
+    return {**stored, "calibration": calibration.as_json()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """Which rows calibrate, and in which window each is: of real time, and several times dealt at random."""
+
+    rows: np.ndarray
+    real: np.ndarray | None
+    dealt: np.ndarray
+    seconds: float | None
+
+
+def _windows(rows: int, event_times: pl.Series | None, window: timedelta) -> _Windows:
+    labels, seconds = (None, None) if event_times is None else _by_time(event_times, window)
+    chosen = np.arange(rows) if labels is None else np.flatnonzero(labels >= 0)
+    random = np.random.default_rng(0)  # the same rows give the same thresholds
+    if len(chosen) > CALIBRATION_ROWS:
+        chosen = np.sort(random.choice(chosen, CALIBRATION_ROWS, replace=False))
+    real = None if labels is None else np.unique(labels[chosen], return_inverse=True)[1]
+    dealt = np.arange(len(chosen)) % max(10, min(100, len(chosen) // 500)) if real is None else real
+    deals = -(-_DEALT // (int(dealt.max()) + 1))
+    return _Windows(chosen, real, np.stack([random.permutation(dealt) for _ in range(deals)]), seconds)
+
+
+def _by_time(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:
+    """Return the window of each row, −1 for none, and the windows' length in seconds; None when the times do not make two windows."""
+    clock = event_times.dt.replace_time_zone(None) if isinstance(event_times.dtype, pl.Datetime) else event_times
+    at = clock.cast(pl.Datetime("us")).to_physical()
+    first, last = at.min(), at.max()
+    if not isinstance(first, int) or not isinstance(last, int) or first == last:
+        return None, None
+    length = min(int(window / timedelta(microseconds=1)), -(-(last - first) // LEAST_WINDOWS))
+    kept, place, counts = np.unique((at // length - first // length).fill_null(-1).to_numpy(), return_inverse=True, return_counts=True)
+    full = np.flatnonzero((counts >= LEAST_ROWS) & (kept >= 0))
+    if len(full) < 2:
+        return None, None
+    spread = full[np.linspace(0, len(full) - 1, min(len(full), MOST_WINDOWS)).round().astype(int)]
+    return np.where(np.isin(place, spread), place, -1), length / 1e6

@@ -1,0 +1,50 @@
+"""Metrics that scikit-learn answers with 0 where nothing can be measured: a window without positive labels or predictions is no bad window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.compute.training.classes import positive_class
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlops_assets.compute.monitoring.labels import Labelled
+
+_NEED_BOTH = frozenset({"average_precision", "matthews_corrcoef", "roc_auc"})
+_NEED_POSITIVES = frozenset({"average_precision", "recall"})
+_NEED_ANY_POSITIVE = frozenset({"f1", "jaccard"})
+_NEED_PREDICTED = frozenset({"precision"})
+
+
+def undefined_metrics(names: Sequence[str], labelled: Labelled, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
+    """Return metric → why it is undefined, of those that need another label than the only one of a window, or a positive prediction.
+
+    Parameters
+    ----------
+    names
+        scikit-learn scorer names.
+    labelled
+        Predictions with their labels.
+    positive
+        The positive one of two classes; the second when None.
+    """
+    if labelled.classes is None or len(labelled.classes) != 2 or not len(labelled.y):
+        return {}
+    positive = positive_class(labelled.classes, positive)
+    predicted, found = bool((labelled.prediction == positive).any()), dict[str, str]()
+    if not predicted:
+        found = {name: f"no prediction is {positive!s}: {name} needs one" for name in names if name in _NEED_PREDICTED}
+    if len(np.unique(labelled.y)) != 1:
+        return found
+    only = labelled.y[0]
+    found |= {name: f"every label is {only!s}: {name} needs both classes" for name in names if name in _NEED_BOTH}
+    if only == positive:
+        return found
+    found |= {name: f"every label is {only!s}: {name} needs positive labels" for name in names if name in _NEED_POSITIVES}
+    if not predicted:
+        reason = f"every label and every prediction is {only!s}"
+        found |= {name: f"{reason}: {name} needs a positive one" for name in names if name in _NEED_ANY_POSITIVE}
+    return found

@@ -1,0 +1,50 @@
+"""The charts of a model card that no other page has."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.pages.charts import number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlops_assets.compute.training.importance import Importance
+
+_WIDTH, _LINE, _LEFT = 640.0, 22.0, 190.0
+
+
+def bars(found: Sequence[Importance]) -> str:
+    """Return one bar a column, with one standard deviation to both sides; empty when nothing is known.
+
+    Parameters
+    ----------
+    found
+        The most important first; what is undefined is left out.
+    """
+    known = [one for one in found if math.isfinite(one.drop)]
+    if not known:
+        return ""
+    low = min(0.0, *(one.drop - one.error for one in known))
+    high = max(0.0, *(one.drop + one.error for one in known)) or 1.0
+    scale = (_WIDTH - _LEFT - 70) / ((high - low) or 1.0)
+
+    def at(value: float) -> float:
+        return _LEFT + (value - low) * scale
+
+    shapes = [shape for i, one in enumerate(known) for shape in _bar(one, i * _LINE, at(0.0), at(one.drop), one.error * scale)]
+    height = _LINE * len(known)
+    shapes.append(f'<path class="axis" d="M{at(0.0):.1f} 0V{height:.1f}"/>')
+    return f'<svg viewBox="0 0 {_WIDTH:.0f} {height:.0f}" role="img" aria-label="by how much the metric falls, by column">{"".join(shapes)}</svg>'
+
+
+def _bar(one: Importance, y: float, zero: float, end: float, error: float) -> list[str]:
+    name = one.column if len(one.column) <= 28 else one.column[:27] + "…"
+    return [
+        f'<text x="{_LEFT - 8:.1f}" y="{y + 15:.1f}" text-anchor="end">{escape(name)}</text>',
+        f'<rect class="now" x="{min(zero, end):.1f}" y="{y + 5:.1f}" width="{abs(end - zero):.1f}" height="12" rx="1.5"/>',
+        f'<path class="error" d="M{end - error:.1f} {y + 11:.1f}h{2 * error:.1f}"/>',
+        f'<text class="faint" x="{max(zero, end + error) + 6:.1f}" y="{y + 15:.1f}">{number(one.drop)}</text>',
+    ]

@@ -1,0 +1,343 @@
+"""Small charts as inline SVG: no script, colours from the page's style sheet, a text for those who do not see them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mlops_assets.compute.monitoring.column_drift import Bar
+    from mlops_assets.compute.training.calibration import Calibration
+
+MOST_THRESHOLDS = 3.0  # a statistic beyond that many thresholds is drawn at the edge
+
+
+@dataclass(frozen=True)
+class Point:
+    """One window in a history.
+
+    Parameters
+    ----------
+    label
+        The window.
+    value
+        None where it is not known.
+    low, high
+        Ends of its interval.
+    state
+        ``good``, ``breach``, ``not enough data`` or ``in training data``.
+    """
+
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    state: str = "good"
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One line of a chart.
+
+    Parameters
+    ----------
+    label
+        Whose it is.
+    x, y
+        In the order of x; what is not finite is a gap.
+    kind
+        Its class in the style sheet.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    kind: str
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number for people; a dash when it is not known.
+
+    Parameters
+    ----------
+    value
+        The number.
+    digits
+        Significant ones.
+    """
+    if value is None or not math.isfinite(value):
+        return "–" if value is None or math.isnan(value) else "∞"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{digits - 1}e}"
+    return (f"{value:#.{digits}g}".rstrip(".") if value else "0").replace("-", "−")
+
+
+def columns(bars: Sequence[Bar], label: str) -> str:
+    """Return a histogram: wide bars of the reference, narrow ones of the window in front.
+
+    Parameters
+    ----------
+    bars
+        In order of the values.
+    label
+        What it shows, in words.
+    """
+    width, height, foot = 320.0, 96.0, 18.0
+    slot = width / max(len(bars), 1)
+    top = max((share for bar in bars for share in (bar.reference, bar.current)), default=0) or 1.0
+
+    def path(shares: Iterable[float], part: float) -> str:
+        gap = slot * (1 - part) / 2
+        drawn = ((i * slot + gap, share / top * height) for i, share in enumerate(shares) if share)
+        return "".join(f"M{_n(x)} {_n(height)}v{_n(-tall)}h{_n(slot * part)}v{_n(tall)}z" for x, tall in drawn)
+
+    shapes = [
+        f'<path class="reference" d="{path((bar.reference for bar in bars), 0.92)}"/>',
+        f'<path class="current" d="{path((bar.current for bar in bars), 0.5)}"/>',
+        f'<path class="axis" d="M0 {height}H{width}"/>',
+        *(_foot(bar.label, (i + 0.5) * slot, height + 13, width) for i, bar in _spread(bars)),
+    ]
+    return _svg(width, height + foot, label, shapes)
+
+
+def rows(bars: Sequence[Bar], label: str) -> str:
+    """Return horizontal bars with their names: for categories.
+
+    Parameters
+    ----------
+    bars
+        Most frequent first.
+    label
+        What it shows, in words.
+    """
+    width, line, left = 320.0, 19.0, 92.0
+    top = max((share for bar in bars for share in (bar.reference, bar.current)), default=0) or 1.0
+    scale = (width - left - 44) / top
+    shapes = []
+    for i, bar in enumerate(bars):
+        y = i * line
+        shapes.append(f'<text x="{left - 6}" y="{_n(y + 12)}" text-anchor="end">{escape(_short(bar.label, 14))}</text>')
+        shapes.append(
+            f'<path class="reference" d="M{left} {_n(y + 2)}h{_n(max(bar.reference * scale, 0.5))}v13h{_n(-max(bar.reference * scale, 0.5))}z"/>'
+        )
+        shapes.append(f'<path class="current" d="M{left} {_n(y + 5.5)}h{_n(bar.current * scale)}v6h{_n(-bar.current * scale)}z"/>')
+        end = left + max(bar.reference, bar.current) * scale + 5
+        shapes.append(f'<text class="faint" x="{_n(end)}" y="{_n(y + 12)}">{bar.current:.1%}</text>')
+    return _svg(width, line * max(len(bars), 1), label, shapes)
+
+
+def strip(usual: Sequence[float], threshold: float, value: float, label: str) -> str:
+    """Return a statistic of this window among those of the reference's windows, with the threshold.
+
+    Parameters
+    ----------
+    usual
+        Of windows of the reference.
+    threshold, value
+        Of this window.
+    label
+        What it shows, in words.
+    """
+    width, middle = 320.0, 11.0
+    most = min(max([threshold * 1.15, value * 1.05, *usual]), threshold * MOST_THRESHOLDS) or 1.0
+    scale = (width - 16) / most
+
+    def at(amount: float) -> float:
+        return 6 + min(amount, most) * scale
+
+    dots = "".join(f"M{_n(at(one))} {middle}h0" for one in usual)
+    bad = value > threshold
+    mark = _n(at(value))
+    shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= most else f"M{_n(width - 12)} {middle - 6}l10 6l-10 6z"
+    return _svg(
+        width,
+        22.0,
+        label,
+        [
+            f'<path class="axis" d="M6 {middle}H{width - 2}"/>',
+            f'<path class="usual" d="{dots}"/>',
+            f'<path class="limit" d="M{_n(at(threshold))} 1v20"/>',
+            f'<path class="{"bad" if bad else "now"}" d="{shape}"/>',
+        ],
+    )
+
+
+def history(points: Sequence[Point], bound: float | None, label: str) -> str:
+    """Return a metric over windows, with its intervals and the bound.
+
+    Parameters
+    ----------
+    points
+        Oldest first; the last is this window.
+    bound
+        The least value that is good.
+    label
+        What it shows, in words.
+    """
+    width, height, left = 1040.0, 170.0, 48.0
+    known = [x for p in points for x in (p.value, p.low, p.high) if x is not None] + ([bound] if bound is not None else [])
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    pad = (high - low) * 0.08 or 0.05
+    low, high = low - pad, high + pad
+    step = (width - left - 14) / max(len(points) - 1, 1)
+
+    def place(i: int, value: float) -> tuple[str, str]:
+        return _n(left + i * step), _n(8 + (high - value) / (high - low) * (height - 16))
+
+    drawn = [(i, p) for i, p in enumerate(points) if p.value is not None]
+    apart = [v for v in (low + pad, high - pad) if bound is None or abs(v - bound) > (high - low) * 0.1]
+    shapes = [f'<text class="faint" x="{left - 6}" y="{place(0, v)[1]}" dy="4" text-anchor="end">{number(v)}</text>' for v in apart]
+    if bound is not None:
+        y = place(0, bound)[1]
+        shapes.append(
+            f'<path class="limit" d="M{left} {y}H{width - 8}"/><text class="limit-text" x="{left - 6}" y="{y}" dy="4" text-anchor="end">{number(bound)}</text>'
+        )
+    spans = [(i, place(i, p.low), place(i, p.high)) for i, p in drawn if p.low is not None and p.high is not None]
+    shapes.append(f'<path class="interval" d="{"".join(f"M{a[0]} {a[1]}V{b[1]}" for _, a, b in spans)}"/>')
+    line = "".join(f"{'ML'[k > 0]}{' '.join(place(i, p.value or 0.0))}" for k, (i, p) in enumerate(drawn))
+    shapes.append(f'<path class="line" d="{line}"/>')
+    for i, p in drawn:
+        x, y = place(i, p.value or 0.0)
+        kind = {"breach": "bad", "good": "now"}.get(p.state, "unsure")
+        size = 5 if i == len(points) - 1 else 3
+        shapes.append(
+            f'<circle class="{kind}" cx="{x}" cy="{y}" r="{size}"><title>{escape(p.label)}: {number(p.value)} ({escape(p.state)})</title></circle>'
+        )
+    shapes.append(f'<text class="faint" x="{left}" y="{height + 10}">{escape(_short(points[0].label, 24))}</text>')
+    if len(points) > 1:
+        shapes.append(
+            f'<text class="faint" x="{width - 8}" y="{height + 10}" text-anchor="end">{escape(_short(points[-1].label, 24))}</text>'
+        )
+    return _svg(width, height + 16, label, shapes)
+
+
+def lines(drawn: Sequence[Line], label: str) -> str:
+    """Return lines over common axes.
+
+    Parameters
+    ----------
+    drawn
+        Of at most a few hundred points each; longer ones keep the least and the greatest of each stretch.
+    label
+        What they show, in words.
+    """
+    width, height, left = 340.0, 170.0, 50.0
+    known = [(float(x), float(y)) for line in drawn for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if not known:
+        return _svg(width, 40.0, label, ['<text class="faint" x="0" y="20">no finite value</text>'])
+    (first, last), (low, high) = ((min(axis), max(axis)) for axis in zip(*known, strict=True))
+    pad = (high - low) * 0.06 or abs(high) * 0.05 or 0.05
+    across, up = (width - left - 8) / ((last - first) or 1.0), (height - 12) / (high - low + 2 * pad)
+
+    def at(x: float, y: float) -> tuple[str, str]:
+        return _n(left + (x - first) * across), _n(6 + (high + pad - y) * up)
+
+    shapes = [
+        f'<path class="axis" d="M{left} 6V{height - 6}H{width - 4}"/>',
+        *(
+            f'<text class="faint" x="{left - 6}" y="{at(first, value)[1]}" dy="4" text-anchor="end">{number(value)}</text>'
+            for value in dict.fromkeys((low, (low + high) / 2, high))
+        ),
+        *(
+            f'<text class="faint" x="{at(x, low)[0]}" y="{height + 9}" text-anchor="{anchor}">{x:g}</text>'
+            for x, anchor in dict.fromkeys(((first, "start"), (last, "end")))
+        ),
+    ]
+    for line in drawn:
+        path = "".join(f"M{' L'.join(' '.join(at(x, y)) for x, y in piece)}" for piece in _pieces(line) if len(piece) > 1)
+        dots = "".join(
+            '<circle class="dot {}" cx="{}" cy="{}" r="3"/>'.format(line.kind, *at(*piece[0])) for piece in _pieces(line) if len(piece) == 1
+        )
+        shapes.append(f'<g><title>{escape(line.label)}</title><path class="series {line.kind}" d="{path}"/>{dots}</g>')
+    return _svg(width, height + 14, label, shapes)
+
+
+def _pieces(line: Line, most: int = 400) -> list[list[tuple[float, float]]]:
+    """Return the stretches of a line between its gaps, thinned to what can be seen."""
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for x, y in zip(line.x, line.y, strict=True):
+        if math.isfinite(y):
+            pieces[-1].append((float(x), float(y)))
+        elif pieces[-1]:
+            pieces.append([])
+    stretch = max(1, 2 * len(line.x) // most)
+    return [piece if len(piece) <= most else _thinned(piece, stretch) for piece in pieces if piece]
+
+
+def _thinned(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, float]]:
+    parts = [piece[i : i + stretch] for i in range(0, len(piece), stretch)]
+    ends = [{min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])} for part in parts]
+    return [point for some in ends for point in sorted(some)]
+
+
+def reliability(found: Calibration, label: str) -> str:
+    """Return predicted against observed, with the diagonal on which they agree.
+
+    Parameters
+    ----------
+    found
+        From :func:`calibration`.
+    label
+        What it shows, in words.
+    """
+    side, left = 240.0, 40.0
+    ends = [x for one in found.bins for x in (one.predicted, one.observed - 2 * one.error, one.observed + 2 * one.error)]
+    shares = all(0 <= one.predicted <= 1 and 0 <= one.observed <= 1 for one in found.bins)
+    low, high = (0.0, 1.0) if shares else (min(ends), max(ends))
+    if high <= low:
+        low, high = low - 1, high + 1
+
+    def x(value: float) -> str:
+        return _n(left + (min(max(value, low), high) - low) / (high - low) * (side - 8))
+
+    def y(value: float) -> str:
+        return _n(side - (min(max(value, low), high) - low) / (high - low) * (side - 8))
+
+    errors = "".join(f"M{x(b.predicted)} {y(b.observed - 2 * b.error)}V{y(b.observed + 2 * b.error)}" for b in found.bins)
+    dots = [
+        f'<circle class="now" cx="{x(b.predicted)}" cy="{y(b.observed)}" r="4"><title>{_said(b.rows, b.predicted, b.observed)}</title></circle>'
+        for b in found.bins
+    ]
+    ticks = [low, (low + high) / 2, high]
+    texts = [f'<text class="faint" x="{left - 6}" y="{y(t)}" dy="4" text-anchor="end">{number(t)}</text>' for t in ticks]
+    texts += [
+        f'<text class="faint" x="{x(t)}" y="{side + 15}" text-anchor="{anchor}">{number(t)}</text>'
+        for t, anchor in zip(ticks, ("start", "middle", "end"), strict=True)
+    ]
+    frame = f'<path class="axis" d="M{left} 8V{side}H{left + side - 8}"/><path class="agree" d="M{x(low)} {y(low)}L{x(high)} {y(high)}"/>'
+    return _svg(left + side, side + 20, label, [frame, f'<path class="interval" d="{errors}"/>', *dots, *texts])
+
+
+def _said(rows: int, predicted: float, observed: float) -> str:
+    return f"{rows} rows: predicted {number(predicted)}, observed {number(observed)}"
+
+
+def _spread(bars: Sequence[Bar]) -> list[tuple[int, Bar]]:
+    """Return the bars whose names fit below: all of few, else the first, the middle and the last."""
+    if len(bars) <= 8:
+        return list(enumerate(bars))
+    return [(i, bars[i]) for i in (0, len(bars) // 2, len(bars) - 1)]
+
+
+def _foot(text: str, x: float, y: float, width: float) -> str:
+    anchor, x = ("start", 0.0) if x < 40 else ("end", width) if x > width - 40 else ("middle", x)
+    return f'<text class="faint" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(_short(text, 18))}</text>'
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".rstrip("0").rstrip(".")
+
+
+def _svg(width: float, height: float, label: str, shapes: Iterable[str]) -> str:
+    said = escape(label)
+    return f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{said}">{"".join(shapes)}</svg>'

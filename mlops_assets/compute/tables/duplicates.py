@@ -1,0 +1,58 @@
+"""Rows that share a key: which of them counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import polars as pl
+
+from mlops_assets.compute.tables.stored_types import cast_to_stored
+from mlops_assets.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Keep = Literal["first", "last"]
+
+
+def drop_duplicates(frame: pl.DataFrame, key: Sequence[str], keep: Keep, order_by: str | None = None) -> tuple[pl.DataFrame, int]:
+    """Return one row of each key, in the frame's order, and how many others were left out.
+
+    Parameters
+    ----------
+    frame
+        Rows as a function returned them; those with a null in the key are kept, for the rule on keys to refuse.
+    key
+        Columns that identify a row; a missing one leaves the frame as it is, for the same reason.
+    keep
+        Which row of a key counts.
+    order_by
+        The column that orders the rows of a key; their order in the frame when None, and where values are equal. Null is the earliest.
+
+    Raises
+    ------
+    DataError
+        There is no column ``order_by``.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> rows, count = drop_duplicates(pl.DataFrame({"id": [1, 1, 2], "at": [5, 4, 3]}), ["id"], "last", "at")
+    >>> rows.rows(), count
+    ([(1, 5), (2, 3)], 1)
+    """
+    if order_by is not None and order_by not in frame.columns:
+        raise DataError(
+            f"order_by names the column '{order_by}', which the rows lack",
+            hint=nearest(order_by, frame.columns) + f"they have {', '.join(frame.columns)}",
+        )
+    if not set(key) <= set(frame.columns):
+        return frame, 0
+    rows = cast_to_stored(frame.select(key)).select(
+        whole=pl.all_horizontal(pl.all().is_not_null()), key=pl.struct(pl.all()), row=pl.int_range(pl.len())
+    )
+    if order_by is not None:
+        rows = rows.with_columns(order=frame[order_by]).sort("order", nulls_last=False, maintain_order=True)
+    once = rows.filter("whole").unique("key", keep=keep, maintain_order=True)["row"]
+    kept = pl.concat([once, rows.filter(~pl.col("whole"))["row"]]).sort()
+    return frame[kept], frame.height - kept.len()

@@ -1,0 +1,76 @@
+"""Between the lake's frames and the type a user annotated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_assets.errors import DataError
+from mlops_assets.values.names import check_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FRAME_TYPES = ("polars.LazyFrame", "polars.DataFrame", "pandas.DataFrame", "duckdb.DuckDBPyRelation")
+
+
+def present(frame: pl.DataFrame, frame_type: str) -> object:
+    """Return ``frame`` as the annotated type, one of ``FRAME_TYPES``."""
+    return _PRESENT[frame_type](frame)
+
+
+def _relation(frame: pl.DataFrame) -> object:
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection.from_arrow(frame.to_arrow())
+
+
+_PRESENT: dict[str, Callable[[pl.DataFrame], object]] = {
+    "polars.LazyFrame": lambda frame: frame.lazy(),
+    "polars.DataFrame": lambda frame: frame,
+    "pandas.DataFrame": lambda frame: frame.to_pandas(),
+    "duckdb.DuckDBPyRelation": _relation,
+}
+
+
+def columns_of(values: Iterable[object]) -> list[str]:
+    """Return the names of the columns of all frames and parts of training sets among some values."""
+    frames = [getattr(value, "rows", value) for value in values]
+    names = [frame.collect_schema().names() if isinstance(frame, pl.LazyFrame) else list(getattr(frame, "columns", ())) for frame in frames]
+    return list(dict.fromkeys(str(name) for some in names for name in some))
+
+
+def collect(value: object, what: str) -> pl.DataFrame:
+    """Return what a function returned as a collected polars frame.
+
+    Raises
+    ------
+    DataError
+        It is none of the four frame types, or a pandas frame has lost something already.
+    DefinitionError
+        A column has a name that no column of a user may have.
+    """
+    frame = _collected(value, what)
+    check_columns(frame.columns, what)
+    return frame
+
+
+def _collected(value: object, what: str) -> pl.DataFrame:
+    if isinstance(value, pl.LazyFrame):
+        return value.collect()
+    if isinstance(value, pl.DataFrame):
+        return value
+    kind = type(value)
+    if kind.__module__.startswith("pandas"):
+        from mlops_assets.compute.tables.strict_pandas import strict_from_pandas
+
+        return strict_from_pandas(value, what)
+    if kind.__name__ == "DuckDBPyRelation":
+        names = value.columns  # type: ignore[attr-defined]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"{what} returned two columns named '{twice[0]}'", hint="rename one of them in SELECT")
+        return pl.DataFrame(value.to_arrow_table())  # type: ignore[attr-defined]
+    raise DataError(f"{what} returned {kind.__name__}, not a frame", hint="return a polars, pandas or DuckDB frame")

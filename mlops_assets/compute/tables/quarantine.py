@@ -1,0 +1,171 @@
+"""Rows that break a rule on rows, set aside with the reason of each."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.tables.row_rules import partition_numbers
+from mlops_assets.compute.tables.verify import Outcome, findings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from mlops_assets.compute.tables.row_rules import Finding
+    from mlops_assets.values.dataset import Table
+    from mlops_assets.values.quality import Limit
+    from mlops_assets.values.window import TimeWindow
+
+NO_QUARANTINED_ROWS = "no_quarantined_rows"
+TIME = "partition_start"
+KEY = ("partition", "row")
+WHO_AND_WHEN = ("run_id", "quarantined_at")
+PREVIEW = 5
+SCHEMA = pl.Schema(
+    {
+        "partition": pl.String(),
+        "partition_start": pl.Datetime("us", "UTC"),
+        "row": pl.String(),
+        "rule": pl.String(),
+        "column": pl.String(),
+        "reason": pl.String(),
+        "run_id": pl.String(),
+        "quarantined_at": pl.Datetime("us", "UTC"),
+    }
+)
+
+
+def set_aside(  # noqa: PLR0913  (what is said of each row)
+    frame: pl.DataFrame,
+    table: Table,
+    windows: Sequence[tuple[str, TimeWindow | None]],
+    *,
+    limits: Sequence[Limit] | None,
+    run_id: str,
+    now: datetime,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Divide rows into those that break no rule on rows, and those that do.
+
+    Of rows with one key, every one is set aside: nothing says which is right. A row outside of every partition belongs to the nearest
+    one, a row without a time to the first.
+
+    Parameters
+    ----------
+    frame
+        Rows as the function returned them.
+    table, windows, limits
+        As in :func:`mlops_assets.compute.tables.verify.verify`.
+    run_id, now
+        Who sets them aside, and when.
+
+    Returns
+    -------
+    polars.DataFrame, polars.DataFrame
+        The good rows, and the others as the quarantine table holds them: one for each row, with every reason.
+    """
+    warns = table.quality is not None and not table.quality.blocks
+    found = [f for f in findings(frame, table, windows, limits=limits) if f.rows is not None and not (warns and f.check == "quality")]
+    if not found:
+        return frame, SCHEMA.to_frame()
+    bad = frame.select(pl.any_horizontal(*(f.rows for f in found if f.rows is not None))).to_series()
+    numbers = partition_numbers(frame, table.event_timestamp, windows)
+    rows = [_refused(frame, int(i), found, windows[int(numbers[int(i)])]) for i in bad.arg_true()]
+    refused = pl.DataFrame([{**row, "run_id": run_id, "quarantined_at": now} for row in rows], schema=SCHEMA)
+    return frame.filter(~bad), refused
+
+
+def _refused(frame: pl.DataFrame, number: int, found: Sequence[Finding], part: tuple[str, TimeWindow | None]) -> dict[str, Any]:
+    row = frame.row(number, named=True)
+    broken = [f for f in found if f.rows is not None and f.rows[number]]
+    return {
+        "partition": part[0],
+        "partition_start": part[1].start if part[1] else None,
+        "row": json.dumps(row, default=str, ensure_ascii=False),
+        "rule": broken[0].rule,
+        "column": broken[0].column,
+        "reason": "; ".join(f"{f.check}: {_shown(row, f.column)} breaks {f.rule}" for f in broken),
+    }
+
+
+def _shown(row: dict[str, Any], column: str) -> str:
+    if column not in row:
+        return column
+    return f"{column} = {row[column]!r}" if isinstance(row[column], str) else f"{column} = {row[column]}"
+
+
+def quarantine_outcome(
+    refused: pl.DataFrame, counts: Sequence[int], windows: Sequence[tuple[str, TimeWindow | None]], *, share: float, name: str
+) -> Outcome:
+    """Return what the check says: nothing was set aside, or what was and why; more than ``share`` of a partition refuses the write.
+
+    Parameters
+    ----------
+    refused
+        The rows that were set aside.
+    counts
+        How many rows each partition had, good and bad.
+    windows
+        The partitions.
+    share
+        The greatest share of a partition that may be set aside.
+    name
+        Of the dataset.
+    """
+    if refused.is_empty():
+        return Outcome(NO_QUARANTINED_ROWS, passed=True, blocking=False, facts={"rows": 0})
+    bad = Counter(refused["partition"].to_list())
+    facts = {
+        "rows": refused.height,
+        "by reason": json.dumps(dict(reasons(refused)), indent=2, ensure_ascii=False),
+        "preview": json.dumps(refused.select("partition", "row", "reason").head(PREVIEW).to_dicts(), indent=2, ensure_ascii=False),
+    }
+    often = ", ".join(f"{reason} ({count})" for reason, count in reasons(refused)[:3])
+    for (key, _), count in zip(windows, counts, strict=True):
+        if bad[key] > share * count:
+            where = f"partition '{key}': " if key else ""
+            first = refused.filter(pl.col("partition") == key).row(0, named=True)
+            message = (
+                f"{where}{bad[key]} of {count} rows ({bad[key] / count:.2%}) break a rule on rows, more than the {share:.2%} that "
+                f"quarantine= allows; most often {often}; the first: {first['reason']}, in {first['row']}"
+            )
+            hint = "mend the source, the function or the schema; a larger share goes into quarantine= only when it is expected"
+            return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, facts=facts)
+    message = f"{refused.height} row(s) were set aside in 'quarantine/{name}': {often}"
+    hint = f"mend the function or the schema, then `mlops quarantine replay {name}`"
+    return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, blocking=False, facts=facts)
+
+
+def unwritten(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
+    """Return what the check says when another rule refuses the write: nothing was set aside.
+
+    Parameters
+    ----------
+    outcome
+        What it says otherwise.
+    refused
+        The rows that break a rule.
+    """
+    if outcome.passed:
+        return outcome
+    often = ", ".join(f"{reason} ({count})" for reason, count in reasons(refused)[:3])
+    message = (
+        f"{refused.height} row(s) break a rule on rows: {often}. The write is refused by another check: nothing was written or set aside"
+    )
+    return replace(outcome, message=message, hint="mend what the other check names; these rows are set aside when the write succeeds")
+
+
+def reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:
+    """Return how many rows were set aside for each rule, the most frequent first."""
+    counted = Counter(f"{column}: {rule}" for column, rule in refused.select("column", "rule").iter_rows())
+    return sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def partition_counts(frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> list[int]:
+    """Return how many rows each partition has, counted as :func:`set_aside` counts."""
+    counted = Counter(partition_numbers(frame, table.event_timestamp, windows).to_list())
+    return [counted[number] for number in range(len(windows))]

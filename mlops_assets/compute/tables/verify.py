@@ -1,0 +1,166 @@
+"""Rules on rows, verified on collected data before anything is committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.tables.quality import limit_findings, quality_facts
+from mlops_assets.compute.tables.row_rules import Finding, clock_findings, is_utc, key_findings, located, schema_findings, time_findings
+from mlops_assets.compute.tables.stored_types import cast_to_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import polars as pl
+
+    from mlops_assets.values.dataset import Table
+    from mlops_assets.values.quality import Limit
+    from mlops_assets.values.window import TimeWindow
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check found.
+
+    Parameters
+    ----------
+    check
+        The check's name.
+    passed
+        Whether the rule holds.
+    message
+        When it does not: partition, column, first bad value and the rule.
+    hint
+        What to do about it.
+    blocking
+        Whether a failure keeps the data from being committed.
+    serious
+        Whether a failure that does not block is an error all the same, not a warning.
+    facts
+        Figures for the asset check's metadata.
+    """
+
+    check: str
+    passed: bool
+    message: str = ""
+    hint: str = ""
+    blocking: bool = True
+    serious: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_names(table: Table) -> tuple[str, ...]:
+    """Return the names of the checks that :func:`verify` makes of a table."""
+    declared = (
+        ("schema", table.schema),
+        ("key", table.key),
+        ("event_time", table.event_timestamp),
+        ("not_empty", table.partitions),
+        ("quality", table.quality),
+    )
+    return tuple(name for name, given in declared if given)
+
+
+def verify(
+    frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], *, limits: Sequence[Limit] | None = None
+) -> list[Outcome]:
+    """Check rows against everything declared of their table.
+
+    Parameters
+    ----------
+    frame
+        Collected rows of all ``windows``.
+    table
+        Schema, key and times that were declared.
+    windows
+        Partition key and window of every partition that is about to be written; the window is None when unpartitioned.
+    limits
+        Of quality: those that were learnt, and those declared; the declared ones when None.
+
+    Returns
+    -------
+    list of Outcome
+        One for each name of :func:`check_names`, in that order.
+    """
+    found = list(findings(frame, table, windows, limits=limits))
+    return [_outcome(name, [f for f in found if f.check == name], frame, table, windows, limits) for name in check_names(table)]
+
+
+def findings(
+    frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], *, limits: Sequence[Limit] | None = None
+) -> Iterator[Finding]:
+    """Yield every rule that is broken; parameters as in :func:`verify`."""
+    time = table.event_timestamp
+    if table.schema is not None:
+        yield from schema_findings(frame, table.schema)
+    frame = cast_to_stored(frame)  # two times may become one: keys and times are judged as the lake will hold them
+    if table.key:
+        yield from key_findings(frame, table.key, time)
+    if time:
+        yield from time_findings(frame, time, windows, table.max_future)
+        clocks = (table.created_timestamp, *(known for _, known in table.known_at))
+        yield from clock_findings(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
+    if table.partitions is not None and not table.allow_empty:
+        yield from _empty_findings(frame, time or "", windows)
+    if table.quality is not None:
+        yield from limit_findings(frame, time, windows, table.quality.declared if limits is None else limits)
+
+
+def _outcome(  # noqa: PLR0913  (what a check is about)
+    check: str,
+    found: Sequence[Finding],
+    frame: pl.DataFrame,
+    table: Table,
+    windows: Sequence[tuple[str, TimeWindow | None]],
+    limits: Sequence[Limit] | None,
+) -> Outcome:
+    blocking = check != "quality" or table.quality is None or table.quality.blocks
+    facts = _facts_or_reason(check, frame, table, windows, limits)
+    if not found:
+        return Outcome(check, passed=True, blocking=blocking, facts=facts)
+    counted = f"{len(found)} rule(s) broken; the first: " if check in {"schema", "quality"} and len(found) > 1 else ""
+    message = counted + found[0].message + located(frame, found[0].rows, table, windows)
+    return Outcome(check, passed=False, message=message, hint=found[0].hint, blocking=blocking, facts=facts)
+
+
+def _facts_or_reason(
+    check: str, frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit] | None
+) -> Mapping[str, Any]:
+    try:
+        return _facts(check, frame, table, windows, limits)
+    except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
+        return {"figures": f"not shown ({type(error).__name__}: {error})"}
+
+
+def _facts(
+    check: str, frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit] | None
+) -> Mapping[str, Any]:
+    time = table.event_timestamp or ""
+    if check == "schema":
+        return {"rows": frame.height, "columns": frame.width}
+    if check == "key":
+        return {"keys": frame.height}
+    if check == "event_time":
+        return {"first": str(frame[time].min()), "last": str(frame[time].max())} if time in frame.columns else {}
+    if check == "quality" and table.quality is not None:
+        return quality_facts(table.quality.declared if limits is None else limits)
+    return {"rows": frame.height, "empty partitions": len(list(_empty(frame, time, windows)))}
+
+
+def _empty_findings(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[Finding]:
+    if empty := list(_empty(frame, column, windows)):
+        message = f"partition '{empty[0]}' has no row" + (
+            f", nor have {len(empty) - 1} others up to '{empty[-1]}'" if len(empty) > 1 else ""
+        )
+        hint = "deliver the data and materialise the partition again; if nothing can happen in a partition, say allow_empty=True"
+        yield Finding("not_empty", column, "not empty", message, hint)
+
+
+def _empty(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[str]:
+    if column not in frame.columns or not is_utc(frame[column].dtype):
+        return
+    times = frame[column].drop_nulls().sort()
+    for key, window in windows:
+        if window is not None and times.search_sorted(window.start) == times.search_sorted(window.end):
+            yield key

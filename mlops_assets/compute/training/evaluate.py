@@ -1,0 +1,188 @@
+"""What a model reaches on rows it has not seen: scikit-learn's scorers, by slice, beside a naive baseline."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.compute.training.classes import as_two_classes, encoded_class, truth_of
+from mlops_assets.compute.training.responses import Remembered
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.values.evaluation import Evaluation, SliceMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlops_assets.values.evaluation import Candidate, Split
+
+Scores = tuple[tuple[str, float], ...]
+MAX_SLICES = 50
+_OF_PROBABILITIES = frozenset(
+    {"d2_brier_score", "d2_log_loss_score", "neg_brier_score", "neg_log_loss", "top_k_accuracy"}
+    | {f"roc_auc_{how}{weights}" for how in ("ovo", "ovr") for weights in ("", "_weighted")}
+)
+
+
+def evaluate(  # noqa: PLR0913  (what is measured, and on what)
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    split: Split,
+    metrics: Sequence[str],
+    slices: Sequence[str] = (),
+    *,
+    train: Split | None = None,
+    least: Mapping[str, int] | None = None,
+    positive: Any = None,  # noqa: ANN401  (any label)
+    part: str = "holdout",
+) -> Evaluation:
+    """Measure an estimator.
+
+    Parameters
+    ----------
+    estimator
+        A fitted scikit-learn estimator, or what it answered of the rows of ``split``.
+    split
+        The rows to measure on.
+    metrics
+        scikit-learn scorer names, greater is better.
+    slices
+        Columns of ``split.rows``; each of their at most 50 most frequent values is measured by itself.
+    train
+        Rows that a model which ignores its input learns from; no baseline when None.
+    least
+        Column of ``slices`` → a number of rows: values with so many are measured too, however many there are.
+    positive
+        The positive one of two classes; the second when None.
+    part
+        What the rows are, for reasons.
+
+    Returns
+    -------
+    Evaluation
+        An undefined or infinite metric is NaN, with the reason among its ``problems``.
+    """
+    remembered = estimator if isinstance(estimator, Remembered) else Remembered(estimator, split.X)
+    encoded = encoded_class(getattr(estimator, "classes_", None), split.y, positive)
+    model, y = as_two_classes(remembered, encoded), truth_of(split.y, encoded)
+    values, problems = _scores(model, np.arange(len(y)), y, metrics)
+    baseline: Scores = ()
+    if train is not None:
+        known = truth_of(train.y, encoded)
+        baseline, _ = _scores(_baseline(estimator).fit(_blank(known), known), _blank(y), y, metrics)
+    told = tuple((name, why + _absent(remembered, split.y, part)) for name, why in problems)
+    return Evaluation(len(y), values, baseline, tuple(_sliced(model, split, y, metrics, slices, least or {})), told)
+
+
+def check_metrics(metrics: Sequence[str], where: str) -> None:
+    """Raise DefinitionError for a name that is no scikit-learn scorer."""
+    from sklearn.metrics import get_scorer_names
+
+    known = get_scorer_names()
+    for name in metrics:
+        if name not in known:
+            raise DefinitionError(
+                f"{where} names the metric '{name}', which scikit-learn does not have",
+                hint=nearest(name, known) + "see sklearn.metrics.get_scorer_names()",
+            )
+
+
+def _scores(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tuple[Scores, tuple[tuple[str, str], ...]]:  # noqa: ANN401
+    values: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    for name in metrics:
+        with warnings.catch_warnings():
+            # scikit-learn warns and goes on with NaN or 0 where a metric is undefined: the value decides, not the warning.
+            warnings.simplefilter("ignore")
+            try:
+                values[name] = float(scorer_of(name, getattr(estimator, "classes_", None))(estimator, X, y))
+            except (ValueError, TypeError, AttributeError) as error:
+                values[name], problems[name] = math.nan, str(error).splitlines()[0]
+        if not math.isfinite(values[name]):
+            problems.setdefault(name, f"{name} is {values[name]} on these {len(y)} rows" + _why(y))
+            values[name] = math.nan
+    return tuple(values.items()), tuple(problems.items())
+
+
+def scorer_of(name: str, classes: Any) -> Any:  # noqa: ANN401  (scikit-learn's)
+    """Return a scorer that is given every class where it compares probabilities, so that a class without rows is no riddle to it.
+
+    Parameters
+    ----------
+    name
+        A scikit-learn scorer name.
+    classes
+        The estimator's; None of a regressor.
+    """
+    from sklearn.metrics import get_scorer
+
+    scorer: Any = get_scorer(name)
+    if classes is not None and name in _OF_PROBABILITIES:
+        scorer._kwargs = {**scorer._kwargs, "labels": np.asarray(classes)}  # noqa: SLF001  (make_scorer's keywords, of a copy)
+    return scorer
+
+
+def _why(y: np.ndarray) -> str:
+    unique = np.unique(y) if len(y) else y
+    return f": every label is {unique[0]!s}" if len(unique) == 1 else ""
+
+
+def _absent(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
+    """Return which classes have no rows, and which labels are no class, as the end of a reason."""
+    known, there = getattr(model, "classes_", None), np.unique(y).tolist()
+    classes = [] if known is None else np.asarray(known).tolist()
+    lacking, foreign = [c for c in classes if c not in there], [label for label in there if classes and label not in classes]
+    told = [f"none of the {len(y)} {part} rows has the label {lacking[0]!r}"] if lacking and len(classes) > 2 else []
+    told += [f"the label {foreign[0]!r} of the {part} was not among the training rows"] if foreign else []
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _baseline(estimator: Any) -> Any:  # noqa: ANN401
+    from sklearn.base import is_classifier
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
+    return DummyClassifier(strategy="prior") if is_classifier(estimator) else DummyRegressor(strategy="mean")
+
+
+def _blank(y: np.ndarray) -> np.ndarray:
+    return np.zeros((len(y), 1))
+
+
+def _sliced(  # noqa: PLR0913  (what is measured, and on what)
+    model: Any,  # noqa: ANN401  (what an estimator answered)
+    split: Split,
+    y: np.ndarray,
+    metrics: Sequence[str],
+    slices: Sequence[str],
+    least: Mapping[str, int],
+) -> list[SliceMetrics]:
+    result = []
+    for column in slices:
+        values = split.rows[column]
+        counted = values.value_counts(sort=True, name="__rows").rows()
+        for rank, (value, rows) in enumerate(counted):
+            if rank >= MAX_SLICES and not (column in least and rows >= least[column]):
+                break
+            chosen = np.flatnonzero(values.eq_missing(value).to_numpy())
+            result.append(SliceMetrics(column, str(value), rows, _scores(model, chosen, y[chosen], metrics)[0]))
+    return result
+
+
+def as_rows(candidate: Candidate) -> list[dict[str, object]]:
+    """Return a candidate's evaluation as rows of a table: metric, value, baseline, champion, difference and its interval."""
+    baseline: Mapping[str, float] = dict(candidate.evaluation.baseline)
+    return [
+        {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), **_against(candidate, name, value)}
+        for name, value in candidate.evaluation.metrics
+    ]
+
+
+def _against(candidate: Candidate, metric: str, value: float) -> dict[str, object]:
+    """Return champion, difference and interval of one metric, in the shape of a table's cells."""
+    if candidate.champion is None:
+        return {"champion": "none yet", "Δ": "", "95 % interval of Δ": ""}
+    rival = candidate.champion.metric(metric)
+    low, high = candidate.intervals.difference(metric) if candidate.intervals else (math.nan, math.nan)
+    known = math.isfinite(low) and math.isfinite(high)
+    return {"champion": rival, "Δ": value - rival, "95 % interval of Δ": f"{low:+.4g} … {high:+.4g}" if known else "undefined"}

@@ -1,0 +1,146 @@
+"""Pictures of a model for the Dagster UI, as PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.compute.training.classes import class_names, positive_class
+from mlops_assets.compute.training.importance import permutation_importance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from mlops_assets.values.evaluation import Split
+
+_MOST_CURVES = 12
+
+
+def plots(
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    holdout: Split,
+    metric: str,
+    seed: str,
+    *,
+    positive: Any = None,  # noqa: ANN401  (any label)
+) -> dict[str, bytes | str]:
+    """Return title → PNG, or why it cannot be drawn: ROC, calibration and importance of a classifier; errors and importance of a regressor.
+
+    Parameters
+    ----------
+    estimator
+        Fitted.
+    holdout
+        Rows that training has not seen.
+    metric, seed
+        Of the importance, as in :func:`mlops_assets.compute.training.importance.permutation_importance`.
+    positive
+        The positive one of two classes; the second when None.
+    """
+    return {title: _drawn(draw) for title, draw in _plots(estimator, holdout, metric, seed, positive)}
+
+
+def _drawn(draw: Callable[[], bytes]) -> bytes | str:
+    try:
+        return draw()
+    except Exception as error:  # noqa: BLE001  (a picture fails no training)
+        return f"{type(error).__name__}: {error}"
+
+
+def curve_plot(curves: Mapping[str, Any]) -> bytes:
+    """Return curves of metrics, small ones side by side, as PNG.
+
+    Parameters
+    ----------
+    curves
+        Name → what has ``steps`` and ``values``; the first twelve are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    shown = list(curves.items())[:_MOST_CURVES]
+    wide = min(len(shown), 3)
+    high = -(-len(shown) // wide)
+    figure = Figure(figsize=(4 * wide, 2.6 * high), dpi=80, layout="constrained")
+    for at, (name, curve) in enumerate(shown):
+        axes = figure.add_subplot(high, wide, at + 1)
+        axes.plot(curve.steps, np.where(np.isfinite(curve.values), curve.values, np.nan))
+        axes.set_title(name if len(name) <= 40 else name[:39] + "…", fontsize=9, parse_math=False)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+    return png(figure)
+
+
+def _plots(
+    estimator: Any,  # noqa: ANN401
+    holdout: Split,
+    metric: str,
+    seed: str,
+    positive: Any,  # noqa: ANN401
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    from sklearn.base import is_classifier
+
+    if is_classifier(estimator):
+        wanted = positive_class(estimator.classes_, positive) if hasattr(estimator, "predict_proba") else None
+        if wanted is not None and len(np.unique(holdout.y)) == 2:
+            truth, at = holdout.y == wanted, class_names(estimator.classes_).index(str(wanted))
+            yield "ROC", lambda: _roc(truth, estimator.predict_proba(holdout.X)[:, at])
+            yield "calibration", lambda: _calibration(truth, estimator.predict_proba(holdout.X)[:, at])
+    else:
+        yield "prediction against truth", lambda: _against_truth(holdout.y, estimator.predict(holdout.X))
+    if holdout.X.width:
+        yield "importance", lambda: _importance(estimator, holdout, metric, seed, positive)
+
+
+def _roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    false_rate, true_rate, _ = roc_curve(truth, probability)
+    figure, axes = _figure("false positive rate", "true positive rate")
+    axes.plot(false_rate, true_rate, label=f"AUC {roc_auc_score(truth, probability):.3f}")
+    axes.plot([0, 1], [0, 1], "--", color="grey", label="chance")
+    axes.legend()
+    return png(figure)
+
+
+def _calibration(truth: np.ndarray, probability: np.ndarray) -> bytes:
+    from sklearn.calibration import calibration_curve
+
+    observed, predicted = calibration_curve(truth, probability, n_bins=10, strategy="quantile")
+    figure, axes = _figure("predicted probability", "observed share")
+    axes.plot(predicted, observed, "o-")
+    axes.plot([0, 1], [0, 1], "--", color="grey")
+    return png(figure)
+
+
+def _against_truth(truth: np.ndarray, predicted: np.ndarray) -> bytes:
+    figure, axes = _figure("truth", "prediction")
+    axes.plot(truth, predicted, ".", alpha=0.3)
+    ends = [float(np.min(truth)), float(np.max(truth))]
+    axes.plot(ends, ends, "--", color="grey")
+    return png(figure)
+
+
+def _importance(estimator: Any, holdout: Split, metric: str, seed: str, positive: Any) -> bytes:  # noqa: ANN401
+    found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed, positive=positive).columns[::-1]
+    figure, axes = _figure(f"loss of {metric} when shuffled", "")
+    axes.barh([one.column for one in found], [one.drop for one in found], xerr=[one.error for one in found])
+    return png(figure)
+
+
+def _figure(x_label: str, y_label: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # without pyplot: no global state, no display
+
+    figure = Figure(figsize=(5, 4), dpi=80, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure, axes
+
+
+def png(figure: Any) -> bytes:  # noqa: ANN401  (matplotlib's)
+    """Return a figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

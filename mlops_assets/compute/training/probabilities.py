@@ -1,0 +1,79 @@
+"""What a model's predictions are worth beside what happened: probabilities of classes, or numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.compute.training.calibration import Calibration, calibration
+from mlops_assets.compute.training.classes import class_names, positive_class
+
+if TYPE_CHECKING:
+    from mlops_assets.compute.training.responses import Remembered
+
+BINARY, MULTICLASS, REGRESSION = "binary classification", "multiclass classification", "regression"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far predictions can be taken at their word.
+
+    Parameters
+    ----------
+    kind
+        Binary or multiclass classification, or regression.
+    calibration
+        Of the positive class; of several classes, of the one that is predicted (Guo et al. 2017, On calibration of modern neural networks);
+        of numbers, predicted beside observed.
+    brier
+        Mean squared distance of probabilities from what happened, over all classes when there are several (Brier 1950); None of numbers.
+    about
+        The class whose probability is looked at; empty when it is the predicted one, or a number.
+    """
+
+    kind: str
+    calibration: Calibration
+    brier: float | None = None
+    about: str = ""
+
+
+def kind_of(estimator: object) -> str:
+    """Return what an estimator does."""
+    from sklearn.base import is_classifier
+
+    if not is_classifier(estimator):
+        return REGRESSION
+    return BINARY if len(getattr(estimator, "classes_", ())) == 2 else MULTICLASS
+
+
+def trust(answers: Remembered, kind: str, y: np.ndarray, positive: Any = None) -> Trust | None:  # noqa: ANN401  (any label)
+    """Hold predictions against labels; None for a classifier without probabilities.
+
+    Parameters
+    ----------
+    answers
+        Of the estimator, row by row.
+    kind
+        From :func:`kind_of`.
+    y
+        The labels.
+    positive
+        The positive one of two classes; the second when None.
+    """
+    if kind == REGRESSION:
+        predicted = answers.answers("predict")
+        return Trust(kind, calibration(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
+    if not hasattr(answers, "predict_proba"):
+        return None
+    shares, classes = answers.answers("predict_proba"), np.asarray(answers.classes_)
+    happened = y[:, None] == classes[None, :]
+    if kind == BINARY:
+        about = str(positive_class(classes, positive))
+        at = class_names(classes).index(about)
+        brier = float(np.square(shares[:, at] - happened[:, at]).mean())
+        return Trust(kind, calibration(shares[:, at], happened[:, at].astype(float)), brier, about)
+    predicted = (answers.answers("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
+    sure, right = np.take_along_axis(shares, predicted, 1)[:, 0], np.take_along_axis(happened, predicted, 1)[:, 0]
+    return Trust(kind, calibration(sure, right.astype(float)), float(np.square(shares - happened).sum(axis=1).mean()))

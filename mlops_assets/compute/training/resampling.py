@@ -1,0 +1,239 @@
+"""How sure a difference between two models is: intervals over the rows both were measured on.
+
+Where a metric is the mean of something row by row, the interval is Student's, of the mean of the paired differences. Everything else is
+resampled: the same rows drawn with replacement for both models, 1,000 times, and the percentiles of the differences taken
+(B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Draws are counts of rows, many draws at once; what has no
+form of its own asks scikit-learn's scorer again for each of fewer draws. A form of ours counts only where it gives the scorer's own value.
+
+Rows that follow each other in time often share their errors. Whole blocks of time are then drawn in place of rows, and the interval is wider
+by what few blocks leave open: Student's quantile in place of the normal one. See ``compute/time_blocks.py`` for the length of a block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.compute.training.evaluate import scorer_of
+from mlops_assets.compute.training.metric_range import clip_interval
+from mlops_assets.compute.training.score_forms import Form, form_of
+from mlops_assets.compute.training.time_blocks import INDEPENDENT, errors_of, find_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+
+    import polars as pl
+
+    from mlops_assets.compute.training.responses import Remembered
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+_COUNTED = 100_000_000  # rows times draws, of forms of ours
+_SCORED = 20_000_000  # rows times draws, of scorers that are asked one draw at a time
+_CHUNK = 1 << 18  # counts that fit a processor's cache
+_ENOUGH = 200  # draws from which percentiles are read; of fewer, a normal interval is made
+_UNDEFINED = 0.05  # the share of draws without a value that is left out
+
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Spread:
+    """A figure and how it varies: a standard error or draws, with the degrees of freedom (0 for draws of single rows)."""
+
+    value: float
+    error: float = math.nan
+    freedom: int = 0
+    draws: np.ndarray | None = None
+
+    def interval(self, confidence: float) -> Bounds:
+        from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
+
+        if self.draws is None:
+            width = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error if self.freedom else math.nan
+            return self.value - width, self.value + width
+        known = self.draws[np.isfinite(self.draws)]
+        if not math.isfinite(self.value) or len(known) < (1 - _UNDEFINED) * len(self.draws):
+            return math.nan, math.nan
+        if len(known) < _ENOUGH:
+            width = float(stats.norm.ppf((1 + confidence) / 2) * known.std(ddof=1)) * self._widening(confidence)
+            return self.value - width, self.value + width
+        low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2]) - self.value
+        return self.value + float(low) * self._widening(confidence), self.value + float(high) * self._widening(confidence)
+
+    def _widening(self, confidence: float) -> float:
+        """Return how much wider an interval of few blocks is than their draws."""
+        from scipy import stats
+
+        if not self.freedom:
+            return 1.0
+        student = float(stats.t.ppf((1 + confidence) / 2, self.freedom) / stats.norm.ppf((1 + confidence) / 2))
+        return student * math.sqrt((self.freedom + 1) / self.freedom)
+
+
+class PairedIntervals:
+    """Intervals of a candidate's metrics, and of their differences from the champion's on the same rows.
+
+    Parameters
+    ----------
+    mine, rival
+        What both say of the rows; no differences when there is no rival.
+    y
+        The labels.
+    rows
+        Every column of the same rows, for slices.
+    seed
+        Text, the candidate's digest: the same candidate and champion always have the same intervals.
+    times
+        When each row happened: blocks of time are resampled where errors of neighbours are alike. None: rows are independent.
+    block_length
+        As the project declares it; found in the errors when None.
+    """
+
+    def __init__(  # noqa: PLR0913  (models, rows and their time)
+        self,
+        mine: Remembered,
+        rival: Remembered | None,
+        y: np.ndarray,
+        rows: pl.DataFrame,
+        seed: str,
+        *,
+        times: pl.Series | None = None,
+        block_length: timedelta | None = None,
+    ) -> None:
+        self._models = [mine] if rival is None else [mine, rival]
+        self._y, self._rows = y, rows
+        self._blocks = None if times is None else find_blocks(times, errors_of(self._models, y), block_length)
+        self._seed = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])
+        self._known: dict[tuple[str, tuple[str, str] | None], list[_Spread]] = {}
+
+    @property
+    def method(self) -> str:
+        """What is resampled: ``independent rows``, or which blocks of time."""
+        return INDEPENDENT if self._blocks is None else str(self._blocks)
+
+    def value(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
+        """Return the interval of the candidate's own metric, of a slice ``(column, value)`` when given; NaN when it has none."""
+        return clip_interval(metric, *self._spreads(metric, within)[0].interval(confidence))
+
+    def difference(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
+        """Return the interval of candidate less champion; NaN when it has none."""
+        if len(self._models) == 1:
+            return math.nan, math.nan
+        return clip_interval(metric, *self._spreads(metric, within)[-1].interval(confidence), difference=True)
+
+    def _spreads(self, metric: str, within: tuple[str, str] | None) -> list[_Spread]:
+        """Return the spread of the candidate's metric and, with a champion, of the difference."""
+        if (metric, within) not in self._known:
+            chosen = self._chosen(within)
+            blocks = None if self._blocks is None else np.unique(self._blocks.ids[chosen], return_inverse=True)[1]
+            self._known[metric, within] = spreads(metric, self._models, chosen, self._y[chosen], self._seed, blocks)
+        return self._known[metric, within]
+
+    def _chosen(self, within: tuple[str, str] | None) -> np.ndarray:
+        if within is None:
+            return np.arange(len(self._y))
+        column, wanted = within
+        values = [v for v in self._rows[column].unique() if str(v) == wanted]
+        return np.flatnonzero(self._rows[column].is_in(values, nulls_equal=True).to_numpy()) if values else np.zeros(0, dtype=int)
+
+
+def spreads(  # noqa: PLR0913  (models, rows and their blocks)
+    metric: str, models: Sequence[Remembered], chosen: np.ndarray, y: np.ndarray, seed: int, blocks: np.ndarray | None = None
+) -> list[_Spread]:
+    """Return the spread of one model's metric and, of two, that of their difference.
+
+    Parameters
+    ----------
+    metric
+        A scikit-learn scorer name.
+    models
+        One or two.
+    chosen, y
+        The numbers of the rows, and their labels.
+    seed
+        Of the draws.
+    blocks
+        The number of each row's block, from 0 without a gap; None when rows are independent.
+    """
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # a draw in which a metric is undefined is counted as such
+        scored = [_scored(metric, model, chosen, y) for model in models]
+        whole = [score(np.arange(len(y))) for score in scored]
+        freedom = 0 if blocks is None else int(blocks.max(initial=0))
+        if not all(math.isfinite(value) for value in whole) or (blocks is not None and not freedom):
+            return [_Spread(math.nan)] * len(models)
+        forms = [_form(metric, model, chosen, y, value) for model, value in zip(models, whole, strict=True)]
+        by_row = [form.by_row for form in forms if form is not None and form.by_row is not None]
+        if len(by_row) == len(models):
+            return [_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
+        kept = [form for form in forms if form is not None]
+        drawn = _counted(kept, len(y), seed, blocks) if len(kept) == len(models) else _asked(scored, len(y), seed, blocks)
+    mine = _Spread(whole[0], draws=drawn[0], freedom=freedom)
+    return [mine] if len(models) == 1 else [mine, _Spread(whole[0] - whole[1], draws=drawn[0] - drawn[1], freedom=freedom)]
+
+
+def _scored(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:
+    scorer = scorer_of(metric, getattr(model, "classes_", None))
+
+    def score(drawn: np.ndarray) -> float:
+        try:
+            return float(scorer(model, chosen[drawn], y[drawn]))
+        except (ValueError, TypeError, AttributeError):
+            return math.nan
+
+    return score
+
+
+def _form(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray, value: float) -> Form | None:
+    """Return our form of a metric where it gives what the scorer gives."""
+    try:
+        form = form_of(metric, model, chosen, y)
+        mine = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
+    except (ValueError, TypeError, AttributeError, IndexError):
+        return None
+    return form if math.isclose(mine, value, rel_tol=1e-9, abs_tol=1e-12) else None
+
+
+def _of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
+    """Return the spread of a mean: of single rows, or of blocks that may differ in their number of rows."""
+    rows, mean = len(values), float(values.mean())
+    if blocks is None:
+        return _Spread(mean, float(values.std(ddof=1)) / math.sqrt(rows) if rows > 1 else math.nan, rows - 1)
+    away = np.bincount(blocks, values - mean)
+    count = len(away)
+    return _Spread(mean, math.sqrt(count / (count - 1) * float((away**2).sum())) / rows, count - 1)
+
+
+def _counted(forms: Sequence[Form], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
+    """Return the values of forms over draws of rows or of blocks, shape (forms, draws)."""
+    draws = min(RESAMPLES, max(_ENOUGH, _COUNTED // rows))
+    rng, step = np.random.default_rng(seed), max(1, _CHUNK // rows)
+    found = []
+    for begin in range(0, draws, step):
+        counts = _draw(rng, min(step, draws - begin), rows if blocks is None else int(blocks.max()) + 1)
+        found.append(np.stack([form(counts if blocks is None else counts[:, blocks]) for form in forms]))
+    return np.concatenate(found, axis=1)
+
+
+def _draw(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    """Draw ``count`` units with replacement, ``size`` times; return how often each was drawn, shape (size, count)."""
+    drawn = rng.integers(0, count, size=(size, count)) + np.arange(size)[:, None] * count
+    return np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(float)
+
+
+def _asked(scored: Sequence[Callable[[np.ndarray], float]], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
+    """Return what scorers say of draws of rows or of blocks, one after the other."""
+    rng, count = np.random.default_rng(seed), min(2 * _ENOUGH, max(40, _SCORED // rows))
+    if blocks is None:
+        draws = [rng.integers(0, rows, size=rows) for _ in range(count)]
+    else:
+        members = np.split(np.argsort(blocks, kind="stable"), np.cumsum(np.bincount(blocks))[:-1])
+        draws = [np.concatenate([members[block] for block in rng.integers(0, len(members), size=len(members))]) for _ in range(count)]
+    return np.array([[score(drawn) for drawn in draws] for score in scored])

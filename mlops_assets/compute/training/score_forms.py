@@ -1,0 +1,175 @@
+"""Metrics as functions of how often each row was drawn: many draws are measured by a few operations on arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mlops_assets.compute.training.responses import Remembered
+
+_MOST_CLASSES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A metric of counted rows.
+
+    Parameters
+    ----------
+    measure
+        Counts of rows, shape (draws, rows) → values, shape (draws,).
+    by_row
+        What the metric is the mean of; None when it is no mean.
+    """
+
+    measure: Callable[[np.ndarray], np.ndarray]
+    by_row: np.ndarray | None = None
+
+    def __call__(self, counts: np.ndarray) -> np.ndarray:
+        """Measure draws."""
+        return self.measure(counts)
+
+
+def form_of(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+    """Return the form of a metric; None when it has none.
+
+    Parameters
+    ----------
+    metric
+        A scikit-learn scorer name.
+    model
+        What is measured.
+    chosen, y
+        Its rows, and their labels.
+    """
+    if (row := _BY_ROW.get(metric)) is not None:
+        return _mean(np.asarray(row(model, chosen, y), dtype=float))
+    return make(model, chosen, y) if (make := _OTHERS.get(metric)) is not None else None
+
+
+def _mean(values: np.ndarray) -> Form:
+    return Form(lambda counts: counts @ values / counts.sum(axis=1), values)
+
+
+def _errors(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(y, dtype=float) - model.predict(chosen)  # type: ignore[no-any-return]
+
+
+def _log_likelihood(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
+    shares = model.predict_proba(chosen)
+    least = np.finfo(shares.dtype).eps
+    clipped = np.clip(shares, least, 1 - least)
+    taken: np.ndarray = np.log(clipped / clipped.sum(axis=1, keepdims=True))[np.arange(len(y)), np.searchsorted(model.classes_, y)]
+    return taken
+
+
+def _of_second(model: Remembered, chosen: np.ndarray) -> np.ndarray:
+    """Return the probability of the second of two classes, or the decision for it."""
+    if hasattr(model, "decision_function"):  # what scikit-learn asks first for a ranking
+        return model.decision_function(chosen)  # type: ignore[no-any-return]
+    return model.predict_proba(chosen)[:, 1]  # type: ignore[no-any-return]
+
+
+def _brier(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return -((model.predict_proba(chosen)[:, 1] - (y == model.classes_[1])) ** 2)  # type: ignore[no-any-return]
+
+
+_BY_ROW: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], np.ndarray]] = {
+    "accuracy": lambda model, chosen, y: model.predict(chosen) == y,
+    "neg_brier_score": _brier,
+    "neg_log_loss": _log_likelihood,
+    "neg_mean_absolute_error": lambda model, chosen, y: -np.abs(_errors(model, chosen, y)),
+    "neg_mean_absolute_percentage_error": lambda model, chosen, y: (
+        -np.abs(_errors(model, chosen, y)) / np.maximum(np.abs(y), np.finfo(float).eps)
+    ),
+    "neg_mean_squared_error": lambda model, chosen, y: -(_errors(model, chosen, y) ** 2),
+    "neg_mean_squared_log_error": lambda model, chosen, y: -((np.log1p(y) - np.log1p(model.predict(chosen))) ** 2),
+}
+
+
+def _root(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form:
+    squares = _errors(model, chosen, y) ** 2
+    return Form(lambda counts: -np.sqrt(counts @ squares / counts.sum(axis=1)))
+
+
+def _explained(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form:
+    errors, middle = _errors(model, chosen, y), np.asarray(y, dtype=float) - np.mean(y)
+    columns = np.stack([errors**2, middle, middle**2], axis=1)
+
+    def measure(counts: np.ndarray) -> np.ndarray:
+        left, first, second = (counts @ columns).T
+        spread = second - first**2 / counts.sum(axis=1)
+        return np.where(spread > 0, 1 - left / spread, np.nan)
+
+    return Form(measure)
+
+
+def _ranking(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+    """Return the area under the ROC curve: the share of pairs in the right order, equal scores counted half."""
+    if len(model.classes_) != 2:
+        return None
+    scores, positive = _of_second(model, chosen), y == model.classes_[1]
+    order = np.argsort(scores, kind="stable")
+    first = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
+    above, equal = positive[order].astype(float), len(first) == len(order)
+
+    def measure(counts: np.ndarray) -> np.ndarray:
+        sorted_counts = counts[:, order]
+        up = sorted_counts * above
+        down = sorted_counts - up
+        if not equal:
+            up, down = np.add.reduceat(up, first, axis=1), np.add.reduceat(down, first, axis=1)
+        below = np.cumsum(down, axis=1)
+        pairs = up.sum(axis=1) * below[:, -1]
+        return np.where(pairs > 0, np.einsum("ij,ij->i", up, below - down / 2) / pairs, np.nan)
+
+    return Form(measure)
+
+
+def _shares(above: Callable[..., np.ndarray], below: Callable[..., np.ndarray]) -> Callable[[Any, np.ndarray, np.ndarray], Form | None]:
+    """Return a form of hits, false alarms and misses of the class 1; 0 where the denominator is, as scikit-learn has it."""
+
+    def make(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+        said, true = model.predict(chosen) == 1, y == 1
+        columns = np.stack([said & true, said & ~true, ~said & true], axis=1).astype(float)
+
+        def measure(counts: np.ndarray) -> np.ndarray:
+            cells = (counts @ columns).T
+            bottom = below(*cells)
+            return np.where(bottom > 0, above(*cells) / np.where(bottom > 0, bottom, 1), 0.0)
+
+        return Form(measure)
+
+    return make
+
+
+def _balanced(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+    """Return the mean share of each class's rows that are recognised, over the classes that were drawn."""
+    if len(known := np.unique(y)) > _MOST_CLASSES:
+        return None
+    true = (np.asarray(y)[:, None] == known).astype(float)
+    right = true * (model.predict(chosen) == y)[:, None]
+
+    def measure(counts: np.ndarray) -> np.ndarray:
+        there, hits = counts @ true, counts @ right
+        shares = np.where(there > 0, hits / np.where(there > 0, there, 1), np.nan)
+        return np.nanmean(shares, axis=1)  # type: ignore[no-any-return]
+
+    return Form(measure)
+
+
+_OTHERS: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], Form | None]] = {
+    "balanced_accuracy": _balanced,
+    "f1": _shares(lambda hit, alarm, miss: 2 * hit, lambda hit, alarm, miss: 2 * hit + alarm + miss),  # noqa: ARG005  (one signature)
+    "jaccard": _shares(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + alarm + miss),  # noqa: ARG005
+    "neg_root_mean_squared_error": _root,
+    "precision": _shares(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + alarm),  # noqa: ARG005
+    "r2": _explained,
+    "recall": _shares(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + miss),  # noqa: ARG005
+    "roc_auc": _ranking,
+}

@@ -1,0 +1,153 @@
+"""Three-way splits: train, validation, holdout."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, SPLIT, from_table, table_name
+from mlops_assets.errors import DataError
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.names import OWN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PARTS = ("train", "validation", "holdout")
+
+
+def in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
+    """Sort the stored rows of a training set by time, then by every column: equal content must train equal models, and content has no order.
+
+    Parameters
+    ----------
+    rows
+        As the lake has them; they come back under the names that they have in memory.
+    event_timestamp
+        The column with the time of a row, if there is one.
+    """
+    first = [table_name(event_timestamp, OF_TRAINING_SETS)] if event_timestamp else []
+    ordered = rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
+    return from_table(ordered, OF_TRAINING_SETS)
+
+
+def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:
+    """Return the parts of a training set's rows, as models and gates receive them.
+
+    Parameters
+    ----------
+    rows
+        In order, each with its part in the column ``SPLIT``.
+    columns
+        Of ``X``.
+    label
+        The column that is ``y``.
+    """
+    parts = {part: rows.filter(pl.col(SPLIT) == part) for part in PARTS}
+    plain = SPLIT.removeprefix(OWN)  # shown to models and gates, unless the user has a column of that name
+    shown = {name: part.drop(SPLIT) if plain in part.columns else part.rename({SPLIT: plain}) for name, part in parts.items()}
+    return {name: Split(part.select(columns), part[label].to_numpy(), shown[name]) for name, part in parts.items()}
+
+
+def whole_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> Split:
+    """Return every row of a training set as one part, in the same order: what a refit is fitted on.
+
+    Parameters
+    ----------
+    rows, columns, label
+        As in :func:`parts_of`.
+    """
+    plain = SPLIT.removeprefix(OWN)
+    shown = rows.drop(SPLIT) if plain in rows.columns else rows.rename({SPLIT: plain})
+    return Split(rows.select(columns), rows[label].to_numpy(), shown)
+
+
+def time_split(
+    event_times: pl.Series,
+    label_known_at: pl.Series | None,
+    *,
+    validation: timedelta | None,
+    holdout: timedelta,
+    train: timedelta | None = None,
+) -> pl.Series:
+    """Split by event time, oldest rows first.
+
+    Parameters
+    ----------
+    event_times, label_known_at
+        UTC times, shape (rows,); the second is when each label became known.
+    validation, holdout, train
+        Spans before the last event time; without ``validation`` there is no such part, without ``train`` the oldest row is its first.
+
+    Returns
+    -------
+    polars.Series
+        ``train``, ``validation`` or ``holdout``; null for a row before the first part, or whose label became known only after its part had ended.
+
+    Raises
+    ------
+    DataError
+        A part is empty.
+    """
+    if event_times.is_empty():
+        raise DataError("the training set has no row", hint="materialise its datasets first")
+    end = event_times.max() + timedelta(microseconds=1)  # type: ignore[operator]  # a datetime
+    to_holdout = end - holdout
+    to_validation = to_holdout - (validation or timedelta(0))
+    to_train = event_times.min() if train is None else to_validation - train
+    frame = pl.DataFrame({"t": event_times, "known": event_times if label_known_at is None else label_known_at})
+    part = (
+        pl.when(pl.col("t") >= to_holdout)
+        .then(pl.lit("holdout"))
+        .when((pl.col("t") >= to_validation) & (pl.col("known") < to_holdout))
+        .then(pl.lit("validation"))
+        .when((pl.col("t") >= to_train) & (pl.col("t") < to_validation) & (pl.col("known") < to_validation))
+        .then(pl.lit("train"))
+    )
+    spans = {"train": train, "validation": validation, "holdout": holdout}
+    what = ", ".join(f"{name}={span}" for name, span in spans.items() if span is not None)
+    return _complete(frame.select(part.alias("split"))["split"], what, [p for p in PARTS if p != "validation" or validation is not None])
+
+
+def group_split(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
+    """Split so that no group is in two parts, the same on every machine.
+
+    Parameters
+    ----------
+    groups
+        The group of each row, shape (rows,).
+    validation, holdout
+        Shares of the groups.
+    seed
+        Another seed gives another split.
+
+    Raises
+    ------
+    DataError
+        A part is empty.
+    """
+    unique = groups.unique().to_list()
+    parts = pl.DataFrame(
+        {"group": pl.Series(unique, dtype=groups.dtype), "split": [_part_of(_share(value, seed), validation, holdout) for value in unique]}
+    )
+    joined = groups.to_frame("group").join(parts, on="group", how="left", nulls_equal=True, maintain_order="left")
+    return _complete(joined["split"], f"validation={validation}, holdout={holdout} of {len(unique)} groups")
+
+
+def _share(value: object, seed: int) -> float:
+    """Place a group in [0, 1) by a hash that no library's version changes."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{value}".encode()).digest()[:8], "big") / 2**64
+
+
+def _part_of(share: float, validation: float, holdout: float) -> str:
+    return "holdout" if share < holdout else "validation" if share < holdout + validation else "train"
+
+
+def _complete(split: pl.Series, what: str, parts: Sequence[str] = PARTS) -> pl.Series:
+    counts = {part: int((split == part).sum()) for part in parts}
+    if empty := [part for part, count in counts.items() if not count]:
+        raise DataError(f"the {empty[0]} part is empty with {what}: {counts}", hint="materialise more data or choose shorter parts")
+    return split

@@ -1,0 +1,147 @@
+"""Blocks of time within which errors are alike: what intervals resample in place of single rows.
+
+The block length follows from the errors by the blocking method (H. Flyvbjerg, H. G. Petersen, *J. Chem. Phys.* 91, 461, 1989), with the test of
+M. Jonsson, *Phys. Rev. E* 98, 043304, 2018: neighbours are averaged until neighbouring averages no longer go together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlops_assets.compute.training.responses import Remembered
+
+MIN_BLOCKS = 8  # fewer say too little of how much blocks differ
+MIN_ROWS = 4 * MIN_BLOCKS
+_SIGNIFICANCE = 0.01  # at which independent errors are taken for dependent ones
+_MARGIN = 4  # blocks as long as this many of the shortest ones that look independent; simulated for AR(1) errors
+_FEWEST = 8  # averages from which a dependence is judged
+INDEPENDENT = "independent rows"
+
+
+@dataclass(frozen=True, eq=False)
+class TimeBlocks:
+    """Rows in blocks of time.
+
+    Parameters
+    ----------
+    ids
+        The number of each row's block, from 0 in the order of time, shape (rows,).
+    length
+        How much time a block spans, about.
+    declared
+        Whether the project declares the length; it follows from the errors otherwise.
+    """
+
+    ids: np.ndarray
+    length: timedelta
+    declared: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+        return int(self.ids.max()) + 1 if len(self.ids) else 0
+
+    def __str__(self) -> str:
+        """Say which blocks are resampled, and where their length comes from."""
+        return f"{self.count} blocks of {_shown(self.length)}, {'as declared' if self.declared else 'found in the errors'}"
+
+
+def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: timedelta | None = None) -> TimeBlocks | None:
+    """Divide rows into blocks of time.
+
+    Parameters
+    ----------
+    times
+        Of each row; shape (rows,).
+    errors
+        What was wrong with each row's prediction, in one or several measures, each of shape (rows,).
+    block_length
+        As the project declares it; a length of zero declares independent rows. None: found in the errors.
+
+    Returns
+    -------
+    TimeBlocks or None
+        None when rows are independent: by declaration, because no dependence was found, or because there are fewer than 32 rows.
+    """
+    stamps = times.cast(pl.Datetime("us", getattr(times.dtype, "time_zone", None))).to_physical().fill_null(0).to_numpy()
+    if block_length is not None:
+        step = round(block_length.total_seconds() * 1e6)
+        ids = np.unique((stamps - stamps.min()) // step, return_inverse=True)[1] if step and len(stamps) else None
+        return None if ids is None else TimeBlocks(ids, block_length, declared=True)
+    rows = len(stamps)
+    if rows < MIN_ROWS or stamps.min() == stamps.max():
+        return None
+    # Rows of one moment have no order: the one in which they are stored follows their values, which would look like dependence.
+    order = np.lexsort((np.random.default_rng(0).random(rows), stamps))
+    found = max((block_rows(series[order]) for series in errors if np.isfinite(series).all()), default=1)
+    if found == 1:
+        return None
+    count = max(MIN_BLOCKS, rows // (_MARGIN * found))
+    ids = np.empty(rows, dtype=int)
+    ids[order] = np.arange(rows) * count // rows
+    return TimeBlocks(ids, timedelta(microseconds=int(stamps.max() - stamps.min()) // count))
+
+
+def block_rows(series: np.ndarray) -> int:
+    """Return the number of consecutive rows, a power of 2, whose averages look independent; 1 when the rows do.
+
+    Parameters
+    ----------
+    series
+        In the order of time, shape (rows,).
+    """
+    from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
+
+    averages, found = np.asarray(series, dtype=float) - np.mean(series), list[float]()
+    while len(averages) >= _FEWEST and (variance := float(averages.var())) > 0:
+        rows = len(averages)
+        lagged = float((averages[1:] * averages[:-1]).sum()) / rows / variance
+        found.append(rows * ((rows - 1) / rows**2 + lagged) ** 2)
+        averages = averages[rows % 2 :].reshape(-1, 2).mean(axis=1)
+    left = np.cumsum(found[::-1])[::-1]  # the evidence for dependence at each level and all above
+    for level, evidence in enumerate(left):
+        if evidence < stats.chi2.ppf(1 - _SIGNIFICANCE, len(left) - level):
+            return int(2**level)
+    return int(2 ** len(left))
+
+
+def errors_of(models: Sequence[Remembered], y: np.ndarray) -> list[np.ndarray]:
+    """Return what was wrong with each row's prediction: signed, by its loss, and as the difference of the losses of two models.
+
+    Parameters
+    ----------
+    models
+        One or two, which predicted the same rows.
+    y
+        The labels.
+    """
+    found = [_errors(model, y) for model in models]
+    return [*(series for pair in found for series in pair), *([found[0][-1] - found[1][-1]] if len(found) == 2 else [])]
+
+
+def _errors(model: Remembered, y: np.ndarray) -> list[np.ndarray]:
+    classes = getattr(model, "classes_", None)
+    if classes is None and np.issubdtype(np.asarray(y).dtype, np.number):
+        signed = np.asarray(y, dtype=float) - np.asarray(model.answers("predict"), dtype=float).reshape(len(y), -1).mean(axis=1)
+        return [signed, np.abs(signed)]
+    if classes is None or not hasattr(model, "predict_proba"):
+        return [(model.answers("predict") != y).astype(float)]
+    shares = np.asarray(model.answers("predict_proba"), dtype=float)
+    truth = np.asarray(y)[:, None] == np.asarray(classes)[None, :]
+    return [truth[:, -1] - shares[:, -1], -np.log(np.clip((truth * shares).sum(axis=1), 1e-6, 1))]
+
+
+def _shown(length: timedelta) -> str:
+    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        if length.total_seconds() >= size:
+            count = length.total_seconds() / size
+            return f"{count:.3g} {unit}{'' if f'{count:.3g}' == '1' else 's'}"
+    return f"{length.total_seconds():.3g} seconds"

@@ -1,0 +1,175 @@
+"""Files that are opened and environment variables that are read while a user's function runs.
+
+Files are seen by an audit hook of the interpreter; what a library opens without Python's knowledge is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import site
+import sys
+import sysconfig
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ABSENT = "absent"
+_WORDS = {"file": "the file", "variable": "the environment variable"}
+# Not all of /usr and /opt: projects are often installed as /usr/src/app and /opt/dagster/app.
+_SYSTEM = ("/proc", "/sys", "/dev", "/lib", "/lib64", "/etc", "/bin")
+_OF_PREFIX = ("bin", "etc", "include", "lib", "lib64", "libexec", "share")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_PASSED = {os.__file__, "<frozen os>", "<frozen _collections_abc>"}  # between a project's code and a variable
+
+
+@dataclass
+class OutsideReads:
+    """What functions read besides their arguments.
+
+    Parameters
+    ----------
+    ignored
+        Folders whose files decide nothing: those of the platform.
+    """
+
+    ignored: tuple[str, ...] = ()
+    files: dict[str, None] = field(default_factory=dict)
+    variables: dict[str, None] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    noted: set[tuple[object, ...]] = field(default_factory=set, repr=False)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record what is read until the context ends, in every thread of this process."""
+        _install()
+        _recorders.append(self)
+        try:
+            yield
+        finally:
+            _recorders.remove(self)
+
+    def note_file(self, path: object, mode: object, flags: object) -> None:
+        """Note a file that was opened; one that is also written is a result, not an input."""
+        if not isinstance(path, (str, bytes, os.PathLike)) or (path, mode, flags) in self.noted:
+            return
+        self.noted.add((path, mode, flags))
+        name = os.path.realpath(os.fsdecode(path))
+        writes = any(letter in str(mode or "") for letter in "wax+") or (isinstance(flags, int) and bool(flags & _WRITING))
+        if writes:
+            self.written.add(name)
+        elif not (is_of_library(name) or name.startswith(self.ignored) or name.endswith((".py", ".pyc", ".so"))):
+            self.files[name] = None
+
+    @property
+    def whole_environment(self) -> bool:
+        """Whether every variable was read, as by a copy of the environment: that says nothing of what decides a result."""
+        return len(self.variables) > 1 and set(os.environ) <= set(self.variables)
+
+    def hashes(self) -> dict[str, str]:
+        """Return what was read with a hash of its content: ``file:PATH`` and ``variable:NAME``."""
+        files = [name for name in self.files if name not in self.written and Path(name).is_file()]
+        variables = () if self.whole_environment else self.variables
+        return hash_outside([*(f"file:{_short(name)}" for name in files), *(f"variable:{name}" for name in variables)])
+
+    def names(self) -> list[str]:
+        """Return in words what was read."""
+        return [f"{_WORDS[kind]} '{name}'" for kind, name in (each.split(":", 1) for each in self.hashes())]
+
+
+def hash_outside(names: list[str]) -> dict[str, str]:
+    """Return the content hash of files and environment variables as they are now.
+
+    Parameters
+    ----------
+    names
+        As :meth:`OutsideReads.hashes` names them.
+    """
+    return {name: _hash_one(*name.split(":", 1)) for name in sorted(names)}
+
+
+def differing(recorded: Mapping[str, str]) -> list[str]:
+    """Return in words what has another content than was recorded."""
+    now = hash_outside(list(recorded))
+    changed = [(*name.split(":", 1), digest) for name, digest in now.items() if digest != recorded[name]]
+    return [f"{_WORDS[kind]} '{name}' {'is gone' if digest == ABSENT else 'has changed'}" for kind, name, digest in changed]
+
+
+def _hash_one(kind: str, name: str) -> str:
+    if kind == "variable":
+        value = os.environ.get(name)
+        return ABSENT if value is None else hashlib.sha256(value.encode()).hexdigest()
+    try:
+        with Path(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ABSENT
+
+
+def _short(name: str) -> str:
+    """Return a path relative to the working folder where it lies in it, so that a project may move."""
+    here = str(Path.cwd()) + os.sep
+    return name.removeprefix(here)
+
+
+_recorders: list[OutsideReads] = []
+
+
+def is_of_library(path: str) -> bool:
+    """Return whether a file is one of the interpreter, of an installed package or of the system.
+
+    Parameters
+    ----------
+    path
+        Absolute.
+    """
+    return path.startswith(_folders_of_libraries())
+
+
+@cache
+def _folders_of_libraries() -> tuple[str, ...]:
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/usr/local"}
+    places = {f"{prefix}/{name}" for prefix in prefixes for name in _OF_PREFIX}
+    places |= {path for name, path in sysconfig.get_paths().items() if name != "data"} | set(site.getsitepackages())
+    places |= {str(Path(__file__).parents[2]), f"{tempfile.gettempdir()}/joblib", *_SYSTEM}
+    return tuple(dict.fromkeys(found + os.sep for place in sorted(places) for found in (place, os.path.realpath(place))))
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if _recorders and event == "open":
+        path, mode, flags = arguments
+        for recorder in tuple(_recorders):
+            recorder.note_file(path, mode, flags)
+
+
+class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of its kind
+    """The environment, whose variables are noted when a project's code asks for them."""
+
+    def __getitem__(self, key: str) -> str:
+        if _recorders and _asked_by_project():
+            for recorder in tuple(_recorders):
+                recorder.variables[key] = None
+        return super().__getitem__(key)  # type: ignore[no-any-return]
+
+
+def _asked_by_project() -> bool:
+    """Whether the code that asks is the project's own."""
+    frame: Any = sys._getframe(2)  # noqa: SLF001  (there is no public way to know who asks)
+    while frame is not None and frame.f_code.co_filename in _PASSED:
+        frame = frame.f_back
+    name = "" if frame is None else frame.f_code.co_filename
+    return not (is_of_library(name) or name.startswith("<"))
+
+
+@cache
+def _install() -> None:
+    """Listen, from now on; before the first recording nothing is slower."""
+    _folders_of_libraries()  # before the hook: finding them opens files
+    sys.addaudithook(_hook)
+    os.environ.__class__ = _Environment

@@ -1,0 +1,251 @@
+"""What a function's result depends on in the project's own code and configuration, found without running it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.user_code.held_values import held_values, is_cached_reader, is_computed, is_query_of_files
+from mlops_assets.compute.user_code.module_values import UnrecordableError, describe_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_READERS = ("polars", "duckdb", "pyarrow")  # they open files without Python's knowledge
+_EVERYTHING = "*"
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A module-level name whose value the code computes, and where it is kept."""
+
+    module: Mapping[str, Any] = field(repr=False, hash=False, compare=False)
+    folder: str
+    label: str
+    name: str
+    used: bool
+
+
+@dataclass
+class _Closure:
+    """Everything of the project's own code that a function uses."""
+
+    parts: list[str] = field(default_factory=list)
+    values: list[_Value] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    trees: dict[Path, ast.Module] = field(default_factory=dict)
+
+    def add_name(self, path: Path, module: str, name: str, values: Mapping[str, Any], *, used: bool = True) -> bool:
+        """Add a top-level name of a file, and what it reads; whether the file binds it."""
+        if (str(path), name) in self.seen:
+            return True
+        self.seen.add((str(path), name))
+        found = False
+        for node in self._tree(path).body:
+            if name not in set(bound_names(node)):
+                continue
+            found = True
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self._follow(path, module, node, name)
+                continue
+            self.parts.append(f"{name}={ast.dump(_bare(node))}")
+            if is_computed(node) and name in values:
+                self.values.append(_Value(values, str(path.parent), f"{path.name}:{name}", name, used))
+            for held, is_used in held_values(node, values.get(name)):
+                self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{each}", each, is_used) for each in held]
+            if is_cached_reader(node, values.get(name)):
+                self.reads.add(f"{name}, which keeps its first result,")
+            self.add_statement(path, module, _bare(node), values, without=name)
+        return found or any(self._in_star(path, module, node, name) for node in self._tree(path).body)
+
+    def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
+        """Add what a statement reads."""
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Attribute):
+                self.attributes.add(inner.attr)
+                self._note_reader(inner, values)
+            elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and is_query_of_files(inner):
+                self.reads.add(f"{ast.unparse(inner.func.value)}.{inner.func.attr}")
+            elif isinstance(inner, (ast.Import, ast.ImportFrom)):
+                for alias in inner.names:
+                    self._follow(path, module, inner, _local_name(inner, alias))
+        for used in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {without}):
+            self.add_name(path, module, used, values)
+
+    def _tree(self, path: Path) -> ast.Module:
+        if path not in self.trees:
+            self.trees[path] = ast.parse(path.read_text(encoding="utf-8"))
+        return self.trees[path]
+
+    def _note_reader(self, node: ast.Attribute, values: Mapping[str, Any]) -> None:
+        """Note a call such as `pl.read_csv`, which opens a file without Python's knowledge."""
+        library = getattr(values.get(node.value.id), "__name__", "") if isinstance(node.value, ast.Name) else ""
+        if library.partition(".")[0] in _READERS and node.attr.startswith(("read_", "scan_")):
+            self.reads.add(f"{library}.{node.attr}")
+
+    def _in_star(self, path: Path, module: str, node: ast.stmt, name: str) -> bool:
+        if not (isinstance(node, ast.ImportFrom) and any(alias.name == _EVERYTHING for alias in node.names)):
+            return False
+        file, (absolute, values) = project_file(path, node.module or "", node.level), _module_of(path, module, node)
+        return file is not None and self.add_name(file, absolute, name, values)
+
+    def _follow(self, path: Path, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
+        """Follow an import into a file of the project; add nothing of an installed package."""
+        alias = next(alias for alias in node.names if _local_name(node, alias) == name)
+        if isinstance(node, ast.Import):
+            if (file := project_file(path, alias.name, 0)) is not None:
+                self._whole(file, alias.name)
+            return
+        absolute, values = _module_of(path, module, node)
+        file = project_file(path, node.module or "", node.level)
+        if file is not None and self.add_name(file, absolute, alias.name, values):
+            return
+        beneath = f"{node.module}.{alias.name}" if node.module else alias.name
+        if (file := project_file(path, beneath, node.level)) is not None:
+            self._whole(file, f"{absolute}.{alias.name}")
+
+    def _whole(self, path: Path, module: str) -> None:
+        """Add every name of a module that is used as a whole."""
+        names = {name for node in self._tree(path).body for name in bound_names(node)}
+        for name in sorted(names):
+            self.add_name(path, module, name, _values_of(module), used=False)
+
+
+def source_hash(function: Callable[..., Any]) -> str:
+    """Return a hash of a function or a class, and of the code and the values of every name of the project that it uses, directly or not.
+
+    Names are followed through the function's module and through the project's other modules; a comment or a change elsewhere in the file
+    changes nothing. Of a name whose value is computed when the module is imported (a file that is read, an environment variable), the
+    value counts as well. Installed packages are left out: their versions are recorded by themselves.
+
+    Parameters
+    ----------
+    function
+        Defined in a file.
+    """
+    closure = _closure(function)
+    values = [f"{value.label}:={text}" for value in closure.values if (text := _described(value))]
+    digest = hashlib.sha256()
+    for part in sorted({*closure.parts, *values}):
+        digest.update(part.encode())
+    return digest.hexdigest()
+
+
+def find_unrecorded(function: Callable[..., Any]) -> list[str]:
+    """Return what a function uses and no record can hold: values of other types than plain ones, and files that a library opens.
+
+    Parameters
+    ----------
+    function
+        Defined in a file.
+    """
+    closure = _closure(function)
+    used = [value for value in closure.values if value.used or value.name in closure.attributes]
+    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _described(value) is None}
+    return sorted(values) + [f"the files that {name} reads" for name in sorted(closure.reads)]
+
+
+def _described(value: _Value) -> str | None:
+    try:
+        return describe_value(value.module[value.name], value.folder)
+    except UnrecordableError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _closure(function: Callable[..., Any]) -> _Closure:
+    """Return what a function uses; read once, because the code that a process runs does not change with its files."""
+    closure, file = _Closure(), inspect.getsourcefile(function)
+    if file is None or not Path(file).is_file():
+        closure.parts.append(repr(function.__code__.co_code))
+        return closure
+    path, module = Path(file), function.__module__
+    values = getattr(function, "__globals__", _values_of(module))
+    if "<locals>" in function.__qualname__:
+        node = _bare(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
+        closure.parts.append(f"{function.__name__}={ast.dump(node)}")
+        closure.add_statement(path, module, node, values, without=function.__name__)
+    else:
+        closure.add_name(path, module, function.__qualname__.partition(".")[0], values)
+    return closure
+
+
+def _module_of(path: Path, module: str, node: ast.ImportFrom) -> tuple[str, Mapping[str, Any]]:
+    """Return name and values of the module that an import names."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    try:
+        absolute = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+    except ImportError:
+        absolute = node.module or ""
+    return absolute, _values_of(absolute)
+
+
+def _values_of(module: str) -> Mapping[str, Any]:
+    return getattr(sys.modules.get(module), "__dict__", {})
+
+
+def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
+    return alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
+
+
+def _bare(node: ast.stmt) -> ast.stmt:
+    """Leave out decorators (gates and schedules do not change what is trained) and docstrings."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+        return ast.FunctionDef(node.name, node.args, body or [ast.Pass()], [], node.returns)
+    return node
+
+
+def bound_names(node: ast.stmt) -> Iterator[str]:
+    """Yield the names that a top-level statement binds; those of a loop, a condition or a `try` with all that is within."""
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+        return
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from (_local_name(node, alias) for alias in node.names)
+    else:
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, ast.stmt):
+                yield from bound_names(inner)
+            elif isinstance(inner, ast.ExceptHandler):
+                yield from (name for each in inner.body for name in bound_names(each))
+        yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
+def project_file(path: Path, module: str, level: int) -> Path | None:
+    """Return the file of a module that a file of the project imports; None when it is an installed package."""
+    if not level and module.partition(".")[0] == "mlops_assets":
+        return None
+    root = path.parent
+    for _ in range(max(0, level - 1)):
+        root = root.parent
+    parts = module.split(".") if module else []
+    beside = [root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")] if parts else [root / "__init__.py"]
+    found = next((file for file in beside if file.exists()), None)
+    if found is not None or level or not parts:
+        return found
+    return _importable(module)
+
+
+def _importable(module: str) -> Path | None:
+    """Return the file of a module of the project's package: one that is not installed among site-packages nor part of Python."""
+    if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names:
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    origin = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    return None if origin is None or {"site-packages", "dist-packages"} & set(origin.parts) else origin

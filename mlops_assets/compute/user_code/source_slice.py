@@ -1,0 +1,211 @@
+"""A function together with everything of the project's own code that it needs, as text that runs elsewhere.
+
+What runs is what :func:`mlops_assets.compute.user_code.source_code.source_hash` covers: top-level names, followed through the project's files.
+Effects of a module at import (``sklearn.set_config(...)`` at top level) bind no name and are not part of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.user_code.source_code import project_file
+from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_EVERYTHING = "*"
+
+
+@dataclass
+class _Module:
+    """One file of the project, and which of its statements are needed."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+    needed: set[int] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
+
+
+class _Slicer:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.modules: dict[str, _Module] = {}
+
+    def module(self, name: str, path: Path) -> _Module:
+        if name not in self.modules:
+            text = path.read_text(encoding="utf-8")
+            self.modules[name] = _Module(path, text, ast.parse(text))
+        return self.modules[name]
+
+    def need(self, module: str, path: Path, name: str, *, bare: bool = False) -> bool:
+        """Keep the statements that bind a name, and what these read; whether there are any."""
+        held = self.module(module, path)
+        if name in held.seen:
+            return True
+        held.seen.add(name)
+        found = [(i, node) for i, node in enumerate(held.tree.body) if name == _EVERYTHING or name in set(_bound(node))]
+        for index, node in found:
+            held.needed.add(index)
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.follow(module, path, node, name)
+            else:
+                for used in _used(node, bare=bare):
+                    self.need(module, path, used)
+                self.follow_inner(module, path, node)
+        return bool(found)
+
+    def follow_inner(self, module: str, path: Path, node: ast.stmt) -> None:
+        """Follow the imports within a function."""
+        for inner in ast.walk(node):
+            if isinstance(inner, (ast.Import, ast.ImportFrom)):
+                for alias in inner.names:
+                    self.follow(module, path, inner, alias.asname or alias.name.split(".")[0])
+
+    def follow(self, module: str, path: Path, node: ast.Import | ast.ImportFrom, name: str) -> None:
+        """Follow an import into a file of the project."""
+        for alias in node.names:
+            if name not in (_EVERYTHING, alias.asname or alias.name.split(".")[0]):
+                continue
+            if isinstance(node, ast.Import):
+                self._whole(path, alias.name, 0, alias.name)
+                continue
+            target, level = node.module or "", node.level
+            absolute = resolve_name("." * level + target, _package(module, path)) if level else target
+            beneath = f"{target}.{alias.name}" if target else alias.name
+            if (file := project_file(path, target, level)) is not None and self.need(absolute, file, alias.name):
+                continue
+            self._whole(path, beneath, level, f"{absolute}.{alias.name}")
+
+    def _whole(self, path: Path, target: str, level: int, absolute: str) -> None:
+        if (file := project_file(path, target, level)) is not None:
+            self.need(absolute, file, _EVERYTHING)
+
+
+def stored_source(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return a function and what it needs of the project's code, JSON-like.
+
+    Parameters
+    ----------
+    function
+        Defined in a file.
+
+    Returns
+    -------
+    dict
+        ``entry`` and ``function``: where it is; ``modules``: name → text.
+
+    Raises
+    ------
+    DefinitionError
+        Its source cannot be stored: it is not in a file, or closes over variables of another function.
+    """
+    file = inspect.getsourcefile(function)
+    if file is None or not Path(file).exists():
+        raise DefinitionError(f"the source of '{function.__name__}' is in no file", hint="define it in a module of the project")
+    if function.__code__.co_freevars:
+        raise DefinitionError(
+            f"'{function.__name__}' closes over '{function.__code__.co_freevars[0]}', whose value no source tells",
+            hint="define the function at the top level of a module",
+        )
+    path, entry = Path(file), function.__module__ if function.__module__ != "__main__" else Path(file).stem
+    slicer, nested = _Slicer(function), ""
+    if "<locals>" in function.__qualname__:
+        node = _nested(function)
+        nested = ast.unparse(node)
+        slicer.module(entry, path)
+        for used in _used(node, bare=True):
+            slicer.need(entry, path, used)
+    else:
+        slicer.need(entry, path, function.__name__, bare=True)
+    texts = {name: _text(held, function.__name__ if name == entry and not nested else "") for name, held in slicer.modules.items()}
+    texts[entry] += f"\n\n{nested}\n" if nested else ""
+    return {"entry": entry, "function": function.__name__, "modules": dict(sorted(texts.items()))}
+
+
+def _nested(function: Callable[..., Any]) -> ast.FunctionDef:
+    node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    if not isinstance(node, ast.FunctionDef):
+        raise DefinitionError(f"'{function.__name__}' is not a function with a name", hint="define it with def")
+    node.decorator_list = []
+    return node
+
+
+def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
+    """Write a stored source below a folder and import it, ahead of everything else; for a process of its own.
+
+    Parameters
+    ----------
+    stored
+        What :func:`stored_source` returned.
+    folder
+        Empty.
+    """
+    packages = {name.rpartition(".")[0] for name in stored["modules"]}
+    for name, text in stored["modules"].items():
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            package = folder.joinpath(*parts[:depth])
+            package.mkdir(parents=True, exist_ok=True)
+            (package / "__init__.py").touch()
+        file = folder.joinpath(*parts, "__init__.py") if name in packages else folder.joinpath(*parts).with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    function: Callable[..., Any] = getattr(importlib.import_module(stored["entry"]), stored["function"])
+    return function
+
+
+def imported_packages(stored: Mapping[str, Any]) -> set[str]:
+    """Return the top-level names of what a stored source imports."""
+    nodes = [node for text in stored["modules"].values() for node in ast.walk(ast.parse(text))]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.split(".")[0] for name in plain | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}}
+
+
+def _package(module: str, path: Path) -> str:
+    return module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+
+def _used(node: ast.stmt, *, bare: bool) -> set[str]:
+    """Return the names that a statement reads; of a bare function without its decorators."""
+    decorators = getattr(node, "decorator_list", []) if bare else []
+    skipped = {id(n) for decorator in decorators for n in ast.walk(decorator)}
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in skipped}
+
+
+def _bound(node: ast.stmt) -> Iterator[str]:
+    """Yield the names that a top-level statement binds; those of a loop, condition or `try` with all that is within."""
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+        return
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from (alias.asname or alias.name.split(".")[0] for alias in node.names)
+    elif isinstance(node, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
+        yield from (name for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt) for name in _bound(inner))
+        yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    else:
+        yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
+def _text(held: _Module, entry: str) -> str:
+    future = {i for i, n in enumerate(held.tree.body) if isinstance(n, ast.ImportFrom) and n.module == "__future__"}
+    return "\n\n".join(_source(held, held.tree.body[i], entry) for i in sorted(held.needed | future)) + "\n"
+
+
+def _source(held: _Module, node: ast.stmt, entry: str) -> str:
+    decorators = getattr(node, "decorator_list", [])
+    if decorators and getattr(node, "name", "") != entry:
+        return "\n".join(held.text.splitlines()[decorators[0].lineno - 1 : node.end_lineno])
+    return ast.get_source_segment(held.text, node) or ast.unparse(node)

@@ -1,0 +1,196 @@
+"""What a user's function raises from polars, pandas, DuckDB or another library, as an error that says where, and what to do.
+
+The original stays as the cause. Exceptions that the user's own code raises keep their type and get a note.
+"""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DataError, MlopsError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_LIBRARIES = frozenset({"polars", "pandas", "duckdb", "_duckdb", "numpy", "pyarrow", "sklearn", "scipy", "lightgbm", "xgboost", "catboost"})
+_PACKAGE = str(Path(__file__).parents[2])
+_NOT_THE_USERS = (_PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<")
+_COMPILED = (".pyx", ".pxi", ".pxd")  # frames of compiled libraries
+_MAX_TEXT = 400
+
+_MISSING = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r'^unable to find column "(?P<name>.+?)"; valid columns: \[(?P<known>.*?)\]',
+        r'^"(?P<name>.+?)" not found$',
+        r'Referenced column "(?P<name>.+?)" not found in FROM clause!',
+        r"'DataFrame' object has no attribute '(?P<name>\w+)'",
+        r"^\"?\[?'(?P<name>[^']+)'.*?\]? not (?:in index|found in axis)\"?$",
+        r"^'(?P<name>[^']+)'$",
+    )
+)
+_NAIVE = re.compile(r"series '(?P<name>[^']*)' of dtype: Datetime\('\w+'\)")
+_ZONED = re.compile(r"Datetime\('\w+', '[^']+'\)")
+_PANDAS_NAIVE = re.compile(r"Invalid comparison between dtype=datetime64\[\w+\] and |[Cc]annot (?:compare|subtract) tz-naive and tz-aware")
+_PANDAS_ZONED = re.compile(r"Invalid comparison between dtype=datetime64\[\w+, [^\]]+\] and ")
+_SERIES_ZONE = re.compile(r"time zone .* does not match Series timezone (?P<zone>\S+)")
+_TYPES = re.compile(
+    r"dtypes?\b|datatypes|invalid series dtype|cannot compare|Cannot compare|conversion from|Invalid comparison|tried to convert|Expected bytes, got|explicit (?:type )?cast|Conversion Error"
+)
+
+
+@contextmanager
+def explaining(function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+    """Raise what a library raises within a user's function as a DataError that names asset, line and remedy.
+
+    Parameters
+    ----------
+    function
+        The user's.
+    what
+        Asset and partition, for the message.
+    columns
+        Returns the columns that the function received.
+
+    Raises
+    ------
+    DataError
+        A library has raised. An error of this package passes unchanged; any other passes with a note that says where it was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (explained := explain(error, function, what, columns)) is not None:
+            raise explained from error
+        raise
+
+
+def explain(error: Exception, function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple) -> DataError | None:
+    """Return the error to raise in place of one that a library raised; None for any other, which gets a note that says where it was raised.
+
+    Parameters
+    ----------
+    error
+        As it was raised.
+    function, what, columns
+        As in :func:`explaining`.
+    """
+    if isinstance(error, MlopsError):
+        return None
+    if not _is_of_library(error):
+        error.add_note(f"raised in {what}: {place_of(error, function)}")
+        return None
+    return DataError(f"{what}: {describe(error, function)}", hint=hint_for(error, columns()))
+
+
+def describe(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+    """Return type, short text and place of what a user's function raised, in one line.
+
+    Parameters
+    ----------
+    error
+        As it was raised.
+    function
+        The user's, which is named where the error has no line of the user's code.
+    """
+    return f"{type(error).__name__}: {shorten(str(error))} ({place_of(error, function)})"
+
+
+def shorten(text: str) -> str:
+    """Return the text of an error without the plan of a query and without candidate functions, in one line."""
+    head, *rest = text.strip().split("\n\n")
+    expression = next((part for part in rest if part.startswith("This error occurred in the following expression:")), "")
+    inside = f" in {expression.partition(':')[2].strip()}" if expression else ""
+    first = re.split(r"\n\s*(?:Candidate|LINE \d)", head)[0]
+    whole = " ".join((first + inside).split())
+    return whole if len(whole) <= _MAX_TEXT else f"{whole[:_MAX_TEXT]}…"
+
+
+def place_of(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+    """Return file and line of the user's code that an error was raised in.
+
+    Parameters
+    ----------
+    error, function
+        As in :func:`describe`. A query that was built by the function and ran later has no line; then the function's own is returned.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of_user(frame.filename)]
+    if frames:
+        return f"{_shown(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return "outside of the project's code"
+    return f"{_shown(code.co_filename)}:{code.co_firstlineno}, in the query that {code.co_name} returned"
+
+
+def hint_for(error: BaseException | str, columns: Sequence[str] = ()) -> str:
+    """Return what a person can do about an error of polars, pandas or DuckDB.
+
+    Parameters
+    ----------
+    error
+        As it was raised, or its text.
+    columns
+        Those that the function received.
+    """
+    text = str(error).strip().split("\n\n")[0]
+    for pattern in _MISSING:
+        if found := pattern.search(text):
+            told = re.findall(r'"(.*?)"', found.groupdict().get("known") or "")
+            known = list(dict.fromkeys([*told, *columns]))
+            return nearest(found["name"], known) + (f"there are {', '.join(known)}" if known else "look at the names of the columns there")
+    return _zone_hint(text) or _type_hint(text)
+
+
+def _zone_hint(text: str) -> str:
+    """Return what to do about a time with a zone that meets one without; empty when that is not what happened."""
+    naive, series = _NAIVE.search(text), _SERIES_ZONE.search(text)
+    if (naive and _ZONED.search(text) and naive["name"] != "literal") or (series and series["zone"] == "None"):
+        name = naive["name"] if naive else "…"
+        return (
+            f"the column has no time zone and window.start is in UTC: pl.col('{name}').dt.replace_time_zone('UTC') says which instant is meant, "
+            "or compare with window.start.replace(tzinfo=None)"
+        )
+    if _PANDAS_NAIVE.search(text):
+        return (
+            "the column has no time zone and window.start is in UTC: .dt.tz_localize('UTC') says which instant is meant, "
+            "or compare with window.start.replace(tzinfo=None)"
+        )
+    if (naive and _ZONED.search(text)) or series or _PANDAS_ZONED.search(text):
+        return "the column has a time zone and the other side has none: give it one, e.g. datetime(2024, 1, 1, tzinfo=UTC)"
+    return ""
+
+
+def _type_hint(text: str) -> str:
+    if _TYPES.search(text):
+        return (
+            "both sides need one type: cast one of them, e.g. pl.col('name').cast(pl.Float64), .astype('float64') or CAST(name AS DOUBLE)"
+        )
+    return "look at that line; the whole error is its cause in the log of the run"
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Return whether a library raised an error: by its class, or by the place where it was raised."""
+    if type(error).__module__.split(".")[0] in _LIBRARIES:
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    path = Path(frames[-1].filename) if frames else Path()
+    parts = path.parts
+    return path.suffix in _COMPILED or ("site-packages" in parts and parts[parts.index("site-packages") + 1] in _LIBRARIES)
+
+
+def _is_of_user(filename: str) -> bool:
+    path = Path(filename)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not filename.startswith(_NOT_THE_USERS) and not installed and path.suffix not in _COMPILED
+
+
+def _shown(filename: str) -> str:
+    """Return a file as seen from the working directory where it lies below it."""
+    path = Path(filename)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

@@ -1,0 +1,18 @@
+"""What the rows of a computed feature view depend on outside of its declaration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlops_assets.compute.user_code.source_code import source_hash
+from mlops_assets.values.feature_sources import Computed
+
+if TYPE_CHECKING:
+    from mlops_assets.values.features import FeatureView
+
+
+def source_text(view: FeatureView) -> str:
+    """Return what a view's function computes, with the project's own code and the configuration that it uses; empty for other views."""
+    if not isinstance(view.source, Computed):
+        return ""
+    return f"{view.source.text}\n{source_hash(view.source.function.function)}"

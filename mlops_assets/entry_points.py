@@ -1,0 +1,62 @@
+"""Entry points whose names are written into artifacts and command lines, so they never move.
+
+An MLflow model names this module as its loader, a Bento imports :func:`hosted`, and a supervisor that survives an upgrade starts its workers by
+``python -m mlops_assets.entry_points worker``. Everything else in the package may be renamed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODULE = "mlops_assets.entry_points"
+SUPERVISOR, WORKER = "supervisor", "worker"
+
+
+def hosted(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
+    """Return the BentoML service of a packaged model.
+
+    Parameters
+    ----------
+    folder
+        With ``serving.json`` and the artifacts.
+    """
+    from mlops_assets.serving.bridges import bento
+
+    return bento.hosted(folder)
+
+
+def _load_pyfunc(path: str) -> Any:  # noqa: ANN401  (an MLflow model)
+    """Return the model in a folder; MLflow calls its loader by this name."""
+    from mlops_assets.serving.bridges.mlflow_flavour import load_pyfunc
+
+    return load_pyfunc(path)
+
+
+def main(arguments: list[str]) -> None:
+    """Run a supervisor or a worker of a service.
+
+    Parameters
+    ----------
+    arguments
+        ``supervisor FOLDER`` or ``worker FOLDER INDEX SOCKET CONTROL``.
+    """
+    role, *rest = arguments
+    if role == SUPERVISOR:
+        from mlops_assets.serving.http import supervisor
+
+        supervisor.detach()
+        supervisor.main(*rest)
+    elif role == WORKER:
+        from mlops_assets.serving.http import worker
+
+        worker.main(rest)
+    else:
+        sys.exit(f"'{role}' is neither {SUPERVISOR} nor {WORKER}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Train and report the candidate of a pull request."""

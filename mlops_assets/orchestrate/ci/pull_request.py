@@ -1,0 +1,239 @@
+"""What a pull request is told of its candidate: gathered from registry, tracker and lake, after the training."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.monitoring.column_drift import ColumnDrift
+from mlops_assets.compute.monitoring.drift import drift
+from mlops_assets.compute.pages.ci_report import CiReport, Difference, MetricRow, SliceRow
+from mlops_assets.compute.training.fitted_rows import FITTED
+from mlops_assets.compute.training.plots import plots
+from mlops_assets.compute.training.split import in_canonical_order, parts_of
+from mlops_assets.errors import DataError, RegistryError
+from mlops_assets.orchestrate.training.judging import candidate_of, rival_of
+from mlops_assets.orchestrate.training.refit import refit_run
+from mlops_assets.orchestrate.training.training_run import Trained
+from mlops_assets.orchestrate.training.training_set import x_columns
+from mlops_assets.serving.formats.judged_fit import judged_fit
+from mlops_assets.serving.formats.packaging import manifest_of, unpack
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
+from mlops_assets.stores.tracker.tracker import Run
+from mlops_assets.values.evaluation import Candidate, Evaluation, Split
+from mlops_assets.values.model import Model
+
+# What of a record a reader of a pull request is told; the rest says the same again, or is another in each run. Data are told by themselves.
+_TOLD = ("X", "code", "search", "refit", "on_demand", "steps", "key", "trusted_types")
+_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "git.commit")
+
+
+@dataclass(frozen=True, eq=False)
+class _Facts:
+    """A candidate and the champion that it met, on the candidate's rows."""
+
+    places: Places
+    model: Model[..., Any]
+    record: CandidateRecord
+    run: Run
+    splits: Mapping[str, Split]
+    judged: Candidate
+    rival: Version | None
+
+    @property
+    def rival_run(self) -> Run | None:
+        return None if self.rival is None else self.places.tracker.get(self.rival.run_id)
+
+
+def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
+    """Return the report of the candidate that waits in this environment.
+
+    Parameters
+    ----------
+    places
+        Of the platform.
+    model
+        As declared.
+    pictures
+        A folder for PNGs, made when missing; none are drawn when None.
+
+    Raises
+    ------
+    RegistryError
+        There is no candidate.
+    """
+    waiting = places.registry.candidate(model.name)
+    if waiting is None:
+        raise RegistryError(
+            f"model '{model.name}' has no candidate in '{places.platform.environment}'",
+            hint="say `mlops ci train` first, and see why it failed",
+        )
+    record, evidence = waiting
+    fit = judged_fit(places.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
+    bundle = unpack(places.artifacts, fit.artifact, model.trusted_types)
+    splits = _splits(places, model, record.snapshot)
+    run, rival = places.tracker.get(record.run_id), rival_of(places, model.name)
+    judged = candidate_of(places, model, Trained(run, bundle.estimator, splits, reused=True), rival)
+    facts = _Facts(places, model, record, run, splits, judged, rival)
+    return CiReport(
+        model=model.name,
+        candidate=record.digest,
+        compared=_compared(places, rival),
+        metrics=_metrics(facts, evidence),
+        gates={item.gate: (item.passed, item.reason) for item in evidence},
+        slices=_slices(facts),
+        data=_data(facts),
+        record=_record(facts),
+        cost=_cost(facts),
+        reproduce=_commands(facts),
+        pictures={}
+        if pictures is None
+        else _pictures(
+            plots(bundle.estimator, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name
+        ),
+        problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
+        intervals=judged.intervals.method if judged.intervals else "",
+    )
+
+
+def _splits(places: Places, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
+    declared = model.training_set
+    rows = in_canonical_order(places.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
+    return parts_of(rows, x_columns(declared, rows), declared.label)
+
+
+def _compared(places: Places, rival: Version | None) -> str:
+    if rival is None:
+        return ""
+    mine = places.registry.champion(rival.model)
+    name = f"version {rival.version}, champion of {places.platform.environment if mine is not None else places.platform.against}"
+    refitted = judged_fit(places.artifacts, rival.artifact, rival.digest).refitted
+    return name + (", by its judged fit" if refitted else "")
+
+
+def _metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
+    theirs, judged = facts.judged.champion, {item.gate for item in evidence}
+    rows = []
+    for metric, value in facts.judged.evaluation.metrics:
+        gates = tuple(g.name for g in facts.model.gates if g.metric == metric and g.name in judged)
+        low, high = (None, None) if theirs is None else _interval(facts.judged, metric)
+        rows.append(MetricRow(metric, value, None if theirs is None else theirs.metric(metric), low, high, gates))
+    return rows
+
+
+def _interval(judged: Candidate, metric: str) -> tuple[float | None, float | None]:
+    low, high = judged.intervals.difference(metric) if judged.intervals else (math.nan, math.nan)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
+
+
+def _slices(facts: _Facts) -> list[SliceRow]:
+    return [
+        SliceRow(
+            f"{found.column} = {found.value}", found.rows, metric, value, _same(facts.judged.champion, found.column, found.value, metric)
+        )
+        for found in facts.judged.evaluation.slices
+        for metric, value in found.metrics
+    ]
+
+
+def _same(theirs: Evaluation | None, column: str, value: str, metric: str) -> float | None:
+    return None if theirs is None else theirs.metric(metric, (column, value))
+
+
+def _data(facts: _Facts) -> list[Difference]:
+    """Say how the rows differ from the champion's: how many, and which columns have moved, against its own stored profile."""
+    before = facts.rival_run
+    if facts.rival is None or before is None:
+        return [Difference(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
+    counted = {part: int(count) for part, count in before.record.get("rows", {}).items()}
+    rows = [
+        Difference(f"rows to {part}", f"{counted.get(part, 0):,}", f"{len(split.y):,}")
+        for part, split in facts.splits.items()
+        if counted.get(part) != len(split.y)
+    ]
+    return [*rows, *_moved(facts, facts.rival)]
+
+
+def _moved(facts: _Facts, rival: Version) -> Iterator[Difference]:
+    X = pl.concat([split.X for split in facts.splits.values()])
+    profile = json.loads(facts.places.artifacts.get(manifest_of(facts.places.artifacts, rival.artifact)["profile"]))
+    known = set(profile["columns"])
+    yield from (Difference(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
+    try:
+        found = drift(profile, X, columns=[name for name in X.columns if name in known])
+    except DataError as error:
+        yield Difference("columns", "–", error.message)
+        return
+    yield from (Difference(f"column {column.name}", "as the champion's", _drifted(column)) for column in found.columns if column.drifted)
+
+
+def _drifted(column: ColumnDrift) -> str:
+    known = column.value is not None and column.threshold is not None
+    return f"{column.statistic} {column.value:.3g}, usual up to {column.threshold:.3g}" if known else f"another kind ({column.kind})"
+
+
+def _record(facts: _Facts) -> list[Difference]:
+    before = facts.rival_run
+    if before is None:
+        return []
+    was, now = (_told(run.record) for run in (before, facts.run))
+    return [Difference(name, was.get(name, "–"), now.get(name, "–")) for name in {**now, **was} if was.get(name) != now.get(name)]
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, str]:
+    plain = {name: _plain(record[name]) for name in _TOLD if name in record}
+    return plain | {name: value for name, value in _flat(record.get("facts", {})).items() if name.startswith(_FACTS)}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, item in value.items():
+        found |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": _plain(item)}
+    return found
+
+
+def _plain(item: object) -> str:
+    return item if isinstance(item, str) else json.dumps(item, default=str)
+
+
+def _cost(facts: _Facts) -> dict[str, str]:
+    run, artifacts = facts.run, facts.places.artifacts
+    took = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
+    size = len(artifacts.get(manifest_of(artifacts, facts.record.artifact)["estimator"]))
+    return {
+        "training": f"{took:.1f} s",
+        "rows": " + ".join(f"{len(split.y):,} {part}" for part, split in facts.splits.items()),
+        "features": str(facts.splits["train"].X.width),
+        "size of the model": f"{size / 1e6:.2f} MB",
+        **_refit_cost(facts),
+    }
+
+
+def _refit_cost(facts: _Facts) -> dict[str, str]:
+    """Return what the second fit took, which serves; nothing without one."""
+    run = refit_run(facts.places, facts.run.id, facts.record.artifact)
+    if run is None or run.ended_at is None:
+        return {}
+    return {"second fit, on all rows": f"{(run.ended_at - run.started_at).total_seconds():.1f} s, {run.record[FITTED]['rows']:,} rows"}
+
+
+def _commands(facts: _Facts) -> list[str]:
+    commit = facts.run.record.get("facts", {}).get("git", {}).get("commit")
+    return [*([f"git checkout {commit}"] if commit else []), f"mlops ci train {facts.model.name}", f"mlops ci report {facts.model.name}"]
+
+
+def _pictures(drawn: Mapping[str, bytes | str], folder: Path, model: str) -> dict[str, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for title, png in drawn.items():
+        if isinstance(png, str):
+            continue  # it could not be drawn; the report stands without it
+        name = f"{model}-{title.replace(' ', '-').lower()}.png"
+        (folder / name).write_bytes(png)
+        found[title] = f"{folder.name}/{name}"
+    return found

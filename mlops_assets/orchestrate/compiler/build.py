@@ -1,0 +1,199 @@
+"""A project's values, compiled to plain Dagster definitions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.orchestrate.compiler.compile import Compiler
+from mlops_assets.orchestrate.compiler.executor import tagging_in_process_executor
+from mlops_assets.orchestrate.compiler.extras import is_installed, missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.compiler.validate import validate
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.features.freshness import freshness_of
+from mlops_assets.orchestrate.monitoring.alerts import alert_sensors
+from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
+from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, reproduction_schedule
+from mlops_assets.orchestrate.serving.repair import repair_sensor
+from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, automation_sensor, dead_run_sensor
+from mlops_assets.orchestrate.tables.external import external_assets, external_checks, external_sensor
+from mlops_assets.orchestrate.tables.quality import side_assets
+from mlops_assets.orchestrate.training.loop import job_name, retrain_sensor
+from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
+from mlops_assets.orchestrate.versions.approval import approved_check
+from mlops_assets.values.arguments import check_arguments
+from mlops_assets.values.features import DbtProject, FeatureView
+from mlops_assets.values.model import Model
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.serving import Service
+from mlops_assets.values.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from mlops_assets.orchestrate.core.project import Noun
+
+    Item = Noun | dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition
+
+PLATFORM_KEY = "mlops/platform"
+_BUILT: "list[Built]" = []
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was compiled."""
+
+    project: Project
+    platform: Platform
+
+
+def built() -> tuple[Built, ...]:
+    """Return what this process has compiled, for the command line."""
+    return tuple(_BUILT)
+
+
+@check_arguments
+def build_definitions(  # noqa: PLR0913  (each has a default)
+    items: "Sequence[Item]",
+    *,
+    platform: Platform | None = None,
+    executor: dg.ExecutorDefinition | None = tagging_in_process_executor,
+    resources: Mapping[str, Any] | None = None,
+    running: bool = False,
+    automation_interval: timedelta = AUTOMATION_INTERVAL,
+    upkeep: Upkeep | None = None,
+) -> dg.Definitions:
+    """Validate a project as a whole and compile it to Dagster.
+
+    Parameters
+    ----------
+    items
+        Datasets, external ones, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
+        services, monitors, and plain Dagster assets beside them, in any order.
+    platform
+        Where everything lives; ``Platform.from_env()`` when None.
+    executor
+        In one process by default. None leaves it to the project that these definitions are merged into.
+    resources
+        Resources that functions ask for, by parameter name.
+    running
+        Whether sensors and schedules start with the code location instead of being switched on in the UI.
+    automation_interval
+        How often automation looks for changes and for runs whose process is gone; Dagster's daemon looks every five seconds at most.
+    upkeep
+        When the lake is looked after, as an asset ``upkeep/lake`` with a schedule: ``mlops_assets.values.upkeep.Upkeep()``. By nobody but `mlops gc` when None.
+
+    Returns
+    -------
+    dagster.Definitions
+        Ordinary definitions, to be merged with others by ``Definitions.merge``.
+
+    Raises
+    ------
+    DefinitionError
+        Something in the project cannot work; the message names both ends.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> @ml.dataset(key="id")
+    ... def numbers() -> pl.DataFrame:
+    ...     return pl.DataFrame({"id": [1, 2]})
+    >>> definitions = ml.build_definitions([numbers])
+    >>> [spec.key.to_user_string() for spec in definitions.get_all_asset_specs()]
+    ['dataset/numbers']
+    """
+    where = platform or Platform.from_env()
+    project = Project.of(items)
+    validate(project)
+    warn_of_short_ttls(project)
+    compiler = Compiler(project, where)
+    _BUILT.append(Built(project, where))
+    jobs, schedules = _retraining(project, running=running)
+    return dg.Definitions(
+        assets=[
+            *compiler.assets(),
+            *([compiler.upkeep(upkeep)] if upkeep else []),
+            *_dbt(project, where),
+            *external_assets(project),
+            *side_assets(project),
+            *_plain(project),
+        ],
+        asset_checks=[
+            *external_checks(project, where),
+            *(approved_check(m, where) for m in project.every(Model) if m.approval),
+            *(reproduction_checks(m, where) for m in project.every(Model)),
+            *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
+        ],
+        jobs=jobs,
+        schedules=[
+            *schedules,
+            *(reproduction_schedule(m, where, running=running) for m in project.every(Model)),
+            *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
+        ],
+        sensors=_sensors(project, where, running=running, interval=automation_interval),
+        executor=executor,
+        resources=dict(resources or {}),
+        metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": where.home, "registry": where.registry, "lake": where.lake})},
+    )
+
+
+def _sensors(project: Project, where: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
+    seconds, services = int(interval.total_seconds()), project.every(Service)
+    return [
+        automation_sensor(running=running, interval=interval),
+        dead_run_sensor(where, running=running, interval=interval),
+        *external_sensor(project, where, running=running),
+        *(retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.every(Monitor) if m.on_failure),
+        *([repair_sensor(services, where, running=running, interval=seconds)] if services else []),
+        *alert_sensors(where.webhook, running=running, interval=seconds),
+    ]
+
+
+def _plain(project: Project) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    return [a for a in project.plain if isinstance(a, (dg.AssetsDefinition, dg.AssetSpec)) and not isinstance(a, dg.AssetChecksDefinition)]
+
+
+def _dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
+    if not project.every(DbtProject):
+        return
+    if not is_installed("dagster_dbt"):
+        refuse_missing_packages(missing_packages(project, platform))
+    # dagster-dbt costs seconds to import: only projects with dbt pay for it.
+    from mlops_assets.orchestrate.features.dbt import dbt_assets_of
+
+    fresh = {asset_key(v.key): v.options.freshness_policy or freshness_of(v) for v in project.every(FeatureView)}
+    for assets in dbt_assets_of(project, platform):
+        yield assets.map_asset_specs(lambda s: s.replace_attributes(freshness_policy=fresh[s.key]) if fresh.get(s.key) else s)
+
+
+def _retraining(project: Project, *, running: bool) -> tuple[list[Any], list[dg.ScheduleDefinition]]:
+    """Return each model's one job, and the schedule of those with a calendar."""
+    jobs, schedules = [], []
+    status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
+    for model in project.every(Model):
+        services = [service.key for service in project.every(Service) if service.model.key == model.key]
+        # With approval the job ends where a person must decide; what follows, follows the approval.
+        promoted = [] if model.approval else [f"champion/{model.name}", *services]
+        steps = [model.training_set.key, model.key, f"version/{model.name}", *promoted]
+        job = dg.define_asset_job(
+            job_name(model.name),
+            selection=dg.AssetSelection.assets(*(asset_key(step) for step in steps)),
+            description=f"Trains {model.name} on everything known now; a candidate that passes its gates becomes the champion.",
+        )
+        jobs.append(job)
+        if model.cron_schedule:
+            schedules.append(
+                dg.ScheduleDefinition(
+                    name=f"{job_name(model.name)}_schedule",
+                    job=job,
+                    cron_schedule=model.cron_schedule,
+                    execution_timezone=model.cron_timezone,
+                    default_status=status,
+                    description=f"Retrains {model.name}.",
+                )
+            )
+    return jobs, schedules

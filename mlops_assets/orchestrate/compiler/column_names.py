@@ -1,0 +1,41 @@
+"""Names of columns that a project declares: those that a table, a log and a request can carry alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.names import check_columns
+from mlops_assets.values.training import GroupSplit, TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlops_assets.orchestrate.core.project import Project
+
+
+def check_declared_columns(project: Project) -> None:
+    """Refuse declared columns whose names nothing can carry.
+
+    Raises
+    ------
+    DefinitionError
+        The first name, and what declares it.
+    """
+    for owner, names in _declared(project):
+        check_columns([name for name in names if name is not None], f"'{owner}'")
+
+
+def _declared(project: Project) -> Iterator[tuple[str, tuple[str | None, ...]]]:
+    for noun in project.nouns:
+        if isinstance(noun, (Dataset, ExternalDataset)):
+            table = noun.table
+            known = (name for pair in table.known_at for name in pair)
+            yield noun.key, (*table.schema_columns, *table.key, table.event_timestamp, table.created_timestamp, *known)
+        elif isinstance(noun, FeatureView):
+            yield noun.key, (*noun.entity.join_keys, noun.event_timestamp, noun.created_timestamp, *noun.feature_names)
+        elif isinstance(noun, TrainingSet):
+            group = noun.split.column if isinstance(noun.split, GroupSplit) else None
+            looked_up = (name for view in feature_views(noun.features) for name in (*view.renamed_keys, *view.renamed_features))
+            yield noun.key, (*noun.columns, noun.label, noun.event_timestamp, noun.label_known_at, group, *looked_up)

@@ -1,0 +1,363 @@
+"""From a noun to the Dagster assets it stands for."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.compute.user_code.view_source import source_text
+from mlops_assets.orchestrate.core.graph import Edge, Node
+from mlops_assets.orchestrate.core.io_manager import lake_io_manager
+from mlops_assets.orchestrate.core.project import Project, rules_of
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.steps import Step, asset_key, compile_step, function_needs
+from mlops_assets.orchestrate.features.feature_tables import feature_view_body
+from mlops_assets.orchestrate.features.freshness import freshness_of
+from mlops_assets.orchestrate.features.push import push_body, push_checks, push_node
+from mlops_assets.orchestrate.monitoring.reports import (
+    drift_body,
+    drift_checks,
+    drift_node,
+    performance_body,
+    performance_checks,
+    performance_node,
+)
+from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_body, online_checks, online_key, online_node, online_views
+from mlops_assets.orchestrate.serving.service import served_body, served_checks, served_node, service_body
+from mlops_assets.orchestrate.tables.automation import after_gates, follow
+from mlops_assets.orchestrate.tables.external import require
+from mlops_assets.orchestrate.tables.tables import dataset_body, table_check_specs
+from mlops_assets.orchestrate.training.judging import gates_of
+from mlops_assets.orchestrate.training.model import model_body, model_checks
+from mlops_assets.orchestrate.training.predictions import prediction_body, prediction_checks
+from mlops_assets.orchestrate.training.training_set import AS_OF, training_set_body, training_set_checks
+from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
+from mlops_assets.orchestrate.versions.approval import SIGNED, approval_body, approval_key
+from mlops_assets.orchestrate.versions.registration import champion_body, version_body
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.feature_sources import Computed
+from mlops_assets.values.features import DbtModel, FeatureView, stored_views
+from mlops_assets.values.function import Injection, UserFunction
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.push import PushSource
+from mlops_assets.values.serving import BatchPrediction, Service
+from mlops_assets.values.training import TrainingSet
+from mlops_assets.values.upkeep import Upkeep
+
+DATA_GROUP = "data"
+ScopedBody = Callable[[Scope], Iterator[object]]
+
+
+class Compiler:
+    """Compiles the nouns of one project.
+
+    Parameters
+    ----------
+    project, platform
+        What is declared, and where it lives.
+    """
+
+    def __init__(self, project: Project, platform: Platform) -> None:
+        self.project = project
+        self.platform = platform
+        manager, self.io = lake_io_manager(platform)
+        manager.tables.update(project.by_key)
+
+    def assets(self) -> Iterator[dg.AssetsDefinition]:
+        """Yield every asset but those of dbt."""
+        for dataset in self.project.every(Dataset):
+            yield self._pushed(dataset) if isinstance(dataset, PushSource) else self._dataset(dataset)
+        for view in self.project.every(FeatureView):
+            if not isinstance(view.source, DbtModel):
+                yield self._feature_view(view)
+        for training_set in self.project.every(TrainingSet):
+            yield self._training_set(training_set)
+        for model in self.project.every(Model):
+            yield from self._model(model)
+        for batch in self.project.every(BatchPrediction):
+            yield self._batch(batch)
+        for view in online_views(self.project):
+            yield self._online(view)
+        for service in self.project.every(Service):
+            yield from self._service(service)
+        for monitor in self.project.every(Monitor):
+            yield from self._monitor(monitor)
+
+    def upkeep(self, declared: Upkeep) -> dg.AssetsDefinition:
+        """Return the asset that looks after the lake."""
+        return compile_step(upkeep_step(declared, self._body(NODE, upkeep_body(self.project, declared))), self.io)
+
+    def _dataset(self, dataset: Dataset[..., Any]) -> dg.AssetsDefinition:
+        node = self.project.node(dataset)
+        config, resources = function_needs(dataset.function)
+        step = Step(
+            dataset.key,
+            self._body(node, dataset_body(dataset)),
+            group=DATA_GROUP,
+            description=dataset.function.description,
+            kinds=frozenset({"dataset", "duckdb"}),
+            partitions=dataset.table.partitions,
+            deps=_deps(node),
+            ins=self._plain(dataset.function),
+            checks=table_check_specs(dataset.key, dataset.table),
+            config=config,
+            resources=resources,
+            options=dataset.options,
+            condition=follow(node, self.platform) if node.edges else None,
+        )
+        return compile_step(step, self.io)
+
+    def _pushed(self, source: PushSource) -> dg.AssetsDefinition:
+        node = push_node(source, self.platform)
+        step = Step(
+            source.key,
+            self._body(node, push_body(source)),
+            group=DATA_GROUP,
+            description=source.function.description,
+            kinds=frozenset({"dataset", "stream", "duckdb"}),
+            partitions=source.table.partitions,
+            checks=push_checks(source),
+            options=source.options,
+            condition=follow(node, self.platform),
+        )
+        return compile_step(step, self.io)
+
+    def _feature_view(self, view: FeatureView) -> dg.AssetsDefinition:
+        node = self.project.node(view)
+        names = ", ".join(view.feature_names)
+        function = view.source.function if isinstance(view.source, Computed) else None
+        config, resources = function_needs(function) if function else ({}, frozenset())
+        step = Step(
+            view.key,
+            self._body(node, feature_view_body(view)),
+            group=DATA_GROUP,
+            description=view.description or f"Features of {view.entity.name}: {names}.",
+            kinds=frozenset({"features", "duckdb"}),
+            partitions=view.partitions,
+            deps=_deps(node),
+            ins=self._plain(function) if function else {},
+            checks=table_check_specs(view.key, rules_of(view)),
+            config=config,
+            resources=resources,
+            options=view.options,
+            condition=follow(node, self.platform),
+            code_version=view.version(source_text(view)),
+            freshness=freshness_of(view),
+        )
+        return compile_step(step, self.io)
+
+    def _training_set(self, declared: TrainingSet[..., Any]) -> dg.AssetsDefinition:
+        node = self.project.node(declared)
+        config, resources = function_needs(declared.function)
+        step = Step(
+            declared.key,
+            self._body(node, training_set_body(declared)),
+            group=self._group(declared),
+            description=declared.function.description,
+            kinds=frozenset({"training_set", "duckdb"}),
+            deps=_deps(node),
+            ins=self._plain(declared.function),
+            checks=training_set_checks(declared),
+            config=config | AS_OF,
+            resources=resources,
+            options=declared.options,
+        )
+        return compile_step(step, self.io)
+
+    def _group(self, declared: TrainingSet[..., Any]) -> str:
+        """A training set stands with its model; one that several models share stands by itself."""
+        users = [model.name for model in self.project.every(Model) if model.training_set.key == declared.key]
+        return users[0] if len(users) == 1 else declared.name
+
+    def _model(self, model: Model[..., Any]) -> Iterator[dg.AssetsDefinition]:
+        functions = tuple(f for f in self.project.every(GateFunction) if f.model.key == model.key)
+        gates = gates_of(model, functions)
+        config, resources = function_needs(model.function)
+        node = Node(model.key, None, (Edge(model.training_set.key, None),))
+        yield compile_step(
+            Step(
+                model.key,
+                self._body(node, model_body(model, functions)),
+                group=model.name,
+                description=model.function.description,
+                kinds=frozenset({"model", "scikitlearn"}),
+                deps=_deps(node),
+                checks=model_checks(model, functions),
+                config=config,
+                resources=resources | {p.name for f in functions for p in f.function.receiving(Injection.RESOURCE)},
+                options=model.options,
+            ),
+            self.io,
+        )
+        if model.approval:
+            yield self._approval(model)
+        registered = f"version/{model.name}"
+        # A new version that waits for a person is no reason to promote, but a champion never runs before the version of the same run.
+        before, waiting = ((approval_key(model), registered), [registered]) if model.approval else ((registered,), [])
+        for kind, upstream, ignoring, body, text in (
+            (
+                "version",
+                (model.key,),
+                [],
+                version_body(model, gates),
+                "The candidate, registered when every gate has passed for exactly it.",
+            ),
+            ("champion", before, waiting, champion_body(model, gates), "The version that predicts."),
+        ):
+            above = Node(f"{kind}/{model.name}", None, tuple(Edge(key, None) for key in upstream))
+            step = Step(
+                above.key,
+                self._body(above, body),
+                group=model.name,
+                description=text,
+                kinds=frozenset({kind}),
+                deps=_deps(above),
+                condition=after_gates(ignoring=ignoring),
+            )
+            yield compile_step(step, self.io)
+
+    def _approval(self, model: Model[..., Any]) -> dg.AssetsDefinition:
+        node = Node(approval_key(model), None, (Edge(f"version/{model.name}", None),))
+        step = Step(
+            node.key,
+            self._body(node, approval_body(model)),
+            group=model.name,
+            description=f"A person approves or rejects a version of {model.name}: fill in the launchpad.",
+            kinds=frozenset({"approval"}),
+            deps=_deps(node),
+            config=SIGNED,
+        )
+        return compile_step(step, self.io)
+
+    def _batch(self, batch: BatchPrediction) -> dg.AssetsDefinition:
+        node = self.project.node(batch)
+        step = Step(
+            batch.key,
+            self._body(node, prediction_body(batch)),
+            group=batch.model.name,
+            description=f"Predictions of the champion of {batch.model.name} for {batch.dataset.key}.",
+            kinds=frozenset({"predictions", "scikitlearn"}),
+            partitions=node.partitions,
+            # A new champion is no reason to predict the past again, but the graph shows where predictions come from.
+            deps=[*_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
+            checks=prediction_checks(batch),
+            options=batch.options,
+            condition=follow(node, self.platform, model=batch.model.name, ignoring=[f"champion/{batch.model.name}"]),
+        )
+        return compile_step(step, self.io)
+
+    def _online(self, view: FeatureView) -> dg.AssetsDefinition:
+        node = online_node(view)
+        step = Step(
+            node.key,
+            self._body(node, online_body(view)),
+            group=self._online_group(view),
+            description=f"The rows of {view.key} that services look up.",
+            kinds=frozenset({"features", "online"}),
+            deps=_deps(node),
+            checks=online_checks(view),
+            config=ONLINE_CONFIG,
+            condition=follow(node, self.platform),
+        )
+        return compile_step(step, self.io)
+
+    def _online_group(self, view: FeatureView) -> str:
+        """Online rows stand with the model whose services look them up; those of several stand with the data."""
+        users = {
+            s.model.name for s in self.project.every(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
+        }
+        return users.pop() if len(users) == 1 else DATA_GROUP
+
+    def _service(self, service: Service) -> Iterator[dg.AssetsDefinition]:
+        looked_up = [view for view in stored_views(service.model.training_set.features) if view.online]
+        above = Node(
+            service.key, None, (Edge(f"champion/{service.model.name}", None), *(Edge(online_key(view), None) for view in looked_up))
+        )
+        running = Step(
+            service.key,
+            self._body(above, service_body(service)),
+            group=service.model.name,
+            description=f"The champion of {service.model.name} behind HTTP.",
+            kinds=frozenset({"service", "python"}),
+            deps=_deps(above),
+            options=service.options,
+            condition=after_gates(ignoring=[online_key(view) for view in looked_up]),
+        )
+        yield compile_step(running, self.io)
+        node = served_node(self.project, service, self.platform)
+        answered = Step(
+            node.key,
+            self._body(node, served_body(self.project, service)),
+            group=service.model.name,
+            description=f"What {service.key} answered, from its log.",
+            kinds=frozenset({"predictions", "duckdb"}),
+            partitions=node.partitions,
+            # The graph shows where predictions come from; what they follow is the log.
+            deps=[dg.AssetDep(asset_key(service.key))],
+            checks=served_checks(self.project, service),
+            condition=follow(node, self.platform, ignoring=[service.key]),
+        )
+        yield compile_step(answered, self.io)
+
+    def _monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
+        if monitor.drift:
+            text = f"How far {monitor.predictions_key} has drifted from what each version was trained on."
+            yield self._report(monitor, drift_node(self.project, monitor), drift_body(monitor), drift_checks(monitor), text)
+        if monitor.performance:
+            text = f"How good {monitor.predictions_key} turned out, by the labels that have arrived."
+            node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
+            yield self._report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)
+
+    def _report(  # noqa: PLR0913  (what the two reports differ in)
+        self,
+        monitor: Monitor,
+        node: Node,
+        body: ScopedBody,
+        checks: Sequence[dg.AssetCheckSpec],
+        text: str,
+        labels: UserFunction[..., Any] | None = None,
+    ) -> dg.AssetsDefinition:
+        """Return one report of a monitor; ``labels`` is the function that it calls for the rows with labels."""
+        config, resources = function_needs(labels) if labels else ({}, frozenset[str]())
+        step = Step(
+            node.key,
+            self._body(node, body),
+            group=monitor.model.name,
+            description=text,
+            kinds=frozenset({"report", "duckdb"}),
+            partitions=monitor.partitions,
+            deps=_deps(node),
+            ins=self._plain(labels) if labels else {},
+            checks=checks,
+            config=config,
+            resources=resources,
+            options=monitor.options,
+            condition=follow(node, self.platform),
+        )
+        return compile_step(step, self.io)
+
+    def _body(self, node: Node, body: ScopedBody) -> Callable[..., Iterator[object]]:
+        project, platform = self.project, self.platform
+        parents = {edge.parent for edge in node.edges}
+        externals = [e for e in project.every(ExternalDataset) if e.key in parents]
+
+        def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
+            for external in externals:
+                require(external, platform, node.key)
+            with ExitStack() as leases:
+                yield from body(Scope(context, project, places(platform), node, loaded, leases=leases))
+
+        return run
+
+    def _plain(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
+        """Return the inputs that Dagster loads: tables of plain assets."""
+        refs = {p.name: self.project.tables[p.name] for p in function.tables}
+        return {name: dg.AssetIn(asset_key(ref.key)) for name, ref in refs.items() if ref.plain is not None}
+
+
+def _deps(node: Node) -> list[dg.AssetDep]:
+    return [dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges]

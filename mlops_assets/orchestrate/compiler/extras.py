@@ -1,0 +1,148 @@
+"""Name every optional package that a project needs and that is not installed, before anything runs."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.user_code.source_slice import stored_source
+from mlops_assets.errors import DefinitionError, MissingExtraError
+from mlops_assets.values.dataset import Dataset
+from mlops_assets.values.feature_sources import Computed
+from mlops_assets.values.features import DbtProject, FeatureView
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.serving import Service
+from mlops_assets.values.training import TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.values.platform import Platform
+
+_SERVE = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
+_DBT = ("dagster_dbt", "dbt.cli.main", "dbt.adapters.duckdb")
+_ONNX = ("onnxruntime", "skl2onnx")
+_IMPORTED = {  # what a function may import, and the extra that brings it
+    **dict.fromkeys(_ONNX, "onnx"),
+    **{name: name for name in ("bentoml", "evidently", "lightgbm", "mlflow", "redis", "xgboost")},
+    "optuna": "search",
+    "s3fs": "s3",
+}
+
+
+@dataclass(frozen=True)
+class MissingPackage:
+    """An optional package that is not installed.
+
+    Parameters
+    ----------
+    package, extra
+        Its name for an import, and the extra that brings it.
+    reason
+        What needs it.
+    asset
+        The asset whose step would fail; empty when every step would.
+    """
+
+    package: str
+    extra: str
+    reason: str
+    asset: str = ""
+
+
+def missing_packages(project: Project, platform: Platform) -> list[MissingPackage]:
+    """Return the optional packages that a project needs and that are not installed.
+
+    Parameters
+    ----------
+    project
+        What is declared.
+    platform
+        Where it lives.
+    """
+    needs = [*_of_platform(project, platform), *_of_values(project), *_of_functions(project)]
+    return [need for need in dict.fromkeys(needs) if not is_installed(need.package)]
+
+
+def refuse_missing_packages(missing: Sequence[MissingPackage]) -> None:
+    """Raise MissingExtraError that names every missing package, and one line that installs them all."""
+    if not missing:
+        return
+    reasons = dict.fromkeys((need.package.partition(".")[0], need.reason) for need in missing)
+    extras = sorted({need.extra for need in missing})
+    raise MissingExtraError(
+        "; ".join(f"{reason} needs {package}, which is not installed" for package, reason in reasons),
+        hint=f"pip install 'mlops_assets[{','.join(extras)}]'",
+    )
+
+
+def _of_platform(project: Project, platform: Platform) -> Iterator[MissingPackage]:
+    if not platform.registry.startswith("sqlite"):
+        yield MissingPackage("psycopg", "postgres", "the registry in PostgreSQL (MLOPS_REGISTRY)")
+    if platform.artifacts.startswith("s3://"):
+        yield MissingPackage("s3fs", "s3", "the artifacts in S3 (MLOPS_ARTIFACTS)")
+    if platform.mlflow:
+        yield MissingPackage("mlflow", "mlflow", "the mirror to MLflow (MLOPS_MLFLOW)")
+    package, extra = ("lmdb", "serve") if "://" not in platform.online else ("redis", "redis")
+    for view in project.every(FeatureView):
+        if view.online:
+            yield MissingPackage(package, extra, f"the online store of '{view.key}'", f"online/{view.name}")
+
+
+def _of_values(project: Project) -> Iterator[MissingPackage]:
+    for model in project.every(Model):
+        if model.search is not None and model.search.sampler != "grid":
+            yield MissingPackage("optuna", "search", f"the search of '{model.key}'", model.key)
+        if model.format == "onnx":
+            yield from (MissingPackage(name, "onnx", f"format='onnx' of '{model.key}'", model.key) for name in _ONNX)
+    for service in project.every(Service):
+        yield from (MissingPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
+    for dbt in project.every(DbtProject):
+        yield from (MissingPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
+
+
+def _of_functions(project: Project) -> Iterator[MissingPackage]:
+    """Yield what functions import when they are called; other imports have failed by now."""
+    for key, function in _functions(project):
+        for name in sorted(_imports(function) & set(_IMPORTED)):
+            yield MissingPackage(name, _IMPORTED[name], f"the code of '{key}'", key)
+
+
+def _functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for noun in project.nouns:
+        if isinstance(noun, (Dataset, TrainingSet, Model)):
+            yield noun.key, noun.function.function
+        elif isinstance(noun, GateFunction):
+            yield noun.model.key, noun.function.function
+        elif isinstance(noun, FeatureView) and isinstance(noun.source, Computed):
+            yield noun.key, noun.source.function.function
+
+
+def _imports(function: Callable[..., Any]) -> set[str]:
+    """Return the top-level packages that a function and what it uses import, but for those whose absence the code handles."""
+    try:
+        modules: Mapping[str, str] = stored_source(function)["modules"]
+    except (DefinitionError, OSError, SyntaxError):
+        return set()  # the training says so with its own reason
+    return {name for text in modules.values() for name in _packages(ast.parse(text))}
+
+
+def _packages(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name.partition(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield node.module.partition(".")[0]
+    for inner in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.Try) and inner in node.body):
+            yield from _packages(inner)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

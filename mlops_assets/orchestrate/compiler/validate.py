@@ -1,0 +1,386 @@
+"""The whole project is checked before Dagster sees it: every message names both ends and ends in a hint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.orchestrate.compiler.column_names import check_declared_columns
+from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
+from mlops_assets.orchestrate.core.project import Project, computed_from, row_key
+from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.feature_sources import Computed, Sql
+from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views, on_demand
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.push import PushSource
+from mlops_assets.values.serving import BatchPrediction, Service
+from mlops_assets.values.training import TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from mlops_assets.orchestrate.core.project import TableRef
+    from mlops_assets.values.function import UserFunction
+
+_PLAIN = (dg.AssetsDefinition, dg.AssetSpec, dg.AssetChecksDefinition)
+Source = Dataset[..., Any] | ExternalDataset
+
+
+def validate(project: Project) -> None:
+    """Check a project.
+
+    Raises
+    ------
+    DefinitionError
+        The first thing that cannot work.
+    """
+    _items(project)
+    _duplicates(project)
+    _references(project)
+    check_declared_columns(project)
+    for noun, function in _functions(project):
+        _upstream(project, noun, function)
+    for dataset in project.every(Dataset):
+        names = tuple(parameter.name for parameter in dataset.function.tables)
+        _partitions(project, dataset.key, dataset.table.partitions, names, dict(dataset.partition_mappings))
+    for view in project.every(FeatureView):
+        _view(project, view)
+        if isinstance(view.source, PushSource):
+            view.source.check_view(view)
+    for training_set in project.every(TrainingSet):
+        _training_set(project, training_set)
+    for model in project.every(Model):
+        _slices(model)
+    for batch in project.every(BatchPrediction):
+        _batch(batch)
+    for service in project.every(Service):
+        _service(service)
+    for monitor in project.every(Monitor):
+        _monitor(project, monitor)
+
+
+def _items(project: Project) -> None:
+    for item in project.plain:
+        if not isinstance(item, _PLAIN):
+            raise DefinitionError(
+                f"build_definitions was given {getattr(item, '__name__', item)!r}, a {type(item).__name__}",
+                hint="give nouns of mlops_assets and Dagster assets; a function needs its decorator, a resource goes into resources=",
+            )
+
+
+def _keys(project: Project) -> Iterator[str]:
+    for noun in project.nouns:
+        if isinstance(noun, DbtProject):
+            yield f"dbt project {noun.path}"
+        elif isinstance(noun, (OnDemandFeatures, GateFunction)):
+            yield f"{'gate' if isinstance(noun, GateFunction) else 'on_demand'}/{noun.name}"
+        elif isinstance(noun, Monitor):
+            yield from (noun.drift_key, noun.performance_key)
+        else:
+            yield from (noun.key, *((noun.predictions_key,) if isinstance(noun, Service) else ()))
+    for item in project.plain:
+        if isinstance(item, dg.AssetsDefinition):
+            yield from ("/".join(key.path) for key in item.keys)
+        elif isinstance(item, dg.AssetSpec):
+            yield "/".join(item.key.path)
+
+
+def _duplicates(project: Project) -> None:
+    twice = [key for key, count in Counter(_keys(project)).items() if count > 1]
+    if twice:
+        raise DefinitionError(f"two items of the project are '{twice[0]}'", hint="give one of them another name; an item is listed once")
+    for gate in project.every(GateFunction):
+        if gate.name in {g.name for g in gate.model.gates}:
+            raise DefinitionError(f"gate '{gate.name}' has the name of a gate of '{gate.model.key}'", hint="rename the function")
+
+
+def _references(project: Project) -> None:
+    """Whatever a noun refers to must be in the project: it would never be made otherwise."""
+    listed = set(_keys(project))
+    for owner, what, key in _links(project):
+        if key not in listed:
+            raise DefinitionError(
+                f"{owner} refers to {what} '{key}', which is not in the project",
+                hint=nearest(key, listed) + "add it to the list given to build_definitions",
+            )
+
+
+def _links(project: Project) -> Iterator[tuple[str, str, str]]:
+    for gate in project.every(GateFunction):
+        yield f"gate '{gate.name}'", "the model", gate.model.key
+    for model in project.every(Model):
+        yield f"'{model.key}'", "the training set", model.training_set.key
+    for training_set in project.every(TrainingSet):
+        yield from ((f"'{training_set.key}'", "the feature view", view.key) for view in feature_views(training_set.features))
+    for view in project.every(FeatureView):
+        if isinstance(view.source, DbtModel):
+            yield f"'{view.key}'", "the", f"dbt project {view.source.project.path}"
+        elif isinstance(view.source, (Dataset, ExternalDataset)):
+            yield f"'{view.key}'", "the dataset", view.source.key
+    for batch in project.every(BatchPrediction):
+        yield f"'{batch.key}'", "the model", batch.model.key
+        yield f"'{batch.key}'", "the dataset", batch.dataset.key
+    for service in project.every(Service):
+        yield f"'{service.key}'", "the model", service.model.key
+    for monitor in project.every(Monitor):
+        yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
+
+
+def _functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:
+    for noun in project.nouns:
+        if isinstance(noun, (Dataset, TrainingSet)):
+            yield noun.key, noun.function
+        elif isinstance(noun, FeatureView) and isinstance(noun.source, Computed):
+            yield noun.key, noun.source.function
+
+
+def _upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> None:
+    others = {model.name: model.key for model in project.every(Model)}
+    for parameter in function.tables:
+        ref = project.tables.get(parameter.name)
+        if ref is None and parameter.name in others:
+            raise DefinitionError(
+                f"'{noun}' asks for '{parameter.name}' as a {parameter.frame}, but '{others[parameter.name]}' is no table",
+                hint="ask for its predictions or its training set",
+            )
+        if ref is None:
+            known = sorted(project.tables)
+            raise DefinitionError(
+                f"'{noun}' asks for the table '{parameter.name}', which nobody makes",
+                hint=nearest(parameter.name, known) + f"there are {', '.join(known) or 'none'}",
+            )
+        if ref.key == noun:
+            raise DefinitionError(f"'{noun}' asks for itself as '{parameter.name}'", hint="name the parameter after another table")
+        _frame_like(noun, parameter.name, ref)
+
+
+def _frame_like(noun: str, name: str, ref: TableRef) -> None:
+    """A plain asset that says what it returns must return a frame."""
+    if ref.plain is None:
+        return
+    op = getattr(ref.plain, "node_def", None)
+    types = [o.dagster_type.typing_type for o in op.output_defs] if op else []
+    for kind in types:
+        if (
+            isinstance(kind, type)
+            and kind is not object
+            and kind.__name__ not in {"DataFrame", "LazyFrame", "DuckDBPyRelation", "Any", "NoneType", "MaterializeResult"}
+        ):
+            raise DefinitionError(
+                f"'{noun}' asks for '{name}' as a frame, but the asset '{ref.key}' returns {kind.__name__}",
+                hint="return a polars, pandas or DuckDB frame, or drop the parameter",
+            )
+
+
+def _partitions(
+    project: Project,
+    key: str,
+    partitions: dg.PartitionsDefinition | None,
+    names: tuple[str, ...],
+    mappings: Mapping[str, dg.PartitionMapping],
+) -> None:
+    """Check that what a table reads can be mapped to its partitions."""
+    if unknown := set(mappings) - set(names):
+        raise DefinitionError(
+            f"'{key}' maps the partitions of '{min(unknown)}', which it does not read",
+            hint=nearest(min(unknown), names) + f"it reads {', '.join(sorted(names)) or 'nothing'}",
+        )
+    for name in sorted(names):
+        ref = project.tables[name]
+        if partitions is None or ref.partitions is None or ref.plain is not None:
+            continue
+        _mappable(key, partitions, ref, mappings.get(name))
+
+
+def _mappable(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: dg.PartitionMapping | None) -> None:
+    parent = ref.partitions
+    ends = f"'{key}' ({child}) reads '{ref.key}' ({parent})"
+    if mapping is None and getattr(child, "timezone", None) != getattr(parent, "timezone", None):
+        raise DefinitionError(
+            f"{ends}: their days begin at different times",
+            hint="give both the same timezone=, or a partition mapping that says what is meant",
+        )
+    if mapping is None and _finer(child) and not _finer(parent):
+        raise DefinitionError(
+            f"{ends}: a partition would read data from after its own end",
+            hint="give partition_mappings={...} that reaches back, or read a finer table",
+        )
+    if mapping is not None and not isinstance(
+        mapping, (dg.TimeWindowPartitionMapping, dg.AllPartitionMapping, dg.IdentityPartitionMapping)
+    ):
+        raise DefinitionError(
+            f"{ends} by a {type(mapping).__name__}",
+            hint="use dg.TimeWindowPartitionMapping, dg.IdentityPartitionMapping or dg.AllPartitionMapping",
+        )
+
+
+def _finer(definition: Any) -> bool:  # noqa: ANN401
+    return "Hourly" in type(definition).__name__
+
+
+def _view(project: Project, view: FeatureView) -> None:
+    if view.is_renamed:
+        raise DefinitionError(
+            f"'{view.key}' is given to build_definitions renamed", hint="give the view itself; a renamed view stands in features= alone"
+        )
+    if isinstance(view.source, (Computed, Sql)):
+        _computed(project, view, view.source)
+        return
+    if isinstance(view.source, DbtModel):
+        if view.quality is not None:
+            raise DefinitionError(
+                f"'{view.key}' declares quality=, but dbt makes and tests it",
+                hint="write the rule as a dbt test in schema.yml: it is shown as an asset check",
+            )
+        if view.name != view.source.name:
+            raise DefinitionError(
+                f"'{view.key}' is named otherwise than its dbt model '{view.source.name}'",
+                hint="leave name= out: the dbt model's table is the view",
+            )
+        return
+    table, source = view.source.table, view.source.key
+    wanted = (
+        *view.entity.join_keys,
+        view.event_timestamp,
+        *((view.created_timestamp,) if view.created_timestamp else ()),
+        *view.feature_names,
+    )
+    _has(f"'{view.key}'", source, wanted, table.schema_columns)
+    if table.partitions is not None and view.event_timestamp != table.event_timestamp:
+        raise DefinitionError(
+            f"'{view.key}' has the event timestamp '{view.event_timestamp}', its partitioned source '{source}' has '{table.event_timestamp}'",
+            hint="make a dataset in between whose event_timestamp is the one that features are looked up by",
+        )
+    for name in view.feature_names:
+        if name in table.known_later and dict(table.known_at)[name] != view.created_timestamp:
+            raise DefinitionError(
+                f"feature '{name}' of '{view.key}' is known later than its row in '{source}' (known_at '{dict(table.known_at)[name]}')",
+                hint=f"say created_timestamp='{dict(table.known_at)[name]}', so that it counts from then on",
+            )
+
+
+def _computed(project: Project, view: FeatureView, source: Computed[..., Any] | Sql) -> None:
+    names = computed_from(source)
+    for name in names if isinstance(source, Sql) else ():
+        ref = project.tables.get(name)
+        if ref is None or ref.plain is not None:
+            known = sorted(name for name, ref in project.tables.items() if ref.plain is None)
+            raise DefinitionError(
+                f"the query of '{view.key}' reads the table '{name}', which nobody makes",
+                hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}",
+            )
+        if ref.key == view.key:
+            raise DefinitionError(f"the query of '{view.key}' reads itself", hint="name the view otherwise than the table that it reads")
+    _partitions(project, view.key, source.partitions, names, dict(source.partition_mappings))
+
+
+def _has(owner: str, source: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
+    for name in wanted:
+        if columns and name not in columns:
+            raise DefinitionError(
+                f"{owner} needs the column '{name}', which '{source}' lacks", hint=nearest(name, columns) + f"it has {', '.join(columns)}"
+            )
+
+
+def _training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
+    _label(declared)
+    _unique_features(declared)
+    for function in on_demand(declared.features):
+        check_on_demand(project, declared, function)
+    for dataset in project.datasets_of(declared):
+        _known_in_time(declared, dataset)
+
+
+def _label(declared: TrainingSet[..., Any]) -> None:
+    if declared.label in declared.columns:
+        raise DefinitionError(
+            f"'{declared.key}' has its label '{declared.label}' among its columns",
+            hint=f"drop '{declared.label}' from columns=: it is what is predicted",
+        )
+    for view in feature_views(declared.features):
+        if declared.label in view.renamed_features:
+            raise DefinitionError(
+                f"the label '{declared.label}' of '{declared.key}' is also a feature of '{view.key}'",
+                hint="rename one of them, if they are not the same thing",
+            )
+    for function in on_demand(declared.features):
+        if declared.label in function.parameters:
+            raise DefinitionError(
+                f"on-demand features '{function.name}' read the label '{declared.label}' of '{declared.key}'",
+                hint="compute features from what is known at prediction time",
+            )
+
+
+def _unique_features(declared: TrainingSet[..., Any]) -> None:
+    names = [*declared.columns, *(n for view in feature_views(declared.features) for n in view.renamed_features)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DefinitionError(
+            f"'{declared.key}' has two inputs named '{twice[0]}'",
+            hint="rename one of the features, or look the view up as view.renamed('prefix_')",
+        )
+    if not names and not on_demand(declared.features):
+        raise DefinitionError(f"'{declared.key}' declares no input", hint="name columns=, features=, or both: X is made of them")
+
+
+def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
+    known = dict(dataset.table.known_at)
+    reads = [(name, "columns=") for name in declared.columns] + [
+        (p, f"on-demand features '{f.name}'") for f in on_demand(declared.features) for p in f.parameters
+    ]
+    for name, where in reads:
+        if name in known:
+            raise DefinitionError(
+                f"'{declared.key}' uses '{name}' in {where}, but '{dataset.key}' declares that it is known only at '{known[name]}'",
+                hint=f"drop '{name}': at prediction time it does not exist",
+            )
+    if declared.label in known and declared.label_known_at is None:
+        raise DefinitionError(
+            f"the label '{declared.label}' of '{declared.key}' is known only at '{known[declared.label]}' of '{dataset.key}'",
+            hint=f"say label_known_at='{known[declared.label]}', so that no split uses a label before it is known",
+        )
+
+
+def _slices(model: Model[..., Any]) -> None:
+    for gate in model.gates:
+        if gate.slice_column and gate.slice_column not in model.slices:
+            raise DefinitionError(
+                f"gate '{gate.name}' of '{model.key}' judges a slice of '{gate.slice_column}'",
+                hint=f"add '{gate.slice_column}' to slices= of the model",
+            )
+
+
+def _batch(batch: BatchPrediction) -> None:
+    training_set, table = batch.model.training_set, batch.dataset.table
+    views = feature_views(training_set.features)
+    keys = [key for view in views for key in view.renamed_keys]
+    wanted = (*training_set.columns, *keys, *((training_set.event_timestamp,) if views and training_set.event_timestamp else ()))
+    _has(f"'{batch.key}'", batch.dataset.key, wanted, table.schema_columns)
+    for name in training_set.columns:
+        if name in table.known_later:
+            raise DefinitionError(
+                f"'{batch.key}' needs '{name}' when it predicts, but '{batch.dataset.key}' knows it only at '{dict(table.known_at)[name]}'",
+                hint=f"drop '{name}' from columns= of '{training_set.key}'",
+            )
+
+
+def _service(service: Service) -> None:
+    for view in feature_views(service.model.training_set.features):
+        if not view.online:
+            raise DefinitionError(
+                f"'{service.key}' looks up '{view.key}', which is not online", hint=f"say online=True in the feature view '{view.name}'"
+            )
+
+
+def _monitor(project: Project, monitor: Monitor) -> None:
+    check_monitor_windows(project, monitor)
+    if monitor.performance and not row_key(project, monitor.model):
+        raise DefinitionError(
+            f"monitor '{monitor.name}' joins labels to '{monitor.predictions_key}', but no dataset of '{monitor.model.training_set.key}' has a key",
+            hint="say key= in the dataset that has the labels",
+        )

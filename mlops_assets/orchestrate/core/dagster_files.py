@@ -1,0 +1,117 @@
+"""The files of the Dagster instance: where they lie, what of them is damaged, and opening the instance with errors that name them."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from mlops_assets.errors import PlatformError
+from mlops_assets.stores.database.sqlite_check import damage_of
+from mlops_assets.values.platform import Platform
+
+DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+_RESTORE = "restore it from a backup; to begin again without {}, move '{}' away first"
+_DEFAULT_STATES = "the default states of sensors and schedules"
+_NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
+
+
+def dagster_home(platform: Platform) -> Path:
+    """Return the folder of the Dagster instance: ``DAGSTER_HOME``, or ``dagster`` below the platform's home; made when missing.
+
+    Raises
+    ------
+    PlatformError
+        The folder cannot be written.
+    """
+    named = os.environ.get("DAGSTER_HOME")
+    try:
+        home = Path(named or Path(platform.home) / "dagster").expanduser().absolute()
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # a RuntimeError for the home folder of an unknown user
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PlatformError(
+            f"'{named or platform.home}' cannot be the folder of the Dagster instance: {reason}",
+            hint=f"make it writable, or set {'DAGSTER_HOME' if named else 'MLOPS_HOME'} to another folder",
+        ) from error
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance(platform: Platform) -> dg.DagsterInstance:
+    """Open the persistent Dagster instance.
+
+    Raises
+    ------
+    PlatformError
+        Its configuration or one of its databases is damaged, or names a storage that is not installed.
+    """
+    home = dagster_home(platform)
+    if problem := lost_history(home):
+        raise PlatformError(problem, hint=advise_restore(home, home / "history" / "runs.db"))
+    if problem := lost_schedules(home):
+        raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
+    try:
+        opened = dg.DagsterInstance.get()
+        opened.get_runs(limit=1)
+    except Exception as error:
+        raise instance_error(home, error) from error
+    return opened
+
+
+def instance_error(home: Path, error: Exception) -> PlatformError:
+    """Return what an error of the Dagster instance means, naming the file that causes it."""
+    broken = damaged_databases(home)
+    reason = " ".join(str(error).split())[:300]
+    if broken:
+        path, problem = broken[0]
+        return PlatformError(f"the Dagster database '{path}' is damaged: {problem}", hint=advise_restore(home, path))
+    return PlatformError(
+        f"the Dagster instance of '{home / 'dagster.yaml'}' cannot be opened: {type(error).__name__}: {reason}",
+        hint="correct the file and install the packages that it names; without the file, the defaults are written again",
+    )
+
+
+def advise_restore(home: Path, path: Path) -> str:
+    """Return what to do about a damaged database of the instance, and how to begin again without it."""
+    if path.parent.name == "schedules":
+        return f"restore it from a backup; to begin again with {_DEFAULT_STATES}, move '{path}' away and run `mlops doctor --fix`"
+    if path.stem in ("runs", *_NOT_RUNS):  # without it, the event logs of the runs cannot be used
+        return _RESTORE.format("the history of runs", home / "history")
+    return _RESTORE.format("the events of this run", path)
+
+
+def damaged_databases(home: Path) -> list[tuple[Path, str]]:
+    """Return the instance's SQLite files that are damaged, each with the reason."""
+    files = [
+        *sorted((home / "history").glob("*.db")),
+        *sorted((home / "history" / "runs").glob("*.db")),
+        *sorted((home / "schedules").glob("*.db")),
+    ]
+    return [(path, problem) for path in files if (problem := damage_of(path))]
+
+
+def lost_history(home: Path) -> str:
+    """Return which database is missing or empty while event logs of runs remain; ``""`` when none is."""
+    return _lost(home, home / "history" / "runs.db", home / "history" / "runs" / "index.db")
+
+
+def lost_schedules(home: Path) -> str:
+    """Return that the states of sensors and schedules are missing or empty while event logs of runs remain; ``""`` when they are not."""
+    return _lost(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
+
+
+def begin_schedules(home: Path) -> str:
+    """Make the database of sensors and schedules again, and say so."""
+    os.environ["DAGSTER_HOME"] = str(home)
+    dg.DagsterInstance.get().all_instigator_state()
+    return f"began again with {_DEFAULT_STATES}"
+
+
+def _lost(home: Path, *databases: Path) -> str:
+    logs = [path for path in (home / "history" / "runs").glob("*.db") if path.stem not in _NOT_RUNS]
+    lost = [path for path in databases if not path.exists() or not path.stat().st_size]
+    if not logs or not lost:
+        return ""
+    return f"the Dagster database '{lost[0]}' is missing or empty, but the event logs of {len(logs)} run(s) remain, such as '{logs[0]}'"

@@ -1,0 +1,115 @@
+"""Tables and what each is made from: the facts that automation follows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops_assets.orchestrate.core.partitions import mapped
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from mlops_assets.stores.lake.protocol import Lake
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One table that another is made from.
+
+    Parameters
+    ----------
+    parent
+        The lake table, ``<kind>/<name>``.
+    partitions
+        The parent's partitions.
+    mapping
+        Which of them one partition of the child needs; the same one when None.
+    required
+        Whether a partition of the child that has no parent partition is never made; it is made from nothing otherwise.
+    """
+
+    parent: str
+    partitions: dg.PartitionsDefinition | None
+    mapping: dg.PartitionMapping | None = None
+    required: bool = False
+
+
+Facts = Callable[[Sequence[str]], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A table of the lake and its edges.
+
+    Parameters
+    ----------
+    outside
+        For a table that is also made from something outside of the lake: returns, for those of its partitions that something is there
+        for, what identifies it.
+    definition
+        A hash of how a derived table is made; when it changes, every partition is made anew.
+    """
+
+    key: str
+    partitions: dg.PartitionsDefinition | None
+    edges: tuple[Edge, ...] = ()
+    outside: Facts | None = None
+    definition: str = ""
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is made from anything that is recorded."""
+        return bool(self.edges) or self.outside is not None
+
+
+def fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
+    """Return, for each partition, one hash of everything it is made from as the lake holds it.
+
+    Parameters
+    ----------
+    node
+        The table.
+    keys
+        Its partitions.
+    lake
+        Where the parents' content hashes are recorded.
+    snapshot
+        The state of the lake to look at; the newest when None.
+
+    Returns
+    -------
+    dict
+        Partition → fingerprint. A partition whose newest input does not exist yet has none; a table that comes from outside has ``""``.
+    """
+    if not node.derived:
+        return dict.fromkeys(keys, "")
+    facts: list[Mapping[str, object]] = [_hashes(node, edge, keys, lake, snapshot) for edge in node.edges]
+    names = [edge.parent for edge in node.edges]
+    if node.outside is not None:
+        facts.append(node.outside(keys))
+        names.append("outside")
+    ready = [key for key in keys if all(key in fact for fact in facts)]
+    how = [("definition", node.definition)] if node.definition else []
+    return {key: _digest([*how, *((name, fact[key]) for name, fact in zip(names, facts, strict=True))]) for key in ready}
+
+
+def _hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:
+    """Return the recorded parents of each child partition whose newest parent is recorded."""
+    recorded = {key: record.content_hash for key, record in lake.records(edge.parent, snapshot=snapshot).items()}
+    whole = edge.partitions is not None and node.partitions is None
+    result: dict[str, list[tuple[str, str]]] = {}
+    if not recorded:
+        return result
+    for key, parents in mapped(edge, node.partitions, keys).items():
+        # A window that reaches past the newest data is not ready; one that lies before the first partition is made from nothing.
+        if whole or (parents[-1] in recorded if parents else not edge.required):
+            result[key] = [(parent, recorded[parent]) for parent in parents if parent in recorded]
+    return result
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()

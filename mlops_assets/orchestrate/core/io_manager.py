@@ -1,0 +1,61 @@
+"""How a plain Dagster asset reads our tables, by an ordinary parameter."""
+
+from functools import cache
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.tables.frames import FRAME_TYPES, present
+from mlops_assets.orchestrate.core.project import TableRef
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
+
+IO_MANAGER_KEY = "mlops_lake"
+
+
+class LakeIOManager(dg.IOManager):
+    """Loads tables of the lake for the assets downstream of ours; our own assets write the lake themselves.
+
+    Parameters
+    ----------
+    platform
+        Where the tables live.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.tables: dict[str, TableRef] = {}
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Do nothing: a step of ours has committed its table before it ends."""
+
+    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  (what the parameter's annotation says)
+        """Return the table, or the partitions of it that the step maps to, as the annotated frame type; a polars frame by default."""
+        frame_type = _frame_type(context.dagster_type.typing_type)
+        return present(self._rows(context), frame_type)
+
+    def _rows(self, context: dg.InputContext) -> pl.DataFrame:
+        key = "/".join(context.asset_key.path)
+        lake = places(self.platform).lake
+        ref = self.tables.get(key)
+        if ref is None or ref.partitions is None or not context.has_asset_partitions:
+            return lake.read(key)
+        keys = context.asset_partition_keys
+        first, last = window_of(ref.partitions, keys[0]), window_of(ref.partitions, keys[-1])
+        window = type(first)(first.start, last.end)  # type: ignore[misc, union-attr]  # partitioned: both exist
+        return lake.read(key, window=window, event_timestamp=ref.event_timestamp)
+
+
+@cache
+def lake_io_manager(platform: Platform) -> tuple[LakeIOManager, dg.IOManagerDefinition]:
+    """Return the IO manager of a platform, always the same: Dagster refuses two of one key when projects are merged."""
+    manager = LakeIOManager(platform)
+    return manager, dg.IOManagerDefinition.hardcoded_io_manager(manager)
+
+
+def _frame_type(annotation: type) -> str:
+    module, name = getattr(annotation, "__module__", "").split(".")[0].lstrip("_"), getattr(annotation, "__name__", "")
+    label = f"{module}.{name}"
+    return label if label in FRAME_TYPES else "polars.DataFrame"

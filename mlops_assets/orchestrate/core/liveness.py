@@ -1,0 +1,109 @@
+"""Which process a run lives in, so that a run whose process is gone can be told from a busy one."""
+
+import json
+import os
+import socket
+import time
+from datetime import timedelta
+from functools import cache
+
+import dagster as dg
+
+from mlops_assets.stores.base.process import identity, started
+from mlops_assets.stores.base.process import is_gone as _is_gone
+
+TAGS = ("mlops/host", "mlops/boot", "mlops/pid", "mlops/started")
+START_TIMEOUT = timedelta(minutes=3)  # as in Dagster's own run monitoring
+_RUN = "mlops/run"  # tags are copied to a run that repeats another: whose they are
+_CODE_SERVER = ".dagster/grpc_info"  # where Dagster's default launcher sent a run
+_ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+@cache
+def _tagged(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
+    # A step may have a process of its own, which ends before its run does: the run's is the first that Dagster tells of.
+    pid, _ = _first_process(instance, run_id) or (process, 0.0)
+    instance.add_run_tags(run_id, {_RUN: run_id, **process_tags(pid)})
+
+
+def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Tag a run with this host, boot, the process it lives in and its start, once in a process."""
+    _tagged(instance, run_id, os.getpid())
+
+
+def process_tags(pid: int) -> dict[str, str]:
+    """Return the tags that identify a process of this machine."""
+    return dict(zip(TAGS, identity(pid).values(), strict=True))
+
+
+def is_gone(tags: dict[str, str]) -> bool:
+    """Whether the process that a run's tags name was of this machine and runs no more."""
+    if any(name not in tags for name in TAGS):
+        return False
+    return _is_gone(dict(zip(("host", "boot", "pid", "started"), (tags[name] for name in TAGS), strict=True)))
+
+
+def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs of this machine whose process is gone as failed, and free their pool slots.
+
+    Returns
+    -------
+    list of str
+        The ids of the runs that were marked.
+    """
+    buried = []
+    for run, cause in dead_runs(instance):
+        instance.report_run_failed(run, cause)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        buried.append(run.run_id)
+    return buried
+
+
+def dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, str]]:
+    """Return the runs of this machine that count as running and whose process is gone, each with how that is known."""
+    active = instance.get_runs(filters=dg.RunsFilter(statuses=_ACTIVE))
+    return [(run, cause) for run in active if (cause := _cause_of_death(instance, run))]
+
+
+def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Say why a run is dead; empty when it is not, or when nobody can tell."""
+    begun, mine = run.status is not dg.DagsterRunStatus.STARTING, run.tags.get(_RUN, run.run_id) == run.run_id
+    if begun and mine and TAGS[2] in run.tags:
+        gone = is_gone(dict(run.tags))
+        return f"The process {run.tags[TAGS[2]]} of this run is gone; it was killed or the machine restarted." if gone else ""
+    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
+        return ""  # Other launchers, on other machines, watch over what they launch.
+    server = json.loads(run.tags.get(_CODE_SERVER, "{}")).get("socket", "")
+    if server and _refuses(server) and not _lives(_first_process(instance, run.run_id)):
+        return "The code server of this run is gone, and so is its process; they were killed before it told where it lives."
+    launched = instance.get_run_stats(run.run_id).launch_time
+    if not begun and launched and time.time() - launched > START_TIMEOUT.total_seconds():
+        return f"It was launched and has not started within {START_TIMEOUT}."
+    return ""
+
+
+def _refuses(server: str) -> bool:
+    """Whether a socket of this machine is still there, but nobody listens."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(1.0)
+        try:
+            caller.connect(server)
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # not of this machine, or busy
+            return False
+    return False
+
+
+def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
+    """Return the first process that a run's log tells of, and since when."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        metadata = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}
+        if "pid" in metadata:
+            return int(str(metadata["pid"].value)), entry.timestamp
+    return None
+
+
+def _lives(told: tuple[int, float] | None) -> bool:
+    since = started(told[0]) if told else None
+    return told is not None and since is not None and float(since) <= told[1]

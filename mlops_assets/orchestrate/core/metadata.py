@@ -1,0 +1,106 @@
+"""What a materialisation shows in the Dagster UI."""
+
+import base64
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mlops_assets.compute.tables.verify import Outcome
+
+PREVIEW_ROWS = 5
+Log = Callable[[str], object]
+_LOGGER = logging.getLogger(__name__)
+
+
+def table_metadata(frame: "pl.DataFrame") -> dict[str, Any]:
+    """Return row count, schema, null shares and a small preview of a table."""
+    nulls = [{"column": c, "null": f"{frame[c].null_count() / max(frame.height, 1):.2%}"} for c in frame.columns if frame[c].null_count()]
+    return {
+        "dagster/row_count": frame.height,
+        "dagster/column_schema": column_schema(frame),
+        **show("null shares", lambda: {"null shares": markdown(nulls)}),
+        **show("preview", lambda: {"preview": markdown(frame.head(PREVIEW_ROWS).to_dicts())}),
+    }
+
+
+def show(name: str, draw: Callable[[], Mapping[str, Any]], log: Log = _LOGGER.warning) -> dict[str, Any]:
+    """Return figures for display; where they cannot be drawn, a warning under ``name`` in their place: no figure fails a step."""
+    try:
+        return dict(draw())
+    except Exception as error:  # noqa: BLE001  (whatever a figure ends in)
+        return warning(name, f"{type(error).__name__}: {error}", log)
+
+
+def warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any]:
+    """Return as metadata, and log, that a figure cannot be drawn."""
+    log(f"'{name}' cannot be drawn: {reason}")
+    return {name: dg.MetadataValue.text(f"warning: not drawn ({reason})")}
+
+
+def column_schema(frame: "pl.DataFrame") -> dg.TableSchema:
+    """Return names and types as Dagster shows them."""
+    return dg.TableSchema([dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
+
+
+def markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Return rows as a Markdown table."""
+    if not rows:
+        return dg.MetadataValue.md("none")
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([_cell(row[column]) for column in head] for row in rows)]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Return rows as a table that programs can read as well."""
+    shown = [
+        {
+            name: value if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)) else str(value)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    kinds = {name: "float" if all(isinstance(row[name], float) for row in shown) else "string" for name in shown[0]}
+    as_text = [{name: value if kinds[name] == "float" else str(value) for name, value in row.items()} for row in shown]
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in kinds.items()])
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in as_text], schema)
+
+
+def pictures(drawn: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -> dict[str, Any]:
+    """Return pictures as metadata, and a warning in the place of each that could not be drawn."""
+    found: dict[str, Any] = {}
+    for title, png in drawn.items():
+        found |= warning(title, png, log) if isinstance(png, str) else {title: picture(png, title)}
+    return found
+
+
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """Return a PNG as metadata that the UI draws."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
+    """Return what a check found as Dagster's own result."""
+    return dg.AssetCheckResult(
+        passed=outcome.passed,
+        asset_key=key,
+        check_name=outcome.check,
+        severity=dg.AssetCheckSeverity.ERROR if outcome.blocking or outcome.serious else dg.AssetCheckSeverity.WARN,
+        description=None if outcome.passed else f"{outcome.message}. Hint: {outcome.hint}",
+        metadata=_facts(outcome.facts),
+    )
+
+
+def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in facts.items()}

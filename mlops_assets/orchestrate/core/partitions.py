@@ -1,0 +1,128 @@
+"""Partition arithmetic: which partitions of a table another one's partition is made from."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mlops_assets.orchestrate.core.beta import beta
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import date
+
+    from mlops_assets.orchestrate.core.graph import Edge
+    from mlops_assets.values.window import TimeWindow
+
+
+def all_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
+    """Return every partition key; one empty key when unpartitioned."""
+    return [""] if definition is None else definition.get_partition_keys()
+
+
+def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -> list[str]:
+    """Return partition keys, oldest first; those that the definition no longer has come before all others.
+
+    Keys are text in the format of the definition: comparing them as text puts 31-01-2024 after 02-02-2024.
+    """
+    position = {key: number for number, key in enumerate(all_keys(definition))}
+    return sorted(keys, key=lambda key: (position.get(key, -1), key))
+
+
+def mapped(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return, for each child partition, the parent's partitions that it is made from, oldest first.
+
+    Parameters
+    ----------
+    edge
+        The parent and the partition mapping.
+    child
+        The child's partitions.
+    keys
+        The child's partitions to map.
+    """
+    parent = edge.partitions
+    if parent is None:
+        return dict.fromkeys(keys, ("",))
+    if child is None or isinstance(edge.mapping, dg.AllPartitionMapping):
+        return dict.fromkeys(keys, tuple(parent.get_partition_keys()))
+    if parent == child and _plain_offsets(edge.mapping):
+        return _by_offset(edge.mapping, parent.get_partition_keys(), keys)
+    return {key: _by_dagster(edge.mapping, child, parent, key) for key in keys}
+
+
+def _plain_offsets(mapping: dg.PartitionMapping | None) -> bool:
+    return mapping is None or isinstance(mapping, (dg.IdentityPartitionMapping, dg.TimeWindowPartitionMapping))
+
+
+def _by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Count positions: Dagster's own mapping costs milliseconds a partition, and a condition maps a year at each tick."""
+    first, last = getattr(mapping, "start_offset", 0), getattr(mapping, "end_offset", 0)
+    position = {key: index for index, key in enumerate(every)}
+    return {key: tuple(every[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
+
+
+_Mapped = tuple[dg.PartitionMapping | None, dg.PartitionsDefinition, dg.PartitionsDefinition, str]
+_SETTLED: dict[_Mapped, Sequence[str]] = {}  # mappings that time cannot change any more
+
+
+def _by_dagster(
+    mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str
+) -> Sequence[str]:
+    """Ask Dagster, which takes milliseconds, once for each window that has ended."""
+    if (asked := (mapping, child, parent, key)) in _SETTLED:
+        return _SETTLED[asked]
+    found = _ask_dagster(mapping or by_windows(), child, parent, key)
+    timed = all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
+    if timed and step_of(parent) <= step_of(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
+        _SETTLED[asked] = found
+    return found
+
+
+def by_windows() -> dg.TimeWindowPartitionMapping:
+    """Return the mapping to every parent partition within the time of the child's; those that do not exist are left out."""
+    with beta():
+        return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+
+def _ask_dagster(mapping: dg.PartitionMapping, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str) -> Sequence[str]:
+    subset = child.subset_with_partition_keys([key])
+    result = mapping.get_upstream_mapped_partitions_result_for_partitions(subset, child, parent)
+    return tuple(result.partitions_subset.get_partition_keys())
+
+
+def step_of(definition: dg.PartitionsDefinition | None) -> timedelta:
+    """Return how long a partition is, as the first one is or will be; a day when unpartitioned."""
+    if definition is None:
+        return timedelta(days=1)
+    # Not the first key: before the first partition has ended there is none.
+    first = definition.get_next_partition_window(definition.start, respect_bounds=False)  # type: ignore[attr-defined]  # a time window
+    return timedelta(seconds=first.end.timestamp() - first.start.timestamp())
+
+
+def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
+    """Return the mapping that reaches back over ``seconds`` of the parent's partitions, or over all when None."""
+    if parent is None:
+        return None
+    if seconds is None:
+        return dg.AllPartitionMapping()
+    # The shortest regular step of the definition: a day in spring has 23 hours, a month 28 days.
+    step = step_of(parent).total_seconds()
+    days = 1 if getattr(parent, "timezone", None) in (None, "UTC") else 23 / 24
+    shortest = step * (28 / 31 if step > 27 * 86400 else days if step >= 86400 else 1)
+    with beta():
+        return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)
+
+
+def days_of(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
+    """Return the first and the last UTC day of a window; of everything that was logged when there is none."""
+    if window is None:
+        return (min(days), max(days)) if days else None
+    return window.start.date(), (window.end - timedelta(microseconds=1)).date()
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Return every day from the first to the last."""
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]

@@ -1,0 +1,197 @@
+"""All that one project declares, found by name and by key."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+
+from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, PREDICTED_AT, table_name
+from mlops_assets.compute.tables.sql import table_names
+from mlops_assets.compute.user_code.view_source import source_text
+from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.graph import Edge, Node
+from mlops_assets.orchestrate.core.partitions import lookback
+from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
+from mlops_assets.values.feature_sources import Computed, Sql
+from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, stored_views
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.push import remember
+from mlops_assets.values.serving import BatchPrediction, Service
+from mlops_assets.values.training import TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mlops_assets.values.function import Parameter
+
+Noun = (
+    Dataset[..., Any]
+    | ExternalDataset
+    | FeatureView
+    | OnDemandFeatures[..., Any]
+    | DbtProject
+    | TrainingSet[..., Any]
+    | Model[..., Any]
+    | GateFunction[..., Any]
+    | BatchPrediction
+    | Service
+    | Monitor
+)
+N = TypeVar("N")
+
+
+@dataclass(frozen=True)
+class TableRef:
+    """A table that a function can ask for by name.
+
+    Parameters
+    ----------
+    key
+        ``<kind>/<name>`` of ours; the asset key of a plain asset, joined by slashes.
+    partitions, event_timestamp
+        Of the table.
+    plain
+        The Dagster asset, when it is not one of ours.
+    """
+
+    key: str
+    partitions: dg.PartitionsDefinition | None = None
+    event_timestamp: str | None = None
+    plain: dg.AssetsDefinition | None = None
+
+
+@dataclass(frozen=True)
+class Project:
+    """What was given to ``build_definitions``, sorted by what it is."""
+
+    nouns: tuple[Noun, ...]
+    plain: tuple[object, ...]
+    tables: dict[str, TableRef] = field(default_factory=dict)
+    by_key: dict[str, TableRef] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, items: Sequence[object]) -> Project:
+        """Sort the items of a project and index its tables by name."""
+        ours = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Noun))
+        nouns = tuple(item for item in items if isinstance(item, ours))
+        project = cls(nouns, tuple(item for item in items if not isinstance(item, ours)))
+        for name, ref in project._refs():
+            project.tables.setdefault(name, ref)
+            project.by_key[ref.key] = ref
+        remember(project.every(FeatureView))
+        return project
+
+    def every(self, kind: type[N]) -> tuple[N, ...]:
+        """Return the nouns of one kind."""
+        return tuple(noun for noun in self.nouns if isinstance(noun, kind))
+
+    @property
+    def datasets(self) -> tuple[Dataset[..., Any] | ExternalDataset, ...]:
+        """Every dataset, whoever writes it."""
+        return tuple(noun for noun in self.nouns if isinstance(noun, (Dataset, ExternalDataset)))
+
+    def dataset(self, name: str) -> Dataset[..., Any] | ExternalDataset | None:
+        """Return the dataset of a name, or None."""
+        return next((d for d in self.datasets if d.name == name), None)
+
+    def datasets_of(self, declared: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
+        """Yield the datasets that the rows of a training set come from, in the order in which its function asks for them."""
+        yield from (dataset for parameter in declared.function.tables if (dataset := self.dataset(parameter.name)) is not None)
+
+    def _refs(self) -> Iterator[tuple[str, TableRef]]:
+        """Yield every table; where two kinds share a name, the first one wins."""
+        for dataset in self.datasets:
+            yield dataset.name, TableRef(dataset.key, dataset.table.partitions, dataset.table.event_timestamp)
+        for asset in self.plain:
+            if isinstance(asset, dg.AssetsDefinition):
+                for key in asset.keys:
+                    yield key.path[-1], TableRef("/".join(key.path), asset.specs_by_key[key].partitions_def, plain=asset)
+        for view in self.every(FeatureView):
+            yield view.name, TableRef(view.key, view.partitions, view.event_timestamp)
+        for batch in self.every(BatchPrediction):
+            time = batch.dataset.table.event_timestamp
+            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, time and table_name(time, OF_PREDICTIONS))
+        for service in self.every(Service):
+            partitions = served_partitions(self, service)
+            yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), OF_PREDICTIONS))
+        for training_set in self.every(TrainingSet):
+            yield training_set.name, TableRef(training_set.key)
+
+    def edge(self, parameter: Parameter, mapping: dg.PartitionMapping | None = None) -> Edge | None:
+        """Return the edge to the table that a parameter names, or None for a plain asset."""
+        ref = self.tables[parameter.name]
+        return None if ref.plain is not None else Edge(ref.key, ref.partitions, mapping)
+
+    def node(self, noun: Noun) -> Node:
+        """Return a table and what it is made from."""
+        match noun:
+            case Dataset():
+                mappings = dict(noun.partition_mappings)
+                edges = (self.edge(p, mappings.get(p.name)) for p in noun.function.tables)
+                return Node(noun.key, noun.table.partitions, tuple(e for e in edges if e))
+            case FeatureView():
+                return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition(source_text(noun)))
+            case TrainingSet():
+                tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
+                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in stored_views(noun.features))
+                return Node(noun.key, None, (*(e for e in tables if e), *views))
+            case BatchPrediction():
+                views = (_looked_up(view) for view in stored_views(noun.model.training_set.features))
+                return Node(noun.key, noun.dataset.table.partitions, (Edge(noun.dataset.key, noun.dataset.table.partitions), *views))
+        raise DefinitionError(f"{type(noun).__name__} is not a table", hint="datasets, feature views, training sets and predictions are")
+
+    def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:
+        source = view.source
+        match source:
+            case DbtModel():
+                return ()  # dbt's own assets
+            case Computed() | Sql():
+                mappings = dict(source.partition_mappings)
+                refs = [(name, self.tables[name]) for name in computed_from(source)]
+                return tuple(Edge(ref.key, ref.partitions, mappings.get(name)) for name, ref in refs if ref.plain is None)
+        return (Edge(source.key, view.partitions),)
+
+
+def computed_from(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
+    """Return the names of the tables that a feature view is computed from."""
+    return tuple(p.name for p in source.function.tables) if isinstance(source, Computed) else table_names(source.query)
+
+
+def _looked_up(view: FeatureView) -> Edge:
+    """A prediction reads the feature rows that can still hold at its time: the ttl back."""
+    return Edge(view.key, view.partitions, lookback(view.partitions, view.ttl.total_seconds() if view.ttl else None))
+
+
+def rules_of(view: FeatureView) -> Table:
+    """Return the rules that the rows of a feature view must obey."""
+    times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
+    return Table(
+        partitions=view.partitions,
+        key=(*view.entity.join_keys, *times),
+        event_timestamp=view.event_timestamp,
+        allow_empty=True,
+        quality=view.quality,
+    )
+
+
+def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
+    """Return the columns that identify a row: as a service of the model says, else the key of the first dataset of its training set that has one."""
+    said = next((service.row_key for service in project.every(Service) if service.model.key == model.key and service.row_key), ())
+    if said:
+        return said
+    return next((dataset.table.key for dataset in project.datasets_of(model.training_set) if dataset.table.key), ())
+
+
+def served_partitions(project: Project, service: Service) -> dg.PartitionsDefinition | None:
+    """Return the partitions of what a service answered: those of the data that its model learns from."""
+    read = project.datasets_of(service.model.training_set)
+    return next((dataset.table.partitions for dataset in read if dataset.table.partitions is not None), None)
+
+
+def served_time(service: Service) -> str:
+    """Return the name of the column with the event time of a prediction, in memory."""
+    return service.model.training_set.event_timestamp or PREDICTED_AT

@@ -1,0 +1,103 @@
+"""How every step of ours becomes a Dagster asset: one op, its checks, its IO manager."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.orchestrate.core.beta import beta
+from mlops_assets.orchestrate.core.io_manager import IO_MANAGER_KEY
+from mlops_assets.orchestrate.core.liveness import tag_run
+from mlops_assets.values.function import Injection, UserFunction
+from mlops_assets.values.options import AssetOptions
+
+Body = Callable[..., Iterator[object]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The declaration of one asset, before Dagster sees it.
+
+    Parameters
+    ----------
+    key
+        ``<kind>/<name>``.
+    body
+        Generator that receives the context and plain inputs by name and yields Dagster results.
+    """
+
+    key: str
+    body: Body
+    group: str
+    description: str = ""
+    kinds: frozenset[str] = frozenset()
+    partitions: dg.PartitionsDefinition | None = None
+    deps: Sequence[dg.AssetDep] = ()
+    ins: Mapping[str, dg.AssetIn] = field(default_factory=dict)
+    checks: Sequence[dg.AssetCheckSpec] = ()
+    config: Mapping[str, dg.Field] = field(default_factory=dict)
+    resources: frozenset[str] = frozenset()
+    options: AssetOptions = field(default=AssetOptions())
+    condition: dg.AutomationCondition[Any] | None = None
+    code_version: str | None = None
+    freshness: dg.FreshnessPolicy | None = None
+
+
+def asset_key(key: str) -> dg.AssetKey:
+    """Return the Dagster key of ``<kind>/<name>``."""
+    return dg.AssetKey(key.split("/"))
+
+
+def op_name(key: str) -> str:
+    """Return the name of the op that makes an asset."""
+    return key.replace("/", "__")
+
+
+def function_needs(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field], frozenset[str]]:
+    """Return the configuration fields and resource keys that a user's function asks for."""
+    config: dict[str, dg.Field] = {}
+    for parameter in function.receiving(Injection.CONFIG):
+        config |= parameter.annotation.to_fields_dict()  # type: ignore[attr-defined]  # a dagster.Config
+    return config, frozenset(p.name for p in function.receiving(Injection.RESOURCE))
+
+
+def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
+    """Compile one step to a Dagster asset."""
+    options = step.options
+    spec = dg.AssetSpec(
+        asset_key(step.key),
+        deps=[*step.deps, *(dg.AssetDep(i.key or (), partition_mapping=i.partition_mapping) for i in step.ins.values())],
+        description=step.description or None,
+        group_name=options.group or step.group,
+        kinds=set(step.kinds),
+        owners=list(options.owners),
+        tags=dict(options.tags),
+        automation_condition=options.automation_condition or step.condition,
+        partitions_def=step.partitions,
+        code_version=step.code_version,
+        freshness_policy=options.freshness_policy or step.freshness,
+    ).with_io_manager_key(IO_MANAGER_KEY)
+    with beta():  # carrying the IO manager with the asset is what lets these definitions merge into any project
+        decorate = dg.multi_asset(
+            specs=[spec],
+            name=op_name(step.key),
+            ins=dict(step.ins),
+            check_specs=list(step.checks),
+            config_schema=dict(step.config) or None,
+            required_resource_keys=set(step.resources),
+            resource_defs={IO_MANAGER_KEY: io},
+            op_tags=dict(options.op_tags),
+            retry_policy=options.retry_policy,
+            pool=options.pool,
+            backfill_policy=dg.BackfillPolicy.single_run() if step.partitions else None,
+        )
+    return decorate(_with_tags(step.body))
+
+
+def _with_tags(body: Body) -> Callable[..., Iterator[object]]:
+    def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
+        tag_run(context.instance, context.run.run_id)
+        yield from body(context, **loaded)
+
+    return run

@@ -1,0 +1,331 @@
+"""dbt's models as assets: each is a table of features in the lake, recorded like every other."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+from packaging.version import Version
+
+from mlops_assets.errors import DefinitionError, nearest
+from mlops_assets.orchestrate.core.beta import beta
+from mlops_assets.orchestrate.core.graph import Edge, Node, fingerprints
+from mlops_assets.orchestrate.core.io_manager import IO_MANAGER_KEY, lake_io_manager
+from mlops_assets.orchestrate.core.liveness import tag_run
+from mlops_assets.orchestrate.core.metadata import show, table_metadata
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.features.dbt_columns import columns_error, describe_columns
+from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, executable
+from mlops_assets.orchestrate.features.discovery import dbt_lineage, view_metadata
+from mlops_assets.orchestrate.features.freshness import freshness_of
+from mlops_assets.orchestrate.tables.automation import follow
+from mlops_assets.orchestrate.tables.tables import COLUMNS
+from mlops_assets.stores.lake.protocol import Commit, Part
+from mlops_assets.stores.platform.stores import Places, places
+from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
+
+Props = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One dbt model as a table of the lake."""
+
+    node: Node
+    event_timestamp: str | None
+    key: tuple[str, ...]
+    view: FeatureView | None
+    incremental: bool = False
+
+
+def dbt_assets_of(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
+    """Yield the assets of every dbt project: one definition for all models of the same partitions."""
+    for declared in project.every(DbtProject):
+        folder = DbtFolder(declared.path, platform)
+        manifest = folder.manifest()
+        tables = _tables(project, declared, manifest)
+        groups: dict[dg.PartitionsDefinition | None, list[str]] = {}
+        for name, table in tables.items():
+            groups.setdefault(table.node.partitions, []).append(name)
+        for index, (partitions, names) in enumerate(groups.items()):
+            yield _assets(folder, manifest, platform, {n: tables[n] for n in names}, partitions, index)
+
+
+def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, Table]:
+    """Return the models of a project by name."""
+    views = {v.source.name: v for v in project.every(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
+    models = {
+        m["name"]: m for m in manifest["nodes"].values() if m["resource_type"] == "model" and m["config"]["materialized"] != "ephemeral"
+    }
+    if unknown := [name for name in views if name not in models]:
+        raise DefinitionError(
+            f"'features/{unknown[0]}' names the dbt model '{unknown[0]}', which '{declared.path}' lacks",
+            hint=nearest(unknown[0], models) + f"it has {', '.join(sorted(models))}",
+        )
+    return {name: _table(project, views, manifest, model) for name, model in models.items()}
+
+
+def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, model: Props) -> Table:
+    view = views.get(model["name"])
+    source = view.source if view and isinstance(view.source, DbtModel) else None
+    edges = []
+    for unique_id in model["depends_on"]["nodes"]:
+        parent = manifest["sources"].get(unique_id) or manifest["nodes"].get(unique_id)
+        if parent is None or parent["resource_type"] not in {"source", "model"}:
+            continue
+        key = _key(parent)
+        ref = project.by_key.get(key)
+        if ref is None and parent["resource_type"] == "source":
+            raise DefinitionError(
+                f"the dbt model '{model['name']}' reads '{key}', which is not in the project",
+                hint=nearest(key, project.by_key) + "add it, or mend the source",
+            )
+        edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
+    text = _text(manifest, model)
+    node = Node(_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(text) if view else text)
+    event = view.event_timestamp if view else None
+    return Table(node, event, (*view.entity.join_keys, view.event_timestamp) if view else (), view, _is_incremental(model))
+
+
+def _is_incremental(model: Props) -> bool:
+    return bool(model["config"]["materialized"] == "incremental")
+
+
+def _text(manifest: Props, model: Props) -> str:
+    """Hash what a model computes: its own text, that of the ephemeral models it includes, and that of the project's macros it calls."""
+    project, seen, todo = model["package_name"], dict[str, str](), [model]
+    while todo:
+        node = todo.pop()
+        seen[node["unique_id"]] = node.get("raw_code") or node.get("macro_sql") or ""
+        below = [manifest["nodes"].get(i) for i in node["depends_on"].get("nodes", ())] + [
+            manifest["macros"].get(i) for i in node["depends_on"].get("macros", ())
+        ]
+        inlined = (n for n in below if n and n["package_name"] == project and (n["resource_type"] == "macro" or _ephemeral(n)))
+        todo.extend(n for n in inlined if n["unique_id"] not in seen)
+    return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+
+
+def _ephemeral(node: Props) -> bool:
+    return bool(node["resource_type"] == "model" and node["config"]["materialized"] == "ephemeral")
+
+
+def _key(props: Props) -> str:
+    """A source is ``<schema>/<table>``, as in the lake; a model is a table of features."""
+    return (
+        f"{props['schema']}/{props.get('identifier') or props['name']}"
+        if props["resource_type"] == "source"
+        else f"features/{props['name']}"
+    )
+
+
+class _Translator(DagsterDbtTranslator):
+    """Says how dbt's models look in the graph."""
+
+    def __init__(self, tables: Mapping[str, Table], platform: Platform) -> None:
+        super().__init__()
+        self._tables = tables
+        self._platform = platform
+
+    def get_asset_key(self, dbt_resource_props: Props) -> dg.AssetKey:
+        """Return the key, the same as of the table in the lake."""
+        return (
+            asset_key(_key(dbt_resource_props))
+            if dbt_resource_props["resource_type"] in {"source", "model"}
+            else super().get_asset_key(dbt_resource_props)
+        )
+
+    def _view(self, props: Props) -> FeatureView | None:
+        table = self._tables.get(props["name"]) if props["resource_type"] == "model" else None
+        return table.view if table else None
+
+    def get_group_name(self, dbt_resource_props: Props) -> str | None:
+        """Stand beside the datasets, unless the feature view says otherwise."""
+        view = self._view(dbt_resource_props)
+        return (view.options.group if view else None) or "data"
+
+    def get_description(self, dbt_resource_props: Props) -> str:
+        """Return what the feature view says, else what dbt says."""
+        view = self._view(dbt_resource_props)
+        return (view.description if view else "") or super().get_description(dbt_resource_props)
+
+    def get_owners(self, dbt_resource_props: Props) -> Sequence[str] | None:
+        """Return the owners that the feature view names, else those of dbt."""
+        view = self._view(dbt_resource_props)
+        return list(view.options.owners) if view and view.options.owners else super().get_owners(dbt_resource_props)
+
+    def get_tags(self, dbt_resource_props: Props) -> Mapping[str, str]:
+        """Return the tags of dbt and those of the feature view."""
+        view = self._view(dbt_resource_props)
+        return {**super().get_tags(dbt_resource_props), **(dict(view.options.tags) if view else {})}
+
+    def get_asset_spec(self, manifest: Props, unique_id: str, project: Any) -> dg.AssetSpec:  # noqa: ANN401  (dagster-dbt's signature)
+        """Add how fresh the feature view must be, which dagster-dbt does not ask for."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        view = self._view(self.get_resource_props(manifest, unique_id))
+        policy = (view.options.freshness_policy or freshness_of(view)) if view else None
+        return spec if policy is None else spec.replace_attributes(freshness_policy=policy)
+
+    def get_partition_mapping(self, dbt_resource_props: Props, dbt_parent_resource_props: Props) -> dg.PartitionMapping | None:
+        """Return what the feature view declares."""
+        table = self._tables.get(dbt_resource_props["name"])
+        parent = _key(dbt_parent_resource_props)
+        return next((edge.mapping for edge in table.node.edges if edge.parent == parent), None) if table else None
+
+    def get_automation_condition(self, dbt_resource_props: Props) -> Any:  # noqa: ANN401
+        """Follow the inputs, unless the user says otherwise."""
+        table = self._tables.get(dbt_resource_props["name"])
+        if table is None or dbt_resource_props["resource_type"] != "model":
+            return None
+        return (table.view.options.automation_condition if table.view else None) or follow(table.node, self._platform)
+
+
+def _assets(  # noqa: PLR0913  (one definition)
+    folder: DbtFolder,
+    manifest: Props,
+    platform: Platform,
+    tables: Mapping[str, Table],
+    partitions: dg.PartitionsDefinition | None,
+    index: int,
+) -> dg.AssetsDefinition:
+    name = f"dbt__{folder.source.name}" + (f"_{index}" if index else "")
+
+    @dbt_assets(
+        manifest=manifest,
+        select=" ".join(sorted(tables)),
+        name=name,
+        partitions_def=partitions,
+        io_manager_key=IO_MANAGER_KEY,
+        dagster_dbt_translator=_Translator(tables, platform),
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+    )
+    def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        tag_run(context.instance, context.run.run_id)
+        yield from _build(context, folder, places(platform), tables)
+
+    # with_resources() would also want the default IO manager, which must stay the one of the project these definitions are merged into.
+    with beta():
+        return dg.AssetsDefinition.dagster_internal_init(
+            **build.get_attributes_dict() | {"resource_defs": {IO_MANAGER_KEY: lake_io_manager(platform)[1]}}
+        )
+
+
+def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tables: Mapping[str, Table]) -> Iterator[Any]:
+    """Run dbt, then record what it wrote; a table whose run failed is not recorded, so nothing downstream takes it for made."""
+    chosen = {key.path[-1]: tables[key.path[-1]] for key in context.selected_asset_keys if key.path[-1] in tables}
+    partitions = next(iter(tables.values())).node.partitions
+    keys = ("",) if partitions is None else tuple(context.partition_keys)
+    at.lake.snapshot()  # makes the lake before dbt attaches it
+    parts = {name: _parts(table, keys, at) for name, table in chosen.items()}
+    for name, table in chosen.items():
+        at.attempts.started(table.node.key, parts[name], context.run.run_id)
+        if table.view:
+            at.view_versions.declare(table.view, table.view.version(table.node.definition), at.lake.snapshot())
+    printed, before = io.StringIO(), {name: at.lake.schema(table.node.key) for name, table in chosen.items()}
+    try:
+        with redirect_stdout(printed):  # dbt's own words go into the run's log
+            outputs, others = _invoke(context, folder, _window(partitions, keys))
+    except Exception as error:
+        context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's own words; the traceback follows)
+        for name, table in chosen.items():
+            at.attempts.failed(table.node.key, parts[name], str(error))
+        raise columns_error(error, {name: before[name] for name, table in chosen.items() if table.incremental}) from error
+    context.log.info(printed.getvalue())
+    yield from others
+    for output in outputs:
+        name = next(n for n in chosen if output.output_name.endswith(f"__{n}") or output.output_name == n)
+        yield _recorded(context, at, output, chosen[name], parts[name], folder.compiled(name), before[name])
+
+
+class _Dbt(DbtCliResource):
+    """dbt without what dagster-dbt adds to each start: asking its version (a process) and opening an adapter here (an import)."""
+
+    @property
+    def _cli_version(self) -> Version:
+        return Version(metadata.version("dbt-core"))
+
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> Any:  # noqa: ANN401, ARG002  (dagster-dbt's signature)
+        return None
+
+
+def _invoke(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
+    """Run dbt and return the outputs of its models, and whatever else it reported."""
+    folder.prepare()
+    dbt = _Dbt(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=executable())
+    with _environment(window):
+        invocation = dbt.cli(["build"], context=context, target_path=folder.target)
+    events = list(invocation.stream())
+    return [e for e in events if isinstance(e, dg.Output)], [e for e in events if not isinstance(e, dg.Output)]
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for as long as a process is started: dagster-dbt hands on the whole environment, and nothing else."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _window(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+    first, last = window_of(partitions, keys[0]), window_of(partitions, keys[-1])
+    return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
+
+
+def _parts(table: Table, keys: Sequence[str], at: Places) -> list[Part]:
+    made_from = fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
+    return [Part(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
+
+
+def _view_facts(context: dg.AssetExecutionContext, at: Places, table: Table, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
+    view, node = table.view, table.node
+    if view is None:
+        return {}
+
+    def drawn() -> dict[str, Any]:
+        return view_metadata(view, rows, dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges]))
+
+    return {"version": view.version(node.definition), **show("statistics", drawn, context.log.warning)}
+
+
+def _recorded(  # noqa: PLR0913  (one output)
+    context: dg.AssetExecutionContext,
+    at: Places,
+    output: Any,  # noqa: ANN401
+    table: Table,
+    parts: Sequence[Part],
+    compiled: str,
+    before: Mapping[str, pl.DataType],
+) -> Any:  # noqa: ANN401
+    commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id)
+    at.attempts.succeeded(table.node.key, parts)
+    spans = [part.window for part in parts if part.window]
+    window = replace(spans[0], end=spans[-1].end) if spans else None
+    rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
+    changes = describe_columns(at.lake, table.node.key, before, compiled, incremental=table.incremental)
+    for text in changes:
+        context.log.warning(f"{table.node.key}: {text}")
+    facts = {
+        "lake snapshot": commit.snapshot,
+        **({COLUMNS: "; ".join(changes)} if changes else {}),
+        **_view_facts(context, at, table, rows, compiled),
+        "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
+        **table_metadata(rows),
+    }
+    return dg.Output(output.value, output_name=output.output_name, metadata={**output.metadata, **facts})

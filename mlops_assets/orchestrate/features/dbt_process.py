@@ -1,0 +1,39 @@
+"""The command ``mlops-dbt``: dbt in a process that holds the lake's lock by itself.
+
+The lock must belong to the process that writes: when the parent is killed, dbt goes on, and so does its lock.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from mlops_assets.stores.base.lock import exclusive
+
+LOCK_FILE = "lake_lock"
+_WRITES = frozenset({"build", "run", "seed", "snapshot", "run-operation", "clone", "retry"})
+
+
+def main() -> None:
+    """Run dbt with the arguments of this process; a command that writes waits for the lake."""
+    from dbt.cli.main import cli
+
+    lock = lock_of(sys.argv[1:], os.environ.get("DBT_PROFILES_DIR", ""))
+    if lock is None or not _WRITES & set(sys.argv[1:]):
+        cli()
+        return
+    with exclusive(lock):
+        cli()
+
+
+def lock_of(arguments: list[str], profiles: str) -> Path | None:
+    """Return the lock that is named beside the profiles; None when dbt runs with profiles that are not ours."""
+    if "--profiles-dir" in arguments[:-1]:
+        profiles = arguments[arguments.index("--profiles-dir") + 1]
+    named = Path(profiles) / LOCK_FILE
+    return Path(named.read_text(encoding="utf-8").strip()) if profiles and named.exists() else None
+
+
+if __name__ == "__main__":
+    main()

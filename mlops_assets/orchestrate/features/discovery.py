@@ -1,0 +1,107 @@
+"""What people want to know of a feature view: what it holds, where its columns come from, and who uses it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.features.column_lineage import query_lineage
+from mlops_assets.compute.features.statistics import statistics
+from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, table_name
+from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.project import Project, computed_from
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.feature_sources import Sql
+from mlops_assets.values.features import FeatureView, feature_views, stored_views
+from mlops_assets.values.model import Model
+from mlops_assets.values.serving import Service
+from mlops_assets.values.training import TrainingSet
+
+Lineage = Mapping[str, Sequence[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Who uses a feature view.
+
+    Parameters
+    ----------
+    training_sets, models, services
+        Names.
+    versions
+        Registered versions that were trained with it, as ``model@version``.
+    """
+
+    training_sets: tuple[str, ...]
+    models: tuple[str, ...]
+    services: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
+def usage(project: Project, places: Places, view: FeatureView) -> Usage:
+    """Return who uses a feature view."""
+    sets = [t for t in project.every(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
+    models = [m for m in project.every(Model) if m.training_set in sets]
+    services = [s.name for s in project.every(Service) if s.model in models]
+    known = [version for model in models for version in places.registry.versions(model.name)]
+    versions = [f"{v.model}@{v.version}" for v in known if _trained_with(places, v.artifact, view.name)]
+    return Usage(tuple(t.name for t in sets), tuple(m.name for m in models), tuple(services), tuple(versions))
+
+
+def _trained_with(places: Places, artifact: str, view: str) -> bool:
+    return any(step.get("view") == view for step in manifest_of(places.artifacts, artifact).get("steps", ()))
+
+
+def view_metadata(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
+    """Return what a materialisation of a feature view shows: figures and histograms, and where its columns come from."""
+    shown = [{name: _short(value) for name, value in row.items()} for row in statistics(rows, view.feature_names)]
+    found: dict[str, Any] = {"statistics": markdown(shown)}
+    if lineage:
+        deps = {c: [dg.TableColumnDep(asset_key(table), column) for table, column in made] for c, made in lineage.items()}
+        found["dagster/column_lineage"] = dg.TableColumnLineage(deps)
+        found["column lineage"] = markdown(
+            [{"column": c, "made from": ", ".join(f"{table}.{column}" for table, column in made)} for c, made in lineage.items()]
+        )
+    return found
+
+
+def _short(value: object) -> object:
+    return "" if value is None else value
+
+
+def source_lineage(project: Project, places: Places, view: FeatureView) -> Lineage:
+    """Return where the columns of a feature view come from, when it is taken from a dataset or a query; dbt's own step knows dbt's."""
+    source = view.source
+    if isinstance(source, (Dataset, ExternalDataset)):
+        return {name: [(source.key, name)] for name in (*view.entity.join_keys, *view.feature_names)}
+    if isinstance(source, Sql):
+        refs = {name: project.tables[name].key for name in computed_from(source)}
+        found = query_lineage(source.query, _columns(view), {name: places.lake.columns(key) for name, key in refs.items()})
+        return {column: [(refs[table], name) for table, name in made if table in refs] for column, made in found.items()}
+    return {}
+
+
+def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
+    """Return, as metadata, which column of a feature view each looked-up column of a training set is made from."""
+    deps = {
+        table_name(name, OF_TRAINING_SETS): [dg.TableColumnDep(asset_key(view.key), stored)]
+        for view in feature_views(declared.features)
+        for name, stored in zip(view.renamed_features, view.feature_names, strict=True)
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}
+
+
+def dbt_lineage(view: FeatureView, compiled: str, places: Places, parents: Sequence[str]) -> Lineage:
+    """Return where the columns of a dbt model come from, by its compiled text."""
+    tables = {key.rpartition("/")[2]: places.lake.columns(key) for key in parents}
+    found = query_lineage(compiled, _columns(view), tables)
+    return {column: kept for column, made in found.items() if (kept := [(t, c) for t, c in made if t in parents])}
+
+
+def _columns(view: FeatureView) -> list[str]:
+    return [*view.entity.join_keys, view.event_timestamp, *view.feature_names]

@@ -1,0 +1,150 @@
+"""Pushed rows: from their log into the lake, and online before they are there."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.orchestrate.core.graph import Node, fingerprints
+from mlops_assets.orchestrate.core.partitions import all_keys, days_between, days_of
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.tables.quality import checked
+from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
+from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish, table_check_specs
+from mlops_assets.serving.push.spec import PushSpec, log_folder
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.push import PushSource, views_of
+from mlops_assets.values.window import TimeWindow, merged, window_of
+
+
+def push_node(source: PushSource, platform: Platform) -> Node:
+    """Return the table of a source; what it is made from is the log."""
+    partitions = source.table.partitions
+    return Node(source.key, partitions, outside=lambda keys: _logged(source, platform, partitions, keys))
+
+
+def _logged(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+    """Return, for each partition that something was pushed for, what changes when more is."""
+    folder = log_folder(platform.home, source.name)
+    if not folder.is_dir():
+        return {}
+    from mlops_assets.serving.logs.day_log import log_days
+    from mlops_assets.serving.logs.push_log import push_fingerprint
+
+    days = set(log_days(folder))
+    spans = {key: days_of(window_of(partitions, key), days) for key in keys}
+    return {key: push_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
+
+
+def push_body(source: PushSource) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that brings pushed rows into the lake."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        yield from publish(scope, source.table, lambda: _produce(scope, source))
+
+    return body
+
+
+def _produce(scope: Scope, source: PushSource) -> Made:
+    from mlops_assets.serving.logs.day_log import log_days
+
+    days = set(log_days(log_folder(scope.places.platform.home, source.name)))
+    windows = [window for _, window in scope.windows]
+    spans = [span for span in (days_of(window, days) for window in windows) if span]
+    first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
+    corrupt: list[str] = []
+    rows = pushed_rows(scope.places, source, first, last, corrupt)
+    if windows[0] is not None:
+        time = source.table.event_timestamp or ""
+        inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
+        rows = rows.filter(pl.any_horizontal(inside))
+    rows, kept = add_stored_rows(scope, rows, source.table)
+    made = checked(scope, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
+    return replace(made, outcomes=[*made.outcomes, readable_outcome(corrupt)], metadata={**made.metadata, **aside_facts(kept, corrupt)})
+
+
+def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of a source: those of a dataset, and whether every line of the log can be read."""
+    return [*table_check_specs(source.key, source.table), *check_specs(source.key, (READABLE,), warnings=(READABLE,))]
+
+
+def pushed_rows(places: Places, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
+    """Return what was pushed about some days of event times, each row once: of those that became known at the same time, the last pushed.
+
+    Parameters
+    ----------
+    places, source
+        Where, and of what.
+    first, last
+        Days in UTC, both included.
+    corrupt
+        Gets the lines that cannot be read; they are passed over.
+    """
+    from mlops_assets.serving.logs.push_log import LOGGED_AT, read_pushed
+
+    types = dict(PushSpec.of(source, views_of(source)).types)
+    rows = read_pushed(log_folder(places.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
+    return rows.drop(LOGGED_AT).unique(source.table.key, keep="last", maintain_order=True)
+
+
+def pending_rows(scope: Scope, view: FeatureView) -> pl.DataFrame | None:
+    """Return what was pushed and is not in the view's table yet, as the view has it; None when its rows are not pushed.
+
+    Parameters
+    ----------
+    scope, view
+        The step, and the view; the lake is looked at as the step sees it.
+    """
+    source = view.source
+    if not isinstance(source, PushSource):
+        return None
+    from mlops_assets.compute.features.feature_schema import conformed
+    from mlops_assets.serving.logs.day_log import log_days
+
+    folder = log_folder(scope.places.platform.home, source.name)
+    settled = _settled(scope, source, view)
+    open_days = [day for day in log_days(folder) if not _covered(day, settled)]
+    frames = [pushed_rows(scope.places, source, day, day) for day in open_days]
+    rows = pl.concat(frames) if frames else pushed_rows(scope.places, source, date.max, date.min)
+    times = (source.table.event_timestamp or "", source.table.created_timestamp or "")
+    columns = list(dict.fromkeys((*view.entity.join_keys, *times, *view.feature_names)))
+    return conformed(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)
+
+
+def _settled(scope: Scope, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
+    """Return the spans of event time whose pushed rows are all in the view's table; None when that is all of time."""
+    lake, snapshot = scope.places.lake, scope.snapshot
+    keys = list(all_keys(source.table.partitions))
+    fresh = set(keys)
+    for node in (push_node(source, scope.places.platform), scope.project.node(view)):
+        made = lake.records(node.key, snapshot=snapshot)
+        now = fingerprints(node, keys, lake, snapshot=snapshot)
+        fresh &= {key for key in keys if key in made and made[key].inputs == now.get(key)} | {
+            k for k in keys if k not in now and k not in made
+        }
+    if source.table.partitions is None:
+        return None if fresh else []
+    return merged(span for key in keys if key in fresh and (span := window_of(source.table.partitions, key)))
+
+
+def _covered(day: date, settled: list[TimeWindow] | None) -> bool:
+    if settled is None:
+        return True
+    from datetime import UTC, datetime
+
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return any(span.start <= start and start + timedelta(days=1) <= span.end for span in settled)
+
+
+def together(rows: pl.DataFrame, pending: pl.DataFrame | None, view: FeatureView) -> pl.DataFrame:
+    """Return the rows of a view's table and those that are on their way there; what was pushed last wins."""
+    if pending is None or pending.is_empty():
+        return rows
+    times: Any = (view.event_timestamp, view.created_timestamp or view.event_timestamp)
+    both = pl.concat([rows.select(pending.columns), pending])
+    return both.unique([*view.entity.join_keys, *times], keep="last", maintain_order=True)

@@ -1,0 +1,1 @@
+"""Steps of monitors: drift and performance reports of each window, their decisions and alerts."""

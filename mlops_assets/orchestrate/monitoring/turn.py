@@ -1,0 +1,77 @@
+"""One turn of a monitor's loop: which reports, which training and which promotion the sensors would start now."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.compute.training.lifecycle import APPROVED
+from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.monitoring.reports import drift_node, performance_node
+from mlops_assets.orchestrate.tables.automation import find_due
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.values.model import Model
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.serving import BatchPrediction, Service
+
+
+def find_due_reports(project: Project, monitor: Monitor, at: Places) -> dict[str, list[str]]:
+    """Return the windows of each report that automation would materialise now, oldest first."""
+    nodes = [drift_node(project, monitor)] if monitor.drift else []
+    nodes += [performance_node(project, monitor)] if monitor.performance else []
+    clock = datetime.now(UTC)
+    return {node.key: due for node in nodes if (due := find_due(node, at.platform, clock))}
+
+
+def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefinition) -> Iterator[tuple[list[str], str, str]]:
+    """Yield the tables of one run with its first and last partition: one run for each range without a gap, as automation starts them.
+
+    Parameters
+    ----------
+    due
+        Table → the partitions to materialise.
+    partitions
+        Of every table.
+    """
+    position = {key: number for number, key in enumerate(all_keys(partitions))}
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for table, keys in due.items():
+        alike.setdefault(tuple(sorted(keys, key=position.__getitem__)), []).append(table)
+    for keys, tables in alike.items():
+        first = last = keys[0]
+        for key in keys[1:]:
+            if position[key] != position[last] + 1:
+                yield tables, first, last
+                first = key
+            last = key
+        yield tables, first, last
+
+
+def find_promotion(at: Places, project: Project, model: Model[..., Any]) -> list[dg.AssetKey]:
+    """Return the assets that promote a version that was approved and waits for its promotion; none when no version does.
+
+    Without ``approval=True`` the training's own run promotes.
+    """
+    newest = next(iter(at.registry.versions(model.name)[-1:]), None)
+    if not model.approval or newest is None or newest.was_champion or newest.approval != APPROVED:
+        return []
+    services = [service.key for service in project.every(Service) if service.model.key == model.key]
+    return [asset_key(key) for key in (f"champion/{model.name}", *services)]
+
+
+def find_late_predictions(project: Project, monitor: Monitor, at: Places) -> list[tuple[str, str]]:
+    """Return first and last partition of each range of the watched batch prediction that is behind its inputs; empty keys without partitions.
+
+    Reports follow predictions.
+    """
+    watched = monitor.of
+    if not isinstance(watched, BatchPrediction) or at.registry.champion(monitor.model.name) is None:
+        return []
+    node = project.node(watched)
+    late = find_due(node, at.platform, datetime.now(UTC))
+    if node.partitions is None:
+        return [("", "")] if late else []
+    return [(first, last) for _, first, last in group_ranges({node.key: late} if late else {}, node.partitions)]

@@ -1,0 +1,95 @@
+"""Whether the online store answers what the point-in-time join answers."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.features.assemble import view_of
+from mlops_assets.compute.features.point_in_time import View, as_of_layout, point_in_time_join
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.features.push import pending_rows, together
+from mlops_assets.orchestrate.training.training_set import view_rows
+from mlops_assets.stores.online.protocol import HISTORY, Columns, Lookup
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.push import PushSource
+
+MATCHES = "matches_offline"
+_AT = "__at"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def matches_offline(scope: Scope, view: FeatureView, most: int) -> Outcome:
+    """Compare the store with the lake for some entities, at each time at which an answer of theirs changes.
+
+    Parameters
+    ----------
+    scope, view
+        What was materialised.
+    most
+        How many entities; all when there are fewer.
+    """
+    tries = 3 if isinstance(view.source, PushSource) else 1  # what is pushed in between is online and was not looked at
+    outcomes = (_compared(scope, view, most) for _ in range(tries))
+    first = next(outcomes)
+    return first if first.passed else next((outcome for outcome in outcomes if outcome.passed), first)
+
+
+def _compared(scope: Scope, view: FeatureView, most: int) -> Outcome:
+    rows = together(view_rows(scope, view), pending_rows(scope, view), view)
+    declared = view_of(view, rows)
+    keys = list(view.entity.join_keys)
+    entities = as_of_layout(declared).select(keys).unique(maintain_order=True)
+    state = scope.places.online.state(view.name)
+    if state is not None and state.entities != entities.height:
+        return _failed(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
+    chosen = entities if entities.height <= most else entities.sample(most, seed=scope.snapshot)
+    spine = _spine(declared, rows.join(chosen, on=keys, how="semi"))
+    wanted = point_in_time_join(spine, [declared], event_timestamp=_AT)
+    reader = scope.places.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
+    at = spine[_AT].dt.epoch("us").to_list()
+    (found,) = reader.many([list(spine.select(keys).iter_rows())], at)
+    facts = {"entities": chosen.height, "compared": spine.height * len(view.feature_names)}
+    return _first_difference(view, wanted, found) or Outcome(MATCHES, passed=True, facts=facts)
+
+
+def _spine(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return each entity with the times from which its rows hold, as far back as lookups reach, and now."""
+    held = as_of_layout(
+        View(view.name, rows, *(getattr(view, n) for n in ("join_keys", "event_timestamp", "created_timestamp", "ttl", "features")))
+    )
+    now = datetime.now(UTC)
+    since = min(held["__valid_from"].max() or now, now) - HISTORY  # type: ignore[operator]  # a datetime
+    keys = list(view.join_keys)
+    times = held.filter(pl.col("__valid_from") >= since).select(*keys, pl.col("__valid_from").alias(_AT))
+    present = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(_AT)
+    return pl.concat([times, held.select(keys).unique(maintain_order=True).with_columns(present)])
+
+
+def _first_difference(view: FeatureView, wanted: pl.DataFrame, found: Columns) -> Outcome | None:
+    for name in view.feature_names:
+        expected = _plain(wanted[name])
+        nulls = found.nulls[name].tolist()
+        values = [None if null else value for value, null in zip(found.values[name].tolist(), nulls, strict=True)]
+        for i, (offline, online) in enumerate(zip(expected, values, strict=True)):
+            if offline != online and not (offline != offline and online != online):  # noqa: PLR0124  (NaN)
+                row = wanted.row(i, named=True)
+                entity = {key: row[key] for key in view.entity.join_keys}
+                return _failed(
+                    f"feature '{name}' of view '{view.name}' is {online!r} online and {offline!r} in the lake for {entity} at {row[_AT]}"
+                )
+    return None
+
+
+def _plain(column: pl.Series) -> list[Any]:
+    """Return values as the store gives them: times in microseconds."""
+    values = column.to_list()
+    if isinstance(column.dtype, pl.Datetime):
+        return [None if value is None else (value - _EPOCH) // timedelta(microseconds=1) for value in values]
+    return values
+
+
+def _failed(message: str) -> Outcome:
+    hint = "materialise it again, which rebuilds the whole view; when that does not help, two writers disagree"
+    return Outcome(MATCHES, passed=False, message=message, hint=hint)

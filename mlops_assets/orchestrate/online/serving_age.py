@@ -1,0 +1,72 @@
+"""How old the newest row of a feature view is when a service looks it up: a ttl below that makes it STALE or MISSING."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mlops_assets.orchestrate.core.partitions import step_of
+from mlops_assets.orchestrate.features.freshness import ended
+from mlops_assets.orchestrate.online.materialise import online_views
+from mlops_assets.values.feature_sources import Sql
+from mlops_assets.values.push import PushSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.values.features import FeatureView
+
+
+def warn_of_short_ttls(project: Project) -> None:
+    """Warn of each view that is online and whose ttl ends before its next row can be there."""
+    for view in online_views(project):
+        for text in explain_short_ttl(view):
+            warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def explain_short_ttl(view: FeatureView) -> Iterator[str]:
+    """Yield why the values of a view are STALE or MISSING at serving for a part of the time; nothing where the ttl suffices.
+
+    The rows of a partition exist when it has ended, and count until the next one has ended. A row with the time of its partition's end is then as
+    old as one partition, a row with the time of its start as old as two. A view whose partitions have ended is not judged, nor is one whose rows are
+    pushed: they are online at once.
+    """
+    if view.ttl is None or isinstance(view.source, PushSource) or ended(view.partitions):
+        return
+    age, why = _newest_age(view)
+    if view.ttl < age:
+        yield (
+            f"feature view '{view.name}' has a ttl of {view.ttl}, but its newest row is up to {age} old when a service looks it up: {why}. "
+            f"Until the next row is there, its features are STALE or MISSING. Hint: {_hint(view, age)}"
+        )
+    elif isinstance(view.freshness, timedelta) and view.ttl < view.freshness:
+        yield (
+            f"feature view '{view.name}' has a ttl of {view.ttl}, but freshness= allows its newest materialisation to be {view.freshness} old: "
+            f"its features are STALE or MISSING before anything warns. Hint: say ttl={view.freshness!r} or more, or a shorter freshness="
+        )
+
+
+def _newest_age(view: FeatureView) -> tuple[timedelta, str]:
+    """Return how old the newest row is just before the next one exists, and why; nothing is known without partitions."""
+    if view.partitions is None:
+        return timedelta(0), ""
+    step, early = step_of(view.partitions), getattr(view.partitions, "end_offset", 0)
+    lag = f"partitions of {step} are materialised when they have ended" if early == 0 else f"partitions of {step} with end_offset={early}"
+    if _stamped_at_start(view):
+        return (2 - early) * step, f"{lag}, and its query stamps rows with the start of their partition"
+    return (1 - early) * step, lag
+
+
+def _stamped_at_start(view: FeatureView) -> bool:
+    """Return whether a query says that the event time is the start of the partition."""
+    if not isinstance(view.source, Sql):
+        return False
+    name = rf'"?{re.escape(view.event_timestamp)}"?(?!\w)'
+    return re.search(rf"getvariable\(\s*'window_start'\s*\)\s+(as\s+)?{name}", view.source.query, re.IGNORECASE) is not None
+
+
+def _hint(view: FeatureView, age: timedelta) -> str:
+    return f"say ttl={age!r} or more, or use shorter partitions; a ttl is counted from '{view.event_timestamp}'"

@@ -1,0 +1,245 @@
+"""The skew check of a service: the features that it answered with, computed again from the lake for the same times.
+
+A value that differs from what the lake holds now may have been right when it was served: its row was not online yet. So what differs
+is computed once more from the state of the lake that was online then; what still differs was served wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+from mlops_assets.compute.features.assemble import assemble
+from mlops_assets.compute.features.layout import Layout
+from mlops_assets.compute.features.request import RENAMED_FEATURES, RENAMED_KEYS
+from mlops_assets.compute.features.skew import FEATURE, ROW, Skew, Source, differing, first_skew
+from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.errors import LakeError
+from mlops_assets.orchestrate.online.materialise import online_key
+from mlops_assets.serving.formats.packaging import functions_of, manifest_of
+from mlops_assets.stores.online.protocol import HISTORY
+from mlops_assets.values.features import Entity, FeatureView
+
+if TYPE_CHECKING:
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.values.serving import Service
+
+NO_SKEW = "no_skew"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STATES = 50  # of the lake that are looked at again; more would cost more than they tell
+_HINT = "compare what is online with the lake: materialise {online} again, and look at its check matches_offline"
+_PAST = (
+    "the request is about {at}; {online} keeps what can be looked up from {since} on, the last {days} days before its newest row. "
+    "Materialising it again brings no older rows: ask about recent times, and read the past with ml.training_frame or a batch prediction"
+)
+_ON_DEMAND = "compare the inputs of the request with those of the lake: the function is the same"
+
+
+class Looking(Protocol):
+    """What a comparison needs to know: a step of a run is one."""
+
+    @property
+    def project(self) -> Project:
+        """What is declared."""
+        ...
+
+    @property
+    def places(self) -> Places:
+        """Where it lives."""
+        ...
+
+    @property
+    def snapshot(self) -> int:
+        """The state of the lake."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a comparison needs to know, outside of a run."""
+
+    project: Project
+    places: Places
+    snapshot: int
+
+
+@dataclass(frozen=True)
+class _Version:
+    """How one version of the model made its inputs."""
+
+    manifest: Mapping[str, Any]
+    views: Mapping[str, FeatureView]
+    functions: Sequence[Callable[..., Any]]
+
+    @property
+    def time(self) -> str | None:
+        return self.manifest["event_timestamp"]  # type: ignore[no-any-return]
+
+
+def skew_outcome(scope: Looking, service: Service, rows: pl.DataFrame) -> Outcome:
+    """Return whether the features of a service's answers are those of the offline store.
+
+    Parameters
+    ----------
+    scope
+        The step that brought the answers into the lake, or whoever asks.
+    service
+        Whose they are.
+    rows
+        The answers, as :func:`mlops_assets.serving.logs.served.served` returns them.
+    """
+    compared, late, found = 0, 0, list[tuple[Skew, str]]()
+    for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
+        version = _version(scope, service, number)
+        if version is None:
+            continue
+        sources = _sources(version)
+        features = [name for name in version.manifest["columns"] if name in sources]
+        first = differing(part, _offline(scope, version, part, {}), features)
+        wrong = _served_wrong(scope, version, part, first, features)
+        compared += part.height * len(features)
+        late += first.height - wrong.height
+        skews = [first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
+        found += [(skew, _hint(scope, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
+    facts = {"values compared": compared, "served wrong": len(found), "changed since they were served": late}
+    if not found:
+        return Outcome(NO_SKEW, passed=True, blocking=False, serious=True, facts=facts)
+    message = f"{len(found)} of {compared} values were served otherwise than the offline store has them; the first: {found[0][0]}"
+    named = {"first": str(found[0][0])}
+    return Outcome(NO_SKEW, passed=False, message=message, hint=found[0][1], blocking=False, serious=True, facts=facts | named)
+
+
+def _hint(scope: Looking, version: _Version, skew: Skew) -> str:
+    """Return what to do about a value that was served wrong: another thing for a time that the online store no longer knows."""
+    view = version.views.get(skew.view)
+    if view is None:
+        return _ON_DEMAND
+    newest = max((int(bucket.valid_from.max()) for bucket in _layout(scope, view, {}).buckets if len(bucket.valid_from)), default=None)
+    if newest is not None and skew.at is not None:
+        since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # forecasts lie ahead
+        at = skew.at if skew.at.tzinfo else skew.at.replace(tzinfo=UTC)
+        if at < since:
+            return _PAST.format(at=skew.at, online=online_key(view), since=since, days=HISTORY.days)
+    return _HINT.format(online=online_key(view))
+
+
+def _version(scope: Looking, service: Service, number: int) -> _Version | None:
+    """Return how a version made its inputs; None when it cannot be known, or it looked nothing up."""
+    registered = next((v for v in scope.places.registry.versions(service.model.name) if v.version == number), None)
+    if registered is None:
+        return None
+    manifest = manifest_of(scope.places.artifacts, registered.artifact)
+    declared = {view.name: view for view in scope.project.every(FeatureView)}
+    steps = [step for step in manifest.get("steps", ()) if "view" in step]
+    if not steps or any(step["view"] not in declared for step in steps):
+        return None
+    views = {step["view"]: _as_trained(declared[step["view"]], step) for step in steps}
+    return _Version(manifest, views, functions_of(scope.places.artifacts, manifest))
+
+
+def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
+    """Return a feature view with what the stored model says of it."""
+    kinds = dict(view.features)
+    return FeatureView(
+        name=view.name,
+        source=view.source,
+        entity=Entity(view.entity.name, tuple(step["join_keys"])),
+        event_timestamp=view.event_timestamp,
+        created_timestamp=view.created_timestamp,
+        ttl=None if step["ttl"] is None else timedelta(seconds=step["ttl"]),
+        features={name: kinds.get(name, float) for name in step["features"]},
+        defaults={name: value for name, value in step["defaults"].items() if name in kinds},
+    )
+
+
+def _sources(version: _Version) -> dict[str, Source]:
+    """Return, for each feature, where it comes from."""
+    inputs = [field["name"] for field in version.manifest["request"]]
+    looked_up = {
+        name: Source(step["view"], tuple(step.get(RENAMED_KEYS, step["join_keys"])))
+        for step in version.manifest["steps"]
+        if "view" in step
+        for name in step.get(RENAMED_FEATURES, step["features"])
+    }
+    computed = [name for name in version.manifest["columns"] if name not in looked_up and name not in inputs]
+    function = next((step for step in version.manifest["steps"] if "function" in step), None)
+    return looked_up | ({name: Source(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
+
+
+def _offline(scope: Looking, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
+    """Return the features of rows from the lake: from the newest state, or from one that is named for a view."""
+    waiting = iter(version.functions)
+    stored = {name: _layout(scope, view, states) for name, view in version.views.items()}
+    steps = [_renamed(stored[step["view"]], step) if "view" in step else next(waiting) for step in version.manifest["steps"]]
+    layouts = [step for step in steps if isinstance(step, Layout)]
+    spine = rows.select(name for name in _asked(version) if name in rows.columns)
+    keys = {key: layout.schema[key] for layout in layouts for key in layout.join_keys if key in spine.columns}
+    joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
+    return joined
+
+
+def _renamed(layout: Layout, step: Mapping[str, Any]) -> Layout:
+    return layout.renamed(step[RENAMED_KEYS], step[RENAMED_FEATURES]) if RENAMED_KEYS in step else layout
+
+
+def _asked(version: _Version) -> list[str]:
+    return [field["name"] for field in version.manifest["request"]]
+
+
+def _layout(scope: Looking, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
+    state = states.get(view.name, scope.snapshot)
+    layout = scope.places.layouts.of(view, snapshot=scope.snapshot if state is None else state)
+    return layout if state is not None else layout.emptied()
+
+
+def _served_wrong(scope: Looking, version: _Version, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+    """Return those of the differences that remain when the lake is looked at as it was online when each row was answered."""
+    if found.is_empty():
+        return found
+    chosen = found[ROW].unique().sort()
+    suspects = rows[chosen]
+    histories = {name: _history(scope, view) for name, view in version.views.items()}
+    states = pl.DataFrame([_online_then(suspects[LOGGED_AT], history).alias(name) for name, history in histories.items()])
+    remaining = [found.clear()]
+    for index, group in enumerate(states.with_row_index("__i").partition_by(*version.views, maintain_order=True)):
+        where = chosen.gather(group["__i"])
+        part = found.filter(pl.col(ROW).is_in(where.implode()))
+        if index < STATES:
+            part = part.join(_again(scope, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left")
+        remaining.append(part)
+    return pl.concat(remaining).sort(ROW, maintain_order=True)
+
+
+def _again(  # noqa: PLR0913  (one look at one state of the lake)
+    scope: Looking, version: _Version, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
+) -> pl.DataFrame:
+    states = {name: group[name][0] for name in version.views}
+    try:
+        offline = _offline(scope, version, rows[where], states)
+    except LakeError:  # that state has expired: nothing can excuse the difference any more
+        return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
+    again = differing(rows[where], offline, features)
+    return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
+
+
+def _history(scope: Looking, view: FeatureView) -> pl.DataFrame:
+    """Return when a view was brought online, and the state of the lake that was then."""
+    try:
+        records = scope.places.lake.read("_mlops/partitions")
+    except LakeError:
+        return pl.DataFrame(schema={"recorded_at": pl.Datetime("us", "UTC"), "snapshot": pl.Int64})
+    mine = records.filter(pl.col("table_name") == online_key(view)).select("recorded_at", pl.col("snapshot") - 1)
+    return mine.sort("recorded_at")
+
+
+def _online_then(times: pl.Series, history: pl.DataFrame) -> pl.Series:
+    """Return the state that was online at each time; null when none was."""
+    asked = pl.DataFrame({"recorded_at": times, "__row": range(times.len())}).sort("recorded_at")
+    found = asked.join_asof(history, on="recorded_at", strategy="backward") if history.height else asked.with_columns(snapshot=None)
+    return found.sort("__row")["snapshot"].cast(pl.Int64)

@@ -1,0 +1,136 @@
+"""Reproducibility where Dagster shows it: two checks on the version, and a job with a schedule that trains the champion again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.errors import MlopsError, RegistryError
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.reproduction.reproduction import reproduced
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.registry.records import Version
+from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
+from mlops_assets.values.model import Model
+from mlops_assets.values.platform import Platform
+
+REPRODUCIBLE, SEEDED_AND_SORTED = "reproducible", "seeded_and_sorted"
+_WEEKLY = "0 5 * * 0"
+
+
+def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
+    """Return the checks of a version: the last verdict about it, and what in its training was left to chance."""
+    specs = [
+        dg.AssetCheckSpec(REPRODUCIBLE, asset=_key(model), description="The last verdict of training this version again."),
+        dg.AssetCheckSpec(SEEDED_AND_SORTED, asset=_key(model), description="Nothing in the training was left to chance."),
+    ]
+
+    @dg.multi_asset_check(specs=specs, name=f"reproducibility_of_{model.name}")
+    def checks() -> Iterator[dg.AssetCheckResult]:
+        at = places(platform)
+        newest = at.registry.versions(model.name)[-1]
+        found = open_reproductions(platform.registry).latest(model.name, newest.digest)
+        yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_shown(newest, found))
+        facts = at.tracker.get(newest.run_id).record.get("facts", {})
+        chances = chances_of(facts)
+        yield dg.AssetCheckResult(
+            asset_key=_key(model),
+            check_name=SEEDED_AND_SORTED,
+            passed=not chances,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(chances) or "every random number has a seed of its own, and the rows have one order",
+            metadata={"version": newest.version, "seeds": dg.MetadataValue.json(facts.get("seeds", {}))},
+        )
+
+    return checks
+
+
+def chances_of(facts: dict[str, Any]) -> list[str]:
+    """Return what in a training was left to chance, by its recorded facts."""
+    found = []
+    unseeded = sorted(name for name, value in facts.get("seeds", {}).items() if value is None)
+    if facts.get("drawn"):
+        who = f"{unseeded[0]} is None" if unseeded else "the function itself, or a library"
+        found.append(
+            f"the training draws from the global generator of {' and '.join(facts['drawn'])} ({who}): "
+            f"it is seeded with {facts['seed']} here and with nothing elsewhere; give random_state= a number"
+        )
+    return [*found, *([facts["unsorted"]] if facts.get("unsorted") else [])]
+
+
+def _key(model: Model[..., Any]) -> dg.AssetKey:
+    return asset_key(f"version/{model.name}")
+
+
+def _shown(version: Version, found: Reproduction | None) -> dict[str, Any]:
+    """Return what the check says; one that nobody has tried is not held against the version, and says so."""
+    if found is None:
+        text = f"version {version.version} has not been reproduced yet: mlops reproduce {version.model}@{version.version}"
+        return {"passed": True, "severity": dg.AssetCheckSeverity.WARN, "description": text, "metadata": {"verdict": "not tried"}}
+    facts = {
+        "verdict": found.verdict,
+        "version": found.version,
+        "env": found.mode,
+        "at": found.at.isoformat(),
+        "field": found.field or "none",
+    }
+    return {
+        "passed": found.holds,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": found.text,
+        "metadata": {**facts, "was": str(found.was), "now": str(found.now)},
+    }
+
+
+def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, found: Reproduction) -> None:
+    """Show a verdict as the check of the version, whoever asked for it and wherever."""
+    shown = _shown(version, found)
+    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **shown))
+
+
+def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, error: MlopsError) -> None:
+    """Show as the check of the version why there is no verdict."""
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=_key(model),
+            check_name=REPRODUCIBLE,
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=error.message,
+            metadata={"version": version.version, "verdict": "none"},
+        )
+    )
+
+
+def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running: bool) -> dg.ScheduleDefinition:
+    """Return the job that trains the champion again, on its weekly schedule; the schedule starts by itself nowhere but outside of dev."""
+    name = f"reproduce_{model.name}"
+
+    @dg.op(name=f"{name}_champion", ins={}, out=dg.Out(dg.Nothing), description=f"Trains the champion of {model.name} again.")
+    def champion(context: dg.OpExecutionContext) -> None:
+        at = places(platform)
+        version = at.registry.champion(model.name)
+        if version is None:
+            context.log.info(f"{model.name} has no champion yet")
+            return
+        try:
+            found = reproduced(at, version, model.function.function)
+        except RegistryError as error:
+            report_failure(context.instance, model, version, error)
+            raise
+        report_reproduction(context.instance, model, version, found)
+        context.log.info(found.text)
+
+    @dg.job(
+        name=name, description=f"Trains the champion of {model.name} again and compares; the verdict is a check of version/{model.name}."
+    )
+    def job() -> None:
+        champion()
+
+    return dg.ScheduleDefinition(
+        job=job,
+        cron_schedule=_WEEKLY,
+        execution_timezone=model.cron_timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if running and platform.environment != "dev" else dg.DefaultScheduleStatus.STOPPED,
+        description=f"Trains the champion of {model.name} again, once a week.",
+    )

@@ -1,0 +1,79 @@
+"""A virtual environment with the versions that a training recorded."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlops_assets.compute.training.environment import from_elsewhere, installed
+from mlops_assets.errors import PlatformError
+from mlops_assets.stores.base.lock import exclusive
+
+_DONE = "complete"
+
+
+def locked_python(wanted: Mapping[str, str], home: str) -> Path:
+    """Return the interpreter of an environment that has the wanted versions; made when there is none yet.
+
+    It is a new environment above the present one: what has the wanted version already is taken from there, and only what has not is
+    installed, by uv or pip, from where the user has configured them to look. So a reproduction costs one or two installations and
+    not hundreds. What no index has (the project itself, this package when it is installed from a folder) stays as it is.
+
+    Parameters
+    ----------
+    wanted
+        Distribution to version.
+    home
+        Of the platform.
+
+    Raises
+    ------
+    PlatformError
+        A version cannot be installed.
+    """
+    have, own = installed(), from_elsewhere() | {"mlops-assets", "pip", "setuptools"}
+    missing = {name: version for name, version in wanted.items() if have.get(name) != version and name not in own}
+    if not missing:
+        return Path(sys.executable)
+    named = hashlib.sha256(repr((sorted(missing.items()), sys.version, sys.prefix)).encode()).hexdigest()[:16]
+    folder = Path(home) / "environments" / named
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    python = folder / "bin" / "python"
+    with exclusive(folder.parent / f"{named}.lock"):
+        if not (folder / _DONE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(folder, python, missing)
+            (folder / _DONE).touch()
+    return python
+
+
+def _make(folder: Path, python: Path, missing: Mapping[str, str]) -> None:
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    below = [
+        path for path in dict.fromkeys((*sys.path, sysconfig.get_path("purelib"))) if path.endswith(("site-packages", "dist-packages"))
+    ]
+    # addsitedir reads the .pth files there too, which a plain line would not: packages that are installed from a folder live in them.
+    lines = "; ".join(["import site", *(f"site.addsitedir({path!r})" for path in below)])
+    (site / "below.pth").write_text(f"{lines}\n", encoding="utf-8")
+    pins = [f"{name}=={version}" for name, version in sorted(missing.items())]
+    done = subprocess.run([*_installer(python), *pins], capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip().splitlines()
+        raise PlatformError(
+            f"the recorded versions cannot be installed: {', '.join(pins[:5])}: {told[-1] if told else 'no reason was given'}",
+            hint="configure the index that has them for pip or uv, or compare in what is installed: --env current",
+        )
+
+
+def _installer(python: Path) -> list[str]:
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if uv:
+        return [uv, "pip", "install", "--quiet", "--no-deps", "--python", str(python)]
+    return [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]

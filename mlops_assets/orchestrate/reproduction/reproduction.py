@@ -1,0 +1,195 @@
+"""Training a registered version again from its record, in a process of its own, and saying whether it is the same."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlops_assets import errors
+from mlops_assets.compute.training.comparison import TOLERANCE, Comparison, compared
+from mlops_assets.compute.training.environment import unlocked
+from mlops_assets.compute.user_code.outside_reads import differing
+from mlops_assets.compute.user_code.source_code import source_hash
+from mlops_assets.compute.user_code.source_slice import stored_source
+from mlops_assets.errors import PlatformError, RegistryError
+from mlops_assets.orchestrate.reproduction.locked_environment import locked_python
+from mlops_assets.serving.formats.judged_fit import judged_fit
+from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of
+from mlops_assets.serving.formats.written import SKOPS
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.registry.erasures import open_erasures
+from mlops_assets.stores.registry.records import Version
+from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
+from mlops_assets.stores.tracker.tracker import Run
+
+CURRENT, LOCKED, RECORDED = "current", "locked", "recorded"
+_PROCESS = "mlops_assets.orchestrate.reproduction.process"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a version is trained again.
+
+    Parameters
+    ----------
+    env
+        ``current``: in what is installed; ``locked``: in the recorded versions.
+    data, code
+        ``recorded``, or ``current``: what the training set holds, or the project's code says, now.
+    params
+        In place of the recorded ones.
+    """
+
+    env: str = CURRENT
+    data: str = RECORDED
+    code: str = RECORDED
+    params: Mapping[str, Any] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether everything is as recorded: only such verdicts are about the version, and are kept."""
+        return (self.data, self.code, self.params) == (RECORDED, RECORDED, None)
+
+
+def reproduced(places: Places, version: Version, function: Callable[..., Any] | None, asked: Asked | None = None) -> Reproduction:
+    """Train a version again and compare; candidates, aliases and the champion are not touched.
+
+    Parameters
+    ----------
+    places
+        The platform's.
+    version
+        As registered.
+    function
+        The model's function in the project of now; None when the project has no such model any more.
+    asked
+        How.
+
+    Raises
+    ------
+    RegistryError
+        The record is not enough: made by an older program, the state of the lake is gone, or rows were erased.
+    DataError
+        The recorded code failed.
+    """
+    asked = asked or Asked()
+    run = places.tracker.get(version.run_id)
+    facts = _facts(run, version)
+    if asked.data == RECORDED:
+        _refuse_unreadable(places, version)
+    source, which = _source(places, version, facts, function, asked)
+    fit, begun = judged_fit(places.artifacts, version.artifact, version.digest), time.monotonic()
+    manifest = manifest_of(places.artifacts, fit.artifact)
+    second = manifest_of(places.artifacts, version.artifact) if fit.refitted else None
+    locked = unlocked(places.artifacts.get(facts["environment"]).decode())
+    request = {
+        "platform": asdict(places.platform),
+        "snapshot": version.snapshot if asked.data == RECORDED else None,
+        "source": source,
+        "params": dict(facts["params"]) if asked.params is None else {**facts["params"], **asked.params},
+        "probe": manifest["probe"],
+        "refit_probe": second["probe"] if second else None,
+        "form": manifest.get("form", SKOPS),
+        "positive": manifest.get(POSITIVE),
+        "facts": facts,
+        "outside": dict(run.record.get("outside", {})),
+    }
+    python = locked_python(locked, places.platform.home) if asked.env == LOCKED else Path(sys.executable)
+    now = _in_a_process(python, request, facts if asked.env == LOCKED else {})
+    judged = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # what the function logged beside them is its own affair
+    was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": judged}
+    was |= _labels(manifest)
+    was |= {"refit": {"predictions": second["probe_predictions"], **_labels(second)}} if second else {}
+    found = _verdict(
+        version,
+        asked,
+        compared(was, now),
+        {"code": which, "changed besides the data": differing(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
+    )
+    if asked.plain:
+        open_reproductions(places.platform.registry).add(found)
+    return found
+
+
+def _labels(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
+
+
+def _facts(run: Run, version: Version) -> Mapping[str, Any]:
+    if "facts" not in run.record:
+        raise RegistryError(
+            f"{version.model}@{version.version} was trained before records were complete enough to train it again",
+            hint=f'train and register it anew: mlops run --select \'key:"model/{version.model}" or key:"version/{version.model}"\'',
+        )
+    found: Mapping[str, Any] = run.record["facts"]
+    return found
+
+
+def _refuse_unreadable(places: Places, version: Version) -> None:
+    """Refuse a version whose rows were erased, or whose state of the lake is gone."""
+    name = f"{version.model}@{version.version}"
+    for erasure in open_erasures(places.platform.registry).list():
+        if name in erasure.facts.get("versions", ()):
+            raise RegistryError(
+                f"{name} cannot be reproduced: rows that it was trained on were erased on {erasure.at:%Y-%m-%d} ({erasure.reason})",
+                hint="compare with what the training set holds now: --data current",
+            )
+    cursor = places.lake.connections.cursor()
+    if not cursor.execute("SELECT 1 FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [version.snapshot]).fetchall():
+        raise RegistryError(
+            f"{name} cannot be reproduced: the lake's snapshot {version.snapshot}, which it was trained on, is gone",
+            hint="restore the lake from a backup, or compare with what the training set holds now: --data current",
+        )
+
+
+def _source(
+    places: Places, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, asked: Asked
+) -> tuple[Mapping[str, Any], str]:
+    """Return the code that is run, and which it is."""
+    if asked.code == CURRENT:
+        if function is None:
+            raise RegistryError(f"the project has no model '{version.model}'", hint="reproduce with the recorded code")
+        return stored_source(function), "the project's of now"
+    if not facts["source"]:
+        raise RegistryError(
+            f"the code of {version.model}@{version.version} was not stored: {facts['source_problem']}",
+            hint="mend that and train it anew, or run the project's code of now: --code current",
+        )
+    stored: Mapping[str, Any] = json.loads(places.artifacts.get(facts["source"]))
+    same = function is not None and source_hash(function) == facts["code"]["source"]
+    return stored, "as stored; the project's is the same" if same else "as stored; the project's has changed since"
+
+
+def _in_a_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in threads_of.get("threads", {}).items() if name.endswith(("_THREADS", "_CPU_COUNT"))}
+    root = str(Path(errors.__file__).parents[1])
+    environment = {**os.environ, **said, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))}
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        command = [str(python), "-P", "-m", _PROCESS, str(asked), str(answer)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        if not answer.exists():
+            told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            raise PlatformError(
+                f"the process that trains again died: {told[0]}", hint="look at memory, and at the libraries that are installed"
+            )
+        result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    if "error" in result:
+        kind: type[errors.MlopsError] = getattr(errors, result["error"]["kind"])
+        raise kind(result["error"]["message"], hint=result["error"]["hint"])
+    return result
+
+
+def _verdict(version: Version, asked: Asked, found: Comparison, facts: Mapping[str, Any]) -> Reproduction:
+    first = found.first
+    differences = [asdict(difference) for difference in found.differences]
+    more = {**facts, "differences": differences, "largest difference of a prediction": found.largest, "tolerance": TOLERANCE}
+    field, was, now = (first.field, first.was, first.now) if first else ("", None, None)
+    return Reproduction(version.model, version.version, version.digest, asked.env, found.verdict, field, was, now, more)

@@ -1,0 +1,213 @@
+"""The service's steps: bring it to the champion, and bring what it answered into the lake."""
+
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.tables.own_columns import (
+    LOGGED_AT,
+    MODEL_VERSION,
+    OF_PREDICTIONS,
+    PREDICTION_ID,
+    RUN_ID,
+    from_table,
+    table_name,
+    to_table,
+)
+from mlops_assets.compute.tables.verify import check_names, verify
+from mlops_assets.errors import ServiceError
+from mlops_assets.orchestrate.core.graph import Node
+from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.partitions import days_between, days_of
+from mlops_assets.orchestrate.core.project import Project, served_partitions, served_time
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.online.skew import NO_SKEW, skew_outcome
+from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
+from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
+from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.prediction_columns import PredictionKind
+from mlops_assets.serving.logs.served import key_types, served
+from mlops_assets.serving.push.spec import push_specs
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.features import feature_views, stored_views
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.serving import Service
+from mlops_assets.values.window import merged, window_of
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.http.control import ServiceSpec, ServiceStatus
+    from mlops_assets.serving.logs.inference_log import Record
+
+_AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
+
+
+def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
+    """Return what the service's processes are told."""
+    from mlops_assets.serving.http.control import ServiceSpec
+
+    return ServiceSpec(
+        name=service.name,
+        model=service.model.name,
+        home=platform.home,
+        registry=platform.registry,
+        artifacts=platform.artifacts,
+        online=platform.online,
+        environment=platform.environment,
+        host=service.host,
+        port=service.port,
+        workers=service.workers,
+        max_rows=service.max_rows,
+        max_bytes=service.max_bytes,
+        trusted_types=service.model.trusted_types,
+        push=push_specs(stored_views(service.model.training_set.features)),
+    )
+
+
+def service_body(service: Service) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that starts a service or brings it to the champion."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        from mlops_assets.serving.http import control
+
+        platform = scope.places.platform
+        found, is_automatic = control.status(platform.home, service.name), any(tag in scope.context.run.tags for tag in _AUTOMATIC)
+        if is_automatic and found.wanted == "stopped":
+            scope.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
+        elif is_automatic and found.wanted == "unknown" and not found.running:
+            scope.context.log.warning(f"'{service.key}' is left as it is: {found.problem}")
+        else:
+            found = control.start(spec_of(service, platform))
+        yield dg.MaterializeResult(asset_key(service.key), metadata=_facts(service, found))
+
+    return body
+
+
+def _facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
+    workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in found.workers]
+    facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": markdown(workers)}
+    if found.url is None:
+        return facts
+    if others := next((w.libraries for w in found.workers if w.libraries), ""):
+        facts["trained with other libraries"] = others
+    facts |= {"url": dg.MetadataValue.url(found.url), "version": found.champion or 0}
+    return facts | {"smoke latency ms": round(1000 * _smoke(service, found.url), 3)}
+
+
+def _smoke(service: Service, url: str) -> float:
+    """Have the stored example row predicted, which is not logged; return the seconds of the second of two."""
+    begun = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        try:
+            urllib.request.urlopen(f"{url}/smoke", timeout=30).close()  # noqa: S310  (the service's own URL)
+        except OSError as error:
+            raise ServiceError(
+                f"'{service.key}' does not predict its example row: {error}", hint=f"`mlops serve status {service.name}` shows its workers"
+            ) from error
+    return time.perf_counter() - begun
+
+
+def served_node(project: Project, service: Service, platform: Platform) -> Node:
+    """Return the predictions of a service; what they are made from is the log."""
+    partitions = served_partitions(project, service)
+    return Node(service.predictions_key, partitions, outside=lambda keys: _logged(service, platform, partitions, keys))
+
+
+def log_folder(service: Service, platform: Platform) -> Path:
+    """Return where the service's predictions are logged."""
+    return Path(platform.home) / "services" / service.name / "log"
+
+
+def _logged(service: Service, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+    """Return, for each partition that something was logged for, what changes when more is."""
+    folder = log_folder(service, platform)
+    if not folder.is_dir():
+        return {}
+    from mlops_assets.serving.logs.inference_log import log_days, log_fingerprint
+
+    days = set(log_days(folder))
+    spans = {key: days_of(window_of(partitions, key), days) for key in keys}
+    return {key: log_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
+
+
+def served_rules(project: Project, service: Service) -> Table:
+    """Return what the rows of a service's predictions must obey: each answer once, in its window."""
+    return Table(
+        partitions=served_partitions(project, service),
+        key=(table_name(PREDICTION_ID, OF_PREDICTIONS),),
+        event_timestamp=table_name(served_time(service), OF_PREDICTIONS),
+        allow_empty=True,
+    )
+
+
+def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of a service's predictions."""
+    mine = (READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (READABLE,)
+    return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *mine), warnings=mine)
+
+
+def served_body(project: Project, service: Service) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step that brings logged predictions into the lake."""
+    rules = served_rules(project, service)
+
+    def body(scope: Scope) -> Iterator[object]:
+        yield from publish(scope, rules, lambda: _produce(scope, service, rules), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
+
+    return body
+
+
+def _produce(scope: Scope, service: Service, rules: Table) -> Made:
+    from mlops_assets.serving.logs.inference_log import Record, frame_records, log_days, read_records
+    from mlops_assets.serving.logs.unstorable import split_storable
+
+    folder, corrupt = log_folder(service, scope.places.platform), list[str]()
+    windows = [window for _, window in scope.windows]
+    spans = [span for span in (days_of(window, set(log_days(folder))) for window in windows) if span]
+    first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
+    records = read_records(folder, first, last, corrupt)
+    types, keys, kinds = _types(scope, service, sorted({record.version for record in records}))
+    fitting, unfit = list[Record](), list[str]()
+    for dtype, some in groupby(sorted(records, key=partial(_dtype, kinds)), key=partial(_dtype, kinds)):
+        found, others = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
+        fitting, unfit = [*fitting, *found], [*unfit, *others]
+    log = frame_records(fitting)
+    if windows[0] is not None:
+        inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
+        log = log.filter(pl.any_horizontal(inside))
+    answered = served(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
+    answers = as_one_table(scope, [to_table(frame, OF_PREDICTIONS) for frame in answered], rules.event_timestamp)
+    stored, kept = add_stored_rows(scope, answers, rules)
+    frame = from_table(stored, OF_PREDICTIONS)
+    facts = {
+        "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
+        "logged until": str(frame[LOGGED_AT].max()),
+        **aside_facts(kept, corrupt, unfit),
+    }
+    skew = [skew_outcome(scope, service, frame)] if feature_views(service.model.training_set.features) else []
+    return stored, [*verify(stored, rules, scope.windows), readable_outcome(corrupt, unfit), *skew], facts
+
+
+def _dtype(kinds: Mapping[int, PredictionKind], record: "Record") -> str:
+    """Return the type of a logged prediction, by its version; of one that the registry does not know, by the newest."""
+    newest = kinds[max(kinds)].dtype if kinds else "String"
+    return kinds[record.version].dtype if record.version in kinds else newest
+
+
+def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
+    """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and what each predicts."""
+    registered = scope.places.registry.versions(service.model.name)
+    wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
+    manifests = [manifest_of(scope.places.artifacts, version.artifact) for version in wanted]
+    types = {name: manifest["types"][name] for manifest in manifests for name in manifest["columns"]}
+    keys = {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}
+    return types, keys, {v.version: PredictionKind.of(manifest) for v, manifest in zip(wanted, manifests, strict=True)}

@@ -1,0 +1,159 @@
+"""Derived assets follow their inputs: conditions on recorded facts, not on events."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.orchestrate.core.beta import beta
+from mlops_assets.orchestrate.core.graph import Node, fingerprints
+from mlops_assets.orchestrate.core.liveness import bury_dead_runs
+from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.tables.lake_events import report_untold
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.values.platform import Platform
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.declarative_automation.operators import DepsAutomationCondition
+
+AUTOMATION, DEAD_RUNS = "mlops_automation", "mlops_dead_runs"
+AUTOMATION_INTERVAL = timedelta(seconds=30)
+_CLOCKS = timedelta(minutes=1)  # by which those of two machines may differ
+
+
+@dataclass(frozen=True, unsafe_hash=True)
+class InputsChanged(dg.AutomationCondition[Any]):
+    """True for exactly the partitions whose recorded inputs differ from what upstream holds now.
+
+    Parameters
+    ----------
+    node
+        The table and what it is made from.
+    platform
+        Where the facts are recorded.
+    model
+        For predictions: nothing is asked for before this model has a champion.
+    """
+
+    node: Node = field(hash=False, compare=False)
+    platform: Platform
+    model: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the UI shows."""
+        return f"inputs of {self.node.key} changed"
+
+    def evaluate(self, context: dg.AutomationContext[Any]) -> dg.AutomationResult[Any]:
+        """Compare fingerprints with records: one look at the lake for each table, all partitions at once."""
+        wanted = [] if self._waits() else find_due(self.node, self.platform, context.evaluation_time.astimezone(UTC))
+        return dg.AutomationResult(context, true_subset=_subset(context, self.node, wanted))
+
+    def _waits(self) -> bool:
+        return bool(self.model) and places(self.platform).registry.champion(self.model) is None
+
+
+def stale(node: Node, platform: Platform) -> dict[str, str]:
+    """Return partition → fingerprint where what upstream holds now is not what the partition was made from."""
+    lake = places(platform).lake
+    now = fingerprints(node, all_keys(node.partitions), lake, snapshot=lake.snapshot())
+    made = lake.records(node.key)
+    return {key: inputs for key, inputs in now.items() if key not in made or made[key].inputs != inputs}
+
+
+def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
+    """Return the partitions to materialise now: their inputs changed, and no failed attempt on the same inputs blocks them.
+
+    Parameters
+    ----------
+    node, platform
+        As in :class:`InputsChanged`.
+    clock
+        The current time (aware): a failed attempt blocks the next one for a while.
+    """
+    wanted = stale(node, platform)
+    blocked = places(platform).attempts.blocked(node.key, wanted, clock) if wanted else {}
+    return [key for key in wanted if key not in blocked]
+
+
+def _subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> Any:  # noqa: ANN401  (Dagster's EntitySubset is not public)
+    if not keys:
+        return context.get_empty_subset()
+    if node.partitions is None:
+        return context.candidate_subset
+    exact = context.asset_graph_view.get_subset_from_partition_keys(context.key, node.partitions, set(keys))
+    return context.candidate_subset.compute_intersection(exact)
+
+
+def follow(node: Node, platform: Platform, *, model: str = "", ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+    """Return the default condition of a derived table.
+
+    Parameters
+    ----------
+    node, platform, model
+        As in :class:`InputsChanged`.
+    ignoring
+        Assets that the graph shows upstream, whose runs are nothing to wait for.
+    """
+    busy = _without(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+    changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~busy
+    return changed.with_label("follows its inputs")
+
+
+def _without(condition: "DepsAutomationCondition[Any]", keys: Sequence[str]) -> dg.AutomationCondition[Any]:
+    return condition.ignore(dg.AssetSelection.assets(*(dg.AssetKey(key.split("/")) for key in keys))) if keys else condition
+
+
+def after_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+    """Return the condition of a version, a champion and a service: what is upstream is new and has passed.
+
+    Parameters
+    ----------
+    ignoring
+        Assets upstream whose changes are no reason to run.
+    """
+    return (
+        _without(dg.AutomationCondition.any_deps_updated(), ignoring).since_last_handled()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~_without(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+        & ~dg.AutomationCondition.in_progress()
+    ).with_label("after the gates")
+
+
+def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that evaluates every condition; conditions of ours need the code of the project."""
+    with beta():
+        return dg.AutomationConditionSensorDefinition(
+            AUTOMATION,
+            target=dg.AssetSelection.all(),
+            use_user_code_server=True,
+            default_status=_status(running=running),
+            minimum_interval_seconds=int(interval.total_seconds()),
+        )
+
+
+def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
+    """Return the sensor that marks runs whose process is gone as failed, as conditions would wait for them for ever, and tells what they had made."""
+
+    @dg.sensor(
+        name=DEAD_RUNS,
+        minimum_interval_seconds=int(interval.total_seconds()),
+        default_status=_status(running=running),
+        description="Marks runs whose process is gone as failed, and reports what they committed and could not tell.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        buried = bury_dead_runs(context.instance)
+        looked = datetime.now(UTC) - _CLOCKS
+        told = report_untold(context.instance, platform, since=datetime.fromisoformat(context.cursor) if context.cursor else None)
+        context.update_cursor(looked.isoformat())
+        marked = f"marked {', '.join(run[:8] for run in buried)} as failed" if buried else "every run that is started has its process"
+        return dg.SkipReason(f"{marked}; reported {len(told)} partitions that they had committed" if told else marked)
+
+    return sensor
+
+
+def _status(*, running: bool) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED

@@ -1,0 +1,193 @@
+"""A run over many partitions, made and committed in chunks: a kill costs the chunk that it met, not the backfill."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.tables.quality import Checked, reference_windows
+from mlops_assets.orchestrate.tables.tables import attempted, check_results, materialised, publish, refusal
+from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded
+from mlops_assets.stores.lake.column_types import ColumnTypeError
+from mlops_assets.stores.lake.protocol import Commit
+from mlops_assets.values.dataset import Table
+
+CHUNK = 31  # partitions in one transaction: a month of days
+MOST = 100  # transactions in one run, however many partitions it has
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How the partitions of a table are made, some at a time.
+
+    Parameters
+    ----------
+    rules
+        Key, times and quality of the table.
+    made
+        Makes the rows of the partitions of a scope.
+    kept
+        Reads and verifies those that the lake holds already.
+    shown
+        Returns what the UI shows of rows beside what it shows of every table.
+    divisible
+        Whether a run may be divided at all.
+    repeatable
+        Whether partitions that are recorded as made from the inputs and the definition of now need not be made again.
+    """
+
+    rules: Table
+    made: Callable[[Scope], Checked]
+    kept: Callable[[Scope], Checked]
+    shown: Callable[[Scope, pl.DataFrame], Mapping[str, Any]]
+    divisible: Callable[[Scope], bool]
+    repeatable: bool = True
+
+
+@dataclass
+class _Sum:
+    """What the chunks so far come to."""
+
+    made: list[Checked] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    passed_over: int = 0
+
+    @property
+    def partitions(self) -> int:
+        return sum(len(commit.records) for commit in self.commits)
+
+    def outcomes(self, *more: Outcome) -> list[Outcome]:
+        """Return one outcome of each check: the first that failed, else the last."""
+        found = [outcome for made in self.made for outcome in made.outcomes] + list(more)
+        names = dict.fromkeys(outcome.check for outcome in found)
+        return [_worst([outcome for outcome in found if outcome.check == name]) for name in names]
+
+    def checked(self, chunks: int) -> Checked:
+        """Return the whole as if it had been made at once."""
+        metadata = {name: value for made in self.made for name, value in made.metadata.items()}
+        metadata |= merge_unrecorded(made.metadata for made in self.made)
+        how = f"{chunks - self.passed_over} made, {self.passed_over} passed over"
+        return Checked(
+            pl.concat([made.frame for made in self.made], how="vertical_relaxed"), self.outcomes(), (), {**metadata, "chunks": how}
+        )
+
+    def commit(self, keys: Sequence[str]) -> Commit:
+        """Return what was committed, in the order of the run's partitions."""
+        records = {record.partition: record for commit in self.commits for record in commit.records}
+        changed = {partition for commit in self.commits for partition in commit.changed}
+        columns = tuple(dict.fromkeys(text for commit in self.commits for text in commit.columns))
+        return Commit(self.commits[-1].snapshot, tuple(records[key] for key in keys), tuple(key for key in keys if key in changed), columns)
+
+
+def publish_in_chunks(scope: Scope, chunks: Chunks) -> Iterator[object]:
+    """Make a table as :func:`mlops_assets.orchestrate.tables.tables.publish` does, but commit its partitions chunk by chunk.
+
+    Each chunk reads the lake as it is when the chunk begins, so that what is recorded of a partition is what it was made from.
+
+    Parameters
+    ----------
+    scope
+        The step.
+    chunks
+        How its partitions are made.
+    """
+    groups = _groups(scope, chunks) if scope.node.partitions is not None and chunks.divisible(scope) else [list(scope.keys)]
+    if len(groups) == 1:
+        yield from _publish_whole(scope, chunks)
+        return
+    try:
+        made, commit = _make_chunks(scope, chunks, groups)
+    except _RefusedError as refused:
+        yield from check_results(scope, refused.outcomes)
+        raise refused.error from None
+    except ColumnTypeError:
+        if not scope.places.lake.records(scope.node.key).keys() <= set(scope.keys):
+            raise
+        scope.context.log.warning(f"{scope.node.key}: a column has another type, so all {len(scope.keys)} partitions are made at once")
+        yield from _publish_whole(replace(scope, chosen=tuple(scope.keys)), chunks)
+        return
+    yield materialised(scope, made, commit)
+
+
+class _RefusedError(Exception):
+    """A check refused a chunk."""
+
+    def __init__(self, outcomes: Sequence[Outcome], error: DataError) -> None:
+        super().__init__(str(error))
+        self.outcomes, self.error = outcomes, error
+
+
+def _publish_whole(scope: Scope, chunks: Chunks) -> Iterator[object]:
+    """Make all partitions in one transaction, which may replace the types of a table."""
+    yield from publish(scope, chunks.rules, lambda: _with_shown(scope, chunks, chunks.made(scope)))
+
+
+def _make_chunks(scope: Scope, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[Checked, Commit]:
+    """Make and commit one chunk after the other; return what they come to."""
+    total = _Sum()
+    for keys in groups:
+        part = replace(scope, chosen=tuple(keys))
+        kept = _kept(part, chunks)
+        made, commit = kept or attempted(part, chunks.rules, partial(chunks.made, part))
+        if commit is None or any(o.blocking and not o.passed for o in made.outcomes):
+            raise _RefusedError(total.outcomes(*made.outcomes), _stopped(part, made, total.partitions, len(scope.keys)))
+        total.made.append(made)
+        total.commits.append(commit)
+        total.passed_over += kept is not None
+        over = "; these were made before, from the same" if kept else ""
+        scope.context.log.info(f"backfill of {scope.node.key}: {total.partitions} of {len(scope.keys)} partitions{over}")
+    return _with_shown(scope, chunks, total.checked(len(groups))), total.commit(scope.keys)
+
+
+def _with_shown(scope: Scope, chunks: Chunks, made: Checked) -> Checked:
+    return replace(made, metadata={**made.metadata, **chunks.shown(scope, made.frame)})
+
+
+def _groups(scope: Scope, chunks: Chunks) -> list[list[str]]:
+    quality = chunks.rules.quality
+    first = {name for name, _ in reference_windows(quality, chunks.rules, scope.node.key)} if quality and quality.learn_from else set()
+    return divided(scope.keys, first)
+
+
+def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]:
+    """Return partitions in chunks of neighbours.
+
+    Parameters
+    ----------
+    keys
+        Neighbours, oldest first.
+    first
+        Partitions that stay together and come before the others: limits of quality are learnt from all of them, and hold for the rest.
+    """
+    size = max(CHUNK, -(-len(keys) // MOST))
+    result: list[list[str]] = []
+    for together, group in groupby(keys, key=lambda key: key in first):
+        run = list(group)
+        if together:
+            result.insert(0, run)
+        else:
+            result.extend(run[at : at + size] for at in range(0, len(run), size))
+    return result
+
+
+def _kept(scope: Scope, chunks: Chunks) -> tuple[Checked, Commit] | None:
+    """Return what the lake holds of a chunk that need not be made again."""
+    recorded = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot) if chunks.repeatable else {}
+    if not all(part.inputs and part.partition in recorded and recorded[part.partition].inputs == part.inputs for part in scope.parts):
+        return None
+    return chunks.kept(scope), Commit(scope.snapshot, tuple(recorded[key] for key in scope.keys), ())
+
+
+def _stopped(scope: Scope, made: Checked, before: int, of: int) -> DataError:
+    error = refusal(scope, made.outcomes)
+    return DataError(f"{error.message}. {before} of the {of} partitions of this run are committed", hint=error.hint)
+
+
+def _worst(outcomes: Sequence[Outcome]) -> Outcome:
+    return next((outcome for outcome in outcomes if not outcome.passed), outcomes[-1])

@@ -1,0 +1,133 @@
+"""Tables that somebody else writes: hashed and verified when they are observed, shown as external assets."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from mlops_assets.compute.tables.verify import Outcome, check_names, verify
+from mlops_assets.errors import DataError, LakeError
+from mlops_assets.orchestrate.core.metadata import check_result
+from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.tables.lake_events import materialised
+from mlops_assets.orchestrate.tables.tables import check_specs
+from mlops_assets.stores.lake.protocol import Commit, Part
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.values.dataset import ExternalDataset
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
+
+SENSOR = "mlops_external_datasets"
+
+
+def external_assets(project: Project) -> list[dg.AssetSpec]:
+    """Return the external assets of a project."""
+    return [
+        dg.AssetSpec(
+            asset_key(e.key),
+            description=e.description or "A table of the lake that somebody else writes.",
+            partitions_def=e.table.partitions,
+            kinds={"dataset", "duckdb"},
+            group_name=e.options.group or "data",
+            owners=list(e.options.owners),
+            tags=dict(e.options.tags),
+        )
+        for e in project.every(ExternalDataset)
+    ]
+
+
+def external_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
+    """Return the checks of external assets, run by hand or with whatever reads them."""
+    return [_checks(e, platform) for e in project.every(ExternalDataset) if check_names(e.table)]
+
+
+def _checks(external: ExternalDataset, platform: Platform) -> dg.AssetChecksDefinition:
+    @dg.multi_asset_check(name=f"{external.key.replace('/', '__')}__checks", specs=check_specs(external.key, check_names(external.table)))
+    def checks() -> Iterator[dg.AssetCheckResult]:
+        for outcome in observed_outcomes(external, platform):
+            yield check_result(asset_key(external.key), outcome)
+
+    return checks
+
+
+def observed_outcomes(external: ExternalDataset, platform: Platform) -> list[Outcome]:
+    """Verify everything that an external table holds."""
+    frame = places(platform).lake.read(external.key)
+    windows = [(part.partition, part.window) for part in _parts(external, platform)]
+    return verify(frame, external.table, windows)
+
+
+def _parts(external: ExternalDataset, platform: Platform) -> list[Part]:
+    """Return the partitions between the first and the last row: what was not written yet is not missing."""
+    definition, lake = external.table.partitions, places(platform).lake
+    parts = [Part(key, window_of(definition, key)) for key in all_keys(definition)]
+    if definition is None:
+        return parts
+    times = lake.read(external.key, columns=[external.table.event_timestamp or ""]).to_series()
+    first, last = times.min(), times.max()
+    return [p for p in parts if p.window and first is not None and p.window.start <= last and p.window.end > first]  # type: ignore[operator]
+
+
+def require(external: ExternalDataset, platform: Platform, reader: str) -> None:
+    """Verify and record an external table before a step reads it.
+
+    Raises
+    ------
+    DataError
+        It breaks a declared rule.
+    """
+    try:
+        broken = [o for o in observed_outcomes(external, platform) if o.blocking and not o.passed]
+    except LakeError:
+        return  # the read itself says best what is missing
+    if broken:
+        raise DataError(f"'{reader}' reads '{external.key}', which somebody else wrote: {broken[0].message}", hint=broken[0].hint)
+    _recorded(external, platform)
+
+
+def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
+    """Record what an external table holds now; None when it does not exist yet or breaks a rule."""
+    try:
+        if any(o.blocking and not o.passed for o in observed_outcomes(external, platform)):
+            return None
+        return _recorded(external, platform)
+    except LakeError:
+        return None
+
+
+def _recorded(external: ExternalDataset, platform: Platform) -> Commit | None:
+    parts, rules = _parts(external, platform), external.table
+    return places(platform).lake.record(external.key, parts, event_timestamp=rules.event_timestamp, key=rules.key) if parts else None
+
+
+def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
+    """Record every external table, and report what changed to Dagster."""
+    changed = []
+    for external in project.every(ExternalDataset):
+        commit = observe(external, platform)
+        for record in commit.records if commit else ():
+            if record.partition in commit.changed:  # type: ignore[union-attr]
+                instance.report_runless_asset_event(materialised(record))
+                changed.append(f"{external.key} {record.partition}".strip())
+    return changed
+
+
+def external_sensor(project: Project, platform: Platform, *, running: bool) -> list[dg.SensorDefinition]:
+    """Return the sensor that observes external tables, when there are any."""
+    if not project.every(ExternalDataset):
+        return []
+    status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name=SENSOR, minimum_interval_seconds=60, default_status=status, description="Records what others have written into the lake."
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        snapshot = str(places(platform).lake.snapshot())
+        if context.cursor == snapshot:
+            return dg.SkipReason("nothing was written into the lake")
+        changed = observe_all(project, platform, context.instance)
+        context.update_cursor(str(places(platform).lake.snapshot()))
+        return dg.SkipReason(f"recorded {', '.join(changed)}" if changed else "no external table has changed")
+
+    return [sensor]

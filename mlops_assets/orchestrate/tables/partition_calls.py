@@ -1,0 +1,139 @@
+"""Call a user's function once for each partition of a step, over inputs that are read once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from mlops_assets.compute.tables.row_rules import is_utc, partition_numbers, time_findings
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.function import CallPer, UserFunction
+from mlops_assets.values.window import TimeWindow
+
+_WINDOW_HINT = "return the rows of the given window only: the function is called once for each partition, also in a run over many"
+
+
+@dataclass(frozen=True)
+class Produced:
+    """Rows that a function returned for the partitions of a step.
+
+    Parameters
+    ----------
+    frame
+        The rows of all calls that lie in the partition of their call, or in no partition at all.
+    strays
+        Partition → rows that its call returned for another partition.
+    whole_range
+        Whether one call returned the rows of several partitions.
+    """
+
+    frame: pl.DataFrame
+    strays: Mapping[str, pl.DataFrame]
+    whole_range: bool = False
+
+
+def call_function(
+    scope: Scope,
+    function: UserFunction[..., object],
+    call_per: CallPer,
+    event_timestamp: str,
+    shape: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
+) -> Produced:
+    """Call a function for the partitions of a step and return what it made.
+
+    Parameters
+    ----------
+    scope
+        The step.
+    function
+        The user's.
+    call_per
+        Whether it is called once for each partition or once for the range.
+    event_timestamp
+        The column that says which partition a row belongs to.
+    shape
+        Applied to what each call returns.
+    """
+    if len(scope.keys) == 1 or call_per == "range":
+        return Produced(shape(scope.frame(function)), {}, whole_range=len(scope.keys) > 1)
+    made: list[tuple[str, pl.DataFrame]] = []
+    strays: dict[str, pl.DataFrame] = {}
+    for each in scope.by_partition(function):
+        frame = shape(each.frame(function))
+        inside = _inside(frame, event_timestamp, each.window, scope.window)
+        made.append((each.keys[0], frame.filter(inside)))
+        if not inside.all():
+            strays[each.keys[0]] = frame.filter(~inside)
+    return Produced(stack_frames(made, f"'{scope.node.key}'"), strays)
+
+
+def _inside(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
+    """Return False where a row belongs to another partition of the run than the one its call was for."""
+    if column not in frame.columns or not is_utc(frame[column].dtype):
+        return pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
+    times = pl.col(column)
+    other = times.is_between(run.start, run.end, closed="left") & ~times.is_between(own.start, own.end, closed="left")
+    return frame.select(~other.fill_null(value=False)).to_series()
+
+
+def stack_frames(made: Sequence[tuple[str, pl.DataFrame]], what: str) -> pl.DataFrame:
+    """Return the rows of all partitions, in order; ``what`` names the table.
+
+    Raises
+    ------
+    DataError
+        The calls for two partitions returned different columns, or one column with types that do not fit together.
+    """
+    first, model = next(((key, frame) for key, frame in made if frame.height), made[0])
+    frames = []
+    for key, frame in made:
+        if not frame.height:
+            continue
+        if differing := sorted(set(frame.columns) ^ set(model.columns)):
+            with_it, without = (key, first) if differing[0] in frame.columns else (first, key)
+            raise DataError(
+                f"{what}: column '{differing[0]}' is in partition '{with_it}' and not in partition '{without}'",
+                hint="return the same columns for every partition",
+            )
+        for name, dtype in model.schema.items():
+            if not _fits(dtype, frame.schema[name]):
+                raise DataError(
+                    f"{what}: column '{name}' is {dtype} in partition '{first}' and {frame.schema[name]} in partition '{key}'",
+                    hint=f"cast '{name}' in the function, so that every partition has the same type",
+                )
+        frames.append(frame.select(model.columns))
+    return pl.concat(frames, how="vertical_relaxed") if frames else model
+
+
+def _fits(one: pl.DataType, other: pl.DataType) -> bool:
+    return one == other or pl.Null in (one, other) or (one.is_integer() and other.is_integer()) or (one.is_float() and other.is_float())
+
+
+def misplaced_outcome(produced: Produced, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
+    """Return the failed check of the first call that returned rows of another partition; None when there is none."""
+    for key, rows in produced.strays.items():
+        found = next(time_findings(rows, table.event_timestamp or "", [(key, windows[key])], None))
+        return Outcome("event_time", passed=False, message=found.message, hint=_WINDOW_HINT)
+    return None
+
+
+def emptied_outcome(scope: Scope, frame: pl.DataFrame, table: Table) -> Outcome | None:
+    """Return the failed check that one call for a range lost partitions which had rows; None when it lost none."""
+    recorded = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot)
+    present = set(partition_numbers(frame, table.event_timestamp, scope.windows).to_list())
+    lost = [key for number, (key, _) in enumerate(scope.windows) if number not in present and key in recorded and recorded[key].rows]
+    if not lost:
+        return None
+    rows, more = recorded[lost[0]].rows, len(lost) - 1
+    others = f", as would {more} other partition(s), the last '{lost[-1]}'" if more else ""
+    message = (
+        f"partition '{lost[0]}' has {rows} row(s) and would have none{others}; "
+        f"one call made {len(scope.keys)} partitions (call_per='range')"
+    )
+    hint = (
+        "return the rows of every partition of the window, or drop call_per='range'; if a partition is rightly empty, materialise it alone"
+    )
+    return Outcome("not_empty", passed=False, message=message, hint=hint)

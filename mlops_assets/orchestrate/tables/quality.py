@@ -1,0 +1,272 @@
+"""What stands beside a table: the limits it has learnt, and the rows it has set aside; both are committed with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.tables.quality import as_table, declaration, from_table, learnt_limits
+from mlops_assets.compute.tables.quarantine import (
+    KEY,
+    NO_QUARANTINED_ROWS,
+    TIME,
+    WHO_AND_WHEN,
+    partition_counts,
+    quarantine_outcome,
+    reasons,
+    set_aside,
+    unwritten,
+)
+from mlops_assets.compute.tables.row_rules import spans
+from mlops_assets.compute.tables.stored_types import cast_to_stored
+from mlops_assets.compute.tables.verify import Outcome, check_names, verify
+from mlops_assets.errors import DefinitionError, LakeError
+from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.tables.partition_calls import Produced, emptied_outcome, misplaced_outcome
+from mlops_assets.stores.lake.keys import MOST_KEYS, keys_elsewhere
+from mlops_assets.stores.lake.protocol import Part, Write
+from mlops_assets.stores.lake.rows import refuse_unstorable
+from mlops_assets.values.dataset import Dataset, Table
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.quality import Limit, Quality
+from mlops_assets.values.window import TimeWindow, window_of
+
+Windows = Sequence[tuple[str, TimeWindow | None]]
+PREVIEW = 20
+KEY_ACROSS = "key_across_partitions"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A table that is committed together with another, and what the UI shows of it.
+
+    Parameters
+    ----------
+    write
+        What is committed.
+    shown
+        Partition → metadata; the key ``""`` when it is not partitioned.
+    """
+
+    write: Write
+    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def report(self, scope: Scope) -> None:
+        """Tell Dagster what was written: both are assets that their table's step writes."""
+        for key, facts in self.shown.items():
+            event = dg.AssetMaterialization(asset_key(self.write.table), metadata=dict(facts), partition=key or None)
+            scope.context.log_event(event)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows that may be committed, what was found, and what is committed beside them."""
+
+    frame: pl.DataFrame
+    outcomes: Sequence[Outcome]
+    beside: Sequence[Beside] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def side_assets(project: Project) -> Iterator[dg.AssetSpec]:
+    """Yield the quarantines and the learnt limits of a project, as assets that are written by their tables' steps."""
+    nouns: list[Dataset[..., Any] | FeatureView] = [*project.every(Dataset), *project.every(FeatureView)]
+    for noun in nouns:
+        table = _table(noun)
+        group = noun.options.group or "data"
+        if isinstance(noun, Dataset) and table.quarantine is not None:
+            text = f"Rows of {noun.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {noun.name}` tries them again."
+            yield _side(noun.quarantine_key, noun.key, text, "quarantine", group, noun.table.partitions)
+        if table.quality is not None and table.quality.learn_from is not None:
+            yield _side(noun.quality_key, noun.key, f"The limits that {noun.key} has learnt.", "quality", group, None)
+
+
+def _table(noun: Dataset[..., Any] | FeatureView) -> Table:
+    return noun.table if isinstance(noun, Dataset) else Table(quality=noun.quality)
+
+
+def _side(key: str, of: str, text: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetSpec:  # noqa: PLR0913  (one declaration)
+    return dg.AssetSpec(
+        asset_key(key), deps=[asset_key(of)], description=text, kinds={kind, "duckdb"}, group_name=group, partitions_def=partitions
+    )
+
+
+def table_checks(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a table's checks, and of those among them that only warn."""
+    warns = ("quality",) if table.quality is not None and not table.quality.blocks else ()
+    aside = (NO_QUARANTINED_ROWS,) if table.quarantine is not None else ()
+    across = (KEY_ACROSS,) if _may_repeat(table) else ()
+    return (*check_names(table), *across, *aside), (*warns, *across, *aside)
+
+
+def _may_repeat(table: Table) -> bool:
+    """Whether a key can be in two partitions: not when the time that divides them is part of it."""
+    return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
+
+
+def _across(scope: Scope, frame: pl.DataFrame, table: Table) -> list[Outcome]:
+    """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
+    if not _may_repeat(table) or not set(table.key) <= set(frame.columns):
+        return []
+    windows = spans(scope.windows)
+    time, lake = table.event_timestamp or "", scope.places.lake
+    found = keys_elsewhere(
+        lake, scope.node.key, cast_to_stored(frame.select(table.key)), windows, event_timestamp=time, snapshot=scope.snapshot
+    )
+    if found.is_empty():
+        return [Outcome(KEY_ACROSS, passed=True, blocking=False)]
+    *first, elsewhere = found.row(0)
+    identity = dict(zip(table.key, first, strict=True))
+    label = f"'{scope.keys[0]}'" if len(scope.keys) == 1 else f"'{scope.keys[0]}' to '{scope.keys[-1]}'"
+    more = " or more" if found.height == MOST_KEYS else ""
+    message = (
+        f"{found.height}{more} key(s) of partition(s) {label} are in other partitions as well; the first: {identity}, also at {elsewhere}"
+    )
+    hint = "was a file read twice? Deduplicate where it is read, and make the other partition again if the row has moved"
+    return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": found.height})]
+
+
+def checked(scope: Scope, made: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
+    """Verify rows with limits that may have to be learnt first, and set those aside that break a rule when the table allows it.
+
+    Parameters
+    ----------
+    scope, made, table
+        The step, its rows and their rules.
+    quality_key, quarantine_key
+        Where learnt limits and refused rows go.
+    """
+    run_id, now = scope.context.run.run_id, datetime.now(UTC)
+    made = made if isinstance(made, Produced) else Produced(made, {})
+    frame = made.frame
+    refuse_unstorable(frame, scope.node.key)
+
+    def divided(limits: Sequence[Limit] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+        return set_aside(frame, table, scope.windows, limits=limits, run_id=run_id, now=now)
+
+    limits, beside = _limits(scope, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
+    if table.quarantine is None:
+        found = verify(frame, table, scope.windows, limits=limits)
+        return Checked(frame, _with_calls(scope, made, frame, table, [*found, *_across(scope, frame, table)]), beside)
+    kept, refused = divided(limits)
+    strays = [
+        set_aside(rows, table, [(key, dict(scope.windows)[key])], limits=limits, run_id=run_id, now=now)[1]
+        for key, rows in made.strays.items()
+    ]
+    refused = pl.concat([refused, *strays])
+    name = quarantine_key.rsplit("/", maxsplit=1)[-1]
+    counts = partition_counts(frame, table, scope.windows)
+    counts = [n + (made.strays[key].height if key in made.strays else 0) for n, (key, _) in zip(counts, scope.windows, strict=True)]
+    outcome = quarantine_outcome(refused, counts, scope.windows, share=table.quarantine, name=name)
+    found = [*verify(kept, table, scope.windows, limits=limits), *_across(scope, kept, table), outcome]
+    found = _with_calls(scope, replace(made, strays={}), kept, table, found)
+    if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in found):
+        found = [unwritten(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in found]
+    # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
+    return Checked(
+        kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(scope, quarantine_key, refused)]
+    )
+
+
+def _with_calls(scope: Scope, made: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes of a table, with what was wrong with the calls that made it in place of what they hide."""
+    misplaced = misplaced_outcome(made, table, dict(scope.windows))
+    emptied = emptied_outcome(scope, frame, table) if made.whole_range else None
+    worse = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
+    return [worse.get(outcome.check, outcome) if outcome.passed else outcome for outcome in found]
+
+
+def _quarantine(scope: Scope, key: str, refused: pl.DataFrame) -> Beside:
+    parts = [Part(name, window) for name, window in scope.windows]
+    partitioned = scope.node.partitions is not None
+    shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in scope.windows}
+    return Beside(Write(key, refused, parts, TIME if partitioned else None, KEY, WHO_AND_WHEN), shown)
+
+
+def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
+    return {
+        "dagster/row_count": rows.height,
+        "by reason": markdown([{"reason": reason, "rows": count} for reason, count in reasons(rows)]),
+        "preview": markdown(rows.select("row", "column", "reason").head(PREVIEW).to_dicts()),
+    }
+
+
+def _limits(scope: Scope, table: Table, key: str, frame: pl.DataFrame) -> tuple[tuple[Limit, ...], list[Beside]]:
+    """Return the limits that hold, and the table of those that are learnt now."""
+    quality = table.quality
+    if quality is None or quality.learn_from is None:
+        return (quality.declared if quality else ()), []
+    windows = reference_windows(quality, table, scope.node.key)
+    writing = {name for name, _ in scope.windows}
+    stored = _stored(scope, key, quality)
+    if stored is not None and not any(name in writing for name, _ in windows):
+        return from_table(stored), []
+    recorded = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot)
+    missing = [name for name, _ in windows if name not in writing and name not in recorded]
+    if missing:
+        ready = len(windows) - len(missing)
+        scope.context.log.info(f"'{scope.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learnt from")
+        return quality.declared, []
+    rows = _reference_rows(scope, table, frame, windows, writing)
+    ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
+    limits = learnt_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
+    shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
+    return limits, [Beside(Write(key, as_table(limits, quality), [Part("")]), shown)]
+
+
+def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
+    """Return the partitions that the limits of a table are learnt from; ``key`` names it."""
+    every = all_keys(table.partitions)
+    said = quality.learn_from
+    chosen = every[:said] if isinstance(said, int) else _between(table, said)
+    if not chosen:
+        raise DefinitionError(
+            f"'{key}' learns its quality limits from {said}, where it has no partition",
+            hint=f"its partitions are {every[0]} to {every[-1]}",
+        )
+    return [(name, window_of(table.partitions, name)) for name in chosen]
+
+
+def _between(table: Table, said: tuple[str, str] | None) -> Sequence[str]:
+    """Return the partitions from the first that is named up to the second, by time; by their text where one is no partition key."""
+    every = all_keys(table.partitions)
+    if said is None:
+        return []
+    try:
+        first, last = (window_of(table.partitions, key) for key in said)
+    except (ValueError, dg.DagsterError):  # e.g. a day where the partitions are hours
+        return [name for name in every if said[0] <= name < said[1]]
+    if first is None or last is None:
+        return []
+    spans = [(name, window_of(table.partitions, name)) for name in every]
+    return [name for name, span in spans if span is not None and first.start <= span.start < last.start]
+
+
+def _stored(scope: Scope, key: str, quality: Quality) -> pl.DataFrame | None:
+    try:
+        rows = scope.places.lake.read(key, snapshot=scope.snapshot)
+    except LakeError:
+        return None
+    return rows if rows["declaration"].unique().to_list() == [declaration(quality)] else None
+
+
+def _reference_rows(scope: Scope, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:
+    """Return the rows of the reference period: those that are about to be written, and those that the lake holds."""
+    column = pl.col(table.event_timestamp or "")
+    frames = []
+    for name, window in windows:
+        if window is None:
+            continue
+        if name in writing:
+            frames.append(frame.filter(column.is_between(window.start, window.end, closed="left")))
+        else:
+            read = scope.places.lake.read(scope.node.key, window=window, event_timestamp=table.event_timestamp, snapshot=scope.snapshot)
+            frames.append(read)
+    return pl.concat(frames, how="diagonal_relaxed")

@@ -1,0 +1,122 @@
+"""What a table that is filled from a log keeps of the lake, and what it sets aside of the log."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.errors import DataError, LakeError
+from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.window import TimeWindow, merged
+
+READABLE = "log_readable"
+_SHOWN = 20  # lines that are listed
+
+
+def add_stored_rows(scope: Scope, rows: pl.DataFrame, rules: Table) -> tuple[pl.DataFrame, int]:
+    """Add the rows of the step's partitions that the lake holds and the log lacks.
+
+    Parameters
+    ----------
+    scope
+        The step, whose table is filled from a log.
+    rows
+        The log's rows of those partitions.
+    rules
+        Key and event time of the table.
+
+    Returns
+    -------
+    frame : polars.DataFrame
+        Both, each key once: a row of the log replaces the lake's.
+    kept : int
+        How many rows only the lake has.
+
+    Raises
+    ------
+    DataError
+        The lake's rows are damaged and the log does not have them all, or a column has changed its type.
+    """
+    records = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot)
+    damaged = [(key, window) for key, window in scope.windows if key in records and records[key].damaged]
+    for key, window in damaged:
+        _refuse_loss(scope, rows, rules, key, window, records[key].rows)
+    sound = [window for key, window in scope.windows if key in records and not records[key].damaged]
+    stored = [_read(scope, rules, window) for window in _spans(sound)]
+    kept = [frame.join(rows, on=list(rules.key), how="anti", nulls_equal=True) for frame in stored]
+    kept = [_cast(scope, frame, rows) for frame in kept if frame.height]
+    return pl.concat([rows, *kept], how="diagonal"), sum(frame.height for frame in kept)
+
+
+def _spans(windows: Sequence[TimeWindow | None]) -> list[TimeWindow | None]:
+    return [None] if None in windows else [*merged(window for window in windows if window is not None)]
+
+
+def _read(scope: Scope, rules: Table, window: TimeWindow | None) -> pl.DataFrame:
+    try:
+        return scope.places.lake.read(scope.node.key, window=window, event_timestamp=rules.event_timestamp, snapshot=scope.snapshot)
+    except LakeError as error:
+        raise DataError(
+            f"'{scope.node.key}': the rows that are in the lake already cannot be read, and must not be lost: {error.message}",
+            hint="`mlops doctor` names the damaged file; put it back from a backup",
+        ) from error
+
+
+def _refuse_loss(scope: Scope, rows: pl.DataFrame, rules: Table, key: str, window: TimeWindow | None, recorded: int) -> None:  # noqa: PLR0913  (one partition of a step)
+    """Refuse to rebuild a damaged partition from a log that has fewer rows than were written."""
+    time = pl.col(rules.event_timestamp or "")
+    mine = rows if window is None else rows.filter(time.is_between(window.start, window.end, closed="left"))
+    if mine.height < recorded:
+        where = f"partition '{key}' of " if key else ""
+        raise DataError(
+            f"{where}'{scope.node.key}' is damaged in the lake: {recorded} rows were written, and the log has {mine.height} of them",
+            hint="put the file that `mlops doctor` names, or the log's folder of that day, back from a backup",
+        )
+
+
+def _cast(scope: Scope, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Give the lake's rows the types of the log's; refuse a change of type that would change a value."""
+    columns = []
+    for column in stored:
+        wanted = rows.schema.get(column.name, column.dtype)
+        cast = column.cast(wanted, strict=False)
+        changed = column.ne_missing(cast.cast(column.dtype, strict=False))  # a cast to whole numbers drops a fraction without an error
+        if changed.any():
+            raise DataError(
+                f"column '{column.name}' of '{scope.node.key}' is {column.dtype} in the lake and {wanted} in the log, "
+                f"and the lake has {stored.height} row(s) that the log lacks, with {column.filter(changed)[0]!r} among them",
+                hint="serve a version whose column has the earlier type, or name the column differently",
+            )
+        columns.append(cast)
+    return pl.DataFrame(columns)
+
+
+def readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outcome:
+    """Return the check that counts the lines that were set aside and names the first.
+
+    Parameters
+    ----------
+    corrupt
+        Lines that are not what was written, as ``file:line``.
+    unfit
+        Sentences about rows that the lake cannot hold.
+    """
+    first = next(iter([*(f"the first is {place}" for place in corrupt), *unfit]), "")
+    return Outcome(
+        READABLE,
+        passed=not first,
+        blocking=False,
+        message=f"{len(corrupt) + len(unfit)} line(s) of the log are set aside: {first}" if first else "",
+        hint="they stay in the log: look at the file; what a damaged line said cannot be guessed",
+        facts={"lines set aside": len(corrupt) + len(unfit)},
+    )
+
+
+def aside_facts(kept: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
+    """Return metadata of a table that is filled from a log: rows that only the lake has, and lines that were set aside."""
+    lines = [*corrupt, *unfit]
+    facts: dict[str, Any] = {"rows that the log lacks": kept} if kept else {}
+    return facts | ({"lines set aside": markdown([{"line": line} for line in lines[:_SHOWN]])} if lines else {})

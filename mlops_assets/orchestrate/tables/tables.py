@@ -1,0 +1,179 @@
+"""How tables of the lake are made: produce, verify, commit, report."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.tables.duplicates import drop_duplicates
+from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_times
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.core.metadata import check_result, table_metadata
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.tables.partition_calls import Produced, call_function
+from mlops_assets.orchestrate.tables.quality import Beside, Checked, checked, table_checks
+from mlops_assets.stores.lake.protocol import Commit
+from mlops_assets.stores.lake.rows import refuse_unstorable
+from mlops_assets.values.dataset import Dataset, Table
+
+COLUMNS, CUT_TIMES, DUPLICATES = "columns changed", "times cut to microseconds", "duplicates"
+
+Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]] | Checked
+
+
+def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of a table's checks; all but the ``warnings`` block."""
+    return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
+
+
+def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> Iterator[object]:
+    """Make a table and commit it, unless a check that blocks has failed.
+
+    Parameters
+    ----------
+    scope
+        The step.
+    rules
+        Key and event time of the table.
+    produce
+        Returns the rows, what the checks found, and more metadata.
+    unhashed
+        Columns that do not count as content.
+    """
+    made, commit = attempted(scope, rules, produce, unhashed=unhashed)
+    if commit is None:
+        yield from check_results(scope, made.outcomes)
+        raise refusal(scope, made.outcomes)
+    yield materialised(scope, made, commit)
+
+
+def attempted(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> tuple[Checked, Commit | None]:
+    """Make rows and commit them, as :func:`publish` does; no commit when a check that blocks has failed."""
+    attempts, key = scope.places.attempts, scope.node.key
+    attempts.started(key, scope.parts, scope.context.run.run_id)
+    try:
+        given = produce()
+        made = given if isinstance(given, Checked) else Checked(given[0], given[1], metadata=given[2])
+        commit = None if _refused(made.outcomes) else _write(scope, rules, made.frame, unhashed, made.beside)
+    except Exception as error:
+        attempts.failed(key, scope.parts, f"{type(error).__name__}: {error}")
+        raise
+    if commit is None:
+        attempts.failed(key, scope.parts, _refused(made.outcomes)[0].message)
+        return made, None
+    attempts.succeeded(key, scope.parts)
+    for table in made.beside:
+        table.report(scope)
+    return made, commit
+
+
+def materialised(scope: Scope, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
+    """Return what Dagster is told of a commit."""
+    cut = cut_times(made.frame)
+    for text in (*(f"{name}: {text}" for name, text in cut.items()), *commit.columns):
+        scope.context.log.warning(f"{scope.node.key}: {text}")
+    return dg.MaterializeResult(
+        asset_key(scope.node.key),
+        check_results=check_results(scope, made.outcomes),
+        metadata={**_committed(scope, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame))},
+        data_version=dg.DataVersion(_version(commit)),
+    )
+
+
+def check_results(scope: Scope, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
+    """Return what the checks of a step found."""
+    return [check_result(asset_key(scope.node.key), outcome) for outcome in outcomes]
+
+
+def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return [o for o in outcomes if o.blocking and not o.passed]
+
+
+def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[Beside]) -> Commit:
+    return scope.places.lake.write(
+        scope.node.key,
+        frame,
+        scope.parts,
+        event_timestamp=rules.event_timestamp,
+        key=rules.key,
+        run_id=scope.context.run.run_id,
+        unhashed=unhashed,
+        beside=[table.write for table in beside],
+    )
+
+
+def refusal(scope: Scope, outcomes: Sequence[Outcome]) -> DataError:
+    """Return the error that says why a step's partitions were not committed."""
+    keys, refused = scope.keys, _refused(outcomes)
+    where = (
+        "" if scope.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
+    )
+    return DataError(
+        f"'{scope.node.key}'{where}: {'; '.join(o.message for o in refused)}. Nothing was committed; the earlier data stay readable",
+        hint=refused[0].hint,
+    )
+
+
+def _version(commit: Commit) -> str:
+    hashes = [record.content_hash for record in commit.records]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _committed(scope: Scope, commit: Commit) -> dict[str, Any]:
+    for record in commit.records if scope.node.partitions is not None and len(commit.records) > 1 else ():
+        facts = {"partition rows": record.rows, "content hash": record.content_hash}
+        scope.context.add_asset_metadata(facts, asset_key=asset_key(scope.node.key), partition_key=record.partition)
+    changed = f"{len(commit.changed)} of {len(commit.records)}"
+    return {
+        "lake snapshot": commit.snapshot,
+        "content hash": _version(commit),
+        "changed partitions" if scope.node.partitions else "changed": changed,
+        **({COLUMNS: "; ".join(commit.columns)} if commit.columns else {}),
+    }
+
+
+def cut_times(frame: pl.DataFrame) -> dict[str, str]:
+    """Return as metadata how many times have lost digits, which are finer than the microseconds of the lake; empty when none has."""
+    counts = count_cut_times(frame)
+    said = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
+    return {CUT_TIMES: f"{said} (of {frame.height} rows)"} if counts else {}
+
+
+def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of a dataset's step."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        def produce() -> Made:
+            made = call_function(scope, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
+            made, dropped = _without_duplicates(scope, made, dataset.table)
+            found = checked(scope, made, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
+            return replace(found, metadata={**found.metadata, **dropped})
+
+        yield from publish(scope, dataset.table, produce)
+
+    return body
+
+
+def _without_duplicates(scope: Scope, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
+    """Leave out the rows of a key that do not count, and say how many they are."""
+    if table.keep is None:
+        return made, {}
+    refuse_unstorable(made.frame, scope.node.key)
+    frame, count = drop_duplicates(made.frame, table.key, table.keep, table.order_by)
+    if not count:
+        return made, {}
+    by = f" by {table.order_by}" if table.order_by else ""
+    text = f"{count} of {made.frame.height} rows left out: the {table.keep}{by} of each key counts"
+    scope.context.log.warning(f"{scope.node.key}: {text}")
+    return replace(made, frame=frame), {DUPLICATES: text}
+
+
+def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of a dataset or a feature view."""
+    names, warnings = table_checks(table)
+    return check_specs(key, names, warnings=warnings)

@@ -1,0 +1,134 @@
+"""Which rows a version was fitted on: what it says of them is no evidence, and another version predicts them where there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, SPLIT, from_table
+from mlops_assets.compute.training.fitted_rows import FittedRows
+from mlops_assets.errors import LakeError
+from mlops_assets.orchestrate.core.project import row_key
+from mlops_assets.serving.formats.packaging import manifest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mlops_assets.orchestrate.core.project import Project
+    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.registry.records import Version
+    from mlops_assets.values.model import Model
+
+
+def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
+    at: Places, project: Project, model: Model[..., Any], version: Version | None, rows: pl.DataFrame, event_timestamp: str | None
+) -> pl.Series:
+    """Return whether a version was fitted on each row.
+
+    Parameters
+    ----------
+    at
+        Where versions and training sets live.
+    project, model
+        Whose version.
+    version
+        The version; None marks no row.
+    rows
+        Rows with the key of the training set or with event times.
+    event_timestamp
+        The column with the event time where ``rows`` lack that of the training set.
+
+    Notes
+    -----
+    After a split by time, every row between the first and the last fitted row counts. After a split by group the key decides, from the training set
+    at the version's snapshot; without a key, the time. A version that was stored before fitted rows were recorded marks no row.
+    """
+    none = pl.Series([False] * rows.height, dtype=pl.Boolean)
+    fitted = None if version is None or rows.is_empty() else FittedRows.from_manifest(manifest_of(at.artifacts, version.artifact))
+    if fitted is None or version is None:
+        return none
+    key = row_key(project, model)
+    if (
+        not fitted.by_time
+        and key
+        and set(key) <= set(rows.columns)
+        and (known := _fitted_keys(at, model, version, fitted, key)) is not None
+    ):
+        return _are_in(rows.select(key), known)
+    time = next((name for name in (model.training_set.event_timestamp, event_timestamp) if name and name in rows.columns), None)
+    return none if time is None else fitted.contain_times(rows[time])
+
+
+def _fitted_keys(at: Places, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
+    """Return the keys of the fitted rows; None where the training set does not hold them any more."""
+    try:
+        rows = from_table(at.lake.read(model.training_set.key, snapshot=version.snapshot), OF_TRAINING_SETS)
+    except LakeError:
+        return None
+    if not {*key, SPLIT} <= set(rows.columns):
+        return None
+    return rows.filter(pl.col(SPLIT).is_in(fitted.parts)).select(key).unique()
+
+
+def _are_in(keys: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
+    alike = known.select(
+        *(pl.col(name).cast(dtype, strict=False) for name, dtype in keys.schema.items()), pl.lit(value=True).alias("__fitted")
+    )
+    return keys.join(alike.unique(), on=keys.columns, how="left", maintain_order="left")["__fitted"].fill_null(value=False)
+
+
+def choose_versions(  # noqa: PLR0913  (whose rows, of which partitions)
+    at: Places,
+    project: Project,
+    model: Model[..., Any],
+    champion: Version,
+    rows: pl.DataFrame,
+    parts: pl.Series,
+    event_timestamp: str | None,
+) -> list[tuple[Version, pl.DataFrame]]:
+    """Return rows with the version that predicts them: the champion, or the newest champion before it that was not fitted on their partition.
+
+    Parameters
+    ----------
+    at, project, model
+        As in :func:`mark_fitted_rows`.
+    champion
+        The current champion, which predicts where every earlier champion was fitted on the rows as well.
+    rows, event_timestamp
+        The rows to predict.
+    parts
+        The partition of each row.
+
+    Notes
+    -----
+    A version that was rolled back predicts nothing, nor does one with other inputs or another type of prediction than the champion.
+    """
+    chosen, open_parts = [], parts.unique(maintain_order=True)
+    for version in _candidates(at, model, champion):
+        fitted = mark_fitted_rows(at, project, model, version, rows, event_timestamp)
+        touched = parts.filter(fitted).unique()
+        mine = open_parts.filter(~open_parts.is_in(touched.implode()))
+        chosen += [(version, mine)]
+        open_parts = open_parts.filter(open_parts.is_in(touched.implode()))
+        if open_parts.is_empty():
+            break
+    chosen[0] = (champion, pl.concat([chosen[0][1], open_parts]))
+    found = [(version, rows.filter(parts.is_in(keys.implode()))) for version, keys in chosen]
+    return [(version, part) for version, part in found if part.height] or [(champion, rows)]
+
+
+def _candidates(at: Places, model: Model[..., Any], champion: Version) -> Iterator[Version]:
+    """Yield the champion and earlier champions with the same inputs and type of prediction, newest first."""
+    yield champion
+    withdrawn = {event.previous for event in at.registry.history(model.name) if event.kind == "rollback"}
+    mine = _form(at, champion)
+    for version in reversed(at.registry.versions(model.name)):
+        usable = version.was_champion and not version.damage and version.version not in withdrawn
+        if version.version < champion.version and usable and _form(at, version) == mine:
+            yield version
+
+
+def _form(at: Places, version: Version) -> tuple[object, ...]:
+    manifest = manifest_of(at.artifacts, version.artifact)
+    return tuple(manifest.get(name) for name in ("columns", "types", "prediction_type", "classes"))

@@ -1,0 +1,57 @@
+"""After a training: what is new goes to MLflow, by a process of its own that is given a time; a training neither fails nor waits longer for it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.serving.bridges.mlflow_mirror import mirror
+from mlops_assets.stores.mlflow.client import shown
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.values.platform import Platform
+
+SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
+
+
+def mirror_after(scope: Scope) -> None:
+    """Mirror when ``MLOPS_MLFLOW`` is set; what cannot be sent now is sent by the next mirror."""
+    platform = scope.places.platform
+    if not platform.mlflow:
+        return
+    told = _mirrored(platform, _seconds())
+    if told:
+        scope.context.log.warning(f"not mirrored to MLflow at {shown(platform.mlflow)}: {told}; the next mirror catches up")
+
+
+def _mirrored(platform: Platform, seconds: float) -> str:
+    """Return why nothing was mirrored, or not all; empty when it was."""
+    environment = {**os.environ, **{f"_MLOPS_MIRROR_{name}": value for name, value in asdict(platform).items()}}
+    command = [sys.executable, "-m", "mlops_assets.orchestrate.training.mlflow_mirror"]
+    try:
+        done = subprocess.run(  # noqa: S603  (ourselves)
+            command, env=environment, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {seconds:g} s"
+    except OSError as error:
+        return str(error)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it failed"])[-1]
+
+
+def _seconds() -> float:
+    try:
+        return float(os.environ.get("MLOPS_MLFLOW_SECONDS") or SECONDS)
+    except ValueError:
+        return SECONDS
+
+
+def _main() -> None:
+    """Mirror the platform that the environment names; the parent's, exactly."""
+    named = {name.removeprefix("_MLOPS_MIRROR_"): value for name, value in os.environ.items() if name.startswith("_MLOPS_MIRROR_")}
+    platform = Platform(**named)
+    mirror(places(platform), platform.mlflow)
+
+
+if __name__ == "__main__":
+    _main()

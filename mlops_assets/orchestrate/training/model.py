@@ -1,0 +1,124 @@
+"""The model's step: train a candidate, judge it, submit it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.compute.training.classes import positive_class
+from mlops_assets.compute.training.evaluate import as_rows
+from mlops_assets.compute.training.fitted_rows import FITTED
+from mlops_assets.compute.training.plots import plots
+from mlops_assets.orchestrate.core.metadata import markdown, pictures, show, table
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
+from mlops_assets.orchestrate.training.judging import candidate_of, check_of, evidence_of, judged, rival_of
+from mlops_assets.orchestrate.training.loop import training_record
+from mlops_assets.orchestrate.training.mlflow_mirror import mirror_after
+from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
+from mlops_assets.orchestrate.training.search import search_metadata
+from mlops_assets.orchestrate.training.training_log import logged_metadata
+from mlops_assets.orchestrate.training.training_run import Trained, trained_by, training_lock
+from mlops_assets.serving.formats.packaging import form_of, manifest_of
+from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
+from mlops_assets.stores.registry.records import CandidateRecord
+from mlops_assets.values.evaluation import Candidate, GateResult
+from mlops_assets.values.gate import Gate
+from mlops_assets.values.model import GateFunction, Model
+
+_SHOWN = 200  # slices in the UI; gates judge them all
+
+
+def model_checks(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of a model's gates as asset checks."""
+    described = {g.name: _said(g) for g in model.gates} | {f.name: f.function.description for f in functions}
+    return [
+        dg.AssetCheckSpec(name, asset=asset_key(model.key), blocking=True, description=text or None) for name, text in described.items()
+    ]
+
+
+def _said(gate: Gate) -> str:
+    sure = f", at {gate.confidence:g} confidence" if gate.confidence else ""
+    every = f", for every {gate.slice} with {gate.min_rows} rows" if isinstance(gate.slice, str) else ""
+    return f"{gate.metric} {gate.rule.replace('_', ' ')} {gate.threshold:g}{every}{sure}"
+
+
+def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of a model's step."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        begun = training_record(scope, model, STARTED)
+        scope.places.decisions.training(begun)
+        with exclusive(training_lock(scope, model)):  # two that train at once would train the same twice
+            trained = trained_by(scope, model)
+        rival = rival_of(scope.places, model.name)
+        candidate = candidate_of(scope.places, model, trained, rival)
+        results = judged(scope, model, functions, candidate, rival)
+        submission = _submission(scope, model, trained, results)
+        evidence = evidence_of(results, model, functions, replace(candidate, digest=submission.digest), rival)
+        scope.places.registry.submit(_record(model, trained, submission), evidence)
+        scope.places.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
+        mirror_after(scope)
+        yield dg.MaterializeResult(
+            asset_key(model.key),
+            check_results=[check_of(model, name, result) for name, result in results.items()],
+            metadata=_metadata(trained, candidate, model)
+            | {"candidate": submission.digest, "format": form_of(manifest_of(scope.places.artifacts, submission.artifact))}
+            | _refit_metadata(model, submission)
+            | show("logged", lambda: logged_metadata(scope, trained.run, model.metrics), scope.context.log.warning)
+            | show("search", lambda: search_metadata(scope, model, trained.run), scope.context.log.warning),
+            data_version=dg.DataVersion(submission.digest),
+        )
+
+    return body
+
+
+def _submission(scope: Scope, model: Model[..., Any], trained: Trained, results: Mapping[str, GateResult]) -> Submission:
+    """Return the fit that is submitted: a second one where the model asks for it and every gate has passed."""
+    if model.refit is None or not all(result.passed for result in results.values()):
+        return Submission(trained.artifact, trained.digest)
+    with exclusive(training_lock(scope, model)):
+        return refit_after_gates(scope, model, trained)
+
+
+def _record(model: Model[..., Any], trained: Trained, submission: Submission) -> CandidateRecord:
+    return CandidateRecord(model.name, submission.digest, trained.run.id, submission.artifact, trained.snapshot, datetime.now(UTC))
+
+
+def _refit_metadata(model: Model[..., Any], submission: Submission) -> dict[str, Any]:
+    if model.refit is None:
+        return {}
+    if submission.run is None:
+        return {"refit": "no: a gate did not pass"}
+    fitted = submission.run.record[FITTED]
+    return {"refit": f"fitted again on all {fitted['rows']:,} rows after the gates", "refit run": submission.run.id}
+
+
+def _metadata(trained: Trained, candidate: Candidate, model: Model[..., Any]) -> dict[str, Any]:
+    evaluation, positive = candidate.evaluation, positive_class(getattr(trained.estimator, "classes_", ()), model.positive)
+    drawn = plots(trained.estimator, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
+    slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_SHOWN]]
+    outside: dict[str, str] = dict(trained.run.record.get("outside", {}))
+    headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
+    return {
+        **headline,
+        "metrics": table(as_rows(candidate)),
+        **({"intervals": candidate.intervals.method} if candidate.intervals else {}),
+        **({"slices": markdown(slices)} if slices else {}),
+        **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
+        **({} if positive is None else {"positive class": str(positive)}),
+        "candidate": trained.digest,
+        "run": trained.run.id,
+        "trained": "no: the same data, code, parameters and libraries as before" if trained.reused else "yes",
+        "train rows": len(trained.splits["train"].y),
+        "holdout rows": len(trained.splits["holdout"].y),
+        "read besides the data": markdown([{"what": name, "sha256": digest} for name, digest in outside.items()]) if outside else "nothing",
+        "params": dict(trained.run.record.get("config", trained.run.params)),
+        "lake snapshot": trained.snapshot,
+        **unrecorded_metadata(trained.unrecorded),
+        **pictures(drawn),
+    }

@@ -1,0 +1,129 @@
+"""The batch prediction's step: the champion on a partition of a dataset."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.features.assemble import assemble, rows_to_look_up
+from mlops_assets.compute.features.layout import Layout
+from mlops_assets.compute.features.point_in_time import View
+from mlops_assets.compute.tables.own_columns import (
+    MODEL_VERSION,
+    OF_PREDICTIONS,
+    PROBABILITY,
+    PROBABILITY_OF,
+    PROBLEM,
+    RUN_ID,
+    table_name,
+    to_table,
+)
+from mlops_assets.compute.tables.verify import check_names, verify
+from mlops_assets.errors import RegistryError
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
+from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.training.fitted_rows import choose_versions
+from mlops_assets.orchestrate.training.training_set import view_rows
+from mlops_assets.serving.formats.integrity import refuse_damaged
+from mlops_assets.serving.formats.packaging import libraries_of, unpack
+from mlops_assets.serving.logs.served import batch_identity, key_types
+from mlops_assets.serving.predict.batch import model_input, score
+from mlops_assets.stores.registry.records import Version
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.features import feature_views
+from mlops_assets.values.serving import BatchPrediction
+
+
+def rules(batch: BatchPrediction) -> Table:
+    """Return what the rows of predictions must obey: as many and with the keys of the dataset."""
+    table = batch.dataset.table
+    key = tuple(table_name(column, OF_PREDICTIONS) for column in table.key)
+    time = table.event_timestamp and table_name(table.event_timestamp, OF_PREDICTIONS)
+    return Table(partitions=table.partitions, key=key, event_timestamp=time, allow_empty=True)
+
+
+def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of the checks of predictions."""
+    return check_specs(batch.key, check_names(rules(batch)))
+
+
+def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of a batch prediction's step."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        serving = scope.places.registry.champion(batch.model.name)
+        if serving is None:
+            raise RegistryError(
+                f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
+                hint=f'train one first: mlops run --select \'key:"model/{batch.model.name}" or key:"version/{batch.model.name}" or key:"champion/{batch.model.name}"\'',
+            )
+        yield from publish(scope, rules(batch), lambda: _produce(scope, batch, serving), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
+
+    return body
+
+
+def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
+    source = scope.read(scope.project.by_key[batch.dataset.key])
+    # What is known later than its row does not exist when the prediction is made, so it is not even read.
+    spine = source.drop(batch.dataset.table.known_later, strict=False)
+    time = batch.dataset.table.event_timestamp
+    chosen = choose_versions(scope.places, scope.project, batch.model, serving, spine, _partitions(scope, spine, time), time)
+    predicted = [_predict(scope, batch, version, rows) for version, rows in chosen]
+    frame = as_one_table(scope, [to_table(rows, OF_PREDICTIONS) for rows in predicted], time)
+    scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
+    return frame, verify(frame, rules(batch), scope.windows), _facts([version for version, _ in chosen], scored)
+
+
+def _partitions(scope: Scope, rows: pl.DataFrame, time: str | None) -> pl.Series:
+    """Return the partition of each row; one empty key when unpartitioned."""
+    spans = [(key, span) for key, span in scope.windows if span is not None]
+    if time is None or not spans:
+        return pl.Series([""] * rows.height, dtype=pl.String)
+    starts = pl.Series([span.start for _, span in spans]).cast(rows.schema[time])
+    place = starts.search_sorted(rows[time], side="right").cast(pl.Int64) - 1
+    return pl.Series([key for key, _ in spans]).gather(place.clip(0))
+
+
+def _predict(scope: Scope, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
+    """Return what one version predicts for some rows of the dataset."""
+    training_set = batch.model.training_set
+    refuse_damaged(scope.places.registry, scope.places.artifacts, version)
+    bundle = unpack(scope.places.artifacts, version.artifact, batch.model.trusted_types)
+    for other in libraries_of(bundle.manifest):
+        scope.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
+    steps: list[View | Layout | Callable[..., Any]] = [
+        *(rows_to_look_up(view, view_rows(scope, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
+        *bundle.functions,
+    ]
+    rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)
+    X = model_input(bundle, rows, f"'{batch.key}'")
+    return pl.concat(
+        [
+            _identity(batch, rows, X, key_types(bundle.manifest)),
+            X,
+            score(bundle, X),
+            pl.DataFrame({MODEL_VERSION: pl.Series([version.version] * rows.height, dtype=pl.Int64)}),
+            batch_identity(rows, batch.dataset.table.key),
+        ],
+        how="horizontal",
+    ).with_columns(pl.lit(scope.context.run.run_id).alias(RUN_ID))
+
+
+def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:
+    """Return what features were looked up and computed by, the key and the times of each row, unless they are inputs themselves."""
+    times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
+    wanted = dict.fromkeys(c for c in (*asked, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns)
+    return rows.select(list(wanted))
+
+
+def _facts(versions: Sequence[Version], scored: pl.DataFrame) -> dict[str, Any]:
+    mean, refused = scored[PROBABILITY].mean(), scored.height - scored[PROBLEM].null_count()
+    numbers = sorted(version.version for version in versions)
+    facts: dict[str, Any] = {"model version": numbers[0] if len(numbers) == 1 else ", ".join(map(str, numbers))}
+    facts["rows without a prediction"] = refused
+    facts["share without a prediction"] = refused / scored.height if scored.height else 0.0
+    if scored.height and (positive := scored[PROBABILITY_OF][0]) is not None:
+        facts["positive class"] = positive
+    return facts | ({"mean probability": float(mean)} if mean is not None else {})

@@ -1,0 +1,61 @@
+"""Call the function of a model from its stored source, with its training set and parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.function import Injection, UserFunction, read_function
+
+_ALLOWED = (Injection.SPLIT, Injection.CONFIG, Injection.CONTEXT)
+
+
+def called(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Call a model's function, loaded from its stored source, as its step does.
+
+    Parameters
+    ----------
+    function
+        Without its decorator.
+    splits, params
+        What it is given of.
+
+    Raises
+    ------
+    DefinitionError
+        As :func:`refuse_unrecorded`.
+    """
+    read: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection), what="a model")
+    refuse_unrecorded(read)
+    return read(**{parameter.name: _argument(parameter, splits, params) for parameter in read.parameters})
+
+
+def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
+    """Refuse a model's function that asks for more than its training set and its parameters.
+
+    Parameters
+    ----------
+    function
+        As it was read.
+
+    Raises
+    ------
+    DefinitionError
+        It asks for a table, a window or a resource.
+    """
+    for parameter in function.parameters:
+        if parameter.injection not in _ALLOWED:
+            raise DefinitionError(
+                f"'{function.name}' asks for {parameter.injection.value} '{parameter.name}', which no record holds",
+                hint="what decides a training comes from its training set and its parameters: pass it as one of these",
+            )
+
+
+def _argument(parameter: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if parameter.injection is Injection.SPLIT:
+        return splits[parameter.name]
+    if parameter.injection is Injection.CONFIG:
+        return parameter.annotation(**{name: value for name, value in params.items() if name in parameter.annotation.model_fields})
+    import dagster as dg
+
+    return dg.build_asset_context()

@@ -1,0 +1,149 @@
+"""The second fit of a model that passed its gates: on every row, with the same parameters. It serves; the first one was judged."""
+
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
+from mlops_assets.compute.training.responses import Remembered, unsound
+from mlops_assets.compute.training.seeds import seeded
+from mlops_assets.compute.training.split import PARTS, whole_of
+from mlops_assets.errors import ArtifactError, DataError
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.training.run_facts import result_facts
+from mlops_assets.orchestrate.training.training_log import autolog
+from mlops_assets.orchestrate.training.training_run import Trained, refuse_unable, store_fit, training_rows
+from mlops_assets.orchestrate.training.training_set import x_columns
+from mlops_assets.serving.formats.judged_fit import REFIT, JudgedFit
+from mlops_assets.serving.formats.packaging import unpack
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.tracker.active_run import recorded
+from mlops_assets.stores.tracker.tracker import Run
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.model import Model
+from mlops_assets.values.training import TimeSplit
+
+KIND = "refit"  # of its run, a child of the training's
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a candidate is submitted as: the judged fit, or the second fit where there is one.
+
+    Parameters
+    ----------
+    artifact, digest
+        Of the fit that will serve.
+    run
+        The run of the second fit; None without one.
+    """
+
+    artifact: str
+    digest: str
+    run: Run | None = None
+
+
+def refit_after_gates(scope: Scope, model: Model[..., Any], trained: Trained) -> Submission:
+    """Fit a model again on all rows of its training set, or take the second fit that an earlier run has finished.
+
+    Parameters
+    ----------
+    scope, model
+        Of the step.
+    trained
+        The first fit, which has passed every gate.
+
+    Raises
+    ------
+    DataError
+        The second fit cannot predict, or predicts nonsense.
+    """
+    known = refit_run(scope.places, trained.run.id)
+    if known is not None and _is_whole(scope, model, known):
+        return _submission(known)
+    return _submission(_fit_again(scope, model, trained))
+
+
+def refit_run(places: Places, training: str, artifact: str = "") -> Run | None:
+    """Return the run of the second fit of a training; None without one.
+
+    Parameters
+    ----------
+    places
+        The platform's.
+    training
+        The id of the run of the first fit.
+    artifact
+        The stored second fit that is asked for; the newest one when empty.
+    """
+    found = places.tracker.search(f"kind = '{KIND}' and parent = '{training}' and status = 'finished'", limit=100)
+    return next((run for run in found if not artifact or run.record["artifact"] == artifact), None)
+
+
+def _submission(run: Run) -> Submission:
+    return Submission(str(run.record["artifact"]), str(run.record["digest"]), run)
+
+
+def _is_whole(scope: Scope, model: Model[..., Any], run: Run) -> bool:
+    try:
+        unpack(scope.places.artifacts, str(run.record["artifact"]), model.trusted_types)
+    except ArtifactError as error:
+        scope.context.log.warning(f"the stored second fit cannot be used, so the model is fitted again: {error.message}")
+        return False
+    return True
+
+
+def _fit_again(scope: Scope, model: Model[..., Any], trained: Trained) -> Run:
+    declared, fingerprint = model.training_set, trained.run.fingerprint
+    step = scope.with_params(trained.run.record["facts"]["params"])
+    rows = training_rows(scope, declared)
+    whole = whole_of(rows, x_columns(declared, rows), declared.label)
+    with recorded(_new_run(scope, trained), scope.places.tracker, scope.places.artifacts) as active:
+        with seeded(fingerprint) as draws:
+            estimator = step.call(model.function, train=whole)
+        refuse_unable(model, estimator)
+        autolog(scope, active, estimator)
+        fitted = FittedRows.of(trained.splits, PARTS, declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
+        facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
+        fit = store_fit(step, model, estimator, whole, trained.splits, trained.digest, facts)
+        _refuse_unsound(model, fit.estimator, trained.splits["holdout"])
+        record = {
+            "digest": fit.digest,
+            "artifact": fit.artifact,
+            "judged": trained.digest,
+            FITTED: fitted.as_json(),
+            "outside": step.outside.hashes(),
+            "facts": {**result_facts(estimator, {"modules": {}}), "drawn": list(draws.drawn)},
+        }
+        run = active.close(metrics={}, record=record)
+    scope.context.log.info(f"'{model.key}' passed its gates and was fitted again on all {fitted.rows} rows; this second fit will serve")
+    return run
+
+
+def _new_run(scope: Scope, trained: Trained) -> Run:
+    training = trained.run
+    return replace(
+        training,
+        id=uuid.uuid4().hex,
+        dagster_run_id=scope.context.run.run_id,
+        started_at=datetime.now(UTC),
+        ended_at=None,
+        snapshot=scope.snapshot,
+        params=dict(training.record["facts"]["params"]),
+        metrics={},
+        record={},
+        environment=scope.places.platform.environment,
+        kind=KIND,
+        name=f"second fit of {training.id[:8]}",
+        parent_id=training.id,
+        tags={},
+    )
+
+
+def _refuse_unsound(model: Model[..., Any], estimator: Any, holdout: Split) -> None:  # noqa: ANN401  (any estimator)
+    if why := unsound(Remembered(estimator, holdout.X).scores, len(holdout.y)):
+        raise DataError(
+            f"the second fit of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
+            hint="its function failed with all rows as `train`; nothing was submitted, the champion keeps serving",
+        )

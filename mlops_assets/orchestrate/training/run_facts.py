@@ -1,0 +1,174 @@
+"""What is recorded of a training, so that it can be done again and be compared: see docs/adr/0020-reproduction.md."""
+
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.tables.content_hash import ordered_hash
+from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, to_table
+from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.training.environment import hardware, installed, lock, packages, roots_of, threads
+from mlops_assets.compute.training.seeds import Draws, global_seed, seeds_of
+from mlops_assets.compute.user_code.source_slice import imported_packages, stored_source
+from mlops_assets.compute.user_code.view_source import source_text
+from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.stores.artifacts.store import Artifacts
+from mlops_assets.stores.lake.protocol import Lake
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.model import Model
+from mlops_assets.values.training import TrainingSet
+
+_LARGEST_DIFF = 5_000_000  # bytes
+
+
+def run_facts(  # noqa: PLR0913  (all that a training is made of)
+    scope: Scope,
+    model: Model[..., Any],
+    rows: pl.DataFrame,
+    splits: Mapping[str, Split],
+    estimator: Any,  # noqa: ANN401  (any estimator)
+    draws: Draws,
+    decides: Mapping[str, Any],
+    fingerprint: str,
+) -> dict[str, Any]:
+    """Return the facts of a training.
+
+    Parameters
+    ----------
+    scope, model
+        Of the step.
+    rows
+        The training set in the order in which it was learnt from.
+    splits
+        Its parts.
+    estimator
+        As the function returned it.
+    draws
+        What was drawn from the global generators.
+    decides, fingerprint
+        What the training was identified by.
+    """
+    declared, artifacts = model.training_set, scope.places.artifacts
+    source, problem = _source(model)
+    views = [f for f in declared.features if isinstance(f, FeatureView)]
+    return {
+        "data": {declared.key: decides["training_set"]},
+        **data_facts(rows, splits),
+        "code": {"source": decides["code"]},
+        "params": dict(decides["params"]),
+        **result_facts(estimator, source or {"modules": {}}),
+        "tables": dict(_tables(scope.project, scope.places.lake, declared, scope.snapshot)),
+        "views": {view.name: view.version(source_text(view)) for view in views},
+        "seed": global_seed(fingerprint),
+        "fingerprint": fingerprint,
+        "drawn": list(draws.drawn),
+        "source": artifacts.put(json.dumps(source, sort_keys=True).encode()) if source else None,
+        "source_problem": problem,
+        "git": git_facts(model.function.function.__code__.co_filename, artifacts),
+        "environment": artifacts.put(lock(installed()).encode()),
+        "platform": platform.platform(),
+        "unsorted": _unsorted(declared, rows),
+        "reads": {
+            "table": declared.key,
+            "label": declared.label,
+            "event_timestamp": declared.event_timestamp,
+            "X": list(decides["X"]),
+            "metrics": list(model.metrics),
+        },
+    }
+
+
+def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
+    """Return the hashes of a training set's rows in their order, and of each part's."""
+    parts = {name: ordered_hash(normalised(part.rows)) for name, part in splits.items()}
+    return {"row_order": {"rows": ordered_hash(normalised(to_table(rows, OF_TRAINING_SETS)))}, "split": parts}
+
+
+def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401
+    """Return the seeds of a trained estimator, and what it was trained in."""
+    own = {name.split(".")[0] for name in source["modules"]}
+    roots = (imported_packages(source) | roots_of(estimator)) - own
+    deciding = packages(roots)
+    return {
+        "seeds": seeds_of(estimator),
+        "packages": deciding,
+        "threads": threads(),
+        "hardware": hardware(),
+    }
+
+
+def _source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
+    """Return the source of a model's function, or why there is none: a training does not fail for that, its reproduction will say it."""
+    try:
+        return stored_source(model.function.function), ""
+    except (DefinitionError, OSError, SyntaxError) as error:
+        return None, getattr(error, "message", str(error))
+
+
+def _tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
+    """Yield every table that a training set comes from, itself included, with a hash of what it held."""
+    nouns = {noun.key: noun for noun in project.nouns if hasattr(noun, "key")}
+    waiting, seen = [declared.key], set[str]()
+    while waiting:
+        key = waiting.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        recorded = lake.records(key, snapshot=snapshot)
+        if recorded:
+            held = json.dumps(sorted((partition, record.content_hash) for partition, record in recorded.items()))
+            yield key, hashlib.sha256(held.encode()).hexdigest()
+        waiting += [edge.parent for edge in _edges(project, nouns.get(key))]
+
+
+def _edges(project: Project, noun: Any) -> tuple[Any, ...]:  # noqa: ANN401  (a noun, or None)
+    try:
+        return project.node(noun).edges
+    except DefinitionError:  # an external table, or a plain asset
+        return ()
+
+
+def _unsorted(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> str:
+    """Return why rows have no order that is theirs alone; empty when they have one."""
+    nested = [name for name, dtype in rows.schema.items() if dtype.is_nested()]
+    compared = [name for name in rows.columns if name not in nested]
+    if rows.height and rows.select(compared).is_duplicated().any() and nested:
+        return f"rows of '{declared.key}' differ in '{nested[0]}' alone, which cannot be sorted by"
+    return ""
+
+
+def git_facts(file: str, artifacts: Artifacts) -> dict[str, str]:
+    """Return commit and branch of the project, and what is not committed as an artifact; empty outside of a repository.
+
+    Parameters
+    ----------
+    file
+        Of the model's function.
+    artifacts
+        Where the difference is put.
+    """
+    git = shutil.which("git")
+    folder = Path(file).parent
+    if git is None or not folder.is_dir():
+        return {}
+
+    def said(*arguments: str) -> bytes:
+        done = subprocess.run([git, "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603  (fixed arguments)
+        return done.stdout if done.returncode == 0 else b""
+
+    commit = said("rev-parse", "HEAD").decode().strip()
+    if not commit:
+        return {}
+    diff = said("diff", "HEAD")
+    found = {"commit": commit, "branch": said("rev-parse", "--abbrev-ref", "HEAD").decode().strip()}
+    return found | ({"diff": artifacts.put(diff[:_LARGEST_DIFF])} if diff else {})

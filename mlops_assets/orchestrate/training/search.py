@@ -1,0 +1,97 @@
+"""A search within a training: each trial is a run of its own, a child of the training, found again when the search was killed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlops_assets.compute.pages.search_plot import search_plot
+from mlops_assets.compute.training.search import Trial, best, trials
+from mlops_assets.compute.user_code.source_slice import stored_source
+from mlops_assets.orchestrate.core.metadata import picture, table
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.training.recorded_function import refuse_unrecorded
+from mlops_assets.orchestrate.training.trial import Searching, tried
+from mlops_assets.orchestrate.training.trial_process import Round, trial_processes
+from mlops_assets.stores.tracker.active_run import ActiveRun
+from mlops_assets.stores.tracker.tracker import Run
+from mlops_assets.values.evaluation import Split
+from mlops_assets.values.function import Injection
+from mlops_assets.values.model import Model
+
+_SHOWN = 10  # trials in the metadata of a materialisation
+
+
+def searched(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> Scope:
+    """Return the step with the best hyperparameters that its search found; as it is when there is none to search.
+
+    Parameters
+    ----------
+    scope, model, splits
+        Of the training.
+    active
+        Its run: the best values become its parameters.
+    fingerprint
+        What decides it: trials that were made under it are not made again.
+    """
+    if model.search is None:
+        return scope
+    at = Searching(model.search, _metric(model), active.run, fingerprint, splits, model.positive)
+    known = _known(scope, fingerprint)
+    with _rounds(scope, model, at) as run:
+
+        def round_of(asked: Sequence[Trial], before: Sequence[Trial]) -> list[Trial]:
+            made = {trial.number: trial for trial in run([trial for trial in asked if trial.number not in known], before)}
+            for trial in made.values():
+                if trial.error:
+                    scope.context.log.warning(f"trial {trial.number} failed: {trial.error}")
+            return [known.get(trial.number) or made[trial.number] for trial in asked]
+
+        found = trials(model.search, round_of)
+    chosen = best(found, f"'{model.key}'")
+    active.log_params({**chosen.params, "search/best_trial": chosen.number})
+    active.log_metric(f"search/{_metric(model)}", chosen.value)
+    earlier = sum(trial.number in known for trial in found)
+    reached = f"{_metric(model)} {chosen.value:.5g} on the validation part"
+    scope.context.log.info(f"trial {chosen.number} of {len(found)} is the best, {reached}; {earlier} of them were made by an earlier run")
+    return scope.with_params(chosen.params)
+
+
+def search_metadata(scope: Scope, model: Model[..., Any], run: Run) -> dict[str, Any]:
+    """Return the best trials of a training as the UI shows them."""
+    if model.search is None:
+        return {}
+    known = sorted(_known(scope, run.fingerprint).values(), key=lambda trial: trial.number)
+    if not known:
+        return {}
+    metric = _metric(model)
+    ranked = sorted(known, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
+    rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_SHOWN]]
+    shown = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
+    return {"trials": table(shown), "search": picture(search_plot(model.search, known, metric), "search")}
+
+
+def _metric(model: Model[..., Any]) -> str:
+    return (model.search.metric if model.search else "") or model.metrics[0]
+
+
+def _known(scope: Scope, fingerprint: str) -> dict[int, Trial]:
+    """Return the trials that ended under a fingerprint: with a value, pruned, or failed by their own fault."""
+    found = scope.places.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
+    stored = [run.record["trial"] for run in found if "trial" in run.record]
+    return {t["number"]: Trial(t["number"], t["params"], t["value"], {int(s): v for s, v in t["steps"]}) for t in stored}
+
+
+@contextmanager
+def _rounds(scope: Scope, model: Model[..., Any], at: Searching) -> Iterator[Round]:
+    """Yield what runs the trials of a round: here one after the other, or each in a process."""
+    if at.search.processes > 1:
+        refuse_unrecorded(model.function)
+        with trial_processes(at, scope.places.platform, stored_source(model.function.function), scope.config) as run:
+            yield run
+        return
+    wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
+
+    def trained(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
+        return scope.with_params(params).call(model.function, **wanted)
+
+    yield lambda asked, before: [tried(at, scope.places, trial, before, trained) for trial in asked]

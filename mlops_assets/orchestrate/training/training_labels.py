@@ -1,0 +1,58 @@
+"""Whether each row of a training set has one label: a join that doubles rows may give it two."""
+
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.tables.verify import Outcome
+from mlops_assets.orchestrate.core.project import Project, row_key
+from mlops_assets.values.model import Model
+from mlops_assets.values.training import TrainingSet
+
+ONE_LABEL = "one_label_per_key"
+
+
+def judge_labels(project: Project, declared: TrainingSet[..., Any], spine: pl.DataFrame) -> Outcome:
+    """Return whether a key has two different labels, by the rule of the monitors that find labels by key.
+
+    Parameters
+    ----------
+    project
+        Which declares the training set.
+    declared, spine
+        The training set, and the rows that its function returned.
+    """
+    key = _identity(project, declared)
+    if missing := [name for name in key if name not in spine.columns]:
+        return Outcome(ONE_LABEL, passed=True, facts={"not judged": f"the function does not return the key column '{missing[0]}'"})
+    if not key:
+        return Outcome(ONE_LABEL, passed=True, facts={"not judged": "no dataset that it reads declares a key"})
+    rows = spine.select(*key, pl.col(declared.label).alias("__label")).drop_nulls(key)
+    counts = rows.group_by(key, maintain_order=True).agg(
+        rows=pl.len(), labels=pl.col("__label").n_unique(), first=pl.col("__label").unique(maintain_order=True).head(3)
+    )
+    repeated = int((counts["rows"] - 1).sum())
+    facts = {"key": ", ".join(key), "keys": counts.height, "repeated rows": repeated}
+    torn = counts.filter(pl.col("labels") > 1)
+    if torn.is_empty():
+        return Outcome(ONE_LABEL, passed=True, facts=facts)
+    first = torn.row(0, named=True)
+    identity = {name: first[name] for name in key}
+    return Outcome(
+        ONE_LABEL,
+        passed=False,
+        message=f"{torn.height} key(s) have more than one label '{declared.label}'; the first: {identity} has {' and '.join(map(repr, first['first']))}",
+        hint="a join doubles rows: keep the label that is right, e.g. the latest, before the join; "
+        "where a row is identified by more columns, add them to the dataset's key=",
+        facts=facts,
+    )
+
+
+def _identity(project: Project, declared: TrainingSet[..., Any]) -> tuple[str, ...]:
+    """Return what identifies a row: the key by which labels are found, and the event time where the keyed dataset has another or none."""
+    keyed = next((dataset.table for dataset in project.datasets_of(declared) if dataset.table.key), None)
+    own = keyed.key if keyed else ()
+    key = next((found for model in project.every(Model) if model.training_set == declared and (found := row_key(project, model))), own)
+    time = declared.event_timestamp
+    snapshots = keyed is not None and key == own and time not in (None, keyed.event_timestamp)
+    return (*key, *([time] if snapshots and time and time not in key else []))

@@ -1,0 +1,221 @@
+"""The training set's step: the spine, its features as they were known, its split."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.features.assemble import assemble
+from mlops_assets.compute.features.parity import SAMPLE_ROWS, refuse_disparity
+from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, SPLIT, table_name, to_table
+from mlops_assets.compute.tables.verify import Outcome, check_names, verify
+from mlops_assets.compute.training.leakage import Leak, Newer, Strong, leaks, newer, too_good
+from mlops_assets.compute.training.split import PARTS, group_split, time_split
+from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.orchestrate.core.project import Project, TableRef
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.features.discovery import lookup_lineage
+from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, judge_labels
+from mlops_assets.stores.lake.rows import refuse_unstorable
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.features import FeatureView, on_demand
+from mlops_assets.values.training import TimeSplit, TrainingSet
+
+AS_OF = {
+    "as_of": dg.Field(str, is_required=False, description="Use only what was known by this time (ISO 8601; UTC when it names no zone).")
+}
+NO_LEAKAGE = "no_leakage"
+
+
+def rules(training_set: TrainingSet[..., Any]) -> Table:
+    """Return what the rows of a training set must obey."""
+    time = training_set.event_timestamp
+    return Table(event_timestamp=time and table_name(time, OF_TRAINING_SETS))
+
+
+def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
+    """Return the declarations of a training set's checks."""
+    return check_specs(training_set.key, (*check_names(rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
+
+
+def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of a training set's step."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        yield from publish(scope, rules(training_set), lambda: _produce(scope, training_set))
+
+    return body
+
+
+def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
+    as_of = read_as_of(scope.config.get("as_of"))
+    spine = _known(scope.frame(declared.function), declared, as_of)
+    steps = [scope.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
+    frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
+    for function in on_demand(declared.features):
+        sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
+        refuse_disparity(function.function, sample, f"'{declared.key}'")
+    frame = frame.with_columns(_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
+    X = (*names, *declared.columns)
+    counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
+    labels = judge_labels(scope.project, declared, spine)
+    if repeated := labels.facts.get("repeated rows"):
+        counts["repeated rows"] = repeated
+        scope.context.log.warning(
+            f"'{declared.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
+        )
+    facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot, **lookup_lineage(declared)}
+    stored = to_table(frame, OF_TRAINING_SETS)
+    return (
+        stored,
+        [
+            *verify(stored, rules(declared), scope.windows),
+            labels,
+            leakage(scope.project, scope.read, declared, frame, X),
+        ],
+        facts,
+    )
+
+
+def read_as_of(text: str | None) -> datetime | None:
+    """Return a time given as text, in UTC; raise DataError when it is none."""
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DataError(f"as_of '{text}' is not a time", hint="give it as ISO 8601, e.g. 2013-04-01 or 2013-04-01T06:00-04:00") from error
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def view_rows(scope: Scope, view: FeatureView) -> pl.DataFrame:
+    """Return the rows of a feature view that a step may look up."""
+    return scope.read(TableRef(view.key, view.partitions, view.event_timestamp))
+
+
+def _known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:
+    """Check the spine's columns and leave out what was not known by ``as_of``."""
+    wanted = [declared.label, *declared.columns, *(c for c in (declared.event_timestamp, declared.label_known_at) if c)]
+    refuse_unstorable(spine, declared.key)
+    if missing := [c for c in wanted if c not in spine.columns]:
+        raise DataError(
+            f"'{declared.key}' declares the column '{missing[0]}', which its function does not return",
+            hint=f"it returns {', '.join(spine.columns)}",
+        )
+    if as_of is not None:
+        times = [c for c in (declared.event_timestamp, declared.label_known_at) if c]
+        spine = (
+            spine.filter(pl.all_horizontal([pl.col(c) <= as_of if c == declared.label_known_at else pl.col(c) < as_of for c in times]))
+            if times
+            else spine
+        )
+    if spine.is_empty():
+        raise DataError(
+            f"'{declared.key}' has no row" + (f" known by {as_of}" if as_of else ""),
+            hint="materialise more of its datasets, or look at the function's filter",
+        )
+    if nulls := spine[declared.label].null_count():
+        raise DataError(
+            f"'{declared.key}': the label '{declared.label}' is null in {nulls} of {spine.height} rows",
+            hint="return only rows whose label is known",
+        )
+    return spine
+
+
+def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
+    if isinstance(declared.split, TimeSplit):
+        known = frame[declared.label_known_at] if declared.label_known_at else None
+        spans = declared.split
+        return time_split(
+            frame[declared.event_timestamp or ""], known, validation=spans.validation, holdout=spans.holdout, train=spans.train
+        )
+    if declared.split.column not in frame.columns:
+        raise DataError(
+            f"'{declared.key}' splits by '{declared.split.column}', which its function does not return",
+            hint=f"it returns {', '.join(frame.columns)}",
+        )
+    return group_split(
+        frame[declared.split.column], validation=declared.split.validation, holdout=declared.split.holdout, seed=declared.split.seed
+    )
+
+
+def leakage(
+    project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
+) -> Outcome:
+    """Return whether a column of X knows too much.
+
+    Parameters
+    ----------
+    project, read
+        Which declares the training set, and how rows of its datasets are read.
+    declared
+        The training set.
+    frame, X
+        Its rows, and the columns that models see.
+    """
+    return _no_leakage(_leaks(project, read, declared, frame, X), too_good(frame, X, declared.label), _newer(declared, frame, X))
+
+
+def _leaks(
+    project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
+) -> list[Leak]:
+    """Compare every column of X with the label and with every column that its datasets declare as known later."""
+    found = leaks(frame, X, frame.select(pl.col(declared.label).alias(f"the label {declared.label}")))
+    for parameter in declared.function.tables:
+        dataset = project.dataset(parameter.name)
+        if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
+            continue
+        later = sorted(dataset.table.known_later)
+        source = read(project.by_key[dataset.key]).select(*dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
+        beside = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
+        found += leaks(frame, X, beside.drop(dataset.table.key))
+    return found
+
+
+def _newer(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[Newer]:
+    return newer(frame, X, declared.event_timestamp) if declared.event_timestamp else []
+
+
+def _no_leakage(repeated: list[Leak], strong: list[Strong], late: list[Newer]) -> Outcome:
+    """Say what is surest first: a repeated column, a time of later, a column that tells the label by itself."""
+    facts = {
+        "columns": ", ".join(f"{x.column} = {x.later}" for x in repeated),
+        "newer than their event": ", ".join(f"{x.column} ({x.rows} rows)" for x in late),
+        "too good alone": ", ".join(f"{x.column} ({x.share:.3f})" for x in strong),
+    }
+    if repeated:
+        leak = repeated[0]
+        message = f"'{leak.column}' in X repeats {leak.later}, which is known only after the row, on {leak.share:.1%} of the rows"
+        hint = f"drop '{leak.column}' from columns= or features=: at prediction time it does not exist"
+    elif late:
+        message = (
+            f"'{late[0].column}' in X is later than its row's event in {late[0].rows} rows: {late[0].first} for an event of {late[0].event}"
+        )
+        hint = f"if '{late[0].column}' is a plan that was known then, all is well; else drop it: at prediction time it does not exist"
+    elif strong:
+        said = "orders {:.1%} of the pairs of both classes right" if strong[0].of_classes else "ranks {:.1%} like the label"
+        message = f"'{strong[0].column}' in X {said.format(strong[0].share)} all by itself"
+        hint = f"see whether '{strong[0].column}' is known before the label; such a column is seldom honest"
+    else:
+        return Outcome(NO_LEAKAGE, passed=True, blocking=False)
+    return Outcome(NO_LEAKAGE, passed=False, blocking=False, message=message, hint=hint, facts={k: v for k, v in facts.items() if v})
+
+
+def x_columns(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str, ...]:
+    """Return the columns of ``X``, in their order; the names of on-demand features are found by running them on a few rows."""
+    steps = [f for f in declared.features if not isinstance(f, FeatureView)]
+    outputs: dict[str, tuple[str, ...]] = {}
+    bare = rows.head(8)
+    for step in steps:
+        known = bare.select(set(step.parameters) & set(bare.columns))
+        if missing := set(step.parameters) - set(bare.columns):
+            raise DefinitionError(
+                f"on-demand features '{step.name}' read '{min(missing)}', which '{declared.key}' lacks",
+                hint=f"it has {', '.join(bare.columns)}",
+            )
+        _, outputs[step.name] = assemble(known, [step.function], event_timestamp=None, as_known=True)
+    names = [name for f in declared.features for name in (f.renamed_features if isinstance(f, FeatureView) else outputs[f.name])]
+    return (*names, *declared.columns)

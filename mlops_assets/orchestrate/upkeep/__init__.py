@@ -1,0 +1,1 @@
+"""Maintenance of a platform: upkeep of the lake, erasure of an entity, and the doctor."""

@@ -1,0 +1,143 @@
+"""What is wrong with an installation, and what of it can be mended safely."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from mlops_assets.errors import MlopsError, PlatformError
+from mlops_assets.orchestrate.core.liveness import bury_dead_runs, dead_runs
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.serving.service import spec_of
+from mlops_assets.orchestrate.upkeep.doctor_files import Rebuild, catalog, dagster_files, layouts, logs, online_store
+from mlops_assets.orchestrate.upkeep.doctor_machine import clock, disk_space, packages_installed, permissions
+from mlops_assets.orchestrate.upkeep.doctor_stores import artifact_hashes, database, erasures, lake, orphans, records, versions
+from mlops_assets.orchestrate.upkeep.findings import OK, WARNING, Finding
+from mlops_assets.serving.http import control
+from mlops_assets.serving.http.state import Folder
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.serving import Service
+
+Check = Callable[[], Iterator[Finding]]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is examined.
+
+    Parameters
+    ----------
+    platform
+        Where everything lives.
+    projects
+        What is declared; empty when the project file cannot be imported.
+    instance
+        Dagster's; None when it cannot be opened.
+    definitions
+        Of the project, to rebuild what is derived; None when the project file cannot be imported.
+    """
+
+    platform: Platform
+    projects: Sequence[Project]
+    instance: dg.DagsterInstance | None
+    definitions: dg.Definitions | None = None
+
+    @property
+    def places(self) -> Places:
+        """The stores, opened again at each examination, which trusts nothing that an earlier one has cached."""
+        return Places(self.platform)
+
+
+def findings(patient: Patient) -> Iterator[Finding]:
+    """Yield what each check found; one that cannot be made is a failure that names the file or folder."""
+    platform, home, places = patient.platform, Path(patient.platform.home), patient.places
+    named: dict[str, tuple[object, Check]] = {
+        "database": (platform.registry, lambda: database(platform)),
+        "dagster": (home / "dagster", lambda: dagster_files(platform)),
+        "versions": (platform.registry, lambda: versions(places)),
+        "hashes": (platform.artifacts, lambda: artifact_hashes(places)),
+        "runs": (home / "dagster", lambda: _runs(patient.instance)),
+        "catalog": (platform.lake, lambda: catalog(places)),
+        "lake": (platform.lake, lambda: lake(places, patient.projects)),
+        "records": (platform.lake, lambda: records(places, patient.projects)),
+        "layouts": (home / "layouts", lambda: layouts(platform)),
+        "online": (platform.online, lambda: online_store(places, patient.projects, _rebuild(patient))),
+        "erasures": (platform.registry, lambda: erasures(platform)),
+        "orphans": (platform.artifacts, lambda: orphans(places)),
+        "services": (home / "services", lambda: _services(patient, places)),
+        "logs": (home / "services", lambda: logs(platform)),
+        "disk": (home, lambda: disk_space(platform)),
+        "permissions": (home, lambda: permissions(platform)),
+        "clock": (platform.registry, lambda: clock(places)),
+        "packages": ("the installed packages", packages_installed),
+    }
+    for name, (where, check) in named.items():
+        try:
+            yield from check()
+        except MlopsError as error:
+            yield Finding.failed(name, error.message, error.hint)
+        except Exception as error:  # noqa: BLE001  (a damaged file may raise anything, and the other checks are still to be made)
+            reason = " ".join(str(error).split())[:300]
+            yield Finding.failed(name, f"'{where}' cannot be examined: {type(error).__name__}: {reason}", "restore it from a backup")
+
+
+def _rebuild(patient: Patient) -> Rebuild | None:
+    """Return what materialises tables of the project; None without a project or an instance."""
+    definitions, instance = patient.definitions, patient.instance
+    if definitions is None or instance is None:
+        return None
+
+    def rebuild(keys: Sequence[str]) -> None:
+        chosen = [dg.AssetKey(key.split("/")) for key in keys]
+        job = definitions.resolve_implicit_global_asset_job_def()
+        config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        if not job.execute_in_process(instance=instance, asset_selection=chosen, run_config=config, raise_on_error=False).success:
+            raise PlatformError(f"{', '.join(keys)} cannot be rebuilt", hint=f"`mlops run --select 'key:\"{keys[0]}\"'` says why")
+
+    return rebuild
+
+
+def _runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
+    if instance is None:
+        return  # said by the check that could not open it
+    dead = dead_runs(instance)
+    for run, cause in dead:
+        yield Finding(
+            "runs",
+            WARNING,
+            f"run {run.run_id[:8]} counts as running: {cause}",
+            "mark it as failed",
+            lambda: f"marked {len(bury_dead_runs(instance))} run(s) as failed",
+        )
+    if not dead:
+        yield Finding("runs", OK, "no run counts as running whose process is gone")
+
+
+def _services(patient: Patient, places: Places) -> Iterator[Finding]:
+    registry = places.registry
+    services = [service for project in patient.projects for service in project.every(Service)]
+    for service in services:
+        state = control.status(patient.platform.home, service.name, spec_of(service, patient.platform))
+        champion = registry.champion(service.model.name)
+        answering = {worker.version for worker in state.workers if worker.running}
+        behind = state.running and champion is not None and answering - {champion.version}
+        if state.problem:
+            yield Finding.failed("services", f"{service.name}: {state.problem}", f"mlops serve start {service.name}")
+        elif behind:
+            told = ", ".join(str(version) for version in sorted(behind, key=str))
+            text = f"{service.name} answers with version {told}, the champion is {champion.version if champion else 'none'}"
+            yield Finding.failed("services", text, f"mlops serve start {service.name}")
+        else:
+            yield Finding("services", OK, f"{service.name} is {'running' if state.running else state.wanted}")
+    yield from _undeclared(Path(patient.platform.home) / "services", {service.name for service in services})
+    if not services:
+        yield Finding("services", OK, "none is declared")
+
+
+def _undeclared(services: Path, declared: Collection[str]) -> Iterator[Finding]:
+    """Yield damaged state files of services that the project does not declare."""
+    for path in sorted(services.iterdir()) if services.is_dir() else ():
+        if path.name not in declared:
+            yield from (Finding.failed("services", error.message, error.hint) for _, error in Folder(path).damage())

@@ -1,0 +1,137 @@
+"""The doctor's look at files below the home: Dagster's databases, the lake's catalog, the online store, layouts and logs."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from mlops_assets.orchestrate.core.dagster_files import advise_restore, begin_schedules, damaged_databases, lost_history, lost_schedules
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.online.materialise import online_key, online_views
+from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
+from mlops_assets.serving.logs.damage import LogDamage, find_changed_predictions, find_changed_pushes
+from mlops_assets.serving.logs.day_log import foreign_entries
+from mlops_assets.stores.database.sqlite_check import damage_of as sqlite_damage_of
+from mlops_assets.stores.lake.layout_files import damaged_layouts
+from mlops_assets.stores.online.lmdb_check import damage_of
+from mlops_assets.stores.platform.pins import pins
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.values.platform import Platform
+
+Rebuild = Callable[[Sequence[str]], None]
+_BACKUP = "restore it from a backup"
+
+
+def dagster_files(platform: Platform) -> Iterator[Finding]:
+    """Yield damaged databases of the Dagster instance, and those that are missing although runs were recorded."""
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
+    lost_states = lost_schedules(home)
+    found = [
+        Finding.failed("dagster", f"the Dagster database '{path}' is damaged: {problem}", advise_restore(home, path))
+        for path, problem in damaged_databases(home)
+        if not (lost_states and path.parent.name == "schedules")
+    ]
+    if problem := lost_history(home):
+        found.append(Finding.failed("dagster", problem, advise_restore(home, home / "history" / "runs.db")))
+    if lost_states:
+        advice = f"{_BACKUP}, or begin again with the default states of sensors and schedules"
+        found.append(Finding("dagster", FAILURE, lost_states, advice, lambda: begin_schedules(home)))
+    config = home / "dagster.yaml"
+    if config.exists() and not config.stat().st_size:
+        found.append(Finding.failed("dagster", f"'{config}' is empty", "remove it: the next command writes the defaults"))
+    yield from found or [Finding("dagster", OK, f"the databases in '{home}' are sound")]
+
+
+def catalog(places: Places) -> Iterator[Finding]:
+    """Yield damage of the lake's catalog, and states of the lake that something needs and the lake never had."""
+    path = Path(places.platform.lake) / "catalog.sqlite"
+    if path.exists() and path.stat().st_size and (problem := sqlite_damage_of(path)):
+        yield Finding.failed("catalog", f"the lake's catalog '{path}' is damaged: {problem}", _BACKUP)
+        return
+    newest = places.lake.snapshot()
+    ahead = {snapshot: who for snapshot, who in pins(places).items() if snapshot > newest}
+    if ahead:
+        last = max(ahead)
+        text = f"{ahead[last][0]} needs state {last} of the lake, but the newest state in '{path}' is {newest}: the lake was deleted or replaced"
+        yield Finding.failed("catalog", text, f"{_BACKUP}; without it, these versions cannot be reproduced")
+    else:
+        yield Finding("catalog", OK, f"sound; the newest state is {newest}")
+
+
+def online_store(places: Places, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
+    """Yield damage of the online store, and views that were written and are not there."""
+    url = places.platform.online
+    views = {online_key(view): view.name for project in projects for view in online_views(project)}
+    damage = "" if "://" in url else damage_of(Path(url))
+    written = [key for key in views if places.lake.records(key)]
+    if damage:
+        text, lost = f"the online store '{Path(url) / 'data.mdb'}' is damaged: {damage}", written
+    else:
+        lost = [key for key in written if _is_missing(places, views[key])]
+        text = f"view '{views[lost[0]]}' was written to the online store '{url}' and is not there" if lost else ""
+    if text:
+        fix = None if rebuild is None else lambda: _rebuilt(url, lost, rebuild, is_damaged=bool(damage))
+        advice = "rebuild it from the lake" if fix else "correct the project, then `mlops doctor --fix` rebuilds it"
+        yield Finding("online", FAILURE, text, advice, fix)
+    else:
+        yield Finding("online", OK, f"{len(written)} view(s) that were written are there")
+
+
+def _is_missing(places: Places, view: str) -> bool:
+    url = places.platform.online
+    return ("://" not in url and not (Path(url) / "data.mdb").exists()) or places.online.state(view) is None
+
+
+def _rebuilt(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damaged: bool) -> str:
+    if is_damaged:
+        shutil.rmtree(url)
+    if keys:
+        rebuild(keys)
+    return f"rebuilt {', '.join(keys) or 'an empty store'} from the lake"
+
+
+def layouts(platform: Platform) -> Iterator[Finding]:
+    """Yield layouts whose files are damaged, and what lies among them that is no layout."""
+    folder, sound = Path(platform.home) / "layouts", True
+    for path, problem in damaged_layouts(folder):
+        sound = False
+        if problem:
+            text = f"the layout file '{path}' is damaged: {problem}"
+            yield Finding("layouts", FAILURE, text, "remove damaged layouts; the next use rebuilds them from the lake", _remove(folder))
+        else:
+            yield Finding("layouts", WARNING, f"'{path}' is no part of a layout and is ignored", "remove it")
+    if sound:
+        yield Finding("layouts", OK, f"every layout in '{folder}' is what was written")
+
+
+def _remove(folder: Path) -> Callable[[], str]:
+    def fix() -> str:
+        broken = {path.parent for path, problem in damaged_layouts(folder) if problem}
+        for layout in broken:
+            (layout / "state.json").unlink(missing_ok=True)
+        return f"removed {len(broken)} layout(s); the next use rebuilds them"
+
+    return fix
+
+
+def logs(platform: Platform) -> Iterator[Finding]:
+    """Yield changed lines and empty files of prediction logs and push logs, and entries that are no day of a prediction log."""
+    home = Path(platform.home)
+    predictions = sorted((home / "services").glob("*/log"))
+    pushes = sorted(path for path in (home / "push").glob("*") if path.is_dir())
+    found = [
+        Finding("logs", WARNING, f"'{path}' is no day of the prediction log and is ignored", "move it away")
+        for folder in predictions
+        for path in foreign_entries(folder)
+    ]
+    found += [_report_log("prediction log", damage) for folder in predictions for damage in find_changed_predictions(folder)]
+    found += [_report_log("push log", damage) for folder in pushes for damage in find_changed_pushes(folder)]
+    yield from found or [Finding("logs", OK, "every line of the logs is what was written")]
+
+
+def _report_log(kind: str, damage: LogDamage) -> Finding:
+    if not damage.lines:
+        return Finding("logs", WARNING, f"the {kind} file '{damage.path}' is empty", f"{_BACKUP}; without one, remove it")
+    more = f"; {len(damage.lines) - 1} later line(s) are changed too" if len(damage.lines) > 1 else ""
+    text = f"{damage.path}:{damage.lines[0]} is not what was written to the {kind}{more}"
+    return Finding.failed("logs", text, "restore the file from a backup; until then, such lines are set aside when the day is brought in")

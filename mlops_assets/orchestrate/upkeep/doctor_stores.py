@@ -1,0 +1,220 @@
+"""The doctor's look at the stores: database, artifacts, lake."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from mlops_assets.errors import ArtifactError, LakeError, RegistryError
+from mlops_assets.orchestrate.core.partitions import all_keys, sort_keys
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
+from mlops_assets.serving.formats.integrity import JUDGED, parts
+from mlops_assets.serving.formats.judged_fit import named_judged_fit
+from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.stores.database import migrations, sql
+from mlops_assets.stores.lake.damage import read_verified
+from mlops_assets.stores.lake.protocol import DAMAGED, Part, PartitionRecord
+from mlops_assets.stores.lake.record_checksums import examine_records
+from mlops_assets.stores.platform.garbage import collected, is_own, roots
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.registry.erasures import DONE, open_erasures
+from mlops_assets.stores.registry.records import Version
+from mlops_assets.stores.registry.version_files import open_version_files
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import window_of
+
+_GRACE = timedelta(days=1)
+_RESTORE = "restore it from a backup, or train the version again"
+
+
+def database(platform: Platform) -> Iterator[Finding]:
+    """Yield the revision of the database, and what is broken in it."""
+    revision, broken = sql.examined(platform.registry)
+    if broken:
+        yield Finding.failed("database", f"the registry's database is damaged: {broken}", "restore it from a backup")
+    elif revision is None:
+        yield Finding("database", OK, "there is none yet: the first run makes it")
+    elif revision == migrations.HEAD:
+        yield Finding("database", OK, f"revision {revision}")
+    else:
+        migrations.refuse_newer(revision)
+        yield Finding(
+            "database",
+            WARNING,
+            f"the database has revision {revision}, this program's is {migrations.HEAD}",
+            "migrate it, all or nothing; the first command that writes does the same",
+            lambda: _migrated(platform),
+        )
+
+
+def _migrated(platform: Platform) -> str:
+    sql.database(platform.registry)
+    return f"brought the database to revision {migrations.HEAD}"
+
+
+def versions(places: Places) -> Iterator[Finding]:
+    """Yield the artifacts of registered versions that are missing."""
+    every, missing = places.registry.versions(), False
+    for version in every:
+        name = f"{version.model}@{version.version}"
+        for what, sha256 in _files_of(places, version):
+            if not places.artifacts.exists(sha256):
+                missing = True
+                yield Finding.failed("versions", f"{name}: its {what} {sha256[:12]} is missing at {places.artifacts.url(sha256)}", _RESTORE)
+    if not missing:
+        yield Finding("versions", OK, f"{len(every)} version(s), every artifact there")
+
+
+def _files_of(places: Places, version: Version) -> Iterator[tuple[str, str]]:
+    """Yield everything that is stored of a version: a name, and its sha256."""
+    yield from _parts(places, version.artifact)
+    yield from open_version_files(places.platform.registry).of(version.model, version.version).items()
+    with suppress(RegistryError):  # there is no such run
+        facts = places.tracker.get(version.run_id).record.get("facts", {})
+        yield from ((f"{what} of the training", facts[what]) for what in ("source", "environment") if facts.get(what))
+
+
+def _parts(places: Places, artifact: str) -> Iterator[tuple[str, str]]:
+    yield "manifest", artifact
+    try:
+        manifest = manifest_of(places.artifacts, artifact)
+    except (ArtifactError, ValueError):
+        return  # missing, or damaged: the check of the hashes says so
+    yield from ((what, sha256) for what, sha256 in parts(manifest) if what != JUDGED)
+    if judged := named_judged_fit(manifest):
+        yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(places, judged.artifact))
+
+
+def artifact_hashes(places: Places) -> Iterator[Finding]:
+    """Yield artifacts whose bytes are not those that were stored."""
+    checked, bad = 0, False
+    named = roots(places)
+    for file in places.artifacts.files():
+        if len(file.name) != 64:
+            continue
+        checked += 1
+        try:
+            places.artifacts.get(file.name)
+        except ArtifactError as error:
+            bad = True
+            who = f"; named by {', '.join(named[file.name])}" if file.name in named else ""
+            yield Finding.failed("hashes", f"{error.message}{who}", error.hint)
+    if not bad:
+        yield Finding("hashes", OK, f"{checked} artifact(s) hold what was stored")
+
+
+def lake(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
+    """Yield files of the lake that are missing or damaged."""
+    cursor, count = places.lake.connections.cursor(), 0
+    query = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops' ORDER BY ALL"
+    bad = set()
+    for schema, table in cursor.execute(query).fetchall():
+        files = "SELECT data_file, data_file_size_bytes FROM ducklake_list_files('lake', ?, schema => ?)"
+        for name, size in cursor.execute(files, [table, schema]).fetchall():
+            count += 1
+            path = Path(name)
+            if not path.exists() or path.stat().st_size != size:
+                bad.add(f"{schema}/{table}")
+                what = f"has {path.stat().st_size} bytes instead of {size}" if path.exists() else "is missing"
+                yield Finding.failed("lake", f"{schema}/{table}: its file {name} {what}", _again(f"{schema}/{table}"))
+    for project in projects:
+        for key, ref in project.by_key.items():
+            if key not in bad and ref.plain is None and (damage := _damage(places, key, ref.partitions, ref.event_timestamp)):
+                bad.add(key)
+                yield Finding("lake", FAILURE, *damage)
+    if not bad:
+        yield Finding("lake", OK, f"readable; {count} file(s), every partition holds what was recorded")
+
+
+def _damage(places: Places, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
+    newest, recorded = places.lake.snapshot(), places.lake.records(key)
+    damaged = sort_keys(partitions, (partition for partition, record in recorded.items() if record.damaged))
+    if damaged:
+        return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _again(key)
+    known = sort_keys(partitions, recorded.keys() & set(all_keys(partitions)))
+    parts = [Part(partition, window_of(partitions, partition)) for partition in known]
+    if not parts:
+        return None
+    try:
+        read_verified(places.lake, key, parts, window=None, event_timestamp=time, snapshot=newest)
+    except (ArtifactError, LakeError) as error:
+        return error.message, error.hint
+    return None
+
+
+def _again(key: str) -> str:
+    return f"put the file back from a backup, or make it again: mlops run --select 'key:\"{key}\"'"
+
+
+def records(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
+    """Yield records of the lake that are not what was written; the partition of one that still counts can be made again."""
+    report = examine_records(places.lake)
+    partitions = {key: set(all_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
+    for found in report.altered:
+        record = found.record
+        where = f"'{record.table}'" + (f" partition '{record.partition}'" if record.partition else "")
+        text = f"the record of {where} of {record.recorded_at:%Y-%m-%d %H:%M:%S} is not what was written: '{found.file}'"
+        if not found.is_latest:
+            yield Finding("records", WARNING, f"{text}; a later record counts instead", "restore the file from a backup")
+        elif record.partition in partitions.get(record.table, ()):
+            advice = (
+                f"restore the file from a backup, or count the partition as not made, then: mlops run --select 'key:\"{record.table}\"'"
+            )
+            yield Finding("records", FAILURE, text, advice, _distrust(places, record))
+        else:
+            yield Finding.failed("records", text, "restore the file from a backup")
+    if not report.altered:
+        older = f"; {report.without_checksum} older one(s) have no checksum" if report.without_checksum else ""
+        yield Finding("records", OK, f"{report.whole} record(s) are what was written{older}")
+
+
+def _distrust(places: Places, record: PartitionRecord) -> Callable[[], str]:
+    def fix() -> str:
+        places.lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash)])
+        return f"counted '{record.table}' as not made; the next run makes it again"
+
+    return fix
+
+
+def erasures(platform: Platform) -> Iterator[Finding]:
+    """Yield erasures that were begun and killed."""
+    log = open_erasures(platform.registry)
+    open_ones = {record.entity for record in log.list() if record.state != DONE and log.unfinished(record.entity)}
+    for entity in sorted(open_ones):
+        yield Finding.failed("erasures", f"the erasure of {entity} was begun and has not ended", "ask for it again: mlops features erase")
+    if not open_ones:
+        yield Finding("erasures", OK, "every erasure that was begun has ended")
+
+
+def orphans(places: Places) -> Iterator[Finding]:
+    """Yield what nothing names: artifacts, and files of the lake."""
+    found = collected(places, older_than=_GRACE, dry=True)
+    size = sum(file.size for file in found.removed)
+    if found.removed:
+        text = f"{len(found.removed)} artifact(s) that nothing names, {size:,} bytes, older than a day"
+        fix = (lambda: _removed(places)) if is_own(places.platform) else None
+        yield Finding(
+            "orphans", WARNING, text, "remove them" if fix else "mlops gc --shared-artifacts, if no other platform keeps its own there", fix
+        )
+    stray = _stray(places)
+    if stray:
+        text = (
+            f"{len(stray)} file(s) of the lake that its catalog does not name, {sum(p.stat().st_size for p in stray):,} bytes: {stray[0]}"
+        )
+        yield Finding("orphans", WARNING, text, "`mlops gc` removes them")
+    if not found.removed and not stray:
+        yield Finding("orphans", OK, f"none older than a day; {found.left} artifact(s) in all")
+
+
+def _removed(places: Places) -> str:
+    return f"removed {len(collected(places, older_than=_GRACE).removed)} artifact(s)"
+
+
+def _stray(places: Places) -> list[Path]:
+    before = datetime.now(UTC) - _GRACE
+    query = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, older_than => ?::TIMESTAMPTZ)"
+    return sorted(Path(row[0]) for row in places.lake.connections.cursor().execute(query, [before]).fetchall() if Path(row[0]).exists())

@@ -1,0 +1,138 @@
+"""What the lake remembers of partitions that lost rows: their content now, made from what their inputs are now."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.compute.tables.content_hash import hash_parts
+from mlops_assets.compute.tables.quarantine import TIME
+from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.orchestrate.core.graph import Node, fingerprints
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.features.push import push_node
+from mlops_assets.orchestrate.serving.service import served_node
+from mlops_assets.stores.lake.erasure import Erasure
+from mlops_assets.stores.lake.protocol import Lake, Part, PartitionRecord
+from mlops_assets.stores.lake.rows import in_parts
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.features import DbtModel, FeatureView
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.push import PushSource
+from mlops_assets.values.serving import BatchPrediction, Service
+from mlops_assets.values.training import TrainingSet
+from mlops_assets.values.window import window_of
+
+Records = dict[str, dict[str, PartitionRecord]]
+Shape = tuple[dg.PartitionsDefinition | None, str | None]
+
+
+class _After:
+    """The records of a lake as they are about to be."""
+
+    def __init__(self, lake: Lake, made: Records) -> None:
+        self._lake, self._made = lake, made
+
+    def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:
+        return {**self._lake.records(table, snapshot=snapshot), **self._made.get(table, {})}
+
+
+def made_from_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, Node]:
+    """Return what every table is made from, but for dbt's models."""
+    return {node.key: node for project in projects for node in _nodes(project, platform)}
+
+
+def _nodes(project: Project, platform: Platform) -> Iterator[Node]:
+    for noun in project.nouns:
+        match noun:
+            case PushSource():
+                yield push_node(noun, platform)
+            case FeatureView(source=DbtModel()):
+                continue
+            case Dataset() | FeatureView() | TrainingSet() | BatchPrediction():
+                yield project.node(noun)
+            case Service():
+                yield served_node(project, noun, platform)
+
+
+def amended(
+    projects: Sequence[Project], places: Places, erasing: Erasure, holding: Sequence[str]
+) -> tuple[list[PartitionRecord], tuple[str, ...]]:
+    """Return the records to be written when rows go, and the tables that are to be made anew.
+
+    A table with the entity's keys is taken to say nothing of one entity in the rows of another: a partition that was up to date before is
+    up to date afterwards. Every other table that is made from one whose content changes is stale.
+
+    Parameters
+    ----------
+    projects, places
+        Of the platform.
+    erasing
+        The rows that go.
+    holding
+        The tables that have such rows.
+    """
+    lake, snapshot = places.lake, places.lake.snapshot()
+    shapes, now = tables_of(projects), datetime.now(UTC)
+    made: Records = {}
+    for table in holding:
+        partitions, time = shapes.get(table, (None, None))
+        changed = {p: _without(record, rows, now) for p, record, rows in _parts(lake, erasing, table, partitions, time, snapshot)}
+        made[table] = {p: record for p, record in changed.items() if record is not None}
+    keyed, anew = set(erasing.tables()), []
+    after: Any = _After(lake, {table: dict(records) for table, records in made.items()})
+    for key, node in made_from_nodes(projects, places.platform).items():
+        old = lake.records(key, snapshot=snapshot)
+        before = fingerprints(node, list(old), lake, snapshot=snapshot)
+        then = fingerprints(node, list(old), after, snapshot=snapshot)
+        follow = {p: then[p] for p, record in old.items() if p in then and record.inputs and record.inputs == before.get(p) != then[p]}
+        if key not in keyed:
+            anew += [key] if follow else []
+            continue
+        for partition, inputs in follow.items():
+            record = made.setdefault(key, {}).get(partition, old[partition])
+            made[key][partition] = replace(record, inputs=inputs, recorded_at=now)
+    records = [replace(record, snapshot=snapshot + 1) for table in made.values() for record in table.values()]
+    return records, tuple(sorted(anew))
+
+
+def tables_of(projects: Sequence[Project]) -> dict[str, Shape]:
+    """Return partitions and time column of every table."""
+    found: dict[str, Shape] = {}
+    for project in projects:
+        found |= {key: (ref.partitions, ref.event_timestamp) for key, ref in project.by_key.items()}
+        for dataset in project.datasets:
+            if not isinstance(dataset, ExternalDataset):
+                found[dataset.quarantine_key] = (dataset.table.partitions, TIME)
+    return found
+
+
+def _parts(  # noqa: PLR0913  (one table, described in full)
+    lake: Lake, erasing: Erasure, table: str, partitions: dg.PartitionsDefinition | None, time: str | None, snapshot: int
+) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
+    """Yield each partition that loses rows, its record, and the rows that stay; nothing of a table that nobody declares."""
+    recorded = dict(lake.records(table, snapshot=snapshot))
+    rows = normalised(erasing.others(table, snapshot))
+    if set(recorded) == {""}:
+        yield "", recorded[""], rows
+        return
+    if partitions is None or time is None or not recorded:
+        return
+    parts = [Part(key, window_of(partitions, key)) for key in recorded]
+    gone, counts = in_parts(normalised(erasing.rows(table)), parts, time, table, others=True)
+    kept, bounds = in_parts(rows, parts, time, table, others=True)
+    for part, (first, last), (start, end) in zip(parts, counts, bounds, strict=True):
+        if last > first and gone.height:
+            yield part.partition, recorded[part.partition], kept[start:end]
+
+
+def _without(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
+    how = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
+    counted = rows.select(name for name in how["columns"] if name in rows.columns)
+    (digest,) = hash_parts(counted, [(0, counted.height)], how["key"], types=how.get("types"))
+    return replace(record, content_hash=digest, rows=rows.height, recorded_at=now)

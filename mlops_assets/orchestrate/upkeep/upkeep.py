@@ -1,0 +1,146 @@
+"""Upkeep of a platform: files merged, old states given up, what no project declares any more removed; as an asset with figures."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.orchestrate.core.graph import Node
+from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.steps import Step, asset_key
+from mlops_assets.orchestrate.online.materialise import online_views
+from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.stores.lake.protocol import MaintenanceReport
+from mlops_assets.stores.platform.garbage import Garbage, collected, is_own
+from mlops_assets.stores.platform.pins import aliased, pins
+from mlops_assets.stores.platform.stores import Places
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.upkeep import Upkeep
+
+LAKE = "upkeep/lake"
+NODE = Node(LAKE, None)
+_JOB = "upkeep"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What upkeep did.
+
+    Parameters
+    ----------
+    lake
+        To the lake.
+    pinned
+        State of the lake and who needs it.
+    layouts, online
+        How many layouts and which online views were removed.
+    artifacts
+        Files of the artifact store that nothing names.
+    """
+
+    lake: MaintenanceReport
+    pinned: dict[int, tuple[str, ...]]
+    layouts: int
+    online: tuple[str, ...]
+    artifacts: Garbage
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Names and numbers, as the UI and the command line show them."""
+        lake = self.lake
+        return {
+            "tables merged": lake.merged_files,
+            "snapshots expired": lake.expired_snapshots,
+            "snapshots left": lake.snapshots,
+            "snapshots pinned": len(self.pinned),
+            "files deleted": lake.deleted_files,
+            "files before": lake.files[0],
+            "files after": lake.files[1],
+            "bytes before": lake.size[0],
+            "bytes after": lake.size[1],
+            "rows of records": lake.records,
+            "layouts removed": self.layouts,
+            "online views removed": len(self.online),
+            "artifacts removed": len(self.artifacts.removed),
+            "bytes of artifacts removed": sum(file.size for file in self.artifacts.removed),
+            "artifacts left": self.artifacts.left,
+        }
+
+
+def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelta, shared: bool = False) -> Done:
+    """Look after the lake and what stands beside it.
+
+    Parameters
+    ----------
+    projects
+        All that use this platform; an online view that another one declares is kept while a version with an alias looks it up.
+    places
+        The platform's.
+    older_than
+        As of :class:`mlops_assets.values.upkeep.Upkeep`.
+    shared
+        Collect artifacts outside of the platform's home too: other platforms may keep theirs in the same place.
+    """
+    declared = {view.name for project in projects for view in project.every(FeatureView)}
+    wanted = _online(projects, places)
+    store = places.online
+    unwanted = tuple(view for view in store.views() if view not in wanted)
+    for view in unwanted:
+        store.remove(view)
+    readable = {(version.view, version.version) for version in places.view_versions.earlier()}
+    layouts = places.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
+    needed = pins(places, [view for view in wanted if view in declared])
+    done = places.lake.maintain(needed, older_than=older_than)
+    artifacts = collected(places, older_than=older_than, dry=not shared and not is_own(places.platform))
+    held = {number: tuple(f"process {pid}" for pid in pids) for number, pids in done.leased.items()}
+    return Done(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted, artifacts)
+
+
+def _online(projects: Sequence[Project], places: Places) -> set[str]:
+    """Return the views that are looked up: those that a project puts online, and those of every version with an alias, whoever declares it."""
+    declared = {view.name for project in projects for view in online_views(project)}
+    steps = (step for artifact in aliased(places) for step in manifest_of(places.artifacts, artifact).get("steps", ()))
+    return declared | {step["view"] for step in steps if "view" in step}
+
+
+def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> Step:
+    """Return the declaration of the asset."""
+    return Step(
+        LAKE,
+        run,
+        group="upkeep",
+        description=f"The lake's files merged; states older than {declared.older_than} given up, but for those that something pins.",
+        kinds=frozenset({"duckdb"}),
+    )
+
+
+def upkeep_body(project: Project, declared: Upkeep) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the asset's step."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        done = kept_up([project], scope.places, older_than=declared.older_than)
+        who = markdown([{"snapshot": number, "pinned by": _some(names)} for number, names in done.pinned.items()])
+        removed = {"removed": ", ".join(done.online)} if done.online else {}
+        yield dg.MaterializeResult(asset_key(LAKE), metadata={**done.figures, **removed, "pins": who})
+
+    return body
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def upkeep_schedule(declared: Upkeep, *, running: bool) -> dg.ScheduleDefinition:
+    """Return the schedule of the asset."""
+    return dg.ScheduleDefinition(
+        name=f"{_JOB}_schedule",
+        job=dg.define_asset_job(_JOB, selection=dg.AssetSelection.assets(asset_key(LAKE)), description="Looks after the lake."),
+        cron_schedule=declared.cron_schedule,
+        execution_timezone=declared.cron_timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        description="Looks after the lake.",
+    )

@@ -1,0 +1,1 @@
+"""Steps of versions: registration, approval and the model card."""

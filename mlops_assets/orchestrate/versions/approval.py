@@ -1,0 +1,76 @@
+"""A person in the loop: a version becomes champion only when somebody has approved exactly it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.registry.records import Approval
+from mlops_assets.values.model import Model
+from mlops_assets.values.platform import Platform
+
+APPROVED = "approved"
+SIGNED = {
+    "version": dg.Field(int, description="Which version."),
+    "approver": dg.Field(str, description="Who approves; the name is taken as it is given."),
+    "reason": dg.Field(str, description="Why."),
+    "approved": dg.Field(bool, is_required=False, default_value=True, description="False rejects the version."),
+}
+
+
+def approval_key(model: Model[..., Any]) -> str:
+    """``approval/<model>``."""
+    return f"approval/{model.name}"
+
+
+def approval_body(model: Model[..., Any]) -> Callable[[Scope], Iterator[object]]:
+    """Return the body of the step by which a person approves or rejects a version."""
+
+    def body(scope: Scope) -> Iterator[object]:
+        said = scope.config
+        found = scope.places.registry.approve(
+            model.name, said["version"], approved=said["approved"], approver=said["approver"], reason=said["reason"]
+        )
+        report_approval(scope.context.instance, model, found)
+        yield dg.MaterializeResult(
+            asset_key(approval_key(model)), metadata=approval_facts(found), data_version=dg.DataVersion(f"{found.digest}:{found.approved}")
+        )
+
+    return body
+
+
+def approval_facts(found: Approval) -> dict[str, Any]:
+    """Return what is shown of an approval."""
+    return {"version": found.version, "approved": found.approved, "approver (self-declared)": found.approver, "reason": found.reason}
+
+
+def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], found: Approval) -> None:
+    """Show the state of an approval as the check of the version, whoever gave it and wherever."""
+    text = f"version {found.version} {'approved' if found.approved else 'rejected'} by {found.approver} (self-declared): {found.reason}"
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=asset_key(f"version/{model.name}"),
+            check_name=APPROVED,
+            passed=found.approved,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=text,
+            metadata={"version": found.version, "approver": found.approver},
+        )
+    )
+
+
+def approved_check(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
+    """Return the check of a version that shows whether somebody has approved it."""
+
+    @dg.asset_check(asset=asset_key(f"version/{model.name}"), name=APPROVED, description="A person has approved the newest version.")
+    def approved() -> dg.AssetCheckResult:
+        newest = places(platform).registry.versions(model.name)[-1]
+        text = f"version {newest.version} is {newest.approval or 'not approved yet'}"
+        return dg.AssetCheckResult(
+            passed=newest.approval == APPROVED, severity=dg.AssetCheckSeverity.WARN, description=text, metadata={"version": newest.version}
+        )
+
+    return approved

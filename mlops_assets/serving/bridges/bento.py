@@ -1,0 +1,191 @@
+"""A Bento of a service: the same application with the champion's artifacts, packaged and hosted by BentoML.
+
+A Bento holds one version; another one is another Bento. Features are looked up in the folder that ``MLOPS_ONLINE`` names (the platform's
+when it is not set), and predictions are logged below ``MLOPS_HOME``, in the service's own folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import MissingExtraError, ServiceError
+from mlops_assets.serving.http.state import Limits, ServiceSpec, Wanted
+from mlops_assets.serving.http.worker_pool import ONE_THREAD
+from mlops_assets.stores.artifacts.store import open_artifacts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlops_assets.serving.http.app import App
+    from mlops_assets.stores.registry.records import Version
+
+_SHA256 = re.compile(r'"([0-9a-f]{64})"')
+_MODULE = '''"""Made by mlops_assets: the service as BentoML finds it."""
+
+from pathlib import Path
+
+from mlops_assets.entry_points import hosted
+
+Service = hosted(Path(__file__).parent)
+'''
+_BENTOFILE = {
+    "service": "service:Service",
+    "include": ["service.py", "serving.json", "model/**"],
+    "python": {"packages": ["mlops_assets[bentoml,serve]"], "lock_packages": False},
+}
+
+
+@dataclass(frozen=True)
+class Bento:
+    """A built Bento.
+
+    Parameters
+    ----------
+    tag
+        ``name:version`` in its store.
+    home
+        Its ``BENTOML_HOME``, which no other service shares.
+    version
+        Of the model.
+    """
+
+    tag: str
+    home: str
+    version: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What must be set to serve it: its own store, nothing sent anywhere, one thread a worker."""
+        return _environment(Path(self.home))
+
+    def command(self, *, host: str = "127.0.0.1", port: int = 3000) -> list[str]:
+        """Return the command that serves it, to run with :attr:`environment`."""
+        return [sys.executable, "-m", "bentoml", "serve", self.tag, "--host", host, "--port", str(port)]
+
+
+def build_bento(spec: ServiceSpec, home: str | os.PathLike[str] | None = None) -> Bento:
+    """Build the Bento of a service with the champion of now.
+
+    Parameters
+    ----------
+    spec
+        Of the service.
+    home
+        The store, ``BENTOML_HOME``; ``bento`` in the service's folder when None.
+
+    Raises
+    ------
+    MissingExtraError
+        BentoML is not installed.
+    ServiceError
+        There is no champion, or BentoML cannot build.
+    """
+    from mlops_assets.stores.registry.registry import open_registry
+
+    if importlib.util.find_spec("bentoml") is None:
+        raise MissingExtraError.from_extra("bentoml", "bentoml")
+    champion = open_registry(spec.registry, spec.environment).champion(spec.model)
+    if champion is None:
+        raise ServiceError(f"service '{spec.name}' has no champion of '{spec.model}'", hint="promote a version first")
+    store = Path(home) if home is not None else spec.folder.path / "bento"
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as context:
+        _write_context(Path(context), spec, champion)
+        command = [sys.executable, "-m", "bentoml", "build", ".", "--name", spec.name, "--output", "tag"]
+        built = subprocess.run(  # noqa: S603  (BentoML's own command, on files we made)
+            command, cwd=context, env={**os.environ, **_environment(store)}, capture_output=True, text=True, check=False
+        )
+    tag = re.search(rf"{spec.name}:\w+", built.stdout)
+    if built.returncode or tag is None:
+        raise ServiceError(f"BentoML cannot build '{spec.name}': {built.stderr.strip()[-500:]}", hint="its message says what it lacks")
+    return Bento(tag[0], str(store), champion.version)
+
+
+def _environment(store: Path) -> dict[str, str]:
+    return {"BENTOML_HOME": str(store), "BENTOML_DO_NOT_TRACK": "True", **ONE_THREAD}
+
+
+def _write_context(context: Path, spec: ServiceSpec, champion: Version) -> None:
+    """Write what BentoML packages: the module, what it is to serve, and every artifact that the manifest names."""
+    source, model = open_artifacts(spec.artifacts), open_artifacts(str(context / "model"))
+    manifest = source.get(champion.artifact)
+    model.put(manifest)
+    for sha256 in set(_SHA256.findall(manifest.decode())):
+        if source.exists(sha256):
+            model.put(source.get(sha256))
+    wanted = Wanted(champion.version, champion.digest, champion.artifact)
+    spec = replace(spec, registry="", artifacts="")  # a Bento asks neither, and their URLs may hold passwords
+    (context / "serving.json").write_text(json.dumps({"spec": asdict(spec), "wanted": asdict(wanted)}), encoding="utf-8")
+    (context / "service.py").write_text(_MODULE, encoding="utf-8")
+    (context / "bentofile.yaml").write_text(json.dumps(_BENTOFILE), encoding="utf-8")
+
+
+def hosted(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
+    """Return the BentoML service of a packaged model; it is loaded when a worker begins, not when BentoML looks at the module.
+
+    Parameters
+    ----------
+    folder
+        With ``serving.json`` and the artifacts.
+    """
+    import bentoml
+
+    facts = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
+    spec = ServiceSpec(**facts["spec"] | {name: tuple(facts["spec"][name]) for name in ("trusted_types", "push")})
+    app = _Late()
+
+    class Hosted:
+        """Loads the model, so that BentoML is ready when it is."""
+
+        def __init__(self) -> None:
+            app.app = _load(folder, spec, Wanted(**facts["wanted"]), (bentoml.server_context.worker_index or 1) - 1)
+
+    # /metrics is the application's own: that of BentoML knows one process.
+    options = {"workers": spec.workers, "logging": {"access": {"enabled": False}}, "metrics": {"enabled": False}}
+    return bentoml.asgi_app(app, path="/")(bentoml.service(name=spec.name, **options)(Hosted))
+
+
+class _Late:
+    """The application, once it is loaded."""
+
+    app: App | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  (ASGI)
+        if self.app is not None:
+            await self.app(scope, receive, send)
+
+
+def _load(folder: Path, spec: ServiceSpec, wanted: Wanted, index: int) -> App:
+    from mlops_assets.serving.http.app import App
+    from mlops_assets.serving.http.metrics import Metrics
+    from mlops_assets.serving.http.model import load_model
+    from mlops_assets.serving.http.state import Folder
+    from mlops_assets.serving.logs.inference_log import InferenceLog
+
+    warnings.simplefilter("ignore")  # as in a worker
+    environ: Mapping[str, str] = os.environ
+    place = Folder.of(environ.get("MLOPS_HOME") or spec.home, spec.name)
+    limits = Limits(spec.max_rows, spec.max_bytes)
+    log = InferenceLog(place.log)
+    atexit.register(log.close)
+    app = App(log=log, metrics=Metrics(place.path / "bento_metrics", index), limits=limits, versions=lambda: {index: wanted.version})
+    app.model = load_model(
+        spec.model,
+        wanted,
+        artifacts=open_artifacts(str(folder / "model")),
+        online=environ.get("MLOPS_ONLINE") or spec.online,
+        limits=limits,
+        trusted_types=spec.trusted_types,
+    )
+    return app

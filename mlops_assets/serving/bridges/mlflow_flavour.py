@@ -1,0 +1,149 @@
+"""A version as an MLflow model: a folder that ``mlflow.pyfunc.load_model`` loads, with the bytes of ours, verified when they are loaded."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets import entry_points
+from mlops_assets.errors import ArtifactError, DataError
+from mlops_assets.serving.formats.packaging import manifest_of, unpack
+from mlops_assets.stores.artifacts.store import open_artifacts
+from mlops_assets.stores.mlflow.client import imported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pandas as pd
+
+    from mlops_assets.stores.artifacts.store import Artifacts
+    from mlops_assets.stores.registry.records import Version
+
+METHOD = "predict_method"  # a parameter of ``predict``
+_METHODS = ("predict", "predict_proba", "decision_function")
+_INTEGERS = {
+    "Int8": "integer",
+    "Int16": "integer",
+    "Int32": "integer",
+    "UInt8": "integer",
+    "UInt16": "integer",
+    "Int64": "long",
+    "UInt32": "long",
+}
+_TYPES = {**_INTEGERS, "Float32": "float", "Float64": "double", "Boolean": "boolean"}
+
+
+def export(artifacts: Artifacts, version: Version, folder: Path) -> Path:
+    """Write a version as an MLflow model and return its folder.
+
+    Parameters
+    ----------
+    artifacts
+        Where the version is stored; every byte is verified.
+    version
+        Which.
+    folder
+        Must not exist, or be empty.
+
+    Raises
+    ------
+    ArtifactError
+        The folder holds something, or bytes are missing or changed.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"'{folder}' holds something already", hint="name a folder that does not exist yet")
+    manifest = manifest_of(artifacts, version.artifact)
+    with imported() as mlflow, tempfile.TemporaryDirectory() as made:
+        data = Path(made) / "mlops_assets"
+        copied = open_artifacts(str(data))
+        for sha256 in (version.artifact, *_needed(manifest)):
+            copied.put(artifacts.get(sha256))
+        (data / "version.json").write_text(json.dumps({"manifest": version.artifact, "model": version.model, "version": version.version}))
+        whole = Path(made) / "model"
+        mlflow.pyfunc.save_model(
+            whole,
+            loader_module=entry_points.MODULE,
+            data_path=str(data),
+            signature=_signature(artifacts, manifest),
+            pip_requirements=[_requirement(name, of) for name, of in manifest.get("libraries", {}).items()],
+            metadata={"mlops_assets": {"model": version.model, "version": version.version, "digest": version.digest}},
+        )
+        shutil.copytree(whole, folder, dirs_exist_ok=True)
+    return folder
+
+
+def _needed(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what :func:`unpack` reads beside the manifest."""
+    yield from (manifest[name] for name in ("estimator", "before", "probe") if name in manifest)
+    yield from (module["source"] for module in manifest["modules"])
+
+
+def _requirement(name: str, version: str) -> str:
+    """Return a line of pip's; of ourselves without a version, which need not be published."""
+    return "mlops_assets" if name == "mlops_assets" else f"{name}=={version}"
+
+
+def _signature(artifacts: Artifacts, manifest: Mapping[str, Any]) -> Any:  # noqa: ANN401  (MLflow has no types)
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    probe = _probe(artifacts, manifest)
+    columns = []
+    for name, dtype in probe.schema.items():
+        known = _TYPES.get(str(dtype))
+        plain = known is not None and not (probe[name].null_count() and known in {"integer", "long", "boolean"})
+        columns.append(ColSpec(known if plain else AnyType(), name))
+    return ModelSignature(inputs=Schema(columns), params=ParamSchema([ParamSpec(METHOD, "string", "predict")]))
+
+
+def _probe(artifacts: Artifacts, manifest: Mapping[str, Any]) -> pl.DataFrame:
+    return pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
+
+
+class PyfuncModel:
+    """What MLflow asks: rows of ``X`` in, predictions out.
+
+    Parameters
+    ----------
+    folder
+        Of the version's bytes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        told = json.loads((folder / "version.json").read_text(encoding="utf-8"))
+        trusted = [name for name in os.environ.get("MLOPS_TRUSTED_TYPES", "").split(",") if name]  # never read from what is loaded
+        artifacts = open_artifacts(str(folder))
+        bundle = unpack(artifacts, told["manifest"], trusted)
+        self.estimator, self._rows = bundle.estimator, _probe(artifacts, bundle.manifest).clear()
+
+    def predict(self, rows: pd.DataFrame, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401  (what the estimator returns)
+        """Return what the estimator says of rows.
+
+        Parameters
+        ----------
+        rows
+            With the columns of ``X``; others are left out.
+        params
+            ``predict_method``: ``predict`` (default), ``predict_proba`` or ``decision_function``.
+        """
+        method = (params or {}).get(METHOD, "predict")
+        if method not in _METHODS or not hasattr(self.estimator, method):
+            raise DataError(f"the model has no '{method}'", hint=f"give one of {', '.join(_METHODS)} as {METHOD}")
+        wanted = self._rows.schema
+        if lacking := [name for name in wanted if name not in rows.columns]:
+            raise DataError(f"the rows have no column '{lacking[0]}'", hint=f"the model reads {', '.join(wanted)}")
+        taken = pl.from_pandas(rows[list(wanted)].reset_index(drop=True))
+        return getattr(self.estimator, method)(taken.cast(wanted))
+
+
+def load_pyfunc(path: str) -> PyfuncModel:
+    """Return the model in a folder that :func:`export` wrote."""
+    return PyfuncModel(Path(path))

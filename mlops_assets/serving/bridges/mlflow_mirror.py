@@ -1,0 +1,132 @@
+"""The mirror of a platform on an MLflow server: runs, then versions as models that MLflow loads, then the aliases of this environment."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.training.lifecycle import CHALLENGER, CHAMPION
+from mlops_assets.serving.bridges.mlflow_flavour import export
+from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.mlflow.client import client, pages
+from mlops_assets.stores.mlflow.runs import MIRROR, MirroredRuns
+
+if TYPE_CHECKING:
+    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.registry.records import Version
+
+DIGEST, VERSION = "mlops_assets.digest", "mlops_assets.version"
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What a mirror has changed on the server.
+
+    Parameters
+    ----------
+    runs, versions, aliases
+        How many were sent, or finished where a kill had left them half sent; of aliases, moved.
+    waiting
+        Runs that go on: the next mirror sends them.
+    """
+
+    runs: int
+    versions: int
+    aliases: int
+    waiting: int
+
+
+def mirror(places: Places, uri: str) -> Mirrored:
+    """Bring an MLflow server up to what this platform has recorded; what is there already is left as it is.
+
+    Parameters
+    ----------
+    places
+        What is sent.
+    uri
+        ``http://…``; nothing is read from it but what was sent before.
+
+    Raises
+    ------
+    PlatformError
+        The server is down or refuses; the next mirror goes on.
+    """
+    locks = Path(places.platform.home) / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with exclusive(locks / "mlflow"), client(uri) as server:
+        runs = MirroredRuns(server, places)
+        runs()
+        versions = _Versions(server, places, runs)
+        versions()
+        return Mirrored(runs.sent, versions.sent, versions.moved, runs.waiting)
+
+
+class _Versions:
+    """The versions of a platform on a server."""
+
+    def __init__(self, server: Any, places: Places, runs: MirroredRuns) -> None:  # noqa: ANN401  (MLflow has no types)
+        self._server, self._places, self._runs = server, places, runs
+        self.sent = self.moved = 0
+
+    def __call__(self) -> None:
+        models: dict[str, list[Version]] = {}
+        for version in self._places.registry.versions():
+            models.setdefault(version.model, []).append(version)
+        for model, versions in models.items():
+            self._model(model, versions)
+
+    def _model(self, model: str, versions: list[Version]) -> None:
+        name = self._name(model)
+        known = dict(self._there(name))
+        for version in versions:
+            if version.digest not in known and not version.damage:
+                known[version.digest] = self._send(name, version)
+                self.sent += 1
+        held = {alias: known[v.digest] for v in versions for alias in v.aliases if v.digest in known}
+        self._aliases(name, held)
+
+    def _name(self, model: str) -> str:
+        """Return the registered model; somebody else's of that name is left alone for one beside it."""
+        for number in range(1, 1000):
+            tried = model if number == 1 else f"{model}-mlops_assets-{number}"
+            found = self._server.search_registered_models(filter_string=f"name = '{tried}'")
+            if not found:
+                self._server.create_registered_model(tried, tags={MIRROR: model})
+                return tried
+            if found[0].tags.get(MIRROR) == model:
+                return tried
+        raise AssertionError(model)
+
+    def _there(self, name: str) -> list[tuple[str, str]]:
+        where = f"name = '{name}'"
+        found = pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
+        return [(one.tags[DIGEST], str(one.version)) for one in found if DIGEST in one.tags]
+
+    def _send(self, name: str, version: Version) -> str:
+        run = self._places.tracker.get(version.run_id)
+        there = self._runs.id_of(run)
+        with tempfile.TemporaryDirectory() as made:
+            self._server.log_artifacts(there, str(export(self._places.artifacts, version, Path(made) / "model")), "model")
+        tags = {VERSION: str(version.version), DIGEST: version.digest, "mlops_assets.run_id": version.run_id}
+        source = f"{self._server.get_run(there).info.artifact_uri}/model"
+        return str(self._server.create_model_version(name, source, run_id=there, tags=tags).version)
+
+    def _aliases(self, name: str, held: dict[str, str]) -> None:
+        """Move the aliases of this environment, and no other's."""
+        now = self._server.get_registered_model(name).aliases
+        for own in (CHAMPION, CHALLENGER):
+            alias, wanted = alias_there(own, self._places.platform.environment), held.get(own)
+            if wanted is not None and str(now.get(alias)) != wanted:
+                self._server.set_registered_model_alias(name, alias, wanted)
+            elif wanted is None and alias in now:
+                self._server.delete_registered_model_alias(name, alias)
+            else:
+                continue
+            self.moved += 1
+
+
+def alias_there(alias: str, environment: str) -> str:
+    """Return an alias as MLflow has it: plain in ``dev``, with the environment in any other."""
+    return alias if environment == "dev" else f"{alias}-{environment}"

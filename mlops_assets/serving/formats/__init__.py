@@ -1,0 +1,1 @@
+"""Stored forms of a model: skops, native files and ONNX, their packaging, and checks of their integrity."""

@@ -1,0 +1,131 @@
+"""The project's own types and functions that a stored model is made of: a hash of their code, and what has changed since."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.compute.user_code.source_code import source_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+SOURCES = "sources"  # in a manifest: qualified name → hash of the code that it uses
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # noqa: ANN401  (any estimator)
+    """Return a hash of the code of every type and function of the project that an estimator is made of.
+
+    Parameters
+    ----------
+    estimator
+        Fitted.
+    trusted
+        Qualified names of types that the project trusts.
+    """
+    found = {_name_of(kind): kind for kind in _own_code(estimator)}
+    found |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_own(kind)}
+    return {name: source_hash(kind) for name, kind in sorted(found.items())}
+
+
+def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
+    """Return each type or function of the project whose code is not what it was at the training, with file and line.
+
+    Parameters
+    ----------
+    manifest
+        Of the model; one that was stored before sources were recorded names none.
+    """
+    return [text for name, was in manifest.get(SOURCES, {}).items() if (text := _change(name, was))]
+
+
+def _change(name: str, was: str) -> str:
+    kind = _find(name, loaded=True)
+    if kind is None:
+        return f"{name} does not exist any more" if _is_gone(name) else ""
+    if source_hash(kind) == was:
+        return ""
+    file, line = inspect.getsourcefile(kind) or "unknown", inspect.getsourcelines(kind)[1]
+    path = Path(file)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"the code of {name}, or code that it uses, has changed ({shown}:{line})"
+
+
+def _own_code(estimator: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the types and functions of the project among all that an estimator holds."""
+    waiting, seen = [estimator], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, _PLAIN):
+            continue
+        seen.add(id(value))
+        kind = value if isinstance(value, types.FunctionType) else type(value)
+        if _is_own(kind):
+            yield kind
+        waiting += _parts_of(value)
+
+
+def _parts_of(value: Any) -> list[Any]:  # noqa: ANN401
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, type | types.ModuleType | types.FunctionType):
+        return []
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _is_own(kind: Any) -> bool:  # noqa: ANN401  (a type or a function)
+    """Return whether a type or a function is defined in a file of the project under a name by which it is found again."""
+    if not isinstance(kind, type | types.FunctionType) or "<" in kind.__qualname__ or kind.__module__.split(".")[0] == "mlops_assets":
+        return False
+    try:
+        file = inspect.getsourcefile(kind)
+    except TypeError:  # built in
+        return False
+    return file is not None and Path(file).is_file() and not _is_installed(Path(file)) and _find(_name_of(kind)) is kind
+
+
+def _is_installed(file: Path) -> bool:
+    return bool(_INSTALLED & set(file.parts)) or file.is_relative_to(Path(inspect.__file__).parent)
+
+
+def _name_of(kind: Any) -> str:  # noqa: ANN401
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_gone(name: str) -> bool:
+    """Return whether the module of a name is loaded and lacks it, or cannot be found."""
+    return any(name.startswith(f"{module}.") for module in tuple(sys.modules)) or find_spec(name.partition(".")[0]) is None
+
+
+def _find(name: str, *, loaded: bool = False) -> Any:  # noqa: ANN401
+    """Return what a qualified name stands for; None where it does not exist.
+
+    Parameters
+    ----------
+    name
+        Module and name.
+    loaded
+        Whether only modules that are loaded already are looked into: nothing is imported because an artifact names it.
+    """
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:end])
+        try:
+            found: Any = sys.modules.get(module) if loaded else import_module(module)
+        except ImportError:
+            continue
+        if found is None:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part, None)
+        return found
+    return None

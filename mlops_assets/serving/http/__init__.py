@@ -1,0 +1,1 @@
+"""The service: ASGI application, server, workers, supervisor, its files, metrics and OpenAPI document."""

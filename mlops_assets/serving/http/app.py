@@ -1,0 +1,305 @@
+"""The service as an ASGI application, without a framework between a request and its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import sys
+import time
+import traceback
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlops_assets.errors import PlatformError
+from mlops_assets.serving.http.request_body import explain_not_json, read_body
+from mlops_assets.serving.logs.inference_log import Record
+from mlops_assets.serving.predict.predictor import NotFiniteError
+from mlops_assets.serving.predict.schema import RequestError
+from mlops_assets.serving.push.http import PATH
+from mlops_assets.stores.online.lmdb_check import ReplacedStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+
+    from mlops_assets.serving.http.metrics import Metrics
+    from mlops_assets.serving.http.model import Answer, ServedModel
+    from mlops_assets.serving.http.state import Limits
+    from mlops_assets.serving.logs.inference_log import InferenceLog
+    from mlops_assets.serving.push.http import PushGate
+
+    Headers = Sequence[tuple[bytes, bytes]]
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
+_GET = ("/smoke", "/readyz", "/livez", "/metrics", "/openapi.json")
+
+
+class Prediction(msgspec.Struct, gc=False):
+    """One row of a reply."""
+
+    id: str
+    prediction: Any
+    probability: float | None
+    probabilities: dict[str, float] | None
+    missing: list[str]
+
+
+class Reply(msgspec.Struct, gc=False):
+    """The reply to one request."""
+
+    model: str
+    version: int
+    probability_of: str | None
+    predictions: list[Prediction]
+
+
+class App:
+    """Answers requests with the model of the moment.
+
+    Parameters
+    ----------
+    log
+        Where every prediction is written before it is answered.
+    metrics
+        The counters of this process.
+    limits
+        Of one request.
+    versions
+        Returns worker → version, for the metrics.
+    gate
+        Takes pushed rows; None when no view has any.
+
+    Notes
+    -----
+    ``model`` is replaced by one assignment; a request takes it once, so that its reply names exactly the version that answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: InferenceLog,
+        metrics: Metrics,
+        limits: Limits,
+        versions: Callable[[], Mapping[int, int | None]],
+        gate: PushGate | None = None,
+    ) -> None:
+        self._gate = gate
+        self.model: ServedModel | None = None
+        self.draining = False
+        self.end: Callable[[], None] = lambda: None  # of this process; set by the worker
+        self._log, self._metrics, self._limits, self._versions = log, metrics, limits, versions
+        self._ids, self._prefix = count(), secrets.token_hex(8)
+        self._encode = msgspec.json.Encoder().encode
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; the lifespan has nothing to do."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
+            begun = time.perf_counter()
+            body = await self._body(receive)
+            if body is None:
+                return  # the client is gone
+            status, reply = (
+                _too_large(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self._predict(scope["headers"], body)
+            )
+            await self._reply(send, status, reply, _JSON, close=status == 413)
+            self._metrics.answered(status, time.perf_counter() - begun)
+        elif scope["type"] == "http" and scope["path"].startswith(PATH):
+            await self._pushed(scope, receive, send)
+        elif scope["type"] == "http":
+            self._metrics.count("other_requests")
+            await self._reply(send, *self._other(scope["path"], scope["method"]))
+
+    def _predict(self, headers: Headers, body: bytes) -> tuple[int, bytes]:
+        """Return status and reply of one request for predictions; a body that is not JSON is explained by its headers."""
+        try:
+            unpacked = read_body(headers, body, self._limits.max_bytes)
+        except RequestError as error:
+            return error.status, error.body
+        return _explained(headers, unpacked, *self.predict(unpacked))
+
+    def _push(self, gate: PushGate, view: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+        """Return status and reply of one request with rows, which may wait for the disk."""
+        call = next((value.decode("latin-1") for name, value in headers if name == b"idempotency-key"), None)
+        try:
+            unpacked = read_body(headers, body, self._limits.max_bytes)
+            return _explained(headers, unpacked, *gate.answer(view, unpacked, call))
+        except RequestError as error:
+            return error.status, error.body
+        except Exception as error:  # noqa: BLE001  (one request must not end the service)
+            _tell(error, "a push")
+            return _refused(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
+
+    async def _pushed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take rows for a view, in another thread: the disk is waited for, and predictions go on."""
+        view, gate = scope["path"].removeprefix(PATH), self._gate
+        self._metrics.count("push_requests")
+        body = await self._body(receive)
+        if body is None:
+            return
+        if gate is None or view not in gate.names:
+            status, reply = _refused(404, "no rows can be pushed to such a view", "its source must be a PushSource; see the project")
+        elif scope["method"] != "POST":
+            status, reply = _refused(405, f"{PATH}<view> takes POST", "send one row, or a list of rows")
+        elif len(body) > self._limits.max_bytes:
+            status, reply = _too_large(self._limits.max_bytes)
+        else:
+            status, reply = await asyncio.to_thread(self._push, gate, view, scope["headers"], body)
+        await self._reply(send, status, reply, _JSON, close=status == 413)
+
+    def predict(self, body: bytes) -> tuple[int, bytes]:
+        """Return status and reply of one request for predictions."""
+        model = self.model
+        if model is None:
+            return _refused(503, "no model is loaded", "try again when /readyz says so")
+        try:
+            answer = model.answer(body)
+        except RequestError as error:
+            if isinstance(error, NotFiniteError):
+                self._metrics.count("not_finite_predictions", error.count)
+            return error.status, error.body
+        except PlatformError as error:
+            _tell(error)
+            if isinstance(error, ReplacedStoreError):
+                self.end()  # the supervisor starts a process that opens the new file; LMDB maps a path once in a process
+            return _refused(503, "the online store cannot be read", "the service's log shows where")
+        except Exception as error:  # noqa: BLE001  (one request must not end the service)
+            _tell(error)
+            return _refused(500, f"the prediction failed ({type(error).__name__})", "the service's log shows where")
+        records = self._records(model, answer)
+        try:
+            self._log.append(records)
+        except OSError:
+            self._metrics.count("log_failures")
+            return _refused(503, "the prediction cannot be logged, so it is not made", "see the service's status")
+        self._metrics.count("predictions", len(records))
+        self._metrics.looked_up(answer.lookups)
+        if missing := sum(map(len, answer.missing)):
+            self._metrics.count("missing_features", missing)
+        predictions = [Prediction(r.id, r.prediction, r.probability, r.probabilities, r.missing) for r in records]
+        return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
+
+    def _records(self, model: ServedModel, answer: Answer) -> list[Record]:
+        rows, scores, pid, now = answer.rows, answer.scores, os.getpid(), time.time_ns() // 1000
+        keys = zip(*(rows.columns[name] for name in model.identity), strict=True) if model.identity else [()] * rows.count
+        inputs = zip(*answer.columns, strict=True) if answer.columns else [()] * rows.count
+        nothing: list[None] = [None] * rows.count
+        each = zip(
+            rows.at,
+            keys,
+            inputs,
+            scores.predictions,
+            scores.positive or nothing,
+            scores.probabilities or nothing,
+            answer.missing,
+            strict=True,
+        )
+        return [
+            Record(
+                f"{self._prefix}-{next(self._ids):x}",
+                at,
+                now,
+                model.version,
+                dict(zip(model.identity, key, strict=True)),
+                dict(zip(model.columns, x, strict=True)),
+                prediction,
+                probability,
+                missing,
+                pid,
+                probabilities,
+            )
+            for at, key, x, prediction, probability, probabilities, missing in each
+        ]
+
+    def _other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
+        if path not in (*_GET, "/predict"):
+            return *_refused(404, "there is no such path", "POST /predict; /openapi.json describes it"), _JSON
+        if path == "/predict" or method not in ("GET", "HEAD"):
+            allowed = "POST" if path == "/predict" else "GET"
+            return *_refused(405, f"{path} takes {allowed}", "/openapi.json describes it"), _JSON
+        if path == "/livez":
+            return 200, b'{"live":true}', _JSON
+        if path == "/metrics":
+            return 200, self._metrics.text(self._versions()).encode(), _TEXT
+        model = self.model
+        told = {"/smoke": self._smoke, "/openapi.json": self._described, "/readyz": self._ready}
+        return *told[path](model), _JSON
+
+    def _described(self, model: ServedModel | None) -> tuple[int, bytes]:
+        return (200, model.openapi) if model else _refused(503, "no model is loaded", "try again")
+
+    def _smoke(self, model: ServedModel | None) -> tuple[int, bytes]:
+        """Predict the stored example row, and tell only that it can be done: what nobody asked for is no prediction to be logged."""
+        if model is None or not model.example:
+            return _refused(503, "there is no example row to predict", "POST /predict")
+        try:
+            model.answer(model.example)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the answer says that it cannot be done)
+            _tell(error)
+            return _refused(500, f"the example row cannot be predicted ({type(error).__name__})", "the service's log shows where")
+        return 200, self._encode({"ok": True, "model": model.name, "version": model.version})
+
+    def _ready(self, model: ServedModel | None) -> tuple[int, bytes]:
+        if model is None:
+            return _refused(503, "no model is loaded", "the service's status says why")
+        if self.draining:
+            return _refused(503, "the process is ending", "another one answers")
+        if not self._log.ready():
+            return _refused(503, self._log.problem, "make room, or make the folder writable")
+        return 200, self._encode({"ready": True, "model": model.name, "version": model.version})
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """Return the body, or as much of it as is too much; None when the client is gone."""
+        body: bytes = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._limits.max_bytes or not message.get("more_body", False):
+                return body
+
+    async def _reply(self, send: Send, status: int, body: bytes, kind: bytes, *, close: bool = False) -> None:
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        if self.draining or close:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _refused(status: int, error: str, hint: str) -> tuple[int, bytes]:
+    return status, json.dumps({"error": error, "hint": hint}).encode()
+
+
+def _too_large(most: int) -> tuple[int, bytes]:
+    return _refused(413, f"the body is larger than {most} bytes", "send the rows in several requests")
+
+
+def _explained(headers: Headers, body: bytes, status: int, reply: bytes) -> tuple[int, bytes]:
+    """Return the reply; of a body that is not JSON one that names its type or encoding, where that is the reason."""
+    reason = explain_not_json(headers, body) if status == 400 else None
+    return (status, reply) if reason is None else (reason.status, reason.body)
+
+
+def _tell(error: Exception, what: str = "a prediction") -> None:
+    """Print where something failed; not its message, which may repeat what was sent."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    with contextlib.suppress(OSError):  # where it is written may be as full as the log
+        sys.stderr.write(f"{what} failed with {type(error).__name__}:\n{where}")
+        sys.stderr.flush()

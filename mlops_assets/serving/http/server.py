@@ -1,0 +1,128 @@
+"""The HTTP server in front of the application: uvicorn, without what costs time at every request, and with a fair share of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from mlops_assets.serving.http.protocol import HttpProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+KEEP_ALIVE = 75  # seconds that a connection may be idle
+GRACE = 10  # seconds that requests in flight may take when the process ends
+_PAUSE = 0.5  # seconds without new connections when the system refuses one, for want of descriptors say
+
+
+class Server(uvicorn.Server):
+    """Answers on connections that it is given."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process."""
+        yield
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self.server_state.connections)
+
+    async def take(self, connection: socket.socket) -> None:
+        """Answer on a connection."""
+        protocol: Any = self.config.http_protocol_class
+        connection.setblocking(False)  # noqa: FBT003
+        with contextlib.suppress(OSError):  # it may be gone already
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol(config=self.config, server_state=self.server_state, app_state={}), connection
+            )
+
+
+def make_server(app: Any) -> Server:  # noqa: ANN401  (an ASGI application)
+    """Return a server that logs nothing: counters tell more."""
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http=HttpProtocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+    )
+    config.load()
+    return Server(config)
+
+
+class Acceptor:
+    """Takes connections from a socket that several processes share.
+
+    Whoever comes first gets a connection, and an idle process that has many already would come first again and again, while its
+    neighbours stay idle for as long as the connections last. So one that has more than its share waits a moment.
+
+    Parameters
+    ----------
+    server
+        Answers.
+    listener
+        Bound, listening, not blocking.
+    patience
+        Returns for how many seconds a connection is left to others first.
+    """
+
+    def __init__(self, server: Server, listener: socket.socket, patience: Callable[[], float]) -> None:
+        self._server, self._listener, self._patience = server, listener, patience
+        self._loop = asyncio.get_running_loop()
+        self._taking = set[asyncio.Task[None]]()
+        self._waiting: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listener, self._readable)
+
+    async def close(self) -> None:
+        """Take the connections that wait already, and no more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._loop.remove_reader(self._listener)
+        while self._accept():
+            pass
+        self._listener.close()
+        if self._taking:
+            await asyncio.wait(self._taking)
+
+    def _readable(self) -> None:
+        if seconds := self._patience():
+            self._wait(seconds, then=self._accept)
+        else:
+            self._accept()
+
+    def _wait(self, seconds: float, *, then: Callable[[], object]) -> None:
+        def again() -> None:
+            self._waiting = None
+            then()
+            if self._waiting is None:
+                self._loop.add_reader(self._listener, self._readable)
+
+        self._loop.remove_reader(self._listener)
+        self._waiting = self._loop.call_later(seconds, again)
+
+    def _accept(self) -> bool:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False  # another process was faster, or the client is gone
+        except OSError:
+            self._wait(_PAUSE, then=lambda: None)
+            return False
+        task = self._loop.create_task(self._server.take(connection))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+        return True

@@ -1,0 +1,121 @@
+"""What was looked up of each feature view: a counter for each status and a histogram of ages, shared by all workers as the other counters are."""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from mlops_assets.serving.predict.lookup import Looked
+
+AGES = (1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 172_800.0, 604_800.0, 2_592_000.0)  # seconds
+_STATUSES = ("fresh", "stale", "missing")  # by the number of mlops_assets.stores.online.protocol.Status; the supervisor imports no numpy
+_MOST, _NAME = 64, 128  # views, and bytes of a name; what is beyond is counted nowhere
+_FIRST_AGE = len(_STATUSES)
+_ROW = _NAME + 8 * (len(_STATUSES) + len(AGES) + 2)
+_SUFFIX = f"-{_ROW}-{_MOST}.views"
+SIZE = _ROW * _MOST
+
+
+def _layout() -> np.dtype[np.void]:
+    import numpy as np
+
+    return np.dtype([("name", f"S{_NAME}"), ("statuses", "<f8", len(_STATUSES)), ("ages", "<f8", len(AGES) + 1), ("seconds", "<f8")])
+
+
+def view_file(folder: Path, index: int) -> Path:
+    """Return the file of one worker's figures."""
+    return folder / f"{index}{_SUFFIX}"
+
+
+class ViewMetrics:
+    """The figures of one worker.
+
+    Parameters
+    ----------
+    folder, index
+        As in :class:`mlops_assets.serving.http.metrics.Metrics`; the file of :func:`view_file` has its size.
+    """
+
+    def __init__(self, folder: Path, index: int) -> None:
+        import numpy as np
+
+        self._folder = folder
+        with view_file(folder, index).open("r+b") as file:
+            self._table = np.frombuffer(mmap.mmap(file.fileno(), SIZE), dtype=_layout())
+        bytes_ = memoryview(self._table.view(np.uint8))  # type: ignore[arg-type]  # an array is a buffer
+        self._places = {name.decode(): place for place, name in enumerate(self._table["name"].tolist()) if name}
+        self._rows = [bytes_[i * _ROW + _NAME : (i + 1) * _ROW].cast("d") for i in range(_MOST)]
+
+    def count(self, lookups: Iterable[Looked]) -> None:
+        """Count the rows that one request looked up."""
+        for looked in lookups:
+            place = self._places.get(looked.view)
+            if place is None and (place := self._new(looked.view)) is None:
+                continue
+            if len(looked.status) == 1:
+                self._one(self._rows[place], looked.status[0], looked.age[0])
+            else:
+                self._many(self._table[place], looked.status, looked.age)  # type: ignore[arg-type]  # arrays, when there are many
+
+    @staticmethod
+    def _one(row: memoryview[float], status: int, age: int) -> None:
+        row[status] += 1
+        if status == 0:
+            seconds = age / 1_000_000
+            row[_FIRST_AGE + bisect_left(AGES, seconds)] += 1
+            row[-1] += seconds
+
+    @staticmethod
+    def _many(row: np.void, status: np.ndarray, age: np.ndarray) -> None:
+        import numpy as np
+
+        row["statuses"] += np.bincount(status, minlength=len(_STATUSES))
+        seconds = age[status == 0] / 1_000_000
+        row["ages"] += np.bincount(np.searchsorted(AGES, seconds), minlength=len(AGES) + 1)
+        row["seconds"] += seconds.sum()
+
+    def _new(self, view: str) -> int | None:
+        place, name = len(self._places), view.encode()
+        if place == _MOST or len(name) > _NAME:
+            return None
+        self._table["name"][place] = name
+        self._places[view] = place
+        return place
+
+    def lines(self) -> Iterator[str]:
+        """Yield the figures of all workers in Prometheus' text format."""
+        import numpy as np
+
+        totals: dict[str, np.ndarray] = {}
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            content = path.read_bytes()
+            for row in np.frombuffer(content, dtype=_layout()) if len(content) == SIZE else ():
+                if row["name"]:
+                    figures = np.concatenate([row["statuses"], row["ages"], [row["seconds"]]])
+                    name = row["name"].decode()
+                    totals[name] = totals.get(name, 0.0) + figures
+        yield from (
+            "# HELP mlops_feature_rows_total Rows looked up, by view and by what was found.",
+            "# TYPE mlops_feature_rows_total counter",
+        )
+        for view, figures in sorted(totals.items()):
+            yield from (f'mlops_feature_rows_total{{view="{view}",status="{s}"}} {figures[i]:.0f}' for i, s in enumerate(_STATUSES))
+        name = "mlops_feature_age_seconds"
+        yield from (f"# HELP {name} Age of the fresh rows at the time of the request's event, by view.", f"# TYPE {name} histogram")
+        for view, figures in sorted(totals.items()):
+            yield from _ages(name, view, figures[_FIRST_AGE:])
+
+
+def _ages(name: str, view: str, figures: Sequence[float] | np.ndarray) -> Iterator[str]:
+    so_far = 0.0
+    for bucket, count in zip((*AGES, "+Inf"), figures[:-1], strict=True):
+        so_far += count
+        yield f'{name}_bucket{{view="{view}",le="{bucket}"}} {so_far:.0f}'
+    yield from (f'{name}_sum{{view="{view}"}} {figures[-1]:.9g}', f'{name}_count{{view="{view}"}} {so_far:.0f}')

@@ -1,0 +1,176 @@
+"""The prediction log: what was answered, one JSON object a line, in a folder for each day of the event time.
+
+A line is written before its reply is sent, in one system call, so that whatever is killed, what was answered is in the log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlops_assets.errors import DataError
+from mlops_assets.serving.logs.checked_lines import ChangedLineError, sign_line, strip_checksum
+from mlops_assets.serving.logs.day_log import DAY, DayLog, files_of, log_days, log_fingerprint, writing_problem
+
+if TYPE_CHECKING:
+    from datetime import date
+    from pathlib import Path
+
+    import polars as pl
+
+__all__ = ["DAY", "InferenceLog", "Record", "log_days", "log_fingerprint", "read_log", "writing_problem"]
+
+
+class Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """One prediction. Times are microseconds since 1970 in UTC, in ``key`` and ``x`` too."""
+
+    id: str
+    at: int
+    logged_at: int
+    version: int
+    key: dict[str, Any]
+    x: dict[str, Any]
+    prediction: Any
+    probability: float | None
+    missing: list[str]
+    worker: int
+    probabilities: dict[str, float] | None = None
+
+
+class InferenceLog(DayLog):
+    """Appends predictions to files of its own.
+
+    Parameters
+    ----------
+    folder, interval, descriptors
+        As in :class:`DayLog`.
+    """
+
+    def __init__(self, folder: Path, *, interval: float = 0.1, descriptors: int = 32) -> None:
+        super().__init__(folder, interval=interval, descriptors=descriptors)
+        self._encode = msgspec.json.Encoder().encode
+
+    def append(self, records: list[Record]) -> None:
+        """Write predictions; all of them, or an error.
+
+        Raises
+        ------
+        OSError
+            They cannot be written, and must not be answered.
+        """
+        try:
+            for day, lines in self._by_day(records).items():
+                self.write(day, b"\n".join(lines) + b"\n")
+        except OSError as error:
+            self.problem = f"the prediction log in '{self._folder}' cannot be written: {error.strerror}"
+            raise
+        self.problem = ""
+
+    def _by_day(self, records: list[Record]) -> dict[int, list[bytes]]:
+        days: dict[int, list[bytes]] = {}
+        for record in records:
+            days.setdefault(record.at // DAY, []).append(sign_line(self._encode(record)))
+        return days
+
+
+def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
+    """Return the predictions of the days of some event times, each once, as a frame.
+
+    Parameters
+    ----------
+    folder, first, last, corrupt
+        As in :func:`read_records`.
+
+    Returns
+    -------
+    polars.DataFrame
+        As :func:`frame_records` returns it.
+
+    Raises
+    ------
+    DataError
+        As in :func:`read_records`.
+    """
+    return frame_records(read_records(folder, first, last, corrupt))
+
+
+def read_records(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> list[Record]:
+    """Return the predictions of the days of some event times, each once.
+
+    Parameters
+    ----------
+    folder
+        Of the log.
+    first, last
+        Days in UTC, both included.
+    corrupt
+        Gets ``file:line`` of every line that cannot be read or is not what was written; a last line that was torn by a kill is none, as
+        it was never answered.
+
+    Raises
+    ------
+    DataError
+        A line cannot be read, and ``corrupt`` is None.
+    """
+    found: dict[str, Record] = {}
+    unread: list[str] = []
+    decode = msgspec.json.Decoder(Record).decode
+    for path in files_of(folder, first, last):
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what follows the last newline is torn, or nothing
+            try:
+                record = decode(strip_checksum(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
+                if not line.isspace():  # an erased one
+                    unread.append(f"{path.relative_to(folder)}:{number}")
+            else:
+                found.setdefault(record.id, record)
+    if unread and corrupt is None:
+        raise DataError(
+            f"{len(unread)} lines of the prediction log cannot be read, the first is {unread[0]}",
+            hint="look at the file; what the line said cannot be guessed",
+        )
+    if corrupt is not None:
+        corrupt.extend(unread)
+    return list(found.values())
+
+
+def frame_records(records: list[Record]) -> pl.DataFrame:
+    """Return predictions as a frame with the columns of :class:`Record`.
+
+    ``at`` and ``logged_at`` are times in UTC, ``key`` and ``x`` structs of every name that occurs. In the order of event time, then of
+    logging, then of id.
+
+    Parameters
+    ----------
+    records
+        Of the log.
+    """
+    import polars as pl
+
+    utc, text = pl.Datetime("us", "UTC"), pl.String()
+    types = {"id": text, "at": utc, "logged_at": utc, "version": pl.Int64(), "probability": pl.Float64(), "missing": pl.List(text)}
+    columns = []
+    for name in Record.__struct_fields__:
+        values = [getattr(record, name) for record in records]
+        if name in ("key", "x", "probabilities"):
+            columns.append(_struct(name, [value or {} for value in values]))
+        elif name == "prediction" and len({_sort_of(value) for value in values} - {""}) > 1:
+            columns.append(pl.Series(name, values, dtype=pl.Object))  # each version's are read by its own type
+        else:
+            # Versions may answer with different types: what they have in common holds them all.
+            columns.append(pl.Series(name, values, dtype=types.get(name, pl.Int64() if name == "worker" else None), strict=False))
+    return pl.DataFrame(columns).sort("at", "logged_at", "id")
+
+
+def _sort_of(value: object) -> str:
+    return "" if value is None else "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
+
+
+def _struct(name: str, values: list[dict[str, Any]]) -> pl.Series:
+    import polars as pl
+
+    names = dict.fromkeys(key for value in values for key in value)
+    if not names:
+        return pl.Series(name, [{}] * len(values), dtype=pl.Struct([]))
+    return pl.DataFrame([pl.Series(key, [value.get(key) for value in values], strict=False) for key in names]).to_struct(name)

@@ -1,0 +1,1 @@
+"""Prediction: request schema, feature lookup, compiled preprocessing and batch scoring."""

@@ -1,0 +1,61 @@
+"""Scoring rows with a stored model."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.tables.own_columns import INPUT_HASH, PREDICTION
+from mlops_assets.errors import DataError
+from mlops_assets.serving.formats.likeliest import labels_of
+from mlops_assets.serving.formats.prediction_columns import PredictionKind, probability_structs
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.formats.packaging import Bundle
+
+
+def model_input(bundle: Bundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return the columns of ``X`` in the order and the types that the model was trained on.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or has a type that does not convert without loss.
+    """
+    if missing := [name for name in bundle.columns if name not in rows.columns]:
+        raise DataError(f"{where} lacks the column '{missing[0]}' that the model was trained on", hint=f"it has {', '.join(rows.columns)}")
+    types = bundle.manifest["types"]
+    X = rows.select(bundle.columns)
+    for name, dtype in X.schema.items():
+        if str(dtype) != types[name] and dtype != pl.Null and not (dtype.is_numeric() and _is_number(types[name])):
+            raise DataError(f"{where}: column '{name}' is {dtype}, the model was trained on {types[name]}", hint="cast it in the dataset")
+    return X
+
+
+def score(bundle: Bundle, X: pl.DataFrame) -> pl.DataFrame:
+    """Return the predictions of rows, their probabilities by class, and a hash of each row's input.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    X
+        From :func:`model_input`.
+    """
+    kind, estimator = PredictionKind.of(bundle.manifest), bundle.estimator
+    predicted = pl.Series(labels_of(estimator, X)) if X.height else pl.Series([], dtype=kind.types[PREDICTION])
+    shares = np.asarray(estimator.predict_proba(X)) if kind.classes and X.height else np.zeros((X.height, len(kind.classes)))
+    frame = kind.frame(predicted, probability_structs(kind.classes, shares) if kind.classes else None)
+    return frame.with_columns(pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String))
+
+
+def input_hashes(X: pl.DataFrame) -> list[str]:
+    """Return 16 hexadecimal digits for each row: equal inputs, equal hashes, on every machine."""
+    return [hashlib.blake2b(repr(row).encode(), digest_size=8).hexdigest() for row in X.iter_rows()]
+
+
+def _is_number(dtype: str) -> bool:
+    return dtype.startswith(("Int", "UInt", "Float"))

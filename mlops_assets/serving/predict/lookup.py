@@ -1,0 +1,240 @@
+"""The inputs of a model, from the rows of a request: looked-up features, on-demand features, columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mlops_assets.compute.features.on_demand import apply
+from mlops_assets.compute.features.request import RENAMED_FEATURES, RENAMED_KEYS
+from mlops_assets.serving.predict.schema import EPOCH, RequestError
+from mlops_assets.stores.online.protocol import MISSING, Columns, Found, Lookup
+from mlops_assets.stores.online.reader import as_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from mlops_assets.serving.predict.schema import Rows
+    from mlops_assets.stores.online.protocol import OnlineStore
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """``X`` of some rows.
+
+    Parameters
+    ----------
+    columns
+        The columns of ``X``, in order, each a list of one value for each row; times are microseconds since 1970 in UTC.
+    missing
+        For each row the looked-up features that were not found, or past their ttl, or null.
+    lookups
+        What was found of each view, for the metrics.
+    """
+
+    columns: list[Sequence[Any]]
+    missing: list[list[str]]
+    lookups: tuple[Looked, ...] = ()
+
+
+class Looked(NamedTuple):
+    """What was found in one view.
+
+    Parameters
+    ----------
+    view
+        Its name.
+    status, age
+        Of each row: see :class:`mlops_assets.stores.online.protocol.Found`; -1 for no age.
+    """
+
+    view: str
+    status: Sequence[int]
+    age: Sequence[int]
+
+
+class InputBuilder:
+    """Makes ``X`` in the steps that the stored model names.
+
+    Parameters
+    ----------
+    manifest
+        Of the stored model.
+    functions
+        Its on-demand functions, in the order of its steps.
+    online
+        Where features are looked up; None when it looks up none.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], functions: Sequence[Callable[..., Any]], online: OnlineStore | None) -> None:
+        self._columns = tuple(manifest["columns"])
+        kinds = {name: _kind(dtype) for name, dtype in manifest["types"].items()} | {f["name"]: f["type"] for f in manifest["request"]}
+        self._dtypes = {name: np.dtype(dtype.lower()) for name, dtype in manifest["types"].items() if _kind(dtype) in ("int", "float")}
+        self._kinds = kinds
+        waiting = iter(functions)
+        steps = [_ViewStep(step, kinds) if "view" in step else _Function(next(waiting), step["parameters"]) for step in manifest["steps"]]
+        self._steps = [
+            made
+            for views, each in groupby(steps, lambda step: isinstance(step, _ViewStep))
+            for made in (_read_together(each, online) if views else each)
+        ]
+
+    def __call__(self, rows: Rows) -> Inputs:
+        """Return the inputs of rows.
+
+        Raises
+        ------
+        RequestError
+            An on-demand function cannot compute them.
+        PlatformError
+            The online store cannot be read.
+        """
+        values: dict[str, Any] = dict(rows.columns)
+        missing: list[list[str]] = [[] for _ in range(rows.count)]
+        lookups: list[Looked] = []
+        for step in self._steps:
+            if isinstance(step, _Lookups):
+                lookups.extend(step(values, rows.at, missing))
+            elif isinstance(step, _Function):
+                values.update(step({name: self._array(name, values[name]) for name in step.parameters}))
+        return Inputs([_listed(values[name]) for name in self._columns], missing, tuple(lookups))
+
+    def _array(self, name: str, values: Any) -> np.ndarray:  # noqa: ANN401  (a list, or an array that another function made)
+        """Return what the training step would have given the function: see :func:`columns_as_arrays`."""
+        if isinstance(values, np.ndarray):
+            return values
+        kind = self._kinds[name]
+        if kind == "datetime":
+            return np.array([np.datetime64("NaT") if v is None else v for v in values], dtype="datetime64[us]")
+        if kind == "str" or (kind == "bool" and None in values):
+            return np.array(values, dtype=object)
+        if kind == "bool":
+            return np.array(values, dtype=bool)
+        whole = kind == "int" and None not in values
+        dtype = self._dtypes.get(name, np.dtype(np.int64 if whole else np.float64))
+        return np.array(values, dtype=dtype if whole or dtype.kind == "f" else np.float64)
+
+
+class _ViewStep:
+    """What is looked up in one view, and what becomes of what is not there."""
+
+    def __init__(self, step: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+        self.view, features = step["view"], tuple(step["features"])
+        self.keys, self.features = tuple(step.get(RENAMED_KEYS, step["join_keys"])), tuple(step.get(RENAMED_FEATURES, features))
+        self._stored = features
+        self.times = tuple(kinds.get(key) == "datetime" for key in self.keys)
+        self.lookup = Lookup(self.view, features, None if step["ttl"] is None else timedelta(seconds=step["ttl"]))
+        self._defaults = tuple(step["defaults"].get(name) for name in features)
+
+    def fill_one(self, found: Found, values: dict[str, Any], missing: list[str]) -> None:
+        """Add the features of one row; put declared defaults where a value is null or NaN, and name it."""
+        for name, value, default in zip(self.features, found.values, self._defaults, strict=True):
+            if value is None or value != value:  # noqa: PLR0124  (NaN)
+                missing.append(name)
+                values[name] = (default,)
+            else:
+                values[name] = (value,)
+
+    def fill(self, found: Columns, values: dict[str, Any], missing: list[list[str]]) -> None:
+        """Do the same for many rows."""
+        for stored, name, default in zip(self._stored, self.features, self._defaults, strict=True):
+            column, absent = found.values[stored], found.nulls[stored]
+            if column.dtype.kind == "f":
+                absent = absent | np.isnan(column)
+            listed = column.tolist()
+            for i in np.flatnonzero(absent).tolist():
+                listed[i] = default
+                missing[i].append(name)
+            values[name] = listed
+
+
+def _read_together(steps: Iterable[Any], online: OnlineStore | None) -> Iterator[_Lookups]:
+    """Yield lookups of as many views as can be read at once: those whose keys no view before them gives."""
+    views: list[_ViewStep] = []
+    for step in steps:
+        if any(key in view.features for view in views for key in step.keys):
+            yield _Lookups(views, online)
+            views = []
+        views.append(step)
+    yield _Lookups(views, online)
+
+
+class _Lookups:
+    """Features of several views, by entity and time."""
+
+    def __init__(self, steps: Sequence[_ViewStep], online: OnlineStore | None) -> None:
+        self._steps = tuple(steps)
+        self._reader = None if online is None else online.reader([step.lookup for step in steps])
+
+    def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[Looked]:
+        """Add the features to ``values`` and the names of those that are missing to ``missing``; yield what was found."""
+        if len(at) == 1:
+            for step, answer in zip(self._steps, self._one(values, at[0]), strict=True):
+                step.fill_one(answer, values, missing[0])
+                yield Looked(step.view, (answer.status,), (-1 if answer.age is None else answer.age,))
+        else:
+            for step, columns in zip(self._steps, self._many(values, at), strict=True):
+                step.fill(columns, values, missing)
+                yield Looked(step.view, columns.status, columns.age)  # type: ignore[arg-type]  # arrays are sequences
+
+    def _one(self, values: Mapping[str, Any], at: int) -> Sequence[Found]:
+        if self._reader is None:
+            return [Found((None,) * len(step.features), MISSING, None) for step in self._steps]
+        return self._reader.one([next(_keys(step, values)) for step in self._steps], at)
+
+    def _many(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[Columns]:
+        if self._reader is None:
+            return [
+                as_columns([Found((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.lookup.features, ""))
+                for s in self._steps
+            ]
+        shared = {step.keys: list(_keys(step, values)) for step in self._steps}  # views of one entity share the work on it
+        return self._reader.many([shared[step.keys] for step in self._steps], at)
+
+
+def _keys(step: _ViewStep, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    columns = [_as_times(values[key]) if time else values[key] for key, time in zip(step.keys, step.times, strict=True)]
+    return zip(*columns, strict=True)
+
+
+def _as_times(values: Sequence[int | None]) -> list[datetime | None]:
+    return [None if value is None else EPOCH + timedelta(microseconds=value) for value in values]
+
+
+class _Function:
+    """One on-demand function."""
+
+    def __init__(self, function: Callable[..., Any], parameters: Sequence[str]) -> None:
+        self._function, self.parameters = [function], tuple(parameters)
+
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return its features; what goes wrong in it is told without the values that it was given."""
+        try:
+            return apply(self._function, arrays)
+        except Exception as error:
+            name = getattr(self._function[0], "__name__", "function")
+            raise RequestError(
+                f"the on-demand features '{name}' cannot be computed for these rows ({type(error.__cause__ or error).__name__})",
+                hint="send what the model was trained on; nulls may be what the function does not expect",
+            ) from error
+
+
+def _kind(dtype: str) -> str:
+    if dtype.startswith("Datetime"):
+        return "datetime"
+    if dtype.startswith(("Int", "UInt")):
+        return "int"
+    return "float" if dtype.startswith("Float") else "bool" if dtype == "Boolean" else "str"
+
+
+def _listed(values: Any) -> Sequence[Any]:  # noqa: ANN401  (a list or an array)
+    if not isinstance(values, np.ndarray):
+        return values  # type: ignore[no-any-return]
+    if values.dtype.kind == "M":
+        whole = values.astype("datetime64[us]").astype(np.int64).tolist()
+        return [None if absent else value for value, absent in zip(whole, np.isnat(values).tolist(), strict=True)]
+    return values.tolist()  # type: ignore[no-any-return]

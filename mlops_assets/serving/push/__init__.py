@@ -1,0 +1,1 @@
+"""Pushed rows: their specification, verification, and the HTTP endpoint that takes them."""

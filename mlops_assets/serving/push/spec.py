@@ -1,0 +1,221 @@
+"""What must be known of a push source to take rows: its rules and its views, also as text for processes without the project file."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mlops_assets.errors import DefinitionError
+from mlops_assets.values.dataset import Table
+from mlops_assets.values.feature_types import PLAIN, item_type, length
+from mlops_assets.values.push import PushSource, views_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from mlops_assets.values.features import FeatureView
+
+_KINDS = {kind.__name__: kind for kind in PLAIN}
+
+
+@dataclass(frozen=True)
+class PushView:
+    """One view that pushed rows go online for.
+
+    Parameters
+    ----------
+    name, join_keys
+        Of the view.
+    features
+        Name and declared type.
+    """
+
+    name: str
+    join_keys: tuple[str, ...]
+    features: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class PushSpec:
+    """A push source.
+
+    Parameters
+    ----------
+    name
+        Of the source.
+    table
+        Its rules, without partitions: where those begin and end is in ``first`` and ``last``.
+    types
+        Column to polars type, in the order of the schema.
+    first, last
+        Event times lie from one on and before the other; None without a bound.
+    views
+        That are online.
+    """
+
+    name: str
+    table: Table
+    types: tuple[tuple[str, pl.DataType], ...]
+    first: datetime | None
+    last: datetime | None
+    views: tuple[PushView, ...]
+
+    @classmethod
+    def of(cls, source: PushSource, views: Sequence[FeatureView]) -> PushSpec:
+        """Read a declaration.
+
+        Raises
+        ------
+        DefinitionError
+            A rule of the schema cannot be decided when a row comes.
+        """
+        table, schema = source.table, source.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model
+        for name, column in schema.columns.items():
+            if column.unique:
+                raise DefinitionError(
+                    f"push source '{source.name}': column '{name}' is to be unique, which no single push can know",
+                    hint="key= says what a row is about; drop unique=True",
+                )
+        types = tuple((name, column.dtype.type) for name, column in schema.columns.items())
+        rules = Table(
+            table.schema, None, table.key, table.event_timestamp, created_timestamp=table.created_timestamp, max_future=table.max_future
+        )
+        online = tuple(PushView(v.name, v.entity.join_keys, v.features) for v in views if v.online)
+        return cls(source.name, rules, types, *_bounds(table), online)
+
+    @property
+    def text(self) -> str:
+        """JSON.
+
+        Raises
+        ------
+        DefinitionError
+            The schema has a check that is a function, or a type that JSON rows do not have.
+        """
+        rules = {"key": self.table.key, "event": self.table.event_timestamp, "created": self.table.created_timestamp}
+        future = self.table.max_future
+        views = [[v.name, v.join_keys, [[name, _label(kind)] for name, kind in v.features]] for v in self.views]
+        bounds = [None if time is None else time.isoformat() for time in (self.first, self.last)]
+        facts = {"name": self.name, "types": _packed_types(self.types), "columns": list(self._columns()), "views": views, "bounds": bounds}
+        return json.dumps(facts | rules | {"max_future": None if future is None else future.total_seconds()})
+
+    def _columns(self) -> list[Any]:
+        import pandera.polars as pa
+
+        schema: Any = self.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model, or as one
+        if schema.checks:
+            raise self._not_portable("a check on the whole table")
+        found = []
+        for name, column in schema.columns.items():
+            checks = [[check.name, check.statistics] for check in column.checks]
+            if strange := [check for check, _ in checks if check is None or not hasattr(pa.Check, check)]:
+                raise self._not_portable(f"the check {strange[0]} of column '{name}', which is a function")
+            if not kind_of(column.dtype.type):
+                raise self._not_portable(f"the type {column.dtype.type} of column '{name}', which JSON rows do not have")
+            found.append([name, column.nullable, checks])
+        return found
+
+    def _not_portable(self, what: str) -> DefinitionError:
+        return DefinitionError(
+            f"push source '{self.name}' has {what}: a service, which does not import the project, cannot verify it",
+            hint="use pandera's own checks, or push from Python only",
+        )
+
+    @classmethod
+    def parsed(cls, text: str) -> PushSpec:
+        """Return the spec that :attr:`text` gave."""
+        import pandera.polars as pa
+
+        facts = json.loads(text)
+        types = _unpacked_types(facts["types"])
+        columns = {
+            name: pa.Column(dict(types)[name], [getattr(pa.Check, check)(**given) for check, given in checks], nullable=nullable)
+            for name, nullable, checks in facts["columns"]
+        }
+        future = None if facts["max_future"] is None else timedelta(seconds=facts["max_future"])
+        schema: Any = _Schema(pa.DataFrameSchema(columns))
+        table = Table(schema, None, tuple(facts["key"]), facts["event"], created_timestamp=facts["created"], max_future=future)
+        views = tuple(PushView(n, tuple(keys), tuple((f, _kind(label)) for f, label in features)) for n, keys, features in facts["views"])
+        first, last = (None if time is None else datetime.fromisoformat(time) for time in facts["bounds"])
+        return cls(facts["name"], table, types, first, last, views)
+
+
+class _Schema:
+    """A pandera schema that verification takes for a model."""
+
+    def __init__(self, schema: Any) -> None:  # noqa: ANN401  (pandera's)
+        self.validate = schema.validate
+        self._schema = schema
+
+    def to_schema(self) -> Any:  # noqa: ANN401
+        """Return the schema itself."""
+        return self._schema
+
+
+def push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:
+    """Return, as text, what a service must know to take rows for those of its views that are pushed to.
+
+    A source whose rules need the project file is left out: its rows are pushed from Python only.
+    """
+    texts = []
+    for source in {id(view.source): view.source for view in views if view.online and isinstance(view.source, PushSource)}.values():
+        own = views_of(source) or tuple(view for view in views if view.source is source)
+        with contextlib.suppress(DefinitionError):
+            texts.append(PushSpec.of(source, own).text)
+    return tuple(texts)
+
+
+def log_folder(home: str, name: str) -> Path:
+    """Return where the pushed rows of a source are logged."""
+    return Path(home) / "push" / name
+
+
+def _bounds(table: Table) -> tuple[datetime | None, datetime | None]:
+    if table.partitions is None:
+        return None, None
+    partitions: Any = table.partitions
+    return tuple(None if time is None else time.astimezone(UTC) for time in (partitions.start, partitions.end))  # type: ignore[return-value]
+
+
+def _label(kind: Any) -> list[Any]:  # noqa: ANN401
+    item = item_type(kind)
+    return [kind.__name__, False, None] if item is None else [item.__name__, True, length(kind)]
+
+
+def _kind(label: Sequence[Any]) -> Any:  # noqa: ANN401
+    name, listed, size = label
+    plain: Any = _KINDS[name]
+    kind: Any = list.__class_getitem__(plain) if listed else plain
+    return kind if size is None else Annotated[kind, size]
+
+
+def _packed_types(types: Sequence[tuple[str, pl.DataType]]) -> str:
+    import polars as pl
+
+    data = io.BytesIO()
+    pl.DataFrame(schema=dict(types)).write_ipc(data)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def _unpacked_types(text: str) -> tuple[tuple[str, pl.DataType], ...]:
+    import polars as pl
+
+    return tuple(pl.read_ipc(io.BytesIO(base64.b64decode(text))).schema.items())
+
+
+def kind_of(dtype: Any) -> str:  # noqa: ANN401  (a polars type)
+    """Return the JSON type of a column; empty where rows of JSON cannot carry it."""
+    import polars as pl
+
+    if isinstance(dtype, pl.Datetime):
+        return "datetime"
+    kinds = {"int": dtype.is_integer(), "float": dtype.is_float(), "bool": dtype == pl.Boolean, "str": dtype == pl.String}
+    return next((kind for kind, fits in kinds.items() if fits), "")

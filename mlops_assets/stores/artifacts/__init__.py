@@ -1,0 +1,1 @@
+"""Content-addressed artifacts, in a folder or on S3."""

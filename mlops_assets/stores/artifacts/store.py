@@ -1,0 +1,176 @@
+"""Content-addressed bytes, in a folder or on S3."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlops_assets.errors import ArtifactError, MissingExtraError, PlatformError
+from mlops_assets.stores.base.files import write_whole
+from mlops_assets.stores.base.lock import exclusive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of the store.
+
+    Parameters
+    ----------
+    name
+        The sha256 of its bytes; of what a killed process left half-written, something else.
+    size
+        Bytes.
+    at
+        When it was last stored.
+    """
+
+    name: str
+    size: int
+    at: datetime
+
+
+class Artifacts(Protocol):
+    """Bytes named by their sha256."""
+
+    def put(self, data: bytes) -> str:
+        """Store bytes and return their sha256; storing them again changes nothing."""
+        ...
+
+    def get(self, sha256: str) -> bytes:
+        """Return verified bytes; raise ArtifactError when they are missing or not those that were stored."""
+        ...
+
+    def exists(self, sha256: str) -> bool:
+        """Whether something is stored under this name."""
+        ...
+
+    def url(self, sha256: str) -> str:
+        """Return where the bytes lie."""
+        ...
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all that is stored."""
+        ...
+
+    def remove(self, name: str, *, before: datetime) -> bool:
+        """Remove a file, unless it was stored again since ``before``; whether it was."""
+        ...
+
+
+class FsspecArtifacts:
+    """Artifacts on any file system that fsspec knows.
+
+    Parameters
+    ----------
+    root
+        A folder, or a URL such as ``s3://bucket/prefix``. S3 takes ``AWS_ENDPOINT_URL`` and the usual credentials from the environment.
+    """
+
+    def __init__(self, root: str) -> None:
+        import fsspec
+
+        options: dict[str, Any] = {}
+        if root.startswith("s3://") and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+            options["client_kwargs"] = {"endpoint_url": endpoint}
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(root, **options)
+        except ImportError as error:
+            raise MissingExtraError.from_extra("s3fs", "s3") from error
+        self._local = "://" not in root
+
+    def put(self, data: bytes) -> str:
+        """Store bytes and return their sha256."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._path(digest)
+        if not self._local:
+            self._fs.pipe_file(path, data)  # S3 shows an object only when it is complete; again, so that it counts as stored now
+            return digest
+        with self._alone(path):
+            if self._fs.exists(path) and _sha256(self._fs.cat_file(path)) == digest:
+                Path(path).touch()
+                return digest
+        _write(Path(path), data)
+        return digest
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all that is stored."""
+        found = self._fs.find(f"{self._root}/sha256", detail=True)
+        for path, info in found.items():
+            if not path.endswith("/lock"):
+                yield StoredFile(path.rsplit("/", 1)[-1], int(info["size"]), _stored_at(info))
+
+    def remove(self, name: str, *, before: datetime) -> bool:
+        """Remove a file, unless it was stored again since ``before``; whether it was."""
+        path = (
+            next((p for p in self._fs.find(f"{self._root}/sha256") if p.endswith(f"/{name}")), "") if len(name) != 64 else self._path(name)
+        )
+        with self._alone(path):
+            self._fs.invalidate_cache()
+            if not path or not self._fs.exists(path) or _stored_at(self._fs.info(path)) >= before:
+                return False
+            self._fs.rm_file(path)
+        return True
+
+    def _alone(self, path: str) -> AbstractContextManager[None]:
+        """Let nobody remove what is being stored again; a local file system only."""
+        folder = Path(self._root) / "sha256"
+        return exclusive(folder / "lock") if self._local and path and folder.is_dir() and os.access(folder, os.W_OK) else nullcontext()
+
+    def get(self, sha256: str) -> bytes:
+        """Return verified bytes."""
+        path = self._path(sha256)
+        try:
+            data: bytes = self._fs.cat_file(path)
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"artifact {sha256} is missing at {self.url(sha256)}", hint="restore it from a backup, or train the version again"
+            ) from error
+        if (actual := _sha256(data)) != sha256:
+            raise ArtifactError(
+                f"artifact {sha256} holds other bytes, with sha256 {actual}",
+                hint="it was changed after it was stored: restore it, or train the version again",
+            )
+        return data
+
+    def exists(self, sha256: str) -> bool:
+        """Whether something is stored under this name."""
+        return bool(self._fs.exists(self._path(sha256)))
+
+    def url(self, sha256: str) -> str:
+        """Return where the bytes lie."""
+        return str(self._fs.unstrip_protocol(self._path(sha256)))
+
+    def _path(self, sha256: str) -> str:
+        return f"{self._root}/sha256/{sha256[:2]}/{sha256}"
+
+
+def open_artifacts(url: str) -> Artifacts:
+    """Open the artifacts below a folder or an fsspec URL."""
+    return FsspecArtifacts(url)
+
+
+def _stored_at(info: dict[str, Any]) -> datetime:
+    at = info.get("LastModified", info.get("mtime", info.get("created")))
+    return at.astimezone(UTC) if isinstance(at, datetime) else datetime.fromtimestamp(float(at or 0), UTC)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise PlatformError(
+            f"artifacts cannot be written to '{path.parent}': {error.strerror}", hint="make the folder writable, or set MLOPS_ARTIFACTS"
+        ) from error

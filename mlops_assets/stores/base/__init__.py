@@ -1,0 +1,1 @@
+"""Files that are never half-written, locks of the operating system, and identities of processes."""

@@ -1,0 +1,1 @@
+"""The SQL database of tracker and registry: schema, revisions, connections and damage."""

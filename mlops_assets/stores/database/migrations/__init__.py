@@ -1,0 +1,109 @@
+"""How the database of tracker and registry becomes what this program knows: made anew, or brought up from any earlier revision."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.errors import PlatformError
+from mlops_assets.stores.database import schema
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+HEAD = "0002"
+_MARK = 2  # what programs from before revisions look at, to refuse a newer database
+REVISIONS = sa.Table("mlops_revision", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+
+
+def revision(connection: sa.Connection) -> str | None:
+    """Return the revision of a database; None when it has no tables yet."""
+    names = set(sa.inspect(connection).get_table_names())
+    if REVISIONS.name in names:
+        return connection.execute(sa.select(REVISIONS.c.version_num)).scalar()
+    return "0001" if schema.schema_version.name in names else None
+
+
+def is_current(connection: sa.Connection) -> bool:
+    """Whether nothing is to be done, by one small query."""
+    try:
+        return bool(connection.execute(sa.select(REVISIONS.c.version_num)).scalar() == HEAD)
+    except sa.exc.DatabaseError:
+        connection.rollback()
+        return False
+
+
+def bring_up(connection: sa.Connection) -> None:
+    """Bring a database to this program's revision, within the transaction of the caller: all of it, or nothing.
+
+    Raises
+    ------
+    PlatformError
+        It was made by a newer program.
+    """
+    found = revision(connection)
+    if found is None:
+        _make(connection)
+    elif found != HEAD:
+        refuse_newer(found)
+        _upgrade(connection, found)
+
+
+def refuse_newer(found: str) -> None:
+    """Refuse a revision that this program does not know."""
+    known = [path.stem.split("_")[0] for path in sorted((_HERE / "versions").glob("[0-9]*.py"))]
+    if found not in known:
+        raise PlatformError(
+            f"the registry's database has revision {found}, this program knows {known[0]} to {known[-1]}",
+            hint="upgrade mlops_assets: an older program would not understand what a newer one has written",
+        )
+
+
+_HERE = Path(__file__).parent
+
+
+def _make(connection: sa.Connection) -> None:
+    """Make every table as it is now: the same as all migrations one after the other, which a test proves, and faster."""
+    schema.META.create_all(connection)
+    REVISIONS.metadata.create_all(connection)
+    connection.execute(schema.schema_version.insert().values(version=_MARK))
+    connection.execute(REVISIONS.insert().values(version_num=HEAD))
+    schema.forbid_changes(connection)
+
+
+def _upgrade(connection: sa.Connection, found: str) -> None:
+    from alembic.runtime.environment import EnvironmentContext
+
+    scripts = _scripts()
+    if REVISIONS.name not in sa.inspect(connection).get_table_names():
+        REVISIONS.metadata.create_all(connection)
+        connection.execute(REVISIONS.insert().values(version_num=found))
+
+    def steps(current: Any, _context: MigrationContext) -> Any:  # noqa: ANN401  (alembic's own lists)
+        return scripts._upgrade_revs(HEAD, current)  # noqa: SLF001  (what alembic's own `upgrade` command calls)
+
+    with EnvironmentContext(_config(), scripts, fn=steps) as environment:
+        environment.configure(connection=connection, version_table=REVISIONS.name)
+        environment.run_migrations()
+    connection.execute(schema.schema_version.update().values(version=_MARK))
+    schema.forbid_changes(connection)
+
+
+def _config() -> Any:  # noqa: ANN401  (alembic's)
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_HERE).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config())

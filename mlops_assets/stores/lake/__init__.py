@@ -1,0 +1,1 @@
+"""The lake: versioned tables on DuckLake, their keys, checksums, erasure, upkeep, and as-of layouts of feature views."""

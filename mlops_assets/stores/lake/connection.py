@@ -1,0 +1,174 @@
+"""Connections to a DuckLake: extensions without a network, attached as the stress test found safe."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from mlops_assets.errors import LakeError, PlatformError
+from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.database.sqlite_check import damage_of
+from mlops_assets.stores.lake.leases import Leases
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+_EXTENSIONS = {"ducklake": "duckdb_extension_ducklake", "sqlite_scanner": "duckdb_extension_sqlite_scanner"}
+# The catalog remembers the folder that it was made in: the override reads the files where the catalog lies now, after a move or a copy.
+ATTACH_OPTIONS = {
+    "META_JOURNAL_MODE": "'WAL'",
+    "META_BUSY_TIMEOUT": "30000",
+    "DATA_INLINING_ROW_LIMIT": "0",
+    "OVERRIDE_DATA_PATH": "1",  # the profile of dbt quotes it, and 'true' is no flag
+}
+# The extensions are those of installed wheels, which pip has verified as it has every other library; DuckDB's own look at the signatures of
+# 67 MB costs a third of a second in each process. These connections run the package's statements only.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {"allow_unsigned_extensions": True}
+_INLINING = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit'"
+
+
+class LakeConnections:
+    """The folder of a lake, and this process's connections to it.
+
+    Parameters
+    ----------
+    folder
+        Absolute; made when missing.
+
+    Raises
+    ------
+    PlatformError
+        The folder cannot be written, or DuckDB's extensions are not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.catalog_path = folder / "catalog.sqlite"
+        self.data_path = folder / "data"
+        self.lock_path = folder / "lock"
+        self.leases = Leases(folder / "leases")
+        self._local = threading.local()
+        try:
+            self.data_path.mkdir(parents=True, exist_ok=True)
+            self.lock_path.touch()
+        except OSError as error:
+            raise PlatformError(
+                f"the lake's folder '{folder}' cannot be written: {error.strerror}",
+                hint="make it writable, or set MLOPS_HOME to another folder",
+            ) from error
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the one lock of all writers."""
+        return exclusive(self.lock_path)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return this thread's connection; a forked process opens its own."""
+        if getattr(self._local, "pid", None) != os.getpid():
+            self._local.connection = self._open()
+            self._local.pid = os.getpid()
+        return self._local.connection  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close this thread's connection; the next use opens another."""
+        if getattr(self._local, "pid", None) == os.getpid():
+            self._local.connection.close()
+            self._local.pid = None
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(config=_CONFIG)
+        _load_extensions(connection)
+        with self.exclusive():
+            connection.execute("SET TimeZone = 'UTC'")
+            if not self.catalog_path.exists() or not self.catalog_path.stat().st_size:
+                self._refuse_remains()
+            try:
+                connection.execute(self.attach_sql())
+                is_new = connection.execute(_INLINING).fetchone() is None
+            except duckdb.Error as error:
+                raise damaged_lake(self.folder, error) from error
+            if is_new:  # or the process that made it was killed before this line
+                self._refuse_remains()
+                connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
+        return connection
+
+    def _refuse_remains(self) -> None:
+        """Raise LakeError when there are files of rows, but no catalog that names them."""
+        files = sorted(self.data_path.rglob("*.parquet"))
+        if files:
+            raise LakeError(
+                f"the lake's catalog '{self.catalog_path}' is missing or empty, but {len(files)} file(s) of rows remain, such as '{files[0]}'",
+                hint=f"restore the catalog from a backup; to begin again without these rows, move '{self.data_path}' away first",
+            )
+
+    def attach_sql(self) -> str:
+        """Return the statement that attaches this lake as ``lake``."""
+        options = ", ".join(f"{name} {value}" for name, value in ATTACH_OPTIONS.items())
+        return f"ATTACH 'ducklake:sqlite:{_quoted(self.catalog_path)}' AS lake (DATA_PATH '{_quoted(self.data_path)}/', {options})"
+
+
+def damaged_lake(folder: Path, error: Exception) -> LakeError:
+    """Return what an error of DuckDB means for a user: a file of the lake is damaged or missing."""
+    reason, catalog = str(error).strip().splitlines()[0], folder / "catalog.sqlite"
+    if problem := damage_of(catalog) if catalog.is_file() else "":
+        return LakeError(f"the lake's catalog '{catalog}' is damaged: {problem}", hint="restore it from a backup")
+    return LakeError(
+        f"the lake in '{folder}' cannot be read: {reason}",
+        hint="a file of the lake is damaged or missing: `mlops doctor` names it; restore it from a backup",
+    )
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Load what a lake needs into a connection that was opened with :data:`_CONFIG`.
+
+    Raises
+    ------
+    PlatformError
+        DuckDB's extensions are not installed.
+    """
+    for name, package in _EXTENSIONS.items():
+        file = _extension_file(package)
+        try:
+            connection.execute(f"LOAD '{_quoted(file)}'" if file else f"LOAD {name}")
+        except duckdb.Error as error:
+            wheel = package.replace("_", "-")
+            raise PlatformError(
+                f"DuckDB {duckdb.__version__} cannot load its extension '{name}': {error}",
+                hint=f"pip install '{wheel}=={duckdb.__version__}'",
+            ) from error
+
+
+def link_extensions(directory: Path) -> None:
+    """Fill a folder that DuckDB takes for its ``extension_directory`` with links to the installed wheels.
+
+    Parameters
+    ----------
+    directory
+        For programs that load extensions by name, such as dbt; made when missing.
+    """
+    platform = duckdb.execute("PRAGMA platform").fetchone()
+    assert platform is not None  # noqa: S101  (it returns one row)
+    place = directory / f"v{duckdb.__version__}" / platform[0]
+    place.mkdir(parents=True, exist_ok=True)
+    for package in _EXTENSIONS.values():
+        if (file := _extension_file(package)) and (link := place / file.name).resolve() != file.resolve():
+            new = place / f".{os.getpid()}-{file.name}"
+            new.symlink_to(file)
+            new.replace(link)
+
+
+@cache
+def _extension_file(package: str) -> Path | None:
+    """Return the extension of this DuckDB's version inside its wheel; None when it is not installed."""
+    spec = importlib.util.find_spec(package)
+    roots = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    return next((file for root in roots for file in root.rglob("*.duckdb_extension") if f"v{duckdb.__version__}" in file.parts), None)

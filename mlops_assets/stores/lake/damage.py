@@ -1,0 +1,130 @@
+"""Damaged files of the lake: rows are held against the content hash that was recorded when they were written.
+
+Parquet files of DuckDB carry no checksums, and a flipped bit in a page is read as another value without an error.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import duckdb
+
+from mlops_assets.compute.tables.content_hash import hash_parts
+from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.errors import ArtifactError, LakeError
+from mlops_assets.stores.lake.protocol import DAMAGED, Part
+from mlops_assets.stores.lake.rows import in_parts, sql_name
+from mlops_assets.values.window import window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from mlops_assets.stores.lake.ducklake import DuckLake
+    from mlops_assets.stores.lake.protocol import Lake, PartitionRecord
+    from mlops_assets.values.features import FeatureView
+    from mlops_assets.values.window import TimeWindow
+
+
+def read_verified(  # noqa: PLR0913  (where rows are read)
+    lake: DuckLake, table: str, parts: Sequence[Part], *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
+) -> pl.DataFrame:
+    """Read rows, and compare them with what was recorded when they were written.
+
+    Parameters
+    ----------
+    lake, table, window, event_timestamp, snapshot
+        As in :meth:`DuckLake.read`.
+    parts
+        The partitions within the window; those without a record of their hash are passed over.
+
+    Raises
+    ------
+    ArtifactError
+        A partition holds other rows than were written, or cannot be read. It is recorded as damaged, so that materialising it again
+        writes it anew.
+    """
+    records = lake.records(table, snapshot=snapshot)
+    known = [part for part in parts if part.partition in records and records[part.partition].hashed]
+    try:
+        frame = lake.read(table, window=window, event_timestamp=event_timestamp, snapshot=snapshot)
+    except LakeError as error:
+        bad = [part for part in known if not _readable(lake, table, part, event_timestamp, snapshot)]
+        if not bad:
+            raise
+        raise _damage(lake, table, bad, records, event_timestamp, snapshot) from error
+    if bad := _differing(frame, table, known, records, event_timestamp):
+        raise _damage(lake, table, bad, records, event_timestamp, snapshot)
+    return frame
+
+
+def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot: int, window: TimeWindow | None = None) -> pl.DataFrame:
+    """Read columns of a feature view, all or of whole partitions, compared as in :func:`read_verified`."""
+    known = [""] if view.partitions is None else view.partitions.get_partition_keys()
+    recorded = lake.records(view.key, snapshot=snapshot)
+    parts = [Part(key, window_of(view.partitions, key)) for key in known if key in recorded]
+    inside = [p for p in parts if window is None or (p.window is not None and window.start <= p.window.start < window.end)]
+    rows = read_verified(cast("DuckLake", lake), view.key, inside, window=window, event_timestamp=view.event_timestamp, snapshot=snapshot)
+    return rows.select(columns)
+
+
+def _readable(lake: DuckLake, table: str, part: Part, event_timestamp: str | None, snapshot: int) -> bool:
+    try:
+        lake.read(table, window=part.window, event_timestamp=event_timestamp, snapshot=snapshot)
+    except LakeError:
+        return False
+    return True
+
+
+def _differing(
+    frame: pl.DataFrame, table: str, parts: Sequence[Part], records: Mapping[str, PartitionRecord], event_timestamp: str | None
+) -> list[Part]:
+    by_hashed: dict[str, list[Part]] = {}
+    for part in parts:
+        by_hashed.setdefault(records[part.partition].hashed, []).append(part)
+    bad: list[Part] = []
+    for hashed, same in by_hashed.items():
+        found = _hashes(frame, json.loads(hashed), same, event_timestamp, table)
+        bad += [part for part, digest in zip(same, found, strict=True) if digest != records[part.partition].content_hash]
+    return [part for part in parts if part in bad]
+
+
+def _hashes(frame: pl.DataFrame, said: Mapping[str, Any], parts: Sequence[Part], time: str | None, table: str) -> list[str]:
+    if missing := [c for c in said["columns"] if c not in frame.columns]:
+        return [f"without {missing[0]}"] * len(parts)
+    rows, bounds = in_parts(normalised(frame.select(said["columns"])), parts, time, table, others=True)
+    return hash_parts(rows, bounds, said["key"], types=said.get("types"))
+
+
+def _damage(  # noqa: PLR0913  (what a message names)
+    lake: DuckLake, table: str, parts: Sequence[Part], records: Mapping[str, PartitionRecord], event_timestamp: str | None, snapshot: int
+) -> ArtifactError:
+    """Record partitions as damaged, and return the error that names them and their files."""
+    first = parts[0]
+    label = f" partition '{first.partition}'" if first.partition else ""
+    more = f" (and {len(parts) - 1} other partition(s))" if len(parts) > 1 else ""
+    files = ", ".join(_files(lake, table, first, event_timestamp, snapshot)) or "a file that cannot be read"
+    newest = lake.records(table)  # an older snapshot says nothing of what has replaced it since
+    same = [records[part.partition] for part in parts if newest[part.partition].content_hash == records[part.partition].content_hash]
+    if same:
+        lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash) for record in same])
+    where = f" --partitions {first.partition}" if first.partition else ""
+    return ArtifactError(
+        f"'{table}'{label}{more} does not hold what was recorded when it was written: a file of the lake is damaged, or was written by "
+        f"something else: {files}",
+        hint=f"put the file back from a backup, or make the partition again, which now writes it anew: mlops run --select 'key:\"{table}\"'{where}",
+    )
+
+
+def _files(lake: DuckLake, table: str, part: Part, event_timestamp: str | None, snapshot: int) -> list[str]:
+    """Return the files that hold a partition's rows."""
+    query, values = f"SELECT DISTINCT filename FROM {sql_name(table)} AT (VERSION => {int(snapshot)})", list[object]()
+    if part.window is not None:
+        query, values = f'{query} WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [part.window.start, part.window.end]
+    with suppress(duckdb.Error):
+        return sorted(row[0] for row in lake.connections.cursor().execute(query, values).fetchall())
+    return []

@@ -1,0 +1,317 @@
+"""The as-of layouts of feature views, kept beside the lake and brought up to date by what has changed there.
+
+A layout is derived: it can be made again from the lake at any time, and is whenever its files are missing, torn or changed. What it
+was made from is recorded as the lake's own content hashes, so that a layout is used exactly where it holds what a snapshot holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.features.assemble import as_renamed, view_of
+from mlops_assets.compute.features.entity_hash import entity_hash
+from mlops_assets.compute.features.layout import EVENT, Layout, runs
+from mlops_assets.compute.features.point_in_time import (
+    ROWS_PER_BUCKET,
+    View,
+    as_layout,
+    as_of_layout,
+    bucket_count,
+    in_buckets,
+    in_force,
+    layout_of,
+)
+from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.lake.damage import read_view
+from mlops_assets.stores.lake.layout_files import STATE, checksum_of, read_state, write_state
+from mlops_assets.values.window import merged, window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from mlops_assets.stores.lake.protocol import Lake
+    from mlops_assets.values.features import FeatureView
+
+FORMAT = 1
+TRUSTED = 60.0  # seconds for which files that were verified are not read whole again
+
+
+@dataclass(frozen=True)
+class _File:
+    """One bucket on disk: its rows, the bytes of its file, and their sum and parity in 64-bit words."""
+
+    name: str
+    rows: int
+    size: int
+    check: str
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a layout was made from, and its files."""
+
+    definition: str
+    snapshot: int
+    partitions: Mapping[str, str]
+    buckets: tuple[_File, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.buckets)
+
+
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """The files of a state, mapped and verified, and when; a notebook and a batch job ask for the same again and again."""
+
+    state: _State
+    touched: tuple[tuple[int, int] | None, ...]
+    tables: tuple[pa.Table, ...]
+    entities: tuple[pl.DataFrame, ...]
+    at: float
+    asked: int = -1  # the state of the lake that was last found to be this one
+
+
+class Layouts:
+    """The layouts of one lake.
+
+    Parameters
+    ----------
+    folder
+        Made when missing.
+    lake
+        Whose tables they are derived from.
+    """
+
+    def __init__(self, folder: Path, lake: Lake) -> None:
+        self._folder = folder
+        self._lake = lake
+        self._open: dict[Path, _Open] = {}
+
+    def of(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> Layout:
+        """Return the layout of a view, as the lake is or was, under the names that the view is renamed to.
+
+        Parameters
+        ----------
+        view
+            Declared.
+        snapshot
+            The state of the lake; the newest when None. One that is older than the layout on disk gets a layout in memory.
+        as_known
+            As in :func:`mlops_assets.compute.features.point_in_time.point_in_time_join`.
+
+        Raises
+        ------
+        LakeError
+            The view has no rows in that state.
+        DataError
+            It has two different rows of one entity and time.
+        """
+        upkeep = _Upkeep(self._folder, self._lake, view, as_known, self._open)
+        return as_renamed(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
+
+    def remove(self, unwanted: Callable[[str, str], bool]) -> int:
+        """Remove layouts; return how many. Whoever has one open keeps what it sees.
+
+        Parameters
+        ----------
+        unwanted
+            Decides by the name of the view and its pinned version, which is empty for the one that is declared.
+        """
+        removed = 0
+        for folder in sorted(self._folder.iterdir()) if self._folder.exists() else ():
+            name, *pinned, _ = folder.name.split("-")
+            if unwanted(name, "".join(pinned)):
+                with exclusive(folder / "lock"):
+                    (folder / STATE).unlink(missing_ok=True)
+                    shutil.rmtree(folder)
+                removed += 1
+        return removed
+
+
+class _Upkeep:
+    """One layout: found, brought up to date, or made."""
+
+    def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool, kept: dict[Path, _Open]) -> None:  # noqa: FBT001
+        self._view, self._lake, self._as_known, self._kept = view, lake, as_known, kept
+        self._folder = folder / "-".join(filter(None, (view.name, view.pinned, "known" if as_known else "event")))
+        self._times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
+        self._columns = tuple(dict.fromkeys((*view.entity.join_keys, *self._times, *view.feature_names)))
+        facts = [FORMAT, view.entity.join_keys, view.event_timestamp, view.created_timestamp, view.feature_names, as_known]
+        self._definition = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def layout(self, snapshot: int) -> Layout:
+        if (kept := self._kept.get(self._folder)) is not None and kept.asked == snapshot and self._holds(kept):
+            return self._layout(kept)  # a state of the lake never changes
+        wanted = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
+        if (loaded := self._loaded(wanted, snapshot)) is not None:
+            return loaded
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(self._folder / "lock"):
+            if (loaded := self._loaded(wanted, snapshot)) is not None:
+                return loaded  # another process has done it meanwhile
+            before = self._state()
+            if before is not None and before.snapshot > snapshot:
+                return self._in_memory(snapshot)
+            changed = None if before is None else self._changed(before, wanted, snapshot)
+            if before is None or changed is None:
+                self._store([self._write(number, part) for number, part in enumerate(self._made(snapshot))], wanted, snapshot)
+            else:
+                written = {number: self._write(number, part) for number, part in changed.items()}
+                self._store([written.get(number, file) for number, file in enumerate(before.buckets)], wanted, snapshot)
+        made = self._loaded(wanted, snapshot)
+        return self._in_memory(snapshot) if made is None else made  # a third process has gone on to a newer state
+
+    def _loaded(self, wanted: Mapping[str, str], snapshot: int) -> Layout | None:
+        state, kept = self._state(), self._kept.get(self._folder)
+        if state is None or state.partitions != wanted:
+            return None
+        found = kept if kept is not None and self._holds(kept) else self._verified(state)
+        if found is None:
+            return None
+        self._kept[self._folder] = replace(found, asked=snapshot)
+        return self._layout(found)
+
+    def _layout(self, found: _Open) -> Layout:
+        return as_layout(self._declared(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
+
+    def _holds(self, kept: _Open) -> bool:
+        """Whether the files were verified a moment ago, are still those of the layout, and nobody has touched them since."""
+        return time.monotonic() - kept.at < TRUSTED and kept.state == self._state() and kept.touched == self._touched(kept.state)
+
+    def _touched(self, state: _State) -> tuple[tuple[int, int] | None, ...]:
+        """Return inode and time of change of each file; None where there is none."""
+        return tuple(_inode(self._folder / file.name) for file in state.buckets)
+
+    def _verified(self, state: _State) -> _Open | None:
+        touched = self._touched(state)
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # sums and comparisons run outside Python's lock
+            opened = [bucket for bucket in pool.map(self._bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
+        if len(opened) < len(state.buckets):
+            return None
+        tables, entities = zip(*opened, strict=True)
+        return _Open(state, touched, tables, entities, time.monotonic())
+
+    def _bucket(self, number: int, file: _File) -> tuple[pa.Table, pl.DataFrame] | None:
+        """Return the rows of a bucket and where each entity's lie."""
+        keys = list(self._view.entity.join_keys)
+        table = self._opened(file)
+        return None if table is None else (table, runs(pl.DataFrame(table.select(keys)), keys, number))
+
+    def _state(self) -> _State | None:
+        stored = read_state(self._folder)
+        if stored is None or stored["definition"] != self._definition:
+            return None
+        return _State(stored["definition"], stored["snapshot"], stored["partitions"], tuple(_File(**file) for file in stored["buckets"]))
+
+    def _opened(self, file: _File) -> pa.Table | None:
+        """Map a file into memory; None when it is not what was written."""
+        import pyarrow as pa
+
+        try:
+            mapped = pa.memory_map(str(self._folder / file.name))
+        except FileNotFoundError:
+            return None
+        content = mapped.read_buffer()
+        return (
+            pa.ipc.open_file(pa.BufferReader(content)).read_all()
+            if (len(content), checksum_of(content)) == (file.size, file.check)
+            else None
+        )
+
+    def _in_memory(self, snapshot: int) -> Layout:
+        return layout_of(self._declared(read_view(self._lake, self._view, self._columns, snapshot=snapshot)), as_known=self._as_known)
+
+    def _made(self, snapshot: int) -> list[pl.DataFrame]:
+        rows = self._rows(read_view(self._lake, self._view, self._columns, snapshot=snapshot))
+        return in_buckets(rows, self._view.entity.join_keys, bucket_count(rows.height))
+
+    def _rows(self, source: pl.DataFrame) -> pl.DataFrame:
+        return as_of_layout(self._declared(source), as_known=self._as_known)
+
+    def _declared(self, rows: pl.DataFrame | None = None) -> View:
+        return view_of(self._view, pl.DataFrame() if rows is None else rows)
+
+    def _changed(self, before: _State, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
+        """Return the buckets that change; None when all must be made again."""
+        if self._view.partitions is None or any(key not in wanted for key in before.partitions):
+            return None
+        changed = [key for key, digest in wanted.items() if before.partitions.get(key) != digest]
+        rewritten = [span for key in changed if key in before.partitions and (span := window_of(self._view.partitions, key))]
+        new = self._window(changed, snapshot)
+        if before.rows + new.height > 2 * ROWS_PER_BUCKET * len(before.buckets):
+            return None
+        old = [self._opened(file) for file in before.buckets]
+        if any(table is None for table in old):
+            return None
+        tables = [pl.DataFrame(table) for table in old]
+        if not rewritten:
+            return self._merged(tables, self._rows(new))
+        # A row that could never win may win when the row is gone that hid it; one that is not in the layout hides nothing.
+        inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in merged(rewritten))
+        gone = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
+        return self._rebuilt(gone | self._numbers(new, len(tables)), len(tables), snapshot)
+
+    def _window(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
+        """Return the rows of partitions, as the lake was."""
+        spans = merged(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
+        if not spans:
+            return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
+        return pl.concat(read_view(self._lake, self._view, self._columns, snapshot=snapshot, window=span) for span in spans)
+
+    def _numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
+        keys = list(self._view.entity.join_keys)
+        return {int(number) for number in np.unique(entity_hash(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
+
+    def _rebuilt(self, touched: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
+        """Make the buckets again whose entities have rows that changed: what they had hidden may hold again."""
+        source = read_view(self._lake, self._view, self._columns, snapshot=snapshot).drop_nulls(list(self._view.entity.join_keys))
+        parts = in_buckets(source, self._view.entity.join_keys, count)
+        return {number: self._rows(parts[number]) for number in touched}
+
+    def _merged(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
+        """Add rows to the buckets of their entities: what can never win among the old ones cannot win among all."""
+        if any(table.schema != new.schema for table in old):
+            return None
+        parts = enumerate(in_buckets(new, self._view.entity.join_keys, len(old)))
+        return {number: in_force(pl.concat([old[number], added]), self._declared()) for number, added in parts if added.height}
+
+    def _store(self, files: Sequence[_File], wanted: Mapping[str, str], snapshot: int) -> None:
+        """Name the files of a state in one rename, then remove what nothing names."""
+        state = _State(self._definition, snapshot, wanted, tuple(files))
+        write_state(self._folder, asdict(state))
+        named = {file.name for file in state.buckets} | {STATE, "lock"}
+        for path in self._unnamed(named):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    def _unnamed(self, named: set[str]) -> Iterator[Path]:
+        return (path for path in self._folder.iterdir() if path.name not in named)
+
+    def _write(self, number: int, rows: pl.DataFrame) -> _File:
+        name = f"bucket-{number:04}-{uuid.uuid4().hex[:12]}.arrow"
+        rows.write_ipc(self._folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+        content = (self._folder / name).read_bytes()
+        return _File(name, rows.height, len(content), checksum_of(content))
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None

@@ -1,0 +1,171 @@
+"""How feature views were declared over time: an earlier version stays readable, as the lake was when the next one began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.stores.database import schema, sql
+from mlops_assets.values.feature_types import PLAIN, type_label
+from mlops_assets.values.features import Entity, FeatureView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class ViewVersion:
+    """One version of a feature view.
+
+    Parameters
+    ----------
+    view, version
+        Its name and version.
+    definition
+        What was declared, JSON-like.
+    last
+        The state of the lake that holds it whole; None for the one that is declared now.
+    recorded_at
+        When it was first materialised.
+    """
+
+    view: str
+    version: str
+    definition: Mapping[str, Any]
+    last: int | None
+    recorded_at: datetime
+
+
+class ViewVersions:
+    """The versions of every feature view of a platform."""
+
+    def __init__(self, database: sql.Database) -> None:
+        self._database = database
+
+    def declare(self, view: FeatureView, version: str, snapshot: int) -> None:
+        """Record that a version begins here, unless it is the one that goes on.
+
+        Parameters
+        ----------
+        view
+            As declared now.
+        version
+            Its version.
+        snapshot
+            The lake before anything of this version is written.
+        """
+        newest = sa.select(schema.view_versions).filter_by(view=view.name).order_by(schema.view_versions.c.sequence.desc()).limit(1)
+        with self._database.reading() as connection:
+            row = connection.execute(newest).mappings().first()
+        if row is not None and row["version"] == version:
+            return
+        with self._database.writing() as connection:
+            row = connection.execute(newest).mappings().first()
+            if row is None or row["version"] != version:
+                fresh = {"view": view.name, "version": version, "definition": _facts(view), "snapshot": snapshot, "recorded_at": sql.now()}
+                connection.execute(schema.view_versions.insert().values(**fresh))
+
+    def of(self, name: str) -> list[ViewVersion]:
+        """Return the versions of a view that can be read, newest first."""
+        with self._database.reading() as connection:
+            rows = (
+                connection.execute(sa.select(schema.view_versions).filter_by(view=name).order_by(schema.view_versions.c.sequence))
+                .mappings()
+                .all()
+            )
+        ends = [*(row["snapshot"] for row in rows), None][1:] if rows else []
+        found = [
+            ViewVersion(name, row["version"], row["definition"], end, datetime.fromisoformat(row["recorded_at"]))
+            for row, end in zip(rows, ends, strict=True)
+            if row["removed_at"] is None
+        ]
+        return found[::-1]
+
+    def find(self, view: FeatureView) -> tuple[FeatureView, int | None]:
+        """Return a pinned view as it was declared then, and the state of the lake that holds it.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version, or it was removed.
+        """
+        known = self.of(view.name)
+        found = next((version for version in known if version.version == view.pinned), None)
+        if found is None:
+            names = [version.version for version in known]
+            raise RegistryError(
+                f"'{view.key}' has no version '{view.pinned}'",
+                hint=nearest(view.pinned, names) + (f"there are {', '.join(names)}" if names else "it has never been materialised"),
+            )
+        return _as_declared(view, found.definition), found.last
+
+    def remove(self, name: str, version: str) -> int:
+        """Give an earlier version up: its state of the lake may expire. Return how often it had been declared.
+
+        Raises
+        ------
+        RegistryError
+            It is the one that is declared now, or there is none.
+        """
+        known = self.of(name)
+        if known and known[0].version == version:
+            raise RegistryError(f"version '{version}' of 'features/{name}' is the one in use", hint="change or drop the feature view first")
+        removal = schema.view_versions.update().where(
+            schema.view_versions.c.view == name, schema.view_versions.c.version == version, schema.view_versions.c.removed_at.is_(None)
+        )
+        with self._database.writing() as connection:
+            removed = connection.execute(removal.values(removed_at=sql.now())).rowcount
+        if not removed:
+            names = [each.version for each in known]
+            raise RegistryError(
+                f"'features/{name}' has no version '{version}'", hint=nearest(version, names) + f"there are {', '.join(names) or 'none'}"
+            )
+        return int(removed)
+
+    def pins(self) -> set[int]:
+        """Return the states of the lake that earlier versions need."""
+        return {version.last for version in self.earlier() if version.last is not None}
+
+    def earlier(self) -> list[ViewVersion]:
+        """Return the earlier versions of every view that can still be read."""
+        with self._database.reading() as connection:
+            names: Sequence[str] = connection.execute(sa.select(schema.view_versions.c.view).distinct()).scalars().all()
+        return [version for name in names for version in self.of(name) if version.last is not None]
+
+
+def _facts(view: FeatureView) -> dict[str, Any]:
+    return {
+        "join_keys": list(view.entity.join_keys),
+        "event_timestamp": view.event_timestamp,
+        "created_timestamp": view.created_timestamp,
+        "ttl": None if view.ttl is None else view.ttl.total_seconds(),
+        "features": {name: type_label(kind) for name, kind in view.features},
+        "defaults": {name: repr(value) for name, value in view.defaults},
+    }
+
+
+def _as_declared(view: FeatureView, definition: Mapping[str, Any]) -> FeatureView:
+    """Return a view with the keys, times, ttl and features of an earlier definition; how it was computed does not matter to read it."""
+    kinds = {kind.__name__: kind for kind in PLAIN}
+    earlier = FeatureView(
+        name=view.name,
+        source=view.source,
+        entity=Entity(view.entity.name, tuple(definition["join_keys"])),
+        event_timestamp=definition["event_timestamp"],
+        created_timestamp=definition["created_timestamp"],
+        ttl=None if definition["ttl"] is None else timedelta(seconds=definition["ttl"]),
+        features={name: kinds.get(label, list[float]) for name, label in definition["features"].items()},
+    )
+    pinned = earlier.at(view.pinned)
+    return pinned.renamed(view.prefix, join_keys=dict(view.spine_keys)) if view.is_renamed else pinned
+
+
+@cache
+def open_view_versions(url: str) -> ViewVersions:
+    """Open the versions at a SQLAlchemy URL."""
+    return ViewVersions(sql.database(url))

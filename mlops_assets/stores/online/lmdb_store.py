@@ -1,0 +1,266 @@
+"""The online store in one LMDB environment, embedded in every process that uses it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.online.lmdb_check import MappedFile, damaged_store, refuse_damaged
+from mlops_assets.stores.online.protocol import ViewState, Written, agreed
+from mlops_assets.stores.online.reader import Lookup, Reader
+from mlops_assets.stores.online.records import Schema, entity_keys, merged, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import lmdb
+    import polars as pl
+
+_MAP_SIZE = 64 * 2**30  # of address space, not of disk: LMDB's file grows with its content
+_MOST_VIEWS = 1000
+_SIDES = (b"+", b"-")
+_SCHEMA = b"\x01"  # no view is named so
+
+
+class LmdbStore:
+    """Readers in many processes are never blocked by the one that writes, and never see half of what it writes.
+
+    Parameters
+    ----------
+    folder
+        Made when missing.
+
+    Raises
+    ------
+    PlatformError
+        The folder cannot be written.
+    MissingExtraError
+        LMDB is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import lmdb
+        except ImportError as error:
+            raise MissingExtraError.from_extra("lmdb", "serve") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with exclusive(folder / "open.lock"):  # while one process makes the file, another does not judge it
+                self._environment = _opened(folder)
+        except (OSError, lmdb.Error) as error:
+            raise PlatformError(
+                f"the online store '{folder}' cannot be opened: {error}", hint="make it writable, or set MLOPS_ONLINE"
+            ) from error
+        self._about = self._environment.open_db(b"about")
+        self._tables = _Tables(self._environment)
+
+    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> Written:
+        """Make these rows the whole of a view, atomically: see :class:`OnlineStore`.
+
+        Notes
+        -----
+        A view has two tables, of which one is read: the other is filled, and one transaction turns to it and empties the first.
+        """
+        schema = Schema.of(view, layout, features)
+        made = packed(layout, join_keys, schema)
+        self._environment.reader_check()  # readers that were killed hold old pages back
+        self._tables.make(view)
+        with self._environment.begin(write=True) as transaction:
+            before = self._side(transaction, view)
+            after = _SIDES[before == _SIDES[0]]
+            table = self._tables[view.encode() + after]
+            transaction.drop(table, delete=False)
+            with transaction.cursor(table) as cursor:
+                cursor.putmulti(zip(made.entities, made.records, strict=True), append=True)
+            if before is not None:
+                transaction.drop(self._tables[view.encode() + before], delete=False)
+            self._put(transaction, view, after, ViewState(schema, len(made.entities), mark))
+        return Written(made.rows, len(made.entities), len(made.entities))
+
+    def update(  # noqa: PLR0913  (one transaction, described in full)
+        self,
+        view: str,
+        layout: pl.DataFrame,
+        *,
+        join_keys: Sequence[str],
+        features: Sequence[str],
+        rebuilt: pl.DataFrame | None = None,
+        mark: str | None = None,
+    ) -> Written:
+        """Put rows where they belong, atomically: see :class:`OnlineStore`."""
+        schema = Schema.of(view, layout, features)
+        made = packed(layout, join_keys, schema)
+        anew = _entities(rebuilt, join_keys)
+        now = time.time_ns() // 1000
+        self._tables.make(view)
+        with self._environment.begin(write=True) as transaction:
+            state = self._state(transaction, view) or ViewState(schema, 0, "")
+            agreed(view, state, schema)
+            side = self._side(transaction, view) or _SIDES[0]
+            added, changed = 0, 0
+            with transaction.cursor(self._tables[view.encode() + side]) as cursor:
+                for entity, record in zip(made.entities, made.records, strict=True):
+                    old = cursor.get(entity)
+                    new = record if old is None or entity in anew else merged(old, record, schema, before=now)
+                    added += old is None
+                    changed += new != old and cursor.put(entity, new)
+                gone = sum(cursor.pop(entity) is not None for entity in anew.difference(made.entities))
+            mark = state.mark if mark is None else mark
+            self._put(transaction, view, side, ViewState(schema, state.entities + added - gone, mark))
+        return Written(made.rows, len(made.entities) + gone, changed + gone)
+
+    def reader(self, lookups: Sequence[Lookup]) -> Reader:
+        """Return what looks views up."""
+        return _LmdbReader(self._environment, self._about, self._tables, lookups)
+
+    def state(self, view: str) -> ViewState | None:
+        """Return what the store knows of a view; None when it was never written."""
+        with self._environment.begin() as transaction:
+            return self._state(transaction, view)
+
+    def views(self) -> list[str]:
+        """Return the names of all views that were written."""
+        with self._environment.begin() as transaction, transaction.cursor(self._about) as cursor:
+            return [bytes(key).decode() for key in cursor.iternext(values=False) if not bytes(key).startswith(_SCHEMA)]
+
+    def remove(self, view: str) -> None:
+        """Forget a view and its rows: see :class:`OnlineStore`."""
+        self._tables.make(view)
+        with self._environment.begin(write=True) as transaction:
+            transaction.delete(view.encode(), db=self._about)
+            for side in _SIDES:  # emptied, not deleted: other processes have them open
+                transaction.drop(self._tables[view.encode() + side], delete=False)
+
+    def _side(self, transaction: lmdb.Transaction, view: str) -> bytes | None:
+        found = transaction.get(view.encode(), db=self._about)
+        return None if found is None else bytes(found[:1])
+
+    def _state(self, transaction: lmdb.Transaction, view: str) -> ViewState | None:
+        found = transaction.get(view.encode(), db=self._about)
+        return None if found is None else ViewState.parsed(bytes(found[1:]))
+
+    def _put(self, transaction: lmdb.Transaction, view: str, side: bytes, state: ViewState) -> None:
+        transaction.put(_SCHEMA + state.schema.id, state.schema.data, db=self._about)
+        transaction.put(view.encode(), side + state.data, db=self._about)
+
+
+def _opened(folder: Path) -> lmdb.Environment:
+    import lmdb
+
+    refuse_damaged(folder)
+    # Without metasync a crash of the machine may undo the last transaction, its mark with it: the next materialisation sees that.
+    return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=2 + 2 * _MOST_VIEWS, max_readers=1024, metasync=False)
+
+
+class _Tables:
+    """The tables of an environment, opened when first used and kept: a process opens each once."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self._environment, self._open = environment, dict[bytes, Any]()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: bytes) -> Any:  # noqa: ANN401  (an LMDB table)
+        return self._open[name]
+
+    def make(self, view: str) -> None:
+        """Open both tables of a view, making them when they are missing; outside of every transaction of this thread."""
+        for side in _SIDES:
+            self._opened(view.encode() + side, create=True)
+
+    def find(self, name: bytes) -> None:
+        """Open a table that there is."""
+        self._opened(name, create=False)
+
+    def _opened(self, name: bytes, *, create: bool) -> None:
+        import lmdb
+
+        with self._lock:
+            if name in self._open:
+                return
+            try:
+                self._open[name] = self._environment.open_db(name, create=create)
+            except lmdb.DbsFullError as error:
+                raise PlatformError(
+                    f"the online store has more than {_MOST_VIEWS} views", hint="give projects stores of their own: MLOPS_ONLINE"
+                ) from error
+
+
+class _LmdbReader(Reader):
+    def __init__(self, environment: lmdb.Environment, about: Any, tables: _Tables, lookups: Sequence[Lookup]) -> None:  # noqa: ANN401
+        super().__init__(lookups)
+        import lmdb
+
+        self._begin: Callable[..., Any] = environment.begin
+        self._damage, self._file = lmdb.Error, MappedFile(Path(environment.path()))
+        self._about, self._tables = about, tables
+        self._names = [lookup.view.encode() for lookup in lookups]
+        self._seen: tuple[int, list[Any]] = (-1, [])  # a transaction's number, and the table of each view in it
+
+    def _one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
+        transaction, tables = self._transaction()
+        try:
+            get = transaction.get
+            return [
+                None if entity is None or table is None else get(entity, None, table)
+                for entity, table in zip(entities, tables, strict=True)
+            ]
+        except self._damage as error:
+            raise damaged_store(self._file.folder, str(error)) from error
+        finally:
+            transaction.abort()
+
+    def _many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
+        transaction, tables = self._transaction()
+        try:
+            get = transaction.get
+            return [
+                [None if entity is None or table is None else get(entity, None, table) for entity in each]
+                for each, table in zip(entities, tables, strict=True)
+            ]
+        except self._damage as error:
+            raise damaged_store(self._file.folder, str(error)) from error
+        finally:
+            transaction.abort()
+
+    def _transaction(self) -> tuple[Any, list[Any]]:
+        """Return a transaction and the tables to read in it, of a file that can still be read."""
+        self._file.refuse_changed()
+        try:
+            return self._current_tables()
+        except self._damage as error:
+            raise damaged_store(self._file.folder, str(error)) from error
+
+    def _current_tables(self) -> tuple[Any, list[Any]]:
+        """Return a transaction and its tables; they are asked for again only when something was written since."""
+        while True:
+            transaction, seen = self._begin(), self._seen
+            if transaction.id() == seen[0]:
+                return transaction, seen[1]
+            found = [transaction.get(name, db=self._about) for name in self._names]
+            number = transaction.id()
+            transaction.abort()
+            names = [None if value is None else name + value[:1] for name, value in zip(self._names, found, strict=True)]
+            for name in names:
+                if name is not None:
+                    self._tables.find(name)
+            self._seen = number, [None if name is None else self._tables[name] for name in names]
+
+    def _schema(self, digest: bytes) -> Schema | None:
+        try:
+            with self._begin() as transaction:
+                found = transaction.get(_SCHEMA + digest, db=self._about)
+        except self._damage as error:
+            raise damaged_store(self._file.folder, str(error)) from error
+        return None if found is None else Schema.parsed(found)
+
+
+def _entities(rows: pl.DataFrame | None, join_keys: Sequence[str]) -> set[bytes]:
+    if rows is None or rows.is_empty():
+        return set()
+    import polars as pl
+
+    return set(entity_keys(rows, join_keys).cast(pl.Binary).to_list())

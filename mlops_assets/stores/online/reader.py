@@ -1,0 +1,374 @@
+"""Reading packed records: one entity in plain Python, many as columns of numpy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mlops_assets.errors import PlatformError, nearest
+from mlops_assets.stores.online.records import ID, LONGEST, Schema, entity_key, parted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_MICROSECOND = timedelta(microseconds=1)
+_TYPES = {"int": np.int64, "uint": np.uint64, "float": np.float64, "bool": np.bool_, "time": np.int64}
+
+
+class Status(IntEnum):
+    """Whether an entity's row holds, is older than the view's ttl, or does not exist."""
+
+    FRESH = 0
+    STALE = 1
+    MISSING = 2
+
+
+FRESH, STALE, MISSING = Status
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What is looked up in one view.
+
+    Parameters
+    ----------
+    view, features
+        Their names.
+    ttl
+        How long a row holds, inclusive; for ever when None.
+    """
+
+    view: str
+    features: tuple[str, ...]
+    ttl: timedelta | None = None
+
+
+class Found(NamedTuple):
+    """What one view has of one entity at one time.
+
+    Parameters
+    ----------
+    values
+        Of the features, in their order, times in microseconds since 1970; all None unless fresh.
+    status
+        Of the row.
+    age
+        From the row's event time to the time that was asked for, in microseconds; None when there is no row.
+    """
+
+    values: tuple[Any, ...]
+    status: Status
+    age: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """What one view has of many entities.
+
+    Parameters
+    ----------
+    values
+        Feature to one value for each entity, times in microseconds since 1970; what is null may hold anything.
+    nulls
+        Feature to whether the value is null: always, where the row is not fresh.
+    status, age
+        As in :class:`Found`, with -1 for no age.
+    """
+
+    values: Mapping[str, np.ndarray]
+    nulls: Mapping[str, np.ndarray]
+    status: np.ndarray
+    age: np.ndarray
+
+
+class Reader(ABC):
+    """Looks several views up at once.
+
+    Parameters
+    ----------
+    lookups
+        In the order in which keys are given and answers come.
+
+    Notes
+    -----
+    It learns each schema when it first meets a record that was packed of it, so that a view may be rebuilt with other columns
+    under its hands.
+    """
+
+    def __init__(self, lookups: Sequence[Lookup]) -> None:
+        self._lookups = tuple(lookups)
+        self._plans: list[dict[bytes, _Plan]] = [{} for _ in lookups]
+        self._nothing = [Found((None,) * len(lookup.features), MISSING, None) for lookup in lookups]
+
+    def one(self, keys: Sequence[tuple[Any, ...]], at: int) -> list[Found]:
+        """Return what each view has of one entity.
+
+        Parameters
+        ----------
+        keys
+            The join keys' values for each view; a null is found nowhere.
+        at
+            The time, in microseconds since 1970 in UTC.
+
+        Raises
+        ------
+        PlatformError
+            A view lacks a feature, or the store cannot be read.
+        """
+        entities, last, entity = [], None, None
+        for key in keys:
+            if key is not last:  # views of one entity may share its key
+                last, entity = key, None if None in key else entity_key(key)
+            entities.append(entity)
+        records = self._one(entities)
+        answers, plans, nothing = [], self._plans, self._nothing
+        for i, record in enumerate(records):
+            if record is None:
+                answers.append(nothing[i])
+            else:
+                answers.append((plans[i].get(record[-ID:]) or self._learn(i, record[-ID:]))(record, at))
+        return answers
+
+    def many(self, keys: Sequence[Sequence[tuple[Any, ...]]], at: Sequence[int]) -> list[Columns]:
+        """Return what each view has of many entities, in columns.
+
+        Parameters
+        ----------
+        keys
+            For each view the join keys' values of each entity; views that get the very same list share the work on it.
+        at
+            One time for each entity.
+        """
+        encoded = {id(each): _encoded(each) for each in keys}
+        wanted = [encoded[id(each)] for each in keys]
+        times = np.asarray(at, dtype=np.int64)
+        return [self._columns(i, records, times) for i, records in enumerate(self._many(wanted))]
+
+    @abstractmethod
+    def _one(self, entities: Sequence[bytes | None]) -> Sequence[bytes | None]:
+        """Return the record of one entity for each view."""
+
+    @abstractmethod
+    def _many(self, entities: Sequence[Sequence[bytes | None]]) -> Sequence[Sequence[bytes | None]]:
+        """Return the records of many entities for each view."""
+
+    @abstractmethod
+    def _schema(self, digest: bytes) -> Schema | None:
+        """Return a stored schema."""
+
+    def _learn(self, i: int, digest: bytes) -> _Plan:
+        """Return how the records of a schema are read for the features that are wanted."""
+        lookup, schema = self._lookups[i], self._schema(digest)
+        if schema is None:
+            raise PlatformError(
+                f"the online store holds a record of view '{lookup.view}' whose schema it does not know",
+                hint=f"materialise online/{lookup.view} with full_rebuild=True",
+            )
+        if lacking := [name for name in lookup.features if name not in schema.names]:
+            raise PlatformError(
+                f"feature '{lacking[0]}' of view '{lookup.view}' is not in the online store",
+                hint=nearest(lacking[0], schema.names)
+                + f"it holds {', '.join(schema.names)}: materialise online/{lookup.view}, or train again",
+            )
+        plan = self._plans[i][digest] = (_Fixed if schema.fixed else _Mixed)(schema, lookup)
+        return plan
+
+    def _columns(self, i: int, records: Sequence[bytes | None], at: np.ndarray) -> Columns:
+        first = next((record for record in records if record is not None), None)
+        if first is not None:
+            plan = self._plans[i].get(first[-ID:]) or self._learn(i, first[-ID:])
+            if (columns := plan.many(records, at)) is not None:
+                return columns
+        digests = {record[-ID:] for record in records if record is not None}
+        plans = [self._plans[i].get(digest) or self._learn(i, digest) for digest in digests]
+        found = [
+            self._nothing[i] if record is None else self._plans[i][record[-ID:]](record, time)
+            for record, time in zip(records, at.tolist(), strict=True)
+        ]
+        kinds = dict(plans[0].kinds) if plans else dict.fromkeys(self._lookups[i].features, "float")
+        return as_columns(found, kinds)
+
+
+def _encoded(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
+    """Return the entities of many keys; single texts, which are the most common, without a call for each."""
+    if keys and len(keys[0]) == 1:
+        texts = [key[0] for key in keys]
+        if set(map(type, texts)) == {str} and max(map(len, texts)) * 4 < LONGEST:
+            return [b"s" + text.encode() for text in texts]
+    return [None if None in key else entity_key(key) for key in keys]
+
+
+class _Plan(ABC):
+    """How the records of one schema are read for one lookup."""
+
+    def __init__(self, schema: Schema, lookup: Lookup) -> None:
+        places = [schema.names.index(name) for name in lookup.features]
+        self.schema, self.places, self.features = schema, places, lookup.features
+        self.kinds = [(name, schema.features[place][1]) for name, place in zip(lookup.features, places, strict=True)]
+        self._ttl = 2**63 - 1 if lookup.ttl is None else lookup.ttl // _MICROSECOND
+        self._nulls = (None,) * len(places)
+        self._missing = Found(self._nulls, MISSING, None)
+        self._pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None = None
+        if places != list(range(len(schema.names))):
+            self._pick = itemgetter(*places) if len(places) > 1 else lambda row: tuple(row[place] for place in places)
+
+    @abstractmethod
+    def __call__(self, record: bytes, at: int) -> Found:
+        """Return what a record says at a time."""
+
+    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns | None:
+        """Return what records say at their times; None when not all of them are of this schema."""
+        if any(record is not None and record[-ID:] != self.schema.id for record in records):
+            return None
+        times = at.tolist()
+        found = [self._missing if record is None else self(record, time) for record, time in zip(records, times, strict=True)]
+        return as_columns(found, dict(self.kinds))
+
+
+class _Fixed(_Plan):
+    """Rows of fixed width."""
+
+    def __init__(self, schema: Schema, lookup: Lookup) -> None:
+        super().__init__(schema, lookup)
+        self._unpack, self._width = schema.struct.unpack_from, schema.struct.size
+        self._end = self._width + ID
+        self._whole = b"\0" * schema.null_bytes
+        self._dtype, self._id = np.dtype([*schema.dtype.descr, ("id", "<u8")]), np.uint64(int.from_bytes(schema.id, "little"))
+        self._fields = [(name, f"v{place}", place) for name, place in zip(self.features, self.places, strict=True)]
+
+    def __call__(self, record: bytes, at: int) -> Found:
+        """Return what a record says at a time."""
+        row = self._unpack(record, len(record) - self._end)
+        if row[0] > at or row[1] > at:
+            place = self._place(record, at)
+            if place < 0:
+                return self._missing
+            row = self._unpack(record, place)
+        age = at - row[0]
+        if age > self._ttl:
+            return Found(self._nulls, STALE, age)
+        values = row[3:] if row[2] == self._whole else self._with_nulls(row)
+        return Found(values if self._pick is None else self._pick(values), FRESH, age)
+
+    def _with_nulls(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        bits = int.from_bytes(row[2], "little")
+        return tuple(None if bits >> i & 1 else value for i, value in enumerate(row[3:]))
+
+    def _place(self, record: bytes, at: int) -> int:
+        """Return where the row begins that was valid at a time; -1 when none was yet."""
+        low, high, width = 0, (len(record) - ID) // self._width, self._width
+        while low < high:
+            middle = (low + high) // 2
+            event, created = self._unpack(record, middle * width)[:2]
+            low, high = (low, middle) if event > at or created > at else (middle + 1, high)
+        return (low - 1) * width
+
+    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns | None:
+        """Return what records say at their times: by the rows at their ends, and one by one where an earlier one was valid."""
+        rows, there = self._last(records)
+        if rows is None:
+            return None
+        early = np.maximum(rows["event"], rows["created"]) > at
+        if early.any():
+            rows, there = self._earlier(records, at, rows, early if there is None else early & there, there)
+        age = at - rows["event"]
+        stale = age > self._ttl
+        bits, fields, schema = rows["nulls"], self._fields, self.schema
+        nulls = np.unpackbits(bits, axis=1, count=len(schema.names), bitorder="little").view(bool) if bits.any() else None
+        if there is not None or stale.any():
+            status = stale.astype(np.int64)  # stale is 1
+            if there is not None:
+                status[~there], age[~there] = MISSING.value, -1
+            absent = status != 0
+            nulls = np.repeat(absent[:, None], len(schema.names), axis=1) if nulls is None else nulls | absent[:, None]
+        else:
+            status = np.zeros(len(at), dtype=np.int64)
+        if nulls is None:
+            none = np.zeros(len(at), dtype=bool)
+            return Columns({name: rows[field] for name, field, _ in fields}, dict.fromkeys(self.features, none), status, age)
+        return Columns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
+
+    def _last(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the last row of each record, None when one is of another schema; and which there are, None when all are."""
+        end, there = self._end, None
+        try:
+            ends = b"".join([record[-end:] for record in records])  # type: ignore[index]
+        except TypeError:  # one of them is None
+            there = np.array([record is not None for record in records])
+            ends = b"".join([record[-end:] for record in records if record is not None])
+        if len(ends) != end * (len(records) if there is None else int(there.sum())):
+            return None, there
+        found = np.frombuffer(ends, dtype=self._dtype)
+        if not (found["id"] == self._id).all():
+            return None, there
+        if there is None:
+            return found, None
+        rows = np.zeros(len(records), dtype=self._dtype)
+        rows[there] = found
+        return rows, there
+
+    def _earlier(
+        self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, there: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put the rows that were valid in the place of those that were not yet."""
+        rows, there = rows.copy(), np.ones(len(rows), dtype=bool) if there is None else there
+        for i in np.flatnonzero(early).tolist():
+            record = records[i]
+            place = -1 if record is None else self._place(record, int(at[i]))
+            there[i] = place >= 0
+            if record is not None and place >= 0:
+                whole = record[place : place + self._width] + self.schema.id
+                rows[i] = np.frombuffer(whole, dtype=self._dtype)[0]
+        return rows, there
+
+
+class _Mixed(_Plan):
+    """Rows of msgpack; the times of all, and the values of the one that is wanted, are looked at."""
+
+    def __init__(self, schema: Schema, lookup: Lookup) -> None:
+        super().__init__(schema, lookup)
+        import msgspec
+
+        self._decode = msgspec.msgpack.Decoder(list).decode
+
+    def __call__(self, record: bytes, at: int) -> Found:
+        """Return what a record says at a time."""
+        valid = ((event, row) for event, created, row in reversed(parted(record, self.schema)) if event <= at and created <= at)
+        event, row = next(valid, (0, None))
+        if row is None:
+            return self._missing
+        age = at - event
+        if age > self._ttl:
+            return Found(self._nulls, STALE, age)
+        values = self._decode(row)
+        return Found(tuple(values) if self._pick is None else self._pick(values), FRESH, age)
+
+
+def as_columns(found: Sequence[Found], kinds: Mapping[str, str]) -> Columns:
+    """Return answers in columns.
+
+    Parameters
+    ----------
+    found
+        One for each entity.
+    kinds
+        Of the features; see :class:`Schema`.
+    """
+    values: dict[str, np.ndarray] = {}
+    nulls: dict[str, np.ndarray] = {}
+    for i, (name, kind) in enumerate(kinds.items()):
+        column = [answer.values[i] for answer in found]
+        nulls[name] = np.array([value is None for value in column], dtype=bool)
+        if kind in _TYPES:
+            values[name] = np.array([0 if value is None else value for value in column], dtype=_TYPES[kind])
+        else:
+            values[name] = np.empty(len(column), dtype=object)
+            values[name][:] = column
+    status = np.array([answer.status for answer in found], dtype=np.int64)
+    return Columns(values, nulls, status, np.array([-1 if a.age is None else a.age for a in found], dtype=np.int64))

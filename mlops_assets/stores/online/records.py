@@ -1,0 +1,362 @@
+"""The packed record of one entity: the rows of a feature view that a lookup may find, oldest first.
+
+Rows are as :func:`mlops_assets.compute.features.point_in_time.as_of_layout` leaves them: sorted by ``valid_from``, the later of event and created
+time, without those that can never win. A record ends in the eight bytes of its schema's id, so that whoever wants the present looks at
+its end only. Where all features are numbers, booleans and times, a row is of fixed width: event, created, one bit for each null, the
+values. Otherwise a row is packed as msgpack, and a table of fixed width before the end says where each begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlops_assets.errors import PlatformError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+ID = 8  # bytes of a schema's id
+LONGEST = 480  # bytes of an entity; LMDB's keys have 511 with all that is before it
+HISTORY = timedelta(days=7)  # how far back from the newest row a request may look: late requests, and days that are replayed
+FORMATS = {"int": "q", "uint": "Q", "float": "d", "bool": "?", "time": "q"}
+_HEAD, _MIXED_HEAD, _COUNT = struct.Struct("<qq"), struct.Struct("<qqI"), struct.Struct("<I")
+_ENTITY = "__entity"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+Row = tuple[int, int, bytes]  # event and created time in microseconds, and the row as it is packed
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a record was packed of.
+
+    Parameters
+    ----------
+    features
+        Name and kind of each, in their order: ``int``, ``uint``, ``float``, ``bool``, ``time``, or ``mixed`` for all that has no fixed width.
+    """
+
+    features: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, view: str, layout: pl.DataFrame, features: Sequence[str]) -> Schema:
+        """Return the schema of a view's rows; raise PlatformError for a type that cannot be stored."""
+        kinds = {name: _kind(layout.schema[name]) for name in features}
+        if strange := [name for name, kind in kinds.items() if not kind]:
+            raise PlatformError(
+                f"feature '{strange[0]}' of view '{view}' is {layout.schema[strange[0]]}, which the online store cannot hold",
+                hint="cast it to a number, a boolean, a text, a time in UTC, or a list of them",
+            )
+        return cls(tuple(kinds.items()))
+
+    @classmethod
+    def parsed(cls, data: bytes) -> Schema:
+        """Return the schema that :attr:`data` gave."""
+        return cls(tuple((name, kind) for name, kind in json.loads(data)))
+
+    @cached_property
+    def data(self) -> bytes:
+        """JSON."""
+        return json.dumps(self.features, separators=(",", ":")).encode()
+
+    @cached_property
+    def id(self) -> bytes:
+        """Eight bytes that no other schema has."""
+        return hashlib.sha256(self.data).digest()[:ID]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The features."""
+        return tuple(name for name, _ in self.features)
+
+    @cached_property
+    def fixed(self) -> bool:
+        """Whether rows have a fixed width."""
+        return all(kind in FORMATS for _, kind in self.features)
+
+    @cached_property
+    def null_bytes(self) -> int:
+        """How many bytes hold a bit for each feature."""
+        return (len(self.features) + 7) // 8
+
+    @cached_property
+    def struct(self) -> struct.Struct:
+        """Of a row of fixed width."""
+        return struct.Struct(f"<qq{self.null_bytes}s" + "".join(FORMATS[kind] for _, kind in self.features))
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """Of a row of fixed width, in numpy."""
+        values = [(f"v{i}", "<u8" if kind == "uint" else f"<{FORMATS[kind]}") for i, (_, kind) in enumerate(self.features)]
+        values = [(name, code.replace("<q", "<i8").replace("<d", "<f8").replace("<?", "?")) for name, code in values]
+        return np.dtype([("event", "<i8"), ("created", "<i8"), ("nulls", "u1", (self.null_bytes,)), *values])
+
+
+def _kind(dtype: pl.DataType) -> str:
+    """Return the kind of a type; empty for one that cannot be stored."""
+    import polars as pl
+
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return "mixed" if _kind(dtype.inner) else ""  # type: ignore[arg-type]  # of a value that exists
+    kinds = {
+        "uint": dtype == pl.UInt64,
+        "int": dtype.is_integer(),
+        "float": dtype.is_float(),
+        "time": isinstance(dtype, pl.Datetime),
+        "bool": dtype in (pl.Boolean, pl.Null),
+        "mixed": dtype in (pl.String, pl.Categorical, pl.Enum, pl.Binary),
+    }
+    return next((kind for kind, fits in kinds.items() if fits), "")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The records of some entities.
+
+    Parameters
+    ----------
+    entities, records
+        Sorted by entity.
+    rows
+        In all records.
+    """
+
+    entities: list[bytes]
+    records: list[bytes]
+    rows: int
+
+
+def packed(layout: pl.DataFrame, join_keys: Sequence[str], schema: Schema) -> Packed:
+    """Pack a whole layout at once.
+
+    Parameters
+    ----------
+    layout
+        Join keys, ``__valid_from``, ``__event`` and features, ``__created`` where it is known; one row for each entity and ``__valid_from``.
+    join_keys
+        What identifies an entity.
+    schema
+        Of the features.
+    """
+    import polars as pl
+
+    if layout.is_empty():
+        return Packed([], [], 0)
+    rows = layout.with_columns(entity_keys(layout, join_keys).alias(_ENTITY))
+    begins = _begins(rows[_ENTITY])
+    if not _ordered(rows, begins):
+        rows = rows.sort(_ENTITY, "__valid_from")
+        begins = _begins(rows[_ENTITY])
+    entities, starts = rows[_ENTITY], np.flatnonzero(begins)
+    heads = [rows[name if name in rows.columns else "__valid_from"] for name in ("__event", "__created")]
+    event, created = (head.dt.cast_time_unit("us").to_physical().to_numpy() for head in heads)
+    make = _fixed if schema.fixed else _mixed
+    keys = (entities if len(starts) == rows.height else entities.gather(starts)).cast(pl.Binary).to_list()
+    return Packed(keys, make(rows, event, created, starts, schema), rows.height)
+
+
+def _begins(entities: pl.Series) -> np.ndarray:
+    return np.concatenate([[True], (entities[1:] != entities[:-1]).to_numpy()])
+
+
+def _ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
+    """Whether rows are sorted by entity and time; layouts of a single key are."""
+    valid = rows["__valid_from"].to_physical().to_numpy()
+    return bool(((valid[1:] >= valid[:-1]) | begins[1:]).all()) and rows[_ENTITY].is_sorted()
+
+
+def _fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: Schema) -> list[bytes]:
+    single = len(starts) == rows.height
+    dtype = np.dtype([*schema.dtype.descr, ("id", f"V{ID}")]) if single else schema.dtype
+    made = np.zeros(rows.height, dtype=dtype)
+    made["event"], made["created"] = event, created
+    columns = [_physical(rows[name]) for name in schema.names]
+    if any(column.null_count() for column in columns):
+        nulls = np.column_stack([column.is_null().to_numpy() for column in columns])
+        made["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
+    for i, column in enumerate(columns):
+        made[f"v{i}"] = (column.fill_null(strategy="zero") if column.null_count() else column).to_numpy()
+    if single:
+        made["id"] = np.frombuffer(schema.id, dtype=f"V{ID}")[0]
+        return made.view(f"V{dtype.itemsize}").tolist()
+    data, width = made.tobytes(), schema.dtype.itemsize
+    bounds = [*(starts * width).tolist(), len(data)]
+    return [data[a:b] + schema.id for a, b in pairwise(bounds)]
+
+
+def _physical(column: pl.Series) -> pl.Series:
+    """Return a column of numbers, booleans or times as it is packed: in eight bytes, times in microseconds."""
+    import polars as pl
+
+    if isinstance(column.dtype, pl.Datetime):
+        return column.dt.cast_time_unit("us").to_physical()
+    if column.dtype == pl.Null:
+        return column.cast(pl.Boolean)
+    wide = pl.Float64 if column.dtype.is_float() else pl.Int64
+    return column if column.dtype in (pl.Boolean, pl.UInt64) else column.cast(wide)
+
+
+def _mixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: Schema) -> list[bytes]:
+    import msgspec
+
+    encode = msgspec.msgpack.Encoder().encode
+    values = zip(*(_listed(rows[name]) for name in schema.names), strict=True)
+    each = list(zip(event.tolist(), created.tolist(), map(encode, values), strict=True))
+    bounds = [*starts.tolist(), len(each)]
+    return [joined(each[a:b], schema) for a, b in pairwise(bounds)]
+
+
+def _listed(column: pl.Series) -> list[Any]:
+    """Return a column as values that msgpack holds exactly, times in microseconds."""
+    import polars as pl
+
+    dtype: Any = column.dtype
+    depth = 0
+    while isinstance(dtype, (pl.List, pl.Array)):
+        dtype, depth = dtype.inner, depth + 1
+    if isinstance(dtype, pl.Datetime):
+        column = column.cast(_nested(pl.Datetime("us", dtype.time_zone), depth)).cast(_nested(pl.Int64(), depth))
+    elif depth and isinstance(column.dtype, pl.Array):
+        column = column.cast(_nested(dtype, depth))
+    return column.to_list()
+
+
+def _nested(dtype: pl.DataType, depth: int) -> pl.DataType:
+    import polars as pl
+
+    return pl.List(_nested(dtype, depth - 1)) if depth else dtype
+
+
+def parted(record: bytes, schema: Schema) -> list[Row]:
+    """Return the rows of a record, oldest first."""
+    if schema.fixed:
+        width = schema.struct.size
+        return [(*_HEAD.unpack_from(record, i), record[i : i + width]) for i in range(0, len(record) - ID, width)]
+    (count,) = _COUNT.unpack_from(record, len(record) - ID - 4)
+    table = len(record) - ID - 4 - count * _MIXED_HEAD.size
+    heads = [_MIXED_HEAD.unpack_from(record, table + i * _MIXED_HEAD.size) for i in range(count)]
+    begins = [0, *(end for _, _, end in heads)]
+    return [(event, created, record[begin:end]) for (event, created, end), begin in zip(heads, begins, strict=False)]
+
+
+def joined(rows: Sequence[Row], schema: Schema) -> bytes:
+    """Return the record of some rows, which are in order."""
+    data = [row for _, _, row in rows]
+    if schema.fixed:
+        return b"".join([*data, schema.id])
+    heads, end = [], 0
+    for event, created, row in rows:
+        end += len(row)
+        heads.append(_MIXED_HEAD.pack(event, created, end))
+    return b"".join([*data, *heads, _COUNT.pack(len(rows)), schema.id])
+
+
+def merged(old: bytes | None, new: bytes, schema: Schema, *, before: int) -> bytes:
+    """Return a record with the rows of another: each where it belongs, one of the same event and created time replaced.
+
+    Parameters
+    ----------
+    old, new
+        Records of one schema; ``old`` None when the entity is new.
+    schema
+        Theirs.
+    before
+        Rows that were superseded by this time, or ``HISTORY`` before the newest where that is earlier, are dropped.
+    """
+    if old == new:
+        return new
+    if old is not None and old[-ID:] != schema.id:
+        raise PlatformError("a record in the online store has another schema than its view", hint="materialise it with full_rebuild=True")
+    rows = {row[:2]: row for row in parted(old, schema)} if old is not None else {}
+    rows |= {row[:2]: row for row in parted(new, schema)}
+    kept: list[Row] = []
+    latest = -(2**63)
+    for row in sorted(rows.values(), key=lambda row: (max(row[0], row[1]), row[0], row[1])):
+        if row[0] < latest:
+            continue  # a row of a later event was known no later
+        latest = row[0]
+        if kept and max(kept[-1][:2]) == max(row[:2]):
+            kept.pop()
+        kept.append(row)
+    return joined(_since(kept, before), schema)
+
+
+def _since(rows: list[Row], before: int) -> list[Row]:
+    """Drop what no lookup reaches any more."""
+    since = min(max(rows[-1][:2]), before) - HISTORY // _MICROSECOND
+    first = 0
+    while first + 1 < len(rows) and max(rows[first + 1][:2]) <= since:
+        first += 1
+    return rows[first:]
+
+
+def entity_key(key: Sequence[Any]) -> bytes:
+    """Return an entity as bytes, so that no two are alike: each value with its type and, but for the last, its length.
+
+    Parameters
+    ----------
+    key
+        The values of the join keys, none of them null.
+    """
+    if len(key) == 1 and type(key[0]) is str:
+        whole = b"s" + key[0].encode()
+    else:
+        parts = [_part(value) for value in key]
+        whole = b"".join([*(b"%d:%b" % (len(part), part) for part in parts[:-1]), parts[-1]])
+    return whole if len(whole) <= LONGEST else _hashed(whole)
+
+
+def _hashed(whole: bytes) -> bytes:
+    return b"\xff" + hashlib.sha256(whole).digest()  # no text begins so
+
+
+def _part(value: Any) -> bytes:  # noqa: ANN401  (whatever a join key may be)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return b"s" + value.encode()
+    if isinstance(value, bool):
+        return b"b1" if value else b"b0"
+    if isinstance(value, datetime):
+        return b"t%d" % (((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND)
+    return b"i%d" % value if isinstance(value, int) else f"{type(value).__name__}{value!r}".encode()
+
+
+def entity_keys(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
+    """Return the same of every row of a frame, as text where it is short."""
+    import polars as pl
+
+    if not all(rows.schema[key].is_integer() or isinstance(rows.schema[key], (pl.String, pl.Datetime)) for key in join_keys):
+        return _one_by_one(rows, join_keys)
+    parts = [_expression(pl.col(key), rows.schema[key]) for key in join_keys]
+    lengths = [pl.concat_str(part.str.len_bytes().cast(pl.String), pl.lit(":"), part) for part in parts[:-1]]
+    made = rows.select(pl.concat_str([*lengths, parts[-1]]).alias("entity")).to_series()
+    longest = made.str.len_bytes().max()
+    return _one_by_one(rows, join_keys) if isinstance(longest, int) and longest > LONGEST else made
+
+
+def _expression(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    import polars as pl
+
+    if isinstance(dtype, pl.Datetime):
+        return pl.concat_str(pl.lit("t"), column.dt.cast_time_unit("us").to_physical().cast(pl.String))
+    return pl.concat_str(pl.lit("s"), column) if dtype == pl.String else pl.concat_str(pl.lit("i"), column.cast(pl.String))
+
+
+def _one_by_one(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
+    import polars as pl
+
+    keys = zip(*(rows[key].to_list() for key in join_keys), strict=True)
+    return pl.Series("entity", [entity_key(key) for key in keys], dtype=pl.Binary)

@@ -1,0 +1,282 @@
+"""The online store in Redis: one hash for each view, entity → record.
+
+A rebuilt view is written beside the old one and renamed over it. Records are merged by whoever writes and put in place by a script that
+takes them only when the record is still the one that was merged, so that of several writers none undoes another.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mlops_assets.errors import MissingExtraError, PlatformError
+from mlops_assets.stores.online.protocol import ViewState, Written, agreed
+from mlops_assets.stores.online.reader import Lookup, Reader
+from mlops_assets.stores.online.records import Schema, entity_keys, merged, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import polars as pl
+
+T = TypeVar("T")
+_CHUNK = 2000  # entities in one command
+_ABANDONED = 3600  # seconds after which what a killed writer left is deleted
+_ATTEMPTS = 1000  # of writers that get in each other's way
+_FIRST_WAIT = 0.002  # seconds
+
+_RENAME = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[4]) redis.call('UNLINK', KEYS[4]) end
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) redis.call('PERSIST', KEYS[1]) end
+redis.call('HSET', KEYS[3], 'schema', ARGV[1], 'mark', ARGV[2])
+"""
+# Entity, record that was merged, record: "" where there is none. Returns the places of those that another writer was faster with.
+_SWAP = """
+redis.call('HSETNX', KEYS[2], 'schema', ARGV[1])
+if redis.call('HGET', KEYS[2], 'schema') ~= ARGV[1] then return {-1} end
+local late = {}
+for i = 2, #ARGV, 3 do
+  local now = redis.call('HGET', KEYS[1], ARGV[i]) or ''
+  if now ~= ARGV[i + 1] then late[#late + 1] = (i - 2) / 3
+  elseif ARGV[i + 2] == '' then redis.call('HDEL', KEYS[1], ARGV[i])
+  else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end
+end
+return late
+"""
+
+
+class RedisStore:
+    """Features in one database of a Redis server.
+
+    Parameters
+    ----------
+    url
+        As redis-py takes it: ``redis://host:port/db``.
+
+    Raises
+    ------
+    PlatformError
+        The server does not answer.
+    MissingExtraError
+        redis-py is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import redis
+        except ImportError as error:
+            raise MissingExtraError.from_extra("redis", "redis") from error
+        self._client = redis.Redis.from_url(url)
+        self._where = url.rpartition("@")[2] if "@" in url else url  # without a password
+        self._rename, self._swap = self._client.register_script(_RENAME), self._client.register_script(_SWAP)
+        self._tried(self._client.ping)
+        self._wire = _Wire(self._client.connection_pool, self._tried)
+
+    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> Written:
+        """Make these rows the whole of a view, atomically: see :class:`OnlineStore`."""
+        schema = Schema.of(view, layout, features)
+        made = packed(layout, join_keys, schema)
+        fresh, old = (f"{_live(view)}:{uuid.uuid4().hex}" for _ in range(2))
+
+        def write() -> Written:
+            self._client.set(_schema_key(schema.id), schema.data)
+            for start in range(0, len(made.entities), _CHUNK):
+                pairs = zip(made.entities[start : start + _CHUNK], made.records[start : start + _CHUNK], strict=True)
+                with self._client.pipeline(transaction=False) as pipe:
+                    pipe.execute_command("HSET", fresh, *(part for pair in pairs for part in pair))
+                    pipe.expire(fresh, _ABANDONED)
+                    pipe.execute()
+            self._rename(keys=[_live(view), fresh, _about(view), old], args=[schema.data, mark])
+            return Written(made.rows, len(made.entities), len(made.entities))
+
+        return self._tried(write)
+
+    def update(  # noqa: PLR0913  (one write, described in full)
+        self,
+        view: str,
+        layout: pl.DataFrame,
+        *,
+        join_keys: Sequence[str],
+        features: Sequence[str],
+        rebuilt: pl.DataFrame | None = None,
+        mark: str | None = None,
+    ) -> Written:
+        """Put rows where they belong: see :class:`OnlineStore`. Each record is atomic; the mark is written after all of them."""
+        schema = Schema.of(view, layout, features)
+        made = packed(layout, join_keys, schema)
+        anew = set() if rebuilt is None or rebuilt.is_empty() else {_bytes(entity) for entity in entity_keys(rebuilt, join_keys).to_list()}
+        wanted = [*zip(made.entities, made.records, strict=True), *((entity, b"") for entity in anew.difference(made.entities))]
+
+        def write() -> Written:
+            agreed(view, self.state(view), schema)
+            self._client.set(_schema_key(schema.id), schema.data)
+            if not wanted:
+                self._swap(keys=[_live(view), _about(view)], args=[schema.data])
+            changed = sum(self._put(view, wanted[i : i + _CHUNK], anew, schema) for i in range(0, len(wanted), _CHUNK))
+            if mark is not None:
+                self._client.hset(_about(view), "mark", mark)
+            return Written(made.rows, len(wanted), changed)
+
+        return self._tried(write)
+
+    def reader(self, lookups: Sequence[Lookup]) -> Reader:
+        """Return what looks views up."""
+        return _RedisReader(self._wire, lookups)
+
+    def state(self, view: str) -> ViewState | None:
+        """Return what the store knows of a view; None when it was never written."""
+        found: dict[bytes, bytes] = self._tried(lambda: self._client.hgetall(_about(view)))
+        if b"schema" not in found:
+            return None
+        entities = self._tried(lambda: self._client.hlen(_live(view)))
+        return ViewState(Schema.parsed(found[b"schema"]), int(entities), found.get(b"mark", b"").decode())
+
+    def views(self) -> list[str]:
+        """Return the names of all views that were written."""
+        found: list[bytes] = self._tried(lambda: list(self._client.scan_iter(match=_about("*"), count=1000)))
+        return sorted({key.decode().partition("{")[2].rstrip("}") for key in found})
+
+    def remove(self, view: str) -> None:
+        """Forget a view and its rows: see :class:`OnlineStore`."""
+        self._tried(lambda: self._client.delete(_about(view), _live(view)))
+
+    def _put(self, view: str, wanted: Sequence[tuple[bytes, bytes]], anew: set[bytes], schema: Schema) -> int:
+        """Merge records into those that are there, again where another writer was faster; return how many are other ones now."""
+        changed, left = 0, list(wanted)
+        for attempt in range(_ATTEMPTS):
+            swaps, again = self._merged(view, left, anew, schema), list[tuple[bytes, bytes]]()
+            if swaps:
+                late = self._swap(keys=[_live(view), _about(view)], args=[schema.data, *(part for swap in swaps for part in swap[:3])])
+                if late == [-1]:
+                    agreed(view, self.state(view), schema)
+                    late = range(len(swaps))
+                again = [(swaps[int(i)][0], swaps[int(i)][3]) for i in late]
+            changed += len(swaps) - len(again)
+            if not again:
+                return changed
+            left = again
+            time.sleep(min(0.1, _FIRST_WAIT * attempt))
+        raise PlatformError(f"view '{view}' cannot be written: other writers are always faster", hint="let fewer write at a time")
+
+    def _merged(
+        self, view: str, wanted: Sequence[tuple[bytes, bytes]], anew: set[bytes], schema: Schema
+    ) -> list[tuple[bytes, bytes, bytes, bytes]]:
+        """Return entity, old, merged and given record of those that change."""
+        now = time.time_ns() // 1000
+        found = self._client.hmget(_live(view), [entity for entity, _ in wanted])
+        swaps = []
+        for (entity, given), old in zip(wanted, found, strict=True):
+            record = given if old is None or entity in anew else merged(old, given, schema, before=now)
+            if record != (old or b""):
+                swaps.append((entity, old or b"", record, given))
+        return swaps
+
+    def _tried(self, work: Callable[[], T]) -> T:
+        import redis
+
+        try:
+            return work()
+        except redis.RedisError as error:
+            raise PlatformError(
+                f"the online store '{self._where}' does not do what it is asked: {error}",
+                hint="see that the server runs, or set MLOPS_ONLINE",
+            ) from error
+
+
+class _Wire:
+    """Sends commands over a connection of its own for each thread: all of them before the first reply is read.
+
+    Parameters
+    ----------
+    pool
+        How connections are made.
+    tried
+        Turns what the client raises into an error of ours.
+    """
+
+    def __init__(self, pool: Any, tried: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)
+        self._pool, self._tried, self._local = pool, tried, threading.local()
+
+    def replies(self, asked: Sequence[bytes]) -> list[Any]:
+        """Return one reply for each packed command."""
+        if not asked:
+            return []
+        import redis
+
+        try:
+            return self._exchange(asked)
+        except redis.RedisError:  # the connection may have been idle for too long: once more, over a new one
+            return self._tried(lambda: self._exchange(asked))  # type: ignore[no-any-return]
+
+    def _exchange(self, asked: Sequence[bytes]) -> list[Any]:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        connection.send_packed_command((b"".join(asked),))
+        read = connection.read_response
+        try:
+            return [read(True) for _ in asked]  # noqa: FBT003  (without decoding)
+        except BaseException:
+            connection.disconnect()  # replies may be under way that belong to nobody
+            raise
+
+
+class _RedisReader(Reader):
+    """A command for each view, in one round trip."""
+
+    def __init__(self, wire: _Wire, lookups: Sequence[Lookup]) -> None:
+        super().__init__(lookups)
+        self._replies = wire.replies
+        self._heads = [b"$4\r\nHGET\r\n" + _bulk(_live(lookup.view).encode()) for lookup in lookups]
+        self._many_heads = [b"$5\r\nHMGET\r\n" + _bulk(_live(lookup.view).encode()) for lookup in lookups]
+
+    def _one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
+        asked = [
+            b"*3\r\n%b$%d\r\n%b\r\n" % (head, len(entity), entity)
+            for head, entity in zip(self._heads, entities, strict=True)
+            if entity is not None
+        ]
+        replies = iter(self._replies(asked))
+        return [None if entity is None else next(replies) for entity in entities]
+
+    def _many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
+        asked, there = [], [[entity for entity in each if entity is not None] for each in entities]
+        for head, each in zip(self._many_heads, there, strict=True):
+            if each:
+                fields = b"".join([b"$%d\r\n%b\r\n" % (len(entity), entity) for entity in each])
+                asked.append(b"*%d\r\n%b%b" % (len(each) + 2, head, fields))
+        replies = iter(self._replies(asked))
+        found = [next(replies) if each else [] for each in there]
+        return [records if len(records) == len(each) else _spread(each, records) for each, records in zip(entities, found, strict=True)]
+
+    def _schema(self, digest: bytes) -> Schema | None:
+        key = _schema_key(digest).encode()
+        (found,) = self._replies([b"*2\r\n$3\r\nGET\r\n" + _bulk(key)])
+        return None if found is None else Schema.parsed(found)
+
+
+def _spread(entities: Sequence[bytes | None], records: Sequence[bytes | None]) -> list[bytes | None]:
+    rest = iter(records)
+    return [None if entity is None else next(rest) for entity in entities]
+
+
+def _bulk(part: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(part), part)
+
+
+def _bytes(entity: str | bytes) -> bytes:
+    return entity.encode() if isinstance(entity, str) else entity
+
+
+def _live(view: str) -> str:
+    return f"mlops:online:{{{view}}}"
+
+
+def _about(view: str) -> str:
+    return f"mlops:about:{{{view}}}"
+
+
+def _schema_key(digest: bytes) -> str:
+    return f"mlops:schema:{digest.hex()}"

@@ -1,0 +1,174 @@
+"""Retrieval of features without Dagster: for a notebook, a script, or a job of one's own."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.features.assemble import assemble
+from mlops_assets.compute.tables.frames import collect
+from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.values.arguments import check_arguments
+from mlops_assets.values.features import FeatureView, OnDemandFeatures
+from mlops_assets.values.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from mlops_assets.compute.features.layout import Layout
+    from mlops_assets.values.features import Features
+
+BATCH_ROWS = 1_000_000
+
+
+@check_arguments
+def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
+    spine: Any,  # noqa: ANN401  (any of the four frame types)
+    features: Sequence[Features],
+    *,
+    event_timestamp: str = "event_timestamp",
+    as_of: datetime | None = None,
+    as_known: bool = True,
+    snapshot: int | None = None,
+    platform: Platform | None = None,
+) -> pl.DataFrame:
+    """Join features to rows as they were known at each row's time, exactly as a training set does.
+
+    Parameters
+    ----------
+    spine
+        One row per example, with the join keys and a time: a polars, pandas or DuckDB frame, in any order.
+    features
+        Feature views, and on-demand features, which may read what comes before them.
+    event_timestamp
+        The spine's column with the time of each row, in UTC.
+    as_of
+        Only feature rows that were known by then count, aware; everything in the lake when None.
+    as_known
+        Whether only feature rows known at a row's own time count; False shows what is known today of that time.
+    snapshot
+        The state of the lake to read; the newest when None. The same snapshot gives the same frame.
+    platform
+        Where the lake is; ``Platform.from_env()`` when None.
+
+    Returns
+    -------
+    polars.DataFrame
+        The spine's columns and the features; every row of the spine once, in its order. Features that are not found are null, or
+        have their declared default.
+
+    Raises
+    ------
+    DataError
+        A column is missing, a time is not in UTC, or key types differ.
+    LakeError
+        A feature view has never been materialised.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> ml.training_frame(pl.DataFrame({"carrier": ["UA"]}), [])
+    shape: (1, 1)
+    ┌─────────┐
+    │ carrier │
+    │ ---     │
+    │ str     │
+    ╞═════════╡
+    │ UA      │
+    └─────────┘
+    """
+    frame = collect(spine, "the spine")
+    steps = _steps(features, _at(as_of), as_known, snapshot, platform or Platform.from_env())
+    joined, _ = assemble(frame, steps, event_timestamp=event_timestamp, as_known=as_known, known_by=as_of)
+    return joined
+
+
+@check_arguments
+def training_batches(  # noqa: PLR0913  (as training_frame)
+    spine: pl.LazyFrame,
+    features: Sequence[Features],
+    *,
+    event_timestamp: str = "event_timestamp",
+    as_of: datetime | None = None,
+    as_known: bool = True,
+    snapshot: int | None = None,
+    platform: Platform | None = None,
+    rows: int = BATCH_ROWS,
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of :func:`training_frame` in batches: neither the spine nor the result has to fit into memory.
+
+    Parameters
+    ----------
+    spine
+        E.g. ``pl.scan_parquet(...)``.
+    features, event_timestamp, as_of, as_known, snapshot, platform
+        As in :func:`training_frame`; all batches read one state of the lake.
+    rows
+        Of one batch, at most.
+    """
+    steps = _steps(features, _at(as_of), as_known, snapshot, platform or Platform.from_env())
+    for batch in spine.collect_batches(chunk_size=rows, maintain_order=True):
+        for part in batch.iter_slices(rows):
+            yield assemble(part, steps, event_timestamp=event_timestamp, as_known=as_known, known_by=as_of)[0]
+
+
+def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequence[Features], **options: Any) -> Path:  # noqa: ANN401  (those of training_batches)
+    """Write the rows of :func:`training_frame` to a Parquet file, batch by batch; nothing is there until all is.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    spine, features, **options
+        As in :func:`training_batches`.
+    """
+    import pyarrow.parquet
+
+    target = Path(path)
+    beside, writer = target.with_name(f".{target.name}.{uuid.uuid4().hex}"), None
+    try:
+        for batch in training_batches(spine, features, **options):
+            table = batch.to_arrow(compat_level=pl.CompatLevel.oldest())
+            writer = writer or pyarrow.parquet.ParquetWriter(beside, table.schema)
+            writer.write_table(table)
+        if writer is None:
+            raise DataError(f"'{target.name}' would hold no row: the spine is empty", hint="look at the filter of the spine")
+        writer.close()
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return target
+
+
+def _at(as_of: datetime | None) -> datetime | None:
+    if as_of is not None and as_of.tzinfo is None:
+        raise DataError(f"as_of {as_of} names no time zone", hint="say which instant is meant: datetime(..., tzinfo=UTC)")
+    return as_of
+
+
+def _steps(features: Sequence[Features], as_of: datetime | None, as_known: bool, snapshot: int | None, platform: Platform) -> list[Any]:  # noqa: FBT001
+    if as_of is not None and not as_known:
+        raise DefinitionError("as_of= asks what was known by a time, as_known=False that it does not matter", hint="give one of them")
+    unpinned = any(isinstance(feature, FeatureView) and not feature.pinned for feature in features)
+    newest = places(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one state for all
+    return [_step(feature, as_known, snapshot, newest, platform) for feature in features]
+
+
+def _step(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> Layout | Any:  # noqa: ANN401, FBT001
+    if isinstance(feature, FeatureView) and feature.pinned:
+        at = places(platform)
+        view, last = at.view_versions.find(feature)
+        return at.layouts.of(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
+    if isinstance(feature, FeatureView):
+        return places(platform).layouts.of(feature, snapshot=newest, as_known=as_known)
+    if isinstance(feature, OnDemandFeatures):
+        return feature.function
+    raise DefinitionError(
+        f"features= holds a {type(feature).__name__}", hint="give feature views and on-demand features, the objects themselves"
+    )

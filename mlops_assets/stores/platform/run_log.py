@@ -1,0 +1,260 @@
+"""What a training, notebook or script logs: metrics, parameters, files and figures of the run that is going on."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import RegistryError
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.tracker.active_run import active_run, recorded
+from mlops_assets.stores.tracker.tracker import RUNNING, Run
+from mlops_assets.stores.tracker.values import checked_experiment, checked_name, checked_params, checked_tags
+from mlops_assets.values.arguments import check_arguments
+from mlops_assets.values.platform import Platform
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    import polars as pl
+
+    from mlops_assets.stores.tracker.active_run import ActiveRun
+
+
+@check_arguments
+@contextmanager
+def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
+    experiment: str,
+    *,
+    name: str = "",
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    parent: str | None = None,
+    platform: Platform | None = None,
+) -> Iterator[ActiveRun]:
+    """Record a run of a notebook or script; within, the ``log_`` functions belong to it.
+
+    Parameters
+    ----------
+    experiment
+        What it is a run of; searched and compared together.
+    name
+        For people.
+    params, tags
+        Known at the start; more may be logged.
+    parent
+        The id of the run that this one is a part of; when None, the run that goes on around it, if any.
+    platform
+        Where it is recorded; ``Platform.from_env()`` when None.
+
+    Yields
+    ------
+    ActiveRun
+        With ``id``, and the ``log_`` functions as methods, for threads and processes of your own.
+
+    Raises
+    ------
+    DataError
+        A name or value cannot be recorded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mlops_assets as ml
+    >>> platform = ml.Platform.at(tempfile.mkdtemp())
+    >>> with ml.start_run("lateness", params={"depth": 3}, platform=platform):
+    ...     for step in range(10):
+    ...         ml.log_metric("loss", 1 / (step + 1), step=step)
+    >>> ml.search_runs("metrics.loss < 0.2", platform=platform)["metrics.loss"].to_list()
+    [0.1]
+    """
+    around, where = active_run(), platform or Platform.from_env()
+    at = places(where)
+    run = Run(
+        id=uuid.uuid4().hex,
+        model=checked_experiment(experiment),
+        fingerprint="",
+        dagster_run_id="",
+        started_at=datetime.now(UTC),
+        ended_at=None,
+        snapshot=None,
+        params=checked_params(params or {}),
+        metrics={},
+        record={},
+        environment=where.environment,
+        kind="run",
+        status=RUNNING,
+        name=checked_name(name, "a run") if name else "",
+        parent_id=parent or (around.id if around else None) or None,
+        tags=checked_tags(tags or {}),
+    )
+    with recorded(run, at.tracker, at.artifacts) as active:
+        yield active
+        active.close()
+
+
+@check_arguments
+def search_runs(where: str = "", *, order_by: str = "", limit: int | None = None, platform: Platform | None = None) -> pl.DataFrame:
+    """Return runs as a frame, one row each.
+
+    Parameters
+    ----------
+    where
+        E.g. ``"experiment = 'lateness' and metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'"``; every run when empty.
+        Names with other characters than letters, digits, ``_ . / -`` stand in double quotes.
+    order_by
+        E.g. ``"metrics.roc_auc desc"``; runs that lack it come last; the newest first when empty.
+    limit
+        All when None.
+    platform
+        Where they are recorded; ``Platform.from_env()`` when None.
+
+    Returns
+    -------
+    polars.DataFrame
+        Columns of the run, then ``params.…``, ``metrics.…`` (the last values) and ``tags.…``.
+
+    Raises
+    ------
+    RegistryError
+        Filter or order cannot be read, or names a metric, parameter or tag that no run has; the hint names the nearest one. With no run
+        recorded the frame is empty.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mlops_assets as ml
+    >>> ml.search_runs("status = 'finished'", platform=ml.Platform.at(tempfile.mkdtemp())).height
+    0
+    """
+    return places(platform or Platform.from_env()).tracker.frame(where, order_by, limit)
+
+
+@check_arguments
+def log_metric(name: str, value: float, step: int | None = None) -> None:
+    """Log a value of a metric of the run that goes on: of the model function around, or of :func:`start_run`.
+
+    Parameters
+    ----------
+    name
+        Printable ASCII, at most 200 characters.
+    value
+        A number; NaN and infinities are kept as such.
+    step
+        A whole number, in any order; the one after the greatest so far when None. The last value is that of the greatest step.
+
+    Raises
+    ------
+    RegistryError
+        No run goes on here.
+    DataError
+        The name or the value cannot be recorded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mlops_assets as ml
+    >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
+    ...     ml.log_metric("roc_auc", 0.71)
+    """
+    _active("log_metric").log_metric(name, value, step)
+
+
+@check_arguments
+def log_params(params: Mapping[str, Any]) -> None:
+    """Log parameters of the run that goes on; the later value of a name counts.
+
+    Parameters
+    ----------
+    params
+        Numbers, texts, truth values, lists and mappings; anything else as the text that it prints.
+
+    Raises
+    ------
+    RegistryError
+        No run goes on here.
+    DataError
+        A name or a value cannot be recorded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mlops_assets as ml
+    >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
+    ...     ml.log_params({"depth": 3, "columns": ["carrier", "origin"]})
+    """
+    _active("log_params").log_params(params)
+
+
+@check_arguments
+def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
+    """Store a file, or the files of a folder, with the run that goes on; equal content is stored once.
+
+    Parameters
+    ----------
+    name
+        Of the file or folder within the run, ``/`` between folders.
+    data_or_path
+        Bytes; a path to a file or folder, as text or path; or a mapping or list, which is stored as JSON. Symbolic links are refused.
+
+    Raises
+    ------
+    RegistryError
+        No run goes on here.
+    DataError
+        The name cannot be one, there is no such file, or it is a symbolic link.
+    PlatformError
+        It cannot be written, e.g. because the disk is full; nothing half-written remains.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mlops_assets as ml
+    >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
+    ...     ml.log_artifact("notes.txt", b"trained on January")
+    ...     ml.log_artifact("columns.json", ["carrier", "origin"])
+    """
+    _active("log_artifact").log_artifact(name, data_or_path)
+
+
+@check_arguments
+def log_figure(name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's or plotly's)
+    """Store a figure with the run that goes on: matplotlib's as PNG, plotly's as a page that stands on its own.
+
+    Parameters
+    ----------
+    name
+        As in :func:`log_artifact`; ``.png`` or ``.html`` is added when it has no ending.
+    figure
+        What has ``savefig``, or ``to_html``.
+
+    Raises
+    ------
+    RegistryError
+        No run goes on here.
+    DataError
+        The name cannot be one, or this is no figure.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from matplotlib.figure import Figure
+    >>> import mlops_assets as ml
+    >>> figure = Figure()
+    >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
+    ...     ml.log_figure("errors", figure)
+    """
+    _active("log_figure").log_figure(name, figure)
+
+
+def _active(called: str) -> ActiveRun:
+    active = active_run()
+    if active is None:
+        raise RegistryError(
+            f"{called} was called outside of a run",
+            hint="call it within a model function, or within `with ml.start_run('experiment'):`; a thread of your own calls the run's method",
+        )
+    return active

@@ -1,0 +1,93 @@
+"""The places of one platform, opened when first used."""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_assets.stores.artifacts.store import open_artifacts
+from mlops_assets.stores.database import sql
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.layouts import Layouts
+from mlops_assets.stores.lake.view_versions import open_view_versions
+from mlops_assets.stores.online.opening import open_online
+from mlops_assets.stores.registry.attempts import open_attempts
+from mlops_assets.stores.registry.decisions import open_decisions
+from mlops_assets.stores.registry.registry import open_registry
+from mlops_assets.stores.tracker.tracker import open_tracker
+
+if TYPE_CHECKING:
+    from mlops_assets.stores.artifacts.store import Artifacts
+    from mlops_assets.stores.lake.view_versions import ViewVersions
+    from mlops_assets.stores.online.protocol import OnlineStore
+    from mlops_assets.stores.registry.attempts import Attempts
+    from mlops_assets.stores.registry.decisions import Decisions
+    from mlops_assets.stores.registry.registry import Registry
+    from mlops_assets.stores.tracker.tracker import SqlTracker
+    from mlops_assets.values.platform import Platform
+
+
+class Places:
+    """Lake, layouts, registry, tracker, artifacts, online store, decisions and attempts of a platform.
+
+    Parameters
+    ----------
+    platform
+        Where they live.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+
+    @cached_property
+    def lake(self) -> DuckLake:
+        """The tables."""
+        return DuckLake.open(self.platform.lake)
+
+    @cached_property
+    def layouts(self) -> Layouts:
+        """Feature views, ready to be looked up."""
+        return Layouts(Path(self.platform.home) / "layouts", self.lake)
+
+    @cached_property
+    def view_versions(self) -> ViewVersions:
+        """How feature views were declared, and when."""
+        return open_view_versions(self.platform.registry)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Versions and aliases."""
+        return open_registry(self.platform.registry, environment=self.platform.environment)
+
+    @cached_property
+    def tracker(self) -> SqlTracker:
+        """Runs."""
+        return open_tracker(self.platform.registry)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Content-addressed bytes; the registry is made before them, as artifacts without one mean that it was deleted."""
+        sql.database(self.platform.registry)
+        return open_artifacts(self.platform.artifacts)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """Feature rows that services look up."""
+        return open_online(self.platform.online)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What monitors reported and what was decided."""
+        return open_decisions(self.platform.registry, self.platform.environment)
+
+    @cached_property
+    def attempts(self) -> Attempts:
+        """What automation tried."""
+        return open_attempts(self.platform.registry)
+
+
+@cache
+def places(platform: Platform) -> Places:
+    """Return the places of ``platform``, the same in the whole process."""
+    return Places(platform)

@@ -1,0 +1,1 @@
+"""The model registry: versions, aliases, gate results, decisions, reproductions and erasures."""

@@ -1,0 +1,85 @@
+"""What is verified before an alias moves, within the transaction that moves it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from mlops_assets.compute.training.lifecycle import CHAMPION, DAMAGED, PROMOTION, refusal
+from mlops_assets.errors import RegistryError
+from mlops_assets.stores.database import schema
+
+if TYPE_CHECKING:
+    from mlops_assets.stores.registry.records import Version
+
+ANYONE = -1  # no version has this number: whoever holds the alias
+
+
+def refuse_lost_race(  # noqa: PLR0913  (who expected what)
+    connection: sa.Connection, environment: str, model: str, alias: str, expected: int | None, current: Version | None
+) -> None:
+    """Raise RegistryError when an alias is no longer where the caller saw it, and say who moved it, when and why."""
+    now = current.version if current else None
+    if expected in (ANYONE, now):
+        return
+    log = schema.alias_log
+    moved = sa.select(log).filter_by(environment=environment, model=model, alias=alias).order_by(log.c.sequence.desc())
+    last = connection.execute(moved).mappings().first()
+    who = f": {last['actor']} moved it at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
+    raise RegistryError(
+        f"the {alias} of '{model}' in '{environment}' is {_number(now)}, not {_number(expected)} as you saw it{who}",
+        hint="look at `mlops models history`, and decide again",
+    )
+
+
+def refuse_state(kind: str, chosen: Version) -> None:
+    """Raise RegistryError when the state of a version does not allow a move."""
+    if why := refusal(kind, chosen.state):
+        more = f": {chosen.damage}" if chosen.state == DAMAGED else ""
+        raise RegistryError(
+            f"version {chosen.version} of '{chosen.model}' is {chosen.state}{more}; {why}",
+            hint="restore its artifacts and say this again, or choose another version: `mlops models list`"
+            if chosen.state == DAMAGED
+            else "choose another version: `mlops models list`",
+        )
+
+
+def champion_before(connection: sa.Connection, environment: str, current: Version, version: int | None) -> int:
+    """Return which version a rollback brings back: the one that is named, or the champion before the present one.
+
+    Raises
+    ------
+    RegistryError
+        It was not champion before.
+    """
+    log = schema.alias_log
+    mine = sa.select(log).filter_by(environment=environment, model=current.model, alias=CHAMPION).order_by(log.c.sequence.desc())
+    events = connection.execute(mine).mappings().all()
+    came = next(e for e in events if e["version"] == current.version and e["kind"] == PROMOTION)
+    wanted: int | None = version if version is not None else came["previous"]
+    held = sorted({e["version"] for e in events} - {current.version})
+    if wanted is None or wanted not in held:
+        raise RegistryError(
+            f"version {'none' if wanted is None else wanted} of '{current.model}' was not champion in '{environment}' before version {current.version}",
+            hint=f"earlier champions are {', '.join(map(str, held)) or 'none'}",
+        )
+    return wanted
+
+
+def carry_evidence(connection: sa.Connection, model: str, digest: str, source: str, target: str) -> None:
+    """Bring another environment's evidence of a candidate for gates that this one has not evaluated; what each gate met stays with it."""
+    table = schema.evidence
+    known: set[str] = set(connection.execute(sa.select(table.c.gate).filter_by(environment=target, model=model, digest=digest)).scalars())
+    theirs = connection.execute(sa.select(table).filter_by(environment=source, model=model, digest=digest)).mappings().all()
+    if not theirs and not known:
+        raise RegistryError(
+            f"environment '{source}' has no evidence of candidate {digest[:12]} of '{model}'",
+            hint="name the environment in which it was trained and judged",
+        )
+    if missing := [{**row, "environment": target} for row in theirs if row["gate"] not in known]:
+        connection.execute(table.insert(), missing)
+
+
+def _number(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"

@@ -1,0 +1,138 @@
+"""What monitors reported, what was decided, and what came of the trainings: the facts that the loop is decided by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.stores.database import schema, sql
+from mlops_assets.values.decisions import Decision, WindowReport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STARTED, REJECTED, PASSED, PROMOTED = "started", "rejected", "passed", "promoted"
+_ORDER = (STARTED, REJECTED, PASSED, PROMOTED)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A training that began, and how far it came.
+
+    Parameters
+    ----------
+    run_id
+        The Dagster run.
+    decision
+        What asked for it; None for a schedule or a person.
+    as_of
+        The end of the newest data it could read.
+    version
+        As what its candidate was registered.
+    outcome
+        ``started``, ``rejected`` by a gate, ``passed``, or ``promoted``.
+    """
+
+    model: str
+    run_id: str
+    decision: str | None
+    as_of: datetime
+    version: int | None
+    outcome: str
+
+
+class Decisions:
+    """Reports, decisions and trainings of one environment.
+
+    Parameters
+    ----------
+    database
+        Where.
+    environment
+        Whose.
+    """
+
+    def __init__(self, database: sql.Database, environment: str) -> None:
+        self._database = database
+        self._environment = environment
+
+    def report(self, monitor: str, model: str, found: Sequence[WindowReport]) -> None:
+        """Record what a monitor found of some windows; the latest record of a window counts."""
+        rows = [self._report_row(monitor, model, report) for report in found]
+        if rows:
+            with self._database.writing() as connection:
+                connection.execute(schema.reports.insert(), rows)
+
+    def reports(self, monitor: str) -> tuple[WindowReport, ...]:
+        """Return everything that a monitor reported, in the order in which it did."""
+        query = sa.select(schema.reports).filter_by(environment=self._environment, monitor=monitor).order_by(schema.reports.c.sequence)
+        return tuple(
+            WindowReport(r["partition"], _time(r["end"]), r["version"], r["state"], r["kind"], r["reason"], r["sequence"])
+            for r in self._rows(query)
+        )
+
+    def open(self, monitor: str, decision: Decision) -> bool:
+        """Record a decision; whether it is new."""
+        row = {"environment": self._environment, "id": decision.id}
+        with self._database.writing() as connection:
+            if connection.execute(sa.select(schema.decisions.c.id).filter_by(**row)).first():
+                return False
+            values = {"model": decision.model, "version": decision.version, "partition": decision.partition, "reason": decision.reason}
+            values |= {"monitor": monitor, "opened": decision.opened.isoformat(), "evidence": list(decision.evidence), "closed": ""}
+            connection.execute(schema.decisions.insert().values(**row, **values, recorded_at=sql.now()))
+        return True
+
+    def close(self, decision: str, why: str) -> None:
+        """Record why a decision is no longer open; the first reason stays."""
+        mine = sa.and_(
+            schema.decisions.c.environment == self._environment, schema.decisions.c.id == decision, schema.decisions.c.closed == ""
+        )
+        with self._database.writing() as connection:
+            connection.execute(schema.decisions.update().where(mine).values(closed=why))
+
+    def decisions(self, model: str) -> tuple[Decision, ...]:
+        """Return the decisions about a model, in the order in which they were recorded."""
+        query = sa.select(schema.decisions).filter_by(environment=self._environment, model=model).order_by(schema.decisions.c.recorded_at)
+        return tuple(
+            Decision(r["id"], model, r["version"], r["partition"], _time(r["opened"]), r["reason"], tuple(r["evidence"]), r["closed"])
+            for r in self._rows(query)
+        )
+
+    def training(self, record: TrainingRecord) -> None:
+        """Record how far a training came; it only ever goes forward."""
+        mine = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
+        with self._database.writing() as connection:
+            old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**mine)).first()
+            if old is None:
+                values = {"decision": record.decision, "as_of": record.as_of.isoformat(), "started_at": sql.now()}
+                connection.execute(schema.trainings.insert().values(**mine, **values, version=record.version, outcome=record.outcome))
+            elif _ORDER.index(record.outcome) >= _ORDER.index(old.outcome):
+                change = schema.trainings.update().filter_by(**mine)
+                connection.execute(change.values(outcome=record.outcome, version=record.version or old.version))
+
+    def trainings(self, model: str) -> tuple[TrainingRecord, ...]:
+        """Return the trainings of a model, in the order in which they began."""
+        query = sa.select(schema.trainings).filter_by(environment=self._environment, model=model).order_by(schema.trainings.c.started_at)
+        return tuple(
+            TrainingRecord(model, r["run_id"], r["decision"], _time(r["as_of"]), r["version"], r["outcome"]) for r in self._rows(query)
+        )
+
+    def _report_row(self, monitor: str, model: str, report: WindowReport) -> dict[str, Any]:
+        row = {name: getattr(report, name) for name in ("partition", "kind", "version", "state", "reason")}
+        return row | {"environment": self._environment, "monitor": monitor, "model": model, "end": report.end.isoformat()}
+
+    def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        with self._database.reading() as connection:
+            return connection.execute(query).mappings().all()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def open_decisions(url: str, environment: str = "dev") -> Decisions:
+    """Open the facts of the loop at a SQLAlchemy URL."""
+    return Decisions(sql.database(url), environment)

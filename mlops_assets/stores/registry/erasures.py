@@ -1,0 +1,82 @@
+"""Who had which entity erased, when and why: rows that nobody changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.stores.database import schema, sql
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BEGUN, DONE = "begun", "done"
+
+
+@dataclass(frozen=True)
+class ErasureRecord:
+    """One line of the log.
+
+    Parameters
+    ----------
+    state
+        ``begun`` or ``done``; one that has begun and is not done was killed, and ends when it is asked for again.
+    entity
+        The sha256 of its keys and values, or these themselves where that was asked for.
+    facts
+        What was deleted, and what can no longer be reproduced.
+    """
+
+    at: datetime
+    state: str
+    actor: str
+    reason: str
+    entity: str
+    facts: Mapping[str, Any]
+
+
+class Erasures:
+    """The log of one platform."""
+
+    def __init__(self, database: sql.Database) -> None:
+        self._database = database
+
+    def add(self, state: str, *, actor: str, reason: str, entity: str, facts: Mapping[str, Any]) -> None:
+        """Write a line."""
+        row = {"at": sql.now(), "state": state, "actor": actor, "reason": reason, "entity": entity, "facts": dict(facts)}
+        with self._database.writing() as connection:
+            connection.execute(schema.erasures.insert().values(**row))
+
+    def list(self) -> list[ErasureRecord]:
+        """Return every line, oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(schema.erasures).order_by(schema.erasures.c.sequence)).mappings().all()
+        return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
+
+    def unfinished(self, entity: str) -> ErasureRecord | None:
+        """Return the first line of an erasure that has begun and was killed; None when there is none.
+
+        Parameters
+        ----------
+        entity
+            As it stands in the log.
+        """
+        mine = [record for record in self.list() if record.entity == entity]
+        ended = max((i for i, record in enumerate(mine) if record.state == DONE), default=-1)
+        return mine[ended + 1] if ended + 1 < len(mine) else None
+
+
+def entity_label(entity: Mapping[str, str], *, keep: bool = False) -> str:
+    """Return what the log says of an entity: a hash, or the keys and values when they are to be kept."""
+    text = json.dumps(sorted(entity.items()))
+    return ", ".join(f"{k}={v}" for k, v in sorted(entity.items())) if keep else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def open_erasures(url: str) -> Erasures:
+    """Open the log at a SQLAlchemy URL."""
+    return Erasures(sql.database(url))

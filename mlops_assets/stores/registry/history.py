@@ -1,0 +1,119 @@
+"""What has happened to a model: candidates that gates refused, versions, decisions of people, damage, and every move of an alias, in one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.stores.database import schema, sql
+from mlops_assets.stores.registry.version_reading import history as moves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+REFUSAL, REGISTRATION, APPROVAL, REJECTION = "refusal", "registration", "approval", "rejection"
+_EVERYWHERE = ""
+
+
+@dataclass(frozen=True)
+class HistoryEvent:
+    """One thing that has happened.
+
+    Parameters
+    ----------
+    at
+        When (aware).
+    kind
+        ``refusal`` (of a candidate, by its gates), ``registration``, ``approval``, ``rejection``, ``damaged``, ``restored``, or the move of an alias:
+        ``promotion``, ``rollback``, ``challenge``, ``withdrawal``.
+    environment
+        Where; empty when it counts everywhere.
+    candidate
+        Its digest.
+    version
+        None for a candidate that is no version.
+    alias, previous
+        Which alias has moved, and from which version.
+    actor, reason
+        Who, and why.
+    evidence
+        What the gates found, JSON-like.
+    """
+
+    at: datetime
+    kind: str
+    environment: str
+    candidate: str
+    version: int | None = None
+    alias: str = ""
+    previous: int | None = None
+    actor: str = ""
+    reason: str = ""
+    evidence: tuple[Mapping[str, Any], ...] = ()
+
+
+def history_of(url: str, model: str) -> list[HistoryEvent]:
+    """Return what has happened to a model in every environment, oldest first.
+
+    Parameters
+    ----------
+    url
+        Of the database.
+    model
+        Its name.
+    """
+    with sql.database(url).reading() as connection:
+        digests = {v.version: v.digest for v in connection.execute(sa.select(schema.versions).filter_by(model=model))}
+        found = [
+            *_refused(connection, model, set(digests.values())),
+            *_registered(connection, model),
+            *_decided(connection, model),
+            *_marked(connection, model, digests),
+            *_moved(connection, model, digests),
+        ]
+    return sorted(found, key=lambda event: event.at)  # what happened at one moment stays in the order of a version's life
+
+
+def _refused(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:
+    of, gates = schema.candidates, schema.evidence
+    joined = sa.select(gates, of.c.created_at).join(of, (of.c.model == gates.c.model) & (of.c.digest == gates.c.digest))
+    rows = connection.execute(joined.where(gates.c.model == model).order_by(of.c.created_at, gates.c.gate)).mappings()
+    held: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
+    for row in rows:
+        if row["digest"] not in registered:
+            held.setdefault((row["environment"], row["digest"]), []).append(row)
+    for (environment, digest), found in held.items():
+        failed = [f"{row['gate']}: {row['reason']}" for row in found if not row["passed"]]
+        if failed:
+            evidence = tuple({"gate": row["gate"], "reason": row["reason"], "passed": row["passed"]} for row in found)
+            at = datetime.fromisoformat(found[0]["created_at"])
+            yield HistoryEvent(at, REFUSAL, environment, digest, reason="; ".join(failed), evidence=evidence)
+
+
+def _registered(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
+    table = schema.versions
+    for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.version)):
+        yield HistoryEvent(datetime.fromisoformat(row.created_at), REGISTRATION, _EVERYWHERE, row.digest, row.version)
+
+
+def _decided(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
+    table = schema.approvals
+    for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.sequence)):
+        kind = APPROVAL if row.approved else REJECTION
+        at = datetime.fromisoformat(row.at)
+        yield HistoryEvent(at, kind, row.environment, row.digest, row.version, actor=row.approver, reason=row.reason)
+
+
+def _marked(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
+    table = schema.version_marks
+    for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.sequence)):
+        yield HistoryEvent(datetime.fromisoformat(row.at), row.mark, _EVERYWHERE, digests[row.version], row.version, reason=row.reason)
+
+
+def _moved(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
+    for e in moves(connection, model):
+        digest = digests[e.version]
+        yield HistoryEvent(e.at, e.kind, e.environment, digest, e.version, e.alias, e.previous, e.actor, e.reason, e.evidence)

@@ -1,0 +1,97 @@
+"""What a model registry does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from mlops_assets.stores.registry.alias_moves import ANYONE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlops_assets.stores.registry.records import AliasEvent, Approval, CandidateRecord, Evidence, LiveEvidence, Mark, Version
+
+
+class Registry(Protocol):
+    """Candidates are submitted with evidence, registered as versions, promoted to champion."""
+
+    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
+        """Make this the candidate of its model, with this evidence."""
+        ...
+
+    def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
+        """Return the candidate of a model and its evidence."""
+        ...
+
+    def register(self, model: str, gates: Mapping[str, str]) -> Version:
+        """Register the candidate; every gate must have passed for exactly it."""
+        ...
+
+    def promote(  # noqa: PLR0913  (one transaction, described in full)
+        self,
+        model: str,
+        gates: Mapping[str, str],
+        *,
+        actor: str,
+        reason: str,
+        version: int | None = None,
+        approval: bool = False,
+        expected: int | None = ANYONE,
+        source: str = "",
+    ) -> Version:
+        """Make a version the champion, verifying every gate again."""
+        ...
+
+    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANYONE) -> Version:
+        """Make the champion before this one the champion again."""
+        ...
+
+    def challenge(  # noqa: PLR0913  (one transaction, described in full)
+        self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANYONE
+    ) -> Version:
+        """Make a version the challenger."""
+        ...
+
+    def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
+        """Take the challenger's alias away."""
+        ...
+
+    def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
+        """Record what was seen of a version on real requests."""
+        ...
+
+    def mark(self, model: str, version: int, mark: str, reason: str) -> None:
+        """Record that a version's artifacts are damaged, or restored."""
+        ...
+
+    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
+        """Record what a person decided of a version."""
+        ...
+
+    def versions(self, model: str | None = None) -> list[Version]:
+        """Return versions, oldest first."""
+        ...
+
+    def champion(self, model: str) -> Version | None:
+        """Return the version that predicts, or None."""
+        ...
+
+    def challenger(self, model: str) -> Version | None:
+        """Return the version that wants to be champion, or None."""
+        ...
+
+    def evidence(self, model: str, digest: str) -> tuple[Evidence, ...]:
+        """Return what was found of one candidate."""
+        ...
+
+    def approvals(self, model: str, version: int) -> list[Approval]:
+        """Return every decision on a version, oldest first."""
+        ...
+
+    def marks(self, model: str, version: int) -> list[Mark]:
+        """Return every mark of a version, oldest first."""
+        ...
+
+    def history(self, model: str) -> list[AliasEvent]:
+        """Return the moves of a model's aliases, oldest first."""
+        ...

@@ -1,0 +1,254 @@
+"""Candidates, what was found of them, and the versions they become."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.compute.training.lifecycle import DAMAGED
+from mlops_assets.errors import GateError, RegistryError
+from mlops_assets.stores.database import schema, sql
+from mlops_assets.stores.database.statements import if_new, insertion, removal, replacement
+from mlops_assets.stores.registry import version_reading as reading
+from mlops_assets.stores.registry.records import CANARY, SHADOW, Approval, CandidateRecord, Evidence, LiveEvidence, Mark, Version
+from mlops_assets.values.names import checked_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_JUDGED = removal(schema.evidence, "environment", "model", "digest").where(
+    schema.evidence.c.gate.not_in((SHADOW, CANARY))  # what was seen on real requests stays
+)
+_WAITING = (
+    sa.select(schema.candidates)
+    .join(
+        schema.waiting,
+        sa.and_(schema.waiting.c.model == schema.candidates.c.model, schema.waiting.c.digest == schema.candidates.c.digest),
+    )
+    .where(schema.waiting.c.environment == sa.bindparam("environment"), schema.waiting.c.model == sa.bindparam("model"))
+)
+_NUMBERS = sa.select(  # of the version that a candidate is already, and the greatest of its model
+    sa.select(schema.versions.c.version)
+    .where(schema.versions.c.model == sa.bindparam("model"), schema.versions.c.digest == sa.bindparam("digest"))
+    .scalar_subquery(),
+    sa.select(sa.func.max(schema.versions.c.version)).where(schema.versions.c.model == sa.bindparam("model")).scalar_subquery(),
+)
+
+
+class Registrations:
+    """The part of the registry in which no alias moves.
+
+    Parameters
+    ----------
+    database
+        Where.
+    environment
+        Separates candidates, evidence and approvals; versions are shared.
+    """
+
+    def __init__(self, database: sql.Database, environment: str = "dev") -> None:
+        self._database = database
+        self._environment = environment
+
+    def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
+        """Make this the candidate of its model, with this evidence, in one transaction.
+
+        Parameters
+        ----------
+        candidate
+            Submitting it again changes nothing but the evidence.
+        evidence
+            Replaces what was known of this digest.
+
+        Raises
+        ------
+        RegistryError
+            Evidence names another digest.
+        """
+        checked_name(candidate.model, "a model")
+        if other := [e.gate for e in evidence if e.digest != candidate.digest]:
+            raise RegistryError(
+                f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}",
+                hint="judge the candidate that is submitted",
+            )
+        mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
+        with self._database.writing() as connection:
+            connection.execute(if_new(schema.candidates), vars(candidate) | {"created_at": candidate.created_at.isoformat()})
+            connection.execute(_JUDGED, mine)
+            if evidence:
+                connection.execute(insertion(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
+            connection.execute(replacement(schema.waiting), mine)
+
+    def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
+        """Return the candidate of a model and its evidence; None before the first."""
+        with self._database.reading() as connection:
+            found = self._waiting(connection, model)
+            return None if found is None else (found, reading.evidence(connection, self._environment, model, found.digest))
+
+    def register(self, model: str, gates: Mapping[str, str]) -> Version:
+        """Register the candidate as a version; the same candidate is always the same version.
+
+        Parameters
+        ----------
+        model
+            Its name.
+        gates
+            Gate → definition hash, as declared now.
+
+        Raises
+        ------
+        RegistryError
+            There is no candidate.
+        GateError
+            A gate was not evaluated, failed, or changed since, for exactly this candidate.
+        """
+        with self._database.writing() as connection:
+            found = self._waiting(connection, model)
+            if found is None:
+                raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise model/{model} first")
+            judged = reading.evidence(connection, self._environment, model, found.digest)
+            self._refuse(model, found.digest, judged, gates, "registered")
+            same = {"model": model, "digest": found.digest}
+            numbers: Any = connection.execute(_NUMBERS, same).one()
+            known, newest = numbers
+            if known is not None:
+                return self._version(connection, model, known)
+            number, at = (newest or 0) + 1, sql.now()
+            connection.execute(insertion(schema.versions), {**vars(found), "version": number, "created_at": at})
+            return reading.unmoved(found, number, at, judged)
+
+    def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
+        """Record what was seen of a version on real requests; the newest of its kind counts, until another digest is looked at.
+
+        Parameters
+        ----------
+        model, version
+            Of whom.
+        seen
+            A gate named ``shadow`` or ``canary`` passes on it, in this environment.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version, or the evidence is about another digest.
+        """
+        with self._database.writing() as connection:
+            chosen = self._version(connection, model, version)
+            if seen.kind not in (SHADOW, CANARY) or seen.digest != chosen.digest:
+                raise RegistryError(
+                    f"evidence of '{seen.kind}' about {seen.digest[:12]} is none of version {version} of '{model}', {chosen.digest[:12]}",
+                    hint=f"give evidence of {SHADOW} or {CANARY} about exactly this version",
+                )
+            row = self._evidence_row(model, seen.evidence)
+            mine = {name: row[name] for name in ("environment", "model", "digest", "gate")}
+            connection.execute(schema.evidence.delete().filter_by(**mine))
+            connection.execute(schema.evidence.insert().values(**row))
+
+    def mark(self, model: str, version: int, mark: str, reason: str) -> None:
+        """Record that a version's artifacts are damaged, or restored; the same again is not recorded again.
+
+        Parameters
+        ----------
+        model, version
+            Of whom, in every environment.
+        mark
+            ``damaged`` or ``restored``.
+        reason
+            What was found.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version.
+        """
+        with self._database.writing() as connection:
+            damaged = bool(self._version(connection, model, version).damage)
+            if damaged is not (mark == DAMAGED):
+                row = {"model": model, "version": version, "mark": mark, "reason": reason, "at": sql.now()}
+                connection.execute(schema.version_marks.insert().values(**row))
+
+    def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
+        """Record what a person decided of exactly one version, in this environment; the last word counts.
+
+        Parameters
+        ----------
+        model, version
+            What it is about.
+        approved
+            Whether it may be promoted.
+        approver, reason
+            Who decided, by their own word, and why.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version, or nobody signed.
+        """
+        if not approver.strip() or not reason.strip():
+            raise RegistryError(f"an approval of '{model}' version {version} needs a name and a reason", hint="say who decides, and why")
+        with self._database.writing() as connection:
+            chosen = self._version(connection, model, version)
+            row = {"model": model, "environment": self._environment, "version": version, "digest": chosen.digest, "approved": approved}
+            row |= {"approver": approver.strip(), "reason": reason.strip(), "at": sql.now()}
+            connection.execute(schema.approvals.insert().values(**row))
+            return Approval(**row | {"at": _time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
+
+    def evidence(self, model: str, digest: str) -> tuple[Evidence, ...]:
+        """Return what was found of one candidate in this environment."""
+        with self._database.reading() as connection:
+            return reading.evidence(connection, self._environment, model, digest)
+
+    def approvals(self, model: str, version: int) -> list[Approval]:
+        """Return every decision on a version, oldest first."""
+        with self._database.reading() as connection:
+            return reading.approvals(connection, model, version)
+
+    def marks(self, model: str, version: int) -> list[Mark]:
+        """Return every mark of a version, oldest first."""
+        with self._database.reading() as connection:
+            return reading.marks(connection, model, version)
+
+    def _evidence_row(self, model: str, item: Evidence) -> dict[str, Any]:
+        return vars(item) | {
+            "environment": self._environment,
+            "model": model,
+            "value": sql.finite(item.value),
+            "threshold": sql.finite(item.threshold),
+            "low": sql.finite(item.low),
+            "high": sql.finite(item.high),
+        }
+
+    def _waiting(self, connection: sa.Connection, model: str) -> CandidateRecord | None:
+        row = connection.execute(_WAITING, {"environment": self._environment, "model": model}).mappings().first()
+        return None if row is None else CandidateRecord(**{**row, "created_at": _time(row["created_at"])})
+
+    def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
+        """Return the evidence for exactly this candidate, or refuse with every gate that lacks it."""
+        return self._refuse(model, digest, reading.evidence(connection, self._environment, model, digest), gates, what)
+
+    def _refuse(self, model: str, digest: str, judged: Sequence[Evidence], gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
+        found = {item.gate: item for item in judged}
+        refused = [text for name, definition in gates.items() if (text := _refusal(name, definition, found.get(name)))]
+        if refused:
+            raise GateError(
+                f"candidate {digest[:12]} of '{model}' cannot be {what}: {'; '.join(refused)}",
+                hint=f"materialise model/{model} for a candidate that passes; the champion keeps serving",
+            )
+        return tuple(found[name] for name in gates)
+
+    def _version(self, connection: sa.Connection, model: str, version: int) -> Version:
+        return reading.version(connection, self._environment, model, version)
+
+
+def _refusal(name: str, definition: str, found: Evidence | None) -> str:
+    if found is None:
+        return f"gate '{name}' was never evaluated for it"
+    if found.definition != definition:
+        return f"gate '{name}' has changed since it was evaluated"
+    return "" if found.passed else f"gate '{name}' failed ({found.reason})"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

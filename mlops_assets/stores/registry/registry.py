@@ -1,0 +1,266 @@
+"""The model registry: immutable versions, moving aliases and their log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from mlops_assets.compute.training.lifecycle import (
+    APPROVED,
+    CHALLENGE,
+    CHALLENGER,
+    CHAMPION,
+    PROMOTION,
+    REJECTED,
+    ROLLBACK,
+    ROLLED_BACK,
+    WITHDRAWAL,
+)
+from mlops_assets.errors import GateError, RegistryError
+from mlops_assets.stores.database import schema, sql
+from mlops_assets.stores.database.statements import insertion, removal
+from mlops_assets.stores.registry import version_reading as reading
+from mlops_assets.stores.registry.alias_moves import ANYONE, carry_evidence, champion_before, refuse_lost_race, refuse_state
+from mlops_assets.stores.registry.protocol import Registry
+from mlops_assets.stores.registry.registrations import Registrations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlops_assets.stores.registry.records import AliasEvent, Evidence, Version
+
+__all__ = ["ANYONE", "Registry", "SqlRegistry", "open_registry"]
+
+
+class SqlRegistry(Registrations):
+    """The registry in a database.
+
+    Parameters
+    ----------
+    database
+        Where.
+    environment
+        Separates candidates, evidence and aliases; versions are shared.
+    """
+
+    def promote(  # noqa: PLR0913  (one transaction, described in full)
+        self,
+        model: str,
+        gates: Mapping[str, str],
+        *,
+        actor: str,
+        reason: str,
+        version: int | None = None,
+        approval: bool = False,
+        expected: int | None = ANYONE,
+        source: str = "",
+    ) -> Version:
+        """Make a version the champion, in one transaction; a champion stays as it is.
+
+        Parameters
+        ----------
+        model, gates
+            As in :meth:`register`; every gate is verified again, and a relative one must have met the champion of now.
+        actor, reason
+            For the log.
+        version
+            The newest registered one when None; one that was rolled back is promoted only when it is named.
+        approval
+            Whether a person must have approved exactly this version, in this environment.
+        expected
+            The champion that the caller saw (None: that there is none): somebody else's move in between is not undone unseen.
+        source
+            The environment whose evidence counts for gates that were not evaluated in this one.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version, its state allows no promotion, or the champion is not the expected one.
+        GateError
+            As in :meth:`register`, a gate compared with another champion, or nobody has approved.
+        """
+        with self._database.writing() as connection:
+            wanted = version if version is not None else reading.newest(connection, model)
+            if wanted is None:
+                raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise version/{model} first")
+            chosen = self._version(connection, model, wanted)
+            current = reading.champion(connection, self._environment, model)
+            if current is not None and current.version == wanted:
+                return chosen
+            if version is None and chosen.state == ROLLED_BACK:
+                raise RegistryError(
+                    f"version {wanted} of '{model}' was rolled back, and is not promoted by itself",
+                    hint=f"train a better one, or say `mlops models promote {model} --version {wanted}`",
+                )
+            refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
+            if source:
+                carry_evidence(connection, model, chosen.digest, source, self._environment)
+            found = self._verify(connection, model, chosen.digest, gates, "promoted")
+            self._verify_comparison(model, found, current)
+            if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
+                raise GateError(
+                    f"version {wanted} of '{model}' is {chosen.approval or 'not approved'}",
+                    hint=f"materialise approval/{model}, or say `mlops models approve {model} {wanted} --approver NAME --reason WHY`",
+                )
+            refuse_state(PROMOTION, chosen)
+            why = f"from {source}: {reason}" if source else reason
+            return self._move(connection, CHAMPION, chosen, current, PROMOTION, actor, why, found)
+
+    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANYONE) -> Version:
+        """Make an earlier champion the champion again, in one transaction.
+
+        Parameters
+        ----------
+        model
+            Its name.
+        actor, reason
+            For the log.
+        version
+            One that was champion in this environment; the one before the present champion when None.
+        expected
+            As in :meth:`promote`.
+
+        Raises
+        ------
+        RegistryError
+            There is no champion, the version never was one, its state allows no rollback, or the champion is not the expected one.
+        """
+        with self._database.writing() as connection:
+            current = reading.champion(connection, self._environment, model)
+            refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
+            if current is None:
+                raise RegistryError(f"model '{model}' has no champion in '{self._environment}'", hint="there is nothing to roll back")
+            wanted = champion_before(connection, self._environment, current, version)
+            chosen = self._version(connection, model, wanted)
+            refuse_state(ROLLBACK, chosen)
+            return self._move(connection, CHAMPION, chosen, current, ROLLBACK, actor, reason, ())
+
+    def challenge(  # noqa: PLR0913  (one transaction, described in full)
+        self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANYONE
+    ) -> Version:
+        """Make a version the challenger, in one transaction; its gates are verified, the champion is not touched.
+
+        Parameters
+        ----------
+        model, gates
+            As in :meth:`register`.
+        version
+            Which one.
+        actor, reason
+            For the log.
+        expected
+            The challenger that the caller saw, as in :meth:`promote`.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version, its state allows no challenge, or the challenger is not the expected one.
+        GateError
+            As in :meth:`register`.
+        """
+        with self._database.writing() as connection:
+            chosen = self._version(connection, model, version)
+            current = reading.holder(connection, self._environment, model, CHALLENGER)
+            if current is not None and current.version == version:
+                return chosen
+            refuse_lost_race(connection, self._environment, model, CHALLENGER, expected, current)
+            refuse_state(CHALLENGE, chosen)
+            found = self._verify(connection, model, chosen.digest, gates, "challenger")
+            return self._move(connection, CHALLENGER, chosen, current, CHALLENGE, actor, reason, found)
+
+    def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
+        """Take the challenger's alias away, in one transaction.
+
+        Parameters
+        ----------
+        model
+            Its name.
+        actor, reason
+            For the log.
+
+        Raises
+        ------
+        RegistryError
+            There is no challenger.
+        """
+        with self._database.writing() as connection:
+            current = reading.holder(connection, self._environment, model, CHALLENGER)
+            if current is None:
+                raise RegistryError(f"model '{model}' has no challenger in '{self._environment}'", hint="there is nothing to withdraw")
+            self._release(connection, current, actor, reason)
+            return self._version(connection, model, current.version)
+
+    def versions(self, model: str | None = None) -> list[Version]:
+        """Return versions, oldest first; of every model when None."""
+        with self._database.reading() as connection:
+            return reading.versions(connection, self._environment, model)
+
+    def champion(self, model: str) -> Version | None:
+        """Return the version that predicts, or None before the first promotion."""
+        with self._database.reading() as connection:
+            return reading.champion(connection, self._environment, model)
+
+    def challenger(self, model: str) -> Version | None:
+        """Return the version that wants to be champion, or None."""
+        with self._database.reading() as connection:
+            return reading.holder(connection, self._environment, model, CHALLENGER)
+
+    def history(self, model: str) -> list[AliasEvent]:
+        """Return the moves of a model's aliases in every environment, oldest first."""
+        with self._database.reading() as connection:
+            return reading.history(connection, model)
+
+    def _verify_comparison(self, model: str, found: Sequence[Evidence], current: Version | None) -> None:
+        for item in found:
+            if item.relative and item.champion != (current.digest if current else ""):
+                raise GateError(
+                    f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the champion of now",
+                    hint=f"materialise model/{model} again: the candidate is then compared with the present champion",
+                )
+
+    def _move(  # noqa: PLR0913  (one row of the log)
+        self,
+        connection: sa.Connection,
+        alias: str,
+        chosen: Version,
+        current: Version | None,
+        kind: str,
+        actor: str,
+        reason: str,
+        found: Sequence[Evidence],
+    ) -> Version:
+        """Move an alias and write why into the log; who becomes champion challenges nobody any more."""
+        row = {"environment": self._environment, "model": chosen.model, "alias": alias}
+        connection.execute(removal(schema.aliases, *row), row)
+        connection.execute(insertion(schema.aliases), {**row, "version": chosen.version})
+        self._log(connection, row, chosen.version, current.version if current else None, kind, actor, reason, found)
+        if alias == CHAMPION and CHALLENGER in chosen.aliases:
+            self._release(connection, chosen, actor, f"became champion by a {kind}")
+        return replace(chosen, state=alias, aliases=(alias,), was_champion=chosen.was_champion or alias == CHAMPION)
+
+    def _release(self, connection: sa.Connection, current: Version, actor: str, reason: str) -> None:
+        row = {"environment": self._environment, "model": current.model, "alias": CHALLENGER}
+        connection.execute(removal(schema.aliases, *row), row)
+        self._log(connection, row, current.version, current.version, WITHDRAWAL, actor, reason, ())
+
+    def _log(  # noqa: PLR0913  (one row of the log)
+        self,
+        connection: sa.Connection,
+        row: Mapping[str, str],
+        version: int,
+        previous: int | None,
+        kind: str,
+        actor: str,
+        reason: str,
+        found: Sequence[Evidence],
+    ) -> None:
+        report = [asdict(e) for e in found]
+        log = {"kind": kind, "previous": previous, "actor": actor, "reason": reason, "evidence": report, "at": sql.now()}
+        connection.execute(insertion(schema.alias_log), {**row, "version": version, **log})
+
+
+def open_registry(url: str, environment: str = "dev") -> SqlRegistry:
+    """Open the registry at a SQLAlchemy URL."""
+    return SqlRegistry(sql.database(url), environment)

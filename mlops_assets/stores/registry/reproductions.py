@@ -1,0 +1,94 @@
+"""What came of training a version again: rows that nobody changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.stores.database import schema, sql
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One verdict.
+
+    Parameters
+    ----------
+    digest
+        Of the version: the verdict is about exactly this candidate.
+    mode
+        ``current`` or ``locked``: in which libraries.
+    verdict
+        ``IDENTICAL``, ``EQUIVALENT`` or ``DIFFERENT``.
+    field
+        The first field of the record that is not as it was; empty when all are.
+    was, now
+        Its values.
+    facts
+        Every difference, which code was run, how long it took; JSON-like.
+    """
+
+    model: str
+    version: int
+    digest: str
+    mode: str
+    verdict: str
+    field: str = ""
+    was: Any = None
+    now: Any = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def holds(self) -> bool:
+        """Whether the version can be had again."""
+        return self.verdict != "DIFFERENT"
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        found = f": {self.field} was {self.was}, is {self.now}" if self.field else ""
+        return f"{self.model}@{self.version} {self.verdict}{found}"
+
+
+class Reproductions:
+    """The verdicts of one platform."""
+
+    def __init__(self, database: sql.Database) -> None:
+        self._database = database
+
+    def add(self, found: Reproduction) -> None:
+        """Record a verdict."""
+        row = {name: getattr(found, name) for name in ("model", "version", "digest", "mode", "verdict", "field")}
+        values = {"was": json.dumps(found.was), "now": json.dumps(found.now), "facts": dict(found.facts), "at": found.at.isoformat()}
+        with self._database.writing() as connection:
+            connection.execute(schema.reproductions.insert().values(**row, **values))
+
+    def list(self, model: str) -> list[Reproduction]:
+        """Return the verdicts about a model's versions, oldest first."""
+        query = sa.select(schema.reproductions).filter_by(model=model).order_by(schema.reproductions.c.sequence)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [_read(row) for row in rows]
+
+    def latest(self, model: str, digest: str) -> Reproduction | None:
+        """Return the last verdict about a candidate."""
+        return next((found for found in reversed(self.list(model)) if found.digest == digest), None)
+
+
+def _read(row: sa.RowMapping) -> Reproduction:
+    plain = {name: row[name] for name in ("model", "version", "digest", "mode", "verdict", "field", "facts")}
+    return Reproduction(**plain, was=json.loads(row["was"]), now=json.loads(row["now"]), at=datetime.fromisoformat(row["at"]))
+
+
+def open_reproductions(url: str) -> Reproductions:
+    """Open the verdicts at a SQLAlchemy URL."""
+    return Reproductions(sql.database(url))

@@ -1,0 +1,1 @@
+"""The run tracker: active runs, buffered writes, queries and filters."""

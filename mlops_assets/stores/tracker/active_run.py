@@ -1,0 +1,182 @@
+"""The run that goes on: what it logs, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import mimetypes
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import DataError
+from mlops_assets.stores.base.process import identity, machine
+from mlops_assets.stores.tracker.tracker import FAILED, FINISHED, RUNNING, Run
+from mlops_assets.stores.tracker.values import checked_name, checked_number, checked_params, checked_path, checked_step, checked_tags
+from mlops_assets.stores.tracker.writer import RunWriter
+from mlops_assets.stores.tracker.writes import Ending, RunArtifact
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+
+    from mlops_assets.stores.artifacts.store import Artifacts
+    from mlops_assets.stores.tracker.tracker import Tracker
+
+_current: ContextVar[ActiveRun | None] = ContextVar("mlops_run", default=None)
+_LONGEST_ERROR = 4000
+
+
+class ActiveRun:
+    """A run that goes on; what it logs is held in memory and written every few seconds, at the end, and at exit.
+
+    Parameters
+    ----------
+    run
+        As it is recorded.
+    tracker, artifacts
+        Where it is written to.
+    """
+
+    def __init__(self, run: Run, tracker: Tracker, artifacts: Artifacts) -> None:
+        self.run = run
+        self.last: dict[str, float] = {}
+        self.params: dict[str, Any] = dict(run.params)
+        self._writer, self._artifacts = RunWriter(tracker, run.id), artifacts
+        self.watch: Callable[[str, float, int | None], None] | None = None  # is told of each value, and may raise to end the run
+        self._status, self._error = FINISHED, ""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.run.id
+
+    def log_metric(self, name: str, value: object, step: int | None = None) -> None:
+        """Log a value of a metric; see :func:`mlops_assets.log_metric`."""
+        number = checked_number(value, checked_name(name, "a metric"))
+        self._writer.metric(name, number, None if step is None else checked_step(step, name))
+        self.last[name] = number
+        if self.watch is not None:
+            self.watch(name, number, step)
+
+    def log_metrics(self, values: Mapping[str, object], step: int | None = None) -> None:
+        """Log values of several metrics."""
+        for name, value in values.items():
+            self.log_metric(name, value, step)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters; see :func:`mlops_assets.log_params`."""
+        checked = checked_params(params)
+        self._writer.update(params=checked)
+        self.params |= checked
+
+    def log_tags(self, tags: Mapping[str, Any]) -> None:
+        """Log tags, text to text; the later value of a name counts."""
+        self._writer.update(tags=checked_tags(tags))
+
+    def log_artifact(self, name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
+        """Store a file or a folder; see :func:`mlops_assets.log_artifact`."""
+        for path, data in _files(checked_path(name), data_or_path):
+            media = mimetypes.guess_type(path)[0] or "application/octet-stream"
+            self._writer.update(artifact=RunArtifact(path, self._artifacts.put(data), len(data), media))
+
+    def log_figure(self, name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's or plotly's)
+        """Store a figure; see :func:`mlops_assets.log_figure`."""
+        plain = Path(checked_path(name)).suffix == ""
+        data, suffix = _drawn(figure)
+        self.log_artifact(name + suffix if plain else name, data)
+
+    def flush(self) -> None:
+        """Write now what waits in memory."""
+        self._writer.flush()
+
+    def end_as(self, status: str, error: str = "") -> None:
+        """Say how the run will have ended, e.g. ``pruned``; ``finished`` unless an exception says otherwise."""
+        self._status, self._error = status, error
+
+    def close(self, *, metrics: Mapping[str, float] | None = None, record: Mapping[str, Any] | None = None) -> Run:
+        """Write the rest and the end in one transaction, and return the run as it is recorded.
+
+        Parameters
+        ----------
+        metrics
+            Of the whole run, without steps.
+        record
+            Joined to what was recorded at the start.
+        """
+        error = self._error[:_LONGEST_ERROR].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+        ending = Ending(self._status, datetime.now(UTC), error, record or {})
+        self._writer.update(plain=metrics)
+        self._writer.close(ending)
+        figures = dict(sorted((self.last | dict(metrics or {})).items()))
+        whole = {**self.run.record, **ending.record}
+        return replace(
+            self.run, status=ending.status, ended_at=ending.at, error=ending.error, params=self.params, metrics=figures, record=whole
+        )
+
+
+def active_run() -> ActiveRun | None:
+    """Return the run that goes on here; None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def recorded(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[ActiveRun]:
+    """Record a run as running, make it the current one, and leave its end to the caller unless something is raised.
+
+    Parameters
+    ----------
+    run
+        What is known at its start.
+    tracker, artifacts
+        Where it is written to.
+    """
+    begun = replace(run, status=RUNNING, ended_at=None, record={**run.record, "process": identity(), "machine": dict(machine())})
+    tracker.add(begun)
+    active = ActiveRun(begun, tracker, artifacts)
+    token = _current.set(active)
+    try:
+        yield active
+    except BaseException as error:
+        if active._status == FINISHED:  # noqa: SLF001  (its own module)
+            active.end_as(FAILED, f"{type(error).__name__}: {error}")
+        active.close()
+        raise
+    finally:
+        _current.reset(token)
+
+
+def _files(name: str, given: Any) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        yield name, bytes(given)
+    elif isinstance(given, (dict, list)):
+        yield name, json.dumps(given, indent=2, default=str).encode()
+    else:
+        path = Path(given)
+        if path.is_dir() and not path.is_symlink():
+            for inner in sorted(path.rglob("*")):
+                if not inner.is_dir() or inner.is_symlink():
+                    yield checked_path(f"{name}/{inner.relative_to(path).as_posix()}"), _content(inner, name)
+        else:
+            yield name, _content(path, name)
+
+
+def _content(path: Path, name: str) -> bytes:
+    if path.is_symlink():
+        raise DataError(f"artifact '{name}' has the symbolic link '{path}'", hint="give the file itself: a link may lead to anything")
+    if not path.is_file():
+        raise DataError(f"artifact '{name}' has no file '{path}'", hint="give a file, a folder, or bytes")
+    return path.read_bytes()
+
+
+def _drawn(figure: Any) -> tuple[bytes, str]:  # noqa: ANN401
+    if hasattr(figure, "savefig"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue(), ".png"
+    if hasattr(figure, "to_html"):
+        return str(figure.to_html(full_html=True, include_plotlyjs=True)).encode(), ".html"
+    raise DataError(f"a {type(figure).__name__} is no figure", hint="give matplotlib's figure, or one that has to_html, such as plotly's")

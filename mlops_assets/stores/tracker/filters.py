@@ -1,0 +1,299 @@
+"""The filter language of runs: parsed into bound values and declared columns, never pasted into SQL.
+
+::
+
+    metrics.roc_auc > 0.7 and params.max_iter >= 100 and tags.team = 'x' and status = 'finished'
+
+A field is ``metrics.NAME`` (the last value), ``lowest.NAME``, ``highest.NAME``, ``params.NAME``, ``tags.NAME`` or a column; a name
+with other characters than letters, digits, ``_ . / -`` stands in double quotes, ``metrics."a b"``. Texts stand in single quotes,
+doubled within. A run that lacks a field of the filter is not found. A field that no run has is refused (:mod:`mlops_assets.stores.tracker.filter_fields`).
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from mlops_assets.errors import RegistryError, nearest
+from mlops_assets.stores.database.schema import metrics, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<field>(?:metrics|lowest|highest|params|tags)\.(?:"(?:[^"]|"")+"|[A-Za-z_0-9][\w./-]*))
+  | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+  | (?P<text>'(?:[^']|'')*')
+  | (?P<word>[A-Za-z_]\w*)
+  | (?P<sign><=|>=|!=|=|<|>|\(|\)|,)
+    )""",
+    re.VERBOSE | re.ASCII,
+)
+COLUMNS = {
+    "id": runs.c.id,
+    "experiment": runs.c.model,
+    "model": runs.c.model,
+    "name": runs.c.name,
+    "kind": runs.c.kind,
+    "status": runs.c.status,
+    "environment": runs.c.environment,
+    "parent": runs.c.parent_id,
+    "fingerprint": runs.c.fingerprint,
+    "dagster_run": runs.c.dagster_run_id,
+    "started_at": runs.c.started_at,
+    "ended_at": runs.c.ended_at,
+    "snapshot": runs.c.snapshot,
+    "error": runs.c.error,
+}
+_OF_METRICS = {"metrics": metrics.c.value, "lowest": metrics.c.low, "highest": metrics.c.high}
+_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_LONGEST, _DEEPEST = 4000, 40
+_LANGUAGE = "write e.g. metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x' and not (status = 'failed' or name like 'try%')"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One thing to filter or order by; None where it has no such form.
+
+    Parameters
+    ----------
+    number, text
+        Its value as either.
+    metric
+        When it is one: which column of the metrics, and its name.
+    """
+
+    number: sa.ColumnElement[Any] | None
+    text: sa.ColumnElement[Any] | None
+    metric: tuple[sa.ColumnElement[Any], str] | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One term of an order."""
+
+    field: Field
+    descending: bool
+
+    def terms(self) -> list[sa.ColumnElement[Any]]:
+        """Return what to order by; what is missing comes last."""
+        given = [one for one in (self.field.number, self.field.text if self.field.metric is None else None) if one is not None]
+        return [term for one in given for term in (one.is_(None), one.desc() if self.descending else one.asc())]
+
+
+def condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Return a filter as a condition on runs.
+
+    Parameters
+    ----------
+    text
+        In the language above; every run when empty.
+    dialect
+        ``sqlite`` or ``postgresql``.
+
+    Raises
+    ------
+    RegistryError
+        It cannot be read; the message says from where on.
+    """
+    return _Parser(text, dialect).condition() if text.strip() else sa.true()
+
+
+def order(text: str, dialect: str) -> list[Order]:
+    """Return an order such as ``metrics.roc_auc desc, started_at``."""
+    return _Parser(text, dialect).order() if text.strip() else []
+
+
+def named_fields(text: str) -> list[tuple[str, str]]:
+    """Return the metrics, parameters and tags that a filter or an order names, as kind and name."""
+    return _Parser(text, "sqlite").named_fields() if text.strip() else []
+
+
+class _Parser:
+    def __init__(self, text: str, dialect: str) -> None:
+        if len(text) > _LONGEST or "\0" in text:
+            raise RegistryError(f"a filter of {len(text)} characters cannot be read", hint=f"at most {_LONGEST}, and no NUL; {_LANGUAGE}")
+        self._text, self._dialect, self._at, self._depth = text, dialect, 0, 0
+        self._tokens = list(self._split())
+
+    def condition(self) -> sa.ColumnElement[bool]:
+        found = self._any()
+        if self._peek():
+            raise self._wrong("'and', 'or' or the end")
+        return found
+
+    def order(self) -> list[Order]:
+        terms = [self._term()]
+        while self._take(","):
+            terms.append(self._term())
+        if self._peek():
+            raise self._wrong("',' or the end")
+        return terms
+
+    def named_fields(self) -> list[tuple[str, str]]:
+        return [_kind_and_name(token) for kind, token, _ in self._tokens if kind == "field"]
+
+    def _term(self) -> Order:
+        field = self._field()
+        descending = bool(self._take("desc"))
+        if not descending:
+            self._take("asc")
+        return Order(field, descending)
+
+    def _any(self) -> sa.ColumnElement[bool]:
+        parts = [self._all()]
+        while self._take("or"):
+            parts.append(self._all())
+        return sa.or_(*parts)
+
+    def _all(self) -> sa.ColumnElement[bool]:
+        parts = [self._one()]
+        while self._take("and"):
+            parts.append(self._one())
+        return sa.and_(*parts)
+
+    def _one(self) -> sa.ColumnElement[bool]:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise self._wrong(f"at most {_DEEPEST} terms within each other")
+        if self._take("not"):
+            found: sa.ColumnElement[bool] = sa.not_(self._one())
+        elif self._take("("):
+            found = self._any()
+            if not self._take(")"):
+                raise self._wrong("')'")
+        else:
+            found = self._comparison()
+        self._depth -= 1
+        return found
+
+    def _comparison(self) -> sa.ColumnElement[bool]:
+        field = self._field()
+        if self._take("like"):
+            return sa.func.lower(self._as(field, "")).like(str(self._value()).lower())
+        if self._take("in"):
+            wanted = self._values()
+            return sa.or_(*(self._as(field, value) == value for value in wanted))
+        for sign, compared in _COMPARED.items():
+            if self._take(sign):
+                value = self._value()
+                found: sa.ColumnElement[bool] = compared(self._as(field, value), value)
+                return found
+        raise self._wrong("=, !=, <, <=, >, >=, like or in")
+
+    def _values(self) -> list[float | str]:
+        if not self._take("("):
+            raise self._wrong("'('")
+        values = [self._value()]
+        while self._take(","):
+            values.append(self._value())
+        if not self._take(")"):
+            raise self._wrong("')'")
+        return values
+
+    def _as(self, field: Field, value: float | str) -> sa.ColumnElement[Any]:
+        found = field.text if isinstance(value, str) else field.number
+        if found is None:
+            raise self._wrong("a number" if isinstance(value, str) else "a text in single quotes", back=1)
+        return found
+
+    def _field(self) -> Field:
+        kind, token = self._next("a field")
+        if kind == "field":
+            return self._named(*_kind_and_name(token))
+        if kind != "word" or token.lower() not in COLUMNS:
+            hint = nearest(token, COLUMNS) if kind == "word" else ""
+            raise self._wrong(
+                f"{hint}metrics.NAME, lowest.NAME, highest.NAME, params.NAME, tags.NAME, or one of {', '.join(COLUMNS)}", back=1
+            )
+        column = COLUMNS[token.lower()]
+        return Field(column, None) if isinstance(column.type, sa.Integer) else Field(None, column)
+
+    def _named(self, of: str, name: str) -> Field:
+        if of in _OF_METRICS:
+            number, text = (_metric(column, name) for column in (_OF_METRICS[of], metrics.c.text))
+            return Field(number, text if of == "metrics" else None, (_OF_METRICS[of], name))
+        column = runs.c.params if of == "params" else runs.c.tags
+        return _in_sqlite(column, name) if self._dialect == "sqlite" else _in_postgresql(column, name)
+
+    def _value(self) -> float | str:
+        kind, token = self._next("a value")
+        if kind == "number":
+            return float(token)
+        if kind == "text":
+            return token[1:-1].replace("''", "'")
+        if token.lower() in ("true", "false"):
+            return token.lower()
+        raise self._wrong("a number, a text in single quotes, true or false", back=1)
+
+    def _split(self) -> Sequence[tuple[str, str, int]]:
+        found, at, end = [], 0, len(self._text.rstrip())
+        while at < end:
+            match = _TOKEN.match(self._text, at)
+            if match is None or match.lastgroup is None:
+                raise self._unread(at, "a field, a value or a sign")
+            found.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+            at = match.end()
+        return found
+
+    def _peek(self) -> str:
+        return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
+
+    def _take(self, word: str) -> str:
+        if self._at < len(self._tokens) and self._tokens[self._at][0] in ("word", "sign") and self._peek().lower() == word:
+            self._at += 1
+            return word
+        return ""
+
+    def _next(self, wanted: str) -> tuple[str, str]:
+        if self._at >= len(self._tokens):
+            raise self._wrong(wanted)
+        kind, token, _ = self._tokens[self._at]
+        self._at += 1
+        return kind, token
+
+    def _wrong(self, wanted: str, *, back: int = 0) -> RegistryError:
+        at = self._at - back
+        return self._unread(self._tokens[at][2] if at < len(self._tokens) else len(self._text), wanted)
+
+    def _unread(self, at: int, wanted: str) -> RegistryError:
+        where = f"at '{self._text[at : at + 40]}'" if self._text[at:].strip() else "at its end"
+        return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"here comes {wanted}; {_LANGUAGE}")
+
+
+def _kind_and_name(token: str) -> tuple[str, str]:
+    of, _, name = token.partition(".")
+    return of, name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+def _metric(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:
+    return sa.select(column).where(metrics.c.run_id == runs.c.id, metrics.c.name == name).correlate(runs).scalar_subquery()
+
+
+def _in_sqlite(column: sa.ColumnElement[Any], name: str) -> Field:
+    each = sa.func.json_each(column).table_valued("key", "value", "type")
+
+    def taken(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.select(value).select_from(each).where(each.c.key == name).correlate(runs).scalar_subquery()
+
+    word = sa.case((each.c.type.in_(("true", "false")), each.c.type), else_=sa.cast(each.c.value, sa.Text))
+    return Field(taken(sa.case((each.c.type.in_(("integer", "real")), each.c.value))), taken(word))
+
+
+def _in_postgresql(column: sa.ColumnElement[Any], name: str) -> Field:
+    raw, key = sa.type_coerce(column, sa.Text), sa.literal(name, sa.Text)
+    text = raw.op("->>", return_type=sa.Text())(key)
+    kind = sa.func.json_typeof(raw.op("->", return_type=sa.Text())(key))
+    return Field(sa.case((kind == "number", sa.cast(text, sa.Double))), text)

@@ -1,0 +1,129 @@
+"""What a run logs, held in memory and written by count, by time, at the end and at exit; a kill loses what was not written, nothing else."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import MlopsError, RegistryError
+from mlops_assets.stores.tracker.writes import Batch, Ending, Point, RunArtifact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlops_assets.stores.tracker.tracker import Tracker
+
+POINTS, SECONDS = 10_000, 5.0  # what waits at most, and for how long
+
+
+class RunWriter:
+    """The buffer of one run; any thread may write.
+
+    Parameters
+    ----------
+    tracker
+        Where it is written to.
+    run_id
+        The run, which is recorded as running.
+    points
+        So many points are written at once.
+    seconds
+        What was logged is written after so long at the latest, by a thread in the background.
+    """
+
+    def __init__(self, tracker: Tracker, run_id: str, *, points: int = POINTS, seconds: float = SECONDS) -> None:
+        self._tracker, self._run_id = tracker, run_id
+        self._points, self._seconds = points, seconds
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._batch, self._waiting = Batch(), 0
+        self._next: dict[str, int] = {}
+        self._pid, self._wake = os.getpid(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._ended, self._forked = False, False
+        atexit.register(self._at_exit)
+
+    def metric(self, name: str, value: float, step: int | None) -> None:
+        """Add a value; its step is the one after the greatest so far when None."""
+        with self._lock:
+            self._own()
+            at = self._next.get(name, 0) if step is None else step
+            self._next[name] = max(self._next.get(name, 0), at + 1)
+            point: Point = (at, value, time.time_ns() // 1000)
+            self._batch.points.setdefault(name, []).append(point)
+            self._waiting += 1
+            full = self._waiting >= self._points or self._forked
+        self.flush() if full else self._begin()
+
+    def update(
+        self,
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        plain: Mapping[str, float] | None = None,
+        artifact: RunArtifact | None = None,
+    ) -> None:
+        """Add parameters, tags, metrics without steps, or a file."""
+        with self._lock:
+            self._own()
+            self._batch.params.update(params or {})
+            self._batch.tags.update(tags or {})
+            self._batch.plain.update(plain or {})
+            if artifact is not None:
+                self._batch.artifacts[artifact.name] = artifact
+            forked = self._forked
+        self.flush() if forked else self._begin()
+
+    def flush(self) -> None:
+        """Write what waits; raise when that is impossible, and keep it for the next time."""
+        self._write(None)
+
+    def close(self, ending: Ending) -> None:
+        """Write what waits and how the run ended, in one transaction."""
+        self._write(ending)
+        self._ended = True
+        self._wake.set()
+        atexit.unregister(self._at_exit)
+
+    def _write(self, ending: Ending | None) -> None:
+        with self._writing:  # what came first is written first
+            with self._lock:
+                self._own()
+                batch, self._batch, self._waiting = self._batch, Batch(), 0
+            if batch or ending is not None:
+                try:
+                    self._tracker.write(self._run_id, batch, ending)
+                except BaseException:
+                    with self._lock:
+                        self._batch, self._waiting = _joined(batch, self._batch), self._waiting + sum(map(len, batch.points.values()))
+                    raise
+
+    def _own(self) -> None:
+        """Refuse what comes after the end; forget, in a process that was forked, what waits in the one that it was forked from, which writes it itself."""
+        if self._ended:
+            raise RegistryError(f"run {self._run_id[:8]} has ended, nothing more can be logged", hint="log within the `with` of the run")
+        if self._pid != os.getpid():
+            self._pid, self._batch, self._waiting = os.getpid(), Batch(), 0
+            self._thread, self._wake, self._forked = None, threading.Event(), True  # such a process may end without its exit handlers
+
+    def _begin(self) -> None:
+        if self._thread is None and not self._wake.is_set():
+            self._thread = threading.Thread(target=self._by_time, args=(self._wake,), name=f"run-{self._run_id[:8]}", daemon=True)
+            self._thread.start()
+
+    def _by_time(self, wake: threading.Event) -> None:
+        while not wake.wait(self._seconds):
+            with suppress(MlopsError):  # tried again, and told when the run ends
+                self.flush()
+
+    def _at_exit(self) -> None:
+        with suppress(MlopsError):
+            self.flush()
+
+
+def _joined(first: Batch, then: Batch) -> Batch:
+    points = {name: [*first.points.get(name, ()), *then.points.get(name, ())] for name in (*first.points, *then.points)}
+    return Batch(points, first.plain | then.plain, first.params | then.params, first.tags | then.tags, first.artifacts | then.artifacts)

@@ -1,0 +1,206 @@
+"""What a run adds while it goes on, written in one transaction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from mlops_assets.errors import RegistryError
+from mlops_assets.stores.database import sql
+from mlops_assets.stores.database.schema import curves, metrics, run_artifacts, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+Point = tuple[int, float, int]  # step, value, microseconds since 1970
+
+
+@dataclass(frozen=True)
+class RunArtifact:
+    """A file of a run.
+
+    Parameters
+    ----------
+    name
+        ``/`` between folders.
+    sha256
+        Its name in the artifacts of the platform.
+    size
+        In bytes.
+    media
+        Its media type.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    media: str
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """All that was logged of one metric, in the order of its steps; what came later at the same step stands later.
+
+    Parameters
+    ----------
+    steps, values, times
+        Of equal length: int64, float64, microseconds since 1970.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    times: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Parameters
+    ----------
+    status
+        ``finished``, ``failed`` or ``pruned``.
+    at
+        When, aware.
+    error
+        Why, when it failed.
+    record
+        Joined to what was recorded at its start.
+    """
+
+    status: str
+    at: datetime
+    error: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Batch:
+    """What is not written yet.
+
+    Parameters
+    ----------
+    points
+        By metric, as they came.
+    plain
+        Metrics without steps: only the value.
+    params, tags
+        Joined to those of before; the later value counts.
+    artifacts
+        By name.
+    """
+
+    points: dict[str, list[Point]] = field(default_factory=dict)
+    plain: dict[str, float] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, RunArtifact] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.points or self.plain or self.params or self.tags or self.artifacts)
+
+
+def write(connection: sa.Connection, run_id: str, batch: Batch, ending: Ending | None = None) -> None:
+    """Write a batch, and how the run ended when it has; within a transaction that no other writer overlaps."""
+    _row(connection, run_id, batch, ending)
+    _curves(connection, run_id, batch.points)
+    summaries = {name: _summary(points) for name, points in batch.points.items()}
+    _metrics(connection, run_id, summaries | {name: single(value) for name, value in batch.plain.items()})
+    if batch.artifacts:
+        named = sa.and_(run_artifacts.c.run_id == run_id, run_artifacts.c.name.in_(batch.artifacts))
+        connection.execute(run_artifacts.delete().where(named))
+        connection.execute(run_artifacts.insert(), [{"run_id": run_id, **vars(one)} for one in batch.artifacts.values()])
+
+
+def single(value: float) -> dict[str, Any]:
+    """Return the row of a metric that has one value and no steps."""
+    known = sql.finite(value)
+    return {"value": known, "low": known, "high": known, "text": "" if known is not None else str(value), "step": None, "count": 1}
+
+
+def _row(connection: sa.Connection, run_id: str, batch: Batch, ending: Ending | None) -> None:
+    known = connection.execute(sa.select(runs.c.params, runs.c.tags, runs.c.record).where(runs.c.id == run_id)).first()
+    if known is None:
+        raise RegistryError(f"there is no run '{run_id}' to write to", hint="begin it with `ml.start_run(...)`")
+    changed: dict[str, Any] = {}
+    if batch.params:
+        changed["params"] = {**known.params, **batch.params}
+    if batch.tags:
+        changed["tags"] = {**known.tags, **batch.tags}
+    if ending is not None:
+        changed |= {"status": ending.status, "error": ending.error, "ended_at": ending.at.isoformat()}
+        changed |= {"record": {**known.record, **ending.record}} if ending.record else {}
+    if changed:
+        connection.execute(runs.update().where(runs.c.id == run_id).values(**changed))
+
+
+def _curves(connection: sa.Connection, run_id: str, points: Mapping[str, Sequence[Point]]) -> None:
+    if not points:
+        return
+    query = sa.select(curves.c.name, sa.func.max(curves.c.part)).where(curves.c.run_id == run_id).group_by(curves.c.name)
+    known: list[Any] = list(connection.execute(query))
+    last = dict(known)
+    rows = [{"run_id": run_id, "name": name, "part": last.get(name, -1) + 1, **_packed(some)} for name, some in points.items()]
+    connection.execute(curves.insert(), rows)
+
+
+def _packed(points: Sequence[Point]) -> dict[str, bytes]:
+    steps, values, times = zip(*points, strict=True)
+    return {
+        "steps": np.array(steps, "<i8").tobytes(),
+        "values": np.array(values, "<f8").tobytes(),
+        "times": np.array(times, "<i8").tobytes(),
+    }
+
+
+def unpacked(parts: Sequence[Any]) -> Curve:
+    """Return the curve of one metric from its parts, oldest first."""
+    steps, values, times = (
+        np.concatenate([np.frombuffer(part[name], kind) for part in parts])
+        for name, kind in (("steps", "<i8"), ("values", "<f8"), ("times", "<i8"))
+    )
+    order = np.argsort(steps, kind="stable")
+    return Curve(steps[order], values[order], times[order])
+
+
+def _summary(points: Sequence[Point]) -> dict[str, Any]:
+    step, last = points[0][0], points[0][1]
+    for at, value, _ in points:
+        if at >= step:  # of one step, what came last
+            step, last = at, value
+    known = [value for _, value, _ in points if math.isfinite(value)]
+    return single(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}
+
+
+def _metrics(connection: sa.Connection, run_id: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+    if not found:
+        return
+    before: dict[str, Any] = {
+        row["name"]: row for row in connection.execute(sa.select(metrics).where(metrics.c.run_id == run_id)).mappings()
+    }
+    new = [{"run_id": run_id, "name": name, **row} for name, row in found.items() if name not in before]
+    changed = [{"n": name, **_joined(before[name], row)} for name, row in found.items() if name in before]
+    if new:
+        connection.execute(metrics.insert(), new)
+    if changed:
+        columns: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in ("value", "text", "step", "low", "high", "count")}
+        rows = [{"n": row.pop("n"), **{f"new_{name}": value for name, value in row.items()}} for row in changed]
+        mine = sa.and_(metrics.c.run_id == run_id, metrics.c.name == sa.bindparam("n"))
+        connection.execute(metrics.update().where(mine).values(columns), rows)
+
+
+def _joined(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    newer = before["step"] is None or row["step"] is None or row["step"] >= before["step"]
+    last = row if newer else before
+    lows, highs = ([one[name] for one in (before, row) if one[name] is not None] for name in ("low", "high"))
+    return {
+        **{name: last[name] for name in ("value", "text", "step")},
+        "low": min(lows, default=None),
+        "high": max(highs, default=None),
+        "count": before["count"] + row["count"],
+    }

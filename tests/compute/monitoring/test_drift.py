@@ -1,0 +1,364 @@
+"""Drift: clean windows are quiet, real shifts are found, a corrupted feature is named first, odd columns have defined answers."""
+
+import json
+import math
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+import flights_data
+from mlops_assets.compute.monitoring.distances import distances
+from mlops_assets.compute.monitoring.drift import DriftReport, drift
+from mlops_assets.compute.monitoring.profile import Column, reference_profile
+from mlops_assets.compute.monitoring.thresholds import Calibration, least_effects, thresholds
+from mlops_assets.errors import DataError
+from mlops_assets.values.window import TimeWindow
+
+NEW_YORK = ZoneInfo("America/New_York")
+FEATURES = ["carrier", "origin", "distance", "hour", "temp", "wind_speed", "precip", "pressure", "visib"]
+
+
+def stored(profile: dict) -> dict:
+    return json.loads(json.dumps(profile, allow_nan=False))
+
+
+def rows(rng: np.random.Generator, n: int, move: float = 0.0) -> pl.DataFrame:
+    """Ten independent columns; the first one may move."""
+    return pl.DataFrame(
+        {
+            "moving": rng.normal(move, 1, n),
+            "normal": rng.normal(size=n),
+            "skewed": rng.lognormal(0, 1, n),
+            "heavy": rng.standard_t(3, n),
+            "zero_inflated": np.where(rng.random(n) < 0.9, 0, rng.exponential(size=n)),
+            "hour": rng.integers(0, 24, n),
+            "nulls": pl.Series(rng.normal(size=n)).set(pl.Series(rng.random(n) < 0.1), None),
+            "few": np.array(["a", "b", "c"])[rng.choice(3, n, p=[0.7, 0.2, 0.1])],
+            "many": rng.zipf(1.5, n).clip(1, 5000).astype(str),
+            "flag": rng.random(n) < 0.3,
+        }
+    )
+
+
+@cache
+def reference() -> tuple[pl.DataFrame, dict]:
+    frame = rows(np.random.default_rng(1), 20_000)
+    return frame, stored(reference_profile(frame))
+
+
+@pytest.mark.parametrize(("n", "windows"), [(500, 120), (2_000, 100), (10_000, 60)])
+def test_windows_without_drift_alarm_no_more_than_stated(n: int, windows: int) -> None:
+    rng = np.random.default_rng(n)
+    alarms = dict.fromkeys((0.0, 0.1), 0)
+    for _ in range(windows):
+        current = rows(rng, n)
+        for psi in alarms:
+            alarms[psi] += bool(drift(reference()[1], current, minimum_psi=psi, false_alarm_rate=0.05).drifted)
+    # Twice what is stated, and what chance adds to so few windows (99 %).
+    assert alarms[0.0] <= stats.binom(windows, 0.10).ppf(0.99)
+    assert alarms[0.1] <= stats.binom(windows, 0.05).ppf(0.99)
+
+
+@pytest.mark.parametrize(("n", "move"), [(500, 0.24), (2_000, 0.12), (10_000, 0.06)])
+def test_real_shifts_are_found_as_often_as_by_tests_on_the_raw_data(n: int, move: float) -> None:
+    frame, profile = reference()
+    rng = np.random.default_rng(n)
+    ours, theirs = 0, 0
+    for _ in range(40):
+        current = rows(rng, n, move)
+        ours += "moving" in drift(profile, current, minimum_psi=0.0, false_alarm_rate=0.01).drifted
+        # Benjamini and Hochberg's first step at the same rate: one column of ten moves.
+        theirs += stats.ks_2samp(frame["moving"].to_numpy(), current["moving"].to_numpy(), method="asymp").pvalue < 0.01 / 10
+    assert theirs > 15
+    assert ours >= theirs - 4
+
+
+def test_days_that_differ_by_themselves_are_no_drift() -> None:
+    rng = np.random.default_rng(0)
+    days, n = 120, 300
+
+    def day_of_weather(count: int) -> pl.DataFrame:
+        level = np.repeat(rng.normal(size=count), n)
+        rain = np.repeat(np.where(rng.random(count) < 0.3, rng.exponential(size=count), 0), n)
+        return pl.DataFrame({"temp": level + 0.3 * rng.normal(size=count * n), "rain": rain, "x": rng.normal(size=count * n)})
+
+    at = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=i // n) for i in range(days * n)])
+    X = day_of_weather(days)
+    profile, blind = stored(reference_profile(X, at)), stored(reference_profile(X))
+    fresh = [day_of_weather(1) for _ in range(60)]
+    assert sum(bool(drift(profile, day, false_alarm_rate=0.05).drifted) for day in fresh) <= stats.binom(60, 0.10).ppf(0.99)
+    assert all(drift(blind, day).drifted for day in fresh)  # what tests that suppose independent rows say
+    broken = fresh[0].with_columns(pl.col("x") + 1)
+    assert drift(profile, broken).drifted == ("x",)
+
+
+# Odd columns.
+
+
+def columns(report: DriftReport) -> dict:
+    return {column.name: column for column in report.columns}
+
+
+def one(before: pl.Series, after: pl.Series, **more):
+    """The only column of a report; everything in it is JSON."""
+    report = drift(stored(reference_profile(before.alias("x").to_frame())), after.alias("x").to_frame(), minimum_rows=1, **more)
+    json.dumps(report.as_json(), allow_nan=False)
+    return report.columns[0]
+
+
+def test_a_constant_column_stays_quiet_until_it_changes() -> None:
+    constant = pl.Series([0.1] * 300)
+    assert one(constant, constant).severity == 0
+    changed = one(constant, pl.Series([0.1] * 100 + [0.3] * 100))
+    assert (changed.drifted, changed.ks, changed.wasserstein) == (True, 0.5, None)
+    assert one(pl.Series(np.arange(300.0)), pl.Series([150.0] * 200)).drifted
+    assert not one(pl.Series(["a"] * 300), pl.Series(["a"] * 200)).drifted
+    assert one(pl.Series(["a"] * 300), pl.Series(["b"] * 200)).new_rate == 1
+
+
+def test_an_empty_column_is_drift_only_where_there_used_to_be_values() -> None:
+    full, empty = pl.Series(np.random.default_rng(0).normal(size=300)), pl.Series([None] * 300, dtype=pl.Float64)
+    lost = one(full, empty)
+    assert (lost.drifted, lost.severity, lost.null_rate, lost.ks) == (True, math.inf, 1.0, None)
+    assert "no row has a value" in lost.why
+    assert one(full, pl.Series([None] * 300)).severity == math.inf  # a column of nulls has no type
+    assert one(full, pl.Series([math.nan] * 300)).null_rate == 1.0
+    assert not one(empty, empty).drifted
+    appeared = one(empty, full)
+    assert appeared.drifted
+    assert "null in 0.00% of the rows, in the reference in 100.00%" in appeared.why
+    assert one(pl.Series([None] * 300), full).drifted
+    assert one(pl.Series(["a"] * 300), pl.Series([None] * 300, dtype=pl.String)).severity == math.inf
+
+
+def test_more_nulls_are_drift() -> None:
+    rng = np.random.default_rng(0)
+    before, after = pl.Series(rng.normal(size=3000)), pl.Series(rng.normal(size=1000)).set(pl.Series(np.arange(1000) % 10 == 0), None)
+    found = one(before, after)
+    assert (found.drifted, found.null_rate, found.reference_null_rate) == (True, 0.1, 0.0)
+    assert "null in 10.00% of the rows" in found.why
+
+
+def test_infinite_values_are_counted_and_do_no_harm() -> None:
+    rng = np.random.default_rng(0)
+    before = pl.Series(rng.normal(size=2000))
+    after = pl.Series(np.where(np.arange(1000) % 4 == 0, math.inf, rng.normal(size=1000)))
+    found = one(before, after)
+    assert found.drifted
+    assert [bar.current for bar in found.bars if bar.label == "infinite"] == [0.25]
+    assert not one(pl.Series(np.append(before.to_numpy(), [math.inf, -math.inf])), before).drifted
+    huge = one(pl.Series([1e308, -1e308] * 100), pl.Series([1e308, -1e308] * 100))
+    assert not huge.drifted
+
+
+def test_a_missing_column_or_another_type_is_drift() -> None:
+    X = pl.DataFrame({"x": np.arange(300.0), "b": [True, False, True] * 100, "s": ["a", "b", "c"] * 100})
+    profile = stored(reference_profile(X))
+    found = columns(drift(profile, X.select("s", pl.col("x").cast(pl.String), b=pl.lit("true"))))
+    assert found["x"].why == "its type is String, in the reference Float64"
+    assert found["b"].why == "its type is String, in the reference Boolean"
+    assert all(found[name].severity == math.inf for name in ("x", "b"))
+    assert not found["s"].drifted
+    gone = drift(profile, X.drop("b"))
+    assert (gone.drifted, gone.columns[0].why) == (("b",), "the column is missing")
+    assert not drift(profile, X.with_columns(pl.col("x").cast(pl.Int64), pl.col("s").cast(pl.Categorical))).drifted
+
+
+def test_too_little_is_an_answer() -> None:
+    frame, profile = reference()
+    for current, said in (
+        (frame.head(99), "99 rows, 100 are needed"),
+        (frame.clear(), "0 rows"),
+        (frame.head(50).with_columns(moving=9.0), "50 rows"),
+    ):
+        report = drift(profile, current)
+        assert (report.enough, report.drifted, report.columns) == (False, (), ())
+        assert said in report.summary
+    small = stored(reference_profile(frame.head(99)))
+    assert drift(small, frame).summary == "not enough data: the reference has 99 rows, 100 are needed"
+    assert drift(profile, frame.head(10), minimum_rows=1).enough
+
+
+def test_chosen_columns_and_outputs() -> None:
+    frame, _ = reference()
+    profile = stored(reference_profile(frame.select("normal"), outputs=frame.select("few")))
+    assert list(columns(drift(profile, frame))) in (["normal", "few"], ["few", "normal"])
+    assert list(columns(drift(profile, frame.drop("few")))) == ["normal"]  # an output that a window lacks is not missed
+    assert list(columns(drift(profile, frame, columns=["few"]))) == ["few"]
+    with pytest.raises(DataError, match=r"no column 'norma'\n.*did you mean 'normal'"):
+        drift(profile, frame, columns=["norma"])
+    with pytest.raises(DataError, match="stored in format 9"):
+        drift({**profile, "format": 9}, frame)
+
+
+def test_a_lazy_frame_gives_the_same_report() -> None:
+    frame, profile = reference()
+    current = frame.head(1000)
+    assert drift(profile, current.lazy()) == drift(profile, current)
+
+
+# The flights.
+
+
+@cache
+def flights() -> pl.DataFrame:
+    window = TimeWindow(datetime(2013, 1, 1, tzinfo=NEW_YORK).astimezone(UTC), datetime(2013, 5, 1, tzinfo=NEW_YORK).astimezone(UTC))
+    weather = flights_data.observations(window).collect().sort("published_at").drop("wind_gust")
+    departures = flights_data.departures(window).collect().drop_nulls("arr_delay").sort("scheduled_at")
+    joined = departures.join_asof(weather, left_on="scheduled_at", right_on="published_at", by="origin", check_sortedness=False)
+    local = pl.col("scheduled_at").dt.convert_time_zone("America/New_York")
+    return joined.with_columns(local.alias("at"), hour=local.dt.hour())
+
+
+@cache
+def winter() -> dict:
+    train = flights().filter(pl.col("at").dt.month() < 4)
+    return stored(reference_profile(train.select(FEATURES), train["at"]))
+
+
+def day(number: int) -> pl.DataFrame:
+    return flights().filter(pl.col("at").dt.date() == date(2013, 4, number)).select(FEATURES)
+
+
+def test_the_days_after_training_are_quiet() -> None:
+    reports = {number: drift(winter(), day(number)) for number in range(1, 31)}
+    assert winter()["windows"] == 90
+    loud = {number: report.drifted for number, report in reports.items() if report.drifted}
+    assert not any(loud.get(number) for number in range(1, 8))
+    # The ninth of April was 80 °F, which no day of winter was.
+    assert set(loud) <= {9, 19}
+    assert all(names == ("temp",) for names in loud.values())
+
+
+CORRUPTIONS = {
+    "temp": (pl.col("temp") - 32) / 1.8,  # Celsius
+    "carrier": pl.col("carrier").str.to_lowercase(),
+    "pressure": pl.lit(None, dtype=pl.Float64).alias("pressure"),
+    "distance": pl.col("distance") * 1000,
+    "origin": pl.lit("JFK").alias("origin"),
+    "hour": (pl.col("hour") + 8) % 24,  # another time zone
+    "precip": pl.col("precip") * 25.4 + 1,  # an offset where there was none
+    "wind_speed": pl.when(pl.int_range(pl.len()) % 5 == 0).then(None).otherwise("wind_speed").alias("wind_speed"),
+    "visib": pl.col("visib") * 1609,  # metres
+}
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("number", [2, 3, 12])
+def test_a_corrupted_feature_is_named_first(name: str, number: int) -> None:
+    report = drift(winter(), day(number).with_columns(CORRUPTIONS[name]))
+    assert report.drifted == (name,)
+    assert report.columns[0].name == name
+    assert report.summary.startswith(f"drift in 1 of 9 columns. {name}: ")
+    assert drift(winter(), day(number - 1)).drifted == ()
+
+
+# Few windows: a year of monthly partitions.
+
+
+def months(rng: np.random.Generator, count: int, rows: int = 300) -> tuple[pl.DataFrame, pl.Series]:
+    """Months whose level differs: a temperature, a flow that no value limits, and a category that follows the temperature."""
+    level = np.repeat(rng.normal(size=count), rows)
+    temp, flow = level + rng.normal(size=count * rows), np.exp(np.repeat(rng.normal(size=count), rows) + rng.normal(size=count * rows))
+    kind = np.array(list("abcd"))[np.digitize(level + rng.normal(size=count * rows), [-1, 0, 1])]
+    at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // rows)) for i in range(count * rows)])
+    return pl.DataFrame({"temp": temp, "flow": flow, "kind": kind}), at
+
+
+def monthly_profile(frame: pl.DataFrame, at: pl.Series) -> dict:
+    return stored(reference_profile(frame, at, window=timedelta(days=30)))
+
+
+@cache
+def twenty_months() -> dict:
+    return monthly_profile(*months(np.random.default_rng(3), 20))
+
+
+STUCK = {
+    "at zero": {"temp": 0.0},
+    "at the median of a skewed column": {"flow": 1.0},
+    "at one category": {"kind": "b"},
+    "at null": {"temp": None},
+    "beyond the reference": {"flow": 1e6},
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_a_column_that_is_stuck_alarms_with_twenty_reference_windows(name: str) -> None:
+    frame, _ = months(np.random.default_rng(4), 1)
+    ((column, value),) = STUCK[name].items()
+    report = drift(twenty_months(), frame.with_columns(pl.lit(value, dtype=frame.schema[column]).alias(column)))
+    assert twenty_months()["windows"] == 20
+    assert report.columns[0].name == column
+    assert report.columns[0].drifted
+    assert "no window of the reference had one value only" in report.summary or "no row has a value" in report.summary
+
+
+def test_a_sensor_that_is_nearly_stuck_alarms_too() -> None:
+    frame, _ = months(np.random.default_rng(4), 1)
+    noise = np.random.default_rng(5).normal(4.0, 0.001, frame.height)  # a bin that held less than 2 %
+    assert "temp" in drift(twenty_months(), frame.with_columns(temp=noise)).drifted
+
+
+@pytest.mark.parametrize("psi", [0.0, 10.0])
+@pytest.mark.parametrize("count", [3, 20])
+def test_no_threshold_is_above_what_its_statistic_can_attain(count: int, psi: float) -> None:
+    rng = np.random.default_rng(count)
+    frame, at = months(rng, count)
+    frame = frame.with_columns(temp=pl.when(pl.Series(rng.random(frame.height) < 0.1)).then(None).otherwise("temp"))
+    profile = monthly_profile(frame, at)
+    before = {name: Column.from_json(column) for name, column in profile["columns"].items()}
+    calibrations = [Calibration.from_json(column["calibration"]) for column in profile["columns"].values()]
+    attainable = np.array([column.attainable for column in before.values()])
+    sizes = np.full((3, 4), 1 / 300)
+    limits = thresholds(calibrations, sizes, 0.001, least_effects(psi), attainable).limits
+    assert (limits <= attainable).all()
+    assert (attainable[:2, 0] == 1).all()
+    # A window in the bin that has fewest rows: what the statistic says of it is what can be attained.
+    rarest = pl.Series([frame["temp"].max()] * 300)
+    now = Column.of(rarest, before["temp"])
+    found = distances(before["temp"].layout, now.tally, before["temp"].tally, before["temp"].spread)
+    assert 0.8 < found["js"][0] <= attainable[0, 2] + 1e-9 < 0.9
+
+
+def test_a_window_that_shares_no_bar_with_the_reference_always_alarms() -> None:
+    rng = np.random.default_rng(0)
+    steps = np.repeat(np.arange(20.0), 200)
+    frame = pl.DataFrame({"clock": steps + rng.random(4000), "x": rng.normal(size=4000)})
+    at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // 200)) for i in range(4000)])
+    later = pl.DataFrame({"clock": 20 + rng.random(200), "x": rng.normal(size=200)})
+    report = drift(monthly_profile(frame, at), later)
+    assert report.drifted == ("clock",)
+    assert report.columns[0].why.startswith("no value in common with the reference")
+
+
+def test_a_column_that_is_constant_in_every_window_may_be_constant() -> None:
+    month = np.repeat(np.tile(np.arange(5.0), 4), 200)
+    at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // 200)) for i in range(4000)])
+    profile = monthly_profile(pl.DataFrame({"month": month}), at)
+    assert drift(profile, pl.DataFrame({"month": [2.0] * 200})).drifted == ()
+
+
+def test_too_few_windows_for_the_rate_are_said_with_the_rule_that_judges() -> None:
+    frame, _ = months(np.random.default_rng(4), 1)
+    report = drift(twenty_months(), frame)
+    assert report.by_rank
+    assert "cannot be judged at 0.01: 20 reference windows, " in report.summary
+    assert f"{report.needed} needed" in report.summary
+    assert report.needed >= 99
+    assert drift(reference()[1], rows(np.random.default_rng(8), 500)).by_rank == ()
+
+
+def test_few_windows_alarm_no_more_than_is_said() -> None:
+    rng = np.random.default_rng(6)
+    alarms = 0
+    for _ in range(6):
+        profile = monthly_profile(*months(rng, 20, rows=100))
+        alarms += sum(bool(drift(profile, months(rng, 1, rows=100)[0]).drifted) for _ in range(12))
+    # A quarter of one in 21 windows for each of two independent columns and one that follows, and what chance adds (99 %).
+    assert alarms <= stats.binom(72, 3 / 4 / 21).ppf(0.99)

@@ -1,0 +1,181 @@
+"""The page of a window: one small document that needs nothing, says the state in words and escapes everything."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlops_assets.compute.monitoring.drift import DriftReport, drift
+from mlops_assets.compute.monitoring.performance import PerformanceReport, performance
+from mlops_assets.compute.monitoring.profile import reference_profile
+from mlops_assets.compute.pages import charts
+from mlops_assets.compute.pages.charts import Point, number
+from mlops_assets.compute.pages.evidently_page import evidently_page
+from mlops_assets.compute.pages.monitor_page import Page, monitor_page
+from mlops_assets.errors import DataError, MissingExtraError
+from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Performance
+
+NASTY = "<script>alert('x')</script>&\"quoted\""
+VOID = {"meta", "path", "circle", "br"}
+
+
+class Strict(HTMLParser):
+    """Tags in balance, text and attributes kept."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(document)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def frame(rows: int, seed: int, **more: pl.Expr) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    shares = rng.random(rows)
+    columns = {"id": np.arange(rows), "x": rng.normal(size=rows), "rain": np.where(rng.random(rows) < 0.9, 0, rng.exponential(size=rows))}
+    kinds = {
+        "kind": rng.choice(["a", "b", NASTY], rows),
+        "__prediction": shares > 0.5,
+        "__probability": shares,
+        "late": rng.random(rows) < shares,
+    }
+    return pl.DataFrame({**columns, **kinds}).rename({"x": NASTY}).with_columns(**more)
+
+
+def reports(current: pl.DataFrame, labels: pl.DataFrame | None = None) -> tuple[DriftReport, PerformanceReport]:
+    before = frame(6000, 1)
+    at = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=20 * i) for i in range(6000)])
+    profile = reference_profile(before.select(NASTY, "rain", "kind"), at, outputs=before.select("__probability"))
+    expectations = [Performance("roc_auc", at_least=0.6, slices="kind"), Performance("neg_log_loss", no_worse_than_reference_by=0.1)]
+    arrived = current if labels is None else labels
+    found = performance(
+        current.drop("late"),
+        arrived.select("id", "late"),
+        key=["id"],
+        label="late",
+        metrics=["accuracy"],
+        expectations=expectations,
+        reference={"neg_log_loss": -0.5},
+    )
+    return drift(profile, current), found
+
+
+def page(current: pl.DataFrame, labels: pl.DataFrame | None = None, **more) -> str:
+    found, quality = reports(current, labels)
+    history = tuple(
+        Point(f"2024-03-{i + 1:02}", 0.7 - i / 100, 0.65 - i / 100, 0.75 - i / 100, [GOOD, BREACH, NOT_ENOUGH][i % 3]) for i in range(9)
+    )
+    return monitor_page(Page("watch", "2024-03-09", "m" + NASTY, "6", found, quality, history, (NASTY,), **more))
+
+
+def checked(document: str) -> Strict:
+    """A document that needs nothing, is well formed, and shows what is nasty as text."""
+    assert len(document) < 300_000
+    parsed = Strict(document)
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in parsed.tags}
+    assert not re.search(r"(?:src|href|url\(|@import|http)", document)
+    assert NASTY not in document
+    assert "nan" not in document.lower().replace("not enough", "")
+    for svg in re.findall(r"<svg.*?</svg>", document, re.DOTALL):
+        root = ET.fromstring(svg)  # noqa: S314  (we made it)
+        assert root.attrib["role"] == "img"
+        assert root.attrib["aria-label"]
+    assert all("scope" in attributes for tag, attributes in parsed.tags if tag == "th")
+    return parsed
+
+
+def test_a_quiet_window() -> None:
+    parsed = checked(page(frame(900, 2)))
+    assert "Performance is good" in parsed.text
+    assert "No drift" in parsed.text
+    assert f"Predictions of m{NASTY}, version 6" in parsed.text
+    assert "900 of 900 predictions have a label (100.0%)" in parsed.text
+    assert "windows of the reference" in parsed.text
+
+
+def test_a_window_in_which_everything_is_wrong() -> None:
+    current = frame(900, 3, rain=pl.lit(None, dtype=pl.Float64), late=~pl.col("late"), kind=pl.lit("new" + NASTY)).drop(NASTY)
+    parsed = checked(page(current))
+    assert "Performance is too low" in parsed.text
+    assert "the labels look inverted" in parsed.text
+    assert "3 of 4 columns drifted" in parsed.text
+    assert "the column is missing" in parsed.text
+    assert "no row has a value" in parsed.text
+
+
+def test_a_window_about_which_little_is_known() -> None:
+    parsed = checked(page(frame(50, 4)))
+    assert "Not enough data to judge performance" in parsed.text
+    assert "Not enough data to judge drift" in parsed.text
+    empty = checked(page(frame(900, 4).clear()))
+    assert "nothing was predicted" in empty.text
+    late = checked(page(frame(900, 4), frame(900, 4).head(100)))
+    assert "11.1% of 900 predictions have a label, 50.0% are needed" in late.text
+    none = checked(monitor_page(Page("watch", "2024-03-09", "m", "6")))
+    assert "No performance report" in none.text
+    assert "No drift report" in none.text
+
+
+def test_many_columns_and_slices_stay_light() -> None:
+    rng = np.random.default_rng(0)
+    wide = pl.DataFrame(rng.normal(size=(300, 170)), schema=[f"column_{i}" for i in range(170)])
+    document = monitor_page(Page("watch", "d", "m", "6", drift(reference_profile(wide), wide)))
+    assert "20 more are nearer to the reference" in checked(document).text
+
+
+def test_numbers_are_for_people() -> None:
+    shown = {
+        0.12345: "0.123",
+        -2.0: "−2.00",
+        0.0: "0",
+        1234567.0: "1.23e+06",
+        1e-5: "1.00e-05",
+        float("inf"): "∞",
+        float("nan"): "–",
+        None: "–",
+    }
+    assert {value: number(value) for value in shown} == shown
+
+
+def test_charts_of_almost_nothing() -> None:
+    assert charts.history([Point("d", None)], None, "x") == ""
+    for svg in (
+        charts.history([Point("d", 0.5)], 0.5, "x"),
+        charts.columns((), "x"),
+        charts.strip((), 0.1, 0.0, "x"),
+        charts.rows((), "x"),
+    ):
+        ET.fromstring(svg)  # noqa: S314
+
+
+def test_evidently_makes_its_own_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = frame(400, 1).drop("id", "late"), frame(200, 2).drop("id", "late").with_columns(rain=None)
+    html = evidently_page(before, after, most_rows=100)
+    assert "<html" in html
+    assert 1e6 < len(html) < 1e7
+    with pytest.raises(DataError, match="no column with values in common"):
+        evidently_page(before.select("kind"), after.select("rain"))
+    monkeypatch.setitem(__import__("sys").modules, "evidently", None)
+    with pytest.raises(MissingExtraError, match=r"evidently is not installed\nHint: pip install 'mlops_assets\[evidently\]'"):
+        evidently_page(before, after)

@@ -1,0 +1,29 @@
+"""The headline of a run over several windows counts and names every window that is not good."""
+
+from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+
+
+def windows(*states: str) -> list[WindowState]:
+    return [WindowState(f"2024-01-{n:02}", state, f"summary {n}") for n, state in enumerate(states, 1)]
+
+
+def test_one_window_is_its_own_summary() -> None:
+    assert summary_facts(windows("good"), "drifted") == {"state": "good", "summary": "summary 1"}
+
+
+def test_a_breach_before_a_good_last_window_is_in_the_headline() -> None:
+    found = summary_facts(windows("good", "breach", "breach", "good", "breach", "good"), "drifted")
+    assert found["state"] == "breach"
+    assert (
+        found["summary"] == "3 of 6 windows drifted: 2024-01-02 to 2024-01-03, 2024-01-05; 3 of 6 windows are good. 2024-01-05: summary 5"
+    )
+    assert str(found["windows"].value).count("breach") == 3
+
+
+def test_windows_without_a_verdict_are_named_too() -> None:
+    found = summary_facts(windows("in training data", "in training data", "not enough data", "good"), "breached")
+    assert found["state"] == "not enough data"
+    assert found["summary"] == (
+        "1 of 4 windows had not enough data: 2024-01-03; 2 of 4 windows are in training data: 2024-01-01 to 2024-01-02; 1 of 4 windows are good"
+    )
+    assert summary_facts(windows("good", "good"), "breached")["summary"] == "2 of 2 windows are good"

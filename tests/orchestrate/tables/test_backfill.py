@@ -1,0 +1,234 @@
+"""Backfills in chunks: the same rows whatever the chunks, and a kill that costs the chunk that it met."""
+
+import subprocess
+from itertools import groupby
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mlops_assets as ml
+from mlops_assets.orchestrate.tables import backfill
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.platform.stores import places
+from tests.commands import run_mlops
+from tests.conftest import ROOT, clean_environment, metadata, records
+from tests.projects import backfill as project
+from tests.projects import routes
+
+VIEWS = ("features/by_polars", "features/by_pandas", "features/by_duckdb", "features/by_sql")
+WHOLE = f"{routes.DAYS[0]}...{routes.DAYS[-1]}"
+COMMIT = "mlops_assets.stores.lake.ducklake:DuckLake._append"
+
+
+def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return run_mlops([*arguments, "-f", "tests/projects/backfill.py"], cwd=ROOT, env=clean_environment(home, **environment))
+
+
+def make(home: Path, select: str, **environment: str) -> subprocess.CompletedProcess:
+    return mlops(home, "run", "--select", f'key:"{select}"', "--partitions", project.WHOLE, **environment)
+
+
+def held(home: Path) -> tuple[dict[str, tuple[str, str, int]], list[tuple]]:
+    lake = DuckLake.open(home / "lake")
+    made = {key: (r.content_hash, r.inputs, r.rows) for key, r in lake.records("features/spending").items()}
+    return made, lake.read("features/spending").sort("customer", "at").rows()
+
+
+def progress(home: Path) -> list[str]:
+    """Return what the newest run's log says of the backfill."""
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        newest = instance.get_runs(limit=1)[0].run_id
+        return [entry.user_message for entry in instance.all_logs(newest) if entry.user_message.startswith("backfill of")]
+
+
+@given(keys=st.integers(1, 12_000), first=st.integers(0, 40), length=st.integers(0, 40))
+def test_chunks_are_neighbours_and_hold_every_partition_once(keys, first, length) -> None:
+    every = [f"{number:05}" for number in range(keys)]
+    together = every[first : first + length]
+    groups = backfill.divided(every, set(together))
+    assert sorted(key for group in groups for key in group) == every
+    assert not together or groups[0] == together
+    for group in groups:
+        numbers = [int(key) for key in group]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        assert group == together or len(group) <= max(31, -(-keys // 100))
+    assert len(groups) <= 103
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_the_same_content_whatever_the_chunks(size, run, tmp_path, monkeypatch) -> None:
+    platforms, results = {}, {}
+    for chunk in (31, size):
+        monkeypatch.setattr(backfill, "CHUNK", chunk)
+        platforms[chunk] = ml.Platform.at(tmp_path / str(chunk))
+        world = routes.World()
+        runner = run(routes.build(platforms[chunk], world))
+        runner("dataset/trips", partitions=WHOLE)
+        results[chunk] = runner(*VIEWS, partitions=WHOLE)
+        assert world.calls == ["by_polars"] * (1 if chunk == 31 else -(-12 // size))
+    for view in VIEWS:
+        assert records(platforms[size], view) == records(platforms[31], view)
+        inputs = [{k: r.inputs for k, r in places(p).lake.records(view).items()} for p in platforms.values()]
+        assert inputs[0] == inputs[1]
+        whole, chunked = (metadata(results[chunk], view) for chunk in (31, size))
+        assert chunked.pop("chunks") == f"{-(-12 // size)} made, 0 passed over"
+        for name in ("lake snapshot", "preview"):  # chunks are states of the lake of their own
+            del whole[name], chunked[name]
+        assert chunked == whole
+        events = [r.get_asset_materialization_events() for r in results.values()]
+        versions = [
+            {e.asset_key: e.step_materialization_data.materialization.tags["dagster/data_version"] for e in each} for each in events
+        ]
+        assert versions[0] == versions[1]
+
+
+def test_a_backfill_over_all_recorded_partitions_replaces_a_type_in_one_transaction(run, platform, monkeypatch) -> None:
+    monkeypatch.setattr(backfill, "CHUNK", 5)
+
+    @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+    def trips(window: ml.TimeWindow) -> pl.DataFrame:
+        return routes.rows(window)
+
+    def project(kind: type, dtype: type[pl.DataType]):
+        @ml.feature_view(entity=ml.Entity("origin"), event_timestamp="at", features={"minutes": kind}, partitions=routes.DAILY)
+        def latest(trips: pl.LazyFrame) -> pl.LazyFrame:
+            return trips.select("origin", "at", minutes=pl.col("minutes").cast(dtype))
+
+        return run(ml.build_definitions([trips, latest], platform=platform))
+
+    numbers = project(float, pl.Float64)
+    numbers("dataset/trips", partitions=WHOLE)
+    numbers("features/latest", partitions=WHOLE)
+    lake = places(platform).lake
+    before = lake.snapshot()
+    texts = project(str, pl.String)
+    part = f"{routes.DAYS[0]}...{routes.DAYS[-2]}"
+    assert "column 'minutes' is Float64 in the lake and String in the new rows" in texts.error("features/latest", partitions=part)
+    assert lake.snapshot() == before
+    shown = metadata(texts("features/latest", partitions=WHOLE), "features/latest")
+    assert shown["columns changed"] == "column 'minutes' was Float64 and is now String"
+    assert lake.schema("features/latest")["minutes"] == pl.String
+    assert list(records(platform, "features/latest")) == routes.DAYS
+    assert lake.read("features/latest", snapshot=before)["minutes"].dtype == pl.Float64
+
+
+def test_a_chunk_that_is_refused_keeps_those_before_it(run, platform, monkeypatch) -> None:
+    monkeypatch.setattr(backfill, "CHUNK", 5)
+    bad = [True]
+
+    @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+    def trips(window: ml.TimeWindow) -> pl.DataFrame:
+        return routes.rows(window)
+
+    @ml.feature_view(entity=ml.Entity("origin"), event_timestamp="at", features={"minutes": float}, partitions=routes.DAILY)
+    def latest(trips: pl.LazyFrame) -> pl.LazyFrame:
+        rows = trips.select("origin", "at", minutes=pl.col("minutes").cast(pl.Float64))
+        eighth = rows.filter(pl.col("at") == routes.START.replace(day=8))
+        return pl.concat([rows, eighth.with_columns(minutes=-pl.col("minutes"))]) if bad[0] else rows
+
+    runner = run(ml.build_definitions([trips, latest], platform=platform))
+    runner("dataset/trips", partitions=WHOLE)
+    message = runner.error("features/latest", partitions=WHOLE)
+    assert "partitions '2024-01-06' to '2024-01-10'" in message
+    assert "5 of the 12 partitions of this run are committed" in message
+    assert list(records(platform, "features/latest")) == routes.DAYS[:5]
+    bad[0] = False
+    result = runner("features/latest", partitions=WHOLE)
+    assert metadata(result, "features/latest")["chunks"] == "2 made, 1 passed over"
+    assert metadata(result, "features/latest")["dagster/row_count"] == 72
+
+
+def test_limits_are_learnt_from_the_whole_reference_first(run, tmp_path, monkeypatch) -> None:
+    learnt = {}
+    for size in (31, 2):
+        monkeypatch.setattr(backfill, "CHUNK", size)
+        platform = ml.Platform.at(tmp_path / str(size))
+
+        @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+        def trips(window: ml.TimeWindow) -> pl.DataFrame:
+            return routes.rows(window)
+
+        view = ml.FeatureView(
+            name="latest",
+            source=trips,
+            entity=ml.Entity("trip"),
+            event_timestamp="at",
+            features={"minutes": int},
+            quality=ml.Quality(learn_from=(routes.DAYS[4], routes.DAYS[9])),
+        )
+        runner = run(ml.build_definitions([trips, view], platform=platform))
+        runner("dataset/trips", partitions=WHOLE)
+        runner("features/latest", partitions=WHOLE)
+        learnt[size] = places(platform).lake.read("quality/latest_features").sort(pl.all()).rows()
+        assert learnt[size]
+    assert learnt[2] == learnt[31]
+
+
+def test_what_says_nothing_of_its_partitions_is_made_at_once(run, platform, monkeypatch) -> None:
+    monkeypatch.setattr(backfill, "CHUNK", 2)
+
+    @ml.dataset(key="trip")
+    def trips() -> pl.DataFrame:
+        return routes.rows(ml.TimeWindow(routes.START, routes.START.replace(day=13)))
+
+    @ml.feature_view(entity=ml.Entity("trip"), event_timestamp="at", features={"minutes": int}, partitions=routes.DAILY, call_per="range")
+    def latest(trips: pl.LazyFrame) -> pl.LazyFrame:
+        return trips
+
+    runner = run(ml.build_definitions([trips, latest], platform=platform))
+    runner("dataset/trips")
+    runner("features/latest", partitions=WHOLE)
+    assert list(records(platform, "features/latest")) == routes.DAYS
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    home = tmp_path_factory.mktemp("undisturbed") / "home"
+    for select in ("dataset/sales", "features/spending"):
+        done = make(home, select)
+        assert done.returncode == 0, done.stdout + done.stderr
+    counts = [int(line.split()[3]) for line in progress(home)]
+    assert counts == [31, 62, 93, 100]
+    return held(home)
+
+
+def test_a_killed_backfill_goes_on_where_it_stopped(undisturbed, tmp_path) -> None:
+    home, calls = tmp_path / "home", tmp_path / "calls"
+    assert make(home, "dataset/sales").returncode == 0
+    killed = make(home, "features/spending", KILL_AT=f"{COMMIT}:3", CALLS=str(calls))
+    assert killed.returncode == -9, killed.stdout + killed.stderr
+    assert len(held(home)[0]) == 62
+    calls.write_text("")
+    again = make(home, "features/spending", CALLS=str(calls))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert calls.read_text().split("\n")[:-1] == ["2024-03-03 31", "2024-04-03 7"]
+    assert held(home) == undisturbed
+    over = [(line.split()[3], "made before" in line) for line in progress(home)]
+    assert over == [("31", True), ("62", True), ("93", False), ("100", False)]
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        told = instance.get_materialized_partitions(dg.AssetKey(["features", "spending"]))
+        assert len(told) == project.DAYS
+        assert [r.status.value for r in instance.get_runs()][:2] == ["SUCCESS", "FAILURE"]
+
+
+def test_a_changed_input_makes_only_the_chunks_that_it_reaches(undisturbed, tmp_path) -> None:
+    home, calls = tmp_path / "home", tmp_path / "calls"
+    for select in ("dataset/sales", "features/spending"):
+        assert make(home, select).returncode == 0
+    lake = DuckLake.open(home / "lake")
+    last = lake.records("dataset/sales")["2024-02-01"]
+    from mlops_assets.stores.lake.protocol import Part
+    from mlops_assets.values.window import window_of
+
+    window = window_of(project.DAILY, last.partition)
+    rows = lake.read("dataset/sales", window=window, event_timestamp="at").with_columns(amount=pl.col("amount") + 1)
+    lake.write("dataset/sales", rows, [Part(last.partition, window)], event_timestamp="at", key=("sale",))
+    done = make(home, "features/spending", CALLS=str(calls))
+    assert done.returncode == 0, done.stdout + done.stderr
+    windows = calls.read_text().splitlines()
+    assert [key for key, _ in groupby(windows)] == ["2024-02-01 31"]  # it reaches three days: all of them in the second chunk
+    assert held(home)[0] != undisturbed[0]

@@ -1,0 +1,84 @@
+"""Gates in a real project: every slice, intervals of the difference from the champion, predictions that are none."""
+
+import dataclasses
+
+import pytest
+from sklearn.dummy import DummyClassifier
+
+import mlops_assets as ml
+from mlops_assets.errors import DefinitionError
+from mlops_assets.stores.platform.stores import places
+from tests.conftest import Runner
+from tests.projects import shop
+
+TABLES = [shop.visits, shop.crowds, shop.crowding, shop.examples]
+TRAIN = ("training_set/examples", "model/buyer")
+
+
+def model(*gates: ml.Gate, slices: tuple[str, ...] = ("shop",)):
+    return dataclasses.replace(shop.buyer, gates=gates, slices=slices)
+
+
+@pytest.fixture
+def project(platform, instance, monkeypatch):
+    monkeypatch.setenv("SHOP_WORLD", "")
+    return lambda trained: Runner(ml.build_definitions([*TABLES, trained], platform=platform), instance)
+
+
+def test_gates_see_every_slice_and_the_interval_of_the_difference(project, platform) -> None:
+    surely = ml.Gate("roc_auc", no_worse_than_champion_by=0.5, confidence=0.9)
+    everywhere = ml.Gate("roc_auc", at_least=0.6, slice="shop", min_rows=20)
+    runner = project(model(surely, everywhere))
+    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
+    result = runner(*TRAIN, "version/buyer", "champion/buyer")
+    checks = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer"}
+    assert "no champion yet" in checks[surely.name].description
+    assert "holds in all 2 slices by shop, least in shop" in checks["roc_auc_at_least_every_shop"].description
+
+    runner("dataset/visits", partitions=shop.day_of(5))
+    result = runner(*TRAIN)
+    (row,) = (record.data for record in result.asset_materializations_for_node("model__buyer")[0].metadata["metrics"].records)
+    low, high = (float(bound) for bound in row["95 % interval of Δ"].split(" … "))
+    assert low <= row["Δ"] <= high
+    found = {e.gate: e for e in places(platform).registry.candidate("buyer")[1]}[surely.name]
+    assert found.relative
+    assert low <= found.low <= found.high <= high  # 90 % is within 95 %
+    (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == surely.name]
+    assert check.metadata["interval, low"].value == found.low
+    again = {e.gate: e for e in places(platform).registry.candidate("buyer")[1]}[surely.name]
+    runner("model/buyer")
+    assert again == found  # the digest is the seed
+
+    surely_better = project(model(ml.Gate("roc_auc", better_than_champion_by=0.0, confidence=0.95)))
+    assert "begins below 0" in surely_better("model/buyer", ok=False).get_asset_check_evaluations()[-1].description
+
+
+def test_a_slice_that_fails_blocks_and_is_named(project, platform) -> None:
+    runner = project(model(ml.Gate("roc_auc", at_least=0.9999, slice="shop", min_rows=20)))
+    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
+    runner(*TRAIN, ok=False)
+    error = runner.error("version/buyer")
+    assert "gate 'roc_auc_at_least_every_shop' failed (fails in 2 of 2 slices by shop, worst in shop" in error
+    assert "rows): roc_auc 0." in error
+    assert places(platform).registry.versions("buyer") == []
+
+
+def test_predictions_that_are_all_the_same_are_refused_with_their_number(project, platform) -> None:
+    @ml.model(training_set=shop.examples, metrics=["roc_auc"])
+    def buyer(train: ml.Split) -> DummyClassifier:
+        return DummyClassifier().fit(train.X, train.y)
+
+    runner = project(buyer)
+    runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
+    runner("training_set/examples")
+    error = runner.error("model/buyer")
+    rows = places(platform).lake.read("training_set/examples")
+    holdout = int((rows["split"] == "holdout").sum())
+    assert "the candidate of 'model/buyer' predicts the same, 0." in error
+    assert f"for all {holdout} rows of the holdout" in error
+    assert places(platform).registry.candidate("buyer") is None
+
+
+def test_a_slice_column_must_be_measured(project) -> None:
+    with pytest.raises(DefinitionError, match="judges a slice of 'shop'.*\n.*add 'shop' to slices="):
+        project(model(ml.Gate("roc_auc", at_least=0.6, slice="shop"), slices=()))

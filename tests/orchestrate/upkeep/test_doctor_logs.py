@@ -1,0 +1,68 @@
+"""The doctor reads every line of the logs of predictions and of pushes."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.orchestrate.upkeep.doctor_files import logs
+from mlops_assets.serving.logs.day_log import DAY, files_of
+from mlops_assets.serving.logs.erasure import erased_predictions
+from mlops_assets.serving.logs.inference_log import InferenceLog, Record
+from mlops_assets.serving.logs.push_log import PushLog
+from mlops_assets.values.platform import Platform
+
+AT = int(datetime(2024, 1, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+@pytest.fixture
+def platform(tmp_path):
+    platform = Platform.at(tmp_path)
+    log = InferenceLog(tmp_path / "services/api/log")
+    log.append([Record(str(n), AT, AT + n, 1, {"id": n}, {"x": 1234.5}, 0.5, None, [], 0) for n in range(5)])
+    log.close()
+    pushes = PushLog(tmp_path / "push/live")
+    pushes.append("a", AT, {"x": [1234.5]}, [AT])
+    pushes.append("b", AT, {"x": [1.0, 2.0]}, [AT, AT + DAY])
+    return platform
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = files_of(folder, date.min, date.max)
+    return path
+
+
+def examine(platform: Platform) -> list[tuple[str, str]]:
+    return [(found.state, found.text) for found in logs(platform)]
+
+
+def test_a_changed_line_is_named_with_its_file(platform, tmp_path) -> None:
+    assert examine(platform) == [("ok", "every line of the logs is what was written")]
+    path = only_file(tmp_path / "services/api/log")
+    whole = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*whole[:2], whole[2].replace(b"1234.5", b"1234.6"), *whole[3:]]))
+    (found,) = logs(platform)
+    assert (found.state, found.text) == ("failure", f"{path}:3 is not what was written to the prediction log")
+    assert found.advice == "restore the file from a backup; until then, such lines are set aside when the day is brought in"
+    path.write_bytes(b"\n".join([*whole[:2], b"{", whole[3][:-20], *whole[4:]]))
+    assert examine(platform) == [("failure", f"{path}:3 is not what was written to the prediction log; 1 later line(s) are changed too")]
+
+
+def test_a_changed_push_is_named_with_its_file(platform, tmp_path) -> None:
+    path = next(path for path in files_of(tmp_path / "push/live", date.min, date.max) if ".days" not in path.name)
+    path.write_bytes(path.read_bytes().replace(b"1234.5", b"1234.6"))
+    assert examine(platform) == [("failure", f"{path}:1 is not what was written to the push log")]
+
+
+def test_an_empty_file_is_a_warning(platform, tmp_path) -> None:
+    path = only_file(tmp_path / "services/api/log")
+    path.write_bytes(b"")
+    assert examine(platform) == [("warning", f"the prediction log file '{path}' is empty")]
+
+
+def test_erased_and_torn_lines_are_sound(platform, tmp_path) -> None:
+    folder = tmp_path / "services/api/log"
+    assert erased_predictions(folder, {"id": "2"}) == 1
+    with only_file(folder).open("ab") as file:
+        file.write(b'{"id":"torn')
+    assert [state for state, _ in examine(platform)] == ["ok"]

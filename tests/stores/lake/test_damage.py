@@ -1,0 +1,195 @@
+"""Damaged files: a flipped bit that DuckDB reads without a word is found, named, and written anew."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlops_assets.errors import ArtifactError, LakeError
+from mlops_assets.stores.lake.damage import read_verified
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.values.window import TimeWindow
+from tests.projects import visits as project
+
+BASE = datetime(2024, 1, 1, tzinfo=UTC)
+TABLE = "dataset/numbers"
+PARTS = [Part(f"2024-01-0{day + 1}", TimeWindow(BASE + timedelta(days=day), BASE + timedelta(days=day + 1))) for day in range(3)]
+
+
+def rows(day: int) -> pl.DataFrame:
+    values = np.random.default_rng(day).normal(size=5000)
+    times = pl.Series([BASE + timedelta(days=day, seconds=i) for i in range(5000)], dtype=pl.Datetime("us", "UTC"))
+    return pl.DataFrame({"id": range(5000), "at": times, "value": values})
+
+
+def flip(file: Path, places=range(4000, 60_000, 997)) -> None:
+    """Flip one bit in each of many bytes of the data pages."""
+    data = bytearray(file.read_bytes())
+    for place in places:
+        if place < len(data) - 2000:  # the footer stays as it is
+            data[place] ^= 0x10
+    file.write_bytes(data)
+
+
+def one_bit(file: Path, position: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[position] ^= 0x01
+    file.write_bytes(data)
+
+
+@pytest.fixture
+def lake(tmp_path) -> DuckLake:
+    made = DuckLake.open(tmp_path / "lake")
+    for day, part in enumerate(PARTS):
+        made.write(TABLE, rows(day), [part], event_timestamp="at", key=["id"])
+    return made
+
+
+def read(lake: DuckLake, parts=PARTS) -> pl.DataFrame:
+    return read_verified(lake, TABLE, parts, window=None, event_timestamp="at", snapshot=lake.snapshot())
+
+
+def file_of(lake: DuckLake, day: int) -> Path:
+    query = 'SELECT DISTINCT filename FROM lake."dataset"."numbers" WHERE "at" >= ? AND "at" < ?'
+    window = PARTS[day].window
+    [(name,)] = lake.connections.cursor().execute(query, [window.start, window.end]).fetchall()
+    return Path(name)
+
+
+def value_position(file: Path) -> int:
+    """Return where one value of the incompressible column lies: its bytes are looked up in the file."""
+    wanted = rows(1)["value"].to_numpy()[2500].tobytes()
+    return file.read_bytes().index(wanted)
+
+
+def test_undamaged_files_are_read_as_ever(lake) -> None:
+    assert read(lake).sort("at").equals(pl.concat([rows(day) for day in range(3)]))
+    assert read(lake, parts=[*PARTS, Part("2024-01-09", PARTS[0].window)]).height == 15_000
+
+
+def test_one_flipped_bit_is_found_where_the_lake_itself_sees_none_and_making_the_partition_again_repairs_it(lake) -> None:
+    file, before = file_of(lake, 1), lake.records(TABLE)
+    one_bit(file, value_position(file))
+    lake = DuckLake.open(file.parents[3])  # a connection that has cached nothing
+    seen = lake.read(TABLE, window=PARTS[1].window, event_timestamp="at").sort("id")
+    assert (seen["value"] != rows(1)["value"]).sum() == 1  # read without an error, and wrong
+    with pytest.raises(ArtifactError) as error:
+        read(lake)
+    assert "'dataset/numbers' partition '2024-01-02' does not hold what was recorded when it was written" in error.value.message
+    assert str(file) in error.value.message
+    assert error.value.hint.endswith("mlops run --select 'key:\"dataset/numbers\"' --partitions 2024-01-02")
+    assert lake.records(TABLE)["2024-01-02"].content_hash == f"damaged:{before['2024-01-02'].content_hash}"
+    assert read(lake, parts=[PARTS[0], PARTS[2]]).height == 15_000
+    assert lake.write(TABLE, rows(1), [PARTS[1]], event_timestamp="at", key=["id"]).changed == ("2024-01-02",)
+    assert read(lake).sort("at").equals(pl.concat([rows(day) for day in range(3)]))
+    assert {k: r.content_hash for k, r in lake.records(TABLE).items()} == {k: r.content_hash for k, r in before.items()}
+
+
+def test_damage_in_an_older_state_leaves_the_newer_one_in_peace(lake) -> None:
+    before = lake.snapshot()
+    file = file_of(lake, 1)
+    lake.write(TABLE, rows(1).head(10), [PARTS[1]], event_timestamp="at", key=["id"])
+    one_bit(file, value_position(file))
+    lake = DuckLake.open(file.parents[3])
+    with pytest.raises(ArtifactError, match="partition '2024-01-02'"):
+        read_verified(lake, TABLE, PARTS, window=None, event_timestamp="at", snapshot=before)
+    assert not any(record.damaged for record in lake.records(TABLE).values())
+    assert read(lake).height == 10_010
+
+
+@pytest.mark.parametrize("how", ["truncated", "lost", "garbage", "flipped"])
+def test_a_file_that_cannot_be_read_is_named_by_its_partition(lake, how) -> None:
+    file = file_of(lake, 1)
+    match how:
+        case "truncated":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        case "lost":
+            file.unlink()
+        case "garbage":
+            file.write_bytes(b"PAR1" + b"\0" * (file.stat().st_size - 8) + b"PAR1")
+        case "flipped":
+            flip(file)
+    lake = DuckLake.open(file.parents[3])
+    with pytest.raises(ArtifactError, match=r"'dataset/numbers' partition '2024-01-02' does not hold what was recorded"):
+        read(lake)
+    lake.write(TABLE, rows(1), [PARTS[1]], event_timestamp="at", key=["id"])
+    assert read(lake).height == 15_000
+
+
+def test_an_unreadable_table_says_so_also_where_nothing_is_compared(lake) -> None:
+    file_of(lake, 1).unlink()
+    with pytest.raises(LakeError, match=r"(?s)'dataset/numbers' cannot be read: .*Hint: a file of the lake is damaged or missing"):
+        DuckLake.open(lake.connections.folder).read(TABLE)
+
+
+def test_columns_that_came_later_or_do_not_count_are_no_damage(lake) -> None:
+    lake.write(TABLE, rows(2).with_columns(extra=pl.lit("x")), [PARTS[2]], event_timestamp="at", key=["id"], unhashed=["value"])
+    assert read(lake).height == 15_000
+    lake.write(TABLE, rows(0).with_columns(extra=pl.lit(None)), [PARTS[0]], event_timestamp="at", key=["id"])
+    assert read(lake)["extra"].null_count() == 10_000
+
+
+def test_a_lake_from_before_hashes_were_explained_is_read_and_gets_them_with_the_next_write(lake) -> None:
+    cursor = lake.connections.cursor()
+    for column in ("hashed", "checksum"):
+        cursor.execute(f'ALTER TABLE lake."_mlops"."partitions" DROP COLUMN {column}')
+    assert {r.hashed for r in lake.records(TABLE).values()} == {""}
+    assert read(lake).height == 15_000
+    lake.write(TABLE, rows(1).head(10), [PARTS[1]], event_timestamp="at", key=["id"])
+    assert [bool(r.hashed) for r in lake.records(TABLE).values()] == [False, True, False]
+    assert read(lake).height == 10_010
+
+
+def test_no_training_set_and_no_model_is_made_from_a_damaged_file(run, platform) -> None:
+    world = project.World()
+    runner = run(project.build(platform, world))
+    runner(*project.DATA, *project.TRAIN, partitions=project.MONTH)
+    folder = Path(platform.lake) / "data"
+    [file] = (folder / "dataset" / "visits").glob("*.parquet")
+    good = file.read_bytes()
+    label = next(place for place in range(200, len(good)) if _changes_one_value(platform, "dataset/visits", file, place))
+    one_bit(file, label)
+    forget(platform)
+    message = runner.error("training_set/examples")
+    assert "'dataset/visits' partition '2024-01-" in message
+    assert str(file) in message
+    file.write_bytes(good)
+    runner("dataset/visits", "training_set/examples", partitions=project.MONTH)
+    [file] = (folder / "training_set" / "examples").glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-100])
+    forget(platform)
+    assert "'training_set/examples' does not hold what was recorded" in runner.error("model/buys", config={"model__buys": {"C": 0.5}})
+    assert world.trained == 1
+
+
+def test_no_layout_of_a_view_is_made_from_a_damaged_file(run, platform) -> None:
+    shop_shares = project.nouns(project.World())[2]
+    run(project.build(platform, project.World()))(*project.DATA, partitions=project.MONTH)
+    [file] = (Path(platform.lake) / "data" / "features" / "shop_shares").glob("*.parquet")
+    good = file.read_bytes()
+    one_bit(file, next(p for p in range(200, len(good)) if _changes_one_value(platform, "features/shop_shares", file, p)))
+    forget(platform)
+    with pytest.raises(ArtifactError, match="'features/shop_shares' partition '2024-01-"):
+        places(platform).layouts.of(shop_shares)
+
+
+def forget(platform) -> None:
+    """Read files anew, as another process would: a connection keeps what it has read."""
+    vars(places(platform).lake.connections._local).clear()
+
+
+def _changes_one_value(platform, table: str, file: Path, place: int) -> bool:
+    """Whether a flipped bit at a place is read as other rows without an error, by a fresh connection."""
+    good = file.read_bytes()
+    before = DuckLake.open(platform.lake).read(table)
+    one_bit(file, place)
+    try:
+        return not DuckLake.open(platform.lake).read(table).equals(before)
+    except LakeError:
+        return False
+    finally:
+        file.write_bytes(good)

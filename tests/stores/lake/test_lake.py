@@ -1,0 +1,234 @@
+"""The lake: one transaction a write, time travel, readers beside writers."""
+
+import multiprocessing
+import stat
+import threading
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import polars as pl
+import pytest
+
+from mlops_assets.errors import DataError, LakeError, PlatformError
+from mlops_assets.stores.lake.connection import LakeConnections, link_extensions
+from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.values.window import TimeWindow
+
+BASE = datetime(2024, 1, 1, tzinfo=UTC)
+TABLE = "dataset/events"
+
+
+def window(first: int, last: int | None = None) -> TimeWindow:
+    return TimeWindow(BASE + timedelta(days=first), BASE + timedelta(days=(first if last is None else last) + 1))
+
+
+def part(day: int, inputs: str = "") -> Part:
+    return Part(f"2024-01-{day + 1:02d}", window(day), inputs)
+
+
+def rows(*days: int, value: float = 1.0, n: int = 3) -> pl.DataFrame:
+    return pl.DataFrame(
+        [{"id": f"{day}-{i}", "at": BASE + timedelta(days=day, hours=i), "value": value} for day in days for i in range(n)],
+        schema={"id": pl.String, "at": pl.Datetime("us", "UTC"), "value": pl.Float64},
+    )
+
+
+def write(lake, frame, parts, **more):
+    return lake.write(TABLE, frame, parts, event_timestamp="at", key=["id"], **more)
+
+
+@pytest.fixture
+def lake(tmp_path):
+    return DuckLake.open(tmp_path / "lake")
+
+
+def test_a_write_replaces_exactly_its_windows(lake) -> None:
+    write(lake, rows(0, 1, 2), [part(0), part(1), part(2)])
+    done = write(lake, rows(1, value=9.0, n=2), [part(1)])
+    assert done.changed == ("2024-01-02",)
+    found = lake.read(TABLE).sort("id")
+    assert found.equals(pl.concat([rows(0), rows(1, value=9.0, n=2), rows(2)]).sort("id"))
+    assert lake.read(TABLE, window=window(1), event_timestamp="at", columns=["id"]).height == 2
+
+
+def test_the_same_rows_again_make_no_snapshot(lake) -> None:
+    first = write(lake, rows(0, 1), [part(0), part(1)])
+    again = write(lake, rows(1, 0)[::-1], [part(0), part(1)])
+    assert (again.snapshot, again.changed) == (first.snapshot, ())
+    assert [r.content_hash for r in again.records] == [r.content_hash for r in first.records]
+
+
+def test_other_inputs_of_the_same_rows_are_recorded_without_rewriting(lake) -> None:
+    write(lake, rows(0), [part(0, "a")])
+    done = write(lake, rows(0), [part(0, "b")])
+    assert done.changed == ()
+    assert lake.records(TABLE)["2024-01-01"].inputs == "b"
+
+
+def test_columns_that_do_not_count_do_not_change_the_hash(lake) -> None:
+    with_run = [rows(0).with_columns(run_id=pl.lit(name)) for name in ("one", "two")]
+    write(lake, with_run[0], [part(0)], unhashed=["run_id"])
+    assert write(lake, with_run[1], [part(0)], unhashed=["run_id"]).changed == ()
+
+
+def test_a_snapshot_shows_every_table_as_it_was(lake) -> None:
+    before = write(lake, rows(0), [part(0)]).snapshot
+    lake.write("training_set/x", rows(0), [Part("")])
+    write(lake, rows(0, value=2.0), [part(0)])
+    assert lake.read(TABLE, snapshot=before).equals(rows(0))
+    assert lake.records(TABLE, snapshot=before)["2024-01-01"].content_hash != lake.records(TABLE)["2024-01-01"].content_hash
+    with pytest.raises(LakeError, match=f"no table 'training_set/x' in snapshot {before}"):
+        lake.read("training_set/x", snapshot=before)
+
+
+def test_pinned_snapshots_survive_upkeep(lake) -> None:
+    pins = {write(lake, rows(0, value=float(i)), [part(0)]).snapshot: float(i) for i in range(6)}
+    kept = dict(list(pins.items())[1::2])
+    report = lake.maintain(kept, older_than=timedelta(0))
+    assert report.expired_snapshots > 0
+    for snapshot, value in kept.items():
+        assert lake.read(TABLE, snapshot=snapshot)["value"].unique().to_list() == [value]
+    assert lake.read(TABLE)["value"].unique().to_list() == [5.0]
+    lost = next(s for s in pins if s not in kept and s != max(pins))
+    with pytest.raises(Exception, match="."):
+        lake.read(TABLE, snapshot=lost)
+
+
+def test_rows_outside_of_their_partitions_are_refused_and_nothing_changes(lake) -> None:
+    write(lake, rows(0, 1), [part(0), part(1)])
+    before = lake.snapshot()
+    with pytest.raises(DataError, match="rows lie outside of the partitions"):
+        write(lake, rows(0, 3), [part(0)])
+    with pytest.raises(LakeError, match="'dataset/events': column 'value' is Float64 in the lake and String"):
+        write(lake, rows(0).with_columns(pl.col("value").cast(pl.String)), [part(0)])
+    assert lake.snapshot() == before
+    assert lake.read(TABLE).sort("at").equals(rows(0, 1).sort("at"))
+
+
+def test_a_failure_between_delete_and_insert_leaves_the_earlier_rows(lake, monkeypatch) -> None:
+    write(lake, rows(0), [part(0)])
+
+    def broken(*_args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(lake, "_insert", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write(lake, rows(0, value=2.0), [part(0)])
+    monkeypatch.undo()
+    assert lake.read(TABLE).equals(rows(0))
+    assert write(lake, rows(0, value=2.0), [part(0)]).changed == ("2024-01-01",)
+
+
+def test_new_columns_are_added_and_whole_tables_change_their_shape(lake) -> None:
+    write(lake, rows(0), [part(0)])
+    write(lake, rows(1).with_columns(extra=pl.lit("x")), [part(1)])
+    assert lake.read(TABLE).sort("id")["extra"].to_list() == [None] * 3 + ["x"] * 3
+    lake.write("training_set/x", pl.DataFrame({"a": [1]}), [Part("")])
+    lake.write("training_set/x", pl.DataFrame({"b": ["x"]}), [Part("")])
+    assert lake.read("training_set/x").columns == ["b"]
+
+
+def test_values_come_back_as_they_went(lake) -> None:
+    frame = pl.DataFrame(
+        {
+            "i": [2**53 + 1, None],
+            "u": [2**64 - 1, 0],
+            "f": [float("nan"), None],
+            "s": ["ü", ""],
+            "b": [True, None],
+            "l": [[1, None], []],
+            "t": [BASE, None],
+        },
+        schema_overrides={"u": pl.UInt64, "t": pl.Datetime("us", "UTC")},
+    )
+    lake.write("dataset/types", frame, [Part("")])
+    assert lake.read("dataset/types").equals(frame, null_equal=True)
+    lake.write("dataset/empty", frame.clear(), [Part("")])
+    assert lake.read("dataset/empty").schema == frame.schema
+    assert lake.records("dataset/empty")[""].rows == 0
+
+
+def test_a_missing_table_is_named_with_the_nearest(lake) -> None:
+    write(lake, rows(0), [part(0)])
+    with pytest.raises(LakeError, match="no table 'dataset/event'.*\n.*did you mean 'dataset/events'"):
+        lake.read("dataset/event")
+    with pytest.raises(LakeError, match="not a table's name"):
+        lake.read('x"; drop table y/z')
+
+
+def test_tables_that_others_write_are_recorded(lake) -> None:
+    with lake.connections.exclusive():
+        lake.connections.cursor().execute('CREATE SCHEMA lake."dataset"; CREATE TABLE lake."dataset"."theirs" AS SELECT 1 AS id')
+    first = lake.record("dataset/theirs", [Part("")], key=["id"])
+    assert first.changed == ("",)
+    assert lake.record("dataset/theirs", [Part("")], key=["id"]).changed == ()
+    lake.connections.cursor().execute('INSERT INTO lake."dataset"."theirs" VALUES (2)')
+    assert lake.record("dataset/theirs", [Part("")], key=["id"]).records[0].rows == 2
+
+
+def _write_in_a_process(folder, days) -> None:
+    lake = DuckLake.open(folder)
+    for day in days:
+        write(lake, rows(day), [part(day)])
+
+
+def test_cold_processes_write_at_once_while_this_one_reads(tmp_path, lake) -> None:
+    write(lake, rows(30), [part(30)])
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write_in_a_process, args=(tmp_path / "lake", range(i * 3, i * 3 + 3))) for i in range(4)]
+    for process in writers:
+        process.start()
+    heights = []
+    while any(process.is_alive() for process in writers):
+        heights.append(lake.read(TABLE).height)
+    for process in writers:
+        process.join()
+        assert process.exitcode == 0
+    assert all(height % 3 == 0 for height in heights)
+    assert lake.read(TABLE).height == 13 * 3
+    assert len(lake.records(TABLE)) == 13
+
+
+def test_threads_of_one_process_take_turns(lake) -> None:
+    threads = [threading.Thread(target=write, args=(lake, rows(day), [part(day)])) for day in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lake.read(TABLE).height == 18
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PlatformError, match="cannot be written"):
+        DuckLake.open(tmp_path / "file" / "lake")
+    with pytest.raises(PlatformError, match="is not a folder"):
+        DuckLake.open("postgres://x/y")
+
+
+def test_the_extensions_are_found_without_a_network(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    lake = DuckLake.open(tmp_path / "lake")
+    write(lake, rows(0), [part(0)])
+    assert not list(tmp_path.rglob("*.duckdb_extension"))  # they are loaded from their wheels
+    assert not (tmp_path / "home").exists()
+    assert stat.S_ISREG((tmp_path / "lake" / "catalog.sqlite").stat().st_mode)
+    assert duckdb.__version__.startswith("1.")
+
+
+def test_a_program_that_loads_extensions_by_name_finds_the_installed_ones(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    lake = LakeConnections(tmp_path / "lake")
+    write(DuckLake(lake), rows(0), [part(0)])
+    for _ in range(2):  # the second time there is nothing to do; a link to another environment's file is replaced
+        link_extensions(tmp_path / "extensions")
+        [link] = (tmp_path / "extensions").rglob("ducklake.duckdb_extension")
+        with duckdb.connect(config={"extension_directory": str(tmp_path / "extensions")}) as other:
+            for name in ("ducklake", "sqlite_scanner"):
+                other.install_extension(name)
+                other.load_extension(name)
+            other.execute(lake.attach_sql())
+        link.unlink()
+        link.symlink_to(tmp_path / "gone")

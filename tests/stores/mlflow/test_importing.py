@@ -1,0 +1,126 @@
+"""An MLflow experiment and registry, made by MLflow's own client on a real server, come here whole and once, and nothing in them is opened."""
+
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mlops_assets as ml
+from mlops_assets.errors import RegistryError
+from mlops_assets.serving.bridges.mlflow_mirror import mirror
+from mlops_assets.stores.mlflow.client import client
+from mlops_assets.stores.mlflow.importing import VERSION, Imported, imported_from
+from mlops_assets.stores.mlflow.names import LONGEST_NAME, experiment_here, key_here, key_there, path_here
+from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.tracker.values import EXPERIMENT, checked_name, checked_path
+from tests.mlflow_server import mlflow_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield uri
+
+
+class Trap:
+    """Tells when it is unpickled."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.path),))
+
+
+def filled(flow, name: str, folder: Path) -> tuple[str, str]:
+    """Make an experiment with a parent, a child, a run that goes on, and a registered model; return parent and child."""
+    from mlflow.entities import Metric, Param
+
+    experiment = flow.create_experiment(name)
+    parent = flow.create_run(experiment, run_name="parent", tags={"team": "x", "größe": "L"}, start_time=1_700_000_000_000).info.run_id
+    child = flow.create_run(experiment, run_name="child", tags={"mlflow.parentRunId": parent}, start_time=1_700_000_000_001).info.run_id
+    flow.create_run(experiment, run_name="going", start_time=1_700_000_000_002)
+    values = [0.5, math.nan, math.inf, -math.inf, 0.25]
+    loss = [Metric("loss", value, 1_700_000_000_000 + step, step) for step, value in enumerate(values)]
+    flow.log_batch(parent, metrics=[*loss, Metric("größe", 1.0, 1, 0), Metric("n" * 250, 2.0, 1, 0)], params=[Param("depth", "3")])
+    trap = Trap()
+    trap.path = str(folder / "opened")
+    model = folder / "model.pkl"
+    model.write_bytes(pickle.dumps(trap))
+    flow.log_artifact(parent, str(model), "model")
+    flow.set_terminated(parent, "FINISHED", end_time=1_700_000_060_000)
+    flow.set_terminated(child, "FAILED", end_time=1_700_000_060_000)
+    registered = name.replace("/", "-")
+    flow.create_registered_model(registered)
+    source = f"{flow.get_run(parent).info.artifact_uri}/model"
+    flow.create_model_version(registered, source, run_id=parent, tags={"stage": "old"})
+    flow.set_registered_model_alias(registered, "champion", "1")
+    return parent, child
+
+
+def test_an_experiment_and_its_registry_come_whole_and_once(server, platform, tmp_path) -> None:
+    with client(server) as flow:
+        parent, child = filled(flow, "/Users/ada/churn", tmp_path)
+    assert imported_from(places(platform), server) == Imported(runs=2, versions=1, known=0, running=1)
+    tracker, name = places(platform).tracker, experiment_here("/Users/ada/churn")
+    run = tracker.get(parent)
+    assert (run.model, run.name, run.status, run.started_at.timestamp()) == (name, "parent", "finished", 1_700_000_000)
+    assert (run.params, run.tags["team"], run.tags[key_here("größe")]) == ({"depth": "3"}, "x", "L")
+    assert (run.metrics[key_here("größe")], run.metrics[key_here("n" * 250)]) == (1.0, 2.0)
+    assert run.record["mlflow"]["names"][key_here("größe")] == "größe"
+    curve = tracker.curves(parent)["loss"]
+    assert list(map(repr, curve.values.tolist())) == ["0.5", "nan", "inf", "-inf", "0.25"]
+    assert (curve.steps.tolist(), curve.times.tolist()[0]) == ([0, 1, 2, 3, 4], 1_700_000_000_000_000)
+    assert (tracker.get(child).parent_id, tracker.get(child).status) == (parent, "failed")
+    (version,) = tracker.search(f"kind = '{VERSION}'")
+    assert (version.record["mlflow"]["version"], version.parent_id, version.tags["mlflow.alias.champion"]) == ("1", parent, "1")
+    bytes_ = (tmp_path / "model.pkl").read_bytes()
+    for of in (parent, version.id):
+        (stored,) = [one for one in tracker.artifacts(of) if one.name.endswith("model.pkl")]
+        assert places(platform).artifacts.get(stored.sha256) == bytes_
+    assert not (tmp_path / "opened").exists()
+    assert places(platform).registry.versions() == []
+    assert imported_from(places(platform), server) == Imported(runs=0, versions=0, known=3, running=1)
+    assert imported_from(places(platform), server, running=True) == Imported(runs=1, versions=0, known=3, running=0)
+    assert mirror(places(platform), server).runs == 0
+
+
+def test_what_was_mirrored_is_not_imported_and_a_name_that_is_not_there_is_told(server, platform) -> None:
+    with ml.start_run("ours", platform=platform):
+        ml.log_metric("x", 1)
+    mirror(places(platform), server)
+    other = ml.Platform.at(Path(platform.home) / "other")
+    assert imported_from(places(other), server, ["ours"]) == Imported()
+    with pytest.raises(RegistryError, match="there is no experiment 'our' at http") as told:
+        imported_from(places(other), server, ["our"])
+    assert "did you mean 'ours'?" in told.value.hint
+
+
+def test_an_import_that_failed_between_a_run_and_its_values_goes_on(server, platform, tmp_path, monkeypatch) -> None:
+    from mlops_assets.stores.tracker.tracker import SqlTracker
+
+    with client(server) as flow:
+        parent, _ = filled(flow, "half", tmp_path)
+
+    def full(*_args, **_more):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(SqlTracker, "write", full)
+        imported_from(places(platform), server, ["half"])
+    assert places(platform).tracker.get(parent).status == "running"
+    assert imported_from(places(platform), server, ["half"]) == Imported(runs=2, versions=1, known=0, running=1)
+    assert places(platform).tracker.get(parent).params == {"depth": "3"}
+
+
+@given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
+def test_any_name_is_brought_across_and_two_stay_two(one, other) -> None:
+    for made, checked in (
+        (key_here, lambda name: checked_name(name, "a metric")),
+        (path_here, checked_path),
+        (experiment_here, lambda name: EXPERIMENT.fullmatch(name).group()),
+    ):
+        assert checked(made(one)) == made(one)
+        assert (made(one) == made(other)) is (one == other)
+    assert len(key_there(one)) <= LONGEST_NAME
+    assert (key_there(one) == key_there(other)) is (one == other)

@@ -119,8 +119,8 @@ def _dagster(python: Path, file: str) -> Command:
 
 def _metaflow(python: Path) -> Command:
     home = scratch("overhead-metaflow")
-    places = {"METAFLOW_HOME": str(home / "config"), "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home)}
-    env = environment(METAFLOW_USER="bench", **places)
+    stores = {"METAFLOW_HOME": str(home / "config"), "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home)}
+    env = environment(METAFLOW_USER="bench", **stores)
     return Command((str(python), "five_flow.py", "--no-pylint", "--quiet", "run"), env, partial(_flow_answer, python, env))
 
 
@@ -223,9 +223,9 @@ def _dbt() -> Comparison:
 
 def _plain_dbt(home: Path) -> list[str]:
     target = str(OUT / "scratch" / "overhead-dbt" / "plain-target")
-    places = {"project-dir": str(ROOT / "dbt_features"), "profiles-dir": str(home / "dbt" / "dbt_features")}
-    places |= {"target-path": target, "log-path": target}
-    return [str(BIN / "dbt"), "build", *(word for name, place in places.items() for word in (f"--{name}", place))]
+    stores = {"project-dir": str(ROOT / "dbt_features"), "profiles-dir": str(home / "dbt" / "dbt_features")}
+    stores |= {"target-path": target, "log-path": target}
+    return [str(BIN / "dbt"), "build", *(word for name, place in stores.items() for word in (f"--{name}", place))]
 
 
 def _window() -> dict[str, str]:

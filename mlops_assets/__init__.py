@@ -40,7 +40,7 @@ from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.compiler.build import build_definitions
-    from mlops_assets.serving.push import push
+    from mlops_assets.serving.push.push import push
     from mlops_assets.stores.platform.offline import training_frame
     from mlops_assets.stores.platform.run_log import log_artifact, log_figure, log_metric, log_params, search_runs, start_run
 

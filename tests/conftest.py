@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets import errors
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def metadata(result: dg.ExecuteInProcessResult, key: str) -> dict:
 
 def records(platform: Platform, table: str) -> dict[str, str]:
     """Return partition → content hash as recorded."""
-    return {key: record.content_hash for key, record in places(platform).lake.records(table).items()}
+    return {key: record.content_hash for key, record in open_stores(platform).lake.records(table).items()}
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:

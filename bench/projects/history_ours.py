@@ -30,7 +30,7 @@ from bench.projects.history_data import (
 )
 from bench.worker import serve
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import window_of
 
 DAILY = dg.DailyPartitionsDefinition("2025-01-01", end_date="2026-02-01")
@@ -68,7 +68,7 @@ def ready(folder: Path, kind: str, known: bool) -> Callable[[], pl.DataFrame]:  
 def main(where: str) -> None:
     """Answer questions."""
     folder = Path(where)
-    lake, layouts = places(platform_of(folder)).lake, places(platform_of(folder)).layouts
+    lake, layouts = open_stores(platform_of(folder)).lake, open_stores(platform_of(folder)).layouts
     views = [declared(view) for view in range(VIEWS)]
     lake.snapshot()  # attached before anything is timed
 

@@ -56,12 +56,12 @@ def by_ours(folder: Path, known: bool) -> Callable[[], Found]:
     import mlops_assets as ml
     from bench.projects.history_ours import declared, platform_of
     from mlops_assets.compute.features.skew import differing
-    from mlops_assets.stores.platform.stores import places
+    from mlops_assets.stores.platform.stores import open_stores
 
     served, platform, views = pl.read_parquet(log_file(folder, known)), platform_of(folder), [declared(view) for view in range(VIEWS)]
 
     def check() -> Found:
-        places(platform).__dict__.pop("layouts", None)
+        open_stores(platform).__dict__.pop("layouts", None)
         offline = ml.training_frame(served.select(ROW, KEY, TIME), views, event_timestamp=TIME, as_known=known, platform=platform)
         found = differing(served, offline, ALL)
         return set(zip(served[ROW].gather(found["row"]), found["feature"], strict=True))

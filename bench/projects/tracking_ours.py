@@ -16,7 +16,7 @@ from bench.worker import serve
 from mlops_assets.compute.training.environment import installed, lock, threads
 from mlops_assets.serving.formats.packaging import pack
 from mlops_assets.stores.artifacts.store import open_artifacts
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.tracker import Run
 
 NAMES = [f"x{i}" for i in range(COLUMNS)]
@@ -42,7 +42,7 @@ def main(folder: str) -> None:  # noqa: C901  (one small function for each quest
         return timed(times, lambda: log(one))
 
     def fill() -> dict[str, Any]:
-        tracker, at = places(many).tracker, datetime.now(UTC)
+        tracker, at = open_stores(many).tracker, datetime.now(UTC)
         for number in range(RUNS):
             params, metrics = values(number)
             tracker.add(Run(f"{number:032x}", "bench", "", "", at, at, None, params, metrics, {}, kind="run"))
@@ -67,7 +67,7 @@ def main(folder: str) -> None:  # noqa: C901  (one small function for each quest
 
     def answers() -> dict[str, Any]:
         run = log(one)
-        tracker = places(one).tracker
+        tracker = open_stores(one).tracker
         found = ml.search_runs(order_by="metrics.m0 desc", limit=100, platform=many)
         best_one = ml.search_runs("metrics.m1 > 0.5", order_by="metrics.m0 desc", limit=1, platform=many)
         return {

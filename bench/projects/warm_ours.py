@@ -30,7 +30,7 @@ def _run(job: dg.JobDefinition, opened: dg.DagsterInstance) -> dict[str, Any]:
 
 
 def _last(project: LoadedProject) -> dict[str, Any]:
-    return {"n": int(project.places.lake.read("dataset/fifth")["n"][0])}
+    return {"n": int(project.stores.lake.read("dataset/fifth")["n"][0])}
 
 
 main(sys.argv[1])

@@ -87,7 +87,7 @@ def report(  # noqa: PLR0913  (options)
     project = _load(file, environment, against)
     beside = output or html
     folder = None if beside is None else beside.with_name(f"{beside.stem}_files")
-    reports = [ci_report(project.places, find(project, name)[1], folder) for name in _models(project, model)]
+    reports = [ci_report(project.stores, find(project, name)[1], folder) for name in _models(project, model)]
     linked = [replace(r, pictures={t: f"{pictures_url}{p}" for t, p in r.pictures.items()}) for r in reports]
     if output is None:
         click.echo(markdown(linked))

@@ -87,7 +87,7 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
         click.echo("nothing was dropped")
         sys.exit(1)
     with alone(Path(project.platform.home)):
-        project.places.lake.drop(key)
+        project.stores.lake.drop(key)
     click.echo(f"dropped {key}: {rows} rows in {len(records)} partition(s){kept}")
     if (declared := _declared(project).get(name)) is not None:
         partitions = [each for each in all_keys(declared.table.partitions) if each and each in records]
@@ -96,7 +96,7 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
 
 
 def _names(project: LoadedProject) -> list[str]:
-    stored = {name.removeprefix(_PREFIX) for name in project.places.lake.tables() if name.startswith(_PREFIX)}
+    stored = {name.removeprefix(_PREFIX) for name in project.stores.lake.tables() if name.startswith(_PREFIX)}
     return sorted(stored | set(_declared(project)))
 
 
@@ -110,14 +110,14 @@ def _records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]
     """Return what is recorded of a dataset; refuse one that the lake does not hold."""
     if name not in (known := _names(project)):
         raise DefinitionError(f"there is no dataset '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
-    records = project.places.lake.records(_PREFIX + name)
+    records = project.stores.lake.records(_PREFIX + name)
     if not records:
         raise LakeError(f"'{_PREFIX}{name}' holds nothing", hint=f"mlops run --select 'key:\"{_PREFIX}{name}\"'")
     return records
 
 
 def _summary(project: LoadedProject, name: str) -> dict[str, Any]:
-    records = project.places.lake.records(_PREFIX + name)
+    records = project.stores.lake.records(_PREFIX + name)
     return {
         "dataset": name,
         "rows": sum(record.rows for record in records.values()),
@@ -138,7 +138,7 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
     }
     return {
         "dataset": facts,
-        "columns": [{"column": column, "type": str(dtype)} for column, dtype in project.places.lake.schema(_PREFIX + name).items()],
+        "columns": [{"column": column, "type": str(dtype)} for column, dtype in project.stores.lake.schema(_PREFIX + name).items()],
         "partitions": [
             {"partition": key, "rows": record.rows, "written": f"{record.recorded_at:%Y-%m-%d %H:%M}", "lake snapshot": record.snapshot}
             for key, record in records.items()
@@ -151,6 +151,6 @@ def _pinned(project: LoadedProject, name: str) -> list[str]:
     """Return who needs earlier states of the lake that hold the dataset."""
     from mlops_assets.stores.platform.pins import pins
 
-    lake = project.places.lake
-    holding = [who for snapshot, needed in pins(project.places).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed]
+    lake = project.stores.lake
+    holding = [who for snapshot, needed in pins(project.stores).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed]
     return holding[:_PINS] + ([f"{len(holding) - _PINS} more"] if len(holding) > _PINS else [])

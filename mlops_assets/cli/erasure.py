@@ -28,7 +28,7 @@ def erase(entity: str, views: tuple[str, ...], reason: str, yes: bool, keep_key:
     from mlops_assets.orchestrate.upkeep import erasure
 
     project = load(file)
-    request = erasure.Request([part.project for part in project.parts], project.places, _entity(entity), views)
+    request = erasure.Request([part.project for part in project.parts], project.stores, _entity(entity), views)
     if yes:
         told = told_instance(project.platform)
         done = erasure.erase(request, actor=getpass.getuser(), reason=reason, keep_key=keep_key, instance=told)

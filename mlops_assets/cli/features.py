@@ -110,7 +110,7 @@ def remove(version: str, file: str) -> None:
     Example: mlops features remove carrier_punctuality@1a2b3c4d
     """
     name, _, wanted = version.partition("@")
-    load(file).places.view_versions.remove(name, wanted)
+    load(file).stores.view_versions.remove(name, wanted)
     click.echo(f"version {wanted} of features/{name} is given up; `mlops gc` frees what only it needed")
 
 
@@ -131,7 +131,7 @@ def _find(project: LoadedProject, name: str) -> tuple[Project, FeatureView]:
 
 def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
     try:
-        return project.places.lake.read(view.key)
+        return project.stores.lake.read(view.key)
     except LakeError:
         return None
 
@@ -139,7 +139,7 @@ def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
 def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
     from mlops_assets.orchestrate.features.discovery import usage
 
-    rows, used = _rows(project, view), usage(declared, project.places, view)
+    rows, used = _rows(project, view), usage(declared, project.stores, view)
     return {
         "view": view.name,
         "entity": ", ".join(view.entity.join_keys),
@@ -158,7 +158,7 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
     from mlops_assets.values.feature_types import type_label
 
     declared, view = _find(project, name)
-    rows, used = _rows(project, view), usage(declared, project.places, view)
+    rows, used = _rows(project, view), usage(declared, project.stores, view)
     kinds = {feature: type_label(kind) for feature, kind in view.features}
     figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else statistics(rows, view.feature_names)
     return {
@@ -180,11 +180,11 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
         "features": [{"feature": f["feature"], "declared": kinds[f["feature"]], **{k: _text(v) for k, v in f.items()}} for f in figures],
         "made from": [
             {"column": column, "made from": ", ".join(f"{table}.{part}" for table, part in made)}
-            for column, made in source_lineage(declared, project.places, view).items()
+            for column, made in source_lineage(declared, project.stores, view).items()
         ],
         "versions": [
             {"version": v.version, "since": f"{v.recorded_at:%Y-%m-%d %H:%M}", "lake snapshot": "now" if v.last is None else v.last}
-            for v in project.places.view_versions.of(view.name)
+            for v in project.stores.view_versions.of(view.name)
         ],
     }
 
@@ -209,7 +209,7 @@ def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str 
     keys = [_entity(view, rows, text) for text in entities]
     time = read_as_of(at) or datetime.now(UTC)
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    reader = project.places.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
+    reader = project.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     return list(_found(view, keys, [reader.one([key], micros)[0] for key in keys]))
 
 
@@ -249,9 +249,9 @@ def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # 
     ends = [window_of(served_partitions(declared, service), key) for key in ((first, last or first) if first else ())]
     spans = [end for end in ends if end is not None]
     window = TimeWindow(spans[0].start, spans[-1].end) if spans else None
-    lake = project.places.lake
+    lake = project.stores.lake
     rows = lake.read(service.predictions_key, window=window, event_timestamp=table_name(served_time(service), OF_PREDICTIONS))
-    return skew_outcome(Reading(declared, project.places, lake.snapshot()), service, from_table(rows, OF_PREDICTIONS))
+    return skew_outcome(Reading(declared, project.stores, lake.snapshot()), service, from_table(rows, OF_PREDICTIONS))
 
 
 def _service(project: LoadedProject, name: str) -> tuple[Project, Service]:

@@ -13,7 +13,7 @@ from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
 
 _uri = click.option("--uri", default="", metavar="URL", help="The server; MLOPS_MLFLOW when left out.")
 
@@ -23,14 +23,14 @@ def mlflow() -> None:
     """Mirror runs and versions to an MLflow server, import what is in one, export a version as an MLflow model."""
 
 
-def _opened(file: str | None) -> Places:
-    from mlops_assets.stores.platform.stores import places
+def _opened(file: str | None) -> Stores:
+    from mlops_assets.stores.platform.stores import open_stores
 
-    return places(Platform.from_env() if file is None else load(file).platform)
+    return open_stores(Platform.from_env() if file is None else load(file).platform)
 
 
-def _server(places: Places, uri: str) -> str:
-    if found := uri or places.platform.mlflow:
+def _server(open_stores: Stores, uri: str) -> str:
+    if found := uri or open_stores.platform.mlflow:
         return found
     raise PlatformError("no MLflow server is named", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
 
@@ -46,8 +46,8 @@ def mirror_command(uri: str, file: str | None, json_file: str | None) -> None:
     """
     from mlops_assets.serving.bridges.mlflow_mirror import mirror
 
-    places = _opened(file)
-    done = mirror(places, _server(places, uri))
+    open_stores = _opened(file)
+    done = mirror(open_stores, _server(open_stores, uri))
     if json_file:
         write_json(asdict(done), json_file)
         return
@@ -68,8 +68,8 @@ def import_command(uri: str, experiments: tuple[str, ...], file: str | None, jso
     """
     from mlops_assets.stores.mlflow.importing import imported_from
 
-    places = _opened(file)
-    done = imported_from(places, _server(places, uri), experiments, running=running)
+    open_stores = _opened(file)
+    done = imported_from(open_stores, _server(open_stores, uri), experiments, running=running)
     if json_file:
         write_json(asdict(done), json_file)
         return
@@ -88,12 +88,12 @@ def export_command(version: str, folder: str, file: str | None) -> None:
     """
     from mlops_assets.serving.bridges.mlflow_flavour import export
 
-    places = _opened(file)
+    open_stores = _opened(file)
     model, _, number = version.partition("@")
-    known = {str(one.version): one for one in places.registry.versions(model)}
+    known = {str(one.version): one for one in open_stores.registry.versions(model)}
     if number not in known:
         raise RegistryError(
             f"there is no version '{version}'", hint=f"'{model}' has {', '.join(known) or 'none'}: name one as MODEL@VERSION"
         )
-    written = export(places.artifacts, known[number], Path(folder))
+    written = export(open_stores.artifacts, known[number], Path(folder))
     console().print(f"wrote {written}: mlflow.pyfunc.load_model({str(written)!r})")

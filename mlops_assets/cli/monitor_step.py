@@ -93,9 +93,9 @@ def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
             _promote(loop, turn)
         if turn.success:
             _train(loop, turn)
-        champion = loaded.places.registry.champion(monitor.model.name)
+        champion = loaded.stores.registry.champion(monitor.model.name)
         turn.facts["promotion"] = f"champion of {monitor.model.name}: {f'version {champion.version}' if champion else 'none'}"
-        turn.facts["next"] = outlook(facts_of(loaded.places, project, monitor, loop.opened), monitor)
+        turn.facts["next"] = outlook(facts_of(loaded.stores, project, monitor, loop.opened), monitor)
     return turn
 
 
@@ -103,7 +103,7 @@ def _report(loop: _Loop, turn: Turn) -> list[str]:
     """Materialise the reports whose inputs changed; return a line for each run."""
     from mlops_assets.orchestrate.core.steps import asset_key
 
-    due = find_due_reports(loop.project, loop.monitor, loop.loaded.places)
+    due = find_due_reports(loop.project, loop.monitor, loop.loaded.stores)
     job = loop.loaded.definitions.resolve_implicit_global_asset_job_def()
     lines = []
     for tables, first, last in group_ranges(due, loop.monitor.partitions):
@@ -119,7 +119,7 @@ def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
     """Yield the command for each range of predictions that are behind their inputs."""
     table = loop.monitor.predictions_key
     command = f"mlops run --select 'key:\"{table}\"'"
-    for first, last in find_late_predictions(loop.project, loop.monitor, loop.loaded.places):
+    for first, last in find_late_predictions(loop.project, loop.monitor, loop.loaded.stores):
         keys = first if first == last else f"{first}...{last}"
         where, chosen = (f" in {keys}", f" --partitions {shlex.quote(keys)}") if keys else ("", "")
         yield f"'{table}' is behind its inputs{where}: {command}{chosen}"
@@ -127,7 +127,7 @@ def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
 
 def _train(loop: _Loop, turn: Turn) -> None:
     """Decide as the sensor does, and run the training that is due."""
-    at, model = loop.loaded.places, loop.monitor.model.name
+    at, model = loop.loaded.stores, loop.monitor.model.name
     found = next_start(at, loop.project, loop.monitor, loop.opened)
     decisions = facts_of(at, loop.project, loop.monitor, loop.opened).open_decisions
     turn.facts["decision"] = f"{decisions[0].id}: {decisions[0].reason}" if decisions else "none is open"
@@ -141,12 +141,12 @@ def _train(loop: _Loop, turn: Turn) -> None:
 
 
 def _outcome(loop: _Loop, started: Launch, finished: Finished) -> str:
-    facts = facts_of(loop.loaded.places, loop.project, loop.monitor, loop.opened)
+    facts = facts_of(loop.loaded.stores, loop.project, loop.monitor, loop.opened)
     mine = next((t.state for t in facts.runs if t.run_id == finished.result.run_id), "not recorded")
     return f"attempt {started.attempt} of decision {started.decision.id}, run {finished.result.run_id[:8]}: {mine}"
 
 
 def _promote(loop: _Loop, turn: Turn) -> None:
     """Promote a version that was approved and waits: what follows is decided about the version that serves then."""
-    if chosen := find_promotion(loop.loaded.places, loop.project, loop.monitor.model):
+    if chosen := find_promotion(loop.loaded.stores, loop.project, loop.monitor.model):
         turn.runs.append(loop.run(loop.loaded.definitions.resolve_implicit_global_asset_job_def(), chosen, {}))

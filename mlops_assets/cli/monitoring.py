@@ -51,7 +51,7 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
     declared, monitor = find(project, name)
     _known(monitor, partition)
     with instance(project.platform) as opened:
-        facts = facts_of(project.places, declared, monitor, opened)
+        facts = facts_of(project.stores, declared, monitor, opened)
         ahead = next_step(project, declared, monitor, opened, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
     return {
@@ -74,7 +74,7 @@ def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opene
     """Return in words what happens next to a monitor: its reports and its decision, and which sensor that waits for."""
     command = f"mlops monitor step {monitor.name}"
     ahead = outlook(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))
-    due = find_due_reports(declared, monitor, project.places)
+    due = find_due_reports(declared, monitor, project.stores)
     if not due:
         return ahead
     behind = ", ".join(f"{table} is behind its inputs in {len(keys)} window{'s' * (len(keys) > 1)}" for table, keys in due.items())
@@ -86,7 +86,7 @@ def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[st
     rows = []
     for part in project.parts:
         for monitor in part.project.every(Monitor):
-            facts = facts_of(project.places, part.project, monitor, opened)
+            facts = facts_of(project.stores, part.project, monitor, opened)
             newest = next((r for r in reversed(facts.latest_reports) if r.kind == PERFORMANCE or not monitor.performance), None)
             rows.append(
                 {
@@ -120,14 +120,14 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     _known(monitor, partition)
     ref = declared.by_key[monitor.predictions_key]
     window = window_of(monitor.partitions, partition)
-    rows = project.places.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
+    rows = project.stores.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
     if rows.is_empty():
         raise DataError(f"'{ref.key}' has no row in '{partition}'", hint="materialise it first, or name another window")
     rows = from_table(rows, OF_PREDICTIONS)
     most = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
-    version = next(v for v in project.places.registry.versions(monitor.model.name) if v.version == most)
-    columns = manifest_of(project.places.artifacts, version.artifact)["columns"]
-    reference = project.places.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
+    version = next(v for v in project.stores.registry.versions(monitor.model.name) if v.version == most)
+    columns = manifest_of(project.stores.artifacts, version.artifact)["columns"]
+    reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = from_table(reference, OF_TRAINING_SETS)
     path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
     write_whole(path, evidently_page(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)

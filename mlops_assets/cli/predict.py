@@ -155,15 +155,15 @@ def _of_partitions(project: LoadedProject, service: Service, partitions: str) ->
     assert begin is not None  # noqa: S101  (partitioned)
     assert end is not None  # noqa: S101
     window = type(begin)(begin.start, end.end)
-    return project.places.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
+    return project.stores.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
 
 
 def _bodies(project: LoadedProject, service: Service, frame: pl.DataFrame) -> Iterator[bytes]:
     """Yield each row as the JSON of a request: the fields that the champion knows, nothing that is known only later."""
-    champion = project.places.registry.champion(service.model.name)
+    champion = project.stores.registry.champion(service.model.name)
     if champion is None:
         raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise model/{service.model.name}")
-    fields: Sequence[dict[str, Any]] = manifest_of(project.places.artifacts, champion.artifact)["request"]
+    fields: Sequence[dict[str, Any]] = manifest_of(project.stores.artifacts, champion.artifact)["request"]
     needed = [f["name"] for f in fields if f["role"] not in {"key", "time"}]
     if lacking := [name for name in needed if name not in frame.columns]:
         raise DataError(

@@ -19,13 +19,13 @@ from mlops_assets.orchestrate.compiler.build import Built, built
 from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs
 from mlops_assets.orchestrate.tables.lake_events import report_untold
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
 
 LATEST = 20  # runs that ended badly; the sensor looks at all
 
@@ -44,9 +44,9 @@ class LoadedProject:
         return self.parts[0].platform if self.parts else Platform.from_env()
 
     @property
-    def places(self) -> Places:
+    def stores(self) -> Stores:
         """The stores of the project."""
-        return places(self.platform)
+        return open_stores(self.platform)
 
 
 def load(given: str = "", folder: Path | None = None) -> LoadedProject:

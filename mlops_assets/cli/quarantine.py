@@ -130,7 +130,7 @@ def _rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | N
     from mlops_assets.compute.tables.quarantine import SCHEMA
 
     try:
-        rows = project.places.lake.read(dataset.quarantine_key).sort("partition", "row")
+        rows = project.stores.lake.read(dataset.quarantine_key).sort("partition", "row")
     except LakeError:
         return SCHEMA.to_frame()  # nothing was written yet
     return rows if partition is None else rows.filter(pl.col("partition") == partition)

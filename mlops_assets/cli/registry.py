@@ -45,14 +45,14 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
     model, gates = _gates(project, name)
     _refuse_damaged(project, name, version)
     said, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
-    done = project.places.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **said)
+    done = project.stores.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **said)
     return _shown(project, before, done, reason)
 
 
 def rollback(project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANYONE) -> Version:
     """Make an earlier champion the champion again; services follow within two seconds."""
     find(project, name)
-    registry, champion_before = project.places.registry, champion(project, name)
+    registry, champion_before = project.stores.registry, champion(project, name)
     if (before := version or _before(project, name)) is not None:
         _refuse_damaged(project, name, before)
     done = registry.rollback(name, actor=getpass.getuser(), reason=reason, version=version, expected=expected)
@@ -61,25 +61,25 @@ def rollback(project: LoadedProject, name: str, version: int | None, reason: str
 
 def champion(project: LoadedProject, name: str) -> Version | None:
     """Return the champion of a model in this environment; None without one."""
-    return project.places.registry.champion(name)
+    return project.stores.registry.champion(name)
 
 
 def describe_change(project: LoadedProject, before: Version | None, after: Version) -> str:
     """Return in words how a new champion's predictions differ in type or classes from those of the one before; empty when they do not."""
-    return describe_change_of_kind(project.places.artifacts, before, after)
+    return describe_change_of_kind(project.stores.artifacts, before, after)
 
 
 def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANYONE) -> Version:
     """Make a version the challenger; its gates are verified, the champion is not touched."""
     _, gates = _gates(project, name)
     _refuse_damaged(project, name, version)
-    return project.places.registry.challenge(name, gates, version=version, actor=getpass.getuser(), reason=reason, expected=expected)
+    return project.stores.registry.challenge(name, gates, version=version, actor=getpass.getuser(), reason=reason, expected=expected)
 
 
 def withdraw(project: LoadedProject, name: str, reason: str) -> Version:
     """Take the challenger's alias away."""
     find(project, name)
-    return project.places.registry.withdraw(name, actor=getpass.getuser(), reason=reason)
+    return project.stores.registry.withdraw(name, actor=getpass.getuser(), reason=reason)
 
 
 def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str, str]]:
@@ -89,7 +89,7 @@ def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str
 
 def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
     """Read every byte of a version before it is moved to; one that does not exist is refused by who moves it."""
-    at = project.places
+    at = project.stores
     for found in at.registry.versions(name):
         if found.version == version:
             refuse_damaged(at.registry, at.artifacts, found)
@@ -97,8 +97,8 @@ def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
 
 def _before(project: LoadedProject, name: str) -> int | None:
     """Return which version was champion before the present one."""
-    champion, environment = project.places.registry.champion(name), project.platform.environment
-    moves = [e for e in project.places.registry.history(name) if (e.alias, e.environment, e.kind) == (CHAMPION, environment, PROMOTION)]
+    champion, environment = project.stores.registry.champion(name), project.platform.environment
+    moves = [e for e in project.stores.registry.history(name) if (e.alias, e.environment, e.kind) == (CHAMPION, environment, PROMOTION)]
     return next((e.previous for e in reversed(moves) if champion is not None and e.version == champion.version), None)
 
 
@@ -107,7 +107,7 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
 ) -> Approval:
     """Record what a person decided, and show it as the check of the version."""
     _, model = find(project, name)
-    found = project.places.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
+    found = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
     with instance(project.platform) as opened:
         if model.approval:
             report_approval(opened, model, found)

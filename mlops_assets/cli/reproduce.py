@@ -76,7 +76,7 @@ def _reproduced(project: LoadedProject, named: str, asked: dict[str, Any]) -> Re
     how = Asked(asked["env"], asked["data"], asked["code"], _params(asked["params"]))
     with instance(project.platform) as opened:
         try:
-            found = reproduced(project.places, version, model.function.function, how)
+            found = reproduced(project.stores, version, model.function.function, how)
         except RegistryError as error:
             if how.plain:
                 report_failure(opened, model, version, error)
@@ -103,7 +103,7 @@ def _params(text: str | None) -> dict[str, Any] | None:
 def _version(project: LoadedProject, model: str, said: str) -> Version:
     from mlops_assets.errors import RegistryError
 
-    known = project.places.registry.versions(model)
+    known = project.stores.registry.versions(model)
     found = [v for v in known if said == str(v.version) or said in v.aliases]
     if not found:
         there = ", ".join(str(v.version) for v in known) or "none"

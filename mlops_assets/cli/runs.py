@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from mlops_assets.compute.pages.run_comparison import ComparedRun
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.stores.tracker.tracker import Run
 
 _MOST_METRICS = 5
@@ -34,10 +34,10 @@ def runs() -> None:
     """The tracker: trainings, trials, and runs of notebooks and scripts."""
 
 
-def _opened(file: str | None) -> Places:
-    from mlops_assets.stores.platform.stores import places
+def _opened(file: str | None) -> Stores:
+    from mlops_assets.stores.platform.stores import open_stores
 
-    return places(Platform.from_env() if file is None else load(file).platform)
+    return open_stores(Platform.from_env() if file is None else load(file).platform)
 
 
 @runs.command("list")
@@ -159,7 +159,7 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _compared(at: Places, run_id: str) -> ComparedRun:
+def _compared(at: Stores, run_id: str) -> ComparedRun:
     from mlops_assets.compute.pages.run_comparison import ComparedRun
 
     run = at.tracker.get(run_id)

@@ -47,7 +47,7 @@ def facts(project: LoadedProject) -> dict[str, Any]:
 def _tables(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
     for noun in project.nouns:
         if isinstance(noun, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction)):
-            records = loaded.places.lake.records(noun.key)
+            records = loaded.stores.lake.records(noun.key)
             newest = max((r.recorded_at for r in records.values()), default=None)
             derived = not isinstance(noun, ExternalDataset) and not (isinstance(noun, FeatureView) and isinstance(noun.source, DbtModel))
             node = project.node(noun) if derived else None
@@ -72,11 +72,11 @@ def versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
     known = {m.name for part in project.parts for m in part.project.every(Model)}
     if model is not None and model not in known:
         raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
-    at = project.places
+    at = project.stores
     for held in (v for v in at.registry.versions(model) if v.aliases or v.damage):
         looked_after(at.registry, at.artifacts, held)  # who serves from memory does not notice that its file is damaged
     found = at.registry.versions(model)
-    runs = {run_id: project.places.tracker.get(run_id) for run_id in {v.run_id for v in found}}
+    runs = {run_id: project.stores.tracker.get(run_id) for run_id in {v.run_id for v in found}}
     return [
         {
             "model": v.model,
@@ -103,7 +103,7 @@ def history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
     return [
         {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "kind": e.kind, "version": e.version or "none", "alias": e.alias, "before": (e.previous or "none") if e.alias else "",
          "actor": e.actor, "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence), "candidate": e.candidate[:12]}
-        for e in reversed(history_of(project.places.platform.registry, model))
+        for e in reversed(history_of(project.stores.platform.registry, model))
     ]  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def check(project: LoadedProject) -> str:
 
 def garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
     """Return which artifacts upkeep would remove."""
-    found = collected(project.places, older_than=timedelta(hours=hours), dry=True)
+    found = collected(project.stores, older_than=timedelta(hours=hours), dry=True)
     return {
         "artifacts that would be removed": len(found.removed),
         "bytes of artifacts": sum(file.size for file in found.removed),
@@ -156,7 +156,7 @@ def garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
 
 def upkeep(project: LoadedProject, hours: float, *, shared: bool = False) -> dict[str, Any]:
     """Look after the lake and what stands beside it, and say what was done."""
-    done = kept_up([part.project for part in project.parts], project.places, older_than=timedelta(hours=hours), shared=shared)
+    done = kept_up([part.project for part in project.parts], project.stores, older_than=timedelta(hours=hours), shared=shared)
     return {**done.figures, "pinned by": {str(number): list(who) for number, who in done.pinned.items()}}
 
 

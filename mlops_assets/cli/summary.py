@@ -145,13 +145,13 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
         if _value(metadata, "the loop"):
             yield f"the loop: {_value(metadata, 'the loop')}"
     for step in {k for k in _failed(finished) if k.startswith("model__")}:
-        serving = project.places.registry.champion(step.removeprefix("model__"))
+        serving = project.stores.registry.champion(step.removeprefix("model__"))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
 
 
 def _waiting(project: LoadedProject, model: str) -> Iterator[str]:
     """Say that a version waits for a person."""
-    newest = project.places.registry.versions(model)[-1]
+    newest = project.stores.registry.versions(model)[-1]
     if any(m.approval and m.name == model for part in project.parts for m in part.project.every(Model)) and not newest.approval:
         yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise approval/{model} in the UI"
 

@@ -40,7 +40,7 @@ def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
     """
     name, _, number = asked.partition("@")
     find(project, name)
-    at = project.places
+    at = project.stores
     looked_after(at.registry, at.artifacts, _version(project, name, number))
     version = _version(project, name, number)
     run = at.tracker.get(version.run_id)
@@ -84,11 +84,11 @@ def card(project: LoadedProject, asked: str) -> dict[str, str]:
     """
     name, _, number = asked.partition("@")
     declared, model = find(project, name)
-    return card_of(declared, project.places, model, _version(project, name, number))
+    return card_of(declared, project.stores, model, _version(project, name, number))
 
 
 def _version(project: LoadedProject, name: str, number: str) -> Version:
-    found = {str(v.version): v for v in project.places.registry.versions(name)}
+    found = {str(v.version): v for v in project.stores.registry.versions(name)}
     wanted = number or max(found, key=int, default="")
     if wanted not in found:
         raise RegistryError(
@@ -125,7 +125,7 @@ def _evidence(found: Evidence) -> dict[str, Any]:
 
 
 def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
-    artifacts = project.places.artifacts
+    artifacts = project.stores.artifacts
     if version.damage:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
     files = open_version_files(project.platform.registry).of(version.model, version.version)
@@ -135,10 +135,10 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
 
 def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
     """Return both fits of a version that was fitted again after its gates; nothing of one that serves its judged fit."""
-    judged = judged_fit(project.places.artifacts, version.artifact, version.digest)
+    judged = judged_fit(project.stores.artifacts, version.artifact, version.digest)
     if not judged.refitted:
         return {}
-    run = refit_run(project.places, version.run_id, version.artifact)
+    run = refit_run(project.stores, version.run_id, version.artifact)
     fitted = FittedRows.from_manifest(_manifest(project, version))
     rows = {} if fitted is None else {"fitted on": ", ".join(fitted.parts), "rows": fitted.rows, "last row": _when(fitted.last)}
     return {
@@ -172,7 +172,7 @@ def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]
 
 def _manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
     try:
-        return manifest_of(project.places.artifacts, version.artifact)
+        return manifest_of(project.stores.artifacts, version.artifact)
     except ArtifactError:
         return {}
 

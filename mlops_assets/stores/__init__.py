@@ -1,1 +1,1 @@
-"""Places: one small protocol each for lake, registry, tracker and artifacts, and its adapters."""
+"""Stores: one small protocol each for lake, registry, tracker and artifacts, and its adapters."""

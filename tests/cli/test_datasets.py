@@ -14,7 +14,7 @@ from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.tracker import Run
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-04")
@@ -63,7 +63,7 @@ def test_datasets_are_listed_and_shown(project) -> None:
 
 
 def test_a_dropped_dataset_takes_other_types_and_earlier_states_stay(project, platform) -> None:
-    at = places(platform)
+    at = open_stores(platform)
     before = at.lake.snapshot()
     at.tracker.add(Run("a" * 32, "demand", "", "", at.lake.records("dataset/readings")["2024-01-01"].recorded_at, None, before, {}, {}, {}))
     VALUES[:] = ["high"]

@@ -25,7 +25,7 @@ from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
 from mlops_assets.orchestrate.monitoring.turn import group_ranges
 from mlops_assets.orchestrate.training.loop import outlook
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.decisions import Hold, WindowReport
 from tests.conftest import Runner
 
@@ -48,7 +48,7 @@ class World:
         self.platform = ml.Platform.at(folder / "home")
         self.definitions = ml.build_definitions(self.nouns(approval=approval, retrain=retrain), platform=self.platform)
         self.loaded = LoadedProject(Path("definitions.py"), self.definitions, built()[-1:])
-        self.at = places(self.platform)
+        self.at = open_stores(self.platform)
 
     def rows(self, window: ml.TimeWindow) -> pl.DataFrame:
         days = range((window.start - BASE).days, (window.end - BASE).days)

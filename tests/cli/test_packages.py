@@ -10,7 +10,7 @@ import mlops_assets as ml
 from mlops_assets.cli.project_target import find_target
 from mlops_assets.compute.user_code.project_modules import child_environment
 from mlops_assets.errors import DefinitionError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.commands import run_mlops
 from tests.conftest import clean_environment
 from tests.projects.package_files import write_package
@@ -38,7 +38,7 @@ def test_a_package_is_trained_served_and_trained_again_by_processes_that_find_it
         assert "dagster dev -m shop.definitions -d " in mlops(tmp_path, "run")
     finally:
         mlops(tmp_path, "serve", "stop", "api")
-    trials = places(ml.Platform.at(tmp_path / ".mlops")).tracker.search("kind = 'trial'")
+    trials = open_stores(ml.Platform.at(tmp_path / ".mlops")).tracker.search("kind = 'trial'")
     assert [trial.status for trial in trials] == ["finished"] * 2
     assert "IDENTICAL" in mlops(tmp_path, "reproduce", "buys@1")
 

@@ -84,7 +84,7 @@ def test_rows_are_listed_shown_and_tried_again_until_none_is_left(tmp_path) -> N
     {
         "between the rows and the quarantine": f"{STORES}._replace:2",
         "between the quarantine and its record": f"{STORES}._append",
-        "after the commit, before Dagster hears of it": "mlops_assets.orchestrate.tables.quality:Beside.report",
+        "after the commit, before Dagster hears of it": "mlops_assets.orchestrate.tables.quality:CompanionWrite.report",
     }.values(),
 )
 def test_killed_between_both_tables_leaves_no_lie_and_the_next_run_ends_as_if_undisturbed(point, tmp_path) -> None:

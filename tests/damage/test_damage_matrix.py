@@ -82,8 +82,8 @@ def prepared(tmp_path_factory) -> Path:
 
 def stopped_service(home: Path) -> None:
     """Leave behind what a service does that was stopped."""
-    places = {name: str(home / name) for name in ("artifacts", "online")}
-    spec = ServiceSpec(SERVICE, "arrival", str(home), f"sqlite:///{home / 'registry.sqlite'}", **places)
+    stores = {name: str(home / name) for name in ("artifacts", "online")}
+    spec = ServiceSpec(SERVICE, "arrival", str(home), f"sqlite:///{home / 'registry.sqlite'}", **stores)
     folder = Folder.of(str(home), SERVICE)
     write_json(folder.spec, asdict(spec))
     write_json(folder.wanted, {"state": "stopped"})

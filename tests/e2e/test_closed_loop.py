@@ -19,7 +19,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.serving.http import control
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.client import predict
 from tests.conftest import ROOT, Runner, clean_environment
 from tests.orchestrate.compiler.test_daemon import DAGSTER_DAEMON, Daemon
@@ -86,7 +86,7 @@ class World:
     def __init__(self, daemon: ShopDaemon, instance: dg.DagsterInstance, platform: ml.Platform) -> None:
         self.daemon, self.instance, self.platform = daemon, instance, platform
         self.run = Runner(ml.build_definitions(shop.NOUNS, platform=platform), instance)
-        self.at = places(platform)
+        self.at = open_stores(platform)
 
     def turn(self, **changes: object) -> None:
         file = Path(self.platform.home) / "world.json"

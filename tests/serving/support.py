@@ -124,8 +124,8 @@ class Stage:
 
     def spec(self, **more) -> ServiceSpec:
         at = self.platform
-        places = {"home": at.home, "registry": at.registry, "artifacts": at.artifacts, "online": at.online}
-        return ServiceSpec(**{"name": "lateness_api", "model": "lateness", **places, **more})
+        stores = {"home": at.home, "registry": at.registry, "artifacts": at.artifacts, "online": at.online}
+        return ServiceSpec(**{"name": "lateness_api", "model": "lateness", **stores, **more})
 
     @property
     def log(self) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import mlops_assets as ml
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.database.sql import examined
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.registry import open_registry
 from tests.stores.registry.test_registry import GATES, candidate, evidence
 
@@ -54,14 +54,14 @@ def a_run(disk: Path, there: ml.Platform) -> None:
         assert kept(Path(there.home)) == [5]
         ml.log_metric("a", 1)
     filler.unlink()
-    tracker = places(there).tracker
+    tracker = open_stores(there).tracker
     assert [one.name for one in tracker.artifacts(run.id)] == ["small"]
     assert (tracker.get(run.id).status, tracker.get(run.id).metrics) == ("finished", {"a": 1.0})
 
 
 def versions(disk: Path, there: ml.Platform) -> tuple[int, str]:
     """Register until the disk is full; return how many were, and why the next was not."""
-    registry, artifacts, registered, told = open_registry(there.registry), places(there).artifacts, 0, ""
+    registry, artifacts, registered, told = open_registry(there.registry), open_stores(there).artifacts, 0, ""
     filler = fill(disk, leave=256 * 1024)
     while not told:
         assert registered < 2000, "the disk never was full"

@@ -8,7 +8,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.stores.database.sql import database
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.registry import open_registry
 from tests.conftest import ROOT
 from tests.stores.registry.test_registry import candidate, evidence, passed
@@ -38,7 +38,7 @@ def test_writers_wait_for_a_database_that_another_process_has_locked(tmp_path, s
             run.flush()
             assert holder.wait(60) == 0
         passed(registry, "after")
-    tracker = places(there).tracker
+    tracker = open_stores(there).tracker
     assert (tracker.get(run.id).status, tracker.get(run.id).metrics) == ("finished", {"a": 1.0})
     assert [v.digest for v in registry.versions()] == ["before", "after"]
 

@@ -94,7 +94,7 @@ def dbt(folder: Path, ledger: Ledger, rng: random.Random) -> None:
     ledger.say("building", name=ledger.name)
     since, project = lake.snapshot(), DbtFolder(str(folder / "dbt_project"), Platform.at(folder))
     project.prepare()
-    places = [
+    stores = [
         "--project-dir",
         project.source,
         "--profiles-dir",
@@ -104,7 +104,7 @@ def dbt(folder: Path, ledger: Ledger, rng: random.Random) -> None:
         "--log-path",
         project.target,
     ]
-    subprocess.run([executable(), "--no-use-colors", "build", *places], env=dict(os.environ) | PARSE_WINDOW, check=True, stdout=sys.stderr)
+    subprocess.run([executable(), "--no-use-colors", "build", *stores], env=dict(os.environ) | PARSE_WINDOW, check=True, stdout=sys.stderr)
     ledger.say("built", since=since)
     lake.record(DAILY, [Part("")], key=["day"], run_id=ledger.name)
     ledger.say("recorded", name=ledger.name)

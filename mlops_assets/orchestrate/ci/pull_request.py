@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.training.training_run import Trained
 from mlops_assets.orchestrate.training.training_set import x_columns
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.serving.formats.packaging import manifest_of, unpack
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, Evaluation, Split
@@ -37,7 +37,7 @@ _FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "git.co
 class _Facts:
     """A candidate and the champion that it met, on the candidate's rows."""
 
-    places: Places
+    stores: Stores
     model: Model[..., Any]
     record: CandidateRecord
     run: Run
@@ -47,15 +47,15 @@ class _Facts:
 
     @property
     def rival_run(self) -> Run | None:
-        return None if self.rival is None else self.places.tracker.get(self.rival.run_id)
+        return None if self.rival is None else self.stores.tracker.get(self.rival.run_id)
 
 
-def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
+def ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
     """Return the report of the candidate that waits in this environment.
 
     Parameters
     ----------
-    places
+    stores
         Of the platform.
     model
         As declared.
@@ -67,23 +67,23 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
     RegistryError
         There is no candidate.
     """
-    waiting = places.registry.candidate(model.name)
+    waiting = stores.registry.candidate(model.name)
     if waiting is None:
         raise RegistryError(
-            f"model '{model.name}' has no candidate in '{places.platform.environment}'",
+            f"model '{model.name}' has no candidate in '{stores.platform.environment}'",
             hint="say `mlops ci train` first, and see why it failed",
         )
     record, evidence = waiting
-    fit = judged_fit(places.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
-    bundle = unpack(places.artifacts, fit.artifact, model.trusted_types)
-    splits = _splits(places, model, record.snapshot)
-    run, rival = places.tracker.get(record.run_id), rival_of(places, model.name)
-    judged = candidate_of(places, model, Trained(run, bundle.estimator, splits, reused=True), rival)
-    facts = _Facts(places, model, record, run, splits, judged, rival)
+    fit = judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
+    bundle = unpack(stores.artifacts, fit.artifact, model.trusted_types)
+    splits = _splits(stores, model, record.snapshot)
+    run, rival = stores.tracker.get(record.run_id), rival_of(stores, model.name)
+    judged = candidate_of(stores, model, Trained(run, bundle.estimator, splits, reused=True), rival)
+    facts = _Facts(stores, model, record, run, splits, judged, rival)
     return CiReport(
         model=model.name,
         candidate=record.digest,
-        compared=_compared(places, rival),
+        compared=_compared(stores, rival),
         metrics=_metrics(facts, evidence),
         gates={item.gate: (item.passed, item.reason) for item in evidence},
         slices=_slices(facts),
@@ -101,18 +101,18 @@ def ci_report(places: Places, model: Model[..., Any], pictures: Path | None = No
     )
 
 
-def _splits(places: Places, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
+def _splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
     declared = model.training_set
-    rows = in_canonical_order(places.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
+    rows = in_canonical_order(stores.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
     return parts_of(rows, x_columns(declared, rows), declared.label)
 
 
-def _compared(places: Places, rival: Version | None) -> str:
+def _compared(stores: Stores, rival: Version | None) -> str:
     if rival is None:
         return ""
-    mine = places.registry.champion(rival.model)
-    name = f"version {rival.version}, champion of {places.platform.environment if mine is not None else places.platform.against}"
-    refitted = judged_fit(places.artifacts, rival.artifact, rival.digest).refitted
+    mine = stores.registry.champion(rival.model)
+    name = f"version {rival.version}, champion of {stores.platform.environment if mine is not None else stores.platform.against}"
+    refitted = judged_fit(stores.artifacts, rival.artifact, rival.digest).refitted
     return name + (", by its judged fit" if refitted else "")
 
 
@@ -161,7 +161,7 @@ def _data(facts: _Facts) -> list[Difference]:
 
 def _moved(facts: _Facts, rival: Version) -> Iterator[Difference]:
     X = pl.concat([split.X for split in facts.splits.values()])
-    profile = json.loads(facts.places.artifacts.get(manifest_of(facts.places.artifacts, rival.artifact)["profile"]))
+    profile = json.loads(facts.stores.artifacts.get(manifest_of(facts.stores.artifacts, rival.artifact)["profile"]))
     known = set(profile["columns"])
     yield from (Difference(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
     try:
@@ -202,7 +202,7 @@ def _plain(item: object) -> str:
 
 
 def _cost(facts: _Facts) -> dict[str, str]:
-    run, artifacts = facts.run, facts.places.artifacts
+    run, artifacts = facts.run, facts.stores.artifacts
     took = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
     size = len(artifacts.get(manifest_of(artifacts, facts.record.artifact)["estimator"]))
     return {
@@ -216,7 +216,7 @@ def _cost(facts: _Facts) -> dict[str, str]:
 
 def _refit_cost(facts: _Facts) -> dict[str, str]:
     """Return what the second fit took, which serves; nothing without one."""
-    run = refit_run(facts.places, facts.run.id, facts.record.artifact)
+    run = refit_run(facts.stores, facts.run.id, facts.record.artifact)
     if run is None or run.ended_at is None:
         return {}
     return {"second fit, on all rows": f"{(run.ended_at - run.started_at).total_seconds():.1f} s, {run.record[FITTED]['rows']:,} rows"}

@@ -10,7 +10,7 @@ from mlops_assets.compute.user_code.view_source import source_text
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.io_manager import lake_io_manager
 from mlops_assets.orchestrate.core.project import Project, rules_of
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import Step, asset_key, compile_step, function_needs
 from mlops_assets.orchestrate.features.feature_tables import feature_view_body
 from mlops_assets.orchestrate.features.freshness import freshness_of
@@ -35,7 +35,7 @@ from mlops_assets.orchestrate.training.training_set import AS_OF, training_set_b
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.orchestrate.versions.approval import SIGNED, approval_body, approval_key
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import DbtModel, FeatureView, stored_views
@@ -49,7 +49,7 @@ from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
 
 DATA_GROUP = "data"
-ScopedBody = Callable[[Scope], Iterator[object]]
+ScopedBody = Callable[[StepContext], Iterator[object]]
 
 
 class Compiler:
@@ -349,7 +349,7 @@ class Compiler:
             for external in externals:
                 require(external, platform, node.key)
             with ExitStack() as leases:
-                yield from body(Scope(context, project, places(platform), node, loaded, leases=leases))
+                yield from body(StepContext(context, project, open_stores(platform), node, loaded, leases=leases))
 
         return run
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from mlops_assets.compute.tables.frames import FRAME_TYPES, present
 from mlops_assets.orchestrate.core.project import TableRef
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 
@@ -38,7 +38,7 @@ class LakeIOManager(dg.IOManager):
 
     def _rows(self, context: dg.InputContext) -> pl.DataFrame:
         key = "/".join(context.asset_key.path)
-        lake = places(self.platform).lake
+        lake = open_stores(self.platform).lake
         ref = self.tables.get(key)
         if ref is None or ref.partitions is None or not context.has_asset_partitions:
             return lake.read(key)

@@ -20,7 +20,7 @@ from mlops_assets.orchestrate.core.partitions import all_keys, mapped, sort_keys
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection, Parameter, UserFunction
 from mlops_assets.values.window import TimeWindow, window_of
@@ -31,14 +31,14 @@ VERIFIED = frozenset({"features", "training_set", "online", "model"})
 
 
 @dataclass(frozen=True)
-class Scope:
+class StepContext:
     """One step of one run.
 
     Parameters
     ----------
     context
         Dagster's own.
-    project, places
+    project, stores
         What is declared, and where it lives.
     node
         The table that is made.
@@ -56,7 +56,7 @@ class Scope:
 
     context: dg.AssetExecutionContext
     project: Project
-    places: Places
+    stores: Stores
     node: Node
     loaded: Mapping[str, object]
     chosen: tuple[str, ...] | None = None
@@ -85,12 +85,12 @@ class Scope:
     @cached_property
     def snapshot(self) -> int:
         """The one state of the lake that everything in this step reads."""
-        return self.leases.enter_context(self.places.lake.leased())
+        return self.leases.enter_context(self.stores.lake.leased())
 
     @cached_property
     def outside(self) -> OutsideReads:
         """What users' functions read in this step besides their arguments."""
-        at = self.places.platform
+        at = self.stores.platform
         folders = (place.removeprefix("file://") for place in (at.home, at.lake, at.artifacts, at.online))
         return OutsideReads(tuple(os.path.realpath(folder) + os.sep for folder in folders if "://" not in folder))
 
@@ -102,7 +102,7 @@ class Scope:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """What is about to be written, with the fingerprint of what it is made from."""
-        made_from = fingerprints(self.node, self.keys, self.places.lake, snapshot=self.snapshot)
+        made_from = fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
         return tuple(Part(key, window, made_from.get(key, "")) for key, window in self.windows)
 
     @property
@@ -110,13 +110,13 @@ class Scope:
         """The step's run configuration, defaults filled in."""
         return {**(self.context.op_execution_context.op_config or {}), **self.searched}
 
-    def with_params(self, params: Mapping[str, Any]) -> "Scope":
+    def with_params(self, params: Mapping[str, Any]) -> "StepContext":
         """Return the same step with other hyperparameters, on the same state of the lake."""
         other = replace(self, searched=dict(params))
         vars(other)["snapshot"] = self.snapshot
         return other
 
-    def by_partition(self, function: UserFunction[..., Any]) -> Iterator["Scope"]:
+    def by_partition(self, function: UserFunction[..., Any]) -> Iterator["StepContext"]:
         """Yield the step of each partition alone; what the function reads is read once for all of them."""
         names = [p.name for p in function.tables if p.name not in self.loaded]
         inputs = {name: self.read(self.project.tables[name]) for name in names}
@@ -176,7 +176,7 @@ class Scope:
         wanted = [key for parents in mapped(edge, self.node.partitions, self.keys).values() for key in parents]
         span = _span(ref, wanted)
         if span is None:
-            return self._or_explain(ref, lambda: self.places.lake.read(ref.key, snapshot=self.snapshot).clear())
+            return self._or_explain(ref, lambda: self.stores.lake.read(ref.key, snapshot=self.snapshot).clear())
         return self._or_explain(ref, lambda: self._rows(ref, span, wanted))
 
     def part(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
@@ -191,7 +191,7 @@ class Scope:
 
     def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None) -> pl.DataFrame:
         """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""
-        lake, time = self.places.lake, ref.event_timestamp
+        lake, time = self.stores.lake, ref.event_timestamp
         if self.node.key.split("/")[0] not in VERIFIED or (ref.key, window) in self._verified:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot)
         wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(all_keys(ref.partitions) if keys is None else keys)
@@ -203,7 +203,7 @@ class Scope:
     def layout(self, view: FeatureView, *, as_known: bool) -> Layout:
         """Return all rows of a feature view, ready to be looked up."""
         ref = TableRef(view.key)
-        return self._or_explain(ref, lambda: self.places.layouts.of(view, snapshot=self.snapshot, as_known=as_known))
+        return self._or_explain(ref, lambda: self.stores.layouts.of(view, snapshot=self.snapshot, as_known=as_known))
 
     def _or_explain(self, ref: TableRef, read: Callable[[], T]) -> T:
         try:

@@ -30,7 +30,7 @@ from mlops_assets.orchestrate.features.freshness import freshness_of
 from mlops_assets.orchestrate.tables.automation import follow
 from mlops_assets.orchestrate.tables.tables import COLUMNS
 from mlops_assets.stores.lake.protocol import Commit, Part
-from mlops_assets.stores.platform.stores import Places, places
+from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
@@ -211,7 +211,7 @@ def _assets(  # noqa: PLR0913  (one definition)
     )
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
         tag_run(context.instance, context.run.run_id)
-        yield from _build(context, folder, places(platform), tables)
+        yield from _build(context, folder, open_stores(platform), tables)
 
     # with_resources() would also want the default IO manager, which must stay the one of the project these definitions are merged into.
     with beta():
@@ -220,7 +220,7 @@ def _assets(  # noqa: PLR0913  (one definition)
         )
 
 
-def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Places, tables: Mapping[str, Table]) -> Iterator[Any]:
+def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tables: Mapping[str, Table]) -> Iterator[Any]:
     """Run dbt, then record what it wrote; a table whose run failed is not recorded, so nothing downstream takes it for made."""
     chosen = {key.path[-1]: tables[key.path[-1]] for key in context.selected_asset_keys if key.path[-1] in tables}
     partitions = next(iter(tables.values())).node.partitions
@@ -288,12 +288,12 @@ def _window(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> 
     return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
 
 
-def _parts(table: Table, keys: Sequence[str], at: Places) -> list[Part]:
+def _parts(table: Table, keys: Sequence[str], at: Stores) -> list[Part]:
     made_from = fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
     return [Part(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
 
 
-def _view_facts(context: dg.AssetExecutionContext, at: Places, table: Table, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
+def _view_facts(context: dg.AssetExecutionContext, at: Stores, table: Table, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
     view, node = table.view, table.node
     if view is None:
         return {}
@@ -306,7 +306,7 @@ def _view_facts(context: dg.AssetExecutionContext, at: Places, table: Table, row
 
 def _recorded(  # noqa: PLR0913  (one output)
     context: dg.AssetExecutionContext,
-    at: Places,
+    at: Stores,
     output: Any,  # noqa: ANN401
     table: Table,
     parts: Sequence[Part],

@@ -120,7 +120,7 @@ class DbtFolder:
         return digest.hexdigest()
 
     def _parse(self) -> None:
-        places = [
+        stores = [
             "--project-dir",
             str(self.source),
             "--profiles-dir",
@@ -131,7 +131,7 @@ class DbtFolder:
             str(self.target),
         ]
         done = subprocess.run(  # noqa: S603  (our own executable, our own arguments)
-            [executable(), "--no-use-colors", "parse", *places],
+            [executable(), "--no-use-colors", "parse", *stores],
             env=dict(os.environ) | PARSE_WINDOW,
             capture_output=True,
             text=True,

@@ -14,7 +14,7 @@ from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.project import Project, computed_from
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.serving.formats.packaging import manifest_of
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Sql
 from mlops_assets.values.features import FeatureView, feature_views, stored_views
@@ -43,18 +43,18 @@ class Usage:
     versions: tuple[str, ...]
 
 
-def usage(project: Project, places: Places, view: FeatureView) -> Usage:
+def usage(project: Project, stores: Stores, view: FeatureView) -> Usage:
     """Return who uses a feature view."""
     sets = [t for t in project.every(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
     models = [m for m in project.every(Model) if m.training_set in sets]
     services = [s.name for s in project.every(Service) if s.model in models]
-    known = [version for model in models for version in places.registry.versions(model.name)]
-    versions = [f"{v.model}@{v.version}" for v in known if _trained_with(places, v.artifact, view.name)]
+    known = [version for model in models for version in stores.registry.versions(model.name)]
+    versions = [f"{v.model}@{v.version}" for v in known if _trained_with(stores, v.artifact, view.name)]
     return Usage(tuple(t.name for t in sets), tuple(m.name for m in models), tuple(services), tuple(versions))
 
 
-def _trained_with(places: Places, artifact: str, view: str) -> bool:
-    return any(step.get("view") == view for step in manifest_of(places.artifacts, artifact).get("steps", ()))
+def _trained_with(stores: Stores, artifact: str, view: str) -> bool:
+    return any(step.get("view") == view for step in manifest_of(stores.artifacts, artifact).get("steps", ()))
 
 
 def view_metadata(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
@@ -74,14 +74,14 @@ def _short(value: object) -> object:
     return "" if value is None else value
 
 
-def source_lineage(project: Project, places: Places, view: FeatureView) -> Lineage:
+def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Lineage:
     """Return where the columns of a feature view come from, when it is taken from a dataset or a query; dbt's own step knows dbt's."""
     source = view.source
     if isinstance(source, (Dataset, ExternalDataset)):
         return {name: [(source.key, name)] for name in (*view.entity.join_keys, *view.feature_names)}
     if isinstance(source, Sql):
         refs = {name: project.tables[name].key for name in computed_from(source)}
-        found = query_lineage(source.query, _columns(view), {name: places.lake.columns(key) for name, key in refs.items()})
+        found = query_lineage(source.query, _columns(view), {name: stores.lake.columns(key) for name, key in refs.items()})
         return {column: [(refs[table], name) for table, name in made if table in refs] for column, made in found.items()}
     return {}
 
@@ -96,9 +96,9 @@ def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}
 
 
-def dbt_lineage(view: FeatureView, compiled: str, places: Places, parents: Sequence[str]) -> Lineage:
+def dbt_lineage(view: FeatureView, compiled: str, stores: Stores, parents: Sequence[str]) -> Lineage:
     """Return where the columns of a dbt model come from, by its compiled text."""
-    tables = {key.rpartition("/")[2]: places.lake.columns(key) for key in parents}
+    tables = {key.rpartition("/")[2]: stores.lake.columns(key) for key in parents}
     found = query_lineage(compiled, _columns(view), tables)
     return {column: kept for column, made in found.items() if (kept := [(t, c) for t, c in made if t in parents])}
 

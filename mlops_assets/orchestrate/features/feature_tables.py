@@ -13,7 +13,7 @@ from mlops_assets.compute.user_code.view_source import source_text
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import show
 from mlops_assets.orchestrate.core.project import computed_from, rules_of
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import source_lineage, view_metadata
 from mlops_assets.orchestrate.tables.backfill import Chunks, publish_in_chunks
 from mlops_assets.orchestrate.tables.partition_calls import Produced, call_function
@@ -25,15 +25,15 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection
 
 
-def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
+def feature_view_body(view: FeatureView) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step of a feature view."""
     rules = rules_of(view)
     columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
 
-    def found(scope: Scope, rows: Produced | pl.DataFrame) -> Checked:
+    def found(scope: StepContext, rows: Produced | pl.DataFrame) -> Checked:
         return replace(checked(scope, rows, rules, quality_key=view.quality_key), metadata={"version": view.version(source_text(view))})
 
-    def made(scope: Scope) -> Checked:
+    def made(scope: StepContext) -> Checked:
         source = _source_name(view)
 
         def shaped(rows: pl.DataFrame) -> pl.DataFrame:
@@ -46,21 +46,21 @@ def feature_view_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
         result = found(scope, _source_rows(scope, view, shaped))
         return replace(result, metadata={"source": source, **result.metadata, **warn_of_unrecorded(scope, view)})
 
-    def kept(scope: Scope) -> Checked:
-        read = scope.places.lake.read(
+    def kept(scope: StepContext) -> Checked:
+        read = scope.stores.lake.read(
             view.key, window=scope.window, event_timestamp=view.event_timestamp, snapshot=scope.snapshot, columns=columns
         )
         return found(scope, read)
 
-    def shown(scope: Scope, frame: pl.DataFrame) -> Mapping[str, Any]:
+    def shown(scope: StepContext, frame: pl.DataFrame) -> Mapping[str, Any]:
         return show(
-            "statistics", lambda: view_metadata(view, frame, source_lineage(scope.project, scope.places, view)), scope.context.log.warning
+            "statistics", lambda: view_metadata(view, frame, source_lineage(scope.project, scope.stores, view)), scope.context.log.warning
         )
 
     chunks = Chunks(rules, made, kept, shown, divisible=_divisible(view), repeatable=not _configured(view))
 
-    def body(scope: Scope) -> Iterator[object]:
-        scope.places.view_versions.declare(view, view.version(source_text(view)), scope.places.lake.snapshot())
+    def body(scope: StepContext) -> Iterator[object]:
+        scope.stores.view_versions.declare(view, view.version(source_text(view)), scope.stores.lake.snapshot())
         yield from publish_in_chunks(scope, chunks)
 
     return body
@@ -78,7 +78,7 @@ def _source_name(view: FeatureView) -> str:
     raise TypeError(view.source)  # dbt's models are dbt's own assets
 
 
-def _source_rows(scope: Scope, view: FeatureView, shaped: Callable[[pl.DataFrame], pl.DataFrame]) -> Produced | pl.DataFrame:
+def _source_rows(scope: StepContext, view: FeatureView, shaped: Callable[[pl.DataFrame], pl.DataFrame]) -> Produced | pl.DataFrame:
     """Return what a feature view is taken from."""
     match view.source:
         case Computed():
@@ -90,7 +90,7 @@ def _source_rows(scope: Scope, view: FeatureView, shaped: Callable[[pl.DataFrame
     raise TypeError(view.source)
 
 
-def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
+def _answers(scope: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
     """Ask a query once for each partition: what it says of its window is then the same in a run over many."""
     refs = {name: scope.project.tables[name] for name in computed_from(source)}
     whole = {name: scope.read(ref) for name, ref in refs.items()}
@@ -99,10 +99,10 @@ def _answers(scope: Scope, view: FeatureView, source: Sql) -> Iterator[pl.DataFr
         yield queried(source.query, tables, window, f"'{view.key}'")
 
 
-def _divisible(view: FeatureView) -> Callable[[Scope], bool]:
+def _divisible(view: FeatureView) -> Callable[[StepContext], bool]:
     """Whether the run may be divided into chunks. One call for a range is divided only where its arguments say which partitions are meant."""
 
-    def asked(scope: Scope) -> bool:
+    def asked(scope: StepContext) -> bool:
         if not isinstance(view.source, Computed) or view.source.call_per == "partition":
             return True
         function = view.source.function

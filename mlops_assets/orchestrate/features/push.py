@@ -10,12 +10,12 @@ import polars as pl
 
 from mlops_assets.orchestrate.core.graph import Node, fingerprints
 from mlops_assets.orchestrate.core.partitions import all_keys, days_between, days_of
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import checked
 from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish, table_check_specs
 from mlops_assets.serving.push.spec import PushSpec, log_folder
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource, views_of
@@ -41,24 +41,24 @@ def _logged(source: PushSource, platform: Platform, partitions: dg.PartitionsDef
     return {key: push_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
 
 
-def push_body(source: PushSource) -> Callable[[Scope], Iterator[object]]:
+def push_body(source: PushSource) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that brings pushed rows into the lake."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         yield from publish(scope, source.table, lambda: _produce(scope, source))
 
     return body
 
 
-def _produce(scope: Scope, source: PushSource) -> Made:
+def _produce(scope: StepContext, source: PushSource) -> Made:
     from mlops_assets.serving.logs.day_log import log_days
 
-    days = set(log_days(log_folder(scope.places.platform.home, source.name)))
+    days = set(log_days(log_folder(scope.stores.platform.home, source.name)))
     windows = [window for _, window in scope.windows]
     spans = [span for span in (days_of(window, days) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     corrupt: list[str] = []
-    rows = pushed_rows(scope.places, source, first, last, corrupt)
+    rows = pushed_rows(scope.stores, source, first, last, corrupt)
     if windows[0] is not None:
         time = source.table.event_timestamp or ""
         inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
@@ -73,12 +73,12 @@ def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
     return [*table_check_specs(source.key, source.table), *check_specs(source.key, (READABLE,), warnings=(READABLE,))]
 
 
-def pushed_rows(places: Places, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
+def pushed_rows(stores: Stores, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
     """Return what was pushed about some days of event times, each row once: of those that became known at the same time, the last pushed.
 
     Parameters
     ----------
-    places, source
+    stores, source
         Where, and of what.
     first, last
         Days in UTC, both included.
@@ -88,11 +88,11 @@ def pushed_rows(places: Places, source: PushSource, first: date, last: date, cor
     from mlops_assets.serving.logs.push_log import LOGGED_AT, read_pushed
 
     types = dict(PushSpec.of(source, views_of(source)).types)
-    rows = read_pushed(log_folder(places.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
+    rows = read_pushed(log_folder(stores.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
     return rows.drop(LOGGED_AT).unique(source.table.key, keep="last", maintain_order=True)
 
 
-def pending_rows(scope: Scope, view: FeatureView) -> pl.DataFrame | None:
+def pending_rows(scope: StepContext, view: FeatureView) -> pl.DataFrame | None:
     """Return what was pushed and is not in the view's table yet, as the view has it; None when its rows are not pushed.
 
     Parameters
@@ -106,22 +106,22 @@ def pending_rows(scope: Scope, view: FeatureView) -> pl.DataFrame | None:
     from mlops_assets.compute.features.feature_schema import conformed
     from mlops_assets.serving.logs.day_log import log_days
 
-    folder = log_folder(scope.places.platform.home, source.name)
+    folder = log_folder(scope.stores.platform.home, source.name)
     settled = _settled(scope, source, view)
     open_days = [day for day in log_days(folder) if not _covered(day, settled)]
-    frames = [pushed_rows(scope.places, source, day, day) for day in open_days]
-    rows = pl.concat(frames) if frames else pushed_rows(scope.places, source, date.max, date.min)
+    frames = [pushed_rows(scope.stores, source, day, day) for day in open_days]
+    rows = pl.concat(frames) if frames else pushed_rows(scope.stores, source, date.max, date.min)
     times = (source.table.event_timestamp or "", source.table.created_timestamp or "")
     columns = list(dict.fromkeys((*view.entity.join_keys, *times, *view.feature_names)))
     return conformed(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)
 
 
-def _settled(scope: Scope, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
+def _settled(scope: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
     """Return the spans of event time whose pushed rows are all in the view's table; None when that is all of time."""
-    lake, snapshot = scope.places.lake, scope.snapshot
+    lake, snapshot = scope.stores.lake, scope.snapshot
     keys = list(all_keys(source.table.partitions))
     fresh = set(keys)
-    for node in (push_node(source, scope.places.platform), scope.project.node(view)):
+    for node in (push_node(source, scope.stores.platform), scope.project.node(view)):
         made = lake.records(node.key, snapshot=snapshot)
         now = fingerprints(node, keys, lake, snapshot=snapshot)
         fresh &= {key for key in keys if key in made and made[key].inputs == now.get(key)} | {

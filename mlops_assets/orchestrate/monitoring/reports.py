@@ -23,7 +23,7 @@ from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.partitions import step_of
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training.fitted_rows import mark_fitted_rows
@@ -93,23 +93,23 @@ def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
     return check_specs(monitor.performance_key, names, warnings=names)
 
 
-def drift_body(monitor: Monitor) -> Callable[[Scope], Iterator[object]]:
+def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that compares windows with the reference."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         yield from publish(scope, _RULES, lambda: _drifts(scope, monitor))
 
     return body
 
 
-def _drifts(scope: Scope, monitor: Monitor) -> Made:
+def _drifts(scope: StepContext, monitor: Monitor) -> Made:
     found = [(window, drift_of(scope, monitor, window)) for window in _windows(scope, monitor)]
-    measured = scope.places.lake.records(monitor.performance_key)
+    measured = scope.stores.lake.records(monitor.performance_key)
     for window, report in found:
         if window.partition not in measured:  # else the performance step has drawn the page, and draws it again when the predictions change
             _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, report))
     told = [_told(w, DRIFT, report.state, report.summary) for w, report in found if w.version]
-    scope.places.decisions.report(monitor.name, monitor.model.name, told)
+    scope.stores.decisions.report(monitor.name, monitor.model.name, told)
     last, report = found[-1]
     summed = summary_facts([WindowState(w.partition, r.state, r.summary) for w, r in found], "drifted")
     worst = max((column.severity for _, r in found for column in r.columns), default=0.0)
@@ -131,7 +131,7 @@ def _drifts(scope: Scope, monitor: Monitor) -> Made:
     return frame, [outcome] if monitor.drift else [], summed | _drift_facts(scope, monitor, last, report)
 
 
-def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
+def drift_of(scope: StepContext, monitor: Monitor, window: Window) -> DriftReport:
     """Compare a window with the reference of the version that made most of its predictions."""
     declared = monitor.drift or Drift()
     profile, rows, in_training = _profile(scope, monitor, window.version), window.unseen, int(window.fitted.sum())
@@ -156,7 +156,7 @@ def drift_of(scope: Scope, monitor: Monitor, window: Window) -> DriftReport:
     return replace(report, in_training=in_training, summary=report.summary + left_out + _other_length(scope, monitor, profile))
 
 
-def _other_length(scope: Scope, monitor: Monitor, profile: Mapping[str, Any]) -> str:
+def _other_length(scope: StepContext, monitor: Monitor, profile: Mapping[str, Any]) -> str:
     """Return that the limits were calibrated on shorter windows than the monitor's: it is newer than the version."""
     step, partitions = step_of(monitor.partitions), predicted_partitions(scope.project, monitor)
     if partitions is None or step == step_of(partitions) or profile.get(WINDOW_LENGTH) == step.total_seconds():
@@ -164,28 +164,28 @@ def _other_length(scope: Scope, monitor: Monitor, profile: Mapping[str, Any]) ->
     return f"; its limits are calibrated on windows of {step_of(partitions)}, not of {step}: train again"
 
 
-def _profile(scope: Scope, monitor: Monitor, version: Version | None) -> Mapping[str, Any] | None:
+def _profile(scope: StepContext, monitor: Monitor, version: Version | None) -> Mapping[str, Any] | None:
     """Return the reference of a version, calibrated on windows as long as those of the monitor where the training knew of it."""
     stored = _manifest(scope, version).get("profile")
     if not stored:
         return None
-    profile: dict[str, Any] = json.loads(scope.places.artifacts.get(stored))
+    profile: dict[str, Any] = json.loads(scope.stores.artifacts.get(stored))
     found: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(step_of(monitor.partitions).total_seconds())), profile)
     return found
 
 
-def _manifest(scope: Scope, version: Version | None) -> Mapping[str, Any]:
-    return {} if version is None else manifest_of(scope.places.artifacts, version.artifact)
+def _manifest(scope: StepContext, version: Version | None) -> Mapping[str, Any]:
+    return {} if version is None else manifest_of(scope.stores.artifacts, version.artifact)
 
 
-def _windows(scope: Scope, monitor: Monitor) -> list[Window]:
+def _windows(scope: StepContext, monitor: Monitor) -> list[Window]:
     """Read the predictions of this step's windows."""
     ref = scope.project.by_key[monitor.predictions_key]
     rows = scope.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
-    versions = {v.version: v for v in scope.places.registry.versions(monitor.model.name)}
+    versions = {v.version: v for v in scope.stores.registry.versions(monitor.model.name)}
     time = ref.event_timestamp or ""
     fitted = cache(
-        lambda version: mark_fitted_rows(scope.places, scope.project, monitor.model, version, from_table(rows, OF_PREDICTIONS), time)
+        lambda version: mark_fitted_rows(scope.stores, scope.project, monitor.model, version, from_table(rows, OF_PREDICTIONS), time)
     )
     found = []
     for partition, span in scope.windows:
@@ -219,7 +219,7 @@ def _drift_rows(window: Window, report: DriftReport) -> pl.DataFrame:
     return pl.DataFrame(rows or [head], schema=schema)
 
 
-def _drift_facts(scope: Scope, monitor: Monitor, window: Window, report: DriftReport) -> dict[str, Any]:
+def _drift_facts(scope: StepContext, monitor: Monitor, window: Window, report: DriftReport) -> dict[str, Any]:
     shown = [
         {"column": c.name, "drifted": c.drifted, "severity": c.severity, "by": c.statistic, "value": c.value, "threshold": c.threshold}
         for c in report.columns
@@ -229,25 +229,25 @@ def _drift_facts(scope: Scope, monitor: Monitor, window: Window, report: DriftRe
         "drifted columns": len(report.drifted),
         "columns": markdown(shown[:TOP]),
         "versions": window.versions,
-        "page": dg.MetadataValue.path(str(page_path(scope.places.platform.home, monitor.name, window.partition))),
+        "page": dg.MetadataValue.path(str(page_path(scope.stores.platform.home, monitor.name, window.partition))),
     }
 
 
-def performance_body(monitor: Monitor) -> Callable[[Scope], Iterator[object]]:
+def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that measures windows by the labels that have arrived."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         yield from publish(scope, _RULES, lambda: _performances(scope, monitor))
 
     return body
 
 
-def _performances(scope: Scope, monitor: Monitor) -> Made:
+def _performances(scope: StepContext, monitor: Monitor) -> Made:
     labels = scope.frame(monitor.model.training_set.function)
     found = [(window, _performance_of(scope, monitor, window, labels)) for window in _windows(scope, monitor)]
     told = [_told(w, PERFORMANCE, report.state, report.summary) for w, report in found if w.version and report.verdicts]
-    scope.places.decisions.report(monitor.name, monitor.model.name, told)
-    decided = consider(scope.places, scope.project, monitor, scope.context.instance)
+    scope.stores.decisions.report(monitor.name, monitor.model.name, told)
+    decided = consider(scope.stores, scope.project, monitor, scope.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
     for window, report in found:
         # Computed, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
@@ -259,7 +259,7 @@ def _performances(scope: Scope, monitor: Monitor) -> Made:
     return frame, _outcomes(monitor, found), summed | _performance_facts(scope, monitor, last, report) | {"the loop": loop}
 
 
-def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.DataFrame) -> PerformanceReport:
+def _performance_of(scope: StepContext, monitor: Monitor, window: Window, labels: pl.DataFrame) -> PerformanceReport:
     declared = monitor.model.training_set
     key = row_key(scope.project, monitor.model)
     if missing := [name for name in (*key, declared.label) if name not in labels.columns]:
@@ -267,7 +267,7 @@ def _performance_of(scope: Scope, monitor: Monitor, window: Window, labels: pl.D
             f"'{monitor.performance_key}' needs the column '{missing[0]}' of '{declared.key}' to find the label of a prediction",
             hint=f"return it from the function; it returns {', '.join(labels.columns)}",
         )
-    run = None if window.version is None else scope.places.tracker.get(window.version.run_id)
+    run = None if window.version is None else scope.stores.tracker.get(window.version.run_id)
     every = pl.Series([True] * window.rows.height, dtype=pl.Boolean)
     mine = every if window.version is None else (window.rows[MODEL_VERSION] == window.version.version).cast(pl.Boolean)
     rows = of_one_version(window.rows.filter(mine & ~window.fitted))
@@ -336,7 +336,7 @@ def _performance_rows(window: Window, report: PerformanceReport) -> pl.DataFrame
     return pl.DataFrame([head | {"metric": m.name} | {n: getattr(m, n) for n in names} for m in report.metrics] or [head], schema=schema)
 
 
-def _performance_facts(scope: Scope, monitor: Monitor, window: Window, report: PerformanceReport) -> dict[str, Any]:
+def _performance_facts(scope: StepContext, monitor: Monitor, window: Window, report: PerformanceReport) -> dict[str, Any]:
     shown = [
         {"metric": m.name, "value": m.value, "from": m.low, "to": m.high, "holdout": m.reference, "": m.problem} for m in report.metrics
     ]
@@ -350,17 +350,17 @@ def _performance_facts(scope: Scope, monitor: Monitor, window: Window, report: P
         "metrics": markdown(shown),
         **({"slices": markdown(slices)} if slices else {}),
         "versions": window.versions,
-        "page": dg.MetadataValue.path(str(page_path(scope.places.platform.home, monitor.name, window.partition))),
+        "page": dg.MetadataValue.path(str(page_path(scope.stores.platform.home, monitor.name, window.partition))),
     }
 
 
-def _history(scope: Scope, monitor: Monitor, window: Window, report: PerformanceReport) -> tuple[Point, ...]:
+def _history(scope: StepContext, monitor: Monitor, window: Window, report: PerformanceReport) -> tuple[Point, ...]:
     """Return the first metric of the windows before this one, and of this one."""
     if not report.metrics:
         return ()
     first = report.metrics[0]
     try:
-        earlier = scope.places.lake.read(monitor.performance_key, snapshot=scope.snapshot)
+        earlier = scope.stores.lake.read(monitor.performance_key, snapshot=scope.snapshot)
     except LakeError:
         earlier = pl.DataFrame(schema={WINDOW_START: pl.Datetime("us", "UTC"), "metric": pl.String})
     mine = (
@@ -378,11 +378,11 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
     return Path(home) / "reports" / monitor / f"{partition.replace(':', '-')}.html"
 
 
-def _write(scope: Scope, monitor: Monitor, page: Page) -> None:
+def _write(scope: StepContext, monitor: Monitor, page: Page) -> None:
     """Draw a page and keep it; one that cannot be drawn is warned of and fails no step."""
     try:
         text = monitor_page(page)
     except Exception as error:  # noqa: BLE001  (whatever a chart ends in)
         scope.context.log.warning(f"the page of {monitor.name} {page.partition} cannot be drawn: {type(error).__name__}: {error}")
         text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."
-    write_whole(page_path(scope.places.platform.home, monitor.name, page.partition), text.encode(), mode=PAGE_MODE)
+    write_whole(page_path(scope.stores.platform.home, monitor.name, page.partition), text.encode(), mode=PAGE_MODE)

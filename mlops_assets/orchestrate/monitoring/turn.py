@@ -12,13 +12,13 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.monitoring.reports import drift_node, performance_node
 from mlops_assets.orchestrate.tables.automation import find_due
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.serving import BatchPrediction, Service
 
 
-def find_due_reports(project: Project, monitor: Monitor, at: Places) -> dict[str, list[str]]:
+def find_due_reports(project: Project, monitor: Monitor, at: Stores) -> dict[str, list[str]]:
     """Return the windows of each report that automation would materialise now, oldest first."""
     nodes = [drift_node(project, monitor)] if monitor.drift else []
     nodes += [performance_node(project, monitor)] if monitor.performance else []
@@ -50,7 +50,7 @@ def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefi
         yield tables, first, last
 
 
-def find_promotion(at: Places, project: Project, model: Model[..., Any]) -> list[dg.AssetKey]:
+def find_promotion(at: Stores, project: Project, model: Model[..., Any]) -> list[dg.AssetKey]:
     """Return the assets that promote a version that was approved and waits for its promotion; none when no version does.
 
     Without ``approval=True`` the training's own run promotes.
@@ -62,7 +62,7 @@ def find_promotion(at: Places, project: Project, model: Model[..., Any]) -> list
     return [asset_key(key) for key in (f"champion/{model.name}", *services)]
 
 
-def find_late_predictions(project: Project, monitor: Monitor, at: Places) -> list[tuple[str, str]]:
+def find_late_predictions(project: Project, monitor: Monitor, at: Stores) -> list[tuple[str, str]]:
     """Return first and last partition of each range of the watched batch prediction that is behind its inputs; empty keys without partitions.
 
     Reports follow predictions.

@@ -8,7 +8,7 @@ import polars as pl
 from mlops_assets.compute.features.assemble import view_of
 from mlops_assets.compute.features.point_in_time import View, as_of_layout, point_in_time_join
 from mlops_assets.compute.tables.verify import Outcome
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.push import pending_rows, together
 from mlops_assets.orchestrate.training.training_set import view_rows
 from mlops_assets.stores.online.protocol import HISTORY, Columns, Lookup
@@ -20,7 +20,7 @@ _AT = "__at"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def matches_offline(scope: Scope, view: FeatureView, most: int) -> Outcome:
+def matches_offline(scope: StepContext, view: FeatureView, most: int) -> Outcome:
     """Compare the store with the lake for some entities, at each time at which an answer of theirs changes.
 
     Parameters
@@ -36,18 +36,18 @@ def matches_offline(scope: Scope, view: FeatureView, most: int) -> Outcome:
     return first if first.passed else next((outcome for outcome in outcomes if outcome.passed), first)
 
 
-def _compared(scope: Scope, view: FeatureView, most: int) -> Outcome:
+def _compared(scope: StepContext, view: FeatureView, most: int) -> Outcome:
     rows = together(view_rows(scope, view), pending_rows(scope, view), view)
     declared = view_of(view, rows)
     keys = list(view.entity.join_keys)
     entities = as_of_layout(declared).select(keys).unique(maintain_order=True)
-    state = scope.places.online.state(view.name)
+    state = scope.stores.online.state(view.name)
     if state is not None and state.entities != entities.height:
         return _failed(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
     chosen = entities if entities.height <= most else entities.sample(most, seed=scope.snapshot)
     spine = _spine(declared, rows.join(chosen, on=keys, how="semi"))
     wanted = point_in_time_join(spine, [declared], event_timestamp=_AT)
-    reader = scope.places.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
+    reader = scope.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     at = spine[_AT].dt.epoch("us").to_list()
     (found,) = reader.many([list(spine.select(keys).iter_rows())], at)
     facts = {"entities": chosen.height, "compared": spine.height * len(view.feature_names)}

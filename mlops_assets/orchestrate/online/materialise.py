@@ -24,7 +24,7 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.push import pending_rows, together
 from mlops_assets.orchestrate.online.check import MATCHES, matches_offline
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
@@ -103,18 +103,18 @@ def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
     return check_specs(online_key(view), (MATCHES,))
 
 
-def online_body(view: FeatureView) -> Callable[[Scope], Iterator[object]]:
+def online_body(view: FeatureView) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that puts a feature view online."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         yield from publish(scope, Table(), lambda: _produce(scope, view))
 
     return body
 
 
-def _produce(scope: Scope, view: FeatureView) -> Made:
+def _produce(scope: StepContext, view: FeatureView) -> Made:
     """Bring the store up to date, compare it with the lake, and return what the lake remembers of it."""
-    state = scope.places.online.state(view.name)
+    state = scope.stores.online.state(view.name)
     how = _Update(scope, view, state)
     written = how.run(full=scope.config["full_rebuild"])
     # A push that was logged while the view was written may have been online before it, and is not now.
@@ -152,9 +152,9 @@ def _shown(written: Written, mark: Mark, outcome: Outcome) -> dict[str, Any]:
 class _Update:
     """One materialisation: all of a view, or what has changed since the mark."""
 
-    def __init__(self, scope: Scope, view: FeatureView, state: ViewState | None) -> None:
+    def __init__(self, scope: StepContext, view: FeatureView, state: ViewState | None) -> None:
         self._scope, self._view, self._state = scope, view, state
-        records = scope.places.lake.records(view.key, snapshot=scope.snapshot)
+        records = scope.stores.lake.records(view.key, snapshot=scope.snapshot)
         self._parts = {key: record.content_hash[:_HASH] for key, record in sorted(records.items())}
         self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_times(view)))]}))[:_HASH]
         self._before = Mark.parsed(state.mark) if state is not None and state.mark else None
@@ -216,7 +216,7 @@ class _Update:
         ahead = newest - now if isinstance(newest, datetime) and newest > now else timedelta(0)
         kept = reachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
         view = self._view
-        return self._scope.places.online.replace(
+        return self._scope.stores.online.replace(
             view.name, kept, join_keys=view.entity.join_keys, features=view.feature_names, mark=self.mark.text
         )
 
@@ -233,7 +233,7 @@ class _Update:
 
     def _read(self, keys: Collection[str], snapshot: int) -> pl.DataFrame:
         """Return the rows of some partitions in a state of the lake."""
-        view, lake = self._view, self._scope.places.lake
+        view, lake = self._view, self._scope.stores.lake
         spans: list[TimeWindow | None] = [*merged(span for key in keys if (span := window_of(view.partitions, key)))]
         if keys and view.partitions is None:
             spans = [None]
@@ -244,8 +244,8 @@ class _Update:
         return view_rows(self._scope, self._view).select(_columns(self._view))
 
 
-def _write(scope: Scope, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None) -> Written:
-    return scope.places.online.update(
+def _write(scope: StepContext, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None) -> Written:
+    return scope.stores.online.update(
         view.name,
         as_of_layout(view_of(view, rows)),
         join_keys=view.entity.join_keys,

@@ -27,7 +27,7 @@ from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:
     from mlops_assets.orchestrate.core.project import Project
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.values.serving import Service
 
 NO_SKEW = "no_skew"
@@ -50,7 +50,7 @@ class Looking(Protocol):
         ...
 
     @property
-    def places(self) -> Places:
+    def stores(self) -> Stores:
         """Where it lives."""
         ...
 
@@ -65,7 +65,7 @@ class Reading:
     """What a comparison needs to know, outside of a run."""
 
     project: Project
-    places: Places
+    stores: Stores
     snapshot: int
 
 
@@ -131,16 +131,16 @@ def _hint(scope: Looking, version: _Version, skew: Skew) -> str:
 
 def _version(scope: Looking, service: Service, number: int) -> _Version | None:
     """Return how a version made its inputs; None when it cannot be known, or it looked nothing up."""
-    registered = next((v for v in scope.places.registry.versions(service.model.name) if v.version == number), None)
+    registered = next((v for v in scope.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
         return None
-    manifest = manifest_of(scope.places.artifacts, registered.artifact)
+    manifest = manifest_of(scope.stores.artifacts, registered.artifact)
     declared = {view.name: view for view in scope.project.every(FeatureView)}
     steps = [step for step in manifest.get("steps", ()) if "view" in step]
     if not steps or any(step["view"] not in declared for step in steps):
         return None
     views = {step["view"]: _as_trained(declared[step["view"]], step) for step in steps}
-    return _Version(manifest, views, functions_of(scope.places.artifacts, manifest))
+    return _Version(manifest, views, functions_of(scope.stores.artifacts, manifest))
 
 
 def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
@@ -194,7 +194,7 @@ def _asked(version: _Version) -> list[str]:
 
 def _layout(scope: Looking, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
     state = states.get(view.name, scope.snapshot)
-    layout = scope.places.layouts.of(view, snapshot=scope.snapshot if state is None else state)
+    layout = scope.stores.layouts.of(view, snapshot=scope.snapshot if state is None else state)
     return layout if state is not None else layout.emptied()
 
 
@@ -231,7 +231,7 @@ def _again(  # noqa: PLR0913  (one look at one state of the lake)
 def _history(scope: Looking, view: FeatureView) -> pl.DataFrame:
     """Return when a view was brought online, and the state of the lake that was then."""
     try:
-        records = scope.places.lake.read("_mlops/partitions")
+        records = scope.stores.lake.read("_mlops/partitions")
     except LakeError:
         return pl.DataFrame(schema={"recorded_at": pl.Datetime("us", "UTC"), "snapshot": pl.Int64})
     mine = records.filter(pl.col("table_name") == online_key(view)).select("recorded_at", pl.col("snapshot") - 1)

@@ -8,7 +8,7 @@ import dagster as dg
 from mlops_assets.errors import MlopsError, RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.reproduction.reproduction import reproduced
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
 from mlops_assets.values.model import Model
@@ -27,7 +27,7 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
 
     @dg.multi_asset_check(specs=specs, name=f"reproducibility_of_{model.name}")
     def checks() -> Iterator[dg.AssetCheckResult]:
-        at = places(platform)
+        at = open_stores(platform)
         newest = at.registry.versions(model.name)[-1]
         found = open_reproductions(platform.registry).latest(model.name, newest.digest)
         yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_shown(newest, found))
@@ -108,7 +108,7 @@ def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running
 
     @dg.op(name=f"{name}_champion", ins={}, out=dg.Out(dg.Nothing), description=f"Trains the champion of {model.name} again.")
     def champion(context: dg.OpExecutionContext) -> None:
-        at = places(platform)
+        at = open_stores(platform)
         version = at.registry.champion(model.name)
         if version is None:
             context.log.info(f"{model.name} has no champion yet")

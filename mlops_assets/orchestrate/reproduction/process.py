@@ -31,7 +31,7 @@ from mlops_assets.serving.formats.packaging import predictions_of
 from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.stores.platform.run_log import start_run
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.platform import Platform
 
@@ -45,8 +45,8 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe``, ``refit_probe`` (null without a second fit), ``form``,
         ``positive`` and the recorded ``facts``.
     """
-    places, recorded = Places(Platform(**request["platform"])), request["facts"]
-    reads, lake = recorded["reads"], places.lake
+    stores, recorded = Stores(Platform(**request["platform"])), request["facts"]
+    reads, lake = recorded["reads"], stores.lake
     snapshot = lake.snapshot() if request["snapshot"] is None else request["snapshot"]
     read = read_verified(lake, reads["table"], [Part("")], window=None, event_timestamp=None, snapshot=snapshot)
     if missing := [name for name in (*reads["X"], reads["label"]) if name not in read.columns]:
@@ -59,7 +59,7 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         # What the function logs goes to a tracker that is thrown away: the record has its own run.
         with start_run("reproduction", platform=Platform.at(Path(folder) / "home")), seeded(recorded["fingerprint"]):
             estimator = called(function, splits, request["params"])
-        refit = _refit(places, function, whole_of(rows, reads["X"], reads["label"]), request)
+        refit = _refit(stores, function, whole_of(rows, reads["X"], reads["label"]), request)
     served = as_served(estimator, request["form"], splits["train"].X)
     return {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
@@ -68,13 +68,13 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
         "params": request["params"],
         **result_facts(estimator, request["source"]),
         "other_packages": dict(installed()),
-        **_answers(estimator, places, request["probe"]),
+        **_answers(estimator, stores, request["probe"]),
         **refit,
         "metrics": dict(evaluate(served, splits["holdout"], reads["metrics"], positive=request["positive"]).metrics),
     }
 
 
-def _refit(places: Places, function: Any, whole: Split, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+def _refit(stores: Stores, function: Any, whole: Split, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
     """Fit again on every row, as after the gates, and return what that predicts; nothing for a version without a second fit."""
     if request["refit_probe"] is None:
         return {}
@@ -84,11 +84,11 @@ def _refit(places: Places, function: Any, whole: Split, request: Mapping[str, An
         seeded(request["facts"]["fingerprint"]),
     ):
         estimator = called(function, {"train": whole}, request["params"])
-    return {"refit": _answers(estimator, places, request["refit_probe"])}
+    return {"refit": _answers(estimator, stores, request["refit_probe"])}
 
 
-def _answers(estimator: Any, places: Places, probe: str) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
-    rows = pl.read_ipc(io.BytesIO(places.artifacts.get(probe)))
+def _answers(estimator: Any, stores: Stores, probe: str) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
+    rows = pl.read_ipc(io.BytesIO(stores.artifacts.get(probe)))
     return {"predictions": np.asarray(predictions_of(estimator, rows)).tolist(), "labels": labels_of(estimator, rows).tolist()}
 
 

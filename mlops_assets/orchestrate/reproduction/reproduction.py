@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.reproduction.locked_environment import locked_pyth
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of
 from mlops_assets.serving.formats.written import SKOPS
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import open_erasures
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
@@ -57,12 +57,12 @@ class Asked:
         return (self.data, self.code, self.params) == (RECORDED, RECORDED, None)
 
 
-def reproduced(places: Places, version: Version, function: Callable[..., Any] | None, asked: Asked | None = None) -> Reproduction:
+def reproduced(stores: Stores, version: Version, function: Callable[..., Any] | None, asked: Asked | None = None) -> Reproduction:
     """Train a version again and compare; candidates, aliases and the champion are not touched.
 
     Parameters
     ----------
-    places
+    stores
         The platform's.
     version
         As registered.
@@ -79,17 +79,17 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
         The recorded code failed.
     """
     asked = asked or Asked()
-    run = places.tracker.get(version.run_id)
+    run = stores.tracker.get(version.run_id)
     facts = _facts(run, version)
     if asked.data == RECORDED:
-        _refuse_unreadable(places, version)
-    source, which = _source(places, version, facts, function, asked)
-    fit, begun = judged_fit(places.artifacts, version.artifact, version.digest), time.monotonic()
-    manifest = manifest_of(places.artifacts, fit.artifact)
-    second = manifest_of(places.artifacts, version.artifact) if fit.refitted else None
-    locked = unlocked(places.artifacts.get(facts["environment"]).decode())
+        _refuse_unreadable(stores, version)
+    source, which = _source(stores, version, facts, function, asked)
+    fit, begun = judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
+    manifest = manifest_of(stores.artifacts, fit.artifact)
+    second = manifest_of(stores.artifacts, version.artifact) if fit.refitted else None
+    locked = unlocked(stores.artifacts.get(facts["environment"]).decode())
     request = {
-        "platform": asdict(places.platform),
+        "platform": asdict(stores.platform),
         "snapshot": version.snapshot if asked.data == RECORDED else None,
         "source": source,
         "params": dict(facts["params"]) if asked.params is None else {**facts["params"], **asked.params},
@@ -100,7 +100,7 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
         "facts": facts,
         "outside": dict(run.record.get("outside", {})),
     }
-    python = locked_python(locked, places.platform.home) if asked.env == LOCKED else Path(sys.executable)
+    python = locked_python(locked, stores.platform.home) if asked.env == LOCKED else Path(sys.executable)
     now = _in_a_process(python, request, facts if asked.env == LOCKED else {})
     judged = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # what the function logged beside them is its own affair
     was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": judged}
@@ -113,7 +113,7 @@ def reproduced(places: Places, version: Version, function: Callable[..., Any] | 
         {"code": which, "changed besides the data": differing(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
     )
     if asked.plain:
-        open_reproductions(places.platform.registry).add(found)
+        open_reproductions(stores.platform.registry).add(found)
     return found
 
 
@@ -131,16 +131,16 @@ def _facts(run: Run, version: Version) -> Mapping[str, Any]:
     return found
 
 
-def _refuse_unreadable(places: Places, version: Version) -> None:
+def _refuse_unreadable(stores: Stores, version: Version) -> None:
     """Refuse a version whose rows were erased, or whose state of the lake is gone."""
     name = f"{version.model}@{version.version}"
-    for erasure in open_erasures(places.platform.registry).list():
+    for erasure in open_erasures(stores.platform.registry).list():
         if name in erasure.facts.get("versions", ()):
             raise RegistryError(
                 f"{name} cannot be reproduced: rows that it was trained on were erased on {erasure.at:%Y-%m-%d} ({erasure.reason})",
                 hint="compare with what the training set holds now: --data current",
             )
-    cursor = places.lake.connections.cursor()
+    cursor = stores.lake.connections.cursor()
     if not cursor.execute("SELECT 1 FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [version.snapshot]).fetchall():
         raise RegistryError(
             f"{name} cannot be reproduced: the lake's snapshot {version.snapshot}, which it was trained on, is gone",
@@ -149,7 +149,7 @@ def _refuse_unreadable(places: Places, version: Version) -> None:
 
 
 def _source(
-    places: Places, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, asked: Asked
+    stores: Stores, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, asked: Asked
 ) -> tuple[Mapping[str, Any], str]:
     """Return the code that is run, and which it is."""
     if asked.code == CURRENT:
@@ -161,7 +161,7 @@ def _source(
             f"the code of {version.model}@{version.version} was not stored: {facts['source_problem']}",
             hint="mend that and train it anew, or run the project's code of now: --code current",
         )
-    stored: Mapping[str, Any] = json.loads(places.artifacts.get(facts["source"]))
+    stored: Mapping[str, Any] = json.loads(stores.artifacts.get(facts["source"]))
     same = function is not None and source_hash(function) == facts["code"]["source"]
     return stored, "as stored; the project's is the same" if same else "as stored; the project's has changed since"
 

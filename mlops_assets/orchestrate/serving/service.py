@@ -28,7 +28,7 @@ from mlops_assets.orchestrate.core.graph import Node
 from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.partitions import days_between, days_of
 from mlops_assets.orchestrate.core.project import Project, served_partitions, served_time
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.online.skew import NO_SKEW, skew_outcome
 from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
@@ -73,13 +73,13 @@ def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
     )
 
 
-def service_body(service: Service) -> Callable[[Scope], Iterator[object]]:
+def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that starts a service or brings it to the champion."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         from mlops_assets.serving.http import control
 
-        platform = scope.places.platform
+        platform = scope.stores.platform
         found, is_automatic = control.status(platform.home, service.name), any(tag in scope.context.run.tags for tag in _AUTOMATIC)
         if is_automatic and found.wanted == "stopped":
             scope.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
@@ -156,21 +156,21 @@ def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]
     return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *mine), warnings=mine)
 
 
-def served_body(project: Project, service: Service) -> Callable[[Scope], Iterator[object]]:
+def served_body(project: Project, service: Service) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that brings logged predictions into the lake."""
     rules = served_rules(project, service)
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         yield from publish(scope, rules, lambda: _produce(scope, service, rules), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
 
     return body
 
 
-def _produce(scope: Scope, service: Service, rules: Table) -> Made:
+def _produce(scope: StepContext, service: Service, rules: Table) -> Made:
     from mlops_assets.serving.logs.inference_log import Record, frame_records, log_days, read_records
     from mlops_assets.serving.logs.unstorable import split_storable
 
-    folder, corrupt = log_folder(service, scope.places.platform), list[str]()
+    folder, corrupt = log_folder(service, scope.stores.platform), list[str]()
     windows = [window for _, window in scope.windows]
     spans = [span for span in (days_of(window, set(log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
@@ -203,11 +203,13 @@ def _dtype(kinds: Mapping[int, PredictionKind], record: "Record") -> str:
     return kinds[record.version].dtype if record.version in kinds else newest
 
 
-def _types(scope: Scope, service: Service, versions: Sequence[int]) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
+def _types(
+    scope: StepContext, service: Service, versions: Sequence[int]
+) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
     """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and what each predicts."""
-    registered = scope.places.registry.versions(service.model.name)
+    registered = scope.stores.registry.versions(service.model.name)
     wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
-    manifests = [manifest_of(scope.places.artifacts, version.artifact) for version in wanted]
+    manifests = [manifest_of(scope.stores.artifacts, version.artifact) for version in wanted]
     types = {name: manifest["types"][name] for manifest in manifests for name in manifest["columns"]}
     keys = {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}
     return types, keys, {v.version: PredictionKind.of(manifest) for v, manifest in zip(wanted, manifests, strict=True)}

@@ -12,7 +12,7 @@ from mlops_assets.orchestrate.core.graph import Node, fingerprints
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs
 from mlops_assets.orchestrate.core.partitions import all_keys
 from mlops_assets.orchestrate.tables.lake_events import report_untold
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ class InputsChanged(dg.AutomationCondition[Any]):
         return dg.AutomationResult(context, true_subset=_subset(context, self.node, wanted))
 
     def _waits(self) -> bool:
-        return bool(self.model) and places(self.platform).registry.champion(self.model) is None
+        return bool(self.model) and open_stores(self.platform).registry.champion(self.model) is None
 
 
 def stale(node: Node, platform: Platform) -> dict[str, str]:
     """Return partition → fingerprint where what upstream holds now is not what the partition was made from."""
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     now = fingerprints(node, all_keys(node.partitions), lake, snapshot=lake.snapshot())
     made = lake.records(node.key)
     return {key: inputs for key, inputs in now.items() if key not in made or made[key].inputs != inputs}
@@ -74,7 +74,7 @@ def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
         The current time (aware): a failed attempt blocks the next one for a while.
     """
     wanted = stale(node, platform)
-    blocked = places(platform).attempts.blocked(node.key, wanted, clock) if wanted else {}
+    blocked = open_stores(platform).attempts.blocked(node.key, wanted, clock) if wanted else {}
     return [key for key in wanted if key not in blocked]
 
 

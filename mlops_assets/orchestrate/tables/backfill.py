@@ -10,7 +10,7 @@ import polars as pl
 
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import Checked, reference_windows
 from mlops_assets.orchestrate.tables.tables import attempted, check_results, materialised, publish, refusal
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded
@@ -43,10 +43,10 @@ class Chunks:
     """
 
     rules: Table
-    made: Callable[[Scope], Checked]
-    kept: Callable[[Scope], Checked]
-    shown: Callable[[Scope, pl.DataFrame], Mapping[str, Any]]
-    divisible: Callable[[Scope], bool]
+    made: Callable[[StepContext], Checked]
+    kept: Callable[[StepContext], Checked]
+    shown: Callable[[StepContext, pl.DataFrame], Mapping[str, Any]]
+    divisible: Callable[[StepContext], bool]
     repeatable: bool = True
 
 
@@ -85,7 +85,7 @@ class _Sum:
         return Commit(self.commits[-1].snapshot, tuple(records[key] for key in keys), tuple(key for key in keys if key in changed), columns)
 
 
-def publish_in_chunks(scope: Scope, chunks: Chunks) -> Iterator[object]:
+def publish_in_chunks(scope: StepContext, chunks: Chunks) -> Iterator[object]:
     """Make a table as :func:`mlops_assets.orchestrate.tables.tables.publish` does, but commit its partitions chunk by chunk.
 
     Each chunk reads the lake as it is when the chunk begins, so that what is recorded of a partition is what it was made from.
@@ -107,7 +107,7 @@ def publish_in_chunks(scope: Scope, chunks: Chunks) -> Iterator[object]:
         yield from check_results(scope, refused.outcomes)
         raise refused.error from None
     except ColumnTypeError:
-        if not scope.places.lake.records(scope.node.key).keys() <= set(scope.keys):
+        if not scope.stores.lake.records(scope.node.key).keys() <= set(scope.keys):
             raise
         scope.context.log.warning(f"{scope.node.key}: a column has another type, so all {len(scope.keys)} partitions are made at once")
         yield from _publish_whole(replace(scope, chosen=tuple(scope.keys)), chunks)
@@ -123,12 +123,12 @@ class _RefusedError(Exception):
         self.outcomes, self.error = outcomes, error
 
 
-def _publish_whole(scope: Scope, chunks: Chunks) -> Iterator[object]:
+def _publish_whole(scope: StepContext, chunks: Chunks) -> Iterator[object]:
     """Make all partitions in one transaction, which may replace the types of a table."""
     yield from publish(scope, chunks.rules, lambda: _with_shown(scope, chunks, chunks.made(scope)))
 
 
-def _make_chunks(scope: Scope, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[Checked, Commit]:
+def _make_chunks(scope: StepContext, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[Checked, Commit]:
     """Make and commit one chunk after the other; return what they come to."""
     total = _Sum()
     for keys in groups:
@@ -145,11 +145,11 @@ def _make_chunks(scope: Scope, chunks: Chunks, groups: Sequence[Sequence[str]]) 
     return _with_shown(scope, chunks, total.checked(len(groups))), total.commit(scope.keys)
 
 
-def _with_shown(scope: Scope, chunks: Chunks, made: Checked) -> Checked:
+def _with_shown(scope: StepContext, chunks: Chunks, made: Checked) -> Checked:
     return replace(made, metadata={**made.metadata, **chunks.shown(scope, made.frame)})
 
 
-def _groups(scope: Scope, chunks: Chunks) -> list[list[str]]:
+def _groups(scope: StepContext, chunks: Chunks) -> list[list[str]]:
     quality = chunks.rules.quality
     first = {name for name, _ in reference_windows(quality, chunks.rules, scope.node.key)} if quality and quality.learn_from else set()
     return divided(scope.keys, first)
@@ -176,15 +176,15 @@ def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]
     return result
 
 
-def _kept(scope: Scope, chunks: Chunks) -> tuple[Checked, Commit] | None:
+def _kept(scope: StepContext, chunks: Chunks) -> tuple[Checked, Commit] | None:
     """Return what the lake holds of a chunk that need not be made again."""
-    recorded = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot) if chunks.repeatable else {}
+    recorded = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot) if chunks.repeatable else {}
     if not all(part.inputs and part.partition in recorded and recorded[part.partition].inputs == part.inputs for part in scope.parts):
         return None
     return chunks.kept(scope), Commit(scope.snapshot, tuple(recorded[key] for key in scope.keys), ())
 
 
-def _stopped(scope: Scope, made: Checked, before: int, of: int) -> DataError:
+def _stopped(scope: StepContext, made: Checked, before: int, of: int) -> DataError:
     error = refusal(scope, made.outcomes)
     return DataError(f"{error.message}. {before} of the {of} partitions of this run are committed", hint=error.hint)
 

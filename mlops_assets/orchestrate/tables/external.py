@@ -13,7 +13,7 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.lake_events import materialised
 from mlops_assets.orchestrate.tables.tables import check_specs
 from mlops_assets.stores.lake.protocol import Commit, Part
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.dataset import ExternalDataset
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
@@ -53,14 +53,14 @@ def _checks(external: ExternalDataset, platform: Platform) -> dg.AssetChecksDefi
 
 def observed_outcomes(external: ExternalDataset, platform: Platform) -> list[Outcome]:
     """Verify everything that an external table holds."""
-    frame = places(platform).lake.read(external.key)
+    frame = open_stores(platform).lake.read(external.key)
     windows = [(part.partition, part.window) for part in _parts(external, platform)]
     return verify(frame, external.table, windows)
 
 
 def _parts(external: ExternalDataset, platform: Platform) -> list[Part]:
     """Return the partitions between the first and the last row: what was not written yet is not missing."""
-    definition, lake = external.table.partitions, places(platform).lake
+    definition, lake = external.table.partitions, open_stores(platform).lake
     parts = [Part(key, window_of(definition, key)) for key in all_keys(definition)]
     if definition is None:
         return parts
@@ -98,7 +98,7 @@ def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
 
 def _recorded(external: ExternalDataset, platform: Platform) -> Commit | None:
     parts, rules = _parts(external, platform), external.table
-    return places(platform).lake.record(external.key, parts, event_timestamp=rules.event_timestamp, key=rules.key) if parts else None
+    return open_stores(platform).lake.record(external.key, parts, event_timestamp=rules.event_timestamp, key=rules.key) if parts else None
 
 
 def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
@@ -123,11 +123,11 @@ def external_sensor(project: Project, platform: Platform, *, running: bool) -> l
         name=SENSOR, minimum_interval_seconds=60, default_status=status, description="Records what others have written into the lake."
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        snapshot = str(places(platform).lake.snapshot())
+        snapshot = str(open_stores(platform).lake.snapshot())
         if context.cursor == snapshot:
             return dg.SkipReason("nothing was written into the lake")
         changed = observe_all(project, platform, context.instance)
-        context.update_cursor(str(places(platform).lake.snapshot()))
+        context.update_cursor(str(open_stores(platform).lake.snapshot()))
         return dg.SkipReason(f"recorded {', '.join(changed)}" if changed else "no external table has changed")
 
     return [sensor]

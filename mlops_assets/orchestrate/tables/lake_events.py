@@ -7,7 +7,7 @@ import dagster as dg
 
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.lake.protocol import Part, PartitionRecord
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
 _BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -50,7 +50,7 @@ def report_untold(
     runs = instance.get_run_ids(dg.RunsFilter(statuses=_BADLY, updated_after=since), limit=limit)
     if not runs:
         return []
-    at = places(platform)
+    at = open_stores(platform)
     untold = [record for record in at.lake.last_written_by(runs) if not _told(instance, record)]
     for record in untold:
         at.attempts.succeeded(record.table, [Part(record.partition)])

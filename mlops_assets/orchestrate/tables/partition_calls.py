@@ -8,7 +8,7 @@ import polars as pl
 from mlops_assets.compute.tables.row_rules import is_utc, partition_numbers, time_findings
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.function import CallPer, UserFunction
 from mlops_assets.values.window import TimeWindow
@@ -36,7 +36,7 @@ class Produced:
 
 
 def call_function(
-    scope: Scope,
+    scope: StepContext,
     function: UserFunction[..., object],
     call_per: CallPer,
     event_timestamp: str,
@@ -120,9 +120,9 @@ def misplaced_outcome(produced: Produced, table: Table, windows: Mapping[str, Ti
     return None
 
 
-def emptied_outcome(scope: Scope, frame: pl.DataFrame, table: Table) -> Outcome | None:
+def emptied_outcome(scope: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
     """Return the failed check that one call for a range lost partitions which had rows; None when it lost none."""
-    recorded = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot)
+    recorded = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot)
     present = set(partition_numbers(frame, table.event_timestamp, scope.windows).to_list())
     lost = [key for number, (key, _) in enumerate(scope.windows) if number not in present and key in recorded and recorded[key].rows]
     if not lost:

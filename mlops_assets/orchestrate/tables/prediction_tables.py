@@ -7,7 +7,7 @@ import polars as pl
 
 from mlops_assets.compute.tables.own_columns import is_of_predictions
 from mlops_assets.errors import ArtifactError, LakeError
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.serving.formats.prediction_columns import TYPED, PredictionKind, changed_kind, in_columns_of_their_types
 from mlops_assets.stores.artifacts.store import Artifacts
@@ -19,7 +19,7 @@ CHANGE = "predictions change"  # in the metadata of a promotion
 _FEW = TimeWindow(datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 1, tzinfo=UTC))  # types are asked for, not rows
 
 
-def as_one_table(scope: Scope, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> pl.DataFrame:
+def as_one_table(scope: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> pl.DataFrame:
     """Return predictions as rows of the step's table: what has another type than its column goes to a column of its own.
 
     Parameters
@@ -35,9 +35,9 @@ def as_one_table(scope: Scope, frames: Sequence[pl.DataFrame], event_timestamp: 
     return placed[0] if len(placed) == 1 else pl.concat(placed, how="diagonal_relaxed")
 
 
-def _types(scope: Scope, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
+def _types(scope: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
     """Return the types of the table's columns that hold predictions; nothing where the whole table is replaced."""
-    lake, key = scope.places.lake, scope.node.key
+    lake, key = scope.stores.lake, scope.node.key
     if scope.node.partitions is None or event_timestamp is None:
         return {}
     names = [name for name in lake.columns(key) if is_of_predictions(name)]
@@ -58,9 +58,9 @@ def _is_empty(lake: Lake, table: str, column: str) -> bool:
     return values.null_count() == len(values)
 
 
-def change_of_kind(scope: Scope, before: Version | None, after: Version) -> dict[str, str]:
+def change_of_kind(scope: StepContext, before: Version | None, after: Version) -> dict[str, str]:
     """Return what a promotion says where the new version predicts another type, or other classes, than the one before it."""
-    told = describe_change_of_kind(scope.places.artifacts, before, after)
+    told = describe_change_of_kind(scope.stores.artifacts, before, after)
     if not told:
         return {}
     scope.context.log.warning(f"version {after.version} of '{after.model}': {told}")

@@ -27,7 +27,7 @@ from mlops_assets.errors import DefinitionError, LakeError
 from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.partitions import all_keys
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.partition_calls import Produced, emptied_outcome, misplaced_outcome
 from mlops_assets.stores.lake.keys import MOST_KEYS, keys_elsewhere
@@ -44,7 +44,7 @@ KEY_ACROSS = "key_across_partitions"
 
 
 @dataclass(frozen=True)
-class Beside:
+class CompanionWrite:
     """A table that is committed together with another, and what the UI shows of it.
 
     Parameters
@@ -58,7 +58,7 @@ class Beside:
     write: Write
     shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def report(self, scope: Scope) -> None:
+    def report(self, scope: StepContext) -> None:
         """Tell Dagster what was written: both are assets that their table's step writes."""
         for key, facts in self.shown.items():
             event = dg.AssetMaterialization(asset_key(self.write.table), metadata=dict(facts), partition=key or None)
@@ -71,7 +71,7 @@ class Checked:
 
     frame: pl.DataFrame
     outcomes: Sequence[Outcome]
-    beside: Sequence[Beside] = ()
+    beside: Sequence[CompanionWrite] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -111,12 +111,12 @@ def _may_repeat(table: Table) -> bool:
     return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
 
 
-def _across(scope: Scope, frame: pl.DataFrame, table: Table) -> list[Outcome]:
+def _across(scope: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
     """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
     if not _may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
     windows = spans(scope.windows)
-    time, lake = table.event_timestamp or "", scope.places.lake
+    time, lake = table.event_timestamp or "", scope.stores.lake
     found = keys_elsewhere(
         lake, scope.node.key, cast_to_stored(frame.select(table.key)), windows, event_timestamp=time, snapshot=scope.snapshot
     )
@@ -133,7 +133,7 @@ def _across(scope: Scope, frame: pl.DataFrame, table: Table) -> list[Outcome]:
     return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": found.height})]
 
 
-def checked(scope: Scope, made: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
+def checked(scope: StepContext, made: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
     """Verify rows with limits that may have to be learnt first, and set those aside that break a rule when the table allows it.
 
     Parameters
@@ -175,7 +175,7 @@ def checked(scope: Scope, made: Produced | pl.DataFrame, table: Table, *, qualit
     )
 
 
-def _with_calls(scope: Scope, made: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
+def _with_calls(scope: StepContext, made: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
     """Return the outcomes of a table, with what was wrong with the calls that made it in place of what they hide."""
     misplaced = misplaced_outcome(made, table, dict(scope.windows))
     emptied = emptied_outcome(scope, frame, table) if made.whole_range else None
@@ -183,11 +183,11 @@ def _with_calls(scope: Scope, made: Produced, frame: pl.DataFrame, table: Table,
     return [worse.get(outcome.check, outcome) if outcome.passed else outcome for outcome in found]
 
 
-def _quarantine(scope: Scope, key: str, refused: pl.DataFrame) -> Beside:
+def _quarantine(scope: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
     parts = [Part(name, window) for name, window in scope.windows]
     partitioned = scope.node.partitions is not None
     shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in scope.windows}
-    return Beside(Write(key, refused, parts, TIME if partitioned else None, KEY, WHO_AND_WHEN), shown)
+    return CompanionWrite(Write(key, refused, parts, TIME if partitioned else None, KEY, WHO_AND_WHEN), shown)
 
 
 def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _limits(scope: Scope, table: Table, key: str, frame: pl.DataFrame) -> tuple[tuple[Limit, ...], list[Beside]]:
+def _limits(scope: StepContext, table: Table, key: str, frame: pl.DataFrame) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
     """Return the limits that hold, and the table of those that are learnt now."""
     quality = table.quality
     if quality is None or quality.learn_from is None:
@@ -208,7 +208,7 @@ def _limits(scope: Scope, table: Table, key: str, frame: pl.DataFrame) -> tuple[
     stored = _stored(scope, key, quality)
     if stored is not None and not any(name in writing for name, _ in windows):
         return from_table(stored), []
-    recorded = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot)
+    recorded = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot)
     missing = [name for name, _ in windows if name not in writing and name not in recorded]
     if missing:
         ready = len(windows) - len(missing)
@@ -218,7 +218,7 @@ def _limits(scope: Scope, table: Table, key: str, frame: pl.DataFrame) -> tuple[
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
     limits = learnt_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
     shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
-    return limits, [Beside(Write(key, as_table(limits, quality), [Part("")]), shown)]
+    return limits, [CompanionWrite(Write(key, as_table(limits, quality), [Part("")]), shown)]
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
@@ -249,15 +249,15 @@ def _between(table: Table, said: tuple[str, str] | None) -> Sequence[str]:
     return [name for name, span in spans if span is not None and first.start <= span.start < last.start]
 
 
-def _stored(scope: Scope, key: str, quality: Quality) -> pl.DataFrame | None:
+def _stored(scope: StepContext, key: str, quality: Quality) -> pl.DataFrame | None:
     try:
-        rows = scope.places.lake.read(key, snapshot=scope.snapshot)
+        rows = scope.stores.lake.read(key, snapshot=scope.snapshot)
     except LakeError:
         return None
     return rows if rows["declaration"].unique().to_list() == [declaration(quality)] else None
 
 
-def _reference_rows(scope: Scope, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:
+def _reference_rows(scope: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:
     """Return the rows of the reference period: those that are about to be written, and those that the lake holds."""
     column = pl.col(table.event_timestamp or "")
     frames = []
@@ -267,6 +267,6 @@ def _reference_rows(scope: Scope, table: Table, frame: pl.DataFrame, windows: Wi
         if name in writing:
             frames.append(frame.filter(column.is_between(window.start, window.end, closed="left")))
         else:
-            read = scope.places.lake.read(scope.node.key, window=window, event_timestamp=table.event_timestamp, snapshot=scope.snapshot)
+            read = scope.stores.lake.read(scope.node.key, window=window, event_timestamp=table.event_timestamp, snapshot=scope.snapshot)
             frames.append(read)
     return pl.concat(frames, how="diagonal_relaxed")

@@ -8,7 +8,7 @@ import polars as pl
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.core.metadata import markdown
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.window import TimeWindow, merged
 
@@ -16,7 +16,7 @@ READABLE = "log_readable"
 _SHOWN = 20  # lines that are listed
 
 
-def add_stored_rows(scope: Scope, rows: pl.DataFrame, rules: Table) -> tuple[pl.DataFrame, int]:
+def add_stored_rows(scope: StepContext, rows: pl.DataFrame, rules: Table) -> tuple[pl.DataFrame, int]:
     """Add the rows of the step's partitions that the lake holds and the log lacks.
 
     Parameters
@@ -40,7 +40,7 @@ def add_stored_rows(scope: Scope, rows: pl.DataFrame, rules: Table) -> tuple[pl.
     DataError
         The lake's rows are damaged and the log does not have them all, or a column has changed its type.
     """
-    records = scope.places.lake.records(scope.node.key, snapshot=scope.snapshot)
+    records = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot)
     damaged = [(key, window) for key, window in scope.windows if key in records and records[key].damaged]
     for key, window in damaged:
         _refuse_loss(scope, rows, rules, key, window, records[key].rows)
@@ -55,9 +55,9 @@ def _spans(windows: Sequence[TimeWindow | None]) -> list[TimeWindow | None]:
     return [None] if None in windows else [*merged(window for window in windows if window is not None)]
 
 
-def _read(scope: Scope, rules: Table, window: TimeWindow | None) -> pl.DataFrame:
+def _read(scope: StepContext, rules: Table, window: TimeWindow | None) -> pl.DataFrame:
     try:
-        return scope.places.lake.read(scope.node.key, window=window, event_timestamp=rules.event_timestamp, snapshot=scope.snapshot)
+        return scope.stores.lake.read(scope.node.key, window=window, event_timestamp=rules.event_timestamp, snapshot=scope.snapshot)
     except LakeError as error:
         raise DataError(
             f"'{scope.node.key}': the rows that are in the lake already cannot be read, and must not be lost: {error.message}",
@@ -65,7 +65,7 @@ def _read(scope: Scope, rules: Table, window: TimeWindow | None) -> pl.DataFrame
         ) from error
 
 
-def _refuse_loss(scope: Scope, rows: pl.DataFrame, rules: Table, key: str, window: TimeWindow | None, recorded: int) -> None:  # noqa: PLR0913  (one partition of a step)
+def _refuse_loss(scope: StepContext, rows: pl.DataFrame, rules: Table, key: str, window: TimeWindow | None, recorded: int) -> None:  # noqa: PLR0913  (one partition of a step)
     """Refuse to rebuild a damaged partition from a log that has fewer rows than were written."""
     time = pl.col(rules.event_timestamp or "")
     mine = rows if window is None else rows.filter(time.is_between(window.start, window.end, closed="left"))
@@ -77,7 +77,7 @@ def _refuse_loss(scope: Scope, rows: pl.DataFrame, rules: Table, key: str, windo
         )
 
 
-def _cast(scope: Scope, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+def _cast(scope: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Give the lake's rows the types of the log's; refuse a change of type that would change a value."""
     columns = []
     for column in stored:

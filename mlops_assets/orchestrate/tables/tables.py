@@ -13,10 +13,10 @@ from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_t
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import check_result, table_metadata
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.partition_calls import Produced, call_function
-from mlops_assets.orchestrate.tables.quality import Beside, Checked, checked, table_checks
+from mlops_assets.orchestrate.tables.quality import Checked, CompanionWrite, checked, table_checks
 from mlops_assets.stores.lake.protocol import Commit
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Dataset, Table
@@ -31,7 +31,7 @@ def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = (
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
 
-def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> Iterator[object]:
+def publish(scope: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> Iterator[object]:
     """Make a table and commit it, unless a check that blocks has failed.
 
     Parameters
@@ -52,9 +52,11 @@ def publish(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed
     yield materialised(scope, made, commit)
 
 
-def attempted(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> tuple[Checked, Commit | None]:
+def attempted(
+    scope: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()
+) -> tuple[Checked, Commit | None]:
     """Make rows and commit them, as :func:`publish` does; no commit when a check that blocks has failed."""
-    attempts, key = scope.places.attempts, scope.node.key
+    attempts, key = scope.stores.attempts, scope.node.key
     attempts.started(key, scope.parts, scope.context.run.run_id)
     try:
         given = produce()
@@ -72,7 +74,7 @@ def attempted(scope: Scope, rules: Table, produce: Callable[[], Made], *, unhash
     return made, commit
 
 
-def materialised(scope: Scope, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
+def materialised(scope: StepContext, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
     """Return what Dagster is told of a commit."""
     cut = cut_times(made.frame)
     for text in (*(f"{name}: {text}" for name, text in cut.items()), *commit.columns):
@@ -85,7 +87,7 @@ def materialised(scope: Scope, made: Checked, commit: Commit) -> dg.MaterializeR
     )
 
 
-def check_results(scope: Scope, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
+def check_results(scope: StepContext, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
     """Return what the checks of a step found."""
     return [check_result(asset_key(scope.node.key), outcome) for outcome in outcomes]
 
@@ -94,8 +96,8 @@ def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.blocking and not o.passed]
 
 
-def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[Beside]) -> Commit:
-    return scope.places.lake.write(
+def _write(scope: StepContext, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[CompanionWrite]) -> Commit:
+    return scope.stores.lake.write(
         scope.node.key,
         frame,
         scope.parts,
@@ -107,7 +109,7 @@ def _write(scope: Scope, rules: Table, frame: pl.DataFrame, unhashed: Collection
     )
 
 
-def refusal(scope: Scope, outcomes: Sequence[Outcome]) -> DataError:
+def refusal(scope: StepContext, outcomes: Sequence[Outcome]) -> DataError:
     """Return the error that says why a step's partitions were not committed."""
     keys, refused = scope.keys, _refused(outcomes)
     where = (
@@ -124,7 +126,7 @@ def _version(commit: Commit) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _committed(scope: Scope, commit: Commit) -> dict[str, Any]:
+def _committed(scope: StepContext, commit: Commit) -> dict[str, Any]:
     for record in commit.records if scope.node.partitions is not None and len(commit.records) > 1 else ():
         facts = {"partition rows": record.rows, "content hash": record.content_hash}
         scope.context.add_asset_metadata(facts, asset_key=asset_key(scope.node.key), partition_key=record.partition)
@@ -144,10 +146,10 @@ def cut_times(frame: pl.DataFrame) -> dict[str, str]:
     return {CUT_TIMES: f"{said} (of {frame.height} rows)"} if counts else {}
 
 
-def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[object]]:
+def dataset_body(dataset: Dataset[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a dataset's step."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         def produce() -> Made:
             made = call_function(scope, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
             made, dropped = _without_duplicates(scope, made, dataset.table)
@@ -159,7 +161,7 @@ def dataset_body(dataset: Dataset[..., Any]) -> Callable[[Scope], Iterator[objec
     return body
 
 
-def _without_duplicates(scope: Scope, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
+def _without_duplicates(scope: StepContext, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
     """Leave out the rows of a key that do not count, and say how many they are."""
     if table.keep is None:
         return made, {}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlops_assets.compute.user_code.source_code import find_unrecorded
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import FeatureView
 
@@ -24,7 +24,7 @@ def merge_unrecorded(parts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return unrecorded_metadata(dict.fromkeys(texts))
 
 
-def warn_of_unrecorded(scope: Scope, view: FeatureView) -> dict[str, str]:
+def warn_of_unrecorded(scope: StepContext, view: FeatureView) -> dict[str, str]:
     """Warn of everything that the rows of a view depend on and its version does not; return it as metadata."""
     if not isinstance(view.source, Computed):
         return {}

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlops_assets.orchestrate.core.project import Project
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.stores.registry.records import Version
     from mlops_assets.values.model import Model
 
 
 def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
-    at: Places, project: Project, model: Model[..., Any], version: Version | None, rows: pl.DataFrame, event_timestamp: str | None
+    at: Stores, project: Project, model: Model[..., Any], version: Version | None, rows: pl.DataFrame, event_timestamp: str | None
 ) -> pl.Series:
     """Return whether a version was fitted on each row.
 
@@ -60,7 +60,7 @@ def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
     return none if time is None else fitted.contain_times(rows[time])
 
 
-def _fitted_keys(at: Places, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
+def _fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
     """Return the keys of the fitted rows; None where the training set does not hold them any more."""
     try:
         rows = from_table(at.lake.read(model.training_set.key, snapshot=version.snapshot), OF_TRAINING_SETS)
@@ -79,7 +79,7 @@ def _are_in(keys: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
 
 
 def choose_versions(  # noqa: PLR0913  (whose rows, of which partitions)
-    at: Places,
+    at: Stores,
     project: Project,
     model: Model[..., Any],
     champion: Version,
@@ -118,7 +118,7 @@ def choose_versions(  # noqa: PLR0913  (whose rows, of which partitions)
     return [(version, part) for version, part in found if part.height] or [(champion, rows)]
 
 
-def _candidates(at: Places, model: Model[..., Any], champion: Version) -> Iterator[Version]:
+def _candidates(at: Stores, model: Model[..., Any], champion: Version) -> Iterator[Version]:
     """Yield the champion and earlier champions with the same inputs and type of prediction, newest first."""
     yield champion
     withdrawn = {event.previous for event in at.registry.history(model.name) if event.kind == "rollback"}
@@ -129,6 +129,6 @@ def _candidates(at: Places, model: Model[..., Any], champion: Version) -> Iterat
             yield version
 
 
-def _form(at: Places, version: Version) -> tuple[object, ...]:
+def _form(at: Stores, version: Version) -> tuple[object, ...]:
     manifest = manifest_of(at.artifacts, version.artifact)
     return tuple(manifest.get(name) for name in ("columns", "types", "prediction_type", "classes"))

@@ -15,13 +15,13 @@ from mlops_assets.compute.training.gates import function_definition, judge, judg
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import Remembered, unsound
 from mlops_assets.errors import DataError, MlopsError
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.training.training_run import Trained
 from mlops_assets.serving.formats.judged_fit import JudgedFit, judged_fit
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.serving.predict.batch import model_input
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Evidence, Version
 from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.values.evaluation import Candidate, Evaluation, GateResult, Split
@@ -37,7 +37,7 @@ def gates_of(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ..
     return {g.name: g.definition for g in model.gates} | {f.name: function_definition(f) for f in functions}
 
 
-def candidate_of(places: Places, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
+def candidate_of(stores: Stores, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
     """Return what was trained as its gates see it: evaluated, beside the champion on the same holdout."""
     holdout = trained.splits["holdout"]
     answers = Remembered(trained.estimator, holdout.X)
@@ -50,10 +50,10 @@ def candidate_of(places: Places, model: Model[..., Any], trained: Trained, rival
         answers, holdout, model.metrics, model.slices, train=trained.splits["train"], least=_least(model), positive=model.positive
     )
     theirs, rivals = None, None
-    if rival is not None and _judged_fit(places, rival).digest == trained.digest:
+    if rival is not None and _judged_fit(stores, rival).digest == trained.digest:
         theirs, rivals = evaluation, answers
     elif rival is not None:
-        theirs, rivals = _rival(places, model, holdout, rival)
+        theirs, rivals = _rival(stores, model, holdout, rival)
     intervals = intervals_of(model.training_set, answers, rivals, holdout, trained.digest, model.positive)
     return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, theirs, intervals)
 
@@ -91,21 +91,21 @@ def _least(model: Model[..., Any]) -> dict[str, int]:
     return {column: min(g.min_rows for g in wanted if g.slice == column) for column in {g.slice_column for g in wanted}}
 
 
-def rival_of(places: Places, model: str) -> Version | None:
+def rival_of(stores: Stores, model: str) -> Version | None:
     """Return the champion that a candidate meets: that of its environment, or of the one that the platform names while its own has none."""
-    mine, against = places.registry.champion(model), places.platform.against
-    return mine if mine is not None or not against else open_registry(places.platform.registry, against).champion(model)
+    mine, against = stores.registry.champion(model), stores.platform.against
+    return mine if mine is not None or not against else open_registry(stores.platform.registry, against).champion(model)
 
 
-def _judged_fit(places: Places, rival: Version) -> JudgedFit:
+def _judged_fit(stores: Stores, rival: Version) -> JudgedFit:
     """Return the fit of a champion that may be compared on a holdout: its second fit, where it has one, may have been fitted on these rows."""
-    return judged_fit(places.artifacts, rival.artifact, rival.digest)
+    return judged_fit(stores.artifacts, rival.artifact, rival.digest)
 
 
-def _rival(places: Places, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, Remembered | None]:
+def _rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, Remembered | None]:
     """Evaluate the champion on the candidate's holdout; what cannot be evaluated is undefined, so that no relative gate passes on it."""
     try:
-        bundle = unpack(places.artifacts, _judged_fit(places, rival).artifact, model.trusted_types)
+        bundle = unpack(stores.artifacts, _judged_fit(stores, rival).artifact, model.trusted_types)
         rows = holdout.rows
         for function in bundle.functions:
             made = apply([function], columns_as_arrays(rows, rows.columns))
@@ -121,10 +121,10 @@ def _rival(places: Places, model: Model[..., Any], holdout: Split, rival: Versio
 
 
 def judged(
-    scope: Scope, model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...], candidate: Candidate, rival: Version | None
+    scope: StepContext, model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...], candidate: Candidate, rival: Version | None
 ) -> dict[str, GateResult]:
     """Return gate → what it says of the candidate."""
-    theirs = None if rival is None else _judged_fit(scope.places, rival)
+    theirs = None if rival is None else _judged_fit(scope.stores, rival)
     declared = {g.name: judge(g, candidate) for g in model.gates}
     compared = {g.name for g in model.gates if g.relative}
     if rival is not None and theirs is not None and theirs.digest == candidate.digest:

@@ -12,8 +12,8 @@ from mlops_assets.orchestrate.core.liveness import bury_dead_runs
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.project import Project, TableRef
-from mlops_assets.orchestrate.core.step_context import Scope
-from mlops_assets.stores.platform.stores import Places, places
+from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.stores.registry import decisions as records
 from mlops_assets.stores.registry.decisions import TrainingRecord
 from mlops_assets.values.decisions import (
@@ -44,7 +44,7 @@ def job_name(model: str) -> str:
     return f"retrain_{model}"
 
 
-def data_time(places: Places, project: Project, model: Model[..., Any]) -> datetime:
+def data_time(open_stores: Stores, project: Project, model: Model[..., Any]) -> datetime:
     """Return the end of the newest data that a model can learn from: the loop counts in the data's time, not in the clock's.
 
     A partitioned table ends with its newest partition that has rows. One without partitions ends with its newest event time, as declared by the
@@ -53,21 +53,21 @@ def data_time(places: Places, project: Project, model: Model[..., Any]) -> datet
     declared = model.training_set
     windows = next((predicted_partitions(project, m) for m in project.every(Monitor) if m.model.key == model.key), None)
     tables = sources(project, declared)
-    ends = [end for ref in tables if (end := _end(places, ref, declared.event_timestamp, windows)) is not None]
+    ends = [end for ref in tables if (end := _end(open_stores, ref, declared.event_timestamp, windows)) is not None]
     if not ends:
-        ends = [record.recorded_at.astimezone(UTC) for ref in tables for record in places.lake.records(ref.key).values()]
+        ends = [record.recorded_at.astimezone(UTC) for ref in tables for record in open_stores.lake.records(ref.key).values()]
     return max(ends, default=datetime.min.replace(tzinfo=UTC))
 
 
-def _end(places: Places, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
+def _end(open_stores: Stores, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
     """Return the end of a table's newest data in event time; None where it has none."""
     if ref.partitions is not None:
-        found = places.lake.records(ref.key)
+        found = open_stores.lake.records(ref.key)
         newest = sort_keys(ref.partitions, (key for key, record in found.items() if record.rows))[-1:]
         span = window_of(ref.partitions, newest[0]) if newest else None
         return None if span is None else span.end
-    column = next((name for name in (ref.event_timestamp, time) if name and name in places.lake.columns(ref.key)), None)
-    latest = None if column is None else places.lake.read(ref.key, columns=[column])[column].max()
+    column = next((name for name in (ref.event_timestamp, time) if name and name in open_stores.lake.columns(ref.key)), None)
+    latest = None if column is None else open_stores.lake.read(ref.key, columns=[column])[column].max()
     return _window_end(windows, latest) if isinstance(latest, datetime) else None
 
 
@@ -85,7 +85,7 @@ def sources(project: Project, declared: TrainingSet[..., object]) -> list[TableR
     return [ref for p in declared.function.tables if (ref := project.tables[p.name]).plain is None]
 
 
-def facts_of(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Facts:
+def facts_of(at: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Facts:
     """Collect everything that decides whether a monitored model is trained again."""
     model = monitor.model
     champion = at.registry.champion(model.name)
@@ -102,7 +102,7 @@ def facts_of(at: Places, project: Project, monitor: Monitor, instance: dg.Dagste
     )
 
 
-def trainings(at: Places, model: Model[..., object], instance: dg.DagsterInstance) -> tuple[Training, ...]:
+def trainings(at: Stores, model: Model[..., object], instance: dg.DagsterInstance) -> tuple[Training, ...]:
     """Return every training of a model as it stands, those that were asked for and have not come to the model yet among them."""
     known = {record.run_id: record for record in at.decisions.trainings(model.name)}
     asked = instance.get_run_records(filters=dg.RunsFilter(job_name=job_name(model.name)), limit=RECENT)
@@ -127,12 +127,12 @@ def _ended(record: dg.RunRecord | None) -> datetime | None:
     return datetime.fromtimestamp(record.end_time, UTC) if record is not None and record.end_time else None
 
 
-def _begun(at: Places, model: Model[..., object], record: TrainingRecord, run: dg.RunRecord | None) -> Training:
+def _begun(at: Stores, model: Model[..., object], record: TrainingRecord, run: dg.RunRecord | None) -> Training:
     running = run is not None and not run.dagster_run.is_finished
     return Training(record.run_id, record.as_of, _state(at, model, record, running=running), record.decision, _ended(run))
 
 
-def _state(at: Places, model: Model[..., object], record: TrainingRecord, *, running: bool) -> str:
+def _state(at: Stores, model: Model[..., object], record: TrainingRecord, *, running: bool) -> str:
     outcomes = {records.PROMOTED: PROMOTED, records.REJECTED: REJECTED}
     if record.outcome in outcomes:
         return outcomes[record.outcome]
@@ -145,7 +145,7 @@ def _state(at: Places, model: Model[..., object], record: TrainingRecord, *, run
     return WAITING if model.approval and (version is None or version.approval != REFUSED) else REJECTED
 
 
-def consider(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Decision | Hold:
+def consider(at: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Decision | Hold:
     """Record what the facts close and what they call for; return the decision, or why there is none."""
     if monitor.on_failure is None:
         return Hold(NO_RETRAINING)
@@ -185,7 +185,7 @@ def _newest_breach(facts: Facts) -> str:
     return f"; the breach of {judged[-1].partition} opens nothing" if judged and judged[-1].state == BREACH else ""
 
 
-def next_start(at: Places, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Launch | Hold:
+def next_start(at: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Launch | Hold:
     """Record what the facts close and call for, and return the training to start now, or why there is none.
 
     The sensor and `mlops monitor step` both do this, and nothing else decides that a training starts.
@@ -213,7 +213,7 @@ def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, ru
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         bury_dead_runs(context.instance)
-        at = places(platform)
+        at = open_stores(platform)
         found = next_start(at, project, monitor, context.instance)
         if isinstance(found, Hold):
             return dg.SkipReason(found.reason)
@@ -222,7 +222,7 @@ def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, ru
     return sensor
 
 
-def training_record(scope: Scope, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
+def training_record(scope: StepContext, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
     """Return what is recorded of the training that this run is."""
-    run, as_of = scope.context.run, data_time(scope.places, scope.project, model)
+    run, as_of = scope.context.run, data_time(scope.stores, scope.project, model)
     return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)

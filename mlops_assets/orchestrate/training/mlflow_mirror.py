@@ -5,18 +5,18 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.serving.bridges.mlflow_mirror import mirror
 from mlops_assets.stores.mlflow.client import shown
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
 SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
 
 
-def mirror_after(scope: Scope) -> None:
+def mirror_after(scope: StepContext) -> None:
     """Mirror when ``MLOPS_MLFLOW`` is set; what cannot be sent now is sent by the next mirror."""
-    platform = scope.places.platform
+    platform = scope.stores.platform
     if not platform.mlflow:
         return
     told = _mirrored(platform, _seconds())
@@ -50,7 +50,7 @@ def _main() -> None:
     """Mirror the platform that the environment names; the parent's, exactly."""
     named = {name.removeprefix("_MLOPS_MIRROR_"): value for name, value in os.environ.items() if name.startswith("_MLOPS_MIRROR_")}
     platform = Platform(**named)
-    mirror(places(platform), platform.mlflow)
+    mirror(open_stores(platform), platform.mlflow)
 
 
 if __name__ == "__main__":

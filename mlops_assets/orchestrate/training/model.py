@@ -12,7 +12,7 @@ from mlops_assets.compute.training.evaluate import as_rows
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plots
 from mlops_assets.orchestrate.core.metadata import markdown, pictures, show, table
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
 from mlops_assets.orchestrate.training.judging import candidate_of, check_of, evidence_of, judged, rival_of
@@ -47,27 +47,27 @@ def _said(gate: Gate) -> str:
     return f"{gate.metric} {gate.rule.replace('_', ' ')} {gate.threshold:g}{every}{sure}"
 
 
-def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> Callable[[Scope], Iterator[object]]:
+def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a model's step."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         begun = training_record(scope, model, STARTED)
-        scope.places.decisions.training(begun)
+        scope.stores.decisions.training(begun)
         with exclusive(training_lock(scope, model)):  # two that train at once would train the same twice
             trained = trained_by(scope, model)
-        rival = rival_of(scope.places, model.name)
-        candidate = candidate_of(scope.places, model, trained, rival)
+        rival = rival_of(scope.stores, model.name)
+        candidate = candidate_of(scope.stores, model, trained, rival)
         results = judged(scope, model, functions, candidate, rival)
         submission = _submission(scope, model, trained, results)
         evidence = evidence_of(results, model, functions, replace(candidate, digest=submission.digest), rival)
-        scope.places.registry.submit(_record(model, trained, submission), evidence)
-        scope.places.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
+        scope.stores.registry.submit(_record(model, trained, submission), evidence)
+        scope.stores.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         mirror_after(scope)
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
             metadata=_metadata(trained, candidate, model)
-            | {"candidate": submission.digest, "format": form_of(manifest_of(scope.places.artifacts, submission.artifact))}
+            | {"candidate": submission.digest, "format": form_of(manifest_of(scope.stores.artifacts, submission.artifact))}
             | _refit_metadata(model, submission)
             | show("logged", lambda: logged_metadata(scope, trained.run, model.metrics), scope.context.log.warning)
             | show("search", lambda: search_metadata(scope, model, trained.run), scope.context.log.warning),
@@ -77,7 +77,7 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
     return body
 
 
-def _submission(scope: Scope, model: Model[..., Any], trained: Trained, results: Mapping[str, GateResult]) -> Submission:
+def _submission(scope: StepContext, model: Model[..., Any], trained: Trained, results: Mapping[str, GateResult]) -> Submission:
     """Return the fit that is submitted: a second one where the model asks for it and every gate has passed."""
     if model.refit is None or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)

@@ -21,7 +21,7 @@ from mlops_assets.compute.tables.own_columns import (
 )
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import RegistryError
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training.fitted_rows import choose_versions
@@ -49,11 +49,11 @@ def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
     return check_specs(batch.key, check_names(rules(batch)))
 
 
-def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object]]:
+def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a batch prediction's step."""
 
-    def body(scope: Scope) -> Iterator[object]:
-        serving = scope.places.registry.champion(batch.model.name)
+    def body(scope: StepContext) -> Iterator[object]:
+        serving = scope.stores.registry.champion(batch.model.name)
         if serving is None:
             raise RegistryError(
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
@@ -64,19 +64,19 @@ def prediction_body(batch: BatchPrediction) -> Callable[[Scope], Iterator[object
     return body
 
 
-def _produce(scope: Scope, batch: BatchPrediction, serving: Version) -> Made:
+def _produce(scope: StepContext, batch: BatchPrediction, serving: Version) -> Made:
     source = scope.read(scope.project.by_key[batch.dataset.key])
     # What is known later than its row does not exist when the prediction is made, so it is not even read.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
     time = batch.dataset.table.event_timestamp
-    chosen = choose_versions(scope.places, scope.project, batch.model, serving, spine, _partitions(scope, spine, time), time)
+    chosen = choose_versions(scope.stores, scope.project, batch.model, serving, spine, _partitions(scope, spine, time), time)
     predicted = [_predict(scope, batch, version, rows) for version, rows in chosen]
     frame = as_one_table(scope, [to_table(rows, OF_PREDICTIONS) for rows in predicted], time)
     scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
     return frame, verify(frame, rules(batch), scope.windows), _facts([version for version, _ in chosen], scored)
 
 
-def _partitions(scope: Scope, rows: pl.DataFrame, time: str | None) -> pl.Series:
+def _partitions(scope: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:
     """Return the partition of each row; one empty key when unpartitioned."""
     spans = [(key, span) for key, span in scope.windows if span is not None]
     if time is None or not spans:
@@ -86,11 +86,11 @@ def _partitions(scope: Scope, rows: pl.DataFrame, time: str | None) -> pl.Series
     return pl.Series([key for key, _ in spans]).gather(place.clip(0))
 
 
-def _predict(scope: Scope, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
+def _predict(scope: StepContext, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
     """Return what one version predicts for some rows of the dataset."""
     training_set = batch.model.training_set
-    refuse_damaged(scope.places.registry, scope.places.artifacts, version)
-    bundle = unpack(scope.places.artifacts, version.artifact, batch.model.trusted_types)
+    refuse_damaged(scope.stores.registry, scope.stores.artifacts, version)
+    bundle = unpack(scope.stores.artifacts, version.artifact, batch.model.trusted_types)
     for other in libraries_of(bundle.manifest):
         scope.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
     steps: list[View | Layout | Callable[..., Any]] = [

@@ -10,14 +10,14 @@ from mlops_assets.compute.training.responses import Remembered, unsound
 from mlops_assets.compute.training.seeds import seeded
 from mlops_assets.compute.training.split import PARTS, whole_of
 from mlops_assets.errors import ArtifactError, DataError
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.run_facts import result_facts
 from mlops_assets.orchestrate.training.training_log import autolog
 from mlops_assets.orchestrate.training.training_run import Trained, refuse_unable, store_fit, training_rows
 from mlops_assets.orchestrate.training.training_set import x_columns
 from mlops_assets.serving.formats.judged_fit import REFIT, JudgedFit
 from mlops_assets.serving.formats.packaging import unpack
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.tracker.active_run import recorded
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Split
@@ -44,7 +44,7 @@ class Submission:
     run: Run | None = None
 
 
-def refit_after_gates(scope: Scope, model: Model[..., Any], trained: Trained) -> Submission:
+def refit_after_gates(scope: StepContext, model: Model[..., Any], trained: Trained) -> Submission:
     """Fit a model again on all rows of its training set, or take the second fit that an earlier run has finished.
 
     Parameters
@@ -59,25 +59,25 @@ def refit_after_gates(scope: Scope, model: Model[..., Any], trained: Trained) ->
     DataError
         The second fit cannot predict, or predicts nonsense.
     """
-    known = refit_run(scope.places, trained.run.id)
+    known = refit_run(scope.stores, trained.run.id)
     if known is not None and _is_whole(scope, model, known):
         return _submission(known)
     return _submission(_fit_again(scope, model, trained))
 
 
-def refit_run(places: Places, training: str, artifact: str = "") -> Run | None:
+def refit_run(stores: Stores, training: str, artifact: str = "") -> Run | None:
     """Return the run of the second fit of a training; None without one.
 
     Parameters
     ----------
-    places
+    stores
         The platform's.
     training
         The id of the run of the first fit.
     artifact
         The stored second fit that is asked for; the newest one when empty.
     """
-    found = places.tracker.search(f"kind = '{KIND}' and parent = '{training}' and status = 'finished'", limit=100)
+    found = stores.tracker.search(f"kind = '{KIND}' and parent = '{training}' and status = 'finished'", limit=100)
     return next((run for run in found if not artifact or run.record["artifact"] == artifact), None)
 
 
@@ -85,21 +85,21 @@ def _submission(run: Run) -> Submission:
     return Submission(str(run.record["artifact"]), str(run.record["digest"]), run)
 
 
-def _is_whole(scope: Scope, model: Model[..., Any], run: Run) -> bool:
+def _is_whole(scope: StepContext, model: Model[..., Any], run: Run) -> bool:
     try:
-        unpack(scope.places.artifacts, str(run.record["artifact"]), model.trusted_types)
+        unpack(scope.stores.artifacts, str(run.record["artifact"]), model.trusted_types)
     except ArtifactError as error:
         scope.context.log.warning(f"the stored second fit cannot be used, so the model is fitted again: {error.message}")
         return False
     return True
 
 
-def _fit_again(scope: Scope, model: Model[..., Any], trained: Trained) -> Run:
+def _fit_again(scope: StepContext, model: Model[..., Any], trained: Trained) -> Run:
     declared, fingerprint = model.training_set, trained.run.fingerprint
     step = scope.with_params(trained.run.record["facts"]["params"])
     rows = training_rows(scope, declared)
     whole = whole_of(rows, x_columns(declared, rows), declared.label)
-    with recorded(_new_run(scope, trained), scope.places.tracker, scope.places.artifacts) as active:
+    with recorded(_new_run(scope, trained), scope.stores.tracker, scope.stores.artifacts) as active:
         with seeded(fingerprint) as draws:
             estimator = step.call(model.function, train=whole)
         refuse_unable(model, estimator)
@@ -121,7 +121,7 @@ def _fit_again(scope: Scope, model: Model[..., Any], trained: Trained) -> Run:
     return run
 
 
-def _new_run(scope: Scope, trained: Trained) -> Run:
+def _new_run(scope: StepContext, trained: Trained) -> Run:
     training = trained.run
     return replace(
         training,
@@ -133,7 +133,7 @@ def _new_run(scope: Scope, trained: Trained) -> Run:
         params=dict(training.record["facts"]["params"]),
         metrics={},
         record={},
-        environment=scope.places.platform.environment,
+        environment=scope.stores.platform.environment,
         kind=KIND,
         name=f"second fit of {training.id[:8]}",
         parent_id=training.id,

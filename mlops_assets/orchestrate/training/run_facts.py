@@ -20,7 +20,7 @@ from mlops_assets.compute.user_code.source_slice import imported_packages, store
 from mlops_assets.compute.user_code.view_source import source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.stores.artifacts.store import Artifacts
 from mlops_assets.stores.lake.protocol import Lake
 from mlops_assets.values.evaluation import Split
@@ -32,7 +32,7 @@ _LARGEST_DIFF = 5_000_000  # bytes
 
 
 def run_facts(  # noqa: PLR0913  (all that a training is made of)
-    scope: Scope,
+    scope: StepContext,
     model: Model[..., Any],
     rows: pl.DataFrame,
     splits: Mapping[str, Split],
@@ -58,7 +58,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
     decides, fingerprint
         What the training was identified by.
     """
-    declared, artifacts = model.training_set, scope.places.artifacts
+    declared, artifacts = model.training_set, scope.stores.artifacts
     source, problem = _source(model)
     views = [f for f in declared.features if isinstance(f, FeatureView)]
     return {
@@ -67,7 +67,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         "code": {"source": decides["code"]},
         "params": dict(decides["params"]),
         **result_facts(estimator, source or {"modules": {}}),
-        "tables": dict(_tables(scope.project, scope.places.lake, declared, scope.snapshot)),
+        "tables": dict(_tables(scope.project, scope.stores.lake, declared, scope.snapshot)),
         "views": {view.name: view.version(source_text(view)) for view in views},
         "seed": global_seed(fingerprint),
         "fingerprint": fingerprint,

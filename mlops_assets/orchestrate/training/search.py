@@ -8,7 +8,7 @@ from mlops_assets.compute.pages.search_plot import search_plot
 from mlops_assets.compute.training.search import Trial, best, trials
 from mlops_assets.compute.user_code.source_slice import stored_source
 from mlops_assets.orchestrate.core.metadata import picture, table
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.recorded_function import refuse_unrecorded
 from mlops_assets.orchestrate.training.trial import Searching, tried
 from mlops_assets.orchestrate.training.trial_process import Round, trial_processes
@@ -21,7 +21,7 @@ from mlops_assets.values.model import Model
 _SHOWN = 10  # trials in the metadata of a materialisation
 
 
-def searched(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> Scope:
+def searched(scope: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
     """Return the step with the best hyperparameters that its search found; as it is when there is none to search.
 
     Parameters
@@ -56,7 +56,7 @@ def searched(scope: Scope, model: Model[..., Any], splits: Mapping[str, Split], 
     return scope.with_params(chosen.params)
 
 
-def search_metadata(scope: Scope, model: Model[..., Any], run: Run) -> dict[str, Any]:
+def search_metadata(scope: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
     """Return the best trials of a training as the UI shows them."""
     if model.search is None:
         return {}
@@ -74,19 +74,19 @@ def _metric(model: Model[..., Any]) -> str:
     return (model.search.metric if model.search else "") or model.metrics[0]
 
 
-def _known(scope: Scope, fingerprint: str) -> dict[int, Trial]:
+def _known(scope: StepContext, fingerprint: str) -> dict[int, Trial]:
     """Return the trials that ended under a fingerprint: with a value, pruned, or failed by their own fault."""
-    found = scope.places.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
+    found = scope.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
     stored = [run.record["trial"] for run in found if "trial" in run.record]
     return {t["number"]: Trial(t["number"], t["params"], t["value"], {int(s): v for s, v in t["steps"]}) for t in stored}
 
 
 @contextmanager
-def _rounds(scope: Scope, model: Model[..., Any], at: Searching) -> Iterator[Round]:
+def _rounds(scope: StepContext, model: Model[..., Any], at: Searching) -> Iterator[Round]:
     """Yield what runs the trials of a round: here one after the other, or each in a process."""
     if at.search.processes > 1:
         refuse_unrecorded(model.function)
-        with trial_processes(at, scope.places.platform, stored_source(model.function.function), scope.config) as run:
+        with trial_processes(at, scope.stores.platform, stored_source(model.function.function), scope.config) as run:
             yield run
         return
     wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
@@ -94,4 +94,4 @@ def _rounds(scope: Scope, model: Model[..., Any], at: Searching) -> Iterator[Rou
     def trained(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
         return scope.with_params(params).call(model.function, **wanted)
 
-    yield lambda asked, before: [tried(at, scope.places, trial, before, trained) for trial in asked]
+    yield lambda asked, before: [tried(at, scope.stores, trial, before, trained) for trial in asked]

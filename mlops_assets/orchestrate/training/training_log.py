@@ -13,7 +13,7 @@ from mlops_assets.compute.training.plots import curve_plot
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import picture
 from mlops_assets.orchestrate.core.partitions import sort_keys
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.stores.tracker.active_run import ActiveRun, recorded
 from mlops_assets.stores.tracker.tracker import RUNNING, Run
 from mlops_assets.stores.tracker.values import plain
@@ -23,7 +23,7 @@ _MOST_VALUES = 60  # in the metadata of one materialisation
 
 
 @contextmanager
-def training_run(scope: Scope, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
+def training_run(scope: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
     """Record a training as running from its start; what the model function logs belongs to it, and what it raises ends it as failed."""
     config = plain(scope.config, f"the configuration of '{model.key}'")
     run = Run(
@@ -37,14 +37,14 @@ def training_run(scope: Scope, model: Model[..., Any], decides: Mapping[str, Any
         params=config,
         metrics={},
         record={**decides, "config": config, "judged_by": list(model.metrics), "inputs": list(_inputs(scope, model))},
-        environment=scope.places.platform.environment,
+        environment=scope.stores.platform.environment,
         status=RUNNING,
     )
-    with recorded(run, scope.places.tracker, scope.places.artifacts) as active:
+    with recorded(run, scope.stores.tracker, scope.stores.artifacts) as active:
         yield active
 
 
-def autolog(scope: Scope, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
+def autolog(scope: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
     """Log what the estimator tells of itself, but nothing that was logged by that name; a training never fails for it."""
     try:
         told = told_by(estimator)
@@ -62,18 +62,18 @@ def autolog(scope: Scope, active: ActiveRun, estimator: Any) -> None:  # noqa: A
         )
 
 
-def _one(scope: Scope, log: Any) -> None:  # noqa: ANN401
+def _one(scope: StepContext, log: Any) -> None:  # noqa: ANN401
     try:
         log()
     except DataError as error:
         scope.context.log.warning(f"not logged: {error.message}")
 
 
-def _inputs(scope: Scope, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
+def _inputs(scope: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
     """Yield the training set and what it is made from: table, partitions, rows and one hash of their contents."""
     declared = model.training_set
     for key in (declared.key, *(edge.parent for edge in scope.project.node(declared).edges)):
-        known = scope.places.lake.records(key, snapshot=scope.snapshot)
+        known = scope.stores.lake.records(key, snapshot=scope.snapshot)
         ref = scope.project.by_key.get(key)
         oldest_first = sort_keys(ref.partitions if ref else None, known)
         hashes = [f"{partition}={record.content_hash}" for partition, record in sorted(known.items())]
@@ -88,7 +88,7 @@ def _inputs(scope: Scope, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def logged_metadata(scope: Scope, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
+def logged_metadata(scope: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
     """Return what a training logged as the UI shows it: last values as numbers, the curves as a picture.
 
     Parameters
@@ -101,6 +101,6 @@ def logged_metadata(scope: Scope, run: Run, metrics: tuple[str, ...]) -> dict[st
         The model's own, which are shown anyway.
     """
     values = {name: value for name, value in run.metrics.items() if name not in metrics and math.isfinite(value)}
-    curves = {name: curve for name, curve in scope.places.tracker.curves(run.id).items() if curve.steps.size > 1}
+    curves = {name: curve for name, curve in scope.stores.tracker.curves(run.id).items() if curve.steps.size > 1}
     drawn = {"curves": picture(curve_plot(curves), "curves")} if curves else {}
     return {f"logged/{name}": value for name, value in list(values.items())[:_MOST_VALUES]} | drawn

@@ -25,7 +25,7 @@ from mlops_assets.compute.user_code.source_code import find_unrecorded, source_h
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.core.partitions import step_of
 from mlops_assets.orchestrate.core.project import Project, row_key
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.loop import sources
 from mlops_assets.orchestrate.training.run_facts import run_facts
 from mlops_assets.orchestrate.training.search import searched
@@ -71,9 +71,9 @@ class Trained:
         return str(self.run.record["artifact"])
 
 
-def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
+def trained_by(scope: StepContext, model: Model[..., Any]) -> Trained:
     """Train, or take the stored result of the same data, code, parameters and libraries."""
-    declared, lake = model.training_set, scope.places.lake
+    declared, lake = model.training_set, scope.stores.lake
     rows = training_rows(scope, declared)
     content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
@@ -117,12 +117,12 @@ def trained_by(scope: Scope, model: Model[..., Any]) -> Trained:
         return _train(chosen, model, rows, splits, decides | {"params": chosen.config}, fingerprint, active)
 
 
-def training_rows(scope: Scope, declared: TrainingSet[..., Any]) -> pl.DataFrame:
+def training_rows(scope: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
     """Return the rows of a training set in the order in which they are fitted."""
     return in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
 
 
-def _with_outside(scope: Scope, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
+def _with_outside(scope: StepContext, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
     """Return what decides a training, its fingerprint, and the earlier training that it would repeat.
 
     What a function reads besides its arguments is known only from the training before: where that has changed, it is a part of what
@@ -131,7 +131,7 @@ def _with_outside(scope: Scope, model: Model[..., Any], decides: Mapping[str, An
     now, seen = dict(decides), set[str]()
     while True:
         fingerprint = hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()
-        known = scope.places.tracker.find(model.name, fingerprint)
+        known = scope.stores.tracker.find(model.name, fingerprint)
         if known is None or fingerprint in seen:
             return now, fingerprint, None
         seen.add(fingerprint)
@@ -143,7 +143,7 @@ def _with_outside(scope: Scope, model: Model[..., Any], decides: Mapping[str, An
         now["outside"] = hash_outside(list(recorded))
 
 
-def _warn_of_unrecorded(scope: Scope, model: Model[..., Any]) -> tuple[str, ...]:
+def _warn_of_unrecorded(scope: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
     """Warn of everything that decides the fit and is not in its record; return it with its consequence."""
     copied = ["the whole environment"] if scope.outside.whole_environment else []
     names = [*find_unrecorded(model.function.function), *copied]
@@ -173,23 +173,23 @@ def refuse_unable(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN4
         )
 
 
-def training_lock(scope: Scope, model: Model[..., Any]) -> Path:
+def training_lock(scope: StepContext, model: Model[..., Any]) -> Path:
     """Return the lock file of a model's trainings."""
-    folder = Path(scope.places.platform.home) / "locks"
+    folder = Path(scope.stores.platform.home) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"train_{model.name}"
 
 
-def _stored(scope: Scope, model: Model[..., Any], artifact: str) -> Bundle | None:
+def _stored(scope: StepContext, model: Model[..., Any], artifact: str) -> Bundle | None:
     try:
-        return unpack(scope.places.artifacts, artifact, model.trusted_types)
+        return unpack(scope.stores.artifacts, artifact, model.trusted_types)
     except ArtifactError as error:
         scope.context.log.warning(f"the stored candidate cannot be used, so it is trained again: {error.message}")
         return None
 
 
 def _train(  # noqa: PLR0913  (what decides it)
-    scope: Scope,
+    scope: StepContext,
     model: Model[..., Any],
     rows: pl.DataFrame,
     splits: Mapping[str, Split],
@@ -248,7 +248,7 @@ class StoredFit:
 
 
 def store_fit(  # noqa: PLR0913  (what a manifest holds)
-    scope: Scope,
+    scope: StepContext,
     model: Model[..., Any],
     estimator: Any,  # noqa: ANN401  (any estimator)
     fitted: Split,
@@ -273,7 +273,7 @@ def store_fit(  # noqa: PLR0913  (what a manifest holds)
     facts
         More for the manifest.
     """
-    declared, artifacts = model.training_set, scope.places.artifacts
+    declared, artifacts = model.training_set, scope.stores.artifacts
     fields = request_fields(declared, fitted.rows, row_key(scope.project, model))
     artifact = pack(
         artifacts,
@@ -308,7 +308,7 @@ def _fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], r
     return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
 
 
-def _profile(scope: Scope, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
+def _profile(scope: StepContext, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
     """Return the reference that monitors compare with: every row that was known when the version was trained.
 
     It is calibrated on windows of the data's own partitions, and once more for each monitor with longer windows.

@@ -15,7 +15,7 @@ from mlops_assets.compute.training.leakage import Leak, Newer, Strong, leaks, ne
 from mlops_assets.compute.training.split import PARTS, group_split, time_split
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.core.project import Project, TableRef
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import lookup_lineage
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, judge_labels
@@ -41,16 +41,16 @@ def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetChe
     return check_specs(training_set.key, (*check_names(rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
 
 
-def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[Scope], Iterator[object]]:
+def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a training set's step."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         yield from publish(scope, rules(training_set), lambda: _produce(scope, training_set))
 
     return body
 
 
-def _produce(scope: Scope, declared: TrainingSet[..., Any]) -> Made:
+def _produce(scope: StepContext, declared: TrainingSet[..., Any]) -> Made:
     as_of = read_as_of(scope.config.get("as_of"))
     spine = _known(scope.frame(declared.function), declared, as_of)
     steps = [scope.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
@@ -91,7 +91,7 @@ def read_as_of(text: str | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def view_rows(scope: Scope, view: FeatureView) -> pl.DataFrame:
+def view_rows(scope: StepContext, view: FeatureView) -> pl.DataFrame:
     """Return the rows of a feature view that a step may look up."""
     return scope.read(TableRef(view.key, view.partitions, view.event_timestamp))
 

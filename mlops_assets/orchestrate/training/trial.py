@@ -12,7 +12,7 @@ from mlops_assets.compute.training.search import Trial, falls_behind
 from mlops_assets.compute.training.seeds import seeded
 from mlops_assets.compute.user_code.user_errors import shorten
 from mlops_assets.errors import DataError
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.tracker.active_run import recorded
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Split
@@ -51,12 +51,12 @@ class Searching:
     positive: Any = None
 
 
-def tried(at: Searching, places: Places, trial: Trial, before: Sequence[Trial], trained: Callable[[Mapping[str, Any]], Any]) -> Trial:
+def tried(at: Searching, stores: Stores, trial: Trial, before: Sequence[Trial], trained: Callable[[Mapping[str, Any]], Any]) -> Trial:
     """Run a trial, record it, and return it with what it reached.
 
     Parameters
     ----------
-    at, places
+    at, stores
         The search, and where runs are recorded.
     trial
         Number and values.
@@ -73,7 +73,7 @@ def tried(at: Searching, places: Places, trial: Trial, before: Sequence[Trial], 
             if at.search.prune and falls_behind(step, logged, before):
                 raise PrunedError
 
-    with recorded(_run(at, trial), places.tracker, places.artifacts) as active:
+    with recorded(_run(at, trial), stores.tracker, stores.artifacts) as active:
         active.watch = watch
         try:
             with seeded(at.fingerprint):

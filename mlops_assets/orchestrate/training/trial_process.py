@@ -21,7 +21,7 @@ from mlops_assets.compute.user_code.source_slice import load_source
 from mlops_assets.errors import PlatformError
 from mlops_assets.orchestrate.training.recorded_function import called
 from mlops_assets.orchestrate.training.trial import Searching, tried
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
 _STOP = b""
@@ -131,14 +131,14 @@ def main() -> None:
     asked: SimpleQueue[Any] = SimpleQueue()
     Thread(target=_listen, args=(sys.stdin.buffer, asked), daemon=True).start()
     work: Work = asked.get()
-    places = Places(work.platform)
+    stores = Stores(work.platform)
     function = load_source(work.source, Path(tempfile.mkdtemp(dir=work.folder)))
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(work.threads):
         while True:
             trial, before = asked.get()
-            done = tried(work.at, places, trial, before, lambda params: called(function, work.at.splits, {**work.config, **params}))
+            done = tried(work.at, stores, trial, before, lambda params: called(function, work.at.splits, {**work.config, **params}))
             pickle.dump(done, answers)
             answers.flush()
 

@@ -16,7 +16,7 @@ from mlops_assets.orchestrate.upkeep.doctor_stores import artifact_hashes, datab
 from mlops_assets.orchestrate.upkeep.findings import OK, WARNING, Finding
 from mlops_assets.serving.http import control
 from mlops_assets.serving.http.state import Folder
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 
@@ -45,32 +45,32 @@ class Patient:
     definitions: dg.Definitions | None = None
 
     @property
-    def places(self) -> Places:
+    def stores(self) -> Stores:
         """The stores, opened again at each examination, which trusts nothing that an earlier one has cached."""
-        return Places(self.platform)
+        return Stores(self.platform)
 
 
 def findings(patient: Patient) -> Iterator[Finding]:
     """Yield what each check found; one that cannot be made is a failure that names the file or folder."""
-    platform, home, places = patient.platform, Path(patient.platform.home), patient.places
+    platform, home, stores = patient.platform, Path(patient.platform.home), patient.stores
     named: dict[str, tuple[object, Check]] = {
         "database": (platform.registry, lambda: database(platform)),
         "dagster": (home / "dagster", lambda: dagster_files(platform)),
-        "versions": (platform.registry, lambda: versions(places)),
-        "hashes": (platform.artifacts, lambda: artifact_hashes(places)),
+        "versions": (platform.registry, lambda: versions(stores)),
+        "hashes": (platform.artifacts, lambda: artifact_hashes(stores)),
         "runs": (home / "dagster", lambda: _runs(patient.instance)),
-        "catalog": (platform.lake, lambda: catalog(places)),
-        "lake": (platform.lake, lambda: lake(places, patient.projects)),
-        "records": (platform.lake, lambda: records(places, patient.projects)),
+        "catalog": (platform.lake, lambda: catalog(stores)),
+        "lake": (platform.lake, lambda: lake(stores, patient.projects)),
+        "records": (platform.lake, lambda: records(stores, patient.projects)),
         "layouts": (home / "layouts", lambda: layouts(platform)),
-        "online": (platform.online, lambda: online_store(places, patient.projects, _rebuild(patient))),
+        "online": (platform.online, lambda: online_store(stores, patient.projects, _rebuild(patient))),
         "erasures": (platform.registry, lambda: erasures(platform)),
-        "orphans": (platform.artifacts, lambda: orphans(places)),
-        "services": (home / "services", lambda: _services(patient, places)),
+        "orphans": (platform.artifacts, lambda: orphans(stores)),
+        "services": (home / "services", lambda: _services(patient, stores)),
         "logs": (home / "services", lambda: logs(platform)),
         "disk": (home, lambda: disk_space(platform)),
         "permissions": (home, lambda: permissions(platform)),
-        "clock": (platform.registry, lambda: clock(places)),
+        "clock": (platform.registry, lambda: clock(stores)),
         "packages": ("the installed packages", packages_installed),
     }
     for name, (where, check) in named.items():
@@ -115,8 +115,8 @@ def _runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
         yield Finding("runs", OK, "no run counts as running whose process is gone")
 
 
-def _services(patient: Patient, places: Places) -> Iterator[Finding]:
-    registry = places.registry
+def _services(patient: Patient, stores: Stores) -> Iterator[Finding]:
+    registry = stores.registry
     services = [service for project in patient.projects for service in project.every(Service)]
     for service in services:
         state = control.status(patient.platform.home, service.name, spec_of(service, patient.platform))

@@ -15,7 +15,7 @@ from mlops_assets.stores.database.sqlite_check import damage_of as sqlite_damage
 from mlops_assets.stores.lake.layout_files import damaged_layouts
 from mlops_assets.stores.online.lmdb_check import damage_of
 from mlops_assets.stores.platform.pins import pins
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
 Rebuild = Callable[[Sequence[str]], None]
@@ -42,14 +42,14 @@ def dagster_files(platform: Platform) -> Iterator[Finding]:
     yield from found or [Finding("dagster", OK, f"the databases in '{home}' are sound")]
 
 
-def catalog(places: Places) -> Iterator[Finding]:
+def catalog(stores: Stores) -> Iterator[Finding]:
     """Yield damage of the lake's catalog, and states of the lake that something needs and the lake never had."""
-    path = Path(places.platform.lake) / "catalog.sqlite"
+    path = Path(stores.platform.lake) / "catalog.sqlite"
     if path.exists() and path.stat().st_size and (problem := sqlite_damage_of(path)):
         yield Finding.failed("catalog", f"the lake's catalog '{path}' is damaged: {problem}", _BACKUP)
         return
-    newest = places.lake.snapshot()
-    ahead = {snapshot: who for snapshot, who in pins(places).items() if snapshot > newest}
+    newest = stores.lake.snapshot()
+    ahead = {snapshot: who for snapshot, who in pins(stores).items() if snapshot > newest}
     if ahead:
         last = max(ahead)
         text = f"{ahead[last][0]} needs state {last} of the lake, but the newest state in '{path}' is {newest}: the lake was deleted or replaced"
@@ -58,16 +58,16 @@ def catalog(places: Places) -> Iterator[Finding]:
         yield Finding("catalog", OK, f"sound; the newest state is {newest}")
 
 
-def online_store(places: Places, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
+def online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
     """Yield damage of the online store, and views that were written and are not there."""
-    url = places.platform.online
+    url = stores.platform.online
     views = {online_key(view): view.name for project in projects for view in online_views(project)}
     damage = "" if "://" in url else damage_of(Path(url))
-    written = [key for key in views if places.lake.records(key)]
+    written = [key for key in views if stores.lake.records(key)]
     if damage:
         text, lost = f"the online store '{Path(url) / 'data.mdb'}' is damaged: {damage}", written
     else:
-        lost = [key for key in written if _is_missing(places, views[key])]
+        lost = [key for key in written if _is_missing(stores, views[key])]
         text = f"view '{views[lost[0]]}' was written to the online store '{url}' and is not there" if lost else ""
     if text:
         fix = None if rebuild is None else lambda: _rebuilt(url, lost, rebuild, is_damaged=bool(damage))
@@ -77,9 +77,9 @@ def online_store(places: Places, projects: Sequence[Project], rebuild: Rebuild |
         yield Finding("online", OK, f"{len(written)} view(s) that were written are there")
 
 
-def _is_missing(places: Places, view: str) -> bool:
-    url = places.platform.online
-    return ("://" not in url and not (Path(url) / "data.mdb").exists()) or places.online.state(view) is None
+def _is_missing(stores: Stores, view: str) -> bool:
+    url = stores.platform.online
+    return ("://" not in url and not (Path(url) / "data.mdb").exists()) or stores.online.state(view) is None
 
 
 def _rebuilt(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damaged: bool) -> str:

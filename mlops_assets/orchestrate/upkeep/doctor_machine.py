@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from mlops_assets.compute.training.environment import canonical, installed
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
 _LEAST, _LITTLE = 200 * 2**20, 2 * 2**30  # bytes
@@ -69,16 +69,16 @@ def _closed(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a fix
     return fix
 
 
-def clock(places: Places) -> Iterator[Finding]:
+def clock(stores: Stores) -> Iterator[Finding]:
     """Yield whether anything was recorded in the future, and whether the disk tells the same time as the machine."""
     now = datetime.now(UTC)
-    runs, versions = places.tracker.list(limit=1), places.registry.versions()
+    runs, versions = stores.tracker.list(limit=1), stores.registry.versions()
     latest = max([*(run.started_at for run in runs), *(v.created_at for v in versions)], default=now)
     if latest - now > _SKEW:
         text = f"something was recorded at {latest:%Y-%m-%d %H:%M:%S}, which is in the future: the clock says {now:%Y-%m-%d %H:%M:%S} (UTC)"
         yield Finding.failed("clock", text, "set the clock, by NTP: schedules and what is newest are decided by it")
         return
-    with tempfile.NamedTemporaryFile(dir=_there(Path(places.platform.home))) as file:
+    with tempfile.NamedTemporaryFile(dir=_there(Path(stores.platform.home))) as file:
         apart = abs(Path(file.name).stat().st_mtime - time.time())
     state = WARNING if apart > 5 else OK
     yield Finding(

@@ -20,7 +20,7 @@ from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.protocol import DAMAGED, Part, PartitionRecord
 from mlops_assets.stores.lake.record_checksums import examine_records
 from mlops_assets.stores.platform.garbage import collected, is_own, roots
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasures
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.version_files import open_version_files
@@ -56,49 +56,49 @@ def _migrated(platform: Platform) -> str:
     return f"brought the database to revision {migrations.HEAD}"
 
 
-def versions(places: Places) -> Iterator[Finding]:
+def versions(stores: Stores) -> Iterator[Finding]:
     """Yield the artifacts of registered versions that are missing."""
-    every, missing = places.registry.versions(), False
+    every, missing = stores.registry.versions(), False
     for version in every:
         name = f"{version.model}@{version.version}"
-        for what, sha256 in _files_of(places, version):
-            if not places.artifacts.exists(sha256):
+        for what, sha256 in _files_of(stores, version):
+            if not stores.artifacts.exists(sha256):
                 missing = True
-                yield Finding.failed("versions", f"{name}: its {what} {sha256[:12]} is missing at {places.artifacts.url(sha256)}", _RESTORE)
+                yield Finding.failed("versions", f"{name}: its {what} {sha256[:12]} is missing at {stores.artifacts.url(sha256)}", _RESTORE)
     if not missing:
         yield Finding("versions", OK, f"{len(every)} version(s), every artifact there")
 
 
-def _files_of(places: Places, version: Version) -> Iterator[tuple[str, str]]:
+def _files_of(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
     """Yield everything that is stored of a version: a name, and its sha256."""
-    yield from _parts(places, version.artifact)
-    yield from open_version_files(places.platform.registry).of(version.model, version.version).items()
+    yield from _parts(stores, version.artifact)
+    yield from open_version_files(stores.platform.registry).of(version.model, version.version).items()
     with suppress(RegistryError):  # there is no such run
-        facts = places.tracker.get(version.run_id).record.get("facts", {})
+        facts = stores.tracker.get(version.run_id).record.get("facts", {})
         yield from ((f"{what} of the training", facts[what]) for what in ("source", "environment") if facts.get(what))
 
 
-def _parts(places: Places, artifact: str) -> Iterator[tuple[str, str]]:
+def _parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
     yield "manifest", artifact
     try:
-        manifest = manifest_of(places.artifacts, artifact)
+        manifest = manifest_of(stores.artifacts, artifact)
     except (ArtifactError, ValueError):
         return  # missing, or damaged: the check of the hashes says so
     yield from ((what, sha256) for what, sha256 in parts(manifest) if what != JUDGED)
     if judged := named_judged_fit(manifest):
-        yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(places, judged.artifact))
+        yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(stores, judged.artifact))
 
 
-def artifact_hashes(places: Places) -> Iterator[Finding]:
+def artifact_hashes(stores: Stores) -> Iterator[Finding]:
     """Yield artifacts whose bytes are not those that were stored."""
     checked, bad = 0, False
-    named = roots(places)
-    for file in places.artifacts.files():
+    named = roots(stores)
+    for file in stores.artifacts.files():
         if len(file.name) != 64:
             continue
         checked += 1
         try:
-            places.artifacts.get(file.name)
+            stores.artifacts.get(file.name)
         except ArtifactError as error:
             bad = True
             who = f"; named by {', '.join(named[file.name])}" if file.name in named else ""
@@ -107,9 +107,9 @@ def artifact_hashes(places: Places) -> Iterator[Finding]:
         yield Finding("hashes", OK, f"{checked} artifact(s) hold what was stored")
 
 
-def lake(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
+def lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield files of the lake that are missing or damaged."""
-    cursor, count = places.lake.connections.cursor(), 0
+    cursor, count = stores.lake.connections.cursor(), 0
     query = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops' ORDER BY ALL"
     bad = set()
     for schema, table in cursor.execute(query).fetchall():
@@ -123,15 +123,15 @@ def lake(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
                 yield Finding.failed("lake", f"{schema}/{table}: its file {name} {what}", _again(f"{schema}/{table}"))
     for project in projects:
         for key, ref in project.by_key.items():
-            if key not in bad and ref.plain is None and (damage := _damage(places, key, ref.partitions, ref.event_timestamp)):
+            if key not in bad and ref.plain is None and (damage := _damage(stores, key, ref.partitions, ref.event_timestamp)):
                 bad.add(key)
                 yield Finding("lake", FAILURE, *damage)
     if not bad:
         yield Finding("lake", OK, f"readable; {count} file(s), every partition holds what was recorded")
 
 
-def _damage(places: Places, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
-    newest, recorded = places.lake.snapshot(), places.lake.records(key)
+def _damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
+    newest, recorded = stores.lake.snapshot(), stores.lake.records(key)
     damaged = sort_keys(partitions, (partition for partition, record in recorded.items() if record.damaged))
     if damaged:
         return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _again(key)
@@ -140,7 +140,7 @@ def _damage(places: Places, key: str, partitions: dg.PartitionsDefinition | None
     if not parts:
         return None
     try:
-        read_verified(places.lake, key, parts, window=None, event_timestamp=time, snapshot=newest)
+        read_verified(stores.lake, key, parts, window=None, event_timestamp=time, snapshot=newest)
     except (ArtifactError, LakeError) as error:
         return error.message, error.hint
     return None
@@ -150,9 +150,9 @@ def _again(key: str) -> str:
     return f"put the file back from a backup, or make it again: mlops run --select 'key:\"{key}\"'"
 
 
-def records(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
+def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield records of the lake that are not what was written; the partition of one that still counts can be made again."""
-    report = examine_records(places.lake)
+    report = examine_records(stores.lake)
     partitions = {key: set(all_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
     for found in report.altered:
         record = found.record
@@ -164,7 +164,7 @@ def records(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
             advice = (
                 f"restore the file from a backup, or count the partition as not made, then: mlops run --select 'key:\"{record.table}\"'"
             )
-            yield Finding("records", FAILURE, text, advice, _distrust(places, record))
+            yield Finding("records", FAILURE, text, advice, _distrust(stores, record))
         else:
             yield Finding.failed("records", text, "restore the file from a backup")
     if not report.altered:
@@ -172,9 +172,9 @@ def records(places: Places, projects: Sequence[Project]) -> Iterator[Finding]:
         yield Finding("records", OK, f"{report.whole} record(s) are what was written{older}")
 
 
-def _distrust(places: Places, record: PartitionRecord) -> Callable[[], str]:
+def _distrust(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
     def fix() -> str:
-        places.lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash)])
+        stores.lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash)])
         return f"counted '{record.table}' as not made; the next run makes it again"
 
     return fix
@@ -190,17 +190,17 @@ def erasures(platform: Platform) -> Iterator[Finding]:
         yield Finding("erasures", OK, "every erasure that was begun has ended")
 
 
-def orphans(places: Places) -> Iterator[Finding]:
+def orphans(stores: Stores) -> Iterator[Finding]:
     """Yield what nothing names: artifacts, and files of the lake."""
-    found = collected(places, older_than=_GRACE, dry=True)
+    found = collected(stores, older_than=_GRACE, dry=True)
     size = sum(file.size for file in found.removed)
     if found.removed:
         text = f"{len(found.removed)} artifact(s) that nothing names, {size:,} bytes, older than a day"
-        fix = (lambda: _removed(places)) if is_own(places.platform) else None
+        fix = (lambda: _removed(stores)) if is_own(stores.platform) else None
         yield Finding(
             "orphans", WARNING, text, "remove them" if fix else "mlops gc --shared-artifacts, if no other platform keeps its own there", fix
         )
-    stray = _stray(places)
+    stray = _stray(stores)
     if stray:
         text = (
             f"{len(stray)} file(s) of the lake that its catalog does not name, {sum(p.stat().st_size for p in stray):,} bytes: {stray[0]}"
@@ -210,11 +210,11 @@ def orphans(places: Places) -> Iterator[Finding]:
         yield Finding("orphans", OK, f"none older than a day; {found.left} artifact(s) in all")
 
 
-def _removed(places: Places) -> str:
-    return f"removed {len(collected(places, older_than=_GRACE).removed)} artifact(s)"
+def _removed(stores: Stores) -> str:
+    return f"removed {len(collected(stores, older_than=_GRACE).removed)} artifact(s)"
 
 
-def _stray(places: Places) -> list[Path]:
+def _stray(stores: Stores) -> list[Path]:
     before = datetime.now(UTC) - _GRACE
     query = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, older_than => ?::TIMESTAMPTZ)"
-    return sorted(Path(row[0]) for row in places.lake.connections.cursor().execute(query, [before]).fetchall() if Path(row[0]).exists())
+    return sorted(Path(row[0]) for row in stores.lake.connections.cursor().execute(query, [before]).fetchall() if Path(row[0]).exists())

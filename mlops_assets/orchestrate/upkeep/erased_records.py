@@ -19,7 +19,7 @@ from mlops_assets.orchestrate.serving.service import served_node
 from mlops_assets.stores.lake.erasure import Erasure
 from mlops_assets.stores.lake.protocol import Lake, Part, PartitionRecord
 from mlops_assets.stores.lake.rows import in_parts
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
 from mlops_assets.values.platform import Platform
@@ -61,7 +61,7 @@ def _nodes(project: Project, platform: Platform) -> Iterator[Node]:
 
 
 def amended(
-    projects: Sequence[Project], places: Places, erasing: Erasure, holding: Sequence[str]
+    projects: Sequence[Project], stores: Stores, erasing: Erasure, holding: Sequence[str]
 ) -> tuple[list[PartitionRecord], tuple[str, ...]]:
     """Return the records to be written when rows go, and the tables that are to be made anew.
 
@@ -70,14 +70,14 @@ def amended(
 
     Parameters
     ----------
-    projects, places
+    projects, stores
         Of the platform.
     erasing
         The rows that go.
     holding
         The tables that have such rows.
     """
-    lake, snapshot = places.lake, places.lake.snapshot()
+    lake, snapshot = stores.lake, stores.lake.snapshot()
     shapes, now = tables_of(projects), datetime.now(UTC)
     made: Records = {}
     for table in holding:
@@ -86,7 +86,7 @@ def amended(
         made[table] = {p: record for p, record in changed.items() if record is not None}
     keyed, anew = set(erasing.tables()), []
     after: Any = _After(lake, {table: dict(records) for table, records in made.items()})
-    for key, node in made_from_nodes(projects, places.platform).items():
+    for key, node in made_from_nodes(projects, stores.platform).items():
         old = lake.records(key, snapshot=snapshot)
         before = fingerprints(node, list(old), lake, snapshot=snapshot)
         then = fingerprints(node, list(old), after, snapshot=snapshot)

@@ -17,7 +17,7 @@ from mlops_assets.orchestrate.tables.lake_events import materialised
 from mlops_assets.orchestrate.upkeep.erased_records import amended, made_from_nodes, tables_of
 from mlops_assets.serving.logs.erasure import erased_predictions, erased_pushes
 from mlops_assets.stores.lake.erasure import Erasure
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import BEGUN, DONE, entity_label, open_erasures
 from mlops_assets.values.features import FeatureView, feature_views
 from mlops_assets.values.training import TrainingSet
@@ -68,7 +68,7 @@ class Request:
 
     Parameters
     ----------
-    projects, places
+    projects, stores
         All projects of a platform, and its places.
     entity
         Column to value, as text.
@@ -77,7 +77,7 @@ class Request:
     """
 
     projects: Sequence[Project]
-    places: Places
+    stores: Stores
     entity: Mapping[str, str]
     views: tuple[str, ...] = ()
 
@@ -111,14 +111,14 @@ class Request:
     def erasure(self) -> Erasure:
         """Return the rows of the lake that are meant."""
         if not self.views:
-            return Erasure(self.places.lake, self.entity)
-        edges = {key: [e.parent for e in node.edges] for key, node in made_from_nodes(self.projects, self.places.platform).items()}
+            return Erasure(self.stores.lake, self.entity)
+        edges = {key: [e.parent for e in node.edges] for key, node in made_from_nodes(self.projects, self.stores.platform).items()}
         wanted, todo = set[str](), [f"features/{name}" for name in self.views]
         while todo:
             wanted.add(key := todo.pop())
             todo += [parent for parent in edges.get(key, ()) if parent not in wanted]
         wanted |= {f"quarantine/{key.partition('/')[2]}" for key in wanted if key.startswith("dataset/")}
-        return Erasure(self.places.lake, self.entity, wanted.__contains__)
+        return Erasure(self.stores.lake, self.entity, wanted.__contains__)
 
 
 def planned(request: Request) -> Erased:
@@ -129,11 +129,11 @@ def planned(request: Request) -> Erased:
     request
         What is to be erased.
     """
-    erasing, places = request.erasure(), request.places
-    with places.lake.connections.exclusive():
+    erasing, stores = request.erasure(), request.stores
+    with stores.lake.connections.exclusive():
         rows = _counted(erasing)
-        states = erasing.states(erasing.files()) if not rows else _all_states(erasing, places)
-        _, anew = amended(request.projects, places, erasing, [*rows])
+        states = erasing.states(erasing.files()) if not rows else _all_states(erasing, stores)
+        _, anew = amended(request.projects, stores, erasing, [*rows])
     beside = _beside(request, dry=True)
     found = Erased(
         rows,
@@ -144,7 +144,7 @@ def planned(request: Request) -> Erased:
         pushed=beside.pushed,
         other_names=request.other_names,
     )
-    return _lost(places, found)
+    return _lost(stores, found)
 
 
 def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, instance: dg.DagsterInstance | None = None) -> Erased:
@@ -166,11 +166,11 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, 
     LakeError
         A running step reads a state that must be given up, or somebody keeps the catalog open; called again, it goes on.
     """
-    places, label = request.places, entity_label(request.entity, keep=keep_key)
-    log = open_erasures(places.platform.registry)
+    stores, label = request.stores, entity_label(request.entity, keep=keep_key)
+    log = open_erasures(stores.platform.registry)
     killed = log.unfinished(label)
     since = killed.at if killed else datetime.now(UTC)
-    with places.lake.connections.exclusive():
+    with stores.lake.connections.exclusive():
         found = _and_before(planned(request), killed.facts if killed else {})
         log.add(BEGUN, actor=actor, reason=reason, entity=label, facts=found.facts)
         entities = {view.name: _entities(request, view) for view in request.feature_views}
@@ -181,10 +181,10 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, 
     removed = _beside(request, dry=False)
     if instance is not None:
         _tell(request, instance, since)
-    readable = {f"{v.view}@{v.version}" for v in places.view_versions.earlier()}
+    readable = {f"{v.view}@{v.version}" for v in stores.view_versions.earlier()}
     for name in found.view_versions:
         if name in readable:
-            places.view_versions.remove(*name.split("@"))
+            stores.view_versions.remove(*name.split("@"))
     done = replace(found, layouts=removed.layouts)
     log.add(DONE, actor=actor, reason=reason, entity=label, facts=done.facts)
     return done
@@ -196,7 +196,7 @@ def _erase_in_lake(request: Request, found: Sequence[str]) -> None:
     holding = [table for table in erasing.tables() if table in found]
     holding = [table for table in holding if erasing.rows(table).height]
     if holding:
-        erasing.delete(holding, amended(request.projects, request.places, erasing, holding)[0])
+        erasing.delete(holding, amended(request.projects, request.stores, erasing, holding)[0])
     erasing.rewrite()
     erasing.expire()
     erasing.vacuum()
@@ -219,7 +219,7 @@ def _tell(request: Request, instance: dg.DagsterInstance, since: datetime) -> No
     """Report the records that were written: Dagster's data versions are those of the lake."""
     declared = tables_of(request.projects)
     for table in request.erasure().tables():
-        for record in request.places.lake.records(table).values() if table in declared else ():
+        for record in request.stores.lake.records(table).values() if table in declared else ():
             if record.recorded_at >= since:
                 instance.report_runless_asset_event(materialised(record))
 
@@ -229,18 +229,18 @@ def _counted(erasing: Erasure) -> dict[str, int]:
     return {table: count for table, count in counts.items() if count}
 
 
-def _all_states(erasing: Erasure, places: Places) -> list[int]:
+def _all_states(erasing: Erasure, stores: Stores) -> list[int]:
     """Return the states that will go once the newest one, which still shows the rows, is an older one."""
-    return [*erasing.states(erasing.files()), places.lake.snapshot()]
+    return [*erasing.states(erasing.files()), stores.lake.snapshot()]
 
 
-def _lost(places: Places, found: Erased) -> Erased:
+def _lost(stores: Stores, found: Erased) -> Erased:
     """Add what rests on states that go."""
     states = set(found.states)
     return replace(
         found,
-        versions=tuple(f"{v.model}@{v.version}" for v in places.registry.versions() if v.snapshot in states),
-        view_versions=tuple(f"{v.view}@{v.version}" for v in places.view_versions.earlier() if v.last in states),
+        versions=tuple(f"{v.model}@{v.version}" for v in stores.registry.versions() if v.snapshot in states),
+        view_versions=tuple(f"{v.view}@{v.version}" for v in stores.view_versions.earlier() if v.last in states),
     )
 
 
@@ -256,14 +256,14 @@ class _Beside:
 
 def _beside(request: Request, *, dry: bool) -> _Beside:
     """Erase an entity from layouts and logs, and say what there was; with ``dry`` only that."""
-    places, names = request.places, {view.name for view in request.feature_views}
-    home = Path(places.platform.home)
-    layouts = 0 if dry else places.layouts.remove(lambda name, _: name in names)
+    stores, names = request.stores, {view.name for view in request.feature_views}
+    home = Path(stores.platform.home)
+    layouts = 0 if dry else stores.layouts.remove(lambda name, _: name in names)
     # Where views are named, the logs of predictions, which hold more than those, stay.
     folders = [] if request.views else sorted((home / "services").glob("*/log"))
     predictions = sum(erased_predictions(folder, request.entity, dry=dry) for folder in folders)
     pushed = sum(erased_pushes(folder, request.entity, dry=dry) for folder in _push_logs(request, home))
-    return _Beside(tuple(sorted(set(places.online.views()) & names)), layouts, predictions, pushed)
+    return _Beside(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
 
 
 def _push_logs(request: Request, home: Path) -> Iterator[Path]:
@@ -275,7 +275,7 @@ def _entities(request: Request, view: FeatureView) -> pl.DataFrame | None:
     """Return the join keys, in their types, of a view's entities that are meant; None when the view has no table yet."""
     keys = list(view.entity.join_keys)
     try:
-        rows = request.places.lake.read(view.key, columns=keys)
+        rows = request.stores.lake.read(view.key, columns=keys)
     except LakeError:
         return None
     if set(keys) == set(request.entity):  # also what is online and was never in the lake
@@ -289,10 +289,10 @@ def _entities(request: Request, view: FeatureView) -> pl.DataFrame | None:
 
 def _offline(request: Request, entities: Mapping[str, pl.DataFrame | None]) -> None:
     """Take entities out of the online store."""
-    places, known = request.places, set(request.places.online.views())
+    stores, known = request.stores, set(request.stores.online.views())
     for view in request.feature_views:
         mine = entities[view.name]
         if mine is None or mine.is_empty() or view.name not in known:
             continue
-        empty = as_of_layout(view_of(view, places.lake.read(view.key).clear()))
-        places.online.update(view.name, empty, join_keys=view.entity.join_keys, features=view.feature_names, rebuilt=mine)
+        empty = as_of_layout(view_of(view, stores.lake.read(view.key).clear()))
+        stores.online.update(view.name, empty, join_keys=view.entity.join_keys, features=view.feature_names, rebuilt=mine)

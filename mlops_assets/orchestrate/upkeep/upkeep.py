@@ -10,14 +10,14 @@ import dagster as dg
 from mlops_assets.orchestrate.core.graph import Node
 from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import Step, asset_key
 from mlops_assets.orchestrate.online.materialise import online_views
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.lake.protocol import MaintenanceReport
 from mlops_assets.stores.platform.garbage import Garbage, collected, is_own
 from mlops_assets.stores.platform.pins import aliased, pins
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.upkeep import Upkeep
 
@@ -71,14 +71,14 @@ class Done:
         }
 
 
-def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelta, shared: bool = False) -> Done:
+def kept_up(projects: Sequence[Project], stores: Stores, *, older_than: timedelta, shared: bool = False) -> Done:
     """Look after the lake and what stands beside it.
 
     Parameters
     ----------
     projects
         All that use this platform; an online view that another one declares is kept while a version with an alias looks it up.
-    places
+    stores
         The platform's.
     older_than
         As of :class:`mlops_assets.values.upkeep.Upkeep`.
@@ -86,24 +86,24 @@ def kept_up(projects: Sequence[Project], places: Places, *, older_than: timedelt
         Collect artifacts outside of the platform's home too: other platforms may keep theirs in the same place.
     """
     declared = {view.name for project in projects for view in project.every(FeatureView)}
-    wanted = _online(projects, places)
-    store = places.online
+    wanted = _online(projects, stores)
+    store = stores.online
     unwanted = tuple(view for view in store.views() if view not in wanted)
     for view in unwanted:
         store.remove(view)
-    readable = {(version.view, version.version) for version in places.view_versions.earlier()}
-    layouts = places.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
-    needed = pins(places, [view for view in wanted if view in declared])
-    done = places.lake.maintain(needed, older_than=older_than)
-    artifacts = collected(places, older_than=older_than, dry=not shared and not is_own(places.platform))
+    readable = {(version.view, version.version) for version in stores.view_versions.earlier()}
+    layouts = stores.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
+    needed = pins(stores, [view for view in wanted if view in declared])
+    done = stores.lake.maintain(needed, older_than=older_than)
+    artifacts = collected(stores, older_than=older_than, dry=not shared and not is_own(stores.platform))
     held = {number: tuple(f"process {pid}" for pid in pids) for number, pids in done.leased.items()}
     return Done(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted, artifacts)
 
 
-def _online(projects: Sequence[Project], places: Places) -> set[str]:
+def _online(projects: Sequence[Project], stores: Stores) -> set[str]:
     """Return the views that are looked up: those that a project puts online, and those of every version with an alias, whoever declares it."""
     declared = {view.name for project in projects for view in online_views(project)}
-    steps = (step for artifact in aliased(places) for step in manifest_of(places.artifacts, artifact).get("steps", ()))
+    steps = (step for artifact in aliased(stores) for step in manifest_of(stores.artifacts, artifact).get("steps", ()))
     return declared | {step["view"] for step in steps if "view" in step}
 
 
@@ -118,11 +118,11 @@ def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> Step:
     )
 
 
-def upkeep_body(project: Project, declared: Upkeep) -> Callable[[Scope], Iterator[object]]:
+def upkeep_body(project: Project, declared: Upkeep) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the asset's step."""
 
-    def body(scope: Scope) -> Iterator[object]:
-        done = kept_up([project], scope.places, older_than=declared.older_than)
+    def body(scope: StepContext) -> Iterator[object]:
+        done = kept_up([project], scope.stores, older_than=declared.older_than)
         who = markdown([{"snapshot": number, "pinned by": _some(names)} for number, names in done.pinned.items()])
         removed = {"removed": ", ".join(done.online)} if done.online else {}
         yield dg.MaterializeResult(asset_key(LAKE), metadata={**done.figures, **removed, "pins": who})

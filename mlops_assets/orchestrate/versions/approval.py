@@ -5,9 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import Approval
 from mlops_assets.values.model import Model
 from mlops_assets.values.platform import Platform
@@ -26,12 +26,12 @@ def approval_key(model: Model[..., Any]) -> str:
     return f"approval/{model.name}"
 
 
-def approval_body(model: Model[..., Any]) -> Callable[[Scope], Iterator[object]]:
+def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step by which a person approves or rejects a version."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         said = scope.config
-        found = scope.places.registry.approve(
+        found = scope.stores.registry.approve(
             model.name, said["version"], approved=said["approved"], approver=said["approver"], reason=said["reason"]
         )
         report_approval(scope.context.instance, model, found)
@@ -67,7 +67,7 @@ def approved_check(model: Model[..., Any], platform: Platform) -> dg.AssetChecks
 
     @dg.asset_check(asset=asset_key(f"version/{model.name}"), name=APPROVED, description="A person has approved the newest version.")
     def approved() -> dg.AssetCheckResult:
-        newest = places(platform).registry.versions(model.name)[-1]
+        newest = open_stores(platform).registry.versions(model.name)[-1]
         text = f"version {newest.version} is {newest.approval or 'not approved yet'}"
         return dg.AssetCheckResult(
             passed=newest.approval == APPROVED, severity=dg.AssetCheckSeverity.WARN, description=text, metadata={"version": newest.version}

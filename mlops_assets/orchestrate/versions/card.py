@@ -42,7 +42,7 @@ from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.serving.formats.packaging import POSITIVE, Bundle, form_of, unpack
 from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.version_files import open_version_files
 from mlops_assets.stores.tracker.tracker import Run
@@ -58,7 +58,7 @@ class _About:
     """A version and all that is recorded of it: the fit that serves, and the one that the gates have judged."""
 
     project: Project
-    places: Places
+    stores: Stores
     model: Model[..., Any]
     version: Version
     run: Run
@@ -83,14 +83,14 @@ class _About:
         return self.bundle.manifest.get(POSITIVE)
 
 
-def card_of(project: Project, places: Places, model: Model[..., Any], version: Version) -> dict[str, str]:
+def card_of(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> dict[str, str]:
     """Return the forms of a version's card, name → text; it is made and stored when the version has none yet.
 
     Parameters
     ----------
     project
         Which declares the model.
-    places
+    stores
         The platform's.
     model, version
         Of which.
@@ -100,27 +100,27 @@ def card_of(project: Project, places: Places, model: Model[..., Any], version: V
     ArtifactError
         The version, or its card, is damaged.
     """
-    files, artifacts = open_version_files(places.platform.registry), places.artifacts
+    files, artifacts = open_version_files(stores.platform.registry), stores.artifacts
     known = files.of(version.model, version.version)
     if not {MARKDOWN, PAGE} <= set(known):
-        card = made_card(project, places, model, version)
+        card = made_card(project, stores, model, version)
         forms = {MARKDOWN: card_markdown(card), PAGE: card_page(card)}
         known = files.add(version.model, version.version, {name: artifacts.put(text.encode()) for name, text in forms.items()})
     return {name: artifacts.get(known[name]).decode() for name in (MARKDOWN, PAGE)}
 
 
-def made_card(project: Project, places: Places, model: Model[..., Any], version: Version) -> Card:
+def made_card(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> Card:
     """Return the card of a version as things are now.
 
     Parameters
     ----------
-    project, places, model, version
+    project, stores, model, version
         As in :func:`card_of`.
     """
-    run, bundle = places.tracker.get(version.run_id), unpack(places.artifacts, version.artifact, model.trusted_types)
-    fit = judged_fit(places.artifacts, version.artifact, version.digest)
-    judged = unpack(places.artifacts, fit.artifact, model.trusted_types) if fit.refitted else bundle
-    about = _About(project, places, model, version, run, bundle, judged)
+    run, bundle = stores.tracker.get(version.run_id), unpack(stores.artifacts, version.artifact, model.trusted_types)
+    fit = judged_fit(stores.artifacts, version.artifact, version.digest)
+    judged = unpack(stores.artifacts, fit.artifact, model.trusted_types) if fit.refitted else bundle
+    about = _About(project, stores, model, version, run, bundle, judged)
     rows, why = _rows(about)
     measured = list(_of_record(about, why) if rows is None else _of_rows(about, rows))
     return Card(
@@ -144,7 +144,7 @@ def _headline(about: _About) -> Iterator[tuple[str, str]]:
     yield "registered", f"{version.created_at:%Y-%m-%d %H:%M} UTC"
     if (now - version.created_at).total_seconds() > _LATE:
         yield "this card was made", f"{now:%Y-%m-%d %H:%M} UTC, later than the version"
-    yield "state", f"{version.state} in {about.places.platform.environment} when this card was made"
+    yield "state", f"{version.state} in {about.stores.platform.environment} when this card was made"
     yield "aliases", ", ".join(version.aliases) or "none"
     yield "candidate", version.digest
     if about.model.options.owners:
@@ -167,7 +167,7 @@ def _estimator(estimator: Any) -> str:  # noqa: ANN401
 
 def _rows(about: _About) -> tuple[pl.DataFrame | None, str]:
     """Return the rows that it learned from, or why there are none any more; those of now are never taken for them."""
-    reads, lake, snapshot = about.reads, about.places.lake, about.version.snapshot
+    reads, lake, snapshot = about.reads, about.stores.lake, about.version.snapshot
     try:
         rows = read_verified(
             lake, reads["table"], [Part("", None)], window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot
@@ -230,7 +230,7 @@ def _sources(about: _About, rows: pl.DataFrame) -> dict[str, str]:
 
 
 def _leaking(about: _About, rows: pl.DataFrame) -> Iterator[str]:
-    declared, lake = about.model.training_set, about.places.lake
+    declared, lake = about.model.training_set, about.stores.lake
     if declared.label not in rows.columns:
         return
     found = leakage(about.project, lambda ref: lake.read(ref.key, snapshot=about.version.snapshot), declared, rows, about.reads["X"])
@@ -240,7 +240,7 @@ def _leaking(about: _About, rows: pl.DataFrame) -> Iterator[str]:
 
 def _of_registry(about: _About) -> Iterator[Section]:
     """Yield gates and approvals, as they are at this moment."""
-    registry, version = about.places.registry, about.version
+    registry, version = about.stores.registry, about.version
     evidence = registry.evidence(version.model, version.digest)
     yield gates_section((e.gate, e.passed, e.value, e.threshold, interval(e.low, e.high), e.reason) for e in evidence)
     approvals = [
@@ -286,8 +286,8 @@ def _lineage(about: _About) -> Section:
 def _refit_lineage(about: _About) -> list[tuple[str, str]]:
     if about.judged is about.bundle:
         return []
-    run = refit_run(about.places, about.version.run_id, about.version.artifact)
-    judged = judged_fit(about.places.artifacts, about.version.artifact, about.version.digest)
+    run = refit_run(about.stores, about.version.run_id, about.version.artifact)
+    judged = judged_fit(about.stores.artifacts, about.version.artifact, about.version.digest)
     return [("run of the refit", run.id if run else "unknown"), ("judged fit", judged.digest)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.orchestrate.core.step_context import Scope
+from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.prediction_tables import change_of_kind
 from mlops_assets.orchestrate.training.loop import training_record
@@ -23,75 +23,75 @@ from mlops_assets.values.model import Model
 Gates = Mapping[str, str]
 
 
-def version_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iterator[object]]:
+def version_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that registers the candidate."""
 
-    def body(scope: Scope) -> Iterator[object]:
+    def body(scope: StepContext) -> Iterator[object]:
         _refuse_incomplete(scope, model)
-        version = scope.places.registry.register(model.name, gates)
-        scope.places.decisions.training(training_record(scope, model, PASSED, version.version))
+        version = scope.stores.registry.register(model.name, gates)
+        scope.stores.decisions.training(training_record(scope, model, PASSED, version.version))
         metadata = {**_version_metadata(version), **_refit_metadata(scope, version), "model card": _card(scope, model, version)}
         yield dg.MaterializeResult(asset_key(f"version/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
 
 
-def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[Scope], Iterator[object]]:
+def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that promotes the newest version."""
 
-    def body(scope: Scope) -> Iterator[object]:
-        registry = scope.places.registry
+    def body(scope: StepContext) -> Iterator[object]:
+        registry = scope.stores.registry
         before = registry.champion(model.name)
         for newest in registry.versions(model.name)[-1:]:
-            refuse_damaged(registry, scope.places.artifacts, newest)
+            refuse_damaged(registry, scope.stores.artifacts, newest)
         expected = before.version if before else None  # of two runs at the same moment one wins, and the other one says so
         version = registry.promote(
             model.name, gates, actor=_actor(scope), reason=_reason(scope), approval=model.approval, expected=expected
         )
         if before is None or before.version != version.version:
-            scope.places.decisions.training(training_record(scope, model, PROMOTED, version.version))
+            scope.stores.decisions.training(training_record(scope, model, PROMOTED, version.version))
             mirror_after(scope)
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
-        metadata = {**_version_metadata(version), "champion before": was, "environment": scope.places.platform.environment}
+        metadata = {**_version_metadata(version), "champion before": was, "environment": scope.stores.platform.environment}
         metadata |= change_of_kind(scope, before, version)
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
 
 
-def _refuse_incomplete(scope: Scope, model: Model[..., Any]) -> None:
+def _refuse_incomplete(scope: StepContext, model: Model[..., Any]) -> None:
     """Register nothing whose artifacts are not all there: a version is for ever."""
-    waiting = scope.places.registry.candidate(model.name)
-    if waiting is not None and (found := damage(scope.places.artifacts, waiting[0].artifact)):
+    waiting = scope.stores.registry.candidate(model.name)
+    if waiting is not None and (found := damage(scope.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
             f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {found}",
             hint=f"materialise {model.key} again: what is damaged is trained again",
         )
 
 
-def _card(scope: Scope, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
+def _card(scope: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
     """Return the version's card; the version stands without one, and `mlops models card` tries again."""
     try:
-        return dg.MetadataValue.md(card_of(scope.project, scope.places, model, version)[MARKDOWN])
+        return dg.MetadataValue.md(card_of(scope.project, scope.stores, model, version)[MARKDOWN])
     except Exception as error:  # noqa: BLE001  (whatever an estimator does with rows that are shuffled)
         name = f"{model.name}@{version.version}"
         scope.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")
         return dg.MetadataValue.text(f"not made ({type(error).__name__}): mlops models card {name}")
 
 
-def _reason(scope: Scope) -> str:
+def _reason(scope: StepContext) -> str:
     why = scope.context.run.tags.get(REASON_TAG)
     return f"Dagster run {scope.context.run.run_id}" + (f": {why}" if why else "")
 
 
-def _actor(scope: Scope) -> str:
+def _actor(scope: StepContext) -> str:
     tags = scope.context.run.tags
     return tags.get("dagster/schedule_name") or tags.get("dagster/sensor_name") or tags.get("user") or getpass.getuser()
 
 
-def _refit_metadata(scope: Scope, version: Version) -> dict[str, Any]:
+def _refit_metadata(scope: StepContext, version: Version) -> dict[str, Any]:
     """Return which fit was judged, where another one serves."""
-    judged = judged_fit(scope.places.artifacts, version.artifact, version.digest)
+    judged = judged_fit(scope.stores.artifacts, version.artifact, version.digest)
     return (
         {"refit": "yes: the fit that serves was made on all rows, after the gates", "judged fit": judged.digest} if judged.refitted else {}
     )

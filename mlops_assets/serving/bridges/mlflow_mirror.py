@@ -14,7 +14,7 @@ from mlops_assets.stores.mlflow.client import client, pages
 from mlops_assets.stores.mlflow.runs import MIRROR, MirroredRuns
 
 if TYPE_CHECKING:
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.stores.registry.records import Version
 
 DIGEST, VERSION = "mlops_assets.digest", "mlops_assets.version"
@@ -38,12 +38,12 @@ class Mirrored:
     waiting: int
 
 
-def mirror(places: Places, uri: str) -> Mirrored:
+def mirror(stores: Stores, uri: str) -> Mirrored:
     """Bring an MLflow server up to what this platform has recorded; what is there already is left as it is.
 
     Parameters
     ----------
-    places
+    stores
         What is sent.
     uri
         ``http://…``; nothing is read from it but what was sent before.
@@ -53,12 +53,12 @@ def mirror(places: Places, uri: str) -> Mirrored:
     PlatformError
         The server is down or refuses; the next mirror goes on.
     """
-    locks = Path(places.platform.home) / "locks"
+    locks = Path(stores.platform.home) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with exclusive(locks / "mlflow"), client(uri) as server:
-        runs = MirroredRuns(server, places)
+        runs = MirroredRuns(server, stores)
         runs()
-        versions = _Versions(server, places, runs)
+        versions = _Versions(server, stores, runs)
         versions()
         return Mirrored(runs.sent, versions.sent, versions.moved, runs.waiting)
 
@@ -66,8 +66,8 @@ def mirror(places: Places, uri: str) -> Mirrored:
 class _Versions:
     """The versions of a platform on a server."""
 
-    def __init__(self, server: Any, places: Places, runs: MirroredRuns) -> None:  # noqa: ANN401  (MLflow has no types)
-        self._server, self._places, self._runs = server, places, runs
+    def __init__(self, server: Any, stores: Stores, runs: MirroredRuns) -> None:  # noqa: ANN401  (MLflow has no types)
+        self._server, self._places, self._runs = server, stores, runs
         self.sent = self.moved = 0
 
     def __call__(self) -> None:

@@ -21,7 +21,7 @@ from mlops_assets.errors import MlopsError, ServiceError
 from mlops_assets.serving.http.metrics import allocate
 from mlops_assets.serving.http.own_processes import label_of
 from mlops_assets.serving.http.state import Folder, ServiceSpec, Wanted, is_alive, started, write_json
-from mlops_assets.serving.http.worker_pool import Crew
+from mlops_assets.serving.http.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from mlops_assets.stores.registry.registry import Registry
@@ -47,7 +47,7 @@ class Supervisor:
     def __init__(self, folder: Folder, spec: ServiceSpec, listener: socket.socket) -> None:
         self._folder, self._spec = folder, spec
         self._port = listener.getsockname()[1]
-        self._crew = Crew(folder, spec.workers, listener)
+        self._pool = WorkerPool(folder, spec.workers, listener)
         self._registry: Registry | None = None
         self._label = label_of(folder.path)
         self._asked, self._unreadable = 0.0, ""
@@ -59,14 +59,14 @@ class Supervisor:
         self._say("")
         while not self.ending:
             self._ask()
-            self._crew.tick()
-            problem = self._unreadable or self._crew.problem
-            if self._crew.given_up:
+            self._pool.tick()
+            problem = self._unreadable or self._pool.problem
+            if self._pool.given_up:
                 self._say(problem)
                 break
             self._say(problem)
             time.sleep(_TICK)
-        self._crew.end()
+        self._pool.end()
 
     def _ask(self) -> None:
         """Learn the champion; an unreadable registry changes nothing but what is told."""
@@ -83,7 +83,7 @@ class Supervisor:
         else:
             self._unreadable = ""
             if champion is not None:
-                self._crew.want(Wanted(champion.version, champion.digest, champion.artifact))
+                self._pool.want(Wanted(champion.version, champion.digest, champion.artifact))
         self._asked = time.monotonic()
 
     def _restore_files(self) -> None:
@@ -109,7 +109,7 @@ class Supervisor:
             "port": self._port,
             "folder": self._label,
             "url": url(self._spec.host, self._port),
-            "refused": self._crew.refused,
+            "refused": self._pool.refused,
             "problem": problem,
         }
         with contextlib.suppress(MlopsError):

@@ -52,7 +52,7 @@ class _Crashes:
         return wanted is not None and self.counts.get(wanted, 0) >= _CRASHES
 
 
-class Crew:
+class WorkerPool:
     """All workers of a service.
 
     A new version is loaded by one worker first; the others follow when it answers. So a version that cannot be loaded, or that kills

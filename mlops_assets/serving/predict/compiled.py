@@ -200,13 +200,13 @@ class Compiler:
     def _column_transformer(self, fitted: Any, columns: Sequence[int]) -> Node:  # noqa: ANN401
         if fitted.transformer_weights:
             raise Unrecognised("transformer_weights")
-        parts, places = list[Any](), list[int]()
+        parts, stores = list[Any](), list[int]()
         for name, sub, _ in fitted.transformers_:
             chosen = fitted._transformer_to_input_indices[name]  # noqa: SLF001  (proved on rows afterwards)
             if not (isinstance(sub, str) and sub == "drop") and len(chosen):
                 parts.append(self.transformer(sub, [columns[i] for i in chosen]))
-                places.append(fitted.output_indices_[name].start)
-        if places != sorted(places):
+                stores.append(fitted.output_indices_[name].start)
+        if stores != sorted(stores):
             raise Unrecognised("an order of outputs that is not the transformers'")
         return Node(tuple(chain.from_iterable(part.parts if part.order is None and not part.operations else [part] for part in parts)))
 

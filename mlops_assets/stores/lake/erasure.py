@@ -105,10 +105,10 @@ class Erasure:
 
     def files(self) -> list[Held]:
         """Return the files, of any state, that hold rows of the entity."""
-        places = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
+        stores = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
         known: dict[str, list[tuple[Path, int, int | None]]] = {}
         for table, name, first, end in self._cursor.execute(_FILES).fetchall():
-            path = places.get(name.rpartition("/")[2])
+            path = stores.get(name.rpartition("/")[2])
             if path is not None and not table.startswith("_mlops/") and self._only(table):
                 known.setdefault(table, []).append((path, first, end))
         return [held for table, files in known.items() for held in self._held(table, files)]

@@ -20,7 +20,7 @@ from mlops_assets.stores.tracker.writes import Batch, Ending, RunArtifact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
 
 VERSION = "foreign version"  # the kind of run that a version of MLflow's registry becomes
 _STATUS = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": KILLED}
@@ -47,12 +47,12 @@ class Imported:
     running: int = 0
 
 
-def imported_from(places: Places, uri: str, experiments: Sequence[str] = (), *, running: bool = False) -> Imported:
+def imported_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, running: bool = False) -> Imported:
     """Bring runs and registered versions of an MLflow server here; again changes nothing.
 
     Parameters
     ----------
-    places
+    stores
         Where they come.
     uri
         ``http://…``; nothing is written to it.
@@ -69,7 +69,7 @@ def imported_from(places: Places, uri: str, experiments: Sequence[str] = (), *, 
         There is no experiment of a name.
     """
     with client(uri) as server, imported():
-        work = _Import(server, places, uri, running=running)
+        work = _Import(server, stores, uri, running=running)
         chosen = work.experiments(experiments)
         for experiment in chosen:
             work.runs(experiment)
@@ -78,8 +78,8 @@ def imported_from(places: Places, uri: str, experiments: Sequence[str] = (), *, 
 
 
 class _Import:
-    def __init__(self, server: Any, places: Places, uri: str, *, running: bool) -> None:  # noqa: ANN401  (MLflow has no types)
-        self._server, self._places, self._uri, self._running = server, places, uri, running
+    def __init__(self, server: Any, stores: Stores, uri: str, *, running: bool) -> None:  # noqa: ANN401  (MLflow has no types)
+        self._server, self._places, self._uri, self._running = server, stores, uri, running
         self._of: set[str] = set()  # the runs of the chosen experiments
         self.done = Imported()
 

@@ -14,7 +14,7 @@ from mlops_assets.stores.tracker.tracker import FAILED, FINISHED, RUNNING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.stores.tracker.tracker import Run
 
 MIRROR, RUN, DONE = "mlops_assets.mirror", "mlops_assets.run_id", "mlops_assets.mirrored"
@@ -29,12 +29,12 @@ class MirroredRuns:
     ----------
     client
         Of MLflow.
-    places
+    stores
         Where the runs are.
     """
 
-    def __init__(self, client: Any, places: Places) -> None:  # noqa: ANN401  (MLflow has no types)
-        self._client, self._places = client, places
+    def __init__(self, client: Any, stores: Stores) -> None:  # noqa: ANN401  (MLflow has no types)
+        self._client, self._places = client, stores
         self._experiments: dict[str, str] = {}
         self._ids: dict[str, str] = {}  # ours → theirs
         self._done: set[str] = set()

@@ -208,15 +208,15 @@ class _Plan(ABC):
     """How the records of one schema are read for one lookup."""
 
     def __init__(self, schema: Schema, lookup: Lookup) -> None:
-        places = [schema.names.index(name) for name in lookup.features]
-        self.schema, self.places, self.features = schema, places, lookup.features
-        self.kinds = [(name, schema.features[place][1]) for name, place in zip(lookup.features, places, strict=True)]
+        stores = [schema.names.index(name) for name in lookup.features]
+        self.schema, self.stores, self.features = schema, stores, lookup.features
+        self.kinds = [(name, schema.features[place][1]) for name, place in zip(lookup.features, stores, strict=True)]
         self._ttl = 2**63 - 1 if lookup.ttl is None else lookup.ttl // _MICROSECOND
-        self._nulls = (None,) * len(places)
+        self._nulls = (None,) * len(stores)
         self._missing = Found(self._nulls, MISSING, None)
         self._pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None = None
-        if places != list(range(len(schema.names))):
-            self._pick = itemgetter(*places) if len(places) > 1 else lambda row: tuple(row[place] for place in places)
+        if stores != list(range(len(schema.names))):
+            self._pick = itemgetter(*stores) if len(stores) > 1 else lambda row: tuple(row[place] for place in stores)
 
     @abstractmethod
     def __call__(self, record: bytes, at: int) -> Found:
@@ -240,7 +240,7 @@ class _Fixed(_Plan):
         self._end = self._width + ID
         self._whole = b"\0" * schema.null_bytes
         self._dtype, self._id = np.dtype([*schema.dtype.descr, ("id", "<u8")]), np.uint64(int.from_bytes(schema.id, "little"))
-        self._fields = [(name, f"v{place}", place) for name, place in zip(self.features, self.places, strict=True)]
+        self._fields = [(name, f"v{place}", place) for name, place in zip(self.features, self.stores, strict=True)]
 
     def __call__(self, record: bytes, at: int) -> Found:
         """Return what a record says at a time."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlops_assets.stores.artifacts.store import StoredFile
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.values.platform import Platform
 
 _NAME = re.compile(r"\b[0-9a-f]{64}\b")
@@ -46,7 +46,7 @@ def is_own(platform: Platform) -> bool:
     return "://" not in platform.artifacts and Path(platform.home) in Path(platform.artifacts).parents
 
 
-def collected(places: Places, *, older_than: timedelta, dry: bool = False) -> Garbage:
+def collected(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Garbage:
     """Remove artifacts that no row of the database names, directly or through another artifact.
 
     What is being written now stays: nothing younger than ``older_than`` goes, nor than the beginning of any run or training that goes on,
@@ -54,7 +54,7 @@ def collected(places: Places, *, older_than: timedelta, dry: bool = False) -> Ga
 
     Parameters
     ----------
-    places
+    stores
         The platform's.
     older_than
         Grace.
@@ -62,19 +62,19 @@ def collected(places: Places, *, older_than: timedelta, dry: bool = False) -> Ga
         Remove nothing.
     """
     cutoff = min(
-        [datetime.now(UTC) - older_than, *_begun(places)]
+        [datetime.now(UTC) - older_than, *_begun(stores)]
     )  # before the look at the database: what is recorded later was stored later
-    there = {file.name: file for file in places.artifacts.files()}
-    needed = reachable(places, there)
+    there = {file.name: file for file in stores.artifacts.files()}
+    needed = reachable(stores, there)
     old = [file for name, file in sorted(there.items()) if name not in needed and file.at < cutoff]
-    removed = tuple(file for file in old if dry or places.artifacts.remove(file.name, before=cutoff))
+    removed = tuple(file for file in old if dry or stores.artifacts.remove(file.name, before=cutoff))
     return Garbage(removed, len(there) - len(removed))
 
 
-def roots(places: Places) -> dict[str, tuple[str, ...]]:
+def roots(stores: Stores) -> dict[str, tuple[str, ...]]:
     """Return every name of an artifact that a row of the database holds, in whichever column, with the rows' tables."""
     found: dict[str, tuple[str, ...]] = {}
-    with sql.database(places.platform.registry).reading() as connection:
+    with sql.database(stores.platform.registry).reading() as connection:
         for table in schema.META.sorted_tables:
             columns = [column for column in table.c if isinstance(column.type, (sa.String, sa.JSON))]
             for row in connection.execute(sa.select(*columns)) if columns else ():
@@ -84,36 +84,36 @@ def roots(places: Places) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def reachable(places: Places, there: Mapping[str, StoredFile]) -> set[str]:
+def reachable(stores: Stores, there: Mapping[str, StoredFile]) -> set[str]:
     """Return the names of all that the database names, and of all that these files name in turn."""
     found: set[str] = set()
-    waiting = [name for name in roots(places) if name in there]
+    waiting = [name for name in roots(stores) if name in there]
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += [named for named in _named(places, there[name]) if named in there]
+            waiting += [named for named in _named(stores, there[name]) if named in there]
     return found
 
 
-def _named(places: Places, file: StoredFile) -> Iterator[str]:
+def _named(stores: Stores, file: StoredFile) -> Iterator[str]:
     """Yield what a manifest names; a file that is damaged is kept, and names nothing."""
     if file.size > _SPEAKS:
         return
     try:
-        data = places.artifacts.get(file.name)
+        data = stores.artifacts.get(file.name)
     except ArtifactError:
         return
     if data[:1] in b"{[":
         yield from _NAME.findall(data.decode("utf-8", errors="ignore"))
 
 
-def _begun(places: Places) -> Iterator[datetime]:
+def _begun(stores: Stores) -> Iterator[datetime]:
     """Yield when the runs and trainings began that go on."""
-    with sql.database(places.platform.registry).reading() as connection:
+    with sql.database(stores.platform.registry).reading() as connection:
         begun_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
     yield from (datetime.fromisoformat(at) for at in begun_at)
-    for path in sorted((Path(places.platform.home) / "locks").glob("train_*")):
+    for path in sorted((Path(stores.platform.home) / "locks").glob("train_*")):
         with path.open("a+", encoding="ascii") as file:
             begun = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             try:

@@ -11,7 +11,7 @@ import polars as pl
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.tables.frames import collect
 from mlops_assets.errors import DataError, DefinitionError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import FeatureView, OnDemandFeatures
 from mlops_assets.values.platform import Platform
@@ -156,17 +156,17 @@ def _steps(features: Sequence[Features], as_of: datetime | None, as_known: bool,
     if as_of is not None and not as_known:
         raise DefinitionError("as_of= asks what was known by a time, as_known=False that it does not matter", hint="give one of them")
     unpinned = any(isinstance(feature, FeatureView) and not feature.pinned for feature in features)
-    newest = places(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one state for all
+    newest = open_stores(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one state for all
     return [_step(feature, as_known, snapshot, newest, platform) for feature in features]
 
 
 def _step(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> Layout | Any:  # noqa: ANN401, FBT001
     if isinstance(feature, FeatureView) and feature.pinned:
-        at = places(platform)
+        at = open_stores(platform)
         view, last = at.view_versions.find(feature)
         return at.layouts.of(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
     if isinstance(feature, FeatureView):
-        return places(platform).layouts.of(feature, snapshot=newest, as_known=as_known)
+        return open_stores(platform).layouts.of(feature, snapshot=newest, as_known=as_known)
     if isinstance(feature, OnDemandFeatures):
         return feature.function
     raise DefinitionError(

@@ -12,40 +12,40 @@ from mlops_assets.stores.database import schema, sql
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from mlops_assets.stores.platform.stores import Places
+    from mlops_assets.stores.platform.stores import Stores
 
 
-def pins(places: Places, online: Collection[str] = ()) -> Mapping[int, tuple[str, ...]]:
+def pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, tuple[str, ...]]:
     """Return the states of the lake that must stay readable, and by whom they are needed.
 
     Parameters
     ----------
-    places
+    stores
         The platform's.
     online
         Views whose online rows go on from the state that they have seen.
     """
     found: dict[int, tuple[str, ...]] = {}
-    for snapshot, who in _pins(places, online):
+    for snapshot, who in _pins(stores, online):
         found[snapshot] = (*found.get(snapshot, ()), who)
     return dict(sorted(found.items()))
 
 
-def aliased(places: Places) -> list[str]:
+def aliased(stores: Stores) -> list[str]:
     """Return the artifacts of every version that has an alias, in any environment."""
     same = sa.and_(schema.aliases.c.model == schema.versions.c.model, schema.aliases.c.version == schema.versions.c.version)
-    with sql.database(places.platform.registry).reading() as connection:
+    with sql.database(stores.platform.registry).reading() as connection:
         return list(connection.execute(sa.select(schema.versions.c.artifact).join(schema.aliases, same).distinct()).scalars())
 
 
-def _pins(places: Places, online: Collection[str]) -> Iterator[tuple[int, str]]:
-    for version in places.registry.versions():
+def _pins(stores: Stores, online: Collection[str]) -> Iterator[tuple[int, str]]:
+    for version in stores.registry.versions():
         yield version.snapshot, f"{version.model}@{version.version}"
-    for run_id, model, snapshot in places.tracker.pinned():
+    for run_id, model, snapshot in stores.tracker.pinned():
         yield snapshot, f"run {run_id[:8]} of {model}"
-    for earlier in places.view_versions.earlier():
+    for earlier in stores.view_versions.earlier():
         yield earlier.last or 0, f"features/{earlier.view} as {earlier.version}"
     for view in sorted(online):
-        state = places.online.state(view)
+        state = stores.online.state(view)
         if state is not None and state.mark:
             yield json.loads(state.mark)[1], f"online/{view}"  # mark: definition, snapshot, …

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import RegistryError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.active_run import active_run, recorded
 from mlops_assets.stores.tracker.tracker import RUNNING, Run
 from mlops_assets.stores.tracker.values import checked_experiment, checked_name, checked_params, checked_tags
@@ -72,7 +72,7 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     [0.1]
     """
     around, where = active_run(), platform or Platform.from_env()
-    at = places(where)
+    at = open_stores(where)
     run = Run(
         id=uuid.uuid4().hex,
         model=checked_experiment(experiment),
@@ -130,7 +130,7 @@ def search_runs(where: str = "", *, order_by: str = "", limit: int | None = None
     >>> ml.search_runs("status = 'finished'", platform=ml.Platform.at(tempfile.mkdtemp())).height
     0
     """
-    return places(platform or Platform.from_env()).tracker.frame(where, order_by, limit)
+    return open_stores(platform or Platform.from_env()).tracker.frame(where, order_by, limit)
 
 
 @check_arguments

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.platform import Platform
 
 
-class Places:
+class Stores:
     """Lake, layouts, registry, tracker, artifacts, online store, decisions and attempts of a platform.
 
     Parameters
@@ -88,6 +88,6 @@ class Places:
 
 
 @cache
-def places(platform: Platform) -> Places:
+def open_stores(platform: Platform) -> Stores:
     """Return the places of ``platform``, the same in the whole process."""
-    return Places(platform)
+    return Stores(platform)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 import mlops_assets as ml
 from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, from_table
 from mlops_assets.orchestrate.compiler.executor import tagging_in_process_executor
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 
 NAMES = ("split", "prediction", "missing", "version", "probability", "row", "model_version", "logged_at", "run_id", "input_hash")
 KEY, ROWS = "prediction_id", 600
@@ -43,7 +43,7 @@ def home(tmp_path_factory):
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_implicit_global_asset_job_def()
         assert job.execute_in_process(instance=instance, raise_on_error=True).success
-    return places(platform)
+    return open_stores(platform)
 
 
 def test_a_feature_named_split_teaches_the_model_its_own_values(home):

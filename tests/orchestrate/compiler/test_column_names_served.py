@@ -28,7 +28,7 @@ from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.stores.online.opening import open_online
-from mlops_assets.stores.platform.stores import Places, places
+from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.values.names import check_columns
 from tests.conftest import Runner, metadata
 
@@ -129,7 +129,7 @@ def post(app: App, body: object) -> tuple[int, dict]:
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
-def serve(at: Places, rows: pl.DataFrame) -> list[dict]:
+def serve(at: Stores, rows: pl.DataFrame) -> list[dict]:
     """Answer rows as a worker does, with its log; return the replies."""
     version = at.registry.champion("clf")
     folder = Path(at.platform.home) / "services" / "api"
@@ -148,7 +148,7 @@ def serve(at: Places, rows: pl.DataFrame) -> list[dict]:
 
 def test_names_of_the_package_and_odd_names_go_all_the_way(platform, instance) -> None:
     definitions = ml.build_definitions([events, examples, clf, api, batch, api_watch, batch_watch], platform=platform)
-    runner, at = Runner(definitions, instance), places(platform)
+    runner, at = Runner(definitions, instance), open_stores(platform)
     runner("dataset/events", partitions="2024-01-01")
     runner("training_set/examples", "model/clf", "version/clf", "champion/clf")
     runner("dataset/events", "predictions/batch", "drift_report/batch_watch", "performance_report/batch_watch", partitions=DAY)

@@ -8,7 +8,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DataError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, records
 from tests.projects import visits as project
 
@@ -42,7 +42,7 @@ def test_a_plain_asset_upstream_and_downstream(run, platform) -> None:
     runner()
     assert SEEN["polars"] == 1
     assert isinstance(SEEN["pandas"], pd.DataFrame)
-    assert places(platform).lake.read("dataset/cleaned").rows() == [(1, 1.5)]
+    assert open_stores(platform).lake.read("dataset/cleaned").rows() == [(1, 1.5)]
     runner("counted")  # alone: the table is read from the lake
 
 
@@ -133,7 +133,7 @@ def test_merged_into_a_project_with_its_own_executor_and_io_manager(instance, pl
     Runner(merged, instance)()
     assert memory.held[theirs_too.key] == 42
     assert ours.key not in {"/".join(key.path) for key in memory.held}
-    assert places(platform).lake.read("dataset/ours").height == 3
+    assert open_stores(platform).lake.read("dataset/ours").height == 3
     assert merged.executor is dg.multiprocess_executor
 
 
@@ -153,7 +153,7 @@ def test_two_projects_of_ours_merge(instance, platform) -> None:
 
 @pytest.fixture
 def theirs(platform):
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     with lake.connections.exclusive():
         lake.connections.cursor().execute(
             'CREATE SCHEMA lake."dataset"; CREATE TABLE lake."dataset"."bookings" AS SELECT i AS id, i % 2 AS shop FROM range(5) t(i)'
@@ -174,10 +174,10 @@ def test_a_table_that_somebody_else_writes_is_verified_recorded_and_followed(run
     runner = run(definitions)
     runner("dataset/per_shop")
     assert records(platform, "dataset/bookings")
-    before = places(platform).lake.records("dataset/per_shop")[""].inputs
+    before = open_stores(platform).lake.records("dataset/per_shop")[""].inputs
     theirs.execute('INSERT INTO lake."dataset"."bookings" VALUES (9, 7)')
     runner("dataset/per_shop")
-    assert places(platform).lake.records("dataset/per_shop")[""].inputs != before
+    assert open_stores(platform).lake.records("dataset/per_shop")[""].inputs != before
     theirs.execute('INSERT INTO lake."dataset"."bookings" VALUES (9, 7)')
     message = runner.error("dataset/per_shop")
     assert "'dataset/per_shop' reads 'dataset/bookings', which somebody else wrote: the key {'id': 9} is on 2 rows" in message

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata, records
 from tests.projects import visits as project
 
@@ -30,7 +30,7 @@ def state(platform) -> dict[str, dict[str, str]]:
 
 
 def test_from_raw_rows_to_predictions(made, platform, world) -> None:
-    store = places(platform)
+    store = open_stores(platform)
     assert store.registry.champion("buys").version == 1
     predictions = store.lake.read(project.PREDICTIONS)
     assert predictions.height == 24 * project.DAYS
@@ -40,19 +40,19 @@ def test_from_raw_rows_to_predictions(made, platform, world) -> None:
 
 
 def test_an_unchanged_rerun_changes_and_trains_nothing(made, platform, world) -> None:
-    before, versions = state(platform), places(platform).registry.versions()
-    snapshot = places(platform).lake.snapshot()
+    before, versions = state(platform), open_stores(platform).registry.versions()
+    snapshot = open_stores(platform).lake.snapshot()
     result = made(*project.DATA, *project.TRAIN, partitions=project.MONTH)
     made(project.PREDICTIONS, partitions=project.MONTH)
     assert state(platform) == before
-    assert places(platform).lake.snapshot() == snapshot
-    assert places(platform).registry.versions() == versions
+    assert open_stores(platform).lake.snapshot() == snapshot
+    assert open_stores(platform).registry.versions() == versions
     assert world.trained == 1
     assert metadata(result, "model/buys")["trained"].startswith("no")
 
 
 def test_one_changed_row_changes_what_is_made_from_it_and_nothing_else(made, platform, world) -> None:
-    before, first = state(platform), places(platform).registry.candidate("buys")[0]
+    before, first = state(platform), open_stores(platform).registry.candidate("buys")[0]
     world.changed = frozenset({"9-3"})
     made(*project.DATA, *project.TRAIN, partitions=project.MONTH)
     after = state(platform)
@@ -61,7 +61,7 @@ def test_one_changed_row_changes_what_is_made_from_it_and_nothing_else(made, pla
     assert differs["dataset/shares"] == ["2024-01-11", "2024-01-12", "2024-01-13"] == differs["features/shop_shares"]
     assert differs["training_set/examples"] == [""]
     assert differs[project.PREDICTIONS] == []
-    assert places(platform).registry.candidate("buys")[0].digest != first.digest
+    assert open_stores(platform).registry.candidate("buys")[0].digest != first.digest
     assert world.trained == 2
 
 
@@ -71,26 +71,26 @@ def test_other_parameters_or_code_train_again_and_the_same_ones_do_not(made, pla
     made("model/buys", config={"model__buys": {"C": 0.5}})
     made("model/buys")
     assert world.trained == 2
-    runs = places(platform).tracker.list("buys")
+    runs = open_stores(platform).tracker.list("buys")
     assert [(r.record["config"], r.params["C"], r.params["logisticregression__C"]) for r in runs] == [({"C": c}, c, c) for c in (0.5, 1.0)]
     assert runs[0].record["training_set"] == records(platform, "training_set/examples")[""]
 
 
 def test_a_failed_gate_stops_the_run_and_leaves_champion_and_predictions(made, run, platform, world) -> None:
-    before, serving = state(platform), places(platform).registry.champion("buys")
+    before, serving = state(platform), open_stores(platform).registry.champion("buys")
     world.changed, world.broken = frozenset({"9-3"}), {"gate"}
     made("dataset/visits", partitions="2024-01-10")
     result = made(*project.TRAIN, ok=False)
     made_keys = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()}
     assert "version/buys" not in made_keys
-    assert places(platform).registry.champion("buys") == serving
+    assert open_stores(platform).registry.champion("buys") == serving
     assert state(platform)[project.PREDICTIONS] == before[project.PREDICTIONS]
     failed = [e for e in result.get_asset_check_evaluations() if not e.passed]
     assert [e.check_name for e in failed] == ["has_enough_rows"]
 
 
 def test_a_version_alone_after_a_failed_gate_is_refused_and_evidence_cannot_stand_in(made, platform, world) -> None:
-    registry = places(platform).registry
+    registry = open_stores(platform).registry
     world.broken = {"gate"}
     made("model/buys", config={"model__buys": {"C": 0.01}}, ok=False)
     failed = registry.candidate("buys")[0].digest
@@ -121,7 +121,7 @@ def test_without_its_condition_a_gate_would_let_the_worse_pass(run, platform, wo
     runner = run(project.build(platform, world))
     runner(*project.DATA, "training_set/examples", partitions=project.MONTH)
     runner("model/buys", ok=False)
-    candidate, evidence = places(platform).registry.candidate("buys")
+    candidate, evidence = open_stores(platform).registry.candidate("buys")
     found = {e.gate: e for e in evidence}["roc_auc_at_least"]
     assert (found.passed, found.threshold) == (False, 0.99)
     assert found.value < 0.99
@@ -150,7 +150,7 @@ def test_a_broken_source_leaves_the_last_good_state(made, platform, world) -> No
 
 def test_training_as_of_a_time_uses_what_was_known_then(made, platform) -> None:
     made("training_set/examples", config={"training_set__examples": {"as_of": "2024-01-20T00:00"}})
-    rows = places(platform).lake.read("training_set/examples")
+    rows = open_stores(platform).lake.read("training_set/examples")
     assert rows["at"].max() < project.BASE + timedelta(days=19)
     assert rows["seen"].max() <= project.BASE + timedelta(days=19)
     assert "as_of 'soon' is not a time" in made.error("training_set/examples", config={"training_set__examples": {"as_of": "soon"}})

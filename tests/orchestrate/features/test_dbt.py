@@ -10,7 +10,7 @@ import mlops_assets as ml
 from mlops_assets.errors import DefinitionError, PlatformError
 from mlops_assets.orchestrate.features.dbt_columns import columns_error
 from mlops_assets.orchestrate.features.dbt_project import DbtFolder
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
 
 PROJECT = 'name: shop\nversion: "1.0.0"\nprofile: mlops_lake\nmodels:\n  +database: lake\n  +schema: features\n  +materialized: table\n'
@@ -54,7 +54,7 @@ def build(folder, platform, **options):
 
 def test_a_model_that_breaks_leaves_what_was_made(folder, platform, run) -> None:
     run(build(folder, platform))("dataset/visits", "features/means")
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     before = lake.read("features/means").sort("shop")
     assert before["mean_x"].to_list() == [1.0, 2.0]
     (folder / "models" / "means.sql").write_text(GOOD.replace("avg(x)", "avg(no_such_column)"))

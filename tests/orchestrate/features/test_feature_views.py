@@ -11,7 +11,7 @@ import mlops_assets as ml
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.tables.automation import stale
 from mlops_assets.stores.platform.offline import training_batches
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata, records
 from tests.projects import routes
 
@@ -43,7 +43,7 @@ def window_mean(day: int, column: pl.Expr) -> pl.DataFrame:
 
 
 def test_sql_and_polars_see_the_window_of_each_partition(made, platform) -> None:
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     sql, polars = lake.read("features/by_sql"), lake.read("features/by_polars")
     for day in range(1, 12):
         at = routes.START + timedelta(days=day)
@@ -213,7 +213,7 @@ def test_both_versions_can_be_read_until_one_is_removed(made, platform, world, r
     runner("features/by_sql", partitions=WHOLE)
     assert trips_of(new) == [7, 7]
     assert trips_of(new.at(old.version())) == first
-    store = places(platform)
+    store = open_stores(platform)
     assert [each.version for each in store.view_versions.of("by_sql")] == [new.version(), old.version()]
     pins = store.view_versions.pins()
     assert len(pins) == 1
@@ -247,7 +247,7 @@ def test_two_training_sets_share_a_view_that_is_computed_once(run, platform, wor
     runner("dataset/trips", "features/by_polars", partitions=WHOLE)
     runner("training_set/first", "training_set/second")
     assert world.calls == ["by_polars"]
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     shared = [lake.read(f"training_set/{name}").sort("trip")["polars_minutes"] for name in ("first", "second")]
     assert shared[0].equals(shared[1])
     assert shared[0].null_count() < shared[0].len()

@@ -20,7 +20,7 @@ from mlops_assets.serving.http.model import load_model
 from mlops_assets.serving.http.state import Limits, Wanted
 from mlops_assets.serving.logs.inference_log import InferenceLog, Record
 from mlops_assets.serving.push.spec import log_folder
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, metadata
 from tests.projects import parcels as project
@@ -37,7 +37,7 @@ class Trained:
         self.folder = Path(platform.home) / "services" / "parcel_api" / "log"
 
     def app(self, log: InferenceLog) -> App:
-        at = places(self.platform)
+        at = open_stores(self.platform)
         version = at.registry.champion("lateness")
         app = App(log=log, metrics=Metrics(self.folder.parent, 0), limits=Limits(), versions=dict)
         wanted = Wanted(version.version, version.digest, version.artifact)
@@ -66,7 +66,7 @@ class Trained:
 
     @property
     def rows(self) -> pl.DataFrame:
-        return places(self.platform).lake.read(project.PREDICTIONS).sort("prediction_id")
+        return open_stores(self.platform).lake.read(project.PREDICTIONS).sort("prediction_id")
 
 
 def asked(parcel: str = "p1", **more) -> dict:
@@ -136,7 +136,7 @@ def test_rows_of_one_partition_stay_when_another_is_brought_in(trained) -> None:
 def test_a_damaged_partition_is_never_rebuilt_from_a_log_that_has_less(trained) -> None:
     trained.log(answered("a"), answered("b"))
     trained.bring_in()
-    lake = places(trained.platform).lake
+    lake = open_stores(trained.platform).lake
     record = lake.records(project.PREDICTIONS)[FIRST]
     lake.distrust([replace(record, content_hash=f"damaged:{record.content_hash}")])
     shutil.rmtree(trained.folder)
@@ -211,7 +211,7 @@ def test_pushed_rows_stay_when_their_log_is_gone_and_a_bad_line_keeps_no_day_out
     result = at("dataset/positions", partitions=FIRST)
     check = next(e for e in result.get_asset_check_evaluations() if e.check_name == "log_readable")
     assert not check.passed
-    read = lambda: places(platform).lake.read("dataset/positions").sort("ship")
+    read = lambda: open_stores(platform).lake.read("dataset/positions").sort("ship")
     assert read()["ship"].to_list() == ["a", "c"]
     shutil.rmtree(folder / FIRST)
     streams.push(stream.row("d", 2, 2, 7.0))

@@ -23,7 +23,7 @@ from mlops_assets.orchestrate.tables.automation import stale
 from mlops_assets.serving.push.spec import log_folder
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, metadata
 from tests.projects import stream
 from tests.projects.stream import BASE, HOUR, row
@@ -71,7 +71,7 @@ def test_a_pushed_row_is_online_at_once_and_in_the_lake_when_it_is_compacted(pro
     assert set(stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
     at(*LAKE, partitions=ALL)
     assert stale(push_node(project.source, project.platform), project.platform) == {}
-    lake = places(project.platform).lake.read("dataset/positions").sort("ship")
+    lake = open_stores(project.platform).lake.read("dataset/positions").sort("ship")
     assert lake["speed"].to_list() == [5.0, None]
     shown = metadata(at(*ONLINE), "online/fixes")
     assert shown["mode"] == "full rebuild: the first time"
@@ -101,14 +101,14 @@ def test_a_call_counts_once_and_wholly(project, run) -> None:
     (folder / "2024-03-02" / "1-2.jsonl").write_text('{"id": "torn", "logged')
     at = run(project.definitions)
     at(*LAKE, partitions=ALL)
-    lake = places(project.platform).lake.read("dataset/positions")
+    lake = open_stores(project.platform).lake.read("dataset/positions")
     assert lake.sort("at")["speed"].to_list() == [5.0, 6.0, 7.0]
     # Once its other half is there, it counts, and automation sees that.
     other = line.replace(str(micros(2)), str(micros(26)))
     (folder / "2024-03-02" / "1-3.days.jsonl").write_text(f"{other}\n")
     assert set(stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
     at(*LAKE, partitions=ALL)
-    assert places(project.platform).lake.read("dataset/positions").height == 5
+    assert open_stores(project.platform).lake.read("dataset/positions").height == 5
 
 
 def test_a_correction_replaces_and_later_knowledge_stands_beside(project, run) -> None:
@@ -117,7 +117,7 @@ def test_a_correction_replaces_and_later_knowledge_stands_beside(project, run) -
     project.push([row("a", 1, 4, 6.0)])
     assert [online(project.platform, "a", hour)[0] for hour in (1, 3, 4)] == [5.5, 5.5, 6.0]
     run(project.definitions)(*LAKE, *ONLINE[:0], partitions=ALL)
-    assert places(project.platform).lake.read("dataset/positions").sort("heard_at")["speed"].to_list() == [5.5, 6.0]
+    assert open_stores(project.platform).lake.read("dataset/positions").sort("heard_at")["speed"].to_list() == [5.5, 6.0]
     assert not metadata(run(project.definitions)("online/fixes"), "online/fixes")["mode"].startswith("incremental")
 
 
@@ -212,7 +212,7 @@ def test_random_pushes_are_the_same_online_and_in_the_lake(tmp_path_factory, sto
             at("dataset/positions", "features/fixes")
             at("online/fixes", config={"online__fixes": {"full_rebuild": what == "rebuild"}})
     at(*LAKE)
-    view = view_of(project.fixes, places(project.platform).lake.read("features/fixes"))
+    view = view_of(project.fixes, open_stores(project.platform).lake.read("features/fixes"))
     asked = [(ship, hour) for ship in "abcd" for hour in range(0, 260, 3)]
     # Records hold what the last week reaches: what happened before is not asked for.
     newest = max((max(hour, hour + late) for call in calls for _, hour, late, *_ in call), default=0)
@@ -252,7 +252,7 @@ def test_nothing_that_was_pushed_is_missing_after_a_kill(project, run) -> None:
     assert done >= 30
     at = run(project.definitions)
     at(*LAKE, partitions=ALL)
-    ships = places(project.platform).lake.read("dataset/positions")["ship"].to_list()
+    ships = open_stores(project.platform).lake.read("dataset/positions")["ship"].to_list()
     assert ships.count("a") in (done, done + 1)  # the one under way may have been complete, and then both of its rows are there
     assert ships.count("a") == ships.count("b")
     at(*ONLINE)  # what the kill kept from going online is there now: they compare

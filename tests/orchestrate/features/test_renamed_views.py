@@ -19,7 +19,7 @@ from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
 from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.http.model import load_model
 from mlops_assets.serving.http.state import Limits, Wanted
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -104,7 +104,7 @@ X = ["origin_gusts", "origin_wind", "dest_gusts", "dest_wind"]
 
 
 def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instance) -> None:
-    runner, at, project = Runner(ml.build_definitions(NOUNS, platform=platform), instance), places(platform), Project.of(NOUNS)
+    runner, at, project = Runner(ml.build_definitions(NOUNS, platform=platform), instance), open_stores(platform), Project.of(NOUNS)
     made = runner(
         "dataset/weather",
         "dataset/flights",
@@ -166,7 +166,7 @@ def test_a_notebook_reads_a_renamed_view_as_a_training_set_does(platform, instan
     runner("dataset/weather", "features/weather")
     frame = ml.training_frame(trips(), [origin, dest], event_timestamp="leaves", platform=platform)
     assert frame.select(X).equals(by_hand(trips()).select(X))
-    pinned = origin.at(places(platform).view_versions.of("weather")[0].version)
+    pinned = origin.at(open_stores(platform).view_versions.of("weather")[0].version)
     assert ml.training_frame(trips(), [pinned], event_timestamp="leaves", platform=platform)["origin_wind"].equals(frame["origin_wind"])
 
 
@@ -200,7 +200,7 @@ def _examples(*features: ml.FeatureView) -> object:
 def test_an_erasure_names_the_columns_that_hold_the_entity_under_another_name(platform) -> None:
     ml.build_definitions(NOUNS, platform=platform)
     projects = [part.project for part in built()]
-    request = erasure.Request(projects, places(platform), {"airport": "JFK"})
+    request = erasure.Request(projects, open_stores(platform), {"airport": "JFK"})
     assert request.other_names == ("dest", "origin")
-    assert erasure.Request(projects, places(platform), {"trip": "t1"}).other_names == ()
+    assert erasure.Request(projects, open_stores(platform), {"trip": "t1"}).other_names == ()
     assert erasure.planned(request).facts["other_names"] == ("dest", "origin")

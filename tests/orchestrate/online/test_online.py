@@ -21,7 +21,7 @@ from mlops_assets.compute.tables.changes import changed_rows
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import FRESH, Lookup
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, metadata
 from tests.projects import positions
 from tests.redis_server import redis_server
@@ -165,7 +165,7 @@ def test_an_expired_state_of_the_lake_is_no_obstacle(platform, run) -> None:
     ships.online()
     mark = json.loads(open_online(platform.online).state("fixes").mark)
     ships.lake([*FIRST, ("a", 60, 60, 6.0, "x"), ("a", 31, 31, 3.0, "x")])
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     lake.maintain([], older_than=timedelta(0))
     with pytest.raises(Exception, match=r"."):
         lake.read("features/fixes", snapshot=mark[1])

@@ -13,7 +13,7 @@ from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.online.serving_age import explain_short_ttl
 from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 
 OPEN = dg.DailyPartitionsDefinition("2024-01-01")
@@ -95,7 +95,7 @@ def test_the_project_warns_of_views_that_are_online_and_of_no_others(platform) -
 
 def test_the_hint_about_a_request_for_the_past_says_that_the_online_store_keeps_recent_rows(platform, instance) -> None:
     nouns = project(view(DAY, ENDED, STAMPED), served=True, partitions=ENDED)
-    runner, at = Runner(ml.build_definitions(nouns, platform=platform), instance), places(platform)
+    runner, at = Runner(ml.build_definitions(nouns, platform=platform), instance), open_stores(platform)
     runner("dataset/sales", "features/sold", partitions="2024-01-01...2024-01-20")
     runner("online/sold", "training_set/examples", "model/spending", "version/spending", "champion/spending")
     reading, api = Reading(Project.of(nouns), at, at.lake.snapshot()), nouns[-1]

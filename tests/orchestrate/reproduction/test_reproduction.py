@@ -23,7 +23,7 @@ from mlops_assets.orchestrate.reproduction.locked_environment import locked_pyth
 from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.stores import Places, places
+from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasures
 from mlops_assets.stores.registry.reproductions import open_reproductions
 from mlops_assets.values.platform import Platform
@@ -49,8 +49,8 @@ class World:
         self.model = sys.modules["definitions"].buys
 
     @property
-    def at(self) -> Places:
-        return places(self.platform)
+    def at(self) -> Stores:
+        return open_stores(self.platform)
 
     @property
     def version(self):

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs, process_tags
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, records
 from tests.projects import visits as project
 
@@ -118,7 +118,7 @@ def test_new_late_and_rewritten_days_move_exactly_what_is_made_from_them(ticks, 
 def test_a_new_champion_asks_for_no_prediction_again(ticks, platform) -> None:
     trained(ticks)
     ticks.runner("training_set/examples", "model/buys", "version/buys", "champion/buys", config={"model__buys": {"C": 0.5}})
-    assert places(platform).registry.versions("buys")[-1].state == "champion"
+    assert open_stores(platform).registry.versions("buys")[-1].state == "champion"
     assert ticks.settle() == {}
 
 
@@ -130,7 +130,7 @@ def test_nothing_ran_so_it_is_asked_again_and_a_restart_forgets_nothing(ticks) -
 
 
 def test_failures_on_the_same_inputs_wait_and_end(ticks, world, platform, monkeypatch) -> None:
-    lake = type(places(platform).lake)
+    lake = type(open_stores(platform).lake)
 
     def broken(*_args, **_more):
         raise OSError("no space")
@@ -191,7 +191,7 @@ def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, 
             cursor = context.cursor
         return said
 
-    attempts = type(places(platform).attempts)
+    attempts = type(open_stores(platform).attempts)
     with monkeypatch.context() as broken:  # whatever happens after the commit and before the event: here the registry is away
         broken.setattr(attempts, "succeeded", lambda *_: (_ for _ in ()).throw(OSError("the registry is away")))
         ticks.runner("dataset/shares", partitions="2024-01-01...2024-01-03", ok=False)
@@ -208,8 +208,8 @@ def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, 
     versions = {e.partition_key: e.asset_materialization.tags["dagster/data_version"] for e in found if e.run_id == ""}
     assert versions == {day: committed[day] for day in days(1, 2)}
     assert len(found) == 3
-    inputs = {day: record.inputs for day, record in places(platform).lake.records("dataset/shares").items()}
-    assert places(platform).attempts.blocked("dataset/shares", inputs, datetime.now(UTC)) == {}  # they are no failed attempts any more
+    inputs = {day: record.inputs for day, record in open_stores(platform).lake.records("dataset/shares").items()}
+    assert open_stores(platform).attempts.blocked("dataset/shares", inputs, datetime.now(UTC)) == {}  # they are no failed attempts any more
 
 
 def test_another_hosts_runs_are_left_alone(instance) -> None:
@@ -253,7 +253,7 @@ def test_the_calendar_requests_the_one_job_of_its_model(ticks, platform) -> None
     assert {k.to_user_string() for k in job.asset_layer.executable_asset_keys} == set(project.TRAIN)
     ticks.settle()
     assert job.execute_in_process(instance=ticks.runner.instance).success
-    assert places(platform).registry.versions("buys")[0].state == "champion"
+    assert open_stores(platform).registry.versions("buys")[0].state == "champion"
 
 
 def test_sensors_and_schedules_run_from_the_start_when_asked(platform, world) -> None:

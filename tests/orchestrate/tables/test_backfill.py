@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import mlops_assets as ml
 from mlops_assets.orchestrate.tables import backfill
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, metadata, records
 from tests.projects import backfill as project
@@ -72,7 +72,7 @@ def test_the_same_content_whatever_the_chunks(size, run, tmp_path, monkeypatch) 
         assert world.calls == ["by_polars"] * (1 if chunk == 31 else -(-12 // size))
     for view in VIEWS:
         assert records(platforms[size], view) == records(platforms[31], view)
-        inputs = [{k: r.inputs for k, r in places(p).lake.records(view).items()} for p in platforms.values()]
+        inputs = [{k: r.inputs for k, r in open_stores(p).lake.records(view).items()} for p in platforms.values()]
         assert inputs[0] == inputs[1]
         whole, chunked = (metadata(results[chunk], view) for chunk in (31, size))
         assert chunked.pop("chunks") == f"{-(-12 // size)} made, 0 passed over"
@@ -103,7 +103,7 @@ def test_a_backfill_over_all_recorded_partitions_replaces_a_type_in_one_transact
     numbers = project(float, pl.Float64)
     numbers("dataset/trips", partitions=WHOLE)
     numbers("features/latest", partitions=WHOLE)
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     before = lake.snapshot()
     texts = project(str, pl.String)
     part = f"{routes.DAYS[0]}...{routes.DAYS[-2]}"
@@ -163,7 +163,7 @@ def test_limits_are_learnt_from_the_whole_reference_first(run, tmp_path, monkeyp
         runner = run(ml.build_definitions([trips, view], platform=platform))
         runner("dataset/trips", partitions=WHOLE)
         runner("features/latest", partitions=WHOLE)
-        learnt[size] = places(platform).lake.read("quality/latest_features").sort(pl.all()).rows()
+        learnt[size] = open_stores(platform).lake.read("quality/latest_features").sort(pl.all()).rows()
         assert learnt[size]
     assert learnt[2] == learnt[31]
 

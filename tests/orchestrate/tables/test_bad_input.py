@@ -15,7 +15,7 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import TimeWindow, window_of
 from tests.conftest import metadata, records
 from tests.projects import meters
@@ -38,12 +38,12 @@ class Given:
 
         self.runner = run(ml.build_definitions([readings], platform=platform))
         self.runner(READINGS, partitions=DAY)
-        self.good = places(platform).lake.read(READINGS)
+        self.good = open_stores(platform).lake.read(READINGS)
 
     def refusal(self, rows, partition: str = DAY) -> str:
         """Return the message with which rows are refused, after a look at what is left."""
         self.rows = rows
-        lake = places(self.platform).lake
+        lake = open_stores(self.platform).lake
         before, snapshot = records(self.platform, READINGS), lake.snapshot()
         message = self.runner.error(READINGS, partitions=partition)
         assert lake.snapshot() == snapshot
@@ -221,7 +221,7 @@ def test_rows_out_of_order_are_the_same_rows_and_late_ones_are_added(given, plat
     assert records(platform, READINGS) == before
     given.rows = pl.concat([meters.as_frame(rows), good(reading=pl.lit("late")).head(1)])
     given.runner(READINGS, partitions=DAY)
-    assert places(platform).lake.read(READINGS).height == 25
+    assert open_stores(platform).lake.read(READINGS).height == 25
 
 
 def test_times_of_an_unpartitioned_table_lie_after_1900_and_not_in_the_future(run, platform) -> None:
@@ -235,7 +235,7 @@ def test_times_of_an_unpartitioned_table_lie_after_1900_and_not_in_the_future(ru
         return run(ml.build_definitions([events], platform=platform))
 
     declared()("dataset/events")
-    snapshot = places(platform).lake.snapshot()
+    snapshot = open_stores(platform).lake.snapshot()
     given["at"] = datetime(1899, 12, 31, tzinfo=UTC)
     message = declared().error("dataset/events")
     assert (
@@ -245,7 +245,7 @@ def test_times_of_an_unpartitioned_table_lie_after_1900_and_not_in_the_future(ru
     given["at"] = datetime.now(UTC) + timedelta(days=2)
     assert "column 'at': 1 row(s) lie more than 1 day, 0:00:00 after now" in declared().error("dataset/events")
     assert "Hint: check the clock, the century" in declared().error("dataset/events")
-    assert places(platform).lake.snapshot() == snapshot
+    assert open_stores(platform).lake.snapshot() == snapshot
     declared(max_future=timedelta(days=3))("dataset/events")
     given["at"] = datetime(2999, 1, 1, tzinfo=UTC)
     declared(max_future=None)("dataset/events")
@@ -254,8 +254,8 @@ def test_times_of_an_unpartitioned_table_lie_after_1900_and_not_in_the_future(ru
 def test_columns_without_a_value_and_constant_ones_are_kept_with_their_type(given, platform) -> None:
     given.rows = good(value=pl.lit(None), meter=pl.lit("north"))
     given.runner(READINGS, partitions=DAY)
-    assert places(platform).lake.read(READINGS).schema == given.good.schema
-    assert places(platform).lake.read(READINGS)["value"].null_count() == 24
+    assert open_stores(platform).lake.read(READINGS).schema == given.good.schema
+    assert open_stores(platform).lake.read(READINGS)["value"].null_count() == 24
 
 
 def test_a_column_that_began_without_a_value_takes_the_type_of_the_first_one(given, platform) -> None:
@@ -263,13 +263,13 @@ def test_a_column_that_began_without_a_value_takes_the_type_of_the_first_one(giv
     given.runner(READINGS, partitions="2024-01-03")
     given.rows = good(note=pl.lit("text"))
     given.runner(READINGS, partitions=DAY)
-    assert set(places(platform).lake.read(READINGS)["note"].to_list()) == {None, "text"}
+    assert set(open_stores(platform).lake.read(READINGS)["note"].to_list()) == {None, "text"}
 
 
 def test_a_type_that_has_changed_is_refused_unless_every_recorded_partition_is_made_again(given, platform) -> None:
     given.rows = meters.as_frame(meters.good(2))
     given.runner(READINGS, partitions="2024-01-03")
-    given.good = places(platform).lake.read(READINGS)
+    given.good = open_stores(platform).lake.read(READINGS)
     change = pl.col("value").cast(pl.String)
     message = given.refusal(good(value=change))
     assert "column 'value' is Float64 in the lake and String in the new rows" in message
@@ -278,7 +278,7 @@ def test_a_type_that_has_changed_is_refused_unless_every_recorded_partition_is_m
     given.rows = lambda window: both.filter(pl.col("at").is_between(window.start, window.end, closed="left"))
     result = given.runner(READINGS, partitions=f"{DAY}...2024-01-03")
     assert metadata(result, READINGS)["columns changed"] == "column 'value' was Float64 and is now String"
-    assert places(platform).lake.read(READINGS).schema["value"] == pl.String
+    assert open_stores(platform).lake.read(READINGS).schema["value"] == pl.String
 
 
 def test_keys_are_compared_in_microseconds_and_what_is_cut_is_counted(run, platform) -> None:
@@ -305,8 +305,8 @@ def test_a_time_of_day_fails_its_own_asset_and_the_others_are_made(run, platform
 
     result = run(ml.build_definitions([shops, others], platform=platform))("dataset/shops", "dataset/others", ok=False)
     assert not result.success
-    assert places(platform).lake.read("dataset/others").rows() == [(1,)]
-    assert places(platform).lake.columns("dataset/shops") == ()
+    assert open_stores(platform).lake.read("dataset/others").rows() == [(1,)]
+    assert open_stores(platform).lake.columns("dataset/shops") == ()
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_large_identifiers_and_leading_zeros_come_back_exactly_from_every_kind_o
         return returned(rows)
 
     run(ml.build_definitions([codes], platform=platform))("dataset/codes")
-    assert places(platform).lake.read("dataset/codes").sort("id").equals(rows.sort("id"))
+    assert open_stores(platform).lake.read("dataset/codes").sort("id").equals(rows.sort("id"))
 
 
 def test_nullable_pandas_integers_are_exact_and_floats_with_nulls_pass_where_nothing_was_lost(run, platform) -> None:
@@ -333,7 +333,7 @@ def test_nullable_pandas_integers_are_exact_and_floats_with_nulls_pass_where_not
         return frame
 
     run(ml.build_definitions([numbers], platform=platform))("dataset/numbers")
-    found = places(platform).lake.read("dataset/numbers").sort("id")
+    found = open_stores(platform).lake.read("dataset/numbers").sort("id")
     assert found["n"].to_list() == [2**53 + 1, None, 1]
     assert found["x"].to_list() == [1.5, None, 1e300]
 
@@ -364,8 +364,8 @@ def test_the_hour_that_repeats_and_the_one_that_is_missing_lose_no_row(run, plat
     runner = run(ml.build_definitions([ticks], platform=platform))
     for day, hours in (("2024-03-10", 23), ("2024-11-03", 25), ("2024-11-04", 24)):
         runner("dataset/ticks", partitions=day)
-        assert places(platform).lake.records("dataset/ticks")[day].rows == 2 * hours
-    local = places(platform).lake.read("dataset/ticks")["at"].dt.convert_time_zone(NEW_YORK)
+        assert open_stores(platform).lake.records("dataset/ticks")[day].rows == 2 * hours
+    local = open_stores(platform).lake.read("dataset/ticks")["at"].dt.convert_time_zone(NEW_YORK)
     assert local.filter((local.dt.date() == datetime(2024, 11, 3).date()) & (local.dt.hour() == 1)).len() == 4
     assert local.filter((local.dt.date() == datetime(2024, 3, 10).date()) & (local.dt.hour() == 2)).len() == 0
 

@@ -11,7 +11,7 @@ import mlops_assets as ml
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.training.loop import _window_end, data_time
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 
 GERMAN = dg.DailyPartitionsDefinition("25-01-2024", end_date="05-02-2024", fmt="%d-%m-%Y")
@@ -53,7 +53,7 @@ def test_the_newest_partition_is_the_newest_by_time(run, platform) -> None:
     runner("dataset/trips", partitions="25-01-2024...02-02-2024")
     runner("training_set/examples")
     runner("model/guess")
-    at, project = places(platform), Project.of(nouns)
+    at, project = open_stores(platform), Project.of(nouns)
     assert data_time(at, project, nouns[-1]) == datetime(2024, 2, 3, tzinfo=UTC)
     (found,) = at.tracker.list("guess")
     (read,) = [each for each in found.record["inputs"] if each["table"] == "dataset/trips"]
@@ -67,7 +67,7 @@ def test_limits_are_learnt_from_a_span_of_time_whatever_the_format_of_keys(run, 
 
     runner = run(ml.build_definitions([trips], platform=platform))
     runner("dataset/trips", partitions="25-01-2024...02-02-2024")
-    (origin,) = places(platform).lake.read("quality/trips")["origin"].unique().to_list()
+    (origin,) = open_stores(platform).lake.read("quality/trips")["origin"].unique().to_list()
     assert "3 partition(s) '30-01-2024' to '01-02-2024'" in origin
 
 
@@ -79,7 +79,7 @@ def test_data_without_partitions_end_at_their_newest_event_not_at_the_clock(run,
 
     nouns = [trips, *model_of_trips()]
     run(ml.build_definitions(nouns, platform=platform))("dataset/trips")
-    at = places(platform)
+    at = open_stores(platform)
     assert data_time(at, Project.of(nouns), nouns[-1]) == START + timedelta(days=2, hours=18)
 
 
@@ -97,4 +97,4 @@ def test_data_without_any_time_end_at_the_clock(run, platform) -> None:
 
     nouns = [trips, *model_of_trips()]
     run(ml.build_definitions(nouns, platform=platform))("dataset/trips")
-    assert data_time(places(platform), Project.of(nouns), nouns[-1]) > datetime.now(UTC) - timedelta(minutes=5)
+    assert data_time(open_stores(platform), Project.of(nouns), nouns[-1]) > datetime.now(UTC) - timedelta(minutes=5)

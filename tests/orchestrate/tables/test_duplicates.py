@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import mlops_assets as ml
 from mlops_assets.compute.tables.duplicates import drop_duplicates
 from mlops_assets.errors import DataError, DefinitionError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
@@ -36,7 +36,7 @@ def made(run, platform, rows: pl.DataFrame, **declared):
 )
 def test_the_row_that_is_declared_counts_and_the_others_are_counted(run, platform, declared, kept) -> None:
     result = made(run, platform, ROWS, **declared)("dataset/orders")
-    assert places(platform).lake.read("dataset/orders").sort("id")["x"].to_list() == kept
+    assert open_stores(platform).lake.read("dataset/orders").sort("id")["x"].to_list() == kept
     assert metadata(result, "dataset/orders")["duplicates"].startswith("2 of 4 rows left out: the ")
 
 

@@ -13,7 +13,7 @@ import mlops_assets as ml
 from mlops_assets.compute.features.statistics import histogram, statistics
 from mlops_assets.compute.training import plots as pictures_of_models
 from mlops_assets.orchestrate.core import metadata as shown
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
@@ -83,7 +83,7 @@ def test_a_figure_that_cannot_be_drawn_becomes_a_warning_in_the_metadata(run, pl
     assert "| x | Float64 | 1 |" in found["statistics"]
     assert "not drawn (ValueError: Too many bins for data range)" in found["statistics"]
     assert found["preview"].startswith("warning: not drawn (TypeError: ")
-    assert places(platform).lake.read("features/view").height == 1
+    assert open_stores(platform).lake.read("features/view").height == 1
 
 
 def test_one_picture_that_cannot_be_drawn_leaves_the_others(monkeypatch) -> None:

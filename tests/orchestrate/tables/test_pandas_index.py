@@ -9,7 +9,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DataError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.projects import stream
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
@@ -56,7 +56,7 @@ def test_a_step_refuses_an_index_of_what_a_function_or_a_plain_asset_gives(run, 
         message = runner.error(key)
         assert LOST in message, message
         assert ".reset_index()" in message.split("Hint: ")[1]
-        assert places(platform).lake.columns(key) == ()
+        assert open_stores(platform).lake.columns(key) == ()
     assert "asset 'by_hand'" in message
 
 

@@ -12,7 +12,7 @@ import mlops_assets as ml
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.tables import backfill
 from mlops_assets.orchestrate.tables.partition_calls import stack_frames
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata, records
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-10")
@@ -28,7 +28,7 @@ def one_row_a_shop(window: ml.TimeWindow) -> pl.DataFrame:
 
 
 def rows_of(platform: ml.Platform, table: str) -> dict[str, int]:
-    return {key: record.rows for key, record in places(platform).lake.records(table).items()}
+    return {key: record.rows for key, record in open_stores(platform).lake.records(table).items()}
 
 
 @pytest.mark.parametrize("allow_empty", [True, False])
@@ -147,7 +147,7 @@ def test_inputs_are_read_once_for_a_chunk_and_committed_once(run, platform, monk
 
     runner = run(ml.build_definitions([shops, busy], platform=platform))
     runner("dataset/shops", partitions=WHOLE)
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     reads, snapshots = [], lake.snapshot()
     read = type(lake).read
     monkeypatch.setattr(type(lake), "read", lambda self, table, **more: reads.append(table) or read(self, table, **more))

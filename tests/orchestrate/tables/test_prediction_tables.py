@@ -16,7 +16,7 @@ from mlops_assets.cli import models
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.orchestrate.compiler.build import Built
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
@@ -87,7 +87,7 @@ class World:
 
     def __init__(self, home, instance: dg.DagsterInstance) -> None:
         self.platform = ml.Platform.at(home)
-        self.at = places(self.platform)
+        self.at = open_stores(self.platform)
         first = Runner(ml.build_definitions(numbers(), platform=self.platform), instance)
         first("dataset/events", partitions=f"{day(0)}...{day(ODD - 1)}")
         first(*TRAIN)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import records
 from tests.projects import meters
 
@@ -20,7 +20,7 @@ def world() -> meters.World:
 
 
 def read(platform, table: str) -> pl.DataFrame:
-    return places(platform).lake.read(table)
+    return open_stores(platform).lake.read(table)
 
 
 def check(result: dg.ExecuteInProcessResult, name: str):
@@ -68,9 +68,9 @@ def test_the_same_rows_again_change_nothing_and_a_repair_empties_the_quarantine(
     world.spoil(1, 5, value=-3.0)
     runner = run(meters.build(platform, world, quarantine=True))
     runner(READINGS, partitions="2024-01-01...2024-01-03")
-    before, snapshot = read(platform, QUARANTINE), places(platform).lake.snapshot()
+    before, snapshot = read(platform, QUARANTINE), open_stores(platform).lake.snapshot()
     runner(READINGS, partitions="2024-01-01...2024-01-03")
-    assert places(platform).lake.snapshot() == snapshot
+    assert open_stores(platform).lake.snapshot() == snapshot
     assert read(platform, QUARANTINE).equals(before)
     world.days.clear()
     result = runner(READINGS, partitions="2024-01-02")
@@ -118,19 +118,19 @@ def test_an_unpartitioned_table_has_a_quarantine_too(run, platform) -> None:
 def test_limits_are_learnt_recorded_shown_and_held_against_later_partitions(run, platform, world, instance) -> None:
     runner = run(meters.build(platform, world, quality=meters.QUALITY))
     runner(READINGS, partitions="2024-01-01...2024-01-02")
-    assert LIMITS.split("/")[1] not in str(places(platform).lake.records(LIMITS))  # two of three: nothing is learnt yet
+    assert LIMITS.split("/")[1] not in str(open_stores(platform).lake.records(LIMITS))  # two of three: nothing is learnt yet
     runner(READINGS, partitions="2024-01-03")
     learnt = read(platform, LIMITS).filter(pl.col("column") == "value", rule="range").row(0, named=True)
     assert (learnt["low"], learnt["high"]) == (-5.75, 28.75)
     assert "-5.75 to 28.75 (learnt from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in shown(instance, LIMITS)["limits"]
-    snapshot = places(platform).lake.snapshot()
+    snapshot = open_stores(platform).lake.snapshot()
     world.spoil(4, 2, value=40.0)
     message = runner.error(READINGS, partitions="2024-01-05")
     assert "'dataset/readings' partition '2024-01-05': column 'value' is 40.0 in the first of 1 row(s), outside of the range" in message
     assert "-5.75 to 28.75 (learnt from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in message
     assert "the first bad row is number 3 (reading='4-2'), partition '2024-01-05'" in message
     assert "Hint: mend the source; if the data is right, declare the limit" in message
-    assert places(platform).lake.snapshot() == snapshot
+    assert open_stores(platform).lake.snapshot() == snapshot
     world.days[4] = meters.good(4)[:10]
     assert "partition '2024-01-05' has 10 rows, not 18 to 30 (learnt from" in runner.error(READINGS, partitions="2024-01-05")
     world.days.clear()

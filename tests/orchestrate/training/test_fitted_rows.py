@@ -11,7 +11,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.monitoring.reports import page_path
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ def day(number: int) -> str:
 
 
 def states(platform, kind: str) -> dict[str, str]:
-    found = {report.partition: report for report in places(platform).decisions.reports("watch") if report.kind == kind}
+    found = {report.partition: report for report in open_stores(platform).decisions.reports("watch") if report.kind == kind}
     return {partition: report.state for partition, report in sorted(found.items())}
 
 
@@ -79,9 +79,9 @@ def test_a_tree_on_noise_is_never_good_on_what_it_was_fitted_on(run, platform) -
     expected = {day(n): "in training data" for n in range(7)} | {day(n): "breach" for n in range(7, 12)}
     assert states(platform, "performance") == expected
     assert all(state == "in training data" for state in list(states(platform, "drift").values())[:7])
-    decisions = places(platform).decisions.decisions("tree")
+    decisions = open_stores(platform).decisions.decisions("tree")
     assert all(set(decision.evidence) <= {day(n) for n in range(7, 12)} for decision in decisions)
-    found = places(platform).lake.read("performance_report/watch")
+    found = open_stores(platform).lake.read("performance_report/watch")
     assert found.filter(pl.col("state") == "in training data")["window_start"].n_unique() == 7
     assert found.filter(pl.col("state") == "good").is_empty()
     page = page_path(platform.home, "watch", day(3)).read_text()
@@ -116,7 +116,7 @@ def test_a_new_partition_is_predicted_by_the_champion_that_was_not_fitted_on_it(
     runner("dataset/events", partitions=f"{day(0)}...{day(9)}")
     runner(*TRAIN)
     runner(partitions=day(10))  # data, training, promotion, prediction and reports of one day in one run
-    at = places(platform)
+    at = open_stores(platform)
     assert at.registry.champion("tree").version == 2
     predicted = at.lake.read("predictions/scores")
     assert predicted["model_version"].unique().to_list() == [1]
@@ -132,7 +132,7 @@ def test_only_the_groups_that_were_fitted_are_left_out(run, platform) -> None:
     runner(*TRAIN)
     runner("predictions/scores", partitions=day(4))
     shown = metadata(runner("performance_report/watch", partitions=day(4)), "performance_report/watch")
-    examples = places(platform).lake.read("training_set/examples")
+    examples = open_stores(platform).lake.read("training_set/examples")
     others = examples.filter((pl.col("at").dt.date() == (BASE + timedelta(days=4)).date()) & (pl.col("split") != "train")).height
     assert 0 < others < ROWS
     assert shown["labels"] == others
@@ -147,7 +147,11 @@ def test_several_partitions_may_have_several_versions(run, platform) -> None:
     runner(*TRAIN)
     runner("predictions/scores", partitions=f"{day(0)}...{day(19)}")
     found = (
-        places(platform).lake.read("predictions/scores").group_by("model_version").agg(pl.col("at").min(), pl.len()).sort("model_version")
+        open_stores(platform)
+        .lake.read("predictions/scores")
+        .group_by("model_version")
+        .agg(pl.col("at").min(), pl.len())
+        .sort("model_version")
     )
     assert found["model_version"].to_list() == [1, 2]
     assert found["len"].to_list() == [10 * ROWS, 10 * ROWS]

@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
 from mlops_assets.orchestrate.training.judging import _rival
 from mlops_assets.serving.formats.packaging import form_of, manifest_of
 from mlops_assets.serving.http.control import status, stop
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner, metadata
 from tests.serving.support import Client
@@ -41,7 +41,7 @@ def world(tmp_path_factory):
         first = run(*NOT_SERVICES)
         run(*(f"service/{model}_api" for model in SERVED))
         platform = Platform.at(folder / "home")
-        yield sys.modules["definitions"], places(platform), first, run
+        yield sys.modules["definitions"], open_stores(platform), first, run
         for model in SERVED:
             stop(platform.home, f"{model}_api", timeout=10)
 

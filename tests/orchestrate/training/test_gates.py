@@ -7,7 +7,7 @@ from sklearn.dummy import DummyClassifier
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 from tests.projects import shop
 
@@ -40,12 +40,12 @@ def test_gates_see_every_slice_and_the_interval_of_the_difference(project, platf
     (row,) = (record.data for record in result.asset_materializations_for_node("model__buyer")[0].metadata["metrics"].records)
     low, high = (float(bound) for bound in row["95 % interval of Δ"].split(" … "))
     assert low <= row["Δ"] <= high
-    found = {e.gate: e for e in places(platform).registry.candidate("buyer")[1]}[surely.name]
+    found = {e.gate: e for e in open_stores(platform).registry.candidate("buyer")[1]}[surely.name]
     assert found.relative
     assert low <= found.low <= found.high <= high  # 90 % is within 95 %
     (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == surely.name]
     assert check.metadata["interval, low"].value == found.low
-    again = {e.gate: e for e in places(platform).registry.candidate("buyer")[1]}[surely.name]
+    again = {e.gate: e for e in open_stores(platform).registry.candidate("buyer")[1]}[surely.name]
     runner("model/buyer")
     assert again == found  # the digest is the seed
 
@@ -60,7 +60,7 @@ def test_a_slice_that_fails_blocks_and_is_named(project, platform) -> None:
     error = runner.error("version/buyer")
     assert "gate 'roc_auc_at_least_every_shop' failed (fails in 2 of 2 slices by shop, worst in shop" in error
     assert "rows): roc_auc 0." in error
-    assert places(platform).registry.versions("buyer") == []
+    assert open_stores(platform).registry.versions("buyer") == []
 
 
 def test_predictions_that_are_all_the_same_are_refused_with_their_number(project, platform) -> None:
@@ -72,11 +72,11 @@ def test_predictions_that_are_all_the_same_are_refused_with_their_number(project
     runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
     runner("training_set/examples")
     error = runner.error("model/buyer")
-    rows = places(platform).lake.read("training_set/examples")
+    rows = open_stores(platform).lake.read("training_set/examples")
     holdout = int((rows["split"] == "holdout").sum())
     assert "the candidate of 'model/buyer' predicts the same, 0." in error
     assert f"for all {holdout} rows of the holdout" in error
-    assert places(platform).registry.candidate("buyer") is None
+    assert open_stores(platform).registry.candidate("buyer") is None
 
 
 def test_a_slice_column_must_be_measured(project) -> None:

@@ -5,7 +5,7 @@ import polars as pl
 from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 
 STEPS = ("dataset/trips", "training_set/delays", "model/delay", "version/delay", "champion/delay")
@@ -38,12 +38,12 @@ def test_a_copy_of_the_label_stops_the_training_before_it_costs_anything(platfor
     assert "the holdout of 'training_set/delays'" in refused
     assert '@ml.training_set(label_copies=["arrived"])' in refused
     assert TRAINED == []
-    assert places(platform).registry.versions("delay") == []
+    assert open_stores(platform).registry.versions("delay") == []
 
 
 def test_the_project_allows_a_copy_by_name(platform, instance) -> None:
     Runner(definitions(platform, label_copies="arrived"), instance)(*STEPS)
-    assert places(platform).registry.champion("delay").version == 1
+    assert open_stores(platform).registry.champion("delay").version == 1
 
 
 def test_an_allowed_name_that_is_no_feature_is_refused(platform, instance) -> None:

@@ -13,7 +13,7 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.orchestrate.training.loop import consider
 from mlops_assets.serving.http import control
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.client import predict
 from tests.conftest import Runner, metadata
 from tests.projects import shop
@@ -31,7 +31,7 @@ class Shop:
         self.definitions = ml.build_definitions(shop.NOUNS, platform=self.platform)
         self.run = Runner(self.definitions, instance)
         self.instance = instance
-        self.at = places(self.platform)
+        self.at = open_stores(self.platform)
 
     def begin(self, days: int) -> None:
         self.run(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(days - 1)}")

@@ -19,7 +19,7 @@ from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.model import load_model
 from mlops_assets.serving.http.state import Limits, Wanted
 from mlops_assets.serving.logs.inference_log import InferenceLog
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, metadata
 from tests.projects import payments
@@ -33,9 +33,9 @@ def world(tmp_path_factory):
         run = Runner(ml.build_definitions(payments.NOUNS, platform=platform), instance)
         run("dataset/payments", partitions=payments.ALL_DAYS)
         run("predictions/frauds_api", partitions="2024-05-05")  # nothing is predicted yet, and no type is known
-        assert "prediction" not in places(platform).lake.columns("predictions/frauds_api")
+        assert "prediction" not in open_stores(platform).lake.columns("predictions/frauds_api")
         trained = run(*payments.TRAIN)
-        yield places(platform), run, trained
+        yield open_stores(platform), run, trained
 
 
 @contextmanager

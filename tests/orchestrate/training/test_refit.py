@@ -28,7 +28,7 @@ from mlops_assets.orchestrate.versions.card import MARKDOWN, card_of
 from mlops_assets.serving.formats.integrity import damage
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.serving.formats.packaging import manifest_of, unpack
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, Runner, clean_environment, metadata
 from tests.projects import refitted as project
 
@@ -64,7 +64,7 @@ def world(tmp_path_factory):
 
 
 def test_the_fit_on_all_rows_serves_and_the_fit_on_train_was_judged(world) -> None:
-    at = world[0].places
+    at = world[0].stores
     version = at.registry.champion("level")
     judged, rows = judged_fit(at.artifacts, version.artifact, version.digest), splits(at, version.snapshot)
     assert (version.version, judged.refitted) == (2, True)
@@ -82,7 +82,7 @@ def test_the_fit_on_all_rows_serves_and_the_fit_on_train_was_judged(world) -> No
 
 
 def test_every_row_of_the_training_set_counts_as_fitted(world) -> None:
-    at = world[0].places
+    at = world[0].stores
     version = at.registry.champion("level")
     rows = splits(at, version.snapshot)["all"]
     fitted = FittedRows.from_manifest(manifest_of(at.artifacts, version.artifact))
@@ -91,7 +91,7 @@ def test_every_row_of_the_training_set_counts_as_fitted(world) -> None:
 
 
 def test_a_refitted_champion_is_compared_by_its_judged_fit(world) -> None:
-    at, result = world[0].places, world[2]
+    at, result = world[0].stores, world[2]
     first, second = at.registry.versions("level")
     holdout = splits(at, second.snapshot)["holdout"]
     theirs = unpack(at.artifacts, judged_fit(at.artifacts, first.artifact, first.digest).artifact).estimator
@@ -104,7 +104,7 @@ def test_a_refitted_champion_is_compared_by_its_judged_fit(world) -> None:
 
 def test_the_same_training_again_is_the_same_version_and_is_the_champion(world) -> None:
     loaded, runner, _ = world
-    at, before = loaded.places, len(loaded.places.tracker.list())
+    at, before = loaded.stores, len(loaded.stores.tracker.list())
     runner(*STEPS)
     assert [v.version for v in at.registry.versions("level")] == [1, 2]
     assert len(at.tracker.list()) == before, "neither fit was made again"
@@ -114,8 +114,8 @@ def test_the_same_training_again_is_the_same_version_and_is_the_champion(world) 
 
 def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     loaded, _, result = world
-    at, model = loaded.places, project.level
-    version, rows = at.registry.champion("level"), splits(loaded.places, at_snapshot(loaded))
+    at, model = loaded.stores, project.level
+    version, rows = at.registry.champion("level"), splits(loaded.stores, at_snapshot(loaded))
     run = refit_run(at, version.run_id)
     shown = metadata(result, "model/level")
     assert shown["refit"] == f"fitted again on all {rows['all'].height:,} rows after the gates"
@@ -139,18 +139,18 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
 
 
 def at_snapshot(loaded) -> int:
-    return loaded.places.registry.champion("level").snapshot
+    return loaded.stores.registry.champion("level").snapshot
 
 
 def test_both_fits_are_reproduced(world) -> None:
-    at = world[0].places
+    at = world[0].stores
     version = at.registry.champion("level")
     again = reproduced(at, version, None)
     assert (again.verdict, again.field) == ("IDENTICAL", "")
 
 
 def test_a_damaged_judged_fit_is_damage_of_the_version(world) -> None:
-    at = world[0].places
+    at = world[0].stores
     version = at.registry.versions("level")[0]
     judged = judged_fit(at.artifacts, version.artifact, version.digest)
     estimator = manifest_of(at.artifacts, judged.artifact)["estimator"]
@@ -181,7 +181,7 @@ def strict(train: ml.Split) -> LinearRegression:
 
 
 def test_a_candidate_that_fails_a_gate_is_not_fitted_again(world, instance) -> None:
-    at = world[0].places
+    at = world[0].stores
     runner = Runner(ml.build_definitions([project.events, project.examples, strict], platform=at.platform), instance)
     shown = metadata(runner("model/strict", ok=False), "model/strict")
     assert shown["refit"] == "no: a gate did not pass"
@@ -202,7 +202,7 @@ def searched(train: ml.Split, params: Strength) -> Ridge:
 
 
 def test_a_refit_keeps_the_parameters_that_a_search_has_chosen(world, instance) -> None:
-    at = world[0].places
+    at = world[0].stores
     runner = Runner(ml.build_definitions([project.events, project.examples, searched], platform=at.platform), instance)
     runner("model/searched")
     candidate, _ = at.registry.candidate("searched")
@@ -224,7 +224,7 @@ def test_the_first_windows_after_a_refit_are_its_live_evidence(platform, instanc
     runner("dataset/events", partitions=f"{project.day(20)}...{project.day(21)}")
     runner("predictions/scores", partitions=every)
     runner("performance_report/watch", partitions=every)
-    states = {r.partition: r.state for r in places(platform).decisions.reports("watch")}
+    states = {r.partition: r.state for r in open_stores(platform).decisions.reports("watch")}
     assert states == {project.day(n): "in training data" if n < 20 else "good" for n in range(16, 22)}
 
 
@@ -244,13 +244,13 @@ def test_killed_between_the_two_fits_it_ends_as_undisturbed(world, tmp_path, ins
     killed = subprocess.run(command, cwd=ROOT, env=clean_environment(home), capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stdout + killed.stderr
     platform = ml.Platform.at(home)
-    at = places(platform)
+    at = open_stores(platform)
     assert [(run.kind, run.status) for run in at.tracker.list()] == [("refit", "killed"), ("training", "finished")]
     assert at.registry.candidate("level") is None
     runner = Runner(ml.build_definitions(project.NOUNS, platform=platform), instance)
     runner(*STEPS)
     (version,) = at.registry.versions("level")
-    assert version.digest == world[0].places.registry.versions("level")[0].digest
+    assert version.digest == world[0].stores.registry.versions("level")[0].digest
     assert sorted((run.kind, run.status) for run in at.tracker.list()) == [
         ("refit", "finished"),
         ("refit", "killed"),

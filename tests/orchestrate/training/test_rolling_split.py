@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.reproduction.reproduction import reproduced
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
 BASE, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
@@ -43,7 +43,7 @@ def test_a_rolling_window_without_validation_trains_serves_a_card_and_is_reprodu
     card = metadata(result, "version/slope")["model card"]
     assert "not made" not in card
     assert "| validation |" not in card
-    stores = places(platform)
+    stores = open_stores(platform)
     assert reproduced(stores, stores.registry.champion("slope"), slope.function.function).holds
 
 

@@ -12,7 +12,7 @@ import mlops_assets as ml
 from mlops_assets.compute.training.split import in_canonical_order, parts_of
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.formats.packaging import unpack
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, clean_environment, metadata
 from tests.projects import searching
 
@@ -21,7 +21,7 @@ ASSETS = ("dataset/people", "training_set/examples", "model/buys")
 
 
 def trials_of(platform: ml.Platform) -> list:
-    found = places(platform).tracker.search("kind = 'trial'", order_by="started_at", limit=1000)
+    found = open_stores(platform).tracker.search("kind = 'trial'", order_by="started_at", limit=1000)
     return sorted(found, key=lambda run: int(run.tags["trial"]))
 
 
@@ -33,7 +33,7 @@ def test_the_best_of_the_validation_part_is_trained_and_nothing_is_searched_twic
     search, calls = ml.Search(SPACE, trials=6, metric="neg_log_loss", seed=1), tmp_path / "calls"
     runner = run(ml.build_definitions(searching.nouns(search, calls), platform=platform))
     shown = metadata(runner(*ASSETS), "model/buys")
-    trials, at = trials_of(platform), places(platform)
+    trials, at = trials_of(platform), open_stores(platform)
     training = at.tracker.search("kind = 'training'")[0]
     assert [trial.status for trial in trials] == ["finished"] * 6
     assert {trial.parent_id for trial in trials} == {training.id}

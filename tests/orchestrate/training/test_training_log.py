@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import mlops_assets as ml
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
 
 ROWS = pl.DataFrame(
@@ -48,12 +48,12 @@ class Given:
 
         @ml.model(training_set=examples, metrics=["accuracy"])
         def m(train: ml.Split, params: Params) -> HistGradientBoostingClassifier:
-            given.seen += places(platform).tracker.frame("status = 'running'")["experiment"].to_list()
+            given.seen += open_stores(platform).tracker.frame("status = 'running'")["experiment"].to_list()
             given.within()
             boosted = HistGradientBoostingClassifier(learning_rate=params.rate, max_iter=5, early_stopping=True, random_state=0)
             return make_pipeline(StandardScaler().set_output(transform="polars"), boosted).fit(train.X, train.y)
 
-        self.tracker = places(platform).tracker
+        self.tracker = open_stores(platform).tracker
         self.runner = run(ml.build_definitions([rows, examples, m], platform=platform))
 
 
@@ -85,7 +85,7 @@ def test_a_training_logs_and_the_ui_shows_it(given, platform) -> None:
     assert given.tracker.curves(run.id)["validation_score"].steps.tolist() == list(range(6))
     assert [one.name for one in given.tracker.artifacts(run.id)] == ["notes.txt"]
     inputs = {one["table"]: one for one in run.record["inputs"]}
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     assert set(inputs) == {"training_set/examples", "dataset/rows"}
     assert inputs["dataset/rows"]["content_hash"] == lake.records("dataset/rows")[""].content_hash
     assert (inputs["dataset/rows"]["rows"], run.snapshot is not None, run.record["machine"]["cpus"] >= 1) == (300, True, True)

@@ -26,7 +26,7 @@ from mlops_assets.orchestrate.upkeep.doctor_stores import database
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.serving.http.state import ServiceStatus, WorkerStatus
 from mlops_assets.stores.database import migrations
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import BEGUN, DONE, open_erasures
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.platform import Platform
@@ -75,8 +75,8 @@ def test_a_healthy_installation_has_nothing(patient) -> None:
 
 
 def artifact(patient: Patient, what: str) -> Path:
-    places = patient.places
-    name = manifest_of(places.artifacts, places.registry.versions()[0].artifact)[what]
+    stores = patient.stores
+    name = manifest_of(stores.artifacts, stores.registry.versions()[0].artifact)[what]
     return Path(patient.platform.artifacts) / "sha256" / name[:2] / name
 
 
@@ -114,8 +114,8 @@ def test_a_damaged_file_of_the_lake(patient, fault) -> None:
 
 
 def test_orphaned_artifacts_are_counted_and_removed(patient) -> None:
-    places = patient.places
-    name = places.artifacts.put(b"nobody's")
+    stores = patient.stores
+    name = stores.artifacts.put(b"nobody's")
     assert ill(patient) == {}  # it may be a training's, until it is a day old
     os.utime(Path(patient.platform.artifacts) / "sha256" / name[:2] / name, (0, 0))
     assert ill(patient) == {"orphans": "1 artifact(s) that nothing names, 8 bytes, older than a day"}
@@ -179,8 +179,8 @@ def test_a_package_outside_of_our_range(patient, monkeypatch) -> None:
 
 
 def test_a_clock_that_was_set_back(platform, instance) -> None:
-    places, later = Places(platform), datetime.now(UTC) + timedelta(hours=1)
-    places.tracker.add(Run("later", "m", "", "", later, later, None, {}, {}, {}))
+    stores, later = Stores(platform), datetime.now(UTC) + timedelta(hours=1)
+    stores.tracker.add(Run("later", "m", "", "", later, later, None, {}, {}, {}))
     assert list(ill(Patient(platform, [], instance))) == ["clock"]
 
 
@@ -231,7 +231,7 @@ def test_the_command_says_it_all_and_fails_when_something_does(tmp_path, monkeyp
     well = CliRunner().invoke(mlops, ["doctor", "--json", "-"])
     rows = json.loads(well.stdout)
     assert (well.exit_code, rows[0]["text"]) == (0, "definitions.py can be imported")
-    name = Places(Platform.from_env()).artifacts.put(b"nobody's")
+    name = Stores(Platform.from_env()).artifacts.put(b"nobody's")
     os.utime(tmp_path / "home/artifacts/sha256" / name[:2] / name, (0, 0))
     mended = CliRunner().invoke(mlops, ["doctor", "--fix", "--json", "-"])
     assert [row["mended"] for row in json.loads(mended.stdout) if row["fixable"]] == ["removed 1 artifact(s)"]

@@ -21,7 +21,7 @@ from mlops_assets.serving.logs.inference_log import InferenceLog, Record, read_l
 from mlops_assets.serving.logs.push_log import PushLog, read_pushed
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.stores.online.protocol import Lookup
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.erasures import open_erasures
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, records
@@ -61,7 +61,7 @@ def made(run, platform):
 
 
 def asked(platform: ml.Platform, **more) -> erasure.Request:
-    return erasure.Request([built()[-1].project], places(platform), more.pop("entity", ENTITY), **more)
+    return erasure.Request([built()[-1].project], open_stores(platform), more.pop("entity", ENTITY), **more)
 
 
 def erase(platform: ml.Platform, **more) -> erasure.Erased:
@@ -69,7 +69,7 @@ def erase(platform: ml.Platform, **more) -> erasure.Erased:
 
 
 def online_value(platform: ml.Platform, customer: str):
-    reader = places(platform).online.reader([Lookup("spending", ("spent",), timedelta(days=365))])
+    reader = open_stores(platform).online.reader([Lookup("spending", ("spent",), timedelta(days=365))])
     return reader.one([(customer,)], round((project.START + timedelta(days=7)).timestamp()) * US)[0].values[0]
 
 
@@ -80,7 +80,7 @@ def stale_tables(platform: ml.Platform) -> dict[str, int]:
 
 
 def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made, platform) -> None:
-    at, lake = places(platform), Path(platform.lake)
+    at, lake = open_stores(platform), Path(platform.lake)
     answered(platform).close()
     at.layouts.of(next(v for v in built()[-1].project.every(ml.FeatureView) if v.name == "spending"))
     at.lake.maintain({v.snapshot for v in at.registry.versions()}, older_than=timedelta(0))  # merged files hold rows of several states
@@ -138,18 +138,18 @@ def test_what_carries_the_key_stays_up_to_date_and_the_rest_is_made_anew(made, p
         project.GONE.clear()
     for table in DATA:
         assert records(platform, table) == records(other, table)
-        inputs = [{k: r.inputs for k, r in places(p).lake.records(table).items()} for p in (platform, other)]
+        inputs = [{k: r.inputs for k, r in open_stores(p).lake.records(table).items()} for p in (platform, other)]
         assert inputs[0] == inputs[1]
 
 
 def test_the_lake_goes_on_afterwards_and_states_from_before_the_entity_stay(run, platform) -> None:
     runner = run(project.build(platform))
     runner("dataset/orders", partitions="2024-01-01")
-    early = places(platform).lake.snapshot()
-    first = places(platform).lake.read("dataset/orders")
+    early = open_stores(platform).lake.snapshot()
+    first = open_stores(platform).lake.read("dataset/orders")
     runner("dataset/orders", partitions=project.WHOLE)
     done = erase(platform)
-    at = places(platform)
+    at = open_stores(platform)
     assert early not in done.states
     assert_frame_equal(at.lake.read("dataset/orders", snapshot=early), first)
     for state in done.states:
@@ -192,7 +192,7 @@ def test_only_some_views_and_what_they_are_made_from(made, platform) -> None:
 
 
 def test_a_state_that_a_running_step_reads_is_waited_for(made, platform) -> None:
-    at = places(platform)
+    at = open_stores(platform)
     with at.lake.leased() as state:
         with pytest.raises(ml.LakeError, match=f"process {os.getpid()} reads state {state}(.|\n)*run the same command again"):
             erase(platform)
@@ -204,7 +204,7 @@ def test_a_state_that_a_running_step_reads_is_waited_for(made, platform) -> None
 
 def test_numbers_and_tables_that_nobody_declares(run, platform) -> None:
     run(project.build(platform))
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     lake.write("dataset/plain", pl.DataFrame({"customer": [41, 42, 420], "v": [1.0, 2.0, 3.0]}), [Part("")], key=("customer",))
     before = records(platform, "dataset/plain")
     assert erase(platform, entity={"customer": "42"}).rows == {"dataset/plain": 1}
@@ -235,7 +235,7 @@ def test_pushed_rows_go_while_others_are_appended(tmp_path) -> None:
 
 def test_files_of_other_shapes_are_found_too(run, platform) -> None:
     run(project.build(platform))
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     lake.write("dataset/shape", pl.DataFrame({"customer": [VICTIM, "c1"]}), [Part("")])
     lake.write("dataset/shape", pl.DataFrame({"k": [1], "v": [2]}), [Part("")])  # another shape: the key is in older states only
     lake.write("dataset/typed", pl.DataFrame({"customer": [7, 8]}), [Part("")])
@@ -281,7 +281,7 @@ def test_without_yes_the_command_only_says_what_it_would_do(made, platform) -> N
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "training_set/returns: 14 row(s) to erase" in shown.stdout
     assert "nothing was changed; say --yes to erase" in shown.stdout
-    assert places(platform).lake.read("dataset/orders").filter(customer=VICTIM).height == 14
+    assert open_stores(platform).lake.read("dataset/orders").filter(customer=VICTIM).height == 14
     assert open_erasures(platform.registry).list() == []
     wrong = mlops(Path(platform.home), "features", "erase", "--entity", "customer", "--reason", "x")
     assert wrong.returncode == 1

@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.platform.pins import pins
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.upkeep import Upkeep
 from tests.conftest import ROOT, clean_environment, metadata
 from tests.projects import positions, routes, visits
@@ -43,7 +43,7 @@ def test_every_state_that_a_version_or_a_run_needs_stays_as_it_was(run, platform
     for changed in ({"1-3"}, {"2-4", "5-5"}):
         world.changed = frozenset(changed)
         runner(*TABLES, "model/buys", "version/buys", partitions=visits.MONTH)
-    at = places(platform)
+    at = open_stores(platform)
     needed = pins(at)
     assert {version.snapshot for version in at.registry.versions()} | {r.snapshot for r in at.tracker.list()} == set(needed)
     assert len(needed) >= 3
@@ -92,7 +92,7 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
     @ml.training_set(features=[view], label="late", event_timestamp="at", split=ml.GroupSplit("trip", validation=0.2, holdout=0.2))
     def delays(trips: pl.LazyFrame) -> pl.LazyFrame:
         """While the rows are collected, the lake goes on and is cleaned, as if this took days."""
-        at = places(platform)
+        at = open_stores(platform)
         newest = at.lake.snapshot()
         for table, key in (("features/latest", ("origin", "at")), ("dataset/trips", ("trip",))):
             rows = at.lake.read(table).with_columns(minutes=pl.lit(-1, pl.Int64))
@@ -112,11 +112,11 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
     runner("dataset/trips", "features/latest", partitions=WHOLE)
     runner("training_set/delays")
     assert f"process {os.getpid()}" in found["done"].pinned[found["leased"]]
-    made = places(platform).lake.read("training_set/delays")
+    made = open_stores(platform).lake.read("training_set/delays")
     assert made["minutes"].min() >= 0
-    done = kept_up([Project.of([view])], places(platform), older_than=timedelta(0))
+    done = kept_up([Project.of([view])], open_stores(platform), older_than=timedelta(0))
     assert found["leased"] not in done.pinned
-    assert found["leased"] not in snapshots(places(platform).lake)
+    assert found["leased"] not in snapshots(open_stores(platform).lake)
 
 
 def test_the_lease_of_a_killed_process_holds_nothing(platform, tmp_path) -> None:
@@ -124,7 +124,7 @@ def test_the_lease_of_a_killed_process_holds_nothing(platform, tmp_path) -> None
         "import sys, time; from mlops_assets.stores.lake.ducklake import DuckLake\n"
         "with DuckLake.open(sys.argv[1]).leased() as snapshot:\n    print(snapshot, flush=True)\n    time.sleep(600)"
     )
-    lake = places(platform).lake
+    lake = open_stores(platform).lake
     from mlops_assets.stores.lake.protocol import Part
 
     lake.write("dataset/x", pl.DataFrame({"k": [1]}), [Part("")])
@@ -148,7 +148,7 @@ def test_layouts_and_online_rows_that_nobody_declares_are_removed(run, platform)
     runner = run(positions.project(platform))
     runner("dataset/positions", "features/fixes", partitions="2024-03-01...2024-03-05")
     runner("online/fixes")
-    at = places(platform)
+    at = open_stores(platform)
     declared = next(iter(_views(positions)))
     at.layouts.of(declared)
     (folder,) = (Path(platform.home) / "layouts").iterdir()

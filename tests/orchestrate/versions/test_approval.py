@@ -7,7 +7,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.cli.running import approved_models, selected, without_decisions
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 from tests.projects import shop
 
@@ -39,7 +39,7 @@ def approved_check(runner: Runner) -> tuple[bool, str]:
 
 
 def test_the_job_ends_where_a_person_decides_and_promotion_waits(waiting, platform) -> None:
-    registry = places(platform).registry
+    registry = open_stores(platform).registry
     assert registry.champion("buyer") is None
     assert approved_check(waiting) == (False, "version 1 is not approved yet")
     assert "version 1 of 'buyer' is not approved" in waiting.error("champion/buyer")
@@ -60,7 +60,7 @@ def test_an_approval_counts_for_no_other_version_and_a_rejection_refuses(waiting
     assert "version 2 of 'buyer' is not approved" in waiting.error("champion/buyer")
     waiting("approval/buyer", config=signed(2, approved=False))
     assert "version 2 of 'buyer' is rejected" in waiting.error("champion/buyer")
-    assert places(platform).registry.champion("buyer").version == 1
+    assert open_stores(platform).registry.champion("buyer").version == 1
 
 
 def test_a_champion_runs_after_the_version_of_the_same_run(waiting, platform) -> None:
@@ -68,8 +68,8 @@ def test_a_champion_runs_after_the_version_of_the_same_run(waiting, platform) ->
     waiting("dataset/visits", partitions=shop.day_of(5))
     waiting("training_set/examples")
     assert "version 2 of 'buyer' is not approved" in waiting.error("model/buyer", "version/buyer", "champion/buyer")
-    assert [v.version for v in places(platform).registry.versions("buyer")] == [1, 2]
-    assert places(platform).registry.champion("buyer") is None
+    assert [v.version for v in open_stores(platform).registry.versions("buyer")] == [1, 2]
+    assert open_stores(platform).registry.champion("buyer") is None
 
 
 def test_a_command_leaves_out_the_champion_of_a_version_that_waits_for_a_person(waiting) -> None:

@@ -21,7 +21,7 @@ from mlops_assets.orchestrate.versions import registration as registering
 from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE, card_of, made_card
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.version_files import open_version_files
 from tests.browser import browser_page
 from tests.conftest import Runner, metadata
@@ -54,7 +54,7 @@ def sold(platform, instance, monkeypatch):
 
 def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> None:
     _, project, model, shown = sold
-    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     card = card_of(project, at, model, version)[MARKDOWN]
     assert shown["model card"] == card
     assert card.startswith("# buyer, version 1\n\nProbability that a visitor buys.\n")
@@ -98,7 +98,7 @@ def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> 
 
 def test_a_card_is_written_once(sold, platform) -> None:
     runner, project, model, shown = sold
-    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     first = card_of(project, at, model, version)
     at.registry.approve("buyer", 1, approved=True, approver="grace", reason="checked")
     assert card_of(project, at, dataclasses.replace(model, limits=()), version) == first
@@ -119,7 +119,7 @@ def made_card_text(project, at, model, version) -> str:
 
 def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, platform) -> None:
     _, project, model, _ = sold
-    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     then = card_of(project, at, model, version)[MARKDOWN]
     with sql.database(platform.registry).writing() as connection:  # as such a program left it
         connection.execute(schema.version_files.delete())
@@ -129,7 +129,7 @@ def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, pla
         connection.exec_driver_sql("DROP TRIGGER mlops_versions_no_update")
         early = (version.created_at - timedelta(days=40)).isoformat()
         connection.execute(schema.versions.update().values(created_at=early))
-    (version,) = places(platform).registry.versions("buyer")
+    (version,) = open_stores(platform).registry.versions("buyer")
     card = card_of(project, at, model, version)[MARKDOWN]
     for same in ("Data", "Features and signature", "Metrics", "Slices", "Calibration", "Importance", "Gates"):
         assert section(card, same) == section(then, same)
@@ -141,7 +141,7 @@ def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, pla
 
 def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, platform) -> None:
     _, project, model, _ = sold
-    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     card = made_card_text(project, at, model, dataclasses.replace(version, snapshot=0))
     assert "> **Warning:** The rows that it learned from cannot be read any more" in section(card, "Data")
     value = at.tracker.get(version.run_id).metrics["roc_auc"]
@@ -154,7 +154,7 @@ def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, p
 
 def test_rows_that_were_erased_are_not_taken_for_those_of_then(sold, platform) -> None:
     _, project, model, _ = sold
-    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     with sql.database(platform.registry).writing() as connection:
         (row,) = connection.execute(sa.select(schema.runs.c.record).filter_by(id=version.run_id)).scalars()
         connection.execute(schema.runs.update().where(schema.runs.c.id == version.run_id).values(record=row | {"training_set": "0" * 64}))
@@ -163,7 +163,7 @@ def test_rows_that_were_erased_are_not_taken_for_those_of_then(sold, platform) -
 
 def test_a_page_fits_a_phone_and_asks_for_nothing(sold, platform, tmp_path) -> None:
     _, project, model, _ = sold
-    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     file = tmp_path / "card.html"
     file.write_text(card_of(project, at, model, version)[PAGE])
     with browser_page(390, 800) as page:
@@ -228,7 +228,7 @@ def test_other_kinds_of_models_have_cards_too(platform, instance, kind) -> None:
     nouns = [things, learned, judge]
     runner = Runner(ml.build_definitions(nouns, platform=platform), instance)
     card = metadata(runner("dataset/things", "training_set/learned", "model/judge", "version/judge"), "version/judge")["model card"]
-    at = places(platform)
+    at = open_stores(platform)
     (version,) = at.registry.versions("judge")
     holdout = at.lake.read("training_set/learned").filter(pl.col("split") == "holdout")
     if kind == "multiclass":
@@ -267,7 +267,7 @@ def test_a_card_asks_the_model_that_is_stored_in_whatever_format(platform, insta
     card = metadata(runner(*STEPS), "version/buyer")["model card"]
     assert f"- stored as: {stored}" in card
     assert "- kind: binary classification" in card
-    recorded = places(platform).tracker.get(places(platform).registry.versions("buyer")[0].run_id).metrics["roc_auc"]
+    recorded = open_stores(platform).tracker.get(open_stores(platform).registry.versions("buyer")[0].run_id).metrics["roc_auc"]
     assert float(cells(section(card, "Metrics"), "roc_auc")[1]) == pytest.approx(recorded, abs=1e-4)
     assert "Brier score 0." in card
     assert float(cells(section(card, "Importance"), "price")[1]) > 0.05
@@ -284,14 +284,14 @@ def test_a_card_that_cannot_be_made_is_not_in_the_way(platform, instance, monkey
     monkeypatch.setattr(registering, "card_of", broken)
     shown = metadata(runner(*STEPS, "champion/buyer"), "version/buyer")
     assert shown["model card"] == "not made (RuntimeError): mlops models card buyer@1"
-    assert places(platform).registry.champion("buyer").version == 1
+    assert open_stores(platform).registry.champion("buyer").version == 1
     monkeypatch.undo()
     assert metadata(runner("version/buyer"), "version/buyer")["model card"].startswith("# buyer, version 1")
 
 
 def test_a_damaged_card_is_refused(sold, platform) -> None:
     _, project, model, _ = sold
-    at, (version,) = places(platform), places(platform).registry.versions("buyer")
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     card_of(project, at, model, version)
     sha256 = open_version_files(platform.registry).of("buyer", 1)[MARKDOWN]
     (file,) = (f for f in Path(platform.home).rglob(f"*{sha256[2:]}*") if f.is_file())

@@ -20,7 +20,7 @@ from mlops_assets.serving.bridges.mlflow_mirror import Mirrored, mirror
 from mlops_assets.serving.formats.packaging import pack, unpack
 from mlops_assets.stores.mlflow.client import client, imported
 from mlops_assets.stores.mlflow.names import key_there
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import CandidateRecord
 from tests.cli.test_cli import good, mlops
 from tests.mlflow_server import mlflow_server
@@ -71,7 +71,7 @@ def logged(platform: ml.Platform, experiment: str) -> str:
 
 def registered(platform: ml.Platform, model: str, seed: int = 0) -> pl.DataFrame:
     """Register a version of a real estimator, make it champion, and return rows."""
-    there, draws = places(platform), np.random.default_rng(seed)
+    there, draws = open_stores(platform), np.random.default_rng(seed)
     X = pl.DataFrame({"a": draws.normal(size=200), "b": draws.integers(0, 9, 200), "c": draws.normal(size=200).astype("float32")})
     estimator = LogisticRegression().fit(X, (X["a"] + X["b"] > 4).to_numpy())
     artifact = pack(there.artifacts, estimator, X=X, modules=[], facts={"model": model, "libraries": {"scikit-learn": "1.9"}})
@@ -85,7 +85,7 @@ def registered(platform: ml.Platform, model: str, seed: int = 0) -> pl.DataFrame
 
 def test_runs_arrive_whole_and_once(server, platform) -> None:
     outer = logged(platform, "hard")
-    assert mirror(places(platform), server) == Mirrored(runs=2, versions=0, aliases=0, waiting=0)
+    assert mirror(open_stores(platform), server) == Mirrored(runs=2, versions=0, aliases=0, waiting=0)
     before = state(server, "hard")
     with client(server) as flow:
         runs = {run.info.run_name: run for run in flow.search_runs([flow.get_experiment_by_name("hard").experiment_id])}
@@ -102,7 +102,7 @@ def test_runs_arrive_whole_and_once(server, platform) -> None:
         whole = json.loads(Path(flow.download_artifacts(above.info.run_id, "mlops_assets/run.json")).read_text())
         assert whole["params"]["long"] == LONG
         assert Path(flow.download_artifacts(above.info.run_id, "notes/read me.txt")).read_bytes() == b"hello"
-    assert mirror(places(platform), server) == Mirrored(0, 0, 0, 0)
+    assert mirror(open_stores(platform), server) == Mirrored(0, 0, 0, 0)
     assert state(server, "hard") == before
 
 
@@ -113,11 +113,11 @@ def test_a_deleted_or_foreign_experiment_is_left_alone(server, platform) -> None
         for name in ("gone", "theirs"):
             with ml.start_run(name, platform=platform):
                 ml.log_metric("x", 1)
-        assert mirror(places(platform), server).runs == 2
+        assert mirror(open_stores(platform), server).runs == 2
         assert flow.get_experiment_by_name("gone").lifecycle_stage == "deleted"
     assert [len(state(server, f"{name}-mlops_assets-2")) for name in ("gone", "theirs")] == [1, 1]
     assert state(server, "theirs") == {}
-    assert mirror(places(platform), server).runs == 0
+    assert mirror(open_stores(platform), server).runs == 0
 
 
 def test_a_killed_mirror_goes_on(server, platform) -> None:
@@ -143,8 +143,8 @@ def test_a_killed_mirror_goes_on(server, platform) -> None:
     half = state(server, "killed")
     assert len(half) == 1
     assert "mlops_assets.mirrored" not in dict(half.popitem()[1][4])
-    assert mirror(places(platform), server).runs == 2
-    assert mirror(places(platform), server).runs == 0
+    assert mirror(open_stores(platform), server).runs == 2
+    assert mirror(open_stores(platform), server).runs == 0
     whole = {dict(tags)["mlflow.runName"]: curves for _, _, _, _, tags, curves, _ in state(server, "killed").values()}
     assert sorted(whole) == ["inner", "outer"]
     assert (len(whole["outer"]["many"]), len(whole["outer"]["loss"])) == (1200, 5)
@@ -152,18 +152,18 @@ def test_a_killed_mirror_goes_on(server, platform) -> None:
 
 def test_versions_load_from_the_registry_of_mlflow_and_predict_the_same(server, platform) -> None:
     rows = registered(platform, "churn")
-    assert mirror(places(platform), server) == Mirrored(runs=1, versions=1, aliases=1, waiting=0)
+    assert mirror(open_stores(platform), server) == Mirrored(runs=1, versions=1, aliases=1, waiting=0)
     registered(platform, "churn", seed=1)
-    assert mirror(places(platform), server) == Mirrored(runs=1, versions=1, aliases=1, waiting=0)
-    assert mirror(places(platform), server) == Mirrored(0, 0, 0, 0)
+    assert mirror(open_stores(platform), server) == Mirrored(runs=1, versions=1, aliases=1, waiting=0)
+    assert mirror(open_stores(platform), server) == Mirrored(0, 0, 0, 0)
     with client(server) as flow, imported() as mlflow:
         assert flow.get_model_version_by_alias("churn", "champion").version in ("2", 2)
         mlflow.set_tracking_uri(server)
         loaded = mlflow.pyfunc.load_model("models:/churn/1")
-        ours = unpack(places(platform).artifacts, places(platform).registry.versions("churn")[0].artifact).estimator
+        ours = unpack(open_stores(platform).artifacts, open_stores(platform).registry.versions("churn")[0].artifact).estimator
         assert loaded.predict(rows.to_pandas()).tolist() == ours.predict(rows).tolist()
-    places(platform).registry.rollback("churn", actor="ada", reason="alarms")
-    assert mirror(places(platform), server) == Mirrored(0, 0, 1, 0)
+    open_stores(platform).registry.rollback("churn", actor="ada", reason="alarms")
+    assert mirror(open_stores(platform), server) == Mirrored(0, 0, 1, 0)
 
 
 def test_a_registered_model_of_somebody_else_keeps_its_champion(server, platform) -> None:
@@ -172,16 +172,16 @@ def test_a_registered_model_of_somebody_else_keeps_its_champion(server, platform
         flow.create_model_version("shared", "s3://bucket/model")
         flow.set_registered_model_alias("shared", "champion", "1")
         registered(platform, "shared")
-        mirror(places(platform), server)
+        mirror(open_stores(platform), server)
         assert len(flow.search_model_versions("name = 'shared'")) == 1
         assert dict(flow.get_registered_model("shared-mlops_assets-2").aliases) == {"champion": "1"}
 
 
 def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform, tmp_path) -> None:
     rows = registered(platform, "plain")
-    version = places(platform).registry.champion("plain")
-    ours = unpack(places(platform).artifacts, version.artifact).estimator
-    folder = export(places(platform).artifacts, version, tmp_path / "model")
+    version = open_stores(platform).registry.champion("plain")
+    ours = unpack(open_stores(platform).artifacts, version.artifact).estimator
+    folder = export(open_stores(platform).artifacts, version, tmp_path / "model")
     with imported() as mlflow:
         loaded = mlflow.pyfunc.load_model(str(folder))
         shuffled = rows.to_pandas()[["c", "b", "a"]].assign(other=1)
@@ -192,8 +192,8 @@ def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform
             loaded.predict(pd.DataFrame({"a": [1.0]}))
     assert not list(folder.rglob("*.pkl"))
     with pytest.raises(ArtifactError, match="holds something already"):
-        export(places(platform).artifacts, version, folder)
-    estimator = json.loads(places(platform).artifacts.get(version.artifact))["estimator"]
+        export(open_stores(platform).artifacts, version, folder)
+    estimator = json.loads(open_stores(platform).artifacts.get(version.artifact))["estimator"]
     (path,) = folder.rglob(estimator)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with imported() as mlflow, pytest.raises(ArtifactError, match="holds other bytes"):
@@ -204,9 +204,9 @@ def test_a_server_that_is_down_is_told(platform) -> None:
     with ml.start_run("x", platform=platform):
         ml.log_metric("a", 1)
     with pytest.raises(PlatformError, match=r"the MLflow server at http://127.0.0.1:\d+ did not do it"):
-        mirror(places(platform), f"http://someone:secret@127.0.0.1:{free_port()}")
+        mirror(open_stores(platform), f"http://someone:secret@127.0.0.1:{free_port()}")
     with pytest.raises(PlatformError, match="give the address"):
-        mirror(places(platform), "sqlite:///x")
+        mirror(open_stores(platform), "sqlite:///x")
 
 
 def test_a_training_mirrors_itself_and_the_commands_mirror_and_import(server, tmp_path) -> None:

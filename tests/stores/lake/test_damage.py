@@ -11,7 +11,7 @@ from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import TimeWindow
 from tests.projects import visits as project
 
@@ -26,10 +26,10 @@ def rows(day: int) -> pl.DataFrame:
     return pl.DataFrame({"id": range(5000), "at": times, "value": values})
 
 
-def flip(file: Path, places=range(4000, 60_000, 997)) -> None:
+def flip(file: Path, stores=range(4000, 60_000, 997)) -> None:
     """Flip one bit in each of many bytes of the data pages."""
     data = bytearray(file.read_bytes())
-    for place in places:
+    for place in open_stores:
         if place < len(data) - 2000:  # the footer stays as it is
             data[place] ^= 0x10
     file.write_bytes(data)
@@ -174,12 +174,12 @@ def test_no_layout_of_a_view_is_made_from_a_damaged_file(run, platform) -> None:
     one_bit(file, next(p for p in range(200, len(good)) if _changes_one_value(platform, "features/shop_shares", file, p)))
     forget(platform)
     with pytest.raises(ArtifactError, match="'features/shop_shares' partition '2024-01-"):
-        places(platform).layouts.of(shop_shares)
+        open_stores(platform).layouts.of(shop_shares)
 
 
 def forget(platform) -> None:
     """Read files anew, as another process would: a connection keeps what it has read."""
-    vars(places(platform).lake.connections._local).clear()
+    vars(open_stores(platform).lake.connections._local).clear()
 
 
 def _changes_one_value(platform, table: str, file: Path, place: int) -> bool:

@@ -11,7 +11,7 @@ from mlops_assets.orchestrate.upkeep.doctor_stores import records
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.stores.lake.record_checksums import examine_records
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 
 PEOPLE = pl.DataFrame({"id": [1, 2]})
 TABLE, BASE = "dataset/numbers", datetime(2024, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ def write(lake: DuckLake, day: int, value: int = 0) -> None:
 
 @pytest.fixture
 def lake(platform) -> DuckLake:
-    made = Places(platform).lake
+    made = Stores(platform).lake
     for day in range(3):
         write(made, day)
     return made
@@ -71,18 +71,18 @@ def test_the_doctor_names_an_altered_record_and_its_fix_has_the_partition_made_a
     project = Project.of([people])
     lake.write("dataset/people", PEOPLE, [Part("")], key=["id"])
     change(lake, "UPDATE RECORDS SET run_id = 'other' WHERE table_name = 'dataset/people'")
-    (found,) = [finding for finding in records(Places(platform), [project]) if finding.state == "failure"]
+    (found,) = [finding for finding in records(Stores(platform), [project]) if finding.state == "failure"]
     assert found.text.startswith("the record of 'dataset/people' of 20")
     assert ".parquet'" in found.text
     assert "counted 'dataset/people' as not made" in found.fix()
     assert lake.records("dataset/people")[""].damaged
     lake.write("dataset/people", PEOPLE, [Part("")], key=["id"])
-    assert [(f.state, "a later record counts" in f.text) for f in records(Places(platform), [project])] == [("warning", True)]
+    assert [(f.state, "a later record counts" in f.text) for f in records(Stores(platform), [project])] == [("warning", True)]
 
 
 def test_an_altered_record_of_a_table_that_is_not_declared_is_a_failure_without_a_fix(lake, platform) -> None:
     change(lake, "UPDATE RECORDS SET run_id = 'other' WHERE partition = '2024-01-02'")
-    (found,) = records(Places(platform), [])
+    (found,) = records(Stores(platform), [])
     assert (found.state, found.fix, found.advice) == ("failure", None, "restore the file from a backup")
 
 
@@ -94,9 +94,9 @@ def test_records_of_a_lake_from_before_checksums_are_counted_and_new_ones_have_o
     write(lake, 0, value=1)
     report = examine_records(lake)
     assert (report.altered, report.whole, report.without_checksum) == ((), 1, 3)
-    assert [f.text for f in records(Places(platform), [])] == ["1 record(s) are what was written; 3 older one(s) have no checksum"]
+    assert [f.text for f in records(Stores(platform), [])] == ["1 record(s) are what was written; 3 older one(s) have no checksum"]
     assert lake.records(TABLE)["2024-01-02"] == before["2024-01-02"]
 
 
 def test_a_lake_without_records_has_none_that_is_altered(platform) -> None:
-    assert examine_records(Places(platform).lake).whole == 0
+    assert examine_records(Stores(platform).lake).whole == 0

@@ -14,7 +14,7 @@ from mlops_assets.serving.bridges.mlflow_mirror import mirror
 from mlops_assets.stores.mlflow.client import client
 from mlops_assets.stores.mlflow.importing import VERSION, Imported, imported_from
 from mlops_assets.stores.mlflow.names import LONGEST_NAME, experiment_here, key_here, key_there, path_here
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.values import EXPERIMENT, checked_name, checked_path
 from tests.mlflow_server import mlflow_server
 
@@ -61,8 +61,8 @@ def filled(flow, name: str, folder: Path) -> tuple[str, str]:
 def test_an_experiment_and_its_registry_come_whole_and_once(server, platform, tmp_path) -> None:
     with client(server) as flow:
         parent, child = filled(flow, "/Users/ada/churn", tmp_path)
-    assert imported_from(places(platform), server) == Imported(runs=2, versions=1, known=0, running=1)
-    tracker, name = places(platform).tracker, experiment_here("/Users/ada/churn")
+    assert imported_from(open_stores(platform), server) == Imported(runs=2, versions=1, known=0, running=1)
+    tracker, name = open_stores(platform).tracker, experiment_here("/Users/ada/churn")
     run = tracker.get(parent)
     assert (run.model, run.name, run.status, run.started_at.timestamp()) == (name, "parent", "finished", 1_700_000_000)
     assert (run.params, run.tags["team"], run.tags[key_here("größe")]) == ({"depth": "3"}, "x", "L")
@@ -77,22 +77,22 @@ def test_an_experiment_and_its_registry_come_whole_and_once(server, platform, tm
     bytes_ = (tmp_path / "model.pkl").read_bytes()
     for of in (parent, version.id):
         (stored,) = [one for one in tracker.artifacts(of) if one.name.endswith("model.pkl")]
-        assert places(platform).artifacts.get(stored.sha256) == bytes_
+        assert open_stores(platform).artifacts.get(stored.sha256) == bytes_
     assert not (tmp_path / "opened").exists()
-    assert places(platform).registry.versions() == []
-    assert imported_from(places(platform), server) == Imported(runs=0, versions=0, known=3, running=1)
-    assert imported_from(places(platform), server, running=True) == Imported(runs=1, versions=0, known=3, running=0)
-    assert mirror(places(platform), server).runs == 0
+    assert open_stores(platform).registry.versions() == []
+    assert imported_from(open_stores(platform), server) == Imported(runs=0, versions=0, known=3, running=1)
+    assert imported_from(open_stores(platform), server, running=True) == Imported(runs=1, versions=0, known=3, running=0)
+    assert mirror(open_stores(platform), server).runs == 0
 
 
 def test_what_was_mirrored_is_not_imported_and_a_name_that_is_not_there_is_told(server, platform) -> None:
     with ml.start_run("ours", platform=platform):
         ml.log_metric("x", 1)
-    mirror(places(platform), server)
+    mirror(open_stores(platform), server)
     other = ml.Platform.at(Path(platform.home) / "other")
-    assert imported_from(places(other), server, ["ours"]) == Imported()
+    assert imported_from(open_stores(other), server, ["ours"]) == Imported()
     with pytest.raises(RegistryError, match="there is no experiment 'our' at http") as told:
-        imported_from(places(other), server, ["our"])
+        imported_from(open_stores(other), server, ["our"])
     assert "did you mean 'ours'?" in told.value.hint
 
 
@@ -107,10 +107,10 @@ def test_an_import_that_failed_between_a_run_and_its_values_goes_on(server, plat
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
         patched.setattr(SqlTracker, "write", full)
-        imported_from(places(platform), server, ["half"])
-    assert places(platform).tracker.get(parent).status == "running"
-    assert imported_from(places(platform), server, ["half"]) == Imported(runs=2, versions=1, known=0, running=1)
-    assert places(platform).tracker.get(parent).params == {"depth": "3"}
+        imported_from(open_stores(platform), server, ["half"])
+    assert open_stores(platform).tracker.get(parent).status == "running"
+    assert imported_from(open_stores(platform), server, ["half"]) == Imported(runs=2, versions=1, known=0, running=1)
+    assert open_stores(platform).tracker.get(parent).params == {"depth": "3"}
 
 
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))

@@ -15,20 +15,20 @@ from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.base.lock import exclusive
 from mlops_assets.stores.database import schema, sql
 from mlops_assets.stores.platform.garbage import collected, is_own
-from mlops_assets.stores.platform.stores import Places
+from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.platform import Platform
 
 DAY = timedelta(days=1)
 
 
-def path_of(places: Places, name: str) -> Path:
-    return Path(places.platform.artifacts) / "sha256" / name[:2] / name
+def path_of(stores: Stores, name: str) -> Path:
+    return Path(stores.platform.artifacts) / "sha256" / name[:2] / name
 
 
-def aged(places: Places, name: str, days: float = 10) -> str:
+def aged(stores: Stores, name: str, days: float = 10) -> str:
     then = datetime.now(UTC).timestamp() - days * 86_400
-    os.utime(path_of(places, name), (then, then))
+    os.utime(path_of(stores, name), (then, then))
     return name
 
 
@@ -43,10 +43,10 @@ def run_naming(name: str, **more) -> Run:
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_exactly_what_is_unreachable_and_old_goes(tmp_path_factory, forest) -> None:
-    places = Places(Platform.at(tmp_path_factory.mktemp("forest")))
+    stores = Stores(Platform.at(tmp_path_factory.mktemp("forest")))
     names: list[str] = []
     for number, (below, *_) in enumerate(forest):
-        names.append(places.artifacts.put(json.dumps({"n": number, "names": [names[i] for i in sorted(below) if i < number]}).encode()))
+        names.append(stores.artifacts.put(json.dumps({"n": number, "names": [names[i] for i in sorted(below) if i < number]}).encode()))
     kept: set[int] = set()
 
     def keep(number: int) -> None:
@@ -58,79 +58,79 @@ def test_exactly_what_is_unreachable_and_old_goes(tmp_path_factory, forest) -> N
 
     for number, (_, named, _, young) in enumerate(forest):
         if named:
-            places.tracker.add(run_naming(names[number]))
+            stores.tracker.add(run_naming(names[number]))
             keep(number)
         if not young:
-            aged(places, names[number])
+            aged(stores, names[number])
     wanted = {names[i] for i, (*_, young) in enumerate(forest) if i not in kept and not young}
-    assert {file.name for file in collected(places, older_than=DAY, dry=True).removed} == wanted
-    done = collected(places, older_than=DAY)
+    assert {file.name for file in collected(stores, older_than=DAY, dry=True).removed} == wanted
+    done = collected(stores, older_than=DAY)
     assert {file.name for file in done.removed} == wanted
-    assert {file.name for file in places.artifacts.files()} == set(names) - wanted
+    assert {file.name for file in stores.artifacts.files()} == set(names) - wanted
     assert done.left == len(names) - len(wanted)
 
 
 @pytest.mark.parametrize("table", ["mlops_versions", "mlops_candidates", "mlops_version_files", "mlops_run_artifacts", "mlops_evidence"])
 def test_a_row_of_any_table_keeps_what_it_names(platform, table) -> None:
-    places = Places(platform)
-    name = aged(places, places.artifacts.put(b"held"))
+    stores = Stores(platform)
+    name = aged(stores, stores.artifacts.put(b"held"))
     columns = {c.name: c for c in schema.META.tables[table].c if not c.nullable}
     made = {n: 0 if isinstance(c.type, (sa.Integer, sa.Float, sa.Boolean)) else "x" for n, c in columns.items() if n != "sequence"}
     held = next(n for n in ("artifact", "sha256", "digest") if n in columns)
-    places.tracker.add(Run("x", "m", "", "", datetime.now(UTC), None, None, {}, {}, {}))
+    stores.tracker.add(Run("x", "m", "", "", datetime.now(UTC), None, None, {}, {}, {}))
     with sql.database(platform.registry).writing() as connection:
         connection.execute(schema.META.tables[table].insert().values(**made | {held: name}))
-    assert collected(places, older_than=DAY).removed == ()
-    assert places.artifacts.get(name) == b"held"
+    assert collected(stores, older_than=DAY).removed == ()
+    assert stores.artifacts.get(name) == b"held"
 
 
 def test_what_a_killed_process_left_half_written_goes_after_its_grace(platform) -> None:
-    places = Places(platform)
-    kept = places.artifacts.put(b"kept")
-    left = path_of(places, kept).with_name(".0123456789abcdef")
+    stores = Stores(platform)
+    kept = stores.artifacts.put(b"kept")
+    left = path_of(stores, kept).with_name(".0123456789abcdef")
     left.write_bytes(b"half")
-    assert collected(places, older_than=DAY).removed == ()
+    assert collected(stores, older_than=DAY).removed == ()
     os.utime(left, (0, 0))
-    assert [file.name for file in collected(places, older_than=DAY).removed] == [left.name]
+    assert [file.name for file in collected(stores, older_than=DAY).removed] == [left.name]
     assert not left.exists()
 
 
 def test_a_training_that_goes_on_keeps_all_that_was_stored_since_it_began(platform) -> None:
-    places = Places(platform)
-    before = aged(places, places.artifacts.put(b"before"), days=9)
+    stores = Stores(platform)
+    before = aged(stores, stores.artifacts.put(b"before"), days=9)
     locks = Path(platform.home) / "locks"
     locks.mkdir(parents=True)
     with exclusive(locks / "train_m"):
         os.utime(locks / "train_m", (datetime.now(UTC).timestamp() - 5 * 86_400,) * 2)  # it began five days ago
-        during = aged(places, places.artifacts.put(b"during"), days=3)
-        held = threading.Thread(target=lambda: found.append(collected(places, older_than=DAY)))
+        during = aged(stores, stores.artifacts.put(b"during"), days=3)
+        held = threading.Thread(target=lambda: found.append(collected(stores, older_than=DAY)))
         found: list = []
         held.start()
         held.join()
     assert [file.name for file in found[0].removed] == [before]
-    assert places.artifacts.get(during) == b"during"
-    places.tracker.add(Run("going", "m", "", "", datetime.now(UTC) - 4 * DAY, None, None, {}, {}, {}, status="running"))
-    assert collected(places, older_than=DAY).removed == ()
-    assert [file.name for file in collected(Places(platform), older_than=timedelta(days=20)).removed] == []
+    assert stores.artifacts.get(during) == b"during"
+    stores.tracker.add(Run("going", "m", "", "", datetime.now(UTC) - 4 * DAY, None, None, {}, {}, {}, status="running"))
+    assert collected(stores, older_than=DAY).removed == ()
+    assert [file.name for file in collected(Stores(platform), older_than=timedelta(days=20)).removed] == []
 
 
 def test_storing_what_is_there_already_and_collecting_it_at_the_same_time_loses_nothing(platform) -> None:
     """A training stores bytes that an earlier one left behind, while they are being collected: they are there when it records them."""
-    places, stop, lost = Places(platform), threading.Event(), []
-    places.artifacts.put(b"the first makes the folder")
+    stores, stop, lost = Stores(platform), threading.Event(), []
+    stores.artifacts.put(b"the first makes the folder")
 
     def collect() -> None:
         while not stop.is_set():
-            collected(Places(platform), older_than=timedelta(hours=1))
+            collected(Stores(platform), older_than=timedelta(hours=1))
 
     collector = threading.Thread(target=collect)
     collector.start()
     for number in range(60):
         data = f"{number % 3}".encode()
-        name = places.artifacts.put(data)
-        aged(places, name)  # left behind long ago
-        again = places.artifacts.put(data)
-        if not places.artifacts.exists(again):
+        name = stores.artifacts.put(data)
+        aged(stores, name)  # left behind long ago
+        again = stores.artifacts.put(data)
+        if not stores.artifacts.exists(again):
             lost.append(number)
     stop.set()
     collector.join()

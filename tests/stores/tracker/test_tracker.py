@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import mlops_assets as ml
 from mlops_assets.errors import DataError, PlatformError, RegistryError
-from mlops_assets.stores.platform.stores import places
+from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.tracker import Run, SqlTracker, open_tracker
 from mlops_assets.stores.tracker.writer import RunWriter
 from mlops_assets.stores.tracker.writes import Batch
@@ -43,7 +43,7 @@ def there(url, tmp_path) -> ml.Platform:
 
 
 def of(there: ml.Platform) -> SqlTracker:
-    return places(there).tracker
+    return open_stores(there).tracker
 
 
 def test_a_notebook_logs_everything_and_finds_it_again(there) -> None:
@@ -77,7 +77,7 @@ def test_a_notebook_logs_everything_and_finds_it_again(there) -> None:
     files = {one.name: one for one in of(there).artifacts(outer.id)}
     assert list(files) == ["curve.png", "facts.json", "notes/a.txt", "plotly.html"]
     assert {one.media for one in files.values()} == {"image/png", "application/json", "text/plain", "text/html"}
-    store = places(there).artifacts
+    store = open_stores(there).artifacts
     assert store.get(files["notes/a.txt"].sha256) == b"hello"
     assert json.loads(store.get(files["facts.json"].sha256)) == {"a": [1]}
     assert store.get(files["curve.png"].sha256).startswith(b"\x89PNG")

@@ -30,10 +30,10 @@ def feature_view_body(view: FeatureView) -> Callable[[StepContext], Iterator[obj
     rules = rules_of(view)
     columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
 
-    def found(scope: StepContext, rows: Produced | pl.DataFrame) -> Checked:
-        return replace(checked(scope, rows, rules, quality_key=view.quality_key), metadata={"version": view.version(source_text(view))})
+    def found(step: StepContext, rows: Produced | pl.DataFrame) -> Checked:
+        return replace(checked(step, rows, rules, quality_key=view.quality_key), metadata={"version": view.version(source_text(view))})
 
-    def made(scope: StepContext) -> Checked:
+    def made(step: StepContext) -> Checked:
         source = _source_name(view)
 
         def shaped(rows: pl.DataFrame) -> pl.DataFrame:
@@ -43,25 +43,25 @@ def feature_view_body(view: FeatureView) -> Callable[[StepContext], Iterator[obj
                 )
             return conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
 
-        result = found(scope, _source_rows(scope, view, shaped))
-        return replace(result, metadata={"source": source, **result.metadata, **warn_of_unrecorded(scope, view)})
+        result = found(step, _source_rows(step, view, shaped))
+        return replace(result, metadata={"source": source, **result.metadata, **warn_of_unrecorded(step, view)})
 
-    def kept(scope: StepContext) -> Checked:
-        read = scope.stores.lake.read(
-            view.key, window=scope.window, event_timestamp=view.event_timestamp, snapshot=scope.snapshot, columns=columns
+    def kept(step: StepContext) -> Checked:
+        read = step.stores.lake.read(
+            view.key, window=step.window, event_timestamp=view.event_timestamp, snapshot=step.snapshot, columns=columns
         )
-        return found(scope, read)
+        return found(step, read)
 
-    def shown(scope: StepContext, frame: pl.DataFrame) -> Mapping[str, Any]:
+    def shown(step: StepContext, frame: pl.DataFrame) -> Mapping[str, Any]:
         return show(
-            "statistics", lambda: view_metadata(view, frame, source_lineage(scope.project, scope.stores, view)), scope.context.log.warning
+            "statistics", lambda: view_metadata(view, frame, source_lineage(step.project, step.stores, view)), step.context.log.warning
         )
 
     chunks = Chunks(rules, made, kept, shown, divisible=_divisible(view), repeatable=not _configured(view))
 
-    def body(scope: StepContext) -> Iterator[object]:
-        scope.stores.view_versions.declare(view, view.version(source_text(view)), scope.stores.lake.snapshot())
-        yield from publish_in_chunks(scope, chunks)
+    def body(step: StepContext) -> Iterator[object]:
+        step.stores.view_versions.declare(view, view.version(source_text(view)), step.stores.lake.snapshot())
+        yield from publish_in_chunks(step, chunks)
 
     return body
 
@@ -78,37 +78,37 @@ def _source_name(view: FeatureView) -> str:
     raise TypeError(view.source)  # dbt's models are dbt's own assets
 
 
-def _source_rows(scope: StepContext, view: FeatureView, shaped: Callable[[pl.DataFrame], pl.DataFrame]) -> Produced | pl.DataFrame:
+def _source_rows(step: StepContext, view: FeatureView, shaped: Callable[[pl.DataFrame], pl.DataFrame]) -> Produced | pl.DataFrame:
     """Return what a feature view is taken from."""
     match view.source:
         case Computed():
-            return call_function(scope, view.source.function, view.source.call_per, view.event_timestamp, shaped)
+            return call_function(step, view.source.function, view.source.call_per, view.event_timestamp, shaped)
         case Sql():
-            return shaped(pl.concat(_answers(scope, view, view.source), how="vertical_relaxed"))
+            return shaped(pl.concat(_answers(step, view, view.source), how="vertical_relaxed"))
         case Dataset() | ExternalDataset():
-            return shaped(scope.read(scope.project.by_key[view.source.key]))
+            return shaped(step.read(step.project.by_key[view.source.key]))
     raise TypeError(view.source)
 
 
-def _answers(scope: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
+def _answers(step: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
     """Ask a query once for each partition: what it says of its window is then the same in a run over many."""
-    refs = {name: scope.project.tables[name] for name in computed_from(source)}
-    whole = {name: scope.read(ref) for name, ref in refs.items()}
-    for key, window in scope.windows:
-        tables = {name: scope.part(refs[name], rows, key) for name, rows in whole.items()}
+    refs = {name: step.project.tables[name] for name in computed_from(source)}
+    whole = {name: step.read(ref) for name, ref in refs.items()}
+    for key, window in step.windows:
+        tables = {name: step.part(refs[name], rows, key) for name, rows in whole.items()}
         yield queried(source.query, tables, window, f"'{view.key}'")
 
 
 def _divisible(view: FeatureView) -> Callable[[StepContext], bool]:
     """Whether the run may be divided into chunks. One call for a range is divided only where its arguments say which partitions are meant."""
 
-    def asked(scope: StepContext) -> bool:
+    def asked(step: StepContext) -> bool:
         if not isinstance(view.source, Computed) or view.source.call_per == "partition":
             return True
         function = view.source.function
-        if scope.loaded or function.receiving(Injection.CONTEXT):
+        if step.loaded or function.receiving(Injection.CONTEXT):
             return False
-        bounded = any(e.partitions is not None and not isinstance(e.mapping, dg.AllPartitionMapping) for e in scope.node.edges)
+        bounded = any(e.partitions is not None and not isinstance(e.mapping, dg.AllPartitionMapping) for e in step.node.edges)
         return bool(function.receiving(Injection.WINDOW)) or bounded
 
     return asked

@@ -44,27 +44,27 @@ def _logged(source: PushSource, platform: Platform, partitions: dg.PartitionsDef
 def push_body(source: PushSource) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that brings pushed rows into the lake."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        yield from publish(scope, source.table, lambda: _produce(scope, source))
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish(step, source.table, lambda: _produce(step, source))
 
     return body
 
 
-def _produce(scope: StepContext, source: PushSource) -> Made:
+def _produce(step: StepContext, source: PushSource) -> Made:
     from mlops_assets.serving.logs.day_log import log_days
 
-    days = set(log_days(log_folder(scope.stores.platform.home, source.name)))
-    windows = [window for _, window in scope.windows]
+    days = set(log_days(log_folder(step.stores.platform.home, source.name)))
+    windows = [window for _, window in step.windows]
     spans = [span for span in (days_of(window, days) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     corrupt: list[str] = []
-    rows = pushed_rows(scope.stores, source, first, last, corrupt)
+    rows = pushed_rows(step.stores, source, first, last, corrupt)
     if windows[0] is not None:
         time = source.table.event_timestamp or ""
         inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         rows = rows.filter(pl.any_horizontal(inside))
-    rows, kept = add_stored_rows(scope, rows, source.table)
-    made = checked(scope, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
+    rows, kept = add_stored_rows(step, rows, source.table)
+    made = checked(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
     return replace(made, outcomes=[*made.outcomes, readable_outcome(corrupt)], metadata={**made.metadata, **aside_facts(kept, corrupt)})
 
 
@@ -92,12 +92,12 @@ def pushed_rows(stores: Stores, source: PushSource, first: date, last: date, cor
     return rows.drop(LOGGED_AT).unique(source.table.key, keep="last", maintain_order=True)
 
 
-def pending_rows(scope: StepContext, view: FeatureView) -> pl.DataFrame | None:
+def pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
     """Return what was pushed and is not in the view's table yet, as the view has it; None when its rows are not pushed.
 
     Parameters
     ----------
-    scope, view
+    step, view
         The step, and the view; the lake is looked at as the step sees it.
     """
     source = view.source
@@ -106,22 +106,22 @@ def pending_rows(scope: StepContext, view: FeatureView) -> pl.DataFrame | None:
     from mlops_assets.compute.features.feature_schema import conformed
     from mlops_assets.serving.logs.day_log import log_days
 
-    folder = log_folder(scope.stores.platform.home, source.name)
-    settled = _settled(scope, source, view)
+    folder = log_folder(step.stores.platform.home, source.name)
+    settled = _settled(step, source, view)
     open_days = [day for day in log_days(folder) if not _covered(day, settled)]
-    frames = [pushed_rows(scope.stores, source, day, day) for day in open_days]
-    rows = pl.concat(frames) if frames else pushed_rows(scope.stores, source, date.max, date.min)
+    frames = [pushed_rows(step.stores, source, day, day) for day in open_days]
+    rows = pl.concat(frames) if frames else pushed_rows(step.stores, source, date.max, date.min)
     times = (source.table.event_timestamp or "", source.table.created_timestamp or "")
     columns = list(dict.fromkeys((*view.entity.join_keys, *times, *view.feature_names)))
     return conformed(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)
 
 
-def _settled(scope: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
+def _settled(step: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
     """Return the spans of event time whose pushed rows are all in the view's table; None when that is all of time."""
-    lake, snapshot = scope.stores.lake, scope.snapshot
+    lake, snapshot = step.stores.lake, step.snapshot
     keys = list(all_keys(source.table.partitions))
     fresh = set(keys)
-    for node in (push_node(source, scope.stores.platform), scope.project.node(view)):
+    for node in (push_node(source, step.stores.platform), step.project.node(view)):
         made = lake.records(node.key, snapshot=snapshot)
         now = fingerprints(node, keys, lake, snapshot=snapshot)
         fresh &= {key for key in keys if key in made and made[key].inputs == now.get(key)} | {

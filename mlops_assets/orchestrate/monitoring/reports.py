@@ -96,20 +96,20 @@ def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
 def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that compares windows with the reference."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        yield from publish(scope, _RULES, lambda: _drifts(scope, monitor))
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish(step, _RULES, lambda: _drifts(step, monitor))
 
     return body
 
 
-def _drifts(scope: StepContext, monitor: Monitor) -> Made:
-    found = [(window, drift_of(scope, monitor, window)) for window in _windows(scope, monitor)]
-    measured = scope.stores.lake.records(monitor.performance_key)
+def _drifts(step: StepContext, monitor: Monitor) -> Made:
+    found = [(window, drift_of(step, monitor, window)) for window in _windows(step, monitor)]
+    measured = step.stores.lake.records(monitor.performance_key)
     for window, report in found:
         if window.partition not in measured:  # else the performance step has drawn the page, and draws it again when the predictions change
-            _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, report))
+            _write(step, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, report))
     told = [_told(w, DRIFT, report.state, report.summary) for w, report in found if w.version]
-    scope.stores.decisions.report(monitor.name, monitor.model.name, told)
+    step.stores.decisions.report(monitor.name, monitor.model.name, told)
     last, report = found[-1]
     summed = summary_facts([WindowState(w.partition, r.state, r.summary) for w, r in found], "drifted")
     worst = max((column.severity for _, r in found for column in r.columns), default=0.0)
@@ -128,13 +128,13 @@ def _drifts(scope: StepContext, monitor: Monitor) -> Made:
         },
     )
     frame = pl.concat([_drift_rows(window, report) for window, report in found], how="vertical_relaxed")
-    return frame, [outcome] if monitor.drift else [], summed | _drift_facts(scope, monitor, last, report)
+    return frame, [outcome] if monitor.drift else [], summed | _drift_facts(step, monitor, last, report)
 
 
-def drift_of(scope: StepContext, monitor: Monitor, window: Window) -> DriftReport:
+def drift_of(step: StepContext, monitor: Monitor, window: Window) -> DriftReport:
     """Compare a window with the reference of the version that made most of its predictions."""
     declared = monitor.drift or Drift()
-    profile, rows, in_training = _profile(scope, monitor, window.version), window.unseen, int(window.fitted.sum())
+    profile, rows, in_training = _profile(step, monitor, window.version), window.unseen, int(window.fitted.sum())
     if profile is None or (in_training and rows.is_empty()):
         why = (
             f"version {window.version.version} was fitted on all {in_training} rows of the window"
@@ -153,42 +153,42 @@ def drift_of(scope: StepContext, monitor: Monitor, window: Window) -> DriftRepor
         minimum_rows=monitor.minimum_rows,
     )
     left_out = f"; {in_training} rows in training data are left out" if in_training else ""
-    return replace(report, in_training=in_training, summary=report.summary + left_out + _other_length(scope, monitor, profile))
+    return replace(report, in_training=in_training, summary=report.summary + left_out + _other_length(step, monitor, profile))
 
 
-def _other_length(scope: StepContext, monitor: Monitor, profile: Mapping[str, Any]) -> str:
+def _other_length(step: StepContext, monitor: Monitor, profile: Mapping[str, Any]) -> str:
     """Return that the limits were calibrated on shorter windows than the monitor's: it is newer than the version."""
-    step, partitions = step_of(monitor.partitions), predicted_partitions(scope.project, monitor)
-    if partitions is None or step == step_of(partitions) or profile.get(WINDOW_LENGTH) == step.total_seconds():
+    length, partitions = step_of(monitor.partitions), predicted_partitions(step.project, monitor)
+    if partitions is None or length == step_of(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
         return ""
-    return f"; its limits are calibrated on windows of {step_of(partitions)}, not of {step}: train again"
+    return f"; its limits are calibrated on windows of {step_of(partitions)}, not of {length}: train again"
 
 
-def _profile(scope: StepContext, monitor: Monitor, version: Version | None) -> Mapping[str, Any] | None:
+def _profile(step: StepContext, monitor: Monitor, version: Version | None) -> Mapping[str, Any] | None:
     """Return the reference of a version, calibrated on windows as long as those of the monitor where the training knew of it."""
-    stored = _manifest(scope, version).get("profile")
+    stored = _manifest(step, version).get("profile")
     if not stored:
         return None
-    profile: dict[str, Any] = json.loads(scope.stores.artifacts.get(stored))
+    profile: dict[str, Any] = json.loads(step.stores.artifacts.get(stored))
     found: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(step_of(monitor.partitions).total_seconds())), profile)
     return found
 
 
-def _manifest(scope: StepContext, version: Version | None) -> Mapping[str, Any]:
-    return {} if version is None else manifest_of(scope.stores.artifacts, version.artifact)
+def _manifest(step: StepContext, version: Version | None) -> Mapping[str, Any]:
+    return {} if version is None else manifest_of(step.stores.artifacts, version.artifact)
 
 
-def _windows(scope: StepContext, monitor: Monitor) -> list[Window]:
+def _windows(step: StepContext, monitor: Monitor) -> list[Window]:
     """Read the predictions of this step's windows."""
-    ref = scope.project.by_key[monitor.predictions_key]
-    rows = scope.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
-    versions = {v.version: v for v in scope.stores.registry.versions(monitor.model.name)}
+    ref = step.project.by_key[monitor.predictions_key]
+    rows = step.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
+    versions = {v.version: v for v in step.stores.registry.versions(monitor.model.name)}
     time = ref.event_timestamp or ""
     fitted = cache(
-        lambda version: mark_fitted_rows(scope.stores, scope.project, monitor.model, version, from_table(rows, OF_PREDICTIONS), time)
+        lambda version: mark_fitted_rows(step.stores, step.project, monitor.model, version, from_table(rows, OF_PREDICTIONS), time)
     )
     found = []
-    for partition, span in scope.windows:
+    for partition, span in step.windows:
         assert span is not None  # noqa: S101  (a monitor has windows)
         here = rows[time].is_between(span.start, span.end, closed="left")
         inside = from_table(rows.filter(here), OF_PREDICTIONS)
@@ -219,7 +219,7 @@ def _drift_rows(window: Window, report: DriftReport) -> pl.DataFrame:
     return pl.DataFrame(rows or [head], schema=schema)
 
 
-def _drift_facts(scope: StepContext, monitor: Monitor, window: Window, report: DriftReport) -> dict[str, Any]:
+def _drift_facts(step: StepContext, monitor: Monitor, window: Window, report: DriftReport) -> dict[str, Any]:
     shown = [
         {"column": c.name, "drifted": c.drifted, "severity": c.severity, "by": c.statistic, "value": c.value, "threshold": c.threshold}
         for c in report.columns
@@ -229,49 +229,49 @@ def _drift_facts(scope: StepContext, monitor: Monitor, window: Window, report: D
         "drifted columns": len(report.drifted),
         "columns": markdown(shown[:TOP]),
         "versions": window.versions,
-        "page": dg.MetadataValue.path(str(page_path(scope.stores.platform.home, monitor.name, window.partition))),
+        "page": dg.MetadataValue.path(str(page_path(step.stores.platform.home, monitor.name, window.partition))),
     }
 
 
 def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that measures windows by the labels that have arrived."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        yield from publish(scope, _RULES, lambda: _performances(scope, monitor))
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish(step, _RULES, lambda: _performances(step, monitor))
 
     return body
 
 
-def _performances(scope: StepContext, monitor: Monitor) -> Made:
-    labels = scope.frame(monitor.model.training_set.function)
-    found = [(window, _performance_of(scope, monitor, window, labels)) for window in _windows(scope, monitor)]
+def _performances(step: StepContext, monitor: Monitor) -> Made:
+    labels = step.frame(monitor.model.training_set.function)
+    found = [(window, _performance_of(step, monitor, window, labels)) for window in _windows(step, monitor)]
     told = [_told(w, PERFORMANCE, report.state, report.summary) for w, report in found if w.version and report.verdicts]
-    scope.stores.decisions.report(monitor.name, monitor.model.name, told)
-    decided = consider(scope.stores, scope.project, monitor, scope.context.instance)
+    step.stores.decisions.report(monitor.name, monitor.model.name, told)
+    decided = consider(step.stores, step.project, monitor, step.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
     for window, report in found:
         # Computed, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
-        history, drifted = _history(scope, monitor, window, report), drift_of(scope, monitor, window) if monitor.drift else None
-        _write(scope, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, drifted, report, history, (loop,)))
+        history, drifted = _history(step, monitor, window, report), drift_of(step, monitor, window) if monitor.drift else None
+        _write(step, monitor, Page(monitor.name, window.partition, monitor.model.name, window.versions, drifted, report, history, (loop,)))
     frame = pl.concat([_performance_rows(window, report) for window, report in found], how="vertical_relaxed")
     last, report = found[-1]
     summed = summary_facts([WindowState(w.partition, r.state, r.summary) for w, r in found], "breached")
-    return frame, _outcomes(monitor, found), summed | _performance_facts(scope, monitor, last, report) | {"the loop": loop}
+    return frame, _outcomes(monitor, found), summed | _performance_facts(step, monitor, last, report) | {"the loop": loop}
 
 
-def _performance_of(scope: StepContext, monitor: Monitor, window: Window, labels: pl.DataFrame) -> PerformanceReport:
+def _performance_of(step: StepContext, monitor: Monitor, window: Window, labels: pl.DataFrame) -> PerformanceReport:
     declared = monitor.model.training_set
-    key = row_key(scope.project, monitor.model)
+    key = row_key(step.project, monitor.model)
     if missing := [name for name in (*key, declared.label) if name not in labels.columns]:
         raise DataError(
             f"'{monitor.performance_key}' needs the column '{missing[0]}' of '{declared.key}' to find the label of a prediction",
             hint=f"return it from the function; it returns {', '.join(labels.columns)}",
         )
-    run = None if window.version is None else scope.stores.tracker.get(window.version.run_id)
+    run = None if window.version is None else step.stores.tracker.get(window.version.run_id)
     every = pl.Series([True] * window.rows.height, dtype=pl.Boolean)
     mine = every if window.version is None else (window.rows[MODEL_VERSION] == window.version.version).cast(pl.Boolean)
     rows = of_one_version(window.rows.filter(mine & ~window.fitted))
-    manifest = _manifest(scope, window.version)
+    manifest = _manifest(step, window.version)
     return performance(
         rows,
         labels,
@@ -283,7 +283,7 @@ def _performance_of(scope: StepContext, monitor: Monitor, window: Window, labels
         reference=run.metrics if run else None,
         classes=manifest.get("classes") or None,
         positive=manifest.get(POSITIVE),
-        event_timestamp=scope.project.by_key[monitor.predictions_key].event_timestamp,
+        event_timestamp=step.project.by_key[monitor.predictions_key].event_timestamp,
         block_length=declared.block_length,
         in_training=int((mine & window.fitted).sum()),
     )
@@ -336,7 +336,7 @@ def _performance_rows(window: Window, report: PerformanceReport) -> pl.DataFrame
     return pl.DataFrame([head | {"metric": m.name} | {n: getattr(m, n) for n in names} for m in report.metrics] or [head], schema=schema)
 
 
-def _performance_facts(scope: StepContext, monitor: Monitor, window: Window, report: PerformanceReport) -> dict[str, Any]:
+def _performance_facts(step: StepContext, monitor: Monitor, window: Window, report: PerformanceReport) -> dict[str, Any]:
     shown = [
         {"metric": m.name, "value": m.value, "from": m.low, "to": m.high, "holdout": m.reference, "": m.problem} for m in report.metrics
     ]
@@ -350,17 +350,17 @@ def _performance_facts(scope: StepContext, monitor: Monitor, window: Window, rep
         "metrics": markdown(shown),
         **({"slices": markdown(slices)} if slices else {}),
         "versions": window.versions,
-        "page": dg.MetadataValue.path(str(page_path(scope.stores.platform.home, monitor.name, window.partition))),
+        "page": dg.MetadataValue.path(str(page_path(step.stores.platform.home, monitor.name, window.partition))),
     }
 
 
-def _history(scope: StepContext, monitor: Monitor, window: Window, report: PerformanceReport) -> tuple[Point, ...]:
+def _history(step: StepContext, monitor: Monitor, window: Window, report: PerformanceReport) -> tuple[Point, ...]:
     """Return the first metric of the windows before this one, and of this one."""
     if not report.metrics:
         return ()
     first = report.metrics[0]
     try:
-        earlier = scope.stores.lake.read(monitor.performance_key, snapshot=scope.snapshot)
+        earlier = step.stores.lake.read(monitor.performance_key, snapshot=step.snapshot)
     except LakeError:
         earlier = pl.DataFrame(schema={WINDOW_START: pl.Datetime("us", "UTC"), "metric": pl.String})
     mine = (
@@ -378,11 +378,11 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
     return Path(home) / "reports" / monitor / f"{partition.replace(':', '-')}.html"
 
 
-def _write(scope: StepContext, monitor: Monitor, page: Page) -> None:
+def _write(step: StepContext, monitor: Monitor, page: Page) -> None:
     """Draw a page and keep it; one that cannot be drawn is warned of and fails no step."""
     try:
         text = monitor_page(page)
     except Exception as error:  # noqa: BLE001  (whatever a chart ends in)
-        scope.context.log.warning(f"the page of {monitor.name} {page.partition} cannot be drawn: {type(error).__name__}: {error}")
+        step.context.log.warning(f"the page of {monitor.name} {page.partition} cannot be drawn: {type(error).__name__}: {error}")
         text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."
-    write_whole(page_path(scope.stores.platform.home, monitor.name, page.partition), text.encode(), mode=PAGE_MODE)
+    write_whole(page_path(step.stores.platform.home, monitor.name, page.partition), text.encode(), mode=PAGE_MODE)

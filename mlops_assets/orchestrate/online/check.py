@@ -20,34 +20,34 @@ _AT = "__at"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def matches_offline(scope: StepContext, view: FeatureView, most: int) -> Outcome:
+def matches_offline(step: StepContext, view: FeatureView, most: int) -> Outcome:
     """Compare the store with the lake for some entities, at each time at which an answer of theirs changes.
 
     Parameters
     ----------
-    scope, view
+    step, view
         What was materialised.
     most
         How many entities; all when there are fewer.
     """
     tries = 3 if isinstance(view.source, PushSource) else 1  # what is pushed in between is online and was not looked at
-    outcomes = (_compared(scope, view, most) for _ in range(tries))
+    outcomes = (_compared(step, view, most) for _ in range(tries))
     first = next(outcomes)
     return first if first.passed else next((outcome for outcome in outcomes if outcome.passed), first)
 
 
-def _compared(scope: StepContext, view: FeatureView, most: int) -> Outcome:
-    rows = together(view_rows(scope, view), pending_rows(scope, view), view)
+def _compared(step: StepContext, view: FeatureView, most: int) -> Outcome:
+    rows = together(view_rows(step, view), pending_rows(step, view), view)
     declared = view_of(view, rows)
     keys = list(view.entity.join_keys)
     entities = as_of_layout(declared).select(keys).unique(maintain_order=True)
-    state = scope.stores.online.state(view.name)
+    state = step.stores.online.state(view.name)
     if state is not None and state.entities != entities.height:
         return _failed(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
-    chosen = entities if entities.height <= most else entities.sample(most, seed=scope.snapshot)
+    chosen = entities if entities.height <= most else entities.sample(most, seed=step.snapshot)
     spine = _spine(declared, rows.join(chosen, on=keys, how="semi"))
     wanted = point_in_time_join(spine, [declared], event_timestamp=_AT)
-    reader = scope.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
+    reader = step.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     at = spine[_AT].dt.epoch("us").to_list()
     (found,) = reader.many([list(spine.select(keys).iter_rows())], at)
     facts = {"entities": chosen.height, "compared": spine.height * len(view.feature_names)}

@@ -106,22 +106,22 @@ def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
 def online_body(view: FeatureView) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that puts a feature view online."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        yield from publish(scope, Table(), lambda: _produce(scope, view))
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish(step, Table(), lambda: _produce(step, view))
 
     return body
 
 
-def _produce(scope: StepContext, view: FeatureView) -> Made:
+def _produce(step: StepContext, view: FeatureView) -> Made:
     """Bring the store up to date, compare it with the lake, and return what the lake remembers of it."""
-    state = scope.stores.online.state(view.name)
-    how = _Update(scope, view, state)
-    written = how.run(full=scope.config["full_rebuild"])
+    state = step.stores.online.state(view.name)
+    how = _Update(step, view, state)
+    written = how.run(full=step.config["full_rebuild"])
     # A push that was logged while the view was written may have been online before it, and is not now.
     how.put_pending()
-    outcome = matches_offline(scope, view, scope.config["verify_entities"])
+    outcome = matches_offline(step, view, step.config["verify_entities"])
     if not outcome.passed:  # whatever went wrong, the next attempt begins anew
-        _write(scope, view, view_rows(scope, view).clear(), mark="")
+        _write(step, view, view_rows(step, view).clear(), mark="")
     mark = how.mark
     facts: dict[str, Any] = {
         "view": view.name,
@@ -152,9 +152,9 @@ def _shown(written: Written, mark: Mark, outcome: Outcome) -> dict[str, Any]:
 class _Update:
     """One materialisation: all of a view, or what has changed since the mark."""
 
-    def __init__(self, scope: StepContext, view: FeatureView, state: ViewState | None) -> None:
-        self._scope, self._view, self._state = scope, view, state
-        records = scope.stores.lake.records(view.key, snapshot=scope.snapshot)
+    def __init__(self, step: StepContext, view: FeatureView, state: ViewState | None) -> None:
+        self._scope, self._view, self._state = step, view, state
+        records = step.stores.lake.records(view.key, snapshot=step.snapshot)
         self._parts = {key: record.content_hash[:_HASH] for key, record in sorted(records.items())}
         self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_times(view)))]}))[:_HASH]
         self._before = Mark.parsed(state.mark) if state is not None and state.mark else None
@@ -244,8 +244,8 @@ class _Update:
         return view_rows(self._scope, self._view).select(_columns(self._view))
 
 
-def _write(scope: StepContext, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None) -> Written:
-    return scope.stores.online.update(
+def _write(step: StepContext, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None) -> Written:
+    return step.stores.online.update(
         view.name,
         as_of_layout(view_of(view, rows)),
         join_keys=view.entity.join_keys,

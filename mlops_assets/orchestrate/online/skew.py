@@ -82,12 +82,12 @@ class _Version:
         return self.manifest["event_timestamp"]  # type: ignore[no-any-return]
 
 
-def skew_outcome(scope: Looking, service: Service, rows: pl.DataFrame) -> Outcome:
+def skew_outcome(step: Looking, service: Service, rows: pl.DataFrame) -> Outcome:
     """Return whether the features of a service's answers are those of the offline store.
 
     Parameters
     ----------
-    scope
+    step
         The step that brought the answers into the lake, or whoever asks.
     service
         Whose they are.
@@ -96,17 +96,17 @@ def skew_outcome(scope: Looking, service: Service, rows: pl.DataFrame) -> Outcom
     """
     compared, late, found = 0, 0, list[tuple[Skew, str]]()
     for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
-        version = _version(scope, service, number)
+        version = _version(step, service, number)
         if version is None:
             continue
         sources = _sources(version)
         features = [name for name in version.manifest["columns"] if name in sources]
-        first = differing(part, _offline(scope, version, part, {}), features)
-        wrong = _served_wrong(scope, version, part, first, features)
+        first = differing(part, _offline(step, version, part, {}), features)
+        wrong = _served_wrong(step, version, part, first, features)
         compared += part.height * len(features)
         late += first.height - wrong.height
         skews = [first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
-        found += [(skew, _hint(scope, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
+        found += [(skew, _hint(step, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
     facts = {"values compared": compared, "served wrong": len(found), "changed since they were served": late}
     if not found:
         return Outcome(NO_SKEW, passed=True, blocking=False, serious=True, facts=facts)
@@ -115,12 +115,12 @@ def skew_outcome(scope: Looking, service: Service, rows: pl.DataFrame) -> Outcom
     return Outcome(NO_SKEW, passed=False, message=message, hint=found[0][1], blocking=False, serious=True, facts=facts | named)
 
 
-def _hint(scope: Looking, version: _Version, skew: Skew) -> str:
+def _hint(step: Looking, version: _Version, skew: Skew) -> str:
     """Return what to do about a value that was served wrong: another thing for a time that the online store no longer knows."""
     view = version.views.get(skew.view)
     if view is None:
         return _ON_DEMAND
-    newest = max((int(bucket.valid_from.max()) for bucket in _layout(scope, view, {}).buckets if len(bucket.valid_from)), default=None)
+    newest = max((int(bucket.valid_from.max()) for bucket in _layout(step, view, {}).buckets if len(bucket.valid_from)), default=None)
     if newest is not None and skew.at is not None:
         since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # forecasts lie ahead
         at = skew.at if skew.at.tzinfo else skew.at.replace(tzinfo=UTC)
@@ -129,18 +129,18 @@ def _hint(scope: Looking, version: _Version, skew: Skew) -> str:
     return _HINT.format(online=online_key(view))
 
 
-def _version(scope: Looking, service: Service, number: int) -> _Version | None:
+def _version(step: Looking, service: Service, number: int) -> _Version | None:
     """Return how a version made its inputs; None when it cannot be known, or it looked nothing up."""
-    registered = next((v for v in scope.stores.registry.versions(service.model.name) if v.version == number), None)
+    registered = next((v for v in step.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
         return None
-    manifest = manifest_of(scope.stores.artifacts, registered.artifact)
-    declared = {view.name: view for view in scope.project.every(FeatureView)}
-    steps = [step for step in manifest.get("steps", ()) if "view" in step]
-    if not steps or any(step["view"] not in declared for step in steps):
+    manifest = manifest_of(step.stores.artifacts, registered.artifact)
+    declared = {view.name: view for view in step.project.every(FeatureView)}
+    steps = [made for made in manifest.get("steps", ()) if "view" in made]
+    if not steps or any(made["view"] not in declared for made in steps):
         return None
-    views = {step["view"]: _as_trained(declared[step["view"]], step) for step in steps}
-    return _Version(manifest, views, functions_of(scope.stores.artifacts, manifest))
+    views = {made["view"]: _as_trained(declared[made["view"]], made) for made in steps}
+    return _Version(manifest, views, functions_of(step.stores.artifacts, manifest))
 
 
 def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
@@ -172,12 +172,12 @@ def _sources(version: _Version) -> dict[str, Source]:
     return looked_up | ({name: Source(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
 
 
-def _offline(scope: Looking, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
+def _offline(step: Looking, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
     """Return the features of rows from the lake: from the newest state, or from one that is named for a view."""
     waiting = iter(version.functions)
-    stored = {name: _layout(scope, view, states) for name, view in version.views.items()}
-    steps = [_renamed(stored[step["view"]], step) if "view" in step else next(waiting) for step in version.manifest["steps"]]
-    layouts = [step for step in steps if isinstance(step, Layout)]
+    stored = {name: _layout(step, view, states) for name, view in version.views.items()}
+    steps = [_renamed(stored[made["view"]], made) if "view" in made else next(waiting) for made in version.manifest["steps"]]
+    layouts = [made for made in steps if isinstance(made, Layout)]
     spine = rows.select(name for name in _asked(version) if name in rows.columns)
     keys = {key: layout.schema[key] for layout in layouts for key in layout.join_keys if key in spine.columns}
     joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
@@ -192,46 +192,46 @@ def _asked(version: _Version) -> list[str]:
     return [field["name"] for field in version.manifest["request"]]
 
 
-def _layout(scope: Looking, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
-    state = states.get(view.name, scope.snapshot)
-    layout = scope.stores.layouts.of(view, snapshot=scope.snapshot if state is None else state)
+def _layout(step: Looking, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
+    state = states.get(view.name, step.snapshot)
+    layout = step.stores.layouts.of(view, snapshot=step.snapshot if state is None else state)
     return layout if state is not None else layout.emptied()
 
 
-def _served_wrong(scope: Looking, version: _Version, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+def _served_wrong(step: Looking, version: _Version, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     """Return those of the differences that remain when the lake is looked at as it was online when each row was answered."""
     if found.is_empty():
         return found
     chosen = found[ROW].unique().sort()
     suspects = rows[chosen]
-    histories = {name: _history(scope, view) for name, view in version.views.items()}
+    histories = {name: _history(step, view) for name, view in version.views.items()}
     states = pl.DataFrame([_online_then(suspects[LOGGED_AT], history).alias(name) for name, history in histories.items()])
     remaining = [found.clear()]
     for index, group in enumerate(states.with_row_index("__i").partition_by(*version.views, maintain_order=True)):
         where = chosen.gather(group["__i"])
         part = found.filter(pl.col(ROW).is_in(where.implode()))
         if index < STATES:
-            part = part.join(_again(scope, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left")
+            part = part.join(_again(step, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left")
         remaining.append(part)
     return pl.concat(remaining).sort(ROW, maintain_order=True)
 
 
 def _again(  # noqa: PLR0913  (one look at one state of the lake)
-    scope: Looking, version: _Version, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
+    step: Looking, version: _Version, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
     states = {name: group[name][0] for name in version.views}
     try:
-        offline = _offline(scope, version, rows[where], states)
+        offline = _offline(step, version, rows[where], states)
     except LakeError:  # that state has expired: nothing can excuse the difference any more
         return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
     again = differing(rows[where], offline, features)
     return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 
-def _history(scope: Looking, view: FeatureView) -> pl.DataFrame:
+def _history(step: Looking, view: FeatureView) -> pl.DataFrame:
     """Return when a view was brought online, and the state of the lake that was then."""
     try:
-        records = scope.stores.lake.read("_mlops/partitions")
+        records = step.stores.lake.read("_mlops/partitions")
     except LakeError:
         return pl.DataFrame(schema={"recorded_at": pl.Datetime("us", "UTC"), "snapshot": pl.Int64})
     mine = records.filter(pl.col("table_name") == online_key(view)).select("recorded_at", pl.col("snapshot") - 1)

@@ -76,15 +76,15 @@ def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
 def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that starts a service or brings it to the champion."""
 
-    def body(scope: StepContext) -> Iterator[object]:
+    def body(step: StepContext) -> Iterator[object]:
         from mlops_assets.serving.http import control
 
-        platform = scope.stores.platform
-        found, is_automatic = control.status(platform.home, service.name), any(tag in scope.context.run.tags for tag in _AUTOMATIC)
+        platform = step.stores.platform
+        found, is_automatic = control.status(platform.home, service.name), any(tag in step.context.run.tags for tag in _AUTOMATIC)
         if is_automatic and found.wanted == "stopped":
-            scope.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
+            step.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
         elif is_automatic and found.wanted == "unknown" and not found.running:
-            scope.context.log.warning(f"'{service.key}' is left as it is: {found.problem}")
+            step.context.log.warning(f"'{service.key}' is left as it is: {found.problem}")
         else:
             found = control.start(spec_of(service, platform))
         yield dg.MaterializeResult(asset_key(service.key), metadata=_facts(service, found))
@@ -160,22 +160,22 @@ def served_body(project: Project, service: Service) -> Callable[[StepContext], I
     """Return the body of the step that brings logged predictions into the lake."""
     rules = served_rules(project, service)
 
-    def body(scope: StepContext) -> Iterator[object]:
-        yield from publish(scope, rules, lambda: _produce(scope, service, rules), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish(step, rules, lambda: _produce(step, service, rules), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
 
     return body
 
 
-def _produce(scope: StepContext, service: Service, rules: Table) -> Made:
+def _produce(step: StepContext, service: Service, rules: Table) -> Made:
     from mlops_assets.serving.logs.inference_log import Record, frame_records, log_days, read_records
     from mlops_assets.serving.logs.unstorable import split_storable
 
-    folder, corrupt = log_folder(service, scope.stores.platform), list[str]()
-    windows = [window for _, window in scope.windows]
+    folder, corrupt = log_folder(service, step.stores.platform), list[str]()
+    windows = [window for _, window in step.windows]
     spans = [span for span in (days_of(window, set(log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     records = read_records(folder, first, last, corrupt)
-    types, keys, kinds = _types(scope, service, sorted({record.version for record in records}))
+    types, keys, kinds = _types(step, service, sorted({record.version for record in records}))
     fitting, unfit = list[Record](), list[str]()
     for dtype, some in groupby(sorted(records, key=partial(_dtype, kinds)), key=partial(_dtype, kinds)):
         found, others = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
@@ -185,16 +185,16 @@ def _produce(scope: StepContext, service: Service, rules: Table) -> Made:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
     answered = served(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
-    answers = as_one_table(scope, [to_table(frame, OF_PREDICTIONS) for frame in answered], rules.event_timestamp)
-    stored, kept = add_stored_rows(scope, answers, rules)
+    answers = as_one_table(step, [to_table(frame, OF_PREDICTIONS) for frame in answered], rules.event_timestamp)
+    stored, kept = add_stored_rows(step, answers, rules)
     frame = from_table(stored, OF_PREDICTIONS)
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
         "logged until": str(frame[LOGGED_AT].max()),
         **aside_facts(kept, corrupt, unfit),
     }
-    skew = [skew_outcome(scope, service, frame)] if feature_views(service.model.training_set.features) else []
-    return stored, [*verify(stored, rules, scope.windows), readable_outcome(corrupt, unfit), *skew], facts
+    skew = [skew_outcome(step, service, frame)] if feature_views(service.model.training_set.features) else []
+    return stored, [*verify(stored, rules, step.windows), readable_outcome(corrupt, unfit), *skew], facts
 
 
 def _dtype(kinds: Mapping[int, PredictionKind], record: "Record") -> str:
@@ -204,12 +204,12 @@ def _dtype(kinds: Mapping[int, PredictionKind], record: "Record") -> str:
 
 
 def _types(
-    scope: StepContext, service: Service, versions: Sequence[int]
+    step: StepContext, service: Service, versions: Sequence[int]
 ) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
     """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and what each predicts."""
-    registered = scope.stores.registry.versions(service.model.name)
+    registered = step.stores.registry.versions(service.model.name)
     wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
-    manifests = [manifest_of(scope.stores.artifacts, version.artifact) for version in wanted]
+    manifests = [manifest_of(step.stores.artifacts, version.artifact) for version in wanted]
     types = {name: manifest["types"][name] for manifest in manifests for name in manifest["columns"]}
     keys = {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}
     return types, keys, {v.version: PredictionKind.of(manifest) for v, manifest in zip(wanted, manifests, strict=True)}

@@ -31,7 +31,7 @@ class Chunks:
     rules
         Key, times and quality of the table.
     made
-        Makes the rows of the partitions of a scope.
+        Makes the rows of the partitions of a step.
     kept
         Reads and verifies those that the lake holds already.
     shown
@@ -85,34 +85,34 @@ class _Sum:
         return Commit(self.commits[-1].snapshot, tuple(records[key] for key in keys), tuple(key for key in keys if key in changed), columns)
 
 
-def publish_in_chunks(scope: StepContext, chunks: Chunks) -> Iterator[object]:
+def publish_in_chunks(step: StepContext, chunks: Chunks) -> Iterator[object]:
     """Make a table as :func:`mlops_assets.orchestrate.tables.tables.publish` does, but commit its partitions chunk by chunk.
 
     Each chunk reads the lake as it is when the chunk begins, so that what is recorded of a partition is what it was made from.
 
     Parameters
     ----------
-    scope
+    step
         The step.
     chunks
         How its partitions are made.
     """
-    groups = _groups(scope, chunks) if scope.node.partitions is not None and chunks.divisible(scope) else [list(scope.keys)]
+    groups = _groups(step, chunks) if step.node.partitions is not None and chunks.divisible(step) else [list(step.keys)]
     if len(groups) == 1:
-        yield from _publish_whole(scope, chunks)
+        yield from _publish_whole(step, chunks)
         return
     try:
-        made, commit = _make_chunks(scope, chunks, groups)
+        made, commit = _make_chunks(step, chunks, groups)
     except _RefusedError as refused:
-        yield from check_results(scope, refused.outcomes)
+        yield from check_results(step, refused.outcomes)
         raise refused.error from None
     except ColumnTypeError:
-        if not scope.stores.lake.records(scope.node.key).keys() <= set(scope.keys):
+        if not step.stores.lake.records(step.node.key).keys() <= set(step.keys):
             raise
-        scope.context.log.warning(f"{scope.node.key}: a column has another type, so all {len(scope.keys)} partitions are made at once")
-        yield from _publish_whole(replace(scope, chosen=tuple(scope.keys)), chunks)
+        step.context.log.warning(f"{step.node.key}: a column has another type, so all {len(step.keys)} partitions are made at once")
+        yield from _publish_whole(replace(step, chosen=tuple(step.keys)), chunks)
         return
-    yield materialised(scope, made, commit)
+    yield materialised(step, made, commit)
 
 
 class _RefusedError(Exception):
@@ -123,36 +123,36 @@ class _RefusedError(Exception):
         self.outcomes, self.error = outcomes, error
 
 
-def _publish_whole(scope: StepContext, chunks: Chunks) -> Iterator[object]:
+def _publish_whole(step: StepContext, chunks: Chunks) -> Iterator[object]:
     """Make all partitions in one transaction, which may replace the types of a table."""
-    yield from publish(scope, chunks.rules, lambda: _with_shown(scope, chunks, chunks.made(scope)))
+    yield from publish(step, chunks.rules, lambda: _with_shown(step, chunks, chunks.made(step)))
 
 
-def _make_chunks(scope: StepContext, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[Checked, Commit]:
+def _make_chunks(step: StepContext, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[Checked, Commit]:
     """Make and commit one chunk after the other; return what they come to."""
     total = _Sum()
     for keys in groups:
-        part = replace(scope, chosen=tuple(keys))
+        part = replace(step, chosen=tuple(keys))
         kept = _kept(part, chunks)
         made, commit = kept or attempted(part, chunks.rules, partial(chunks.made, part))
         if commit is None or any(o.blocking and not o.passed for o in made.outcomes):
-            raise _RefusedError(total.outcomes(*made.outcomes), _stopped(part, made, total.partitions, len(scope.keys)))
+            raise _RefusedError(total.outcomes(*made.outcomes), _stopped(part, made, total.partitions, len(step.keys)))
         total.made.append(made)
         total.commits.append(commit)
         total.passed_over += kept is not None
         over = "; these were made before, from the same" if kept else ""
-        scope.context.log.info(f"backfill of {scope.node.key}: {total.partitions} of {len(scope.keys)} partitions{over}")
-    return _with_shown(scope, chunks, total.checked(len(groups))), total.commit(scope.keys)
+        step.context.log.info(f"backfill of {step.node.key}: {total.partitions} of {len(step.keys)} partitions{over}")
+    return _with_shown(step, chunks, total.checked(len(groups))), total.commit(step.keys)
 
 
-def _with_shown(scope: StepContext, chunks: Chunks, made: Checked) -> Checked:
-    return replace(made, metadata={**made.metadata, **chunks.shown(scope, made.frame)})
+def _with_shown(step: StepContext, chunks: Chunks, made: Checked) -> Checked:
+    return replace(made, metadata={**made.metadata, **chunks.shown(step, made.frame)})
 
 
-def _groups(scope: StepContext, chunks: Chunks) -> list[list[str]]:
+def _groups(step: StepContext, chunks: Chunks) -> list[list[str]]:
     quality = chunks.rules.quality
-    first = {name for name, _ in reference_windows(quality, chunks.rules, scope.node.key)} if quality and quality.learn_from else set()
-    return divided(scope.keys, first)
+    first = {name for name, _ in reference_windows(quality, chunks.rules, step.node.key)} if quality and quality.learn_from else set()
+    return divided(step.keys, first)
 
 
 def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]:
@@ -176,16 +176,16 @@ def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]
     return result
 
 
-def _kept(scope: StepContext, chunks: Chunks) -> tuple[Checked, Commit] | None:
+def _kept(step: StepContext, chunks: Chunks) -> tuple[Checked, Commit] | None:
     """Return what the lake holds of a chunk that need not be made again."""
-    recorded = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot) if chunks.repeatable else {}
-    if not all(part.inputs and part.partition in recorded and recorded[part.partition].inputs == part.inputs for part in scope.parts):
+    recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.repeatable else {}
+    if not all(part.inputs and part.partition in recorded and recorded[part.partition].inputs == part.inputs for part in step.parts):
         return None
-    return chunks.kept(scope), Commit(scope.snapshot, tuple(recorded[key] for key in scope.keys), ())
+    return chunks.kept(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
 
 
-def _stopped(scope: StepContext, made: Checked, before: int, of: int) -> DataError:
-    error = refusal(scope, made.outcomes)
+def _stopped(step: StepContext, made: Checked, before: int, of: int) -> DataError:
+    error = refusal(step, made.outcomes)
     return DataError(f"{error.message}. {before} of the {of} partitions of this run are committed", hint=error.hint)
 
 

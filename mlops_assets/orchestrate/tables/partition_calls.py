@@ -36,7 +36,7 @@ class Produced:
 
 
 def call_function(
-    scope: StepContext,
+    step: StepContext,
     function: UserFunction[..., object],
     call_per: CallPer,
     event_timestamp: str,
@@ -46,7 +46,7 @@ def call_function(
 
     Parameters
     ----------
-    scope
+    step
         The step.
     function
         The user's.
@@ -57,17 +57,17 @@ def call_function(
     shape
         Applied to what each call returns.
     """
-    if len(scope.keys) == 1 or call_per == "range":
-        return Produced(shape(scope.frame(function)), {}, whole_range=len(scope.keys) > 1)
+    if len(step.keys) == 1 or call_per == "range":
+        return Produced(shape(step.frame(function)), {}, whole_range=len(step.keys) > 1)
     made: list[tuple[str, pl.DataFrame]] = []
     strays: dict[str, pl.DataFrame] = {}
-    for each in scope.by_partition(function):
+    for each in step.by_partition(function):
         frame = shape(each.frame(function))
-        inside = _inside(frame, event_timestamp, each.window, scope.window)
+        inside = _inside(frame, event_timestamp, each.window, step.window)
         made.append((each.keys[0], frame.filter(inside)))
         if not inside.all():
             strays[each.keys[0]] = frame.filter(~inside)
-    return Produced(stack_frames(made, f"'{scope.node.key}'"), strays)
+    return Produced(stack_frames(made, f"'{step.node.key}'"), strays)
 
 
 def _inside(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
@@ -120,18 +120,17 @@ def misplaced_outcome(produced: Produced, table: Table, windows: Mapping[str, Ti
     return None
 
 
-def emptied_outcome(scope: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
+def emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
     """Return the failed check that one call for a range lost partitions which had rows; None when it lost none."""
-    recorded = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot)
-    present = set(partition_numbers(frame, table.event_timestamp, scope.windows).to_list())
-    lost = [key for number, (key, _) in enumerate(scope.windows) if number not in present and key in recorded and recorded[key].rows]
+    recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
+    present = set(partition_numbers(frame, table.event_timestamp, step.windows).to_list())
+    lost = [key for number, (key, _) in enumerate(step.windows) if number not in present and key in recorded and recorded[key].rows]
     if not lost:
         return None
     rows, more = recorded[lost[0]].rows, len(lost) - 1
     others = f", as would {more} other partition(s), the last '{lost[-1]}'" if more else ""
     message = (
-        f"partition '{lost[0]}' has {rows} row(s) and would have none{others}; "
-        f"one call made {len(scope.keys)} partitions (call_per='range')"
+        f"partition '{lost[0]}' has {rows} row(s) and would have none{others}; one call made {len(step.keys)} partitions (call_per='range')"
     )
     hint = (
         "return the rows of every partition of the window, or drop call_per='range'; if a partition is rightly empty, materialise it alone"

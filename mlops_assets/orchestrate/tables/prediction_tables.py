@@ -19,26 +19,26 @@ CHANGE = "predictions change"  # in the metadata of a promotion
 _FEW = TimeWindow(datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 1, tzinfo=UTC))  # types are asked for, not rows
 
 
-def as_one_table(scope: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> pl.DataFrame:
+def as_one_table(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> pl.DataFrame:
     """Return predictions as rows of the step's table: what has another type than its column goes to a column of its own.
 
     Parameters
     ----------
-    scope
+    step
         The step.
     frames
         One for each kind of prediction.
     event_timestamp
         The table's.
     """
-    placed = in_columns_of_their_types(frames, _types(scope, frames, event_timestamp))
+    placed = in_columns_of_their_types(frames, _types(step, frames, event_timestamp))
     return placed[0] if len(placed) == 1 else pl.concat(placed, how="diagonal_relaxed")
 
 
-def _types(scope: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
+def _types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
     """Return the types of the table's columns that hold predictions; nothing where the whole table is replaced."""
-    lake, key = scope.stores.lake, scope.node.key
-    if scope.node.partitions is None or event_timestamp is None:
+    lake, key = step.stores.lake, step.node.key
+    if step.node.partitions is None or event_timestamp is None:
         return {}
     names = [name for name in lake.columns(key) if is_of_predictions(name)]
     if not names:
@@ -58,12 +58,12 @@ def _is_empty(lake: Lake, table: str, column: str) -> bool:
     return values.null_count() == len(values)
 
 
-def change_of_kind(scope: StepContext, before: Version | None, after: Version) -> dict[str, str]:
+def change_of_kind(step: StepContext, before: Version | None, after: Version) -> dict[str, str]:
     """Return what a promotion says where the new version predicts another type, or other classes, than the one before it."""
-    told = describe_change_of_kind(scope.stores.artifacts, before, after)
+    told = describe_change_of_kind(step.stores.artifacts, before, after)
     if not told:
         return {}
-    scope.context.log.warning(f"version {after.version} of '{after.model}': {told}")
+    step.context.log.warning(f"version {after.version} of '{after.model}': {told}")
     return {CHANGE: told}
 
 

@@ -58,11 +58,11 @@ class CompanionWrite:
     write: Write
     shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def report(self, scope: StepContext) -> None:
+    def report(self, step: StepContext) -> None:
         """Tell Dagster what was written: both are assets that their table's step writes."""
         for key, facts in self.shown.items():
             event = dg.AssetMaterialization(asset_key(self.write.table), metadata=dict(facts), partition=key or None)
-            scope.context.log_event(event)
+            step.context.log_event(event)
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,20 @@ def _may_repeat(table: Table) -> bool:
     return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
 
 
-def _across(scope: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
+def _across(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
     """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
     if not _may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
-    windows = spans(scope.windows)
-    time, lake = table.event_timestamp or "", scope.stores.lake
+    windows = spans(step.windows)
+    time, lake = table.event_timestamp or "", step.stores.lake
     found = keys_elsewhere(
-        lake, scope.node.key, cast_to_stored(frame.select(table.key)), windows, event_timestamp=time, snapshot=scope.snapshot
+        lake, step.node.key, cast_to_stored(frame.select(table.key)), windows, event_timestamp=time, snapshot=step.snapshot
     )
     if found.is_empty():
         return [Outcome(KEY_ACROSS, passed=True, blocking=False)]
     *first, elsewhere = found.row(0)
     identity = dict(zip(table.key, first, strict=True))
-    label = f"'{scope.keys[0]}'" if len(scope.keys) == 1 else f"'{scope.keys[0]}' to '{scope.keys[-1]}'"
+    label = f"'{step.keys[0]}'" if len(step.keys) == 1 else f"'{step.keys[0]}' to '{step.keys[-1]}'"
     more = " or more" if found.height == MOST_KEYS else ""
     message = (
         f"{found.height}{more} key(s) of partition(s) {label} are in other partitions as well; the first: {identity}, also at {elsewhere}"
@@ -133,60 +133,58 @@ def _across(scope: StepContext, frame: pl.DataFrame, table: Table) -> list[Outco
     return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": found.height})]
 
 
-def checked(scope: StepContext, made: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
+def checked(step: StepContext, made: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
     """Verify rows with limits that may have to be learnt first, and set those aside that break a rule when the table allows it.
 
     Parameters
     ----------
-    scope, made, table
+    step, made, table
         The step, its rows and their rules.
     quality_key, quarantine_key
         Where learnt limits and refused rows go.
     """
-    run_id, now = scope.context.run.run_id, datetime.now(UTC)
+    run_id, now = step.context.run.run_id, datetime.now(UTC)
     made = made if isinstance(made, Produced) else Produced(made, {})
     frame = made.frame
-    refuse_unstorable(frame, scope.node.key)
+    refuse_unstorable(frame, step.node.key)
 
     def divided(limits: Sequence[Limit] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-        return set_aside(frame, table, scope.windows, limits=limits, run_id=run_id, now=now)
+        return set_aside(frame, table, step.windows, limits=limits, run_id=run_id, now=now)
 
-    limits, beside = _limits(scope, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
+    limits, beside = _limits(step, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
     if table.quarantine is None:
-        found = verify(frame, table, scope.windows, limits=limits)
-        return Checked(frame, _with_calls(scope, made, frame, table, [*found, *_across(scope, frame, table)]), beside)
+        found = verify(frame, table, step.windows, limits=limits)
+        return Checked(frame, _with_calls(step, made, frame, table, [*found, *_across(step, frame, table)]), beside)
     kept, refused = divided(limits)
     strays = [
-        set_aside(rows, table, [(key, dict(scope.windows)[key])], limits=limits, run_id=run_id, now=now)[1]
+        set_aside(rows, table, [(key, dict(step.windows)[key])], limits=limits, run_id=run_id, now=now)[1]
         for key, rows in made.strays.items()
     ]
     refused = pl.concat([refused, *strays])
     name = quarantine_key.rsplit("/", maxsplit=1)[-1]
-    counts = partition_counts(frame, table, scope.windows)
-    counts = [n + (made.strays[key].height if key in made.strays else 0) for n, (key, _) in zip(counts, scope.windows, strict=True)]
-    outcome = quarantine_outcome(refused, counts, scope.windows, share=table.quarantine, name=name)
-    found = [*verify(kept, table, scope.windows, limits=limits), *_across(scope, kept, table), outcome]
-    found = _with_calls(scope, replace(made, strays={}), kept, table, found)
+    counts = partition_counts(frame, table, step.windows)
+    counts = [n + (made.strays[key].height if key in made.strays else 0) for n, (key, _) in zip(counts, step.windows, strict=True)]
+    outcome = quarantine_outcome(refused, counts, step.windows, share=table.quarantine, name=name)
+    found = [*verify(kept, table, step.windows, limits=limits), *_across(step, kept, table), outcome]
+    found = _with_calls(step, replace(made, strays={}), kept, table, found)
     if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in found):
         found = [unwritten(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in found]
     # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
-    return Checked(
-        kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(scope, quarantine_key, refused)]
-    )
+    return Checked(kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(step, quarantine_key, refused)])
 
 
-def _with_calls(scope: StepContext, made: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
+def _with_calls(step: StepContext, made: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
     """Return the outcomes of a table, with what was wrong with the calls that made it in place of what they hide."""
-    misplaced = misplaced_outcome(made, table, dict(scope.windows))
-    emptied = emptied_outcome(scope, frame, table) if made.whole_range else None
+    misplaced = misplaced_outcome(made, table, dict(step.windows))
+    emptied = emptied_outcome(step, frame, table) if made.whole_range else None
     worse = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
     return [worse.get(outcome.check, outcome) if outcome.passed else outcome for outcome in found]
 
 
-def _quarantine(scope: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
-    parts = [Part(name, window) for name, window in scope.windows]
-    partitioned = scope.node.partitions is not None
-    shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in scope.windows}
+def _quarantine(step: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
+    parts = [Part(name, window) for name, window in step.windows]
+    partitioned = step.node.partitions is not None
+    shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in step.windows}
     return CompanionWrite(Write(key, refused, parts, TIME if partitioned else None, KEY, WHO_AND_WHEN), shown)
 
 
@@ -198,23 +196,23 @@ def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _limits(scope: StepContext, table: Table, key: str, frame: pl.DataFrame) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
+def _limits(step: StepContext, table: Table, key: str, frame: pl.DataFrame) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
     """Return the limits that hold, and the table of those that are learnt now."""
     quality = table.quality
     if quality is None or quality.learn_from is None:
         return (quality.declared if quality else ()), []
-    windows = reference_windows(quality, table, scope.node.key)
-    writing = {name for name, _ in scope.windows}
-    stored = _stored(scope, key, quality)
+    windows = reference_windows(quality, table, step.node.key)
+    writing = {name for name, _ in step.windows}
+    stored = _stored(step, key, quality)
     if stored is not None and not any(name in writing for name, _ in windows):
         return from_table(stored), []
-    recorded = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot)
+    recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     missing = [name for name, _ in windows if name not in writing and name not in recorded]
     if missing:
         ready = len(windows) - len(missing)
-        scope.context.log.info(f"'{scope.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learnt from")
+        step.context.log.info(f"'{step.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learnt from")
         return quality.declared, []
-    rows = _reference_rows(scope, table, frame, windows, writing)
+    rows = _reference_rows(step, table, frame, windows, writing)
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
     limits = learnt_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
     shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
@@ -249,15 +247,15 @@ def _between(table: Table, said: tuple[str, str] | None) -> Sequence[str]:
     return [name for name, span in spans if span is not None and first.start <= span.start < last.start]
 
 
-def _stored(scope: StepContext, key: str, quality: Quality) -> pl.DataFrame | None:
+def _stored(step: StepContext, key: str, quality: Quality) -> pl.DataFrame | None:
     try:
-        rows = scope.stores.lake.read(key, snapshot=scope.snapshot)
+        rows = step.stores.lake.read(key, snapshot=step.snapshot)
     except LakeError:
         return None
     return rows if rows["declaration"].unique().to_list() == [declaration(quality)] else None
 
 
-def _reference_rows(scope: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:
+def _reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:
     """Return the rows of the reference period: those that are about to be written, and those that the lake holds."""
     column = pl.col(table.event_timestamp or "")
     frames = []
@@ -267,6 +265,6 @@ def _reference_rows(scope: StepContext, table: Table, frame: pl.DataFrame, windo
         if name in writing:
             frames.append(frame.filter(column.is_between(window.start, window.end, closed="left")))
         else:
-            read = scope.stores.lake.read(scope.node.key, window=window, event_timestamp=table.event_timestamp, snapshot=scope.snapshot)
+            read = step.stores.lake.read(step.node.key, window=window, event_timestamp=table.event_timestamp, snapshot=step.snapshot)
             frames.append(read)
     return pl.concat(frames, how="diagonal_relaxed")

@@ -16,12 +16,12 @@ READABLE = "log_readable"
 _SHOWN = 20  # lines that are listed
 
 
-def add_stored_rows(scope: StepContext, rows: pl.DataFrame, rules: Table) -> tuple[pl.DataFrame, int]:
+def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tuple[pl.DataFrame, int]:
     """Add the rows of the step's partitions that the lake holds and the log lacks.
 
     Parameters
     ----------
-    scope
+    step
         The step, whose table is filled from a log.
     rows
         The log's rows of those partitions.
@@ -40,14 +40,14 @@ def add_stored_rows(scope: StepContext, rows: pl.DataFrame, rules: Table) -> tup
     DataError
         The lake's rows are damaged and the log does not have them all, or a column has changed its type.
     """
-    records = scope.stores.lake.records(scope.node.key, snapshot=scope.snapshot)
-    damaged = [(key, window) for key, window in scope.windows if key in records and records[key].damaged]
+    records = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
+    damaged = [(key, window) for key, window in step.windows if key in records and records[key].damaged]
     for key, window in damaged:
-        _refuse_loss(scope, rows, rules, key, window, records[key].rows)
-    sound = [window for key, window in scope.windows if key in records and not records[key].damaged]
-    stored = [_read(scope, rules, window) for window in _spans(sound)]
+        _refuse_loss(step, rows, rules, key, window, records[key].rows)
+    sound = [window for key, window in step.windows if key in records and not records[key].damaged]
+    stored = [_read(step, rules, window) for window in _spans(sound)]
     kept = [frame.join(rows, on=list(rules.key), how="anti", nulls_equal=True) for frame in stored]
-    kept = [_cast(scope, frame, rows) for frame in kept if frame.height]
+    kept = [_cast(step, frame, rows) for frame in kept if frame.height]
     return pl.concat([rows, *kept], how="diagonal"), sum(frame.height for frame in kept)
 
 
@@ -55,29 +55,29 @@ def _spans(windows: Sequence[TimeWindow | None]) -> list[TimeWindow | None]:
     return [None] if None in windows else [*merged(window for window in windows if window is not None)]
 
 
-def _read(scope: StepContext, rules: Table, window: TimeWindow | None) -> pl.DataFrame:
+def _read(step: StepContext, rules: Table, window: TimeWindow | None) -> pl.DataFrame:
     try:
-        return scope.stores.lake.read(scope.node.key, window=window, event_timestamp=rules.event_timestamp, snapshot=scope.snapshot)
+        return step.stores.lake.read(step.node.key, window=window, event_timestamp=rules.event_timestamp, snapshot=step.snapshot)
     except LakeError as error:
         raise DataError(
-            f"'{scope.node.key}': the rows that are in the lake already cannot be read, and must not be lost: {error.message}",
+            f"'{step.node.key}': the rows that are in the lake already cannot be read, and must not be lost: {error.message}",
             hint="`mlops doctor` names the damaged file; put it back from a backup",
         ) from error
 
 
-def _refuse_loss(scope: StepContext, rows: pl.DataFrame, rules: Table, key: str, window: TimeWindow | None, recorded: int) -> None:  # noqa: PLR0913  (one partition of a step)
+def _refuse_loss(step: StepContext, rows: pl.DataFrame, rules: Table, key: str, window: TimeWindow | None, recorded: int) -> None:  # noqa: PLR0913  (one partition of a step)
     """Refuse to rebuild a damaged partition from a log that has fewer rows than were written."""
     time = pl.col(rules.event_timestamp or "")
     mine = rows if window is None else rows.filter(time.is_between(window.start, window.end, closed="left"))
     if mine.height < recorded:
         where = f"partition '{key}' of " if key else ""
         raise DataError(
-            f"{where}'{scope.node.key}' is damaged in the lake: {recorded} rows were written, and the log has {mine.height} of them",
+            f"{where}'{step.node.key}' is damaged in the lake: {recorded} rows were written, and the log has {mine.height} of them",
             hint="put the file that `mlops doctor` names, or the log's folder of that day, back from a backup",
         )
 
 
-def _cast(scope: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+def _cast(step: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Give the lake's rows the types of the log's; refuse a change of type that would change a value."""
     columns = []
     for column in stored:
@@ -86,7 +86,7 @@ def _cast(scope: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.Da
         changed = column.ne_missing(cast.cast(column.dtype, strict=False))  # a cast to whole numbers drops a fraction without an error
         if changed.any():
             raise DataError(
-                f"column '{column.name}' of '{scope.node.key}' is {column.dtype} in the lake and {wanted} in the log, "
+                f"column '{column.name}' of '{step.node.key}' is {column.dtype} in the lake and {wanted} in the log, "
                 f"and the lake has {stored.height} row(s) that the log lacks, with {column.filter(changed)[0]!r} among them",
                 hint="serve a version whose column has the earlier type, or name the column differently",
             )

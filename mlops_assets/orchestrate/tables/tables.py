@@ -31,12 +31,12 @@ def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = (
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
 
-def publish(scope: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> Iterator[object]:
+def publish(step: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> Iterator[object]:
     """Make a table and commit it, unless a check that blocks has failed.
 
     Parameters
     ----------
-    scope
+    step
         The step.
     rules
         Key and event time of the table.
@@ -45,78 +45,78 @@ def publish(scope: StepContext, rules: Table, produce: Callable[[], Made], *, un
     unhashed
         Columns that do not count as content.
     """
-    made, commit = attempted(scope, rules, produce, unhashed=unhashed)
+    made, commit = attempted(step, rules, produce, unhashed=unhashed)
     if commit is None:
-        yield from check_results(scope, made.outcomes)
-        raise refusal(scope, made.outcomes)
-    yield materialised(scope, made, commit)
+        yield from check_results(step, made.outcomes)
+        raise refusal(step, made.outcomes)
+    yield materialised(step, made, commit)
 
 
 def attempted(
-    scope: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()
+    step: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()
 ) -> tuple[Checked, Commit | None]:
     """Make rows and commit them, as :func:`publish` does; no commit when a check that blocks has failed."""
-    attempts, key = scope.stores.attempts, scope.node.key
-    attempts.started(key, scope.parts, scope.context.run.run_id)
+    attempts, key = step.stores.attempts, step.node.key
+    attempts.started(key, step.parts, step.context.run.run_id)
     try:
         given = produce()
         made = given if isinstance(given, Checked) else Checked(given[0], given[1], metadata=given[2])
-        commit = None if _refused(made.outcomes) else _write(scope, rules, made.frame, unhashed, made.beside)
+        commit = None if _refused(made.outcomes) else _write(step, rules, made.frame, unhashed, made.beside)
     except Exception as error:
-        attempts.failed(key, scope.parts, f"{type(error).__name__}: {error}")
+        attempts.failed(key, step.parts, f"{type(error).__name__}: {error}")
         raise
     if commit is None:
-        attempts.failed(key, scope.parts, _refused(made.outcomes)[0].message)
+        attempts.failed(key, step.parts, _refused(made.outcomes)[0].message)
         return made, None
-    attempts.succeeded(key, scope.parts)
+    attempts.succeeded(key, step.parts)
     for table in made.beside:
-        table.report(scope)
+        table.report(step)
     return made, commit
 
 
-def materialised(scope: StepContext, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
+def materialised(step: StepContext, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
     """Return what Dagster is told of a commit."""
     cut = cut_times(made.frame)
     for text in (*(f"{name}: {text}" for name, text in cut.items()), *commit.columns):
-        scope.context.log.warning(f"{scope.node.key}: {text}")
+        step.context.log.warning(f"{step.node.key}: {text}")
     return dg.MaterializeResult(
-        asset_key(scope.node.key),
-        check_results=check_results(scope, made.outcomes),
-        metadata={**_committed(scope, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame))},
+        asset_key(step.node.key),
+        check_results=check_results(step, made.outcomes),
+        metadata={**_committed(step, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame))},
         data_version=dg.DataVersion(_version(commit)),
     )
 
 
-def check_results(scope: StepContext, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
+def check_results(step: StepContext, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
     """Return what the checks of a step found."""
-    return [check_result(asset_key(scope.node.key), outcome) for outcome in outcomes]
+    return [check_result(asset_key(step.node.key), outcome) for outcome in outcomes]
 
 
 def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.blocking and not o.passed]
 
 
-def _write(scope: StepContext, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[CompanionWrite]) -> Commit:
-    return scope.stores.lake.write(
-        scope.node.key,
+def _write(step: StepContext, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[CompanionWrite]) -> Commit:
+    return step.stores.lake.write(
+        step.node.key,
         frame,
-        scope.parts,
+        step.parts,
         event_timestamp=rules.event_timestamp,
         key=rules.key,
-        run_id=scope.context.run.run_id,
+        run_id=step.context.run.run_id,
         unhashed=unhashed,
         beside=[table.write for table in beside],
     )
 
 
-def refusal(scope: StepContext, outcomes: Sequence[Outcome]) -> DataError:
+def refusal(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
     """Return the error that says why a step's partitions were not committed."""
-    keys, refused = scope.keys, _refused(outcomes)
+    keys, refused = step.keys, _refused(outcomes)
     where = (
-        "" if scope.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
+        "" if step.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
     )
     return DataError(
-        f"'{scope.node.key}'{where}: {'; '.join(o.message for o in refused)}. Nothing was committed; the earlier data stay readable",
+        f"'{step.node.key}'{where}: {'; '.join(o.message for o in refused)}. Nothing was committed; the earlier data stay readable",
         hint=refused[0].hint,
     )
 
@@ -126,15 +126,15 @@ def _version(commit: Commit) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _committed(scope: StepContext, commit: Commit) -> dict[str, Any]:
-    for record in commit.records if scope.node.partitions is not None and len(commit.records) > 1 else ():
+def _committed(step: StepContext, commit: Commit) -> dict[str, Any]:
+    for record in commit.records if step.node.partitions is not None and len(commit.records) > 1 else ():
         facts = {"partition rows": record.rows, "content hash": record.content_hash}
-        scope.context.add_asset_metadata(facts, asset_key=asset_key(scope.node.key), partition_key=record.partition)
+        step.context.add_asset_metadata(facts, asset_key=asset_key(step.node.key), partition_key=record.partition)
     changed = f"{len(commit.changed)} of {len(commit.records)}"
     return {
         "lake snapshot": commit.snapshot,
         "content hash": _version(commit),
-        "changed partitions" if scope.node.partitions else "changed": changed,
+        "changed partitions" if step.node.partitions else "changed": changed,
         **({COLUMNS: "; ".join(commit.columns)} if commit.columns else {}),
     }
 
@@ -149,29 +149,29 @@ def cut_times(frame: pl.DataFrame) -> dict[str, str]:
 def dataset_body(dataset: Dataset[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a dataset's step."""
 
-    def body(scope: StepContext) -> Iterator[object]:
+    def body(step: StepContext) -> Iterator[object]:
         def produce() -> Made:
-            made = call_function(scope, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
-            made, dropped = _without_duplicates(scope, made, dataset.table)
-            found = checked(scope, made, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
+            made = call_function(step, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
+            made, dropped = _without_duplicates(step, made, dataset.table)
+            found = checked(step, made, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
             return replace(found, metadata={**found.metadata, **dropped})
 
-        yield from publish(scope, dataset.table, produce)
+        yield from publish(step, dataset.table, produce)
 
     return body
 
 
-def _without_duplicates(scope: StepContext, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
+def _without_duplicates(step: StepContext, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
     """Leave out the rows of a key that do not count, and say how many they are."""
     if table.keep is None:
         return made, {}
-    refuse_unstorable(made.frame, scope.node.key)
+    refuse_unstorable(made.frame, step.node.key)
     frame, count = drop_duplicates(made.frame, table.key, table.keep, table.order_by)
     if not count:
         return made, {}
     by = f" by {table.order_by}" if table.order_by else ""
     text = f"{count} of {made.frame.height} rows left out: the {table.keep}{by} of each key counts"
-    scope.context.log.warning(f"{scope.node.key}: {text}")
+    step.context.log.warning(f"{step.node.key}: {text}")
     return replace(made, frame=frame), {DUPLICATES: text}
 
 

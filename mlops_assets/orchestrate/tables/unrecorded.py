@@ -24,15 +24,15 @@ def merge_unrecorded(parts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return unrecorded_metadata(dict.fromkeys(texts))
 
 
-def warn_of_unrecorded(scope: StepContext, view: FeatureView) -> dict[str, str]:
+def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
     """Warn of everything that the rows of a view depend on and its version does not; return it as metadata."""
     if not isinstance(view.source, Computed):
         return {}
-    used, read = find_unrecorded(view.source.function.function), scope.outside.names()
+    used, read = find_unrecorded(view.source.function.function), step.outside.names()
     for name in used:
-        scope.context.log.warning(f"'{view.key}' uses {name}, which its version does not cover: make its history again when that changes")
+        step.context.log.warning(f"'{view.key}' uses {name}, which its version does not cover: make its history again when that changes")
     for name in read:
-        scope.context.log.warning(
+        step.context.log.warning(
             f"'{view.key}' reads {name} while it runs, which its version does not cover: read it at the top level of the module instead"
         )
     texts = [f"{name}: make the history of the view again when it changes" for name in used]

@@ -121,10 +121,10 @@ def _rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Versio
 
 
 def judged(
-    scope: StepContext, model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...], candidate: Candidate, rival: Version | None
+    step: StepContext, model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...], candidate: Candidate, rival: Version | None
 ) -> dict[str, GateResult]:
     """Return gate → what it says of the candidate."""
-    theirs = None if rival is None else _judged_fit(scope.stores, rival)
+    theirs = None if rival is None else _judged_fit(step.stores, rival)
     declared = {g.name: judge(g, candidate) for g in model.gates}
     compared = {g.name for g in model.gates if g.relative}
     if rival is not None and theirs is not None and theirs.digest == candidate.digest:
@@ -132,7 +132,7 @@ def judged(
         declared |= dict.fromkeys(compared, relative)
     elif theirs is not None and theirs.refitted:
         declared |= {name: replace(declared[name], reason=declared[name].reason + _BY_JUDGED_FIT) for name in compared}
-    resources = {p.name: getattr(scope.context.resources, p.name) for f in functions for p in f.function.receiving(Injection.RESOURCE)}
+    resources = {p.name: getattr(step.context.resources, p.name) for f in functions for p in f.function.receiving(Injection.RESOURCE)}
     return declared | {f.name: judge_function(f, candidate, **resources) for f in functions}
 
 

@@ -222,7 +222,7 @@ def retrain_sensor(project: Project, monitor: Monitor, platform: Platform, *, ru
     return sensor
 
 
-def training_record(scope: StepContext, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
+def training_record(step: StepContext, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
     """Return what is recorded of the training that this run is."""
-    run, as_of = scope.context.run, data_time(scope.stores, scope.project, model)
+    run, as_of = step.context.run, data_time(step.stores, step.project, model)
     return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)

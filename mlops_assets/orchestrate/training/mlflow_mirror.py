@@ -14,14 +14,14 @@ from mlops_assets.values.platform import Platform
 SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
 
 
-def mirror_after(scope: StepContext) -> None:
+def mirror_after(step: StepContext) -> None:
     """Mirror when ``MLOPS_MLFLOW`` is set; what cannot be sent now is sent by the next mirror."""
-    platform = scope.stores.platform
+    platform = step.stores.platform
     if not platform.mlflow:
         return
     told = _mirrored(platform, _seconds())
     if told:
-        scope.context.log.warning(f"not mirrored to MLflow at {shown(platform.mlflow)}: {told}; the next mirror catches up")
+        step.context.log.warning(f"not mirrored to MLflow at {shown(platform.mlflow)}: {told}; the next mirror catches up")
 
 
 def _mirrored(platform: Platform, seconds: float) -> str:

@@ -50,39 +50,39 @@ def _said(gate: Gate) -> str:
 def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a model's step."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        begun = training_record(scope, model, STARTED)
-        scope.stores.decisions.training(begun)
-        with exclusive(training_lock(scope, model)):  # two that train at once would train the same twice
-            trained = trained_by(scope, model)
-        rival = rival_of(scope.stores, model.name)
-        candidate = candidate_of(scope.stores, model, trained, rival)
-        results = judged(scope, model, functions, candidate, rival)
-        submission = _submission(scope, model, trained, results)
+    def body(step: StepContext) -> Iterator[object]:
+        begun = training_record(step, model, STARTED)
+        step.stores.decisions.training(begun)
+        with exclusive(training_lock(step, model)):  # two that train at once would train the same twice
+            trained = trained_by(step, model)
+        rival = rival_of(step.stores, model.name)
+        candidate = candidate_of(step.stores, model, trained, rival)
+        results = judged(step, model, functions, candidate, rival)
+        submission = _submission(step, model, trained, results)
         evidence = evidence_of(results, model, functions, replace(candidate, digest=submission.digest), rival)
-        scope.stores.registry.submit(_record(model, trained, submission), evidence)
-        scope.stores.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
-        mirror_after(scope)
+        step.stores.registry.submit(_record(model, trained, submission), evidence)
+        step.stores.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
+        mirror_after(step)
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_of(model, name, result) for name, result in results.items()],
             metadata=_metadata(trained, candidate, model)
-            | {"candidate": submission.digest, "format": form_of(manifest_of(scope.stores.artifacts, submission.artifact))}
+            | {"candidate": submission.digest, "format": form_of(manifest_of(step.stores.artifacts, submission.artifact))}
             | _refit_metadata(model, submission)
-            | show("logged", lambda: logged_metadata(scope, trained.run, model.metrics), scope.context.log.warning)
-            | show("search", lambda: search_metadata(scope, model, trained.run), scope.context.log.warning),
+            | show("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)
+            | show("search", lambda: search_metadata(step, model, trained.run), step.context.log.warning),
             data_version=dg.DataVersion(submission.digest),
         )
 
     return body
 
 
-def _submission(scope: StepContext, model: Model[..., Any], trained: Trained, results: Mapping[str, GateResult]) -> Submission:
+def _submission(step: StepContext, model: Model[..., Any], trained: Trained, results: Mapping[str, GateResult]) -> Submission:
     """Return the fit that is submitted: a second one where the model asks for it and every gate has passed."""
     if model.refit is None or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
-    with exclusive(training_lock(scope, model)):
-        return refit_after_gates(scope, model, trained)
+    with exclusive(training_lock(step, model)):
+        return refit_after_gates(step, model, trained)
 
 
 def _record(model: Model[..., Any], trained: Trained, submission: Submission) -> CandidateRecord:

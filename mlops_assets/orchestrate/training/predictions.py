@@ -52,33 +52,33 @@ def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
 def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a batch prediction's step."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        serving = scope.stores.registry.champion(batch.model.name)
+    def body(step: StepContext) -> Iterator[object]:
+        serving = step.stores.registry.champion(batch.model.name)
         if serving is None:
             raise RegistryError(
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
                 hint=f'train one first: mlops run --select \'key:"model/{batch.model.name}" or key:"version/{batch.model.name}" or key:"champion/{batch.model.name}"\'',
             )
-        yield from publish(scope, rules(batch), lambda: _produce(scope, batch, serving), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
+        yield from publish(step, rules(batch), lambda: _produce(step, batch, serving), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
 
     return body
 
 
-def _produce(scope: StepContext, batch: BatchPrediction, serving: Version) -> Made:
-    source = scope.read(scope.project.by_key[batch.dataset.key])
+def _produce(step: StepContext, batch: BatchPrediction, serving: Version) -> Made:
+    source = step.read(step.project.by_key[batch.dataset.key])
     # What is known later than its row does not exist when the prediction is made, so it is not even read.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
     time = batch.dataset.table.event_timestamp
-    chosen = choose_versions(scope.stores, scope.project, batch.model, serving, spine, _partitions(scope, spine, time), time)
-    predicted = [_predict(scope, batch, version, rows) for version, rows in chosen]
-    frame = as_one_table(scope, [to_table(rows, OF_PREDICTIONS) for rows in predicted], time)
+    chosen = choose_versions(step.stores, step.project, batch.model, serving, spine, _partitions(step, spine, time), time)
+    predicted = [_predict(step, batch, version, rows) for version, rows in chosen]
+    frame = as_one_table(step, [to_table(rows, OF_PREDICTIONS) for rows in predicted], time)
     scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
-    return frame, verify(frame, rules(batch), scope.windows), _facts([version for version, _ in chosen], scored)
+    return frame, verify(frame, rules(batch), step.windows), _facts([version for version, _ in chosen], scored)
 
 
-def _partitions(scope: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:
+def _partitions(step: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:
     """Return the partition of each row; one empty key when unpartitioned."""
-    spans = [(key, span) for key, span in scope.windows if span is not None]
+    spans = [(key, span) for key, span in step.windows if span is not None]
     if time is None or not spans:
         return pl.Series([""] * rows.height, dtype=pl.String)
     starts = pl.Series([span.start for _, span in spans]).cast(rows.schema[time])
@@ -86,15 +86,15 @@ def _partitions(scope: StepContext, rows: pl.DataFrame, time: str | None) -> pl.
     return pl.Series([key for key, _ in spans]).gather(place.clip(0))
 
 
-def _predict(scope: StepContext, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
+def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
     """Return what one version predicts for some rows of the dataset."""
     training_set = batch.model.training_set
-    refuse_damaged(scope.stores.registry, scope.stores.artifacts, version)
-    bundle = unpack(scope.stores.artifacts, version.artifact, batch.model.trusted_types)
+    refuse_damaged(step.stores.registry, step.stores.artifacts, version)
+    bundle = unpack(step.stores.artifacts, version.artifact, batch.model.trusted_types)
     for other in libraries_of(bundle.manifest):
-        scope.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
+        step.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
     steps: list[View | Layout | Callable[..., Any]] = [
-        *(rows_to_look_up(view, view_rows(scope, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
+        *(rows_to_look_up(view, view_rows(step, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
         *bundle.functions,
     ]
     rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)
@@ -108,7 +108,7 @@ def _predict(scope: StepContext, batch: BatchPrediction, version: Version, spine
             batch_identity(rows, batch.dataset.table.key),
         ],
         how="horizontal",
-    ).with_columns(pl.lit(scope.context.run.run_id).alias(RUN_ID))
+    ).with_columns(pl.lit(step.context.run.run_id).alias(RUN_ID))
 
 
 def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:

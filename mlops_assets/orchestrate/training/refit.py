@@ -44,12 +44,12 @@ class Submission:
     run: Run | None = None
 
 
-def refit_after_gates(scope: StepContext, model: Model[..., Any], trained: Trained) -> Submission:
+def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Trained) -> Submission:
     """Fit a model again on all rows of its training set, or take the second fit that an earlier run has finished.
 
     Parameters
     ----------
-    scope, model
+    step, model
         Of the step.
     trained
         The first fit, which has passed every gate.
@@ -59,10 +59,10 @@ def refit_after_gates(scope: StepContext, model: Model[..., Any], trained: Train
     DataError
         The second fit cannot predict, or predicts nonsense.
     """
-    known = refit_run(scope.stores, trained.run.id)
-    if known is not None and _is_whole(scope, model, known):
+    known = refit_run(step.stores, trained.run.id)
+    if known is not None and _is_whole(step, model, known):
         return _submission(known)
-    return _submission(_fit_again(scope, model, trained))
+    return _submission(_fit_again(step, model, trained))
 
 
 def refit_run(stores: Stores, training: str, artifact: str = "") -> Run | None:
@@ -85,55 +85,55 @@ def _submission(run: Run) -> Submission:
     return Submission(str(run.record["artifact"]), str(run.record["digest"]), run)
 
 
-def _is_whole(scope: StepContext, model: Model[..., Any], run: Run) -> bool:
+def _is_whole(step: StepContext, model: Model[..., Any], run: Run) -> bool:
     try:
-        unpack(scope.stores.artifacts, str(run.record["artifact"]), model.trusted_types)
+        unpack(step.stores.artifacts, str(run.record["artifact"]), model.trusted_types)
     except ArtifactError as error:
-        scope.context.log.warning(f"the stored second fit cannot be used, so the model is fitted again: {error.message}")
+        step.context.log.warning(f"the stored second fit cannot be used, so the model is fitted again: {error.message}")
         return False
     return True
 
 
-def _fit_again(scope: StepContext, model: Model[..., Any], trained: Trained) -> Run:
+def _fit_again(step: StepContext, model: Model[..., Any], trained: Trained) -> Run:
     declared, fingerprint = model.training_set, trained.run.fingerprint
-    step = scope.with_params(trained.run.record["facts"]["params"])
-    rows = training_rows(scope, declared)
+    refitted = step.with_params(trained.run.record["facts"]["params"])
+    rows = training_rows(step, declared)
     whole = whole_of(rows, x_columns(declared, rows), declared.label)
-    with recorded(_new_run(scope, trained), scope.stores.tracker, scope.stores.artifacts) as active:
+    with recorded(_new_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
         with seeded(fingerprint) as draws:
-            estimator = step.call(model.function, train=whole)
+            estimator = refitted.call(model.function, train=whole)
         refuse_unable(model, estimator)
-        autolog(scope, active, estimator)
+        autolog(step, active, estimator)
         fitted = FittedRows.of(trained.splits, PARTS, declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
         facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
-        fit = store_fit(step, model, estimator, whole, trained.splits, trained.digest, facts)
+        fit = store_fit(refitted, model, estimator, whole, trained.splits, trained.digest, facts)
         _refuse_unsound(model, fit.estimator, trained.splits["holdout"])
         record = {
             "digest": fit.digest,
             "artifact": fit.artifact,
             "judged": trained.digest,
             FITTED: fitted.as_json(),
-            "outside": step.outside.hashes(),
+            "outside": refitted.outside.hashes(),
             "facts": {**result_facts(estimator, {"modules": {}}), "drawn": list(draws.drawn)},
         }
         run = active.close(metrics={}, record=record)
-    scope.context.log.info(f"'{model.key}' passed its gates and was fitted again on all {fitted.rows} rows; this second fit will serve")
+    step.context.log.info(f"'{model.key}' passed its gates and was fitted again on all {fitted.rows} rows; this second fit will serve")
     return run
 
 
-def _new_run(scope: StepContext, trained: Trained) -> Run:
+def _new_run(step: StepContext, trained: Trained) -> Run:
     training = trained.run
     return replace(
         training,
         id=uuid.uuid4().hex,
-        dagster_run_id=scope.context.run.run_id,
+        dagster_run_id=step.context.run.run_id,
         started_at=datetime.now(UTC),
         ended_at=None,
-        snapshot=scope.snapshot,
+        snapshot=step.snapshot,
         params=dict(training.record["facts"]["params"]),
         metrics={},
         record={},
-        environment=scope.stores.platform.environment,
+        environment=step.stores.platform.environment,
         kind=KIND,
         name=f"second fit of {training.id[:8]}",
         parent_id=training.id,

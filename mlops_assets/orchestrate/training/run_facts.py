@@ -32,7 +32,7 @@ _LARGEST_DIFF = 5_000_000  # bytes
 
 
 def run_facts(  # noqa: PLR0913  (all that a training is made of)
-    scope: StepContext,
+    step: StepContext,
     model: Model[..., Any],
     rows: pl.DataFrame,
     splits: Mapping[str, Split],
@@ -45,7 +45,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
 
     Parameters
     ----------
-    scope, model
+    step, model
         Of the step.
     rows
         The training set in the order in which it was learnt from.
@@ -58,7 +58,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
     decides, fingerprint
         What the training was identified by.
     """
-    declared, artifacts = model.training_set, scope.stores.artifacts
+    declared, artifacts = model.training_set, step.stores.artifacts
     source, problem = _source(model)
     views = [f for f in declared.features if isinstance(f, FeatureView)]
     return {
@@ -67,7 +67,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         "code": {"source": decides["code"]},
         "params": dict(decides["params"]),
         **result_facts(estimator, source or {"modules": {}}),
-        "tables": dict(_tables(scope.project, scope.stores.lake, declared, scope.snapshot)),
+        "tables": dict(_tables(step.project, step.stores.lake, declared, step.snapshot)),
         "views": {view.name: view.version(source_text(view)) for view in views},
         "seed": global_seed(fingerprint),
         "fingerprint": fingerprint,

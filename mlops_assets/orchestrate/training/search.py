@@ -21,12 +21,12 @@ from mlops_assets.values.model import Model
 _SHOWN = 10  # trials in the metadata of a materialisation
 
 
-def searched(scope: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
+def searched(step: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
     """Return the step with the best hyperparameters that its search found; as it is when there is none to search.
 
     Parameters
     ----------
-    scope, model, splits
+    step, model, splits
         Of the training.
     active
         Its run: the best values become its parameters.
@@ -34,16 +34,16 @@ def searched(scope: StepContext, model: Model[..., Any], splits: Mapping[str, Sp
         What decides it: trials that were made under it are not made again.
     """
     if model.search is None:
-        return scope
+        return step
     at = Searching(model.search, _metric(model), active.run, fingerprint, splits, model.positive)
-    known = _known(scope, fingerprint)
-    with _rounds(scope, model, at) as run:
+    known = _known(step, fingerprint)
+    with _rounds(step, model, at) as run:
 
         def round_of(asked: Sequence[Trial], before: Sequence[Trial]) -> list[Trial]:
             made = {trial.number: trial for trial in run([trial for trial in asked if trial.number not in known], before)}
             for trial in made.values():
                 if trial.error:
-                    scope.context.log.warning(f"trial {trial.number} failed: {trial.error}")
+                    step.context.log.warning(f"trial {trial.number} failed: {trial.error}")
             return [known.get(trial.number) or made[trial.number] for trial in asked]
 
         found = trials(model.search, round_of)
@@ -52,15 +52,15 @@ def searched(scope: StepContext, model: Model[..., Any], splits: Mapping[str, Sp
     active.log_metric(f"search/{_metric(model)}", chosen.value)
     earlier = sum(trial.number in known for trial in found)
     reached = f"{_metric(model)} {chosen.value:.5g} on the validation part"
-    scope.context.log.info(f"trial {chosen.number} of {len(found)} is the best, {reached}; {earlier} of them were made by an earlier run")
-    return scope.with_params(chosen.params)
+    step.context.log.info(f"trial {chosen.number} of {len(found)} is the best, {reached}; {earlier} of them were made by an earlier run")
+    return step.with_params(chosen.params)
 
 
-def search_metadata(scope: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
+def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
     """Return the best trials of a training as the UI shows them."""
     if model.search is None:
         return {}
-    known = sorted(_known(scope, run.fingerprint).values(), key=lambda trial: trial.number)
+    known = sorted(_known(step, run.fingerprint).values(), key=lambda trial: trial.number)
     if not known:
         return {}
     metric = _metric(model)
@@ -74,24 +74,24 @@ def _metric(model: Model[..., Any]) -> str:
     return (model.search.metric if model.search else "") or model.metrics[0]
 
 
-def _known(scope: StepContext, fingerprint: str) -> dict[int, Trial]:
+def _known(step: StepContext, fingerprint: str) -> dict[int, Trial]:
     """Return the trials that ended under a fingerprint: with a value, pruned, or failed by their own fault."""
-    found = scope.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
+    found = step.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
     stored = [run.record["trial"] for run in found if "trial" in run.record]
     return {t["number"]: Trial(t["number"], t["params"], t["value"], {int(s): v for s, v in t["steps"]}) for t in stored}
 
 
 @contextmanager
-def _rounds(scope: StepContext, model: Model[..., Any], at: Searching) -> Iterator[Round]:
+def _rounds(step: StepContext, model: Model[..., Any], at: Searching) -> Iterator[Round]:
     """Yield what runs the trials of a round: here one after the other, or each in a process."""
     if at.search.processes > 1:
         refuse_unrecorded(model.function)
-        with trial_processes(at, scope.stores.platform, stored_source(model.function.function), scope.config) as run:
+        with trial_processes(at, step.stores.platform, stored_source(model.function.function), step.config) as run:
             yield run
         return
     wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
 
     def trained(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
-        return scope.with_params(params).call(model.function, **wanted)
+        return step.with_params(params).call(model.function, **wanted)
 
-    yield lambda asked, before: [tried(at, scope.stores, trial, before, trained) for trial in asked]
+    yield lambda asked, before: [tried(at, step.stores, trial, before, trained) for trial in asked]

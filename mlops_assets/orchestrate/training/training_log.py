@@ -23,58 +23,56 @@ _MOST_VALUES = 60  # in the metadata of one materialisation
 
 
 @contextmanager
-def training_run(scope: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
+def training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
     """Record a training as running from its start; what the model function logs belongs to it, and what it raises ends it as failed."""
-    config = plain(scope.config, f"the configuration of '{model.key}'")
+    config = plain(step.config, f"the configuration of '{model.key}'")
     run = Run(
         id=uuid.uuid4().hex,
         model=model.name,
         fingerprint=fingerprint,
-        dagster_run_id=scope.context.run.run_id,
+        dagster_run_id=step.context.run.run_id,
         started_at=datetime.now(UTC),
         ended_at=None,
-        snapshot=scope.snapshot,
+        snapshot=step.snapshot,
         params=config,
         metrics={},
-        record={**decides, "config": config, "judged_by": list(model.metrics), "inputs": list(_inputs(scope, model))},
-        environment=scope.stores.platform.environment,
+        record={**decides, "config": config, "judged_by": list(model.metrics), "inputs": list(_inputs(step, model))},
+        environment=step.stores.platform.environment,
         status=RUNNING,
     )
-    with recorded(run, scope.stores.tracker, scope.stores.artifacts) as active:
+    with recorded(run, step.stores.tracker, step.stores.artifacts) as active:
         yield active
 
 
-def autolog(scope: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
+def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
     """Log what the estimator tells of itself, but nothing that was logged by that name; a training never fails for it."""
     try:
         told = told_by(estimator)
         for name, value in told.params.items():
             if name not in active.params:
-                _one(scope, lambda name=name, value=value: active.log_params({name: value}))
+                _one(step, lambda name=name, value=value: active.log_params({name: value}))
         curves = {name: values for name, values in told.curves.items() if name not in active.last}
         figures = {name: value for name, value in told.metrics.items() if name not in active.last and name not in curves}
         for name, values in [*curves.items(), *((name, [value]) for name, value in figures.items())]:
-            for step, value in enumerate(values):
-                _one(scope, lambda name=name, value=value, step=step: active.log_metric(name, value, step))
+            for index, value in enumerate(values):
+                _one(step, lambda name=name, value=value, index=index: active.log_metric(name, value, index))
     except Exception as error:  # noqa: BLE001  (whatever an estimator does when it is asked)
-        scope.context.log.warning(
-            f"what {type(estimator).__name__} tells of its training cannot be logged: {type(error).__name__}: {error}"
-        )
+        step.context.log.warning(f"what {type(estimator).__name__} tells of its training cannot be logged: {type(error).__name__}: {error}")
 
 
-def _one(scope: StepContext, log: Any) -> None:  # noqa: ANN401
+def _one(step: StepContext, log: Any) -> None:  # noqa: ANN401
     try:
         log()
     except DataError as error:
-        scope.context.log.warning(f"not logged: {error.message}")
+        step.context.log.warning(f"not logged: {error.message}")
 
 
-def _inputs(scope: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
+def _inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
     """Yield the training set and what it is made from: table, partitions, rows and one hash of their contents."""
     declared = model.training_set
-    for key in (declared.key, *(edge.parent for edge in scope.project.node(declared).edges)):
-        known = scope.stores.lake.records(key, snapshot=scope.snapshot)
-        ref = scope.project.by_key.get(key)
+    for key in (declared.key, *(edge.parent for edge in step.project.node(declared).edges)):
+        known = step.stores.lake.records(key, snapshot=step.snapshot)
+        ref = step.project.by_key.get(key)
         oldest_first = sort_keys(ref.partitions if ref else None, known)
         hashes = [f"{partition}={record.content_hash}" for partition, record in sorted(known.items())]
         whole = known[""].content_hash if list(known) == [""] else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -88,12 +86,12 @@ def _inputs(scope: StepContext, model: Model[..., Any]) -> Iterator[dict[str, An
         }
 
 
-def logged_metadata(scope: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
+def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
     """Return what a training logged as the UI shows it: last values as numbers, the curves as a picture.
 
     Parameters
     ----------
-    scope
+    step
         Of the step.
     run
         The training, of now or an earlier one.
@@ -101,6 +99,6 @@ def logged_metadata(scope: StepContext, run: Run, metrics: tuple[str, ...]) -> d
         The model's own, which are shown anyway.
     """
     values = {name: value for name, value in run.metrics.items() if name not in metrics and math.isfinite(value)}
-    curves = {name: curve for name, curve in scope.stores.tracker.curves(run.id).items() if curve.steps.size > 1}
+    curves = {name: curve for name, curve in step.stores.tracker.curves(run.id).items() if curve.steps.size > 1}
     drawn = {"curves": picture(curve_plot(curves), "curves")} if curves else {}
     return {f"logged/{name}": value for name, value in list(values.items())[:_MOST_VALUES]} | drawn

@@ -71,15 +71,15 @@ class Trained:
         return str(self.run.record["artifact"])
 
 
-def trained_by(scope: StepContext, model: Model[..., Any]) -> Trained:
+def trained_by(step: StepContext, model: Model[..., Any]) -> Trained:
     """Train, or take the stored result of the same data, code, parameters and libraries."""
-    declared, lake = model.training_set, scope.stores.lake
-    rows = training_rows(scope, declared)
-    content = lake.records(declared.key, snapshot=scope.snapshot)[""].content_hash
+    declared, lake = model.training_set, step.stores.lake
+    rows = training_rows(step, declared)
+    content = lake.records(declared.key, snapshot=step.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
     splits = parts_of(rows, columns, declared.label)
     refuse_unclear_classes(
-        f"'{model.key}'", declared.label, [part.y for part in splits.values()], _metrics(scope.project, model), model.positive
+        f"'{model.key}'", declared.label, [part.y for part in splits.values()], _metrics(step.project, model), model.positive
     )
     holdout = splits["holdout"]
     refuse_label_copies(
@@ -91,11 +91,11 @@ def trained_by(scope: StepContext, model: Model[..., Any]) -> Trained:
     decides = {
         "training_set": content,
         "X": list(columns),
-        "params": scope.config,
+        "params": step.config,
         "code": source_hash(model.function.function),
         "on_demand": [source_hash(f.function) for f in on_demand(declared.features)],
         "steps": serving_steps(declared),
-        "key": list(row_key(scope.project, model)),
+        "key": list(row_key(step.project, model)),
         "trusted_types": list(model.trusted_types),
         "libraries": dict(libraries()),
         **({"search": repr(model.search)} if model.search else {}),
@@ -103,26 +103,26 @@ def trained_by(scope: StepContext, model: Model[..., Any]) -> Trained:
         **_positive(model),
         **({"refit": model.refit} if model.refit else {}),
     }
-    decides, fingerprint, known = _with_outside(scope, model, decides)
-    if known is not None and (bundle := _stored(scope, model, str(known.record["artifact"]))) is not None:
-        scope.context.log.info(
+    decides, fingerprint, known = _with_outside(step, model, decides)
+    if known is not None and (bundle := _stored(step, model, str(known.record["artifact"]))) is not None:
+        step.context.log.info(
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
-        return Trained(known, bundle.estimator, splits, reused=True, unrecorded=_warn_of_unrecorded(scope, model))
+        return Trained(known, bundle.estimator, splits, reused=True, unrecorded=_warn_of_unrecorded(step, model))
     refuse_unready(model.format)
     refuse_unknown_types(model.trusted_types, f"'{model.key}'")
     refuse_lambdas(model.function.function, f"'{model.key}'")
-    with training_run(scope, model, decides, fingerprint) as active:
-        chosen = searched(scope, model, splits, active, fingerprint)
+    with training_run(step, model, decides, fingerprint) as active:
+        chosen = searched(step, model, splits, active, fingerprint)
         return _train(chosen, model, rows, splits, decides | {"params": chosen.config}, fingerprint, active)
 
 
-def training_rows(scope: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
+def training_rows(step: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
     """Return the rows of a training set in the order in which they are fitted."""
-    return in_canonical_order(scope.read(scope.project.by_key[declared.key]), declared.event_timestamp)
+    return in_canonical_order(step.read(step.project.by_key[declared.key]), declared.event_timestamp)
 
 
-def _with_outside(scope: StepContext, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
+def _with_outside(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
     """Return what decides a training, its fingerprint, and the earlier training that it would repeat.
 
     What a function reads besides its arguments is known only from the training before: where that has changed, it is a part of what
@@ -131,7 +131,7 @@ def _with_outside(scope: StepContext, model: Model[..., Any], decides: Mapping[s
     now, seen = dict(decides), set[str]()
     while True:
         fingerprint = hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()
-        known = scope.stores.tracker.find(model.name, fingerprint)
+        known = step.stores.tracker.find(model.name, fingerprint)
         if known is None or fingerprint in seen:
             return now, fingerprint, None
         seen.add(fingerprint)
@@ -139,16 +139,16 @@ def _with_outside(scope: StepContext, model: Model[..., Any], decides: Mapping[s
         changed = differing(recorded)
         if not changed:
             return now, fingerprint, known
-        scope.context.log.info(f"trained again: {', '.join(changed)} since run {known.id[:8]}")
+        step.context.log.info(f"trained again: {', '.join(changed)} since run {known.id[:8]}")
         now["outside"] = hash_outside(list(recorded))
 
 
-def _warn_of_unrecorded(scope: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
+def _warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
     """Warn of everything that decides the fit and is not in its record; return it with its consequence."""
-    copied = ["the whole environment"] if scope.outside.whole_environment else []
+    copied = ["the whole environment"] if step.outside.whole_environment else []
     names = [*find_unrecorded(model.function.function), *copied]
     for name in names:
-        scope.context.log.warning(
+        step.context.log.warning(
             f"'{model.key}' uses {name}, which its record does not hold: after a change of it, it is not trained again"
         )
     return tuple(f"{name}: after a change of it, the model is not trained again" for name in names)
@@ -173,23 +173,23 @@ def refuse_unable(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN4
         )
 
 
-def training_lock(scope: StepContext, model: Model[..., Any]) -> Path:
+def training_lock(step: StepContext, model: Model[..., Any]) -> Path:
     """Return the lock file of a model's trainings."""
-    folder = Path(scope.stores.platform.home) / "locks"
+    folder = Path(step.stores.platform.home) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"train_{model.name}"
 
 
-def _stored(scope: StepContext, model: Model[..., Any], artifact: str) -> Bundle | None:
+def _stored(step: StepContext, model: Model[..., Any], artifact: str) -> Bundle | None:
     try:
-        return unpack(scope.stores.artifacts, artifact, model.trusted_types)
+        return unpack(step.stores.artifacts, artifact, model.trusted_types)
     except ArtifactError as error:
-        scope.context.log.warning(f"the stored candidate cannot be used, so it is trained again: {error.message}")
+        step.context.log.warning(f"the stored candidate cannot be used, so it is trained again: {error.message}")
         return None
 
 
 def _train(  # noqa: PLR0913  (what decides it)
-    scope: StepContext,
+    step: StepContext,
     model: Model[..., Any],
     rows: pl.DataFrame,
     splits: Mapping[str, Split],
@@ -199,12 +199,12 @@ def _train(  # noqa: PLR0913  (what decides it)
 ) -> Trained:
     wanted = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
     with seeded(fingerprint) as draws:
-        estimator = scope.call(model.function, **wanted)
-    unrecorded = _warn_of_unrecorded(scope, model)
+        estimator = step.call(model.function, **wanted)
+    unrecorded = _warn_of_unrecorded(step, model)
     refuse_unable(model, estimator)
-    autolog(scope, active, estimator)
+    autolog(step, active, estimator)
     fit = store_fit(
-        scope,
+        step,
         model,
         estimator,
         splits["train"],
@@ -221,8 +221,8 @@ def _train(  # noqa: PLR0913  (what decides it)
             "artifact": fit.artifact,
             "python": machine.python_version(),
             "rows": {p: len(s.y) for p, s in splits.items()},
-            "outside": scope.outside.hashes(),
-            "facts": run_facts(scope, model, rows, splits, estimator, draws, decides, fingerprint),
+            "outside": step.outside.hashes(),
+            "facts": run_facts(step, model, rows, splits, estimator, draws, decides, fingerprint),
         },
     )
     return Trained(run, fit.estimator, splits, reused=False, unrecorded=unrecorded)
@@ -248,7 +248,7 @@ class StoredFit:
 
 
 def store_fit(  # noqa: PLR0913  (what a manifest holds)
-    scope: StepContext,
+    step: StepContext,
     model: Model[..., Any],
     estimator: Any,  # noqa: ANN401  (any estimator)
     fitted: Split,
@@ -260,7 +260,7 @@ def store_fit(  # noqa: PLR0913  (what a manifest holds)
 
     Parameters
     ----------
-    scope, model
+    step, model
         Of the training.
     estimator
         As the model's function returned it.
@@ -273,8 +273,8 @@ def store_fit(  # noqa: PLR0913  (what a manifest holds)
     facts
         More for the manifest.
     """
-    declared, artifacts = model.training_set, scope.stores.artifacts
-    fields = request_fields(declared, fitted.rows, row_key(scope.project, model))
+    declared, artifacts = model.training_set, step.stores.artifacts
+    fields = request_fields(declared, fitted.rows, row_key(step.project, model))
     artifact = pack(
         artifacts,
         estimator,
@@ -293,7 +293,7 @@ def store_fit(  # noqa: PLR0913  (what a manifest holds)
             "request": fields,
             "example": example_row(fields, fitted.rows),
             "steps": serving_steps(declared),
-            "profile": artifacts.put(_profile(scope, splits, declared)),
+            "profile": artifacts.put(_profile(step, splits, declared)),
             **facts,
         },
     )
@@ -308,7 +308,7 @@ def _fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], r
     return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
 
 
-def _profile(scope: StepContext, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
+def _profile(step: StepContext, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
     """Return the reference that monitors compare with: every row that was known when the version was trained.
 
     It is calibrated on windows of the data's own partitions, and once more for each monitor with longer windows.
@@ -316,11 +316,11 @@ def _profile(scope: StepContext, splits: Mapping[str, Split], declared: Training
     X = pl.concat([split.X for split in splits.values()])
     if declared.event_timestamp is None:
         return json.dumps(reference_profile(X), sort_keys=True).encode()
-    partitions = next((ref.partitions for ref in sources(scope.project, declared) if ref.partitions is not None), None)
+    partitions = next((ref.partitions for ref in sources(step.project, declared) if ref.partitions is not None), None)
     times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
     profile = reference_profile(X, local, window=step_of(partitions))
-    watching = [m for m in scope.project.every(Monitor) if m.drift and m.model.training_set.key == declared.key]
+    watching = [m for m in step.project.every(Monitor) if m.drift and m.model.training_set.key == declared.key]
     longer = {step_of(m.partitions) for m in watching} - {step_of(partitions)}
     if longer:
         profile[BY_WINDOW] = {

@@ -44,16 +44,16 @@ def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetChe
 def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a training set's step."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        yield from publish(scope, rules(training_set), lambda: _produce(scope, training_set))
+    def body(step: StepContext) -> Iterator[object]:
+        yield from publish(step, rules(training_set), lambda: _produce(step, training_set))
 
     return body
 
 
-def _produce(scope: StepContext, declared: TrainingSet[..., Any]) -> Made:
-    as_of = read_as_of(scope.config.get("as_of"))
-    spine = _known(scope.frame(declared.function), declared, as_of)
-    steps = [scope.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
+def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
+    as_of = read_as_of(step.config.get("as_of"))
+    spine = _known(step.frame(declared.function), declared, as_of)
+    steps = [step.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
     frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
     for function in on_demand(declared.features):
         sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
@@ -61,20 +61,20 @@ def _produce(scope: StepContext, declared: TrainingSet[..., Any]) -> Made:
     frame = frame.with_columns(_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
-    labels = judge_labels(scope.project, declared, spine)
+    labels = judge_labels(step.project, declared, spine)
     if repeated := labels.facts.get("repeated rows"):
         counts["repeated rows"] = repeated
-        scope.context.log.warning(
+        step.context.log.warning(
             f"'{declared.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
         )
-    facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": scope.snapshot, **lookup_lineage(declared)}
+    facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": step.snapshot, **lookup_lineage(declared)}
     stored = to_table(frame, OF_TRAINING_SETS)
     return (
         stored,
         [
-            *verify(stored, rules(declared), scope.windows),
+            *verify(stored, rules(declared), step.windows),
             labels,
-            leakage(scope.project, scope.read, declared, frame, X),
+            leakage(step.project, step.read, declared, frame, X),
         ],
         facts,
     )
@@ -91,9 +91,9 @@ def read_as_of(text: str | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def view_rows(scope: StepContext, view: FeatureView) -> pl.DataFrame:
+def view_rows(step: StepContext, view: FeatureView) -> pl.DataFrame:
     """Return the rows of a feature view that a step may look up."""
-    return scope.read(TableRef(view.key, view.partitions, view.event_timestamp))
+    return step.read(TableRef(view.key, view.partitions, view.event_timestamp))
 
 
 def _known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:

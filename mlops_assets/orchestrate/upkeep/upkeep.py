@@ -121,8 +121,8 @@ def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> Step:
 def upkeep_body(project: Project, declared: Upkeep) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the asset's step."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        done = kept_up([project], scope.stores, older_than=declared.older_than)
+    def body(step: StepContext) -> Iterator[object]:
+        done = kept_up([project], step.stores, older_than=declared.older_than)
         who = markdown([{"snapshot": number, "pinned by": _some(names)} for number, names in done.pinned.items()])
         removed = {"removed": ", ".join(done.online)} if done.online else {}
         yield dg.MaterializeResult(asset_key(LAKE), metadata={**done.figures, **removed, "pins": who})

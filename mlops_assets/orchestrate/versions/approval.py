@@ -29,12 +29,12 @@ def approval_key(model: Model[..., Any]) -> str:
 def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step by which a person approves or rejects a version."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        said = scope.config
-        found = scope.stores.registry.approve(
+    def body(step: StepContext) -> Iterator[object]:
+        said = step.config
+        found = step.stores.registry.approve(
             model.name, said["version"], approved=said["approved"], approver=said["approver"], reason=said["reason"]
         )
-        report_approval(scope.context.instance, model, found)
+        report_approval(step.context.instance, model, found)
         yield dg.MaterializeResult(
             asset_key(approval_key(model)), metadata=approval_facts(found), data_version=dg.DataVersion(f"{found.digest}:{found.approved}")
         )

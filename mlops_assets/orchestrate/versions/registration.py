@@ -26,11 +26,11 @@ Gates = Mapping[str, str]
 def version_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that registers the candidate."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        _refuse_incomplete(scope, model)
-        version = scope.stores.registry.register(model.name, gates)
-        scope.stores.decisions.training(training_record(scope, model, PASSED, version.version))
-        metadata = {**_version_metadata(version), **_refit_metadata(scope, version), "model card": _card(scope, model, version)}
+    def body(step: StepContext) -> Iterator[object]:
+        _refuse_incomplete(step, model)
+        version = step.stores.registry.register(model.name, gates)
+        step.stores.decisions.training(training_record(step, model, PASSED, version.version))
+        metadata = {**_version_metadata(version), **_refit_metadata(step, version), "model card": _card(step, model, version)}
         yield dg.MaterializeResult(asset_key(f"version/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
@@ -39,59 +39,57 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext]
 def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that promotes the newest version."""
 
-    def body(scope: StepContext) -> Iterator[object]:
-        registry = scope.stores.registry
+    def body(step: StepContext) -> Iterator[object]:
+        registry = step.stores.registry
         before = registry.champion(model.name)
         for newest in registry.versions(model.name)[-1:]:
-            refuse_damaged(registry, scope.stores.artifacts, newest)
+            refuse_damaged(registry, step.stores.artifacts, newest)
         expected = before.version if before else None  # of two runs at the same moment one wins, and the other one says so
-        version = registry.promote(
-            model.name, gates, actor=_actor(scope), reason=_reason(scope), approval=model.approval, expected=expected
-        )
+        version = registry.promote(model.name, gates, actor=_actor(step), reason=_reason(step), approval=model.approval, expected=expected)
         if before is None or before.version != version.version:
-            scope.stores.decisions.training(training_record(scope, model, PROMOTED, version.version))
-            mirror_after(scope)
+            step.stores.decisions.training(training_record(step, model, PROMOTED, version.version))
+            mirror_after(step)
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
-        metadata = {**_version_metadata(version), "champion before": was, "environment": scope.stores.platform.environment}
-        metadata |= change_of_kind(scope, before, version)
+        metadata = {**_version_metadata(version), "champion before": was, "environment": step.stores.platform.environment}
+        metadata |= change_of_kind(step, before, version)
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body
 
 
-def _refuse_incomplete(scope: StepContext, model: Model[..., Any]) -> None:
+def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
     """Register nothing whose artifacts are not all there: a version is for ever."""
-    waiting = scope.stores.registry.candidate(model.name)
-    if waiting is not None and (found := damage(scope.stores.artifacts, waiting[0].artifact)):
+    waiting = step.stores.registry.candidate(model.name)
+    if waiting is not None and (found := damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
             f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {found}",
             hint=f"materialise {model.key} again: what is damaged is trained again",
         )
 
 
-def _card(scope: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
+def _card(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
     """Return the version's card; the version stands without one, and `mlops models card` tries again."""
     try:
-        return dg.MetadataValue.md(card_of(scope.project, scope.stores, model, version)[MARKDOWN])
+        return dg.MetadataValue.md(card_of(step.project, step.stores, model, version)[MARKDOWN])
     except Exception as error:  # noqa: BLE001  (whatever an estimator does with rows that are shuffled)
         name = f"{model.name}@{version.version}"
-        scope.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")
+        step.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")
         return dg.MetadataValue.text(f"not made ({type(error).__name__}): mlops models card {name}")
 
 
-def _reason(scope: StepContext) -> str:
-    why = scope.context.run.tags.get(REASON_TAG)
-    return f"Dagster run {scope.context.run.run_id}" + (f": {why}" if why else "")
+def _reason(step: StepContext) -> str:
+    why = step.context.run.tags.get(REASON_TAG)
+    return f"Dagster run {step.context.run.run_id}" + (f": {why}" if why else "")
 
 
-def _actor(scope: StepContext) -> str:
-    tags = scope.context.run.tags
+def _actor(step: StepContext) -> str:
+    tags = step.context.run.tags
     return tags.get("dagster/schedule_name") or tags.get("dagster/sensor_name") or tags.get("user") or getpass.getuser()
 
 
-def _refit_metadata(scope: StepContext, version: Version) -> dict[str, Any]:
+def _refit_metadata(step: StepContext, version: Version) -> dict[str, Any]:
     """Return which fit was judged, where another one serves."""
-    judged = judged_fit(scope.stores.artifacts, version.artifact, version.digest)
+    judged = judged_fit(step.stores.artifacts, version.artifact, version.digest)
     return (
         {"refit": "yes: the fit that serves was made on all rows, after the gates", "judged fit": judged.digest} if judged.refitted else {}
     )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.push.http import PushGate
 
     Headers = Sequence[tuple[bytes, bytes]]
-    StepContext = MutableMapping[str, Any]
+    Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -98,7 +98,7 @@ class App:
         self._ids, self._prefix = count(), secrets.token_hex(8)
         self._encode = msgspec.json.Encoder().encode
 
-    async def __call__(self, scope: StepContext, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the lifespan has nothing to do."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
@@ -138,7 +138,7 @@ class App:
             _tell(error, "a push")
             return _refused(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
 
-    async def _pushed(self, scope: StepContext, receive: Receive, send: Send) -> None:
+    async def _pushed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take rows for a view, in another thread: the disk is waited for, and predictions go on."""
         view, gate = scope["path"].removeprefix(PATH), self._gate
         self._metrics.count("push_requests")

@@ -24,8 +24,8 @@ COLD = {OURS: 50, FLOW: 2}  # rounds; each round of MLflow takes long
 FAIR = [
     f"One run: {len(PARAMS)} parameters, {len(METRICS)} metrics of {STEPS} steps each, a gradient boosting model of 100 trees with an input example. SQLite files on the same disk.",
     "MLflow: `log_batch` of 1,000 points, `log_model` with `pip_requirements` given. Its defaults: `log_params`, one `log_metrics` a step, `log_model` that finds the requirements itself.",
-    "Ours: `ml.log_metric` 5,000 times, the model with probe rows and their predictions, opened again before it counts as stored, and every installed distribution. Every commit is on the disk.",
-    "10,000 runs of five parameters and five metrics are searched, MLflow's copied within its database from one that its client recorded: `mlflow.search_runs` gives pandas, `ml.search_runs` polars.",
+    "Ours: `ml.runs.log_metric` 5,000 times, the model with probe rows and their predictions, opened again before it counts as stored, and every installed distribution. Every commit is on the disk.",
+    "10,000 runs of five parameters and five metrics are searched, MLflow's copied within its database from one that its client recorded: `mlflow.search_runs` gives pandas, `ml.runs.search` polars.",
     "Before a time counted, both gave the same curve, parameters, hundred best values, best run and number of runs.",
 ]
 TOGETHER = [

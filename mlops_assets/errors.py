@@ -24,6 +24,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+__all__ = [
+    "ArtifactError",
+    "DataError",
+    "DefinitionError",
+    "GateError",
+    "LakeError",
+    "MissingExtraError",
+    "MlopsError",
+    "PlatformError",
+    "RegistryError",
+    "ServiceError",
+]
+
 
 class MlopsError(Exception):
     """Base of every error raised on purpose by this package.

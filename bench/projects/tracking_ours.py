@@ -31,11 +31,11 @@ def main(folder: str) -> None:  # noqa: C901  (one small function for each quest
         with ml.start_run("bench", params=PARAMS, platform=platform) as run:
             for step in range(STEPS):
                 for name, curve in CURVES.items():
-                    ml.log_metric(name, curve[step], step=step)
+                    ml.runs.log_metric(name, curve[step], step=step)
             artifacts = open_artifacts(platform.artifacts)
             stored = pack(artifacts, model, X=X, modules=[], facts={"example": X.row(0), "threads": threads()})
-            ml.log_artifact("model.json", artifacts.get(stored))
-            ml.log_artifact("requirements.txt", lock(installed()).encode())
+            ml.runs.log_artifact("model.json", artifacts.get(stored))
+            ml.runs.log_artifact("requirements.txt", lock(installed()).encode())
         return run.id
 
     def record(times: int) -> dict[str, Any]:
@@ -49,13 +49,13 @@ def main(folder: str) -> None:  # noqa: C901  (one small function for each quest
         return {}
 
     def top(times: int) -> dict[str, Any]:
-        return timed(times, lambda: ml.search_runs(order_by="metrics.m0 desc", limit=100, platform=many))
+        return timed(times, lambda: ml.runs.search(order_by="metrics.m0 desc", limit=100, platform=many))
 
     def best(times: int) -> dict[str, Any]:
-        return timed(times, lambda: ml.search_runs("metrics.m1 > 0.5", order_by="metrics.m0 desc", limit=1, platform=many))
+        return timed(times, lambda: ml.runs.search("metrics.m1 > 0.5", order_by="metrics.m0 desc", limit=1, platform=many))
 
     def everything(times: int) -> dict[str, Any]:
-        return timed(times, lambda: ml.search_runs(platform=many))
+        return timed(times, lambda: ml.runs.search(platform=many))
 
     def cold(number: int) -> dict[str, Any]:
         with ml.start_run("bench", params=PARAMS, platform=ml.Platform.at(f"{folder}/cold{number}")) as run:
@@ -63,19 +63,19 @@ def main(folder: str) -> None:  # noqa: C901  (one small function for each quest
         return {}
 
     def count(number: int) -> dict[str, Any]:
-        return {"found": ml.search_runs("status = 'finished'", platform=ml.Platform.at(f"{folder}/cold{number}")).height}
+        return {"found": ml.runs.search("status = 'finished'", platform=ml.Platform.at(f"{folder}/cold{number}")).height}
 
     def answers() -> dict[str, Any]:
         run = log(one)
         tracker = open_stores(one).tracker
-        found = ml.search_runs(order_by="metrics.m0 desc", limit=100, platform=many)
-        best_one = ml.search_runs("metrics.m1 > 0.5", order_by="metrics.m0 desc", limit=1, platform=many)
+        found = ml.runs.search(order_by="metrics.m0 desc", limit=100, platform=many)
+        best_one = ml.runs.search("metrics.m1 > 0.5", order_by="metrics.m0 desc", limit=1, platform=many)
         return {
             "curve": [float(v) for v in tracker.curves(run)["m7"].values],
             "params": {name: int(value) for name, value in tracker.get(run).params.items()},
             "top": found["metrics.m0"].to_list(),
             "best": best_one["metrics.m0"].to_list(),
-            "runs": ml.search_runs(platform=many).height,
+            "runs": ml.runs.search(platform=many).height,
             "bytes": sum(file.stat().st_size for file in Path(one.home).rglob("*") if file.is_file()),
         }
 

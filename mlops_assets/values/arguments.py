@@ -20,6 +20,7 @@ C = TypeVar("C", bound=type)
 
 _CLASSES: set[str] = set()  # whose constructors are checked
 _ACTIONS = ("log_", "start_run", "push", "training_frame")  # they check what they are given themselves, some at every step of a training
+_PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -76,8 +77,11 @@ def _check_types(
 
 
 def _public_name(name: str) -> str:
-    public = getattr(sys.modules.get("mlops_assets"), "__all__", ())
-    return f"ml.{name}" if name.split(".", maxsplit=1)[0] in public else name
+    """Return a name as users write it: ``Gate`` is ``ml.Gate``, ``log_metric`` is ``ml.runs.log_metric``."""
+    for module, prefix in _PUBLIC_MODULES.items():
+        if name.split(".", maxsplit=1)[0] in getattr(sys.modules.get(module), "__all__", ()):
+            return f"{prefix}.{name}"
+    return name
 
 
 def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -35,7 +35,17 @@ class Split:
 @check_constructor
 @dataclass(frozen=True)
 class SliceMetrics:
-    """The metrics of the rows on which one column has one value."""
+    """The metrics of the rows on which one column has one value.
+
+    Parameters
+    ----------
+    column, value
+        Which rows.
+    rows
+        How many.
+    metrics
+        Metric → value, as pairs.
+    """
 
     column: str
     value: str

@@ -80,7 +80,7 @@ class Search:
         ``tpe`` learns from earlier trials (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, 2011), ``random`` does not, ``grid`` tries
         every combination in order. All are Optuna's, or as simple as that.
     prune
-        Whether a trial ends early when what the function logs with ``ml.log_metric(metric, value, step)`` falls below the median of earlier trials.
+        Whether a trial ends early when what the function logs with ``ml.runs.log_metric(metric, value, step)`` falls below the median of earlier trials.
     seed
         The same seed, data and code give the same trials, however often the search was killed and resumed.
     processes

@@ -32,7 +32,8 @@ class Upkeep:
     Examples
     --------
     >>> from datetime import timedelta
-    >>> Upkeep(older_than=timedelta(days=30)).cron_schedule
+    >>> import mlops_assets as ml
+    >>> ml.Upkeep(older_than=timedelta(days=30)).cron_schedule
     '0 3 * * *'
     """
 

@@ -25,13 +25,13 @@ def home(tmp_path_factory) -> Path:
             "lateness", name=f"depth {depth}", params={"depth": depth, "seed": 7, EVIL: "<i>"}, tags={"team": EVIL}, platform=platform
         ):
             for step in range(60):
-                ml.log_metric(
+                ml.runs.log_metric(
                     "valid/loss", math.exp(-step * rate / 10) + rate / 5 + (0.03 * math.sin(step) if depth == 3 else 0), step=step
                 )
-                ml.log_metric("roc_auc", 0.9 - math.exp(-step * rate / 4) / 3, step=step)
-                ml.log_metric(EVIL, math.nan if 20 < step < 30 else step * depth, step=step)
-            ml.log_metric("only here" if depth == 3 else "rows", 10_000 * depth)
-            ml.log_artifact("notes.txt", b"hello")
+                ml.runs.log_metric("roc_auc", 0.9 - math.exp(-step * rate / 4) / 3, step=step)
+                ml.runs.log_metric(EVIL, math.nan if 20 < step < 30 else step * depth, step=step)
+            ml.runs.log_metric("only here" if depth == 3 else "rows", 10_000 * depth)
+            ml.runs.log_artifact("notes.txt", b"hello")
     with pytest.raises(ValueError, match="no"), ml.start_run("lateness", platform=platform):
         raise ValueError("no")
     return home

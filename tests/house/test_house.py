@@ -1,15 +1,11 @@
 """The habits of the house, measured."""
 
 import ast
-import inspect
 import re
 import statistics
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-from numpydoc.docscrape import FunctionDoc
 
 import mlops_assets
 from mlops_assets import errors
@@ -73,26 +69,6 @@ def test_building_definitions_does_not_import_what_only_steps_need() -> None:
     code = "import sys, mlops_assets as ml; ml.build_definitions([]); print(' '.join({name.split('.')[0] for name in sys.modules}))"
     loaded = set(subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True).stdout.split())
     assert loaded & {"pandas", "sklearn", "evidently", "bentoml", "mlflow", "ray", "dbt", "dagster_dbt", "matplotlib", "skops"} == set()
-
-
-def test_the_public_names_are_few_sorted_and_there() -> None:
-    names = mlops_assets.__all__
-    assert names == sorted(names)
-    assert len(names) <= 56
-    assert all(getattr(mlops_assets, name) is not None for name in names)
-
-
-@pytest.mark.parametrize("name", mlops_assets.__all__)
-def test_public_docstrings_name_every_parameter(name: str) -> None:
-    thing = getattr(mlops_assets, name)
-    text = inspect.getdoc(thing)
-    assert text
-    documented = {name.strip() for p in FunctionDoc(thing, doc=text)["Parameters"] for name in p.name.replace("*", "").split(",")}
-    by_decorators = {"Dataset", "TrainingSet", "Model", "OnDemandFeatures"}
-    if inspect.isclass(thing) and (issubclass(thing, Exception) or name in by_decorators):
-        return  # made by decorators, which document them
-    wanted = {p for p in inspect.signature(thing).parameters if p not in {"options", "function", "mlops"}}
-    assert wanted - documented == set()
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:

@@ -42,7 +42,7 @@ SEARCH = ml.Search({"C": ml.Range(0.001, 10.0, log=True)}, trials=8, metric="neg
 def buys(train: ml.Split, params: Strength) -> LogisticRegression:
     """Probability of buying."""
     print("this is no answer")
-    ml.log_params({"pid": os.getpid()})
+    ml.runs.log_params({"pid": os.getpid()})
     if params.penalty == 9:
         raise ValueError("no such penalty")
     if folder := os.environ.get(MEETING):

@@ -45,14 +45,14 @@ def refused(do) -> str:
 
 def a_run(disk: Path, there: ml.Platform) -> None:
     with ml.start_run("e", platform=there) as run:
-        ml.log_artifact("small", b"small")
+        ml.runs.log_artifact("small", b"small")
         run.flush()
         filler = fill(disk, leave=MIB)
-        told = refused(lambda: ml.log_artifact("large", b"x" * 3 * MIB))
+        told = refused(lambda: ml.runs.log_artifact("large", b"x" * 3 * MIB))
         assert "artifacts cannot be written" in told, told
         assert "No space left on device" in told, told
         assert kept(Path(there.home)) == [5]
-        ml.log_metric("a", 1)
+        ml.runs.log_metric("a", 1)
     filler.unlink()
     tracker = open_stores(there).tracker
     assert [one.name for one in tracker.artifacts(run.id)] == ["small"]

@@ -22,7 +22,7 @@ PRUNED = "pruned"
 
 
 class PrunedError(Exception):
-    """A trial that falls behind ends; raised from ``ml.log_metric`` within the model's function."""
+    """A trial that falls behind ends; raised from ``ml.runs.log_metric`` within the model's function."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,8 +67,8 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     >>> platform = ml.Platform.at(tempfile.mkdtemp())
     >>> with ml.start_run("lateness", params={"depth": 3}, platform=platform):
     ...     for step in range(10):
-    ...         ml.log_metric("loss", 1 / (step + 1), step=step)
-    >>> ml.search_runs("metrics.loss < 0.2", platform=platform)["metrics.loss"].to_list()
+    ...         ml.runs.log_metric("loss", 1 / (step + 1), step=step)
+    >>> ml.runs.search("metrics.loss < 0.2", platform=platform)["metrics.loss"].to_list()
     [0.1]
     """
     around, where = active_run(), platform or Platform.from_env()
@@ -97,7 +97,7 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
 
 
 @check_arguments
-def search_runs(where: str = "", *, order_by: str = "", limit: int | None = None, platform: Platform | None = None) -> pl.DataFrame:
+def search(where: str = "", *, order_by: str = "", limit: int | None = None, platform: Platform | None = None) -> pl.DataFrame:
     """Return runs as a frame, one row each.
 
     Parameters
@@ -127,7 +127,7 @@ def search_runs(where: str = "", *, order_by: str = "", limit: int | None = None
     --------
     >>> import tempfile
     >>> import mlops_assets as ml
-    >>> ml.search_runs("status = 'finished'", platform=ml.Platform.at(tempfile.mkdtemp())).height
+    >>> ml.runs.search("status = 'finished'", platform=ml.Platform.at(tempfile.mkdtemp())).height
     0
     """
     return open_stores(platform or Platform.from_env()).tracker.frame(where, order_by, limit)
@@ -158,7 +158,7 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     >>> import tempfile
     >>> import mlops_assets as ml
     >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
-    ...     ml.log_metric("roc_auc", 0.71)
+    ...     ml.runs.log_metric("roc_auc", 0.71)
     """
     _active("log_metric").log_metric(name, value, step)
 
@@ -184,7 +184,7 @@ def log_params(params: Mapping[str, Any]) -> None:
     >>> import tempfile
     >>> import mlops_assets as ml
     >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
-    ...     ml.log_params({"depth": 3, "columns": ["carrier", "origin"]})
+    ...     ml.runs.log_params({"depth": 3, "columns": ["carrier", "origin"]})
     """
     _active("log_params").log_params(params)
 
@@ -214,8 +214,8 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
     >>> import tempfile
     >>> import mlops_assets as ml
     >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
-    ...     ml.log_artifact("notes.txt", b"trained on January")
-    ...     ml.log_artifact("columns.json", ["carrier", "origin"])
+    ...     ml.runs.log_artifact("notes.txt", b"trained on January")
+    ...     ml.runs.log_artifact("columns.json", ["carrier", "origin"])
     """
     _active("log_artifact").log_artifact(name, data_or_path)
 
@@ -245,7 +245,7 @@ def log_figure(name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's o
     >>> import mlops_assets as ml
     >>> figure = Figure()
     >>> with ml.start_run("lateness", platform=ml.Platform.at(tempfile.mkdtemp())):
-    ...     ml.log_figure("errors", figure)
+    ...     ml.runs.log_figure("errors", figure)
     """
     _active("log_figure").log_figure(name, figure)
 

@@ -55,7 +55,7 @@ class ActiveRun:
         return self.run.id
 
     def log_metric(self, name: str, value: object, step: int | None = None) -> None:
-        """Log a value of a metric; see :func:`mlops_assets.log_metric`."""
+        """Log a value of a metric; see :func:`mlops_assets.runs.log_metric`."""
         number = checked_number(value, checked_name(name, "a metric"))
         self._writer.metric(name, number, None if step is None else checked_step(step, name))
         self.last[name] = number
@@ -68,7 +68,7 @@ class ActiveRun:
             self.log_metric(name, value, step)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters; see :func:`mlops_assets.log_params`."""
+        """Log parameters; see :func:`mlops_assets.runs.log_params`."""
         checked = checked_params(params)
         self._writer.update(params=checked)
         self.params |= checked
@@ -78,13 +78,13 @@ class ActiveRun:
         self._writer.update(tags=checked_tags(tags))
 
     def log_artifact(self, name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
-        """Store a file or a folder; see :func:`mlops_assets.log_artifact`."""
+        """Store a file or a folder; see :func:`mlops_assets.runs.log_artifact`."""
         for path, data in _files(checked_path(name), data_or_path):
             media = mimetypes.guess_type(path)[0] or "application/octet-stream"
             self._writer.update(artifact=RunArtifact(path, self._artifacts.put(data), len(data), media))
 
     def log_figure(self, name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's or plotly's)
-        """Store a figure; see :func:`mlops_assets.log_figure`."""
+        """Store a figure; see :func:`mlops_assets.runs.log_figure`."""
         plain = Path(checked_path(name)).suffix == ""
         data, suffix = _drawn(figure)
         self.log_artifact(name + suffix if plain else name, data)

@@ -29,7 +29,7 @@ def candidate(evaluation, champion=None):
 
 
 def evaluation(**metrics):
-    return ml.Evaluation(10, tuple(metrics.items()))
+    return ml.types.Evaluation(10, tuple(metrics.items()))
 
 
 def test_metrics_are_scikit_learns_beside_a_baseline_and_by_slice() -> None:
@@ -207,10 +207,10 @@ def test_with_a_confidence_the_bound_decides_and_not_the_figure(gate, bounds, pa
         assert (found.low, found.high) == bounds
 
 
-def sliced(**slices) -> ml.Evaluation:
+def sliced(**slices) -> ml.types.Evaluation:
     from mlops_assets.values.evaluation import SliceMetrics
 
-    return ml.Evaluation(
+    return ml.types.Evaluation(
         100, (("m", 0.6),), slices=tuple(SliceMetrics("g", name, rows, (("m", value),)) for name, (rows, value) in slices.items())
     )
 

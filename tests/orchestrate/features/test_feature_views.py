@@ -234,7 +234,7 @@ def test_two_training_sets_share_a_view_that_is_computed_once(run, platform, wor
     def trips(window: ml.TimeWindow) -> pl.DataFrame:
         return routes.rows(window)
 
-    def training_set(name: str, label: str) -> ml.TrainingSet:
+    def training_set(name: str, label: str) -> ml.types.TrainingSet:
         def spine(trips: pl.LazyFrame) -> pl.LazyFrame:
             return trips
 

@@ -132,7 +132,9 @@ def test_what_has_become_of_table_and_code_is_named_when_it_is_asked_for(world) 
         assert (data.was, data.now) == (world.facts["data"][TABLE], world.at.lake.records(TABLE)[""].content_hash)
         code = world.again(code="current")
         world.written(
-            TEXT.replace("    return forest(params.trees)", '    ml.log_metric("trees", params.trees)\n    return forest(params.trees)')
+            TEXT.replace(
+                "    return forest(params.trees)", '    ml.runs.log_metric("trees", params.trees)\n    return forest(params.trees)'
+            )
         )
         logs = world.again(code="current")
         assert (logs.verdict, logs.field) == ("EQUIVALENT", "code.source")

@@ -21,7 +21,7 @@ def told(platform: ml.Platform, caplog) -> str:
 @pytest.fixture
 def trained(platform) -> ml.Platform:
     with ml.start_run("x", platform=platform):
-        ml.log_metric("a", 1)
+        ml.runs.log_metric("a", 1)
     return platform
 
 

@@ -64,11 +64,11 @@ def given(run, platform) -> Given:
 
 def test_a_training_logs_and_the_ui_shows_it(given, platform) -> None:
     def within() -> None:
-        ml.log_params({"mine": 1, "pipeline__unknown": "x", "histgradientboostingclassifier__max_iter": "as I say"})
+        ml.runs.log_params({"mine": 1, "pipeline__unknown": "x", "histgradientboostingclassifier__max_iter": "as I say"})
         for step in range(3):
-            ml.log_metric("loss", 1 / (step + 1), step=step)
-        ml.log_metric("<b>x</b>", float("nan"))
-        ml.log_artifact("notes.txt", b"hello")
+            ml.runs.log_metric("loss", 1 / (step + 1), step=step)
+        ml.runs.log_metric("<b>x</b>", float("nan"))
+        ml.runs.log_artifact("notes.txt", b"hello")
 
     given.within = within
     result = given.runner(*KEYS)
@@ -104,7 +104,7 @@ def test_a_training_logs_and_the_ui_shows_it(given, platform) -> None:
 
 def test_a_training_that_fails_is_a_failed_run_and_the_next_one_trains(given) -> None:
     def within() -> None:
-        ml.log_metric("loss", 3)
+        ml.runs.log_metric("loss", 3)
         raise OSError("the disk is gone")
 
     given.within = within
@@ -127,7 +127,7 @@ def test_children_of_a_training_are_runs_of_their_own(given, platform) -> None:
     def within() -> None:
         for n in range(2):
             with ml.start_run("m", name=f"fold {n}", platform=platform):
-                ml.log_metric("fold", n)
+                ml.runs.log_metric("fold", n)
 
     given.within = within
     given.runner(*KEYS)

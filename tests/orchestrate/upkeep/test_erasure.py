@@ -75,7 +75,10 @@ def online_value(platform: ml.Platform, customer: str):
 
 def stale_tables(platform: ml.Platform) -> dict[str, int]:
     declared = built()[-1].project
-    nodes = [declared.node(n) for n in (*declared.every(ml.Dataset), *declared.every(ml.FeatureView), *declared.every(ml.TrainingSet))]
+    nodes = [
+        declared.node(n)
+        for n in (*declared.every(ml.types.Dataset), *declared.every(ml.FeatureView), *declared.every(ml.types.TrainingSet))
+    ]
     return {node.key: len(stale(node, platform)) for node in nodes if node.edges}
 
 
@@ -194,7 +197,7 @@ def test_only_some_views_and_what_they_are_made_from(made, platform) -> None:
 def test_a_state_that_a_running_step_reads_is_waited_for(made, platform) -> None:
     at = open_stores(platform)
     with at.lake.leased() as state:
-        with pytest.raises(ml.LakeError, match=f"process {os.getpid()} reads state {state}(.|\n)*run the same command again"):
+        with pytest.raises(ml.errors.LakeError, match=f"process {os.getpid()} reads state {state}(.|\n)*run the same command again"):
             erase(platform)
         assert VICTIM in at.lake.read("dataset/orders", snapshot=state)["customer"]
         assert VICTIM not in at.lake.read("dataset/orders")["customer"]

@@ -58,14 +58,14 @@ def state(uri: str, experiment: str) -> dict:
 def logged(platform: ml.Platform, experiment: str) -> str:
     """Record one run with everything that MLflow finds hard, and a child."""
     with ml.start_run(experiment, name="outer", params={"depth": 3, "long": LONG}, tags={"team": "x"}, platform=platform) as outer:
-        ml.log_params({"a<b": 1, "a>b": 2, "x//y": 3, "p" * 200: 4})
+        ml.runs.log_params({"a<b": 1, "a>b": 2, "x//y": 3, "p" * 200: 4})
         for step, value in enumerate((0.5, math.nan, math.inf, -math.inf, 0.25)):
-            ml.log_metric("loss", value, step=step)
+            ml.runs.log_metric("loss", value, step=step)
         for step in range(1200):
-            ml.log_metric("many", step / 7, step=step)
-        ml.log_artifact("notes/read me.txt", b"hello")
+            ml.runs.log_metric("many", step / 7, step=step)
+        ml.runs.log_artifact("notes/read me.txt", b"hello")
         with ml.start_run(experiment, name="inner", platform=platform):
-            ml.log_metric("auc", 0.7)
+            ml.runs.log_metric("auc", 0.7)
     return outer.id
 
 
@@ -76,7 +76,7 @@ def registered(platform: ml.Platform, model: str, seed: int = 0) -> pl.DataFrame
     estimator = LogisticRegression().fit(X, (X["a"] + X["b"] > 4).to_numpy())
     artifact = pack(there.artifacts, estimator, X=X, modules=[], facts={"model": model, "libraries": {"scikit-learn": "1.9"}})
     with ml.start_run(model, platform=platform) as run:
-        ml.log_metric("roc_auc", 0.9)
+        ml.runs.log_metric("roc_auc", 0.9)
     there.registry.submit(CandidateRecord(model, f"{model}-{seed}", run.id, artifact, 1, NOW), ())
     version = there.registry.register(model, {})
     there.registry.promote(model, {}, actor="ada", reason="better", version=version.version)
@@ -112,7 +112,7 @@ def test_a_deleted_or_foreign_experiment_is_left_alone(server, platform) -> None
         flow.create_experiment("theirs")
         for name in ("gone", "theirs"):
             with ml.start_run(name, platform=platform):
-                ml.log_metric("x", 1)
+                ml.runs.log_metric("x", 1)
         assert mirror(open_stores(platform), server).runs == 2
         assert flow.get_experiment_by_name("gone").lifecycle_stage == "deleted"
     assert [len(state(server, f"{name}-mlops_assets-2")) for name in ("gone", "theirs")] == [1, 1]
@@ -202,7 +202,7 @@ def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform
 
 def test_a_server_that_is_down_is_told(platform) -> None:
     with ml.start_run("x", platform=platform):
-        ml.log_metric("a", 1)
+        ml.runs.log_metric("a", 1)
     with pytest.raises(PlatformError, match=r"the MLflow server at http://127.0.0.1:\d+ did not do it"):
         mirror(open_stores(platform), f"http://someone:secret@127.0.0.1:{free_port()}")
     with pytest.raises(PlatformError, match="give the address"):

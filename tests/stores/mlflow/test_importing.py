@@ -87,7 +87,7 @@ def test_an_experiment_and_its_registry_come_whole_and_once(server, platform, tm
 
 def test_what_was_mirrored_is_not_imported_and_a_name_that_is_not_there_is_told(server, platform) -> None:
     with ml.start_run("ours", platform=platform):
-        ml.log_metric("x", 1)
+        ml.runs.log_metric("x", 1)
     mirror(open_stores(platform), server)
     other = ml.Platform.at(Path(platform.home) / "other")
     assert imported_from(open_stores(other), server, ["ours"]) == Imported()

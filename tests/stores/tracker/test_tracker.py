@@ -54,16 +54,16 @@ def test_a_notebook_logs_everything_and_finds_it_again(there) -> None:
             return f"<html>{full_html}{include_plotlyjs}</html>"
 
     with ml.start_run("lateness", name="first", params={"depth": 3}, tags={"team": "x"}, platform=there) as outer:
-        ml.log_params({"rate": 0.1, "columns": ["a", "b"], "odd": float("nan"), "seed": np.int64(7)})
+        ml.runs.log_params({"rate": 0.1, "columns": ["a", "b"], "odd": float("nan"), "seed": np.int64(7)})
         for step in range(3):
-            ml.log_metric("loss", 1.0 / (step + 1), step=step)
-        ml.log_metric("auc", np.float32(0.5))
-        ml.log_artifact("notes/a.txt", b"hello")
-        ml.log_artifact("facts.json", {"a": [1]})
-        ml.log_figure("curve", Figure())
-        ml.log_figure("plotly", Plotly())
+            ml.runs.log_metric("loss", 1.0 / (step + 1), step=step)
+        ml.runs.log_metric("auc", np.float32(0.5))
+        ml.runs.log_artifact("notes/a.txt", b"hello")
+        ml.runs.log_artifact("facts.json", {"a": [1]})
+        ml.runs.log_figure("curve", Figure())
+        ml.runs.log_figure("plotly", Plotly())
         with ml.start_run("lateness", platform=there) as inner:
-            ml.log_metric("auc", 0.9)
+            ml.runs.log_metric("auc", 0.9)
         assert of(there).get(outer.id).status == "running"
         assert of(there).get(inner.id).status == "finished"
     run = of(there).get(outer.id)
@@ -86,10 +86,10 @@ def test_a_notebook_logs_everything_and_finds_it_again(there) -> None:
 
 def test_outside_of_a_run_logging_says_what_to_do(there) -> None:
     for call in (
-        lambda: ml.log_metric("a", 1),
-        lambda: ml.log_params({}),
-        lambda: ml.log_artifact("a", b""),
-        lambda: ml.log_figure("a", None),
+        lambda: ml.runs.log_metric("a", 1),
+        lambda: ml.runs.log_params({}),
+        lambda: ml.runs.log_artifact("a", b""),
+        lambda: ml.runs.log_figure("a", None),
     ):
         with pytest.raises(RegistryError, match=r"log_\w+ was called outside of a run\nHint: call it within a model function"):
             call()
@@ -101,7 +101,7 @@ def test_outside_of_a_run_logging_says_what_to_do(there) -> None:
 
 def test_what_is_raised_ends_the_run_as_failed(there) -> None:
     with pytest.raises(ValueError, match="boom"), ml.start_run("e", platform=there) as run:
-        ml.log_metric("auc", 0.1)
+        ml.runs.log_metric("auc", 0.1)
         raise ValueError("boom \0 \ud800")
     found = of(there).get(run.id)
     assert (found.status, found.metrics) == ("failed", {"auc": 0.1})
@@ -157,11 +157,11 @@ def test_names_that_cannot_be_are_refused_with_what_can(name, tmp_path) -> None:
     there = platform(tmp_path)
     with ml.start_run("e", platform=there) as run:
         for call in (
-            lambda: ml.log_metric(name, 1),
-            lambda: ml.log_params({name: 1}),
+            lambda: ml.runs.log_metric(name, 1),
+            lambda: ml.runs.log_params({name: 1}),
             lambda: run.log_tags({name: "x"}),
-            lambda: ml.log_artifact(name, b"x"),
-            lambda: ml.log_figure(name, None),
+            lambda: ml.runs.log_artifact(name, b"x"),
+            lambda: ml.runs.log_figure(name, None),
         ):
             with pytest.raises(DataError, match=r"cannot be named [^$]*Hint: use (printable ASCII|letters)"):
                 call()
@@ -175,14 +175,14 @@ def test_values_that_cannot_be_are_refused(tmp_path) -> None:
     with ml.start_run("e", platform=platform(tmp_path)):
         for value in ("0.5", None, [1], 1j, "nan"):
             with pytest.raises(DataError, match="metric 'a' has the value"):
-                ml.log_metric("a", value)
+                ml.runs.log_metric("a", value)
         for step in (1.5, 2**63, "1"):
             with pytest.raises(DataError, match="metric 'a' has no step"):
-                ml.log_metric("a", 1, step=step)
+                ml.runs.log_metric("a", 1, step=step)
         with pytest.raises(DataError, match="parameter 'p' has the value"):
-            ml.log_params({"p": "a\0b"})
+            ml.runs.log_params({"p": "a\0b"})
         with pytest.raises(DataError, match="at most 20000"):
-            ml.log_params({"p": "x" * 30_000})
+            ml.runs.log_params({"p": "x" * 30_000})
 
 
 def test_links_are_refused_and_folders_are_stored_whole(tmp_path) -> None:
@@ -191,16 +191,16 @@ def test_links_are_refused_and_folders_are_stored_whole(tmp_path) -> None:
     (folder / "inner" / "a.txt").write_text("a")
     (folder / "b.bin").write_bytes(b"b")
     with ml.start_run("e", platform=there) as run:
-        ml.log_artifact("out", folder)
+        ml.runs.log_artifact("out", folder)
         (folder / "secret").symlink_to("/etc/passwd")
         for path in (folder, folder / "secret"):
             with pytest.raises(DataError, match="symbolic link"):
-                ml.log_artifact("other", path)
+                ml.runs.log_artifact("other", path)
         (tmp_path / "linked").symlink_to(folder)
         with pytest.raises(DataError, match="symbolic link"):
-            ml.log_artifact("other", tmp_path / "linked")
+            ml.runs.log_artifact("other", tmp_path / "linked")
         with pytest.raises(DataError, match="has no file"):
-            ml.log_artifact("other", tmp_path / "nothing")
+            ml.runs.log_artifact("other", tmp_path / "nothing")
     assert "out/inner/a.txt" in [one.name for one in of(there).artifacts(run.id)]
     assert "secret" not in {Path(one.name).name for one in of(there).artifacts(run.id)}
 
@@ -214,9 +214,9 @@ local = Platform.at(sys.argv[1])
 there = Platform(local.home, local.lake, sys.argv[2], local.artifacts, local.online)
 with ml.start_run("e", platform=there) as run:
     for step in range(100):
-        ml.log_metric("a", step, step=step)
+        ml.runs.log_metric("a", step, step=step)
     run.flush()
-    ml.log_metric("a", 1000, step=1000)
+    ml.runs.log_metric("a", 1000, step=1000)
     print(run.id, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -261,7 +261,7 @@ RunWriter(open_tracker(sys.argv[1]), "r").metric("c", 3, None)
 def test_threads_and_forked_processes_lose_nothing(tmp_path) -> None:
     there = platform(tmp_path)
     with ml.start_run("e", platform=there) as run:
-        ml.log_metric("before", 1)
+        ml.runs.log_metric("before", 1)
         threads = [threading.Thread(target=lambda n=n: [run.log_metric(f"t{n}", i) for i in range(500)]) for n in range(4)]
         for thread in threads:
             thread.start()
@@ -270,10 +270,10 @@ def test_threads_and_forked_processes_lose_nothing(tmp_path) -> None:
         code = f"""
 import os, mlops_assets as ml
 with ml.start_run("e", platform=ml.Platform.at({str(tmp_path)!r})) as run:
-    ml.log_metric("before", 1)
+    ml.runs.log_metric("before", 1)
     child = os.fork()
     if not child:
-        ml.log_metric("of the child", 2)
+        ml.runs.log_metric("of the child", 2)
         os._exit(0)
     os.waitpid(child, 0)
 print(run.id)
@@ -306,14 +306,14 @@ import resource, signal, sys
 import mlops_assets as ml
 there = ml.Platform.at(sys.argv[1])
 with ml.start_run("e", platform=there) as run:
-    ml.log_artifact("small", b"small")
+    ml.runs.log_artifact("small", b"small")
     run.flush()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, hard))
     try:
-        ml.log_artifact("large", b"x" * 8_000_000)
-    except ml.PlatformError as error:
+        ml.runs.log_artifact("large", b"x" * 8_000_000)
+    except ml.errors.PlatformError as error:
         print(error)
 print(run.id)
 """
@@ -330,7 +330,7 @@ def test_processes_that_start_at_once_on_a_fresh_file_all_record(tmp_path) -> No
     code = """
 import sys, mlops_assets as ml
 with ml.start_run("e", platform=ml.Platform.at(sys.argv[1])):
-    ml.log_metric("a", 1)
+    ml.runs.log_metric("a", 1)
 """
     started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(4)]
     told = [process.communicate(timeout=120)[1] for process in started]

@@ -1,0 +1,53 @@
+"""Types of what decorators, training and gates return, for annotations and ``isinstance``.
+
+The types that most signatures need are at the top: ``ml.Split``, ``ml.TimeWindow``, ``ml.Candidate`` and ``ml.GateResult``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from mlops_assets.values.dataset import Dataset
+from mlops_assets.values.evaluation import Evaluation, Intervals, SliceMetrics
+from mlops_assets.values.features import ComputedFeatureView, DbtModel, OnDemandFeatures
+from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.training import TrainingSet
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.push.push import Pushed
+    from mlops_assets.stores.tracker.active_run import ActiveRun
+
+__all__ = [
+    "ActiveRun",
+    "ComputedFeatureView",
+    "Dataset",
+    "DbtModel",
+    "Evaluation",
+    "GateFunction",
+    "Intervals",
+    "Model",
+    "OnDemandFeatures",
+    "Pushed",
+    "SliceMetrics",
+    "TrainingSet",
+]
+
+# Loaded on first use: their modules import a frame library and a database.
+_LAZY = {
+    "ActiveRun": "mlops_assets.stores.tracker.active_run",
+    "Pushed": "mlops_assets.serving.push.push",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a type whose module is heavy."""
+    if name not in _LAZY:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, lazy ones included."""
+    return sorted({*globals(), *__all__})

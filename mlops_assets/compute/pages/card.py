@@ -1,6 +1,6 @@
-"""A model card: what a version is, in sections of plain words, which are made Markdown or a page.
+"""A model card as values: sections of plain text and tables, which are rendered as Markdown or HTML.
 
-Nothing in a card is markup: whatever a project calls its columns, both forms show it as it is. What a card says is after
+No text in a card is markup: both forms show names of a project literally. The sections follow
 M. Mitchell et al., *Model Cards for Model Reporting*, 2019.
 """
 
@@ -10,72 +10,72 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Cells:
-    """A table.
+class CardTable:
+    """A table of a model card.
 
     Parameters
     ----------
-    heads
+    headings
         Names of the columns.
     rows
-        As many cells each.
-    figures
-        Those of the heads whose cells are numbers.
+        One cell per heading.
+    numeric
+        Headings whose cells are numbers, aligned right.
     """
 
-    heads: tuple[str, ...]
+    headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    figures: frozenset[str] = frozenset()
+    numeric: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a card.
+    """A section of a model card.
 
     Parameters
     ----------
     title
-        In words.
-    words
-        Paragraphs.
+        Heading of the section.
+    paragraphs
+        Plain text.
     tables
-        Below them.
+        Shown after the paragraphs.
     problems
-        What a reader must not overlook.
+        Warnings, shown first.
     code
-        Commands.
-    picture
-        SVG, on the page only: what it shows is in the tables as well.
-    small
-        Whether the picture is as high as it is wide.
+        Shell commands.
+    chart
+        SVG, in the HTML form only; the tables hold the same numbers.
+    square
+        Whether the chart is as high as it is wide.
     """
 
     title: str
-    words: tuple[str, ...] = ()
-    tables: tuple[Cells, ...] = ()
+    paragraphs: tuple[str, ...] = ()
+    tables: tuple[CardTable, ...] = ()
     problems: tuple[str, ...] = ()
     code: str = ""
-    picture: str = ""
-    small: bool = False
+    chart: str = ""
+    square: bool = False
 
 
 @dataclass(frozen=True)
 class Card:
-    """A whole card.
+    """A model card.
 
     Parameters
     ----------
     title
         ``model@version``.
-    words
+    paragraphs
         What the model is for.
     facts
-        Name and value of what is looked for first.
+        Names and values shown at the top.
     sections
-        In order.
+        In reading order.
     """
 
     title: str
-    words: tuple[str, ...]
+    paragraphs: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]

@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.pages.charts import number
+from mlops_assets.compute.text import format_number, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,10 +41,10 @@ def bars(found: Sequence[Importance]) -> str:
 
 
 def _bar(one: Importance, y: float, zero: float, end: float, error: float) -> list[str]:
-    name = one.column if len(one.column) <= 28 else one.column[:27] + "…"
+    name = truncate(one.column, 28)
     return [
         f'<text x="{_LEFT - 8:.1f}" y="{y + 15:.1f}" text-anchor="end">{escape(name)}</text>',
         f'<rect class="now" x="{min(zero, end):.1f}" y="{y + 5:.1f}" width="{abs(end - zero):.1f}" height="12" rx="1.5"/>',
         f'<path class="error" d="M{end - error:.1f} {y + 11:.1f}h{2 * error:.1f}"/>',
-        f'<text class="faint" x="{max(zero, end + error) + 6:.1f}" y="{y + 15:.1f}">{number(one.drop)}</text>',
+        f'<text class="faint" x="{max(zero, end + error) + 6:.1f}" y="{y + 15:.1f}">{format_number(one.drop)}</text>',
     ]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from mlops_assets.compute.text import format_number, truncate
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mlops_assets.compute.monitoring.column_drift import Bar
     from mlops_assets.compute.training.calibration import Calibration
 
-MOST_THRESHOLDS = 3.0  # a statistic beyond that many thresholds is drawn at the edge
+MAX_THRESHOLDS = 3.0  # a statistic beyond that many thresholds is drawn at the edge
 
 
 @dataclass(frozen=True)
@@ -57,23 +59,6 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     kind: str
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number for people; a dash when it is not known.
-
-    Parameters
-    ----------
-    value
-        The number.
-    digits
-        Significant ones.
-    """
-    if value is None or not math.isfinite(value):
-        return "–" if value is None or math.isnan(value) else "∞"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits - 1}e}"
-    return (f"{value:#.{digits}g}".rstrip(".") if value else "0").replace("-", "−")
 
 
 def columns(bars: Sequence[Bar], label: str) -> str:
@@ -120,7 +105,7 @@ def rows(bars: Sequence[Bar], label: str) -> str:
     shapes = []
     for i, bar in enumerate(bars):
         y = i * line
-        shapes.append(f'<text x="{left - 6}" y="{_n(y + 12)}" text-anchor="end">{escape(_short(bar.label, 14))}</text>')
+        shapes.append(f'<text x="{left - 6}" y="{_n(y + 12)}" text-anchor="end">{escape(truncate(bar.label, 14))}</text>')
         shapes.append(
             f'<path class="reference" d="M{left} {_n(y + 2)}h{_n(max(bar.reference * scale, 0.5))}v13h{_n(-max(bar.reference * scale, 0.5))}z"/>'
         )
@@ -143,7 +128,7 @@ def strip(usual: Sequence[float], threshold: float, value: float, label: str) ->
         What it shows, in words.
     """
     width, middle = 320.0, 11.0
-    most = min(max([threshold * 1.15, value * 1.05, *usual]), threshold * MOST_THRESHOLDS) or 1.0
+    most = min(max([threshold * 1.15, value * 1.05, *usual]), threshold * MAX_THRESHOLDS) or 1.0
     scale = (width - 16) / most
 
     def at(amount: float) -> float:
@@ -192,11 +177,11 @@ def history(points: Sequence[Point], bound: float | None, label: str) -> str:
 
     drawn = [(i, p) for i, p in enumerate(points) if p.value is not None]
     apart = [v for v in (low + pad, high - pad) if bound is None or abs(v - bound) > (high - low) * 0.1]
-    shapes = [f'<text class="faint" x="{left - 6}" y="{place(0, v)[1]}" dy="4" text-anchor="end">{number(v)}</text>' for v in apart]
+    shapes = [f'<text class="faint" x="{left - 6}" y="{place(0, v)[1]}" dy="4" text-anchor="end">{format_number(v)}</text>' for v in apart]
     if bound is not None:
         y = place(0, bound)[1]
         shapes.append(
-            f'<path class="limit" d="M{left} {y}H{width - 8}"/><text class="limit-text" x="{left - 6}" y="{y}" dy="4" text-anchor="end">{number(bound)}</text>'
+            f'<path class="limit" d="M{left} {y}H{width - 8}"/><text class="limit-text" x="{left - 6}" y="{y}" dy="4" text-anchor="end">{format_number(bound)}</text>'
         )
     spans = [(i, place(i, p.low), place(i, p.high)) for i, p in drawn if p.low is not None and p.high is not None]
     shapes.append(f'<path class="interval" d="{"".join(f"M{a[0]} {a[1]}V{b[1]}" for _, a, b in spans)}"/>')
@@ -207,12 +192,12 @@ def history(points: Sequence[Point], bound: float | None, label: str) -> str:
         kind = {"breach": "bad", "good": "now"}.get(p.state, "unsure")
         size = 5 if i == len(points) - 1 else 3
         shapes.append(
-            f'<circle class="{kind}" cx="{x}" cy="{y}" r="{size}"><title>{escape(p.label)}: {number(p.value)} ({escape(p.state)})</title></circle>'
+            f'<circle class="{kind}" cx="{x}" cy="{y}" r="{size}"><title>{escape(p.label)}: {format_number(p.value)} ({escape(p.state)})</title></circle>'
         )
-    shapes.append(f'<text class="faint" x="{left}" y="{height + 10}">{escape(_short(points[0].label, 24))}</text>')
+    shapes.append(f'<text class="faint" x="{left}" y="{height + 10}">{escape(truncate(points[0].label, 24))}</text>')
     if len(points) > 1:
         shapes.append(
-            f'<text class="faint" x="{width - 8}" y="{height + 10}" text-anchor="end">{escape(_short(points[-1].label, 24))}</text>'
+            f'<text class="faint" x="{width - 8}" y="{height + 10}" text-anchor="end">{escape(truncate(points[-1].label, 24))}</text>'
         )
     return _svg(width, height + 16, label, shapes)
 
@@ -241,7 +226,7 @@ def lines(drawn: Sequence[Line], label: str) -> str:
     shapes = [
         f'<path class="axis" d="M{left} 6V{height - 6}H{width - 4}"/>',
         *(
-            f'<text class="faint" x="{left - 6}" y="{at(first, value)[1]}" dy="4" text-anchor="end">{number(value)}</text>'
+            f'<text class="faint" x="{left - 6}" y="{at(first, value)[1]}" dy="4" text-anchor="end">{format_number(value)}</text>'
             for value in dict.fromkeys((low, (low + high) / 2, high))
         ),
         *(
@@ -305,9 +290,9 @@ def reliability(found: Calibration, label: str) -> str:
         for b in found.bins
     ]
     ticks = [low, (low + high) / 2, high]
-    texts = [f'<text class="faint" x="{left - 6}" y="{y(t)}" dy="4" text-anchor="end">{number(t)}</text>' for t in ticks]
+    texts = [f'<text class="faint" x="{left - 6}" y="{y(t)}" dy="4" text-anchor="end">{format_number(t)}</text>' for t in ticks]
     texts += [
-        f'<text class="faint" x="{x(t)}" y="{side + 15}" text-anchor="{anchor}">{number(t)}</text>'
+        f'<text class="faint" x="{x(t)}" y="{side + 15}" text-anchor="{anchor}">{format_number(t)}</text>'
         for t, anchor in zip(ticks, ("start", "middle", "end"), strict=True)
     ]
     frame = f'<path class="axis" d="M{left} 8V{side}H{left + side - 8}"/><path class="agree" d="M{x(low)} {y(low)}L{x(high)} {y(high)}"/>'
@@ -315,7 +300,7 @@ def reliability(found: Calibration, label: str) -> str:
 
 
 def _said(rows: int, predicted: float, observed: float) -> str:
-    return f"{rows} rows: predicted {number(predicted)}, observed {number(observed)}"
+    return f"{rows} rows: predicted {format_number(predicted)}, observed {format_number(observed)}"
 
 
 def _spread(bars: Sequence[Bar]) -> list[tuple[int, Bar]]:
@@ -327,11 +312,7 @@ def _spread(bars: Sequence[Bar]) -> list[tuple[int, Bar]]:
 
 def _foot(text: str, x: float, y: float, width: float) -> str:
     anchor, x = ("start", 0.0) if x < 40 else ("end", width) if x > width - 40 else ("middle", x)
-    return f'<text class="faint" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(_short(text, 18))}</text>'
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return f'<text class="faint" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(truncate(text, 18))}</text>'
 
 
 def _n(value: float) -> str:

@@ -127,7 +127,7 @@ def markdown(reports: Sequence[CiReport]) -> str:
     return "\n".join(line for report in reports for line in _lines(report)).rstrip() + "\n"
 
 
-def text(value: object) -> str:
+def escape_markdown(value: object) -> str:
     """Return a name or a message as Markdown shows it literally: no markup, no mention, no new row of a table.
 
     Examples
@@ -143,27 +143,33 @@ def _escaped(sign: str) -> str:
 
 
 def _lines(report: CiReport) -> Iterator[str]:
-    yield f"## {_SIGNS[report.verdict]} {text(report.model)}: {_headline(report)}"
+    yield f"## {_SIGNS[report.verdict]} {escape_markdown(report.model)}: {_headline(report)}"
     yield ""
-    yield f"Candidate `{report.candidate[:12]}`" + (f", beside {text(report.compared)} on the same rows." if report.compared else ".")
+    yield f"Candidate `{report.candidate[:12]}`" + (
+        f", beside {escape_markdown(report.compared)} on the same rows." if report.compared else "."
+    )
     yield ""
     yield from _table(
         ("metric", "candidate", "champion", "Δ", "95 % interval of Δ", "gate"), (_metric(row, report) for row in report.metrics)
     )
     if report.compared and report.intervals:
-        yield from (f"The interval resamples {text(report.intervals)}.", "")
+        yield from (f"The interval resamples {escape_markdown(report.intervals)}.", "")
     told = {name for row in report.metrics for name in row.gates}
-    own = ((text(name), _mark(passed), text(reason)) for name, (passed, reason) in report.gates.items() if name not in told)
+    own = (
+        (escape_markdown(name), _mark(passed), escape_markdown(reason))
+        for name, (passed, reason) in report.gates.items()
+        if name not in told
+    )
     yield from _table(("gate", "", "what it found"), own)
     for problem in report.problems:
-        yield from (f"> ⚠️ {text(problem)}", "")
+        yield from (f"> ⚠️ {escape_markdown(problem)}", "")
     yield from _folded("Slices", ("slice", "rows", "metric", "candidate", "champion", "Δ"), [_slice(row) for row in report.slices])
     columns = ("", "was", "is")
     yield from _folded("What it learned from", columns, [_difference(row) for row in report.data], none="the same data")
     yield from _folded("What else differs in the record", columns, [_difference(row) for row in report.record], none="nothing")
     if report.pictures:
-        yield from (" ".join(f"![{text(title)}]({path})" for title, path in report.pictures.items()), "")
-    yield from _table(("cost", ""), ((text(name), text(figure)) for name, figure in report.cost.items()))
+        yield from (" ".join(f"![{escape_markdown(title)}]({path})" for title, path in report.pictures.items()), "")
+    yield from _table(("cost", ""), ((escape_markdown(name), escape_markdown(figure)) for name, figure in report.cost.items()))
     if report.reproduce:
         yield from ("To have the same candidate on your machine:", "", "```sh", *report.reproduce, "```", "")
 
@@ -171,7 +177,7 @@ def _lines(report: CiReport) -> Iterator[str]:
 def _headline(report: CiReport) -> str:
     failed = [name for name, (passed, _) in report.gates.items() if not passed]
     if failed:
-        return f"blocked by {', '.join(text(name) for name in failed)}"
+        return f"blocked by {', '.join(escape_markdown(name) for name in failed)}"
     of = f"passed its {len(report.gates)} gate{'s' * (len(report.gates) != 1)}" if report.gates else "no gate is declared"
     than = {FIRST: "the first candidate", SAME: "no different from the champion"}
     return f"{than.get(report.verdict, f'{report.verdict} than the champion')}, {of}"
@@ -179,18 +185,18 @@ def _headline(report: CiReport) -> str:
 
 def _metric(row: MetricRow, report: CiReport) -> tuple[str, ...]:
     found = [report.gates[name] for name in row.gates]
-    gate = "; ".join(f"{_mark(passed)} {text(reason)}" for passed, reason in found) or "–"
+    gate = "; ".join(f"{_mark(passed)} {escape_markdown(reason)}" for passed, reason in found) or "–"
     interval = "–" if row.low is None or row.high is None else f"{row.low:+.4f} to {row.high:+.4f}"
-    return text(row.metric), _number(row.candidate), _number(row.champion), _delta(row.candidate, row.champion), interval, gate
+    return escape_markdown(row.metric), _number(row.candidate), _number(row.champion), _delta(row.candidate, row.champion), interval, gate
 
 
 def _slice(row: SliceRow) -> tuple[str, ...]:
     delta = _delta(row.candidate, row.champion)
-    return text(row.slice), f"{row.rows:,}", text(row.metric), _number(row.candidate), _number(row.champion), delta
+    return escape_markdown(row.slice), f"{row.rows:,}", escape_markdown(row.metric), _number(row.candidate), _number(row.champion), delta
 
 
 def _difference(row: Difference) -> tuple[str, ...]:
-    return text(row.field), text(_short(row.was)), text(_short(row.now))
+    return escape_markdown(row.field), escape_markdown(_short(row.was)), escape_markdown(_short(row.now))
 
 
 def _short(value: str, most: int = 60) -> str:

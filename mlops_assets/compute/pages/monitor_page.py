@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 from mlops_assets.compute.monitoring.cells import CATEGORICAL
 from mlops_assets.compute.monitoring.column_drift import NAMES
 from mlops_assets.compute.monitoring.drift import RULE
 from mlops_assets.compute.pages import charts
-from mlops_assets.compute.pages.charts import Point, number
-from mlops_assets.compute.pages.style import STYLE
+from mlops_assets.compute.pages.charts import Point
+from mlops_assets.compute.pages.rendering import render
+from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+    from markupsafe import Markup
 
     from mlops_assets.compute.monitoring.column_drift import ColumnDrift
     from mlops_assets.compute.monitoring.drift import DriftReport
-    from mlops_assets.compute.monitoring.performance import Metric, PerformanceReport
+    from mlops_assets.compute.monitoring.performance import PerformanceReport
     from mlops_assets.values.evaluation import SliceMetrics
 
-MOST_CHARTS, MOST_ROWS = 6, 150
-SLICE_ROWS = 30  # a slice with fewer says nothing
+MAX_CHARTS, MAX_ROWS = 6, 150
+MIN_SLICE_ROWS = 30
 _SHORT = {"ks": "KS", "wasserstein": "Wasserstein", "js": "JS", "null_rate": "null rate"}
 
 
@@ -56,6 +58,22 @@ class Page:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _State:
+    """The verdict of one report: its colour, its sign, a headline and a sentence."""
+
+    kind: str
+    mark: str
+    headline: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Figure:
+    caption: str
+    chart: Markup
+
+
 def monitor_page(page: Page) -> str:
     """Return a window's reports as one HTML document without scripts and without anything to load.
 
@@ -64,114 +82,92 @@ def monitor_page(page: Page) -> str:
     page
         What it shows.
     """
-    title = f"{page.monitor}, {page.partition}"
-    origin = f"Predictions of {page.model}, version {page.version}"
-    body = [
-        f'<header><p class="faint small">Monitor</p><h1>{escape(title)}</h1><p class="faint">{escape(origin)}</p></header>',
-        f'<div class="states">{_performance_state(page.performance)}{_drift_state(page.drift)}</div>',
-        *(f"<p>{escape(note)}</p>" for note in page.notes),
-        *_performance(page),
-        *_drift(page.drift),
-    ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>"
+    report = page.performance
+    return render(
+        "monitor.html.jinja",
+        page=page,
+        states=(_performance_state(report), _drift_state(page.drift)),
+        history=_history_figure(page.history, report) if report else None,
+        calibration=_calibration_figure(report) if report else None,
+        slices=[found for found in report.slices if found.rows >= MIN_SLICE_ROWS][:MAX_ROWS] if report else [],
+        max_rows=MAX_ROWS,
+        coverage_text=_coverage_text,
+        metrics_caption=_metrics_caption,
+        slices_caption=_slices_caption,
+        shown_columns=_shown_columns,
+        times_threshold=_times_threshold,
+        column_chart=_column_chart,
+        threshold_chart=_threshold_chart,
+        columns_caption=_columns_caption,
+        gauge_percent=_gauge_percent,
+        deciding_label=lambda column: _SHORT.get(column.statistic, column.why),
+        thresholds_text=_thresholds_text,
     )
 
 
-def _state(kind: str, mark: str, headline: str, text: str) -> str:
-    return f'<section class="state {kind}"><strong>{mark} {escape(headline)}</strong><p>{escape(text)}</p></section>'
-
-
-def _performance_state(report: PerformanceReport | None) -> str:
+def _performance_state(report: PerformanceReport | None) -> _State:
     if report is None:
-        return _state("", "–", "No performance report", "labels are not joined to these predictions")
+        return _State("", UNKNOWN, "No performance report", "labels are not joined to these predictions")
     kind, mark, headline = {
         GOOD: ("good", "✓", "Performance is good" if report.verdicts else "Performance is measured"),
         BREACH: ("bad", "✗", "Performance is too low"),
-        IN_TRAINING: ("", "–", "In training data: performance is not judged"),
+        IN_TRAINING: ("", UNKNOWN, "In training data: performance is not judged"),
     }.get(report.state, ("", "…", "Not enough data to judge performance"))
-    return _state(kind, mark, headline, report.summary.partition(": ")[2])
+    return _State(kind, mark, headline, report.summary.partition(": ")[2])
 
 
-def _drift_state(report: DriftReport | None) -> str:
+def _drift_state(report: DriftReport | None) -> _State:
     if report is None:
-        return _state("", "–", "No drift report", "the monitor expects nothing of drift")
+        return _State("", UNKNOWN, "No drift report", "the monitor declares no drift expectation")
     if report.state == IN_TRAINING:
-        return _state("", "–", "In training data: drift is not judged", report.summary)
+        return _State("", UNKNOWN, "In training data: drift is not judged", report.summary)
     if not report.enough:
-        return _state("", "…", "Not enough data to judge drift", report.summary)
+        return _State("", "…", "Not enough data to judge drift", report.summary)
     count = len(report.drifted)
     if not count:
-        return _state("good", "✓", "No drift", f"{len(report.columns)} columns look as they did in training, on {report.rows:,} rows.")
-    return _state(
-        "warn", "!", f"{count} of {len(report.columns)} columns drifted", ", ".join(report.drifted[:8]) + ("…" if count > 8 else "")
-    )
+        return _State("good", "✓", "No drift", f"{len(report.columns)} columns look as they did in training, on {report.rows:,} rows.")
+    names = ", ".join(report.drifted[:8]) + ("…" if count > 8 else "")
+    return _State("warn", "!", f"{count} of {len(report.columns)} columns drifted", names)
 
 
-def _drift(report: DriftReport | None) -> Iterable[str]:
-    if report is None or not report.columns:
-        return
-    yield "<h2>Most drifted columns</h2>"
-    yield (
-        '<p class="key"><span><i style="background:var(--then)"></i>reference</span><span><i style="background:var(--now)"></i>this window</span>'
-        "<span>below each chart: this window (◆) among windows of the reference, and the threshold (dashed)</span></p>"
-    )
-    shown = [column for column in report.columns if column.bars][:MOST_CHARTS]
-    broken = [column for column in report.columns if not column.bars and column.drifted]
-    yield f'<div class="cards">{"".join(_card(column) for column in [*broken[:MOST_CHARTS], *shown])}</div>'
-    yield _columns_table(report.columns)
-    yield f"<footer>{escape(_thresholds_text(report))}</footer>"
+def _shown_columns(report: DriftReport) -> list[ColumnDrift]:
+    """Return the columns that get a card: drifted ones that cannot be drawn, then the most drifted ones that can."""
+    drawn = [column for column in report.columns if column.bars][:MAX_CHARTS]
+    return [*[column for column in report.columns if not column.bars and column.drifted][:MAX_CHARTS], *drawn]
 
 
-def _card(column: ColumnDrift) -> str:
-    tag = (
-        f'<span class="tag warn">{_times(column.severity)} the threshold</span>'
-        if column.drifted
-        else '<span class="tag">within its threshold</span>'
-    )
-    said = f"{column.name}: shares of values in the reference and in this window. {column.why}"
+def _column_chart(column: ColumnDrift) -> Markup | str:
+    if not column.bars:
+        return ""
     draw = charts.rows if column.kind == CATEGORICAL else charts.columns
-    chart = draw(column.bars, said) if column.bars else ""
-    strip = ""
-    if column.bars and column.value is not None and column.threshold and math.isfinite(column.severity):
-        told = f"{NAMES[column.statistic]} {number(column.value)}, threshold {number(column.threshold)}"
-        strip = charts.strip(column.usual, column.threshold, column.value, told)
-    return f'<article class="card"><header><h3>{escape(column.name)}</h3>{tag}</header><p>{escape(column.why)}</p>{chart}{strip}</article>'
+    return _trust(draw(column.bars, f"{column.name}: shares of values in the reference and in this window. {column.why}"))
 
 
-def _times(severity: float) -> str:
-    return f"{number(severity, 2)} ×" if math.isfinite(severity) else "beyond"
+def _threshold_chart(column: ColumnDrift) -> Markup | str:
+    if not column.bars or column.value is None or not column.threshold or not math.isfinite(column.severity):
+        return ""
+    label = f"{NAMES[column.statistic]} {format_number(column.value)}, threshold {format_number(column.threshold)}"
+    return _trust(charts.strip(column.usual, column.threshold, column.value, label))
 
 
-def _columns_table(columns: Sequence[ColumnDrift]) -> str:
-    heads = ("column", "× threshold", "decided by", "KS", "Wasserstein", "PSI", "JS", "null", "reference null", "new")
-    body = "".join(_column_row(column) for column in columns[:MOST_ROWS])
-    rest = f"; {len(columns) - MOST_ROWS} more are nearer to the reference than these" if len(columns) > MOST_ROWS else ""
-    return _table(
-        f"All columns, most drifted first{rest}. KS: Kolmogorov–Smirnov; Wasserstein in standard deviations of the reference; JS: Jensen–Shannon.",
-        heads,
-        body,
-        "All columns",
-    )
+def _trust(svg: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(svg)  # noqa: S704  (our own charts, their texts escaped)
 
 
-def _column_row(column: ColumnDrift) -> str:
+def _times_threshold(column: ColumnDrift) -> str:
+    return f"{format_number(column.severity, 2)} ×" if math.isfinite(column.severity) else "beyond"
+
+
+def _gauge_percent(column: ColumnDrift) -> str:
     share = min(column.severity, 1.5) / 1.5 if math.isfinite(column.severity) else 1.0
-    gauge = f'<span class="gauge" aria-hidden="true"><b style="width:{share * 100:.0f}%"></b></span>'
-    severity = f'<span class="mark">{"▲ " if column.drifted else ""}{number(column.severity, 2)}</span>'
-    cells = [
-        f"{gauge}{severity}",
-        escape(_SHORT.get(column.statistic, column.why)),
-        *(number(value) for value in (column.ks, column.wasserstein, column.psi, column.js)),
-        *(_share(value) for value in (column.null_rate, column.reference_null_rate, column.new_rate)),
-    ]
-    kind = ' class="warn"' if column.drifted else ""
-    return f'<tr{kind}><th scope="row">{escape(column.name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return f"{share * 100:.0f}"
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+def _columns_caption(report: DriftReport) -> str:
+    rest = f"; the {len(report.columns) - MAX_ROWS} least drifted are not shown" if len(report.columns) > MAX_ROWS else ""
+    return f"All columns, most drifted first{rest}. KS: Kolmogorov–Smirnov; Wasserstein in standard deviations of the reference; JS: Jensen–Shannon."
 
 
 def _thresholds_text(report: DriftReport) -> str:
@@ -199,67 +195,35 @@ def _few_windows_text(report: DriftReport) -> str:
     )
 
 
-def _performance(page: Page) -> Iterable[str]:
-    report = page.performance
-    if report is None:
-        return
+def _coverage_text(report: PerformanceReport) -> str:
     arrivals = report.arrivals
-    yield "<h2>Performance</h2>"
-    extra = f"; {arrivals.keyless} predictions have no key" if arrivals.keyless else ""
-    extra += f"; {report.in_training:,} predictions of rows in training data are left out" if report.in_training else ""
-    yield f'<p class="faint">{arrivals.labelled:,} of {arrivals.predicted:,} predictions have a label ({arrivals.coverage:.1%}){extra}.</p>'
-    if report.metrics:
-        heads = ("metric", "value", "interval", "on the holdout", "")
-        caption = "Metrics, greater is better; intervals allow for chance in these rows" + (
-            f" ({report.intervals})." if report.intervals else "."
-        )
-        yield _table(caption, heads, "".join(map(_metric_row, report.metrics)), "Metrics")
-    if len(page.history) > 1 and report.metrics:
-        yield _history(page.history, report)
-    yield from _details(report)
+    keyless = f"; {arrivals.keyless} predictions have no key" if arrivals.keyless else ""
+    trained = f"; {report.in_training:,} predictions of training rows are left out" if report.in_training else ""
+    return f"{arrivals.labelled:,} of {arrivals.predicted:,} predictions have a label ({arrivals.coverage:.1%}){keyless}{trained}."
 
 
-def _history(points: Sequence[Point], report: PerformanceReport) -> str:
+def _metrics_caption(report: PerformanceReport) -> str:
+    return f"Metrics; greater is better{f'. {report.intervals}' if report.intervals else ''}."
+
+
+def _slices_caption(report: PerformanceReport, shown: Sequence[SliceMetrics]) -> str:
+    few = len(report.slices) - len(shown)
+    return f"By slice{f', {few} with fewer than {MIN_SLICE_ROWS} rows left out' if few else ''}."
+
+
+def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figure | None:
+    if len(points) < 2 or not report.metrics:
+        return None
     name = report.metrics[0].name
     bound = report.verdicts[0].bound if report.verdicts else None
-    line = f"; dashed: the least value that is good, {number(bound)}" if bound is not None else ""
-    caption = f"{name} by window with its interval; red: a breach; hollow: not enough data, or in training data{line}"
-    chart = charts.history(points, bound, f"{name} of {len(points)} windows, the last one {number(points[-1].value)}")
-    return f'<figure class="wide scroll"><figcaption class="faint small">{escape(caption)}</figcaption>{chart}</figure>'
+    line = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
+    caption = f"{name} by window with its 95 % CI; red: a breach; hollow: not enough data, or in training data{line}"
+    label = f"{name} of {len(points)} windows, the last one {format_number(points[-1].value)}"
+    return _Figure(caption, _trust(charts.history(points, bound, label)))
 
 
-def _metric_row(metric: Metric) -> str:
-    between = f"{number(metric.low)} to {number(metric.high)}" if metric.low is not None else "–"
-    return (
-        f'<tr><th scope="row">{escape(metric.name)}</th><td>{number(metric.value)}</td><td>{between}</td><td>{number(metric.reference)}</td>'
-        f'<td class="words faint">{escape(metric.problem)}</td></tr>'
-    )
-
-
-def _details(report: PerformanceReport) -> Iterable[str]:
-    plot, slices = "", ""
-    if report.calibration and report.calibration.bins:
-        said = f"Predicted against observed; expected calibration error {number(report.calibration.error)}"
-        chart = charts.reliability(report.calibration, said)
-        plot = f'<figure><figcaption class="faint small">{escape(said)}</figcaption>{chart}</figure>'
-    large = [one for one in report.slices if one.rows >= SLICE_ROWS]
-    if large:
-        heads = ("slice", "rows", *(name for name, _ in large[0].metrics))
-        few = len(report.slices) - len(large[:MOST_ROWS])
-        left_out = f", {few} with fewer than {SLICE_ROWS} rows left out" if few else ""
-        slices = _table(f"By slice{left_out}.", heads, "".join(map(_slice_row, large[:MOST_ROWS])), "Slices")
-    if plot or slices:
-        yield f'<div class="wide pair">{plot}{slices}</div>'
-
-
-def _slice_row(found: SliceMetrics) -> str:
-    values = "".join(f"<td>{number(value)}</td>" for _, value in found.metrics)
-    return f'<tr><th scope="row">{escape(f"{found.column} {found.value}")}</th><td>{found.rows:,}</td>{values}</tr>'
-
-
-def _table(caption: str, heads: Sequence[str], body: str, label: str) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    return (
-        f'<div class="table" role="region" aria-label="{escape(label)}" tabindex="0"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+def _calibration_figure(report: PerformanceReport) -> _Figure | None:
+    if not report.calibration or not report.calibration.bins:
+        return None
+    caption = f"Predicted against observed; expected calibration error {format_number(report.calibration.error)}"
+    return _Figure(caption, _trust(charts.reliability(report.calibration, caption)))

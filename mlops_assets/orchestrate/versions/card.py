@@ -17,9 +17,9 @@ from mlops_assets.compute.pages.card_sections import (
     calibration_section,
     data_section,
     features_section,
+    format_interval,
     gates_section,
     importance_section,
-    interval,
     limits_section,
     metrics_section,
     pairs_section,
@@ -242,7 +242,7 @@ def _of_registry(about: _About) -> Iterator[Section]:
     """Yield gates and approvals, as they are at this moment."""
     registry, version = about.stores.registry, about.version
     evidence = registry.evidence(version.model, version.digest)
-    yield gates_section((e.gate, e.passed, e.value, e.threshold, interval(e.low, e.high), e.reason) for e in evidence)
+    yield gates_section((e.gate, e.passed, e.value, e.threshold, format_interval(e.low, e.high), e.reason) for e in evidence)
     approvals = [
         (f"{a.at:%Y-%m-%d %H:%M}", a.environment, "approved" if a.approved else "rejected", a.approver, a.reason)
         for a in registry.approvals(version.model, version.version)

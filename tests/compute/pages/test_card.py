@@ -21,7 +21,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
 from mlops_assets.compute.features.signature import LEAST_ROWS, MOST_CATEGORIES, held, signature_of
-from mlops_assets.compute.pages.card import Card, Cells, Section
+from mlops_assets.compute.pages.card import Card, CardTable, Section
 from mlops_assets.compute.pages.card_charts import bars
 from mlops_assets.compute.pages.card_forms import card_markdown, card_page
 from mlops_assets.compute.pages.card_sections import importance_section
@@ -159,7 +159,7 @@ def test_an_undefined_metric_is_said_and_nothing_is_drawn(binary) -> None:
     found = permutation_importance(estimator, X, np.zeros(len(y), dtype=int), "roc_auc", "a")
     section = importance_section(found)
     assert section.problems == ("roc_auc is undefined on these rows.",)
-    assert section.picture == "" == bars([])
+    assert section.chart == "" == bars([])
     assert {row[1] for row in section.tables[0].rows} == {"–"}
 
 
@@ -209,9 +209,9 @@ def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
 
 
 def card(words: str) -> Card:
-    cells = Cells((words, "b"), ((words, words), ("1", words)), frozenset({"b"}))
+    cells = CardTable((words, "b"), ((words, words), ("1", words)), frozenset({"b"}))
     importance = bars([Importance(words, 0.3, 0.1), Importance("x", -0.1, 0.2)])
-    sections = (Section(words, (words,), (cells,), (words,), words), Section("Calibration", (words,), (cells,), picture=importance))
+    sections = (Section(words, (words,), (cells,), (words,), words), Section("Calibration", (words,), (cells,), chart=importance))
     return Card(words, (words,), ((words, words),), sections)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mlops_assets.compute.pages.ci_page import ci_page
-from mlops_assets.compute.pages.ci_report import CiReport, Difference, MetricRow, SliceRow, markdown, text
+from mlops_assets.compute.pages.ci_report import CiReport, Difference, MetricRow, SliceRow, escape_markdown, markdown
 from tests.browser import browser_page
 
 NASTY = "<b>x</b>'; DROP TABLE runs; -- | @team #12 `code` [a](javascript:alert(1))\nnew line"
@@ -82,4 +82,4 @@ def test_a_name_is_shown_as_it_is_and_does_nothing(tmp_path) -> None:
 
 @pytest.mark.parametrize("plain", ["roc auc 0.7 ≥ 0.65 (of 12)", "EWR, LGA + JFK!"])
 def test_plain_words_stay_plain(plain) -> None:
-    assert text(plain) == plain
+    assert escape_markdown(plain) == plain

@@ -13,9 +13,10 @@ from mlops_assets.compute.monitoring.drift import DriftReport, drift
 from mlops_assets.compute.monitoring.performance import PerformanceReport, performance
 from mlops_assets.compute.monitoring.profile import reference_profile
 from mlops_assets.compute.pages import charts
-from mlops_assets.compute.pages.charts import Point, number
+from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.evidently_page import evidently_page
 from mlops_assets.compute.pages.monitor_page import Page, monitor_page
+from mlops_assets.compute.text import format_number
 from mlops_assets.errors import DataError, MissingExtraError
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Performance
 
@@ -141,7 +142,7 @@ def test_many_columns_and_slices_stay_light() -> None:
     rng = np.random.default_rng(0)
     wide = pl.DataFrame(rng.normal(size=(300, 170)), schema=[f"column_{i}" for i in range(170)])
     document = monitor_page(Page("watch", "d", "m", "6", drift(reference_profile(wide), wide)))
-    assert "20 more are nearer to the reference" in checked(document).text
+    assert "the 20 least drifted are not shown" in checked(document).text
 
 
 def test_numbers_are_for_people() -> None:
@@ -155,7 +156,7 @@ def test_numbers_are_for_people() -> None:
         float("nan"): "–",
         None: "–",
     }
-    assert {value: number(value) for value in shown} == shown
+    assert {value: format_number(value) for value in shown} == shown
 
 
 def test_charts_of_almost_nothing() -> None:

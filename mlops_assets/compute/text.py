@@ -1,0 +1,63 @@
+"""Numbers, durations and long names as people read them, the same on every page, card and report."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+UNKNOWN = "–"
+
+
+def format_number(value: float | None, digits: int = 3, *, nan: str = UNKNOWN) -> str:
+    """Return a number with significant digits and a true minus sign.
+
+    Parameters
+    ----------
+    value
+        None is shown as a dash.
+    digits
+        Significant ones.
+    nan
+        How an undefined number is shown.
+
+    Examples
+    --------
+    >>> format_number(0.6942), format_number(-1234567.0), format_number(None), format_number(float("-inf"))
+    ('0.694', '−1.23e+06', '–', '−∞')
+    """
+    if value is None:
+        return UNKNOWN
+    if not math.isfinite(value):
+        return nan if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{digits - 1}e}".replace("-", "−", 1) if value < 0 else f"{value:.{digits - 1}e}"
+    return (f"{value:#.{digits}g}".rstrip(".") if value else "0").replace("-", "−")
+
+
+def format_duration(duration: timedelta | None) -> str:
+    """Return a duration in seconds, minutes or hours; a dash for None.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> format_duration(timedelta(seconds=90)), format_duration(timedelta(minutes=10)), format_duration(None)
+    ('90.0 s', '10.0 min', '–')
+    """
+    if duration is None:
+        return UNKNOWN
+    seconds = duration.total_seconds()
+    return f"{format_number(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def truncate(text: str, max_length: int) -> str:
+    """Return a text of at most ``max_length`` characters, cut with an ellipsis.
+
+    Examples
+    --------
+    >>> truncate("carrier", 5)
+    'carr…'
+    """
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -15,8 +15,8 @@ from tests.projects import visits as project
 TABLES = ("dataset/visits", "dataset/shares", "features/shop_shares", "training_set/examples", project.PREDICTIONS)
 STORES, ORCHESTRATE = "mlops_assets.stores", "mlops_assets.orchestrate"
 POINTS = {
-    "between a Parquet file and its commit": f"{STORES}.lake.ducklake:DuckLake._append",
-    "between deleting and inserting the rows of a later table": f"{STORES}.lake.ducklake:DuckLake._insert:5",
+    "between a Parquet file and its commit": f"{STORES}.lake.ducklake:DuckLake._append_records",
+    "between deleting and inserting the rows of a later table": f"{STORES}.lake.ducklake:DuckLake._insert_rows:5",
     "between an artifact and the tracker's row": f"{STORES}.tracker.tracker:SqlTracker.write",
     "between the tracker's row and the registry's": f"{STORES}.registry.registry:SqlRegistry.submit",
     "before a version is registered": f"{STORES}.registry.registry:SqlRegistry.register",

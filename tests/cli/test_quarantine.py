@@ -82,8 +82,8 @@ def test_rows_are_listed_shown_and_tried_again_until_none_is_left(tmp_path) -> N
 @pytest.mark.parametrize(
     "point",
     {
-        "between the rows and the quarantine": f"{STORES}._replace:2",
-        "between the quarantine and its record": f"{STORES}._append",
+        "between the rows and the quarantine": f"{STORES}._replace_rows:2",
+        "between the quarantine and its record": f"{STORES}._append_records",
         "after the commit, before Dagster hears of it": "mlops_assets.orchestrate.tables.quality:CompanionWrite.report",
     }.values(),
 )

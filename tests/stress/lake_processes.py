@@ -17,7 +17,8 @@ import duckdb
 from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, DbtFolder, executable
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.lake.rows import Plan, sql_name
+from mlops_assets.stores.lake.rows import sql_name
+from mlops_assets.stores.lake.write_plan import WritePlan
 from mlops_assets.values.platform import Platform
 from tests.stress.lake_facts import DAILY, DAYS, PARTITIONED, SOURCE, WHOLE, Ledger, attempt, facts, state, tables
 
@@ -94,7 +95,7 @@ def dbt(folder: Path, ledger: Ledger, rng: random.Random) -> None:
     ledger.say("building", name=ledger.name)
     since, project = lake.snapshot(), DbtFolder(str(folder / "dbt_project"), Platform.at(folder))
     project.prepare()
-    stores = [
+    arguments = [
         "--project-dir",
         project.source,
         "--profiles-dir",
@@ -104,7 +105,9 @@ def dbt(folder: Path, ledger: Ledger, rng: random.Random) -> None:
         "--log-path",
         project.target,
     ]
-    subprocess.run([executable(), "--no-use-colors", "build", *stores], env=dict(os.environ) | PARSE_WINDOW, check=True, stdout=sys.stderr)
+    subprocess.run(
+        [executable(), "--no-use-colors", "build", *arguments], env=dict(os.environ) | PARSE_WINDOW, check=True, stdout=sys.stderr
+    )
     ledger.say("built", since=since)
     lake.record(DAILY, [Part("")], key=["day"], run_id=ledger.name)
     ledger.say("recorded", name=ledger.name)
@@ -123,7 +126,7 @@ def write_dbt_project(folder: Path) -> None:
 class Unlocked(DuckLake):
     """Commits the delete and the insert in two transactions, and is killed between the two."""
 
-    def _insert(self, *_given) -> None:
+    def _insert_rows(self, *_given) -> None:
         self._cursor.execute("COMMIT")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -131,14 +134,14 @@ class Unlocked(DuckLake):
 class Doubled(DuckLake):
     """Inserts without deleting what was there."""
 
-    def _replace(self, plan: Plan) -> None:
-        self._insert(sql_name(plan.table), plan.frame)
+    def _replace_rows(self, plan: WritePlan) -> None:
+        self._insert_rows(sql_name(plan.table), plan.frame)
 
 
 class Lost(DuckLake):
     """Acknowledges what it has not committed."""
 
-    def _append(self, *_given) -> None:
+    def _append_records(self, *_given) -> None:
         self._cursor.execute("ROLLBACK")
         self._cursor.execute("BEGIN")
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import duckdb
 import polars as pl
 
 from mlops_assets.errors import DataError
 from mlops_assets.stores.lake.column_types import describe_changes
-from mlops_assets.stores.lake.writes import column_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mlops_assets.stores.lake.ducklake import DuckLake
+    from mlops_assets.stores.lake.protocol import Lake
 
 _OUT_OF_SYNC = re.compile(r".*out of sync.*")
 _COLUMN = re.compile(r'.*(?:Binder Error: Referenced column|Conversion Error: .* source column) "?([^\s"]+)"?.*')
 _POLICIES = "on_schema_change='append_new_columns' or 'sync_all_columns'"
 
 
-def describe_columns(lake: DuckLake, table: str, before: Mapping[str, pl.DataType], compiled: str, *, incremental: bool) -> tuple[str, ...]:
+def describe_columns(lake: Lake, table: str, before: Mapping[str, pl.DataType], compiled: str, *, incremental: bool) -> tuple[str, ...]:
     """Return in words how the columns of a dbt model's table differ from those before the run, and from those of its query.
 
     Parameters
@@ -45,14 +43,14 @@ def describe_columns(lake: DuckLake, table: str, before: Mapping[str, pl.DataTyp
     return (*describe_changes(pl.DataFrame(schema=after), before), *left_out)
 
 
-def _left_out(lake: DuckLake, after: Mapping[str, pl.DataType], compiled: str) -> list[str]:
+def _left_out(lake: Lake, after: Mapping[str, pl.DataType], compiled: str) -> list[str]:
     """Name the columns of a query that its table does not have: dbt ignores them unless it is told otherwise."""
-    try:
-        asked = column_types(lake.connections.cursor(), f"({compiled.strip().rstrip(';')})")
-    except duckdb.Error:
-        return []  # the query reads what only dbt's connection has
     known = {name.lower() for name in after}
-    return [f"column '{name}' of the model's query is not in its table: say {_POLICIES}" for name in asked if name.lower() not in known]
+    return [
+        f"column '{name}' of the model's query is not in its table: say {_POLICIES}"
+        for name in lake.query_columns(compiled)
+        if name.lower() not in known
+    ]
 
 
 def columns_error(error: Exception, tables: Mapping[str, Mapping[str, pl.DataType]]) -> Exception:

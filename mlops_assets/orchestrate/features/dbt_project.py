@@ -17,7 +17,7 @@ from mlops_assets.errors import DefinitionError, MissingExtraError, PlatformErro
 from mlops_assets.orchestrate.features.dbt_process import LOCK_FILE
 from mlops_assets.stores.base.files import write_whole
 from mlops_assets.stores.base.lock import exclusive
-from mlops_assets.stores.lake.connection import ATTACH_OPTIONS, LakeConnections, link_extensions
+from mlops_assets.stores.lake.connection import LakeAttachment, describe_attachment, link_extensions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +99,7 @@ class DbtFolder:
         return "" if file is None else file.read_text(encoding="utf-8")
 
     def _write_profiles(self) -> None:
-        lake = LakeConnections(Path(self.platform.lake).absolute())
+        lake = describe_attachment(Path(self.platform.lake))
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             link_extensions(self.work / "extensions")
@@ -162,12 +162,12 @@ def executable() -> str:
     return found
 
 
-def _profiles(lake: LakeConnections, extensions: Path) -> dict[str, Any]:
+def _profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
     """Attach the lake to dbt exactly as our own connections do; one thread, as DuckLake's writers must not overlap."""
     attach = {
-        "path": f"ducklake:sqlite:{lake.catalog_path}",
+        "path": lake.path,
         "alias": "lake",
-        "options": {"data_path": f"{lake.data_path}/"} | {name.lower(): value.strip("'") for name, value in ATTACH_OPTIONS.items()},
+        "options": dict(lake.options),
     }
     output = {
         "type": "duckdb",

@@ -81,7 +81,7 @@ def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Linea
         return {name: [(source.key, name)] for name in (*view.entity.join_keys, *view.feature_names)}
     if isinstance(source, Sql):
         refs = {name: project.tables[name].key for name in computed_from(source)}
-        found = query_lineage(source.query, _columns(view), {name: stores.lake.columns(key) for name, key in refs.items()})
+        found = query_lineage(source.query, _columns(view), {name: tuple(stores.lake.schema(key)) for name, key in refs.items()})
         return {column: [(refs[table], name) for table, name in made if table in refs] for column, made in found.items()}
     return {}
 
@@ -98,7 +98,7 @@ def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
 
 def dbt_lineage(view: FeatureView, compiled: str, stores: Stores, parents: Sequence[str]) -> Lineage:
     """Return where the columns of a dbt model come from, by its compiled text."""
-    tables = {key.rpartition("/")[2]: stores.lake.columns(key) for key in parents}
+    tables = {key.rpartition("/")[2]: tuple(stores.lake.schema(key)) for key in parents}
     found = query_lineage(compiled, _columns(view), tables)
     return {column: kept for column, made in found.items() if (kept := [(t, c) for t, c in made if t in parents])}
 

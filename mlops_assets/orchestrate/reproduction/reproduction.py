@@ -140,8 +140,7 @@ def _refuse_unreadable(stores: Stores, version: Version) -> None:
                 f"{name} cannot be reproduced: rows that it was trained on were erased on {erasure.at:%Y-%m-%d} ({erasure.reason})",
                 hint="compare with what the training set holds now: --data current",
             )
-    cursor = stores.lake.connections.cursor()
-    if not cursor.execute("SELECT 1 FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [version.snapshot]).fetchall():
+    if not stores.lake.has_snapshot(version.snapshot):
         raise RegistryError(
             f"{name} cannot be reproduced: the lake's snapshot {version.snapshot}, which it was trained on, is gone",
             hint="restore the lake from a backup, or compare with what the training set holds now: --data current",

@@ -51,7 +51,7 @@ def report_untold(
     if not runs:
         return []
     at = open_stores(platform)
-    untold = [record for record in at.lake.last_written_by(runs) if not _told(instance, record)]
+    untold = [record for record in at.lake.records_of_runs(runs) if not _told(instance, record)]
     for record in untold:
         at.attempts.succeeded(record.table, [Part(record.partition)])
         instance.report_runless_asset_event(materialised(record))

@@ -40,7 +40,7 @@ def _types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: s
     lake, key = step.stores.lake, step.node.key
     if step.node.partitions is None or event_timestamp is None:
         return {}
-    names = [name for name in lake.columns(key) if is_of_predictions(name)]
+    names = [name for name in lake.schema(key) if is_of_predictions(name)]
     if not names:
         return {}
     try:

@@ -30,9 +30,9 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.partition_calls import Produced, emptied_outcome, misplaced_outcome
-from mlops_assets.stores.lake.keys import MOST_KEYS, keys_elsewhere
 from mlops_assets.stores.lake.protocol import Part, Write
 from mlops_assets.stores.lake.rows import refuse_unstorable
+from mlops_assets.stores.lake.table_sql import MAX_KEYS
 from mlops_assets.values.dataset import Dataset, Table
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.quality import Limit, Quality
@@ -117,15 +117,15 @@ def _across(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcom
         return []
     windows = spans(step.windows)
     time, lake = table.event_timestamp or "", step.stores.lake
-    found = keys_elsewhere(
-        lake, step.node.key, cast_to_stored(frame.select(table.key)), windows, event_timestamp=time, snapshot=step.snapshot
+    found = lake.find_keys(
+        step.node.key, cast_to_stored(frame.select(table.key)), outside=windows, event_timestamp=time, snapshot=step.snapshot
     )
     if found.is_empty():
         return [Outcome(KEY_ACROSS, passed=True, blocking=False)]
     *first, elsewhere = found.row(0)
     identity = dict(zip(table.key, first, strict=True))
     label = f"'{step.keys[0]}'" if len(step.keys) == 1 else f"'{step.keys[0]}' to '{step.keys[-1]}'"
-    more = " or more" if found.height == MOST_KEYS else ""
+    more = " or more" if found.height == MAX_KEYS else ""
     message = (
         f"{found.height}{more} key(s) of partition(s) {label} are in other partitions as well; the first: {identity}, also at {elsewhere}"
     )

@@ -66,7 +66,7 @@ def _end(open_stores: Stores, ref: TableRef, time: str | None, windows: dg.Parti
         newest = sort_keys(ref.partitions, (key for key, record in found.items() if record.rows))[-1:]
         span = window_of(ref.partitions, newest[0]) if newest else None
         return None if span is None else span.end
-    column = next((name for name in (ref.event_timestamp, time) if name and name in open_stores.lake.columns(ref.key)), None)
+    column = next((name for name in (ref.event_timestamp, time) if name and name in open_stores.lake.schema(ref.key)), None)
     latest = None if column is None else open_stores.lake.read(ref.key, columns=[column])[column].max()
     return _window_end(windows, latest) if isinstance(latest, datetime) else None
 

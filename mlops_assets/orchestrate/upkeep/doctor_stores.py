@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import dagster as dg
 
@@ -17,8 +15,7 @@ from mlops_assets.serving.formats.judged_fit import named_judged_fit
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.database import migrations, sql
 from mlops_assets.stores.lake.damage import read_verified
-from mlops_assets.stores.lake.protocol import DAMAGED, Part, PartitionRecord
-from mlops_assets.stores.lake.record_checksums import examine_records
+from mlops_assets.stores.lake.protocol import Part, PartitionRecord
 from mlops_assets.stores.platform.garbage import collected, is_own, roots
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasures
@@ -109,25 +106,19 @@ def artifact_hashes(stores: Stores) -> Iterator[Finding]:
 
 def lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield files of the lake that are missing or damaged."""
-    cursor, count = stores.lake.connections.cursor(), 0
-    query = "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops' ORDER BY ALL"
-    bad = set()
-    for schema, table in cursor.execute(query).fetchall():
-        files = "SELECT data_file, data_file_size_bytes FROM ducklake_list_files('lake', ?, schema => ?)"
-        for name, size in cursor.execute(files, [table, schema]).fetchall():
-            count += 1
-            path = Path(name)
-            if not path.exists() or path.stat().st_size != size:
-                bad.add(f"{schema}/{table}")
-                what = f"has {path.stat().st_size} bytes instead of {size}" if path.exists() else "is missing"
-                yield Finding.failed("lake", f"{schema}/{table}: its file {name} {what}", _again(f"{schema}/{table}"))
+    files, bad = stores.lake.data_files(), set()
+    for file in files:
+        if not file.path.exists() or file.path.stat().st_size != file.size:
+            bad.add(file.table)
+            what = f"has {file.path.stat().st_size} bytes instead of {file.size}" if file.path.exists() else "is missing"
+            yield Finding.failed("lake", f"{file.table}: its file {file.path} {what}", _again(file.table))
     for project in projects:
         for key, ref in project.by_key.items():
             if key not in bad and ref.plain is None and (damage := _damage(stores, key, ref.partitions, ref.event_timestamp)):
                 bad.add(key)
                 yield Finding("lake", FAILURE, *damage)
     if not bad:
-        yield Finding("lake", OK, f"readable; {count} file(s), every partition holds what was recorded")
+        yield Finding("lake", OK, f"readable; {len(files)} file(s), every partition holds what was recorded")
 
 
 def _damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
@@ -152,7 +143,7 @@ def _again(key: str) -> str:
 
 def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield records of the lake that are not what was written; the partition of one that still counts can be made again."""
-    report = examine_records(stores.lake)
+    report = stores.lake.examine_records()
     partitions = {key: set(all_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
     for found in report.altered:
         record = found.record
@@ -174,7 +165,7 @@ def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
 
 def _distrust(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
     def fix() -> str:
-        stores.lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash)])
+        stores.lake.mark_damaged([record])
         return f"counted '{record.table}' as not made; the next run makes it again"
 
     return fix
@@ -200,7 +191,7 @@ def orphans(stores: Stores) -> Iterator[Finding]:
         yield Finding(
             "orphans", WARNING, text, "remove them" if fix else "mlops gc --shared-artifacts, if no other platform keeps its own there", fix
         )
-    stray = _stray(stores)
+    stray = stores.lake.orphaned_files(older_than=_GRACE)
     if stray:
         text = (
             f"{len(stray)} file(s) of the lake that its catalog does not name, {sum(p.stat().st_size for p in stray):,} bytes: {stray[0]}"
@@ -212,9 +203,3 @@ def orphans(stores: Stores) -> Iterator[Finding]:
 
 def _removed(stores: Stores) -> str:
     return f"removed {len(collected(stores, older_than=_GRACE).removed)} artifact(s)"
-
-
-def _stray(stores: Stores) -> list[Path]:
-    before = datetime.now(UTC) - _GRACE
-    query = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, older_than => ?::TIMESTAMPTZ)"
-    return sorted(Path(row[0]) for row in stores.lake.connections.cursor().execute(query, [before]).fetchall() if Path(row[0]).exists())

@@ -111,14 +111,14 @@ class Request:
     def erasure(self) -> Erasure:
         """Return the rows of the lake that are meant."""
         if not self.views:
-            return Erasure(self.stores.lake, self.entity)
+            return self.stores.lake.erasure(self.entity)
         edges = {key: [e.parent for e in node.edges] for key, node in made_from_nodes(self.projects, self.stores.platform).items()}
         wanted, todo = set[str](), [f"features/{name}" for name in self.views]
         while todo:
             wanted.add(key := todo.pop())
             todo += [parent for parent in edges.get(key, ()) if parent not in wanted]
         wanted |= {f"quarantine/{key.partition('/')[2]}" for key in wanted if key.startswith("dataset/")}
-        return Erasure(self.stores.lake, self.entity, wanted.__contains__)
+        return self.stores.lake.erasure(self.entity, wanted.__contains__)
 
 
 def planned(request: Request) -> Erased:
@@ -130,7 +130,7 @@ def planned(request: Request) -> Erased:
         What is to be erased.
     """
     erasing, stores = request.erasure(), request.stores
-    with stores.lake.connections.exclusive():
+    with stores.lake.lock():
         rows = _counted(erasing)
         states = erasing.states(erasing.files()) if not rows else _all_states(erasing, stores)
         _, anew = amended(request.projects, stores, erasing, [*rows])
@@ -170,7 +170,7 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, 
     log = open_erasures(stores.platform.registry)
     killed = log.unfinished(label)
     since = killed.at if killed else datetime.now(UTC)
-    with stores.lake.connections.exclusive():
+    with stores.lake.lock():
         found = _and_before(planned(request), killed.facts if killed else {})
         log.add(BEGUN, actor=actor, reason=reason, entity=label, facts=found.facts)
         entities = {view.name: _entities(request, view) for view in request.feature_views}

@@ -20,14 +20,14 @@ _RANGES: dict[type[pl.DataType], tuple[int, int]] = {
 }
 
 
-class StoredColumn(Protocol):
-    """Facts about the values of a table, asked for only where types differ."""
+class StoredValues(Protocol):
+    """Facts about the stored values of a table; requested only where types differ."""
 
     def is_empty(self, column: str) -> bool:
         """Return whether a column of the table holds no value at all."""
         ...
 
-    def largest(self, column: str) -> float:
+    def max_abs(self, column: str) -> float:
         """Return the largest absolute value of a column of numbers; infinity when it cannot be read."""
         ...
 
@@ -69,7 +69,7 @@ def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> t
     return (*new, *gone, *other)
 
 
-def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredColumn) -> Fit:
+def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> Fit:
     """Return new rows in types that hold the values of the table too.
 
     Parameters
@@ -131,14 +131,14 @@ def _describe(name: str, old: pl.DataType, new: pl.DataType) -> str:
     return f"column '{name}' was {old} and is now {new}"
 
 
-def _common(new: pl.Series, old: pl.DataType, stored: StoredColumn) -> pl.DataType | None:
+def _common(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.DataType | None:
     """Return the type that holds the new and the stored values without loss; None when there is none."""
     if new.null_count() == len(new):
         return old
     if stored.is_empty(new.name):
         return new.dtype
     if new.dtype.is_float() and old.is_integer():
-        return pl.Float64() if stored.largest(new.name) <= _EXACT[pl.Float64] else None
+        return pl.Float64() if stored.max_abs(new.name) <= _EXACT[pl.Float64] else None
     if new.dtype.is_integer() and old.is_float():
         return old if _largest(new) <= _EXACT[type(old)] else None
     wider = _wider(new.dtype, old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,15 @@ import duckdb
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.base.lock import exclusive
 from mlops_assets.stores.database.sqlite_check import damage_of
-from mlops_assets.stores.lake.leases import Leases
+from mlops_assets.stores.lake.maintenance import Leases
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
 _EXTENSIONS = {"ducklake": "duckdb_extension_ducklake", "sqlite_scanner": "duckdb_extension_sqlite_scanner"}
 # The catalog remembers the folder that it was made in: the override reads the files where the catalog lies now, after a move or a copy.
-ATTACH_OPTIONS = {
+_ATTACH_OPTIONS = {
     "META_JOURNAL_MODE": "'WAL'",
     "META_BUSY_TIMEOUT": "30000",
     "DATA_INLINING_ROW_LIMIT": "0",
@@ -108,8 +110,34 @@ class LakeConnections:
 
     def attach_sql(self) -> str:
         """Return the statement that attaches this lake as ``lake``."""
-        options = ", ".join(f"{name} {value}" for name, value in ATTACH_OPTIONS.items())
+        options = ", ".join(f"{name} {value}" for name, value in _ATTACH_OPTIONS.items())
         return f"ATTACH 'ducklake:sqlite:{_quoted(self.catalog_path)}' AS lake (DATA_PATH '{_quoted(self.data_path)}/', {options})"
+
+
+@dataclass(frozen=True)
+class LakeAttachment:
+    """How DuckDB in another process, such as dbt, attaches a lake.
+
+    Parameters
+    ----------
+    path
+        The URL of the catalog.
+    options
+        Options of ``ATTACH``, as a dbt profile takes them.
+    lock_path
+        The lock of all writers.
+    """
+
+    path: str
+    options: Mapping[str, str]
+    lock_path: Path
+
+
+def describe_attachment(folder: Path) -> LakeAttachment:
+    """Return how another process attaches the lake in a folder, exactly as this package's connections do."""
+    lake = LakeConnections(folder.absolute())
+    options = {name.lower(): value.strip("'") for name, value in _ATTACH_OPTIONS.items()}
+    return LakeAttachment(f"ducklake:sqlite:{lake.catalog_path}", {"data_path": f"{lake.data_path}/", **options}, lake.lock_path)
 
 
 def damaged_lake(folder: Path, error: Exception) -> LakeError:

@@ -6,17 +6,13 @@ Parquet files of DuckDB carry no checksums, and a flipped bit in a page is read 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.tables.content_hash import hash_parts
 from mlops_assets.compute.tables.stored_types import normalised
 from mlops_assets.errors import ArtifactError, LakeError
-from mlops_assets.stores.lake.protocol import DAMAGED, Part
-from mlops_assets.stores.lake.rows import in_parts, sql_name
+from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.rows import in_parts
 from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
@@ -24,21 +20,20 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from mlops_assets.stores.lake.ducklake import DuckLake
     from mlops_assets.stores.lake.protocol import Lake, PartitionRecord
     from mlops_assets.values.features import FeatureView
     from mlops_assets.values.window import TimeWindow
 
 
 def read_verified(  # noqa: PLR0913  (where rows are read)
-    lake: DuckLake, table: str, parts: Sequence[Part], *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
+    lake: Lake, table: str, parts: Sequence[Part], *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
 ) -> pl.DataFrame:
     """Read rows, and compare them with what was recorded when they were written.
 
     Parameters
     ----------
     lake, table, window, event_timestamp, snapshot
-        As in :meth:`DuckLake.read`.
+        As in :meth:`mlops_assets.stores.lake.protocol.LakeReader.read`.
     parts
         The partitions within the window; those without a record of their hash are passed over.
 
@@ -68,11 +63,11 @@ def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot
     recorded = lake.records(view.key, snapshot=snapshot)
     parts = [Part(key, window_of(view.partitions, key)) for key in known if key in recorded]
     inside = [p for p in parts if window is None or (p.window is not None and window.start <= p.window.start < window.end)]
-    rows = read_verified(cast("DuckLake", lake), view.key, inside, window=window, event_timestamp=view.event_timestamp, snapshot=snapshot)
+    rows = read_verified(lake, view.key, inside, window=window, event_timestamp=view.event_timestamp, snapshot=snapshot)
     return rows.select(columns)
 
 
-def _readable(lake: DuckLake, table: str, part: Part, event_timestamp: str | None, snapshot: int) -> bool:
+def _readable(lake: Lake, table: str, part: Part, event_timestamp: str | None, snapshot: int) -> bool:
     try:
         lake.read(table, window=part.window, event_timestamp=event_timestamp, snapshot=snapshot)
     except LakeError:
@@ -101,30 +96,20 @@ def _hashes(frame: pl.DataFrame, said: Mapping[str, Any], parts: Sequence[Part],
 
 
 def _damage(  # noqa: PLR0913  (what a message names)
-    lake: DuckLake, table: str, parts: Sequence[Part], records: Mapping[str, PartitionRecord], event_timestamp: str | None, snapshot: int
+    lake: Lake, table: str, parts: Sequence[Part], records: Mapping[str, PartitionRecord], event_timestamp: str | None, snapshot: int
 ) -> ArtifactError:
     """Record partitions as damaged, and return the error that names them and their files."""
     first = parts[0]
     label = f" partition '{first.partition}'" if first.partition else ""
     more = f" (and {len(parts) - 1} other partition(s))" if len(parts) > 1 else ""
-    files = ", ".join(_files(lake, table, first, event_timestamp, snapshot)) or "a file that cannot be read"
+    files = ", ".join(lake.partition_files(table, first.window, event_timestamp, snapshot)) or "a file that cannot be read"
     newest = lake.records(table)  # an older snapshot says nothing of what has replaced it since
     same = [records[part.partition] for part in parts if newest[part.partition].content_hash == records[part.partition].content_hash]
     if same:
-        lake.distrust([replace(record, content_hash=DAMAGED + record.content_hash) for record in same])
+        lake.mark_damaged(same)
     where = f" --partitions {first.partition}" if first.partition else ""
     return ArtifactError(
         f"'{table}'{label}{more} does not hold what was recorded when it was written: a file of the lake is damaged, or was written by "
         f"something else: {files}",
         hint=f"put the file back from a backup, or make the partition again, which now writes it anew: mlops run --select 'key:\"{table}\"'{where}",
     )
-
-
-def _files(lake: DuckLake, table: str, part: Part, event_timestamp: str | None, snapshot: int) -> list[str]:
-    """Return the files that hold a partition's rows."""
-    query, values = f"SELECT DISTINCT filename FROM {sql_name(table)} AT (VERSION => {int(snapshot)})", list[object]()
-    if part.window is not None:
-        query, values = f'{query} WHERE "{event_timestamp}" >= ? AND "{event_timestamp}" < ?', [part.window.start, part.window.end]
-    with suppress(duckdb.Error):
-        return sorted(row[0] for row in lake.connections.cursor().execute(query, values).fetchall())
-    return []

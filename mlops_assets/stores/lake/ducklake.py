@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -12,21 +11,22 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from mlops_assets.compute.tables.content_hash import hash_parts, logical_types
 from mlops_assets.compute.tables.stored_types import normalised
 from mlops_assets.errors import LakeError, PlatformError
-from mlops_assets.stores.lake.column_types import Fit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
+from mlops_assets.stores.lake import data_files, table_sql
 from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake
-from mlops_assets.stores.lake.protocol import Commit, MaintenanceReport, Part, PartitionRecord, Write
-from mlops_assets.stores.lake.record_checksums import checksum_of
-from mlops_assets.stores.lake.rows import RECORDS, Plan, as_polars, in_parts, no_table, quoted, read_record, sql_name, storable
-from mlops_assets.stores.lake.writes import StoredValues, column_types, insert_rows, replace_parts, table_schema
+from mlops_assets.stores.lake.protocol import DAMAGED, Commit, DataFile, MaintenanceReport, Part, PartitionRecord, Write
+from mlops_assets.stores.lake.record_checksums import RecordsReport, checksum_of, examine_records
+from mlops_assets.stores.lake.rows import RECORDS, as_polars, in_parts, quoted, read_record, sql_name
+from mlops_assets.stores.lake.write_plan import TableState, build_records, has_other_content, plan_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import timedelta
 
+    from mlops_assets.stores.lake.erasure import Erasure
+    from mlops_assets.stores.lake.write_plan import WritePlan
     from mlops_assets.values.window import TimeWindow
 
 _RECORD_COLUMNS = "(table_name VARCHAR, partition VARCHAR, content_hash VARCHAR, inputs VARCHAR, row_count BIGINT, run_id VARCHAR, snapshot BIGINT, recorded_at TIMESTAMPTZ, hashed VARCHAR, checksum VARCHAR)"
@@ -48,20 +48,24 @@ class DuckLake:
 
     @classmethod
     def open(cls, folder: str | Path) -> DuckLake:
-        """Open the lake in ``folder``, making it when it does not exist.
+        """Open the lake in ``folder``, and create it if needed.
 
         Raises
         ------
         PlatformError
-            The folder cannot be written, or the URL names a kind of catalog that is not supported.
+            The folder cannot be written, or ``folder`` is a URL.
         """
         if "://" in str(folder):
             raise PlatformError(f"the lake '{folder}' is not a folder", hint="set MLOPS_LAKE to a folder on this machine")
         return cls(LakeConnections(Path(folder).absolute()))
 
     def snapshot(self) -> int:
-        """Return the newest state of the lake."""
-        return int(self._one("SELECT id FROM ducklake_current_snapshot('lake')"))
+        """Return the newest snapshot."""
+        return int(self._query_number("SELECT id FROM ducklake_current_snapshot('lake')"))
+
+    def has_snapshot(self, snapshot: int) -> bool:
+        """Return whether a snapshot can still be read."""
+        return bool(self._cursor.execute("SELECT 1 FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [snapshot]).fetchall())
 
     def read(
         self,
@@ -99,16 +103,12 @@ class DuckLake:
         try:
             return as_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
         except duckdb.CatalogException as error:
-            raise no_table(self._cursor, table, snapshot) from error
+            raise table_sql.missing_table_error(self._cursor, table, snapshot) from error
         except duckdb.Error as error:
             raise LakeError(
                 f"'{table}' cannot be read: {error}",
-                hint="a file of the lake is damaged or missing: put it back from a backup, or make the table again",
+                hint="a file of the lake is damaged or missing: restore it from a backup, or rebuild the table",
             ) from error
-
-    def columns(self, table: str) -> tuple[str, ...]:
-        """Return the names of a table's columns; empty when there is no such table."""
-        return tuple(table_schema(self._cursor, table) or ())
 
     def records(self, table: str, *, snapshot: int | None = None) -> dict[str, PartitionRecord]:
         """Return the last record of each partition; empty when nothing was written.
@@ -118,7 +118,7 @@ class DuckLake:
         table
             ``<kind>/<name>``.
         snapshot
-            As the lake was then; now when None.
+            The newest when None.
         """
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
         query = f"SELECT * FROM {RECORDS}{at} WHERE table_name = ?"
@@ -128,10 +128,10 @@ class DuckLake:
             return {}
         except duckdb.Error as error:
             raise damaged_lake(self.connections.folder, error) from error
-        # The latest of each partition is taken here: a window function in SQL costs twice as much.
+        # The last record of each partition is selected here: a window function in SQL costs twice as much.
         return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
-    def last_written_by(self, run_ids: Collection[str]) -> list[PartitionRecord]:
+    def records_of_runs(self, run_ids: Collection[str]) -> list[PartitionRecord]:
         """Return the last record of each partition, of any table, that one of these runs was the last to write.
 
         Parameters
@@ -160,109 +160,83 @@ class DuckLake:
         unhashed: Collection[str] = (),
         beside: Sequence[Write] = (),
     ) -> Commit:
-        """Replace exactly the given parts in one transaction.
+        """Replace the given partitions in one transaction.
 
         Parameters
         ----------
         table
-            ``<kind>/<name>``; made when missing.
+            ``<kind>/<name>``; created if needed.
         frame
-            The rows of all parts together.
+            The rows of all partitions together.
         parts
             The partitions; one with key ``""`` and no window for an unpartitioned table.
         event_timestamp
-            The column that says which part a row belongs to.
+            The column that says which partition a row belongs to.
         key
             Columns that identify a row; they order rows for the hash.
         run_id
-            Who writes.
+            The run that writes.
         unhashed
             Columns that do not count as content.
         beside
-            Parts of other tables that are replaced in the same transaction.
+            Writes to other tables in the same transaction.
 
         Returns
         -------
         Commit
-            A part whose content and inputs are those of its last record is not written again; when none is left, no
-            snapshot is made.
+            A partition whose content and inputs equal its last record is not written again. If none is left, no snapshot is made.
 
         Raises
         ------
         DataError
-            A row lies in none of the parts, or a column would not come back with its name and type.
+            A row lies in none of the partitions, or a column would not return with its name and type.
         LakeError
             A column has a type that the table's cannot be widened to, and other partitions keep the table's.
         """
         writes = [Write(table, frame, parts, event_timestamp, key, unhashed), *beside]
-        with self.connections.exclusive():
-            plans = [self._plan(write, run_id) for write in writes]
-            if any(plan.made for plan in plans):
+        with self.lock():
+            plans = [plan_write(write, self._table_state(write.table), run_id) for write in writes]
+            if any(plan.new_records for plan in plans):
                 with self._transaction():
                     for plan in plans:
                         if plan.rows is not None:
-                            self._replace(plan)
-                    self._append([record for plan in plans for record in plan.made])
-            return self._commit(parts, plans[0].made, plans[0].before, plans[0].changes)
-
-    def _plan(self, write: Write, run_id: str) -> Plan:
-        """Find out what of a table differs from what was recorded; the lock is held."""
-        known, before = table_schema(self._cursor, write.table), self.records(write.table)
-        frame = storable(fill_unknown_types(write.frame, known or {}), write.table)
-        fit = self._fit(write, frame, known)
-        replaces = bool(fit.conflicts) and before.keys() <= {part.partition for part in write.parts}
-        if replaces:
-            fit = Fit(frame, describe_changes(frame, known or {}))
-        refuse_conflicts(write.table, fit)
-        frame, bounds = in_parts(fit.frame, write.parts, write.event_timestamp, write.table)
-        counted = frame.drop(write.unhashed, strict=False)
-        hashes = hash_parts(counted, bounds, write.key)
-        made = self._made(write.table, write.parts, hashes, bounds, before, run_id, write.key, counted)
-        stale = {r.partition for r in made if r.partition not in before or before[r.partition].content_hash != r.content_hash}
-        rewritten = [i for i, part in enumerate(write.parts) if replaces or part.partition in stale]
-        rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
-        changes = fit.changes if rewritten else ()
-        return Plan(write.table, [write.parts[i] for i in rewritten], write.event_timestamp, rows, made, before, known, changes, replaces)
-
-    def _fit(self, write: Write, frame: pl.DataFrame, known: pl.Schema | None) -> Fit:
-        """Give rows the types that the table has or will have; a table that is replaced as a whole takes theirs."""
-        if known is None:
-            return Fit(frame)
-        if any(part.window is None for part in write.parts):
-            return Fit(frame, describe_changes(frame, known))
-        return fit_columns(frame, known, StoredValues(self._cursor, write.table))
+                            self._replace_rows(plan)
+                    self._append_records([record for plan in plans for record in plan.new_records])
+            return self._commit(parts, plans[0].new_records, plans[0].old_records, plans[0].changes)
 
     def record(
         self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
     ) -> Commit:
-        """Record what a table holds that somebody else writes.
+        """Record the partitions of a table that another program has written.
 
         Parameters
         ----------
         table, parts, event_timestamp, key, run_id
             As in :meth:`write`; the rows are those that the lake holds now.
         """
-        with self.connections.exclusive():
-            spans = [part.window for part in parts if part.window is not None]
-            window = type(spans[0])(min(s.start for s in spans), max(s.end for s in spans)) if spans else None
+        with self.lock():
+            windows = [part.window for part in parts if part.window is not None]
+            window = type(windows[0])(min(w.start for w in windows), max(w.end for w in windows)) if windows else None
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
             frame, bounds = in_parts(normalised(frame), parts, event_timestamp, table, others=True)
-            hashes, before = hash_parts(frame, bounds, key), self.records(table)
-            made = self._made(table, parts, hashes, bounds, before, run_id, key, frame)
-            if made:
+            stored = self._table_state(table)
+            new_records = build_records(Write(table, frame, parts, event_timestamp, key), frame, bounds, stored, run_id)
+            if new_records:
                 with self._transaction():
-                    self._append(made)
-        return self._commit(parts, made, before)
+                    self._append_records(new_records)
+        return self._commit(parts, new_records, stored.records)
 
-    def distrust(self, records: Sequence[PartitionRecord]) -> None:
-        """Record partitions with hashes that nothing has, so that they count as made no more."""
-        with self.connections.exclusive(), self._transaction():
-            self._append([replace(record, snapshot=self.snapshot() + 1, recorded_at=datetime.now(UTC)) for record in records])
+    def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
+        """Record partitions with a hash that no rows have, so that the next run rebuilds them."""
+        with self.lock(), self._transaction():
+            now, snapshot = datetime.now(UTC), self.snapshot() + 1
+            marked = [replace(record, content_hash=DAMAGED + record.content_hash) for record in records]
+            self._append_records([replace(record, snapshot=snapshot, recorded_at=now) for record in marked])
 
     def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
-        """Return the columns of a table with their types; empty when there is none, or no such state of the lake any more."""
+        """Return the columns of a table with their types; empty when the table or the snapshot does not exist."""
         try:
-            return table_schema(self._cursor, table, snapshot) or {}
+            return table_sql.table_schema(self._cursor, table, snapshot) or {}
         except duckdb.Error:
             if snapshot is None:
                 raise
@@ -276,35 +250,74 @@ class DuckLake:
             return []
         return [name for (name,) in rows]
 
+    def find_keys(
+        self, table: str, keys: pl.DataFrame, *, outside: Sequence[TimeWindow], event_timestamp: str, snapshot: int
+    ) -> pl.DataFrame:
+        """Return keys that other rows have too: see :func:`mlops_assets.stores.lake.table_sql.find_keys`."""
+        return table_sql.find_keys(self._cursor, table, keys, outside=outside, event_timestamp=event_timestamp, snapshot=snapshot)
+
+    def query_columns(self, query: str) -> tuple[str, ...]:
+        """Return the column names of a dbt model's query; empty when only dbt's own connection can run it."""
+        try:
+            return tuple(table_sql.column_types(self._cursor, f"({query.strip().rstrip(';')})"))
+        except duckdb.Error:
+            return ()
+
     def drop(self, table: str) -> None:
-        """Drop a table and forget its partitions, in one transaction; earlier states of the lake keep both."""
-        with self.connections.exclusive(), self._transaction():
+        """Drop a table and its records, in one transaction; earlier snapshots keep both."""
+        with self.lock(), self._transaction():
             self._cursor.execute(f"DROP TABLE IF EXISTS {sql_name(table)}")
             self._cursor.execute(f"DELETE FROM {RECORDS} WHERE table_name = ?", [table])
 
-    def amend(self, change: Callable[[], None], records: Sequence[PartitionRecord]) -> None:
-        """Change tables and record what they hold then, in one transaction; the caller holds the lock."""
+    def run_transaction(self, change: Callable[[], None], records: Sequence[PartitionRecord]) -> None:
+        """Change tables and record their new content in one transaction; the caller holds the lock."""
         with self._transaction():
             change()
             if records:
-                self._append(records)
+                self._append_records(records)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the lock of all writers."""
+        return self.connections.exclusive()
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-        """Merge small files and expire old states: see :func:`mlops_assets.stores.lake.upkeep.maintained`."""
-        from mlops_assets.stores.lake.upkeep import maintained
+        """Merge small files and expire old snapshots: see :func:`mlops_assets.stores.lake.maintenance.run_maintenance`."""
+        from mlops_assets.stores.lake.maintenance import run_maintenance
 
-        return maintained(self.connections, pins, older_than=older_than)
+        return run_maintenance(self.connections, pins, older_than=older_than)
 
     def leased(self) -> AbstractContextManager[int]:
-        """Return the newest state of the lake; upkeep leaves it readable until the context ends, or this process."""
-        self.connections.cursor()  # opening it takes the lake's lock, which upkeep holds when it asks for leases
+        """Return the newest snapshot and keep it readable until the context ends, or this process."""
+        self.connections.cursor()  # opening it needs the lake's lock, which upkeep holds when it reads the leases
         return self.connections.leases.held(self.snapshot)
+
+    def data_files(self) -> list[DataFile]:
+        """Return the Parquet files of the newest snapshot."""
+        return data_files.list_data_files(self._cursor)
+
+    def partition_files(self, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> list[str]:
+        """Return the files that hold the rows of a window; empty when they cannot be read."""
+        return data_files.list_partition_files(self._cursor, table, window, event_timestamp, snapshot)
+
+    def orphaned_files(self, *, older_than: timedelta) -> list[Path]:
+        """Return the files that the catalog does not name."""
+        return data_files.list_orphaned_files(self._cursor, older_than=older_than)
+
+    def examine_records(self) -> RecordsReport:
+        """Compare every record with its checksum: see :func:`mlops_assets.stores.lake.record_checksums.examine_records`."""
+        return examine_records(self.connections)
+
+    def erasure(self, entity: Mapping[str, str], include: Callable[[str], bool] = lambda _: True) -> Erasure:
+        """Return the rows of one entity, in the tables for which ``include`` is true."""
+        from mlops_assets.stores.lake.erasure import Erasure
+
+        return Erasure(self, entity, include)
 
     @property
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         return self.connections.cursor()
 
-    def _one(self, query: str) -> int:
+    def _query_number(self, query: str) -> int:
         try:
             row = self._cursor.execute(query).fetchone()
         except duckdb.Error as error:
@@ -322,45 +335,32 @@ class DuckLake:
                 self._cursor.execute("ROLLBACK")
             raise
 
-    def _made(  # noqa: PLR0913  (what a record says)
-        self,
-        table: str,
-        parts: Sequence[Part],
-        hashes: Sequence[str],
-        bounds: Sequence[tuple[int, int]],
-        before: Mapping[str, PartitionRecord],
-        run_id: str,
-        key: Sequence[str],
-        counted: pl.DataFrame,
-    ) -> list[PartitionRecord]:
-        """Make the records of parts that differ; while the lock is held the next snapshot's number is certain."""
-        snapshot, now = self.snapshot() + 1, datetime.now(UTC)
-        hashed = json.dumps({"key": list(key), "columns": counted.columns, "types": logical_types(counted)})
-        return [
-            PartitionRecord(table, part.partition, digest, part.inputs, end - start, run_id, snapshot, now, hashed)
-            for part, digest, (start, end) in zip(parts, hashes, bounds, strict=True)
-            if part.partition not in before or (before[part.partition].content_hash, before[part.partition].inputs) != (digest, part.inputs)
-        ]
+    def _table_state(self, table: str) -> TableState:
+        """Return a table as it is now; while the caller holds the lock, the number of the next snapshot is certain."""
+        schema = table_sql.table_schema(self._cursor, table)
+        return TableState(schema, self.records(table), table_sql.TableValues(self._cursor, table), self.snapshot() + 1)
 
-    def _append(self, records: Sequence[PartitionRecord]) -> None:
+    def _append_records(self, records: Sequence[PartitionRecord]) -> None:
         self._cursor.execute('CREATE SCHEMA IF NOT EXISTS lake."_mlops"')
         self._cursor.execute(f"CREATE TABLE IF NOT EXISTS {RECORDS} {_RECORD_COLUMNS}")
-        known = column_types(self._cursor, RECORDS)
-        for column in ("hashed", "checksum"):  # a lake may have been made before them
+        known = table_sql.column_types(self._cursor, RECORDS)
+        for column in ("hashed", "checksum"):  # older lakes do not have them
             if column not in known:
                 self._cursor.execute(f"ALTER TABLE {RECORDS} ADD COLUMN {column} VARCHAR")
         rows = pl.DataFrame([{**asdict(record), "checksum": checksum_of(record)} for record in records])
-        self._insert(RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
+        self._insert_rows(RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
 
-    def _replace(self, plan: Plan) -> None:
-        replace_parts(self._cursor, plan, self._insert)
+    def _replace_rows(self, plan: WritePlan) -> None:
+        table_sql.replace_parts(self._cursor, plan, self._insert_rows)
 
-    def _insert(self, target: str, rows: pl.DataFrame) -> None:
-        insert_rows(self._cursor, target, rows)
+    def _insert_rows(self, target: str, rows: pl.DataFrame) -> None:
+        table_sql.insert_rows(self._cursor, target, rows)
 
     def _commit(
-        self, parts: Sequence[Part], made: Sequence[PartitionRecord], before: dict[str, PartitionRecord], changes: Sequence[str] = ()
+        self, parts: Sequence[Part], new: Sequence[PartitionRecord], old: Mapping[str, PartitionRecord], changes: Sequence[str] = ()
     ) -> Commit:
-        now = {**before, **{record.partition: record for record in made}}
-        changed = tuple(r.partition for r in made if r.partition not in before or before[r.partition].content_hash != r.content_hash)
-        return Commit(made[0].snapshot if made else self.snapshot(), tuple(now[part.partition] for part in parts), changed, tuple(changes))
+        current = {**old, **{record.partition: record for record in new}}
+        changed = tuple(record.partition for record in new if has_other_content(record, old))
+        return Commit(
+            new[0].snapshot if new else self.snapshot(), tuple(current[part.partition] for part in parts), changed, tuple(changes)
+        )

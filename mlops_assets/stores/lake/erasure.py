@@ -15,6 +15,7 @@ import duckdb
 
 from mlops_assets.errors import LakeError
 from mlops_assets.stores.lake.rows import as_polars, split_name, sql_name
+from mlops_assets.stores.lake.table_sql import list_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,9 +31,6 @@ _META = "__ducklake_metadata_lake"
 _FILES = f"""
     SELECT DISTINCT s.schema_name || '/' || t.table_name, f.path, f.begin_snapshot, f.end_snapshot FROM {_META}.ducklake_data_file f
     JOIN {_META}.ducklake_table t USING (table_id) JOIN {_META}.ducklake_schema s USING (schema_id)
-"""
-_TABLES = """
-    SELECT DISTINCT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops' ORDER BY 1
 """
 _TYPES = {
     "varchar": "VARCHAR",
@@ -100,7 +98,7 @@ class Erasure:
 
     def tables(self) -> list[str]:
         """Return the tables that have the entity's columns now, and every quarantine."""
-        names = [row[0] for row in self._cursor.execute(_TABLES).fetchall() if self._only(row[0])]
+        names = [table for table in list_tables(self._cursor) if self._only(table)]
         return [name for name in names if name.startswith(f"{QUARANTINE}/") or self._entity.keys() <= self._columns(sql_name(name))]
 
     def files(self) -> list[Held]:
@@ -129,7 +127,7 @@ class Erasure:
             What is recorded from then on.
         """
         counts: dict[str, int] = {}
-        self._lake.amend(lambda: counts.update((table, self._deleted(table)) for table in tables), records)
+        self._lake.run_transaction(lambda: counts.update((table, self._deleted(table)) for table in tables), records)
         return {table: count for table, count in counts.items() if count}
 
     def rewrite(self) -> None:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     import polars as pl
 
+    from mlops_assets.stores.lake.erasure import Erasure
+    from mlops_assets.stores.lake.record_checksums import RecordsReport
     from mlops_assets.values.window import TimeWindow
 
 
@@ -120,8 +124,59 @@ class MaintenanceReport:
     records: int = 0
 
 
-class Lake(Protocol):
-    """Tables named ``<kind>/<name>``; each snapshot pins all of them at once."""
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of the newest snapshot, and the size in bytes that the catalog recorded."""
+
+    table: str
+    path: Path
+    size: int
+
+
+class LakeReader(Protocol):
+    """Reads tables named ``<kind>/<name>``; each snapshot pins all of them at once."""
+
+    def snapshot(self) -> int:
+        """Return the newest snapshot."""
+        ...
+
+    def read(
+        self,
+        table: str,
+        *,
+        window: TimeWindow | None = None,
+        event_timestamp: str | None = None,
+        snapshot: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return the rows of a table, of one window and as of one snapshot when given."""
+        ...
+
+    def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:
+        """Return the last record of each partition; empty when nothing was written."""
+        ...
+
+    def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
+        """Return the columns of a table with their types; empty when the table or the snapshot does not exist."""
+        ...
+
+    def tables(self) -> list[str]:
+        """Return the names of the tables that have a record."""
+        ...
+
+    def find_keys(
+        self, table: str, keys: pl.DataFrame, *, outside: Sequence[TimeWindow], event_timestamp: str, snapshot: int
+    ) -> pl.DataFrame:
+        """Return the keys that rows outside of some windows have too, each with the time of such a row."""
+        ...
+
+    def query_columns(self, query: str) -> tuple[str, ...]:
+        """Return the column names of a dbt model's query; empty when only dbt's own connection can run it."""
+        ...
+
+
+class LakeWriter(Protocol):
+    """Writes tables, one transaction at a time."""
 
     def write(  # noqa: PLR0913  (one transaction, described in full)
         self,
@@ -135,35 +190,67 @@ class Lake(Protocol):
         unhashed: Collection[str] = (),
         beside: Sequence[Write] = (),
     ) -> Commit:
-        """Replace exactly the given parts, of this table and of those ``beside``, in one transaction; parts that did not change are left as they are."""
-        ...
-
-    def read(
-        self,
-        table: str,
-        *,
-        window: TimeWindow | None = None,
-        event_timestamp: str | None = None,
-        snapshot: int | None = None,
-        columns: Sequence[str] | None = None,
-    ) -> pl.DataFrame:
-        """Return rows, of one window and as of one snapshot when given."""
-        ...
-
-    def snapshot(self) -> int:
-        """Return the newest state of the lake."""
-        ...
-
-    def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:
-        """Return the last record of each partition; empty when nothing was written."""
+        """Replace the given partitions of this table and of its companions in one transaction; unchanged partitions are skipped."""
         ...
 
     def record(
         self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
     ) -> Commit:
-        """Record what a table holds that somebody else writes."""
+        """Record the partitions of a table that another program, such as dbt, has written."""
+        ...
+
+    def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
+        """Record partitions as damaged, so that the next run rebuilds them."""
+        ...
+
+    def drop(self, table: str) -> None:
+        """Drop a table and its records, in one transaction; earlier snapshots keep both."""
+        ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the lock of all writers."""
+        ...
+
+
+class LakeUpkeep(Protocol):
+    """Snapshots, files and records, for upkeep and for diagnosis."""
+
+    def has_snapshot(self, snapshot: int) -> bool:
+        """Return whether a snapshot can still be read."""
+        ...
+
+    def leased(self) -> AbstractContextManager[int]:
+        """Return the newest snapshot and keep it readable until the context ends."""
         ...
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
-        """Merge files and expire snapshots, never a pinned one."""
+        """Merge small files and expire old snapshots, never a pinned one."""
         ...
+
+    def data_files(self) -> list[DataFile]:
+        """Return the Parquet files of the newest snapshot."""
+        ...
+
+    def partition_files(self, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int) -> list[str]:
+        """Return the files that hold the rows of a window; empty when they cannot be read."""
+        ...
+
+    def orphaned_files(self, *, older_than: timedelta) -> list[Path]:
+        """Return the files that the catalog does not name."""
+        ...
+
+    def records_of_runs(self, run_ids: Collection[str]) -> list[PartitionRecord]:
+        """Return the last record of each partition, of any table, that one of these runs was the last to write."""
+        ...
+
+    def examine_records(self) -> RecordsReport:
+        """Compare every record with its checksum."""
+        ...
+
+    def erasure(self, entity: Mapping[str, str], include: Callable[[str], bool] = ...) -> Erasure:
+        """Return the rows of one entity, in the tables for which ``include`` is true."""
+        ...
+
+
+class Lake(LakeReader, LakeWriter, LakeUpkeep, Protocol):
+    """Everything that the rest of the package asks of a lake; no caller outside of this room runs SQL on it."""

@@ -14,7 +14,7 @@ from mlops_assets.stores.lake.connection import damaged_lake
 from mlops_assets.stores.lake.rows import CHECKSUM_PLACE, RECORDS, read_record
 
 if TYPE_CHECKING:
-    from mlops_assets.stores.lake.ducklake import DuckLake
+    from mlops_assets.stores.lake.connection import LakeConnections
     from mlops_assets.stores.lake.protocol import PartitionRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,7 +72,7 @@ def checksum_of(record: PartitionRecord) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def examine_records(lake: DuckLake) -> RecordsReport:
+def examine_records(connections: LakeConnections) -> RecordsReport:
     """Compare every record of a lake with its checksum.
 
     Raises
@@ -81,11 +81,11 @@ def examine_records(lake: DuckLake) -> RecordsReport:
         The records cannot be read.
     """
     try:
-        rows = lake.connections.cursor().execute(f"SELECT *, filename FROM {RECORDS} ORDER BY snapshot").fetchall()
+        rows = connections.cursor().execute(f"SELECT *, filename FROM {RECORDS} ORDER BY snapshot").fetchall()
     except duckdb.CatalogException:
         return RecordsReport((), 0, 0)
     except (duckdb.Error, UnicodeDecodeError) as error:
-        raise damaged_lake(lake.connections.folder, error) from error
+        raise damaged_lake(connections.folder, error) from error
     records, checksums = [read_record(row[:-1]) for row in rows], [_checksum(row[:-1]) for row in rows]
     latest = {(record.table, record.partition): record for record in records}
     first = min((record.snapshot for record, checksum in zip(records, checksums, strict=True) if checksum), default=None)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import itertools
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
 from mlops_assets.compute.tables.stored_types import cast_to_stored, normalised
-from mlops_assets.errors import DataError, LakeError, nearest
+from mlops_assets.errors import DataError, LakeError
 from mlops_assets.stores.lake.protocol import PartitionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import duckdb
+
     from mlops_assets.stores.lake.protocol import Part
-    from mlops_assets.values.window import TimeWindow
 
 RECORDS = 'lake."_mlops"."partitions"'
 CHECKSUM_PLACE = 9  # of the checksum among the columns of the records
@@ -29,32 +28,6 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 def read_record(row: tuple[Any, ...]) -> PartitionRecord:
     """Read a row of records; those of an older lake lack the last columns, or have nothing in them."""
     return PartitionRecord(*row[:8], *(text or "" for text in row[8:CHECKSUM_PLACE]))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What of one table is about to be replaced: nothing when there are no rows' parts, though records may be new."""
-
-    table: str
-    parts: Sequence[Part]
-    event_timestamp: str | None
-    rows: pl.DataFrame | None
-    made: Sequence[PartitionRecord]
-    before: dict[str, PartitionRecord]
-    known: pl.Schema | None = None  # the table's columns; None when there is no table yet
-    changes: tuple[str, ...] = ()  # what becomes of them, in words
-    replaces_table: bool = False  # all that was recorded is written again, with columns that the table cannot take
-
-    @property
-    def damaged(self) -> bool:
-        """Whether what is replaced was found damaged, so that it may be unreadable."""
-        return any(self.before[part.partition].damaged for part in self.parts if part.partition in self.before)
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        """The rows, where there are any to write."""
-        assert self.rows is not None  # noqa: S101  (whoever asks has looked)
-        return self.rows
 
 
 def split_name(table: str) -> tuple[str, str]:
@@ -76,42 +49,6 @@ def sql_name(table: str) -> str:
     """Return the name of a table in SQL."""
     schema, name = split_name(table)
     return f'lake."{schema}"."{name}"'
-
-
-def kept_beside(cursor: duckdb.DuckDBPyConnection, target: str, spans: Sequence[TimeWindow], event_timestamp: str | None) -> pl.DataFrame:
-    """Return a table's rows outside of ``spans``, without a look at files that lie within them.
-
-    Raises
-    ------
-    LakeError
-        A file that cannot be read holds other rows as well.
-    """
-    edges = [None, *(edge for span in spans for edge in (span.start, span.end)), None]
-    frames = []
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        bounds = [(f"{quoted(event_timestamp or '')} {sign} ?", edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
-        where = " AND ".join(text for text, _ in bounds)
-        try:
-            frames.append(as_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}", [edge for _, edge in bounds])))
-        except duckdb.Error as error:
-            raise LakeError(
-                f"a damaged file of {target} holds other partitions as well: {error}",
-                hint="put the file back from a backup, or make every partition of the table again in one run",
-            ) from error
-    return pl.concat(frames)
-
-
-def no_table(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None) -> LakeError:
-    """Return the error that names a table which the lake has not got, with those that it has."""
-    rows = cursor.execute(
-        "SELECT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops'"
-    ).fetchall()
-    tables = sorted(row[0] for row in rows)
-    when = "" if snapshot is None else f" in snapshot {snapshot}"
-    return LakeError(
-        f"the lake has no table '{table}'{when}",
-        hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
-    )
 
 
 def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:

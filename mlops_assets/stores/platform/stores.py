@@ -19,6 +19,7 @@ from mlops_assets.stores.tracker.tracker import open_tracker
 
 if TYPE_CHECKING:
     from mlops_assets.stores.artifacts.store import Artifacts
+    from mlops_assets.stores.lake.protocol import Lake
     from mlops_assets.stores.lake.view_versions import ViewVersions
     from mlops_assets.stores.online.protocol import OnlineStore
     from mlops_assets.stores.registry.attempts import Attempts
@@ -41,7 +42,7 @@ class Stores:
         self.platform = platform
 
     @cached_property
-    def lake(self) -> DuckLake:
+    def lake(self) -> Lake:
         """The tables."""
         return DuckLake.open(self.platform.lake)
 

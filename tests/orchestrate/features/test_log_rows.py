@@ -138,7 +138,7 @@ def test_a_damaged_partition_is_never_rebuilt_from_a_log_that_has_less(trained) 
     trained.bring_in()
     lake = open_stores(trained.platform).lake
     record = lake.records(project.PREDICTIONS)[FIRST]
-    lake.distrust([replace(record, content_hash=f"damaged:{record.content_hash}")])
+    lake.mark_damaged([record])
     shutil.rmtree(trained.folder)
     message = trained.run.error(project.PREDICTIONS, partitions=FIRST)
     assert "partition '2024-03-01' of 'predictions/parcel_api' is damaged in the lake: 2 rows were written, and the log has 0" in message

@@ -21,7 +21,7 @@ from tests.projects import routes
 
 VIEWS = ("features/by_polars", "features/by_pandas", "features/by_duckdb", "features/by_sql")
 WHOLE = f"{routes.DAYS[0]}...{routes.DAYS[-1]}"
-COMMIT = "mlops_assets.stores.lake.ducklake:DuckLake._append"
+COMMIT = "mlops_assets.stores.lake.ducklake:DuckLake._append_records"
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

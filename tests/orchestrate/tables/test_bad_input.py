@@ -306,7 +306,7 @@ def test_a_time_of_day_fails_its_own_asset_and_the_others_are_made(run, platform
     result = run(ml.build_definitions([shops, others], platform=platform))("dataset/shops", "dataset/others", ok=False)
     assert not result.success
     assert open_stores(platform).lake.read("dataset/others").rows() == [(1,)]
-    assert open_stores(platform).lake.columns("dataset/shops") == ()
+    assert open_stores(platform).lake.schema("dataset/shops") == {}
 
 
 @pytest.mark.parametrize(

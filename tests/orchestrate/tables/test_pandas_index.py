@@ -56,7 +56,7 @@ def test_a_step_refuses_an_index_of_what_a_function_or_a_plain_asset_gives(run, 
         message = runner.error(key)
         assert LOST in message, message
         assert ".reset_index()" in message.split("Hint: ")[1]
-        assert open_stores(platform).lake.columns(key) == ()
+        assert open_stores(platform).lake.schema(key) == {}
     assert "asset 'by_hand'" in message
 
 

@@ -33,7 +33,7 @@ def world(tmp_path_factory):
         run = Runner(ml.build_definitions(payments.NOUNS, platform=platform), instance)
         run("dataset/payments", partitions=payments.ALL_DAYS)
         run("predictions/frauds_api", partitions="2024-05-05")  # nothing is predicted yet, and no type is known
-        assert "prediction" not in open_stores(platform).lake.columns("predictions/frauds_api")
+        assert "prediction" not in open_stores(platform).lake.schema("predictions/frauds_api")
         trained = run(*payments.TRAIN)
         yield open_stores(platform), run, trained
 

@@ -43,7 +43,7 @@ def test_a_join_that_gives_a_key_two_labels_is_refused_and_nothing_is_written(ru
     check, _ = result_of(run, platform, DOUBLED, ok=False)
     assert "2 key(s) have more than one label 'late'; the first: {'ride': 5} has False and True" in check.description
     assert "a join doubles rows" in check.description
-    assert open_stores(platform).lake.columns("training_set/examples") == ()
+    assert open_stores(platform).lake.schema("training_set/examples") == {}
 
 
 def test_repeated_rows_with_one_label_are_counted(run, platform) -> None:

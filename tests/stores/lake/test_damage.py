@@ -26,12 +26,12 @@ def rows(day: int) -> pl.DataFrame:
     return pl.DataFrame({"id": range(5000), "at": times, "value": values})
 
 
-def flip(file: Path, stores=range(4000, 60_000, 997)) -> None:
+def flip(file: Path, offsets=range(4000, 60_000, 997)) -> None:
     """Flip one bit in each of many bytes of the data pages."""
     data = bytearray(file.read_bytes())
-    for place in open_stores:
-        if place < len(data) - 2000:  # the footer stays as it is
-            data[place] ^= 0x10
+    for offset in offsets:
+        if offset < len(data) - 2000:  # the footer stays as it is
+            data[offset] ^= 0x10
     file.write_bytes(data)
 
 

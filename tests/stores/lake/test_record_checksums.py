@@ -10,7 +10,6 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep.doctor_stores import records
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.lake.record_checksums import examine_records
 from mlops_assets.stores.platform.stores import Stores
 
 PEOPLE = pl.DataFrame({"id": [1, 2]})
@@ -42,7 +41,7 @@ def change(lake: DuckLake, statement: str) -> None:
 
 
 def test_records_that_nothing_has_changed_are_whole(lake) -> None:
-    report = examine_records(lake)
+    report = lake.examine_records()
     assert (report.altered, report.whole, report.without_checksum) == ((), 3, 0)
 
 
@@ -62,7 +61,7 @@ def test_records_that_nothing_has_changed_are_whole(lake) -> None:
 )
 def test_an_altered_column_of_one_record_is_found_with_its_file(lake, column) -> None:
     change(lake, f"UPDATE RECORDS SET {column} WHERE partition = '2024-01-02'")
-    (found,) = examine_records(lake).altered
+    (found,) = lake.examine_records().altered
     assert (found.record.table, found.record.partition, found.is_latest) == (TABLE, "2024-01-02", True)
     assert found.file.endswith(".parquet")
 
@@ -89,14 +88,14 @@ def test_an_altered_record_of_a_table_that_is_not_declared_is_a_failure_without_
 def test_records_of_a_lake_from_before_checksums_are_counted_and_new_ones_have_one(lake, platform) -> None:
     change(lake, "ALTER TABLE RECORDS DROP COLUMN checksum")
     before = lake.records(TABLE)
-    report = examine_records(lake)
+    report = lake.examine_records()
     assert (report.altered, report.whole, report.without_checksum) == ((), 0, 3)
     write(lake, 0, value=1)
-    report = examine_records(lake)
+    report = lake.examine_records()
     assert (report.altered, report.whole, report.without_checksum) == ((), 1, 3)
     assert [f.text for f in records(Stores(platform), [])] == ["1 record(s) are what was written; 3 older one(s) have no checksum"]
     assert lake.records(TABLE)["2024-01-02"] == before["2024-01-02"]
 
 
 def test_a_lake_without_records_has_none_that_is_altered(platform) -> None:
-    assert examine_records(Stores(platform).lake).whole == 0
+    assert Stores(platform).lake.examine_records().whole == 0

@@ -1,0 +1,56 @@
+"""The Parquet files of a lake, as its catalog names them and as they lie on the disk."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from mlops_assets.stores.lake.protocol import DataFile
+from mlops_assets.stores.lake.rows import quoted, sql_name
+from mlops_assets.stores.lake.table_sql import list_tables
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from mlops_assets.values.window import TimeWindow
+
+_FILES = "SELECT data_file, data_file_size_bytes FROM ducklake_list_files('lake', ?, schema => ?)"
+_ORPHANS = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, older_than => ?::TIMESTAMPTZ)"
+
+
+def list_data_files(cursor: duckdb.DuckDBPyConnection) -> list[DataFile]:
+    """Return the files of every table in the newest snapshot."""
+    found = []
+    for table in list_tables(cursor):
+        schema, _, name = table.partition("/")
+        found += [DataFile(table, Path(path), size) for path, size in cursor.execute(_FILES, [name, schema]).fetchall()]
+    return found
+
+
+def list_partition_files(
+    cursor: duckdb.DuckDBPyConnection, table: str, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
+) -> list[str]:
+    """Return the files that hold the rows of a window; empty when they cannot be read."""
+    query, values = f"SELECT DISTINCT filename FROM {sql_name(table)} AT (VERSION => {int(snapshot)})", list[object]()
+    if window is not None:
+        time = quoted(event_timestamp or "")
+        query, values = f"{query} WHERE {time} >= ? AND {time} < ?", [window.start, window.end]
+    try:
+        return sorted(row[0] for row in cursor.execute(query, values).fetchall())
+    except duckdb.Error:
+        return []
+
+
+def list_orphaned_files(cursor: duckdb.DuckDBPyConnection, *, older_than: timedelta) -> list[Path]:
+    """Return the files that the catalog does not name."""
+    paths = [Path(row[0]) for row in cursor.execute(_ORPHANS, [datetime.now(UTC) - older_than]).fetchall()]
+    return sorted(path for path in paths if path.exists())
+
+
+def measure_disk(folder: Path) -> tuple[int, int]:
+    """Return how many Parquet files lie in a folder, and their bytes."""
+    sizes = [path.stat().st_size for path in folder.rglob("*.parquet")]
+    return len(sizes), sum(sizes)

@@ -1,0 +1,119 @@
+"""Maintenance of a lake: leases keep snapshots readable; upkeep merges small files, expires snapshots and deletes unneeded files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.lake.data_files import measure_disk
+from mlops_assets.stores.lake.protocol import MaintenanceReport
+from mlops_assets.stores.lake.rows import RECORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+    from pathlib import Path
+
+    from mlops_assets.stores.lake.connection import LakeConnections
+
+_RECORDS = f"SELECT count(*) FROM {RECORDS}"
+
+
+class Leases:
+    """One file for each lease, locked by the process that holds it: the kernel gives it back when that process ends.
+
+    Parameters
+    ----------
+    folder
+        Made when first used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def closed(self) -> AbstractContextManager[None]:
+        """Let nobody take a lease meanwhile."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return exclusive(self._folder / "lock")
+
+    @contextlib.contextmanager
+    def held(self, snapshot: Callable[[], int]) -> Iterator[int]:
+        """Lease the state that ``snapshot`` returns.
+
+        Parameters
+        ----------
+        snapshot
+            Asked while nobody can expire what it returns.
+        """
+        with contextlib.ExitStack() as stack:
+            with self.closed():
+                leased = snapshot()
+                path = self._folder / f"{leased}-{os.getpid()}-{uuid.uuid4().hex}"
+                file = stack.enter_context(path.open("w", encoding="ascii"))
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            stack.callback(path.unlink, missing_ok=True)
+            yield leased
+
+    def taken(self) -> dict[int, tuple[int, ...]]:
+        """Return the leased states and the processes that hold them; leases of the dead are removed. Call it within :meth:`closed`."""
+        found: dict[int, tuple[int, ...]] = {}
+        for path in self._folder.iterdir():
+            snapshot, _, rest = path.name.partition("-")
+            if not rest:
+                continue  # the lock
+            with contextlib.suppress(FileNotFoundError), path.open("r", encoding="ascii") as file:
+                try:
+                    fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    number = int(snapshot)
+                    found[number] = (*found.get(number, ()), int(rest.partition("-")[0]))
+                else:
+                    path.unlink(missing_ok=True)
+        return found
+
+
+def run_maintenance(connections: LakeConnections, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
+    """Merge small files and expire old snapshots, never a pinned or leased one nor the newest.
+
+    Parameters
+    ----------
+    connections
+        Of the lake.
+    pins
+        Snapshots that must stay readable.
+    older_than
+        Only snapshots and files older than this; longer than the longest transaction.
+    """
+    cursor, before = connections.cursor(), datetime.now(UTC) - older_than
+    with connections.exclusive():
+        at_first = measure_disk(connections.data_path)
+        merged = cursor.execute("CALL ducklake_merge_adjacent_files('lake')").fetchall()
+        with connections.leases.closed():
+            leased = connections.leases.taken()
+            query = "SELECT snapshot_id, snapshot_time < ? FROM ducklake_snapshots('lake') ORDER BY 1"
+            every = cursor.execute(query, [before]).fetchall()
+            expired = sorted({number for number, old in every if old} - {*pins, *leased, every[-1][0]})
+            if expired:
+                cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {expired})").fetchall()
+        cleaned = cursor.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
+        orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
+        files, size = zip(at_first, measure_disk(connections.data_path), strict=True)
+    return MaintenanceReport(
+        len(merged), len(expired), len(cleaned) + len(orphans), len(every) - len(expired), files, size, leased, _records(cursor)
+    )
+
+
+def _records(cursor: duckdb.DuckDBPyConnection) -> int:
+    try:
+        row = cursor.execute(_RECORDS).fetchone()
+    except duckdb.CatalogException:  # nothing was ever written
+        return 0
+    return 0 if row is None else int(row[0])

@@ -1,0 +1,217 @@
+"""SQL statements on the tables of a lake, run on a cursor and within a transaction of the caller."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+
+from mlops_assets.errors import LakeError, nearest
+from mlops_assets.stores.lake.column_types import refuse_difference
+from mlops_assets.stores.lake.rows import as_polars, quoted, split_name, sql_name
+from mlops_assets.values.window import merged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mlops_assets.stores.lake.write_plan import WritePlan
+    from mlops_assets.values.window import TimeWindow
+
+MAX_KEYS = 1000
+_TABLES = "SELECT schema_name || '/' || table_name FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name <> '_mlops' ORDER BY 1"
+
+
+class TableValues:
+    """Facts about the stored values of a table, as :class:`mlops_assets.stores.lake.column_types.StoredValues`."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+        self._cursor, self._table = cursor, table
+
+    def is_empty(self, column: str) -> bool:
+        """Return whether a column holds no value at all."""
+        return self._query(f"count({quoted(column)})", unreadable=1) == 0
+
+    def max_abs(self, column: str) -> float:
+        """Return the maximum absolute value of a column of numbers; infinity when it cannot be read."""
+        name = quoted(column)
+        return self._query(f"greatest(abs(min({name})::HUGEINT), abs(max({name})::HUGEINT))", unreadable=math.inf)
+
+    def _query(self, expression: str, *, unreadable: float) -> float:
+        try:
+            row = self._cursor.execute(f"SELECT {expression} FROM {sql_name(self._table)}").fetchone()
+        except duckdb.Error:
+            return unreadable
+        return 0 if row is None or row[0] is None else row[0]
+
+
+def list_tables(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the tables of the newest snapshot, with or without a record."""
+    return [name for (name,) in cursor.execute(_TABLES).fetchall()]
+
+
+def missing_table_error(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None) -> LakeError:
+    """Return the error for a table that the lake does not have; the hint lists those that it has."""
+    tables, when = list_tables(cursor), "" if snapshot is None else f" in snapshot {snapshot}"
+    return LakeError(
+        f"the lake has no table '{table}'{when}",
+        hint=nearest(table, tables) + (f"it has {', '.join(tables)}" if tables else "it has no table yet"),
+    )
+
+
+def find_keys(  # noqa: PLR0913  (where it looks)
+    cursor: duckdb.DuckDBPyConnection,
+    table: str,
+    keys: pl.DataFrame,
+    *,
+    outside: Sequence[TimeWindow],
+    event_timestamp: str,
+    snapshot: int,
+) -> pl.DataFrame:
+    """Return the keys that rows outside of some windows have too, each with the time of such a row; only key columns are read.
+
+    Parameters
+    ----------
+    cursor, table, snapshot
+        Where to look; a table that does not exist has no keys.
+    keys
+        The key columns of rows that are about to be written.
+    outside
+        The windows that those rows will replace.
+    event_timestamp
+        The column that partitions the table.
+    """
+    columns, time = ", ".join(map(quoted, keys.columns)), quoted(event_timestamp)
+    inside = " OR ".join(f"({time} >= ? AND {time} < ?)" for _ in outside)
+    values: list[Any] = [edge for window in outside for edge in (window.start, window.end)]
+    cursor.register("mlops_keys", keys.unique().to_arrow())
+    try:
+        return as_polars(
+            cursor.execute(
+                f'SELECT {columns}, max({time}) AS "__elsewhere" FROM {sql_name(table)} AT (VERSION => {int(snapshot)}) '
+                f"SEMI JOIN mlops_keys USING ({columns}) WHERE NOT ({inside}) GROUP BY ALL ORDER BY ALL LIMIT {MAX_KEYS}",
+                values,
+            )
+        )
+    except duckdb.CatalogException:
+        return keys.clear()
+    finally:
+        cursor.unregister("mlops_keys")
+
+
+def table_schema(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | None = None) -> pl.Schema | None:
+    """Return a table's columns with their types; None when there is no such table.
+
+    The query asks for no row, because DuckDB's list of tables opens every file of the lake.
+    """
+    at = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
+    try:
+        return as_polars(cursor.execute(f"SELECT * FROM {sql_name(table)}{at} LIMIT 0")).schema
+    except duckdb.CatalogException:
+        return None
+
+
+def column_types(cursor: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
+    """Return the columns of a table, a registered frame or a query, with their SQL types."""
+    return {row[0]: row[1] for row in cursor.execute(f"DESCRIBE {source}").fetchall()}
+
+
+def insert_rows(cursor: duckdb.DuckDBPyConnection, target: str, rows: pl.DataFrame) -> None:
+    """Insert rows, matching columns by name."""
+    cursor.register("mlops_rows", rows.to_arrow())
+    try:
+        cursor.execute(f"INSERT INTO {target} BY NAME SELECT * FROM mlops_rows")
+    finally:
+        cursor.unregister("mlops_rows")
+
+
+def replace_parts(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Callable[[str, pl.DataFrame], None]) -> None:
+    """Replace the partitions of a plan with its rows, which ``insert`` adds to the table.
+
+    Raises
+    ------
+    DataError
+        The table would return other names or types than the rows have.
+    LakeError
+        A damaged file also holds rows of other partitions.
+    """
+    rows, target = plan.frame, sql_name(plan.table)
+    cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(split_name(plan.table)[0])}")
+    cursor.register("mlops_rows", rows.clear().to_arrow())
+    try:
+        _clear_partitions(cursor, plan, target)
+    finally:
+        cursor.unregister("mlops_rows")
+    if rows.height:
+        insert(target, rows)
+    refuse_difference(plan.table, rows.schema, table_schema(cursor, plan.table) or {})
+
+
+def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
+    """Delete the rows that are replaced, and give the table the columns of the new rows."""
+    whole = any(part.window is None for part in plan.parts)
+    if plan.stored_schema is None:
+        cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
+    elif plan.replaces_table or (whole and (plan.damaged or column_types(cursor, target) != column_types(cursor, "mlops_rows"))):
+        # The whole table is replaced with other columns; older snapshots keep the old columns.
+        cursor.execute(f"DROP TABLE {target}")
+        cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
+    elif whole:
+        cursor.execute(f"DELETE FROM {target}")
+    else:
+        windows = merged([part.window for part in plan.parts if part.window is not None])
+        if plan.damaged:
+            _rebuild_around(cursor, plan, target, windows)
+        _alter_columns(cursor, plan, target)
+        time = quoted(plan.event_timestamp or "")
+        for window in windows:
+            cursor.execute(f"DELETE FROM {target} WHERE {time} >= ? AND {time} < ?", [window.start, window.end])
+
+
+def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:
+    """Rebuild the table from the rows outside of damaged partitions: a DELETE would read the damaged files."""
+    kept = _read_outside(cursor, target, windows, plan.event_timestamp)
+    cursor.register("mlops_kept", kept.to_arrow())
+    cursor.execute(f"DROP TABLE {target}")
+    cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_kept")
+    cursor.unregister("mlops_kept")
+
+
+def _alter_columns(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
+    """Add new columns, and change others to the type of the new rows, which holds the stored values too."""
+    old = column_types(cursor, target)
+    for column, dtype in column_types(cursor, "mlops_rows").items():
+        name = quoted(column)
+        if column in old and old[column] != dtype and TableValues(cursor, plan.table).is_empty(column):
+            cursor.execute(f"ALTER TABLE {target} DROP COLUMN {name}")
+            del old[column]
+        if column not in old:
+            cursor.execute(f"ALTER TABLE {target} ADD COLUMN {name} {dtype}")
+        elif old[column] != dtype:
+            cursor.execute(f"ALTER TABLE {target} ALTER COLUMN {name} TYPE {dtype}")
+
+
+def _read_outside(
+    cursor: duckdb.DuckDBPyConnection, target: str, windows: Sequence[TimeWindow], event_timestamp: str | None
+) -> pl.DataFrame:
+    """Return a table's rows outside of some windows, without opening files that lie within them.
+
+    Raises
+    ------
+    LakeError
+        A file that cannot be read also holds other rows.
+    """
+    edges = [None, *(edge for window in windows for edge in (window.start, window.end)), None]
+    frames = []
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        bounds = [(f"{quoted(event_timestamp or '')} {sign} ?", edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
+        where = " AND ".join(text for text, _ in bounds)
+        try:
+            frames.append(as_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}", [edge for _, edge in bounds])))
+        except duckdb.Error as error:
+            raise LakeError(
+                f"a damaged file of {target} holds other partitions as well: {error}",
+                hint="restore the file from a backup, or rebuild every partition of the table in one run",
+            ) from error
+    return pl.concat(frames)

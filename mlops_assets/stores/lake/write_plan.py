@@ -1,0 +1,165 @@
+"""Plan a write: which partitions differ from what was recorded, and in which column types they are stored."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from mlops_assets.compute.tables.content_hash import hash_parts, logical_types
+from mlops_assets.stores.lake.column_types import Fit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
+from mlops_assets.stores.lake.protocol import PartitionRecord
+from mlops_assets.stores.lake.rows import in_parts, storable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlops_assets.stores.lake.column_types import StoredValues
+    from mlops_assets.stores.lake.protocol import Part, Write
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """The partitions of one table that are about to be replaced.
+
+    Parameters
+    ----------
+    table, event_timestamp
+        As in :class:`mlops_assets.stores.lake.protocol.Write`.
+    parts, rows
+        What is rewritten. There are no rows when only records are new.
+    new_records, old_records
+        The records to be written, and the current record of each partition.
+    stored_schema
+        The table's columns; None when the table does not exist.
+    changes
+        How the columns change, in words.
+    replaces_table
+        Whether every recorded partition is written again, with columns that the table cannot take.
+    """
+
+    table: str
+    event_timestamp: str | None
+    parts: Sequence[Part]
+    rows: pl.DataFrame | None
+    new_records: Sequence[PartitionRecord]
+    old_records: Mapping[str, PartitionRecord]
+    stored_schema: pl.Schema | None = None
+    changes: tuple[str, ...] = ()
+    replaces_table: bool = False
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a replaced partition is recorded as damaged, so that it may be unreadable."""
+        return any(self.old_records[part.partition].damaged for part in self.parts if part.partition in self.old_records)
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The rows, where there are any to write."""
+        assert self.rows is not None  # noqa: S101  (the caller has checked)
+        return self.rows
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A table before a write, and the number of the snapshot that the write will make.
+
+    Parameters
+    ----------
+    schema
+        Its columns; None when the table does not exist.
+    records
+        The current record of each partition.
+    values
+        Facts about the values of its columns.
+    next_snapshot
+        Certain while the caller holds the lock.
+    """
+
+    schema: pl.Schema | None
+    records: Mapping[str, PartitionRecord]
+    values: StoredValues
+    next_snapshot: int
+
+
+def plan_write(write: Write, stored: TableState, run_id: str) -> WritePlan:
+    """Return what a write changes; the caller holds the lock.
+
+    Raises
+    ------
+    DataError
+        A row lies in none of the partitions, or a column cannot be stored.
+    LakeError
+        A column has a type that the table's cannot be widened to, and other partitions keep the table's.
+    """
+    known = stored.schema or pl.Schema()
+    frame = storable(fill_unknown_types(write.frame, known), write.table)
+    fit = _fit_types(write, frame, stored)
+    replaces_table = bool(fit.conflicts) and stored.records.keys() <= {part.partition for part in write.parts}
+    if replaces_table:
+        fit = Fit(frame, describe_changes(frame, known))
+    refuse_conflicts(write.table, fit)
+    frame, bounds = in_parts(fit.frame, write.parts, write.event_timestamp, write.table)
+    new_records = build_records(write, frame, bounds, stored, run_id)
+    stale = {record.partition for record in new_records if has_other_content(record, stored.records)}
+    rewritten = [i for i, part in enumerate(write.parts) if replaces_table or part.partition in stale]
+    rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
+    return WritePlan(
+        write.table,
+        write.event_timestamp,
+        [write.parts[i] for i in rewritten],
+        rows,
+        new_records,
+        stored.records,
+        stored.schema,
+        fit.changes if rewritten else (),
+        replaces_table,
+    )
+
+
+def build_records(
+    write: Write, frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], stored: TableState, run_id: str
+) -> list[PartitionRecord]:
+    """Return new records of the partitions whose content or inputs differ from their current record.
+
+    Parameters
+    ----------
+    write
+        The table, its partitions, its key and its unhashed columns.
+    frame, bounds
+        The rows, ordered by partition, and where each partition begins and ends.
+    stored
+        The table before.
+    run_id
+        The run that writes.
+    """
+    hashed = frame.drop(write.unhashed, strict=False)
+    digests, now = hash_parts(hashed, bounds, write.key), datetime.now(UTC)
+    coverage = json.dumps({"key": list(write.key), "columns": hashed.columns, "types": logical_types(hashed)})
+    records = [
+        PartitionRecord(write.table, part.partition, digest, part.inputs, end - start, run_id, stored.next_snapshot, now, coverage)
+        for part, digest, (start, end) in zip(write.parts, digests, bounds, strict=True)
+    ]
+    return [
+        record
+        for record in records
+        if has_other_content(record, stored.records) or stored.records[record.partition].inputs != record.inputs
+    ]
+
+
+def has_other_content(record: PartitionRecord, earlier: Mapping[str, PartitionRecord]) -> bool:
+    """Return whether a partition is new, or holds other rows than its earlier record says."""
+    old = earlier.get(record.partition)
+    return old is None or old.content_hash != record.content_hash
+
+
+def _fit_types(write: Write, frame: pl.DataFrame, stored: TableState) -> Fit:
+    """Cast rows to the types that the table has or will have; a table that is replaced as a whole takes theirs."""
+    if stored.schema is None:
+        return Fit(frame)
+    if any(part.window is None for part in write.parts):
+        return Fit(frame, describe_changes(frame, stored.schema))
+    return fit_columns(frame, stored.schema, stored.values)

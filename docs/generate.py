@@ -19,7 +19,6 @@ FENCE = re.compile(r"^```(\w+) (\S+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc):`~?([^`]*)`")
 COPIES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-KINDS = ("Decorators", "Functions", "Classes", "Modules", "Errors")  # the sections of the API reference
 GENERATED_FOLDERS = ("cli", "api", "adr", "benchmarks")
 
 
@@ -82,9 +81,8 @@ def indexes() -> dict[str, str]:
 
 
 def cell(text: str) -> str:
-    """Escape a text for a cell of a table, except for its code."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    return "".join(part if part.startswith("`") else re.sub(r"([<*_\[\]])", r"\\\1", part) for part in parts).replace("|", "\\|")
+    """Escape a text for a cell of a table."""
+    return re.sub(r"([|<*_\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def help_text(command: click.Command) -> str:
@@ -151,7 +149,7 @@ def api_page(name: str, value: object) -> str:
 def api_pages() -> dict[str, str]:
     """Return a page for each public name, and a list of them."""
     package = importlib.import_module("mlops_assets")
-    lists: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    lists: dict[str, list[str]] = {kind: [] for kind in ("Decorators", "Functions", "Classes", "Modules", "Errors")}
     pages = {}
     for name in package.__all__:
         value = getattr(package, name)
@@ -175,14 +173,14 @@ def generated_pages() -> dict[str, str]:
 
 
 def navigation(folder: str, names: list[str]) -> list:
-    """Return the navigation of a generated folder: its index, its pages, and a section for each kind of public name."""
-    pages = sorted(name for name in names if name.startswith(f"{folder}/") and not name.endswith("/index.md"))
-    sections = {kind: [name for name in pages if name.startswith(f"{folder}/{kind.lower()}/")] for kind in KINDS}
-    return [
-        f"{folder}/index.md",
-        *(name for name in pages if name.count("/") == 1),
-        *({kind: children} for kind, children in sections.items() if children),
-    ]
+    """Return the navigation of a generated folder: its index, its pages, and a section for each folder in it."""
+    sections: dict[str, list[str]] = {"": [f"{folder}/index.md"]}
+    for name in sorted(names):
+        section = name.removeprefix(f"{folder}/").rpartition("/")[0]
+        if name.startswith(f"{folder}/") and not name.endswith("/index.md"):
+            sections.setdefault(section, []).append(name)
+    pages = sections.pop("")
+    return [*pages, *({section.capitalize(): children} for section, children in sections.items())]
 
 
 def on_config(config: dict) -> dict:

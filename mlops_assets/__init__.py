@@ -31,8 +31,10 @@ from mlops_assets.values.window import TimeWindow
 if TYPE_CHECKING:
     from mlops_assets import runs
     from mlops_assets.orchestrate.compiler.build import build_definitions
+    from mlops_assets.serving.predict.loaded_model import load_model
     from mlops_assets.serving.push.push import push
     from mlops_assets.stores.platform.offline import training_frame
+    from mlops_assets.stores.platform.online import lookup
     from mlops_assets.stores.platform.run_log import start_run
 
 __version__ = "0.1.0"
@@ -71,6 +73,8 @@ __all__ = [
     "errors",
     "feature_view",
     "gate",
+    "load_model",
+    "lookup",
     "model",
     "on_demand_features",
     "push",
@@ -84,6 +88,8 @@ __all__ = [
 # Loaded on first use: compiling needs Dagster, retrieval a frame library and logging a database, declaring none of them.
 _LAZY = {
     "build_definitions": "mlops_assets.orchestrate.compiler.build",
+    "load_model": "mlops_assets.serving.predict.loaded_model",
+    "lookup": "mlops_assets.stores.platform.online",
     "push": "mlops_assets.serving.push.push",
     "runs": "mlops_assets.runs",
     "start_run": "mlops_assets.stores.platform.run_log",

@@ -15,6 +15,7 @@ from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
 
 if TYPE_CHECKING:
+    from mlops_assets.serving.predict.loaded_model import LoadedModel
     from mlops_assets.serving.push.push import Pushed
     from mlops_assets.stores.tracker.active_run import ActiveRun
 
@@ -26,6 +27,7 @@ __all__ = [
     "Evaluation",
     "GateFunction",
     "Intervals",
+    "LoadedModel",
     "Model",
     "OnDemandFeatures",
     "Pushed",
@@ -36,6 +38,7 @@ __all__ = [
 # Loaded on first use: their modules import a frame library and a database.
 _LAZY = {
     "ActiveRun": "mlops_assets.stores.tracker.active_run",
+    "LoadedModel": "mlops_assets.serving.predict.loaded_model",
     "Pushed": "mlops_assets.serving.push.push",
 }
 

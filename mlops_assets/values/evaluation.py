@@ -1,4 +1,4 @@
-"""The parts of a training set, and everything that a candidate is judged by."""
+"""What training sees and what a candidate is judged by."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SliceMetrics:
 @check_constructor
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of a model on the holdout.
+    """What a model reached on the holdout.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Evaluation:
     metrics
         Metric → value, NaN when undefined; greater is better.
     baseline
-        The metrics of a model that ignores its input.
+        The same of a model that ignores its input.
     slices
         Metrics by the values of the slice columns.
     problems
@@ -89,24 +89,18 @@ class Evaluation:
 @check_constructor
 @dataclass(frozen=True)
 class GateResult:
-    """The result of one gate.
+    """What a gate found.
 
     Parameters
     ----------
     passed
-        Whether the candidate may be registered.
+        Whether the candidate may go on.
     reason
-        Why, in words.
+        In words, for people.
     value, threshold
         The figure and its bound, when there are such.
     low, high
-        The interval that decided or is shown: of the difference from the champion, or of the value where there is none.
-
-    Examples
-    --------
-    >>> import mlops_assets as ml
-    >>> ml.GateResult(passed=True, reason="every airport is above 0.6", value=0.64, threshold=0.6).passed
-    True
+        The interval that was looked at: of the difference from the champion, or of the value where there is none.
     """
 
     passed: bool
@@ -118,7 +112,7 @@ class GateResult:
 
 
 class Intervals(Protocol):
-    """The uncertainty of a candidate's metrics on the rows of its holdout; NaN where it is undefined."""
+    """How sure a candidate's metrics are, on the rows of its holdout; NaN where that is undefined."""
 
     @property
     def method(self) -> str:
@@ -130,42 +124,14 @@ class Intervals(Protocol):
         ...
 
     def difference(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
-        """Return the interval of candidate minus champion on the same rows."""
-        ...
-
-
-@dataclass(frozen=True)
-class PredictionTimes:
-    """How long single-row predictions took.
-
-    Parameters
-    ----------
-    seconds
-        Of each call.
-    how
-        What was called, on which rows.
-    """
-
-    seconds: tuple[float, ...]
-    how: str
-
-
-class Costs(Protocol):
-    """The costs of a candidate, measured in its stored form when a gate asks for them."""
-
-    def artifact_bytes(self) -> float:
-        """Return the size of everything that a version of it stores."""
-        ...
-
-    def time_predictions(self, calls: int) -> PredictionTimes:
-        """Measure single-row predictions in the way that a service makes them."""
+        """Return the interval of candidate less champion on the same rows."""
         ...
 
 
 @check_constructor
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A trained model that waits for its gates.
+    """A trained model that waits to be judged.
 
     Parameters
     ----------
@@ -174,17 +140,15 @@ class Candidate:
     digest
         Identifies this candidate; all evidence names it.
     estimator
-        The fitted estimator, or what another kind of candidate predicts with.
+        The fitted estimator.
     holdout
         Rows that training has not seen.
     evaluation
-        The candidate's metrics on them.
+        What the candidate reached on them.
     champion
-        The champion's metrics on the same rows, by the fit that its gates judged; None when there is no champion.
+        What the champion reaches on the same rows, by the fit that its gates judged; None when there is no champion.
     intervals
-        Intervals of metrics and of their differences from the champion's: ``candidate.intervals.difference("roc_auc")``.
-    costs
-        Size and prediction time, measured on demand: ``candidate.costs.artifact_bytes()``. None where they cannot be measured.
+        How sure metrics and their differences from the champion's are: ``candidate.intervals.difference("roc_auc")``.
     """
 
     model: str
@@ -194,4 +158,3 @@ class Candidate:
     evaluation: Evaluation
     champion: Evaluation | None = None
     intervals: Intervals | None = None
-    costs: Costs | None = None

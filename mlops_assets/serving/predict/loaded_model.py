@@ -80,8 +80,7 @@ def load_model(model: str, *, trusted_types: Sequence[str] = (), platform: Platf
     --------
     >>> import tempfile
     >>> import mlops_assets as ml
-    >>> from mlops_assets.serving.predict.loaded_model import load_model
-    >>> load_model("lateness@champion", platform=ml.Platform.at(tempfile.mkdtemp()))
+    >>> ml.load_model("lateness@champion", platform=ml.Platform.at(tempfile.mkdtemp()))
     Traceback (most recent call last):
     mlops_assets.errors.RegistryError: there is no registered model 'lateness'
     Hint: there are none in this home: train one, or look at `mlops models list`

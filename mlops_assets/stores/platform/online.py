@@ -71,10 +71,9 @@ def lookup(
     --------
     >>> import tempfile
     >>> import mlops_assets as ml
-    >>> from mlops_assets.stores.platform.online import lookup
     >>> punctuality = ml.ExternalDataset("punctuality", key=("carrier", "at"), event_timestamp="at")
     >>> view = ml.FeatureView(source=punctuality, entity=ml.Entity("carrier"), event_timestamp="at", features={"late": float}, online=True)
-    >>> lookup(view, {"carrier": "UA"}, platform=ml.Platform.at(tempfile.mkdtemp()))
+    >>> ml.lookup(view, {"carrier": "UA"}, platform=ml.Platform.at(tempfile.mkdtemp()))
     Traceback (most recent call last):
     mlops_assets.errors.LakeError: 'features/punctuality' has never been materialised online
     Hint: run `mlops run --select 'key:"online/punctuality"'`

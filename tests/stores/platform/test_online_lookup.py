@@ -10,7 +10,6 @@ import mlops_assets as ml
 from mlops_assets.compute.features.point_in_time import View, as_of_layout
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.online import lookup
 from mlops_assets.stores.platform.stores import open_stores
 
 NOW = datetime(2024, 3, 5, tzinfo=UTC)
@@ -51,7 +50,7 @@ def platform(tmp_path) -> ml.Platform:
 
 def test_a_lookup_equals_the_training_frame_of_that_instant(platform) -> None:
     entities = pl.DataFrame({"row": [1, 2, 3, 4, 5], "carrier": ["B6", "UA", "AA", "ZZ", None]})
-    found = lookup(view(), entities, at=NOW, platform=platform)
+    found = ml.lookup(view(), entities, at=NOW, platform=platform)
     spine = entities.with_columns(now=pl.lit(NOW).cast(pl.Datetime("us", "UTC")))
     wanted = ml.training_frame(spine, [view()], event_timestamp="now", platform=platform)
     assert found.drop("carriers_status", "carriers_age").equals(wanted.drop("now"))
@@ -63,15 +62,15 @@ def test_a_lookup_equals_the_training_frame_of_that_instant(platform) -> None:
 
 def test_entities_are_a_mapping_mappings_or_a_frame_of_pandas(platform) -> None:
     named = {"carrier": "UA"}
-    one = lookup(view(), named, at=NOW, platform=platform)
+    one = ml.lookup(view(), named, at=NOW, platform=platform)
     assert one.height == 1
-    assert one.equals(lookup([view()], [named], at=NOW, platform=platform))
-    assert one.equals(lookup([view()], pl.DataFrame([named]).to_pandas(), at=NOW, platform=platform))
-    assert lookup(view(), pl.DataFrame(schema={"carrier": pl.String}), platform=platform).schema == one.schema
+    assert one.equals(ml.lookup([view()], [named], at=NOW, platform=platform))
+    assert one.equals(ml.lookup([view()], pl.DataFrame([named]).to_pandas(), at=NOW, platform=platform))
+    assert ml.lookup(view(), pl.DataFrame(schema={"carrier": pl.String}), platform=platform).schema == one.schema
 
 
 def test_the_default_time_is_now(platform) -> None:
-    found = lookup(view(ttl=None), {"carrier": "UA"}, platform=platform)
+    found = ml.lookup(view(ttl=None), {"carrier": "UA"}, platform=platform)
     assert found["late"].item() == 0.6
     assert found["carriers_age"].item() > timedelta(days=300)
 
@@ -81,21 +80,21 @@ def test_a_renamed_view_is_looked_up_by_a_feature_of_a_view_before_it(platform) 
     rows = pl.DataFrame({"carrier": ["AA"], "at": pl.Series([NOW], dtype=pl.Datetime("us", "UTC")), "partner": ["UA"]})
     write(platform, partners, rows)
     second = view().renamed("partner_", join_keys={"carrier": "partner"})
-    found = lookup([partners, second], {"carrier": "AA"}, at=NOW, platform=platform).row(0, named=True)
+    found = ml.lookup([partners, second], {"carrier": "AA"}, at=NOW, platform=platform).row(0, named=True)
     assert (found["partner"], found["partner_late"], found["partner_carriers_status"]) == ("UA", 0.5, "FRESH")
 
 
 def test_what_cannot_be_looked_up_is_named(platform) -> None:
     entity = {"carrier": "UA"}
     with pytest.raises(ml.DefinitionError, match="'features/carriers' is not online"):
-        lookup(view(online=False), entity, platform=platform)
+        ml.lookup(view(online=False), entity, platform=platform)
     with pytest.raises(ml.DefinitionError, match="pinned to version 'abc'"):
-        lookup(view().at("abc"), entity, platform=platform)
-    with pytest.raises(ml.LakeError, match="never been materialised online"):
-        lookup(view("other"), entity, platform=platform)
+        ml.lookup(view().at("abc"), entity, platform=platform)
+    with pytest.raises(ml.errors.LakeError, match="never been materialised online"):
+        ml.lookup(view("other"), entity, platform=platform)
     with pytest.raises(ml.DataError, match=r"lack the join key 'carrier'.*\n.*they have code"):
-        lookup(view(), {"code": "UA"}, platform=platform)
+        ml.lookup(view(), {"code": "UA"}, platform=platform)
     with pytest.raises(ml.DataError, match="gives the column 'codes', which is there already"):
-        lookup([view(), view()], entity, platform=platform)
+        ml.lookup([view(), view()], entity, platform=platform)
     with pytest.raises(ml.DataError, match="names no time zone"):
-        lookup(view(), entity, at=NOW.replace(tzinfo=None), platform=platform)
+        ml.lookup(view(), entity, at=NOW.replace(tzinfo=None), platform=platform)

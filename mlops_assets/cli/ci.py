@@ -81,7 +81,7 @@ def report(  # noqa: PLR0913  (options)
     from dataclasses import replace
 
     from mlops_assets.cli.registry import find
-    from mlops_assets.compute.pages.ci_report import markdown
+    from mlops_assets.compute.pages.ci_report import render_report
     from mlops_assets.orchestrate.ci.pull_request import ci_report
 
     project = _load(file, environment, against)
@@ -90,13 +90,13 @@ def report(  # noqa: PLR0913  (options)
     reports = [ci_report(project.stores, find(project, name)[1], folder) for name in _models(project, model)]
     linked = [replace(r, pictures={t: f"{pictures_url}{p}" for t, p in r.pictures.items()}) for r in reports]
     if output is None:
-        click.echo(markdown(linked))
+        click.echo(render_report(linked))
     else:
-        output.write_text(markdown(linked), encoding="utf-8")
+        output.write_text(render_report(linked), encoding="utf-8")
     if html is not None:
-        from mlops_assets.compute.pages.ci_page import ci_page
+        from mlops_assets.compute.pages.ci_page import render_candidate
 
-        html.write_text(ci_page(markdown(reports), html.parent), encoding="utf-8")
+        html.write_text(render_candidate(render_report(reports), html.parent), encoding="utf-8")
     sys.exit(0 if all(r.passed for r in reports) else 1)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.project import instance
 from mlops_assets.compute.monitoring.decide import settled
-from mlops_assets.compute.pages.evidently_page import evidently_page
+from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.core.sensor_state import explain_off
@@ -130,5 +130,5 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = from_table(reference, OF_TRAINING_SETS)
     path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
-    write_whole(path, evidently_page(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
+    write_whole(path, render_evidently(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
     return path

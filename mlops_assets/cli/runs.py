@@ -108,11 +108,11 @@ def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, j
 
     Example: mlops runs compare 3f2a91c0 77b0c2d4 --html comparison.html
     """
-    from mlops_assets.compute.pages.run_page import runs_page
+    from mlops_assets.compute.pages.run_page import render_runs
 
     compared = [_compared(_opened(file), run_id) for run_id in run_ids]
     if html:
-        Path(html).write_text(runs_page(compared), encoding="utf-8")
+        Path(html).write_text(render_runs(compared), encoding="utf-8")
         click.echo(f"wrote {html}", err=json_file == "-")
     if json_file:
         write_json(_comparison(compared), json_file)
@@ -169,25 +169,25 @@ def _compared(at: Stores, run_id: str) -> ComparedRun:
 
 
 def _comparison(compared: Sequence[ComparedRun]) -> dict[str, Any]:
-    from mlops_assets.compute.pages.run_comparison import metric_rows, param_rows
+    from mlops_assets.compute.pages.run_comparison import compare_metrics, compare_params
 
     return {
         "runs": [run.id for run in compared],
-        "metrics": [{"metric": r.name, "values": list(map(_plain, r.values)), "best": sorted(r.best)} for r in metric_rows(compared)],
-        "params": [{"param": r.name, "values": list(r.values), "differs": r.differs} for r in param_rows(compared)],
+        "metrics": [{"metric": r.name, "values": list(map(_plain, r.values)), "best": sorted(r.best)} for r in compare_metrics(compared)],
+        "params": [{"param": r.name, "values": list(r.values), "differs": r.differs} for r in compare_params(compared)],
     }
 
 
 def _show(compared: Sequence[ComparedRun]) -> None:
-    from mlops_assets.compute.pages.run_comparison import metric_rows, param_rows
+    from mlops_assets.compute.pages.run_comparison import compare_metrics, compare_params
 
     out, titles = console(), [run.title for run in compared]
     metrics = _table("metrics (last values; ✓ the best)", ("metric", *titles))
-    for row in metric_rows(compared):
+    for row in compare_metrics(compared):
         shown = (_FIGURES["best" if i in row.best else ""].format(_figure(value)) for i, value in enumerate(row.values))
         metrics.add_row(escape(f"{row.name} {'↓' if row.smaller else '↑'}"), *shown)
     params = _table("parameters that differ", ("parameter", *titles))
-    different = [row for row in param_rows(compared) if row.differs]
+    different = [row for row in compare_params(compared) if row.differs]
     for param in different:
         params.add_row(escape(param.name), *(escape("–" if value is None else value) for value in param.values))
     out.print(metrics)

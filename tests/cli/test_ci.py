@@ -43,7 +43,7 @@ def test_a_change_that_is_worse_is_refused_and_one_that_is_not_says_so(project) 
     assert told.returncode == 1, told.stderr
     text = (project / "report.md").read_text()
     assert text.startswith("## ❌ benign: blocked by roc\\_auc\\_at\\_least\n")
-    assert "beside version 1, champion of prod on the same rows" in text
+    assert "compared with version 1, champion of prod on the same rows" in text
     assert "| X | \\[" in text
     assert "&lt;b&gt; = true" in text
     assert "<b>" not in text

@@ -1,4 +1,4 @@
-"""The charts of a model card that no other page has."""
+"""The importance chart of a model card."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 _WIDTH, _LINE, _LEFT = 640.0, 22.0, 190.0
 
 
-def bars(found: Sequence[Importance]) -> str:
-    """Return one bar a column, with one standard deviation to both sides; empty when nothing is known.
+def draw_importance(found: Sequence[Importance]) -> str:
+    """Return a horizontal bar per column with one standard deviation, as SVG; empty when no importance is defined.
 
     Parameters
     ----------
     found
-        The most important first; what is undefined is left out.
+        Most important first; undefined ones are left out.
     """
-    known = [one for one in found if math.isfinite(one.drop)]
+    known = [importance for importance in found if math.isfinite(importance.drop)]
     if not known:
         return ""
-    low = min(0.0, *(one.drop - one.error for one in known))
-    high = max(0.0, *(one.drop + one.error for one in known)) or 1.0
+    low = min(0.0, *(i.drop - i.error for i in known))
+    high = max(0.0, *(i.drop + i.error for i in known)) or 1.0
     scale = (_WIDTH - _LEFT - 70) / ((high - low) or 1.0)
 
     def at(value: float) -> float:
         return _LEFT + (value - low) * scale
 
-    shapes = [shape for i, one in enumerate(known) for shape in _bar(one, i * _LINE, at(0.0), at(one.drop), one.error * scale)]
+    shapes = [shape for row, i in enumerate(known) for shape in _draw_bar(i, row * _LINE, at(0.0), at(i.drop), i.error * scale)]
     height = _LINE * len(known)
     shapes.append(f'<path class="axis" d="M{at(0.0):.1f} 0V{height:.1f}"/>')
-    return f'<svg viewBox="0 0 {_WIDTH:.0f} {height:.0f}" role="img" aria-label="by how much the metric falls, by column">{"".join(shapes)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDTH:.0f} {height:.0f}" role="img" aria-label="mean decrease of the metric by column">{"".join(shapes)}</svg>'
 
 
-def _bar(one: Importance, y: float, zero: float, end: float, error: float) -> list[str]:
-    name = truncate(one.column, 28)
+def _draw_bar(importance: Importance, y: float, zero: float, end: float, error: float) -> list[str]:
+    name = truncate(importance.column, 28)
     return [
         f'<text x="{_LEFT - 8:.1f}" y="{y + 15:.1f}" text-anchor="end">{escape(name)}</text>',
         f'<rect class="now" x="{min(zero, end):.1f}" y="{y + 5:.1f}" width="{abs(end - zero):.1f}" height="12" rx="1.5"/>',
         f'<path class="error" d="M{end - error:.1f} {y + 11:.1f}h{2 * error:.1f}"/>',
-        f'<text class="faint" x="{max(zero, end + error) + 6:.1f}" y="{y + 15:.1f}">{format_number(one.drop)}</text>',
+        f'<text class="faint" x="{max(zero, end + error) + 6:.1f}" y="{y + 15:.1f}">{format_number(importance.drop)}</text>',
     ]

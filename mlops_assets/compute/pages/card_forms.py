@@ -18,12 +18,12 @@ _INNER_UNDERSCORE = re.compile(r"(?<=[^\W_])\\_(?=[^\W_])")  # within a word it 
 _LONG_WORD = 40  # characters
 
 
-def card_markdown(card: Card) -> str:
+def render_markdown(card: Card) -> str:
     """Return a card as Markdown; texts of the project are shown literally."""
     return "\n".join(_markdown_lines(card)).rstrip() + "\n"
 
 
-def card_page(card: Card) -> str:
+def render_html(card: Card) -> str:
     """Return a card as an HTML page; texts of the project are escaped."""
     return render("card.html.jinja", card=card, cell_class=_cell_class)
 

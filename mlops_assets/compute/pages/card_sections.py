@@ -9,7 +9,7 @@ import numpy as np
 
 from mlops_assets.compute.features.signature import held
 from mlops_assets.compute.pages.card import CardTable, Section
-from mlops_assets.compute.pages.card_charts import bars
+from mlops_assets.compute.pages.card_charts import draw_importance
 from mlops_assets.compute.pages.charts import reliability
 from mlops_assets.compute.text import UNKNOWN, format_number
 from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION
@@ -216,7 +216,9 @@ def importance_section(found: Importances) -> Section:
     problems = (f"{left} columns are not shown.",) if left else ()
     if not any(math.isfinite(one.drop) for one in found.columns):
         problems = (*problems, f"{found.metric} is undefined on these rows.")
-    return Section("Importance", words, (CardTable(headings, rows, frozenset(headings[1:])),), problems, chart=bars(found.columns[:30]))
+    return Section(
+        "Importance", words, (CardTable(headings, rows, frozenset(headings[1:])),), problems, chart=draw_importance(found.columns[:30])
+    )
 
 
 def limits_section(limits: Sequence[str], warnings: Sequence[str], looked_for: Sequence[str]) -> Section:

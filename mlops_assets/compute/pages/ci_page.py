@@ -17,13 +17,13 @@ _PICTURE = re.compile(r'<img src="([^"]+)"')
 _DETAILS = re.compile(r"&lt;(/?)(details|summary)&gt;")
 
 
-def ci_page(text: str, folder: Path) -> str:
+def render_candidate(text: str, folder: Path) -> str:
     """Return a report as a page, its pictures within.
 
     Parameters
     ----------
     text
-        From :func:`mlops_assets.compute.pages.ci_report.markdown`; names and messages in it are escaped, and no HTML of others is let through.
+        From :func:`mlops_assets.compute.pages.ci_report.render_report`; names and messages in it are escaped, and no HTML of others is let through.
     folder
         Where the paths of its pictures begin.
     """

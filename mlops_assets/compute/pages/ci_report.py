@@ -1,4 +1,4 @@
-"""What a pull request posts of a candidate, in Markdown that GitHub and GitLab draw alike."""
+"""The report of a candidate for its pull request, in Markdown that GitHub and GitLab render alike."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.compute.text import format_number, truncate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 BETTER, WORSE, SAME, BLOCKED, FIRST = "better", "worse", "no different", "blocked", "the first"
 _SIGNS = {BETTER: "✅", SAME: "✅", FIRST: "✅", WORSE: "⚠️", BLOCKED: "❌"}
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~@&$])")
-_FIGURES = frozenset({"rows", "candidate", "champion", "Δ", "95 % interval of Δ"})
-_MOST = 30  # rows of a table that a reader of a pull request looks at
+_NUMERIC = frozenset({"rows", "candidate", "champion", "Δ", "95 % CI of Δ"})
+_MAX_ROWS = 30  # per table
+_MAX_LENGTH = 60  # of a changed value
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric on the candidate's holdout.
+    """One metric on the holdout of the candidate.
 
     Parameters
     ----------
     champion
-        On the same rows; None when there is no champion, NaN when it is undefined.
+        On the same rows; None without a champion, NaN when undefined.
     low, high
-        The interval of candidate − champion; None when there is none.
+        95 % confidence interval of candidate − champion; None when unknown.
     gates
-        Names of the gates that look at it.
+        Names of the gates on this metric.
     """
 
     metric: str
@@ -41,7 +44,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One metric of the rows on which a column has one value."""
+    """One metric on one slice of the holdout."""
 
     slice: str
     rows: int
@@ -51,8 +54,8 @@ class SliceRow:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One thing that was and is now."""
+class FieldChange:
+    """A field with different values for champion and candidate."""
 
     field: str
     was: str
@@ -61,26 +64,26 @@ class Difference:
 
 @dataclass(frozen=True)
 class CiReport:
-    """Everything that the report of one candidate says.
+    """The report of one candidate.
 
     Parameters
     ----------
     compared
-        Name of the champion that it met, e.g. ``version 3 of prod``; "" when there was none.
+        Name of the champion, e.g. ``version 3 of prod``; empty without one.
     gates
         Gate → (passed, reason).
     data
-        How the rows it learned from differ from the champion's.
+        Differences of the training rows from those of the champion.
     record
-        How its run record differs from the champion's, data aside.
+        Other differences of the run record.
     cost
-        Name → figure with its unit.
+        Name → value with its unit.
     reproduce
-        Commands.
+        Shell commands that train the same candidate.
     pictures
-        Title → path relative to the report.
+        Title → path of an image, relative to the report.
     intervals
-        What the intervals resample.
+        What the bootstrap resamples.
     """
 
     model: str
@@ -89,8 +92,8 @@ class CiReport:
     metrics: Sequence[MetricRow]
     gates: Mapping[str, tuple[bool, str]]
     slices: Sequence[SliceRow] = ()
-    data: Sequence[Difference] = ()
-    record: Sequence[Difference] = ()
+    data: Sequence[FieldChange] = ()
+    record: Sequence[FieldChange] = ()
     cost: Mapping[str, str] = field(default_factory=dict)
     reproduce: Sequence[str] = ()
     pictures: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +102,7 @@ class CiReport:
 
     @property
     def verdict(self) -> str:
-        """``blocked`` by a gate, ``the first``, ``better``, ``worse``, or ``no different`` by the intervals of the metrics."""
+        """``blocked``, ``the first``, ``better``, ``worse`` or ``no different``, by the gates and the intervals of the metrics."""
         if not all(passed for passed, _ in self.gates.values()):
             return BLOCKED
         if not self.compared:
@@ -112,33 +115,33 @@ class CiReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate has passed."""
+        """Whether every gate passed."""
         return self.verdict != BLOCKED
 
 
-def markdown(reports: Sequence[CiReport]) -> str:
-    """Return the whole report, of one model or of several.
+def render_report(reports: Sequence[CiReport]) -> str:
+    """Return the reports as one Markdown document.
 
     Parameters
     ----------
     reports
-        One for each model.
+        One per model.
     """
     return "\n".join(line for report in reports for line in _lines(report)).rstrip() + "\n"
 
 
 def escape_markdown(value: object) -> str:
-    """Return a name or a message as Markdown shows it literally: no markup, no mention, no new row of a table.
+    """Return a text that Markdown shows literally: no markup, no mention, no new table row.
 
     Examples
     --------
     >>> print(text("<b>|@team"))
     &lt;b&gt;&#124;&#64;team
     """
-    return _SPECIAL.sub(lambda found: _escaped(found[1]), " ".join(str(value).split()))
+    return _SPECIAL.sub(lambda found: _escape_character(found[1]), " ".join(str(value).split()))
 
 
-def _escaped(sign: str) -> str:
+def _escape_character(sign: str) -> str:
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(sign) or f"&#{ord(sign)};" if sign in "<>&|@#" else f"\\{sign}"
 
 
@@ -146,32 +149,34 @@ def _lines(report: CiReport) -> Iterator[str]:
     yield f"## {_SIGNS[report.verdict]} {escape_markdown(report.model)}: {_headline(report)}"
     yield ""
     yield f"Candidate `{report.candidate[:12]}`" + (
-        f", beside {escape_markdown(report.compared)} on the same rows." if report.compared else "."
+        f", compared with {escape_markdown(report.compared)} on the same rows." if report.compared else "."
     )
     yield ""
     yield from _table(
-        ("metric", "candidate", "champion", "Δ", "95 % interval of Δ", "gate"), (_metric(row, report) for row in report.metrics)
+        ("metric", "candidate", "champion", "Δ", "95 % CI of Δ", "gate"), (_metric_cells(row, report) for row in report.metrics)
     )
     if report.compared and report.intervals:
-        yield from (f"The interval resamples {escape_markdown(report.intervals)}.", "")
-    told = {name for row in report.metrics for name in row.gates}
-    own = (
-        (escape_markdown(name), _mark(passed), escape_markdown(reason))
+        yield from (f"The bootstrap resamples {escape_markdown(report.intervals)}.", "")
+    shown = {name for row in report.metrics for name in row.gates}
+    others = (
+        (escape_markdown(name), _passed_sign(passed), escape_markdown(reason))
         for name, (passed, reason) in report.gates.items()
-        if name not in told
+        if name not in shown
     )
-    yield from _table(("gate", "", "what it found"), own)
+    yield from _table(("gate", "", "reason"), others)
     for problem in report.problems:
         yield from (f"> ⚠️ {escape_markdown(problem)}", "")
-    yield from _folded("Slices", ("slice", "rows", "metric", "candidate", "champion", "Δ"), [_slice(row) for row in report.slices])
+    yield from _fold_table(
+        "Slices", ("slice", "rows", "metric", "candidate", "champion", "Δ"), [_slice_cells(row) for row in report.slices]
+    )
     columns = ("", "was", "is")
-    yield from _folded("What it learned from", columns, [_difference(row) for row in report.data], none="the same data")
-    yield from _folded("What else differs in the record", columns, [_difference(row) for row in report.record], none="nothing")
+    yield from _fold_table("Training data", columns, [_change_cells(row) for row in report.data], none="unchanged")
+    yield from _fold_table("Other changes of the record", columns, [_change_cells(row) for row in report.record], none="none")
     if report.pictures:
         yield from (" ".join(f"![{escape_markdown(title)}]({path})" for title, path in report.pictures.items()), "")
     yield from _table(("cost", ""), ((escape_markdown(name), escape_markdown(figure)) for name, figure in report.cost.items()))
     if report.reproduce:
-        yield from ("To have the same candidate on your machine:", "", "```sh", *report.reproduce, "```", "")
+        yield from ("Reproduce this candidate:", "", "```sh", *report.reproduce, "```", "")
 
 
 def _headline(report: CiReport) -> str:
@@ -183,53 +188,63 @@ def _headline(report: CiReport) -> str:
     return f"{than.get(report.verdict, f'{report.verdict} than the champion')}, {of}"
 
 
-def _metric(row: MetricRow, report: CiReport) -> tuple[str, ...]:
+def _metric_cells(row: MetricRow, report: CiReport) -> tuple[str, ...]:
     found = [report.gates[name] for name in row.gates]
-    gate = "; ".join(f"{_mark(passed)} {escape_markdown(reason)}" for passed, reason in found) or "–"
-    interval = "–" if row.low is None or row.high is None else f"{row.low:+.4f} to {row.high:+.4f}"
-    return escape_markdown(row.metric), _number(row.candidate), _number(row.champion), _delta(row.candidate, row.champion), interval, gate
+    gate = "; ".join(f"{_passed_sign(passed)} {escape_markdown(reason)}" for passed, reason in found) or "–"
+    interval = "–" if row.low is None or row.high is None else f"{row.low:+.4f} to {row.high:+.4f}".replace("-", "−")
+    return (
+        escape_markdown(row.metric),
+        _format_metric(row.candidate),
+        _format_metric(row.champion),
+        _format_difference(row.candidate, row.champion),
+        interval,
+        gate,
+    )
 
 
-def _slice(row: SliceRow) -> tuple[str, ...]:
-    delta = _delta(row.candidate, row.champion)
-    return escape_markdown(row.slice), f"{row.rows:,}", escape_markdown(row.metric), _number(row.candidate), _number(row.champion), delta
+def _slice_cells(row: SliceRow) -> tuple[str, ...]:
+    delta = _format_difference(row.candidate, row.champion)
+    return (
+        escape_markdown(row.slice),
+        f"{row.rows:,}",
+        escape_markdown(row.metric),
+        _format_metric(row.candidate),
+        _format_metric(row.champion),
+        delta,
+    )
 
 
-def _difference(row: Difference) -> tuple[str, ...]:
-    return escape_markdown(row.field), escape_markdown(_short(row.was)), escape_markdown(_short(row.now))
+def _change_cells(row: FieldChange) -> tuple[str, ...]:
+    return escape_markdown(row.field), escape_markdown(truncate(row.was, _MAX_LENGTH)), escape_markdown(truncate(row.now, _MAX_LENGTH))
 
 
-def _short(value: str, most: int = 60) -> str:
-    return value if len(value) <= most else value[: most - 1] + "…"
-
-
-def _mark(passed: bool) -> str:  # noqa: FBT001
+def _passed_sign(passed: bool) -> str:  # noqa: FBT001
     return "✅" if passed else "❌"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else "undefined" if not math.isfinite(value) else f"{value:.4f}"
+def _format_metric(value: float | None) -> str:
+    return format_number(value, 4, nan="undefined")
 
 
-def _delta(candidate: float, champion: float | None) -> str:
-    return "–" if champion is None or not math.isfinite(candidate - champion) else f"{candidate - champion:+.4f}"
+def _format_difference(candidate: float, champion: float | None) -> str:
+    return "–" if champion is None or not math.isfinite(candidate - champion) else f"{candidate - champion:+.4f}".replace("-", "−")
 
 
 def _table(heads: Sequence[str], rows: Any) -> Iterator[str]:  # noqa: ANN401  (an iterable of rows)
     body = [f"| {' | '.join(row)} |" for row in rows]
     if body:
-        sides = "".join(" ---: |" if head in _FIGURES else " --- |" for head in heads)
+        sides = "".join(" ---: |" if head in _NUMERIC else " --- |" for head in heads)
         yield from (f"| {' | '.join(heads)} |", f"|{sides}", *body, "")
 
 
-def _folded(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> Iterator[str]:
-    """Yield a table that opens with a click, so that the verdict stays in sight."""
+def _fold_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str = "") -> Iterator[str]:
+    """Yield a collapsed table, so that the verdict stays in view."""
     if not rows:
         if none:
             yield from (f"{title}: {none}.", "")
         return
     yield from (f"<details><summary>{title} ({len(rows)})</summary>", "")
-    yield from _table(heads, rows[:_MOST])
-    if len(rows) > _MOST:
-        yield from (f"and {len(rows) - _MOST} more.", "")
+    yield from _table(heads, rows[:_MAX_ROWS])
+    if len(rows) > _MAX_ROWS:
+        yield from (f"{len(rows) - _MAX_ROWS} more rows are not shown.", "")
     yield from ("</details>", "")

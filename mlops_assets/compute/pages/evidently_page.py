@@ -1,4 +1,4 @@
-"""Evidently's own report, for those who ask for it: slow to import and heavy to open, so never made by itself."""
+"""Evidently's own data-drift report, made only on request: Evidently imports slowly and its report is several megabytes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlops_assets.errors import DataError, MissingExtraError
 if TYPE_CHECKING:
     import polars as pl
 
-MOST_ROWS = 20_000
+MAX_ROWS = 20_000
 
 
-def evidently_page(reference: pl.DataFrame, current: pl.DataFrame, *, most_rows: int = MOST_ROWS) -> str:
+def render_evidently(reference: pl.DataFrame, current: pl.DataFrame, *, max_rows: int = MAX_ROWS) -> str:
     """Return Evidently's data-drift report as one HTML document of some 5 MB.
 
     Parameters
@@ -22,34 +22,34 @@ def evidently_page(reference: pl.DataFrame, current: pl.DataFrame, *, most_rows:
         Rows that the model was trained on.
     current
         Rows of the window.
-    most_rows
-        Of each, at most so many are taken, evenly: its tests take minutes for a million.
+    max_rows
+        Maximum rows per frame, sampled evenly: the tests take minutes for a million rows.
 
     Raises
     ------
     MissingExtraError
         Evidently is not installed.
     DataError
-        The two have no column in common that has values in both.
+        No common column has values in both frames.
 
     Notes
     -----
-    Its verdicts are its own: its tests suppose independent rows, so that on real days most columns drift by them.
+    Evidently's tests assume independent rows, so on real days they report drift for most columns.
     """
-    evidently, presets = _evidently()
-    shared = [name for name in reference.columns if name in current.columns and _filled(reference[name]) and _filled(current[name])]
+    evidently, presets = _import_evidently()
+    shared = [name for name in reference.columns if name in current.columns and _has_values(reference[name]) and _has_values(current[name])]
     if not shared:
         raise DataError("the reference and the window have no column with values in common", hint="give rows with the model's columns")
-    frames = [_some(frame.select(shared), most_rows).to_pandas() for frame in (current, reference)]
+    frames = [_sample(frame.select(shared), max_rows).to_pandas() for frame in (current, reference)]
     with warnings.catch_warnings():
-        # It divides by zero on columns with one value, and says so.
+        # Evidently warns of a division by zero on constant columns.
         warnings.simplefilter("ignore")
         report = evidently.Report([presets.DataDriftPreset()]).run(*frames)
         html: str = report.get_html_str(as_iframe=False)
     return html
 
 
-def _evidently() -> tuple[Any, Any]:
+def _import_evidently() -> tuple[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -60,9 +60,9 @@ def _evidently() -> tuple[Any, Any]:
     return evidently, presets
 
 
-def _filled(column: pl.Series) -> bool:
+def _has_values(column: pl.Series) -> bool:
     return column.null_count() < len(column)
 
 
-def _some(frame: pl.DataFrame, most: int) -> pl.DataFrame:
+def _sample(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     return frame.gather_every(max(1, -(-frame.height // most)))

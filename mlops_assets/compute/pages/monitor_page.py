@@ -74,7 +74,7 @@ class _Figure:
     chart: Markup
 
 
-def monitor_page(page: Page) -> str:
+def render_monitor(page: Page) -> str:
     """Return a window's reports as one HTML document without scripts and without anything to load.
 
     Parameters

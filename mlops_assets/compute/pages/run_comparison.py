@@ -1,4 +1,4 @@
-"""Runs side by side: which figure is the best of each metric, and in which parameters they differ."""
+"""Compare runs: the best value of each metric, and the parameters that differ."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _LOSS = re.compile(r"(^|[^a-z])(loss|logloss|error|err|rmse|mae|mse|mape|devianc
 
 @dataclass(frozen=True, eq=False)
 class ComparedRun:
-    """One of the runs that are compared.
+    """A run in a comparison.
 
     Parameters
     ----------
     id, experiment, name, status
         As recorded.
     started_at, duration
-        The latter None while it goes on, or was killed.
+        ``duration`` is None while the run is active, or after it was killed.
     params, metrics, tags
         As recorded.
     curves
-        By metric: steps and values, in the order of the steps.
+        Metric → steps and values, ordered by step.
     """
 
     id: str
@@ -44,12 +44,12 @@ class ComparedRun:
 
     @property
     def title(self) -> str:
-        """How it is called in a table."""
+        """Name and short id, as tables show them."""
         return f"{self.name} ({self.id[:8]})" if self.name else self.id[:8]
 
 
 @dataclass(frozen=True)
-class MetricRow:
+class MetricComparison:
     """One metric of all runs.
 
     Parameters
@@ -57,11 +57,11 @@ class MetricRow:
     name
         Of the metric.
     values
-        One a run, None where it has none.
+        One per run; None where a run lacks the metric.
     best
-        Places of the best values; empty when all are equal, or only one is a number.
+        Indices of the best values; empty when all are equal or fewer than two are defined.
     smaller
-        Whether the smallest is the best.
+        Whether the minimum is the best.
     """
 
     name: str
@@ -71,20 +71,20 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
-class ParamRow:
-    """One parameter of all runs, as text; None where a run has none."""
+class ParamComparison:
+    """One parameter of all runs as text; None where a run lacks it."""
 
     name: str
     values: tuple[str | None, ...]
 
     @property
     def differs(self) -> bool:
-        """Whether not all runs have the same."""
+        """Whether the runs have different values."""
         return len(set(self.values)) > 1
 
 
 def smaller_is_better(metric: str) -> bool:
-    """Whether a metric is a loss or an error by its name; scikit-learn's ``neg_`` scores are greater when better.
+    """Return whether the name of a metric is that of a loss or an error; ``neg_`` scores of scikit-learn are not.
 
     Parameters
     ----------
@@ -95,26 +95,28 @@ def smaller_is_better(metric: str) -> bool:
     return bool(_LOSS.search(name)) and not re.search(r"(^|[^a-z])neg_", name)
 
 
-def metric_rows(runs: Sequence[ComparedRun]) -> list[MetricRow]:
-    """Return every metric that a run has, by name."""
-    return [_metric(name, tuple(run.metrics.get(name) for run in runs)) for name in sorted({n for run in runs for n in run.metrics})]
+def compare_metrics(runs: Sequence[ComparedRun]) -> list[MetricComparison]:
+    """Return every metric of the runs, sorted by name."""
+    return [
+        _compare_metric(name, tuple(run.metrics.get(name) for run in runs)) for name in sorted({n for run in runs for n in run.metrics})
+    ]
 
 
-def param_rows(runs: Sequence[ComparedRun]) -> list[ParamRow]:
-    """Return every parameter that a run has: those that differ first, by name."""
+def compare_params(runs: Sequence[ComparedRun]) -> list[ParamComparison]:
+    """Return every parameter of the runs, differing ones first, then by name."""
     names = sorted({name for run in runs for name in run.params})
-    rows = [ParamRow(name, tuple(_text(run.params[name]) if name in run.params else None for run in runs)) for name in names]
+    rows = [ParamComparison(name, tuple(_to_text(run.params[name]) if name in run.params else None for run in runs)) for name in names]
     return sorted(rows, key=lambda row: not row.differs)
 
 
-def _metric(name: str, values: tuple[float | None, ...]) -> MetricRow:
+def _compare_metric(name: str, values: tuple[float | None, ...]) -> MetricComparison:
     smaller = smaller_is_better(name)
     known = [value for value in values if value is not None and not math.isnan(value)]
     if len(known) < 2 or len(set(known)) == 1:
-        return MetricRow(name, values, frozenset(), smaller)
+        return MetricComparison(name, values, frozenset(), smaller)
     best = min(known) if smaller else max(known)
-    return MetricRow(name, values, frozenset(i for i, value in enumerate(values) if value == best), smaller)
+    return MetricComparison(name, values, frozenset(i for i, value in enumerate(values) if value == best), smaller)
 
 
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Runs compared on one page: self-contained, without scripts, readable without colours, on paper and in the dark."""
+"""The comparison of runs as one HTML page: self-contained, without scripts, readable without colours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.compute.pages.charts import Line, lines
 from mlops_assets.compute.pages.rendering import render
-from mlops_assets.compute.pages.run_comparison import metric_rows, param_rows
+from mlops_assets.compute.pages.run_comparison import compare_metrics, compare_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,21 +19,21 @@ MAX_CURVES = 60
 _LINE_STYLES = 8  # in the style sheet
 
 
-def runs_page(runs: Sequence[ComparedRun]) -> str:
-    """Return runs side by side as one HTML document: metrics with the best marked, parameters, curves.
+def render_runs(runs: Sequence[ComparedRun]) -> str:
+    """Return a comparison of runs as one HTML document: metrics with the best marked, parameters, curves.
 
     Parameters
     ----------
     runs
-        In the order of the columns.
+        In column order.
     """
     names = sorted({name for run in runs for name, (steps, _) in run.curves.items() if len(steps) > 1})
     return render(
         "runs.html.jinja",
         title=f"{len(runs)} runs of {', '.join(dict.fromkeys(run.experiment for run in runs))}",
         runs=runs,
-        metrics=metric_rows(runs),
-        params=param_rows(runs),
+        metrics=compare_metrics(runs),
+        params=compare_params(runs),
         curves=list(_draw_curves(runs, names[:MAX_CURVES])),
         curve_count=len(names),
     )

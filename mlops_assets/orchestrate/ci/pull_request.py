@@ -11,7 +11,7 @@ import polars as pl
 
 from mlops_assets.compute.monitoring.column_drift import ColumnDrift
 from mlops_assets.compute.monitoring.drift import drift
-from mlops_assets.compute.pages.ci_report import CiReport, Difference, MetricRow, SliceRow
+from mlops_assets.compute.pages.ci_report import CiReport, FieldChange, MetricRow, SliceRow
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plots
 from mlops_assets.compute.training.split import in_canonical_order, parts_of
@@ -145,31 +145,31 @@ def _same(theirs: Evaluation | None, column: str, value: str, metric: str) -> fl
     return None if theirs is None else theirs.metric(metric, (column, value))
 
 
-def _data(facts: _Facts) -> list[Difference]:
+def _data(facts: _Facts) -> list[FieldChange]:
     """Say how the rows differ from the champion's: how many, and which columns have moved, against its own stored profile."""
     before = facts.rival_run
     if facts.rival is None or before is None:
-        return [Difference(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
+        return [FieldChange(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
     counted = {part: int(count) for part, count in before.record.get("rows", {}).items()}
     rows = [
-        Difference(f"rows to {part}", f"{counted.get(part, 0):,}", f"{len(split.y):,}")
+        FieldChange(f"rows to {part}", f"{counted.get(part, 0):,}", f"{len(split.y):,}")
         for part, split in facts.splits.items()
         if counted.get(part) != len(split.y)
     ]
     return [*rows, *_moved(facts, facts.rival)]
 
 
-def _moved(facts: _Facts, rival: Version) -> Iterator[Difference]:
+def _moved(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
     X = pl.concat([split.X for split in facts.splits.values()])
     profile = json.loads(facts.stores.artifacts.get(manifest_of(facts.stores.artifacts, rival.artifact)["profile"]))
     known = set(profile["columns"])
-    yield from (Difference(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
+    yield from (FieldChange(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
     try:
         found = drift(profile, X, columns=[name for name in X.columns if name in known])
     except DataError as error:
-        yield Difference("columns", "–", error.message)
+        yield FieldChange("columns", "–", error.message)
         return
-    yield from (Difference(f"column {column.name}", "as the champion's", _drifted(column)) for column in found.columns if column.drifted)
+    yield from (FieldChange(f"column {column.name}", "as the champion's", _drifted(column)) for column in found.columns if column.drifted)
 
 
 def _drifted(column: ColumnDrift) -> str:
@@ -177,12 +177,12 @@ def _drifted(column: ColumnDrift) -> str:
     return f"{column.statistic} {column.value:.3g}, usual up to {column.threshold:.3g}" if known else f"another kind ({column.kind})"
 
 
-def _record(facts: _Facts) -> list[Difference]:
+def _record(facts: _Facts) -> list[FieldChange]:
     before = facts.rival_run
     if before is None:
         return []
     was, now = (_told(run.record) for run in (before, facts.run))
-    return [Difference(name, was.get(name, "–"), now.get(name, "–")) for name in {**now, **was} if was.get(name) != now.get(name)]
+    return [FieldChange(name, was.get(name, "–"), now.get(name, "–")) for name in {**now, **was} if was.get(name) != now.get(name)]
 
 
 def _told(record: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from mlops_assets.compute.monitoring.drift import DriftReport, drift
 from mlops_assets.compute.monitoring.performance import PerformanceReport, performance
 from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.pages.charts import Point
-from mlops_assets.compute.pages.monitor_page import Page, monitor_page
+from mlops_assets.compute.pages.monitor_page import Page, render_monitor
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, from_table
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError, LakeError
@@ -381,7 +381,7 @@ def page_path(home: str, monitor: str, partition: str) -> Path:
 def _write(step: StepContext, monitor: Monitor, page: Page) -> None:
     """Draw a page and keep it; one that cannot be drawn is warned of and fails no step."""
     try:
-        text = monitor_page(page)
+        text = render_monitor(page)
     except Exception as error:  # noqa: BLE001  (whatever a chart ends in)
         step.context.log.warning(f"the page of {monitor.name} {page.partition} cannot be drawn: {type(error).__name__}: {error}")
         text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."

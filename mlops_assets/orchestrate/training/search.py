@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlops_assets.compute.pages.search_plot import search_plot
+from mlops_assets.compute.pages.search_plot import plot_search
 from mlops_assets.compute.training.search import Trial, best, trials
 from mlops_assets.compute.user_code.source_slice import stored_source
 from mlops_assets.orchestrate.core.metadata import picture, table
@@ -67,7 +67,7 @@ def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict
     ranked = sorted(known, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
     rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_SHOWN]]
     shown = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
-    return {"trials": table(shown), "search": picture(search_plot(model.search, known, metric), "search")}
+    return {"trials": table(shown), "search": picture(plot_search(model.search, known, metric), "search")}
 
 
 def _metric(model: Model[..., Any]) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
 from mlops_assets.compute.features.signature import signature_of
 from mlops_assets.compute.pages.card import Card, Section
-from mlops_assets.compute.pages.card_forms import card_markdown, card_page
+from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import (
     calibration_section,
     data_section,
@@ -104,7 +104,7 @@ def card_of(project: Project, stores: Stores, model: Model[..., Any], version: V
     known = files.of(version.model, version.version)
     if not {MARKDOWN, PAGE} <= set(known):
         card = made_card(project, stores, model, version)
-        forms = {MARKDOWN: card_markdown(card), PAGE: card_page(card)}
+        forms = {MARKDOWN: render_markdown(card), PAGE: render_html(card)}
         known = files.add(version.model, version.version, {name: artifacts.put(text.encode()) for name, text in forms.items()})
     return {name: artifacts.get(known[name]).decode() for name in (MARKDOWN, PAGE)}
 

@@ -22,8 +22,8 @@ from sklearn.svm import LinearSVC
 
 from mlops_assets.compute.features.signature import LEAST_ROWS, MOST_CATEGORIES, held, signature_of
 from mlops_assets.compute.pages.card import Card, CardTable, Section
-from mlops_assets.compute.pages.card_charts import bars
-from mlops_assets.compute.pages.card_forms import card_markdown, card_page
+from mlops_assets.compute.pages.card_charts import draw_importance
+from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import importance_section
 from mlops_assets.compute.training.importance import MOST_COLUMNS, Importance, permutation_importance
 from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION, kind_of, trust
@@ -137,7 +137,7 @@ def test_importance_is_bounded_and_the_same_for_the_same_seed(binary) -> None:
             asked.append(len(rows))
             return estimator.predict_proba(rows)
 
-    one, again, other = (permutation_importance(Counting(), X, y, "roc_auc", seed, most_rows=300) for seed in ("a", "a", "b"))
+    one, again, other = (permutation_importance(Counting(), X, y, "roc_auc", seed, max_rows=300) for seed in ("a", "a", "b"))
     assert one == again != other
     assert one.rows == 300
     assert max(asked) == 300 * 5
@@ -159,7 +159,7 @@ def test_an_undefined_metric_is_said_and_nothing_is_drawn(binary) -> None:
     found = permutation_importance(estimator, X, np.zeros(len(y), dtype=int), "roc_auc", "a")
     section = importance_section(found)
     assert section.problems == ("roc_auc is undefined on these rows.",)
-    assert section.chart == "" == bars([])
+    assert section.chart == "" == draw_importance([])
     assert {row[1] for row in section.tables[0].rows} == {"–"}
 
 
@@ -210,7 +210,7 @@ def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
 
 def card(words: str) -> Card:
     cells = CardTable((words, "b"), ((words, words), ("1", words)), frozenset({"b"}))
-    importance = bars([Importance(words, 0.3, 0.1), Importance("x", -0.1, 0.2)])
+    importance = draw_importance([Importance(words, 0.3, 0.1), Importance("x", -0.1, 0.2)])
     sections = (Section(words, (words,), (cells,), (words,), words), Section("Calibration", (words,), (cells,), chart=importance))
     return Card(words, (words,), ((words, words),), sections)
 
@@ -243,8 +243,8 @@ words_ = st.text(st.one_of(st.sampled_from(SIGNS), st.characters(exclude_categor
 @settings(max_examples=300, deadline=None)
 @given(words_)
 def test_whatever_a_project_calls_things_the_markdown_says_it_and_nothing_else(words) -> None:
-    plain = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(card_markdown(card("word")))
-    drawn = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(card_markdown(card(words)))
+    plain = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(render_markdown(card("word")))
+    drawn = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(render_markdown(card(words)))
     elements = [name for name, _ in Shown(drawn).elements]
     assert elements == [name for name, _ in Shown(plain).elements]
     said = flat(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "�", words))
@@ -255,20 +255,20 @@ def test_whatever_a_project_calls_things_the_markdown_says_it_and_nothing_else(w
 @settings(max_examples=300, deadline=None)
 @given(words_)
 def test_whatever_a_project_calls_things_the_page_says_it_and_nothing_else(words) -> None:
-    plain, drawn = Shown(card_page(card("word"))), Shown(card_page(card(words)))
+    plain, drawn = Shown(render_html(card("word"))), Shown(render_html(card(words)))
     assert [name for name, _ in drawn.elements] == [name for name, _ in plain.elements]
     said = flat(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "�", words))
     assert flat("".join(drawn.text)).count(said) >= 12
 
 
 def test_a_surrogate_that_no_file_can_hold_does_not_stop_a_card() -> None:
-    for form in (card_markdown, card_page):
+    for form in (render_markdown, render_html):
         form(card("a\ud800b\x00")).encode()
 
 
 def test_a_browser_draws_a_card_and_runs_nothing_of_it(tmp_path) -> None:
     file = tmp_path / "card.html"
-    file.write_text(card_page(card(NASTY)))
+    file.write_text(render_html(card(NASTY)))
     with browser_page(900, 700) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from mlops_assets.compute.pages.ci_page import ci_page
-from mlops_assets.compute.pages.ci_report import CiReport, Difference, MetricRow, SliceRow, escape_markdown, markdown
+from mlops_assets.compute.pages.ci_page import render_candidate
+from mlops_assets.compute.pages.ci_report import CiReport, FieldChange, MetricRow, SliceRow, escape_markdown, render_report
 from tests.browser import browser_page
 
 NASTY = "<b>x</b>'; DROP TABLE runs; -- | @team #12 `code` [a](javascript:alert(1))\nnew line"
@@ -38,18 +38,18 @@ def test_the_verdict_follows_from_gates_first_and_from_the_intervals_then(more, 
     found = report(**({"gates": {"roc_auc_at_least": (True, "ok")}} | more))
     assert found.verdict == verdict
     assert found.passed is (verdict != "blocked")
-    assert said in markdown([found]).splitlines()[0]
+    assert said in render_report([found]).splitlines()[0]
 
 
 def test_figures_stand_where_they_belong() -> None:
     more = [MetricRow("neg_log_loss", math.nan, -0.5)]
-    shown = markdown([report(metrics=[*report().metrics, *more], slices=[SliceRow("origin = EWR", 1200, "roc_auc", 0.6, None)])])
+    shown = render_report([report(metrics=[*report().metrics, *more], slices=[SliceRow("origin = EWR", 1200, "roc_auc", 0.6, None)])])
     assert "| roc\\_auc | 0.7000 | 0.6900 | +0.0100 | +0.0020 to +0.0180 | ✅ roc\\_auc 0.7 ≥ 0.65 |" in shown
-    assert "| neg\\_log\\_loss | undefined | -0.5000 | – | – | – |" in shown
+    assert "| neg\\_log\\_loss | undefined | −0.5000 | – | – | – |" in shown
     assert "| origin = EWR | 1,200 | roc\\_auc | 0.6000 | – | – |" in shown
-    assert "What it learned from: the same data." in shown
-    long = markdown([report(record=[Difference(f"libraries.p{i}", "1", "2" * 200) for i in range(50)])])
-    assert "and 20 more." in long
+    assert "Training data: unchanged." in shown
+    long = render_report([report(record=[FieldChange(f"libraries.p{i}", "1", "2" * 200) for i in range(50)])])
+    assert "20 more rows are not shown." in long
     assert "2" * 61 not in long
 
 
@@ -62,14 +62,14 @@ def test_a_name_is_shown_as_it_is_and_does_nothing(tmp_path) -> None:
             gates=gates,
             metrics=[MetricRow(NASTY, 1.0)],
             problems=[NASTY],
-            record=[Difference(NASTY, NASTY, NASTY)],
+            record=[FieldChange(NASTY, NASTY, NASTY)],
         )
     ]
-    shown = markdown(told)
+    shown = render_report(told)
     assert "<b>" not in shown
     assert "@team" not in shown
     assert len({line.count(" | ") for line in shown.splitlines() if line.startswith("| ") and "DROP" in line and "–" in line}) == 1
-    (tmp_path / "page.html").write_text(ci_page(shown, tmp_path))
+    (tmp_path / "page.html").write_text(render_candidate(shown, tmp_path))
     with browser_page() as page:
         page.goto((tmp_path / "page.html").as_uri())
         literal = " ".join(NASTY.split())

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 import mlops_assets as ml
-from mlops_assets.compute.pages.search_plot import search_plot
+from mlops_assets.compute.pages.search_plot import plot_search
 from mlops_assets.compute.training.search import Trial, best, falls_behind, trials
 from mlops_assets.errors import DataError, DefinitionError
 
@@ -124,7 +124,7 @@ def test_a_picture_shows_the_trials_that_reached_a_value() -> None:
     search = ml.Search(SPACE, trials=20, sampler="random")
     found = one_by_one(search, valley)
     stored = [Trial(t.number, json.loads(json.dumps(t.params)), None if t.number == 3 else t.value) for t in found]
-    drawn = search_plot(search, stored, "a $metric$ with a name that does not end")
+    drawn = plot_search(search, stored, "a $metric$ with a name that does not end")
     assert imread(io.BytesIO(drawn)).std() > 0
-    assert drawn == search_plot(search, [t for t in found if t.number != 3], "a $metric$ with a name that does not end")
-    assert search_plot(search, stored[3:4], "m")
+    assert drawn == plot_search(search, [t for t in found if t.number != 3], "a $metric$ with a name that does not end")
+    assert plot_search(search, stored[3:4], "m")

@@ -112,9 +112,9 @@ def test_a_card_is_written_once(sold, platform) -> None:
 
 
 def made_card_text(project, at, model, version) -> str:
-    from mlops_assets.compute.pages.card_forms import card_markdown
+    from mlops_assets.compute.pages.card_forms import render_markdown
 
-    return card_markdown(made_card(project, at, model, version))
+    return render_markdown(made_card(project, at, model, version))
 
 
 def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, platform) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
@@ -18,8 +19,14 @@ sys.path.insert(0, str(ROOT))  # the package of this checkout, also where anothe
 FENCE = re.compile(r"^```(\w+) (\S+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc):`~?([^`]*)`")
+LITERAL = re.compile(r"^::\n", re.MULTILINE)
 COPIES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 GENERATED_FOLDERS = ("cli", "api", "adr", "benchmarks")
+
+
+def plain(docstring: str) -> str:
+    """Return a docstring with Sphinx roles as code, and without the marks of literal blocks."""
+    return LITERAL.sub("", ROLE.sub(r"`\1`", docstring))
 
 
 class PlainRoles(griffe.Extension):
@@ -28,7 +35,7 @@ class PlainRoles(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
         """Rewrite one docstring."""
         if obj.docstring:
-            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = plain(obj.docstring.value)
 
 
 # Pages copied from other places of the repository.
@@ -140,10 +147,8 @@ def kind_of(value: object) -> str:
 
 def api_page(name: str, value: object) -> str:
     """Return the page of a public name; a public module shows everything that it exports."""
-    if isinstance(value, ModuleType):
-        members = "\n\n".join(f"::: mlops_assets.{name}.{member}" for member in value.__all__)
-        return f"# {name}\n\n{inspect.getdoc(value)}\n\n{members}\n"
-    return f"---\ntitle: {name}\n---\n\n::: mlops_assets.{name}\n    options:\n      heading_level: 1\n"
+    members = f"\n      members: {json.dumps(value.__all__)}\n      show_root_toc_entry: true" if isinstance(value, ModuleType) else ""
+    return f"---\ntitle: {name}\n---\n\n::: mlops_assets.{name}\n    options:\n      heading_level: 1{members}\n"
 
 
 def api_pages() -> dict[str, str]:
@@ -155,7 +160,7 @@ def api_pages() -> dict[str, str]:
         value = getattr(package, name)
         kind = kind_of(value)
         page = f"{kind.lower()}/{name}.md"  # a folder for each kind: `gate` and `Gate` are one file on some disks
-        summary = cell(ROLE.sub(r"`\1`", (inspect.getdoc(value) or "").partition("\n\n")[0]))
+        summary = cell(plain((inspect.getdoc(value) or "").partition("\n\n")[0]))
         pages[f"api/{page}"] = api_page(name, value)
         lists[kind].append(f"| [`ml.{name}`]({page}) | {summary} |")
     tables = [f"## {kind}\n\n| name | |\n| --- | --- |\n" + "\n".join(rows) for kind, rows in lists.items() if rows]

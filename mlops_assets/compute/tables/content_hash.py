@@ -23,6 +23,8 @@ _PLAIN: dict[str, pl.DataType] = {
     **{str(dtype): dtype for dtype in (pl.Boolean(), pl.Date(), pl.Datetime("us"), pl.Datetime("us", "UTC"))},
 }
 
+_SAMPLE = 1_000  # rows that say which columns decide a sort
+
 
 def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
     """Return the sha256 of a frame's rows, whatever their order.
@@ -101,16 +103,47 @@ def _as_written(series: pl.Series, logical: str | None) -> tuple[pl.Series, str]
 
 
 def _in_order(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str]) -> pl.DataFrame:
-    part = np.zeros(frame.height, dtype=np.int32)
-    for index, (start, end) in enumerate(bounds):
-        part[start:end] = index
+    """Return the rows sorted within their slices, by the key and then by every other column."""
     by = [*key, *sorted(c for c in frame.columns if c not in key)]
+    few = by[: _count_deciding(frame, by, len(key))]
+    return pl.concat([_sort_slice(frame[start:end], by, few) for start, end in bounds], rechunk=True)
+
+
+def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
+    """Return how many columns of a sort probably decide the order alone: the key, or one more than distinguish the first rows."""
+    if keys:
+        return keys
+    sample = frame.head(_SAMPLE)
+    for count in range(1, len(by)):
+        if sample[by[count - 1]].dtype.is_nested():
+            break
+        if not sample.select(by[:count]).is_duplicated().any():
+            return count + 1
+    return len(by)
+
+
+def _sort_slice(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl.DataFrame:
+    """Return rows sorted by every column of ``by``; ``few`` of them are enough unless two rows agree in these."""
+    if not any(rows[name].dtype.is_nested() for name in few):
+        ordered = _sort(rows, few)
+        if len(few) == len(by) or not _has_ties(ordered, few):
+            return ordered
+    return _sort(rows, by)
+
+
+def _sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     # Lists and structs have no order of their own: their text does.
-    order = [
-        pl.Series(f"__by_{name}", _as_text(frame[name])) if frame[name].dtype.is_nested() else frame[name].alias(f"__by_{name}")
-        for name in by
-    ]
-    return frame.hstack([pl.Series("__part", part), *order]).sort("__part", *(s.name for s in order), nulls_last=True).select(frame.columns)
+    keys = [pl.Series(name, _as_text(rows[name])) if rows[name].dtype.is_nested() else rows[name] for name in by]
+    order = pl.DataFrame(keys).select(pl.arg_sort_by([pl.col(name) for name in by], nulls_last=True))
+    return rows[order.to_series()]
+
+
+def _has_ties(ordered: pl.DataFrame, by: Sequence[str]) -> bool:
+    """Return whether two neighbours agree in the columns that the rows are sorted by."""
+    equal = np.ones(max(ordered.height - 1, 0), dtype=bool)
+    for name in by:
+        equal &= ordered[name][1:].eq_missing(ordered[name][:-1]).to_numpy()
+    return bool(equal.any())
 
 
 def _as_text(series: pl.Series) -> list[str | None]:
@@ -136,14 +169,14 @@ def _bytes(series: pl.Series):  # type: ignore[no-untyped-def]  # noqa: ANN202  
 
 
 def _text_reader(series: pl.Series, valid: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    filled = series.fill_null("")
-    lengths = filled.str.len_bytes().to_numpy().astype("<u4")
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    text = "".join(filled.to_list()).encode()
+    array = series.fill_null("").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # offsets, and all text in one buffer
+    _, ends, text = array.buffers()
+    offsets = np.frombuffer(ends, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    lengths, held = np.diff(offsets).astype("<u4"), memoryview(text or b"")
     return lambda start, end: (
         np.packbits(valid[start:end]).tobytes(),
         lengths[start:end].tobytes(),
-        text[offsets[start] : offsets[end]],
+        held[offsets[start] : offsets[end]],
     )
 
 

@@ -77,3 +77,17 @@ def test_what_the_lake_cannot_hold_is_refused_by_name() -> None:
         normalised(pl.DataFrame({"d": [timedelta(1)]}))
     with pytest.raises(DataError, match="column 's' holds text with a NUL"):
         normalised(pl.DataFrame({"s": ["a\x00b"]}))
+
+
+def test_rows_that_agree_where_the_first_rows_differ_have_one_order() -> None:
+    numbers = [*range(1_500), *([7] * 500)]
+    rows = pl.DataFrame({"a": numbers, "b": ["x"] * 2_000, "c": [n % 3 for n in range(2_000)], "d": range(2_000)})
+    shuffled = pl.concat([rows[:1_200], rows[1_200:].sample(fraction=1, shuffle=True, seed=1)])
+    assert content_hash(rows) == content_hash(shuffled) == content_hash(rows.reverse())
+    assert content_hash(rows, ["a"]) == content_hash(shuffled, ["a"]) == content_hash(rows.reverse(), ["a"])
+
+
+def test_slices_are_sorted_each_by_itself() -> None:
+    rows = pl.DataFrame({"n": [3, 1, 2, 2, 1, 3], "text": ["ä", None, "", "long enough not to be inlined", "b", "a"]})
+    whole = hash_parts(rows, [(0, 2), (2, 2), (2, 6)], ["n"])
+    assert whole == [content_hash(rows[0:2], ["n"]), content_hash(rows[:0], ["n"]), content_hash(rows[2:6], ["n"])]

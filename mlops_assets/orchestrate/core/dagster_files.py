@@ -52,8 +52,10 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
         raise PlatformError(problem, hint=advise_restore(home, home / "history" / "runs.db"))
     if problem := lost_schedules(home):
         raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
+    from mlops_assets.orchestrate.core.event_storage import open_pooled_instance
+
     try:
-        opened = dg.DagsterInstance.get()
+        opened = open_pooled_instance(str(home))
         opened.get_runs(limit=1)
     except Exception as error:
         raise instance_error(home, error) from error

@@ -6,8 +6,10 @@ and the events of a batch are one transaction. Files and tables are Dagster's ow
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as db
@@ -63,6 +65,7 @@ class PooledEventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str) -> None:
         self._engines: dict[str, Engine] = {}
         self._in_batch: dict[str, Connection] = {}
+        self._tables: set[str] = set()
         self._lock = threading.RLock()
         super().__init__(base_dir)
 
@@ -84,6 +87,13 @@ class PooledEventLog(SqliteEventLogStorage):
         """Make the tables where there are none; Dagster also reads every migration of its own to find out."""
         if not _has_tables(engine):
             super()._initdb(engine, for_index_shard)
+
+    def has_table(self, table_name: str) -> bool:
+        """Return whether the database of all runs has a table; Dagster asks for each event."""
+        if table_name not in self._tables:
+            with self._connect(INDEX_SHARD_NAME) as connection:
+                self._tables |= set(db.inspect(connection).get_table_names())
+        return table_name in self._tables
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Record events in one transaction for each database."""
@@ -112,7 +122,7 @@ class PooledRunStorage(SqliteRunStorage):
     @classmethod
     def open(cls, folder: str) -> "PooledRunStorage":
         """Open the storage in a folder, making it when it does not exist."""
-        if os.path.exists(os.path.join(folder, "runs.db")):
+        if (Path(folder) / "runs.db").exists():
             found = cls(create_db_conn_string(folder, "runs"))
             if _has_tables(found._engine):
                 return found
@@ -134,13 +144,13 @@ class PooledSqliteStorage(DagsterSqliteStorage):
     """Dagster's SQLite storage, its databases kept open."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super(DagsterSqliteStorage, self).__init__()  # the parent opens its own databases
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]  # the parent opens databases of its own
         self.base_dir, self._inst_data = base_dir, inst_data
-        self._run_storage = PooledRunStorage.open(os.path.join(base_dir, "history"))
-        self._event_log_storage = PooledEventLog(os.path.join(base_dir, "history", "runs"))
-        self._schedule_storage = SqliteScheduleStorage.from_local(os.path.join(base_dir, "schedules"))
+        self._run_storage = PooledRunStorage.open(str(Path(base_dir) / "history"))
+        self._event_log_storage = PooledEventLog(str(Path(base_dir) / "history" / "runs"))
+        self._schedule_storage = SqliteScheduleStorage.from_local(str(Path(base_dir) / "schedules"))
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: dict[str, str]) -> "PooledSqliteStorage":
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> "PooledSqliteStorage":
         """Return the storage that the configuration of an instance names."""
         return cls(inst_data=inst_data, **config_value)

@@ -1,0 +1,84 @@
+"""Databases of Dagster that stay open: fewer connections, and the same files for every other process."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import polars as pl
+import pytest
+import sqlalchemy as db
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from sqlalchemy.engine import Engine
+
+import mlops_assets as ml
+from mlops_assets.orchestrate.core.dagster_files import dagster_home, open_instance
+from mlops_assets.orchestrate.core.event_storage import PooledEventLog, open_pooled_instance
+
+DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-31")
+KEY = dg.AssetKey(["dataset", "numbers"])
+
+
+@ml.dataset(partitions=DAILY, key="at", event_timestamp="at", call_per="range")
+def numbers(window: ml.TimeWindow) -> pl.DataFrame:
+    days = range((window.end - window.start).days)
+    return pl.DataFrame({"at": [datetime(2024, 1, 1 + day, tzinfo=UTC) for day in days]})
+
+
+@pytest.fixture
+def home(platform, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE", raising=False)
+    return dagster_home(platform)
+
+
+def materialise(instance: dg.DagsterInstance, platform: ml.Platform) -> dg.ExecuteInProcessResult:
+    job = ml.build_definitions([numbers], platform=platform).resolve_implicit_global_asset_job_def()
+    tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-30"}
+    loggers = {"console": {"config": {"log_level": "CRITICAL"}}}
+    return job.execute_in_process(instance=instance, asset_selection=[KEY], tags=tags, run_config={"loggers": loggers})
+
+
+def events(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    return [record.event_log_entry.dagster_event.event_type_value for record in instance.get_records_for_run(run_id).records]
+
+
+def test_a_run_over_many_partitions_opens_each_database_once(home, platform) -> None:
+    opened = []
+    with open_instance(platform) as instance:
+        db.event.listen(Engine, "connect", count := lambda *_: opened.append(1))
+        try:
+            run_id = materialise(instance, platform).run_id
+        finally:
+            db.event.remove(Engine, "connect", count)
+        assert len(opened) < 15  # with a connection for each event there are some 200
+        told = events(instance, run_id)
+    assert told.count("ASSET_MATERIALIZATION") == told.count("ASSET_MATERIALIZATION_PLANNED") == 30
+    with dg.DagsterInstance.from_config(str(home)) as plain:  # as the web server opens it
+        assert events(plain, run_id) == told
+        assert plain.get_materialized_partitions(KEY) == set(DAILY.get_partition_keys())
+        again = materialise(plain, platform).run_id
+        assert events(plain, again).count("ASSET_MATERIALIZATION") == 30
+    with open_instance(platform) as instance:
+        assert [run.run_id for run in instance.get_runs()] == [again, run_id]
+
+
+def test_a_batch_that_fails_leaves_none_of_its_events(home, platform, monkeypatch) -> None:
+    with open_instance(platform) as instance:
+        log = instance.event_log_storage
+        assert isinstance(log, PooledEventLog)
+        run_id = materialise(instance, platform).run_id
+        told = [record.event_log_entry for record in instance.get_records_for_run(run_id).records]
+        store = SqliteEventLogStorage.store_event
+        monkeypatch.setattr(SqliteEventLogStorage, "store_event", lambda self, event: store(self, event) if event is not told[2] else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            log.store_event_batch(told[:3])
+        monkeypatch.undo()
+        assert len(events(instance, run_id)) == len(told)
+        log.store_event_batch(told[:3])
+        assert len(events(instance, run_id)) == len(told) + 3
+
+
+def test_another_storage_is_left_as_the_user_configured_it(home, platform) -> None:
+    storage = "run_storage:\n  module: dagster._core.storage.runs\n  class: InMemoryRunStorage\n"
+    (home / "dagster.yaml").write_text((home / "dagster.yaml").read_text() + storage)
+    with open_pooled_instance(str(home)) as instance:
+        assert not isinstance(instance.event_log_storage, PooledEventLog)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.platform.offline import training_frame
     from mlops_assets.stores.platform.online import lookup
     from mlops_assets.stores.platform.run_log import start_run
+    from mlops_assets.stores.platform.tables import read_table
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ __all__ = [
     "model",
     "on_demand_features",
     "push",
+    "read_table",
     "runs",
     "start_run",
     "training_frame",
@@ -91,6 +93,7 @@ _LAZY = {
     "load_model": "mlops_assets.serving.predict.loaded_model",
     "lookup": "mlops_assets.stores.platform.online",
     "push": "mlops_assets.serving.push.push",
+    "read_table": "mlops_assets.stores.platform.tables",
     "runs": "mlops_assets.runs",
     "start_run": "mlops_assets.stores.platform.run_log",
     "training_frame": "mlops_assets.stores.platform.offline",

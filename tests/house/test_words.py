@@ -36,7 +36,7 @@ COUNTS = {
     "stores/artifacts": 2,
     "stores/base": 15,
     "stores/database": 16,
-    "stores/lake": 67,
+    "stores/lake": 57,
     "stores/mlflow": 34,
     "stores/online": 49,
     "stores/platform": 22,

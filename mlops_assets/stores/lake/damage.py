@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
     from mlops_assets.values.window import TimeWindow
 
+_HASH_INPUTS = {"key", "columns", "types"}  # what the content hash of a partition depends on, besides its rows
+
 
 def read_verified(  # noqa: PLR0913  (where rows are read)
     lake: Lake, table: str, parts: Sequence[Part], *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
@@ -78,12 +80,13 @@ def _readable(lake: Lake, table: str, part: Part, event_timestamp: str | None, s
 def _differing(
     frame: pl.DataFrame, table: str, parts: Sequence[Part], records: Mapping[str, PartitionRecord], event_timestamp: str | None
 ) -> list[Part]:
-    by_hashed: dict[str, list[Part]] = {}
+    by_coverage: dict[str, list[Part]] = {}
     for part in parts:
-        by_hashed.setdefault(records[part.partition].hashed, []).append(part)
+        coverage = {name: value for name, value in records[part.partition].coverage.items() if name in _HASH_INPUTS}
+        by_coverage.setdefault(json.dumps(coverage, sort_keys=True), []).append(part)
     bad: list[Part] = []
-    for hashed, same in by_hashed.items():
-        found = _hashes(frame, json.loads(hashed), same, event_timestamp, table)
+    for coverage_json, same in by_coverage.items():
+        found = _hashes(frame, json.loads(coverage_json), same, event_timestamp, table)
         bad += [part for part, digest in zip(same, found, strict=True) if digest != records[part.partition].content_hash]
     return [part for part in parts if part in bad]
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlops_assets.values.window import TimeWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from pathlib import Path
 
     import polars as pl
 
     from mlops_assets.stores.lake.erasure import Erasure
     from mlops_assets.stores.lake.record_checksums import RecordsReport
-    from mlops_assets.values.window import TimeWindow
 
 
 DAMAGED = "damaged:"
@@ -52,7 +55,24 @@ class PartitionRecord:
     run_id: str
     snapshot: int
     recorded_at: datetime
-    hashed: str = ""  # key and columns that the hash covers, as JSON; "" where they were not recorded
+    hashed: str = ""  # the coverage as JSON; "" where it was not recorded
+
+    @property
+    def coverage(self) -> Mapping[str, Any]:
+        """The key, columns and types that the hash covers, the time column and the window; empty where they were not recorded."""
+        recorded: dict[str, Any] = json.loads(self.hashed) if self.hashed else {}
+        return recorded
+
+    @property
+    def event_timestamp(self) -> str | None:
+        """The column that decides which partition a row belongs to."""
+        return self.coverage.get("time")
+
+    @property
+    def window(self) -> TimeWindow | None:
+        """The partition's span of event time; None for a whole table, and where it was not recorded."""
+        ends = self.coverage.get("window")
+        return TimeWindow(*map(datetime.fromisoformat, ends)) if ends else None
 
     @property
     def damaged(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -138,9 +138,11 @@ def build_records(
     """
     hashed = frame.drop(write.unhashed, strict=False)
     digests, now = hash_parts(hashed, bounds, write.key), datetime.now(UTC)
-    coverage = json.dumps({"key": list(write.key), "columns": hashed.columns, "types": logical_types(hashed)})
+    coverage = {"key": list(write.key), "columns": hashed.columns, "types": logical_types(hashed), "time": write.event_timestamp}
     records = [
-        PartitionRecord(write.table, part.partition, digest, part.inputs, end - start, run_id, stored.next_snapshot, now, coverage)
+        PartitionRecord(
+            write.table, part.partition, digest, part.inputs, end - start, run_id, stored.next_snapshot, now, _describe(coverage, part)
+        )
         for part, digest, (start, end) in zip(write.parts, digests, bounds, strict=True)
     ]
     return [
@@ -148,6 +150,11 @@ def build_records(
         for record in records
         if has_other_content(record, stored.records) or stored.records[record.partition].inputs != record.inputs
     ]
+
+
+def _describe(coverage: Mapping[str, Any], part: Part) -> str:
+    """Return as JSON what the hash of a partition covers, and the partition's window."""
+    return json.dumps({**coverage, "window": part.window and [part.window.start.isoformat(), part.window.end.isoformat()]})
 
 
 def has_other_content(record: PartitionRecord, earlier: Mapping[str, PartitionRecord]) -> bool:

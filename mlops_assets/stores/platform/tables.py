@@ -1,0 +1,135 @@
+"""Tables of the lake without Dagster: verified rows for a notebook or a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.errors import DataError, DefinitionError, LakeError, nearest
+from mlops_assets.stores.lake.damage import read_verified
+from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.values.arguments import check_arguments
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.features import FeatureView
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.window import merged, window_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlops_assets.stores.lake.protocol import PartitionRecord
+
+    Declared = Dataset[..., Any] | ExternalDataset | FeatureView
+
+
+@check_arguments
+def read_table(
+    name: str | Dataset[..., Any] | ExternalDataset | FeatureView,
+    partitions: str | Sequence[str] | None = None,
+    snapshot: int | None = None,
+    columns: Sequence[str] | None = None,
+    platform: Platform | None = None,
+) -> pl.DataFrame:
+    """Read rows of a table of the lake and compare them with the hashes that were recorded when they were written.
+
+    Parameters
+    ----------
+    name
+        The key of an asset with a table, e.g. ``"dataset/flights"`` or ``"predictions/tomorrow"``; or a dataset or feature view itself.
+    partitions
+        One partition key or several; the whole table when None.
+    snapshot
+        The state of the lake to read; the newest when None.
+    columns
+        The columns to return; all when None.
+    platform
+        Where the lake is; ``Platform.from_env()`` when None.
+
+    Returns
+    -------
+    polars.DataFrame
+        The rows, partitions in the order of time, times in UTC.
+
+    Raises
+    ------
+    LakeError
+        There is no such table or partition in that snapshot.
+    DefinitionError
+        The list of partitions is empty.
+    DataError
+        The table has no such column.
+    ArtifactError
+        A partition does not hold the rows that were written: a file is damaged. The next materialisation writes it again.
+
+    See Also
+    --------
+    training_frame : Features joined to rows, as they were known at each row's time.
+    lookup : Online features of entities.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mlops_assets as ml
+    >>> ml.read_table("dataset/flights", platform=ml.Platform.at(tempfile.mkdtemp()))
+    Traceback (most recent call last):
+    mlops_assets.errors.LakeError: the lake has no table 'dataset/flights' in snapshot 0
+    Hint: it has no table yet
+    """
+    lake, table = open_stores(platform or Platform.from_env()).lake, name if isinstance(name, str) else name.key
+    state = lake.snapshot() if snapshot is None else snapshot
+    records = lake.records(table, snapshot=state)
+    time, parts = _list_parts(name, table, records)
+    spans: list[Any] = [None]
+    if partitions is not None:
+        wanted = _choose_partitions(table, partitions, records)
+        parts = [part for part in parts if part.partition in wanted]
+        spans = merged(part.window for part in parts if part.window is not None)
+    frames = []
+    for span in spans:
+        inside = [p for p in parts if span is None or (p.window is not None and span.start <= p.window.start < span.end)]
+        frames.append(read_verified(lake, table, inside, window=span, event_timestamp=time, snapshot=state))
+    return _select_columns(pl.concat(frames), columns, table)
+
+
+def _list_parts(name: str | Declared, table: str, records: Mapping[str, PartitionRecord]) -> tuple[str | None, list[Part]]:
+    """Return the time column of a table and its recorded partitions, by its declaration or by its records."""
+    if isinstance(name, str):
+        time = next((record.event_timestamp for record in records.values() if record.event_timestamp), None)
+        parts = [Part(key, record.window) for key, record in records.items()]
+    else:
+        time, definition = (
+            (name.event_timestamp, name.partitions)
+            if isinstance(name, FeatureView)
+            else (name.table.event_timestamp, name.table.partitions)
+        )
+        parts = [Part(key, window_of(definition, key)) for key in records]
+    if unknown := [part.partition for part in parts if part.partition and part.window is None]:
+        raise LakeError(
+            f"'{table}' does not record the span of its partition '{unknown[0]}': an earlier version of the package wrote it",
+            hint="pass the dataset or the feature view itself instead of its name",
+        )
+    return time, parts
+
+
+def _choose_partitions(table: str, partitions: str | Sequence[str], records: Mapping[str, PartitionRecord]) -> set[str]:
+    wanted = {partitions} if isinstance(partitions, str) else set(partitions)
+    known = sorted(records.keys() - {""})
+    if not wanted:
+        raise DefinitionError("ml.read_table was given no partition", hint="leave partitions= out for the whole table")
+    if missing := sorted(wanted - set(known)):
+        held = f"it has {known[0]} to {known[-1]}" if known else "it is not partitioned" if records else "nothing was written yet"
+        raise LakeError(f"'{table}' has no partition '{missing[0]}'", hint=nearest(missing[0], known) + held)
+    return wanted
+
+
+def _select_columns(frame: pl.DataFrame, columns: Sequence[str] | None, table: str) -> pl.DataFrame:
+    if columns is None:
+        return frame
+    if missing := [name for name in columns if name not in frame.columns]:
+        raise DataError(
+            f"'{table}' has no column '{missing[0]}'", hint=nearest(missing[0], frame.columns) + f"it has {', '.join(frame.columns)}"
+        )
+    return frame.select(columns)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlops_assets.errors import PlatformError
+from mlops_assets.serving.http.reply import Prediction, Reply
 from mlops_assets.serving.http.request_body import explain_not_json, read_body
 from mlops_assets.serving.logs.inference_log import Record
 from mlops_assets.serving.predict.predictor import NotFiniteError
@@ -39,25 +40,6 @@ if TYPE_CHECKING:
 
 _JSON, _TEXT = b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
 _GET = ("/smoke", "/readyz", "/livez", "/metrics", "/openapi.json")
-
-
-class Prediction(msgspec.Struct, gc=False):
-    """One row of a reply."""
-
-    id: str
-    prediction: Any
-    probability: float | None
-    probabilities: dict[str, float] | None
-    missing: list[str]
-
-
-class Reply(msgspec.Struct, gc=False):
-    """The reply to one request."""
-
-    model: str
-    version: int
-    probability_of: str | None
-    predictions: list[Prediction]
 
 
 class App:
@@ -258,14 +240,16 @@ class App:
 
     async def _body(self, receive: Receive) -> bytes | None:
         """Return the body, or as much of it as is too much; None when the client is gone."""
-        body: bytes = b""
+        chunks, size = list[bytes](), 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            body += message.get("body", b"")
-            if len(body) > self._limits.max_bytes or not message.get("more_body", False):
-                return body
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            chunks.append(chunk)
+            if size > self._limits.max_bytes or not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _reply(self, send: Send, status: int, body: bytes, kind: bytes, *, close: bool = False) -> None:
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]

@@ -141,7 +141,7 @@ def load_model(  # noqa: PLR0913  (where everything is)
         inputs=inputs,
         predictor=make_predictor(bundle.estimator, probe, likeliest=bundle.predicts_likeliest, positive=manifest.get(POSITIVE)),
         columns=bundle.columns,
-        openapi=json.dumps(openapi(name, wanted.version, schema, manifest, limits)).encode(),
+        openapi=json.dumps(openapi(name, wanted.version, schema)).encode(),
         example=str(manifest.get("example") or "").encode(),
         libraries=", ".join(map(str, libraries_of(manifest))),
     )

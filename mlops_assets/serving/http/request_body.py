@@ -90,15 +90,15 @@ def _charset(kind: str) -> str:
 
 def _unpack(body: bytes, max_bytes: int) -> bytes:
     """Return the bytes of a gzip body, which may have several members; stop as soon as they are too many."""
-    unpacked, rest, members = b"", body, 0
+    parts, size, rest = list[bytes](), 0, body
     try:
         while rest:
-            members += 1
-            if members > _MEMBERS:
+            if len(parts) == _MEMBERS:
                 raise RequestError(f"the gzip body has more than {_MEMBERS} members", hint="compress the body as a whole", status=400)
             member = zlib.decompressobj(_GZIP)
-            unpacked += member.decompress(rest, max_bytes + 1 - len(unpacked))
-            if len(unpacked) > max_bytes:
+            parts.append(member.decompress(rest, max_bytes + 1 - size))
+            size += len(parts[-1])
+            if size > max_bytes:
                 raise RequestError(
                     f"the unpacked body is larger than {max_bytes} bytes", hint="send the rows in several requests", status=413
                 )
@@ -107,7 +107,7 @@ def _unpack(body: bytes, max_bytes: int) -> bytes:
             rest = member.unused_data
     except zlib.error:
         raise RequestError("the body is not gzip, as its Content-Encoding says", hint=_HINT, status=400) from None
-    return unpacked
+    return b"".join(parts)
 
 
 def _unsupported(message: str) -> RequestError:

@@ -24,6 +24,13 @@ _FLOAT32_MAX = 3.4028234663852886e38
 _PATH = re.compile(r" - at `\$(?:\[(?P<row>\d+)\])?(?:\.(?P<field>.*))?`$", re.DOTALL)
 _NAMED = re.compile(r"field `(.*)`", re.DOTALL)
 TYPES = ("str", "int", "float", "bool", "datetime")  # of a field; a key may also be a "date"
+_ROLES = {
+    "key": "Identifies the row; only logged.",
+    "time": "The time of the event: features are looked up as of it. The current time when left out.",
+    "join_key": "Features are looked up by it.",
+    "input": "Features are computed from it.",
+    "column": "An input of the model.",
+}
 _NUL = b"\\u0000"  # JSON has no other way to write it
 _WORDS = {
     "date": "a date such as 2013-04-01",
@@ -123,6 +130,7 @@ class RequestSchema:
         members = [(f"f{i}", *_member(field, types.get(field.name, ""))) for i, field in enumerate(self.fields)]
         names = {f"f{i}": field.name for i, field in enumerate(self.fields)}
         row: Any = msgspec.defstruct("Row", members, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+        self.row = row
         self._decode = msgspec.json.Decoder(row | Annotated[list[row], msgspec.Meta(max_length=max_rows)]).decode
 
     def decode(self, body: bytes) -> Rows:
@@ -214,11 +222,11 @@ class RequestSchema:
 
 
 def _member(field: Field, dtype: str) -> tuple[Any, ...]:
-    """Return a field's type, and its default when it may be left out."""
+    """Return the type of a field with its description, and its default when it may be left out."""
+    may_be_null = field.role == "key" or (field.nullable and field.role != "time")
     kind = _kind(field, dtype)
-    if field.role == "time":
-        return kind, None
-    return (kind | None, None) if field.role == "key" else (kind | None if field.nullable else kind,)
+    described: Any = Annotated[kind | None if may_be_null else kind, msgspec.Meta(description=_ROLES[field.role])]
+    return (described, None) if field.optional else (described,)
 
 
 def _kind(field: Field, dtype: str) -> Any:  # noqa: ANN401  (a type)

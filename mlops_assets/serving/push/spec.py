@@ -107,6 +107,7 @@ class PushSpec:
         facts = {"name": self.name, "types": _packed_types(self.types), "columns": list(self._columns()), "views": views, "bounds": bounds}
         return json.dumps(facts | rules | {"max_future": None if future is None else future.total_seconds()})
 
+    # Not pandera's own to_json: it drops checks that are functions, and refuses bounds that are times with a TypeError.
     def _columns(self) -> list[Any]:
         import pandera.polars as pa
 
@@ -118,6 +119,8 @@ class PushSpec:
             checks = [[check.name, check.statistics] for check in column.checks]
             if strange := [check for check, _ in checks if check is None or not hasattr(pa.Check, check)]:
                 raise self._not_portable(f"the check {strange[0]} of column '{name}', which is a function")
+            if foreign := [check for check, given in checks if not _is_json(given)]:
+                raise self._not_portable(f"the check {foreign[0]} of column '{name}', whose bounds JSON does not have")
             if not kind_of(column.dtype.type):
                 raise self._not_portable(f"the type {column.dtype.type} of column '{name}', which JSON rows do not have")
             found.append([name, column.nullable, checks])
@@ -209,6 +212,14 @@ def _unpacked_types(text: str) -> tuple[tuple[str, pl.DataType], ...]:
     import polars as pl
 
     return tuple(pl.read_ipc(io.BytesIO(base64.b64decode(text))).schema.items())
+
+
+def _is_json(value: Any) -> bool:  # noqa: ANN401
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def kind_of(dtype: Any) -> str:  # noqa: ANN401  (a polars type)

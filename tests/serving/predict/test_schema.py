@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from mlops_assets.serving.http.openapi import openapi
-from mlops_assets.serving.http.state import Limits
 from mlops_assets.serving.predict.schema import RequestError, RequestSchema
 from tests.serving.support import request_fields, row
 
@@ -130,10 +129,18 @@ def test_names_that_are_no_identifiers_are_taken() -> None:
         assert caught.value.where["field"] == name
 
 
-def test_the_description_is_valid_openapi() -> None:
-    document = openapi("lateness", 3, SCHEMA, {"types": TYPES}, Limits(max_rows=3))
+def test_the_description_is_valid_openapi_and_says_what_is_decoded_and_sent() -> None:
+    document = openapi("lateness", 3, SCHEMA)
     validate(document)
-    made = document["components"]["schemas"]["Row"]
+    schemas = document["components"]["schemas"]
+    made = schemas["Row"]
     assert made["required"] == ["carrier", "distance", "wind"]
+    assert made["additionalProperties"] is False
     assert made["properties"]["distance"]["maximum"] == 2**15 - 1
-    assert made["properties"]["wind"]["type"] == ["number", "null"]
+    assert made["properties"]["wind"]["anyOf"][1] == {"type": "null"}
+    assert made["properties"]["at"] == {"type": "string", "format": "date-time", "description": made["properties"]["at"]["description"]}
+    assert list(schemas["Reply"]["properties"]) == ["model", "version", "probability_of", "predictions"]
+    assert schemas["Prediction"]["required"] == ["id", "prediction", "probability", "probabilities", "missing"]
+    assert {"error", "hint", *refusal(row(distance="x")).where} == set(schemas["Error"]["properties"])
+    rows = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    assert rows[1]["maxItems"] == 3

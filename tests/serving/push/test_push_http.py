@@ -104,13 +104,19 @@ def test_a_store_that_is_away_is_said_so_and_the_row_is_in_the_log(app, project)
     assert "Idempotency-Key" in reply["hint"]
 
 
-def test_a_schema_that_needs_the_project_is_not_offered(tmp_path) -> None:
-    class Odd(stream.Position):
-        @pa.check("ship")
-        def short(cls, data):  # noqa: N805
-            return data is not None
+class Checked(stream.Position):
+    @pa.check("ship")
+    def short(cls, data):  # noqa: N805
+        return data is not None
 
-    source = ml.PushSource("odd", schema=Odd, key=("ship", "at"), event_timestamp="at", created_timestamp="heard_at")
+
+class Bounded(stream.Position):
+    heard_at: stream.Utc = pa.Field(ge=stream.BASE)
+
+
+@pytest.mark.parametrize("schema", [Checked, Bounded])
+def test_a_schema_that_needs_the_project_is_not_offered(tmp_path, schema) -> None:
+    source = ml.PushSource("odd", schema=schema, key=("ship", "at"), event_timestamp="at", created_timestamp="heard_at")
     view = ml.FeatureView(
         source=source, entity=ml.Entity("ship"), event_timestamp="at", created_timestamp="heard_at", features={"speed": float}, online=True
     )

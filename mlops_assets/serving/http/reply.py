@@ -1,0 +1,39 @@
+"""The bodies of replies; their types are also the schemas of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+
+class Prediction(msgspec.Struct, gc=False):
+    """The prediction of one row."""
+
+    id: Annotated[str, Meta(description="The id of the prediction in the prediction log.")]
+    prediction: Annotated[Any, Meta(description="A class, or a number.")]
+    probability: Annotated[float | None, Meta(description="Of the class that `probability_of` names; null unless there are two classes.")]
+    probabilities: Annotated[
+        dict[str, float] | None, Meta(description="Of each class, by name; null when the model gives no probabilities.")
+    ]
+    missing: Annotated[list[str], Meta(description="Features that were not found.")]
+
+
+class Reply(msgspec.Struct, gc=False):
+    """The reply to one request for predictions."""
+
+    model: str
+    version: Annotated[int, Meta(description="The version that answered.")]
+    probability_of: Annotated[str | None, Meta(description="The class whose probability `probability` is.")]
+    predictions: Annotated[list[Prediction], Meta(description="In the order of the rows.")]
+
+
+class Error(msgspec.Struct):
+    """Why a request was refused; no value of the request is repeated."""
+
+    error: str
+    hint: Annotated[str, Meta(description="What to do about it.")]
+    row: Annotated[int | msgspec.UnsetType, Meta(description="The row, from 0.")] = msgspec.UNSET
+    field: str | msgspec.UnsetType = msgspec.UNSET
+    expected: Annotated[str | msgspec.UnsetType, Meta(description="The type of the field.")] = msgspec.UNSET

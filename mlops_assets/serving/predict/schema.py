@@ -26,7 +26,7 @@ _NAMED = re.compile(r"field `(.*)`", re.DOTALL)
 TYPES = ("str", "int", "float", "bool", "datetime")  # of a field; a key may also be a "date"
 _ROLES = {
     "key": "Identifies the row; only logged.",
-    "time": "The time of the event: features are looked up as of it. The current time when left out.",
+    "time": "The time of the event: features are looked up as of it. Defaults to now.",
     "join_key": "Features are looked up by it.",
     "input": "Features are computed from it.",
     "column": "An input of the model.",

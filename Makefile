@@ -1,4 +1,4 @@
-# `make help` lists what there is.
+# `make help` lists the targets.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ NEXT_DAY := 2013-04-01
 .PHONY: help demo test check bench docs site ui stress format clean
 .DEFAULT_GOAL := help
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 10
 
 .stamps/venv: pyproject.toml constraints.txt
@@ -33,48 +33,48 @@ help: ## this list
 	  else echo "missing, install it, the tests need it:$$missing" && exit 1; fi; fi
 	@touch $@
 
-demo: .stamps/venv ## from raw files to a champion that predicts the next day, serves it, is watched, and decides, on real flights
+demo: .stamps/venv ## run the reference project on real flights: train, predict the next day, serve, monitor
 	@$(BIN)/mlops run --select 'not (key:"predictions/*" or key:"*_report/*" or key:"service/*")' --partitions $(FIRST_QUARTER) --as-of $(NEXT_DAY)T00:00-04:00
 	@echo; echo "the next day, $(NEXT_DAY), predicted"
 	@$(BIN)/mlops run --select 'key:"dataset/*" or key:"features/*" or key:"online/*" or key:"predictions/lateness_tomorrow"' --partitions $(NEXT_DAY)
-	@echo; echo "the same day, asked for flight by flight over HTTP"
+	@echo; echo "the same day over HTTP, one request for each flight"
 	@$(BIN)/mlops run --select 'key:"service/lateness_api"'
 	@$(BIN)/mlops predict lateness_api --partitions $(NEXT_DAY)
-	@echo; echo "the day is over: what was predicted beside what came"
+	@echo; echo "the day is over: predictions alongside the labels that arrived"
 	@$(BIN)/mlops run --select 'key:"predictions/lateness_api" or key:"*_report/lateness_watch"' --partitions $(NEXT_DAY)
 	@$(BIN)/mlops monitor show lateness_watch
-	@echo; echo "The service goes on answering: .venv/bin/mlops serve stop lateness_api stops it."
+	@echo; echo "The service keeps running: .venv/bin/mlops serve stop lateness_api stops it."
 	@echo "make ui opens the Dagster web UI on this instance."
 
-ui: .stamps/venv ## the Dagster web UI on the same instance
+ui: .stamps/venv ## open the Dagster web UI on the same instance
 	@$(BIN)/mlops ui
 
-test: .stamps/system ## all tests
+test: .stamps/system ## run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
-check: .stamps/dev ## lint, types, layers
+check: .stamps/dev ## check lint, format, types and import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: .stamps/dev ## benchmarks against peers; results in bench/results
+bench: .stamps/dev ## measure against peers, into bench/results
 	@$(BIN)/python -m bench
 
-docs: .stamps/system ## pictures of the running web UI for docs/
+docs: .stamps/system ## take the pictures of the web UI for docs/
 	@$(BIN)/python docs/pictures.py
 
-site: .stamps/dev ## the documentation site, in build/site; a broken link is an error
+site: .stamps/dev ## build the documentation site into build/site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
-stress: .stamps/dev ## the long form of the lake's stress test, and tests that wait for minutes
+stress: .stamps/dev ## run the long form of the lake's stress test, and tests that wait for minutes
 	@$(BIN)/python -m pytest -m stress tests/stores
 	@$(BIN)/python -m tests.stress.lake_stress --rounds 30
 
 format: .stamps/dev ## write the format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-clean: ## stop the service and remove what was made, the environment included
+clean: ## stop the service and remove everything that was made, including the environment
 	@test ! -x $(BIN)/mlops || $(BIN)/mlops serve stop lateness_api || true
 	@rm -rf .venv .stamps .mlops .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

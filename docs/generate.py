@@ -21,6 +21,8 @@ LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc):`~?([^`]*)`")
 LITERAL = re.compile(r"^::\n", re.MULTILINE)
 COPIES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+KINDS = ("Decorators", "Functions", "Classes", "Modules", "Errors")  # the sections of the API reference
+IMPORTED_MODULES = ("reading", "testing")  # public, and not loaded with the package
 GENERATED_FOLDERS = ("cli", "api", "adr", "benchmarks")
 
 
@@ -88,8 +90,9 @@ def indexes() -> dict[str, str]:
 
 
 def cell(text: str) -> str:
-    """Escape a text for a cell of a table."""
-    return re.sub(r"([|<*_\[\]])", r"\\\1", " ".join(text.split()))
+    """Escape a text for a cell of a table, except for its code."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else re.sub(r"([<*_\[\]])", r"\\\1", part) for part in parts).replace("|", "\\|")
 
 
 def help_text(command: click.Command) -> str:
@@ -146,25 +149,34 @@ def kind_of(value: object) -> str:
 
 
 def api_page(name: str, value: object) -> str:
-    """Return the page of a public name; a public module shows everything that it exports."""
-    members = f"\n      members: {json.dumps(value.__all__)}\n      show_root_toc_entry: true" if isinstance(value, ModuleType) else ""
+    """Return the page of a public name; a public module shows what it exports."""
+    members = f"\n      members: {json.dumps(exported(value))}" if isinstance(value, ModuleType) else ""
     return f"---\ntitle: {name}\n---\n\n::: mlops_assets.{name}\n    options:\n      heading_level: 1{members}\n"
 
 
+def exported(module: ModuleType) -> list[str]:
+    """Return the public names of a module: `__all__`, or the functions and classes that it defines."""
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__ and name[0] != "_"]
+    return getattr(module, "__all__", own)
+
+
 def api_pages() -> dict[str, str]:
-    """Return a page for each public name, and a list of them."""
+    """Return a page for each public name and module, and a list of them."""
     package = importlib.import_module("mlops_assets")
-    lists: dict[str, list[str]] = {kind: [] for kind in ("Decorators", "Functions", "Classes", "Modules", "Errors")}
+    values = {name: getattr(package, name) for name in package.__all__}
+    values |= {name: importlib.import_module(f"mlops_assets.{name}") for name in IMPORTED_MODULES}
+    lists: dict[str, list[str]] = {kind: [] for kind in KINDS}
     pages = {}
-    for name in package.__all__:
-        value = getattr(package, name)
+    for name, value in values.items():
         kind = kind_of(value)
         page = f"{kind.lower()}/{name}.md"  # a folder for each kind: `gate` and `Gate` are one file on some disks
+        shown = f"mlops_assets.{name}" if name in IMPORTED_MODULES else f"ml.{name}"
         summary = cell(plain((inspect.getdoc(value) or "").partition("\n\n")[0]))
         pages[f"api/{page}"] = api_page(name, value)
-        lists[kind].append(f"| [`ml.{name}`]({page}) | {summary} |")
+        lists[kind].append(f"| [`{shown}`]({page}) | {summary} |")
     tables = [f"## {kind}\n\n| name | |\n| --- | --- |\n" + "\n".join(rows) for kind, rows in lists.items() if rows]
-    pages["api/index.md"] = "\n\n".join(["# Public names", "`import mlops_assets as ml` gives all of them.", *tables]) + "\n"
+    text = "`import mlops_assets as ml` gives the names that begin with `ml.`; import the other modules by name."
+    pages["api/index.md"] = "\n\n".join(["# Public names", text, *tables]) + "\n"
     return pages
 
 
@@ -178,14 +190,14 @@ def generated_pages() -> dict[str, str]:
 
 
 def navigation(folder: str, names: list[str]) -> list:
-    """Return the navigation of a generated folder: its index, its pages, and a section for each folder in it."""
-    sections: dict[str, list[str]] = {"": [f"{folder}/index.md"]}
-    for name in sorted(names):
-        section = name.removeprefix(f"{folder}/").rpartition("/")[0]
-        if name.startswith(f"{folder}/") and not name.endswith("/index.md"):
-            sections.setdefault(section, []).append(name)
-    pages = sections.pop("")
-    return [*pages, *({section.capitalize(): children} for section, children in sections.items())]
+    """Return the navigation of a generated folder: its index, its pages, and a section for each kind of public name."""
+    pages = sorted(name for name in names if name.startswith(f"{folder}/") and not name.endswith("/index.md"))
+    sections = {kind: [name for name in pages if name.startswith(f"{folder}/{kind.lower()}/")] for kind in KINDS}
+    return [
+        f"{folder}/index.md",
+        *(name for name in pages if name.count("/") == 1),
+        *({kind: children} for kind, children in sections.items() if children),
+    ]
 
 
 def on_config(config: dict) -> dict:

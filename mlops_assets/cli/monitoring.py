@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.project import instance
-from mlops_assets.compute.monitoring.decide import settled
+from mlops_assets.compute.monitoring.decide import explain_settlement
 from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.compute.monitoring.decide import Facts
+    from mlops_assets.compute.monitoring.decide import LoopFacts
     from mlops_assets.orchestrate.core.project import Project
 
 
@@ -59,7 +59,13 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
             {"window": r.partition, "report": r.kind, "version": r.version, "state": r.state, "why": r.reason} for r in latest[-20:]
         ],
         "decisions": [
-            {"decision": d.id, "version": d.version, "window": d.partition, "reason": d.reason, "state": settled(d, facts) or "open"}
+            {
+                "decision": d.id,
+                "version": d.version,
+                "window": d.partition,
+                "reason": d.reason,
+                "state": explain_settlement(d, facts) or "open",
+            }
             for d in facts.all_decisions
         ],
         "trainings": [
@@ -70,7 +76,7 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
     }
 
 
-def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opened: dg.DagsterInstance, facts: Facts) -> str:
+def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opened: dg.DagsterInstance, facts: LoopFacts) -> str:
     """Return in words what happens next to a monitor: its reports and its decision, and which sensor that waits for."""
     command = f"mlops monitor step {monitor.name}"
     ahead = outlook(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))

@@ -36,7 +36,7 @@ class Drift:
         Which columns of ``X`` to compare; all when None.
     false_alarm_rate
         The share of windows without drift that may alarm.
-    minimum_psi
+    min_psi
         The least effect: less is no drift, however many rows show it. 0.1 is what a normal column has whose mean moves by a third of a standard
         deviation; the limits of the other statistics are those of the same move.
 
@@ -54,16 +54,16 @@ class Drift:
 
     columns: tuple[str, ...] | None
     false_alarm_rate: float
-    minimum_psi: float
+    min_psi: float
 
-    def __init__(self, columns: str | Sequence[str] | None = None, *, false_alarm_rate: float = 0.01, minimum_psi: float = 0.1) -> None:
+    def __init__(self, columns: str | Sequence[str] | None = None, *, false_alarm_rate: float = 0.01, min_psi: float = 0.1) -> None:
         object.__setattr__(self, "columns", None if columns is None else names(columns))
         object.__setattr__(self, "false_alarm_rate", false_alarm_rate)
-        object.__setattr__(self, "minimum_psi", minimum_psi)
+        object.__setattr__(self, "min_psi", min_psi)
         if not 0 < false_alarm_rate < 1:
             raise DefinitionError(f"Drift(false_alarm_rate={false_alarm_rate})", hint="give a share between 0 and 1, e.g. 0.01")
-        if not 0 <= minimum_psi < math.inf:
-            raise DefinitionError(f"Drift(minimum_psi={minimum_psi})", hint="give a PSI of 0 or more; 0.1 is usual")
+        if not 0 <= min_psi < math.inf:
+            raise DefinitionError(f"Drift(min_psi={min_psi})", hint="give a PSI of 0 or more; 0.1 is usual")
         if self.columns == ():
             raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or leave columns out to compare all")
 
@@ -86,9 +86,9 @@ class Performance(OneRule):
         The least value that is good.
     no_worse_than_reference_by
         How far below what the version reached on its holdout the metric may be.
-    minimum_labels
+    min_labels
         With fewer labels nothing is judged.
-    minimum_coverage
+    min_coverage
         With a lower share of predictions that have a label nothing is judged.
     slices
         Columns by whose values the metric is shown as well; they are not judged.
@@ -114,8 +114,8 @@ class Performance(OneRule):
     metric: str
     at_least: float | None
     no_worse_than_reference_by: float | None
-    minimum_labels: int
-    minimum_coverage: float
+    min_labels: int
+    min_coverage: float
     slices: tuple[str, ...]
     certain: bool
     confidence: float
@@ -126,8 +126,8 @@ class Performance(OneRule):
         *,
         at_least: float | None = None,
         no_worse_than_reference_by: float | None = None,
-        minimum_labels: int = 200,
-        minimum_coverage: float = 0.5,
+        min_labels: int = 200,
+        min_coverage: float = 0.5,
         slices: str | Sequence[str] = (),
         certain: bool = False,
         confidence: float = 0.95,
@@ -136,8 +136,8 @@ class Performance(OneRule):
             "metric": metric,
             "at_least": at_least,
             "no_worse_than_reference_by": no_worse_than_reference_by,
-            "minimum_labels": minimum_labels,
-            "minimum_coverage": minimum_coverage,
+            "min_labels": min_labels,
+            "min_coverage": min_coverage,
             "slices": names(slices),
             "certain": certain,
             "confidence": confidence,
@@ -153,9 +153,9 @@ class Performance(OneRule):
                 f"Performance('{self.metric}', no_worse_than_reference_by={self.threshold})",
                 hint="give how far below the reference is still good",
             )
-        if self.minimum_labels < 1 or not 0 <= self.minimum_coverage <= 1 or not 0 < self.confidence < 1:
+        if self.min_labels < 1 or not 0 <= self.min_coverage <= 1 or not 0 < self.confidence < 1:
             raise DefinitionError(
-                f"Performance('{self.metric}') has minimum_labels={self.minimum_labels}, minimum_coverage={self.minimum_coverage}, "
+                f"Performance('{self.metric}') has min_labels={self.min_labels}, min_coverage={self.min_coverage}, "
                 f"confidence={self.confidence}",
                 hint="give at least one label, and shares between 0 and 1",
             )
@@ -179,7 +179,7 @@ class Retrain:
         How many bad windows in a row it takes; windows without enough labels neither count nor interrupt.
     after_rejection
         How many it takes after a candidate did not become champion.
-    attempts
+    max_attempts
         How often a training that crashes is started.
     backoff
         How long after a crash the next attempt starts, doubled each time.
@@ -200,7 +200,7 @@ class Retrain:
     cooldown: timedelta = timedelta(days=7)
     after: int = 1
     after_rejection: int = 2
-    attempts: int = 3
+    max_attempts: int = 3
     backoff: timedelta = timedelta(minutes=5)
 
     def __post_init__(self) -> None:
@@ -209,9 +209,9 @@ class Retrain:
             raise DefinitionError(
                 f"Retrain(cooldown={self.cooldown}, backoff={self.backoff})", hint="give timedeltas that are not negative"
             )
-        if min(self.after, self.after_rejection, self.attempts) < 1:
+        if min(self.after, self.after_rejection, self.max_attempts) < 1:
             raise DefinitionError(
-                f"Retrain(after={self.after}, after_rejection={self.after_rejection}, attempts={self.attempts})",
+                f"Retrain(after={self.after}, after_rejection={self.after_rejection}, max_attempts={self.max_attempts})",
                 hint="give numbers of 1 or more",
             )
 
@@ -236,7 +236,7 @@ class Monitor:
         What is true of a good window; each is an asset check.
     on_failure
         What follows a breach of performance; nothing when None.
-    minimum_rows
+    min_rows
         With fewer rows a window's features are not judged.
 
     Raises
@@ -269,7 +269,7 @@ class Monitor:
     partitions: dg.PartitionsDefinition
     expectations: tuple[Expectation, ...]
     on_failure: Retrain | None
-    minimum_rows: int
+    min_rows: int
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(  # noqa: PLR0913  (a flat declaration reads best)
@@ -280,7 +280,7 @@ class Monitor:
         partitions: dg.PartitionsDefinition | None = None,
         expectations: Expectation | Sequence[Expectation] = (Drift(),),
         on_failure: Retrain | None = None,
-        minimum_rows: int = 100,
+        min_rows: int = 100,
         **options: object,
     ) -> None:
         given = {
@@ -289,7 +289,7 @@ class Monitor:
             "partitions": _windows(name, of, partitions),
             "expectations": tuple(expectations) if isinstance(expectations, (tuple, list)) else (expectations,),
             "on_failure": on_failure,
-            "minimum_rows": minimum_rows,
+            "min_rows": min_rows,
             "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in given.items():
@@ -309,8 +309,8 @@ class Monitor:
                 f"monitor '{self.name}' retrains on failure but expects nothing of performance: drift alone never retrains",
                 hint="add ml.Performance(metric, at_least=…)",
             )
-        if self.minimum_rows < 1:
-            raise DefinitionError(f"monitor '{self.name}' has minimum_rows={self.minimum_rows}", hint="give 1 or more")
+        if self.min_rows < 1:
+            raise DefinitionError(f"monitor '{self.name}' has min_rows={self.min_rows}", hint="give 1 or more")
 
     @property
     def drift_key(self) -> str:

@@ -20,7 +20,7 @@ from mlops_assets.cli import monitoring
 from mlops_assets.cli.monitor_step import Turn, step
 from mlops_assets.cli.project import LoadedProject, instance
 from mlops_assets.cli.status import facts
-from mlops_assets.compute.monitoring.decide import Facts, decide
+from mlops_assets.compute.monitoring.decide import LoopFacts, decide
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
 from mlops_assets.orchestrate.monitoring.turn import group_ranges
@@ -79,8 +79,8 @@ class World:
             return LinearRegression().fit(train.X, train.y)
 
         scores = ml.BatchPrediction("scores", model=line, dataset=points)
-        expected = (ml.Drift(), ml.Performance("r2", at_least=0.5, minimum_labels=10))
-        return [points, examples, line, scores, ml.Monitor("watch", of=scores, expectations=expected, on_failure=retrain, minimum_rows=10)]
+        expected = (ml.Drift(), ml.Performance("r2", at_least=0.5, min_labels=10))
+        return [points, examples, line, scores, ml.Monitor("watch", of=scores, expectations=expected, on_failure=retrain, min_rows=10)]
 
     def begin(self) -> "World":
         """Train on four days, and predict two more of which the last is bad."""
@@ -186,7 +186,7 @@ def test_a_training_by_hand_settles_the_decision_and_a_turn_promotes_what_is_app
 
 def test_a_breach_that_opens_nothing_says_why() -> None:
     breach = WindowReport("2024-01-06", BASE, 1, "breach")
-    known = Facts("line", 1, RETRAIN, BASE, (breach,))
+    known = LoopFacts("line", 1, RETRAIN, BASE, (breach,))
     watched = World.nouns(World.__new__(World), approval=False, retrain=None)[-1]
     assert (
         outlook(known, watched)

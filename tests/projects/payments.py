@@ -56,7 +56,7 @@ def frauds(train: ml.Split) -> object:
 frauds_api = ml.Service("frauds_api", model=frauds, workers=1)
 frauds_daily = ml.BatchPrediction("frauds_daily", model=frauds, dataset=payments)
 frauds_watch = ml.Monitor(
-    "frauds_watch", of=frauds_daily, partitions=DAILY, minimum_rows=50, expectations=(ml.Performance("recall", at_least=0.3),)
+    "frauds_watch", of=frauds_daily, partitions=DAILY, min_rows=50, expectations=(ml.Performance("recall", at_least=0.3),)
 )
 NOUNS = [payments, examples, frauds, frauds_api, frauds_daily, frauds_watch]
 TRAIN = ("training_set/examples", "model/frauds", "version/frauds", "champion/frauds")

@@ -124,7 +124,7 @@ shop_watch = ml.Monitor(
     "shop_watch",
     of=shop_api,
     partitions=DAILY,
-    expectations=(ml.Drift(), ml.Performance("roc_auc", at_least=0.7, minimum_labels=100)),
+    expectations=(ml.Drift(), ml.Performance("roc_auc", at_least=0.7, min_labels=100)),
     on_failure=ml.Retrain(cooldown=timedelta(days=4), backoff=timedelta(seconds=5)),
 )
 NOUNS = [visits, crowds, crowding, examples, buyer, shop_api, shop_batch, shop_watch]

@@ -64,7 +64,7 @@ def test_a_monitor_says_what_it_watches() -> None:
         ({"of": BATCH, "expectations": (Drift(), Drift("x"))}, "expects 'no_drift' twice"),
         ({"of": BATCH, "expectations": "roc_auc"}, "expects 'roc_auc'"),
         ({"of": BATCH, "on_failure": Retrain()}, "drift alone never retrains"),
-        ({"of": BATCH, "minimum_rows": 0}, "minimum_rows=0"),
+        ({"of": BATCH, "min_rows": 0}, "min_rows=0"),
         ({"of": BATCH, "name": "My watch"}, "cannot be named"),
     ],
 )
@@ -78,11 +78,11 @@ def test_monitors_that_cannot_be_are_refused(arguments: dict, said: str) -> None
     "broken",
     [
         lambda: Drift(false_alarm_rate=0),
-        lambda: Drift(minimum_psi=-0.1),
+        lambda: Drift(min_psi=-0.1),
         lambda: Drift(()),
         lambda: Retrain(after=0),
         lambda: Retrain(cooldown=-timedelta(days=1)),
-        lambda: Retrain(attempts=0),
+        lambda: Retrain(max_attempts=0),
     ],
 )
 def test_expectations_and_policies_that_cannot_be_are_refused(broken) -> None:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlops_assets.compute.monitoring.cells import NUMERIC
-from mlops_assets.compute.monitoring.distances import jensen_shannon
+from mlops_assets.compute.monitoring.distances import compute_jensen_shannon
 
 if TYPE_CHECKING:
-    from mlops_assets.compute.monitoring.cells import Layout, Tally
+    from mlops_assets.compute.monitoring.cells import Binning, Counts
 
 _MISSING = 2  # the last bins hold null and infinite values
 
 
-def attainable_distances(layout: Layout, reference: Tally) -> np.ndarray:
+def attainable_distances(layout: Binning, reference: Counts) -> np.ndarray:
     """Return the largest attainable distance for each statistic, shape (statistics,).
 
     Parameters
@@ -36,10 +36,10 @@ def attainable_distances(layout: Layout, reference: Tally) -> np.ndarray:
     return np.array([ks, math.inf, _jensen_shannon(layout, reference), max(null_rate, 1 - null_rate)])
 
 
-def _jensen_shannon(layout: Layout, reference: Tally) -> float:
+def _jensen_shannon(layout: Binning, reference: Counts) -> float:
     counts = layout.bins(reference)
     bins = counts.shape[1] - _MISSING
     if not counts.sum() or bins < 1:
         return math.inf
     windows = np.eye(bins, counts.shape[1])
-    return float(jensen_shannon(windows, counts / counts.sum()).max())
+    return float(compute_jensen_shannon(windows, counts / counts.sum()).max())

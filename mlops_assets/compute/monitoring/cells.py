@@ -23,7 +23,7 @@ VALUES, KNOWN, RARE = 100, 1000, 0.005  # categories counted by themselves, kept
 
 
 @dataclass(frozen=True, eq=False)
-class Tally:
+class Counts:
     """The counts of one window or of several.
 
     Parameters
@@ -42,14 +42,14 @@ class Tally:
     nulls: np.ndarray
     infinite: np.ndarray
 
-    def __sub__(self, other: Tally) -> Tally:
+    def __sub__(self, other: Counts) -> Counts:
         """Return the counts of the rows that are in ``self`` and not in ``other``."""
-        return Tally(self.cells - other.cells, self.sums - other.sums, self.nulls - other.nulls, self.infinite - other.infinite)
+        return Counts(self.cells - other.cells, self.sums - other.sums, self.nulls - other.nulls, self.infinite - other.infinite)
 
-    def total(self) -> Tally:
+    def total(self) -> Counts:
         """Return the counts of all windows together."""
         arrays = (self.cells, self.sums, self.nulls, self.infinite)
-        return Tally(*(array.sum(axis=0, keepdims=True) for array in arrays))
+        return Counts(*(array.sum(axis=0, keepdims=True) for array in arrays))
 
     @property
     def values(self) -> np.ndarray:
@@ -65,7 +65,7 @@ class Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class Binning:
     """Where a column is cut.
 
     Parameters
@@ -90,7 +90,7 @@ class Layout:
     known: tuple[str, ...] | None = ()
     frequent: int = 0
 
-    def bins(self, tally: Tally) -> np.ndarray:
+    def bins(self, tally: Counts) -> np.ndarray:
         """Return rows by bin, shape (windows, bins): the cells' bins, then null, then infinite.
 
         Rare categories share a bin, as the distance of few rows from fewer is mostly chance; new ones join them where the reference has so many
@@ -137,7 +137,7 @@ class Layout:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Layout:
+    def from_json(cls, stored: Mapping[str, Any]) -> Binning:
         """Return a stored layout."""
         known = stored["known"]
         points, edges, atoms = (np.array(stored[name], dtype=float) for name in ("points", "edges", "atoms"))
@@ -146,14 +146,14 @@ class Layout:
         )
 
 
-def kind_of(dtype: pl.DataType) -> str:
+def find_kind(dtype: pl.DataType) -> str:
     """Return how a type is counted: numbers by size, words and truth values by value, anything else by presence."""
     if dtype.is_numeric():
         return NUMERIC
     return CATEGORICAL if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum) else PRESENCE
 
 
-def sorted_numbers(column: pl.Series) -> tuple[np.ndarray, int, int]:
+def sort_numbers(column: pl.Series) -> tuple[np.ndarray, int, int]:
     """Return the finite values ascending, the number of rows that are null or NaN, and of infinite ones."""
     # polars sorts on all cores; NaN comes last.
     ordered = column.drop_nulls().sort().cast(pl.Float64).to_numpy()
@@ -165,7 +165,7 @@ def sorted_numbers(column: pl.Series) -> tuple[np.ndarray, int, int]:
     return ordered[first:last], len(column) - int(end), int(first + end - last)
 
 
-def numeric_layout(ordered: np.ndarray) -> Layout:
+def bin_numbers(ordered: np.ndarray) -> Binning:
     """Return where a numeric column is cut.
 
     Parameters
@@ -181,7 +181,7 @@ def numeric_layout(ordered: np.ndarray) -> Layout:
     deciles of the other values as edges.
     """
     if not len(ordered):
-        return Layout(NUMERIC, np.zeros(0), np.zeros(0), np.zeros(0))
+        return Binning(NUMERIC, np.zeros(0), np.zeros(0), np.zeros(0))
     last = len(ordered) - 1
     tail = np.unique((last / QUANTILES * 0.5 ** np.arange(30)).astype(int))
     ranks = np.unique(np.concatenate([np.linspace(0, last, QUANTILES + 1).round().astype(int), tail, last - tail]))
@@ -190,7 +190,7 @@ def numeric_layout(ordered: np.ndarray) -> Layout:
     edges = np.unique(others[np.linspace(0, len(others) - 1, 11).round().astype(int)]) if len(others) else np.zeros(0)
     with np.errstate(over="ignore", invalid="ignore"):
         grid = np.linspace(ordered[0], ordered[-1], GRID + 1)
-    return Layout(NUMERIC, np.unique(np.concatenate([ordered[ranks], grid[np.isfinite(grid)], edges, atoms])), edges, atoms)
+    return Binning(NUMERIC, np.unique(np.concatenate([ordered[ranks], grid[np.isfinite(grid)], edges, atoms])), edges, atoms)
 
 
 def _atoms(ordered: np.ndarray) -> np.ndarray:
@@ -201,7 +201,7 @@ def _atoms(ordered: np.ndarray) -> np.ndarray:
     return np.unique(deciles[1:][deciles[1:] == deciles[:-1]])
 
 
-def tally_numbers(layout: Layout, ordered: np.ndarray, nulls: int, infinite: int) -> Tally:
+def count_numbers(layout: Binning, ordered: np.ndarray, nulls: int, infinite: int) -> Counts:
     """Count one window of sorted values.
 
     Parameters
@@ -209,7 +209,7 @@ def tally_numbers(layout: Layout, ordered: np.ndarray, nulls: int, infinite: int
     layout
         Of the reference.
     ordered, nulls, infinite
-        From :func:`sorted_numbers`.
+        From :func:`sort_numbers`.
     """
     before, until = np.searchsorted(ordered, layout.points), np.searchsorted(ordered, layout.points, side="right")
     bounds = np.concatenate([[0], np.column_stack([before, until]).ravel(), [len(ordered)]])
@@ -221,10 +221,10 @@ def tally_numbers(layout: Layout, ordered: np.ndarray, nulls: int, infinite: int
         with np.errstate(over="ignore"):
             every = np.add.reduceat(np.append(ordered, 0.0), bounds[:-1])
         sums[filled] = every[::2][filled]
-    return Tally(cells[None], sums[None], np.array([nulls]), np.array([infinite]))
+    return Counts(cells[None], sums[None], np.array([nulls]), np.array([infinite]))
 
 
-def categories(column: pl.Series) -> tuple[dict[str, int], int]:
+def list_categories(column: pl.Series) -> tuple[dict[str, int], int]:
     """Return value → rows, most frequent first, and the number of nulls."""
     counted = (
         column.alias("value")
@@ -237,23 +237,23 @@ def categories(column: pl.Series) -> tuple[dict[str, int], int]:
     return {str(value): count for value, count in counts.items()}, nulls
 
 
-def categorical_layout(counts: Mapping[str, int]) -> Layout:
+def bin_categories(counts: Mapping[str, int]) -> Binning:
     """Return where a categorical column is cut.
 
     Parameters
     ----------
     counts
-        From :func:`categories`.
+        From :func:`list_categories`.
     """
     ordered, none = list(counts), np.zeros(0)
     least = RARE * sum(counts.values())
     frequent = sum(counts[value] >= least for value in ordered[:VALUES])
-    return Layout(
+    return Binning(
         CATEGORICAL, none, none, none, tuple(ordered[:VALUES]), tuple(ordered[VALUES:]) if len(ordered) <= KNOWN else None, frequent
     )
 
 
-def tally_categories(layout: Layout, counts: Mapping[str, int], nulls: int) -> Tally:
+def count_categories(layout: Binning, counts: Mapping[str, int], nulls: int) -> Counts:
     """Count one window by category.
 
     Parameters
@@ -261,26 +261,26 @@ def tally_categories(layout: Layout, counts: Mapping[str, int], nulls: int) -> T
     layout
         Of the reference.
     counts, nulls
-        From :func:`categories`.
+        From :func:`list_categories`.
     """
     by_value = [counts.get(value, 0) for value in layout.values]
     rest = sum(counts.values()) - sum(by_value)
     # Where not every value of the reference is kept, a value outside of the frequent ones counts as another rare one.
     other = rest if layout.known is None else sum(counts.get(value, 0) for value in layout.known)
-    return Tally(np.array([[*by_value, other, rest - other]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
+    return Counts(np.array([[*by_value, other, rest - other]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
 
 
-def tally_presence(column: pl.Series) -> Tally:
+def count_presence(column: pl.Series) -> Counts:
     """Count the rows with a value and without."""
     nulls = column.null_count()
-    return Tally(np.array([[len(column) - nulls]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
+    return Counts(np.array([[len(column) - nulls]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
 
 
 _NULL, _INFINITE = -1, -2
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class CellIndex:
     """The rows of one column, each placed in its cell, to be counted in many windows.
 
     Parameters
@@ -293,12 +293,12 @@ class Rows:
         Of a numeric column, shape (rows,).
     """
 
-    layout: Layout
+    layout: Binning
     cell: np.ndarray
     values: np.ndarray
 
     @classmethod
-    def of(cls, layout: Layout, column: pl.Series) -> Rows:
+    def of(cls, layout: Binning, column: pl.Series) -> CellIndex:
         """Place each row."""
         if layout.kind == CATEGORICAL:
             codes = {value: code for code, value in enumerate(layout.values)}
@@ -313,7 +313,7 @@ class Rows:
         cells = np.where(np.isnan(values), _NULL, np.where(np.isinf(values), _INFINITE, 2 * after - at))
         return cls(layout, cells, values)
 
-    def tally(self, window: np.ndarray) -> Tally:
+    def tally(self, window: np.ndarray) -> Counts:
         """Count windows.
 
         Parameters
@@ -328,7 +328,7 @@ class Rows:
         found = self.cell >= 0
         cells = np.bincount((ways[:, found] * width + self.cell[found]).ravel(), minlength=windows * width).reshape(windows, width)
         nulls, infinite = (np.bincount(ways[:, self.cell == code].ravel(), minlength=windows) for code in (_NULL, _INFINITE))
-        return Tally(cells, self._sums(ways, windows), nulls, infinite)
+        return Counts(cells, self._sums(ways, windows), nulls, infinite)
 
     def _sums(self, ways: np.ndarray, windows: int) -> np.ndarray:
         if self.layout.kind != NUMERIC:

@@ -11,7 +11,7 @@ from mlops_assets.compute.monitoring.cells import CATEGORICAL, NUMERIC
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.compute.monitoring.column_drift import Bar, Scan
+    from mlops_assets.compute.monitoring.column_drift import ColumnComparison, HistogramBar
 
 MIN_VALUES = 30  # fewer values can coincide, or miss the reference, by chance
 MAX_CHANCE = 1e-4  # of independent rows with one value only
@@ -19,7 +19,7 @@ MAX_OVERLAP = 0.005  # two histograms that share less are disjoint
 _NO_VALUE = ("null", "infinite")
 
 
-def describe_collapse(scan: Scan, bars: Sequence[Bar]) -> str:
+def describe_collapse(scan: ColumnComparison, bars: Sequence[HistogramBar]) -> str:
     """Return how a column collapsed, or an empty string.
 
     Parameters
@@ -39,7 +39,7 @@ def describe_collapse(scan: Scan, bars: Sequence[Bar]) -> str:
     return "no value in common with the reference" if _is_beyond(scan) or _overlap(bars) < MAX_OVERLAP else ""
 
 
-def _only_value(scan: Scan) -> str | None:
+def _only_value(scan: ColumnComparison) -> str | None:
     """Return the one value that a column has; None when it has several, or is not counted by value."""
     facts, layout = scan.current.facts, scan.reference.layout
     if layout.kind == NUMERIC:
@@ -48,7 +48,7 @@ def _only_value(scan: Scan) -> str | None:
     return scan.current.only_category if layout.kind == CATEGORICAL else None
 
 
-def _share(scan: Scan, value: str) -> float:
+def _share(scan: ColumnComparison, value: str) -> float:
     """Return the share of the reference's values that equal the only value of the window; 0 for a value that is too rare to be counted."""
     layout, tally = scan.reference.layout, scan.reference.tally
     if layout.kind == CATEGORICAL:
@@ -59,14 +59,14 @@ def _share(scan: Scan, value: str) -> float:
     return 0.0 if cell is None else float(tally.cells[0, cell] / max(tally.values[0], 1))
 
 
-def _is_beyond(scan: Scan) -> bool:
+def _is_beyond(scan: ColumnComparison) -> bool:
     """Return whether every number of a window is larger, or smaller, than every number of the reference."""
     ends = [column.facts.get(name) for column in (scan.current, scan.reference) for name in ("min", "max")]
     low, high, first, last = (np.nan if end is None else end for end in ends)
     return bool(low > last or high < first)
 
 
-def _overlap(bars: Sequence[Bar]) -> float:
+def _overlap(bars: Sequence[HistogramBar]) -> float:
     """Return the share of values that two histograms have in common, nulls and infinite values aside; 1 when either is empty."""
     shares = np.array([(bar.reference, bar.current) for bar in bars if bar.label not in _NO_VALUE]).reshape(-1, 2)
     totals = shares.sum(axis=0)

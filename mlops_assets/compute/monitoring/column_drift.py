@@ -11,12 +11,12 @@ import numpy as np
 
 from mlops_assets.compute.monitoring.cells import CATEGORICAL, NUMERIC
 from mlops_assets.compute.monitoring.collapse import describe_collapse
-from mlops_assets.compute.monitoring.distances import distances
-from mlops_assets.compute.monitoring.thresholds import STATISTICS, size
+from mlops_assets.compute.monitoring.distances import measure_distances
+from mlops_assets.compute.monitoring.thresholds import STATISTICS, sampling_variance
 
 if TYPE_CHECKING:
     from mlops_assets.compute.monitoring.profile import Column
-    from mlops_assets.compute.monitoring.thresholds import Calibration
+    from mlops_assets.compute.monitoring.thresholds import DriftCalibration
 
 NAMES = {
     "ks": "Kolmogorov–Smirnov",
@@ -28,7 +28,7 @@ BARS, CATEGORIES = 22, 10
 
 
 @dataclass(frozen=True)
-class Bar:
+class HistogramBar:
     """The share of rows with some values, in the reference and in the window."""
 
     label: str
@@ -88,28 +88,28 @@ class ColumnDrift:
     severity: float = 0.0
     drifted: bool = False
     why: str = ""
-    bars: tuple[Bar, ...] = ()
+    bars: tuple[HistogramBar, ...] = ()
     usual: tuple[float, ...] = ()
     by_rank: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class ColumnComparison:
     """A column of the window beside the same column of the reference."""
 
     name: str
     role: str
     reference: Column
     current: Column
-    calibration: Calibration
+    calibration: DriftCalibration
 
     @property
-    def size(self) -> np.ndarray:
+    def sampling_variance(self) -> np.ndarray:
         """1/n + 1/rows for each statistic."""
-        return size(self.current.tally, self.reference.tally)[:, 0]
+        return sampling_variance(self.current.tally, self.reference.tally)[:, 0]
 
 
-def judged(scan: Scan, limits: np.ndarray, by_rank: np.ndarray | None = None) -> ColumnDrift:
+def judge_column(scan: ColumnComparison, limits: np.ndarray, by_rank: np.ndarray | None = None) -> ColumnDrift:
     """Compare a column's statistics with their thresholds.
 
     Parameters
@@ -150,16 +150,16 @@ def judged(scan: Scan, limits: np.ndarray, by_rank: np.ndarray | None = None) ->
     )
 
 
-def _statistics(scan: Scan) -> dict[str, float]:
+def _statistics(scan: ColumnComparison) -> dict[str, float]:
     """Return every distance of the window from the reference; NaN where it is not defined."""
-    distance = distances(scan.reference.layout, scan.current.tally, scan.reference.tally, scan.reference.spread)
+    distance = measure_distances(scan.reference.layout, scan.current.tally, scan.reference.tally, scan.reference.spread)
     found = {name: float(value[0]) for name, value in distance.items()}
     if scan.reference.spread > 0:
         found["wasserstein"] += scan.current.crossing / scan.reference.spread
     return found
 
 
-def unusable(name: str, role: str, kind: str, why: str) -> ColumnDrift:
+def report_broken_column(name: str, role: str, kind: str, why: str) -> ColumnDrift:
     """Return what is said of a column that cannot be compared: it has drifted."""
     return ColumnDrift(name, role, kind, severity=math.inf, drifted=True, why=why)
 
@@ -176,14 +176,14 @@ def _null_rate(column: Column) -> float:
     return float(column.tally.nulls[0] / max(column.tally.rows[0], 1))
 
 
-def _new_rate(scan: Scan) -> float | None:
+def _new_rate(scan: ColumnComparison) -> float | None:
     layout = scan.reference.layout
     if layout.kind != CATEGORICAL or layout.known is None:
         return None
     return float(scan.current.tally.cells[0, -1] / max(scan.current.tally.rows[0], 1))
 
 
-def _words(scan: Scan, statistic: str) -> str:
+def _words(scan: ColumnComparison, statistic: str) -> str:
     if statistic == "null_rate":
         return f"null in {_null_rate(scan.current):.2%} of the rows, in the reference in {_null_rate(scan.reference):.2%}"
     if scan.current.strange:
@@ -196,7 +196,7 @@ def _words(scan: Scan, statistic: str) -> str:
     return "no values to compare" if now is None or before is None else f"{which} {now:.4g}, in the reference {before:.4g}"
 
 
-def bars(scan: Scan) -> tuple[Bar, ...]:
+def bars(scan: ColumnComparison) -> tuple[HistogramBar, ...]:
     """Return shares of the values for a chart: a histogram between the reference's percentiles, or the most frequent categories.
 
     Parameters
@@ -210,7 +210,7 @@ def bars(scan: Scan) -> tuple[Bar, ...]:
     else:
         labels, counts = layout.labels(), [layout.bins(tally)[0] for tally in tallies]
         shares = [count / max(count.sum(), 1) for count in counts]
-    kept = [Bar(label, float(a), float(b)) for label, a, b in zip(labels, *shares, strict=True)]
+    kept = [HistogramBar(label, float(a), float(b)) for label, a, b in zip(labels, *shares, strict=True)]
     if layout.kind != CATEGORICAL:
         return tuple(bar for bar in kept if bar.reference or bar.current or not bar.label.startswith(_EXTRA))
     return _most_frequent([bar for bar in kept if bar.reference or bar.current])
@@ -219,14 +219,14 @@ def bars(scan: Scan) -> tuple[Bar, ...]:
 _EXTRA = ("other", "new", "null", "infinite", "below", "above")  # left out when empty
 
 
-def _most_frequent(kept: list[Bar]) -> tuple[Bar, ...]:
+def _most_frequent(kept: list[HistogramBar]) -> tuple[HistogramBar, ...]:
     named = sorted((bar for bar in kept if bar.label not in _EXTRA), key=lambda bar: (-max(bar.reference, bar.current), bar.label))
     rest = [*named[CATEGORIES:], *(bar for bar in kept if bar.label == "other")]
-    pooled = [Bar("other", sum(bar.reference for bar in rest), sum(bar.current for bar in rest))] if rest else []
+    pooled = [HistogramBar("other", sum(bar.reference for bar in rest), sum(bar.current for bar in rest))] if rest else []
     return (*named[:CATEGORIES], *pooled, *(bar for bar in kept if bar.label in _EXTRA[1:]))
 
 
-def _histogram(scan: Scan) -> tuple[list[str], list[np.ndarray]]:
+def _histogram(scan: ColumnComparison) -> tuple[list[str], list[np.ndarray]]:
     points = scan.reference.layout.points
     steps = [np.cumsum(column.tally.cells[0])[:-1] for column in (scan.reference, scan.current)]
     inner = points[np.searchsorted(steps[0][1::2], np.array([0.01, 0.99]) * steps[0][-1])] if steps[0][-1] else points[[0, -1]]

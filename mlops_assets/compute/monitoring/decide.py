@@ -36,7 +36,7 @@ _ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # of what is said of o
 
 
 @dataclass(frozen=True)
-class Facts:
+class LoopFacts:
     """All that is recorded of one model; the order of the tuples does not matter, nor does it when something is in them twice.
 
     Parameters
@@ -84,15 +84,15 @@ class Facts:
     @property
     def open_decisions(self) -> list[Decision]:
         """Decisions that are not settled, oldest first."""
-        return [decision for decision in self.all_decisions if not settled(decision, self)]
+        return [decision for decision in self.all_decisions if not explain_settlement(decision, self)]
 
     @property
     def settled_decisions(self) -> list[Decision]:
         """Decisions about the version that serves which are settled, oldest first."""
-        return [decision for decision in self.all_decisions if decision.version == self.serving and settled(decision, self)]
+        return [decision for decision in self.all_decisions if decision.version == self.serving and explain_settlement(decision, self)]
 
 
-def decide(facts: Facts) -> Decision | Hold:
+def decide(facts: LoopFacts) -> Decision | Hold:
     """Return the decision that the facts call for and that is not recorded yet, or why there is none.
 
     Parameters
@@ -116,7 +116,7 @@ def decide(facts: Facts) -> Decision | Hold:
         return _hold(facts, wait)
     first, last = streak[0], streak[-1]
     return Decision(
-        decision_id(facts.model, facts.serving, first.partition),
+        compute_decision_id(facts.model, facts.serving, first.partition),
         facts.model,
         facts.serving,
         first.partition,
@@ -128,7 +128,7 @@ def decide(facts: Facts) -> Decision | Hold:
     )
 
 
-def execute(facts: Facts, clock: datetime) -> Launch | Hold:
+def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
     """Return the training to start now, or why none.
 
     Parameters
@@ -155,7 +155,7 @@ def execute(facts: Facts, clock: datetime) -> Launch | Hold:
     return Launch(f"{decision.id}#{attempt}", decision, attempt)
 
 
-def settled(decision: Decision, facts: Facts) -> str:
+def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
     """Return why a decision is no longer open, or an empty string.
 
     Parameters
@@ -172,8 +172,8 @@ def settled(decision: Decision, facts: Facts) -> str:
     answers = [t for t in facts.runs if t.state in (REJECTED, PROMOTED) and (t.decision == decision.id or t.as_of >= decision.opened)]
     if answers:
         return f"training run {answers[0].run_id} answered it: {answers[0].state}"
-    if len(_crashes(decision, facts)) >= facts.policy.attempts:
-        return f"gave up after {facts.policy.attempts} attempts that crashed"
+    if len(_crashes(decision, facts)) >= facts.policy.max_attempts:
+        return f"gave up after {facts.policy.max_attempts} attempts that crashed"
     started = any(t.decision == decision.id for t in facts.runs)
     states = {r.partition: r.state for r in facts.latest_reports if r.version == decision.version and r.kind == PERFORMANCE}
     if not started and all(states.get(partition, BREACH) == GOOD for partition in decision.evidence):
@@ -181,7 +181,7 @@ def settled(decision: Decision, facts: Facts) -> str:
     return ""
 
 
-def closings(facts: Facts) -> list[tuple[str, str]]:
+def list_closings(facts: LoopFacts) -> list[tuple[str, str]]:
     """Return id and reason of each decision that the facts settle and that is not recorded as closed.
 
     Parameters
@@ -189,10 +189,10 @@ def closings(facts: Facts) -> list[tuple[str, str]]:
     facts
         What is recorded.
     """
-    return [(decision.id, why) for decision in facts.all_decisions if not decision.closed and (why := settled(decision, facts))]
+    return [(decision.id, why) for decision in facts.all_decisions if not decision.closed and (why := explain_settlement(decision, facts))]
 
 
-def decision_id(model: str, version: int, partition: str) -> str:
+def compute_decision_id(model: str, version: int, partition: str) -> str:
     """Return the id of the decision about a version and its first bad window.
 
     Parameters
@@ -203,7 +203,7 @@ def decision_id(model: str, version: int, partition: str) -> str:
     return hashlib.sha256(f"{model}\n{version}\n{partition}".encode()).hexdigest()[:12]
 
 
-def _hold(facts: Facts, reason: str) -> Hold:
+def _hold(facts: LoopFacts, reason: str) -> Hold:
     """Return a Hold that names the breach it holds, or says why the newest recorded breach asks for nothing."""
     standing, streak = facts.open_decisions[:1], _streak(facts)
     if standing:
@@ -213,7 +213,7 @@ def _hold(facts: Facts, reason: str) -> Hold:
     return Hold(f"{reason}{_answer(facts)}")
 
 
-def _answer(facts: Facts) -> str:
+def _answer(facts: LoopFacts) -> str:
     """Return why the newest breach of the serving version is no longer open; empty when there is none."""
     judged = _judged(facts)
     breach = next((report for report in reversed(judged) if report.state == BREACH), None)
@@ -225,10 +225,10 @@ def _answer(facts: Facts) -> str:
     if last is not None and breach.end <= last.as_of:
         return f"; the breach of {breach.partition} is answered: training run {last.run_id[:8]} had data until {_day(last.as_of)}"
     done = next((d for d in reversed(facts.settled_decisions) if breach.end <= d.opened), None)
-    return f"; the breach of {breach.partition} is answered by decision {done.id}: {settled(done, facts)}" if done else ""
+    return f"; the breach of {breach.partition} is answered by decision {done.id}: {explain_settlement(done, facts)}" if done else ""
 
 
-def _other_version(facts: Facts) -> str:
+def _other_version(facts: LoopFacts) -> str:
     """Return that the newest window is a breach of a version that does not serve; empty when it is not."""
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
     if not judged or judged[-1].state != BREACH:
@@ -236,12 +236,12 @@ def _other_version(facts: Facts) -> str:
     return f"; the breach of {judged[-1].partition} is about version {judged[-1].version}, which does not serve: {_serving(facts)}"
 
 
-def _judged(facts: Facts) -> list[WindowReport]:
+def _judged(facts: LoopFacts) -> list[WindowReport]:
     """Return the windows of the serving version that are good or bad, oldest first."""
     return [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.version == facts.serving and r.state in (GOOD, BREACH)]
 
 
-def _in_flight(facts: Facts) -> str:
+def _in_flight(facts: LoopFacts) -> str:
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
         return f"waits: training run {running.run_id[:8]} is in flight"
@@ -249,18 +249,18 @@ def _in_flight(facts: Facts) -> str:
     return f"waits: the candidate of training run {last.run_id[:8]} waits for approval" if last and last.state == WAITING else ""
 
 
-def _last_training(facts: Facts) -> Training | None:
+def _last_training(facts: LoopFacts) -> Training | None:
     """Return the last training that came to an end by itself: a crash leaves everything as it was."""
     return next((t for t in reversed(facts.runs) if t.state != CRASHED), None)
 
 
-def _used_up(facts: Facts) -> list[datetime]:
+def _used_up(facts: LoopFacts) -> list[datetime]:
     """Return the ends of data that have been answered for."""
     last = _last_training(facts)
     return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
 
 
-def _streak(facts: Facts) -> list[WindowReport]:
+def _streak(facts: LoopFacts) -> list[WindowReport]:
     """Return the newest bad windows in a row that nothing has answered for."""
     until = max(_used_up(facts), default=None)
     streak: list[WindowReport] = []
@@ -271,15 +271,17 @@ def _streak(facts: Facts) -> list[WindowReport]:
     return streak
 
 
-def _too_short(facts: Facts, streak: list[WindowReport]) -> str:
+def _too_short(facts: LoopFacts, streak: list[WindowReport]) -> str:
     last, refused = _last_training(facts), ""
     if last and last.state == REJECTED:
         refused = f"candidate rejected on {_day(last.as_of)}"
     gave_up = [
-        d for d in facts.settled_decisions if len(_crashes(d, facts)) >= facts.policy.attempts and (last is None or d.opened >= last.as_of)
+        d
+        for d in facts.settled_decisions
+        if len(_crashes(d, facts)) >= facts.policy.max_attempts and (last is None or d.opened >= last.as_of)
     ]
     if gave_up:
-        refused = f"gave up on decision {gave_up[-1].id} after {facts.policy.attempts} crashes"
+        refused = f"gave up on decision {gave_up[-1].id} after {facts.policy.max_attempts} crashes"
     needed = facts.policy.after_rejection if refused else facts.policy.after
     if len(streak) >= needed:
         return ""
@@ -292,18 +294,18 @@ def _too_short(facts: Facts, streak: list[WindowReport]) -> str:
     return f"no open breach of the serving version {facts.serving}{alone}"
 
 
-def _cooling(facts: Facts) -> str:
+def _cooling(facts: LoopFacts) -> str:
     last = next((t for t in reversed(facts.runs) if t.state != CRASHED and t.decision is not None), None)
     if last is None or facts.now >= last.as_of + facts.policy.cooldown:
         return ""
     return f"cooldown until {_day(last.as_of + facts.policy.cooldown)}: training run {last.run_id[:8]} was on {_day(last.as_of)}"
 
 
-def _crashes(decision: Decision, facts: Facts) -> list[Training]:
+def _crashes(decision: Decision, facts: LoopFacts) -> list[Training]:
     return [t for t in facts.runs if t.decision == decision.id and t.state == CRASHED]
 
 
-def _serving(facts: Facts) -> str:
+def _serving(facts: LoopFacts) -> str:
     return f"{facts.serving} does" if facts.serving is not None else "none does"
 
 

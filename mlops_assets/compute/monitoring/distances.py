@@ -9,13 +9,13 @@ import numpy as np
 from mlops_assets.compute.monitoring.cells import NUMERIC
 
 if TYPE_CHECKING:
-    from mlops_assets.compute.monitoring.cells import Layout, Tally
+    from mlops_assets.compute.monitoring.cells import Binning, Counts
 
 # What an empty bin counts as in the PSI, which is infinite otherwise.
 EMPTY_SHARE = 1e-4
 
 
-def distances(layout: Layout, windows: Tally, reference: Tally, spread: float) -> dict[str, np.ndarray]:
+def measure_distances(layout: Binning, windows: Counts, reference: Counts, spread: float) -> dict[str, np.ndarray]:
     """Return every distance of each window to the reference.
 
     Parameters
@@ -41,7 +41,7 @@ def distances(layout: Layout, windows: Tally, reference: Tally, spread: float) -
     """
     bins, expected = (_shares(layout.bins(tally)) for tally in (windows, reference))
     nulls = np.abs(windows.nulls / np.maximum(windows.rows, 1) - reference.nulls / np.maximum(reference.rows, 1))
-    found = {"js": jensen_shannon(bins, expected), "psi": population_stability_index(bins, expected), "null_rate": nulls}
+    found = {"js": compute_jensen_shannon(bins, expected), "psi": compute_psi(bins, expected), "null_rate": nulls}
     missing = np.full(len(windows.nulls), np.nan)
     if layout.kind != NUMERIC or not len(layout.points):
         return {"ks": missing, "wasserstein": missing, **found}
@@ -55,7 +55,7 @@ def distances(layout: Layout, windows: Tally, reference: Tally, spread: float) -
     return {"ks": ks, "wasserstein": np.where(known, wasserstein, np.nan), **found}
 
 
-def population_stability_index(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def compute_psi(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return Σ (p − q) ln(p / q) over the bins, an empty bin counting as 0.0001.
 
     Parameters
@@ -72,7 +72,7 @@ def population_stability_index(shares: np.ndarray, expected: np.ndarray) -> np.n
     return result
 
 
-def jensen_shannon(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def compute_jensen_shannon(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return the Jensen–Shannon distance in base 2, from 0 (equal) to 1 (nothing in common).
 
     Parameters
@@ -96,7 +96,7 @@ def _relative(shares: np.ndarray, other: np.ndarray) -> np.ndarray:
     return result
 
 
-def _wasserstein(points: np.ndarray, windows: Tally, reference: Tally, steps: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return ∫ |F − G| dx. Exact where the two distribution functions do not cross between two points; there, as if both were straight."""
     n, m = np.maximum(windows.values, 1)[:, None], np.maximum(reference.values, 1)[:, None]
     width = np.diff(points)
@@ -110,7 +110,7 @@ def _wasserstein(points: np.ndarray, windows: Tally, reference: Tally, steps: np
     return result
 
 
-def crossed(layout: Layout, ordered: np.ndarray, window: Tally, reference: Tally) -> float:
+def correct_crossings(layout: Binning, ordered: np.ndarray, window: Counts, reference: Counts) -> float:
     """Return by how much the Wasserstein distance of one window exceeds what its counts say, in the column's own unit.
 
     Where two distribution functions cross between two points, counts do not tell how; the window's values do.
@@ -155,7 +155,7 @@ def _crossing(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndar
     return result
 
 
-def _areas(points: np.ndarray, tally: Tally, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _areas(points: np.ndarray, tally: Counts, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the area under the distribution function between each two points."""
     result: np.ndarray = steps[:, 1:-2:2] * np.diff(points) + (points[1:] * tally.cells[:, 2:-1:2] - tally.sums[:, 1:-1]) / rows
     return result

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.monitoring.cells import kind_of
-from mlops_assets.compute.monitoring.column_drift import ColumnDrift, Scan, judged, unusable
+from mlops_assets.compute.monitoring.cells import find_kind
+from mlops_assets.compute.monitoring.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
 from mlops_assets.compute.monitoring.profile import FEATURE, FORMAT, LEAST_REFERENCE, Column
-from mlops_assets.compute.monitoring.thresholds import STATISTICS, Calibration, least_effects, thresholds
+from mlops_assets.compute.monitoring.thresholds import STATISTICS, DriftCalibration, compute_thresholds, least_effects
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
@@ -79,31 +79,31 @@ class DriftReport:
         return {**asdict(self), "columns": columns}
 
 
-def drift(  # noqa: PLR0913  (what a monitor declares)
+def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     profile: Mapping[str, Any],
     current: pl.DataFrame | pl.LazyFrame,
     *,
     columns: Sequence[str] | None = None,
     false_alarm_rate: float = 0.01,
-    minimum_psi: float = 0.1,
-    minimum_rows: int = 100,
+    min_psi: float = 0.1,
+    min_rows: int = 100,
 ) -> DriftReport:
     """Compare a window with the reference.
 
     Parameters
     ----------
     profile
-        From :func:`reference_profile`.
+        From :func:`build_profile`.
     current
         The window. A lazy frame is collected one column at a time, so that no more than one is in memory.
     columns
         Which to compare; all of the profile when None. Outputs are compared when the window has them.
     false_alarm_rate
         The share of windows without drift in which any column may alarm. It is a statement about windows of real time when the profile had event
-        times, about independent rows otherwise; with fewer than some ``10 / false_alarm_rate`` windows it is extrapolated, see :func:`thresholds`.
-    minimum_psi
+        times, about independent rows otherwise; with fewer than some ``10 / false_alarm_rate`` windows it is extrapolated, see :func:`compute_thresholds`.
+    min_psi
         No less is drift, however significant: the PSI of a normal column, and what the other statistics are for the same move of its mean.
-    minimum_rows
+    min_rows
         With fewer rows nothing is judged.
 
     Returns
@@ -124,25 +124,25 @@ def drift(  # noqa: PLR0913  (what a monitor declares)
     Examples
     --------
     >>> import polars as pl
-    >>> from mlops_assets.compute.monitoring.profile import reference_profile
-    >>> profile = reference_profile(pl.DataFrame({"carrier": ["UA", "AA", "DL", "B6"] * 100}))
-    >>> drift(profile, pl.DataFrame({"carrier": ["ua", "aa", "dl", "b6"] * 50})).drifted
+    >>> from mlops_assets.compute.monitoring.profile import build_profile
+    >>> profile = build_profile(pl.DataFrame({"carrier": ["UA", "AA", "DL", "B6"] * 100}))
+    >>> measure_drift(profile, pl.DataFrame({"carrier": ["ua", "aa", "dl", "b6"] * 50})).drifted
     ('carrier',)
     """
     if profile["format"] > FORMAT:
         raise DataError(f"the reference is stored in format {profile['format']}, this program knows {FORMAT}", hint="upgrade mlops_assets")
     rows = int(current.lazy().select(pl.len()).collect().item())
-    if problem := _too_few(profile["rows"], rows, minimum_rows):
+    if problem := _too_few(profile["rows"], rows, min_rows):
         return DriftReport(rows, enough=False, columns=(), summary=problem, false_alarm_rate=false_alarm_rate, windows=profile["windows"])
     schema = current.collect_schema()
     known = _chosen(profile["columns"], schema, columns)
     broken = {name: why for name, stored in known.items() if (why := _broken(stored, schema.get(name)))}
     scans = [_scan(name, stored, current) for name, stored in known.items() if name not in broken]
-    sizes = np.array([scan.size for scan in scans]).reshape(len(scans), len(STATISTICS))
+    sizes = np.array([scan.sampling_variance for scan in scans]).reshape(len(scans), len(STATISTICS))
     attainable = np.array([scan.reference.attainable for scan in scans])
-    allowed = thresholds([scan.calibration for scan in scans], sizes, false_alarm_rate, least_effects(minimum_psi), attainable)
-    found = [judged(*each) for each in zip(scans, allowed.limits, allowed.by_rank, strict=True)]
-    found += [unusable(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
+    allowed = compute_thresholds([scan.calibration for scan in scans], sizes, false_alarm_rate, least_effects(min_psi), attainable)
+    found = [judge_column(*each) for each in zip(scans, allowed.limits, allowed.by_rank, strict=True)]
+    found += [report_broken_column(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(found, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
     return replace(report, summary=_summary(report))
@@ -167,16 +167,18 @@ def _broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str:
     if dtype is None:
         return "the column is missing"
     # A column without any value has no type of its own, in the window or in the reference.
-    same = dtype == pl.Null or stored["dtype"] == "Null" or kind_of(dtype) == stored["kind"]
+    same = dtype == pl.Null or stored["dtype"] == "Null" or find_kind(dtype) == stored["kind"]
     if same and (dtype == pl.Boolean) == (stored["dtype"] == "Boolean" and dtype != pl.Null):
         return ""
     return f"its type is {dtype}, in the reference {stored['dtype']}"
 
 
-def _scan(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> Scan:
+def _scan(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> ColumnComparison:
     reference = Column.from_json(stored)
     column = current.lazy().select(name).collect()[name] if isinstance(current, pl.LazyFrame) else current[name]
-    return Scan(name, stored["role"], reference, Column.of(column, reference), Calibration.from_json(stored["calibration"]))
+    return ColumnComparison(
+        name, stored["role"], reference, Column.of(column, reference), DriftCalibration.from_json(stored["calibration"])
+    )
 
 
 def _summary(report: DriftReport) -> str:

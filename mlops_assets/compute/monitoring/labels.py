@@ -20,7 +20,7 @@ _LABEL = "__label"
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledPredictions:
     """The predictions whose label is known.
 
     Parameters
@@ -51,7 +51,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class LabelArrivals:
     """How the labels came.
 
     Parameters
@@ -88,7 +88,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     prediction: str = PREDICTION,
     probability: str = PROBABILITY,
     probabilities: str = PROBABILITIES,
-) -> tuple[Labelled, Arrivals]:
+) -> tuple[LabelledPredictions, LabelArrivals]:
     """Join labels to the predictions they are about.
 
     Parameters
@@ -124,7 +124,7 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     usable = finite.fill_null(value=False)
     unpredicted = int(joined.select((~usable).sum()).item())
     known = joined.filter(pl.col(_LABEL).is_not_null() & usable)
-    counts = Arrivals(predictions.height, known.height, keyless, repeated, unpredicted)
+    counts = LabelArrivals(predictions.height, known.height, keyless, repeated, unpredicted)
     shares = _shares(known, probability, probabilities, classes)
     return _labelled(known, prediction, shares, classes), counts
 
@@ -171,7 +171,7 @@ def _same_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequen
     return predictions
 
 
-def _labelled(known: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None) -> Labelled:
+def _labelled(known: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None) -> LabelledPredictions:
     predicted, truth = known[prediction], known[_LABEL]
     rows = known.drop(_LABEL)
     if shares is None and classes is None and predicted.dtype.is_float():
@@ -179,10 +179,10 @@ def _labelled(known: pl.DataFrame, prediction: str, shares: np.ndarray | None, c
             raise DataError(
                 f"a number is predicted and the labels are {truth.dtype}", hint="give labels of the type that the model was trained on"
             )
-        return Labelled(rows, truth.cast(pl.Float64).to_numpy(), predicted.to_numpy(), None, None)
+        return LabelledPredictions(rows, truth.cast(pl.Float64).to_numpy(), predicted.to_numpy(), None, None)
     y, answers = _comparable(truth, predicted)
     seen = np.unique(np.concatenate([y, answers])) if classes is None else np.array(list(classes))
-    return Labelled(rows, y, answers, shares, seen)
+    return LabelledPredictions(rows, y, answers, shares, seen)
 
 
 def _comparable(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +198,7 @@ def _comparable(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.
     return truth.cast(predicted.dtype).to_numpy() if truth.dtype != predicted.dtype else truth.to_numpy(), predicted.to_numpy()
 
 
-def recorded(labelled: Labelled) -> Any:  # noqa: ANN401  (an estimator)
+def replay_predictions(labelled: LabelledPredictions) -> Any:  # noqa: ANN401  (an estimator)
     """Return an estimator that predicts what was predicted, for scorers.
 
     Parameters

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.monitoring.labels import Arrivals, Labelled, join_labels, recorded
-from mlops_assets.compute.monitoring.undefined_metrics import undefined_metrics
-from mlops_assets.compute.monitoring.window_intervals import window_intervals
+from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
+from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
+from mlops_assets.compute.monitoring.window_intervals import estimate_intervals
 from mlops_assets.compute.training.calibration import Calibration, calibration
 from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.evaluate import evaluate
@@ -31,7 +31,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Metric:
+class WindowMetric:
     """One metric of a window; None where it is undefined.
 
     Parameters
@@ -105,8 +105,8 @@ class PerformanceReport:
         Predictions of rows that the version was fitted on; they are not measured.
     """
 
-    arrivals: Arrivals
-    metrics: tuple[Metric, ...] = ()
+    arrivals: LabelArrivals
+    metrics: tuple[WindowMetric, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     calibration: Calibration | None = None
     slices: tuple[SliceMetrics, ...] = ()
@@ -139,7 +139,7 @@ class PerformanceReport:
         )
         return f"{self.state}: {'; '.join(dict.fromkeys(telling))}{share}"
 
-    def metric(self, name: str) -> Metric | None:
+    def metric(self, name: str) -> WindowMetric | None:
         """Return one metric; None when it was not measured."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
@@ -152,7 +152,7 @@ class PerformanceReport:
         return found
 
 
-def performance(  # noqa: PLR0913  (what a monitor and a model declare)
+def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     predictions: pl.DataFrame,
     labels: pl.DataFrame,
     *,
@@ -214,7 +214,7 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
     in this window alone.
     """
     if predictions.is_empty():  # a table that holds no prediction yet may lack columns
-        return _unmeasured(expectations, metrics, Arrivals(0, 0), reference, _nothing(in_training), in_training)
+        return _unmeasured(expectations, metrics, LabelArrivals(0, 0), reference, _nothing(in_training), in_training)
     by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
     _check_slices(predictions, by)
     labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes)
@@ -222,18 +222,18 @@ def performance(  # noqa: PLR0913  (what a monitor and a model declare)
         problem = f"none of {arrivals.predicted} predictions has a label yet"
         return _unmeasured(expectations, [*metrics, *_always(labelled)], arrivals, reference, problem, in_training)
     names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_always(labelled)]))
-    estimator, split = recorded(labelled), labelled.split
+    estimator, split = replay_predictions(labelled), labelled.split
     measure = partial(evaluate, positive=positive, part="labelled")
     evaluation = measure(estimator, split, names, by)
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
     blocks = None if times is None else find_blocks(times, errors_of([Remembered(estimator, split.X)], split.y), block_length)
-    ends = window_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
-    problems = {name: _plainly(why) for name, why in evaluation.problems} | undefined_metrics(names, labelled, positive)
+    ends = estimate_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
+    problems = {name: _plainly(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     found = tuple(
-        Metric(name, None, reference=_known(reference, name), problem=problems[name])
+        WindowMetric(name, None, reference=_known(reference, name), problem=problems[name])
         if name in problems
-        else Metric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name))
+        else WindowMetric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name))
         for name, value in evaluation.metrics
     )
     auc = next((metric for metric in found if metric.name == "roc_auc"), None)
@@ -255,14 +255,14 @@ def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
 def _unmeasured(  # noqa: PLR0913  (what a report says without a measurement)
     expectations: Sequence[Performance],
     metrics: Sequence[str],
-    arrivals: Arrivals,
+    arrivals: LabelArrivals,
     reference: Mapping[str, float] | None,
     problem: str,
     in_training: int,
 ) -> PerformanceReport:
     """Return the report of a window in which nothing can be measured."""
     names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
-    found = tuple(Metric(name, None, reference=_known(reference, name), problem=problem) for name in names)
+    found = tuple(WindowMetric(name, None, reference=_known(reference, name), problem=problem) for name in names)
     verdicts = _verdicts(expectations, found, arrivals, inverted=False, problem=problem)
     if in_training and not arrivals.predicted:
         verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
@@ -278,7 +278,7 @@ def _plainly(why: str) -> str:
     return f"{CANNOT}: it needs probabilities, and none were stored with these predictions" if "predict_proba" in why else why
 
 
-def _always(labelled: Labelled) -> tuple[str, ...]:
+def _always(labelled: LabelledPredictions) -> tuple[str, ...]:
     """Return the metric that shows inverted labels."""
     binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probabilities is not None
     return ("roc_auc",) if binary else ()
@@ -289,7 +289,7 @@ def _known(reference: Mapping[str, float] | None, name: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _calibration(labelled: Labelled, positive: Any) -> Calibration | None:  # noqa: ANN401  (any label)
+def _calibration(labelled: LabelledPredictions, positive: Any) -> Calibration | None:  # noqa: ANN401  (any label)
     if labelled.classes is None:
         return calibration(labelled.prediction.astype(float), labelled.y)
     if labelled.probabilities is None or len(labelled.classes) != 2:
@@ -300,13 +300,13 @@ def _calibration(labelled: Labelled, positive: Any) -> Calibration | None:  # no
 
 
 def _verdicts(
-    expectations: Sequence[Performance], metrics: Sequence[Metric], arrivals: Arrivals, *, inverted: bool, problem: str
+    expectations: Sequence[Performance], metrics: Sequence[WindowMetric], arrivals: LabelArrivals, *, inverted: bool, problem: str
 ) -> tuple[Verdict, ...]:
     by_name = {metric.name: metric for metric in metrics}
     return tuple(_verdict(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
 
 
-def _verdict(expectation: Performance, metric: Metric, arrivals: Arrivals, *, inverted: bool, problem: str) -> Verdict:
+def _verdict(expectation: Performance, metric: WindowMetric, arrivals: LabelArrivals, *, inverted: bool, problem: str) -> Verdict:
     bound = _bound(expectation, metric)
     if why := problem or (metric.problem if metric.problem.startswith(CANNOT) else _too_few(expectation, arrivals)) or metric.problem:
         state = CANNOT if not problem and metric.problem.startswith(CANNOT) else NOT_ENOUGH
@@ -329,17 +329,17 @@ def _verdict(expectation: Performance, metric: Metric, arrivals: Arrivals, *, in
     return Verdict(expectation.name, BREACH if below else GOOD, metric.value, bound, said)
 
 
-def _bound(expectation: Performance, metric: Metric) -> float | None:
+def _bound(expectation: Performance, metric: WindowMetric) -> float | None:
     if expectation.at_least is not None:
         return expectation.at_least
     return None if metric.reference is None else metric.reference - expectation.threshold
 
 
-def _too_few(expectation: Performance, arrivals: Arrivals) -> str:
-    if arrivals.coverage < expectation.minimum_coverage:
-        return f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions have a label, {expectation.minimum_coverage:.1%} are needed"
-    if arrivals.labelled < expectation.minimum_labels:
-        return f"{arrivals.labelled} predictions have a label, {expectation.minimum_labels} are needed"
+def _too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
+    if arrivals.coverage < expectation.min_coverage:
+        return f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions have a label, {expectation.min_coverage:.1%} are needed"
+    if arrivals.labelled < expectation.min_labels:
+        return f"{arrivals.labelled} predictions have a label, {expectation.min_labels} are needed"
     return ""
 
 
@@ -349,7 +349,7 @@ def _looks(*, by_chance: bool, inverted: bool) -> str:
     return "; the interval reaches the bound, so it may be chance" if by_chance else ""
 
 
-def _said(metric: Metric) -> str:
+def _said(metric: WindowMetric) -> str:
     if metric.value is None:
         return f"{metric.name} undefined ({metric.problem})"
     between = f" ({metric.low:.4g} to {metric.high:.4g})" if metric.low is not None else ""

@@ -13,9 +13,9 @@ import polars as pl
 
 from mlops_assets.compute.monitoring import cells
 from mlops_assets.compute.monitoring.attainable import attainable_distances
-from mlops_assets.compute.monitoring.cells import CATEGORICAL, NUMERIC, Layout, Tally
-from mlops_assets.compute.monitoring.distances import crossed
-from mlops_assets.compute.monitoring.thresholds import Calibration, calibrate
+from mlops_assets.compute.monitoring.cells import CATEGORICAL, NUMERIC, Binning, Counts
+from mlops_assets.compute.monitoring.distances import correct_crossings
+from mlops_assets.compute.monitoring.thresholds import DriftCalibration, calibrate
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ class Column:
     strange
         Some categories that the reference does not know, most frequent first.
     crossing
-        What :func:`crossed` says beside the counts.
+        What :func:`correct_crossings` says beside the counts.
     only_category
         The one category of a categorical column; None when it has several.
     """
 
     dtype: str
-    layout: Layout
-    tally: Tally
+    layout: Binning
+    tally: Counts
     facts: Mapping[str, float | None]
     strange: tuple[str, ...] = ()
     crossing: float = 0.0
@@ -65,20 +65,20 @@ class Column:
     @classmethod
     def of(cls, column: pl.Series, reference: Column | None = None) -> Column:
         """Count a column, as the reference is counted when there is one."""
-        kind, dtype = reference.layout.kind if reference else cells.kind_of(column.dtype), str(column.dtype)
+        kind, dtype = reference.layout.kind if reference else cells.find_kind(column.dtype), str(column.dtype)
         if kind == NUMERIC:
-            ordered, nulls, infinite = cells.sorted_numbers(column)
-            layout = reference.layout if reference else cells.numeric_layout(ordered)
-            tally = cells.tally_numbers(layout, ordered, nulls, infinite)
-            crossing = crossed(layout, ordered, tally, reference.tally) if reference and reference.spread else 0.0
+            ordered, nulls, infinite = cells.sort_numbers(column)
+            layout = reference.layout if reference else cells.bin_numbers(ordered)
+            tally = cells.count_numbers(layout, ordered, nulls, infinite)
+            crossing = correct_crossings(layout, ordered, tally, reference.tally) if reference and reference.spread else 0.0
             return cls(dtype, layout, tally, _facts(ordered), (), crossing)
         if kind == CATEGORICAL:
-            counts, nulls = cells.categories(column)
-            layout = reference.layout if reference else cells.categorical_layout(counts)
+            counts, nulls = cells.list_categories(column)
+            layout = reference.layout if reference else cells.bin_categories(counts)
             only = next(iter(counts)) if len(counts) == 1 else None
-            return cls(dtype, layout, cells.tally_categories(layout, counts, nulls), {}, _strange(layout, counts), only_category=only)
-        layout = reference.layout if reference else Layout(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
-        return cls(dtype, layout, cells.tally_presence(column), {})
+            return cls(dtype, layout, cells.count_categories(layout, counts, nulls), {}, _strange(layout, counts), only_category=only)
+        layout = reference.layout if reference else Binning(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
+        return cls(dtype, layout, cells.count_presence(column), {})
 
     @property
     def attainable(self) -> np.ndarray:
@@ -106,15 +106,15 @@ class Column:
     def from_json(cls, stored: Mapping[str, Any]) -> Column:
         """Return a stored column."""
         sums = np.array([stored["sums"]], dtype=float).reshape(1, -1)
-        tally = Tally(np.array([stored["cells"]]), sums, np.array([stored["nulls"]]), np.array([stored["infinite"]]))
+        tally = Counts(np.array([stored["cells"]]), sums, np.array([stored["nulls"]]), np.array([stored["infinite"]]))
         facts = {name: stored[name] for name in _FACTS if name in stored}
-        return cls(stored["dtype"], Layout.from_json(stored), tally, facts)
+        return cls(stored["dtype"], Binning.from_json(stored), tally, facts)
 
 
 _FACTS = ("mean", "std", "min", "median", "max")
 
 
-def _strange(layout: Layout, counts: Mapping[str, int]) -> tuple[str, ...]:
+def _strange(layout: Binning, counts: Mapping[str, int]) -> tuple[str, ...]:
     if layout.known is None:
         return ()
     known = {*layout.values, *layout.known}
@@ -131,7 +131,7 @@ def _facts(ordered: np.ndarray) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in zip(_FACTS, values, strict=True)}
 
 
-def reference_profile(
+def build_profile(
     X: pl.DataFrame, event_times: pl.Series | None = None, *, outputs: pl.DataFrame | None = None, window: timedelta = timedelta(days=1)
 ) -> dict[str, Any]:
     """Describe the rows that later windows are compared with.
@@ -194,7 +194,7 @@ def _column(column: pl.Series, windows: _Windows | None, role: str) -> dict[str,
     stored = {"role": role, **found.as_json()}
     if windows is None:
         return {**stored, "calibration": None}
-    calibration: Calibration = calibrate(found.layout, column[windows.rows], found.spread, windows.real, windows.dealt)
+    calibration: DriftCalibration = calibrate(found.layout, column[windows.rows], found.spread, windows.real, windows.dealt)
     return {**stored, "calibration": calibration.as_json()}
 
 

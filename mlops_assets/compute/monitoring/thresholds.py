@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.cells import Rows
-from mlops_assets.compute.monitoring.distances import distances
+from mlops_assets.compute.monitoring.cells import CellIndex
+from mlops_assets.compute.monitoring.distances import measure_distances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import polars as pl
 
-    from mlops_assets.compute.monitoring.cells import Layout, Tally
+    from mlops_assets.compute.monitoring.cells import Binning, Counts
 
 STATISTICS = ("ks", "wasserstein", "js", "null_rate")
 _TINY = 1e-30
@@ -31,7 +31,7 @@ _TAIL, _DEALT_TAIL = 0.25, 0.1  # the share of windows from which the tail is ex
 
 
 @dataclass(frozen=True)
-class Tail:
+class ExponentialTail:
     """The upper tail of a statistic, exponential above a level.
 
     Parameters
@@ -48,7 +48,7 @@ class Tail:
     windows: int
 
     @classmethod
-    def of(cls, values: np.ndarray, share: float = _TAIL) -> Tail:
+    def of(cls, values: np.ndarray, share: float = _TAIL) -> ExponentialTail:
         """Fit the tail of a sample, shape (windows,), to this share of it."""
         ordered = np.sort(values)
         above = max(1, int(len(ordered) * share))
@@ -79,7 +79,7 @@ class Tail:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class DriftCalibration:
     """One column's distances without drift. Statistics are in the order of ``STATISTICS``.
 
     Parameters
@@ -101,17 +101,17 @@ class Calibration:
     """
 
     chance: np.ndarray
-    tails: tuple[Tail, ...]
+    tails: tuple[ExponentialTail, ...]
     parts: float
     strays: np.ndarray
     sizes: np.ndarray
     always_filled: bool
     ever_constant: bool = False
 
-    def by_chance(self, size: np.ndarray, rate: float) -> np.ndarray:
+    def by_chance(self, sampling_variance: np.ndarray, rate: float) -> np.ndarray:
         """Return what rows taken at random exceed with probability ``rate`` in any statistic, for each; shapes (statistics, windows)."""
         units = np.array([tail.quantile(rate / self.parts) for tail in self.tails]) * self.chance
-        result: np.ndarray = np.sqrt(units[:, None] * size)
+        result: np.ndarray = np.sqrt(units[:, None] * sampling_variance)
         return result
 
     def as_json(self) -> dict[str, Any]:
@@ -122,10 +122,10 @@ class Calibration:
         return {"chance": self.chance.tolist(), **tails, **arrays, **windows}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
+    def from_json(cls, stored: Mapping[str, Any]) -> DriftCalibration:
         """Return a stored calibration."""
         strays, sizes = (np.array(stored[name], dtype=float) for name in ("strays", "sizes"))
-        tails = tuple(Tail(**tail) for tail in stored["tails"])
+        tails = tuple(ExponentialTail(**tail) for tail in stored["tails"])
         constant = stored.get("ever_constant", True)  # a profile that was stored before this was counted cannot say
         return cls(np.array(stored["chance"]), tails, stored["parts"], strays, sizes, stored["always_filled"], constant)
 
@@ -161,8 +161,8 @@ class Thresholds:
     needed: int = 0
 
 
-def thresholds(
-    calibrations: Sequence[Calibration], sizes: np.ndarray, rate: float, least: np.ndarray, attainable: np.ndarray | None = None
+def compute_thresholds(
+    calibrations: Sequence[DriftCalibration], sizes: np.ndarray, rate: float, least: np.ndarray, attainable: np.ndarray | None = None
 ) -> Thresholds:
     """Return what each statistic of each column must exceed to count as drift.
 
@@ -171,7 +171,7 @@ def thresholds(
     calibrations
         Of each column.
     sizes
-        From :func:`size` for the window to judge, shape (columns, statistics).
+        From :func:`sampling_variance` for the window to judge, shape (columns, statistics).
     rate
         The probability that a window without drift exceeds any threshold.
     least
@@ -241,12 +241,12 @@ class _Stray:
     statistic: int
     beyond: float  # b
     allowance: float  # c
-    tail: Tail
+    tail: ExponentialTail
     scaled: np.ndarray  # the windows' values, in units of their root mean square
     over: np.ndarray  # which windows exceed it
 
 
-def _straying(calibration: Calibration, rate: float, least: np.ndarray) -> list[_Stray]:
+def _straying(calibration: DriftCalibration, rate: float, least: np.ndarray) -> list[_Stray]:
     if not calibration.strays.shape[1]:
         return []
     over = calibration.strays > np.maximum(least[:, None], calibration.by_chance(calibration.sizes, rate))
@@ -254,7 +254,7 @@ def _straying(calibration: Calibration, rate: float, least: np.ndarray) -> list[
     beyond = np.maximum(_mean(squares - expected), 0)
     scaled = np.sqrt(_in_units(squares, beyond[:, None] + expected))
     places = np.flatnonzero(over.any(axis=1)).tolist()
-    return [_Stray(k, float(beyond[k]), _allowance(scaled[k]), Tail.of(scaled[k]), scaled[k], over[k]) for k in places]
+    return [_Stray(k, float(beyond[k]), _allowance(scaled[k]), ExponentialTail.of(scaled[k]), scaled[k], over[k]) for k in places]
 
 
 def _allowance(values: np.ndarray) -> float:
@@ -270,14 +270,14 @@ def _allowance(values: np.ndarray) -> float:
     return math.sqrt((n + 1) / (n - 1))
 
 
-def size(window: Tally, reference: Tally) -> np.ndarray:
+def sampling_variance(window: Counts, reference: Counts) -> np.ndarray:
     """Return 1/n + 1/rows for each statistic and window, shape (statistics, windows): of the values or, where nulls count, of the rows."""
     by_value = 1 / np.maximum(window.values, 1) + 1 / np.maximum(reference.values, 1)
     by_row = 1 / np.maximum(window.rows, 1) + 1 / np.maximum(reference.rows, 1)
     return np.stack([by_value, by_value, by_row, by_row])
 
 
-def calibrate(layout: Layout, column: pl.Series, spread: float, real: np.ndarray | None, dealt: np.ndarray) -> Calibration:
+def calibrate(layout: Binning, column: pl.Series, spread: float, real: np.ndarray | None, dealt: np.ndarray) -> DriftCalibration:
     """Learn a column's distances without drift.
 
     Parameters
@@ -293,19 +293,19 @@ def calibrate(layout: Layout, column: pl.Series, spread: float, real: np.ndarray
     dealt
         The same for windows whose rows are taken at random, several times, shape (deals, rows).
     """
-    rows = Rows.of(layout, column)
+    rows = CellIndex.of(layout, column)
     found, sizes, filled = _strays(rows, spread, dealt)
     ratios = found**2 / sizes
     chance = _mean(ratios)
     units = _in_units(ratios, chance[:, None])
-    tails = tuple(Tail.of(row, _DEALT_TAIL) for row in units)
+    tails = tuple(ExponentialTail.of(row, _DEALT_TAIL) for row in units)
     rates = np.min([tail.own_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)
     parts = _parts(rates, _DEALT_TAIL / 2, int((chance > 0).sum()))
     if real is None:
         none = np.zeros((len(STATISTICS), 0))
-        return Calibration(chance, tails, parts, none, none, filled)
+        return DriftCalibration(chance, tails, parts, none, none, filled)
     strays, real_sizes, filled = _strays(rows, spread, real[None])
-    return Calibration(chance, tails, parts, strays, real_sizes, filled, _ever_constant(column, real))
+    return DriftCalibration(chance, tails, parts, strays, real_sizes, filled, _ever_constant(column, real))
 
 
 def _ever_constant(column: pl.Series, windows: np.ndarray) -> bool:
@@ -317,7 +317,7 @@ def _ever_constant(column: pl.Series, windows: np.ndarray) -> bool:
     return bool((distinct == 1).any())
 
 
-def _strays(rows: Rows, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+def _strays(rows: CellIndex, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return the distance of each window to the others and its size, both of shape (statistics, windows), and whether all have values."""
     whole = rows.tally(np.zeros(len(rows.cell), dtype=int))
     windows = int(cuts[0].max()) + 1
@@ -328,9 +328,9 @@ def _strays(rows: Rows, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np
         tally = rows.tally(some + windows * np.arange(len(some))[:, None])
         # What is compared with must not hold the window itself: the distance would be too small.
         rest = whole - tally
-        found = distances(rows.layout, tally, rest, spread)
+        found = measure_distances(rows.layout, tally, rest, spread)
         strays.append(np.stack([found[name] for name in STATISTICS]))
-        sizes.append(size(tally, rest))
+        sizes.append(sampling_variance(tally, rest))
         filled = filled and bool((tally.nulls < tally.rows).all())
     return np.concatenate(strays, axis=1), np.concatenate(sizes, axis=1), filled
 

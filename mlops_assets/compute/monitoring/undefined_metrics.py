@@ -11,7 +11,7 @@ from mlops_assets.compute.training.classes import positive_class
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.compute.monitoring.labels import Labelled
+    from mlops_assets.compute.monitoring.labels import LabelledPredictions
 
 _NEED_BOTH = frozenset({"average_precision", "matthews_corrcoef", "roc_auc"})
 _NEED_POSITIVES = frozenset({"average_precision", "recall"})
@@ -19,7 +19,7 @@ _NEED_ANY_POSITIVE = frozenset({"f1", "jaccard"})
 _NEED_PREDICTED = frozenset({"precision"})
 
 
-def undefined_metrics(names: Sequence[str], labelled: Labelled, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
+def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
     """Return metric → why it is undefined, of those that need another label than the only one of a window, or a positive prediction.
 
     Parameters

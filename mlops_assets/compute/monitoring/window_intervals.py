@@ -23,7 +23,7 @@ INTERVAL_ROWS = 20_000  # on which it is measured
 Interval = tuple[float | None, float | None]
 
 
-def window_intervals(  # noqa: PLR0913  (what is measured, and how)
+def estimate_intervals(  # noqa: PLR0913  (what is measured, and how)
     estimator: Any,  # noqa: ANN401  (any estimator)
     split: Split,
     values: Mapping[str, float],

@@ -12,7 +12,7 @@ from mlops_assets.compute.text import format_number, truncate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mlops_assets.compute.monitoring.column_drift import Bar
+    from mlops_assets.compute.monitoring.column_drift import HistogramBar
     from mlops_assets.compute.training.calibration import Calibration
 
 MAX_THRESHOLDS = 3.0  # a statistic beyond that many thresholds is drawn at the edge
@@ -61,7 +61,7 @@ class Line:
     kind: str
 
 
-def columns(bars: Sequence[Bar], label: str) -> str:
+def columns(bars: Sequence[HistogramBar], label: str) -> str:
     """Return a histogram: wide bars of the reference, narrow ones of the window in front.
 
     Parameters
@@ -89,7 +89,7 @@ def columns(bars: Sequence[Bar], label: str) -> str:
     return _svg(width, height + foot, label, shapes)
 
 
-def rows(bars: Sequence[Bar], label: str) -> str:
+def rows(bars: Sequence[HistogramBar], label: str) -> str:
     """Return horizontal bars with their names: for categories.
 
     Parameters
@@ -303,7 +303,7 @@ def _said(rows: int, predicted: float, observed: float) -> str:
     return f"{rows} rows: predicted {format_number(predicted)}, observed {format_number(observed)}"
 
 
-def _spread(bars: Sequence[Bar]) -> list[tuple[int, Bar]]:
+def _spread(bars: Sequence[HistogramBar]) -> list[tuple[int, HistogramBar]]:
     """Return the bars whose names fit below: all of few, else the first, the middle and the last."""
     if len(bars) <= 8:
         return list(enumerate(bars))

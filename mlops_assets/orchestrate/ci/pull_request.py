@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.compute.monitoring.column_drift import ColumnDrift
-from mlops_assets.compute.monitoring.drift import drift
+from mlops_assets.compute.monitoring.drift import measure_drift
 from mlops_assets.compute.pages.ci_report import CiReport, FieldChange, MetricRow, SliceRow
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plots
@@ -165,7 +165,7 @@ def _moved(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
     known = set(profile["columns"])
     yield from (FieldChange(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
     try:
-        found = drift(profile, X, columns=[name for name in X.columns if name in known])
+        found = measure_drift(profile, X, columns=[name for name in X.columns if name in known])
     except DataError as error:
         yield FieldChange("columns", "–", error.message)
         return

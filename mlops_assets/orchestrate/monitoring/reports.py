@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.monitoring.drift import DriftReport, drift
-from mlops_assets.compute.monitoring.performance import PerformanceReport, performance
+from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.monitor_page import Page, render_monitor
@@ -144,13 +144,13 @@ def drift_of(step: StepContext, monitor: Monitor, window: Window) -> DriftReport
             else "no reference is stored with the version that predicted"
         )
         return DriftReport(rows.height, False, (), why, declared.false_alarm_rate, 0, in_training=in_training)  # noqa: FBT003
-    report = drift(
+    report = measure_drift(
         profile,
         rows,
         columns=declared.columns,
         false_alarm_rate=declared.false_alarm_rate,
-        minimum_psi=declared.minimum_psi,
-        minimum_rows=monitor.minimum_rows,
+        min_psi=declared.min_psi,
+        min_rows=monitor.min_rows,
     )
     left_out = f"; {in_training} rows in training data are left out" if in_training else ""
     return replace(report, in_training=in_training, summary=report.summary + left_out + _other_length(step, monitor, profile))
@@ -272,7 +272,7 @@ def _performance_of(step: StepContext, monitor: Monitor, window: Window, labels:
     mine = every if window.version is None else (window.rows[MODEL_VERSION] == window.version.version).cast(pl.Boolean)
     rows = of_one_version(window.rows.filter(mine & ~window.fitted))
     manifest = _manifest(step, window.version)
-    return performance(
+    return measure_performance(
         rows,
         labels,
         key=key,

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.compute.monitoring.decide import Facts, closings, decide, execute
+from mlops_assets.compute.monitoring.decide import LoopFacts, decide, list_closings, next_action
 from mlops_assets.compute.training.lifecycle import REJECTED as REFUSED
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
@@ -85,13 +85,13 @@ def sources(project: Project, declared: TrainingSet[..., object]) -> list[TableR
     return [ref for p in declared.function.tables if (ref := project.tables[p.name]).plain is None]
 
 
-def facts_of(at: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> Facts:
+def facts_of(at: Stores, project: Project, monitor: Monitor, instance: dg.DagsterInstance) -> LoopFacts:
     """Collect everything that decides whether a monitored model is trained again."""
     model = monitor.model
     champion = at.registry.champion(model.name)
     reports = at.decisions.reports(monitor.name)
     ends = [*(report.end for report in reports), data_time(at, project, model)]
-    return Facts(
+    return LoopFacts(
         model=model.name,
         serving=champion.version if champion else None,
         policy=monitor.on_failure or Retrain(),
@@ -150,7 +150,7 @@ def consider(at: Stores, project: Project, monitor: Monitor, instance: dg.Dagste
     if monitor.on_failure is None:
         return Hold(NO_RETRAINING)
     facts = facts_of(at, project, monitor, instance)
-    for decision, why in closings(facts):
+    for decision, why in list_closings(facts):
         at.decisions.close(decision, why)
     found = decide(facts)
     if isinstance(found, Decision):
@@ -158,7 +158,7 @@ def consider(at: Stores, project: Project, monitor: Monitor, instance: dg.Dagste
     return found
 
 
-def outlook(facts: Facts, monitor: Monitor, turned_off: str = "") -> str:
+def outlook(facts: LoopFacts, monitor: Monitor, turned_off: str = "") -> str:
     """Return in words what happens next, as the sensor would say it now.
 
     Parameters
@@ -173,13 +173,13 @@ def outlook(facts: Facts, monitor: Monitor, turned_off: str = "") -> str:
     found = decide(facts)
     if isinstance(found, Decision):
         return f"opens a decision about {found.partition}: {found.reason}{turned_off}"
-    start = execute(facts, datetime.now(UTC))
+    start = next_action(facts, datetime.now(UTC))
     if isinstance(start, Hold):
         return start.reason + (turned_off if facts.open_decisions else "")
     return f"retrains {facts.model}, attempt {start.attempt} of decision {start.decision.id}: {start.decision.reason}{turned_off}"
 
 
-def _newest_breach(facts: Facts) -> str:
+def _newest_breach(facts: LoopFacts) -> str:
     """Return that the newest judged window is a breach; empty when it is not."""
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
     return f"; the breach of {judged[-1].partition} opens nothing" if judged and judged[-1].state == BREACH else ""
@@ -191,7 +191,7 @@ def next_start(at: Stores, project: Project, monitor: Monitor, instance: dg.Dags
     The sensor and `mlops monitor step` both do this, and nothing else decides that a training starts.
     """
     consider(at, project, monitor, instance)
-    return execute(facts_of(at, project, monitor, instance), datetime.now(UTC))
+    return next_action(facts_of(at, project, monitor, instance), datetime.now(UTC))
 
 
 def sensor_name(monitor: Monitor) -> str:

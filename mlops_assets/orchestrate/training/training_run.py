@@ -12,7 +12,7 @@ from typing import Any, cast
 import polars as pl
 
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
-from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH, reference_profile
+from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
 from mlops_assets.compute.training.classes import refuse_unclear_classes
 from mlops_assets.compute.training.environment import installed
 from mlops_assets.compute.training.evaluate import evaluate
@@ -315,16 +315,16 @@ def _profile(step: StepContext, splits: Mapping[str, Split], declared: TrainingS
     """
     X = pl.concat([split.X for split in splits.values()])
     if declared.event_timestamp is None:
-        return json.dumps(reference_profile(X), sort_keys=True).encode()
+        return json.dumps(build_profile(X), sort_keys=True).encode()
     partitions = next((ref.partitions for ref in sources(step.project, declared) if ref.partitions is not None), None)
     times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
-    profile = reference_profile(X, local, window=step_of(partitions))
+    profile = build_profile(X, local, window=step_of(partitions))
     watching = [m for m in step.project.every(Monitor) if m.drift and m.model.training_set.key == declared.key]
     longer = {step_of(m.partitions) for m in watching} - {step_of(partitions)}
     if longer:
         profile[BY_WINDOW] = {
-            str(int(step.total_seconds())): reference_profile(X, local, window=step) | {WINDOW_LENGTH: step.total_seconds()}
+            str(int(step.total_seconds())): build_profile(X, local, window=step) | {WINDOW_LENGTH: step.total_seconds()}
             for step in sorted(longer)
         }
     return json.dumps(profile, sort_keys=True).encode()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.monitoring.decide import Facts, closings, decide, decision_id, execute, settled
+from mlops_assets.compute.monitoring.decide import LoopFacts, compute_decision_id, decide, explain_settlement, list_closings, next_action
 from mlops_assets.values.decisions import (
     CRASHED,
     DRIFT,
@@ -25,7 +25,7 @@ from mlops_assets.values.decisions import (
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Retrain
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
-POLICY = Retrain(cooldown=timedelta(days=7), after=1, after_rejection=2, attempts=3, backoff=timedelta(minutes=5))
+POLICY = Retrain(cooldown=timedelta(days=7), after=1, after_rejection=2, max_attempts=3, backoff=timedelta(minutes=5))
 
 
 def end(day: int) -> datetime:
@@ -41,9 +41,9 @@ def days(states: str, version: int = 6) -> tuple[WindowReport, ...]:
     return tuple(report(i + 1, {"g": GOOD, "b": BREACH, "n": NOT_ENOUGH}[c], version) for i, c in enumerate(states))
 
 
-def facts(states: str, *, policy: Retrain = POLICY, **more) -> Facts:
+def facts(states: str, *, policy: Retrain = POLICY, **more) -> LoopFacts:
     reports = more.pop("reports", days(states))
-    return Facts("lateness", 6, policy, max((r.end for r in reports), default=START), reports, **more)
+    return LoopFacts("lateness", 6, policy, max((r.end for r in reports), default=START), reports, **more)
 
 
 def made(found: Decision | Hold) -> Decision:
@@ -69,18 +69,18 @@ def launch(found: Launch | Hold) -> Launch:
 def test_a_breach_opens_one_decision_and_the_decision_one_training() -> None:
     first = made(decide(facts("ggb")))
     assert (first.version, first.partition, first.opened, first.evidence) == (6, "2013-01-03", end(3), ("2013-01-03",))
-    assert first.id == decision_id("lateness", 6, "2013-01-03") == made(decide(facts("ggb"))).id
+    assert first.id == compute_decision_id("lateness", 6, "2013-01-03") == made(decide(facts("ggb"))).id
     assert "roc_auc 0.5 < 0.6 on day 3" in first.reason
     known = facts("ggb", decisions=(first,))
     assert held(decide(known)) == f"decision {first.id} about 2013-01-03 is open"
-    start = launch(execute(known, end(3)))
+    start = launch(next_action(known, end(3)))
     assert (start.run_key, start.attempt) == (f"{first.id}#1", 1)
     assert start.tags == {"mlops/decision": first.id, "mlops/attempt": "1", "mlops/reason": first.reason}
-    assert held(execute(facts("ggb"), end(3))) == f"decision {first.id} is not recorded yet"
+    assert held(next_action(facts("ggb"), end(3))) == f"decision {first.id} is not recorded yet"
 
 
 def test_nothing_bad_holds_and_says_so() -> None:
-    assert held(execute(facts("gg"), end(3))) == "no open breach of the serving version 6"
+    assert held(next_action(facts("gg"), end(3))) == "no open breach of the serving version 6"
     assert held(decide(facts("ggbg"))) == "no open breach of the serving version 6"  # it has recovered
     assert held(decide(facts("gn"))) == "no open breach of the serving version 6"
     assert held(decide(facts(""))) == "no open breach of the serving version 6"
@@ -90,7 +90,7 @@ def test_nothing_bad_holds_and_says_so() -> None:
 
 def test_drift_alone_warns_and_never_retrains() -> None:
     drifted = tuple(report(day, BREACH, kind=DRIFT) for day in range(1, 9))
-    assert held(execute(facts("", reports=(*days("gggggggg"), *drifted)), end(8))) == (
+    assert held(next_action(facts("", reports=(*days("gggggggg"), *drifted)), end(8))) == (
         "no open breach of the serving version 6; drift on 2013-01-08 warns, it does not retrain"
     )
 
@@ -108,19 +108,23 @@ def test_one_retrain_in_flight() -> None:
     first = made(decide(facts("b")))
     running = Training("c8735ef4-aaaa", end(1), RUNNING, first.id)
     for known in (facts("bb", decisions=(first,), trainings=(running,)), facts("bb", trainings=(replace(running, decision=None),))):
-        assert held(execute(known, end(2))) == "waits: training run c8735ef4 is in flight"
+        assert held(next_action(known, end(2))) == "waits: training run c8735ef4 is in flight"
     assert held(decide(facts("bb", trainings=(replace(running, decision=None),)))) == "waits: training run c8735ef4 is in flight"
     waiting = facts("bb", decisions=(first,), trainings=(replace(running, state=WAITING),))
-    assert held(execute(waiting, end(2))) == "waits: the candidate of training run c8735ef4 waits for approval"
+    assert held(next_action(waiting, end(2))) == "waits: the candidate of training run c8735ef4 waits for approval"
 
 
 def test_a_rejected_candidate_is_not_tried_again_at_once() -> None:
     first = made(decide(facts("b", policy=replace(POLICY, cooldown=timedelta(0)))))
     rejected = Training("r1", end(8), REJECTED, first.id, ended=end(8))
     more = {"policy": replace(POLICY, cooldown=timedelta(0)), "decisions": (first,), "trainings": (rejected,)}
-    assert settled(first, facts("bbbbbbbb", **more)) == "training run r1 answered it: rejected"
-    assert held(execute(facts("bbbbbbbb", **more), end(9))) == "candidate rejected on 2013-01-09; waits for 2 further bad windows, has 0"
-    assert held(execute(facts("bbbbbbbbb", **more), end(9))) == "candidate rejected on 2013-01-09; waits for 2 further bad windows, has 1"
+    assert explain_settlement(first, facts("bbbbbbbb", **more)) == "training run r1 answered it: rejected"
+    assert (
+        held(next_action(facts("bbbbbbbb", **more), end(9))) == "candidate rejected on 2013-01-09; waits for 2 further bad windows, has 0"
+    )
+    assert (
+        held(next_action(facts("bbbbbbbbb", **more), end(9))) == "candidate rejected on 2013-01-09; waits for 2 further bad windows, has 1"
+    )
     again = made(decide(facts("bbbbbbbbbb", **more)))
     assert (again.partition, again.evidence) == ("2013-01-09", ("2013-01-09", "2013-01-10"))
     assert again.id != first.id
@@ -139,9 +143,9 @@ def test_the_cooldown_counts_in_the_data_s_own_time() -> None:
 def test_a_decision_about_a_version_that_no_longer_serves_is_closed() -> None:
     first = made(decide(facts("b")))
     later = replace(facts("bb", decisions=(first,)), serving=7)
-    assert closings(later) == [(first.id, "version 6 no longer serves, 7 does")]
-    assert held(execute(later, end(2))) == "no open breach of the serving version 7"
-    assert closings(replace(later, decisions=(replace(first, closed="said"),))) == []
+    assert list_closings(later) == [(first.id, "version 6 no longer serves, 7 does")]
+    assert held(next_action(later, end(2))) == "no open breach of the serving version 7"
+    assert list_closings(replace(later, decisions=(replace(first, closed="said"),))) == []
     # Rolled back: what was bad before has been answered for, a new bad window has not.
     back = replace(facts("bb", decisions=(replace(first, closed="version 6 no longer serves"),)), serving=6)
     assert made(decide(back)).partition == "2013-01-02"
@@ -153,14 +157,14 @@ def test_a_crashed_training_is_tried_again_later_and_three_times() -> None:
     crash = lambda n: Training(f"run{n}", end(1), CRASHED, first.id, ended=end(1) + timedelta(hours=n))
     once, twice, thrice = ((crash(1),), (crash(1), crash(2)), (crash(1), crash(2), crash(3)))
     known = facts("b", decisions=(first,), trainings=once)
-    assert held(execute(known, end(1) + timedelta(hours=1))) == "attempt 1 crashed; the next one starts at 2013-01-02T01:05+00:00"
-    assert launch(execute(known, end(1) + timedelta(hours=1, minutes=5))).run_key == f"{first.id}#2"
+    assert held(next_action(known, end(1) + timedelta(hours=1))) == "attempt 1 crashed; the next one starts at 2013-01-02T01:05+00:00"
+    assert launch(next_action(known, end(1) + timedelta(hours=1, minutes=5))).run_key == f"{first.id}#2"
     known = replace(known, trainings=twice)
-    assert held(execute(known, end(1) + timedelta(hours=2, minutes=9))).startswith("attempt 2 crashed")
-    assert launch(execute(known, end(1) + timedelta(hours=2, minutes=10))).attempt == 3
+    assert held(next_action(known, end(1) + timedelta(hours=2, minutes=9))).startswith("attempt 2 crashed")
+    assert launch(next_action(known, end(1) + timedelta(hours=2, minutes=10))).attempt == 3
     known = replace(known, trainings=thrice)
-    assert settled(first, known) == "gave up after 3 attempts that crashed"
-    assert held(execute(known, end(9))) == f"gave up on decision {first.id} after 3 crashes; waits for 2 further bad windows, has 0"
+    assert explain_settlement(first, known) == "gave up after 3 attempts that crashed"
+    assert held(next_action(known, end(9))) == f"gave up on decision {first.id} after 3 crashes; waits for 2 further bad windows, has 0"
     assert made(decide(facts("bbb", decisions=(first,), trainings=thrice))).partition == "2013-01-02"
 
 
@@ -169,8 +173,8 @@ def test_reports_that_come_late_or_again_open_no_second_decision() -> None:
     late = (*days("ngb"), report(1, BREACH, recorded=1), report(2, BREACH, recorded=1))  # the streak now begins on the first
     assert held(decide(facts("", reports=late, decisions=(first,)))).endswith("is open")
     gone = facts("", reports=(*days("ngb"), report(3, GOOD, recorded=1)), decisions=(first,))
-    assert closings(gone) == [(first.id, "the breach is gone: 2013-01-03 reported again as good")]
-    assert held(execute(gone, end(3))) == "no open breach of the serving version 6"
+    assert list_closings(gone) == [(first.id, "the breach is gone: 2013-01-03 reported again as good")]
+    assert held(next_action(gone, end(3))) == "no open breach of the serving version 6"
     trained = facts("", reports=late, decisions=(first,), trainings=(Training("r", end(3), PROMOTED, first.id, end(3)),))
     assert held(decide(trained)) == "no open breach of the serving version 6"
 
@@ -187,7 +191,7 @@ def test_every_hold_names_the_breach_that_it_holds_and_why() -> None:
     over = whole_reason(decide(facts("bg")))
     assert over.endswith("; the breach of 2013-01-01 is over: 2013-01-02 is good")
     crash = Training("r", end(1), CRASHED, first.id, ended=end(1))
-    again = whole_reason(execute(facts("b", decisions=(first,), trainings=(crash,)), end(1)))
+    again = whole_reason(next_action(facts("b", decisions=(first,), trainings=(crash,)), end(1)))
     assert again.endswith(f"; this holds decision {first.id} about 2013-01-01")
     assert whole_reason(decide(facts("gg"))) == "no open breach of the serving version 6"
 
@@ -204,13 +208,13 @@ class World:
         self.trainings: dict[str, Training] = {}
         self.run_keys: set[str] = set()
 
-    def facts(self) -> Facts:
+    def facts(self) -> LoopFacts:
         """What is recorded, shuffled and partly repeated, with what was known before of runs."""
         reports = self.data.draw(st.permutations(self.reports + self.reports[::2]))
         stale = [replace(t, state=RUNNING, ended=None) for t in self.trainings.values()]
         trainings = self.data.draw(st.permutations([*self.trainings.values(), *stale]))
         decisions = self.data.draw(st.permutations([*self.decisions.values()] * 2))
-        return Facts("m", self.serving, self.policy, end(self.day), tuple(reports), tuple(decisions), tuple(trainings))
+        return LoopFacts("m", self.serving, self.policy, end(self.day), tuple(reports), tuple(decisions), tuple(trainings))
 
     def report(self, state: str, kind: str, back: int) -> None:
         day = max(1, self.day - back)
@@ -230,10 +234,10 @@ class World:
             if isinstance(found := decide(self.facts()), Decision):
                 assert self.decisions.setdefault(found.id, found) is found
         elif action == "close":
-            for name, why in closings(self.facts()):
+            for name, why in list_closings(self.facts()):
                 self.decisions[name] = replace(self.decisions[name], closed=why)
         elif action == "sensor":
-            found = execute(self.facts(), self.clock)
+            found = next_action(self.facts(), self.clock)
             if isinstance(found, Launch) and found.run_key not in self.run_keys:
                 self.run_keys.add(found.run_key)
                 self.trainings[found.run_key] = Training(found.run_key, end(self.day), RUNNING, found.decision.id)
@@ -253,7 +257,7 @@ class World:
         for name in self.decisions:
             mine = [t for t in retrains if t.decision == name]
             assert sum(t.state != CRASHED for t in mine) <= 1
-            assert len(mine) <= self.policy.attempts
+            assert len(mine) <= self.policy.max_attempts
         done = sorted(t.as_of for t in retrains if t.state != CRASHED)
         assert all(after - before >= self.policy.cooldown for before, after in pairwise(done))
         assert sum(t.state == RUNNING for t in self.trainings.values()) <= 1
@@ -262,7 +266,7 @@ class World:
             assert {(partition, decision.version) for partition in decision.evidence} <= bad
         first, second = self.facts(), self.facts()
         assert decide(first) == decide(second)
-        assert execute(first, self.clock) == execute(second, self.clock)
+        assert next_action(first, self.clock) == next_action(second, self.clock)
 
 
 ACTIONS = [
@@ -315,10 +319,10 @@ def test_a_sensor_killed_at_any_point_starts_one_training(killed: int) -> None:
             known = replace(known, decisions=(*known.decisions, found))
         if killed == 1 and attempt == 0:
             continue
-        start = execute(known, end(1))
+        start = next_action(known, end(1))
         if not isinstance(start, Launch) or (killed == 2 and attempt == 0):
             continue
         keys.add(start.run_key)
         if not (killed == 3 and attempt == 0):  # killed before the run is seen: the key is asked for again
             known = replace(known, trainings=(Training("r", end(1), RUNNING, start.decision.id),))
-    assert keys == {f"{decision_id('lateness', 6, '2013-01-01')}#1"}
+    assert keys == {f"{compute_decision_id('lateness', 6, '2013-01-01')}#1"}

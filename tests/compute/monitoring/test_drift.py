@@ -12,10 +12,10 @@ import pytest
 from scipy import stats
 
 import flights_data
-from mlops_assets.compute.monitoring.distances import distances
-from mlops_assets.compute.monitoring.drift import DriftReport, drift
-from mlops_assets.compute.monitoring.profile import Column, reference_profile
-from mlops_assets.compute.monitoring.thresholds import Calibration, least_effects, thresholds
+from mlops_assets.compute.monitoring.distances import measure_distances
+from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.profile import Column, build_profile
+from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds, least_effects
 from mlops_assets.errors import DataError
 from mlops_assets.values.window import TimeWindow
 
@@ -48,7 +48,7 @@ def rows(rng: np.random.Generator, n: int, move: float = 0.0) -> pl.DataFrame:
 @cache
 def reference() -> tuple[pl.DataFrame, dict]:
     frame = rows(np.random.default_rng(1), 20_000)
-    return frame, stored(reference_profile(frame))
+    return frame, stored(build_profile(frame))
 
 
 @pytest.mark.parametrize(("n", "windows"), [(500, 120), (2_000, 100), (10_000, 60)])
@@ -58,7 +58,7 @@ def test_windows_without_drift_alarm_no_more_than_stated(n: int, windows: int) -
     for _ in range(windows):
         current = rows(rng, n)
         for psi in alarms:
-            alarms[psi] += bool(drift(reference()[1], current, minimum_psi=psi, false_alarm_rate=0.05).drifted)
+            alarms[psi] += bool(measure_drift(reference()[1], current, min_psi=psi, false_alarm_rate=0.05).drifted)
     # Twice what is stated, and what chance adds to so few windows (99 %).
     assert alarms[0.0] <= stats.binom(windows, 0.10).ppf(0.99)
     assert alarms[0.1] <= stats.binom(windows, 0.05).ppf(0.99)
@@ -71,7 +71,7 @@ def test_real_shifts_are_found_as_often_as_by_tests_on_the_raw_data(n: int, move
     ours, theirs = 0, 0
     for _ in range(40):
         current = rows(rng, n, move)
-        ours += "moving" in drift(profile, current, minimum_psi=0.0, false_alarm_rate=0.01).drifted
+        ours += "moving" in measure_drift(profile, current, min_psi=0.0, false_alarm_rate=0.01).drifted
         # Benjamini and Hochberg's first step at the same rate: one column of ten moves.
         theirs += stats.ks_2samp(frame["moving"].to_numpy(), current["moving"].to_numpy(), method="asymp").pvalue < 0.01 / 10
     assert theirs > 15
@@ -89,12 +89,12 @@ def test_days_that_differ_by_themselves_are_no_drift() -> None:
 
     at = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=i // n) for i in range(days * n)])
     X = day_of_weather(days)
-    profile, blind = stored(reference_profile(X, at)), stored(reference_profile(X))
+    profile, blind = stored(build_profile(X, at)), stored(build_profile(X))
     fresh = [day_of_weather(1) for _ in range(60)]
-    assert sum(bool(drift(profile, day, false_alarm_rate=0.05).drifted) for day in fresh) <= stats.binom(60, 0.10).ppf(0.99)
-    assert all(drift(blind, day).drifted for day in fresh)  # what tests that suppose independent rows say
+    assert sum(bool(measure_drift(profile, day, false_alarm_rate=0.05).drifted) for day in fresh) <= stats.binom(60, 0.10).ppf(0.99)
+    assert all(measure_drift(blind, day).drifted for day in fresh)  # what tests that suppose independent rows say
     broken = fresh[0].with_columns(pl.col("x") + 1)
-    assert drift(profile, broken).drifted == ("x",)
+    assert measure_drift(profile, broken).drifted == ("x",)
 
 
 # Odd columns.
@@ -106,7 +106,7 @@ def columns(report: DriftReport) -> dict:
 
 def one(before: pl.Series, after: pl.Series, **more):
     """The only column of a report; everything in it is JSON."""
-    report = drift(stored(reference_profile(before.alias("x").to_frame())), after.alias("x").to_frame(), minimum_rows=1, **more)
+    report = measure_drift(stored(build_profile(before.alias("x").to_frame())), after.alias("x").to_frame(), min_rows=1, **more)
     json.dumps(report.as_json(), allow_nan=False)
     return report.columns[0]
 
@@ -158,15 +158,15 @@ def test_infinite_values_are_counted_and_do_no_harm() -> None:
 
 def test_a_missing_column_or_another_type_is_drift() -> None:
     X = pl.DataFrame({"x": np.arange(300.0), "b": [True, False, True] * 100, "s": ["a", "b", "c"] * 100})
-    profile = stored(reference_profile(X))
-    found = columns(drift(profile, X.select("s", pl.col("x").cast(pl.String), b=pl.lit("true"))))
+    profile = stored(build_profile(X))
+    found = columns(measure_drift(profile, X.select("s", pl.col("x").cast(pl.String), b=pl.lit("true"))))
     assert found["x"].why == "its type is String, in the reference Float64"
     assert found["b"].why == "its type is String, in the reference Boolean"
     assert all(found[name].severity == math.inf for name in ("x", "b"))
     assert not found["s"].drifted
-    gone = drift(profile, X.drop("b"))
+    gone = measure_drift(profile, X.drop("b"))
     assert (gone.drifted, gone.columns[0].why) == (("b",), "the column is missing")
-    assert not drift(profile, X.with_columns(pl.col("x").cast(pl.Int64), pl.col("s").cast(pl.Categorical))).drifted
+    assert not measure_drift(profile, X.with_columns(pl.col("x").cast(pl.Int64), pl.col("s").cast(pl.Categorical))).drifted
 
 
 def test_too_little_is_an_answer() -> None:
@@ -176,30 +176,30 @@ def test_too_little_is_an_answer() -> None:
         (frame.clear(), "0 rows"),
         (frame.head(50).with_columns(moving=9.0), "50 rows"),
     ):
-        report = drift(profile, current)
+        report = measure_drift(profile, current)
         assert (report.enough, report.drifted, report.columns) == (False, (), ())
         assert said in report.summary
-    small = stored(reference_profile(frame.head(99)))
-    assert drift(small, frame).summary == "not enough data: the reference has 99 rows, 100 are needed"
-    assert drift(profile, frame.head(10), minimum_rows=1).enough
+    small = stored(build_profile(frame.head(99)))
+    assert measure_drift(small, frame).summary == "not enough data: the reference has 99 rows, 100 are needed"
+    assert measure_drift(profile, frame.head(10), min_rows=1).enough
 
 
 def test_chosen_columns_and_outputs() -> None:
     frame, _ = reference()
-    profile = stored(reference_profile(frame.select("normal"), outputs=frame.select("few")))
-    assert list(columns(drift(profile, frame))) in (["normal", "few"], ["few", "normal"])
-    assert list(columns(drift(profile, frame.drop("few")))) == ["normal"]  # an output that a window lacks is not missed
-    assert list(columns(drift(profile, frame, columns=["few"]))) == ["few"]
+    profile = stored(build_profile(frame.select("normal"), outputs=frame.select("few")))
+    assert list(columns(measure_drift(profile, frame))) in (["normal", "few"], ["few", "normal"])
+    assert list(columns(measure_drift(profile, frame.drop("few")))) == ["normal"]  # an output that a window lacks is not missed
+    assert list(columns(measure_drift(profile, frame, columns=["few"]))) == ["few"]
     with pytest.raises(DataError, match=r"no column 'norma'\n.*did you mean 'normal'"):
-        drift(profile, frame, columns=["norma"])
+        measure_drift(profile, frame, columns=["norma"])
     with pytest.raises(DataError, match="stored in format 9"):
-        drift({**profile, "format": 9}, frame)
+        measure_drift({**profile, "format": 9}, frame)
 
 
 def test_a_lazy_frame_gives_the_same_report() -> None:
     frame, profile = reference()
     current = frame.head(1000)
-    assert drift(profile, current.lazy()) == drift(profile, current)
+    assert measure_drift(profile, current.lazy()) == measure_drift(profile, current)
 
 
 # The flights.
@@ -218,7 +218,7 @@ def flights() -> pl.DataFrame:
 @cache
 def winter() -> dict:
     train = flights().filter(pl.col("at").dt.month() < 4)
-    return stored(reference_profile(train.select(FEATURES), train["at"]))
+    return stored(build_profile(train.select(FEATURES), train["at"]))
 
 
 def day(number: int) -> pl.DataFrame:
@@ -226,7 +226,7 @@ def day(number: int) -> pl.DataFrame:
 
 
 def test_the_days_after_training_are_quiet() -> None:
-    reports = {number: drift(winter(), day(number)) for number in range(1, 31)}
+    reports = {number: measure_drift(winter(), day(number)) for number in range(1, 31)}
     assert winter()["windows"] == 90
     loud = {number: report.drifted for number, report in reports.items() if report.drifted}
     assert not any(loud.get(number) for number in range(1, 8))
@@ -251,11 +251,11 @@ CORRUPTIONS = {
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("number", [2, 3, 12])
 def test_a_corrupted_feature_is_named_first(name: str, number: int) -> None:
-    report = drift(winter(), day(number).with_columns(CORRUPTIONS[name]))
+    report = measure_drift(winter(), day(number).with_columns(CORRUPTIONS[name]))
     assert report.drifted == (name,)
     assert report.columns[0].name == name
     assert report.summary.startswith(f"drift in 1 of 9 columns. {name}: ")
-    assert drift(winter(), day(number - 1)).drifted == ()
+    assert measure_drift(winter(), day(number - 1)).drifted == ()
 
 
 # Few windows: a year of monthly partitions.
@@ -271,7 +271,7 @@ def months(rng: np.random.Generator, count: int, rows: int = 300) -> tuple[pl.Da
 
 
 def monthly_profile(frame: pl.DataFrame, at: pl.Series) -> dict:
-    return stored(reference_profile(frame, at, window=timedelta(days=30)))
+    return stored(build_profile(frame, at, window=timedelta(days=30)))
 
 
 @cache
@@ -292,7 +292,7 @@ STUCK = {
 def test_a_column_that_is_stuck_alarms_with_twenty_reference_windows(name: str) -> None:
     frame, _ = months(np.random.default_rng(4), 1)
     ((column, value),) = STUCK[name].items()
-    report = drift(twenty_months(), frame.with_columns(pl.lit(value, dtype=frame.schema[column]).alias(column)))
+    report = measure_drift(twenty_months(), frame.with_columns(pl.lit(value, dtype=frame.schema[column]).alias(column)))
     assert twenty_months()["windows"] == 20
     assert report.columns[0].name == column
     assert report.columns[0].drifted
@@ -302,7 +302,7 @@ def test_a_column_that_is_stuck_alarms_with_twenty_reference_windows(name: str) 
 def test_a_sensor_that_is_nearly_stuck_alarms_too() -> None:
     frame, _ = months(np.random.default_rng(4), 1)
     noise = np.random.default_rng(5).normal(4.0, 0.001, frame.height)  # a bin that held less than 2 %
-    assert "temp" in drift(twenty_months(), frame.with_columns(temp=noise)).drifted
+    assert "temp" in measure_drift(twenty_months(), frame.with_columns(temp=noise)).drifted
 
 
 @pytest.mark.parametrize("psi", [0.0, 10.0])
@@ -313,16 +313,16 @@ def test_no_threshold_is_above_what_its_statistic_can_attain(count: int, psi: fl
     frame = frame.with_columns(temp=pl.when(pl.Series(rng.random(frame.height) < 0.1)).then(None).otherwise("temp"))
     profile = monthly_profile(frame, at)
     before = {name: Column.from_json(column) for name, column in profile["columns"].items()}
-    calibrations = [Calibration.from_json(column["calibration"]) for column in profile["columns"].values()]
+    calibrations = [DriftCalibration.from_json(column["calibration"]) for column in profile["columns"].values()]
     attainable = np.array([column.attainable for column in before.values()])
     sizes = np.full((3, 4), 1 / 300)
-    limits = thresholds(calibrations, sizes, 0.001, least_effects(psi), attainable).limits
+    limits = compute_thresholds(calibrations, sizes, 0.001, least_effects(psi), attainable).limits
     assert (limits <= attainable).all()
     assert (attainable[:2, 0] == 1).all()
     # A window in the bin that has fewest rows: what the statistic says of it is what can be attained.
     rarest = pl.Series([frame["temp"].max()] * 300)
     now = Column.of(rarest, before["temp"])
-    found = distances(before["temp"].layout, now.tally, before["temp"].tally, before["temp"].spread)
+    found = measure_distances(before["temp"].layout, now.tally, before["temp"].tally, before["temp"].spread)
     assert 0.8 < found["js"][0] <= attainable[0, 2] + 1e-9 < 0.9
 
 
@@ -332,7 +332,7 @@ def test_a_window_that_shares_no_bar_with_the_reference_always_alarms() -> None:
     frame = pl.DataFrame({"clock": steps + rng.random(4000), "x": rng.normal(size=4000)})
     at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // 200)) for i in range(4000)])
     later = pl.DataFrame({"clock": 20 + rng.random(200), "x": rng.normal(size=200)})
-    report = drift(monthly_profile(frame, at), later)
+    report = measure_drift(monthly_profile(frame, at), later)
     assert report.drifted == ("clock",)
     assert report.columns[0].why.startswith("no value in common with the reference")
 
@@ -341,17 +341,17 @@ def test_a_column_that_is_constant_in_every_window_may_be_constant() -> None:
     month = np.repeat(np.tile(np.arange(5.0), 4), 200)
     at = pl.Series([datetime(2023, 1, 1, tzinfo=UTC) + timedelta(days=30 * (i // 200)) for i in range(4000)])
     profile = monthly_profile(pl.DataFrame({"month": month}), at)
-    assert drift(profile, pl.DataFrame({"month": [2.0] * 200})).drifted == ()
+    assert measure_drift(profile, pl.DataFrame({"month": [2.0] * 200})).drifted == ()
 
 
 def test_too_few_windows_for_the_rate_are_said_with_the_rule_that_judges() -> None:
     frame, _ = months(np.random.default_rng(4), 1)
-    report = drift(twenty_months(), frame)
+    report = measure_drift(twenty_months(), frame)
     assert report.by_rank
     assert "cannot be judged at 0.01: 20 reference windows, " in report.summary
     assert f"{report.needed} needed" in report.summary
     assert report.needed >= 99
-    assert drift(reference()[1], rows(np.random.default_rng(8), 500)).by_rank == ()
+    assert measure_drift(reference()[1], rows(np.random.default_rng(8), 500)).by_rank == ()
 
 
 def test_few_windows_alarm_no_more_than_is_said() -> None:
@@ -359,6 +359,6 @@ def test_few_windows_alarm_no_more_than_is_said() -> None:
     alarms = 0
     for _ in range(6):
         profile = monthly_profile(*months(rng, 20, rows=100))
-        alarms += sum(bool(drift(profile, months(rng, 1, rows=100)[0]).drifted) for _ in range(12))
+        alarms += sum(bool(measure_drift(profile, months(rng, 1, rows=100)[0]).drifted) for _ in range(12))
     # A quarter of one in 21 windows for each of two independent columns and one that follows, and what chance adds (99 %).
     assert alarms <= stats.binom(72, 3 / 4 / 21).ppf(0.99)

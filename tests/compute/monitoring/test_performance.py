@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import f1_score, log_loss, mean_absolute_error, roc_auc_score
 
-from mlops_assets.compute.monitoring.performance import performance
+from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION, PROBABILITY
 from mlops_assets.compute.training.calibration import calibration
 from mlops_assets.errors import DataError, DefinitionError
@@ -31,7 +31,7 @@ def window(rows: int = 600, seed: int = 0, slope: float = 1.0) -> tuple[pl.DataF
 
 def report(predictions: pl.DataFrame, labels: pl.DataFrame, *expectations: Performance, **more):
     given = {"key": ["id"], "label": "late", "metrics": [], "expectations": expectations or (AUC,), **more}
-    found = performance(predictions, labels, **given)
+    found = measure_performance(predictions, labels, **given)
     json.dumps(found.as_json(), allow_nan=False)
     return found
 
@@ -107,7 +107,7 @@ def test_late_labels_lower_the_coverage_and_then_arrive() -> None:
     assert report(predictions, labels.head(300)).state == GOOD
     few = report(*(frame.head(150) for frame in (predictions, labels)))
     assert few.summary == "not enough data: 150 predictions have a label, 200 are needed"
-    assert report(predictions, labels.head(250), Performance("roc_auc", at_least=0.6, minimum_coverage=0.4)).state == GOOD
+    assert report(predictions, labels.head(250), Performance("roc_auc", at_least=0.6, min_coverage=0.4)).state == GOOD
 
 
 @pytest.mark.parametrize("only", [True, False])
@@ -268,8 +268,8 @@ def test_calibration_is_the_distance_of_prediction_and_truth() -> None:
         ({"at_least": 0.5, "no_worse_than_reference_by": 0.1}, "has 2 rules"),
         ({"at_least": math.nan}, "has the bound nan"),
         ({"no_worse_than_reference_by": -0.1}, "how far below"),
-        ({"at_least": 0.5, "minimum_labels": 0}, "minimum_labels=0"),
-        ({"at_least": 0.5, "minimum_coverage": 1.5}, "minimum_coverage=1.5"),
+        ({"at_least": 0.5, "min_labels": 0}, "min_labels=0"),
+        ({"at_least": 0.5, "min_coverage": 1.5}, "min_coverage=1.5"),
         ({"at_least": 0.5, "confidence": 1.0}, "confidence=1.0"),
     ],
 )

@@ -14,11 +14,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from mlops_assets.compute.monitoring.cells import Rows
-from mlops_assets.compute.monitoring.column_drift import Scan, judged
-from mlops_assets.compute.monitoring.distances import distances
-from mlops_assets.compute.monitoring.profile import Column, reference_profile
-from mlops_assets.compute.monitoring.thresholds import Calibration, Tail, _allowance, calibrate, least_effects, thresholds
+from mlops_assets.compute.monitoring.cells import CellIndex
+from mlops_assets.compute.monitoring.column_drift import ColumnComparison, judge_column
+from mlops_assets.compute.monitoring.distances import measure_distances
+from mlops_assets.compute.monitoring.profile import Column, build_profile
+from mlops_assets.compute.monitoring.thresholds import (
+    DriftCalibration,
+    ExponentialTail,
+    _allowance,
+    calibrate,
+    compute_thresholds,
+    least_effects,
+)
 from mlops_assets.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -41,9 +48,9 @@ SHAPES = {
 def found(reference: np.ndarray, current: np.ndarray) -> dict[str, float | None]:
     """What a monitor says of two columns, through JSON as it is stored."""
     before = Column.from_json(json.loads(json.dumps(Column.of(pl.Series(reference)).as_json(), allow_nan=False)))
-    tail = Tail(1.0, 1.0, 10, 40)
-    calibration = Calibration(np.ones(4), (tail,) * 4, 1.0, np.zeros((4, 0)), np.zeros((4, 0)), always_filled=True)
-    return vars(judged(Scan("x", "feature", before, Column.of(pl.Series(current), before), calibration), np.full(4, 0.1)))
+    tail = ExponentialTail(1.0, 1.0, 10, 40)
+    calibration = DriftCalibration(np.ones(4), (tail,) * 4, 1.0, np.zeros((4, 0)), np.zeros((4, 0)), always_filled=True)
+    return vars(judge_column(ColumnComparison("x", "feature", before, Column.of(pl.Series(current), before), calibration), np.full(4, 0.1)))
 
 
 def shares(values: np.ndarray, edges: np.ndarray, atoms: np.ndarray) -> np.ndarray:
@@ -95,7 +102,7 @@ def test_categories_are_compared_by_value_with_nulls_as_one() -> None:
     layout = reference.layout
     assert layout.labels() == ["a", "b", "other", "new", "null", "infinite"]
     assert layout.bins(now.tally)[0].tolist() == [20, 0, 0, 30, 0, 0]
-    js = distances(layout, now.tally, reference.tally, 0.0)["js"][0]
+    js = measure_distances(layout, now.tally, reference.tally, 0.0)["js"][0]
     assert js == pytest.approx(jensenshannon([0.6, 0.3, 0, 0.1], [0.4, 0, 0.6, 0], 2))
 
 
@@ -121,7 +128,7 @@ def test_windows_are_counted_as_each_by_itself() -> None:
     column = pl.Series([None, 1.0, 2.5, 2.5, math.inf, math.nan, -3.0, 7.0] * 20)
     window = np.arange(160) % 3
     reference = Column.of(column)
-    together = Rows.of(reference.layout, column).tally(window)
+    together = CellIndex.of(reference.layout, column).tally(window)
     for i in range(3):
         alone = Column.of(column.filter(pl.Series(window == i)), reference).tally
         assert (together.cells[i] == alone.cells[0]).all()
@@ -159,17 +166,17 @@ def test_windows_of_time_raise_the_threshold_of_what_differs_between_them() -> N
     day = np.repeat(np.arange(days), rows)
     X = pl.DataFrame({"weather": RNG.normal(size=days)[day] + 0.1 * RNG.normal(size=days * rows), "iid": RNG.normal(size=days * rows)})
     times = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=int(d), hours=12) for d in day])
-    profile = reference_profile(X, times)
+    profile = build_profile(X, times)
     assert profile["windows"] == days
-    calibrations = [Calibration.from_json(profile["columns"][name]["calibration"]) for name in X.columns]
+    calibrations = [DriftCalibration.from_json(profile["columns"][name]["calibration"]) for name in X.columns]
     sizes = np.full((2, 4), 1 / rows + 1 / (days * rows))
-    limits = thresholds(calibrations, sizes, 0.01, least_effects(0.1)).limits
+    limits = compute_thresholds(calibrations, sizes, 0.01, least_effects(0.1)).limits
     assert limits[0, 1] > 2.0  # a day's weather is one draw, standard deviations away
     assert limits[1, 1] < 0.5
-    without = reference_profile(X)
+    without = build_profile(X)
     assert without["windows"] == 0
-    chance = [Calibration.from_json(without["columns"][name]["calibration"]) for name in X.columns]
-    assert thresholds(chance, sizes, 0.01, least_effects(0.1)).limits[0, 1] < 0.5
+    chance = [DriftCalibration.from_json(without["columns"][name]["calibration"]) for name in X.columns]
+    assert compute_thresholds(chance, sizes, 0.01, least_effects(0.1)).limits[0, 1] < 0.5
 
 
 def test_days_are_those_of_the_given_clock() -> None:
@@ -177,17 +184,17 @@ def test_days_are_those_of_the_given_clock() -> None:
     times = pl.Series(hours).dt.convert_time_zone("America/New_York")
     X = pl.DataFrame({"x": RNG.normal(size=len(hours))})
     # 40 UTC days touch 41 days of New York; the last one has 19 hours, the first one 5 (20 rows: too few).
-    assert reference_profile(X, times)["windows"] == 40
-    assert reference_profile(X, pl.Series(hours))["windows"] == 40
+    assert build_profile(X, times)["windows"] == 40
+    assert build_profile(X, pl.Series(hours))["windows"] == 40
     assert {t.astimezone(ZoneInfo("America/New_York")).date() for t in hours} == set(times.dt.date())
-    short = reference_profile(X, times, window=timedelta(days=30))
+    short = build_profile(X, times, window=timedelta(days=30))
     assert short["windows"] >= 20  # shortened, so that there is something to learn from
-    assert reference_profile(X, pl.Series([hours[0]] * len(hours)))["windows"] == 0
+    assert build_profile(X, pl.Series([hours[0]] * len(hours)))["windows"] == 0
 
 
 def test_the_same_rows_give_the_same_profile_and_it_is_json() -> None:
     X = pl.DataFrame({"x": [1.0, math.inf, -math.inf, None] * 50, "n": [None] * 200, "b": [True, False] * 100, "s": ["ü", None] * 100})
-    first, second = (json.dumps(reference_profile(X), allow_nan=False, sort_keys=True) for _ in range(2))
+    first, second = (json.dumps(build_profile(X), allow_nan=False, sort_keys=True) for _ in range(2))
     assert first == second
     assert {name: column["kind"] for name, column in json.loads(first)["columns"].items()} == {
         "x": "numeric",
@@ -200,14 +207,14 @@ def test_the_same_rows_give_the_same_profile_and_it_is_json() -> None:
 
 def test_outputs_are_kept_apart_and_wrong_rows_refused() -> None:
     X = pl.DataFrame({"x": [1.0, 2.0] * 60})
-    profile = reference_profile(X, outputs=pl.DataFrame({"probability": [0.1, 0.9] * 60}))
+    profile = build_profile(X, outputs=pl.DataFrame({"probability": [0.1, 0.9] * 60}))
     assert {name: column["role"] for name, column in profile["columns"].items()} == {"x": "feature", "probability": "output"}
     with pytest.raises(DataError, match="has no row"):
-        reference_profile(X.clear())
+        build_profile(X.clear())
     with pytest.raises(DataError, match="'x' is a column of X and of outputs"):
-        reference_profile(X, outputs=X)
+        build_profile(X, outputs=X)
     with pytest.raises(DataError, match="120 rows of X and 60"):
-        reference_profile(X, pl.Series([datetime(2024, 1, 1, tzinfo=UTC)] * 60))
+        build_profile(X, pl.Series([datetime(2024, 1, 1, tzinfo=UTC)] * 60))
 
 
 def test_the_least_effect_is_that_of_a_normal_column_that_moves() -> None:
@@ -223,7 +230,7 @@ def test_a_tail_is_extrapolated_with_its_uncertainty() -> None:
     rates = []
     for seed in range(400):
         sample = np.random.default_rng(seed).exponential(size=(91,))
-        rates.append(math.exp(-Tail.of(sample[:90]).quantile(0.001)))
+        rates.append(math.exp(-ExponentialTail.of(sample[:90]).quantile(0.001)))
     assert np.mean(rates) == pytest.approx(0.001, rel=0.35)  # one in a thousand from ninety, on average over samples
 
 

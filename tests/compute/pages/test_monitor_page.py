@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops_assets.compute.monitoring.drift import DriftReport, drift
-from mlops_assets.compute.monitoring.performance import PerformanceReport, performance
-from mlops_assets.compute.monitoring.profile import reference_profile
+from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
+from mlops_assets.compute.monitoring.profile import build_profile
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.evidently_page import render_evidently
@@ -67,10 +67,10 @@ def frame(rows: int, seed: int, **more: pl.Expr) -> pl.DataFrame:
 def reports(current: pl.DataFrame, labels: pl.DataFrame | None = None) -> tuple[DriftReport, PerformanceReport]:
     before = frame(6000, 1)
     at = pl.Series([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=20 * i) for i in range(6000)])
-    profile = reference_profile(before.select(NASTY, "rain", "kind"), at, outputs=before.select("__probability"))
+    profile = build_profile(before.select(NASTY, "rain", "kind"), at, outputs=before.select("__probability"))
     expectations = [Performance("roc_auc", at_least=0.6, slices="kind"), Performance("neg_log_loss", no_worse_than_reference_by=0.1)]
     arrived = current if labels is None else labels
-    found = performance(
+    found = measure_performance(
         current.drop("late"),
         arrived.select("id", "late"),
         key=["id"],
@@ -79,7 +79,7 @@ def reports(current: pl.DataFrame, labels: pl.DataFrame | None = None) -> tuple[
         expectations=expectations,
         reference={"neg_log_loss": -0.5},
     )
-    return drift(profile, current), found
+    return measure_drift(profile, current), found
 
 
 def page(current: pl.DataFrame, labels: pl.DataFrame | None = None, **more) -> str:
@@ -141,7 +141,7 @@ def test_a_window_about_which_little_is_known() -> None:
 def test_many_columns_and_slices_stay_light() -> None:
     rng = np.random.default_rng(0)
     wide = pl.DataFrame(rng.normal(size=(300, 170)), schema=[f"column_{i}" for i in range(170)])
-    document = render_monitor(Page("watch", "d", "m", "6", drift(reference_profile(wide), wide)))
+    document = render_monitor(Page("watch", "d", "m", "6", measure_drift(build_profile(wide), wide)))
     assert "the 20 least drifted are not shown" in checked(document).text
 
 

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
 
 import mlops_assets as ml
-from mlops_assets.compute.monitoring.performance import performance
+from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.training.classes import refuse_unclear_classes
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.errors import DataError
@@ -99,7 +99,7 @@ def window(shares: np.ndarray | None = None) -> tuple[pl.DataFrame, pl.DataFrame
 
 def measure(predictions: pl.DataFrame, labels: pl.DataFrame, *metrics: str):
     expected = tuple(Performance(metric, at_least=-2.0) for metric in metrics)
-    return performance(predictions, labels, key=["id"], label="label", metrics=[], expectations=expected, classes=["a", "b", "c"])
+    return measure_performance(predictions, labels, key=["id"], label="label", metrics=[], expectations=expected, classes=["a", "b", "c"])
 
 
 def test_probabilities_of_several_classes_are_measured_in_a_window() -> None:
@@ -125,8 +125,10 @@ def test_rows_without_a_prediction_are_counted_and_the_others_are_judged() -> No
     labels = pl.DataFrame({"id": range(500), "label": truth})
     for nothing in (float("inf"), float("nan"), None):
         some = pl.DataFrame({"id": range(500), "__prediction": [nothing, *predicted[1:]]})
-        found = performance(some, labels, key=["id"], label="label", metrics=["r2"], expectations=(Performance("r2", at_least=0.5),))
-        whole = performance(some[1:], labels[1:], key=["id"], label="label", metrics=["r2"])
+        found = measure_performance(
+            some, labels, key=["id"], label="label", metrics=["r2"], expectations=(Performance("r2", at_least=0.5),)
+        )
+        whole = measure_performance(some[1:], labels[1:], key=["id"], label="label", metrics=["r2"])
         assert (found.state, found.arrivals.unpredicted, found.arrivals.labelled) == ("good", 1, 499)
         assert found.metric("r2").value == whole.metric("r2").value
         assert found.summary.endswith("; 1 of 500 rows (0.2%) have no prediction")

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import get_scorer_names
 
-from mlops_assets.compute.monitoring.performance import performance
+from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION
 from mlops_assets.compute.training.metric_range import clip_interval, metric_range
 from mlops_assets.compute.training.resampling import PairedIntervals
@@ -152,7 +152,9 @@ def test_a_window_of_a_monitor_leaves_out_blocks_of_time() -> None:
         predictions = pl.DataFrame({"id": range(HOURS), "at": hours(), PREDICTION: -e})
         labels = pl.DataFrame({"id": range(HOURS), "y": np.zeros(HOURS)})
         for time in inside:
-            report = performance(predictions, labels, key=["id"], label="y", metrics=["neg_mean_absolute_error"], event_timestamp=time)
+            report = measure_performance(
+                predictions, labels, key=["id"], label="y", metrics=["neg_mean_absolute_error"], event_timestamp=time
+            )
             metric = report.metric("neg_mean_absolute_error")
             inside[time] += metric.low <= truth <= metric.high
             assert ("blocks of" in report.intervals) is (time == "at")

@@ -109,10 +109,10 @@ def clf(train: ml.Split) -> LogisticRegression:
     return LogisticRegression(C=0.1).fit(train.X, train.y)
 
 
-EXPECTED = (ml.Drift(), ml.Performance("roc_auc", at_least=0.5, minimum_labels=10))
+EXPECTED = (ml.Drift(), ml.Performance("roc_auc", at_least=0.5, min_labels=10))
 api, batch = ml.Service("api", model=clf), ml.BatchPrediction("batch", model=clf, dataset=events)
-api_watch = ml.Monitor("api_watch", of=api, partitions=DAILY, expectations=EXPECTED, minimum_rows=10)
-batch_watch = ml.Monitor("batch_watch", of=batch, expectations=EXPECTED, minimum_rows=10)
+api_watch = ml.Monitor("api_watch", of=api, partitions=DAILY, expectations=EXPECTED, min_rows=10)
+batch_watch = ml.Monitor("batch_watch", of=batch, expectations=EXPECTED, min_rows=10)
 
 
 def post(app: App, body: object) -> tuple[int, dict]:

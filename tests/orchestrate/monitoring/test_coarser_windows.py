@@ -55,8 +55,8 @@ def nouns(windows: dg.PartitionsDefinition, predicted: dg.PartitionsDefinition =
         return LinearRegression().fit(train.X, train.y)
 
     scores = ml.BatchPrediction("scores", model=line, dataset=points)
-    expected = (ml.Drift(), ml.Performance("r2", at_least=0.5, minimum_labels=10))
-    monitor = ml.Monitor("watch", of=scores, partitions=windows, expectations=expected, on_failure=ml.Retrain(), minimum_rows=10)
+    expected = (ml.Drift(), ml.Performance("r2", at_least=0.5, min_labels=10))
+    monitor = ml.Monitor("watch", of=scores, partitions=windows, expectations=expected, on_failure=ml.Retrain(), min_rows=10)
     return [points, examples, line, scores, monitor]
 
 

@@ -15,13 +15,13 @@ from tests.conftest import Runner, metadata
 from tests.projects import visits as project
 
 DAYS, DAY = "2024-01-01...2024-01-25", "2024-01-20"
-PERFORMANCE = ml.Performance("roc_auc", at_least=0.1, minimum_labels=5)
+PERFORMANCE = ml.Performance("roc_auc", at_least=0.1, min_labels=5)
 
 
 def watched(run, platform, *expectations) -> Runner:
     """A champion and its predictions of one day, with a monitor of them."""
     nouns = project.nouns(project.World())
-    monitor = ml.Monitor("watch", of=nouns[-1], expectations=expectations, minimum_rows=5)
+    monitor = ml.Monitor("watch", of=nouns[-1], expectations=expectations, min_rows=5)
     runner = run(ml.build_definitions([*nouns, monitor], platform=platform))
     runner(*project.DATA, partitions=DAYS)
     runner(*project.TRAIN)

@@ -62,8 +62,8 @@ def numbers() -> list:
         return TransformedTargetRegressor(LinearRegression(), func=np.log, inverse_func=np.exp).fit(train.X, train.y)
 
     scores = ml.BatchPrediction("scores", model=level, dataset=events)
-    bound = ml.Performance("neg_mean_absolute_error", at_least=-1.0, minimum_labels=10)
-    watch = ml.Monitor("watch", of=scores, expectations=(bound,), minimum_rows=10)
+    bound = ml.Performance("neg_mean_absolute_error", at_least=-1.0, min_labels=10)
+    watch = ml.Monitor("watch", of=scores, expectations=(bound,), min_rows=10)
     return [events, extremes, examples, level, scores, ml.BatchPrediction("far", model=level, dataset=extremes), watch]
 
 

@@ -44,8 +44,8 @@ def nouns(split) -> list:
         return DecisionTreeRegressor(random_state=0).fit(train.X, train.y)
 
     batch = ml.BatchPrediction("scores", model=tree, dataset=events)
-    expected = (ml.Drift(), ml.Performance("r2", at_least=0.5, minimum_labels=10))
-    monitor = ml.Monitor("watch", of=batch, expectations=expected, on_failure=ml.Retrain(), minimum_rows=10)
+    expected = (ml.Drift(), ml.Performance("r2", at_least=0.5, min_labels=10))
+    monitor = ml.Monitor("watch", of=batch, expectations=expected, on_failure=ml.Retrain(), min_rows=10)
     return [events, examples, tree, batch, monitor]
 
 

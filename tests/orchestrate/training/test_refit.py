@@ -214,8 +214,8 @@ def test_a_refit_keeps_the_parameters_that_a_search_has_chosen(world, instance) 
 
 def test_the_first_windows_after_a_refit_are_its_live_evidence(platform, instance) -> None:
     batch = ml.BatchPrediction("scores", model=project.level, dataset=project.events)
-    bound = ml.Performance("neg_mean_absolute_error", at_least=-9.0, minimum_labels=10)
-    watch = ml.Monitor("watch", of=batch, expectations=(bound,), minimum_rows=10)
+    bound = ml.Performance("neg_mean_absolute_error", at_least=-9.0, min_labels=10)
+    watch = ml.Monitor("watch", of=batch, expectations=(bound,), min_rows=10)
     nouns = [project.events, project.examples, project.level, batch, watch]
     runner = Runner(ml.build_definitions(nouns, platform=platform), instance)
     every = f"{project.day(16)}...{project.day(21)}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.cells import CATEGORICAL, NUMERIC
+from mlops_assets.compute.monitoring.binning import CATEGORICAL, NUMERIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,49 +19,53 @@ MAX_OVERLAP = 0.005  # two histograms that share less are disjoint
 _NO_VALUE = ("null", "infinite")
 
 
-def describe_collapse(scan: ColumnComparison, bars: Sequence[HistogramBar]) -> str:
+def describe_collapse(comparison: ColumnComparison, bars: Sequence[HistogramBar]) -> str:
     """Return how a column collapsed, or an empty string.
 
     Parameters
     ----------
-    scan
+    comparison
         The column.
     bars
         The histograms that the page shows of it.
     """
-    now, was = scan.current.tally, scan.calibration
+    now, was = comparison.current.counts, comparison.calibration
     if was.always_filled and not now.values[0] and not now.infinite[0]:
         return "no row has a value; every window of the reference had some"
     if now.values[0] < MIN_VALUES:
         return ""
-    if not was.ever_constant and (value := _only_value(scan)) is not None and _share(scan, value) ** float(now.values[0]) < MAX_CHANCE:
+    if (
+        not was.ever_constant
+        and (value := _only_value(comparison)) is not None
+        and _share(comparison, value) ** float(now.values[0]) < MAX_CHANCE
+    ):
         return f"every value is {value}; no window of the reference had one value only"
-    return "no value in common with the reference" if _is_beyond(scan) or _overlap(bars) < MAX_OVERLAP else ""
+    return "no value in common with the reference" if _is_beyond(comparison) or _overlap(bars) < MAX_OVERLAP else ""
 
 
-def _only_value(scan: ColumnComparison) -> str | None:
+def _only_value(comparison: ColumnComparison) -> str | None:
     """Return the one value that a column has; None when it has several, or is not counted by value."""
-    facts, layout = scan.current.facts, scan.reference.layout
-    if layout.kind == NUMERIC:
-        alone = facts.get("min") is not None and facts["min"] == facts.get("max") and not scan.current.tally.infinite[0]
+    facts, binning = comparison.current.facts, comparison.reference.binning
+    if binning.kind == NUMERIC:
+        alone = facts.get("min") is not None and facts["min"] == facts.get("max") and not comparison.current.counts.infinite[0]
         return f"{facts['min']:.6g}" if alone else None
-    return scan.current.only_category if layout.kind == CATEGORICAL else None
+    return comparison.current.only_category if binning.kind == CATEGORICAL else None
 
 
-def _share(scan: ColumnComparison, value: str) -> float:
+def _share(comparison: ColumnComparison, value: str) -> float:
     """Return the share of the reference's values that equal the only value of the window; 0 for a value that is too rare to be counted."""
-    layout, tally = scan.reference.layout, scan.reference.tally
-    if layout.kind == CATEGORICAL:
-        cell = layout.values.index(value) if value in layout.values else None
+    binning, counts = comparison.reference.binning, comparison.reference.counts
+    if binning.kind == CATEGORICAL:
+        cell = binning.values.index(value) if value in binning.values else None
     else:
-        found = np.flatnonzero(layout.points == scan.current.facts["min"])
+        found = np.flatnonzero(binning.points == comparison.current.facts["min"])
         cell = 2 * int(found[0]) + 1 if len(found) else None
-    return 0.0 if cell is None else float(tally.cells[0, cell] / max(tally.values[0], 1))
+    return 0.0 if cell is None else float(counts.cells[0, cell] / max(counts.values[0], 1))
 
 
-def _is_beyond(scan: ColumnComparison) -> bool:
+def _is_beyond(comparison: ColumnComparison) -> bool:
     """Return whether every number of a window is larger, or smaller, than every number of the reference."""
-    ends = [column.facts.get(name) for column in (scan.current, scan.reference) for name in ("min", "max")]
+    ends = [column.facts.get(name) for column in (comparison.current, comparison.reference) for name in ("min", "max")]
     low, high, first, last = (np.nan if end is None else end for end in ends)
     return bool(low > last or high < first)
 

@@ -2,57 +2,134 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.cells import NUMERIC
-
 if TYPE_CHECKING:
-    from mlops_assets.compute.monitoring.cells import Binning, Counts
+    from mlops_assets.compute.monitoring.binning import Binning, Counts
 
-# What an empty bin counts as in the PSI, which is infinite otherwise.
-EMPTY_SHARE = 1e-4
+EMPTY_SHARE = 1e-4  # the share of an empty bin in the PSI, which would be infinite otherwise
 
 
-def measure_distances(layout: Binning, windows: Counts, reference: Counts, spread: float) -> dict[str, np.ndarray]:
-    """Return every distance of each window to the reference.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The counts of windows next to those of a reference, with what several statistics derive from both.
 
     Parameters
     ----------
-    layout
-        Where the column is cut.
+    binning
+        Of the column.
     windows
         Counts of the windows.
     reference
         Counts to compare with: of one window for all, or of as many as there are windows.
     spread
         Standard deviation of the reference, the unit of the Wasserstein distance.
+    correction
+        What :func:`correct_crossings` adds to the Wasserstein distance of one window.
+    """
 
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        ``ks``, ``wasserstein``, ``js``, ``psi`` and ``null_rate`` (absolute difference), each of shape (windows,); NaN where it is not defined.
+    binning: Binning
+    windows: Counts
+    reference: Counts
+    spread: float
+    correction: float = 0.0
+
+    @cached_property
+    def bin_shares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shares by bin of the windows and of the reference, shape (windows, bins)."""
+        return _shares(self.binning.bins(self.windows)), _shares(self.binning.bins(self.reference))
+
+    @cached_property
+    def cumulative_shares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cumulative shares by cell of the windows and of the reference, shape (windows, cells)."""
+        return np.cumsum(_shares(self.windows.cells), axis=1), np.cumsum(_shares(self.reference.cells), axis=1)
+
+    @property
+    def undefined(self) -> np.ndarray:
+        """NaN for each window."""
+        return np.full(len(self.windows.nulls), np.nan)
+
+    def mask_empty(self, values: np.ndarray) -> np.ndarray:
+        """Return values with NaN where a window or its reference has no finite value."""
+        result: np.ndarray = np.where(self.windows.values * self.reference.values > 0, values, np.nan)
+        return result
+
+
+def measure_ks(comparison: Comparison) -> np.ndarray:
+    """Return the Kolmogorov–Smirnov statistic sup |F − G| of each window.
+
+    Parameters
+    ----------
+    comparison
+        Of a numeric column.
 
     References
     ----------
-    Kolmogorov (1933) and Smirnov (1939): sup |F − G|. Vallender (1974), Calculation of the Wasserstein distance between probability distributions
-    on the line: ∫ |F − G| dx.
+    Kolmogorov (1933) and Smirnov (1939).
     """
-    bins, expected = (_shares(layout.bins(tally)) for tally in (windows, reference))
-    nulls = np.abs(windows.nulls / np.maximum(windows.rows, 1) - reference.nulls / np.maximum(reference.rows, 1))
-    found = {"js": compute_jensen_shannon(bins, expected), "psi": compute_psi(bins, expected), "null_rate": nulls}
-    missing = np.full(len(windows.nulls), np.nan)
-    if layout.kind != NUMERIC or not len(layout.points):
-        return {"ks": missing, "wasserstein": missing, **found}
-    steps, expected_steps = (np.cumsum(_shares(tally.cells), axis=1) for tally in (windows, reference))
-    known = windows.values * reference.values > 0
-    ks = np.where(known, np.abs(steps - expected_steps).max(axis=1), np.nan)
-    if not spread > 0:
-        return {"ks": ks, "wasserstein": missing, **found}
+    if not len(comparison.binning.points):
+        return comparison.undefined
+    shares, expected = comparison.cumulative_shares
+    return comparison.mask_empty(np.abs(shares - expected).max(axis=1))
+
+
+def measure_wasserstein(comparison: Comparison) -> np.ndarray:
+    """Return the Wasserstein-1 distance ∫ |F − G| dx of each window, in standard deviations of the reference.
+
+    Parameters
+    ----------
+    comparison
+        Of a numeric column.
+
+    References
+    ----------
+    Vallender (1974), Calculation of the Wasserstein distance between probability distributions on the line.
+    """
+    points, spread = comparison.binning.points, comparison.spread
+    if not len(points) or not spread > 0:
+        return comparison.undefined
     with np.errstate(over="ignore", invalid="ignore"):  # numbers at the end of the range have no distance
-        wasserstein = _wasserstein(layout.points, windows, reference, steps, expected_steps) / spread
-    return {"ks": ks, "wasserstein": np.where(known, wasserstein, np.nan), **found}
+        distance = _wasserstein(points, comparison.windows, comparison.reference, *comparison.cumulative_shares) / spread
+    return comparison.mask_empty(distance + comparison.correction / spread)
+
+
+def measure_js(comparison: Comparison) -> np.ndarray:
+    """Return the Jensen–Shannon distance of each window over the bins.
+
+    Parameters
+    ----------
+    comparison
+        Of any column.
+    """
+    return compute_jensen_shannon(*comparison.bin_shares)
+
+
+def measure_psi(comparison: Comparison) -> np.ndarray:
+    """Return the population stability index of each window over the bins.
+
+    Parameters
+    ----------
+    comparison
+        Of any column.
+    """
+    return compute_psi(*comparison.bin_shares)
+
+
+def measure_null_rate_change(comparison: Comparison) -> np.ndarray:
+    """Return the absolute change of the share of rows without a value.
+
+    Parameters
+    ----------
+    comparison
+        Of any column.
+    """
+    windows, reference = comparison.windows, comparison.reference
+    result: np.ndarray = np.abs(windows.nulls / np.maximum(windows.rows, 1) - reference.nulls / np.maximum(reference.rows, 1))
+    return result
 
 
 def compute_psi(shares: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -103,30 +180,30 @@ def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: 
     area = _areas(points, windows, steps, n) - _areas(points, reference, expected, m)
     left, right = (steps - expected)[:, 1:-2:2], (steps - expected)[:, 2:-1:2]
     inside = np.where(left * right < 0, _crossing(left, right, width), np.abs(area)).sum(axis=1)
-    below = [points[0] * tally.cells[:, :1] / size - tally.sums[:, :1] / size for tally, size in ((windows, n), (reference, m))]
-    above = [tally.sums[:, -1:] / size - points[-1] * tally.cells[:, -1:] / size for tally, size in ((windows, n), (reference, m))]
+    below = [points[0] * counts.cells[:, :1] / size - counts.sums[:, :1] / size for counts, size in ((windows, n), (reference, m))]
+    above = [counts.sums[:, -1:] / size - points[-1] * counts.cells[:, -1:] / size for counts, size in ((windows, n), (reference, m))]
     ends = np.abs(below[0] - below[1]) + np.abs(above[0] - above[1])
     result: np.ndarray = inside + ends[:, 0]
     return result
 
 
-def correct_crossings(layout: Binning, ordered: np.ndarray, window: Counts, reference: Counts) -> float:
+def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, reference: Counts) -> float:
     """Return by how much the Wasserstein distance of one window exceeds what its counts say, in the column's own unit.
 
     Where two distribution functions cross between two points, counts do not tell how; the window's values do.
 
     Parameters
     ----------
-    layout
+    binning
         Where the column is cut.
     ordered
         The window's finite values, ascending.
     window, reference
         Their counts.
     """
-    if not len(ordered) or len(layout.points) < 2 or not reference.values[0]:
+    if not len(ordered) or len(binning.points) < 2 or not reference.values[0]:
         return 0.0
-    steps, expected = (np.cumsum(_shares(tally.cells)[0]) for tally in (window, reference))
+    steps, expected = (np.cumsum(_shares(counts.cells)[0]) for counts in (window, reference))
     left, right = (steps - expected)[1:-2:2], (steps - expected)[2:-1:2]
     where = np.flatnonzero((left * right < 0) & (window.cells[0, 2:-1:2] > 0))
     rows = np.concatenate([[0], np.cumsum(window.cells[0])]).astype(int)
@@ -135,13 +212,13 @@ def correct_crossings(layout: Binning, ordered: np.ndarray, window: Counts, refe
     cell = np.repeat(np.arange(len(where)), count + 1)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(count + 1) - count - 1, count + 1)
     value = np.append(ordered, np.nan)
-    low, high = layout.points[where][cell], layout.points[where + 1][cell]
+    low, high = binning.points[where][cell], binning.points[where + 1][cell]
     start = np.where(place == 0, low, value[first[cell] + place - 1])
     end = np.where(place == count[cell], high, value[np.minimum(first[cell] + place, len(ordered))])
     mine = steps[2 * where + 1][cell] + place / len(ordered)
     base, rise = expected[2 * where + 1][cell], (expected[2 * where + 2] - expected[2 * where + 1])[cell] / (high - low)
     exact = _between(mine - base - rise * (start - low), mine - base - rise * (end - low), end - start)
-    return float(exact.sum() - _crossing(left[where], right[where], np.diff(layout.points)[where]).sum())
+    return float(exact.sum() - _crossing(left[where], right[where], np.diff(binning.points)[where]).sum())
 
 
 def _between(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndarray:
@@ -155,9 +232,9 @@ def _crossing(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndar
     return result
 
 
-def _areas(points: np.ndarray, tally: Counts, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _areas(points: np.ndarray, counts: Counts, steps: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the area under the distribution function between each two points."""
-    result: np.ndarray = steps[:, 1:-2:2] * np.diff(points) + (points[1:] * tally.cells[:, 2:-1:2] - tally.sums[:, 1:-1]) / rows
+    result: np.ndarray = steps[:, 1:-2:2] * np.diff(points) + (points[1:] * counts.cells[:, 2:-1:2] - counts.sums[:, 1:-1]) / rows
     return result
 
 

@@ -1,18 +1,18 @@
-"""How far a window has drifted from the reference: one scan of each column, judged by thresholds learned from the reference."""
+"""How far a window has drifted from the reference: one comparison of each column, judged by thresholds learned from the reference."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.monitoring.cells import find_kind
+from mlops_assets.compute.monitoring.binning import find_kind
 from mlops_assets.compute.monitoring.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
-from mlops_assets.compute.monitoring.profile import FEATURE, FORMAT, LEAST_REFERENCE, Column
-from mlops_assets.compute.monitoring.thresholds import STATISTICS, DriftCalibration, compute_thresholds, least_effects
+from mlops_assets.compute.monitoring.profile import FEATURE, FORMAT, MIN_REFERENCE_ROWS, ColumnProfile
+from mlops_assets.compute.monitoring.statistics import min_effects
+from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-RULE = "The limit lies three quarters of the way from the largest distance of a reference window to the largest attainable one"
+CAP_RULE = "Their thresholds lie three quarters of the way from the largest distance of a reference window to the largest attainable one"
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class DriftReport:
         return NOT_ENOUGH if not self.enough else BREACH if self.drifted else GOOD
 
     @property
-    def by_rank(self) -> tuple[str, ...]:
+    def capped(self) -> tuple[str, ...]:
         """The columns that cannot be judged at the stated rate, so that the rule for few windows judges them."""
-        return tuple(column.name for column in self.columns if column.by_rank)
+        return tuple(column.name for column in self.columns if column.capped)
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -75,8 +75,7 @@ class DriftReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON holds it; an infinite severity is None."""
-        columns = [{**asdict(column), "severity": column.severity if math.isfinite(column.severity) else None} for column in self.columns]
-        return {**asdict(self), "columns": columns}
+        return {**asdict(self), "columns": [column.as_json() for column in self.columns]}
 
 
 def measure_drift(  # noqa: PLR0913  (what a monitor declares)
@@ -137,11 +136,12 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     schema = current.collect_schema()
     known = _chosen(profile["columns"], schema, columns)
     broken = {name: why for name, stored in known.items() if (why := _broken(stored, schema.get(name)))}
-    scans = [_scan(name, stored, current) for name, stored in known.items() if name not in broken]
-    sizes = np.array([scan.sampling_variance for scan in scans]).reshape(len(scans), len(STATISTICS))
-    attainable = np.array([scan.reference.attainable for scan in scans])
-    allowed = compute_thresholds([scan.calibration for scan in scans], sizes, false_alarm_rate, least_effects(min_psi), attainable)
-    found = [judge_column(*each) for each in zip(scans, allowed.limits, allowed.by_rank, strict=True)]
+    comparisons = [_compare(name, stored, current) for name, stored in known.items() if name not in broken]
+    variances = np.array([comparison.variances for comparison in comparisons]).reshape(len(comparisons), -1)
+    maxima = np.array([comparison.maxima for comparison in comparisons])
+    calibrations = [comparison.calibration for comparison in comparisons]
+    allowed = compute_thresholds(calibrations, variances, false_alarm_rate, min_effects(min_psi), maxima)
+    found = [judge_column(*each) for each in zip(comparisons, allowed.limits, allowed.capped, strict=True)]
     found += [report_broken_column(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(found, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
@@ -149,8 +149,8 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
 
 
 def _too_few(reference: int, rows: int, minimum: int) -> str:
-    if reference < LEAST_REFERENCE:
-        return f"not enough data: the reference has {reference} rows, {LEAST_REFERENCE} are needed"
+    if reference < MIN_REFERENCE_ROWS:
+        return f"not enough data: the reference has {reference} rows, {MIN_REFERENCE_ROWS} are needed"
     return f"not enough data: {rows} rows, {minimum} are needed" if rows < max(minimum, 1) else ""
 
 
@@ -173,11 +173,11 @@ def _broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str:
     return f"its type is {dtype}, in the reference {stored['dtype']}"
 
 
-def _scan(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> ColumnComparison:
-    reference = Column.from_json(stored)
+def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.LazyFrame) -> ColumnComparison:
+    reference = ColumnProfile.from_json(stored)
     column = current.lazy().select(name).collect()[name] if isinstance(current, pl.LazyFrame) else current[name]
     return ColumnComparison(
-        name, stored["role"], reference, Column.of(column, reference), DriftCalibration.from_json(stored["calibration"])
+        name, stored["role"], reference, ColumnProfile.of(column, reference), DriftCalibration.from_json(stored["calibration"])
     )
 
 
@@ -191,10 +191,8 @@ def _summary(report: DriftReport) -> str:
 
 
 def _few_windows(report: DriftReport) -> str:
-    """Say which columns cannot be judged at the stated rate, and by which rule they are judged."""
-    if not report.by_rank:
+    """Return which columns cannot be judged at the stated rate, and the rule that judges them instead."""
+    if not report.capped:
         return ""
-    names = ", ".join(report.by_rank[:3]) + (f" and {len(report.by_rank) - 3} more" if len(report.by_rank) > 3 else "")
-    return (
-        f"; {names} cannot be judged at {report.false_alarm_rate:.2g}: {report.windows} reference windows, {report.needed} needed. {RULE}"
-    )
+    names = ", ".join(report.capped[:3]) + (f" and {len(report.capped) - 3} more" if len(report.capped) > 3 else "")
+    return f"; {names} cannot be judged at {report.false_alarm_rate:.2g}: {report.windows} reference windows, {report.needed} needed. {CAP_RULE}"

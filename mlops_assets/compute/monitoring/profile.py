@@ -1,4 +1,4 @@
-"""What a model's reference rows look like: kept with the version, compared with every later window."""
+"""The reference profile of a version's training rows, stored with the version and compared with every later window."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.monitoring import cells
-from mlops_assets.compute.monitoring.attainable import attainable_distances
-from mlops_assets.compute.monitoring.cells import CATEGORICAL, NUMERIC, Binning, Counts
+from mlops_assets.compute.monitoring.binning import (
+    CATEGORICAL,
+    NUMERIC,
+    Binning,
+    Counts,
+    bin_categories,
+    bin_numbers,
+    count_categories,
+    count_numbers,
+    count_presence,
+    find_kind,
+    list_categories,
+    sort_numbers,
+)
 from mlops_assets.compute.monitoring.distances import correct_crossings
 from mlops_assets.compute.monitoring.thresholds import DriftCalibration, calibrate
 from mlops_assets.errors import DataError
@@ -21,69 +32,64 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2  # since calibrations are stored by the name of a statistic; format 1 still opens
 FEATURE, OUTPUT = "feature", "output"
 BY_WINDOW = "by window"  # within a profile: the profiles for windows of other lengths, by seconds
 WINDOW_LENGTH = "window length"  # of such a profile, in seconds, as the monitor declares it
-LEAST_REFERENCE = 100  # rows below which nothing can be learned about windows
-LEAST_WINDOWS, MOST_WINDOWS, LEAST_ROWS = 20, 200, 30
-CALIBRATION_ROWS = 250_000
-_DEALT = 600  # windows of rows taken at random, over all deals
+MIN_REFERENCE_ROWS = 100
+MIN_WINDOWS, MAX_WINDOWS, MIN_WINDOW_ROWS = 20, 200, 30
+MAX_CALIBRATION_ROWS = 250_000
+_SHUFFLED_WINDOWS = 600  # windows of random rows, over all shuffles
 _NO_POINTS = np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
-class Column:
+class ColumnProfile:
     """One column of a reference.
 
     Parameters
     ----------
     dtype
         Name of its polars type.
-    layout
-        Where it is cut.
-    tally
+    binning
+        Its cells and bins.
+    counts
         Its counts.
     facts
         Of a numeric column: mean, std, min, median, max; None where not finite.
-    strange
-        Some categories that the reference does not know, most frequent first.
+    unseen
+        Some categories that the reference lacks, most frequent first.
     crossing
-        What :func:`correct_crossings` says beside the counts.
+        From :func:`correct_crossings`.
     only_category
         The one category of a categorical column; None when it has several.
     """
 
     dtype: str
-    layout: Binning
-    tally: Counts
+    binning: Binning
+    counts: Counts
     facts: Mapping[str, float | None]
-    strange: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     crossing: float = 0.0
     only_category: str | None = None
 
     @classmethod
-    def of(cls, column: pl.Series, reference: Column | None = None) -> Column:
+    def of(cls, column: pl.Series, reference: ColumnProfile | None = None) -> ColumnProfile:
         """Count a column, as the reference is counted when there is one."""
-        kind, dtype = reference.layout.kind if reference else cells.find_kind(column.dtype), str(column.dtype)
+        kind, dtype = reference.binning.kind if reference else find_kind(column.dtype), str(column.dtype)
         if kind == NUMERIC:
-            ordered, nulls, infinite = cells.sort_numbers(column)
-            layout = reference.layout if reference else cells.bin_numbers(ordered)
-            tally = cells.count_numbers(layout, ordered, nulls, infinite)
-            crossing = correct_crossings(layout, ordered, tally, reference.tally) if reference and reference.spread else 0.0
-            return cls(dtype, layout, tally, _facts(ordered), (), crossing)
+            ordered, nulls, infinite = sort_numbers(column)
+            binning = reference.binning if reference else bin_numbers(ordered)
+            counts = count_numbers(binning, ordered, nulls, infinite)
+            crossing = correct_crossings(binning, ordered, counts, reference.counts) if reference and reference.spread else 0.0
+            return cls(dtype, binning, counts, _describe_numbers(ordered), (), crossing)
         if kind == CATEGORICAL:
-            counts, nulls = cells.list_categories(column)
-            layout = reference.layout if reference else cells.bin_categories(counts)
-            only = next(iter(counts)) if len(counts) == 1 else None
-            return cls(dtype, layout, cells.count_categories(layout, counts, nulls), {}, _strange(layout, counts), only_category=only)
-        layout = reference.layout if reference else Binning(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
-        return cls(dtype, layout, cells.count_presence(column), {})
-
-    @property
-    def attainable(self) -> np.ndarray:
-        """The largest attainable distance from this column for each statistic, shape (statistics,)."""
-        return attainable_distances(self.layout, self.tally)
+            rows, nulls = list_categories(column)
+            binning = reference.binning if reference else bin_categories(rows)
+            only = next(iter(rows)) if len(rows) == 1 else None
+            return cls(dtype, binning, count_categories(binning, rows, nulls), {}, _find_unseen(binning, rows), only_category=only)
+        binning = reference.binning if reference else Binning(kind, _NO_POINTS, _NO_POINTS, _NO_POINTS)
+        return cls(dtype, binning, count_presence(column), {})
 
     @property
     def spread(self) -> float:
@@ -92,36 +98,36 @@ class Column:
 
     def as_json(self) -> dict[str, Any]:
         """Return the column as JSON holds it."""
-        counts = {"cells": self.tally.cells[0], "sums": self.tally.sums[0], "bins": self.layout.bins(self.tally)[0]}
-        missing = {"nulls": int(self.tally.nulls[0]), "infinite": int(self.tally.infinite[0])}
+        counts = {"cells": self.counts.cells[0], "sums": self.counts.sums[0], "bins": self.binning.bins(self.counts)[0]}
+        missing = {"nulls": int(self.counts.nulls[0]), "infinite": int(self.counts.infinite[0])}
         return {
             "dtype": self.dtype,
-            **self.layout.as_json(),
+            **self.binning.as_json(),
             **self.facts,
             **missing,
             **{name: array.tolist() for name, array in counts.items()},
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Column:
+    def from_json(cls, stored: Mapping[str, Any]) -> ColumnProfile:
         """Return a stored column."""
         sums = np.array([stored["sums"]], dtype=float).reshape(1, -1)
-        tally = Counts(np.array([stored["cells"]]), sums, np.array([stored["nulls"]]), np.array([stored["infinite"]]))
+        counts = Counts(np.array([stored["cells"]]), sums, np.array([stored["nulls"]]), np.array([stored["infinite"]]))
         facts = {name: stored[name] for name in _FACTS if name in stored}
-        return cls(stored["dtype"], Binning.from_json(stored), tally, facts)
+        return cls(stored["dtype"], Binning.from_json(stored), counts, facts)
 
 
 _FACTS = ("mean", "std", "min", "median", "max")
 
 
-def _strange(layout: Binning, counts: Mapping[str, int]) -> tuple[str, ...]:
-    if layout.known is None:
+def _find_unseen(binning: Binning, rows: Mapping[str, int]) -> tuple[str, ...]:
+    if binning.known is None:
         return ()
-    known = {*layout.values, *layout.known}
-    return tuple(islice((value for value in counts if value not in known), 3))
+    known = {*binning.values, *binning.known}
+    return tuple(islice((value for value in rows if value not in known), 3))
 
 
-def _facts(ordered: np.ndarray) -> dict[str, float | None]:
+def _describe_numbers(ordered: np.ndarray) -> dict[str, float | None]:
     if not len(ordered):
         return dict.fromkeys(_FACTS)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -161,9 +167,9 @@ def build_profile(
     DataError
         There is no row, a name is in ``X`` and in ``outputs``, or the lengths differ.
     """
-    frame = _checked(X, event_times, outputs)
-    windows = None if frame.height < LEAST_REFERENCE else _windows(frame.height, event_times, window)
-    columns = {name: _column(frame[name], windows, OUTPUT if name not in X.columns else FEATURE) for name in frame.columns}
+    frame = _join_columns(X, event_times, outputs)
+    windows = None if frame.height < MIN_REFERENCE_ROWS else _choose_windows(frame.height, event_times, window)
+    columns = {name: _describe_column(frame[name], windows, OUTPUT if name not in X.columns else FEATURE) for name in frame.columns}
     real = 0 if windows is None or windows.real is None else int(windows.real.max()) + 1
     return {
         "format": FORMAT,
@@ -174,7 +180,7 @@ def build_profile(
     }
 
 
-def _checked(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
+def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
     if not X.height:
         raise DataError("a reference has no row", hint="describe the rows that the model was trained on")
     others = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
@@ -189,48 +195,48 @@ def _checked(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFra
     return pl.concat([X, outputs], how="horizontal")
 
 
-def _column(column: pl.Series, windows: _Windows | None, role: str) -> dict[str, Any]:
-    found = Column.of(column)
+def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, role: str) -> dict[str, Any]:
+    found = ColumnProfile.of(column)
     stored = {"role": role, **found.as_json()}
     if windows is None:
         return {**stored, "calibration": None}
-    calibration: DriftCalibration = calibrate(found.layout, column[windows.rows], found.spread, windows.real, windows.dealt)
+    calibration: DriftCalibration = calibrate(found.binning, column[windows.rows], found.spread, windows.real, windows.shuffled)
     return {**stored, "calibration": calibration.as_json()}
 
 
 @dataclass(frozen=True, eq=False)
-class _Windows:
-    """Which rows calibrate, and in which window each is: of real time, and several times dealt at random."""
+class _CalibrationWindows:
+    """Which rows calibrate, and in which window each is: of real time, and several times shuffled at random."""
 
     rows: np.ndarray
     real: np.ndarray | None
-    dealt: np.ndarray
+    shuffled: np.ndarray
     seconds: float | None
 
 
-def _windows(rows: int, event_times: pl.Series | None, window: timedelta) -> _Windows:
-    labels, seconds = (None, None) if event_times is None else _by_time(event_times, window)
+def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta) -> _CalibrationWindows:
+    labels, seconds = (None, None) if event_times is None else _label_windows(event_times, window)
     chosen = np.arange(rows) if labels is None else np.flatnonzero(labels >= 0)
     random = np.random.default_rng(0)  # the same rows give the same thresholds
-    if len(chosen) > CALIBRATION_ROWS:
-        chosen = np.sort(random.choice(chosen, CALIBRATION_ROWS, replace=False))
+    if len(chosen) > MAX_CALIBRATION_ROWS:
+        chosen = np.sort(random.choice(chosen, MAX_CALIBRATION_ROWS, replace=False))
     real = None if labels is None else np.unique(labels[chosen], return_inverse=True)[1]
-    dealt = np.arange(len(chosen)) % max(10, min(100, len(chosen) // 500)) if real is None else real
-    deals = -(-_DEALT // (int(dealt.max()) + 1))
-    return _Windows(chosen, real, np.stack([random.permutation(dealt) for _ in range(deals)]), seconds)
+    shuffled = np.arange(len(chosen)) % max(10, min(100, len(chosen) // 500)) if real is None else real
+    shuffles = -(-_SHUFFLED_WINDOWS // (int(shuffled.max()) + 1))
+    return _CalibrationWindows(chosen, real, np.stack([random.permutation(shuffled) for _ in range(shuffles)]), seconds)
 
 
-def _by_time(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:
+def _label_windows(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:
     """Return the window of each row, −1 for none, and the windows' length in seconds; None when the times do not make two windows."""
     clock = event_times.dt.replace_time_zone(None) if isinstance(event_times.dtype, pl.Datetime) else event_times
     at = clock.cast(pl.Datetime("us")).to_physical()
     first, last = at.min(), at.max()
     if not isinstance(first, int) or not isinstance(last, int) or first == last:
         return None, None
-    length = min(int(window / timedelta(microseconds=1)), -(-(last - first) // LEAST_WINDOWS))
+    length = min(int(window / timedelta(microseconds=1)), -(-(last - first) // MIN_WINDOWS))
     kept, place, counts = np.unique((at // length - first // length).fill_null(-1).to_numpy(), return_inverse=True, return_counts=True)
-    full = np.flatnonzero((counts >= LEAST_ROWS) & (kept >= 0))
+    full = np.flatnonzero((counts >= MIN_WINDOW_ROWS) & (kept >= 0))
     if len(full) < 2:
         return None, None
-    spread = full[np.linspace(0, len(full) - 1, min(len(full), MOST_WINDOWS)).round().astype(int)]
+    spread = full[np.linspace(0, len(full) - 1, min(len(full), MAX_WINDOWS)).round().astype(int)]
     return np.where(np.isin(place, spread), place, -1), length / 1e6

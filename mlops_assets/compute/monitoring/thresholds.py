@@ -1,8 +1,8 @@
-"""How far a window strays from the reference when nothing has drifted, learned from windows of the reference itself.
+"""The distance of a window that counts as drift, learned from windows of the reference.
 
 Tests that assume independent rows alarm on every real week: weather, schedules and campaigns make the rows of one day alike. So the
-reference is cut into windows of real time, and each is compared with all the others. The same rows dealt at random into windows of the
-same sizes tell what chance alone does, and how that depends on the number of rows.
+reference is cut into windows of real time, and each is compared with all the others. The same rows in random windows of the same sizes
+show what chance alone does, and how that depends on the number of rows.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.monitoring.cells import CellIndex
-from mlops_assets.compute.monitoring.distances import measure_distances
+from mlops_assets.compute.monitoring.binning import CellIndex
+from mlops_assets.compute.monitoring.distances import Comparison
+from mlops_assets.compute.monitoring.statistics import deciding_statistics, measure_statistics, sampling_variances
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
-    from mlops_assets.compute.monitoring.cells import Binning, Counts
+    from mlops_assets.compute.monitoring.binning import Binning
 
-STATISTICS = ("ks", "wasserstein", "js", "null_rate")
+FORMAT_1_STATISTICS = ("ks", "wasserstein", "js", "null_rate")  # the order in which references of format 1 store them
 _TINY = 1e-30
-_ROWS_AT_ONCE, _CELLS_AT_ONCE = 500_000, 50_000  # counted together: what fits into a cache
-_WAY = 0.75  # from the largest distance of a window to the largest attainable one
-_TAIL, _DEALT_TAIL = 0.25, 0.1  # the share of windows from which the tail is extrapolated; there are many dealt ones
+_MAX_ROWS, _MAX_CELLS = 500_000, 50_000  # counted together: what fits into a cache
+_CAP = 0.75  # of the way from the largest distance of a reference window to the largest attainable one
+_TAIL_SHARE, _RANDOM_TAIL_SHARE = 0.25, 0.1  # of the windows, from which a tail is extrapolated; there are many random ones
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ExponentialTail:
     level, excess
         The tail begins at ``level``; above it the statistic exceeds it by ``excess`` on average.
     above, windows
-        In how many windows of how many it does.
+        How many of how many windows are in the tail.
     """
 
     level: float
@@ -48,7 +49,7 @@ class ExponentialTail:
     windows: int
 
     @classmethod
-    def of(cls, values: np.ndarray, share: float = _TAIL) -> ExponentialTail:
+    def fit(cls, values: np.ndarray, share: float = _TAIL_SHARE) -> ExponentialTail:
         """Fit the tail of a sample, shape (windows,), to this share of it."""
         ordered = np.sort(values)
         above = max(1, int(len(ordered) * share))
@@ -66,10 +67,10 @@ class ExponentialTail:
             return self.level
         return self.level + self.above * self.excess * math.expm1(math.log(self.share / rate) / self.above)
 
-    def own_rates(self, values: np.ndarray) -> np.ndarray:
-        """Return, for each window of the sample, the probability that it exceeds what it did, as the other windows tell; at most the tail's share.
+    def leave_one_out_rates(self, values: np.ndarray) -> np.ndarray:
+        """Return, for each window of the sample, its exceedance probability under the other windows; at most the tail's share.
 
-        A tail that was fitted to a window finds it less strange than it is.
+        A tail that was fitted to a window rates it as less extreme than it is.
         """
         beyond = np.maximum(values - self.level, 0)
         others = max(self.above - 1, 1)
@@ -80,19 +81,19 @@ class ExponentialTail:
 
 @dataclass(frozen=True, eq=False)
 class DriftCalibration:
-    """One column's distances without drift. Statistics are in the order of ``STATISTICS``.
+    """One column's distances without drift, in the order of :func:`deciding_statistics`. NaN where a statistic is not calibrated.
 
     Parameters
     ----------
     chance
-        ν: the mean square of the distance of n rows taken at random is ν (1/n + 1/rows of the reference); shape (statistics,).
+        ν: the mean square of the distance of n random rows is ν (1/n + 1/rows of the reference); shape (statistics,).
     tails
-        Tails of the squared distances of dealt windows, in units of their mean square; one for each statistic.
-    parts
-        As how many independent statistics they are, taken together.
-    strays
-        Distance of each window of real time to the others, shape (statistics, windows); no window without times.
-    sizes
+        Tails of the squared distances of random windows, in units of their mean square; one for each statistic.
+    effective_tests
+        The number of independent statistics that they are worth together.
+    distances
+        Distance of each reference window to the others, shape (statistics, windows); no window without times.
+    variances
         1/n + 1/rows of these windows, of the same shape.
     always_filled
         Whether every window had a value.
@@ -102,67 +103,84 @@ class DriftCalibration:
 
     chance: np.ndarray
     tails: tuple[ExponentialTail, ...]
-    parts: float
-    strays: np.ndarray
-    sizes: np.ndarray
+    effective_tests: float
+    distances: np.ndarray
+    variances: np.ndarray
     always_filled: bool
     ever_constant: bool = False
 
-    def by_chance(self, sampling_variance: np.ndarray, rate: float) -> np.ndarray:
-        """Return what rows taken at random exceed with probability ``rate`` in any statistic, for each; shapes (statistics, windows)."""
-        units = np.array([tail.quantile(rate / self.parts) for tail in self.tails]) * self.chance
-        result: np.ndarray = np.sqrt(units[:, None] * sampling_variance)
+    def chance_limits(self, variances: np.ndarray, rate: float) -> np.ndarray:
+        """Return what random rows exceed with probability ``rate`` in any statistic, for each; shapes (statistics, windows)."""
+        units = np.array([tail.quantile(rate / self.effective_tests) for tail in self.tails]) * self.chance
+        result: np.ndarray = np.sqrt(units[:, None] * variances)
         return result
 
     def as_json(self) -> dict[str, Any]:
-        """Return the calibration as JSON holds it."""
-        arrays = {name: [[_short(x) for x in row] for row in getattr(self, name)] for name in ("strays", "sizes")}
-        tails = {"tails": [asdict(tail) for tail in self.tails], "parts": self.parts}
+        """Return the calibration as JSON holds it: by the name of each statistic."""
+        statistics = {
+            statistic.name: {
+                "chance": float(self.chance[place]),
+                "tail": asdict(self.tails[place]),
+                "strays": [_short(value) for value in self.distances[place]],
+                "sizes": [_short(value) for value in self.variances[place]],
+            }
+            for place, statistic in enumerate(deciding_statistics())
+        }
         windows = {"always_filled": self.always_filled, "ever_constant": self.ever_constant}
-        return {"chance": self.chance.tolist(), **tails, **arrays, **windows}
+        return {"statistics": statistics, "parts": self.effective_tests, **windows}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> DriftCalibration:
-        """Return a stored calibration."""
-        strays, sizes = (np.array(stored[name], dtype=float) for name in ("strays", "sizes"))
-        tails = tuple(ExponentialTail(**tail) for tail in stored["tails"])
-        constant = stored.get("ever_constant", True)  # a profile that was stored before this was counted cannot say
-        return cls(np.array(stored["chance"]), tails, stored["parts"], strays, sizes, stored["always_filled"], constant)
+        """Return a stored calibration; a statistic that was added to the table since then is not calibrated."""
+        by_name = stored.get("statistics") or _name_statistics(stored)
+        found = [by_name.get(statistic.name) for statistic in deciding_statistics()]
+        windows = max((len(one["strays"]) for one in by_name.values()), default=0)
+        distances, variances = (
+            np.array([[math.nan] * windows if one is None else one[name] for one in found], dtype=float).reshape(len(found), windows)
+            for name in ("strays", "sizes")
+        )
+        return cls(
+            np.array([math.nan if one is None else one["chance"] for one in found]),
+            tuple(_UNCALIBRATED if one is None else ExponentialTail(**one["tail"]) for one in found),
+            stored["parts"],
+            distances,
+            variances,
+            stored["always_filled"],
+            stored.get("ever_constant", True),  # not known of a profile that was stored before this was counted
+        )
 
 
-def least_effects(psi: float) -> np.ndarray:
-    """Return what counts as an effect, for each statistic, shape (statistics,).
+_UNCALIBRATED = ExponentialTail(math.nan, math.nan, 0, 0)
 
-    Parameters
-    ----------
-    psi
-        The PSI of a normal column whose mean moves by √psi standard deviations. The Kolmogorov–Smirnov and Wasserstein statistics of that move
-        and its Jensen–Shannon distance (to second order) are the limits; for nulls, the rate that has the same Jensen–Shannon distance.
-    """
-    return np.array([math.erf(math.sqrt(psi / 8)), math.sqrt(psi), math.sqrt(psi / (8 * math.log(2))), psi / (4 * math.log(2))])
+
+def _name_statistics(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the statistics of a calibration of format 1, which has lists in a fixed order."""
+    lists = [stored[name] for name in ("chance", "tails", "strays", "sizes")]
+    keys = ("chance", "tail", "strays", "sizes")
+    return {name: dict(zip(keys, values, strict=True)) for name, *values in zip(FORMAT_1_STATISTICS, *lists, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
 class Thresholds:
-    """What each statistic of each column must exceed to count as drift.
+    """What each statistic of each column must exceed to count as drift; NaN where it is not calibrated and so does not decide.
 
     Parameters
     ----------
     limits
         Shape (columns, statistics).
-    by_rank
-        Where the reference has too few windows for the stated rate, and the rule for few windows gives the limit; shape (columns, statistics).
+    capped
+        Where the reference has too few windows for the stated rate, so that a cap gives the limit; shape (columns, statistics).
     needed
-        How many windows of the reference the stated rate needs; 0 when chance alone decides.
+        How many reference windows the stated rate needs; 0 when chance alone decides.
     """
 
     limits: np.ndarray
-    by_rank: np.ndarray
+    capped: np.ndarray
     needed: int = 0
 
 
 def compute_thresholds(
-    calibrations: Sequence[DriftCalibration], sizes: np.ndarray, rate: float, least: np.ndarray, attainable: np.ndarray | None = None
+    calibrations: Sequence[DriftCalibration], variances: np.ndarray, rate: float, min_effects: np.ndarray, maxima: np.ndarray | None = None
 ) -> Thresholds:
     """Return what each statistic of each column must exceed to count as drift.
 
@@ -170,73 +188,77 @@ def compute_thresholds(
     ----------
     calibrations
         Of each column.
-    sizes
-        From :func:`sampling_variance` for the window to judge, shape (columns, statistics).
+    variances
+        From :func:`sampling_variances` for the window to judge, shape (columns, statistics).
     rate
         The probability that a window without drift exceeds any threshold.
-    least
-        From :func:`least_effects`.
-    attainable
-        From :func:`mlops_assets.compute.monitoring.attainable.attainable_distances`, shape (columns, statistics); no threshold is above it.
+    min_effects
+        From :func:`mlops_assets.compute.monitoring.statistics.min_effects`.
+    maxima
+        From :func:`mlops_assets.compute.monitoring.statistics.max_values`, shape (columns, statistics); no threshold is above it.
+
+    Returns
+    -------
+    Thresholds
 
     Notes
     -----
-    A threshold is at least the least effect, and at least what rows taken at random exceed with probability ``rate / columns``. Where
-    windows of the reference exceed that, their own tail decides: with b the mean square by which they differ beyond chance, the threshold is
-    c q √(b + ν (1/n + 1/rows)). q is exceeded with probability rate / parts, where parts says as how many independent statistics those are which
-    stray together (Cheverud 2001, Nyholt 2004, here read off the windows); it is extrapolated as if tails were exponential, unless there are more than
-    parts / rate windows. c allows for a reference that is itself only so many windows, of which those that follow each other are alike.
+    A threshold is at least the minimum effect, and at least what random rows exceed with probability ``rate / columns``. Where reference
+    windows exceed that, their own tail decides: with b the mean square by which they differ beyond chance, the threshold is
+    c q √(b + ν (1/n + 1/rows)). q is exceeded with probability rate / m, where m is the effective number of independent tests
+    (Cheverud 2001, Nyholt 2004, here read off the windows). It is extrapolated from an exponential tail, unless there are more than
+    m / rate windows. c allows for a reference of few windows, of which neighbours are alike.
 
     An extrapolation from few windows can leave the range of the statistic. So no threshold lies further than three quarters of the way from the
     largest distance of a reference window to the largest attainable one. One in n + 1 windows without drift exceeds the largest distance of n
     windows, whatever the statistic; a quarter of these, or fewer, exceed the threshold.
     """
-    shape = (len(calibrations), len(STATISTICS))
-    largest = np.full(shape, np.inf) if attainable is None else attainable.reshape(shape)
-    base = [
-        np.maximum(least, c.by_chance(one[:, None], rate / len(calibrations))[:, 0]) for c, one in zip(calibrations, sizes, strict=True)
-    ]
-    limits, by_rank = np.minimum(np.array(base).reshape(shape), largest), np.zeros(shape, dtype=bool)
-    found = [(place, stray) for place, c in enumerate(calibrations) for stray in _straying(c, rate / len(calibrations), least)]
+    shape = (len(calibrations), len(min_effects))
+    largest = np.full(shape, np.inf) if maxima is None else maxima.reshape(shape)
+    each = rate / len(calibrations) if calibrations else rate
+    chance = [c.chance_limits(one[:, None], each)[:, 0] for c, one in zip(calibrations, variances, strict=True)]
+    limits = np.minimum(np.maximum(min_effects, np.array(chance).reshape(shape)), largest)
+    capped = np.zeros(shape, dtype=bool)
+    found = [(place, tail) for place, c in enumerate(calibrations) for tail in _fit_window_tails(c, each, min_effects)]
     if not found:
-        return Thresholds(limits, by_rank)
+        return Thresholds(limits, capped)
     # A window that stays below the other bounds does not count.
-    rates = np.min([stray.tail.own_rates(stray.scaled) ** stray.over for _, stray in found], axis=0)
-    level = rate / _parts(rates, _TAIL, len(found))
-    for place, stray in found:
-        at = place, stray.statistic
-        scale = math.sqrt(stray.beyond + calibrations[place].chance[stray.statistic] * sizes[at])
-        extrapolated = stray.allowance * scale * stray.tail.quantile(level)
-        bound = _bound(scale * float(stray.scaled.max()), float(largest[at]))
-        by_rank[at] = extrapolated > max(bound, limits[at])
-        limits[at] = max(limits[at], min(extrapolated, bound))
-    return Thresholds(limits, by_rank, math.ceil(1 / level) - 1)
+    rates = np.min([one.tail.leave_one_out_rates(one.scaled) ** one.over for _, one in found], axis=0)
+    level = rate / _count_effective_tests(rates, _TAIL_SHARE, len(found))
+    for place, one in found:
+        at = place, one.statistic
+        scale = math.sqrt(one.beyond + calibrations[place].chance[one.statistic] * variances[at])
+        extrapolated = one.allowance * scale * one.tail.quantile(level)
+        cap = _cap(scale * float(one.scaled.max()), float(largest[at]))
+        capped[at] = extrapolated > max(cap, limits[at])
+        limits[at] = max(limits[at], min(extrapolated, cap))
+    return Thresholds(limits, capped, math.ceil(1 / level) - 1)
 
 
-def _bound(observed: float, largest: float) -> float:
+def _cap(observed: float, largest: float) -> float:
     """Return three quarters of the way from the largest observed distance to the largest attainable one, never above the latter."""
-    return observed + _WAY * (largest - observed) if observed < largest else largest
+    return observed + _CAP * (largest - observed) if observed < largest else largest
 
 
-def _parts(least_rates: np.ndarray, share: float, most: int) -> float:
-    """Return as how many independent statistics several are: of so many, the least of their rates is below x in a share n x of the windows.
+def _count_effective_tests(min_rates: np.ndarray, share: float, maximum: int) -> float:
+    """Return the effective number n of independent tests: the minimum of n rates is below x in a share n x of the windows.
 
     Parameters
     ----------
-    least_rates
-        The least rate of each window, shape (windows,).
+    min_rates
+        The minimum rate of each window, shape (windows,).
     share
-        Of the windows, at which n is read off: rarer ones are few, and tell more of one column's tail than of what columns share.
-    most
-        How many there are.
+        Of the windows, at which n is read off: rarer ones are few, and show one column's tail rather than what columns share.
+    maximum
+        How many tests there are.
     """
-    at = float(np.quantile(least_rates, share))
-    return min(max(share / at, 1.0), float(max(most, 1)))
+    at = float(np.quantile(min_rates, share))
+    return min(max(share / at, 1.0), float(max(maximum, 1)))
 
 
 @dataclass(frozen=True, eq=False)
-class _Stray:
-    """A statistic of which some windows of the reference exceed what chance explains."""
+class _WindowTail:
+    """A statistic of which some reference windows exceed what chance explains."""
 
     statistic: int
     beyond: float  # b
@@ -246,22 +268,22 @@ class _Stray:
     over: np.ndarray  # which windows exceed it
 
 
-def _straying(calibration: DriftCalibration, rate: float, least: np.ndarray) -> list[_Stray]:
-    if not calibration.strays.shape[1]:
+def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: np.ndarray) -> list[_WindowTail]:
+    if not calibration.distances.shape[1]:
         return []
-    over = calibration.strays > np.maximum(least[:, None], calibration.by_chance(calibration.sizes, rate))
-    squares, expected = calibration.strays**2, calibration.chance[:, None] * calibration.sizes
+    over = calibration.distances > np.maximum(min_effects[:, None], calibration.chance_limits(calibration.variances, rate))
+    squares, expected = calibration.distances**2, calibration.chance[:, None] * calibration.variances
     beyond = np.maximum(_mean(squares - expected), 0)
     scaled = np.sqrt(_in_units(squares, beyond[:, None] + expected))
     places = np.flatnonzero(over.any(axis=1)).tolist()
-    return [_Stray(k, float(beyond[k]), _allowance(scaled[k]), ExponentialTail.of(scaled[k]), scaled[k], over[k]) for k in places]
+    return [_WindowTail(k, float(beyond[k]), _allow_for_few(scaled[k]), ExponentialTail.fit(scaled[k]), scaled[k], over[k]) for k in places]
 
 
-def _allowance(values: np.ndarray) -> float:
-    """Return by how much further windows stray than those the reference consists of.
+def _allow_for_few(values: np.ndarray) -> float:
+    """Return by how much further windows differ than those that the reference consists of.
 
-    Those pull the reference to themselves, by 1 / n in the mean square, and a further one is as much off: √((1 + 1/n) / (1 − 1/n)), n being worth
-    (1 − r) / (1 + r) for each window when neighbours are correlated by r (Bayley and Hammersley 1946).
+    These pull the reference to themselves, by 1 / n in the mean square, and a further one is as much off: √((1 + 1/n) / (1 − 1/n)). Each window
+    is worth (1 − r) / (1 + r) when neighbours are correlated by r (Bayley and Hammersley 1946).
     """
     centred = values - values.mean()
     square = float(centred @ centred)
@@ -270,46 +292,42 @@ def _allowance(values: np.ndarray) -> float:
     return math.sqrt((n + 1) / (n - 1))
 
 
-def sampling_variance(window: Counts, reference: Counts) -> np.ndarray:
-    """Return 1/n + 1/rows for each statistic and window, shape (statistics, windows): of the values or, where nulls count, of the rows."""
-    by_value = 1 / np.maximum(window.values, 1) + 1 / np.maximum(reference.values, 1)
-    by_row = 1 / np.maximum(window.rows, 1) + 1 / np.maximum(reference.rows, 1)
-    return np.stack([by_value, by_value, by_row, by_row])
-
-
-def calibrate(layout: Binning, column: pl.Series, spread: float, real: np.ndarray | None, dealt: np.ndarray) -> DriftCalibration:
+def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarray | None, shuffled: np.ndarray) -> DriftCalibration:
     """Learn a column's distances without drift.
 
     Parameters
     ----------
-    layout
-        Where the column is cut.
+    binning
+        Of the column.
     column
         Rows of the reference.
     spread
         Its standard deviation.
     real
         The window of real time of each row, from 0, shape (rows,); None without times.
-    dealt
-        The same for windows whose rows are taken at random, several times, shape (deals, rows).
+    shuffled
+        The same for windows of random rows, several times, shape (shuffles, rows).
+
+    Returns
+    -------
+    DriftCalibration
     """
-    rows = CellIndex.of(layout, column)
-    found, sizes, filled = _strays(rows, spread, dealt)
-    ratios = found**2 / sizes
+    index = CellIndex.of(binning, column)
+    found, variances, filled = _compare_windows(index, spread, shuffled)
+    ratios = found**2 / variances
     chance = _mean(ratios)
     units = _in_units(ratios, chance[:, None])
-    tails = tuple(ExponentialTail.of(row, _DEALT_TAIL) for row in units)
-    rates = np.min([tail.own_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)
-    parts = _parts(rates, _DEALT_TAIL / 2, int((chance > 0).sum()))
+    tails = tuple(ExponentialTail.fit(row, _RANDOM_TAIL_SHARE) for row in units)
+    rates = np.min([tail.leave_one_out_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)
+    effective = _count_effective_tests(rates, _RANDOM_TAIL_SHARE / 2, int((chance > 0).sum()))
     if real is None:
-        none = np.zeros((len(STATISTICS), 0))
-        return DriftCalibration(chance, tails, parts, none, none, filled)
-    strays, real_sizes, filled = _strays(rows, spread, real[None])
-    return DriftCalibration(chance, tails, parts, strays, real_sizes, filled, _ever_constant(column, real))
+        none = np.zeros((len(chance), 0))
+        return DriftCalibration(chance, tails, effective, none, none, filled)
+    distances, variances, filled = _compare_windows(index, spread, real[None])
+    return DriftCalibration(chance, tails, effective, distances, variances, filled, _has_constant_window(column, real))
 
 
-def _ever_constant(column: pl.Series, windows: np.ndarray) -> bool:
-    """Return whether any window has one value only."""
+def _has_constant_window(column: pl.Series, windows: np.ndarray) -> bool:
     import polars as pl
 
     present = pl.DataFrame({"window": windows, "value": column}).drop_nulls()
@@ -317,22 +335,28 @@ def _ever_constant(column: pl.Series, windows: np.ndarray) -> bool:
     return bool((distinct == 1).any())
 
 
-def _strays(rows: CellIndex, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the distance of each window to the others and its size, both of shape (statistics, windows), and whether all have values."""
-    whole = rows.tally(np.zeros(len(rows.cell), dtype=int))
+def _compare_windows(index: CellIndex, spread: float, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return distance and sampling variance of each window to the others, shape (statistics, windows), and whether all windows have values."""
+    names = [statistic.name for statistic in deciding_statistics()]
+    distances, variances, filled = [], [], True
+    for comparison in _batch_comparisons(index, spread, cuts):
+        found, windows = measure_statistics(comparison), comparison.windows
+        distances.append(np.stack([found[name] for name in names]))
+        variances.append(sampling_variances(windows, comparison.reference))
+        filled = filled and bool((windows.nulls < windows.rows).all())
+    return np.concatenate(distances, axis=1), np.concatenate(variances, axis=1), filled
+
+
+def _batch_comparisons(index: CellIndex, spread: float, cuts: np.ndarray) -> Iterator[Comparison]:
+    """Yield windows with the rest of the reference, a few cuts at a time."""
+    whole = index.count_windows(np.zeros(len(index.cells), dtype=int))
     windows = int(cuts[0].max()) + 1
-    together = max(1, min(_ROWS_AT_ONCE // cuts.shape[1], _CELLS_AT_ONCE // (windows * max(whole.cells.shape[1], 1))))
-    strays, sizes, filled = [], [], True
+    together = max(1, min(_MAX_ROWS // cuts.shape[1], _MAX_CELLS // (windows * max(whole.cells.shape[1], 1))))
     for first in range(0, len(cuts), together):
         some = cuts[first : first + together]
-        tally = rows.tally(some + windows * np.arange(len(some))[:, None])
-        # What is compared with must not hold the window itself: the distance would be too small.
-        rest = whole - tally
-        found = measure_distances(rows.layout, tally, rest, spread)
-        strays.append(np.stack([found[name] for name in STATISTICS]))
-        sizes.append(sampling_variance(tally, rest))
-        filled = filled and bool((tally.nulls < tally.rows).all())
-    return np.concatenate(strays, axis=1), np.concatenate(sizes, axis=1), filled
+        counts = index.count_windows(some + windows * np.arange(len(some))[:, None])
+        # The reference must not hold the window itself: the distance would be too small.
+        yield Comparison(index.binning, counts, whole - counts, spread)
 
 
 def _short(value: float) -> float | None:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.monitoring.cells import CATEGORICAL
-from mlops_assets.compute.monitoring.column_drift import NAMES
-from mlops_assets.compute.monitoring.drift import RULE
+from mlops_assets.compute.monitoring.binning import CATEGORICAL
+from mlops_assets.compute.monitoring.drift import CAP_RULE
+from mlops_assets.compute.monitoring.statistics import STATISTICS, reported_statistics
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.rendering import render
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_CHARTS, MAX_ROWS = 6, 150
 MIN_SLICE_ROWS = 30
-_SHORT = {"ks": "KS", "wasserstein": "Wasserstein", "js": "JS", "null_rate": "null rate"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,8 @@ def render_monitor(page: Page) -> str:
         threshold_chart=_threshold_chart,
         columns_caption=_columns_caption,
         gauge_percent=_gauge_percent,
-        deciding_label=lambda column: _SHORT.get(column.statistic, column.why),
+        statistics=reported_statistics(),
+        deciding_label=_deciding_label,
         thresholds_text=_thresholds_text,
     )
 
@@ -146,7 +146,7 @@ def _column_chart(column: ColumnDrift) -> Markup | str:
 def _threshold_chart(column: ColumnDrift) -> Markup | str:
     if not column.bars or column.value is None or not column.threshold or not math.isfinite(column.severity):
         return ""
-    label = f"{NAMES[column.statistic]} {format_number(column.value)}, threshold {format_number(column.threshold)}"
+    label = f"{STATISTICS[column.statistic].label} {format_number(column.value)}, threshold {format_number(column.threshold)}"
     return _trust(charts.strip(column.usual, column.threshold, column.value, label))
 
 
@@ -165,33 +165,40 @@ def _gauge_percent(column: ColumnDrift) -> str:
     return f"{share * 100:.0f}"
 
 
+def _deciding_label(column: ColumnDrift) -> str:
+    return STATISTICS[column.statistic].short if column.statistic else column.why
+
+
 def _columns_caption(report: DriftReport) -> str:
     rest = f"; the {len(report.columns) - MAX_ROWS} least drifted are not shown" if len(report.columns) > MAX_ROWS else ""
-    return f"All columns, most drifted first{rest}. KS: Kolmogorov–Smirnov; Wasserstein in standard deviations of the reference; JS: Jensen–Shannon."
+    labels = "; ".join(f"{statistic.short}: {statistic.label}" for statistic in reported_statistics())
+    return f"All columns, most drifted first{rest}. {labels}."
 
 
 def _thresholds_text(report: DriftReport) -> str:
-    share = f"{report.false_alarm_rate:.2g} of the windows without drift alarm"
+    rate = f"Expected false alarms: {_percent(report.false_alarm_rate)} of windows"
     if not report.windows:
-        return f"Thresholds: {share}, if rows are independent; the reference has no event times from which to learn how its windows differ."
-    few = (
-        f", extrapolated as there are fewer than {math.ceil(1 / report.false_alarm_rate)}"
-        if report.windows < 1 / report.false_alarm_rate
-        else ""
-    )
+        return f"{rate} if rows are independent. The reference has no event times, so that its windows cannot be compared."
+    min_windows = math.ceil(1 / report.false_alarm_rate)
+    few = f" (extrapolated: fewer than {min_windows})" if report.windows < min_windows else ""
     return (
-        f"Thresholds: {share}, judged by how {report.windows} windows of the reference differ from the rest of it{few}. "
-        f"Less than the least effect is never drift.{_few_windows_text(report)}"
+        f"{rate}, calibrated on {report.windows} reference windows{few}. A change below the minimum effect never counts as drift."
+        f"{_few_windows_text(report)}"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _few_windows_text(report: DriftReport) -> str:
-    """Say which columns have too few reference windows, which rule judges them, and how often that rule alarms without drift."""
-    if not report.by_rank:
+    """Return which columns have too few reference windows, how they are judged instead, and how often that alarms without drift."""
+    if not report.capped:
         return ""
     return (
-        f" Cannot be judged at {report.false_alarm_rate:.2g}: {', '.join(report.by_rank)}, for {report.windows} reference windows, {report.needed} needed. "
-        f"{RULE}; without drift at most one window in {report.windows + 1} exceeds the former in one column, and about a quarter of these the limit."
+        f" Not judged at {_percent(report.false_alarm_rate)}: {', '.join(report.capped)}; {report.needed} reference windows are needed, "
+        f"there are {report.windows}. {CAP_RULE}. Without drift, at most one window in {report.windows + 1} exceeds that largest distance "
+        "in one column, and about a quarter of these the threshold."
     )
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
 from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
 from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH
+from mlops_assets.compute.monitoring.statistics import reported_statistics
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.monitor_page import Page, render_monitor
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, from_table
@@ -204,7 +205,8 @@ def _told(window: Window, kind: str, state: str, reason: str) -> WindowReport:
 
 
 def _drift_rows(window: Window, report: DriftReport) -> pl.DataFrame:
-    names = ("ks", "wasserstein", "psi", "js", "null_rate", "reference_null_rate", "new_rate", "value", "threshold", "severity")
+    statistics = [statistic.name for statistic in reported_statistics()]
+    numbers = ("null_rate", "reference_null_rate", "new_rate", "value", "threshold", "severity")
     schema: dict[str, Any] = {
         WINDOW_START: pl.Datetime("us", "UTC"),
         "version": pl.Int64,
@@ -212,10 +214,15 @@ def _drift_rows(window: Window, report: DriftReport) -> pl.DataFrame:
         "column": pl.String,
         "kind": pl.String,
     }
-    schema |= {"statistic": pl.String, "drifted": pl.Boolean, "why": pl.String, **dict.fromkeys(names, pl.Float64)}
+    schema |= {"statistic": pl.String, "drifted": pl.Boolean, "why": pl.String, **dict.fromkeys([*statistics, *numbers], pl.Float64)}
     head = {WINDOW_START: window.span.start, "version": window.version.version if window.version else None, "rows": report.rows}
-    texts = [{"column": c.name, "kind": c.kind, "statistic": c.statistic, "drifted": c.drifted, "why": c.why} for c in report.columns]
-    rows = [head | text | {n: getattr(c, n) for n in names} for text, c in zip(texts, report.columns, strict=True)]
+    rows = [
+        head
+        | {"column": c.name, "kind": c.kind, "statistic": c.statistic, "drifted": c.drifted, "why": c.why}
+        | {name: c.statistics.get(name) for name in statistics}
+        | {name: getattr(c, name) for name in numbers}
+        for c in report.columns
+    ]
     return pl.DataFrame(rows or [head], schema=schema)
 
 

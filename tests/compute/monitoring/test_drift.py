@@ -12,10 +12,11 @@ import pytest
 from scipy import stats
 
 import flights_data
-from mlops_assets.compute.monitoring.distances import measure_distances
+from mlops_assets.compute.monitoring.distances import Comparison
 from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
-from mlops_assets.compute.monitoring.profile import Column, build_profile
-from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds, least_effects
+from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
+from mlops_assets.compute.monitoring.statistics import max_values, measure_statistics, min_effects
+from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds
 from mlops_assets.errors import DataError
 from mlops_assets.values.window import TimeWindow
 
@@ -115,7 +116,7 @@ def test_a_constant_column_stays_quiet_until_it_changes() -> None:
     constant = pl.Series([0.1] * 300)
     assert one(constant, constant).severity == 0
     changed = one(constant, pl.Series([0.1] * 100 + [0.3] * 100))
-    assert (changed.drifted, changed.ks, changed.wasserstein) == (True, 0.5, None)
+    assert (changed.drifted, changed.statistics["ks"], changed.statistics["wasserstein"]) == (True, 0.5, None)
     assert one(pl.Series(np.arange(300.0)), pl.Series([150.0] * 200)).drifted
     assert not one(pl.Series(["a"] * 300), pl.Series(["a"] * 200)).drifted
     assert one(pl.Series(["a"] * 300), pl.Series(["b"] * 200)).new_rate == 1
@@ -124,7 +125,7 @@ def test_a_constant_column_stays_quiet_until_it_changes() -> None:
 def test_an_empty_column_is_drift_only_where_there_used_to_be_values() -> None:
     full, empty = pl.Series(np.random.default_rng(0).normal(size=300)), pl.Series([None] * 300, dtype=pl.Float64)
     lost = one(full, empty)
-    assert (lost.drifted, lost.severity, lost.null_rate, lost.ks) == (True, math.inf, 1.0, None)
+    assert (lost.drifted, lost.severity, lost.null_rate, lost.statistics["ks"]) == (True, math.inf, 1.0, None)
     assert "no row has a value" in lost.why
     assert one(full, pl.Series([None] * 300)).severity == math.inf  # a column of nulls has no type
     assert one(full, pl.Series([math.nan] * 300)).null_rate == 1.0
@@ -312,17 +313,17 @@ def test_no_threshold_is_above_what_its_statistic_can_attain(count: int, psi: fl
     frame, at = months(rng, count)
     frame = frame.with_columns(temp=pl.when(pl.Series(rng.random(frame.height) < 0.1)).then(None).otherwise("temp"))
     profile = monthly_profile(frame, at)
-    before = {name: Column.from_json(column) for name, column in profile["columns"].items()}
+    before = {name: ColumnProfile.from_json(column) for name, column in profile["columns"].items()}
     calibrations = [DriftCalibration.from_json(column["calibration"]) for column in profile["columns"].values()]
-    attainable = np.array([column.attainable for column in before.values()])
+    attainable = np.array([max_values(column.binning, column.counts) for column in before.values()])
     sizes = np.full((3, 4), 1 / 300)
-    limits = compute_thresholds(calibrations, sizes, 0.001, least_effects(psi), attainable).limits
+    limits = compute_thresholds(calibrations, sizes, 0.001, min_effects(psi), attainable).limits
     assert (limits <= attainable).all()
     assert (attainable[:2, 0] == 1).all()
     # A window in the bin that has fewest rows: what the statistic says of it is what can be attained.
     rarest = pl.Series([frame["temp"].max()] * 300)
-    now = Column.of(rarest, before["temp"])
-    found = measure_distances(before["temp"].layout, now.tally, before["temp"].tally, before["temp"].spread)
+    now = ColumnProfile.of(rarest, before["temp"])
+    found = measure_statistics(Comparison(before["temp"].binning, now.counts, before["temp"].counts, before["temp"].spread))
     assert 0.8 < found["js"][0] <= attainable[0, 2] + 1e-9 < 0.9
 
 
@@ -347,11 +348,11 @@ def test_a_column_that_is_constant_in_every_window_may_be_constant() -> None:
 def test_too_few_windows_for_the_rate_are_said_with_the_rule_that_judges() -> None:
     frame, _ = months(np.random.default_rng(4), 1)
     report = measure_drift(twenty_months(), frame)
-    assert report.by_rank
+    assert report.capped
     assert "cannot be judged at 0.01: 20 reference windows, " in report.summary
     assert f"{report.needed} needed" in report.summary
     assert report.needed >= 99
-    assert measure_drift(reference()[1], rows(np.random.default_rng(8), 500)).by_rank == ()
+    assert measure_drift(reference()[1], rows(np.random.default_rng(8), 500)).capped == ()
 
 
 def test_few_windows_alarm_no_more_than_is_said() -> None:

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from mlops_assets.compute.monitoring.cells import CellIndex
+from mlops_assets.compute.monitoring.binning import CellIndex
 from mlops_assets.compute.monitoring.column_drift import ColumnComparison, judge_column
-from mlops_assets.compute.monitoring.distances import measure_distances
-from mlops_assets.compute.monitoring.profile import Column, build_profile
+from mlops_assets.compute.monitoring.distances import Comparison
+from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
+from mlops_assets.compute.monitoring.statistics import measure_statistics, min_effects
 from mlops_assets.compute.monitoring.thresholds import (
     DriftCalibration,
     ExponentialTail,
-    _allowance,
+    _allow_for_few,
     calibrate,
     compute_thresholds,
-    least_effects,
 )
 from mlops_assets.errors import DataError
 
@@ -47,10 +47,11 @@ SHAPES = {
 
 def found(reference: np.ndarray, current: np.ndarray) -> dict[str, float | None]:
     """What a monitor says of two columns, through JSON as it is stored."""
-    before = Column.from_json(json.loads(json.dumps(Column.of(pl.Series(reference)).as_json(), allow_nan=False)))
+    before = ColumnProfile.from_json(json.loads(json.dumps(ColumnProfile.of(pl.Series(reference)).as_json(), allow_nan=False)))
     tail = ExponentialTail(1.0, 1.0, 10, 40)
     calibration = DriftCalibration(np.ones(4), (tail,) * 4, 1.0, np.zeros((4, 0)), np.zeros((4, 0)), always_filled=True)
-    return vars(judge_column(ColumnComparison("x", "feature", before, Column.of(pl.Series(current), before), calibration), np.full(4, 0.1)))
+    comparison = ColumnComparison("x", "feature", before, ColumnProfile.of(pl.Series(current), before), calibration)
+    return judge_column(comparison, np.full(4, 0.1)).statistics
 
 
 def shares(values: np.ndarray, edges: np.ndarray, atoms: np.ndarray) -> np.ndarray:
@@ -75,8 +76,8 @@ def test_distances_are_scipys(before: str, rows: tuple[int, int]) -> None:
         assert ours["ks"] == pytest.approx(stats.ks_2samp(reference, current).statistic, abs=0.0011), after
         if reference.std() > 0:
             assert ours["wasserstein"] == pytest.approx(stats.wasserstein_distance(reference, current) / reference.std(), abs=0.001), after
-        layout = Column.of(pl.Series(reference)).layout
-        p, q = (shares(values, layout.edges, layout.atoms) for values in (current, reference))
+        binning = ColumnProfile.of(pl.Series(reference)).binning
+        p, q = (shares(values, binning.edges, binning.atoms) for values in (current, reference))
         assert ours["js"] == pytest.approx(jensenshannon(p, q, 2), abs=1e-6), after
         p, q = np.maximum(p, 1e-4), np.maximum(q, 1e-4)
         assert ours["psi"] == pytest.approx(float(((p - q) * np.log(p / q)).sum()), abs=1e-6), after
@@ -96,41 +97,41 @@ def test_distances_are_scipys_for_any_few_numbers(reference: list[float], curren
 
 def test_categories_are_compared_by_value_with_nulls_as_one() -> None:
     before, after = pl.Series(["a"] * 60 + ["b"] * 30 + [None] * 10), pl.Series(["a"] * 20 + ["c"] * 30)
-    reference = Column.of(before)
-    now = Column.of(after, reference)
-    assert now.strange == ("c",)
-    layout = reference.layout
-    assert layout.labels() == ["a", "b", "other", "new", "null", "infinite"]
-    assert layout.bins(now.tally)[0].tolist() == [20, 0, 0, 30, 0, 0]
-    js = measure_distances(layout, now.tally, reference.tally, 0.0)["js"][0]
+    reference = ColumnProfile.of(before)
+    now = ColumnProfile.of(after, reference)
+    assert now.unseen == ("c",)
+    binning = reference.binning
+    assert binning.labels() == ["a", "b", "other", "new", "null", "infinite"]
+    assert binning.bins(now.counts)[0].tolist() == [20, 0, 0, 30, 0, 0]
+    js = measure_statistics(Comparison(binning, now.counts, reference.counts, 0.0))["js"][0]
     assert js == pytest.approx(jensenshannon([0.6, 0.3, 0, 0.1], [0.4, 0, 0.6, 0], 2))
 
 
 def test_a_zero_inflated_column_has_a_zero_bin_and_deciles_of_the_rest() -> None:
-    layout = Column.of(pl.Series(SHAPES["zero_inflated"](5000))).layout
-    assert layout.atoms.tolist() == [0.0]
-    assert len(layout.edges) == 11
-    assert (np.diff(layout.edges) > 0).all()
-    assert Column.of(pl.Series([3.0] * 50 + [4.0] * 50)).layout.atoms.tolist() == [3.0, 4.0]
+    binning = ColumnProfile.of(pl.Series(SHAPES["zero_inflated"](5000))).binning
+    assert binning.atoms.tolist() == [0.0]
+    assert len(binning.edges) == 11
+    assert (np.diff(binning.edges) > 0).all()
+    assert ColumnProfile.of(pl.Series([3.0] * 50 + [4.0] * 50)).binning.atoms.tolist() == [3.0, 4.0]
 
 
 def test_many_categories_are_the_top_hundred_and_others() -> None:
     names = [f"c{i:04d}" for i in range(2000) for _ in range(1 + (i < 150) * 20)]
-    reference = Column.of(pl.Series(names))
-    assert (len(reference.layout.values), reference.layout.known) == (100, None)
-    assert reference.tally.rows[0] == len(names)
-    now = Column.of(pl.Series(["never seen", "c0001"]), reference)
-    assert now.tally.cells[0, -2:].tolist() == [1, 0]  # with so many categories another one is no news
-    assert now.strange == ()
+    reference = ColumnProfile.of(pl.Series(names))
+    assert (len(reference.binning.values), reference.binning.known) == (100, None)
+    assert reference.counts.rows[0] == len(names)
+    now = ColumnProfile.of(pl.Series(["never seen", "c0001"]), reference)
+    assert now.counts.cells[0, -2:].tolist() == [1, 0]  # with so many categories another one is no news
+    assert now.unseen == ()
 
 
 def test_windows_are_counted_as_each_by_itself() -> None:
     column = pl.Series([None, 1.0, 2.5, 2.5, math.inf, math.nan, -3.0, 7.0] * 20)
     window = np.arange(160) % 3
-    reference = Column.of(column)
-    together = CellIndex.of(reference.layout, column).tally(window)
+    reference = ColumnProfile.of(column)
+    together = CellIndex.of(reference.binning, column).count_windows(window)
     for i in range(3):
-        alone = Column.of(column.filter(pl.Series(window == i)), reference).tally
+        alone = ColumnProfile.of(column.filter(pl.Series(window == i)), reference).counts
         assert (together.cells[i] == alone.cells[0]).all()
         assert together.sums[i] == pytest.approx(alone.sums[0])
         assert (together.nulls[i], together.infinite[i]) == (alone.nulls[0], alone.infinite[0])
@@ -140,23 +141,23 @@ def test_a_window_is_compared_with_all_others_and_not_with_itself() -> None:
     values = RNG.normal(size=600) + np.repeat(RNG.normal(size=20), 30)
     window = np.repeat(np.arange(20), 30)
     column = pl.Series(values)
-    reference = Column.of(column)
-    found = calibrate(reference.layout, column, reference.spread, window, np.stack([RNG.permutation(window) for _ in range(10)]))
+    reference = ColumnProfile.of(column)
+    found = calibrate(reference.binning, column, reference.spread, window, np.stack([RNG.permutation(window) for _ in range(10)]))
     for i in (0, 7, 19):
         mine, rest = values[window == i], values[window != i]
-        assert found.strays[0, i] == pytest.approx(stats.ks_2samp(mine, rest).statistic, abs=0.002)
-        assert found.strays[1, i] == pytest.approx(stats.wasserstein_distance(mine, rest) / values.std(), abs=0.01)
-        assert found.sizes[0, i] == pytest.approx(1 / 30 + 1 / 570)
+        assert found.distances[0, i] == pytest.approx(stats.ks_2samp(mine, rest).statistic, abs=0.002)
+        assert found.distances[1, i] == pytest.approx(stats.wasserstein_distance(mine, rest) / values.std(), abs=0.01)
+        assert found.variances[0, i] == pytest.approx(1 / 30 + 1 / 570)
 
 
 def test_what_chance_does_is_learned_for_any_number_of_rows() -> None:
     column = pl.Series(RNG.normal(size=20_000))
-    reference = Column.of(column)
+    reference = ColumnProfile.of(column)
     dealt = np.stack([RNG.permutation(np.arange(20_000) % 40) for _ in range(15)])
-    found = calibrate(reference.layout, column, reference.spread, None, dealt)
+    found = calibrate(reference.binning, column, reference.spread, None, dealt)
     for n in (200, 5_000):
         size = 1 / n + 1 / 20_000
-        limit = found.by_chance(np.full((4, 1), size), 0.01)[0, 0]
+        limit = found.chance_limits(np.full((4, 1), size), 0.01)[0, 0]
         # Kolmogorov's own limit at 1 % is 1.63; the other statistics share the rate.
         assert 1.55 < limit / math.sqrt(size) < 2.0
 
@@ -170,13 +171,13 @@ def test_windows_of_time_raise_the_threshold_of_what_differs_between_them() -> N
     assert profile["windows"] == days
     calibrations = [DriftCalibration.from_json(profile["columns"][name]["calibration"]) for name in X.columns]
     sizes = np.full((2, 4), 1 / rows + 1 / (days * rows))
-    limits = compute_thresholds(calibrations, sizes, 0.01, least_effects(0.1)).limits
+    limits = compute_thresholds(calibrations, sizes, 0.01, min_effects(0.1)).limits
     assert limits[0, 1] > 2.0  # a day's weather is one draw, standard deviations away
     assert limits[1, 1] < 0.5
     without = build_profile(X)
     assert without["windows"] == 0
     chance = [DriftCalibration.from_json(without["columns"][name]["calibration"]) for name in X.columns]
-    assert compute_thresholds(chance, sizes, 0.01, least_effects(0.1)).limits[0, 1] < 0.5
+    assert compute_thresholds(chance, sizes, 0.01, min_effects(0.1)).limits[0, 1] < 0.5
 
 
 def test_days_are_those_of_the_given_clock() -> None:
@@ -218,7 +219,7 @@ def test_outputs_are_kept_apart_and_wrong_rows_refused() -> None:
 
 
 def test_the_least_effect_is_that_of_a_normal_column_that_moves() -> None:
-    ks, wasserstein, js, _ = least_effects(0.1)
+    ks, wasserstein, js, _ = min_effects(0.1)
     x = np.linspace(-8, 8, 4001)
     p, q = stats.norm.pdf(x), stats.norm.pdf(x, wasserstein)
     assert ks == pytest.approx(np.abs(stats.norm.cdf(x) - stats.norm.cdf(x, wasserstein)).max(), abs=1e-3)
@@ -230,12 +231,12 @@ def test_a_tail_is_extrapolated_with_its_uncertainty() -> None:
     rates = []
     for seed in range(400):
         sample = np.random.default_rng(seed).exponential(size=(91,))
-        rates.append(math.exp(-ExponentialTail.of(sample[:90]).quantile(0.001)))
+        rates.append(math.exp(-ExponentialTail.fit(sample[:90]).quantile(0.001)))
     assert np.mean(rates) == pytest.approx(0.001, rel=0.35)  # one in a thousand from ninety, on average over samples
 
 
 def test_windows_that_follow_each_other_alike_tell_less() -> None:
     steady = np.abs(RNG.normal(size=200))
     alike = np.convolve(RNG.normal(size=219), np.ones(20), "valid")
-    assert 1.0 < _allowance(steady) < 1.02
-    assert _allowance(np.abs(alike)) > 1.04
+    assert 1.0 < _allow_for_few(steady) < 1.02
+    assert _allow_for_few(np.abs(alike)) > 1.04

@@ -90,20 +90,20 @@ class Binning:
     known: tuple[str, ...] | None = ()
     frequent: int = 0
 
-    def bins(self, tally: Counts) -> np.ndarray:
+    def bins(self, counts: Counts) -> np.ndarray:
         """Return rows by bin, shape (windows, bins): the cells' bins, then null, then infinite.
 
         Rare categories share a bin, as the distance of few rows from fewer is mostly chance; new ones join them where the reference has so many
         categories that new ones are to be expected.
         """
-        cells = tally.cells
+        cells = counts.cells
         if self.kind == CATEGORICAL:
             rare, new = cells[:, self.frequent : -1].sum(axis=1), cells[:, -1]
             cells = np.column_stack([cells[:, : self.frequent], *((rare, new) if self.known == () else (rare + new,))])
         if self.kind == NUMERIC:
             place = self._bin_of_cell()
             cells = cells @ (place[:, None] == np.arange(place.max() + 1)).astype(float)
-        return np.column_stack([cells, tally.nulls, tally.infinite])
+        return np.column_stack([cells, counts.nulls, counts.infinite])
 
     def labels(self) -> list[str]:
         """Return what each of :meth:`bins` holds."""
@@ -125,7 +125,7 @@ class Binning:
         return np.concatenate([first, np.column_stack([at, after]).ravel()]) if len(self.points) else first
 
     def as_json(self) -> dict[str, Any]:
-        """Return the layout as JSON holds it."""
+        """Return the binning as JSON holds it."""
         return {
             "kind": self.kind,
             "points": self.points.tolist(),
@@ -138,7 +138,7 @@ class Binning:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Binning:
-        """Return a stored layout."""
+        """Return a stored binning."""
         known = stored["known"]
         points, edges, atoms = (np.array(stored[name], dtype=float) for name in ("points", "edges", "atoms"))
         return cls(
@@ -201,20 +201,20 @@ def _atoms(ordered: np.ndarray) -> np.ndarray:
     return np.unique(deciles[1:][deciles[1:] == deciles[:-1]])
 
 
-def count_numbers(layout: Binning, ordered: np.ndarray, nulls: int, infinite: int) -> Counts:
+def count_numbers(binning: Binning, ordered: np.ndarray, nulls: int, infinite: int) -> Counts:
     """Count one window of sorted values.
 
     Parameters
     ----------
-    layout
+    binning
         Of the reference.
     ordered, nulls, infinite
         From :func:`sort_numbers`.
     """
-    before, until = np.searchsorted(ordered, layout.points), np.searchsorted(ordered, layout.points, side="right")
+    before, until = np.searchsorted(ordered, binning.points), np.searchsorted(ordered, binning.points, side="right")
     bounds = np.concatenate([[0], np.column_stack([before, until]).ravel(), [len(ordered)]])
     cells = np.diff(bounds)
-    sums = np.zeros(len(layout.points) + 1)
+    sums = np.zeros(len(binning.points) + 1)
     filled = cells[::2] > 0
     if filled.any():
         # Over all bounds, so that each interval ends where the next point begins; empty ones repeat a neighbour's value and are masked.
@@ -253,20 +253,20 @@ def bin_categories(counts: Mapping[str, int]) -> Binning:
     )
 
 
-def count_categories(layout: Binning, counts: Mapping[str, int], nulls: int) -> Counts:
+def count_categories(binning: Binning, counts: Mapping[str, int], nulls: int) -> Counts:
     """Count one window by category.
 
     Parameters
     ----------
-    layout
+    binning
         Of the reference.
     counts, nulls
         From :func:`list_categories`.
     """
-    by_value = [counts.get(value, 0) for value in layout.values]
+    by_value = [counts.get(value, 0) for value in binning.values]
     rest = sum(counts.values()) - sum(by_value)
     # Where not every value of the reference is kept, a value outside of the frequent ones counts as another rare one.
-    other = rest if layout.known is None else sum(counts.get(value, 0) for value in layout.known)
+    other = rest if binning.known is None else sum(counts.get(value, 0) for value in binning.known)
     return Counts(np.array([[*by_value, other, rest - other]]), np.zeros((1, 0)), np.array([nulls]), np.zeros(1, dtype=int))
 
 
@@ -281,59 +281,59 @@ _NULL, _INFINITE = -1, -2
 
 @dataclass(frozen=True, eq=False)
 class CellIndex:
-    """The rows of one column, each placed in its cell, to be counted in many windows.
+    """The cell of each row of one column, so that rows can be counted in many windows.
 
     Parameters
     ----------
-    layout
+    binning
         Of the reference.
-    cell
+    cells
         The cell of each row, negative for null and infinite, shape (rows,).
     values
         Of a numeric column, shape (rows,).
     """
 
-    layout: Binning
-    cell: np.ndarray
+    binning: Binning
+    cells: np.ndarray
     values: np.ndarray
 
     @classmethod
-    def of(cls, layout: Binning, column: pl.Series) -> CellIndex:
-        """Place each row."""
-        if layout.kind == CATEGORICAL:
-            codes = {value: code for code, value in enumerate(layout.values)}
+    def of(cls, binning: Binning, column: pl.Series) -> CellIndex:
+        """Find the cell of each row."""
+        if binning.kind == CATEGORICAL:
+            codes = {value: code for code, value in enumerate(binning.values)}
             words = column.cast(pl.String)
             cell = words.replace_strict(codes, default=len(codes), return_dtype=pl.Int64) if codes else pl.repeat(0, len(words), eager=True)
-            return cls(layout, np.where(words.is_null().to_numpy(), _NULL, cell.fill_null(_NULL).to_numpy()), np.zeros(0))
-        if layout.kind == PRESENCE:
-            return cls(layout, np.where(column.is_null().to_numpy(), _NULL, 0), np.zeros(0))
+            return cls(binning, np.where(words.is_null().to_numpy(), _NULL, cell.fill_null(_NULL).to_numpy()), np.zeros(0))
+        if binning.kind == PRESENCE:
+            return cls(binning, np.where(column.is_null().to_numpy(), _NULL, 0), np.zeros(0))
         values = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
-        after = np.searchsorted(layout.points, values, side="right")
-        at = (after > 0) & (np.append(layout.points, np.nan)[after - 1] == values)
+        after = np.searchsorted(binning.points, values, side="right")
+        at = (after > 0) & (np.append(binning.points, np.nan)[after - 1] == values)
         cells = np.where(np.isnan(values), _NULL, np.where(np.isinf(values), _INFINITE, 2 * after - at))
-        return cls(layout, cells, values)
+        return cls(binning, cells, values)
 
-    def tally(self, window: np.ndarray) -> Counts:
-        """Count windows.
+    def count_windows(self, window: np.ndarray) -> Counts:
+        """Return the counts of each window.
 
         Parameters
         ----------
         window
-            The window of each row, from 0, shape (rows,); or several ways to cut the rows, shape (ways, rows), with windows of their own each.
+            The window of each row, from 0, shape (rows,); or several ways to cut the rows, shape (ways, rows), each with its own windows.
         """
-        ways = window.reshape(-1, len(self.cell))
+        ways = window.reshape(-1, len(self.cells))
         windows = int(ways.max()) + 1
-        width = max(len(self.layout.points), len(self.layout.values)) + 1
-        width = 2 * width - 1 if self.layout.kind == NUMERIC else width + (self.layout.kind == CATEGORICAL)
-        found = self.cell >= 0
-        cells = np.bincount((ways[:, found] * width + self.cell[found]).ravel(), minlength=windows * width).reshape(windows, width)
-        nulls, infinite = (np.bincount(ways[:, self.cell == code].ravel(), minlength=windows) for code in (_NULL, _INFINITE))
+        width = max(len(self.binning.points), len(self.binning.values)) + 1
+        width = 2 * width - 1 if self.binning.kind == NUMERIC else width + (self.binning.kind == CATEGORICAL)
+        found = self.cells >= 0
+        cells = np.bincount((ways[:, found] * width + self.cells[found]).ravel(), minlength=windows * width).reshape(windows, width)
+        nulls, infinite = (np.bincount(ways[:, self.cells == code].ravel(), minlength=windows) for code in (_NULL, _INFINITE))
         return Counts(cells, self._sums(ways, windows), nulls, infinite)
 
     def _sums(self, ways: np.ndarray, windows: int) -> np.ndarray:
-        if self.layout.kind != NUMERIC:
+        if self.binning.kind != NUMERIC:
             return np.zeros((windows, 0))
-        intervals = len(self.layout.points) + 1
-        between = (self.cell >= 0) & (self.cell % 2 == 0)
-        places = ways[:, between] * intervals + self.cell[between] // 2
+        intervals = len(self.binning.points) + 1
+        between = (self.cells >= 0) & (self.cells % 2 == 0)
+        places = ways[:, between] * intervals + self.cells[between] // 2
         return np.bincount(places.ravel(), np.tile(self.values[between], len(ways)), windows * intervals).reshape(windows, intervals)

@@ -1,0 +1,196 @@
+"""The drift statistics: one table says of each what it is called, how it is measured and when it counts as drift.
+
+A new statistic is one more entry of :data:`STATISTICS`. Calibration, thresholds, reports and pages follow the table.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.compute.monitoring.binning import CATEGORICAL, NUMERIC, PRESENCE
+from mlops_assets.compute.monitoring.distances import (
+    compute_jensen_shannon,
+    measure_js,
+    measure_ks,
+    measure_null_rate_change,
+    measure_psi,
+    measure_wasserstein,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlops_assets.compute.monitoring.binning import Binning, Counts
+    from mlops_assets.compute.monitoring.distances import Comparison
+
+MEAN, MEDIAN, BIN, NULLS = "mean", "median", "bin", "nulls"  # what explains a statistic in words
+_MISSING_BINS = 2  # the last bins hold null and infinite values
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A distance between a window and the reference.
+
+    Parameters
+    ----------
+    name
+        Under which calibrations and reports store it.
+    label, short
+        What pages call it, and as the head of a table's column.
+    kinds
+        The kinds of columns that it is defined for.
+    measure
+        Returns the statistic of each window, shape (windows,); NaN where it is undefined.
+    min_effect
+        Returns the minimum that counts as drift, given the PSI that the monitor declares.
+    maximum
+        Returns the largest attainable value for a reference; no threshold is above it.
+    explained_by
+        What puts a drift of it in words: ``mean``, ``median``, ``bin`` (the one that changed most) or ``nulls``.
+    counts_nulls
+        Whether its sample size is all rows rather than the rows with a finite value.
+    decides
+        Whether a column drifts when it exceeds its threshold; otherwise it is only reported.
+    reported
+        Whether reports have a column for it.
+    """
+
+    name: str
+    label: str
+    short: str
+    kinds: frozenset[str]
+    measure: Callable[[Comparison], np.ndarray]
+    min_effect: Callable[[float], float]
+    maximum: Callable[[Binning, Counts], float]
+    explained_by: str
+    counts_nulls: bool = False
+    decides: bool = True
+    reported: bool = True
+
+
+def _unbounded(_binning: Binning, _reference: Counts) -> float:
+    return math.inf
+
+
+def _max_ks(binning: Binning, _reference: Counts) -> float:
+    """Return 1, the statistic of a window beyond the reference."""
+    return 1.0 if len(binning.points) else math.inf
+
+
+def _max_js(binning: Binning, reference: Counts) -> float:
+    """Return the distance of a window with all rows in the bin that is rarest in the reference."""
+    counts = binning.bins(reference)
+    bins = counts.shape[1] - _MISSING_BINS
+    if not counts.sum() or bins < 1:
+        return math.inf
+    windows = np.eye(bins, counts.shape[1])
+    return float(compute_jensen_shannon(windows, counts / counts.sum()).max())
+
+
+def _max_null_rate_change(_binning: Binning, reference: Counts) -> float:
+    """Return the change to a window without nulls, or with nothing else."""
+    rate = float(reference.nulls[0] / max(reference.rows[0], 1))
+    return max(rate, 1 - rate)
+
+
+_NUMBERS, _ALL = frozenset({NUMERIC}), frozenset({NUMERIC, CATEGORICAL, PRESENCE})
+
+# A normal column whose mean moves by √psi standard deviations has this PSI. The minimum effects of ks, wasserstein and js (to second order)
+# are those of the same move; that of null_rate is the rate with the same js.
+STATISTICS: dict[str, Statistic] = {
+    statistic.name: statistic
+    for statistic in (
+        Statistic("ks", "Kolmogorov–Smirnov", "KS", _NUMBERS, measure_ks, lambda psi: math.erf(math.sqrt(psi / 8)), _max_ks, MEDIAN),
+        Statistic(
+            "wasserstein", "Wasserstein (standard deviations)", "Wasserstein", _NUMBERS, measure_wasserstein, math.sqrt, _unbounded, MEAN
+        ),
+        Statistic("psi", "population stability index", "PSI", _ALL, measure_psi, lambda psi: psi, _unbounded, BIN, True, decides=False),  # noqa: FBT003  (in order)
+        Statistic(
+            "js",
+            "Jensen–Shannon",
+            "JS",
+            _ALL,
+            measure_js,
+            lambda psi: math.sqrt(psi / (8 * math.log(2))),
+            _max_js,
+            BIN,
+            counts_nulls=True,
+        ),
+        Statistic(
+            "null_rate",
+            "change of the null rate",
+            "null rate",
+            _ALL,
+            measure_null_rate_change,
+            lambda psi: psi / (4 * math.log(2)),
+            _max_null_rate_change,
+            NULLS,
+            counts_nulls=True,
+            reported=False,  # reports have both rates
+        ),
+    )
+}
+
+
+def deciding_statistics() -> tuple[Statistic, ...]:
+    """Return the statistics that decide whether a column drifts: arrays of calibrations and thresholds have their order."""
+    return tuple(statistic for statistic in STATISTICS.values() if statistic.decides)
+
+
+def reported_statistics() -> tuple[Statistic, ...]:
+    """Return the statistics that reports and pages have a column for."""
+    return tuple(statistic for statistic in STATISTICS.values() if statistic.reported)
+
+
+def measure_statistics(comparison: Comparison) -> dict[str, np.ndarray]:
+    """Return every statistic of each window by name, shape (windows,); NaN where it is undefined.
+
+    Parameters
+    ----------
+    comparison
+        The windows and the reference.
+    """
+    kind = comparison.binning.kind
+    return {s.name: s.measure(comparison) if kind in s.kinds else comparison.undefined for s in STATISTICS.values()}
+
+
+def min_effects(psi: float) -> np.ndarray:
+    """Return the minimum that counts as drift for each deciding statistic, shape (statistics,).
+
+    Parameters
+    ----------
+    psi
+        The minimum effect as a population stability index.
+    """
+    return np.array([statistic.min_effect(psi) for statistic in deciding_statistics()])
+
+
+def max_values(binning: Binning, reference: Counts) -> np.ndarray:
+    """Return the largest attainable value of each deciding statistic, shape (statistics,); infinite where there is none.
+
+    Parameters
+    ----------
+    binning
+        Of the column.
+    reference
+        Its counts.
+    """
+    found = [s.maximum(binning, reference) if binning.kind in s.kinds else math.inf for s in deciding_statistics()]
+    return np.array(found)
+
+
+def sampling_variances(windows: Counts, reference: Counts) -> np.ndarray:
+    """Return 1/n + 1/m of each deciding statistic and window, shape (statistics, windows).
+
+    Parameters
+    ----------
+    windows, reference
+        Counts; n and m are their rows with a finite value, or all rows where the statistic counts nulls.
+    """
+    by_value = 1 / np.maximum(windows.values, 1) + 1 / np.maximum(reference.values, 1)
+    by_row = 1 / np.maximum(windows.rows, 1) + 1 / np.maximum(reference.rows, 1)
+    return np.stack([by_row if statistic.counts_nulls else by_value for statistic in deciding_statistics()])

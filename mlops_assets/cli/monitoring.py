@@ -132,6 +132,7 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     rows = from_table(rows, OF_PREDICTIONS)
     most = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
     version = next(v for v in project.stores.registry.versions(monitor.model.name) if v.version == most)
+    rows = rows.filter(rows[MODEL_VERSION] == most)  # never rows of two versions in one report
     columns = manifest_of(project.stores.artifacts, version.artifact)["columns"]
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = from_table(reference, OF_TRAINING_SETS)

@@ -63,11 +63,11 @@ class LoopFacts:
 
     @property
     def latest_reports(self) -> list[WindowReport]:
-        """The latest report of each window and version, oldest window first."""
+        """The latest report of each window and version, oldest window first; within a window, that of the serving version last."""
         latest: dict[tuple[str, int, str], WindowReport] = {}
         for report in sorted(self.reports, key=lambda r: (r.recorded, r.state)):
             latest[report.partition, report.version, report.kind] = report
-        return sorted(latest.values(), key=lambda r: (r.end, r.partition))
+        return sorted(latest.values(), key=lambda r: (r.end, r.partition, r.version == self.serving, r.version))
 
     @property
     def runs(self) -> list[Training]:

@@ -103,6 +103,8 @@ class PerformanceReport:
         What the intervals leave out: ``independent rows``, or which blocks of time; empty when nothing was measured.
     in_training
         Predictions of rows that the version was fitted on; they are not measured.
+    confidence
+        Of the intervals.
     """
 
     arrivals: LabelArrivals
@@ -114,6 +116,7 @@ class PerformanceReport:
     problem: str = ""
     intervals: str = ""
     in_training: int = 0
+    confidence: float = CONFIDENCE
 
     @property
     def state(self) -> str:
@@ -241,7 +244,17 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     verdicts = _verdicts(expectations, found, arrivals, inverted=inverted, problem="")
     intervals = INDEPENDENT if blocks is None else str(blocks)
     curve = _calibration(labelled, positive)
-    return PerformanceReport(arrivals, found, verdicts, curve, evaluation.slices, inverted, intervals=intervals, in_training=in_training)
+    return PerformanceReport(
+        arrivals,
+        found,
+        verdicts,
+        curve,
+        evaluation.slices,
+        inverted,
+        intervals=intervals,
+        in_training=in_training,
+        confidence=confidence,
+    )
 
 
 def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:

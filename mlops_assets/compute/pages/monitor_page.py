@@ -30,31 +30,52 @@ MIN_SLICE_ROWS = 30
 
 
 @dataclass(frozen=True)
-class Page:
-    """What a page shows.
+class VersionReports:
+    """The reports of one version in one window.
+
+    Parameters
+    ----------
+    version
+        The version that predicted; None when nothing was predicted.
+    drift, performance
+        The reports; None for one that does not exist (yet).
+    history
+        The first metric of this and earlier windows, oldest first, this one last.
+    """
+
+    version: int | None
+    drift: DriftReport | None = None
+    performance: PerformanceReport | None = None
+    history: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True)
+class MonitorPage:
+    """The content of a window's page.
 
     Parameters
     ----------
     monitor, partition
         Name and window.
-    model, version
-        What made the predictions; several versions as text, e.g. ``"6, 7"``.
-    drift, performance
-        The reports; None for one that there is not (yet).
-    history
-        The first metric of this and earlier windows, oldest first, this one last.
+    model
+        The model that predicted.
+    versions
+        A section for each version that predicted; at least one.
     notes
-        What else there is to say, e.g. what was decided.
+        Further sentences, e.g. what was decided.
     """
 
     monitor: str
     partition: str
     model: str
-    version: str
-    drift: DriftReport | None = None
-    performance: PerformanceReport | None = None
-    history: tuple[Point, ...] = ()
+    versions: tuple[VersionReports, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """The model and the versions that predicted."""
+        known = [str(one.version) for one in self.versions if one.version is not None]
+        return f"Predictions of {self.model}, version{'s' * (len(known) > 1)} {', '.join(known) or 'unknown'}"
 
 
 @dataclass(frozen=True)
@@ -73,22 +94,35 @@ class _Figure:
     chart: Markup
 
 
-def render_monitor(page: Page) -> str:
+@dataclass(frozen=True)
+class _Section:
+    """What the template draws of one version."""
+
+    reports: VersionReports
+    title: str
+    states: tuple[_State, ...]
+    history: _Figure | None
+    calibration: _Figure | None
+    slices: list[SliceMetrics]
+
+
+def render_monitor(page: MonitorPage) -> str:
     """Return a window's reports as one HTML document without scripts and without anything to load.
 
     Parameters
     ----------
     page
-        What it shows.
+        Its content.
+
+    Returns
+    -------
+    str
     """
-    report = page.performance
+    several = len(page.versions) > 1
     return render(
         "monitor.html.jinja",
         page=page,
-        states=(_performance_state(report), _drift_state(page.drift)),
-        history=_history_figure(page.history, report) if report else None,
-        calibration=_calibration_figure(report) if report else None,
-        slices=[found for found in report.slices if found.rows >= MIN_SLICE_ROWS][:MAX_ROWS] if report else [],
+        sections=[_section(one, f"Version {one.version}" if several else "") for one in page.versions],
         max_rows=MAX_ROWS,
         coverage_text=_coverage_text,
         metrics_caption=_metrics_caption,
@@ -102,6 +136,18 @@ def render_monitor(page: Page) -> str:
         statistics=reported_statistics(),
         deciding_label=_deciding_label,
         thresholds_text=_thresholds_text,
+    )
+
+
+def _section(reports: VersionReports, title: str) -> _Section:
+    report = reports.performance
+    return _Section(
+        reports,
+        title,
+        (_performance_state(report), _drift_state(reports.drift)),
+        _history_figure(reports.history, report) if report else None,
+        _calibration_figure(report) if report else None,
+        [found for found in report.slices if found.rows >= MIN_SLICE_ROWS][:MAX_ROWS] if report else [],
     )
 
 
@@ -224,7 +270,9 @@ def _history_figure(points: Sequence[Point], report: PerformanceReport) -> _Figu
     name = report.metrics[0].name
     bound = report.verdicts[0].bound if report.verdicts else None
     line = f"; dashed: the minimum, {format_number(bound)}" if bound is not None else ""
-    caption = f"{name} by window with its 95 % CI; red: a breach; hollow: not enough data, or in training data{line}"
+    caption = (
+        f"{name} by window with its {_percent(report.confidence)} CI; red: a breach; hollow: not enough data, or in training data{line}"
+    )
     label = f"{name} of {len(points)} windows, the last one {format_number(points[-1].value)}"
     return _Figure(caption, _trust(charts.history(points, bound, label)))
 

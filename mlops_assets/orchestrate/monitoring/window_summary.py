@@ -1,4 +1,4 @@
-"""What a run found of several windows, in one headline that agrees with the table under it."""
+"""The windows of one run in one headline, and the table below it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.orchestrate.core.metadata import markdown
-from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH
+from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WORST_FIRST = (BREACH, NOT_ENOUGH, GOOD, IN_TRAINING)
+_WORST_FIRST = (BREACH, CANNOT, NOT_ENOUGH, GOOD, IN_TRAINING)  # of several windows
+_DECISIVE_FIRST = (BREACH, GOOD, CANNOT, NOT_ENOUGH, IN_TRAINING)  # of several versions in one window
 
 
 @dataclass(frozen=True)
 class WindowState:
-    """What a report says of one window.
+    """The state of one version in one window.
 
     Parameters
     ----------
@@ -26,11 +27,14 @@ class WindowState:
         ``good``, ``breach``, ``not enough data`` or ``in training data``.
     summary
         In words.
+    version
+        Whose predictions; None when nothing was predicted.
     """
 
     partition: str
     state: str
     summary: str
+    version: int | None = None
 
 
 def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any]:
@@ -43,11 +47,28 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
     failing
         What a window with a breach does, in the past tense: ``drifted``, ``breached``.
     """
-    state = next(state for state in _WORST_FIRST if any(w.state == state for w in windows))
-    facts: dict[str, Any] = {"state": state, "summary": summarize_windows(windows, failing)}
+    merged = _merge_versions(windows)
+    state = next(state for state in _WORST_FIRST if any(w.state == state for w in merged))
+    facts: dict[str, Any] = {"state": state, "summary": summarize_windows(merged, failing)}
     if len(windows) > 1:
-        facts["windows"] = markdown([{"window": w.partition, "state": w.state, "summary": w.summary} for w in windows])
+        shared = len(merged) < len(windows)
+        facts["windows"] = markdown(
+            [{"window": w.partition, **({"version": w.version} if shared else {}), "state": w.state, "summary": w.summary} for w in windows]
+        )
     return facts
+
+
+def _merge_versions(windows: Sequence[WindowState]) -> list[WindowState]:
+    """Return one state for each window: a breach of any version counts, else one good version makes the window good."""
+    by_partition: dict[str, list[WindowState]] = {}
+    for window in windows:
+        by_partition.setdefault(window.partition, []).append(window)
+    return [found[0] if len(found) == 1 else _merge(partition, found) for partition, found in by_partition.items()]
+
+
+def _merge(partition: str, versions: Sequence[WindowState]) -> WindowState:
+    state = next((state for state in _DECISIVE_FIRST if any(v.state == state for v in versions)), versions[0].state)
+    return WindowState(partition, state, "; ".join(f"version {v.version}: {v.summary}" for v in versions))
 
 
 def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
@@ -60,16 +81,16 @@ def summarize_windows(windows: Sequence[WindowState], failing: str) -> str:
     """
     if len(windows) == 1:
         return windows[0].summary
-    words = {BREACH: failing, NOT_ENOUGH: "had not enough data", IN_TRAINING: "are in training data", GOOD: "are good"}
+    words = {BREACH: failing, CANNOT: CANNOT, NOT_ENOUGH: "had not enough data", IN_TRAINING: "are in training data", GOOD: "are good"}
     counts = {state: sum(w.state == state for w in windows) for state in words}
     total = f"of {len(windows)} windows"
-    told = [
+    sentences = [
         f"{counts[state]} {total} {word}" + ("" if state == GOOD else f": {_name_windows(windows, state)}")
         for state, word in words.items()
         if counts[state]
     ]
     newest = next((w for w in reversed(windows) if w.state == BREACH), None)
-    return "; ".join(told) + (f". {newest.partition}: {newest.summary}" if newest else "")
+    return "; ".join(sentences) + (f". {newest.partition}: {newest.summary}" if newest else "")
 
 
 def _name_windows(windows: Sequence[WindowState], state: str) -> str:

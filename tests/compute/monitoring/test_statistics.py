@@ -14,7 +14,7 @@ from mlops_assets.compute.monitoring.distances import Comparison
 from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
 from mlops_assets.compute.monitoring.profile import FORMAT, build_profile
 from mlops_assets.compute.monitoring.statistics import BIN, STATISTICS, Statistic
-from mlops_assets.compute.pages.monitor_page import Page, render_monitor
+from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.errors import DataError
 
 STORED = json.loads((Path(__file__).parent / "data" / "reference_format_1.json").read_text())
@@ -93,7 +93,7 @@ def test_one_more_entry_is_calibrated_decides_and_is_shown(total_variation) -> N
     assert "total variation 0.0" in column.why
     assert "in the reference in 5" in column.why
     assert column.as_json()[total_variation] == column.value
-    page = render_monitor(Page("watch", "2024-02-01", "m", "6", moved))
+    page = render_monitor(MonitorPage("watch", "2024-02-01", "m", (VersionReports(6, moved),)))
     assert '<th scope="col">TV</th>' in page
     assert "TV: total variation" in page
 

@@ -15,7 +15,7 @@ from mlops_assets.compute.monitoring.profile import build_profile
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.evidently_page import render_evidently
-from mlops_assets.compute.pages.monitor_page import Page, render_monitor
+from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.compute.text import format_number
 from mlops_assets.errors import DataError, MissingExtraError
 from mlops_assets.values.monitoring import BREACH, GOOD, NOT_ENOUGH, Performance
@@ -87,7 +87,7 @@ def page(current: pl.DataFrame, labels: pl.DataFrame | None = None, **more) -> s
     history = tuple(
         Point(f"2024-03-{i + 1:02}", 0.7 - i / 100, 0.65 - i / 100, 0.75 - i / 100, [GOOD, BREACH, NOT_ENOUGH][i % 3]) for i in range(9)
     )
-    return render_monitor(Page("watch", "2024-03-09", "m" + NASTY, "6", found, quality, history, (NASTY,), **more))
+    return render_monitor(MonitorPage("watch", "2024-03-09", "m" + NASTY, (VersionReports(6, found, quality, history),), (NASTY,), **more))
 
 
 def checked(document: str) -> Strict:
@@ -133,7 +133,7 @@ def test_a_window_about_which_little_is_known() -> None:
     assert "nothing was predicted" in empty.text
     late = checked(page(frame(900, 4), frame(900, 4).head(100)))
     assert "11.1% of 900 predictions have a label, 50.0% are needed" in late.text
-    none = checked(render_monitor(Page("watch", "2024-03-09", "m", "6")))
+    none = checked(render_monitor(MonitorPage("watch", "2024-03-09", "m", (VersionReports(None),))))
     assert "No performance report" in none.text
     assert "No drift report" in none.text
 
@@ -141,7 +141,7 @@ def test_a_window_about_which_little_is_known() -> None:
 def test_many_columns_and_slices_stay_light() -> None:
     rng = np.random.default_rng(0)
     wide = pl.DataFrame(rng.normal(size=(300, 170)), schema=[f"column_{i}" for i in range(170)])
-    document = render_monitor(Page("watch", "d", "m", "6", measure_drift(build_profile(wide), wide)))
+    document = render_monitor(MonitorPage("watch", "d", "m", (VersionReports(6, measure_drift(build_profile(wide), wide)),)))
     assert "the 20 least drifted are not shown" in checked(document).text
 
 

@@ -107,6 +107,35 @@ def test_a_weekly_monitor_judges_whole_weeks_of_daily_predictions(platform, inst
     assert at.decisions.trainings("line")[-1].as_of == datetime(2024, 2, 1, tzinfo=UTC)
 
 
+def test_a_week_that_two_versions_predicted_has_a_report_of_each(platform, instance) -> None:
+    runner, at = Runner(ml.build_definitions(nouns(WEEKLY), platform=platform), instance), open_stores(platform)
+    runner("dataset/points", partitions="2024-01-01...2024-01-14")
+    runner(*TRAIN)
+    runner("dataset/points", "predictions/scores", partitions="2024-01-15...2024-01-18")
+    runner(*TRAIN)
+    runner("dataset/points", "predictions/scores", partitions="2024-01-19...2024-01-21")
+    predicted = at.lake.read("predictions/scores").group_by("model_version").len().sort("model_version")
+    assert predicted.rows() == [(1, 4 * ROWS), (2, 3 * ROWS)]
+
+    result = runner("drift_report/watch", "performance_report/watch", partitions="2024-01-15")
+    assert at.lake.read("drift_report/watch").select("version", "rows", "column").sort("version").rows() == [
+        (1, 4 * ROWS, "x"),
+        (2, 3 * ROWS, "x"),
+    ]
+    performance = at.lake.read("performance_report/watch").filter(pl.col("metric") == "r2")
+    assert performance.select("version", "predicted", "labelled").sort("version").rows() == [(1, 80, 80), (2, 60, 60)]
+    recorded = sorted((report.kind, report.version, report.state) for report in at.decisions.reports("watch"))
+    assert recorded == [("drift", 1, "good"), ("drift", 2, "good"), ("performance", 1, "good"), ("performance", 2, "good")]
+    shown = metadata(result, "performance_report/watch")
+    assert (shown["versions"], shown["window"]) == ("1, 2", "2024-01-15, version 2")
+    assert shown["summary"].startswith("version 1: good: r2 ")
+    assert "; version 2: good: r2 " in shown["summary"]
+    page = page_path(platform.home, "watch", "2024-01-15").read_text()
+    assert "Predictions of line, versions 1, 2" in page
+    assert page.index("<h2>Version 1</h2>") < page.index("<h2>Version 2</h2>")
+    assert page.count("<h2>Performance</h2>") == page.count("<h2>Most drifted columns</h2>") == 2
+
+
 def test_the_newest_event_without_partitions_counts_until_the_end_of_its_day_not_of_its_week(platform) -> None:
     declared = nouns(WEEKLY)
     line, batch, monitor = declared[2:]

@@ -52,7 +52,7 @@ def test_a_monitor_that_expects_nothing_of_drift_says_so_on_its_page(run, platfo
     shown = metadata(runner("performance_report/watch", partitions=DAY), "performance_report/watch")
     assert shown["state"] == "good"
     text = page_path(platform.home, "watch", DAY).read_text()
-    assert "the monitor expects nothing of drift" in text
+    assert "the monitor declares no drift expectation" in text
     assert "nothing was predicted" not in text
 
 

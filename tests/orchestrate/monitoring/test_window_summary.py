@@ -27,3 +27,27 @@ def test_windows_without_a_verdict_are_named_too() -> None:
         "1 of 4 windows had not enough data: 2024-01-03; 2 of 4 windows are in training data: 2024-01-01 to 2024-01-02; 1 of 4 windows are good"
     )
     assert summary_facts(windows("good", "good"), "breached")["summary"] == "2 of 2 windows are good"
+
+
+def test_windows_that_cannot_be_measured_are_named() -> None:
+    found = summary_facts(windows("cannot be measured", "good"), "breached")
+    assert found["state"] == "cannot be measured"
+    assert found["summary"] == "1 of 2 windows cannot be measured: 2024-01-01; 1 of 2 windows are good"
+
+
+def test_versions_of_one_window_count_as_one_window_and_have_a_row_each() -> None:
+    found = [
+        WindowState("2024-01-01", "good", "good: r2 0.9", 1),
+        WindowState("2024-01-02", "not enough data", "not enough data: 3 rows", 1),
+        WindowState("2024-01-02", "good", "good: r2 0.8", 2),
+        WindowState("2024-01-03", "good", "good: r2 0.9", 1),
+        WindowState("2024-01-03", "breach", "breach: r2 0.1", 2),
+    ]
+    several = summary_facts(found, "breached")
+    assert several["state"] == "breach"
+    assert several["summary"] == (
+        "1 of 3 windows breached: 2024-01-03; 2 of 3 windows are good. 2024-01-03: version 1: good: r2 0.9; version 2: breach: r2 0.1"
+    )
+    assert str(several["windows"].value).count("2024-01-03") == 2
+    assert summary_facts(found[1:3], "breached")["state"] == "good"
+    assert summary_facts(found[1:3], "breached")["summary"] == "version 1: not enough data: 3 rows; version 2: good: r2 0.8"

@@ -1,0 +1,230 @@
+"""What a monitor measures: the predictions of one version in one window, next to that version's reference and to the labels.
+
+Nothing here reads a store or writes to one, so that a monitor's steps and a replay of its history call the same functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.performance import PerformanceReport, measure_performance
+from mlops_assets.compute.tables.own_columns import MODEL_VERSION
+from mlops_assets.errors import DataError
+from mlops_assets.values.decisions import DRIFT, PERFORMANCE, WindowReport
+from mlops_assets.values.monitoring import Drift, Monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlops_assets.values.window import TimeWindow
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionWindow:
+    """The predictions of one version in one window.
+
+    Parameters
+    ----------
+    partition, span
+        The window and its time.
+    version
+        The version that predicted; None when nothing was predicted.
+    rows
+        Its predictions, under the names that they have in memory.
+    fitted
+        Whether the version was fitted on each row: these rows are no evidence about it.
+    event_timestamp
+        The column with the time of each row; empty when it has none.
+    shared
+        Whether other versions predicted in the same window.
+    """
+
+    partition: str
+    span: TimeWindow
+    version: int | None
+    rows: pl.DataFrame
+    fitted: pl.Series
+    event_timestamp: str
+    shared: bool = False
+
+    @property
+    def unseen(self) -> pl.DataFrame:
+        """The rows that the version was not fitted on: only these are judged."""
+        return self.rows.filter(~self.fitted)
+
+    @property
+    def title(self) -> str:
+        """The window, with the version where several predicted in it."""
+        return f"{self.partition}, version {self.version}" if self.shared else self.partition
+
+
+@dataclass(frozen=True, eq=False)
+class VersionReference:
+    """What is stored of a version for its monitors.
+
+    Parameters
+    ----------
+    profile
+        From :func:`mlops_assets.compute.monitoring.profile.build_profile`; None when none is stored.
+    metrics
+        Metric → what the version reached on its holdout.
+    classes, positive
+        Of a classifier: its classes in order, and the positive one of two.
+    note
+        What a drift report says besides, e.g. that the profile is calibrated on other windows.
+    """
+
+    profile: Mapping[str, Any] | None = None
+    metrics: Mapping[str, float] | None = None
+    classes: Sequence[object] | None = None
+    positive: Any = None
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """Rows of a model's training set, as far as their labels have arrived, and the columns that identify a row."""
+
+    rows: pl.DataFrame
+    key: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowMeasurement:
+    """What was measured of one version in one window; None for a report that was not asked for."""
+
+    window: PredictionWindow
+    drift: DriftReport | None = None
+    performance: PerformanceReport | None = None
+
+    @property
+    def drift_record(self) -> WindowReport | None:
+        """The drift report as decisions read it; None when there is none."""
+        return None if self.drift is None else self._record(DRIFT, self.drift.state, self.drift.summary)
+
+    @property
+    def performance_record(self) -> WindowReport | None:
+        """The performance report as decisions read it; None when no expectation was judged."""
+        report = self.performance
+        return None if report is None or not report.verdicts else self._record(PERFORMANCE, report.state, report.summary)
+
+    def _record(self, kind: str, state: str, reason: str) -> WindowReport | None:
+        window = self.window
+        return None if window.version is None else WindowReport(window.partition, window.span.end, window.version, state, kind, reason)
+
+
+def split_windows(
+    rows: pl.DataFrame, times: pl.Series, fitted: pl.Series, windows: Sequence[tuple[str, TimeWindow]], event_timestamp: str = ""
+) -> list[PredictionWindow]:
+    """Return one window for each version that predicted in it, in the order of ``windows`` and then of versions.
+
+    Parameters
+    ----------
+    rows
+        Predictions, with the version of each.
+    times
+        The time of each row, shape (rows,).
+    fitted
+        Whether the version that predicted a row was fitted on it, shape (rows,).
+    windows
+        Partition and time of each window.
+    event_timestamp
+        The column of ``rows`` with ``times``; empty when it has none.
+
+    Returns
+    -------
+    list of PredictionWindow
+        At least one for each of ``windows``, without a version where nothing was predicted.
+    """
+    found = []
+    for partition, span in windows:
+        inside = times.is_between(span.start, span.end, closed="left")
+        versions = rows.filter(inside)[MODEL_VERSION].unique().sort().to_list()
+        for version in versions or [None]:
+            mine = inside if version is None else inside & (rows[MODEL_VERSION] == version)
+            shared = len(versions) > 1
+            found.append(PredictionWindow(partition, span, version, rows.filter(mine), fitted.filter(mine), event_timestamp, shared))
+    return found
+
+
+def measure_window(
+    monitor: Monitor, window: PredictionWindow, reference: VersionReference, labels: LabelTable | None = None, *, drift: bool = True
+) -> WindowMeasurement:
+    """Measure the predictions of one version in one window.
+
+    Parameters
+    ----------
+    monitor
+        What is expected.
+    window
+        The predictions.
+    reference
+        Of the version that predicted.
+    labels
+        With which performance is measured; not measured when None.
+    drift
+        Whether drift is measured.
+
+    Returns
+    -------
+    WindowMeasurement
+
+    Raises
+    ------
+    DataError
+        The labels lack a column, or have another type than the predictions.
+    """
+    drifted = _measure_drift(monitor, window, reference) if drift else None
+    return WindowMeasurement(window, drifted, None if labels is None else _measure_performance(monitor, window, reference, labels))
+
+
+def _measure_drift(monitor: Monitor, window: PredictionWindow, reference: VersionReference) -> DriftReport:
+    declared, rows, in_training = monitor.drift or Drift(), window.unseen, int(window.fitted.sum())
+    if reference.profile is None or (in_training and rows.is_empty()):
+        why = _explain_unmeasured(window, rows, in_training)
+        return DriftReport(rows.height, False, (), why, declared.false_alarm_rate, 0, in_training=in_training)  # noqa: FBT003  (in order)
+    report = measure_drift(
+        reference.profile,
+        rows,
+        columns=declared.columns,
+        false_alarm_rate=declared.false_alarm_rate,
+        min_psi=declared.min_psi,
+        min_rows=monitor.min_rows,
+    )
+    left_out = f"; {in_training} rows in training data are left out" if in_training else ""
+    return replace(report, in_training=in_training, summary=report.summary + left_out + reference.note)
+
+
+def _explain_unmeasured(window: PredictionWindow, rows: pl.DataFrame, in_training: int) -> str:
+    if in_training and rows.is_empty():
+        return f"version {window.version} was fitted on all {in_training} rows of the window"
+    return "nothing was predicted" if rows.is_empty() else "no reference is stored with the version that predicted"
+
+
+def _measure_performance(monitor: Monitor, window: PredictionWindow, reference: VersionReference, labels: LabelTable) -> PerformanceReport:
+    declared = monitor.model.training_set
+    if missing := [name for name in (*labels.key, declared.label) if name not in labels.rows.columns]:
+        raise DataError(
+            f"'{monitor.performance_key}' needs the column '{missing[0]}' of '{declared.key}' to find the label of a prediction",
+            hint=f"return it from the function; it returns {', '.join(labels.rows.columns)}",
+        )
+    rows = window.unseen
+    return measure_performance(
+        rows,
+        labels.rows,
+        key=labels.key,
+        label=declared.label,
+        metrics=monitor.model.metrics,
+        slices=[name for name in monitor.model.slices if name in rows.columns],
+        expectations=monitor.performance,
+        reference=reference.metrics,
+        classes=reference.classes,
+        positive=reference.positive,
+        event_timestamp=window.event_timestamp,
+        block_length=declared.block_length,
+        in_training=int(window.fitted.sum()),
+    )

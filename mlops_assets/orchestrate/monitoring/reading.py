@@ -1,0 +1,81 @@
+"""Read what a monitor measures: predictions by window and version, the reference of each version, and labels."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH
+from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
+from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, from_table
+from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
+from mlops_assets.orchestrate.core.partitions import step_of
+from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
+from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.training.fitted_rows import mark_fitted_rows
+from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of
+from mlops_assets.serving.formats.prediction_columns import of_one_version
+from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.values.monitoring import Monitor
+
+
+def read_windows(step: StepContext, monitor: Monitor) -> list[PredictionWindow]:
+    """Return the predictions of this step's windows, by window and version."""
+    ref = step.project.by_key[monitor.predictions_key]
+    time = ref.event_timestamp or ""
+    table = step.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
+    rows, spans = from_table(table, OF_PREDICTIONS), [(partition, span) for partition, span in step.windows if span is not None]
+    fitted = _mark_fitted(step, monitor, rows, time)
+    return [replace(window, rows=of_one_version(window.rows)) for window in split_windows(rows, table[time], fitted, spans, time)]
+
+
+def _mark_fitted(step: StepContext, monitor: Monitor, rows: pl.DataFrame, time: str) -> pl.Series:
+    """Return whether the version that predicted a row was fitted on it."""
+    fitted = pl.Series([False] * rows.height, dtype=pl.Boolean)
+    predicted = set(rows[MODEL_VERSION].unique()) if rows.height else set()
+    for version in step.stores.registry.versions(monitor.model.name):
+        if version.version in predicted:
+            mine = rows[MODEL_VERSION] == version.version
+            fitted |= mine & mark_fitted_rows(step.stores, step.project, monitor.model, version, rows, time)
+    return fitted
+
+
+def read_references(stores: Stores, project: Project, monitor: Monitor, versions: set[int]) -> dict[int, VersionReference]:
+    """Return what is stored of some versions; a version that is not registered has no reference."""
+    registered = (version for version in stores.registry.versions(monitor.model.name) if version.version in versions)
+    found = {}
+    for version in registered:
+        manifest = manifest_of(stores.artifacts, version.artifact)
+        run, profile = stores.tracker.get(version.run_id), _read_profile(stores, monitor, manifest)
+        found[version.version] = VersionReference(
+            profile,
+            run.metrics if run else None,
+            manifest.get("classes") or None,
+            manifest.get(POSITIVE),
+            "" if profile is None else _explain_other_length(project, monitor, profile),
+        )
+    return found
+
+
+def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the profile that is calibrated on windows of the monitor's length, or the default one where the training did not know of it."""
+    if not (stored := manifest.get("profile")):
+        return None
+    profile: dict[str, Any] = json.loads(stores.artifacts.get(stored))
+    found: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(step_of(monitor.partitions).total_seconds())), profile)
+    return found
+
+
+def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[str, Any]) -> str:
+    """Return that the thresholds are calibrated on shorter windows than the monitor's, which is newer than the version."""
+    length, partitions = step_of(monitor.partitions), predicted_partitions(project, monitor)
+    if partitions is None or length == step_of(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
+        return ""
+    return f"; its limits are calibrated on windows of {step_of(partitions)}, not of {length}: train again"
+
+
+def read_labels(step: StepContext, monitor: Monitor) -> LabelTable:
+    """Return the rows of the model's training set, as far as their labels have arrived."""
+    return LabelTable(step.frame(monitor.model.training_set.function), row_key(step.project, monitor.model))

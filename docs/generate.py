@@ -20,6 +20,7 @@ FENCE = re.compile(r"^```(\w+) (\S+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc):`~?([^`]*)`")
 LITERAL = re.compile(r"^::\n", re.MULTILINE)
+SEE_ALSO = re.compile(r"^See Also\n-+\n((?:.+\n?)+)", re.MULTILINE)
 COPIES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 KINDS = ("Decorators", "Functions", "Classes", "Modules", "Errors")  # the sections of the API reference
 IMPORTED_MODULES = ("reading", "testing")  # public, and not loaded with the package
@@ -27,8 +28,19 @@ GENERATED_FOLDERS = ("cli", "api", "adr", "benchmarks")
 
 
 def plain(docstring: str) -> str:
-    """Return a docstring with Sphinx roles as code, and without the marks of literal blocks."""
-    return LITERAL.sub("", ROLE.sub(r"`\1`", docstring))
+    """Return a docstring with Sphinx roles as code, without the marks of literal blocks, and with links to siblings."""
+    return SEE_ALSO.sub(link_siblings, LITERAL.sub("", ROLE.sub(r"`\1`", docstring)))
+
+
+def link_siblings(section: re.Match[str]) -> str:
+    """Return a section "See Also" as a list, with a link to each public name."""
+    public = importlib.import_module("mlops_assets").__all__
+    items = re.findall(r"^`?(\w[\w., ]*?)`?(?: : (.*(?:\n +.*)*))?$", section[1], re.MULTILINE)
+    lines = []
+    for names, text in items:
+        links = [f"[`{name}`][mlops_assets.{name}]" if name in public else f"`{name}`" for name in names.split(", ")]
+        lines.append(f"- {', '.join(links)}" + (f": {' '.join(text.split())}" if text else ""))
+    return "\n".join(["See Also", "--------", *lines, ""])
 
 
 class PlainRoles(griffe.Extension):

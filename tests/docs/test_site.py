@@ -62,6 +62,7 @@ def test_every_public_name_has_a_page_with_its_documentation(site) -> None:
     for name in mlops_assets.__all__:
         assert f'id="mlops_assets.{name}' in pages[name] or f"mlops_assets.{name}." in pages[name], name
         assert ":func:`" not in pages[name], name
+    assert 'href="lookup.html#mlops_assets.lookup"' in pages["load_model"]  # from its section "See Also"
 
 
 def test_every_decision_guide_and_benchmark_is_a_page_in_the_navigation(site) -> None:

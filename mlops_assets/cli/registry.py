@@ -12,7 +12,7 @@ from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.prediction_tables import CHANGE, describe_change_of_kind
-from mlops_assets.orchestrate.training.judging import gates_of
+from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
 from mlops_assets.serving.formats.integrity import refuse_damaged
 from mlops_assets.stores.registry.alias_moves import ANYONE
@@ -84,7 +84,7 @@ def withdraw(project: LoadedProject, name: str, reason: str) -> Version:
 
 def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str, str]]:
     declared, model = find(project, name)
-    return model, gates_of(model, tuple(f for f in declared.every(GateFunction) if f.model.key == model.key))
+    return model, hash_gates(gather_gates(model, declared.every(GateFunction)))
 
 
 def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:

@@ -9,6 +9,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import OnDemandFeatures
 from mlops_assets.values.function import EVERYWHERE, Injection, UserFunction, read_function
+from mlops_assets.values.gate import GATE_MEMBERS, Gate
 from mlops_assets.values.model import Format, GateFunction, Model, Refit, check_format, check_refit
 from mlops_assets.values.names import names
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mlops_assets.values.features import Features
-    from mlops_assets.values.gate import Gate
+    from mlops_assets.values.gate import GateLike
     from mlops_assets.values.search import Search
 
 P = ParamSpec("P")
@@ -103,7 +104,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     *,
     training_set: TrainingSet[..., Any],
     metrics: Sequence[str],
-    gates: Sequence[Gate] = (),
+    gates: Sequence[GateLike] = (),
     slices: Sequence[str] = (),
     cron_schedule: str | None = None,
     cron_timezone: str = "UTC",
@@ -234,14 +235,18 @@ def _check_refit_without_tuning(read: UserFunction[P, R], refit: Refit | None) -
         )
 
 
-def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[Gate]) -> None:
+def _check_gates(name: str, metrics: Sequence[str], gates: Sequence[GateLike]) -> None:
     if not metrics:
         raise DefinitionError(f"model '{name}' names no metric", hint="give metrics=['roc_auc'] or another scikit-learn scorer name")
+    for g in gates:
+        if missing := [member for member in GATE_MEMBERS if not hasattr(g, member)]:
+            hint = "leave it out of gates=: @ml.gate(model) adds it" if isinstance(g, GateFunction) else "give ml.Gate(…)"
+            raise DefinitionError(f"model '{name}': a {type(g).__name__} in gates= is no gate: it has no '{missing[0]}'", hint=hint)
     gate_names = [g.name for g in gates]
     if twice := {g for g in gate_names if gate_names.count(g) > 1}:
         raise DefinitionError(f"model '{name}' has two gates named '{min(twice)}'", hint="give one of them another rule or slice")
     for g in gates:
-        if g.metric not in metrics:
+        if isinstance(g, Gate) and g.metric not in metrics:
             raise DefinitionError(
                 f"model '{name}': gate '{g.name}' reads the metric '{g.metric}', which is not measured",
                 hint=f"add '{g.metric}' to metrics=",

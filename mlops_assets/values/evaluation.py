@@ -1,4 +1,4 @@
-"""What training sees and what a candidate is judged by."""
+"""The parts of a training set, and everything that a candidate is judged by."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SliceMetrics:
 @check_constructor
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model reached on the holdout.
+    """The metrics of a model on the holdout.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Evaluation:
     metrics
         Metric → value, NaN when undefined; greater is better.
     baseline
-        The same of a model that ignores its input.
+        The metrics of a model that ignores its input.
     slices
         Metrics by the values of the slice columns.
     problems
@@ -89,18 +89,24 @@ class Evaluation:
 @check_constructor
 @dataclass(frozen=True)
 class GateResult:
-    """What a gate found.
+    """The result of one gate.
 
     Parameters
     ----------
     passed
-        Whether the candidate may go on.
+        Whether the candidate may be registered.
     reason
-        In words, for people.
+        Why, in words.
     value, threshold
         The figure and its bound, when there are such.
     low, high
-        The interval that was looked at: of the difference from the champion, or of the value where there is none.
+        The interval that decided or is shown: of the difference from the champion, or of the value where there is none.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.GateResult(passed=True, reason="every airport is above 0.6", value=0.64, threshold=0.6).passed
+    True
     """
 
     passed: bool
@@ -112,7 +118,7 @@ class GateResult:
 
 
 class Intervals(Protocol):
-    """How sure a candidate's metrics are, on the rows of its holdout; NaN where that is undefined."""
+    """The uncertainty of a candidate's metrics on the rows of its holdout; NaN where it is undefined."""
 
     @property
     def method(self) -> str:
@@ -124,14 +130,42 @@ class Intervals(Protocol):
         ...
 
     def difference(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
-        """Return the interval of candidate less champion on the same rows."""
+        """Return the interval of candidate minus champion on the same rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class PredictionTimes:
+    """How long single-row predictions took.
+
+    Parameters
+    ----------
+    seconds
+        Of each call.
+    how
+        What was called, on which rows.
+    """
+
+    seconds: tuple[float, ...]
+    how: str
+
+
+class Costs(Protocol):
+    """The costs of a candidate, measured in its stored form when a gate asks for them."""
+
+    def artifact_bytes(self) -> float:
+        """Return the size of everything that a version of it stores."""
+        ...
+
+    def time_predictions(self, calls: int) -> PredictionTimes:
+        """Measure single-row predictions in the way that a service makes them."""
         ...
 
 
 @check_constructor
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A trained model that waits to be judged.
+    """A trained model that waits for its gates.
 
     Parameters
     ----------
@@ -140,15 +174,17 @@ class Candidate:
     digest
         Identifies this candidate; all evidence names it.
     estimator
-        The fitted estimator.
+        The fitted estimator, or what another kind of candidate predicts with.
     holdout
         Rows that training has not seen.
     evaluation
-        What the candidate reached on them.
+        The candidate's metrics on them.
     champion
-        What the champion reaches on the same rows, by the fit that its gates judged; None when there is no champion.
+        The champion's metrics on the same rows, by the fit that its gates judged; None when there is no champion.
     intervals
-        How sure metrics and their differences from the champion's are: ``candidate.intervals.difference("roc_auc")``.
+        Intervals of metrics and of their differences from the champion's: ``candidate.intervals.difference("roc_auc")``.
+    costs
+        Size and prediction time, measured on demand: ``candidate.costs.artifact_bytes()``. None where they cannot be measured.
     """
 
     model: str
@@ -158,3 +194,4 @@ class Candidate:
     evaluation: Evaluation
     champion: Evaluation | None = None
     intervals: Intervals | None = None
+    costs: Costs | None = None

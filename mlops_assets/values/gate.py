@@ -1,15 +1,54 @@
-"""A rule that a candidate must obey before it can be registered."""
+"""Gates: rules that a candidate must obey before it can be registered."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import ClassVar
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mlops_assets.errors import DefinitionError
-from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.arguments import check_arguments, check_constructor
+from mlops_assets.values.cost_gates import ArtifactSizeGate, LatencyGate
+from mlops_assets.values.evaluation import GateResult
 from mlops_assets.values.rule import OneRule
+
+if TYPE_CHECKING:
+    from mlops_assets.values.evaluation import Candidate, Evaluation
+
+Slice = tuple[str, str]
+DEFAULT_CONFIDENCE = 0.95
+GATE_MEMBERS = ("name", "definition", "text", "relative", "judge")
+_UNKNOWN = (math.nan, math.nan)
+
+
+class GateLike(Protocol):
+    """What every kind of gate has; any object with these members can stand in ``gates=``."""
+
+    @property
+    def name(self) -> str:
+        """The name of the asset check, unique within the model."""
+        ...
+
+    @property
+    def definition(self) -> str:
+        """A hash of everything that the gate requires: evidence for another definition does not count."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The requirement in one sentence, as the UI shows it."""
+        ...
+
+    @property
+    def relative(self) -> bool:
+        """Whether the result holds against the present champion only: a new champion then asks for a new result."""
+        ...
+
+    def judge(self, candidate: Candidate) -> GateResult:
+        """Judge a candidate; an exception means not passed."""
+        ...
 
 
 @check_constructor
@@ -22,7 +61,7 @@ class Gate(OneRule):
     metric
         A scikit-learn scorer name; greater is better.
     at_least
-        The least value that passes.
+        The minimum that passes.
     no_worse_than_champion_by
         How far below the champion, on the same rows, a candidate may stay.
     better_than_champion_by
@@ -39,6 +78,12 @@ class Gate(OneRule):
     ------
     DefinitionError
         Not exactly one rule is given, it is not finite, the confidence is not between 0 and 1, or ``min_rows`` is less than 1.
+
+    See Also
+    --------
+    Gate.artifact_size : Limit the size of what a version stores.
+    Gate.latency : Limit the time of one prediction.
+    gate : Write a gate of your own.
 
     Examples
     --------
@@ -66,6 +111,57 @@ class Gate(OneRule):
         if self.min_rows < 1:
             raise DefinitionError(f"{what} has min_rows {self.min_rows}", hint="a slice with no row has no metric: give at least 1")
 
+    @staticmethod
+    @check_arguments
+    def artifact_size(max_bytes: int) -> ArtifactSizeGate:
+        """Return a gate on the size of everything that the version stores: estimator, probe rows, feature code, profile, manifest.
+
+        Parameters
+        ----------
+        max_bytes
+            The maximum that passes.
+
+        Returns
+        -------
+        ArtifactSizeGate
+            For ``gates=`` of :func:`mlops_assets.model`.
+
+        Examples
+        --------
+        >>> import mlops_assets as ml
+        >>> ml.Gate.artifact_size(max_bytes=50_000_000).name
+        'artifact_size_at_most'
+        """
+        return ArtifactSizeGate(max_bytes)
+
+    @staticmethod
+    @check_arguments
+    def latency(p95_ms: float, calls: int = 300) -> LatencyGate:
+        """Return a gate on the time of one prediction: the 95th percentile of single-row calls of the predictor that serves.
+
+        The step measures it on holdout rows, on the machine that trains, after some calls that do not count. HTTP and feature lookup are
+        not part of it.
+
+        Parameters
+        ----------
+        p95_ms
+            The maximum that passes, in milliseconds.
+        calls
+            How many single-row predictions are measured.
+
+        Returns
+        -------
+        LatencyGate
+            For ``gates=`` of :func:`mlops_assets.model`.
+
+        Examples
+        --------
+        >>> import mlops_assets as ml
+        >>> ml.Gate.latency(p95_ms=5).text
+        'p95 of 300 single-row predictions at most 5 ms'
+        """
+        return LatencyGate(p95_ms, calls)
+
     @property
     def relative(self) -> bool:
         """Whether the gate compares with the champion."""
@@ -83,9 +179,144 @@ class Gate(OneRule):
         return "_".join(filter(None, (self.metric, self.rule.removesuffix("_by"), within.lower())))
 
     @property
+    def text(self) -> str:
+        """The rule in words."""
+        confidence = f", at {self.confidence:g} confidence" if self.confidence else ""
+        every = f", for every {self.slice} with {self.min_rows} rows" if isinstance(self.slice, str) else ""
+        return f"{self.metric} {self.rule.replace('_', ' ')} {self.threshold:g}{every}{confidence}"
+
+    @property
     def definition(self) -> str:
-        """A hash of everything the gate says: evidence for another definition does not count."""
+        """A hash of everything the gate requires: evidence for another definition does not count."""
         more = [self.confidence, self.min_rows if isinstance(self.slice, str) else None]
-        # What says no more than gates of before keeps its hash, so that their evidence still counts.
+        # A gate without the newer options keeps its earlier hash, so that stored evidence still counts.
         text = json.dumps([self.metric, self.rule, self.threshold, self.slice, *(more if any(more) else [])])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def judge(self, candidate: Candidate) -> GateResult:
+        """Judge a candidate.
+
+        Parameters
+        ----------
+        candidate
+            With the champion's evaluation on the same rows, when there is a champion.
+
+        Returns
+        -------
+        GateResult
+            Not passed when the metric is undefined, of the candidate or of the champion; passed when a relative gate has no champion to meet.
+
+        Examples
+        --------
+        >>> import mlops_assets as ml
+        >>> evaluation = ml.Evaluation(rows=100, metrics=(("roc_auc", 0.7),))
+        >>> candidate = ml.Candidate("late", "digest", estimator=None, holdout=None, evaluation=evaluation)
+        >>> ml.Gate("roc_auc", at_least=0.65).judge(candidate).reason
+        'roc_auc 0.7 ≥ 0.65'
+        """
+        return _judge_every_value(self, self.slice, candidate) if isinstance(self.slice, str) else _judge_rows(self, self.slice, candidate)
+
+
+def _judge_rows(gate: Gate, within: Slice | None, candidate: Candidate) -> GateResult:
+    """Judge one set of rows."""
+    value = candidate.evaluation.metric(gate.metric, within)
+    if not math.isfinite(value):
+        return GateResult(
+            passed=False, reason=_explain_undefined(gate, within, candidate.evaluation, "the candidate's"), threshold=gate.threshold
+        )
+    if not gate.relative:
+        return _judge_absolute(gate, within, candidate, value)
+    if candidate.champion is None:
+        return GateResult(passed=True, reason=f"no champion yet to compare with; {gate.metric} is {value:.5g}{_where(within)}", value=value)
+    rival = candidate.champion.metric(gate.metric, within)
+    if not math.isfinite(rival):
+        return GateResult(passed=False, reason=_explain_undefined(gate, within, candidate.champion, "the champion's"), value=value)
+    return _judge_relative(gate, within, candidate, value, rival)
+
+
+def _judge_absolute(gate: Gate, within: Slice | None, candidate: Candidate, value: float) -> GateResult:
+    """Judge a metric by itself, or by the lower end of its interval."""
+    if gate.confidence is None:
+        passed = value >= gate.threshold
+        text = f"{gate.metric} {value:.5g} {_sign(passed)} {gate.threshold:.5g}{_where(within)}"
+        return GateResult(passed, text, value, gate.threshold)
+    low, high = candidate.intervals.value(gate.metric, gate.confidence, within) if candidate.intervals else _UNKNOWN
+    passed = low >= gate.threshold
+    what = f"the {_interval(gate.confidence, low, high)}{_method(candidate)} of {gate.metric} {value:.5g}{_where(within)}"
+    return GateResult(
+        passed, f"{what} {'begins at or above' if passed else _below(low)} {gate.threshold:.5g}", value, gate.threshold, low, high
+    )
+
+
+def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, value: float, rival: float) -> GateResult:
+    """Judge a metric against the champion's on the same rows, or by the lower end of the interval of their difference."""
+    min_difference = gate.threshold if gate.rule == "better_than_champion_by" else -gate.threshold
+    confidence = gate.confidence or DEFAULT_CONFIDENCE
+    low, high = candidate.intervals.difference(gate.metric, confidence, within) if candidate.intervals else _UNKNOWN
+    rivals = f"the champion has {rival:.5g} on the same rows{_where(within)}"
+    shown = (
+        "" if math.isnan(low) and gate.confidence is None else f", {_interval(confidence, low, high)} of the difference{_method(candidate)}"
+    )
+    if gate.confidence is None:
+        passed = value >= rival + min_difference
+        text = f"{gate.metric} {value:.5g} {_sign(passed)} {rival + min_difference:.5g}: {rivals}{shown}"
+    else:
+        passed = low >= min_difference
+        text = f"{gate.metric} {value:.5g}: {rivals}{shown} {'begins at or above' if passed else _below(low)} {min_difference:.5g}"
+    return GateResult(passed, text, value, rival + min_difference, *((low, high) if math.isfinite(low) else (None, None)))
+
+
+def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateResult:
+    """Judge every value of a column that has enough rows, and show the one furthest below its bound."""
+    found = [s for s in candidate.evaluation.slices if s.column == column]
+    enough = [s for s in found if s.rows >= gate.min_rows]
+    if not enough:
+        most = max((s.rows for s in found), default=0)
+        return GateResult(passed=False, reason=f"no value of {column} has {gate.min_rows} holdout rows: the most frequent has {most}")
+    results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in enough]
+    failed = [(s, result) for s, result in results if not result.passed]
+    worst, result = min(failed or results, key=lambda each: _margin(each[1]))
+    few = f"; {len(found) - len(enough)} with fewer rows are not judged" if len(found) > len(enough) else ""
+    head = (
+        f"fails in {len(failed)} of {len(results)} slices by {column}, worst"
+        if failed
+        else f"holds in all {len(results)} slices by {column}, lowest"
+    )
+    return replace(
+        result, reason=f"{head} in {column} {worst.value} ({worst.rows} rows): {result.reason}{few} (of at least {gate.min_rows} rows)"
+    )
+
+
+def _margin(result: GateResult) -> float:
+    """Return how far a result is above its bound; undefined is furthest below."""
+    if result.value is None:
+        return -math.inf
+    return result.value - result.threshold if result.threshold is not None else math.inf
+
+
+def _sign(passed: bool) -> str:  # noqa: FBT001
+    return "≥" if passed else "<"
+
+
+def _below(low: float) -> str:
+    return "is undefined, so that nothing shows that it begins at or above" if math.isnan(low) else "begins below"
+
+
+def _interval(confidence: float, low: float, high: float) -> str:
+    return f"{confidence:.4g} interval" + ("" if math.isnan(low) else f" {low:.4g} … {high:.4g}")
+
+
+def _method(candidate: Candidate) -> str:
+    """Return what the interval resamples, in brackets; empty when there is no interval."""
+    return f" ({candidate.intervals.method})" if candidate.intervals else ""
+
+
+def _where(within: Slice | None) -> str:
+    return f" where {within[0]} is {within[1]}" if within else ""
+
+
+def _explain_undefined(gate: Gate, within: Slice | None, evaluation: Evaluation, whose: str) -> str:
+    if within and not any((s.column, s.value) == within for s in evaluation.slices):
+        return f"no holdout row has {within[0]} {within[1]}, or slices= does not name that column"
+    reason = dict(evaluation.problems).get(gate.metric, "it is not a finite number")
+    return f"{whose} {gate.metric} is undefined{_where(within)}: {reason}"

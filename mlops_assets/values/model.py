@@ -11,7 +11,7 @@ from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.options import AssetOptions
 
 if TYPE_CHECKING:
-    from mlops_assets.values.gate import Gate
+    from mlops_assets.values.gate import GateLike
     from mlops_assets.values.search import Search
     from mlops_assets.values.training import TrainingSet
 
@@ -66,7 +66,7 @@ class Model(Generic[P, R]):
     function: UserFunction[P, R]
     training_set: TrainingSet[..., Any]
     metrics: tuple[str, ...]
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[GateLike, ...] = ()
     slices: tuple[str, ...] = ()
     cron_schedule: str | None = None
     cron_timezone: str = "UTC"

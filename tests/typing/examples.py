@@ -56,6 +56,8 @@ def uses(window: ml.TimeWindow, split: ml.Split) -> None:
     reveal_type(sound.model.name)  # >> "builtins.str"
     reveal_type(ml.build_definitions([rows, examples, clf, sound]))  # >> Definitions"
     reveal_type(ml.Gate("roc_auc", at_least=0.5).threshold)  # >> "builtins.float"
+    ml.model(training_set=examples, metrics=["r2"], gates=[ml.Gate("r2", at_least=0.5), ml.Gate.latency(p95_ms=5), ml.Gate.artifact_size(9)])
+    ml.model(training_set=examples, metrics=["r2"], gates=["r2"])  # >> List item 0 has incompatible type "str"; expected "GateLike"
     rows("2024")  # >> Argument 1 to "__call__" of "Dataset" has incompatible type "str"
     rows()  # >> Missing positional argument "window"
     clf(split, depth=3)  # >> Unexpected keyword argument "depth"

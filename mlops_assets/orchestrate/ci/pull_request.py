@@ -16,7 +16,7 @@ from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plots
 from mlops_assets.compute.training.split import in_canonical_order, parts_of
 from mlops_assets.errors import DataError, RegistryError
-from mlops_assets.orchestrate.training.judging import candidate_of, rival_of
+from mlops_assets.orchestrate.training.evaluation import evaluate_candidate, find_rival
 from mlops_assets.orchestrate.training.refit import refit_run
 from mlops_assets.orchestrate.training.training_run import Trained
 from mlops_assets.orchestrate.training.training_set import x_columns
@@ -26,6 +26,7 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, Evaluation, Split
+from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import Model
 
 # What of a record a reader of a pull request is told; the rest says the same again, or is another in each run. Data are told by themselves.
@@ -77,8 +78,8 @@ def ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = No
     fit = judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
     bundle = unpack(stores.artifacts, fit.artifact, model.trusted_types)
     splits = _splits(stores, model, record.snapshot)
-    run, rival = stores.tracker.get(record.run_id), rival_of(stores, model.name)
-    judged = candidate_of(stores, model, Trained(run, bundle.estimator, splits, reused=True), rival)
+    run, rival = stores.tracker.get(record.run_id), find_rival(stores, model.name)
+    judged = evaluate_candidate(stores, model, Trained(run, bundle.estimator, splits, reused=True), rival)
     facts = _Facts(stores, model, record, run, splits, judged, rival)
     return CiReport(
         model=model.name,
@@ -120,7 +121,7 @@ def _metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
     theirs, judged = facts.judged.champion, {item.gate for item in evidence}
     rows = []
     for metric, value in facts.judged.evaluation.metrics:
-        gates = tuple(g.name for g in facts.model.gates if g.metric == metric and g.name in judged)
+        gates = tuple(g.name for g in facts.model.gates if isinstance(g, Gate) and g.metric == metric and g.name in judged)
         low, high = (None, None) if theirs is None else _interval(facts.judged, metric)
         rows.append(MetricRow(metric, value, None if theirs is None else theirs.metric(metric), low, high, gates))
     return rows

@@ -28,7 +28,7 @@ from mlops_assets.orchestrate.serving.service import served_body, served_checks,
 from mlops_assets.orchestrate.tables.automation import after_gates, follow
 from mlops_assets.orchestrate.tables.external import require
 from mlops_assets.orchestrate.tables.tables import dataset_body, table_check_specs
-from mlops_assets.orchestrate.training.judging import gates_of
+from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.training.model import model_body, model_checks
 from mlops_assets.orchestrate.training.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.training.training_set import AS_OF, training_set_body, training_set_checks
@@ -175,18 +175,19 @@ class Compiler:
 
     def _model(self, model: Model[..., Any]) -> Iterator[dg.AssetsDefinition]:
         functions = tuple(f for f in self.project.every(GateFunction) if f.model.key == model.key)
-        gates = gates_of(model, functions)
+        gates = gather_gates(model, functions)
+        definitions = hash_gates(gates)
         config, resources = function_needs(model.function)
         node = Node(model.key, None, (Edge(model.training_set.key, None),))
         yield compile_step(
             Step(
                 model.key,
-                self._body(node, model_body(model, functions)),
+                self._body(node, model_body(model, gates)),
                 group=model.name,
                 description=model.function.description,
                 kinds=frozenset({"model", "scikitlearn"}),
                 deps=_deps(node),
-                checks=model_checks(model, functions),
+                checks=model_checks(model, gates),
                 config=config,
                 resources=resources | {p.name for f in functions for p in f.function.receiving(Injection.RESOURCE)},
                 options=model.options,
@@ -203,10 +204,10 @@ class Compiler:
                 "version",
                 (model.key,),
                 [],
-                version_body(model, gates),
+                version_body(model, definitions),
                 "The candidate, registered when every gate has passed for exactly it.",
             ),
-            ("champion", before, waiting, champion_body(model, gates), "The version that predicts."),
+            ("champion", before, waiting, champion_body(model, definitions), "The version that predicts."),
         ):
             above = Node(f"{kind}/{model.name}", None, tuple(Edge(key, None) for key in upstream))
             step = Step(

@@ -15,6 +15,7 @@ from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, Sql
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views, on_demand
+from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import PushSource
@@ -348,7 +349,7 @@ def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
 
 def _slices(model: Model[..., Any]) -> None:
     for gate in model.gates:
-        if gate.slice_column and gate.slice_column not in model.slices:
+        if isinstance(gate, Gate) and gate.slice_column and gate.slice_column not in model.slices:
             raise DefinitionError(
                 f"gate '{gate.name}' of '{model.key}' judges a slice of '{gate.slice_column}'",
                 hint=f"add '{gate.slice_column}' to slices= of the model",

@@ -1,6 +1,6 @@
 """The model's step: train a candidate, judge it, submit it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,8 @@ from mlops_assets.orchestrate.core.metadata import markdown, pictures, show, tab
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
-from mlops_assets.orchestrate.training.judging import candidate_of, check_of, evidence_of, judged, rival_of
+from mlops_assets.orchestrate.training.evaluation import evaluate_candidate, find_rival
+from mlops_assets.orchestrate.training.gates import bind_evidence, check_result, judge_candidate
 from mlops_assets.orchestrate.training.loop import training_record
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_after
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
@@ -27,27 +28,18 @@ from mlops_assets.stores.base.lock import exclusive
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.registry.records import CandidateRecord
 from mlops_assets.values.evaluation import Candidate, GateResult
-from mlops_assets.values.gate import Gate
-from mlops_assets.values.model import GateFunction, Model
+from mlops_assets.values.gate import GateLike
+from mlops_assets.values.model import Model
 
 _SHOWN = 200  # slices in the UI; gates judge them all
 
 
-def model_checks(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> list[dg.AssetCheckSpec]:
+def model_checks(model: Model[..., Any], gates: Sequence[GateLike]) -> list[dg.AssetCheckSpec]:
     """Return the declarations of a model's gates as asset checks."""
-    described = {g.name: _said(g) for g in model.gates} | {f.name: f.function.description for f in functions}
-    return [
-        dg.AssetCheckSpec(name, asset=asset_key(model.key), blocking=True, description=text or None) for name, text in described.items()
-    ]
+    return [dg.AssetCheckSpec(gate.name, asset=asset_key(model.key), blocking=True, description=gate.text or None) for gate in gates]
 
 
-def _said(gate: Gate) -> str:
-    sure = f", at {gate.confidence:g} confidence" if gate.confidence else ""
-    every = f", for every {gate.slice} with {gate.min_rows} rows" if isinstance(gate.slice, str) else ""
-    return f"{gate.metric} {gate.rule.replace('_', ' ')} {gate.threshold:g}{every}{sure}"
-
-
-def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], ...]) -> Callable[[StepContext], Iterator[object]]:
+def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a model's step."""
 
     def body(step: StepContext) -> Iterator[object]:
@@ -55,17 +47,17 @@ def model_body(model: Model[..., Any], functions: tuple[GateFunction[..., Any], 
         step.stores.decisions.training(begun)
         with exclusive(training_lock(step, model)):  # two that train at once would train the same twice
             trained = trained_by(step, model)
-        rival = rival_of(step.stores, model.name)
-        candidate = candidate_of(step.stores, model, trained, rival)
-        results = judged(step, model, functions, candidate, rival)
+        rival = find_rival(step.stores, model.name)
+        candidate = evaluate_candidate(step.stores, model, trained, rival)
+        results = judge_candidate(step, gates, candidate, rival)
         submission = _submission(step, model, trained, results)
-        evidence = evidence_of(results, model, functions, replace(candidate, digest=submission.digest), rival)
+        evidence = bind_evidence(results, gates, submission.digest, rival)
         step.stores.registry.submit(_record(model, trained, submission), evidence)
         step.stores.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         mirror_after(step)
         yield dg.MaterializeResult(
             asset_key(model.key),
-            check_results=[check_of(model, name, result) for name, result in results.items()],
+            check_results=[check_result(model, name, result) for name, result in results.items()],
             metadata=_metadata(trained, candidate, model)
             | {"candidate": submission.digest, "format": form_of(manifest_of(step.stores.artifacts, submission.artifact))}
             | _refit_metadata(model, submission)

@@ -35,7 +35,7 @@ from mlops_assets.compute.training.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.reproduction.checks import chances_of
-from mlops_assets.orchestrate.training.judging import intervals_of
+from mlops_assets.orchestrate.training.evaluation import pair_intervals
 from mlops_assets.orchestrate.training.refit import refit_run
 from mlops_assets.orchestrate.training.training_set import leakage
 from mlops_assets.serving.formats.judged_fit import judged_fit
@@ -198,7 +198,7 @@ def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
     parts = parts_of(rows, reads["X"], reads["label"])
     holdout = parts["holdout"]
     answers = Remembered(estimator, holdout.X)
-    intervals = intervals_of(about.model.training_set, answers, None, holdout, seed, about.positive)
+    intervals = pair_intervals(about.model.training_set, answers, None, holdout, seed, about.positive)
     evaluation = evaluate(
         answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"], positive=about.positive
     )

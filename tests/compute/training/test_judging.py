@@ -1,5 +1,6 @@
 """Evaluation, gates, leakage, on-demand features: fail closed, and say why."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,10 +12,11 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 import mlops_assets as ml
 from mlops_assets.compute.features.on_demand import apply, columns_as_arrays, foreign_imports, load_functions
 from mlops_assets.compute.training.evaluate import as_rows, check_metrics, evaluate
-from mlops_assets.compute.training.gates import judge, judge_function
+from mlops_assets.compute.training.gates import FunctionGate, judge
 from mlops_assets.compute.training.leakage import leaks, newer, too_good
 from mlops_assets.compute.training.plots import plots
 from mlops_assets.errors import DataError, DefinitionError
+from mlops_assets.values.evaluation import PredictionTimes
 
 RNG = np.random.default_rng(0)
 X = pl.DataFrame({"x": RNG.normal(size=400)})
@@ -127,9 +129,87 @@ def gate_function(body):
     ],
 )
 def test_a_gate_function_passes_only_by_saying_so(body, passed, word) -> None:
-    found = judge_function(gate_function(body), candidate(evaluation(m=1.0)))
+    found = judge(FunctionGate(gate_function(body)), candidate(evaluation(m=1.0)))
     assert found.passed is passed
     assert word in found.reason
+
+
+class Measured:
+    """Costs that are given."""
+
+    def __init__(self, size: float = 100.0, seconds: tuple[float, ...] = (0.001,) * 20) -> None:
+        self.size, self.seconds = size, seconds
+
+    def artifact_bytes(self) -> float:
+        return self.size
+
+    def time_predictions(self, calls: int) -> PredictionTimes:
+        return PredictionTimes(self.seconds, f"{calls} were asked for")
+
+
+@pytest.mark.parametrize(
+    ("gate", "costs", "passed", "reason"),
+    [
+        (ml.Gate.artifact_size(max_bytes=100), Measured(100), True, "the artifacts have 100 bytes ≤ 100 bytes"),
+        (ml.Gate.artifact_size(max_bytes=99), Measured(100), False, "the artifacts have 100 bytes > 99 bytes"),
+        (ml.Gate.artifact_size(max_bytes=99), Measured(math.nan), False, "not a finite number"),
+        (ml.Gate.artifact_size(max_bytes=99), None, False, "measures no artifact size"),
+        (ml.Gate.latency(p95_ms=1, calls=20), Measured(seconds=(0.001,) * 19 + (9.0,)), True, "p95 1 ms of 20 single-row predictions"),
+        (ml.Gate.latency(p95_ms=1, calls=20), Measured(seconds=(0.001,) * 18 + (9.0,) * 2), False, "p95 9e+03 ms of 20"),
+        (ml.Gate.latency(p95_ms=1), Measured(seconds=()), False, "not a finite number"),
+        (ml.Gate.latency(p95_ms=1), Measured(seconds=(math.nan, *((0.0001,) * 99))), False, "not a finite number"),
+        (ml.Gate.latency(p95_ms=1), None, False, "measures no latency"),
+    ],
+)
+def test_costs_are_judged_by_their_maximum_and_fail_closed(gate, costs, passed, reason) -> None:
+    found = judge(gate, ml.Candidate("m", "d", FITTED, SPLIT, evaluation(m=1.0), costs=costs))
+    assert found.passed is passed
+    assert reason in found.reason
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnGate:
+    """A kind of gate that only this test knows."""
+
+    answer: object
+    name = "own"
+    definition = "1"
+    text = "an answer that is given"
+    relative = False
+
+    def judge(self, _candidate):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "passed", "reason"),
+    [
+        (ml.GateResult(passed=True, reason="fine"), True, "fine"),
+        (ml.GateResult(passed=True, value=math.inf), False, "the gate's value is inf"),
+        (True, False, "returned bool"),
+        (ValueError("no"), False, "raised ValueError: no"),
+    ],
+)
+def test_a_gate_of_any_kind_passes_only_by_a_result(answer, passed, reason) -> None:
+    found = judge(OwnGate(answer), candidate(evaluation(m=1.0)))
+    assert found.passed is passed
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("declare", "problem"),
+    [
+        (lambda: ml.Gate.artifact_size(max_bytes=0), "max_bytes 0"),
+        (lambda: ml.Gate.latency(p95_ms=0), "p95_ms 0"),
+        (lambda: ml.Gate.latency(p95_ms=math.nan), "p95_ms nan"),
+        (lambda: ml.Gate.latency(p95_ms=1, calls=19), "at least 20 calls"),
+    ],
+)
+def test_maxima_that_mean_nothing_are_refused(declare, problem) -> None:
+    with pytest.raises(DefinitionError, match=problem):
+        declare()
 
 
 def test_a_later_column_under_another_name_is_found() -> None:

@@ -12,7 +12,7 @@ from mlops_assets.cli.project import load
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import _splits
 from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
-from mlops_assets.orchestrate.training.judging import _rival
+from mlops_assets.orchestrate.training.evaluation import evaluate_rival
 from mlops_assets.serving.formats.packaging import form_of, manifest_of
 from mlops_assets.serving.http.control import status, stop
 from mlops_assets.stores.platform.stores import open_stores
@@ -78,7 +78,7 @@ def test_a_champion_is_measured_as_a_rival_by_what_serves(world, model) -> None:
     module, at, _, _ = world
     champion = at.registry.champion(model)
     holdout = _splits(at, getattr(module, model), champion.snapshot)["holdout"]
-    measured, _ = _rival(at, getattr(module, model), holdout, champion)
+    measured, _ = evaluate_rival(at, getattr(module, model), holdout, champion)
     assert not measured.problems
     recorded = {name: at.tracker.get(champion.run_id).metrics[name] for name in ("roc_auc", "neg_log_loss")}
     assert dict(measured.metrics) == pytest.approx(recorded, abs=1e-5)

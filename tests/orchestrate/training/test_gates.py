@@ -33,7 +33,7 @@ def test_gates_see_every_slice_and_the_interval_of_the_difference(project, platf
     result = runner(*TRAIN, "version/buyer", "champion/buyer")
     checks = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer"}
     assert "no champion yet" in checks[surely.name].description
-    assert "holds in all 2 slices by shop, least in shop" in checks["roc_auc_at_least_every_shop"].description
+    assert "holds in all 2 slices by shop, lowest in shop" in checks["roc_auc_at_least_every_shop"].description
 
     runner("dataset/visits", partitions=shop.day_of(5))
     result = runner(*TRAIN)

@@ -1,0 +1,61 @@
+"""Measure what a stored candidate costs: the size of its artifacts, and the time of a prediction."""
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from mlops_assets.serving.formats.integrity import JUDGED, parts
+from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of, unpack
+from mlops_assets.serving.predict.predictor import make_predictor, plain_columns
+from mlops_assets.stores.artifacts.store import Artifacts
+from mlops_assets.values.evaluation import PredictionTimes
+
+_WARM_UP = 20  # calls that are not measured
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCosts:
+    """The costs of a stored estimator, measured when a gate asks for them.
+
+    Parameters
+    ----------
+    artifacts
+        Where it is stored.
+    artifact
+        The sha256 of its manifest.
+    trusted_types
+        As the model declares them.
+    rows
+        Rows of ``X`` to predict, from the holdout.
+    """
+
+    artifacts: Artifacts
+    artifact: str
+    trusted_types: Sequence[str]
+    rows: pl.DataFrame
+
+    def artifact_bytes(self) -> float:
+        """Return the size of the manifest and of everything that it names, each file once."""
+        named = {sha256 for name, sha256 in parts(manifest_of(self.artifacts, self.artifact)) if name != JUDGED}
+        return float(sum(len(self.artifacts.get(sha256)) for sha256 in {self.artifact, *named}))
+
+    def time_predictions(self, calls: int) -> PredictionTimes:
+        """Measure single-row predictions of the predictor that a service makes of these artifacts."""
+        bundle = unpack(self.artifacts, self.artifact, self.trusted_types)  # of its own: the predictor sets its estimator to one thread
+        probe = pl.read_ipc(io.BytesIO(self.artifacts.get(bundle.manifest["probe"])))
+        predict = make_predictor(bundle.estimator, probe, likeliest=bundle.predicts_likeliest, positive=bundle.manifest.get(POSITIVE))
+        rows = self.rows.gather_every(max(1, self.rows.height // calls)).head(calls)
+        columns = plain_columns(rows)
+        requests = [[[column[row]] for column in columns] for row in range(rows.height)]
+        for call in range(_WARM_UP):
+            predict(requests[call % len(requests)], 1)
+        seconds = []
+        for call in range(calls):
+            request = requests[call % len(requests)]
+            begun = time.perf_counter()
+            predict(request, 1)
+            seconds.append(time.perf_counter() - begun)
+        return PredictionTimes(tuple(seconds), f"{predict.how.partition(' ')[0]} predictor, holdout rows")

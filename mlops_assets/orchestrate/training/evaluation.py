@@ -1,0 +1,133 @@
+"""Evaluate a candidate and the champion on the candidate's holdout."""
+
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
+from mlops_assets.compute.training.classes import as_two_classes, encoded_class, truth_of
+from mlops_assets.compute.training.evaluate import evaluate
+from mlops_assets.compute.training.resampling import PairedIntervals
+from mlops_assets.compute.training.responses import Remembered, unsound
+from mlops_assets.errors import DataError, MlopsError
+from mlops_assets.orchestrate.training.costs import StoredCosts
+from mlops_assets.orchestrate.training.training_run import Trained
+from mlops_assets.serving.formats.judged_fit import JudgedFit, judged_fit
+from mlops_assets.serving.formats.packaging import unpack
+from mlops_assets.serving.predict.batch import model_input
+from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.stores.registry.records import Version
+from mlops_assets.stores.registry.registry import open_registry
+from mlops_assets.values.evaluation import Candidate, Evaluation, Split
+from mlops_assets.values.gate import Gate
+from mlops_assets.values.model import Model
+from mlops_assets.values.training import TrainingSet
+
+
+def evaluate_candidate(stores: Stores, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
+    """Evaluate a trained model and the champion on the same holdout, and return the candidate that gates judge.
+
+    Parameters
+    ----------
+    stores, model
+        Of the training.
+    trained
+        The stored fit.
+    rival
+        The champion that it meets; None without one.
+
+    Raises
+    ------
+    DataError
+        Its predictions are all the same, or not finite.
+    """
+    holdout = trained.splits["holdout"]
+    answers = Remembered(trained.estimator, holdout.X)
+    if why := unsound(answers.scores, len(holdout.y)):
+        raise DataError(
+            f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
+            hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
+        )
+    evaluation = evaluate(
+        answers, holdout, model.metrics, model.slices, train=trained.splits["train"], least=_min_slice_rows(model), positive=model.positive
+    )
+    champion, rival_answers = None, None
+    if rival is not None and find_judged_fit(stores, rival).digest == trained.digest:
+        champion, rival_answers = evaluation, answers
+    elif rival is not None:
+        champion, rival_answers = evaluate_rival(stores, model, holdout, rival)
+    intervals = pair_intervals(model.training_set, answers, rival_answers, holdout, trained.digest, model.positive)
+    costs = StoredCosts(stores.artifacts, trained.artifact, model.trusted_types, holdout.X)
+    return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, champion, intervals, costs)
+
+
+def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
+    declared: TrainingSet[..., Any],
+    answers: Remembered,
+    rival_answers: Remembered | None,
+    holdout: Split,
+    seed: str,
+    positive: Any = None,  # noqa: ANN401  (any label)
+) -> PairedIntervals:
+    """Return the intervals of a holdout's metrics: over blocks of time where the training set has event times.
+
+    Parameters
+    ----------
+    declared
+        The training set, with its event time and the declared length of a block.
+    answers, rival_answers
+        Predictions of the candidate and of the champion for the holdout.
+    holdout, seed
+        As in :class:`PairedIntervals`.
+    positive
+        The positive one of two classes, for both models.
+    """
+    times = holdout.rows[declared.event_timestamp] if declared.event_timestamp in holdout.rows.columns else None
+    encoded = encoded_class(getattr(answers, "classes_", None), holdout.y, positive)
+    rival, y = None if rival_answers is None else as_two_classes(rival_answers, encoded), truth_of(holdout.y, encoded)
+    return PairedIntervals(as_two_classes(answers, encoded), rival, y, holdout.rows, seed, times=times, block_length=declared.block_length)
+
+
+def _min_slice_rows(model: Model[..., Any]) -> dict[str, int]:
+    """Return column → the minimum number of rows that a gate on each of its values judges."""
+    wanted = [g for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, str)]
+    return {column: min(g.min_rows for g in wanted if g.slice == column) for column in {g.slice_column for g in wanted}}
+
+
+def find_rival(stores: Stores, model: str) -> Version | None:
+    """Return the champion that a candidate meets: of its own environment, else of the environment that ``Platform.against`` names."""
+    own, against = stores.registry.champion(model), stores.platform.against
+    return own if own is not None or not against else open_registry(stores.platform.registry, against).champion(model)
+
+
+def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
+    """Return the champion's fit that may be compared on a holdout: a second fit may have been fitted on these rows."""
+    return judged_fit(stores.artifacts, rival.artifact, rival.digest)
+
+
+def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, Remembered | None]:
+    """Evaluate the champion on the candidate's holdout; where that fails its metrics are undefined, so that no relative gate passes.
+
+    Parameters
+    ----------
+    stores, model
+        Of the training.
+    holdout
+        Of the candidate.
+    rival
+        The champion.
+    """
+    try:
+        bundle = unpack(stores.artifacts, find_judged_fit(stores, rival).artifact, model.trusted_types)
+        rows = holdout.rows
+        for function in bundle.functions:
+            made = apply([function], columns_as_arrays(rows, rows.columns))
+            rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
+        X = model_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
+        answers = Remembered(bundle.estimator, X)
+        split = Split(X, holdout.y, holdout.rows)
+        return evaluate(answers, split, model.metrics, model.slices, least=_min_slice_rows(model), positive=model.positive), answers
+    except MlopsError as error:
+        reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
+        undefined = tuple((m, float("nan")) for m in model.metrics)
+        return Evaluation(len(holdout.y), undefined, problems=tuple((m, reason) for m in model.metrics)), None

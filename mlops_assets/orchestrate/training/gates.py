@@ -1,0 +1,116 @@
+"""Judge a candidate by its gates, and bind the results to it as evidence and asset checks."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.compute.training.gates import FunctionGate, judge
+from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.core.steps import asset_key
+from mlops_assets.orchestrate.training.evaluation import find_judged_fit
+from mlops_assets.stores.registry.records import Evidence, Version
+from mlops_assets.values.evaluation import Candidate, GateResult
+from mlops_assets.values.function import Injection
+from mlops_assets.values.gate import Gate, GateLike
+from mlops_assets.values.model import GateFunction, Model
+
+_BY_JUDGED_FIT = " (by the champion's judged fit: its second fit may have seen these rows)"
+
+
+def gather_gates(model: Model[..., Any], functions: Iterable[GateFunction[..., Any]]) -> tuple[GateLike, ...]:
+    """Return every gate of a model: those of its declaration, then those that are functions.
+
+    Parameters
+    ----------
+    model
+        As declared.
+    functions
+        The gate functions of the project; those of other models are left out.
+    """
+    return (*model.gates, *(FunctionGate(function) for function in functions if function.model.key == model.key))
+
+
+def hash_gates(gates: Iterable[GateLike]) -> dict[str, str]:
+    """Return gate → hash of its definition."""
+    return {gate.name: gate.definition for gate in gates}
+
+
+def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Candidate, rival: Version | None) -> dict[str, GateResult]:
+    """Return gate → its result for the candidate.
+
+    Parameters
+    ----------
+    step
+        Of the step, with the resources that gate functions ask for.
+    gates
+        Of the model.
+    candidate
+        As evaluated.
+    rival
+        The champion that it meets; None without one.
+    """
+    results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
+    if rival is None:
+        return results
+    fit, relative = find_judged_fit(step.stores, rival), [gate.name for gate in gates if isinstance(gate, Gate) and gate.relative]
+    if fit.digest == candidate.digest:
+        return results | dict.fromkeys(relative, GateResult(passed=True, reason=f"this is the champion, version {rival.version}"))
+    if fit.refitted:
+        return results | {name: replace(results[name], reason=results[name].reason + _BY_JUDGED_FIT) for name in relative}
+    return results
+
+
+def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
+    if not isinstance(gate, FunctionGate):
+        return gate
+    wanted = gate.declared.function.receiving(Injection.RESOURCE)
+    return replace(gate, resources={p.name: getattr(step.context.resources, p.name) for p in wanted})
+
+
+def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], digest: str, rival: Version | None) -> list[Evidence]:
+    """Bind the result of each gate to a candidate; that of a relative gate counts against the champion that it met only.
+
+    Parameters
+    ----------
+    results
+        As :func:`judge_candidate` returned.
+    gates
+        Of the model.
+    digest
+        Of the candidate.
+    rival
+        The champion that it met; None without one.
+    """
+    met = rival.digest if rival else ""
+    return [
+        Evidence(
+            gate.name,
+            gate.definition,
+            digest,
+            found.passed,
+            gate.relative,
+            met if gate.relative else "",
+            found.value,
+            found.threshold,
+            found.reason,
+            found.low,
+            found.high,
+        )
+        for gate in gates
+        for found in (results[gate.name],)
+    ]
+
+
+def check_result(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
+    """Return the result of a gate as the result of its asset check."""
+    figures = {"value": result.value, "threshold": result.threshold, "interval, low": result.low, "interval, high": result.high}
+    return dg.AssetCheckResult(
+        passed=result.passed,
+        asset_key=asset_key(model.key),
+        check_name=name,
+        description=result.reason,
+        metadata={k: float(v) for k, v in figures.items() if v is not None and math.isfinite(v)},
+    )

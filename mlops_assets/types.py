@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from mlops_assets.values.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.dataset import Dataset
-from mlops_assets.values.evaluation import Evaluation, Intervals, SliceMetrics
+from mlops_assets.values.evaluation import Costs, Evaluation, Intervals, PredictionTimes, SliceMetrics
 from mlops_assets.values.features import ComputedFeatureView, DbtModel, OnDemandFeatures
+from mlops_assets.values.gate import GateLike
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
 
@@ -21,15 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActiveRun",
+    "ArtifactSizeGate",
     "ComputedFeatureView",
+    "Costs",
     "Dataset",
     "DbtModel",
     "Evaluation",
     "GateFunction",
+    "GateLike",
     "Intervals",
+    "LatencyGate",
     "LoadedModel",
     "Model",
     "OnDemandFeatures",
+    "PredictionTimes",
     "Pushed",
     "SliceMetrics",
     "TrainingSet",

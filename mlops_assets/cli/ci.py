@@ -82,12 +82,12 @@ def report(  # noqa: PLR0913  (options)
 
     from mlops_assets.cli.registry import find
     from mlops_assets.compute.pages.ci_report import render_report
-    from mlops_assets.orchestrate.ci.pull_request import ci_report
+    from mlops_assets.orchestrate.ci.pull_request import build_ci_report
 
     project = _load(file, environment, against)
     beside = output or html
     folder = None if beside is None else beside.with_name(f"{beside.stem}_files")
-    reports = [ci_report(project.stores, find(project, name)[1], folder) for name in _models(project, model)]
+    reports = [build_ci_report(project.stores, find(project, name)[1], folder) for name in _models(project, model)]
     linked = [replace(r, pictures={t: f"{pictures_url}{p}" for t, p in r.pictures.items()}) for r in reports]
     if output is None:
         click.echo(render_report(linked))

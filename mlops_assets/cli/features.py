@@ -194,7 +194,7 @@ def _text(value: object) -> object:
 
 
 def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str | None) -> list[dict[str, Any]]:
-    from mlops_assets.orchestrate.training.training_set import read_as_of
+    from mlops_assets.orchestrate.training.training_set import parse_as_of
     from mlops_assets.stores.online.protocol import Lookup
 
     _, view = _find(project, name)
@@ -207,7 +207,7 @@ def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str 
     if rows is None:
         raise LakeError(f"'{view.key}' has never been materialised", hint=f'mlops run --select \'key:"{view.key}" or key:"online/{name}"\'')
     keys = [_entity(view, rows, text) for text in entities]
-    time = read_as_of(at) or datetime.now(UTC)
+    time = parse_as_of(at) or datetime.now(UTC)
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     reader = project.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     return list(_found(view, keys, [reader.one([key], micros)[0] for key in keys]))

@@ -68,15 +68,15 @@ def _reproduced(project: LoadedProject, named: str, asked: dict[str, Any]) -> Re
     from mlops_assets.cli.registry import find
     from mlops_assets.errors import RegistryError
     from mlops_assets.orchestrate.reproduction.checks import report_failure, report_reproduction
-    from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
+    from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 
     name, _, number = named.partition("@")
     _, model = find(project, name)
     version = _version(project, name, number or "champion")
-    how = Asked(asked["env"], asked["data"], asked["code"], _params(asked["params"]))
+    how = ReproductionOptions(asked["env"], asked["data"], asked["code"], _params(asked["params"]))
     with instance(project.platform) as opened:
         try:
-            found = reproduced(project.stores, version, model.function.function, how)
+            found = reproduce(project.stores, version, model.function.function, how)
         except RegistryError as error:
             if how.plain:
                 report_failure(opened, model, version, error)

@@ -8,8 +8,8 @@ from mlops_assets.cli.registry import find
 from mlops_assets.compute.features.signature import held
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
-from mlops_assets.orchestrate.training.refit import refit_run
-from mlops_assets.orchestrate.versions.card import card_of
+from mlops_assets.orchestrate.training.refit import find_refit
+from mlops_assets.orchestrate.versions.card import ensure_card
 from mlops_assets.serving.formats.integrity import looked_after, parts
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.serving.formats.packaging import form_of, libraries_of, manifest_of
@@ -84,7 +84,7 @@ def card(project: LoadedProject, asked: str) -> dict[str, str]:
     """
     name, _, number = asked.partition("@")
     declared, model = find(project, name)
-    return card_of(declared, project.stores, model, _version(project, name, number))
+    return ensure_card(declared, project.stores, model, _version(project, name, number))
 
 
 def _version(project: LoadedProject, name: str, number: str) -> Version:
@@ -138,7 +138,7 @@ def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
     judged = judged_fit(project.stores.artifacts, version.artifact, version.digest)
     if not judged.refitted:
         return {}
-    run = refit_run(project.stores, version.run_id, version.artifact)
+    run = find_refit(project.stores, version.run_id, version.artifact)
     fitted = FittedRows.from_manifest(_manifest(project, version))
     rows = {} if fitted is None else {"fitted on": ", ".join(fitted.parts), "rows": fitted.rows, "last row": _when(fitted.last)}
     return {

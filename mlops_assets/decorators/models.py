@@ -170,7 +170,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
             search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
         judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
         stored, options_ = (names(trusted_types), format), AssetOptions.of(options)
-        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), positive, refit, options_)
+        return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), positive, refit, options=options_)
 
     return decorate
 

@@ -208,9 +208,12 @@ class Gate(OneRule):
 
         Examples
         --------
+        >>> import numpy as np
+        >>> import polars as pl
         >>> import mlops_assets as ml
-        >>> evaluation = ml.Evaluation(rows=100, metrics=(("roc_auc", 0.7),))
-        >>> candidate = ml.Candidate("late", "digest", estimator=None, holdout=None, evaluation=evaluation)
+        >>> rows = pl.DataFrame({"x": [0.0, 1.0]})
+        >>> evaluation = ml.types.Evaluation(2, (("roc_auc", 0.7),))
+        >>> candidate = ml.Candidate("late", "0f82", None, ml.Split(rows, np.array([0, 1]), rows), evaluation)
         >>> ml.Gate("roc_auc", at_least=0.65).judge(candidate).reason
         'roc_auc 0.7 ≥ 0.65'
         """

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Format = Literal["skops", "native", "onnx", "pickle"]
 Refit = Literal["after_gates"]
+KIND, ESTIMATOR = "candidate_kind", "estimator"  # the field of a record that names the kind of candidate, and the kind without such a field
 
 
 def check_format(asked: str) -> None:
@@ -77,6 +78,7 @@ class Model(Generic[P, R]):
     limits: tuple[str, ...] = ()
     positive: Any = None
     refit: Refit | None = None
+    kind: str = ESTIMATOR
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

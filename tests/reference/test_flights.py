@@ -24,7 +24,7 @@ from features import clock
 from mlops_assets.compute.features.assemble import view_of
 from mlops_assets.compute.features.point_in_time import as_of_layout
 from mlops_assets.compute.training.environment import installed
-from mlops_assets.orchestrate.reproduction.locked_environment import locked_python
+from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.registry.registry import open_registry
@@ -355,7 +355,7 @@ def test_the_flights_model_is_had_again_and_another_library_is_named(demo, tmp_p
     again = json.loads(mlops(demo, "reproduce", "lateness@1", "--json", "-").stdout)
     assert (again["verdict"], again["field"]) == ("IDENTICAL", "")
     # A real environment in which one library has another version; everything else is this one's.
-    python = locked_python(installed() | {"scikit-learn": "1.9.0"}, str(tmp_path))
+    python = prepare_locked_python(installed() | {"scikit-learn": "1.9.0"}, str(tmp_path))
     for name in ("dbt", "mlops-dbt"):  # what loading this project looks for beside the interpreter
         python.with_name(name).symlink_to(Path(sys.executable).with_name(name))
     command = [str(python), "-W", "ignore", "-P", "-m", "mlops_assets.cli.main", "reproduce", "lateness@1", "--json", "-"]

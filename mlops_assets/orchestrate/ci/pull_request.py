@@ -16,18 +16,19 @@ from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plots
 from mlops_assets.compute.training.split import in_canonical_order, parts_of
 from mlops_assets.errors import DataError, RegistryError
-from mlops_assets.orchestrate.training.evaluation import evaluate_candidate, find_rival
-from mlops_assets.orchestrate.training.refit import refit_run
-from mlops_assets.orchestrate.training.training_run import Trained
+from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
+from mlops_assets.orchestrate.training.evaluation import find_rival
+from mlops_assets.orchestrate.training.kinds import find_kind
+from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.training.training_set import x_columns
 from mlops_assets.serving.formats.judged_fit import judged_fit
-from mlops_assets.serving.formats.packaging import manifest_of, unpack
+from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, Evaluation, Split
 from mlops_assets.values.gate import Gate
-from mlops_assets.values.model import Model
+from mlops_assets.values.model import ESTIMATOR, Model
 
 # What of a record a reader of a pull request is told; the rest says the same again, or is another in each run. Data are told by themselves.
 _TOLD = ("X", "code", "search", "refit", "on_demand", "steps", "key", "trusted_types")
@@ -51,7 +52,7 @@ class _Facts:
         return None if self.rival is None else self.stores.tracker.get(self.rival.run_id)
 
 
-def ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
+def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
     """Return the report of the candidate that waits in this environment.
 
     Parameters
@@ -76,10 +77,11 @@ def ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = No
         )
     record, evidence = waiting
     fit = judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
-    bundle = unpack(stores.artifacts, fit.artifact, model.trusted_types)
+    kind = find_kind(model.kind)
+    fitted = kind.open(stores, model, fit.artifact)
     splits = _splits(stores, model, record.snapshot)
     run, rival = stores.tracker.get(record.run_id), find_rival(stores, model.name)
-    judged = evaluate_candidate(stores, model, Trained(run, bundle.estimator, splits, reused=True), rival)
+    judged = kind.compare(stores, model, TrainedModel(run, fitted, splits, reused=True), rival)
     facts = _Facts(stores, model, record, run, splits, judged, rival)
     return CiReport(
         model=model.name,
@@ -93,10 +95,8 @@ def ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = No
         cost=_cost(facts),
         reproduce=_commands(facts),
         pictures={}
-        if pictures is None
-        else _pictures(
-            plots(bundle.estimator, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name
-        ),
+        if pictures is None or model.kind != ESTIMATOR
+        else _pictures(plots(fitted, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name),
         problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
         intervals=judged.intervals.method if judged.intervals else "",
     )
@@ -162,7 +162,10 @@ def _data(facts: _Facts) -> list[FieldChange]:
 
 def _moved(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
     X = pl.concat([split.X for split in facts.splits.values()])
-    profile = json.loads(facts.stores.artifacts.get(manifest_of(facts.stores.artifacts, rival.artifact)["profile"]))
+    manifest = manifest_of(facts.stores.artifacts, rival.artifact)
+    if "profile" not in manifest:
+        return
+    profile = json.loads(facts.stores.artifacts.get(manifest["profile"]))
     known = set(profile["columns"])
     yield from (FieldChange(f"column {name}", "–", str(X[name].dtype)) for name in X.columns if name not in known)
     try:
@@ -203,21 +206,20 @@ def _plain(item: object) -> str:
 
 
 def _cost(facts: _Facts) -> dict[str, str]:
-    run, artifacts = facts.run, facts.stores.artifacts
+    run, costs = facts.run, facts.judged.costs
     took = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
-    size = len(artifacts.get(manifest_of(artifacts, facts.record.artifact)["estimator"]))
     return {
         "training": f"{took:.1f} s",
         "rows": " + ".join(f"{len(split.y):,} {part}" for part, split in facts.splits.items()),
         "features": str(facts.splits["train"].X.width),
-        "size of the model": f"{size / 1e6:.2f} MB",
+        **({"size of the stored artifacts": f"{costs.artifact_bytes() / 1e6:.2f} MB"} if costs else {}),
         **_refit_cost(facts),
     }
 
 
 def _refit_cost(facts: _Facts) -> dict[str, str]:
     """Return what the second fit took, which serves; nothing without one."""
-    run = refit_run(facts.stores, facts.run.id, facts.record.artifact)
+    run = find_refit(facts.stores, facts.run.id, facts.record.artifact)
     if run is None or run.ended_at is None:
         return {}
     return {"second fit, on all rows": f"{(run.ended_at - run.started_at).total_seconds():.1f} s, {run.record[FITTED]['rows']:,} rows"}

@@ -33,7 +33,7 @@ from mlops_assets.orchestrate.training.model import model_body, model_checks
 from mlops_assets.orchestrate.training.predictions import prediction_body, prediction_checks
 from mlops_assets.orchestrate.training.training_set import AS_OF, training_set_body, training_set_checks
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
-from mlops_assets.orchestrate.versions.approval import SIGNED, approval_body, approval_key
+from mlops_assets.orchestrate.versions.approval import APPROVAL_CONFIG, approval_body, approval_key
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -230,7 +230,7 @@ class Compiler:
             description=f"A person approves or rejects a version of {model.name}: fill in the launchpad.",
             kinds=frozenset({"approval"}),
             deps=_deps(node),
-            config=SIGNED,
+            config=APPROVAL_CONFIG,
         )
         return compile_step(step, self.io)
 

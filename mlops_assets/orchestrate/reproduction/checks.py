@@ -7,7 +7,7 @@ import dagster as dg
 
 from mlops_assets.errors import MlopsError, RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.reproduction.reproduction import reproduced
+from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
@@ -30,9 +30,9 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
         at = open_stores(platform)
         newest = at.registry.versions(model.name)[-1]
         found = open_reproductions(platform.registry).latest(model.name, newest.digest)
-        yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_shown(newest, found))
+        yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_check_fields(newest, found))
         facts = at.tracker.get(newest.run_id).record.get("facts", {})
-        chances = chances_of(facts)
+        chances = find_nondeterminism(facts)
         yield dg.AssetCheckResult(
             asset_key=_key(model),
             check_name=SEEDED_AND_SORTED,
@@ -45,7 +45,7 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
     return checks
 
 
-def chances_of(facts: dict[str, Any]) -> list[str]:
+def find_nondeterminism(facts: dict[str, Any]) -> list[str]:
     """Return what in a training was left to chance, by its recorded facts."""
     found = []
     unseeded = sorted(name for name, value in facts.get("seeds", {}).items() if value is None)
@@ -62,7 +62,7 @@ def _key(model: Model[..., Any]) -> dg.AssetKey:
     return asset_key(f"version/{model.name}")
 
 
-def _shown(version: Version, found: Reproduction | None) -> dict[str, Any]:
+def _check_fields(version: Version, found: Reproduction | None) -> dict[str, Any]:
     """Return what the check says; one that nobody has tried is not held against the version, and says so."""
     if found is None:
         text = f"version {version.version} has not been reproduced yet: mlops reproduce {version.model}@{version.version}"
@@ -84,7 +84,7 @@ def _shown(version: Version, found: Reproduction | None) -> dict[str, Any]:
 
 def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, found: Reproduction) -> None:
     """Show a verdict as the check of the version, whoever asked for it and wherever."""
-    shown = _shown(version, found)
+    shown = _check_fields(version, found)
     instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **shown))
 
 
@@ -114,7 +114,7 @@ def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running
             context.log.info(f"{model.name} has no champion yet")
             return
         try:
-            found = reproduced(at, version, model.function.function)
+            found = reproduce(at, version, model.function.function)
         except RegistryError as error:
             report_failure(context.instance, model, version, error)
             raise

@@ -17,7 +17,7 @@ from mlops_assets.stores.base.lock import exclusive
 _DONE = "complete"
 
 
-def locked_python(wanted: Mapping[str, str], home: str) -> Path:
+def prepare_locked_python(wanted: Mapping[str, str], home: str) -> Path:
     """Return the interpreter of an environment that has the wanted versions; made when there is none yet.
 
     It is a new environment above the present one: what has the wanted version already is taken from there, and only what has not is
@@ -47,12 +47,12 @@ def locked_python(wanted: Mapping[str, str], home: str) -> Path:
     with exclusive(folder.parent / f"{named}.lock"):
         if not (folder / _DONE).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _make(folder, python, missing)
+            _create_environment(folder, python, missing)
             (folder / _DONE).touch()
     return python
 
 
-def _make(folder: Path, python: Path, missing: Mapping[str, str]) -> None:
+def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) -> None:
     venv.create(folder, with_pip=False, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))
     below = [

@@ -1,6 +1,6 @@
-"""The process in which a version is trained again: it reads the record, the lake and the artifacts, and writes one file."""
+"""The process that trains a version again: it reads the record, the lake and the artifacts, and writes one file."""
 
-import io
+import importlib
 import json
 import os
 import platform
@@ -11,40 +11,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from mlops_assets.compute.training.environment import installed
-from mlops_assets.compute.training.evaluate import evaluate
-from mlops_assets.compute.training.seeds import seeded
-from mlops_assets.compute.training.split import in_canonical_order, parts_of, whole_of
+from mlops_assets.compute.training.split import in_canonical_order, parts_of
 from mlops_assets.compute.user_code.outside_reads import differing
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import load_source
 from mlops_assets.compute.user_code.user_errors import shorten
 from mlops_assets.errors import DataError, MlopsError
-from mlops_assets.orchestrate.training.recorded_function import called
-from mlops_assets.orchestrate.training.run_facts import data_facts, result_facts
-from mlops_assets.serving.formats.formats import as_served
-from mlops_assets.serving.formats.likeliest import labels_of
-from mlops_assets.serving.formats.packaging import predictions_of
+from mlops_assets.orchestrate.training.candidate_kind import CandidateKind, Retraining
+from mlops_assets.orchestrate.training.run_facts import data_facts
 from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.platform.run_log import start_run
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.values.evaluation import Split
 from mlops_assets.values.platform import Platform
 
 
-def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts of a training that follows a record.
+def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Train again as a record says, and return ``was`` and ``now``: what is stored, and what came of it.
 
     Parameters
     ----------
     request
-        ``platform``, ``snapshot`` (the newest when null), ``source``, ``params``, ``probe``, ``refit_probe`` (null without a second fit), ``form``,
-        ``positive`` and the recorded ``facts``.
+        ``platform``, ``kind`` (module and class), ``snapshot`` (the newest when null), ``source``, ``params``, ``artifact``, ``refit_artifact``
+        (null without a second fit) and the recorded ``facts``.
     """
+    kind = _import_kind(request["kind"])  # before the recorded source, which may bring packages of the same names
     stores, recorded = Stores(Platform(**request["platform"])), request["facts"]
     reads, lake = recorded["reads"], stores.lake
     snapshot = lake.snapshot() if request["snapshot"] is None else request["snapshot"]
@@ -55,59 +46,43 @@ def trained_again(request: Mapping[str, Any]) -> dict[str, Any]:
     splits = parts_of(rows, reads["X"], reads["label"])
     with tempfile.TemporaryDirectory() as folder:
         function = load_source(request["source"], Path(folder))
-        hashed = source_hash(function)
-        # What the function logs goes to a tracker that is thrown away: the record has its own run.
-        with start_run("reproduction", platform=Platform.at(Path(folder) / "home")), seeded(recorded["fingerprint"]):
-            estimator = called(function, splits, request["params"])
-        refit = _refit(stores, function, whole_of(rows, reads["X"], reads["label"]), request)
-    served = as_served(estimator, request["form"], splits["train"].X)
-    return {
+        code = source_hash(function)
+        fits = (request["artifact"], request["refit_artifact"])
+        again = Retraining(function, request["source"], request["params"], rows, splits, recorded, *fits)
+        was, now = kind.reproduce(stores, again)
+    neutral = {
         "data": {reads["table"]: lake.records(reads["table"], snapshot=snapshot)[""].content_hash},
         **data_facts(rows, splits),
-        "code": {"source": hashed},
+        "code": {"source": code},
         "params": request["params"],
-        **result_facts(estimator, request["source"]),
         "other_packages": dict(installed()),
-        **_answers(estimator, stores, request["probe"]),
-        **refit,
-        "metrics": dict(evaluate(served, splits["holdout"], reads["metrics"], positive=request["positive"]).metrics),
     }
+    return {"was": was, "now": neutral | now}
 
 
-def _refit(stores: Stores, function: Any, whole: Split, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-    """Fit again on every row, as after the gates, and return what that predicts; nothing for a version without a second fit."""
-    if request["refit_probe"] is None:
-        return {}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        start_run("reproduction", platform=Platform.at(Path(folder))),
-        seeded(request["facts"]["fingerprint"]),
-    ):
-        estimator = called(function, {"train": whole}, request["params"])
-    return {"refit": _answers(estimator, stores, request["refit_probe"])}
-
-
-def _answers(estimator: Any, stores: Stores, probe: str) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
-    rows = pl.read_ipc(io.BytesIO(stores.artifacts.get(probe)))
-    return {"predictions": np.asarray(predictions_of(estimator, rows)).tolist(), "labels": labels_of(estimator, rows).tolist()}
+def _import_kind(named: str) -> CandidateKind:
+    """Return the kind of candidate that the parent process has looked up."""
+    module, _, cls = named.partition(":")
+    kind: CandidateKind = getattr(importlib.import_module(module), cls)()
+    return kind
 
 
 def _other_package(request: Mapping[str, Any]) -> str:
-    """Name the first package that is not the recorded one: it is the first thing to suspect."""
+    """Return the first package whose version is not the recorded one, as the end of a sentence."""
     have = {"python": platform.python_version(), **installed()}
     recorded = request["facts"]["packages"].items()
     return next((f"; {name} was {was}, is {have.get(name, 'absent')}" for name, was in recorded if have.get(name) != was), "")
 
 
 def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
-    """Return what a person can do about code that trained before and fails now.
+    """Return what a person can do about recorded code that fails now.
 
     Parameters
     ----------
     error
         What the recorded code raised.
     request
-        As of :func:`trained_again`.
+        As for :func:`retrain`.
     """
     outside: Mapping[str, str] = request.get("outside", {})
     if isinstance(error, OSError) and error.filename is not None:
@@ -127,10 +102,10 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Train again as the file of the first argument says, and write what came of it to that of the second."""
+    """Train again as the first file says, and write the result to the second."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
-        result: dict[str, Any] = trained_again(request)
+        result: dict[str, Any] = retrain(request)
     except MlopsError as error:
         result = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
     except Exception as error:  # noqa: BLE001  (whatever the recorded code raises)

@@ -18,10 +18,9 @@ from mlops_assets.compute.user_code.outside_reads import differing
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import stored_source
 from mlops_assets.errors import PlatformError, RegistryError
-from mlops_assets.orchestrate.reproduction.locked_environment import locked_python
+from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
+from mlops_assets.orchestrate.training.kinds import read_kind
 from mlops_assets.serving.formats.judged_fit import judged_fit
-from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of
-from mlops_assets.serving.formats.written import SKOPS
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import open_erasures
 from mlops_assets.stores.registry.records import Version
@@ -33,7 +32,7 @@ _PROCESS = "mlops_assets.orchestrate.reproduction.process"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReproductionOptions:
     """How a version is trained again.
 
     Parameters
@@ -57,7 +56,9 @@ class Asked:
         return (self.data, self.code, self.params) == (RECORDED, RECORDED, None)
 
 
-def reproduced(stores: Stores, version: Version, function: Callable[..., Any] | None, asked: Asked | None = None) -> Reproduction:
+def reproduce(
+    stores: Stores, version: Version, function: Callable[..., Any] | None, asked: ReproductionOptions | None = None
+) -> Reproduction:
     """Train a version again and compare; candidates, aliases and the champion are not touched.
 
     Parameters
@@ -78,34 +79,30 @@ def reproduced(stores: Stores, version: Version, function: Callable[..., Any] | 
     DataError
         The recorded code failed.
     """
-    asked = asked or Asked()
+    asked = asked or ReproductionOptions()
     run = stores.tracker.get(version.run_id)
     facts = _facts(run, version)
     if asked.data == RECORDED:
         _refuse_unreadable(stores, version)
     source, which = _source(stores, version, facts, function, asked)
     fit, begun = judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
-    manifest = manifest_of(stores.artifacts, fit.artifact)
-    second = manifest_of(stores.artifacts, version.artifact) if fit.refitted else None
+    kind = type(read_kind(run.record))
     locked = unlocked(stores.artifacts.get(facts["environment"]).decode())
-    request = {
+    request: dict[str, Any] = {
         "platform": asdict(stores.platform),
         "snapshot": version.snapshot if asked.data == RECORDED else None,
         "source": source,
         "params": dict(facts["params"]) if asked.params is None else {**facts["params"], **asked.params},
-        "probe": manifest["probe"],
-        "refit_probe": second["probe"] if second else None,
-        "form": manifest.get("form", SKOPS),
-        "positive": manifest.get(POSITIVE),
+        "kind": f"{kind.__module__}:{kind.__qualname__}",
+        "artifact": fit.artifact,
+        "refit_artifact": version.artifact if fit.refitted else None,
         "facts": facts,
         "outside": dict(run.record.get("outside", {})),
     }
-    python = locked_python(locked, stores.platform.home) if asked.env == LOCKED else Path(sys.executable)
-    now = _in_a_process(python, request, facts if asked.env == LOCKED else {})
-    judged = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # what the function logged beside them is its own affair
-    was = {**facts, "other_packages": locked, "predictions": manifest["probe_predictions"], "metrics": judged}
-    was |= _labels(manifest)
-    was |= {"refit": {"predictions": second["probe_predictions"], **_labels(second)}} if second else {}
+    python = prepare_locked_python(locked, stores.platform.home) if asked.env == LOCKED else Path(sys.executable)
+    result = _run_process(python, request, facts if asked.env == LOCKED else {})
+    metrics = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # the function may have logged others
+    was, now = {**facts, "other_packages": locked, "metrics": metrics, **result["was"]}, result["now"]
     found = _verdict(
         version,
         asked,
@@ -115,10 +112,6 @@ def reproduced(stores: Stores, version: Version, function: Callable[..., Any] | 
     if asked.plain:
         open_reproductions(stores.platform.registry).add(found)
     return found
-
-
-def _labels(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
 
 
 def _facts(run: Run, version: Version) -> Mapping[str, Any]:
@@ -148,7 +141,7 @@ def _refuse_unreadable(stores: Stores, version: Version) -> None:
 
 
 def _source(
-    stores: Stores, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, asked: Asked
+    stores: Stores, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, asked: ReproductionOptions
 ) -> tuple[Mapping[str, Any], str]:
     """Return the code that is run, and which it is."""
     if asked.code == CURRENT:
@@ -165,7 +158,7 @@ def _source(
     return stored, "as stored; the project's is the same" if same else "as stored; the project's has changed since"
 
 
-def _in_a_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[str, Any]) -> dict[str, Any]:
+def _run_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in threads_of.get("threads", {}).items() if name.endswith(("_THREADS", "_CPU_COUNT"))}
     root = str(Path(errors.__file__).parents[1])
     environment = {**os.environ, **said, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))}
@@ -186,7 +179,7 @@ def _in_a_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[
     return result
 
 
-def _verdict(version: Version, asked: Asked, found: Comparison, facts: Mapping[str, Any]) -> Reproduction:
+def _verdict(version: Version, asked: ReproductionOptions, found: Comparison, facts: Mapping[str, Any]) -> Reproduction:
     first = found.first
     differences = [asdict(difference) for difference in found.differences]
     more = {**facts, "differences": differences, "largest difference of a prediction": found.largest, "tolerance": TOLERANCE}

@@ -10,8 +10,8 @@ from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import Remembered, unsound
 from mlops_assets.errors import DataError, MlopsError
+from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.costs import StoredCosts
-from mlops_assets.orchestrate.training.training_run import Trained
 from mlops_assets.serving.formats.judged_fit import JudgedFit, judged_fit
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.serving.predict.batch import model_input
@@ -24,7 +24,7 @@ from mlops_assets.values.model import Model
 from mlops_assets.values.training import TrainingSet
 
 
-def evaluate_candidate(stores: Stores, model: Model[..., Any], trained: Trained, rival: Version | None) -> Candidate:
+def compare_with_champion(stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
     """Evaluate a trained model and the champion on the same holdout, and return the candidate that gates judge.
 
     Parameters
@@ -42,7 +42,7 @@ def evaluate_candidate(stores: Stores, model: Model[..., Any], trained: Trained,
         Its predictions are all the same, or not finite.
     """
     holdout = trained.splits["holdout"]
-    answers = Remembered(trained.estimator, holdout.X)
+    answers = Remembered(trained.fitted, holdout.X)
     if why := unsound(answers.scores, len(holdout.y)):
         raise DataError(
             f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
@@ -58,7 +58,7 @@ def evaluate_candidate(stores: Stores, model: Model[..., Any], trained: Trained,
         champion, rival_answers = evaluate_rival(stores, model, holdout, rival)
     intervals = pair_intervals(model.training_set, answers, rival_answers, holdout, trained.digest, model.positive)
     costs = StoredCosts(stores.artifacts, trained.artifact, model.trusted_types, holdout.X)
-    return Candidate(model.name, trained.digest, trained.estimator, holdout, evaluation, champion, intervals, costs)
+    return Candidate(model.name, trained.digest, trained.fitted, holdout, evaluation, champion, intervals, costs)
 
 
 def pair_intervals(  # noqa: PLR0913  (what is compared, and how)

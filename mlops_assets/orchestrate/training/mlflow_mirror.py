@@ -11,20 +11,20 @@ from mlops_assets.stores.mlflow.client import shown
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
-SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
+DEFAULT_SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
 
 
-def mirror_after(step: StepContext) -> None:
+def mirror_to_mlflow(step: StepContext) -> None:
     """Mirror when ``MLOPS_MLFLOW`` is set; what cannot be sent now is sent by the next mirror."""
     platform = step.stores.platform
     if not platform.mlflow:
         return
-    told = _mirrored(platform, _seconds())
+    told = _run_mirror(platform, _seconds())
     if told:
         step.context.log.warning(f"not mirrored to MLflow at {shown(platform.mlflow)}: {told}; the next mirror catches up")
 
 
-def _mirrored(platform: Platform, seconds: float) -> str:
+def _run_mirror(platform: Platform, seconds: float) -> str:
     """Return why nothing was mirrored, or not all; empty when it was."""
     environment = {**os.environ, **{f"_MLOPS_MIRROR_{name}": value for name, value in asdict(platform).items()}}
     command = [sys.executable, "-m", "mlops_assets.orchestrate.training.mlflow_mirror"]
@@ -41,9 +41,9 @@ def _mirrored(platform: Platform, seconds: float) -> str:
 
 def _seconds() -> float:
     try:
-        return float(os.environ.get("MLOPS_MLFLOW_SECONDS") or SECONDS)
+        return float(os.environ.get("MLOPS_MLFLOW_SECONDS") or DEFAULT_SECONDS)
     except ValueError:
-        return SECONDS
+        return DEFAULT_SECONDS
 
 
 def _main() -> None:

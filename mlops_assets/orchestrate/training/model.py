@@ -15,23 +15,25 @@ from mlops_assets.orchestrate.core.metadata import markdown, pictures, show, tab
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
-from mlops_assets.orchestrate.training.evaluation import evaluate_candidate, find_rival
+from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
+from mlops_assets.orchestrate.training.evaluation import find_rival
 from mlops_assets.orchestrate.training.gates import bind_evidence, check_result, judge_candidate
+from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.loop import training_record
-from mlops_assets.orchestrate.training.mlflow_mirror import mirror_after
+from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.training.search import search_metadata
-from mlops_assets.orchestrate.training.training_log import logged_metadata
-from mlops_assets.orchestrate.training.training_run import Trained, trained_by, training_lock
+from mlops_assets.orchestrate.training.training_log import show_logged
+from mlops_assets.orchestrate.training.training_run import train_model, training_lock
 from mlops_assets.serving.formats.packaging import form_of, manifest_of
 from mlops_assets.stores.base.lock import exclusive
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.registry.records import CandidateRecord
 from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.gate import GateLike
-from mlops_assets.values.model import Model
+from mlops_assets.values.model import ESTIMATOR, Model
 
-_SHOWN = 200  # slices in the UI; gates judge them all
+_MAX_SLICES = 200  # slices in the UI; gates judge them all
 
 
 def model_checks(model: Model[..., Any], gates: Sequence[GateLike]) -> list[dg.AssetCheckSpec]:
@@ -46,22 +48,23 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
         begun = training_record(step, model, STARTED)
         step.stores.decisions.training(begun)
         with exclusive(training_lock(step, model)):  # two that train at once would train the same twice
-            trained = trained_by(step, model)
+            trained = train_model(step, model)
         rival = find_rival(step.stores, model.name)
-        candidate = evaluate_candidate(step.stores, model, trained, rival)
+        candidate = find_kind(model.kind).compare(step.stores, model, trained, rival)
         results = judge_candidate(step, gates, candidate, rival)
         submission = _submission(step, model, trained, results)
         evidence = bind_evidence(results, gates, submission.digest, rival)
         step.stores.registry.submit(_record(model, trained, submission), evidence)
         step.stores.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
-        mirror_after(step)
+        mirror_to_mlflow(step)
         yield dg.MaterializeResult(
             asset_key(model.key),
             check_results=[check_result(model, name, result) for name, result in results.items()],
-            metadata=_metadata(trained, candidate, model)
-            | {"candidate": submission.digest, "format": form_of(manifest_of(step.stores.artifacts, submission.artifact))}
+            metadata=_metadata(trained, candidate)
+            | {"candidate": submission.digest}
+            | _estimator_metadata(step, model, trained, submission)
             | _refit_metadata(model, submission)
-            | show("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)
+            | show("logged", lambda: show_logged(step, trained.run, model.metrics), step.context.log.warning)
             | show("search", lambda: search_metadata(step, model, trained.run), step.context.log.warning),
             data_version=dg.DataVersion(submission.digest),
         )
@@ -69,7 +72,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     return body
 
 
-def _submission(step: StepContext, model: Model[..., Any], trained: Trained, results: Mapping[str, GateResult]) -> Submission:
+def _submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:
     """Return the fit that is submitted: a second one where the model asks for it and every gate has passed."""
     if model.refit is None or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
@@ -77,7 +80,7 @@ def _submission(step: StepContext, model: Model[..., Any], trained: Trained, res
         return refit_after_gates(step, model, trained)
 
 
-def _record(model: Model[..., Any], trained: Trained, submission: Submission) -> CandidateRecord:
+def _record(model: Model[..., Any], trained: TrainedModel, submission: Submission) -> CandidateRecord:
     return CandidateRecord(model.name, submission.digest, trained.run.id, submission.artifact, trained.snapshot, datetime.now(UTC))
 
 
@@ -90,10 +93,22 @@ def _refit_metadata(model: Model[..., Any], submission: Submission) -> dict[str,
     return {"refit": f"fitted again on all {fitted['rows']:,} rows after the gates", "refit run": submission.run.id}
 
 
-def _metadata(trained: Trained, candidate: Candidate, model: Model[..., Any]) -> dict[str, Any]:
-    evaluation, positive = candidate.evaluation, positive_class(getattr(trained.estimator, "classes_", ()), model.positive)
-    drawn = plots(trained.estimator, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
-    slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_SHOWN]]
+def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: TrainedModel, submission: Submission) -> dict[str, Any]:
+    """Return what an estimator shows besides: its format, its positive class and plots; another kind shows its name."""
+    if model.kind != ESTIMATOR:
+        return {"kind of candidate": model.kind}
+    positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)
+    drawn = plots(trained.fitted, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
+    return {
+        "format": form_of(manifest_of(step.stores.artifacts, submission.artifact)),
+        **({} if positive is None else {"positive class": str(positive)}),
+        **pictures(drawn),
+    }
+
+
+def _metadata(trained: TrainedModel, candidate: Candidate) -> dict[str, Any]:
+    evaluation = candidate.evaluation
+    slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_MAX_SLICES]]
     outside: dict[str, str] = dict(trained.run.record.get("outside", {}))
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
     return {
@@ -102,7 +117,6 @@ def _metadata(trained: Trained, candidate: Candidate, model: Model[..., Any]) ->
         **({"intervals": candidate.intervals.method} if candidate.intervals else {}),
         **({"slices": markdown(slices)} if slices else {}),
         **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
-        **({} if positive is None else {"positive class": str(positive)}),
         "candidate": trained.digest,
         "run": trained.run.id,
         "trained": "no: the same data, code, parameters and libraries as before" if trained.reused else "yes",
@@ -112,5 +126,4 @@ def _metadata(trained: Trained, candidate: Candidate, model: Model[..., Any]) ->
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
         **unrecorded_metadata(trained.unrecorded),
-        **pictures(drawn),
     }

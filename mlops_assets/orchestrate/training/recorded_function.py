@@ -10,7 +10,7 @@ from mlops_assets.values.function import Injection, UserFunction, read_function
 _ALLOWED = (Injection.SPLIT, Injection.CONFIG, Injection.CONTEXT)
 
 
-def called(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Call a model's function, loaded from its stored source, as its step does.
 
     Parameters

@@ -11,12 +11,14 @@ from mlops_assets.compute.training.seeds import seeded
 from mlops_assets.compute.training.split import PARTS, whole_of
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
+from mlops_assets.orchestrate.training.estimator_kind import refuse_without_predict
+from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.run_facts import result_facts
 from mlops_assets.orchestrate.training.training_log import autolog
-from mlops_assets.orchestrate.training.training_run import Trained, refuse_unable, store_fit, training_rows
+from mlops_assets.orchestrate.training.training_run import training_rows
 from mlops_assets.orchestrate.training.training_set import x_columns
 from mlops_assets.serving.formats.judged_fit import REFIT, JudgedFit
-from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.tracker.active_run import recorded
 from mlops_assets.stores.tracker.tracker import Run
@@ -44,7 +46,7 @@ class Submission:
     run: Run | None = None
 
 
-def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Trained) -> Submission:
+def refit_after_gates(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Submission:
     """Fit a model again on all rows of its training set, or take the second fit that an earlier run has finished.
 
     Parameters
@@ -59,13 +61,13 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
     DataError
         The second fit cannot predict, or predicts nonsense.
     """
-    known = refit_run(step.stores, trained.run.id)
+    known = find_refit(step.stores, trained.run.id)
     if known is not None and _is_whole(step, model, known):
         return _submission(known)
     return _submission(_fit_again(step, model, trained))
 
 
-def refit_run(stores: Stores, training: str, artifact: str = "") -> Run | None:
+def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
     """Return the run of the second fit of a training; None without one.
 
     Parameters
@@ -87,14 +89,14 @@ def _submission(run: Run) -> Submission:
 
 def _is_whole(step: StepContext, model: Model[..., Any], run: Run) -> bool:
     try:
-        unpack(step.stores.artifacts, str(run.record["artifact"]), model.trusted_types)
+        find_kind(model.kind).open(step.stores, model, str(run.record["artifact"]))
     except ArtifactError as error:
         step.context.log.warning(f"the stored second fit cannot be used, so the model is fitted again: {error.message}")
         return False
     return True
 
 
-def _fit_again(step: StepContext, model: Model[..., Any], trained: Trained) -> Run:
+def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Run:
     declared, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
     rows = training_rows(step, declared)
@@ -102,12 +104,12 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: Trained) -> R
     with recorded(_new_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
         with seeded(fingerprint) as draws:
             estimator = refitted.call(model.function, train=whole)
-        refuse_unable(model, estimator)
+        refuse_without_predict(model, estimator)
         autolog(step, active, estimator)
         fitted = FittedRows.of(trained.splits, PARTS, declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
         facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
-        fit = store_fit(refitted, model, estimator, whole, trained.splits, trained.digest, facts)
-        _refuse_unsound(model, fit.estimator, trained.splits["holdout"])
+        fit = find_kind(model.kind).package(refitted, model, estimator, whole, trained.splits, trained.digest, facts)
+        _refuse_unsound(model, fit.fitted, trained.splits["holdout"])
         record = {
             "digest": fit.digest,
             "artifact": fit.artifact,
@@ -121,7 +123,7 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: Trained) -> R
     return run
 
 
-def _new_run(step: StepContext, trained: Trained) -> Run:
+def _new_run(step: StepContext, trained: TrainedModel) -> Run:
     training = trained.run
     return replace(
         training,

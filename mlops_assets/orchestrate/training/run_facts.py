@@ -28,7 +28,7 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.model import Model
 from mlops_assets.values.training import TrainingSet
 
-_LARGEST_DIFF = 5_000_000  # bytes
+_MAX_DIFF_BYTES = 5_000_000  # bytes
 
 
 def run_facts(  # noqa: PLR0913  (all that a training is made of)
@@ -171,4 +171,4 @@ def git_facts(file: str, artifacts: Artifacts) -> dict[str, str]:
         return {}
     diff = said("diff", "HEAD")
     found = {"commit": commit, "branch": said("rev-parse", "--abbrev-ref", "HEAD").decode().strip()}
-    return found | ({"diff": artifacts.put(diff[:_LARGEST_DIFF])} if diff else {})
+    return found | ({"diff": artifacts.put(diff[:_MAX_DIFF_BYTES])} if diff else {})

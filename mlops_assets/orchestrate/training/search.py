@@ -10,7 +10,7 @@ from mlops_assets.compute.user_code.source_slice import stored_source
 from mlops_assets.orchestrate.core.metadata import picture, table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.recorded_function import refuse_unrecorded
-from mlops_assets.orchestrate.training.trial import Searching, tried
+from mlops_assets.orchestrate.training.trial import SearchContext, run_trial
 from mlops_assets.orchestrate.training.trial_process import Round, trial_processes
 from mlops_assets.stores.tracker.active_run import ActiveRun
 from mlops_assets.stores.tracker.tracker import Run
@@ -18,10 +18,10 @@ from mlops_assets.values.evaluation import Split
 from mlops_assets.values.function import Injection
 from mlops_assets.values.model import Model
 
-_SHOWN = 10  # trials in the metadata of a materialisation
+_MAX_TRIALS = 10  # trials in the metadata of a materialisation
 
 
-def searched(step: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
+def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
     """Return the step with the best hyperparameters that its search found; as it is when there is none to search.
 
     Parameters
@@ -35,7 +35,7 @@ def searched(step: StepContext, model: Model[..., Any], splits: Mapping[str, Spl
     """
     if model.search is None:
         return step
-    at = Searching(model.search, _metric(model), active.run, fingerprint, splits, model.positive)
+    at = SearchContext(model.search, _metric(model), active.run, fingerprint, splits, model.positive)
     known = _known(step, fingerprint)
     with _rounds(step, model, at) as run:
 
@@ -65,7 +65,7 @@ def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict
         return {}
     metric = _metric(model)
     ranked = sorted(known, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
-    rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_SHOWN]]
+    rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_MAX_TRIALS]]
     shown = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
     return {"trials": table(shown), "search": picture(plot_search(model.search, known, metric), "search")}
 
@@ -82,7 +82,7 @@ def _known(step: StepContext, fingerprint: str) -> dict[int, Trial]:
 
 
 @contextmanager
-def _rounds(step: StepContext, model: Model[..., Any], at: Searching) -> Iterator[Round]:
+def _rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -> Iterator[Round]:
     """Yield what runs the trials of a round: here one after the other, or each in a process."""
     if at.search.processes > 1:
         refuse_unrecorded(model.function)
@@ -94,4 +94,4 @@ def _rounds(step: StepContext, model: Model[..., Any], at: Searching) -> Iterato
     def trained(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
         return step.with_params(params).call(model.function, **wanted)
 
-    yield lambda asked, before: [tried(at, step.stores, trial, before, trained) for trial in asked]
+    yield lambda asked, before: [run_trial(at, step.stores, trial, before, trained) for trial in asked]

@@ -12,7 +12,7 @@ from mlops_assets.values.training import TrainingSet
 ONE_LABEL = "one_label_per_key"
 
 
-def judge_labels(project: Project, declared: TrainingSet[..., Any], spine: pl.DataFrame) -> Outcome:
+def check_labels(project: Project, declared: TrainingSet[..., Any], spine: pl.DataFrame) -> Outcome:
     """Return whether a key has two different labels, by the rule of the monitors that find labels by key.
 
     Parameters

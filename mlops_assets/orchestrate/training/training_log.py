@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,16 +11,18 @@ from typing import Any
 
 from mlops_assets.compute.training.autolog import told_by
 from mlops_assets.compute.training.plots import curve_plot
+from mlops_assets.compute.user_code.source_code import find_unrecorded
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import picture
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.training.candidate_kind import StoredFit, TrainingInputs
 from mlops_assets.stores.tracker.active_run import ActiveRun, recorded
 from mlops_assets.stores.tracker.tracker import RUNNING, Run
 from mlops_assets.stores.tracker.values import plain
-from mlops_assets.values.model import Model
+from mlops_assets.values.model import KIND, Model
 
-_MOST_VALUES = 60  # in the metadata of one materialisation
+_MAX_VALUES = 60  # in the metadata of one materialisation
 
 
 @contextmanager
@@ -36,12 +39,57 @@ def training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str
         snapshot=step.snapshot,
         params=config,
         metrics={},
-        record={**decides, "config": config, "judged_by": list(model.metrics), "inputs": list(_inputs(step, model))},
+        record={**decides, KIND: model.kind, "config": config, "judged_by": list(model.metrics), "inputs": list(_inputs(step, model))},
         environment=step.stores.platform.environment,
         status=RUNNING,
     )
     with recorded(run, step.stores.tracker, step.stores.artifacts) as active:
         yield active
+
+
+def record_fit(  # noqa: PLR0913  (everything a record holds)
+    active: ActiveRun,
+    step: StepContext,
+    inputs: TrainingInputs,
+    fit: StoredFit,
+    metrics: Mapping[str, float],
+    facts: Mapping[str, Any],
+) -> Run:
+    """Complete the record of a training.
+
+    Parameters
+    ----------
+    active, step
+        The run, and its step.
+    inputs, fit
+        What was trained from, and what came of it.
+    metrics
+        On the holdout.
+    facts
+        What a reproduction needs.
+    """
+    return active.close(
+        metrics=dict(metrics),
+        record={
+            "digest": fit.digest,
+            "artifact": fit.artifact,
+            "python": platform.python_version(),
+            "rows": {part: len(split.y) for part, split in inputs.splits.items()},
+            "outside": step.outside.hashes(),
+            "facts": dict(facts),
+        },
+    )
+
+
+def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
+    """Warn of everything that decides the fit and is not in its record, and return it with its consequence."""
+    copied = ["the whole environment"] if step.outside.whole_environment else []
+    names = [*find_unrecorded(model.function.function), *copied]
+    for name in names:
+        step.context.log.warning(
+            f"'{model.key}' uses {name}, which its record does not hold: after a change of it, it is not trained again"
+        )
+    return tuple(f"{name}: after a change of it, the model is not trained again" for name in names)
 
 
 def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
@@ -50,17 +98,17 @@ def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # no
         told = told_by(estimator)
         for name, value in told.params.items():
             if name not in active.params:
-                _one(step, lambda name=name, value=value: active.log_params({name: value}))
+                _log_or_warn(step, lambda name=name, value=value: active.log_params({name: value}))
         curves = {name: values for name, values in told.curves.items() if name not in active.last}
         figures = {name: value for name, value in told.metrics.items() if name not in active.last and name not in curves}
         for name, values in [*curves.items(), *((name, [value]) for name, value in figures.items())]:
             for index, value in enumerate(values):
-                _one(step, lambda name=name, value=value, index=index: active.log_metric(name, value, index))
+                _log_or_warn(step, lambda name=name, value=value, index=index: active.log_metric(name, value, index))
     except Exception as error:  # noqa: BLE001  (whatever an estimator does when it is asked)
         step.context.log.warning(f"what {type(estimator).__name__} tells of its training cannot be logged: {type(error).__name__}: {error}")
 
 
-def _one(step: StepContext, log: Any) -> None:  # noqa: ANN401
+def _log_or_warn(step: StepContext, log: Any) -> None:  # noqa: ANN401
     try:
         log()
     except DataError as error:
@@ -86,7 +134,7 @@ def _inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any
         }
 
 
-def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
+def show_logged(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
     """Return what a training logged as the UI shows it: last values as numbers, the curves as a picture.
 
     Parameters
@@ -101,4 +149,4 @@ def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> di
     values = {name: value for name, value in run.metrics.items() if name not in metrics and math.isfinite(value)}
     curves = {name: curve for name, curve in step.stores.tracker.curves(run.id).items() if curve.steps.size > 1}
     drawn = {"curves": picture(curve_plot(curves), "curves")} if curves else {}
-    return {f"logged/{name}": value for name, value in list(values.items())[:_MOST_VALUES]} | drawn
+    return {f"logged/{name}": value for name, value in list(values.items())[:_MAX_VALUES]} | drawn

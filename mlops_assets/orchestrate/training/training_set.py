@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import lookup_lineage
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
-from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, judge_labels
+from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, check_labels
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, on_demand
@@ -51,7 +51,7 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
 
 
 def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
-    as_of = read_as_of(step.config.get("as_of"))
+    as_of = parse_as_of(step.config.get("as_of"))
     spine = _known(step.frame(declared.function), declared, as_of)
     steps = [step.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
     frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
@@ -61,7 +61,7 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
     frame = frame.with_columns(_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
-    labels = judge_labels(step.project, declared, spine)
+    labels = check_labels(step.project, declared, spine)
     if repeated := labels.facts.get("repeated rows"):
         counts["repeated rows"] = repeated
         step.context.log.warning(
@@ -74,13 +74,13 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
         [
             *verify(stored, rules(declared), step.windows),
             labels,
-            leakage(step.project, step.read, declared, frame, X),
+            check_leakage(step.project, step.read, declared, frame, X),
         ],
         facts,
     )
 
 
-def read_as_of(text: str | None) -> datetime | None:
+def parse_as_of(text: str | None) -> datetime | None:
     """Return a time given as text, in UTC; raise DataError when it is none."""
     if not text:
         return None
@@ -142,7 +142,7 @@ def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
     )
 
 
-def leakage(
+def check_leakage(
     project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> Outcome:
     """Return whether a column of X knows too much.

@@ -26,7 +26,7 @@ class PrunedError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Searching:
+class SearchContext:
     """What all trials of a search have in common.
 
     Parameters
@@ -51,7 +51,9 @@ class Searching:
     positive: Any = None
 
 
-def tried(at: Searching, stores: Stores, trial: Trial, before: Sequence[Trial], trained: Callable[[Mapping[str, Any]], Any]) -> Trial:
+def run_trial(
+    at: SearchContext, stores: Stores, trial: Trial, before: Sequence[Trial], trained: Callable[[Mapping[str, Any]], Any]
+) -> Trial:
     """Run a trial, record it, and return it with what it reached.
 
     Parameters
@@ -89,7 +91,7 @@ def tried(at: Searching, stores: Stores, trial: Trial, before: Sequence[Trial], 
     return replace(trial, value=value, steps=steps, error=error)
 
 
-def _run(at: Searching, trial: Trial) -> Run:
+def _run(at: SearchContext, trial: Trial) -> Run:
     return replace(
         at.parent,
         id=uuid.uuid4().hex,
@@ -103,7 +105,7 @@ def _run(at: Searching, trial: Trial) -> Run:
     )
 
 
-def _score(at: Searching, estimator: Any) -> float:  # noqa: ANN401
+def _score(at: SearchContext, estimator: Any) -> float:  # noqa: ANN401
     found = evaluate(estimator, at.splits["validation"], (at.metric,), positive=at.positive, part="validation")
     if found.problems:
         raise DataError(f"{at.metric} is undefined on the validation part: {found.problems[0][1]}", hint="see its rows and labels")

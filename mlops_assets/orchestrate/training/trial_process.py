@@ -19,8 +19,8 @@ from mlops_assets.compute.training.search import Trial
 from mlops_assets.compute.user_code.project_modules import child_environment
 from mlops_assets.compute.user_code.source_slice import load_source
 from mlops_assets.errors import PlatformError
-from mlops_assets.orchestrate.training.recorded_function import called
-from mlops_assets.orchestrate.training.trial import Searching, tried
+from mlops_assets.orchestrate.training.recorded_function import call_recorded
+from mlops_assets.orchestrate.training.trial import SearchContext, run_trial
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
@@ -28,7 +28,7 @@ _STOP = b""
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class WorkerSetup:
     """What a worker needs to know, once.
 
     Parameters
@@ -47,7 +47,7 @@ class Work:
         Where the source may be written.
     """
 
-    at: Searching
+    at: SearchContext
     platform: Platform
     source: Mapping[str, Any]
     config: Mapping[str, Any]
@@ -59,18 +59,18 @@ Round = Callable[[Sequence[Trial], Sequence[Trial]], list[Trial]]
 
 
 @contextmanager
-def trial_processes(at: Searching, platform: Platform, source: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Round]:
+def trial_processes(at: SearchContext, platform: Platform, source: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Round]:
     """Start the workers of a search; yield what runs the trials of one round, and stop them at the end.
 
     Parameters
     ----------
     at, platform, source, config
-        As in :class:`Work`.
+        As in :class:`WorkerSetup`.
     """
     count = at.search.processes
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        work = Work(at, platform, source, config, max(1, (os.cpu_count() or 1) // count), folder)
+        work = WorkerSetup(at, platform, source, config, max(1, (os.cpu_count() or 1) // count), folder)
         workers = [stack.enter_context(_worker(work)) for _ in range(count)]
         threads = stack.enter_context(ThreadPoolExecutor(count))
         idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
@@ -87,7 +87,7 @@ def trial_processes(at: Searching, platform: Platform, source: Mapping[str, Any]
 
 
 @contextmanager
-def _worker(work: Work) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(work: WorkerSetup) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-P", "-m", "mlops_assets.orchestrate.training.trial_process"]
     with subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
         try:
@@ -130,7 +130,7 @@ def main() -> None:
     os.dup2(2, 1)  # what the model's function prints is no answer
     asked: SimpleQueue[Any] = SimpleQueue()
     Thread(target=_listen, args=(sys.stdin.buffer, asked), daemon=True).start()
-    work: Work = asked.get()
+    work: WorkerSetup = asked.get()
     stores = Stores(work.platform)
     function = load_source(work.source, Path(tempfile.mkdtemp(dir=work.folder)))
     from threadpoolctl import threadpool_limits
@@ -138,7 +138,9 @@ def main() -> None:
     with threadpool_limits(work.threads):
         while True:
             trial, before = asked.get()
-            done = tried(work.at, stores, trial, before, lambda params: called(function, work.at.splits, {**work.config, **params}))
+            done = run_trial(
+                work.at, stores, trial, before, lambda params: call_recorded(function, work.at.splits, {**work.config, **params})
+            )
             pickle.dump(done, answers)
             answers.flush()
 

@@ -13,7 +13,7 @@ from mlops_assets.values.model import Model
 from mlops_assets.values.platform import Platform
 
 APPROVED = "approved"
-SIGNED = {
+APPROVAL_CONFIG = {
     "version": dg.Field(int, description="Which version."),
     "approver": dg.Field(str, description="Who approves; the name is taken as it is given."),
     "reason": dg.Field(str, description="Why."),

@@ -1,4 +1,4 @@
-"""The card of a version: made of what is recorded of it, when it is registered, and kept as it was then."""
+"""The model card of a version: made from its records when it is registered, and stored."""
 
 import json
 import math
@@ -34,12 +34,13 @@ from mlops_assets.compute.training.responses import Remembered
 from mlops_assets.compute.training.split import in_canonical_order, parts_of
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.reproduction.checks import chances_of
+from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism
 from mlops_assets.orchestrate.training.evaluation import pair_intervals
-from mlops_assets.orchestrate.training.refit import refit_run
-from mlops_assets.orchestrate.training.training_set import leakage
+from mlops_assets.orchestrate.training.kinds import read_kind
+from mlops_assets.orchestrate.training.refit import find_refit
+from mlops_assets.orchestrate.training.training_set import check_leakage
 from mlops_assets.serving.formats.judged_fit import judged_fit
-from mlops_assets.serving.formats.packaging import POSITIVE, Bundle, form_of, unpack
+from mlops_assets.serving.formats.packaging import POSITIVE, Bundle, form_of, manifest_of, unpack
 from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.stores.platform.stores import Stores
@@ -47,53 +48,65 @@ from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.version_files import open_version_files
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.features import FeatureView, on_demand
-from mlops_assets.values.model import Model
+from mlops_assets.values.model import ESTIMATOR, Model
 
 MARKDOWN, PAGE = "card.md", "card.html"
 _LATE = 3600  # seconds after its registration from which a card says that it was made later
 
 
 @dataclass(frozen=True, eq=False)
-class _About:
-    """A version and all that is recorded of it: the fit that serves, and the one that the gates have judged."""
+class _Subject:
+    """The version that a card describes, with its records."""
 
     project: Project
     stores: Stores
     model: Model[..., Any]
     version: Version
     run: Run
-    bundle: Bundle
-    judged: Bundle
+    manifest: Mapping[str, Any]
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Of the training; empty when a program recorded it that knew none."""
+        """The recorded facts of the training; empty when an earlier program recorded it without facts."""
         return self.run.record.get("facts", {})  # type: ignore[no-any-return]
 
     @property
     def reads(self) -> Mapping[str, Any]:
-        """Which table and columns it learned from."""
+        """Its training table and columns."""
         declared = self.model.training_set
         now = {"table": declared.key, "label": declared.label, "event_timestamp": declared.event_timestamp, "metrics": self.model.metrics}
-        return now | dict(self.facts.get("reads", {})) | {"X": self.bundle.columns}
+        return now | dict(self.facts.get("reads", {})) | {"X": self.manifest.get("columns", ())}
 
     @property
     def positive(self) -> Any:  # noqa: ANN401  (any label)
         """The positive class, where one is declared."""
-        return self.bundle.manifest.get(POSITIVE)
+        return self.manifest.get(POSITIVE)
 
 
-def card_of(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> dict[str, str]:
-    """Return the forms of a version's card, name → text; it is made and stored when the version has none yet.
+@dataclass(frozen=True, eq=False)
+class _Fits:
+    """The fit of an estimator that serves, and the one that the gates judged; one and the same without a refit."""
+
+    served: Bundle
+    judged: Bundle
+
+    @property
+    def refitted(self) -> bool:
+        """Whether they are two."""
+        return self.judged is not self.served
+
+
+def ensure_card(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> dict[str, str]:
+    """Return the forms of a version's card, name → text; a version without a card gets one, and it is stored.
 
     Parameters
     ----------
     project
-        Which declares the model.
+        The project that declares the model.
     stores
-        The platform's.
+        Of the platform.
     model, version
-        Of which.
+        What the card describes.
 
     Raises
     ------
@@ -103,57 +116,78 @@ def card_of(project: Project, stores: Stores, model: Model[..., Any], version: V
     files, artifacts = open_version_files(stores.platform.registry), stores.artifacts
     known = files.of(version.model, version.version)
     if not {MARKDOWN, PAGE} <= set(known):
-        card = made_card(project, stores, model, version)
+        card = build_card(project, stores, model, version)
         forms = {MARKDOWN: render_markdown(card), PAGE: render_html(card)}
         known = files.add(version.model, version.version, {name: artifacts.put(text.encode()) for name, text in forms.items()})
     return {name: artifacts.get(known[name]).decode() for name in (MARKDOWN, PAGE)}
 
 
-def made_card(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> Card:
-    """Return the card of a version as things are now.
+def build_card(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> Card:
+    """Return the card of a version in its current state.
 
     Parameters
     ----------
     project, stores, model, version
-        As in :func:`card_of`.
+        As in :func:`ensure_card`.
     """
-    run, bundle = stores.tracker.get(version.run_id), unpack(stores.artifacts, version.artifact, model.trusted_types)
-    fit = judged_fit(stores.artifacts, version.artifact, version.digest)
-    judged = unpack(stores.artifacts, fit.artifact, model.trusted_types) if fit.refitted else bundle
-    about = _About(project, stores, model, version, run, bundle, judged)
-    rows, why = _rows(about)
-    measured = list(_of_record(about, why) if rows is None else _of_rows(about, rows))
+    run, manifest = stores.tracker.get(version.run_id), manifest_of(stores.artifacts, version.artifact)
+    subject = _Subject(project, stores, model, version, run, manifest)
+    kind = read_kind(manifest)
+    if kind.name == ESTIMATOR:
+        head, measured = _describe_estimator(subject, _open_fits(subject))
+    else:
+        head, measured = [("kind of candidate", kind.name)], [_metrics_of_record(subject)]
     return Card(
         f"{version.model}, version {version.version}",
         tuple(filter(None, (" ".join(part.split()) for part in model.function.description.split("\n\n")))),
-        tuple(_headline(about)),
-        (*measured, *_of_registry(about), _lineage(about), _reproduce(about)),
+        (*head, *_version_headline(subject)),
+        (*measured, *_registry_sections(subject), _lineage(subject), _reproduce(subject)),
     )
 
 
-def _headline(about: _About) -> Iterator[tuple[str, str]]:
-    version, now = about.version, datetime.now(UTC)
-    yield "kind", kind_of(about.bundle.estimator)
-    positive = positive_class(getattr(about.bundle.estimator, "classes_", ()), about.positive)
+def _open_fits(subject: _Subject) -> _Fits:
+    artifacts, version, trusted = subject.stores.artifacts, subject.version, subject.model.trusted_types
+    served, fit = unpack(artifacts, version.artifact, trusted), judged_fit(artifacts, version.artifact, version.digest)
+    return _Fits(served, unpack(artifacts, fit.artifact, trusted) if fit.refitted else served)
+
+
+def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str, str]], list[Section]]:
+    """Return the head lines of an estimator, and what is measured on its rows, or recorded where they cannot be read any more."""
+    rows, why = _rows(subject)
+    measured = _recorded_sections(subject, why) if rows is None else _measured_sections(subject, fits, rows)
+    return list(_estimator_headline(subject, fits)), list(measured)
+
+
+def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, str]]:
+    estimator = fits.served.estimator
+    yield "kind", kind_of(estimator)
+    positive = positive_class(getattr(estimator, "classes_", ()), subject.positive)
     if positive is not None:
         yield "positive class", str(positive)
-    yield "estimator", _estimator(about.bundle.estimator)
-    yield "stored as", form_of(about.bundle.manifest)
-    if about.judged is not about.bundle:
-        yield "refit", f"after its gates it was fitted again on {_fitted(about)}; the metrics below are of the fit before, which was judged"
+    yield "estimator", _estimator(estimator)
+    yield "stored as", form_of(subject.manifest)
+    if fits.refitted:
+        yield (
+            "refit",
+            f"after its gates it was fitted again on {_fitted(subject)}; the metrics below are of the fit before, which was judged",
+        )
+
+
+def _version_headline(subject: _Subject) -> Iterator[tuple[str, str]]:
+    version, now = subject.version, datetime.now(UTC)
     yield "registered", f"{version.created_at:%Y-%m-%d %H:%M} UTC"
     if (now - version.created_at).total_seconds() > _LATE:
         yield "this card was made", f"{now:%Y-%m-%d %H:%M} UTC, later than the version"
-    yield "state", f"{version.state} in {about.stores.platform.environment} when this card was made"
+    yield "state", f"{version.state} in {subject.stores.platform.environment} when this card was made"
     yield "aliases", ", ".join(version.aliases) or "none"
     yield "candidate", version.digest
-    if about.model.options.owners:
-        yield "owners", ", ".join(about.model.options.owners)
+    if subject.model.options.owners:
+        yield "owners", ", ".join(subject.model.options.owners)
 
 
-def _fitted(about: _About) -> str:
+def _fitted(subject: _Subject) -> str:
     """Return which rows the fit that serves was fitted on, in words."""
-    fitted = FittedRows.from_manifest(about.bundle.manifest)
+    fitted = FittedRows.from_manifest(subject.manifest)
     if fitted is None:
         return "all rows"
     until = f" until {fitted.last:%Y-%m-%d %H:%M} UTC" if fitted.last else ""
@@ -165,97 +199,102 @@ def _estimator(estimator: Any) -> str:  # noqa: ANN401
     return type(estimator).__name__ if steps is None else " → ".join(type(step).__name__ for _, step in steps)
 
 
-def _rows(about: _About) -> tuple[pl.DataFrame | None, str]:
-    """Return the rows that it learned from, or why there are none any more; those of now are never taken for them."""
-    reads, lake, snapshot = about.reads, about.stores.lake, about.version.snapshot
+def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
+    """Return the training rows, or why they cannot be read any more; current rows never stand in for them."""
+    reads, lake, snapshot = subject.reads, subject.stores.lake, subject.version.snapshot
     try:
         rows = read_verified(
             lake, reads["table"], [Part("", None)], window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot
         )
     except (LakeError, ArtifactError) as error:
         return None, error.message
-    was, now = about.run.record.get("training_set"), lake.records(reads["table"], snapshot=snapshot)[""].content_hash
+    was, now = subject.run.record.get("training_set"), lake.records(reads["table"], snapshot=snapshot)[""].content_hash
     if was and was != now:
         return None, f"{reads['table']} held {was[:16]} then and holds {now[:16]} in the same snapshot now: rows were erased"
     return in_canonical_order(rows, reads["event_timestamp"]), ""
 
 
-def _of_record(about: _About, why: str) -> Iterator[Section]:
-    """Yield what can be said without the rows."""
+def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
+    """Yield the sections that need no rows."""
     problem = f"The rows that it learned from cannot be read any more, so that nothing is measured here: {why}"
-    yield Section("Data", (f"It learned from {about.reads['table']}; the label is {about.reads['label']}.",), problems=(problem,))
-    yield features_section(about.bundle.manifest.get("signature", ()), {})
-    yield pairs_section(
-        "Metrics", ("As they were recorded.",), (("metric", "value"), [(n, f"{v:.5g}") for n, v in about.run.metrics.items()])
-    )
-    yield limits_section(about.model.limits, chances_of(dict(about.facts)), looked_for=())
+    yield Section("Data", (f"It learned from {subject.reads['table']}; the label is {subject.reads['label']}.",), problems=(problem,))
+    yield features_section(subject.manifest.get("signature", ()), {})
+    yield _metrics_of_record(subject)
+    yield limits_section(subject.model.limits, find_nondeterminism(dict(subject.facts)), looked_for=())
 
 
-def _of_rows(about: _About, rows: pl.DataFrame) -> Iterator[Section]:
-    """Yield what is measured on the rows of then."""
-    reads, estimator, seed = about.reads, about.judged.estimator, about.version.digest
+def _metrics_of_record(subject: _Subject) -> Section:
+    values = [(name, f"{value:.5g}") for name, value in subject.run.metrics.items()]
+    return pairs_section("Metrics", ("As they were recorded.",), (("metric", "value"), values))
+
+
+def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Iterator[Section]:
+    """Yield the sections that are measured on the training set of the version."""
+    reads, estimator, seed = subject.reads, fits.judged.estimator, subject.version.digest
     metrics, kind = tuple(reads["metrics"]), kind_of(estimator)
     parts = parts_of(rows, reads["X"], reads["label"])
     holdout = parts["holdout"]
     answers = Remembered(estimator, holdout.X)
-    intervals = pair_intervals(about.model.training_set, answers, None, holdout, seed, about.positive)
+    intervals = pair_intervals(subject.model.training_set, answers, None, holdout, seed, subject.positive)
     evaluation = evaluate(
-        answers, holdout, metrics, [c for c in about.model.slices if c in rows.columns], train=parts["train"], positive=about.positive
+        answers, holdout, metrics, [c for c in subject.model.slices if c in rows.columns], train=parts["train"], positive=subject.positive
     )
-    yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind, refitted=about.judged is not about.bundle)
-    yield features_section(about.bundle.manifest.get("signature") or signature_of(parts["train"].X), _sources(about, rows))
+    yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind, refitted=fits.refitted)
+    yield features_section(subject.manifest.get("signature") or signature_of(parts["train"].X), _sources(subject, fits, rows))
     yield metrics_section(
         evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}, intervals.method
     )
     yield from filter(None, (slices_section(evaluation),))
-    yield calibration_section(trust(answers, kind, holdout.y, about.positive))
-    yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=about.positive))
-    found = [*_leaking(about, rows), *chances_of(dict(about.facts))]
+    yield calibration_section(trust(answers, kind, holdout.y, subject.positive))
+    yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=subject.positive))
+    found = [*_leaking(subject, rows), *find_nondeterminism(dict(subject.facts))]
     yield limits_section(
-        about.model.limits, found, looked_for=("leakage", *(("unseeded random numbers", "unsorted rows") if about.facts else ()))
+        subject.model.limits, found, looked_for=("leakage", *(("unseeded random numbers", "unsorted rows") if subject.facts else ()))
     )
 
 
-def _sources(about: _About, rows: pl.DataFrame) -> dict[str, str]:
+def _sources(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> dict[str, str]:
     """Return where each column of X comes from, as the project declares it now."""
-    declared, few = about.model.training_set, rows.head(8)
+    declared, few = subject.model.training_set, rows.head(8)
     found = dict.fromkeys(declared.columns, f"a column of {declared.key}")
     for view in declared.features:
         if isinstance(view, FeatureView):
             found |= dict.fromkeys(view.renamed_features, view.key)
-    for step, stored in zip(on_demand(declared.features), about.bundle.functions, strict=False):
+    for step, stored in zip(on_demand(declared.features), fits.served.functions, strict=False):
         made = apply([stored], columns_as_arrays(few, few.columns))
         found |= dict.fromkeys(made, f"{step.name}, on demand")
     return found
 
 
-def _leaking(about: _About, rows: pl.DataFrame) -> Iterator[str]:
-    declared, lake = about.model.training_set, about.stores.lake
+def _leaking(subject: _Subject, rows: pl.DataFrame) -> Iterator[str]:
+    declared, lake = subject.model.training_set, subject.stores.lake
     if declared.label not in rows.columns:
         return
-    found = leakage(about.project, lambda ref: lake.read(ref.key, snapshot=about.version.snapshot), declared, rows, about.reads["X"])
+    found = check_leakage(
+        subject.project, lambda ref: lake.read(ref.key, snapshot=subject.version.snapshot), declared, rows, subject.reads["X"]
+    )
     if not found.passed:
         yield f"{found.message}: {found.hint}"
 
 
-def _of_registry(about: _About) -> Iterator[Section]:
-    """Yield gates and approvals, as they are at this moment."""
-    registry, version = about.stores.registry, about.version
+def _registry_sections(subject: _Subject) -> Iterator[Section]:
+    """Yield gates and approvals in their current state."""
+    registry, version = subject.stores.registry, subject.version
     evidence = registry.evidence(version.model, version.digest)
     yield gates_section((e.gate, e.passed, e.value, e.threshold, format_interval(e.low, e.high), e.reason) for e in evidence)
     approvals = [
         (f"{a.at:%Y-%m-%d %H:%M}", a.environment, "approved" if a.approved else "rejected", a.approver, a.reason)
         for a in registry.approvals(version.model, version.version)
     ]
-    asked = about.model.approval
-    needs = ("A person must approve it before it becomes champion." if asked else "No approval is asked for.",)
-    nobody = ("Nobody has decided yet.",) if asked and not approvals else ()
-    yield pairs_section("Approvals", (*needs, *nobody), (("at", "environment", "", "who", "why"), approvals))
+    asked = subject.model.approval
+    needs = ("A person must approve it before it becomes champion." if asked else "No approval is required.",)
+    undecided = ("It is not decided yet.",) if asked and not approvals else ()
+    yield pairs_section("Approvals", (*needs, *undecided), (("at", "environment", "", "who", "why"), approvals))
 
 
-def _lineage(about: _About) -> Section:
+def _lineage(subject: _Subject) -> Section:
     """Return where it comes from: state of the lake, tables with hashes, run, code."""
-    run, facts, version = about.run, about.facts, about.version
+    run, facts, version = subject.run, subject.facts, subject.version
     inputs = {one["table"]: one for one in run.record.get("inputs", ())}
     hashes = {**{table: one["content_hash"] for table, one in inputs.items()}, **facts.get("tables", {})}
     tables = [
@@ -266,7 +305,7 @@ def _lineage(about: _About) -> Section:
     told = [
         ("lake snapshot", str(version.snapshot)),
         ("run", run.id),
-        *_refit_lineage(about),
+        *_refit_lineage(subject),
         ("Dagster run", run.dagster_run_id),
         (
             "trained",
@@ -274,7 +313,7 @@ def _lineage(about: _About) -> Section:
         ),
         ("commit", git.get("commit", "none") + (", with changes that were not committed" if "diff" in git else "")),
         ("Python", str(run.record.get("python", "unknown"))),
-        ("libraries", ", ".join(f"{n} {v}" for n, v in dict(about.bundle.manifest.get("libraries", {})).items())),
+        ("libraries", ", ".join(f"{n} {v}" for n, v in dict(subject.manifest.get("libraries", {})).items())),
         *((f"view {name}", f"version {held}") for name, held in facts.get("views", {}).items()),
     ]
     params = [(name, json.dumps(value, default=str)) for name, value in dict(facts.get("params", run.params)).items()]
@@ -283,18 +322,18 @@ def _lineage(about: _About) -> Section:
     return pairs_section("Lineage", words, (of_tables, tables), (("", "value"), told), (of_params, params))
 
 
-def _refit_lineage(about: _About) -> list[tuple[str, str]]:
-    if about.judged is about.bundle:
+def _refit_lineage(subject: _Subject) -> list[tuple[str, str]]:
+    judged = judged_fit(subject.stores.artifacts, subject.version.artifact, subject.version.digest)
+    if not judged.refitted:
         return []
-    run = refit_run(about.stores, about.version.run_id, about.version.artifact)
-    judged = judged_fit(about.stores.artifacts, about.version.artifact, about.version.digest)
+    run = find_refit(subject.stores, subject.version.run_id, subject.version.artifact)
     return [("run of the refit", run.id if run else "unknown"), ("judged fit", judged.digest)]
 
 
-def _reproduce(about: _About) -> Section:
+def _reproduce(subject: _Subject) -> Section:
     """Return the commands that train it again and compare."""
-    name = f"{about.version.model}@{about.version.version}"
-    if not about.facts:
+    name = f"{subject.version.model}@{subject.version.version}"
+    if not subject.facts:
         return Section("How to reproduce", ("It was trained before records were complete enough to train it again.",))
     words = (
         "Trains it again from its record, in a process of its own, and compares data, code, predictions and metrics; nothing is promoted."

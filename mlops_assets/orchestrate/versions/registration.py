@@ -11,8 +11,8 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.prediction_tables import change_of_kind
 from mlops_assets.orchestrate.training.loop import training_record
-from mlops_assets.orchestrate.training.mlflow_mirror import mirror_after
-from mlops_assets.orchestrate.versions.card import MARKDOWN, card_of
+from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
+from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
 from mlops_assets.serving.formats.integrity import damage, refuse_damaged
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.stores.registry.decisions import PASSED, PROMOTED
@@ -48,7 +48,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
         version = registry.promote(model.name, gates, actor=_actor(step), reason=_reason(step), approval=model.approval, expected=expected)
         if before is None or before.version != version.version:
             step.stores.decisions.training(training_record(step, model, PROMOTED, version.version))
-            mirror_after(step)
+            mirror_to_mlflow(step)
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": step.stores.platform.environment}
         metadata |= change_of_kind(step, before, version)
@@ -70,7 +70,7 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
 def _card(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
     """Return the version's card; the version stands without one, and `mlops models card` tries again."""
     try:
-        return dg.MetadataValue.md(card_of(step.project, step.stores, model, version)[MARKDOWN])
+        return dg.MetadataValue.md(ensure_card(step.project, step.stores, model, version)[MARKDOWN])
     except Exception as error:  # noqa: BLE001  (whatever an estimator does with rows that are shuffled)
         name = f"{model.name}@{version.version}"
         step.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")

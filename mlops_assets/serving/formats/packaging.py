@@ -21,6 +21,7 @@ from mlops_assets.serving.formats.likeliest import labels_of, may_predict_likeli
 from mlops_assets.serving.formats.prediction_columns import HAS_PROBABILITIES
 from mlops_assets.serving.formats.project_code import SOURCES, changed_sources, hash_sources
 from mlops_assets.serving.formats.written import SKOPS, Written
+from mlops_assets.values.model import ESTIMATOR, KIND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -192,6 +193,10 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
         Bytes are missing or changed, a type is not trusted, or the model predicts otherwise than when it was stored.
     """
     manifest = manifest_of(artifacts, manifest_sha256)
+    if (kind := manifest.get(KIND, ESTIMATOR)) != ESTIMATOR:
+        raise ArtifactError(
+            f"{manifest_sha256[:12]} is a candidate of the kind '{kind}', not an estimator", hint="open it with what serves this kind"
+        )
     if manifest["format"] > FORMAT:
         raise ArtifactError(
             f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {FORMAT}",

@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.features.discovery import usage
 from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
-from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
+from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.http.model import load_model
 from mlops_assets.serving.http.state import Limits, Wanted
@@ -158,7 +158,7 @@ def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instanc
     )
     assert not wrong.passed
     assert f"feature 'dest_wind' of 'weather' for dest = '{spine['dest'][number]}'" in wrong.message
-    assert reproduced(at, version, delay.function.function, Asked()).verdict in ("IDENTICAL", "EQUIVALENT")
+    assert reproduce(at, version, delay.function.function, ReproductionOptions()).verdict in ("IDENTICAL", "EQUIVALENT")
 
 
 def test_a_notebook_reads_a_renamed_view_as_a_training_set_does(platform, instance) -> None:

@@ -18,9 +18,9 @@ from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.errors import DataError, RegistryError
 from mlops_assets.orchestrate.reproduction import process as reproduction_process
 from mlops_assets.orchestrate.reproduction import reproduction
-from mlops_assets.orchestrate.reproduction.checks import chances_of, report_reproduction, reproduction_schedule
-from mlops_assets.orchestrate.reproduction.locked_environment import locked_python
-from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
+from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism, report_reproduction, reproduction_schedule
+from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
+from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.stores.platform.stores import Stores, open_stores
@@ -61,7 +61,7 @@ class World:
         return self.at.tracker.get(self.version.run_id).record["facts"]
 
     def again(self, **asked):
-        return reproduced(self.at, self.version, self.model.function.function, Asked(**asked))
+        return reproduce(self.at, self.version, self.model.function.function, ReproductionOptions(**asked))
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ def here(monkeypatch) -> None:
         held = sys.modules.pop("definitions")
         path = list(sys.path)
         try:
-            return reproduction_process.trained_again(request)
+            return reproduction_process.retrain(request)
         finally:
             sys.modules["definitions"], sys.path[:] = held, path
 
-    monkeypatch.setattr(reproduction, "_in_a_process", trained)
+    monkeypatch.setattr(reproduction, "_run_process", trained)
 
 
 def test_the_record_holds_what_a_training_is_made_of(world) -> None:
@@ -165,7 +165,7 @@ def test_another_order_of_the_same_rows_is_named(world, monkeypatch) -> None:
     ordered = reproduction_process.in_canonical_order
     monkeypatch.setattr(reproduction_process, "in_canonical_order", lambda rows, time: ordered(rows, time).reverse())
     monkeypatch.setattr(reproduction_process, "load_source", lambda _stored, _folder: world.model.function.function)
-    monkeypatch.setattr(reproduction, "_in_a_process", lambda _python, request, _threads: reproduction_process.trained_again(request))
+    monkeypatch.setattr(reproduction, "_run_process", lambda _python, request, _threads: reproduction_process.retrain(request))
     found = world.again()
     assert (found.verdict, found.field) == ("DIFFERENT", "row_order.rows")  # early stopping looks at other rows
     assert all(not difference["field"].startswith("data.") for difference in found.facts["differences"])
@@ -224,12 +224,12 @@ def test_recorded_versions_are_installed_above_what_there_is(world, tmp_path) ->
     """A real other version of a small library, in an environment that takes the rest from here."""
     wanted = {**installed(), "threadpoolctl": "3.5.0"}
     assert installed()["threadpoolctl"] != "3.5.0"
-    python = locked_python(wanted, str(tmp_path))
+    python = prepare_locked_python(wanted, str(tmp_path))
     code = "import threadpoolctl, sklearn, mlops_assets.compute.training.environment as e; print(threadpoolctl.__version__, e.installed()['threadpoolctl'], sklearn.__version__)"
     done = subprocess.run([str(python), "-P", "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
     assert done.stdout.split() == ["3.5.0", "3.5.0", installed()["scikit-learn"]]
-    assert locked_python(wanted, str(tmp_path)) == python
-    assert locked_python(installed(), str(tmp_path)) == Path(sys.executable)
+    assert prepare_locked_python(wanted, str(tmp_path)) == python
+    assert prepare_locked_python(installed(), str(tmp_path)) == Path(sys.executable)
 
 
 @pytest.mark.usefixtures("here")
@@ -239,7 +239,7 @@ def test_what_cannot_be_read_any_more_is_refused(world) -> None:
     assert world.again().verdict == "IDENTICAL"  # upkeep keeps what a version pins
     gone = replace(version, snapshot=10_000)
     with pytest.raises(RegistryError, match="snapshot 10000, which it was trained on, is gone"):
-        reproduced(world.at, gone, None)
+        reproduce(world.at, gone, None)
     open_erasures(world.platform.registry).add(DONE, actor="ada", reason="request 17", entity="x", facts={"versions": ["buys@1"]})
     with pytest.raises(RegistryError, match=r"buys@1 cannot be reproduced: rows .* were erased on .* \(request 17\)"):
         world.again()
@@ -247,9 +247,9 @@ def test_what_cannot_be_read_any_more_is_refused(world) -> None:
 
 def test_what_was_left_to_chance_is_told() -> None:
     facts = {"seeds": {"forest__random_state": None}, "drawn": ["numpy"], "seed": 5, "unsorted": ""}
-    assert "forest__random_state is None" in chances_of(facts)[0]
-    assert chances_of({"seeds": {"logistic__random_state": None}, "drawn": []}) == []  # its solver draws nothing
-    assert chances_of({"unsorted": "rows differ in 'tags' alone"}) == ["rows differ in 'tags' alone"]
+    assert "forest__random_state is None" in find_nondeterminism(facts)[0]
+    assert find_nondeterminism({"seeds": {"logistic__random_state": None}, "drawn": []}) == []  # its solver draws nothing
+    assert find_nondeterminism({"unsorted": "rows differ in 'tags' alone"}) == ["rows differ in 'tags' alone"]
 
 
 def test_the_stored_source_of_a_model_hashes_as_the_project_s(world) -> None:

@@ -11,7 +11,7 @@ import mlops_assets as ml
 from mlops_assets.cli.project import load
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import _splits
-from mlops_assets.orchestrate.reproduction.reproduction import Asked, reproduced
+from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.training.evaluation import evaluate_rival
 from mlops_assets.serving.formats.packaging import form_of, manifest_of
 from mlops_assets.serving.http.control import status, stop
@@ -88,7 +88,7 @@ def test_a_champion_is_measured_as_a_rival_by_what_serves(world, model) -> None:
 def test_a_version_of_each_form_is_reproduced_identical(world, model) -> None:
     module, at, _, _ = world
     declared = getattr(module, model)
-    found = reproduced(at, at.registry.champion(model), declared.function.function, Asked())
+    found = reproduce(at, at.registry.champion(model), declared.function.function, ReproductionOptions())
     assert found.verdict == "IDENTICAL", found
 
 

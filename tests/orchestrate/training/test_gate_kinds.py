@@ -6,7 +6,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.ci.pull_request import ci_report
+from mlops_assets.orchestrate.ci.pull_request import build_ci_report
 from mlops_assets.serving.formats.integrity import parts
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.platform.stores import open_stores
@@ -83,7 +83,7 @@ def test_a_cost_above_its_maximum_blocks_the_version(project, platform) -> None:
     error = runner.error("version/buyer")
     assert "gate 'artifact_size_at_most' failed (the artifacts have" in error
     assert "gate 'few_columns' failed (X has" in error
-    report = ci_report(open_stores(platform), dataclasses.replace(shop.buyer, gates=()))
+    report = build_ci_report(open_stores(platform), dataclasses.replace(shop.buyer, gates=()))
     assert not report.gates["few_columns"][0]
     assert "X has" in report.gates["few_columns"][1]
 

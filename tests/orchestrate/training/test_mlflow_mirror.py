@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.training.mlflow_mirror import mirror_after
+from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.stores.platform.stores import open_stores
 from tests.redis_server import free_port
 
 
 def told(platform: ml.Platform, caplog) -> str:
-    mirror_after(SimpleNamespace(stores=open_stores(platform), context=SimpleNamespace(log=logging.getLogger("training"))))
+    mirror_to_mlflow(SimpleNamespace(stores=open_stores(platform), context=SimpleNamespace(log=logging.getLogger("training"))))
     return caplog.text
 
 

@@ -17,14 +17,14 @@ from mlops_assets.cli import version_page
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.ci.pull_request import ci_report
+from mlops_assets.orchestrate.ci.pull_request import build_ci_report
 from mlops_assets.orchestrate.compiler.build import Built
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.reproduction.reproduction import reproduced
+from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.orchestrate.training import refit
-from mlops_assets.orchestrate.training.refit import refit_run
+from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.upkeep import doctor_stores
-from mlops_assets.orchestrate.versions.card import MARKDOWN, card_of
+from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
 from mlops_assets.serving.formats.integrity import damage
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.serving.formats.packaging import manifest_of, unpack
@@ -77,7 +77,7 @@ def test_the_fit_on_all_rows_serves_and_the_fit_on_train_was_judged(world) -> No
     assert mae(served, rows["holdout"]) < mae(first, rows["holdout"]), (
         "the second fit has seen the holdout: its figure there is never shown"
     )
-    second = refit_run(at, version.run_id, version.artifact)
+    second = find_refit(at, version.run_id, version.artifact)
     assert (second.kind, second.parent_id, second.status, second.params["power"]) == ("refit", run.id, "finished", 1)
 
 
@@ -116,13 +116,13 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     loaded, _, result = world
     at, model = loaded.stores, project.level
     version, rows = at.registry.champion("level"), splits(loaded.stores, at_snapshot(loaded))
-    run = refit_run(at, version.run_id)
+    run = find_refit(at, version.run_id)
     shown = metadata(result, "model/level")
     assert shown["refit"] == f"fitted again on all {rows['all'].height:,} rows after the gates"
     assert (shown["refit run"], shown["candidate"]) == (run.id, version.digest)
     judged = judged_fit(at.artifacts, version.artifact, version.digest)
     first = unpack(at.artifacts, judged.artifact).estimator
-    card = card_of(loaded.parts[0].project, at, model, version)[MARKDOWN]
+    card = ensure_card(loaded.parts[0].project, at, model, version)[MARKDOWN]
     assert f"it was fitted again on all {rows['all'].height:,} rows of train, validation and holdout until" in card
     assert f"| −{mae(first, rows['holdout']):.4g} |" in card.split("## Metrics")[1].split("## ")[0]
     assert run.id in card
@@ -132,7 +132,7 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     assert page["refit after the gates, which serves"]["run"] == run.id
     assert page["judged fit, whose metrics and evidence these are"]["digest"] == judged.digest
     assert ("judged fit", judged.artifact) in [(f["file"], f["sha256"]) for f in page["files"]]
-    report = ci_report(at, model)
+    report = build_ci_report(at, model)
     assert report.compared == "version 2, champion of dev, by its judged fit"
     assert report.metrics[0].candidate == pytest.approx(-mae(first, rows["holdout"]))
     assert report.cost["second fit, on all rows"].endswith(f"{rows['all'].height:,} rows")
@@ -145,7 +145,7 @@ def at_snapshot(loaded) -> int:
 def test_both_fits_are_reproduced(world) -> None:
     at = world[0].stores
     version = at.registry.champion("level")
-    again = reproduced(at, version, None)
+    again = reproduce(at, version, None)
     assert (again.verdict, again.field) == ("IDENTICAL", "")
 
 

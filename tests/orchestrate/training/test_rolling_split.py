@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.reproduction.reproduction import reproduced
+from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
@@ -44,7 +44,7 @@ def test_a_rolling_window_without_validation_trains_serves_a_card_and_is_reprodu
     assert "not made" not in card
     assert "| validation |" not in card
     stores = open_stores(platform)
-    assert reproduced(stores, stores.registry.champion("slope"), slope.function.function).holds
+    assert reproduce(stores, stores.registry.champion("slope"), slope.function.function).holds
 
 
 def test_a_model_that_tunes_needs_a_validation_part() -> None:

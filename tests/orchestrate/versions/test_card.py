@@ -18,7 +18,7 @@ import mlops_assets as ml
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.versions import registration as registering
-from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE, card_of, made_card
+from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE, build_card, ensure_card
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.stores.database import schema, sql
 from mlops_assets.stores.platform.stores import open_stores
@@ -55,7 +55,7 @@ def sold(platform, instance, monkeypatch):
 def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> None:
     _, project, model, shown = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
-    card = card_of(project, at, model, version)[MARKDOWN]
+    card = ensure_card(project, at, model, version)[MARKDOWN]
     assert shown["model card"] == card
     assert card.startswith("# buyer, version 1\n\nProbability that a visitor buys.\n")
     assert "- stored as: skops" in card
@@ -87,7 +87,7 @@ def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> 
     assert "Not for visitors under 18 &#124; &lt;b&gt;ever&lt;/b&gt;." in limits
     assert "Checked for leakage, unseeded random numbers, unsorted rows: nothing found." in limits
     assert cells(section(card, "Gates"), "roc_auc_at_least")[1] == "passed"
-    assert "A person must approve it before it becomes champion.\n\nNobody has decided yet." in section(card, "Approvals")
+    assert "A person must approve it before it becomes champion.\n\nIt is not decided yet." in section(card, "Approvals")
     lineage = section(card, "Lineage")
     (record,) = at.lake.records("training_set/examples", snapshot=version.snapshot).values()
     assert cells(lineage, "training_set/examples")[1] == f"{record.rows:,}"
@@ -99,9 +99,9 @@ def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> 
 def test_a_card_is_written_once(sold, platform) -> None:
     runner, project, model, shown = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
-    first = card_of(project, at, model, version)
+    first = ensure_card(project, at, model, version)
     at.registry.approve("buyer", 1, approved=True, approver="grace", reason="checked")
-    assert card_of(project, at, dataclasses.replace(model, limits=()), version) == first
+    assert ensure_card(project, at, dataclasses.replace(model, limits=()), version) == first
     again = metadata(runner("version/buyer"), "version/buyer")
     assert again["model card"] == shown["model card"]
     files = open_version_files(platform.registry)
@@ -114,13 +114,13 @@ def test_a_card_is_written_once(sold, platform) -> None:
 def made_card_text(project, at, model, version) -> str:
     from mlops_assets.compute.pages.card_forms import render_markdown
 
-    return render_markdown(made_card(project, at, model, version))
+    return render_markdown(build_card(project, at, model, version))
 
 
 def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, platform) -> None:
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
-    then = card_of(project, at, model, version)[MARKDOWN]
+    then = ensure_card(project, at, model, version)[MARKDOWN]
     with sql.database(platform.registry).writing() as connection:  # as such a program left it
         connection.execute(schema.version_files.delete())
         (row,) = connection.execute(sa.select(schema.runs.c.record).filter_by(id=version.run_id)).scalars()
@@ -130,13 +130,13 @@ def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, pla
         early = (version.created_at - timedelta(days=40)).isoformat()
         connection.execute(schema.versions.update().values(created_at=early))
     (version,) = open_stores(platform).registry.versions("buyer")
-    card = card_of(project, at, model, version)[MARKDOWN]
+    card = ensure_card(project, at, model, version)[MARKDOWN]
     for same in ("Data", "Features and signature", "Metrics", "Slices", "Calibration", "Importance", "Gates"):
         assert section(card, same) == section(then, same)
     assert "later than the version" in card
     assert "Checked for leakage: nothing found." in card
     assert "before records were complete enough" in section(card, "How to reproduce")
-    assert card_of(project, at, model, version)[MARKDOWN] == card
+    assert ensure_card(project, at, model, version)[MARKDOWN] == card
 
 
 def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, platform) -> None:
@@ -165,7 +165,7 @@ def test_a_page_fits_a_phone_and_asks_for_nothing(sold, platform, tmp_path) -> N
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     file = tmp_path / "card.html"
-    file.write_text(card_of(project, at, model, version)[PAGE])
+    file.write_text(ensure_card(project, at, model, version)[PAGE])
     with browser_page(390, 800) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -247,7 +247,7 @@ def test_other_kinds_of_models_have_cards_too(platform, instance, kind) -> None:
         assert f"{holdout['y'].mean():#.4g}".rstrip(".") in spread
         assert "in units of the label" in section(card, "Calibration")
     assert float(cells(section(card, "Importance"), "x2")[1].replace("−", "-")) > 0
-    page = card_of(Project.of(nouns), at, judge, version)[PAGE]
+    page = ensure_card(Project.of(nouns), at, judge, version)[PAGE]
     assert "<b>virginica" not in page
     assert page.count("<svg") == 2
 
@@ -281,7 +281,7 @@ def test_a_card_that_cannot_be_made_is_not_in_the_way(platform, instance, monkey
     def broken(*_: object) -> dict[str, str]:
         raise RuntimeError("shuffled rows are beyond it")
 
-    monkeypatch.setattr(registering, "card_of", broken)
+    monkeypatch.setattr(registering, "ensure_card", broken)
     shown = metadata(runner(*STEPS, "champion/buyer"), "version/buyer")
     assert shown["model card"] == "not made (RuntimeError): mlops models card buyer@1"
     assert open_stores(platform).registry.champion("buyer").version == 1
@@ -292,10 +292,10 @@ def test_a_card_that_cannot_be_made_is_not_in_the_way(platform, instance, monkey
 def test_a_damaged_card_is_refused(sold, platform) -> None:
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
-    card_of(project, at, model, version)
+    ensure_card(project, at, model, version)
     sha256 = open_version_files(platform.registry).of("buyer", 1)[MARKDOWN]
     (file,) = (f for f in Path(platform.home).rglob(f"*{sha256[2:]}*") if f.is_file())
     file.chmod(0o644)
     file.write_bytes(b"x" + file.read_bytes()[1:])
     with pytest.raises(ArtifactError, match=sha256[:12]):
-        card_of(project, at, model, version)
+        ensure_card(project, at, model, version)

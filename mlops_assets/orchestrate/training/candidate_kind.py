@@ -1,0 +1,169 @@
+"""What a kind of candidate does, so that a step trains, judges and registers it without knowing what it is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import polars as pl
+
+from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.stores.registry.records import Version
+from mlops_assets.stores.tracker.tracker import Run
+from mlops_assets.values.evaluation import Candidate, Evaluation, Split
+from mlops_assets.values.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingInputs:
+    """Everything that decides the result of a training.
+
+    Parameters
+    ----------
+    rows
+        The training set in its canonical order.
+    splits
+        Its parts.
+    decides
+        Hashes and values that identify the training, as its record holds them.
+    fingerprint
+        One hash of ``decides``.
+    """
+
+    rows: pl.DataFrame
+    splits: Mapping[str, Split]
+    decides: Mapping[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFit:
+    """A fitted model in its stored form.
+
+    Parameters
+    ----------
+    fitted
+        What predicts, as it predicts when it is read back.
+    artifact
+        The sha256 of its manifest.
+    digest
+        Identifies what it was fitted on and what it predicts.
+    """
+
+    fitted: Any
+    artifact: str
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A candidate that is stored and recorded.
+
+    Parameters
+    ----------
+    run
+        The run that trained it.
+    fitted
+        What predicts, in its stored form.
+    splits
+        The parts of its training set.
+    reused
+        Whether an earlier run trained it from the same inputs.
+    unrecorded
+        What the function uses and no record holds.
+    """
+
+    run: Run
+    fitted: Any
+    splits: Mapping[str, Split]
+    reused: bool
+    unrecorded: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Identifies the candidate: what it was trained on and what it predicts."""
+        return str(self.run.record["digest"])
+
+    @property
+    def snapshot(self) -> int:
+        """The state of the lake that the training read."""
+        return cast("int", self.run.snapshot)
+
+    @property
+    def artifact(self) -> str:
+        """The sha256 of its manifest."""
+        return str(self.run.record["artifact"])
+
+
+@dataclass(frozen=True, eq=False)
+class Retraining:
+    """What a registered version is trained again from.
+
+    Parameters
+    ----------
+    function
+        The model's function, loaded from its stored source.
+    source
+        That source.
+    params
+        Hyperparameters.
+    rows, splits
+        The training set, and its parts.
+    facts
+        The recorded facts of the first training.
+    artifact
+        The sha256 of the manifest of the judged fit.
+    refit_artifact
+        The same of the fit that serves, where the version was fitted again after its gates.
+    """
+
+    function: Callable[..., Any]
+    source: Mapping[str, Any]
+    params: Mapping[str, Any]
+    rows: pl.DataFrame
+    splits: Mapping[str, Split]
+    facts: Mapping[str, Any]
+    artifact: str
+    refit_artifact: str | None
+
+
+class CandidateKind(Protocol):
+    """One kind of candidate: six verbs, called by the steps of training, versions, reproduction and CI."""
+
+    @property
+    def name(self) -> str:
+        """As declarations and records name it."""
+        ...
+
+    def train(self, step: StepContext, model: Model[..., Any], inputs: TrainingInputs) -> TrainedModel:
+        """Train a model, store it and record the run."""
+        ...
+
+    def package(  # noqa: PLR0913  (all that a stored model says of itself)
+        self,
+        step: StepContext,
+        model: Model[..., Any],
+        fitted: Any,  # noqa: ANN401  (whatever this kind trains)
+        on: Split,
+        splits: Mapping[str, Split],
+        identity: str,
+        facts: Mapping[str, Any],
+    ) -> StoredFit:
+        """Store what was fitted ``on`` some rows; two fits of one ``identity`` are the same exactly when they predict the same."""
+        ...
+
+    def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401
+        """Return what predicts, verified; raise ArtifactError when it is damaged or predicts otherwise."""
+        ...
+
+    def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401
+        """Return the model's metrics on the holdout."""
+        ...
+
+    def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
+        """Evaluate a trained model beside the champion on the same holdout, and return what gates judge."""
+        ...
+
+    def reproduce(self, stores: Stores, again: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Train again; return what is stored and what came of it: ``predictions``, ``labels``, and ``metrics`` of the second."""
+        ...

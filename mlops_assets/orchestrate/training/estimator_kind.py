@@ -1,0 +1,141 @@
+"""The scikit-learn estimator as a kind of candidate."""
+
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.compute.training.evaluate import evaluate
+from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
+from mlops_assets.compute.training.seeds import seeded
+from mlops_assets.compute.training.split import whole_of
+from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
+from mlops_assets.orchestrate.training.estimator_package import store_fit
+from mlops_assets.orchestrate.training.evaluation import compare_with_champion
+from mlops_assets.orchestrate.training.recorded_function import call_recorded
+from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
+from mlops_assets.orchestrate.training.search import run_search
+from mlops_assets.orchestrate.training.training_log import autolog, record_fit, training_run, warn_of_unrecorded
+from mlops_assets.serving.formats.formats import as_served, refuse_unready
+from mlops_assets.serving.formats.likeliest import labels_of
+from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of, predictions_of, unpack
+from mlops_assets.serving.formats.trusted_types import refuse_lambdas, refuse_unknown_types
+from mlops_assets.serving.formats.written import SKOPS
+from mlops_assets.stores.platform.run_log import start_run
+from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.stores.registry.records import Version
+from mlops_assets.values.evaluation import Candidate, Evaluation, Split
+from mlops_assets.values.function import Injection
+from mlops_assets.values.model import ESTIMATOR, Model
+from mlops_assets.values.platform import Platform
+from mlops_assets.values.training import TimeSplit, TrainingSet
+
+
+class EstimatorKind:
+    """A function returns a fitted estimator with ``predict``; it is stored as skops, native file, ONNX or pickle."""
+
+    name = ESTIMATOR
+
+    def train(self, step: StepContext, model: Model[..., Any], inputs: TrainingInputs) -> TrainedModel:
+        """Search hyperparameters where the model asks for it, call its function, store and record the estimator."""
+        refuse_unready(model.format)
+        refuse_unknown_types(model.trusted_types, f"'{model.key}'")
+        refuse_lambdas(model.function.function, f"'{model.key}'")
+        splits, fingerprint = inputs.splits, inputs.fingerprint
+        with training_run(step, model, inputs.decides, fingerprint) as active:
+            chosen = run_search(step, model, splits, active, fingerprint)
+            received = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
+            with seeded(fingerprint) as draws:
+                estimator = chosen.call(model.function, **received)
+            unrecorded = warn_of_unrecorded(chosen, model)
+            refuse_without_predict(model, estimator)
+            autolog(chosen, active, estimator)
+            fitted_rows = _fitted_rows(model.training_set, splits, tuple(received))
+            fit = self.package(chosen, model, estimator, splits["train"], splits, fingerprint, {FITTED: fitted_rows.as_json()})
+            # The stored form is evaluated: the champion that it is compared with has been stored as well.
+            metrics = dict(self.evaluate(model, fit.fitted, splits).metrics)
+            decides = {**inputs.decides, "params": chosen.config}
+            facts = run_facts(chosen, model, inputs.rows, splits, estimator, draws, decides, fingerprint)
+            run = record_fit(active, chosen, inputs, fit, metrics, facts)
+        return TrainedModel(run, fit.fitted, splits, reused=False, unrecorded=unrecorded)
+
+    def package(  # noqa: PLR0913  (everything a manifest holds)
+        self,
+        step: StepContext,
+        model: Model[..., Any],
+        fitted: Any,  # noqa: ANN401  (any estimator)
+        on: Split,
+        splits: Mapping[str, Split],
+        identity: str,
+        facts: Mapping[str, Any],
+    ) -> StoredFit:
+        """Store an estimator in the format that the model declares."""
+        return store_fit(step, model, fitted, on, splits, identity, facts)
+
+    def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401  (any estimator)
+        """Return the stored estimator."""
+        return unpack(stores.artifacts, artifact, model.trusted_types).estimator
+
+    def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401
+        """Return the scorers that the model declares, on the holdout."""
+        return evaluate(fitted, splits["holdout"], model.metrics, positive=model.positive)
+
+    def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
+        """Evaluate the estimator and the champion on the same holdout, with slices and paired intervals."""
+        return compare_with_champion(stores, model, trained, rival)
+
+    def reproduce(self, stores: Stores, again: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fit again from the record, the second fit too where there was one, and predict the stored probe rows."""
+        manifest, reads = manifest_of(stores.artifacts, again.artifact), again.facts["reads"]
+        second = None if again.refit_artifact is None else manifest_of(stores.artifacts, again.refit_artifact)
+        estimator = _fit_again(again, again.splits)
+        refit = None if second is None else _fit_again(again, {"train": whole_of(again.rows, reads["X"], reads["label"])})
+        served = as_served(estimator, manifest.get("form", SKOPS), again.splits["train"].X)
+        was = _stored_answers(manifest)
+        now = {**result_facts(estimator, again.source), **_answers(estimator, stores, manifest)}
+        if second is not None:
+            was["refit"], now["refit"] = _stored_answers(second), _answers(refit, stores, second)
+        found = evaluate(served, again.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
+        return was, now | {"metrics": dict(found.metrics)}
+
+
+def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (whatever a function returned)
+    """Raise DataError when a model's function returned something that cannot predict."""
+    if not hasattr(estimator, "predict"):
+        raise DataError(
+            f"'{model.key}' returned {type(estimator).__name__}, which cannot predict",
+            hint="return the fitted estimator: `return pipeline.fit(train.X, train.y)`",
+        )
+
+
+def _fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
+    """Return the rows that a fit received."""
+    return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
+
+
+def _fit_again(again: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)
+    """Call the recorded function; what it logs goes to a tracker that is thrown away."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        start_run("reproduction", platform=Platform.at(Path(folder))),
+        seeded(again.facts["fingerprint"]),
+    ):
+        return call_recorded(again.function, splits, again.params)
+
+
+def _stored_answers(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored predictions of the probe rows, and the classes of a classifier."""
+    labels = {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
+    return {"predictions": manifest["probe_predictions"], **labels}
+
+
+def _answers(estimator: Any, stores: Stores, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
+    """Return what an estimator predicts for the stored probe rows."""
+    rows = pl.read_ipc(io.BytesIO(stores.artifacts.get(manifest["probe"])))
+    return {"predictions": np.asarray(predictions_of(estimator, rows)).tolist(), "labels": labels_of(estimator, rows).tolist()}

@@ -1,0 +1,37 @@
+"""The kinds of candidates that this program knows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlops_assets.errors import ArtifactError, nearest
+from mlops_assets.orchestrate.training.candidate_kind import CandidateKind
+from mlops_assets.orchestrate.training.estimator_kind import EstimatorKind
+from mlops_assets.values.model import ESTIMATOR, KIND
+
+KINDS: dict[str, CandidateKind] = {ESTIMATOR: EstimatorKind()}
+
+
+def find_kind(name: str) -> CandidateKind:
+    """Return a kind of candidate by its name.
+
+    Parameters
+    ----------
+    name
+        As a model declares it, or a record names it.
+
+    Raises
+    ------
+    ArtifactError
+        This program does not know it.
+    """
+    if name not in KINDS:
+        raise ArtifactError(
+            f"there is no kind of candidate '{name}' in this program",
+            hint=nearest(name, KINDS) + "upgrade mlops_assets to the one that made it",
+        )
+    return KINDS[name]
+
+
+def read_kind(record: Mapping[str, Any]) -> CandidateKind:
+    """Return the kind that a run's record or a manifest names; those from before kinds were recorded are estimators."""
+    return find_kind(str(record.get(KIND, ESTIMATOR)))

@@ -1,0 +1,58 @@
+"""A kind of candidate without an estimator: the model's function returns one number, which answers every row."""
+
+import hashlib
+import json
+
+import numpy as np
+
+import mlops_assets as ml
+from mlops_assets.compute.training.seeds import seeded
+from mlops_assets.errors import ArtifactError
+from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
+from mlops_assets.orchestrate.training.recorded_function import call_recorded
+from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
+from mlops_assets.orchestrate.training.training_log import record_fit, training_run
+from mlops_assets.values.model import KIND
+
+
+class ConstantKind:
+    """The number is stored in the manifest."""
+
+    name = "constant"
+
+    def train(self, step, model, inputs: TrainingInputs) -> TrainedModel:
+        splits, fingerprint = inputs.splits, inputs.fingerprint
+        with training_run(step, model, inputs.decides, fingerprint) as active:
+            with seeded(fingerprint) as draws:
+                value = step.call(model.function, train=splits["train"])
+            fit = self.package(step, model, value, splits["train"], splits, fingerprint, {})
+            facts = run_facts(step, model, inputs.rows, splits, value, draws, inputs.decides, fingerprint)
+            run = record_fit(active, step, inputs, fit, dict(self.evaluate(model, fit.fitted, splits).metrics), facts)
+        return TrainedModel(run, fit.fitted, splits, reused=False)
+
+    def package(self, step, _model, fitted, on, _splits, identity, facts) -> StoredFit:
+        manifest = {KIND: self.name, "constant": fitted, "rows": len(on.y), **facts}
+        artifact = step.stores.artifacts.put(json.dumps(manifest).encode())
+        return StoredFit(fitted, artifact, hashlib.sha256(f"{identity}:{fitted}".encode()).hexdigest())
+
+    def open(self, stores, _model, artifact):
+        manifest = json.loads(stores.artifacts.get(artifact))
+        if manifest[KIND] != self.name:
+            raise ArtifactError(f"{artifact[:12]} is no constant", hint="train it again")
+        return manifest["constant"]
+
+    def evaluate(self, _model, fitted, splits) -> ml.types.Evaluation:
+        y = splits["holdout"].y
+        return ml.types.Evaluation(len(y), (("neg_mean_absolute_error", -float(np.abs(y - fitted).mean())),))
+
+    def compare(self, stores, model, trained, rival) -> ml.Candidate:
+        mine = self.evaluate(model, trained.fitted, trained.splits)
+        theirs = None if rival is None else self.evaluate(model, self.open(stores, model, rival.artifact), trained.splits)
+        return ml.Candidate(model.name, trained.digest, trained.fitted, trained.splits["holdout"], mine, theirs)
+
+    def reproduce(self, stores, again: Retraining) -> tuple[dict, dict]:
+        value = call_recorded(again.function, again.splits, again.params)
+        y = again.splits["holdout"].y
+        metrics = {"neg_mean_absolute_error": -float(np.abs(y - value).mean())}
+        was = {"predictions": [json.loads(stores.artifacts.get(again.artifact))["constant"]]}
+        return was, {**result_facts(value, again.source), "predictions": [value], "metrics": metrics}

@@ -43,7 +43,7 @@ class GateLike(Protocol):
 
     @property
     def relative(self) -> bool:
-        """Whether the result holds against the present champion only: a new champion then asks for a new result."""
+        """Whether the result counts for the current champion only: a new champion then needs a new result."""
         ...
 
     def judge(self, candidate: Candidate) -> GateResult:
@@ -230,7 +230,9 @@ def _judge_rows(gate: Gate, within: Slice | None, candidate: Candidate) -> GateR
     if not gate.relative:
         return _judge_absolute(gate, within, candidate, value)
     if candidate.champion is None:
-        return GateResult(passed=True, reason=f"no champion yet to compare with; {gate.metric} is {value:.5g}{_where(within)}", value=value)
+        return GateResult(
+            passed=True, reason=f"no champion yet to compare with; {gate.metric} is {value:.5g}{_describe_slice(within)}", value=value
+        )
     rival = candidate.champion.metric(gate.metric, within)
     if not math.isfinite(rival):
         return GateResult(passed=False, reason=_explain_undefined(gate, within, candidate.champion, "the champion's"), value=value)
@@ -241,13 +243,13 @@ def _judge_absolute(gate: Gate, within: Slice | None, candidate: Candidate, valu
     """Judge a metric by itself, or by the lower end of its interval."""
     if gate.confidence is None:
         passed = value >= gate.threshold
-        text = f"{gate.metric} {value:.5g} {_sign(passed)} {gate.threshold:.5g}{_where(within)}"
+        text = f"{gate.metric} {value:.5g} {_sign(passed)} {gate.threshold:.5g}{_describe_slice(within)}"
         return GateResult(passed, text, value, gate.threshold)
     low, high = candidate.intervals.value(gate.metric, gate.confidence, within) if candidate.intervals else _UNKNOWN
     passed = low >= gate.threshold
-    what = f"the {_interval(gate.confidence, low, high)}{_method(candidate)} of {gate.metric} {value:.5g}{_where(within)}"
+    what = f"the {_interval(gate.confidence, low, high)}{_method(candidate)} of {gate.metric} {value:.5g}{_describe_slice(within)}"
     return GateResult(
-        passed, f"{what} {'begins at or above' if passed else _below(low)} {gate.threshold:.5g}", value, gate.threshold, low, high
+        passed, f"{what} {'begins at or above' if passed else _explain_low_end(low)} {gate.threshold:.5g}", value, gate.threshold, low, high
     )
 
 
@@ -256,7 +258,7 @@ def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, valu
     min_difference = gate.threshold if gate.rule == "better_than_champion_by" else -gate.threshold
     confidence = gate.confidence or DEFAULT_CONFIDENCE
     low, high = candidate.intervals.difference(gate.metric, confidence, within) if candidate.intervals else _UNKNOWN
-    rivals = f"the champion has {rival:.5g} on the same rows{_where(within)}"
+    rivals = f"the champion has {rival:.5g} on the same rows{_describe_slice(within)}"
     shown = (
         "" if math.isnan(low) and gate.confidence is None else f", {_interval(confidence, low, high)} of the difference{_method(candidate)}"
     )
@@ -265,7 +267,9 @@ def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, valu
         text = f"{gate.metric} {value:.5g} {_sign(passed)} {rival + min_difference:.5g}: {rivals}{shown}"
     else:
         passed = low >= min_difference
-        text = f"{gate.metric} {value:.5g}: {rivals}{shown} {'begins at or above' if passed else _below(low)} {min_difference:.5g}"
+        text = (
+            f"{gate.metric} {value:.5g}: {rivals}{shown} {'begins at or above' if passed else _explain_low_end(low)} {min_difference:.5g}"
+        )
     return GateResult(passed, text, value, rival + min_difference, *((low, high) if math.isfinite(low) else (None, None)))
 
 
@@ -274,8 +278,8 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
     found = [s for s in candidate.evaluation.slices if s.column == column]
     enough = [s for s in found if s.rows >= gate.min_rows]
     if not enough:
-        most = max((s.rows for s in found), default=0)
-        return GateResult(passed=False, reason=f"no value of {column} has {gate.min_rows} holdout rows: the most frequent has {most}")
+        largest = max((s.rows for s in found), default=0)
+        return GateResult(passed=False, reason=f"no value of {column} has {gate.min_rows} holdout rows: the most frequent has {largest}")
     results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in enough]
     failed = [(s, result) for s, result in results if not result.passed]
     worst, result = min(failed or results, key=lambda each: _margin(each[1]))
@@ -301,7 +305,7 @@ def _sign(passed: bool) -> str:  # noqa: FBT001
     return "≥" if passed else "<"
 
 
-def _below(low: float) -> str:
+def _explain_low_end(low: float) -> str:
     return "is undefined, so that nothing shows that it begins at or above" if math.isnan(low) else "begins below"
 
 
@@ -314,7 +318,7 @@ def _method(candidate: Candidate) -> str:
     return f" ({candidate.intervals.method})" if candidate.intervals else ""
 
 
-def _where(within: Slice | None) -> str:
+def _describe_slice(within: Slice | None) -> str:
     return f" where {within[0]} is {within[1]}" if within else ""
 
 
@@ -322,4 +326,4 @@ def _explain_undefined(gate: Gate, within: Slice | None, evaluation: Evaluation,
     if within and not any((s.column, s.value) == within for s in evaluation.slices):
         return f"no holdout row has {within[0]} {within[1]}, or slices= does not name that column"
     reason = dict(evaluation.problems).get(gate.metric, "it is not a finite number")
-    return f"{whose} {gate.metric} is undefined{_where(within)}: {reason}"
+    return f"{whose} {gate.metric} is undefined{_describe_slice(within)}: {reason}"

@@ -36,7 +36,7 @@ def judge(gate: GateLike, candidate: Candidate) -> GateResult:
     """
     try:
         found = gate.judge(candidate)
-    except Exception as error:  # noqa: BLE001  (whatever a gate raises, the candidate has not passed)
+    except Exception as error:  # noqa: BLE001  (an exception of any type means not passed)
         function = gate.declared.function.function if isinstance(gate, FunctionGate) else None
         return GateResult(passed=False, reason=f"the gate raised {describe(error, function)}")
     if not isinstance(found, GateResult):

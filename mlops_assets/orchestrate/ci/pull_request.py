@@ -1,4 +1,4 @@
-"""What a pull request is told of its candidate: gathered from registry, tracker and lake, after the training."""
+"""Gather the report of a pull request's candidate from registry, tracker and lake."""
 
 import json
 import math
@@ -30,14 +30,14 @@ from mlops_assets.values.evaluation import Candidate, Evaluation, Split
 from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import ESTIMATOR, Model
 
-# What of a record a reader of a pull request is told; the rest says the same again, or is another in each run. Data are told by themselves.
-_TOLD = ("X", "code", "search", "refit", "on_demand", "steps", "key", "trusted_types")
-_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "git.commit")
+# Record fields shown in the report; the others are redundant or change on every run. Data have a section of their own.
+_SHOWN_FIELDS = ("X", "code", "search", "refit", "on_demand", "steps", "key", "trusted_types")
+_SHOWN_FACTS = ("params", "seeds", "packages", "threads", "hardware", "views", "git.commit")
 
 
 @dataclass(frozen=True, eq=False)
 class _Facts:
-    """A candidate and the champion that it met, on the candidate's rows."""
+    """A candidate and the champion, on the candidate's rows."""
 
     stores: Stores
     model: Model[..., Any]
@@ -53,7 +53,7 @@ class _Facts:
 
 
 def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | None = None) -> CiReport:
-    """Return the report of the candidate that waits in this environment.
+    """Return the report of the pending candidate of this environment.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     model
         As declared.
     pictures
-        A folder for PNGs, made when missing; none are drawn when None.
+        The folder for PNGs, created when missing; None draws none.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     if waiting is None:
         raise RegistryError(
             f"model '{model.name}' has no candidate in '{stores.platform.environment}'",
-            hint="say `mlops ci train` first, and see why it failed",
+            hint="run `mlops ci train` first, and see why it failed",
         )
     record, evidence = waiting
     fit = judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
@@ -86,7 +86,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
     return CiReport(
         model=model.name,
         candidate=record.digest,
-        compared=_compared(stores, rival),
+        compared=_describe_rival(stores, rival),
         metrics=_metrics(facts, evidence),
         gates={item.gate: (item.passed, item.reason) for item in evidence},
         slices=_slices(facts),
@@ -108,7 +108,7 @@ def _splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[st
     return parts_of(rows, x_columns(declared, rows), declared.label)
 
 
-def _compared(stores: Stores, rival: Version | None) -> str:
+def _describe_rival(stores: Stores, rival: Version | None) -> str:
     if rival is None:
         return ""
     mine = stores.registry.champion(rival.model)
@@ -118,12 +118,12 @@ def _compared(stores: Stores, rival: Version | None) -> str:
 
 
 def _metrics(facts: _Facts, evidence: tuple[Evidence, ...]) -> list[MetricRow]:
-    theirs, judged = facts.judged.champion, {item.gate for item in evidence}
+    champion, judged = facts.judged.champion, {item.gate for item in evidence}
     rows = []
     for metric, value in facts.judged.evaluation.metrics:
         gates = tuple(g.name for g in facts.model.gates if isinstance(g, Gate) and g.metric == metric and g.name in judged)
-        low, high = (None, None) if theirs is None else _interval(facts.judged, metric)
-        rows.append(MetricRow(metric, value, None if theirs is None else theirs.metric(metric), low, high, gates))
+        low, high = (None, None) if champion is None else _interval(facts.judged, metric)
+        rows.append(MetricRow(metric, value, None if champion is None else champion.metric(metric), low, high, gates))
     return rows
 
 
@@ -135,19 +135,23 @@ def _interval(judged: Candidate, metric: str) -> tuple[float | None, float | Non
 def _slices(facts: _Facts) -> list[SliceRow]:
     return [
         SliceRow(
-            f"{found.column} = {found.value}", found.rows, metric, value, _same(facts.judged.champion, found.column, found.value, metric)
+            f"{found.column} = {found.value}",
+            found.rows,
+            metric,
+            value,
+            _champion_metric(facts.judged.champion, found.column, found.value, metric),
         )
         for found in facts.judged.evaluation.slices
         for metric, value in found.metrics
     ]
 
 
-def _same(theirs: Evaluation | None, column: str, value: str, metric: str) -> float | None:
-    return None if theirs is None else theirs.metric(metric, (column, value))
+def _champion_metric(champion: Evaluation | None, column: str, value: str, metric: str) -> float | None:
+    return None if champion is None else champion.metric(metric, (column, value))
 
 
 def _data(facts: _Facts) -> list[FieldChange]:
-    """Say how the rows differ from the champion's: how many, and which columns have moved, against its own stored profile."""
+    """Return how the rows differ from the champion's: row counts, and columns that drifted from its stored profile."""
     before = facts.rival_run
     if facts.rival is None or before is None:
         return [FieldChange(f"rows to {part}", "–", f"{len(split.y):,}") for part, split in facts.splits.items()]
@@ -157,10 +161,10 @@ def _data(facts: _Facts) -> list[FieldChange]:
         for part, split in facts.splits.items()
         if counted.get(part) != len(split.y)
     ]
-    return [*rows, *_moved(facts, facts.rival)]
+    return [*rows, *_drifted_columns(facts, facts.rival)]
 
 
-def _moved(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
+def _drifted_columns(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
     X = pl.concat([split.X for split in facts.splits.values()])
     manifest = manifest_of(facts.stores.artifacts, rival.artifact)
     if "profile" not in manifest:
@@ -173,25 +177,27 @@ def _moved(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
     except DataError as error:
         yield FieldChange("columns", "–", error.message)
         return
-    yield from (FieldChange(f"column {column.name}", "as the champion's", _drifted(column)) for column in found.columns if column.drifted)
+    yield from (
+        FieldChange(f"column {column.name}", "as the champion's", _describe_drift(column)) for column in found.columns if column.drifted
+    )
 
 
-def _drifted(column: ColumnDrift) -> str:
+def _describe_drift(column: ColumnDrift) -> str:
     known = column.value is not None and column.threshold is not None
-    return f"{column.statistic} {column.value:.3g}, usual up to {column.threshold:.3g}" if known else f"another kind ({column.kind})"
+    return f"{column.statistic} {column.value:.3g}, threshold {column.threshold:.3g}" if known else f"another kind ({column.kind})"
 
 
 def _record(facts: _Facts) -> list[FieldChange]:
     before = facts.rival_run
     if before is None:
         return []
-    was, now = (_told(run.record) for run in (before, facts.run))
+    was, now = (_shown_record(run.record) for run in (before, facts.run))
     return [FieldChange(name, was.get(name, "–"), now.get(name, "–")) for name in {**now, **was} if was.get(name) != now.get(name)]
 
 
-def _told(record: Mapping[str, Any]) -> dict[str, str]:
-    plain = {name: _plain(record[name]) for name in _TOLD if name in record}
-    return plain | {name: value for name, value in _flat(record.get("facts", {})).items() if name.startswith(_FACTS)}
+def _shown_record(record: Mapping[str, Any]) -> dict[str, str]:
+    plain = {name: _plain(record[name]) for name in _SHOWN_FIELDS if name in record}
+    return plain | {name: value for name, value in _flat(record.get("facts", {})).items() if name.startswith(_SHOWN_FACTS)}
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -218,7 +224,7 @@ def _cost(facts: _Facts) -> dict[str, str]:
 
 
 def _refit_cost(facts: _Facts) -> dict[str, str]:
-    """Return what the second fit took, which serves; nothing without one."""
+    """Return the time of the second fit; nothing without one."""
     run = find_refit(facts.stores, facts.run.id, facts.record.artifact)
     if run is None or run.ended_at is None:
         return {}
@@ -235,7 +241,7 @@ def _pictures(drawn: Mapping[str, bytes | str], folder: Path, model: str) -> dic
     found = {}
     for title, png in drawn.items():
         if isinstance(png, str):
-            continue  # it could not be drawn; the report stands without it
+            continue  # the reason why it could not be drawn
         name = f"{model}-{title.replace(' ', '-').lower()}.png"
         (folder / name).write_bytes(png)
         found[title] = f"{folder.name}/{name}"

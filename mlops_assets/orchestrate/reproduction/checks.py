@@ -1,4 +1,4 @@
-"""Reproducibility where Dagster shows it: two checks on the version, and a job with a schedule that trains the champion again."""
+"""Two checks on a version, and the scheduled job that trains the champion again."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,10 +19,12 @@ _WEEKLY = "0 5 * * 0"
 
 
 def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
-    """Return the checks of a version: the last verdict about it, and what in its training was left to chance."""
+    """Return the checks of a version: its last reproduction, and whether its training was deterministic."""
     specs = [
-        dg.AssetCheckSpec(REPRODUCIBLE, asset=_key(model), description="The last verdict of training this version again."),
-        dg.AssetCheckSpec(SEEDED_AND_SORTED, asset=_key(model), description="Nothing in the training was left to chance."),
+        dg.AssetCheckSpec(
+            REPRODUCIBLE, asset=_key(model), description="The last time that this version was trained again, it predicted the same."
+        ),
+        dg.AssetCheckSpec(SEEDED_AND_SORTED, asset=_key(model), description="Random numbers are seeded, and the rows have one order."),
     ]
 
     @dg.multi_asset_check(specs=specs, name=f"reproducibility_of_{model.name}")
@@ -32,13 +34,13 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
         found = open_reproductions(platform.registry).latest(model.name, newest.digest)
         yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_check_fields(newest, found))
         facts = at.tracker.get(newest.run_id).record.get("facts", {})
-        chances = find_nondeterminism(facts)
+        reasons = find_nondeterminism(facts)
         yield dg.AssetCheckResult(
             asset_key=_key(model),
             check_name=SEEDED_AND_SORTED,
-            passed=not chances,
+            passed=not reasons,
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(chances) or "every random number has a seed of its own, and the rows have one order",
+            description="; ".join(reasons) or "every random number has a seed of its own, and the rows have one order",
             metadata={"version": newest.version, "seeds": dg.MetadataValue.json(facts.get("seeds", {}))},
         )
 
@@ -46,13 +48,13 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
 
 
 def find_nondeterminism(facts: dict[str, Any]) -> list[str]:
-    """Return what in a training was left to chance, by its recorded facts."""
+    """Return why a training may give another result, by its recorded facts: unseeded random numbers, rows without one order."""
     found = []
     unseeded = sorted(name for name, value in facts.get("seeds", {}).items() if value is None)
     if facts.get("drawn"):
-        who = f"{unseeded[0]} is None" if unseeded else "the function itself, or a library"
+        source = f"{unseeded[0]} is None" if unseeded else "the function itself, or a library"
         found.append(
-            f"the training draws from the global generator of {' and '.join(facts['drawn'])} ({who}): "
+            f"the training draws from the global generator of {' and '.join(facts['drawn'])} ({source}): "
             f"it is seeded with {facts['seed']} here and with nothing elsewhere; give random_state= a number"
         )
     return [*found, *([facts["unsorted"]] if facts.get("unsorted") else [])]
@@ -63,7 +65,7 @@ def _key(model: Model[..., Any]) -> dg.AssetKey:
 
 
 def _check_fields(version: Version, found: Reproduction | None) -> dict[str, Any]:
-    """Return what the check says; one that nobody has tried is not held against the version, and says so."""
+    """Return the fields of the check; a version that was never reproduced passes and says so."""
     if found is None:
         text = f"version {version.version} has not been reproduced yet: mlops reproduce {version.model}@{version.version}"
         return {"passed": True, "severity": dg.AssetCheckSeverity.WARN, "description": text, "metadata": {"verdict": "not tried"}}
@@ -83,13 +85,13 @@ def _check_fields(version: Version, found: Reproduction | None) -> dict[str, Any
 
 
 def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, found: Reproduction) -> None:
-    """Show a verdict as the check of the version, whoever asked for it and wherever."""
-    shown = _check_fields(version, found)
-    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **shown))
+    """Report a verdict as the check of the version, from the command line as from a job."""
+    fields = _check_fields(version, found)
+    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **fields))
 
 
 def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, error: MlopsError) -> None:
-    """Show as the check of the version why there is no verdict."""
+    """Report as the check of the version why there is no verdict."""
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=_key(model),
@@ -103,7 +105,7 @@ def report_failure(instance: dg.DagsterInstance, model: Model[..., Any], version
 
 
 def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running: bool) -> dg.ScheduleDefinition:
-    """Return the job that trains the champion again, on its weekly schedule; the schedule starts by itself nowhere but outside of dev."""
+    """Return the weekly schedule of the job that trains the champion again; it starts by itself outside of dev only."""
     name = f"reproduce_{model.name}"
 
     @dg.op(name=f"{name}_champion", ins={}, out=dg.Out(dg.Nothing), description=f"Trains the champion of {model.name} again.")

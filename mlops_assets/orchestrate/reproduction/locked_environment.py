@@ -1,4 +1,4 @@
-"""A virtual environment with the versions that a training recorded."""
+"""Virtual environments with the library versions that a training recorded."""
 
 import hashlib
 import os
@@ -18,11 +18,11 @@ _DONE = "complete"
 
 
 def prepare_locked_python(wanted: Mapping[str, str], home: str) -> Path:
-    """Return the interpreter of an environment that has the wanted versions; made when there is none yet.
+    """Return the interpreter of an environment with the wanted versions, and create the environment when there is none.
 
-    It is a new environment above the present one: what has the wanted version already is taken from there, and only what has not is
-    installed, by uv or pip, from where the user has configured them to look. So a reproduction costs one or two installations and
-    not hundreds. What no index has (the project itself, this package when it is installed from a folder) stays as it is.
+    The new environment lies above the current one. Packages that have the wanted version come from there; uv or pip installs only the
+    others, from the index that the user has configured. Packages that no index has (the project itself, this package when it is installed
+    from a folder) stay as they are.
 
     Parameters
     ----------
@@ -62,18 +62,18 @@ def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) 
     lines = "; ".join(["import site", *(f"site.addsitedir({path!r})" for path in below)])
     (site / "below.pth").write_text(f"{lines}\n", encoding="utf-8")
     pins = [f"{name}=={version}" for name, version in sorted(missing.items())]
-    done = subprocess.run([*_installer(python), *pins], capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
+    done = subprocess.run([*_install_command(python), *pins], capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
     if done.returncode:
-        told = (done.stderr or done.stdout).strip().splitlines()
+        output = (done.stderr or done.stdout).strip().splitlines()
         raise PlatformError(
-            f"the recorded versions cannot be installed: {', '.join(pins[:5])}: {told[-1] if told else 'no reason was given'}",
+            f"the recorded versions cannot be installed: {', '.join(pins[:5])}: {output[-1] if output else 'no reason was given'}",
             hint="configure the index that has them for pip or uv, or compare in what is installed: --env current",
         )
 
 
-def _installer(python: Path) -> list[str]:
-    beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.exists() else shutil.which("uv")
+def _install_command(python: Path) -> list[str]:
+    own = Path(sys.executable).with_name("uv")
+    uv = str(own) if own.exists() else shutil.which("uv")
     if uv:
         return [uv, "pip", "install", "--quiet", "--no-deps", "--python", str(python)]
     return [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]

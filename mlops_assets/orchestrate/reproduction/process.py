@@ -67,7 +67,7 @@ def _import_kind(named: str) -> CandidateKind:
     return kind
 
 
-def _other_package(request: Mapping[str, Any]) -> str:
+def _name_other_package(request: Mapping[str, Any]) -> str:
     """Return the first package whose version is not the recorded one, as the end of a sentence."""
     have = {"python": platform.python_version(), **installed()}
     recorded = request["facts"]["packages"].items()
@@ -96,7 +96,7 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
         return f"install what has the module '{error.name}', or train in the recorded versions: --env locked"
     if changed := differing(outside):
         return f"{'; '.join(changed)} since the version was trained: restore that"
-    if _other_package(request):
+    if _name_other_package(request):
         return "a library has changed: try --env locked"
     return "the code, the data and the libraries are those of the record: look at what else the code uses on this machine"
 
@@ -108,10 +108,10 @@ def main() -> None:
         result: dict[str, Any] = retrain(request)
     except MlopsError as error:
         result = {"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}
-    except Exception as error:  # noqa: BLE001  (whatever the recorded code raises)
+    except Exception as error:  # noqa: BLE001  (the recorded code may raise anything)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"training again failed with {type(error).__name__}: {shorten(str(error))} ({Path(where.filename).name}, line {where.lineno}){_other_package(request)}"
-        result = {"error": {"kind": "DataError", "message": told, "hint": failure_hint(error, request)}}
+        text = f"training again failed with {type(error).__name__}: {shorten(str(error))} ({Path(where.filename).name}, line {where.lineno}){_name_other_package(request)}"
+        result = {"error": {"kind": "DataError", "message": text, "hint": failure_hint(error, request)}}
     Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
 
 

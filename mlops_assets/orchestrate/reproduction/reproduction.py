@@ -1,4 +1,4 @@
-"""Training a registered version again from its record, in a process of its own, and saying whether it is the same."""
+"""Train a registered version again from its record, in a separate process, and compare the two."""
 
 import json
 import os
@@ -40,9 +40,9 @@ class ReproductionOptions:
     env
         ``current``: in what is installed; ``locked``: in the recorded versions.
     data, code
-        ``recorded``, or ``current``: what the training set holds, or the project's code says, now.
+        ``recorded``, or ``current``: the present rows of the training set, or the project's present code.
     params
-        In place of the recorded ones.
+        Values over the recorded ones.
     """
 
     env: str = CURRENT
@@ -52,64 +52,64 @@ class ReproductionOptions:
 
     @property
     def plain(self) -> bool:
-        """Whether everything is as recorded: only such verdicts are about the version, and are kept."""
+        """Whether everything is as recorded: only then is the verdict about the version, and stored."""
         return (self.data, self.code, self.params) == (RECORDED, RECORDED, None)
 
 
 def reproduce(
-    stores: Stores, version: Version, function: Callable[..., Any] | None, asked: ReproductionOptions | None = None
+    stores: Stores, version: Version, function: Callable[..., Any] | None, options: ReproductionOptions | None = None
 ) -> Reproduction:
-    """Train a version again and compare; candidates, aliases and the champion are not touched.
+    """Train a version again and compare; candidates, aliases and the champion stay as they are.
 
     Parameters
     ----------
     stores
-        The platform's.
+        Of the platform.
     version
         As registered.
     function
-        The model's function in the project of now; None when the project has no such model any more.
-    asked
-        How.
+        The model's function in the current project; None when the project has no such model any more.
+    options
+        How to train it.
 
     Raises
     ------
     RegistryError
-        The record is not enough: made by an older program, the state of the lake is gone, or rows were erased.
+        The record is incomplete, the state of the lake is gone, or rows were erased.
     DataError
         The recorded code failed.
     """
-    asked = asked or ReproductionOptions()
+    options = options or ReproductionOptions()
     run = stores.tracker.get(version.run_id)
     facts = _facts(run, version)
-    if asked.data == RECORDED:
+    if options.data == RECORDED:
         _refuse_unreadable(stores, version)
-    source, which = _source(stores, version, facts, function, asked)
+    source, which = _source(stores, version, facts, function, options)
     fit, begun = judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
     kind = type(read_kind(run.record))
     locked = unlocked(stores.artifacts.get(facts["environment"]).decode())
     request: dict[str, Any] = {
         "platform": asdict(stores.platform),
-        "snapshot": version.snapshot if asked.data == RECORDED else None,
+        "snapshot": version.snapshot if options.data == RECORDED else None,
         "source": source,
-        "params": dict(facts["params"]) if asked.params is None else {**facts["params"], **asked.params},
+        "params": dict(facts["params"]) if options.params is None else {**facts["params"], **options.params},
         "kind": f"{kind.__module__}:{kind.__qualname__}",
         "artifact": fit.artifact,
         "refit_artifact": version.artifact if fit.refitted else None,
         "facts": facts,
         "outside": dict(run.record.get("outside", {})),
     }
-    python = prepare_locked_python(locked, stores.platform.home) if asked.env == LOCKED else Path(sys.executable)
-    result = _run_process(python, request, facts if asked.env == LOCKED else {})
+    python = prepare_locked_python(locked, stores.platform.home) if options.env == LOCKED else Path(sys.executable)
+    result = _run_process(python, request, facts if options.env == LOCKED else {})
     metrics = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # the function may have logged others
     was, now = {**facts, "other_packages": locked, "metrics": metrics, **result["was"]}, result["now"]
-    found = _verdict(
+    found = _build_reproduction(
         version,
-        asked,
+        options,
         compared(was, now),
         {"code": which, "changed besides the data": differing(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
     )
-    if asked.plain:
+    if options.plain:
         open_reproductions(stores.platform.registry).add(found)
     return found
 
@@ -118,14 +118,14 @@ def _facts(run: Run, version: Version) -> Mapping[str, Any]:
     if "facts" not in run.record:
         raise RegistryError(
             f"{version.model}@{version.version} was trained before records were complete enough to train it again",
-            hint=f'train and register it anew: mlops run --select \'key:"model/{version.model}" or key:"version/{version.model}"\'',
+            hint=f'train and register it again: mlops run --select \'key:"model/{version.model}" or key:"version/{version.model}"\'',
         )
     found: Mapping[str, Any] = run.record["facts"]
     return found
 
 
 def _refuse_unreadable(stores: Stores, version: Version) -> None:
-    """Refuse a version whose rows were erased, or whose state of the lake is gone."""
+    """Raise RegistryError for a version whose rows were erased, or whose state of the lake is gone."""
     name = f"{version.model}@{version.version}"
     for erasure in open_erasures(stores.platform.registry).list():
         if name in erasure.facts.get("versions", ()):
@@ -141,17 +141,17 @@ def _refuse_unreadable(stores: Stores, version: Version) -> None:
 
 
 def _source(
-    stores: Stores, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, asked: ReproductionOptions
+    stores: Stores, version: Version, facts: Mapping[str, Any], function: Callable[..., Any] | None, options: ReproductionOptions
 ) -> tuple[Mapping[str, Any], str]:
-    """Return the code that is run, and which it is."""
-    if asked.code == CURRENT:
+    """Return the source to run, and a description of it."""
+    if options.code == CURRENT:
         if function is None:
             raise RegistryError(f"the project has no model '{version.model}'", hint="reproduce with the recorded code")
-        return stored_source(function), "the project's of now"
+        return stored_source(function), "the project's current code"
     if not facts["source"]:
         raise RegistryError(
             f"the code of {version.model}@{version.version} was not stored: {facts['source_problem']}",
-            hint="mend that and train it anew, or run the project's code of now: --code current",
+            hint="correct that and train it again, or run the project's current code: --code current",
         )
     stored: Mapping[str, Any] = json.loads(stores.artifacts.get(facts["source"]))
     same = function is not None and source_hash(function) == facts["code"]["source"]
@@ -159,18 +159,18 @@ def _source(
 
 
 def _run_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[str, Any]) -> dict[str, Any]:
-    said = {name: value for name, value in threads_of.get("threads", {}).items() if name.endswith(("_THREADS", "_CPU_COUNT"))}
+    threads = {name: value for name, value in threads_of.get("threads", {}).items() if name.endswith(("_THREADS", "_CPU_COUNT"))}
     root = str(Path(errors.__file__).parents[1])
-    environment = {**os.environ, **said, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))}
+    environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))}
     with tempfile.TemporaryDirectory() as folder:
-        asked, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        command = [str(python), "-P", "-m", _PROCESS, str(asked), str(answer)]
+        question, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
+        question.write_text(json.dumps(request), encoding="utf-8")
+        command = [str(python), "-P", "-m", _PROCESS, str(question), str(answer)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
         if not answer.exists():
-            told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
             raise PlatformError(
-                f"the process that trains again died: {told[0]}", hint="look at memory, and at the libraries that are installed"
+                f"the process that trains again died: {last[0]}", hint="look at memory, and at the libraries that are installed"
             )
         result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in result:
@@ -179,9 +179,9 @@ def _run_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[s
     return result
 
 
-def _verdict(version: Version, asked: ReproductionOptions, found: Comparison, facts: Mapping[str, Any]) -> Reproduction:
+def _build_reproduction(version: Version, options: ReproductionOptions, found: Comparison, facts: Mapping[str, Any]) -> Reproduction:
     first = found.first
     differences = [asdict(difference) for difference in found.differences]
     more = {**facts, "differences": differences, "largest difference of a prediction": found.largest, "tolerance": TOLERANCE}
     field, was, now = (first.field, first.was, first.now) if first else ("", None, None)
-    return Reproduction(version.model, version.version, version.digest, asked.env, found.verdict, field, was, now, more)
+    return Reproduction(version.model, version.version, version.digest, options.env, found.verdict, field, was, now, more)

@@ -143,7 +143,7 @@ class CandidateKind(Protocol):
         self,
         step: StepContext,
         model: Model[..., Any],
-        fitted: Any,  # noqa: ANN401  (whatever this kind trains)
+        fitted: Any,  # noqa: ANN401  (what this kind trains)
         on: Split,
         splits: Mapping[str, Split],
         identity: str,
@@ -161,9 +161,9 @@ class CandidateKind(Protocol):
         ...
 
     def compare(self, stores: Stores, model: Model[..., Any], trained: TrainedModel, rival: Version | None) -> Candidate:
-        """Evaluate a trained model beside the champion on the same holdout, and return what gates judge."""
+        """Evaluate a trained model and the champion on the same holdout, and return the candidate that gates judge."""
         ...
 
     def reproduce(self, stores: Stores, again: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Train again; return what is stored and what came of it: ``predictions``, ``labels``, and ``metrics`` of the second."""
+        """Train again; return the stored and the new ``predictions`` and ``labels``, and new ``metrics``."""
         ...

@@ -105,7 +105,7 @@ class EstimatorKind:
         return was, now | {"metrics": dict(found.metrics)}
 
 
-def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (whatever a function returned)
+def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (any object)
     """Raise DataError when a model's function returned something that cannot predict."""
     if not hasattr(estimator, "predict"):
         raise DataError(

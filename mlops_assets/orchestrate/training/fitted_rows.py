@@ -1,4 +1,4 @@
-"""Which rows a version was fitted on: what it says of them is no evidence, and another version predicts them where there is one."""
+"""Find the rows that a version was fitted on: its predictions there are no evidence, and another version predicts them where possible."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
         and set(key) <= set(rows.columns)
         and (known := _fitted_keys(at, model, version, fitted, key)) is not None
     ):
-        return _are_in(rows.select(key), known)
+        return _match_keys(rows.select(key), known)
     time = next((name for name in (model.training_set.event_timestamp, event_timestamp) if name and name in rows.columns), None)
     return none if time is None else fitted.contain_times(rows[time])
 
 
 def _fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
-    """Return the keys of the fitted rows; None where the training set does not hold them any more."""
+    """Return the keys of the fitted rows; None when the training set no longer holds them."""
     try:
         rows = from_table(at.lake.read(model.training_set.key, snapshot=version.snapshot), OF_TRAINING_SETS)
     except LakeError:
@@ -71,7 +71,7 @@ def _fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitted: F
     return rows.filter(pl.col(SPLIT).is_in(fitted.parts)).select(key).unique()
 
 
-def _are_in(keys: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
+def _match_keys(keys: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
     alike = known.select(
         *(pl.col(name).cast(dtype, strict=False) for name, dtype in keys.schema.items()), pl.lit(value=True).alias("__fitted")
     )
@@ -122,13 +122,13 @@ def _candidates(at: Stores, model: Model[..., Any], champion: Version) -> Iterat
     """Yield the champion and earlier champions with the same inputs and type of prediction, newest first."""
     yield champion
     withdrawn = {event.previous for event in at.registry.history(model.name) if event.kind == "rollback"}
-    mine = _form(at, champion)
+    signature = _signature(at, champion)
     for version in reversed(at.registry.versions(model.name)):
         usable = version.was_champion and not version.damage and version.version not in withdrawn
-        if version.version < champion.version and usable and _form(at, version) == mine:
+        if version.version < champion.version and usable and _signature(at, version) == signature:
             yield version
 
 
-def _form(at: Stores, version: Version) -> tuple[object, ...]:
+def _signature(at: Stores, version: Version) -> tuple[object, ...]:
     manifest = manifest_of(at.artifacts, version.artifact)
     return tuple(manifest.get(name) for name in ("columns", "types", "prediction_type", "classes"))

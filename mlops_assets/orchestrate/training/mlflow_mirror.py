@@ -1,4 +1,4 @@
-"""After a training: what is new goes to MLflow, by a process of its own that is given a time; a training neither fails nor waits longer for it."""
+"""Mirror new runs and versions to MLflow after a training, in a process with a time limit; a training never fails because of it."""
 
 import os
 import subprocess
@@ -15,17 +15,17 @@ DEFAULT_SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
 
 
 def mirror_to_mlflow(step: StepContext) -> None:
-    """Mirror when ``MLOPS_MLFLOW`` is set; what cannot be sent now is sent by the next mirror."""
+    """Mirror when ``MLOPS_MLFLOW`` is set; the next mirror sends what this one cannot."""
     platform = step.stores.platform
     if not platform.mlflow:
         return
-    told = _run_mirror(platform, _seconds())
-    if told:
-        step.context.log.warning(f"not mirrored to MLflow at {shown(platform.mlflow)}: {told}; the next mirror catches up")
+    problem = _run_mirror(platform, _seconds())
+    if problem:
+        step.context.log.warning(f"not mirrored to MLflow at {shown(platform.mlflow)}: {problem}; the next mirror catches up")
 
 
 def _run_mirror(platform: Platform, seconds: float) -> str:
-    """Return why nothing was mirrored, or not all; empty when it was."""
+    """Run the mirror; return why it failed or is incomplete, empty otherwise."""
     environment = {**os.environ, **{f"_MLOPS_MIRROR_{name}": value for name, value in asdict(platform).items()}}
     command = [sys.executable, "-m", "mlops_assets.orchestrate.training.mlflow_mirror"]
     try:
@@ -47,7 +47,7 @@ def _seconds() -> float:
 
 
 def _main() -> None:
-    """Mirror the platform that the environment names; the parent's, exactly."""
+    """Mirror the platform of the parent process, which the environment names."""
     named = {name.removeprefix("_MLOPS_MIRROR_"): value for name, value in os.environ.items() if name.startswith("_MLOPS_MIRROR_")}
     platform = Platform(**named)
     mirror(open_stores(platform), platform.mlflow)

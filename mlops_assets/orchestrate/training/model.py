@@ -1,4 +1,4 @@
-"""The model's step: train a candidate, judge it, submit it."""
+"""The step of a model: train a candidate, judge it, submit it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -47,7 +47,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     def body(step: StepContext) -> Iterator[object]:
         begun = training_record(step, model, STARTED)
         step.stores.decisions.training(begun)
-        with exclusive(training_lock(step, model)):  # two that train at once would train the same twice
+        with exclusive(training_lock(step, model)):  # two steps at once would train the same model twice
             trained = train_model(step, model)
         rival = find_rival(step.stores, model.name)
         candidate = find_kind(model.kind).compare(step.stores, model, trained, rival)
@@ -73,7 +73,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
 
 
 def _submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:
-    """Return the fit that is submitted: a second one where the model asks for it and every gate has passed."""
+    """Return the fit to submit: a second one where the model declares it and every gate has passed."""
     if model.refit is None or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
     with exclusive(training_lock(step, model)):

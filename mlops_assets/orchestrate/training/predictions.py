@@ -1,4 +1,4 @@
-"""The batch prediction's step: the champion on a partition of a dataset."""
+"""The step of a batch prediction: the champion predicts a partition of a dataset."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -37,7 +37,7 @@ from mlops_assets.values.serving import BatchPrediction
 
 
 def rules(batch: BatchPrediction) -> Table:
-    """Return what the rows of predictions must obey: as many and with the keys of the dataset."""
+    """Return the rules for rows of predictions: the keys and times of the dataset."""
     table = batch.dataset.table
     key = tuple(table_name(column, OF_PREDICTIONS) for column in table.key)
     time = table.event_timestamp and table_name(table.event_timestamp, OF_PREDICTIONS)
@@ -66,7 +66,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
 
 def _produce(step: StepContext, batch: BatchPrediction, serving: Version) -> Made:
     source = step.read(step.project.by_key[batch.dataset.key])
-    # What is known later than its row does not exist when the prediction is made, so it is not even read.
+    # Columns that are known later than their row do not exist at prediction time.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
     time = batch.dataset.table.event_timestamp
     chosen = choose_versions(step.stores, step.project, batch.model, serving, spine, _partitions(step, spine, time), time)
@@ -87,7 +87,7 @@ def _partitions(step: StepContext, rows: pl.DataFrame, time: str | None) -> pl.S
 
 
 def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
-    """Return what one version predicts for some rows of the dataset."""
+    """Return the predictions of one version for some rows of the dataset."""
     training_set = batch.model.training_set
     refuse_damaged(step.stores.registry, step.stores.artifacts, version)
     bundle = unpack(step.stores.artifacts, version.artifact, batch.model.trusted_types)
@@ -112,7 +112,7 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
 
 
 def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:
-    """Return what features were looked up and computed by, the key and the times of each row, unless they are inputs themselves."""
+    """Return the columns for lookups, key and times of each row that are not inputs themselves."""
     times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
     wanted = dict.fromkeys(c for c in (*asked, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns)
     return rows.select(list(wanted))

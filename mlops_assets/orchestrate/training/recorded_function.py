@@ -11,14 +11,14 @@ _ALLOWED = (Injection.SPLIT, Injection.CONFIG, Injection.CONTEXT)
 
 
 def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Call a model's function, loaded from its stored source, as its step does.
+    """Call a model's function, loaded from its stored source, in the way of its step.
 
     Parameters
     ----------
     function
         Without its decorator.
     splits, params
-        What it is given of.
+        The parts of the training set and the hyperparameters; it receives those that it asks for.
 
     Raises
     ------
@@ -31,12 +31,12 @@ def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[st
 
 
 def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
-    """Refuse a model's function that asks for more than its training set and its parameters.
+    """Raise DefinitionError for a function that asks for more than its training set and its hyperparameters.
 
     Parameters
     ----------
     function
-        As it was read.
+        With its signature read.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def refuse_unrecorded(function: UserFunction[..., Any]) -> None:
         if parameter.injection not in _ALLOWED:
             raise DefinitionError(
                 f"'{function.name}' asks for {parameter.injection.value} '{parameter.name}', which no record holds",
-                hint="what decides a training comes from its training set and its parameters: pass it as one of these",
+                hint="pass it in the training set or in the hyperparameters",
             )
 
 

@@ -1,4 +1,4 @@
-"""The second fit of a model that passed its gates: on every row, with the same parameters. It serves; the first one was judged."""
+"""Fit a model again on every row once its gates have passed: the second fit serves, the first one was judged."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ from mlops_assets.values.evaluation import Split
 from mlops_assets.values.model import Model
 from mlops_assets.values.training import TimeSplit
 
-KIND = "refit"  # of its run, a child of the training's
+RUN_KIND = "refit"  # of its run, a child of the training's
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a candidate is submitted as: the judged fit, or the second fit where there is one.
+    """The fit that is submitted to the registry: the judged fit, or the second fit where there is one.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Submission:
 
 
 def refit_after_gates(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Submission:
-    """Fit a model again on all rows of its training set, or take the second fit that an earlier run has finished.
+    """Fit a model again on all rows of its training set, or return the second fit of an earlier run.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
     Raises
     ------
     DataError
-        The second fit cannot predict, or predicts nonsense.
+        The second fit cannot predict, or predicts no finite numbers that vary.
     """
     known = find_refit(step.stores, trained.run.id)
-    if known is not None and _is_whole(step, model, known):
+    if known is not None and _can_open(step, model, known):
         return _submission(known)
     return _submission(_fit_again(step, model, trained))
 
@@ -73,13 +73,13 @@ def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
     Parameters
     ----------
     stores
-        The platform's.
+        Of the platform.
     training
         The id of the run of the first fit.
     artifact
-        The stored second fit that is asked for; the newest one when empty.
+        The sha256 of the manifest of the second fit; the newest one when empty.
     """
-    found = stores.tracker.search(f"kind = '{KIND}' and parent = '{training}' and status = 'finished'", limit=100)
+    found = stores.tracker.search(f"kind = '{RUN_KIND}' and parent = '{training}' and status = 'finished'", limit=100)
     return next((run for run in found if not artifact or run.record["artifact"] == artifact), None)
 
 
@@ -87,7 +87,7 @@ def _submission(run: Run) -> Submission:
     return Submission(str(run.record["artifact"]), str(run.record["digest"]), run)
 
 
-def _is_whole(step: StepContext, model: Model[..., Any], run: Run) -> bool:
+def _can_open(step: StepContext, model: Model[..., Any], run: Run) -> bool:
     try:
         find_kind(model.kind).open(step.stores, model, str(run.record["artifact"]))
     except ArtifactError as error:
@@ -136,7 +136,7 @@ def _new_run(step: StepContext, trained: TrainedModel) -> Run:
         metrics={},
         record={},
         environment=step.stores.platform.environment,
-        kind=KIND,
+        kind=RUN_KIND,
         name=f"second fit of {training.id[:8]}",
         parent_id=training.id,
         tags={},

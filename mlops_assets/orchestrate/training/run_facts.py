@@ -1,4 +1,4 @@
-"""What is recorded of a training, so that it can be done again and be compared: see docs/adr/0020-reproduction.md."""
+"""The facts that a reproduction of a training needs: see docs/adr/0020-reproduction.md."""
 
 import hashlib
 import json
@@ -48,15 +48,15 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
     step, model
         Of the step.
     rows
-        The training set in the order in which it was learnt from.
+        The training set in its canonical order.
     splits
         Its parts.
     estimator
         As the function returned it.
     draws
-        What was drawn from the global generators.
+        The draws from the global random generators.
     decides, fingerprint
-        What the training was identified by.
+        The identity of the training.
     """
     declared, artifacts = model.training_set, step.stores.artifacts
     source, problem = _source(model)
@@ -77,7 +77,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         "git": git_facts(model.function.function.__code__.co_filename, artifacts),
         "environment": artifacts.put(lock(installed()).encode()),
         "platform": platform.platform(),
-        "unsorted": _unsorted(declared, rows),
+        "unsorted": _explain_unsorted(declared, rows),
         "reads": {
             "table": declared.key,
             "label": declared.label,
@@ -95,7 +95,7 @@ def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dic
 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401
-    """Return the seeds of a trained estimator, and what it was trained in."""
+    """Return the seeds of a fitted model, and the libraries, threads and hardware of its training."""
     own = {name.split(".")[0] for name in source["modules"]}
     roots = (imported_packages(source) | roots_of(estimator)) - own
     deciding = packages(roots)
@@ -108,7 +108,7 @@ def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[st
 
 
 def _source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
-    """Return the source of a model's function, or why there is none: a training does not fail for that, its reproduction will say it."""
+    """Return the source of a model's function, or why it cannot be stored: the training continues, a reproduction reports it."""
     try:
         return stored_source(model.function.function), ""
     except (DefinitionError, OSError, SyntaxError) as error:
@@ -116,7 +116,7 @@ def _source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
 
 
 def _tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
-    """Yield every table that a training set comes from, itself included, with a hash of what it held."""
+    """Yield the training set and every table upstream, with a hash of its contents."""
     nouns = {noun.key: noun for noun in project.nouns if hasattr(noun, "key")}
     waiting, seen = [declared.key], set[str]()
     while waiting:
@@ -138,8 +138,8 @@ def _edges(project: Project, noun: Any) -> tuple[Any, ...]:  # noqa: ANN401  (a 
         return ()
 
 
-def _unsorted(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> str:
-    """Return why rows have no order that is theirs alone; empty when they have one."""
+def _explain_unsorted(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> str:
+    """Return why the rows have no unique order; empty when they have one."""
     nested = [name for name, dtype in rows.schema.items() if dtype.is_nested()]
     compared = [name for name in rows.columns if name not in nested]
     if rows.height and rows.select(compared).is_duplicated().any() and nested:
@@ -148,7 +148,7 @@ def _unsorted(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> str:
 
 
 def git_facts(file: str, artifacts: Artifacts) -> dict[str, str]:
-    """Return commit and branch of the project, and what is not committed as an artifact; empty outside of a repository.
+    """Return commit and branch of the project, and uncommitted changes as an artifact; empty outside of a repository.
 
     Parameters
     ----------
@@ -162,13 +162,13 @@ def git_facts(file: str, artifacts: Artifacts) -> dict[str, str]:
     if git is None or not folder.is_dir():
         return {}
 
-    def said(*arguments: str) -> bytes:
+    def run_git(*arguments: str) -> bytes:
         done = subprocess.run([git, "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603  (fixed arguments)
         return done.stdout if done.returncode == 0 else b""
 
-    commit = said("rev-parse", "HEAD").decode().strip()
+    commit = run_git("rev-parse", "HEAD").decode().strip()
     if not commit:
         return {}
-    diff = said("diff", "HEAD")
-    found = {"commit": commit, "branch": said("rev-parse", "--abbrev-ref", "HEAD").decode().strip()}
+    diff = run_git("diff", "HEAD")
+    found = {"commit": commit, "branch": run_git("rev-parse", "--abbrev-ref", "HEAD").decode().strip()}
     return found | ({"diff": artifacts.put(diff[:_MAX_DIFF_BYTES])} if diff else {})

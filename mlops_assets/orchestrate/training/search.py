@@ -1,4 +1,4 @@
-"""A search within a training: each trial is a run of its own, a child of the training, found again when the search was killed."""
+"""Search hyperparameters within a training: each trial is a child run, which a resumed search finds again."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _MAX_TRIALS = 10  # trials in the metadata of a materialisation
 
 
 def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, Split], active: ActiveRun, fingerprint: str) -> StepContext:
-    """Return the step with the best hyperparameters that its search found; as it is when there is none to search.
+    """Return the step with the best hyperparameters of the search; the step itself when the model declares no search.
 
     Parameters
     ----------
@@ -31,28 +31,28 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
     active
         Its run: the best values become its parameters.
     fingerprint
-        What decides it: trials that were made under it are not made again.
+        Identifies the training: trials with this fingerprint are not run again.
     """
     if model.search is None:
         return step
     at = SearchContext(model.search, _metric(model), active.run, fingerprint, splits, model.positive)
-    known = _known(step, fingerprint)
+    known = _finished_trials(step, fingerprint)
     with _rounds(step, model, at) as run:
 
-        def round_of(asked: Sequence[Trial], before: Sequence[Trial]) -> list[Trial]:
-            made = {trial.number: trial for trial in run([trial for trial in asked if trial.number not in known], before)}
-            for trial in made.values():
+        def run_round(proposed: Sequence[Trial], before: Sequence[Trial]) -> list[Trial]:
+            new = {trial.number: trial for trial in run([trial for trial in proposed if trial.number not in known], before)}
+            for trial in new.values():
                 if trial.error:
                     step.context.log.warning(f"trial {trial.number} failed: {trial.error}")
-            return [known.get(trial.number) or made[trial.number] for trial in asked]
+            return [known.get(trial.number) or new[trial.number] for trial in proposed]
 
-        found = trials(model.search, round_of)
+        found = trials(model.search, run_round)
     chosen = best(found, f"'{model.key}'")
     active.log_params({**chosen.params, "search/best_trial": chosen.number})
     active.log_metric(f"search/{_metric(model)}", chosen.value)
     earlier = sum(trial.number in known for trial in found)
-    reached = f"{_metric(model)} {chosen.value:.5g} on the validation part"
-    step.context.log.info(f"trial {chosen.number} of {len(found)} is the best, {reached}; {earlier} of them were made by an earlier run")
+    result = f"{_metric(model)} {chosen.value:.5g} on the validation part"
+    step.context.log.info(f"trial {chosen.number} of {len(found)} is the best, {result}; {earlier} of them come from an earlier run")
     return step.with_params(chosen.params)
 
 
@@ -60,7 +60,7 @@ def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict
     """Return the best trials of a training as the UI shows them."""
     if model.search is None:
         return {}
-    known = sorted(_known(step, run.fingerprint).values(), key=lambda trial: trial.number)
+    known = sorted(_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
     if not known:
         return {}
     metric = _metric(model)
@@ -74,8 +74,8 @@ def _metric(model: Model[..., Any]) -> str:
     return (model.search.metric if model.search else "") or model.metrics[0]
 
 
-def _known(step: StepContext, fingerprint: str) -> dict[int, Trial]:
-    """Return the trials that ended under a fingerprint: with a value, pruned, or failed by their own fault."""
+def _finished_trials(step: StepContext, fingerprint: str) -> dict[int, Trial]:
+    """Return the finished trials of a fingerprint: with a value, pruned or failed."""
     found = step.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
     stored = [run.record["trial"] for run in found if "trial" in run.record]
     return {t["number"]: Trial(t["number"], t["params"], t["value"], {int(s): v for s, v in t["steps"]}) for t in stored}
@@ -83,7 +83,7 @@ def _known(step: StepContext, fingerprint: str) -> dict[int, Trial]:
 
 @contextmanager
 def _rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -> Iterator[Round]:
-    """Yield what runs the trials of a round: here one after the other, or each in a process."""
+    """Yield the function that runs the trials of a round: here one after the other, or each in a process."""
     if at.search.processes > 1:
         refuse_unrecorded(model.function)
         with trial_processes(at, step.stores.platform, stored_source(model.function.function), step.config) as run:
@@ -91,7 +91,7 @@ def _rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -> Ite
         return
     wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
 
-    def trained(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
+    def train(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
         return step.with_params(params).call(model.function, **wanted)
 
-    yield lambda asked, before: [run_trial(at, step.stores, trial, before, trained) for trial in asked]
+    yield lambda proposed, before: [run_trial(at, step.stores, trial, before, train) for trial in proposed]

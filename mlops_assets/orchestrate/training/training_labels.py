@@ -1,4 +1,4 @@
-"""Whether each row of a training set has one label: a join that doubles rows may give it two."""
+"""Check that each row of a training set has one label: a join that doubles rows may give it two."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ def check_labels(project: Project, declared: TrainingSet[..., Any], spine: pl.Da
     Parameters
     ----------
     project
-        Which declares the training set.
+        The project that declares the training set.
     declared, spine
         The training set, and the rows that its function returned.
     """
-    key = _identity(project, declared)
+    key = _identity_columns(project, declared)
     if missing := [name for name in key if name not in spine.columns]:
         return Outcome(ONE_LABEL, passed=True, facts={"not judged": f"the function does not return the key column '{missing[0]}'"})
     if not key:
@@ -48,8 +48,8 @@ def check_labels(project: Project, declared: TrainingSet[..., Any], spine: pl.Da
     )
 
 
-def _identity(project: Project, declared: TrainingSet[..., Any]) -> tuple[str, ...]:
-    """Return what identifies a row: the key by which labels are found, and the event time where the keyed dataset has another or none."""
+def _identity_columns(project: Project, declared: TrainingSet[..., Any]) -> tuple[str, ...]:
+    """Return the columns that identify a row: the key for labels, and the event time where the keyed dataset has another or none."""
     keyed = next((dataset.table for dataset in project.datasets_of(declared) if dataset.table.key), None)
     own = keyed.key if keyed else ()
     key = next((found for model in project.every(Model) if model.training_set == declared and (found := row_key(project, model))), own)

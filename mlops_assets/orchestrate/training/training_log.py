@@ -1,4 +1,4 @@
-"""What is recorded of a training while it goes on, and what of it the Dagster UI shows."""
+"""Record a training while it runs, and show its log in the Dagster UI."""
 
 import hashlib
 import math
@@ -27,7 +27,7 @@ _MAX_VALUES = 60  # in the metadata of one materialisation
 
 @contextmanager
 def training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
-    """Record a training as running from its start; what the model function logs belongs to it, and what it raises ends it as failed."""
+    """Record a training from its start; what the model function logs belongs to it, and an exception ends it as failed."""
     config = plain(step.config, f"the configuration of '{model.key}'")
     run = Run(
         id=uuid.uuid4().hex,
@@ -93,19 +93,21 @@ def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, 
 
 
 def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
-    """Log what the estimator tells of itself, but nothing that was logged by that name; a training never fails for it."""
+    """Log parameters and curves of the estimator, except names that were logged already; a training never fails because of it."""
     try:
-        told = told_by(estimator)
-        for name, value in told.params.items():
+        report = told_by(estimator)
+        for name, value in report.params.items():
             if name not in active.params:
                 _log_or_warn(step, lambda name=name, value=value: active.log_params({name: value}))
-        curves = {name: values for name, values in told.curves.items() if name not in active.last}
-        figures = {name: value for name, value in told.metrics.items() if name not in active.last and name not in curves}
+        curves = {name: values for name, values in report.curves.items() if name not in active.last}
+        figures = {name: value for name, value in report.metrics.items() if name not in active.last and name not in curves}
         for name, values in [*curves.items(), *((name, [value]) for name, value in figures.items())]:
             for index, value in enumerate(values):
                 _log_or_warn(step, lambda name=name, value=value, index=index: active.log_metric(name, value, index))
-    except Exception as error:  # noqa: BLE001  (whatever an estimator does when it is asked)
-        step.context.log.warning(f"what {type(estimator).__name__} tells of its training cannot be logged: {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001  (an estimator may raise anything)
+        step.context.log.warning(
+            f"what {type(estimator).__name__} reports of its training cannot be logged: {type(error).__name__}: {error}"
+        )
 
 
 def _log_or_warn(step: StepContext, log: Any) -> None:  # noqa: ANN401
@@ -116,7 +118,7 @@ def _log_or_warn(step: StepContext, log: Any) -> None:  # noqa: ANN401
 
 
 def _inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
-    """Yield the training set and what it is made from: table, partitions, rows and one hash of their contents."""
+    """Yield the training set and its upstream tables: partitions, rows and one hash of their contents."""
     declared = model.training_set
     for key in (declared.key, *(edge.parent for edge in step.project.node(declared).edges)):
         known = step.stores.lake.records(key, snapshot=step.snapshot)
@@ -135,14 +137,14 @@ def _inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any
 
 
 def show_logged(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Return what a training logged as the UI shows it: last values as numbers, the curves as a picture.
+    """Return the log of a training as the UI shows it: last values as numbers, curves as a picture.
 
     Parameters
     ----------
     step
         Of the step.
     run
-        The training, of now or an earlier one.
+        The training, of this step or of an earlier one.
     metrics
         The model's own, which are shown anyway.
     """

@@ -50,7 +50,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     columns = x_columns(declared, rows)
     splits = parts_of(rows, columns, declared.label)
     refuse_unclear_classes(
-        f"'{model.key}'", declared.label, [part.y for part in splits.values()], _all_metrics(step.project, model), model.positive
+        f"'{model.key}'", declared.label, [part.y for part in splits.values()], _list_metrics(step.project, model), model.positive
     )
     holdout = splits["holdout"]
     refuse_label_copies(
@@ -110,7 +110,7 @@ def _find_earlier_run(step: StepContext, model: Model[..., Any], decides: Mappin
         now["outside"] = hash_outside(list(recorded))
 
 
-def _all_metrics(project: Project, model: Model[..., Any]) -> list[str]:
+def _list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
     """Return the metrics of a model: its own, and those that its monitors expect."""
     watched = [e.metric for monitor in project.every(Monitor) if monitor.model.name == model.name for e in monitor.performance]
     return list(dict.fromkeys([*model.metrics, *watched]))

@@ -1,4 +1,4 @@
-"""The training set's step: the spine, its features as they were known, its split."""
+"""The step of a training set: the spine, its features as they were known, its split."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ NO_LEAKAGE = "no_leakage"
 
 
 def rules(training_set: TrainingSet[..., Any]) -> Table:
-    """Return what the rows of a training set must obey."""
+    """Return the rules for rows of a training set."""
     time = training_set.event_timestamp
     return Table(event_timestamp=time and table_name(time, OF_TRAINING_SETS))
 
@@ -52,7 +52,7 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
 
 def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
     as_of = parse_as_of(step.config.get("as_of"))
-    spine = _known(step.frame(declared.function), declared, as_of)
+    spine = _filter_known(step.frame(declared.function), declared, as_of)
     steps = [step.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
     frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
     for function in on_demand(declared.features):
@@ -81,7 +81,7 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
 
 
 def parse_as_of(text: str | None) -> datetime | None:
-    """Return a time given as text, in UTC; raise DataError when it is none."""
+    """Return a time given as text, in UTC; raise DataError when the text is no time."""
     if not text:
         return None
     try:
@@ -96,8 +96,8 @@ def view_rows(step: StepContext, view: FeatureView) -> pl.DataFrame:
     return step.read(TableRef(view.key, view.partitions, view.event_timestamp))
 
 
-def _known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:
-    """Check the spine's columns and leave out what was not known by ``as_of``."""
+def _filter_known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:
+    """Check the spine's columns and leave out rows that were not known by ``as_of``."""
     wanted = [declared.label, *declared.columns, *(c for c in (declared.event_timestamp, declared.label_known_at) if c)]
     refuse_unstorable(spine, declared.key)
     if missing := [c for c in wanted if c not in spine.columns]:
@@ -145,18 +145,18 @@ def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
 def check_leakage(
     project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> Outcome:
-    """Return whether a column of X knows too much.
+    """Return whether a column of X leaks the label.
 
     Parameters
     ----------
     project, read
-        Which declares the training set, and how rows of its datasets are read.
+        The project that declares the training set, and a function that reads rows of its datasets.
     declared
         The training set.
     frame, X
         Its rows, and the columns that models see.
     """
-    return _no_leakage(_leaks(project, read, declared, frame, X), too_good(frame, X, declared.label), _newer(declared, frame, X))
+    return _report_leakage(_leaks(project, read, declared, frame, X), too_good(frame, X, declared.label), _newer(declared, frame, X))
 
 
 def _leaks(
@@ -170,8 +170,8 @@ def _leaks(
             continue
         later = sorted(dataset.table.known_later)
         source = read(project.by_key[dataset.key]).select(*dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
-        beside = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
-        found += leaks(frame, X, beside.drop(dataset.table.key))
+        later_columns = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
+        found += leaks(frame, X, later_columns.drop(dataset.table.key))
     return found
 
 
@@ -179,8 +179,8 @@ def _newer(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, .
     return newer(frame, X, declared.event_timestamp) if declared.event_timestamp else []
 
 
-def _no_leakage(repeated: list[Leak], strong: list[Strong], late: list[Newer]) -> Outcome:
-    """Say what is surest first: a repeated column, a time of later, a column that tells the label by itself."""
+def _report_leakage(repeated: list[Leak], strong: list[Strong], late: list[Newer]) -> Outcome:
+    """Report the surest leak first: a repeated column, a later time, a column that predicts the label alone."""
     facts = {
         "columns": ", ".join(f"{x.column} = {x.later}" for x in repeated),
         "newer than their event": ", ".join(f"{x.column} ({x.rows} rows)" for x in late),
@@ -196,9 +196,9 @@ def _no_leakage(repeated: list[Leak], strong: list[Strong], late: list[Newer]) -
         )
         hint = f"if '{late[0].column}' is a plan that was known then, all is well; else drop it: at prediction time it does not exist"
     elif strong:
-        said = "orders {:.1%} of the pairs of both classes right" if strong[0].of_classes else "ranks {:.1%} like the label"
-        message = f"'{strong[0].column}' in X {said.format(strong[0].share)} all by itself"
-        hint = f"see whether '{strong[0].column}' is known before the label; such a column is seldom honest"
+        finding = "orders {:.1%} of the pairs of both classes right" if strong[0].of_classes else "ranks {:.1%} like the label"
+        message = f"'{strong[0].column}' in X {finding.format(strong[0].share)} all by itself"
+        hint = f"check that '{strong[0].column}' is known before the label; such a column is seldom legitimate"
     else:
         return Outcome(NO_LEAKAGE, passed=True, blocking=False)
     return Outcome(NO_LEAKAGE, passed=False, blocking=False, message=message, hint=hint, facts={k: v for k, v in facts.items() if v})

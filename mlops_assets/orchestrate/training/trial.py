@@ -1,4 +1,4 @@
-"""One trial of a search: a run of its own, scored on the validation part, wherever its function is called."""
+"""Run one trial of a search: a child run, scored on the validation part."""
 
 import json
 import uuid
@@ -22,21 +22,21 @@ PRUNED = "pruned"
 
 
 class PrunedError(Exception):
-    """A trial that falls behind ends; raised from ``ml.runs.log_metric`` within the model's function."""
+    """Ends a trial that falls behind; raised from ``ml.runs.log_metric`` within the model's function."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchContext:
-    """What all trials of a search have in common.
+    """The parts that all trials of a search share.
 
     Parameters
     ----------
     search, metric
-        What is declared, and the metric that decides.
+        As declared, and the metric to maximise.
     parent
         The run of the training.
     fingerprint
-        What decides the training; a trial is found again by it.
+        Identifies the training; a resumed search finds trials by it.
     splits
         Of the training set, by part.
     positive
@@ -51,10 +51,8 @@ class SearchContext:
     positive: Any = None
 
 
-def run_trial(
-    at: SearchContext, stores: Stores, trial: Trial, before: Sequence[Trial], trained: Callable[[Mapping[str, Any]], Any]
-) -> Trial:
-    """Run a trial, record it, and return it with what it reached.
+def run_trial(at: SearchContext, stores: Stores, trial: Trial, before: Sequence[Trial], train: Callable[[Mapping[str, Any]], Any]) -> Trial:
+    """Run a trial, record it, and return it with its value.
 
     Parameters
     ----------
@@ -63,9 +61,9 @@ def run_trial(
     trial
         Number and values.
     before
-        The trials that it may be compared with.
-    trained
-        Values → the estimator that the model's function returns.
+        Earlier trials, for pruning.
+    train
+        Hyperparameters → the estimator that the model's function returns.
     """
     steps, value, error = dict[int, float](), None, ""
 
@@ -79,11 +77,11 @@ def run_trial(
         active.watch = watch
         try:
             with seeded(at.fingerprint):
-                estimator = trained(trial.params)
+                estimator = train(trial.params)
             value = _score(at, estimator)
         except PrunedError:
             active.end_as(PRUNED)
-        except Exception as raised:  # noqa: BLE001  (values that the function cannot take: the search goes on)
+        except Exception as raised:  # noqa: BLE001  (values that the function cannot take: the search continues)
             error = f"{type(raised).__name__}: {shorten(str(raised))}"
             active.end_as("failed", error)
         facts = {"number": trial.number, "params": dict(trial.params), "value": value, "steps": sorted(steps.items())}

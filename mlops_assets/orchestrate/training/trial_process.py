@@ -1,4 +1,4 @@
-"""Trials in processes of their own: each worker gets the search once, then one trial after the other, over its standard input."""
+"""Run trials in worker processes: each gets the search once, then one trial after the other, over its standard input."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ _STOP = b""
 
 @dataclass(frozen=True, eq=False)
 class WorkerSetup:
-    """What a worker needs to know, once.
+    """The set-up that a worker receives once.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class WorkerSetup:
     platform
         Where runs are recorded.
     source
-        Of the model's function, as it is stored.
+        Of the model's function, as stored.
     config
-        The training's hyperparameters, over which a trial's are laid.
+        The training's hyperparameters; those of a trial override them.
     threads
         Its share of the processors.
     folder
-        Where the source may be written.
+        The folder for the source.
     """
 
     at: SearchContext
@@ -60,7 +60,7 @@ Round = Callable[[Sequence[Trial], Sequence[Trial]], list[Trial]]
 
 @contextmanager
 def trial_processes(at: SearchContext, platform: Platform, source: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Round]:
-    """Start the workers of a search; yield what runs the trials of one round, and stop them at the end.
+    """Start the workers of a search, yield the function that runs the trials of one round, and stop the workers at the end.
 
     Parameters
     ----------
@@ -70,54 +70,54 @@ def trial_processes(at: SearchContext, platform: Platform, source: Mapping[str, 
     count = at.search.processes
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        work = WorkerSetup(at, platform, source, config, max(1, (os.cpu_count() or 1) // count), folder)
-        workers = [stack.enter_context(_worker(work)) for _ in range(count)]
+        setup = WorkerSetup(at, platform, source, config, max(1, (os.cpu_count() or 1) // count), folder)
+        workers = [stack.enter_context(_worker(setup)) for _ in range(count)]
         threads = stack.enter_context(ThreadPoolExecutor(count))
         idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         for worker in workers:
             idle.put(worker)
 
-        def one(trial: Trial, before: Sequence[Trial]) -> Trial:
+        def run_one(trial: Trial, before: Sequence[Trial]) -> Trial:
             worker = idle.get()
-            answer = _answer(worker, trial, before)
+            answer = _ask(worker, trial, before)
             idle.put(worker)
             return answer
 
-        yield lambda asked, before: list(threads.map(lambda trial: one(trial, before), asked))
+        yield lambda proposed, before: list(threads.map(lambda trial: run_one(trial, before), proposed))
 
 
 @contextmanager
-def _worker(work: WorkerSetup) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(setup: WorkerSetup) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-P", "-m", "mlops_assets.orchestrate.training.trial_process"]
     with subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
         try:
-            _say(process, work)
+            _send(process, setup)
             yield process
         finally:
-            process.kill()  # it waits, or what it does is no longer wanted
+            process.kill()  # it is idle, or its result is no longer wanted
 
 
-def _say(process: "subprocess.Popen[bytes]", what: object) -> None:
+def _send(process: "subprocess.Popen[bytes]", message: object) -> None:
     if process.stdin is None:
         raise AssertionError
     try:
-        pickle.dump(what, process.stdin)
+        pickle.dump(message, process.stdin)
         process.stdin.flush()
     except BrokenPipeError:
-        pass  # it has died: whoever reads its answer says so
+        pass  # the process has died: reading its answer reports it
 
 
-def _answer(process: "subprocess.Popen[bytes]", trial: Trial, before: Sequence[Trial]) -> Trial:
+def _ask(process: "subprocess.Popen[bytes]", trial: Trial, before: Sequence[Trial]) -> Trial:
     if process.stdout is None:
         raise AssertionError
-    _say(process, (trial, before))
+    _send(process, (trial, before))
     try:
         answer: Trial | errors.MlopsError = pickle.load(process.stdout)  # noqa: S301  (from the process that this one has started)
     except (EOFError, pickle.UnpicklingError):
         code = process.wait()
         raise PlatformError(
             f"the process of trial {trial.number} died ({f'signal {-code}' if code < 0 else f'exit code {code}'})",
-            hint="look at memory; materialise the model again, and the search goes on with the trials that are left",
+            hint="look at memory; materialise the model again, and the search continues with the remaining trials",
         ) from None
     if isinstance(answer, errors.MlopsError):
         raise answer
@@ -125,30 +125,30 @@ def _answer(process: "subprocess.Popen[bytes]", trial: Trial, before: Sequence[T
 
 
 def main() -> None:
-    """Answer trials until the parent is gone; it goes with its parent even in the middle of one."""
+    """Run trials until the parent ends; the worker ends with its parent, even during a trial."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the model's function prints is no answer
-    asked: SimpleQueue[Any] = SimpleQueue()
-    Thread(target=_listen, args=(sys.stdin.buffer, asked), daemon=True).start()
-    work: WorkerSetup = asked.get()
-    stores = Stores(work.platform)
-    function = load_source(work.source, Path(tempfile.mkdtemp(dir=work.folder)))
+    os.dup2(2, 1)  # output of the model's function is no answer
+    requests: SimpleQueue[Any] = SimpleQueue()
+    Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
+    setup: WorkerSetup = requests.get()
+    stores = Stores(setup.platform)
+    function = load_source(setup.source, Path(tempfile.mkdtemp(dir=setup.folder)))
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(work.threads):
+    with threadpool_limits(setup.threads):
         while True:
-            trial, before = asked.get()
+            trial, before = requests.get()
             done = run_trial(
-                work.at, stores, trial, before, lambda params: call_recorded(function, work.at.splits, {**work.config, **params})
+                setup.at, stores, trial, before, lambda params: call_recorded(function, setup.at.splits, {**setup.config, **params})
             )
             pickle.dump(done, answers)
             answers.flush()
 
 
-def _listen(source: IO[bytes], asked: "SimpleQueue[Any]") -> None:
+def _listen(source: IO[bytes], requests: "SimpleQueue[Any]") -> None:
     try:
         while True:
-            asked.put(pickle.load(source))  # noqa: S301  (from the process that has started this one)
+            requests.put(pickle.load(source))  # noqa: S301  (from the process that has started this one)
     except EOFError:
         os._exit(1)
 

@@ -1,4 +1,4 @@
-"""A person in the loop: a version becomes champion only when somebody has approved exactly it."""
+"""A person in the loop: a version becomes champion only when a person has approved exactly it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,9 +14,9 @@ from mlops_assets.values.platform import Platform
 
 APPROVED = "approved"
 APPROVAL_CONFIG = {
-    "version": dg.Field(int, description="Which version."),
-    "approver": dg.Field(str, description="Who approves; the name is taken as it is given."),
-    "reason": dg.Field(str, description="Why."),
+    "version": dg.Field(int, description="The number of the version."),
+    "approver": dg.Field(str, description="Who approves; the name is self-declared."),
+    "reason": dg.Field(str, description="The reason, for the log."),
     "approved": dg.Field(bool, is_required=False, default_value=True, description="False rejects the version."),
 }
 
@@ -30,9 +30,9 @@ def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[ob
     """Return the body of the step by which a person approves or rejects a version."""
 
     def body(step: StepContext) -> Iterator[object]:
-        said = step.config
+        config = step.config
         found = step.stores.registry.approve(
-            model.name, said["version"], approved=said["approved"], approver=said["approver"], reason=said["reason"]
+            model.name, config["version"], approved=config["approved"], approver=config["approver"], reason=config["reason"]
         )
         report_approval(step.context.instance, model, found)
         yield dg.MaterializeResult(
@@ -43,12 +43,12 @@ def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[ob
 
 
 def approval_facts(found: Approval) -> dict[str, Any]:
-    """Return what is shown of an approval."""
+    """Return an approval as metadata."""
     return {"version": found.version, "approved": found.approved, "approver (self-declared)": found.approver, "reason": found.reason}
 
 
 def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], found: Approval) -> None:
-    """Show the state of an approval as the check of the version, whoever gave it and wherever."""
+    """Report an approval as the check of the version, from the command line as from the UI."""
     text = f"version {found.version} {'approved' if found.approved else 'rejected'} by {found.approver} (self-declared): {found.reason}"
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
@@ -63,14 +63,14 @@ def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], found:
 
 
 def approved_check(model: Model[..., Any], platform: Platform) -> dg.AssetChecksDefinition:
-    """Return the check of a version that shows whether somebody has approved it."""
+    """Return the check of a version that shows whether a person has approved it."""
 
     @dg.asset_check(asset=asset_key(f"version/{model.name}"), name=APPROVED, description="A person has approved the newest version.")
-    def approved() -> dg.AssetCheckResult:
+    def check_approval() -> dg.AssetCheckResult:
         newest = open_stores(platform).registry.versions(model.name)[-1]
         text = f"version {newest.version} is {newest.approval or 'not approved yet'}"
         return dg.AssetCheckResult(
             passed=newest.approval == APPROVED, severity=dg.AssetCheckSeverity.WARN, description=text, metadata={"version": newest.version}
         )
 
-    return approved
+    return check_approval

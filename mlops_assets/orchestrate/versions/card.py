@@ -51,7 +51,7 @@ from mlops_assets.values.features import FeatureView, on_demand
 from mlops_assets.values.model import ESTIMATOR, Model
 
 MARKDOWN, PAGE = "card.md", "card.html"
-_LATE = 3600  # seconds after its registration from which a card says that it was made later
+_LATE = 3600  # seconds after the registration from which a card says that it was made later
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +169,7 @@ def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, s
     if fits.refitted:
         yield (
             "refit",
-            f"after its gates it was fitted again on {_fitted(subject)}; the metrics below are of the fit before, which was judged",
+            f"after its gates it was fitted again on {_describe_rows(subject)}; the metrics below are of the fit before, which was judged",
         )
 
 
@@ -185,8 +185,8 @@ def _version_headline(subject: _Subject) -> Iterator[tuple[str, str]]:
         yield "owners", ", ".join(subject.model.options.owners)
 
 
-def _fitted(subject: _Subject) -> str:
-    """Return which rows the fit that serves was fitted on, in words."""
+def _describe_rows(subject: _Subject) -> str:
+    """Return the rows of the fit that serves, in words."""
     fitted = FittedRows.from_manifest(subject.manifest)
     if fitted is None:
         return "all rows"
@@ -216,8 +216,8 @@ def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
 
 def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
     """Yield the sections that need no rows."""
-    problem = f"The rows that it learned from cannot be read any more, so that nothing is measured here: {why}"
-    yield Section("Data", (f"It learned from {subject.reads['table']}; the label is {subject.reads['label']}.",), problems=(problem,))
+    problem = f"The training rows cannot be read any more, so nothing is measured here: {why}"
+    yield Section("Data", (f"It was trained on {subject.reads['table']}; the label is {subject.reads['label']}.",), problems=(problem,))
     yield features_section(subject.manifest.get("signature", ()), {})
     yield _metrics_of_record(subject)
     yield limits_section(subject.model.limits, find_nondeterminism(dict(subject.facts)), looked_for=())
@@ -254,7 +254,7 @@ def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> It
 
 
 def _sources(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> dict[str, str]:
-    """Return where each column of X comes from, as the project declares it now."""
+    """Return the source of each column of X, as the project declares it now."""
     declared, few = subject.model.training_set, rows.head(8)
     found = dict.fromkeys(declared.columns, f"a column of {declared.key}")
     for view in declared.features:
@@ -293,7 +293,7 @@ def _registry_sections(subject: _Subject) -> Iterator[Section]:
 
 
 def _lineage(subject: _Subject) -> Section:
-    """Return where it comes from: state of the lake, tables with hashes, run, code."""
+    """Return the lineage: state of the lake, tables with hashes, run, code."""
     run, facts, version = subject.run, subject.facts, subject.version
     inputs = {one["table"]: one for one in run.record.get("inputs", ())}
     hashes = {**{table: one["content_hash"] for table, one in inputs.items()}, **facts.get("tables", {})}
@@ -302,7 +302,7 @@ def _lineage(subject: _Subject) -> Section:
         for name, sha in hashes.items()
     ]
     git = facts.get("git", {})
-    told = [
+    facts_rows = [
         ("lake snapshot", str(version.snapshot)),
         ("run", run.id),
         *_refit_lineage(subject),
@@ -317,9 +317,9 @@ def _lineage(subject: _Subject) -> Section:
         *((f"view {name}", f"version {held}") for name, held in facts.get("views", {}).items()),
     ]
     params = [(name, json.dumps(value, default=str)) for name, value in dict(facts.get("params", run.params)).items()]
-    words = ("Every table that it comes from, with a hash of what the table held.",) if tables else ()
+    words = ("Every table upstream, with a hash of its contents.",) if tables else ()
     of_tables, of_params = ("table", "rows", "partitions", "content"), ("parameter", "value")
-    return pairs_section("Lineage", words, (of_tables, tables), (("", "value"), told), (of_params, params))
+    return pairs_section("Lineage", words, (of_tables, tables), (("", "value"), facts_rows), (of_params, params))
 
 
 def _refit_lineage(subject: _Subject) -> list[tuple[str, str]]:
@@ -331,13 +331,13 @@ def _refit_lineage(subject: _Subject) -> list[tuple[str, str]]:
 
 
 def _reproduce(subject: _Subject) -> Section:
-    """Return the commands that train it again and compare."""
+    """Return the commands that train the version again and compare."""
     name = f"{subject.version.model}@{subject.version.version}"
     if not subject.facts:
-        return Section("How to reproduce", ("It was trained before records were complete enough to train it again.",))
-    words = (
-        "Trains it again from its record, in a process of its own, and compares data, code, predictions and metrics; nothing is promoted."
-    )
+        return Section("How to reproduce", ("Its record is too old to train it again.",))
+    words = "Trains the version again from its record, in a separate process, and compares data, code, predictions and metrics. Nothing is promoted."
     return Section(
-        "How to reproduce", (words,), code=f"mlops reproduce {name}\nmlops reproduce {name} --env locked  # in the library versions of then"
+        "How to reproduce",
+        (words,),
+        code=f"mlops reproduce {name}\nmlops reproduce {name} --env locked  # in the recorded library versions",
     )

@@ -1,4 +1,4 @@
-"""Registering the candidate, and making it the champion."""
+"""Register the candidate, and promote the newest version."""
 
 import getpass
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +44,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
         before = registry.champion(model.name)
         for newest in registry.versions(model.name)[-1:]:
             refuse_damaged(registry, step.stores.artifacts, newest)
-        expected = before.version if before else None  # of two runs at the same moment one wins, and the other one says so
+        expected = before.version if before else None  # of two runs at the same moment one wins, and the other fails
         version = registry.promote(model.name, gates, actor=_actor(step), reason=_reason(step), approval=model.approval, expected=expected)
         if before is None or before.version != version.version:
             step.stores.decisions.training(training_record(step, model, PROMOTED, version.version))
@@ -58,7 +58,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
 
 
 def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
-    """Register nothing whose artifacts are not all there: a version is for ever."""
+    """Raise ArtifactError for a candidate whose artifacts are missing or changed: a version is immutable."""
     waiting = step.stores.registry.candidate(model.name)
     if waiting is not None and (found := damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
@@ -68,13 +68,13 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
 
 
 def _card(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
-    """Return the version's card; the version stands without one, and `mlops models card` tries again."""
+    """Return the version's card; where it fails the version stays registered, and `mlops models card` tries again."""
     try:
         return dg.MetadataValue.md(ensure_card(step.project, step.stores, model, version)[MARKDOWN])
-    except Exception as error:  # noqa: BLE001  (whatever an estimator does with rows that are shuffled)
+    except Exception as error:  # noqa: BLE001  (an estimator may raise anything on shuffled rows)
         name = f"{model.name}@{version.version}"
         step.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")
-        return dg.MetadataValue.text(f"not made ({type(error).__name__}): mlops models card {name}")
+        return dg.MetadataValue.text(f"failed ({type(error).__name__}): mlops models card {name}")
 
 
 def _reason(step: StepContext) -> str:
@@ -88,10 +88,12 @@ def _actor(step: StepContext) -> str:
 
 
 def _refit_metadata(step: StepContext, version: Version) -> dict[str, Any]:
-    """Return which fit was judged, where another one serves."""
+    """Return the judged fit, where another one serves."""
     judged = judged_fit(step.stores.artifacts, version.artifact, version.digest)
     return (
-        {"refit": "yes: the fit that serves was made on all rows, after the gates", "judged fit": judged.digest} if judged.refitted else {}
+        {"refit": "yes: the fit that serves was fitted on all rows, after the gates", "judged fit": judged.digest}
+        if judged.refitted
+        else {}
     )
 
 

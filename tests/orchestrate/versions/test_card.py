@@ -108,7 +108,7 @@ def test_a_card_is_written_once(sold, platform) -> None:
     kept = files.of("buyer", 1)
     assert set(kept) == {MARKDOWN, PAGE}
     assert files.add("buyer", 1, {MARKDOWN: "0" * 64, "model.onnx": "1" * 64}) == kept | {"model.onnx": "1" * 64}
-    assert "approved" in section(made_card_text(project, at, model, version), "Approvals")  # only a card of now would say so
+    assert "approved" in section(made_card_text(project, at, model, version), "Approvals")  # only a current card says so
 
 
 def made_card_text(project, at, model, version) -> str:
@@ -143,7 +143,7 @@ def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, p
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     card = made_card_text(project, at, model, dataclasses.replace(version, snapshot=0))
-    assert "> **Warning:** The rows that it learned from cannot be read any more" in section(card, "Data")
+    assert "> **Warning:** The training rows cannot be read any more" in section(card, "Data")
     value = at.tracker.get(version.run_id).metrics["roc_auc"]
     assert cells(section(card, "Metrics"), "roc_auc")[1] == f"{value:.5g}"
     assert "Leakage was not checked." in card
@@ -283,7 +283,7 @@ def test_a_card_that_cannot_be_made_is_not_in_the_way(platform, instance, monkey
 
     monkeypatch.setattr(registering, "ensure_card", broken)
     shown = metadata(runner(*STEPS, "champion/buyer"), "version/buyer")
-    assert shown["model card"] == "not made (RuntimeError): mlops models card buyer@1"
+    assert shown["model card"] == "failed (RuntimeError): mlops models card buyer@1"
     assert open_stores(platform).registry.champion("buyer").version == 1
     monkeypatch.undo()
     assert metadata(runner("version/buyer"), "version/buyer")["model card"].startswith("# buyer, version 1")

@@ -99,7 +99,7 @@ def _intervals() -> Comparison:
     from sklearn.metrics import roc_auc_score
 
     from mlops_assets.compute.training.resampling import PairedIntervals
-    from mlops_assets.compute.training.responses import Remembered
+    from mlops_assets.compute.training.responses import CachedPredictor
 
     rng = np.random.default_rng(3)
     y = (rng.random(ROWS) < 0.3).astype(int)
@@ -108,7 +108,7 @@ def _intervals() -> Comparison:
     frame = pl.DataFrame({"x": np.zeros(ROWS)})
 
     def ours() -> tuple[float, float]:
-        models = [Remembered(_Says(s), frame) for s in scores]
+        models = [CachedPredictor(_Says(s), frame) for s in scores]
         return PairedIntervals(models[0], models[1], y, frame, "bench").difference("roc_auc")
 
     def scipys() -> tuple[float, float]:

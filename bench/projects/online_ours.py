@@ -12,7 +12,7 @@ import polars as pl
 
 from bench.projects.online_data import AT, ENTITIES, EVENT, VIEWS, asked, columns, entities, names
 from bench.worker import serve
-from mlops_assets.compute.features.point_in_time import View, as_of_layout
+from mlops_assets.compute.features.point_in_time import View, sort_as_of
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
 
@@ -31,13 +31,13 @@ def main(url: str) -> None:
     """Answer questions."""
     store = open_online(url)
     views = {1: [view_of(v) for v in range(VIEWS)], HISTORY: [view_of(v, HISTORY) for v in range(VIEWS)]}
-    layouts = {rows: [as_of_layout(view) for view in each] for rows, each in views.items()}
+    layouts = {rows: [sort_as_of(view) for view in each] for rows, each in views.items()}
     reader = store.reader([Lookup(f"v{v}", tuple(names(v)), timedelta(days=7)) for v in range(VIEWS)])
 
     def write(how: str = "replace", rows: int = 1, layout: bool = True) -> dict[str, Any]:
         begun = time.perf_counter()
         for v in range(VIEWS):
-            made = layouts[rows][v] if layout else as_of_layout(views[rows][v])
+            made = layouts[rows][v] if layout else sort_as_of(views[rows][v])
             getattr(store, how)(f"v{v}", made, join_keys=["entity"], features=names(v))
         return {"seconds": time.perf_counter() - begun, "rows": ENTITIES * VIEWS * rows}
 

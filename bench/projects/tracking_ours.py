@@ -13,7 +13,7 @@ import mlops_assets as ml
 from bench.projects.registry_model import COLUMNS, fitted, rows
 from bench.projects.tracking_work import CURVES, PARAMS, RUNS, STEPS, timed, values
 from bench.worker import serve
-from mlops_assets.compute.training.environment import installed, lock, threads
+from mlops_assets.compute.training.environment import format_lock, installed_distributions, thread_settings
 from mlops_assets.serving.formats.packaging import pack
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.platform.stores import open_stores
@@ -33,9 +33,9 @@ def main(folder: str) -> None:  # noqa: C901  (one small function for each quest
                 for name, curve in CURVES.items():
                     ml.runs.log_metric(name, curve[step], step=step)
             artifacts = open_artifacts(platform.artifacts)
-            stored = pack(artifacts, model, X=X, modules=[], facts={"example": X.row(0), "threads": threads()})
+            stored = pack(artifacts, model, X=X, modules=[], facts={"example": X.row(0), "threads": thread_settings()})
             ml.runs.log_artifact("model.json", artifacts.get(stored))
-            ml.runs.log_artifact("requirements.txt", lock(installed()).encode())
+            ml.runs.log_artifact("requirements.txt", format_lock(installed_distributions()).encode())
         return run.id
 
     def record(times: int) -> dict[str, Any]:

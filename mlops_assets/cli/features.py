@@ -153,14 +153,14 @@ def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> di
 
 
 def _details(project: LoadedProject, name: str) -> dict[str, Any]:
-    from mlops_assets.compute.features.statistics import statistics
+    from mlops_assets.compute.features.statistics import compute_statistics
     from mlops_assets.orchestrate.features.discovery import source_lineage, usage
     from mlops_assets.values.feature_types import type_label
 
     declared, view = _find(project, name)
     rows, used = _rows(project, view), usage(declared, project.stores, view)
     kinds = {feature: type_label(kind) for feature, kind in view.features}
-    figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else statistics(rows, view.feature_names)
+    figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else compute_statistics(rows, view.feature_names)
     return {
         "view": {
             "description": view.description,
@@ -239,7 +239,7 @@ def _entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]
 
 
 def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
-    from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, from_table, table_name
+    from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table, table_name
     from mlops_assets.orchestrate.core.project import served_partitions, served_time
     from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
     from mlops_assets.values.window import TimeWindow, window_of
@@ -250,8 +250,8 @@ def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # 
     spans = [end for end in ends if end is not None]
     window = TimeWindow(spans[0].start, spans[-1].end) if spans else None
     lake = project.stores.lake
-    rows = lake.read(service.predictions_key, window=window, event_timestamp=table_name(served_time(service), OF_PREDICTIONS))
-    return skew_outcome(Reading(declared, project.stores, lake.snapshot()), service, from_table(rows, OF_PREDICTIONS))
+    rows = lake.read(service.predictions_key, window=window, event_timestamp=table_name(served_time(service), PREDICTION_COLUMNS))
+    return skew_outcome(Reading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
 
 
 def _service(project: LoadedProject, name: str) -> tuple[Project, Service]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.cli.project import instance
 from mlops_assets.compute.monitoring.decide import explain_settlement
 from mlops_assets.compute.pages.evidently_page import render_evidently
-from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, OF_TRAINING_SETS, from_table
+from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.core.sensor_state import explain_off
 from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
@@ -129,13 +129,13 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     rows = project.stores.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
     if rows.is_empty():
         raise DataError(f"'{ref.key}' has no row in '{partition}'", hint="materialise it first, or name another window")
-    rows = from_table(rows, OF_PREDICTIONS)
+    rows = rename_from_table(rows, PREDICTION_COLUMNS)
     most = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
     version = next(v for v in project.stores.registry.versions(monitor.model.name) if v.version == most)
     rows = rows.filter(rows[MODEL_VERSION] == most)  # never rows of two versions in one report
     columns = manifest_of(project.stores.artifacts, version.artifact)["columns"]
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
-    reference = from_table(reference, OF_TRAINING_SETS)
+    reference = rename_from_table(reference, TRAINING_SET_COLUMNS)
     path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
     write_whole(path, render_evidently(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
     return path

@@ -139,9 +139,9 @@ def _rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | N
 def _counts(name: str, rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
     import polars as pl
 
-    from mlops_assets.compute.tables.quarantine import reasons
+    from mlops_assets.compute.tables.quarantine import count_reasons
 
     partitions: Sequence[str] = rows["partition"].unique().sort().to_list()
     for partition in partitions:
-        for reason, count in reasons(rows.filter(pl.col("partition") == partition)):
+        for reason, count in count_reasons(rows.filter(pl.col("partition") == partition)):
             yield {"dataset": name, "partition": partition, "reason": reason, "rows": count}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.registry import find
-from mlops_assets.compute.features.signature import held
+from mlops_assets.compute.features.signature import describe_values
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
 from mlops_assets.orchestrate.training.refit import find_refit
@@ -184,7 +184,7 @@ def _signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]
             "column of X": row["column"],
             "type": row["dtype"],
             "null": f"{row['nulls']:.1%}" if row["nulls"] else "never seen",
-            "held in training": held(row),
+            "held in training": describe_values(row),
         }
         for row in _manifest(project, version).get("signature", [])
     ]

@@ -21,9 +21,9 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 import flights_data
 import mlops_assets as ml
 from features import clock
-from mlops_assets.compute.features.assemble import view_of
-from mlops_assets.compute.features.point_in_time import as_of_layout
-from mlops_assets.compute.training.environment import installed
+from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.point_in_time import sort_as_of
+from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.online.opening import open_online
@@ -312,7 +312,7 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
         assert facts["served wrong"] == 0
 
         rows = DuckLake.open(demo / "lake").read("features/carrier_punctuality").filter(pl.col("carrier") == "UA").sort("as_of").tail(1)
-        wrong = as_of_layout(view_of(carrier_punctuality(), rows.with_columns(carrier_late_share_7d=pl.lit(0.5))))
+        wrong = sort_as_of(make_view(carrier_punctuality(), rows.with_columns(carrier_late_share_7d=pl.lit(0.5))))
         open_online(str(demo / "online")).update(
             "carrier_punctuality", wrong, join_keys=["carrier"], features=["carrier_late_share_7d", "carrier_mean_delay_7d"]
         )
@@ -355,7 +355,7 @@ def test_the_flights_model_is_had_again_and_another_library_is_named(demo, tmp_p
     again = json.loads(mlops(demo, "reproduce", "lateness@1", "--json", "-").stdout)
     assert (again["verdict"], again["field"]) == ("IDENTICAL", "")
     # A real environment in which one library has another version; everything else is this one's.
-    python = prepare_locked_python(installed() | {"scikit-learn": "1.9.0"}, str(tmp_path))
+    python = prepare_locked_python(installed_distributions() | {"scikit-learn": "1.9.0"}, str(tmp_path))
     for name in ("dbt", "mlops-dbt"):  # what loading this project looks for beside the interpreter
         python.with_name(name).symlink_to(Path(sys.executable).with_name(name))
     command = [str(python), "-W", "ignore", "-P", "-m", "mlops_assets.cli.main", "reproduce", "lateness@1", "--json", "-"]
@@ -363,7 +363,9 @@ def test_the_flights_model_is_had_again_and_another_library_is_named(demo, tmp_p
     other = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert other.stdout, other.stderr
     found = json.loads(other.stdout)
-    assert (found["field"], found["was"], found["now"]) == ("packages.scikit-learn", installed()["scikit-learn"], "1.9.0"), other.stderr
+    assert (found["field"], found["was"], found["now"]) == ("packages.scikit-learn", installed_distributions()["scikit-learn"], "1.9.0"), (
+        other.stderr
+    )
     assert found["verdict"] in ("EQUIVALENT", "DIFFERENT")
     assert other.returncode == (found["verdict"] == "DIFFERENT")
     locked = subprocess.run([*command, "--env", "locked"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from mlops_assets.compute.features.on_demand import apply
+from mlops_assets.compute.features.on_demand import apply_on_demand
 from mlops_assets.serving.formats.packaging import Module, pack
 from mlops_assets.serving.http.control import ServiceSpec
 from mlops_assets.stores.artifacts.store import open_artifacts
@@ -145,7 +145,7 @@ def offline(fitted, row: dict) -> float:
     at = np.array([np.datetime64(row["at"].rstrip("Z"), "us")])
     namespace: dict = {}
     exec(CLOCK, namespace)
-    hour = apply([namespace["clock"]], {"at": at})["hour"]
+    hour = apply_on_demand([namespace["clock"]], {"at": at})["hour"]
     values = {"late_share": None, "mean_delay": 0.0, "hour": int(hour[0]), **{k: row[k] for k in ("carrier", "distance", "wind")}}
     frame = pl.DataFrame({name: [values[name]] for name in COLUMNS}, schema=training_rows(10).schema)
     return float(fitted.predict_proba(frame)[0, 1])

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.compute.tables.content_hash import content_hash
-from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.values.window import TimeWindow
@@ -75,4 +75,4 @@ def tables(lake: DuckLake) -> list[str]:
 def state(lake: DuckLake, table: str, snapshot: int | None = None) -> list:
     """How many rows a table has, and their hash."""
     frame = lake.read(table, snapshot=snapshot)
-    return [frame.height, content_hash(normalised(frame))]
+    return [frame.height, content_hash(normalize(frame))]

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from mlops_assets.compute.tables.content_hash import content_hash
-from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import LakeError
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import PartitionRecord
@@ -91,7 +91,7 @@ class Oracle:
             if not found.sort(KEY).equals(rows(record.run_id, table, day, n)):
                 tokens = dict(sorted(found["token"].value_counts().iter_rows()))
                 yield f"{table} {partition}: recorded are {n} rows of {record.run_id}, there are {tokens or 'none'}"
-            if record.content_hash != content_hash(normalised(found), KEY):
+            if record.content_hash != content_hash(normalize(found), KEY):
                 yield f"{table} {partition}: the rows have not the recorded hash"
 
     def _acknowledged(self) -> Iterator[str]:
@@ -157,5 +157,5 @@ class Oracle:
         if latest not in {fact["name"] for fact in facts(self.folder, "recorded")}:
             return
         record, frame = self.lake.records(DAILY)[""], self.lake.read(DAILY)
-        if (record.rows, record.content_hash) != (frame.height, content_hash(normalised(frame), ["day"])):
+        if (record.rows, record.content_hash) != (frame.height, content_hash(normalize(frame), ["day"])):
             yield f"{DAILY}: the rows are not those that are recorded"

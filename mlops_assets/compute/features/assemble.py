@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.features.layout import Layout
-from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
-from mlops_assets.compute.features.point_in_time import View, layout_of, point_in_time_join
+from mlops_assets.compute.features.layout import AsOfLayout
+from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
+from mlops_assets.compute.features.point_in_time import View, build_layout, point_in_time_join
 from mlops_assets.compute.tables.own_columns import MISSING
 from mlops_assets.errors import DataError
 from mlops_assets.values.names import check_columns
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 
-def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
+def make_view(declared: FeatureView, rows: pl.DataFrame) -> View:
     """Return the rows of a feature view with what was declared of it."""
     return View(
         declared.name,
@@ -35,20 +35,20 @@ def view_of(declared: FeatureView, rows: pl.DataFrame) -> View:
     )
 
 
-def rows_to_look_up(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> View | Layout:
+def rename_view_rows(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> View | AsOfLayout:
     """Return the rows of a feature view, ready to be looked up under the names that it is renamed to."""
-    view = view_of(declared, rows)
-    return as_renamed(declared, layout_of(view, as_known=as_known)) if declared.is_renamed else view
+    view = make_view(declared, rows)
+    return rename_layout(declared, build_layout(view, as_known=as_known)) if declared.is_renamed else view
 
 
-def as_renamed(declared: FeatureView, layout: Layout) -> Layout:
+def rename_layout(declared: FeatureView, layout: AsOfLayout) -> AsOfLayout:
     """Return the layout of a feature view under the names that it is renamed to; as it is when it is not renamed."""
     return layout.renamed(declared.renamed_keys, declared.renamed_features) if declared.is_renamed else layout
 
 
 def assemble(  # noqa: PLR0913  (what a training set declares)
     spine: pl.DataFrame,
-    features: Sequence[View | Layout | Callable[..., Any]],
+    features: Sequence[View | AsOfLayout | Callable[..., Any]],
     *,
     event_timestamp: str | None,
     as_known: bool,
@@ -79,7 +79,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
         A column is missing, or a feature has the name of a column.
     """
     joined, names, lacks = spine, list[str](), list[pl.Expr]()
-    for looked_up, group in groupby(features, lambda feature: isinstance(feature, (View, Layout))):
+    for looked_up, group in groupby(features, lambda feature: isinstance(feature, (View, AsOfLayout))):
         if looked_up:
             views: list[Any] = list(group)
             joined = point_in_time_join(joined, views, event_timestamp=event_timestamp or "", as_known=as_known, known_by=known_by)
@@ -91,7 +91,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
             names.extend(found)
         else:
             for function in group:
-                joined, made = _computed(joined, function)  # type: ignore[arg-type]  # neither view nor layout
+                joined, made = _compute_on_demand(joined, function)  # type: ignore[arg-type]  # neither view nor layout
                 names.extend(made)
     if flag_missing:
         named = pl.concat_list(lacks).list.drop_nulls() if lacks else pl.lit([], dtype=pl.List(pl.String))
@@ -99,8 +99,8 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
     return joined, tuple(names)
 
 
-def _computed(frame: pl.DataFrame, function: Callable[..., Any]) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    arrays = apply([function], columns_as_arrays(frame, frame.columns))
+def _compute_on_demand(frame: pl.DataFrame, function: Callable[..., Any]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    arrays = apply_on_demand([function], columns_as_arrays(frame, frame.columns))
     check_columns(arrays, f"the result of the on-demand features '{function.__name__}'")
     if clash := [name for name in arrays if name in frame.columns]:
         raise DataError(

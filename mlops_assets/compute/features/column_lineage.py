@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def query_lineage(query: str, columns: Sequence[str], tables: Mapping[str, Sequence[str]]) -> dict[str, list[tuple[str, str]]]:
+def trace_columns(query: str, columns: Sequence[str], tables: Mapping[str, Sequence[str]]) -> dict[str, list[tuple[str, str]]]:
     """Return, for each column of a query, the columns of tables that it is made from.
 
     Parameters
@@ -33,10 +33,10 @@ def query_lineage(query: str, columns: Sequence[str], tables: Mapping[str, Seque
     if importlib.util.find_spec("sqlglot") is None:
         return {}
     schema = {name: dict.fromkeys(known, "VARCHAR") for name, known in tables.items()}
-    return {column: found for column in columns if (found := _sources(query, column, schema))}
+    return {column: found for column in columns if (found := _source_columns(query, column, schema))}
 
 
-def _sources(query: str, column: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
+def _source_columns(query: str, column: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
     import sqlglot
     from sqlglot.lineage import lineage
 
@@ -46,8 +46,8 @@ def _sources(query: str, column: str, schema: dict[str, Any]) -> list[tuple[str,
         _LOG.debug("no lineage of %s: %s", column, error)
         return []
     leaves = [node for node in root.walk() if not node.downstream and isinstance(node.source, sqlglot.exp.Table)]
-    return sorted({(_name(node.source), node.name.rpartition(".")[2].strip('"')) for node in leaves})
+    return sorted({(_table_name(node.source), node.name.rpartition(".")[2].strip('"')) for node in leaves})
 
 
-def _name(table: Any) -> str:  # noqa: ANN401  (an expression of sqlglot)
+def _table_name(table: Any) -> str:  # noqa: ANN401  (an expression of sqlglot)
     return f"{table.db}/{table.name}" if table.db else str(table.name)

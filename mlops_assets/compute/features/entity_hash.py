@@ -19,7 +19,7 @@ _SEED = np.uint64(0x9E3779B97F4A7C15)
 _LONG = 128  # bytes; longer text is hashed one by one, so that one long value does not widen them all
 
 
-def entity_hash(keys: pl.DataFrame) -> np.ndarray:
+def hash_entities(keys: pl.DataFrame) -> np.ndarray:
     """Return a 64-bit hash of each row.
 
     Parameters
@@ -34,20 +34,20 @@ def entity_hash(keys: pl.DataFrame) -> np.ndarray:
     """
     result: np.ndarray = np.full(keys.height, _SEED, dtype=np.uint64)
     for series in keys:
-        result = _mixed(result ^ _words(series)) + _SEED
+        result = _mix(result ^ _to_words(series)) + _SEED
     return result
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
+def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = x ^ (x >> np.uint64(31))
     return mixed
 
 
-def _words(series: pl.Series) -> np.ndarray:
+def _to_words(series: pl.Series) -> np.ndarray:
     if series.dtype == pl.String:
-        return _text(series.to_list())
+        return _text_words(series.to_list())
     physical = series.to_physical()
     if physical.dtype.is_float():
         values: np.ndarray = physical.cast(pl.Float64).to_numpy() + 0.0
@@ -58,7 +58,7 @@ def _words(series: pl.Series) -> np.ndarray:
     return physical.cast(pl.Int64).to_numpy().view(np.uint64)
 
 
-def _text(values: Sequence[str]) -> np.ndarray:
+def _text_words(values: Sequence[str]) -> np.ndarray:
     encoded = [value.encode() for value in values]
     sizes = np.array([len(value) for value in encoded], dtype=np.uint64)
     width = -(-min(int(sizes.max(initial=1)), _LONG) // 8) * 8 or 8
@@ -66,7 +66,7 @@ def _text(values: Sequence[str]) -> np.ndarray:
     result = sizes.copy()
     for start, word in enumerate(padded.view("<u8").reshape(len(encoded), width // 8).T):
         longer = sizes > 8 * start  # how long its neighbours are must not matter
-        result[longer] = _mixed(result[longer] ^ word[longer]) + _SEED
+        result[longer] = _mix(result[longer] ^ word[longer]) + _SEED
     for index in np.flatnonzero(sizes > _LONG):
         result[index] = int.from_bytes(hashlib.blake2b(encoded[index], digest_size=8).digest(), "little")
     return result

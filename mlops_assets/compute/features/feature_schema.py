@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def conformed(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
+def conform(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
     """Return a frame whose features have their declared types: numbers of any width are kept in 64 bits, nothing else is converted.
 
     Parameters
@@ -31,7 +31,7 @@ def conformed(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: st
     DataError
         A column has another type, a value does not fit, or an embedding has another length.
     """
-    frame = frame.with_columns(_plain(frame[name], kind, name, view) for name, kind in features)
+    frame = frame.with_columns(_plain_name(frame[name], kind, name, view) for name, kind in features)
     for name, kind in features:
         size = length(kind)
         if size is None:
@@ -46,23 +46,23 @@ def conformed(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: st
     return frame
 
 
-def _plain(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
+def _plain_name(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
     item = item_type(kind)
     dtype: Any = series.dtype
     if item is not None:
         if isinstance(dtype, pl.Array):
             series, dtype = series.arr.to_list(), pl.List(dtype.inner)
-        if isinstance(dtype, pl.List) and (wanted := _fit(dtype.inner, item)) is not None:
+        if isinstance(dtype, pl.List) and (wanted := _fitting_type(dtype.inner, item)) is not None:
             return series if wanted == dtype.inner else series.cast(pl.List(wanted))
-    elif (wanted := _fit(dtype, kind)) is not None:
+    elif (wanted := _fitting_type(dtype, kind)) is not None:
         return series if wanted == dtype else _cast(series, wanted, name, view)
     raise DataError(
         f"'{view}', column '{name}' has type {dtype}, the feature is declared as {type_label(kind)}",
-        hint="cast it in the source, or declare the type that it has" + _advice(dtype, kind),
+        hint="cast it in the source, or declare the type that it has" + _conversion_hint(dtype, kind),
     )
 
 
-def _fit(dtype: Any, kind: type) -> Any:  # noqa: ANN401
+def _fitting_type(dtype: Any, kind: type) -> Any:  # noqa: ANN401
     """Return the type in which a column is kept; None when it is not of the declared kind."""
     kept = {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
     text = isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
@@ -85,7 +85,7 @@ def _cast(series: pl.Series, wanted: Any, name: str, view: str) -> pl.Series:  #
         ) from error
 
 
-def _advice(dtype: Any, kind: type) -> str:  # noqa: ANN401
+def _conversion_hint(dtype: Any, kind: type) -> str:  # noqa: ANN401
     if kind is int and dtype.is_float():
         return "; whole numbers with nulls become floats in pandas: use its Int64"
     if kind is datetime and isinstance(dtype, pl.Datetime):

@@ -43,12 +43,12 @@ class Bucket:
     @classmethod
     def of(cls, table: pa.Table, features: Sequence[str]) -> Bucket:
         """Return the rows of an Arrow table with the columns of the layout; nothing is copied."""
-        valid, event = (_buffers(table[name], np.dtype(np.int64))[0] for name in (VALID, EVENT))
+        valid, event = (_column_buffers(table[name], np.dtype(np.int64))[0] for name in (VALID, EVENT))
         return cls(valid, event, table.select(list(features)))
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class AsOfLayout:
     """A feature view that is ready to be looked up.
 
     Parameters
@@ -78,7 +78,7 @@ class Layout:
     buckets: tuple[Bucket, ...]
     defaults: tuple[tuple[str, Any], ...] = ()
 
-    def renamed(self, join_keys: Sequence[str], features: Sequence[str]) -> Layout:
+    def renamed(self, join_keys: Sequence[str], features: Sequence[str]) -> AsOfLayout:
         """Return the layout under other names, in the order of its own; nothing is copied."""
         keys, names = dict(zip(self.join_keys, join_keys, strict=True)), dict(zip(self.features, features, strict=True))
         buckets = tuple(replace(bucket, features=bucket.features.rename_columns(list(features))) for bucket in self.buckets)
@@ -92,12 +92,12 @@ class Layout:
             defaults=tuple((names[name], value) for name, value in self.defaults),
         )
 
-    def emptied(self) -> Layout:
+    def emptied(self) -> AsOfLayout:
         """Return the layout without any row."""
         return replace(self, entities=self.entities.clear())
 
 
-def runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFrame:
+def find_runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFrame:
     """Return the entities of sorted rows, and where their rows start and end.
 
     Parameters
@@ -121,7 +121,7 @@ def runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFr
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
+class SpineGroups:
     """The entities that a spine asks for.
 
     Parameters
@@ -136,7 +136,7 @@ class Groups:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, spine: pl.DataFrame, join_keys: Sequence[str]) -> Groups:
+    def of(cls, spine: pl.DataFrame, join_keys: Sequence[str]) -> SpineGroups:
         """Return the entities of a spine."""
         keys = list(join_keys)
         entities = spine.select(keys).drop_nulls().unique(maintain_order=True)
@@ -145,7 +145,7 @@ class Groups:
 
 
 def look_up(
-    layouts: Sequence[Layout], groups: Mapping[tuple[str, ...], Groups], times: np.ndarray, known_by: int | None = None
+    layouts: Sequence[AsOfLayout], groups: Mapping[tuple[str, ...], SpineGroups], times: np.ndarray, known_by: int | None = None
 ) -> list[pl.Series]:
     """Return the features of each row of a spine, on every core.
 
@@ -167,12 +167,12 @@ def look_up(
     """
     # Views are searched side by side, then features are gathered side by side: three views keep two cores busy to the end.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda layout: _Found.of(layout, groups[layout.join_keys], times, known_by), layouts))
+        found = list(pool.map(lambda layout: _ViewMatches.of(layout, groups[layout.join_keys], times, known_by), layouts))
         return list(pool.map(lambda job: job[0].series(job[1]), [(each, name) for each in found for name in each.layout.features]))
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _ViewMatches:
     """What a spine found in one layout.
 
     Parameters
@@ -185,14 +185,14 @@ class _Found:
         Which rows found something; None when all did.
     """
 
-    layout: Layout
-    hits: Sequence[_Hit]
+    layout: AsOfLayout
+    hits: Sequence[_BucketMatches]
     where: np.ndarray
     there: pl.Series | None
 
     @classmethod
-    def of(cls, layout: Layout, groups: Groups, times: np.ndarray, known_by: int | None) -> _Found:
-        hits = list(_hits(layout, groups, times, known_by))
+    def of(cls, layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> _ViewMatches:
+        hits = list(_match_bucket(layout, groups, times, known_by))
         count = sum(len(hit.rows) for hit in hits)
         where = np.full(len(times), count, dtype=np.intp)
         if hits:
@@ -202,11 +202,11 @@ class _Found:
     def series(self, name: str) -> pl.Series:
         """Return one feature, bucket by bucket, then in the spine's order at once: writing each value where it belongs is slower."""
         kind = self.layout.schema[name]
-        dtype = _plain(kind)
+        dtype = _plain_dtype(kind)
         return self._picked(name, kind) if dtype is None else self._gathered(name, kind, dtype)
 
     def _gathered(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
-        columns = [_buffers(hit.bucket.features[name], dtype) for hit in self.hits]
+        columns = [_column_buffers(hit.bucket.features[name], dtype) for hit in self.hits]
         values = [data[hit.found] for (data, _), hit in zip(columns, self.hits, strict=True)]
         series = pl.Series(name, np.concatenate([*values, np.zeros(1, dtype=dtype)])[self.where])
         series = series.cast(kind) if series.dtype != kind else series
@@ -228,7 +228,7 @@ class _Found:
 
 
 @dataclass(frozen=True, eq=False)
-class _Hit:
+class _BucketMatches:
     """Rows of the spine that found something in one bucket, and what."""
 
     bucket: Bucket
@@ -236,7 +236,7 @@ class _Hit:
     found: np.ndarray
 
 
-def _hits(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | None) -> Iterator[_Hit]:
+def _match_bucket(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> Iterator[_BucketMatches]:
     wanted = groups.entities.join(layout.entities, on=list(layout.join_keys), how="left", maintain_order="left")
     nowhere = len(layout.buckets)
     # One more entry, for rows whose key is null.
@@ -252,16 +252,16 @@ def _hits(layout: Layout, groups: Groups, times: np.ndarray, known_by: int | Non
         if not len(asked):
             continue
         first = start[codes[part]]
-        count = _not_after(rows.valid_from, first, end[codes[part]] - first, at if known_by is None else np.minimum(at, known_by))
+        count = _count_not_after(rows.valid_from, first, end[codes[part]] - first, at if known_by is None else np.minimum(at, known_by))
         position = first + count - 1
         alive = count > 0
         if layout.ttl is not None:
             # A sum with a ttl that fits: the difference of two times could overflow.
             alive &= at <= rows.event[np.maximum(position, 0)] + layout.ttl
-        yield _Hit(rows, asked[alive], position[alive])
+        yield _BucketMatches(rows, asked[alive], position[alive])
 
 
-def _not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return how many of the ascending ``values[start : start + length]`` are not after ``at``: one binary search for each row.
 
     No step branches and none makes an array that the processor has not in its cache: that is four times as fast as masks. What is
@@ -279,7 +279,7 @@ def _not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np
     return count
 
 
-def _plain(dtype: pl.DataType) -> np.dtype[Any] | None:
+def _plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
     """Return numpy's type for values that lie beside each other in Arrow's memory as they do in numpy's; None for others."""
     if isinstance(dtype, pl.Datetime):
         return np.dtype(np.int64)
@@ -290,17 +290,17 @@ def _plain(dtype: pl.DataType) -> np.dtype[Any] | None:
     return None
 
 
-def _buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+def _column_buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values of an Arrow column, and which of them are not null; None when all are."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     bits, data = array.buffers()
     if data is None:
         return np.zeros(0, dtype=dtype), None
-    present = None if not array.null_count else _unpacked(bits, array.offset, len(array))
+    present = None if not array.null_count else _unpack(bits, array.offset, len(array))
     if dtype == np.bool_:
-        return _unpacked(data, array.offset, len(array)), present
+        return _unpack(data, array.offset, len(array)), present
     return np.frombuffer(data, dtype=dtype, count=len(array), offset=array.offset * dtype.itemsize), present
 
 
-def _unpacked(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
+def _unpack(bits: pa.Buffer, offset: int, length: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=offset + length)[offset:].view(np.bool_)

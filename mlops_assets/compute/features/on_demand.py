@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.user_code.user_errors import explain
+from mlops_assets.compute.user_code.user_errors import translate_error
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
-def apply(functions: Sequence[Callable[..., Any]], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def apply_on_demand(functions: Sequence[Callable[..., Any]], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Compute on-demand features.
 
     Parameters
@@ -40,52 +40,55 @@ def apply(functions: Sequence[Callable[..., Any]], columns: Mapping[str, np.ndar
     made: dict[str, np.ndarray] = {}
     rows = len(next(iter(columns.values()))) if columns else 0
     for function in functions:
-        for name, values in _call(function, columns).items():
+        for name, values in _call_function(function, columns).items():
             array = np.asarray(values)
             if array.shape != (rows,):
                 raise DataError(
-                    f"on-demand feature '{name}' of '{_name(function)}' has shape {array.shape} for {rows} rows",
+                    f"on-demand feature '{name}' of '{_function_name(function)}' has shape {array.shape} for {rows} rows",
                     hint="return one value for each row",
                 )
             if name in made:
-                raise DataError(f"on-demand feature '{name}' is made twice", hint=f"rename it in '{_name(function)}'")
+                raise DataError(f"on-demand feature '{name}' is made twice", hint=f"rename it in '{_function_name(function)}'")
             made[name] = array
     return made
 
 
-def _call(function: Callable[..., Any], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    wanted = parameters(function)
+def _call_function(function: Callable[..., Any], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    wanted = parameter_names(function)
     if missing := [name for name in wanted if name not in columns]:
-        raise DataError(f"on-demand features '{_name(function)}' need the column '{missing[0]}'", hint=f"there are {', '.join(columns)}")
+        raise DataError(
+            f"on-demand features '{_function_name(function)}' need the column '{missing[0]}'", hint=f"there are {', '.join(columns)}"
+        )
     try:
         result = function(**{name: columns[name] for name in wanted})
     except Exception as error:
-        if (explained := explain(error, function, f"on-demand features '{_name(function)}'", lambda: wanted)) is not None:
+        if (explained := translate_error(error, function, f"on-demand features '{_function_name(function)}'", lambda: wanted)) is not None:
             raise explained from error
         raise
     if not isinstance(result, dict):
         raise DataError(
-            f"on-demand features '{_name(function)}' returned {type(result).__name__}", hint="return a dict of feature name to array"
+            f"on-demand features '{_function_name(function)}' returned {type(result).__name__}",
+            hint="return a dict of feature name to array",
         )
     return result
 
 
-def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
     """Return the columns that a function reads."""
     code = function.__code__
     return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
-def _name(function: Callable[..., Any]) -> str:
+def _function_name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", str(function))
 
 
 def columns_as_arrays(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Return columns as numpy arrays; times as ``datetime64[us]`` in UTC."""
-    return {name: _array(frame[name]) for name in names if name in frame.columns}
+    return {name: _to_array(frame[name]) for name in names if name in frame.columns}
 
 
-def _array(series: pl.Series) -> np.ndarray:
+def _to_array(series: pl.Series) -> np.ndarray:
     if isinstance(series.dtype, pl.Datetime):
         return series.dt.cast_time_unit("us").to_physical().to_numpy().astype("datetime64[us]")
     return series.to_numpy()
@@ -109,10 +112,10 @@ def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any
 def foreign_imports(source: str) -> frozenset[str]:
     """Return the packages that a module imports beyond numpy, the standard library and this package."""
     allowed = {*sys.stdlib_module_names, "numpy", "mlops_assets"}
-    return frozenset(name for name in _imports(ast.parse(source)) if name not in allowed)
+    return frozenset(name for name in _find_imports(ast.parse(source)) if name not in allowed)
 
 
-def _imports(tree: ast.AST) -> Iterable[str]:
+def _find_imports(tree: ast.AST) -> Iterable[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
+from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ SAMPLE_ROWS = 32
 _TEXTS = ("a", "B", "", "été", "0012", "a longer text")
 
 
-def disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
+def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
     """Return where a function computes other features for rows together than for each alone; an empty text when nowhere.
 
     Parameters
@@ -34,17 +34,17 @@ def disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
     """
     if rows.is_empty():
         return ""
-    together = _computed(function, rows)
+    together = _compute(function, rows)
     for index in range(rows.height):
         try:
-            alone = _computed(function, rows[index : index + 1])
+            alone = _compute(function, rows[index : index + 1])
         except Exception as error:  # noqa: BLE001  (a user's function raises what it likes)
             return f"it computes {rows.height} rows together, and fails for one alone ({type(error).__name__}: {error})"
         if set(alone) != set(together):
             return f"it returns {', '.join(sorted(together))} for {rows.height} rows, and {', '.join(sorted(alone))} for one"
         for name, values in together.items():
-            if not _same(values[index], alone[name][0]):
-                return f"'{name}' of row {index} is {_shown(values[index])} among {rows.height} rows, and {_shown(alone[name][0])} alone"
+            if not _are_equal(values[index], alone[name][0]):
+                return f"'{name}' of row {index} is {_display_value(values[index])} among {rows.height} rows, and {_display_value(alone[name][0])} alone"
     return ""
 
 
@@ -54,11 +54,11 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
     Parameters
     ----------
     function, rows
-        As in :func:`disparity`.
+        As in :func:`find_disparity`.
     owner
         Who uses it, for the message.
     """
-    if found := disparity(function, rows):
+    if found := find_disparity(function, rows):
         raise DataError(
             f"on-demand features '{getattr(function, '__name__', function)}' of {owner} are not the same in training and in serving: {found}",
             hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
@@ -84,25 +84,25 @@ def sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
     return pl.DataFrame([made[kind.__name__]().alias(name) for name, kind in types.items()])
 
 
-def _computed(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.ndarray]:
-    return apply([function], columns_as_arrays(rows, rows.columns))
+def _compute(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.ndarray]:
+    return apply_on_demand([function], columns_as_arrays(rows, rows.columns))
 
 
-def _same(one: Any, other: Any) -> bool:  # noqa: ANN401  (numpy scalars, or Python objects)
-    if _absent(one) or _absent(other):
-        return _absent(one) and _absent(other)
+def _are_equal(one: Any, other: Any) -> bool:  # noqa: ANN401  (numpy scalars, or Python objects)
+    if _is_absent(one) or _is_absent(other):
+        return _is_absent(one) and _is_absent(other)
     return bool(one == other)
 
 
-def _absent(value: Any) -> bool:  # noqa: ANN401
+def _is_absent(value: Any) -> bool:  # noqa: ANN401
     return value is None or bool(value != value)  # noqa: PLR0124  (NaN, NaT)
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
+def _display_value(value: Any) -> str:  # noqa: ANN401
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def checkable(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
+def checkable_types(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
     """Return the types of all parameters; None when one is unknown, so that nothing can be made up."""
     types = {name: known[name] for name in parameters if name in known}
     return types if len(types) == len(parameters) and parameters else None

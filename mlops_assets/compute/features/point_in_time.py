@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.features.entity_hash import entity_hash
-from mlops_assets.compute.features.layout import CREATED, EVENT, VALID, Bucket, Groups, Layout, look_up, runs
+from mlops_assets.compute.features.entity_hash import hash_entities
+from mlops_assets.compute.features.layout import CREATED, EVENT, VALID, AsOfLayout, Bucket, SpineGroups, find_runs, look_up
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NO_TIME = np.iinfo(np.int64).min
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_LONGEST_TTL = 2**62  # added to a time it still fits 64 bits
+_MAX_TTL = 2**62  # added to a time it still fits 64 bits
 ROWS_PER_BUCKET = 2**16
 
 
@@ -59,7 +59,7 @@ class View:
 
 def point_in_time_join(
     spine: pl.DataFrame,
-    views: Sequence[View | Layout],
+    views: Sequence[View | AsOfLayout],
     *,
     event_timestamp: str,
     as_known: bool = True,
@@ -90,7 +90,7 @@ def point_in_time_join(
     DataError
         A time is not in UTC, key types differ, a feature's name is taken, or a view has two different rows for one key and time.
     """
-    layouts = [view if isinstance(view, Layout) else layout_of(view, as_known=as_known) for view in views]
+    layouts = [view if isinstance(view, AsOfLayout) else build_layout(view, as_known=as_known) for view in views]
     taken = list(spine.columns)
     for layout in layouts:
         _check_spine(spine, taken, layout, event_timestamp)
@@ -99,11 +99,11 @@ def point_in_time_join(
         return spine
     times = spine[event_timestamp].dt.cast_time_unit("us").to_physical().fill_null(NO_TIME).to_numpy()
     limit = None if known_by is None else (known_by - _EPOCH) // _MICROSECOND
-    groups = {keys: Groups.of(spine, keys) for keys in dict.fromkeys(layout.join_keys for layout in layouts)}
+    groups = {keys: SpineGroups.of(spine, keys) for keys in dict.fromkeys(layout.join_keys for layout in layouts)}
     return spine.hstack(look_up(layouts, groups, times, limit))
 
 
-def layout_of(view: View, *, as_known: bool = True, buckets: int | None = None) -> Layout:
+def build_layout(view: View, *, as_known: bool = True, buckets: int | None = None) -> AsOfLayout:
     """Return the layout of a view's rows.
 
     Parameters
@@ -115,14 +115,14 @@ def layout_of(view: View, *, as_known: bool = True, buckets: int | None = None) 
     buckets
         Over how many the entities are spread; as many as the rows call for when None.
     """
-    rows = as_of_layout(view, as_known=as_known)
-    count = buckets or bucket_count(rows.height)
-    parts = in_buckets(rows, view.join_keys, count)
+    rows = sort_as_of(view, as_known=as_known)
+    count = buckets or choose_bucket_count(rows.height)
+    parts = split_buckets(rows, view.join_keys, count)
     tables = [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
-    return as_layout(view, rows.schema, [runs(part, view.join_keys, i) for i, part in enumerate(parts)], tables)
+    return join_buckets(view, rows.schema, [find_runs(part, view.join_keys, i) for i, part in enumerate(parts)], tables)
 
 
-def as_layout(view: View, schema: Mapping[str, pl.DataType], entities: Sequence[pl.DataFrame], tables: Sequence[pa.Table]) -> Layout:
+def join_buckets(view: View, schema: Mapping[str, pl.DataType], entities: Sequence[pl.DataFrame], tables: Sequence[pa.Table]) -> AsOfLayout:
     """Put a layout together from its buckets.
 
     Parameters
@@ -132,31 +132,31 @@ def as_layout(view: View, schema: Mapping[str, pl.DataType], entities: Sequence[
     schema
         The types of join keys and features.
     entities
-        Of each bucket, from :func:`runs`.
+        Of each bucket, from :func:`find_runs`.
     tables
         The rows of each bucket.
     """
-    ttl = None if view.ttl is None else min(view.ttl // _MICROSECOND, _LONGEST_TTL)
+    ttl = None if view.ttl is None else min(view.ttl // _MICROSECOND, _MAX_TTL)
     types = {name: schema[name] for name in (*view.join_keys, *view.features)}
     rows = tuple(Bucket.of(table, view.features) for table in tables)
-    return Layout(view.name, view.join_keys, view.features, types, ttl, pl.concat(entities), rows, view.defaults)
+    return AsOfLayout(view.name, view.join_keys, view.features, types, ttl, pl.concat(entities), rows, view.defaults)
 
 
-def bucket_count(rows: int) -> int:
+def choose_bucket_count(rows: int) -> int:
     """Return over how many buckets so many rows are spread: a power of two, so that a bucket fits the processor's cache."""
     return min(1 << int(max(0, rows - 1) // ROWS_PER_BUCKET).bit_length(), 2**12)
 
 
-def in_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> list[pl.DataFrame]:
+def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> list[pl.DataFrame]:
     """Return the rows of each bucket, in the order that they have."""
     if count == 1:
         return [rows]
-    number = pl.Series("__number", entity_hash(rows.select(join_keys)) % np.uint64(count))
+    number = pl.Series("__number", hash_entities(rows.select(join_keys)) % np.uint64(count))
     parts = rows.with_columns(number).partition_by("__number", as_dict=True, include_key=False, maintain_order=True)
     return [parts.get((bucket,), rows.clear()) for bucket in range(count)]
 
 
-def as_of_layout(view: View, *, as_known: bool = True) -> pl.DataFrame:
+def sort_as_of(view: View, *, as_known: bool = True) -> pl.DataFrame:
     """Return a view's rows sorted by (keys, valid_from), one per pair, without rows that can never win.
 
     Returns
@@ -169,10 +169,10 @@ def as_of_layout(view: View, *, as_known: bool = True) -> pl.DataFrame:
     keys = list(view.join_keys)
     times = (pl.col(view.event_timestamp).dt.cast_time_unit("us").alias(EVENT), pl.col(created).dt.cast_time_unit("us").alias(CREATED))
     rows = view.rows.select(*keys, *times, *view.features).drop_nulls([*keys, EVENT, CREATED])
-    return in_force(rows.with_columns((pl.max_horizontal(EVENT, CREATED) if as_known else pl.col(EVENT)).alias(VALID)), view)
+    return drop_dominated(rows.with_columns((pl.max_horizontal(EVENT, CREATED) if as_known else pl.col(EVENT)).alias(VALID)), view)
 
 
-def in_force(rows: pl.DataFrame, view: View) -> pl.DataFrame:
+def drop_dominated(rows: pl.DataFrame, view: View) -> pl.DataFrame:
     """Return rows sorted by (keys, valid_from), one per pair, without those that can never win.
 
     Parameters
@@ -184,19 +184,19 @@ def in_force(rows: pl.DataFrame, view: View) -> pl.DataFrame:
     """
     keys = list(view.join_keys)
     rows = rows.select(*keys, VALID, EVENT, CREATED, *view.features).sort(*keys, VALID, EVENT, CREATED)
-    rows = _without_repeats(rows, view)
+    rows = _drop_repeats(rows, view)
     rows = rows.filter(pl.col(EVENT) >= pl.col(EVENT).cum_max().over(keys))
     later = pl.all_horizontal(pl.col(name) == pl.col(name).shift(-1) for name in (*keys, VALID)).fill_null(value=False)
     return rows.filter(~later)
 
 
-def reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:
+def keep_reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:
     """Return the rows of a layout that a lookup can still find, as of any time since ``history`` before the newest row.
 
     Parameters
     ----------
     layout
-        From :func:`as_of_layout`.
+        From :func:`sort_as_of`.
     join_keys, ttl
         Of the view.
     history
@@ -210,7 +210,7 @@ def reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | N
     return layout.filter((ends.is_null() | (ends > since)) & alive)
 
 
-def _without_repeats(rows: pl.DataFrame, view: View) -> pl.DataFrame:
+def _drop_repeats(rows: pl.DataFrame, view: View) -> pl.DataFrame:
     """Drop rows that repeat another; refuse different ones of one key and time."""
     same = rows.select(pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in (*view.join_keys, EVENT, CREATED))).to_series()
     if not same.fill_null(value=False).any():
@@ -234,7 +234,7 @@ def _check_rows(view: View) -> None:
         _check_utc(view.rows, column, f"feature view '{view.name}':")
 
 
-def _check_spine(spine: pl.DataFrame, taken: Sequence[str], layout: Layout, event_timestamp: str) -> None:
+def _check_spine(spine: pl.DataFrame, taken: Sequence[str], layout: AsOfLayout, event_timestamp: str) -> None:
     _check_columns(spine, (*layout.join_keys, event_timestamp), "the spine", layout.name)
     _check_utc(spine, event_timestamp, "the spine's")
     for key in layout.join_keys:

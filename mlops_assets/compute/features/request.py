@@ -38,7 +38,7 @@ def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Seq
         and ``role``: ``time``, ``column``, ``join_key``, ``input`` (of an on-demand feature) or ``key`` (optional, only logged).
     """
     roles: dict[str, str] = {}
-    for name, role in _roles(declared, key):
+    for name, role in _iterate_roles(declared, key):
         if name in rows.columns:
             roles.setdefault(name, role)
     return [
@@ -47,7 +47,7 @@ def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Seq
     ]
 
 
-def _roles(declared: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _iterate_roles(declared: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield name and role, the strongest role of a name first."""
     made = {name for f in declared.features if isinstance(f, FeatureView) for name in f.renamed_features}
     if declared.event_timestamp:
@@ -80,10 +80,10 @@ def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
 
 def serving_steps(declared: TrainingSet[..., Any]) -> list[dict[str, Any]]:
     """Return, in declared order, the feature views to look up and the on-demand functions to run."""
-    return [_step(feature) for feature in declared.features]
+    return [_describe_step(feature) for feature in declared.features]
 
 
-def _step(feature: FeatureView | OnDemandFeatures[..., Any]) -> dict[str, Any]:
+def _describe_step(feature: FeatureView | OnDemandFeatures[..., Any]) -> dict[str, Any]:
     if isinstance(feature, OnDemandFeatures):
         return {"function": feature.name, "parameters": list(feature.parameters)}
     step = {

@@ -9,11 +9,11 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST_CATEGORIES = 12
-LEAST_ROWS = 5  # a value of fewer rows may be one person's, and is not kept with the model
+MAX_CATEGORIES = 12
+MIN_ROWS = 5  # a value of fewer rows may be one person's, and is not kept with the model
 
 
-def signature_of(X: pl.DataFrame) -> list[dict[str, Any]]:
+def describe_columns(X: pl.DataFrame) -> list[dict[str, Any]]:
     """Return one row for each column, JSON-like.
 
     Parameters
@@ -27,43 +27,43 @@ def signature_of(X: pl.DataFrame) -> list[dict[str, Any]]:
         ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601), ``categories``
         (of text and booleans: the most frequent, at most twelve, of five rows at least) and ``others`` (how many values more there are).
     """
-    return [_row(name, X[name]) for name in X.columns]
+    return [_describe_column(name, X[name]) for name in X.columns]
 
 
-def held(row: Mapping[str, Any]) -> str:
+def describe_values(row: Mapping[str, Any]) -> str:
     """Return in words what a column held.
 
     Parameters
     ----------
     row
-        Of :func:`signature_of`.
+        Of :func:`describe_columns`.
     """
     if row["nulls"] == 1:
         return "nothing but nulls"
     if row["minimum"] is not None:
-        return f"{_end(row['minimum'])} … {_end(row['maximum'])}"
+        return f"{_format_end(row['minimum'])} … {_format_end(row['maximum'])}"
     often, others = ", ".join(map(str, row["categories"])), row["others"]
     return often + (f" and {others} more" if often else f"{others} different values") * bool(others)
 
 
-def _row(name: str, values: pl.Series) -> dict[str, Any]:
+def _describe_column(name: str, values: pl.Series) -> dict[str, Any]:
     dtype, known = values.dtype, values.drop_nulls()
     row: dict[str, Any] = {"column": name, "dtype": str(dtype), "nulls": values.null_count() / max(len(values), 1)}
     low = high = None
     categories, others = list[Any](), 0
     if dtype.is_numeric() or dtype.is_temporal():
         known = known.filter(known.is_finite()) if dtype.is_float() else known
-        low, high = _json(known.min()), _json(known.max())
+        low, high = _to_json(known.min()), _to_json(known.max())
     elif not dtype.is_nested():
         counted = known.rename("value").value_counts(name="__rows").sort("__rows", "value", descending=[True, False])
-        categories = [value for value, count in counted.head(MOST_CATEGORIES).rows() if count >= LEAST_ROWS]
+        categories = [value for value, count in counted.head(MAX_CATEGORIES).rows() if count >= MIN_ROWS]
         others = counted.height - len(categories)
     return row | {"minimum": low, "maximum": high, "categories": categories, "others": others}
 
 
-def _json(value: Any) -> Any:  # noqa: ANN401  (a number, a time, or none)
+def _to_json(value: Any) -> Any:  # noqa: ANN401  (a number, a time, or none)
     return value if value is None or isinstance(value, (int, float)) else value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _end(value: Any) -> str:  # noqa: ANN401
+def _format_end(value: Any) -> str:  # noqa: ANN401
     return f"{value:.6g}" if isinstance(value, float) else str(value)

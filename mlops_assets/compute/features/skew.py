@@ -15,7 +15,7 @@ ROW, FEATURE, SERVED, OFFLINE = "row", "feature", "served", "offline"
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """Where a feature comes from.
 
     Parameters
@@ -31,7 +31,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Skew:
+class SkewedValue:
     """One value that was served otherwise than the offline store says.
 
     Parameters
@@ -59,7 +59,7 @@ class Skew:
         return f"feature '{self.feature}' of '{self.view}' for {who} at {self.at}: served {self.served}, offline it is {self.offline}"
 
 
-def differing(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     """Return the values that differ, in the order of rows, then of features.
 
     Parameters
@@ -76,7 +76,7 @@ def differing(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[st
     """
     found = [pl.DataFrame(schema={ROW: pl.UInt32, "order": pl.UInt32, FEATURE: pl.String, SERVED: pl.String, OFFLINE: pl.String})]
     for order, name in enumerate(features):
-        one, other = _bare(served[name]), _bare(offline[name])
+        one, other = _strip_zone(served[name]), _strip_zone(offline[name])
         if one.dtype != other.dtype:
             other = other.cast(one.dtype, strict=False)
         rows = one.ne_missing(other).arg_true()
@@ -87,17 +87,17 @@ def differing(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[st
     return pl.concat(found).sort(ROW, "order").drop("order")
 
 
-def _bare(series: pl.Series) -> pl.Series:
+def _strip_zone(series: pl.Series) -> pl.Series:
     return series.fill_nan(None) if series.dtype.is_float() else series
 
 
-def first_skew(found: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, Source], event_timestamp: str) -> Skew:
+def find_first_skew(found: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, FeatureSource], event_timestamp: str) -> SkewedValue:
     """Return the first of the values that differ, with what it is about.
 
     Parameters
     ----------
     found
-        From :func:`differing`, not empty.
+        From :func:`find_skewed`, not empty.
     rows
         The served rows.
     sources
@@ -108,4 +108,4 @@ def first_skew(found: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, So
     first = found.row(0, named=True)
     row, source = rows.row(first[ROW], named=True), sources[first[FEATURE]]
     entity = {key: row[key] for key in source.keys if key in row}
-    return Skew(source.name, first[FEATURE], entity, row.get(event_timestamp), first[SERVED], first[OFFLINE])
+    return SkewedValue(source.name, first[FEATURE], entity, row.get(event_timestamp), first[SERVED], first[OFFLINE])

@@ -14,7 +14,7 @@ BINS = 12
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dict[str, Any]]:
+def compute_statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dict[str, Any]]:
     """Return one row of figures for each feature.
 
     Parameters
@@ -30,20 +30,20 @@ def statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dict[str, A
         ``feature``, ``type``, ``rows``, ``null`` (share), ``distinct``, ``min``, ``mean``, ``max``, ``std`` and ``histogram``, twelve
         bars of equal width from the least to the greatest value; for text the three most frequent values in place of the bars.
     """
-    return [_figures_or_reason(frame[name]) for name in features]
+    return [_measure_safely(frame[name]) for name in features]
 
 
-def _figures_or_reason(series: pl.Series) -> dict[str, Any]:
+def _measure_safely(series: pl.Series) -> dict[str, Any]:
     """Return the figures of a column; where one cannot be computed, the reason stands in place of the bars."""
     try:
-        return _figures(series)
+        return _measure_column(series)
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
         empty = dict.fromkeys(("null", "distinct", "min", "mean", "max", "std"))
         reason = f"not drawn ({type(error).__name__}: {error})"
         return {"feature": series.name, "type": str(series.dtype), "rows": series.len(), **empty, "histogram": reason}
 
 
-def _figures(series: pl.Series) -> dict[str, Any]:
+def _measure_column(series: pl.Series) -> dict[str, Any]:
     found: dict[str, Any] = {
         "feature": series.name,
         "type": str(series.dtype),
@@ -53,9 +53,17 @@ def _figures(series: pl.Series) -> dict[str, Any]:
     }
     if series.dtype.is_numeric() or series.dtype == pl.Boolean:
         values = series.drop_nulls()
-        return found | _numbers(values.cast(pl.Float64)) | ({"histogram": histogram(values)} if series.dtype.is_integer() else {})
+        return (
+            found | _measure_numbers(values.cast(pl.Float64)) | ({"histogram": draw_histogram(values)} if series.dtype.is_integer() else {})
+        )
     if series.dtype.is_temporal():
-        return found | {"min": series.min(), "mean": None, "max": series.max(), "std": None, "histogram": histogram(series.to_physical())}
+        return found | {
+            "min": series.min(),
+            "mean": None,
+            "max": series.max(),
+            "std": None,
+            "histogram": draw_histogram(series.to_physical()),
+        }
     if series.dtype.is_nested():
         lengths = series.list.len()
         return found | {"min": f"{lengths.min()!s} items", "mean": None, "max": f"{lengths.max()!s} items", "std": None, "histogram": ""}
@@ -70,18 +78,18 @@ def _figures(series: pl.Series) -> dict[str, Any]:
     }
 
 
-def _numbers(values: pl.Series) -> dict[str, Any]:
+def _measure_numbers(values: pl.Series) -> dict[str, Any]:
     finite = values.filter(values.is_finite())
     return {
         "min": finite.min(),
         "mean": finite.mean(),
         "max": finite.max(),
         "std": finite.std(),
-        "histogram": histogram(finite),
+        "histogram": draw_histogram(finite),
     }
 
 
-def histogram(values: pl.Series) -> str:
+def draw_histogram(values: pl.Series) -> str:
     """Return twelve bars, the tallest for the fullest of twelve bins of equal width; one bar for one value, an empty text for none."""
     known = values.drop_nulls()
     if known.is_empty():

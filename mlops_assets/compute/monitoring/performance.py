@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.compute.monitoring.labels import LabelArrivals, LabelledPredictions, join_labels, replay_predictions
 from mlops_assets.compute.monitoring.undefined_metrics import find_undefined_metrics
 from mlops_assets.compute.monitoring.window_intervals import estimate_intervals
-from mlops_assets.compute.training.calibration import Calibration, calibration
+from mlops_assets.compute.training.calibration import CalibrationCurve, calibrate
 from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.evaluate import evaluate
-from mlops_assets.compute.training.responses import Remembered
-from mlops_assets.compute.training.time_blocks import INDEPENDENT, errors_of, find_blocks
+from mlops_assets.compute.training.responses import CachedPredictor
+from mlops_assets.compute.training.time_blocks import INDEPENDENT, find_blocks, prediction_errors
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.evaluation import SliceMetrics
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
@@ -110,7 +110,7 @@ class PerformanceReport:
     arrivals: LabelArrivals
     metrics: tuple[WindowMetric, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    calibration: Calibration | None = None
+    calibration: CalibrationCurve | None = None
     slices: tuple[SliceMetrics, ...] = ()
     inverted: bool = False
     problem: str = ""
@@ -230,7 +230,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     evaluation = measure(estimator, split, names, by)
     confidence = max((e.confidence for e in expectations), default=CONFIDENCE)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
-    blocks = None if times is None else find_blocks(times, errors_of([Remembered(estimator, split.X)], split.y), block_length)
+    blocks = None if times is None else find_blocks(times, prediction_errors([CachedPredictor(estimator, split.X)], split.y), block_length)
     ends = estimate_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
     problems = {name: _plainly(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     found = tuple(
@@ -302,14 +302,14 @@ def _known(reference: Mapping[str, float] | None, name: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _calibration(labelled: LabelledPredictions, positive: Any) -> Calibration | None:  # noqa: ANN401  (any label)
+def _calibration(labelled: LabelledPredictions, positive: Any) -> CalibrationCurve | None:  # noqa: ANN401  (any label)
     if labelled.classes is None:
-        return calibration(labelled.prediction.astype(float), labelled.y)
+        return calibrate(labelled.prediction.astype(float), labelled.y)
     if labelled.probabilities is None or len(labelled.classes) != 2:
         return None
     about = positive_class(labelled.classes, positive)
     at = class_names(labelled.classes).index(str(about))
-    return calibration(labelled.probabilities[:, at], (labelled.y == about).astype(float))
+    return calibrate(labelled.probabilities[:, at], (labelled.y == about).astype(float))
 
 
 def _verdicts(

@@ -11,12 +11,12 @@ from mlops_assets.compute.text import format_number, truncate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.compute.training.importance import Importance
+    from mlops_assets.compute.training.importance import ColumnImportance
 
 _WIDTH, _LINE, _LEFT = 640.0, 22.0, 190.0
 
 
-def draw_importance(found: Sequence[Importance]) -> str:
+def draw_importance(found: Sequence[ColumnImportance]) -> str:
     """Return a horizontal bar per column with one standard deviation, as SVG; empty when no importance is defined.
 
     Parameters
@@ -40,7 +40,7 @@ def draw_importance(found: Sequence[Importance]) -> str:
     return f'<svg viewBox="0 0 {_WIDTH:.0f} {height:.0f}" role="img" aria-label="mean decrease of the metric by column">{"".join(shapes)}</svg>'
 
 
-def _draw_bar(importance: Importance, y: float, zero: float, end: float, error: float) -> list[str]:
+def _draw_bar(importance: ColumnImportance, y: float, zero: float, end: float, error: float) -> list[str]:
     name = truncate(importance.column, 28)
     return [
         f'<text x="{_LEFT - 8:.1f}" y="{y + 15:.1f}" text-anchor="end">{escape(name)}</text>',

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.features.signature import held
+from mlops_assets.compute.features.signature import describe_values
 from mlops_assets.compute.pages.card import CardTable, Section
 from mlops_assets.compute.pages.card_charts import draw_importance
 from mlops_assets.compute.pages.charts import reliability
@@ -17,8 +17,8 @@ from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGR
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mlops_assets.compute.training.importance import Importances
-    from mlops_assets.compute.training.probabilities import Trust
+    from mlops_assets.compute.training.importance import PermutationImportance
+    from mlops_assets.compute.training.probabilities import PredictionQuality
     from mlops_assets.values.evaluation import Evaluation, Split
 
 MAX_ROWS = 60  # per table
@@ -40,7 +40,7 @@ def data_section(  # noqa: PLR0913  (the facts of the rows)
     event_timestamp, label
         Column names.
     kind
-        From :func:`mlops_assets.compute.training.probabilities.kind_of`.
+        From :func:`mlops_assets.compute.training.probabilities.task_of`.
     refitted
         Whether the served model was fitted again on all parts after the gates.
     """
@@ -98,7 +98,7 @@ def features_section(signature: Sequence[Mapping[str, Any]], sources: Mapping[st
     Parameters
     ----------
     signature
-        From :func:`mlops_assets.compute.features.signature.signature_of`.
+        From :func:`mlops_assets.compute.features.signature.describe_columns`.
     sources
         Column → where it comes from.
     """
@@ -108,7 +108,7 @@ def features_section(signature: Sequence[Mapping[str, Any]], sources: Mapping[st
             seen["dtype"],
             sources.get(seen["column"], "unknown"),
             f"{seen['nulls']:.1%}" if seen["nulls"] else "none",
-            held(seen),
+            describe_values(seen),
         )
         for seen in signature
     )
@@ -165,13 +165,13 @@ def slices_section(evaluation: Evaluation) -> Section | None:
     return Section("Slices", more, (CardTable(headings, rows[:MAX_ROWS], frozenset(headings[1:])),))
 
 
-def calibration_section(found: Trust | None) -> Section:
+def calibration_section(found: PredictionQuality | None) -> Section:
     """Return the section on calibration.
 
     Parameters
     ----------
     found
-        From :func:`mlops_assets.compute.training.probabilities.trust`; None when there are no probabilities.
+        From :func:`mlops_assets.compute.training.probabilities.assess_predictions`; None when there are no probabilities.
     """
     if found is None:
         return Section("Calibration", ("The model predicts no probabilities.",))
@@ -186,7 +186,7 @@ def calibration_section(found: Trust | None) -> Section:
     )
 
 
-def _calibration_summary(found: Trust) -> str:
+def _calibration_summary(found: PredictionQuality) -> str:
     error = found.calibration.error
     if found.kind == REGRESSION:
         return f"Mean distance of predictions from the observed mean of their bin: {format_number(error)}, in units of the label."
@@ -198,7 +198,7 @@ def _format_level(value: float, percent: bool) -> str:  # noqa: FBT001
     return f"{value:.1%}" if percent else format_number(value, _DIGITS)
 
 
-def importance_section(found: Importances) -> Section:
+def importance_section(found: PermutationImportance) -> Section:
     """Return the section on permutation importance.
 
     Parameters

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mlops_assets.compute.monitoring.column_drift import HistogramBar
-    from mlops_assets.compute.training.calibration import Calibration
+    from mlops_assets.compute.training.calibration import CalibrationCurve
 
 MAX_THRESHOLDS = 3.0  # a statistic beyond that many thresholds is drawn at the edge
 
@@ -261,7 +261,7 @@ def _thinned(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float
     return [point for some in ends for point in sorted(some)]
 
 
-def reliability(found: Calibration, label: str) -> str:
+def reliability(found: CalibrationCurve, label: str) -> str:
     """Return predicted against observed, with the diagonal on which they agree.
 
     Parameters

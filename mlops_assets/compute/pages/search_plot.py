@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.text import truncate
-from mlops_assets.compute.training.plots import png
+from mlops_assets.compute.training.plots import encode_png
 from mlops_assets.values.search import Range, Search
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def plot_search(search: Search, trials: Sequence[Trial], metric: str) -> bytes:
     for at, (name, known) in enumerate(space):
         axes = _add_panel(figure, (high, wide, at + 2), name)
         _plot_parameter(axes, known, [trial.params[name] for trial in scored], values)
-    return png(figure)
+    return encode_png(figure)
 
 
 def _add_panel(figure: Any, place: tuple[int, int, int], name: str) -> Any:  # noqa: ANN401  (matplotlib's)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 
-def changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows that only the new state has, and those that only the old one had; a corrected row is in both.
 
     Parameters

@@ -36,7 +36,7 @@ def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
     key
         Columns that identify a row; every column when empty.
     """
-    return hash_parts(frame, [(0, frame.height)], key)[0]
+    return hash_slices(frame, [(0, frame.height)], key)[0]
 
 
 def ordered_hash(frame: pl.DataFrame) -> str:
@@ -49,18 +49,18 @@ def ordered_hash(frame: pl.DataFrame) -> str:
     """
     hasher = hashlib.sha256(str(frame.height).encode())
     for name in sorted(frame.columns):
-        hasher.update(f"|{name}:{_logical(frame[name].dtype)}|".encode())
-        for chunk in _bytes(frame[name])(0, frame.height):
+        hasher.update(f"|{name}:{_logical_type(frame[name].dtype)}|".encode())
+        for chunk in _byte_slices(frame[name])(0, frame.height):
             hasher.update(chunk)
     return hasher.hexdigest()
 
 
 def logical_types(frame: pl.DataFrame) -> dict[str, str]:
     """Return the type of each column as its hash names it: all widths of a whole number are one."""
-    return {name: _logical(dtype) for name, dtype in frame.schema.items()}
+    return {name: _logical_type(dtype) for name, dtype in frame.schema.items()}
 
 
-def hash_parts(
+def hash_slices(
     frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str] = (), *, types: Mapping[str, str] | None = None
 ) -> list[str]:
     """Return the hash of each slice ``[start, end)`` of a frame; rows are put in order within their slice.
@@ -78,11 +78,11 @@ def hash_parts(
     """
     hashers = [hashlib.sha256(str(end - start).encode()) for start, end in bounds]
     if frame.height:
-        frame = _in_order(frame, bounds, key)
+        frame = _sort_rows(frame, bounds, key)
     for name in sorted(frame.columns):
-        series, logical = _as_written(frame[name], (types or {}).get(name))
+        series, logical = _restore_type(frame[name], (types or {}).get(name))
         head = f"|{name}:{logical}|".encode()
-        chunks = _bytes(series)
+        chunks = _byte_slices(series)
         for hasher, (start, end) in zip(hashers, bounds, strict=True):
             hasher.update(head)
             for chunk in chunks(start, end):
@@ -90,9 +90,9 @@ def hash_parts(
     return [hasher.hexdigest() for hasher in hashers]
 
 
-def _as_written(series: pl.Series, logical: str | None) -> tuple[pl.Series, str]:
+def _restore_type(series: pl.Series, logical: str | None) -> tuple[pl.Series, str]:
     """Return a column in the type that it had when it was written, and that type's name."""
-    now = _logical(series.dtype)
+    now = _logical_type(series.dtype)
     if logical is None or logical == now:
         return series, now
     if logical == "int" and now == "float":
@@ -102,7 +102,7 @@ def _as_written(series: pl.Series, logical: str | None) -> tuple[pl.Series, str]
     return series, now
 
 
-def _in_order(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str]) -> pl.DataFrame:
+def _sort_rows(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str]) -> pl.DataFrame:
     """Return the rows sorted within their slices, by the key and then by every other column."""
     by = [*key, *sorted(c for c in frame.columns if c not in key)]
     few = by[: _count_deciding(frame, by, len(key))]
@@ -133,7 +133,7 @@ def _sort_slice(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl
 
 def _sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     # Lists and structs have no order of their own: their text does.
-    keys = [pl.Series(name, _as_text(rows[name])) if rows[name].dtype.is_nested() else rows[name] for name in by]
+    keys = [pl.Series(name, _to_text(rows[name])) if rows[name].dtype.is_nested() else rows[name] for name in by]
     order = pl.DataFrame(keys).select(pl.arg_sort_by([pl.col(name) for name in by], nulls_last=True))
     return rows[order.to_series()]
 
@@ -146,11 +146,11 @@ def _has_ties(ordered: pl.DataFrame, by: Sequence[str]) -> bool:
     return bool(equal.any())
 
 
-def _as_text(series: pl.Series) -> list[str | None]:
+def _to_text(series: pl.Series) -> list[str | None]:
     return [None if value is None else json.dumps(value, default=str) for value in series.to_list()]
 
 
-def _logical(dtype: pl.DataType) -> str:
+def _logical_type(dtype: pl.DataType) -> str:
     if dtype.is_integer():
         return "int"
     if dtype.is_float():
@@ -158,17 +158,17 @@ def _logical(dtype: pl.DataType) -> str:
     return str(dtype)
 
 
-def _bytes(series: pl.Series):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a reader of slices of one column)
+def _byte_slices(series: pl.Series):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a reader of slices of one column)
     valid = series.is_not_null().to_numpy()
     if series.dtype.is_nested() or isinstance(series.dtype, (pl.Decimal, pl.Binary)):
-        series = pl.Series(series.name, _as_text(series), dtype=pl.String)
+        series = pl.Series(series.name, _to_text(series), dtype=pl.String)
     if series.dtype == pl.String:
-        return _text_reader(series, valid)
-    values = _numbers(series)
+        return _text_slices(series, valid)
+    values = _canonical_numbers(series)
     return lambda start, end: (np.packbits(valid[start:end]).tobytes(), values[start:end].tobytes())
 
 
-def _text_reader(series: pl.Series, valid: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _text_slices(series: pl.Series, valid: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202
     array = series.fill_null("").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # offsets, and all text in one buffer
     _, ends, text = array.buffers()
     offsets = np.frombuffer(ends, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
@@ -180,7 +180,7 @@ def _text_reader(series: pl.Series, valid: np.ndarray):  # type: ignore[no-untyp
     )
 
 
-def _numbers(series: pl.Series) -> np.ndarray:
+def _canonical_numbers(series: pl.Series) -> np.ndarray:
     """Return canonical little-endian values: one NaN, one zero, nulls as zero."""
     physical = series.to_physical()
     if physical.dtype.is_float():

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 FRAME_TYPES = ("polars.LazyFrame", "polars.DataFrame", "pandas.DataFrame", "duckdb.DuckDBPyRelation")
 
 
-def present(frame: pl.DataFrame, frame_type: str) -> object:
+def convert_frame(frame: pl.DataFrame, frame_type: str) -> object:
     """Return ``frame`` as the annotated type, one of ``FRAME_TYPES``."""
-    return _PRESENT[frame_type](frame)
+    return _CONVERTERS[frame_type](frame)
 
 
-def _relation(frame: pl.DataFrame) -> object:
+def _to_relation(frame: pl.DataFrame) -> object:
     import duckdb
 
     connection = duckdb.connect()
@@ -28,15 +28,15 @@ def _relation(frame: pl.DataFrame) -> object:
     return connection.from_arrow(frame.to_arrow())
 
 
-_PRESENT: dict[str, Callable[[pl.DataFrame], object]] = {
+_CONVERTERS: dict[str, Callable[[pl.DataFrame], object]] = {
     "polars.LazyFrame": lambda frame: frame.lazy(),
     "polars.DataFrame": lambda frame: frame,
     "pandas.DataFrame": lambda frame: frame.to_pandas(),
-    "duckdb.DuckDBPyRelation": _relation,
+    "duckdb.DuckDBPyRelation": _to_relation,
 }
 
 
-def columns_of(values: Iterable[object]) -> list[str]:
+def list_columns(values: Iterable[object]) -> list[str]:
     """Return the names of the columns of all frames and parts of training sets among some values."""
     frames = [getattr(value, "rows", value) for value in values]
     names = [frame.collect_schema().names() if isinstance(frame, pl.LazyFrame) else list(getattr(frame, "columns", ())) for frame in frames]
@@ -53,21 +53,21 @@ def collect(value: object, what: str) -> pl.DataFrame:
     DefinitionError
         A column has a name that no column of a user may have.
     """
-    frame = _collected(value, what)
+    frame = _collect(value, what)
     check_columns(frame.columns, what)
     return frame
 
 
-def _collected(value: object, what: str) -> pl.DataFrame:
+def _collect(value: object, what: str) -> pl.DataFrame:
     if isinstance(value, pl.LazyFrame):
         return value.collect()
     if isinstance(value, pl.DataFrame):
         return value
     kind = type(value)
     if kind.__module__.startswith("pandas"):
-        from mlops_assets.compute.tables.strict_pandas import strict_from_pandas
+        from mlops_assets.compute.tables.strict_pandas import convert_pandas
 
-        return strict_from_pandas(value, what)
+        return convert_pandas(value, what)
     if kind.__name__ == "DuckDBPyRelation":
         names = value.columns  # type: ignore[attr-defined]
         if twice := [name for name in names if names.count(name) > 1]:

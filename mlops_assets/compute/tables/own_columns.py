@@ -25,19 +25,19 @@ PROBABILITY_OF, PROBABILITIES, PROBLEM = "__probability_of", "__probabilities", 
 PREDICTION_ID, MODEL_VERSION, MISSING = "__prediction_id", "__model_version", "__missing"
 LOGGED_AT, RUN_ID, PREDICTED_AT = "__logged_at", "__run_id", "__predicted_at"
 
-OF_TRAINING_SETS = (SPLIT,)
-OF_PREDICTIONS = (
+TRAINING_SET_COLUMNS = (SPLIT,)
+PREDICTION_COLUMNS = (
     *(PREDICTION, PROBABILITY, PROBABILITY_OF, PROBABILITIES, PROBLEM, INPUT_HASH),
     *(PREDICTION_ID, MODEL_VERSION, MISSING, LOGGED_AT, RUN_ID, PREDICTED_AT),
 )
 
 
-_NUMBERED = re.compile(r"(prediction|probabilities)_\d+")  # where the first column of predictions has another type
+_NUMBERED_NAME = re.compile(r"(prediction|probabilities)_\d+")  # where the first column of predictions has another type
 
 
-def is_of_predictions(name: str) -> bool:
+def is_prediction_column(name: str) -> bool:
     """Return whether a column of the lake's tables of predictions holds predictions or probabilities, of any type."""
-    return name in ("prediction", "probabilities") or _NUMBERED.fullmatch(name) is not None
+    return name in ("prediction", "probabilities") or _NUMBERED_NAME.fullmatch(name) is not None
 
 
 def table_name(name: str, own: Sequence[str]) -> str:
@@ -50,21 +50,21 @@ def table_name(name: str, own: Sequence[str]) -> str:
     own
         The package's columns of such a table: ``OF_TRAINING_SETS`` or ``OF_PREDICTIONS``.
     """
-    if _is_own(name, own):
+    if _is_reserved(name, own):
         return name.removeprefix(OWN)
-    return f"{_INPUT}{name}" if _is_own(f"{OWN}{name.lower()}", own) else name
+    return f"{_INPUT}{name}" if _is_reserved(f"{OWN}{name.lower()}", own) else name
 
 
-def to_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
+def rename_to_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
     """Return rows under the names that they have in the lake; parameters as in :func:`table_name`."""
     return frame.rename({name: table_name(name, own) for name in frame.columns})
 
 
-def from_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
-    """Return rows of the lake under the names that they have in memory: what :func:`to_table` was given."""
-    ours = {name: f"{OWN}{name}" for name in frame.columns if _is_own(f"{OWN}{name}", own)}
+def rename_from_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
+    """Return rows of the lake under the names that they have in memory: what :func:`rename_to_table` was given."""
+    ours = {name: f"{OWN}{name}" for name in frame.columns if _is_reserved(f"{OWN}{name}", own)}
     return frame.rename(ours | {name: name.removeprefix(_INPUT) for name in frame.columns if name.startswith(_INPUT)})
 
 
-def _is_own(name: str, own: Sequence[str]) -> bool:
-    return name in own or (PREDICTION in own and name.startswith(OWN) and _NUMBERED.fullmatch(name.removeprefix(OWN)) is not None)
+def _is_reserved(name: str, own: Sequence[str]) -> bool:
+    return name in own or (PREDICTION in own and name.startswith(OWN) and _NUMBERED_NAME.fullmatch(name.removeprefix(OWN)) is not None)

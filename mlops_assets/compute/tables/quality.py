@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.row_rules import Finding, partition_numbers
+from mlops_assets.compute.tables.row_rules import RuleViolation, assign_partitions
 from mlops_assets.values.quality import CATEGORIES, NULLS, RANGE, ROWS, Limit
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlops_assets.values.quality import Quality
     from mlops_assets.values.window import TimeWindow
 
-MOST_CATEGORIES = 50  # a text column with more values than these has no learnt categories
-LEAST_NULL_MARGIN = 0.01
+MAX_CATEGORIES = 50  # a text column with more values than these has no learnt categories
+MIN_NULL_MARGIN = 0.01
 SCHEMA = pl.Schema(
     {
         "rule": pl.String(),
@@ -32,25 +32,25 @@ SCHEMA = pl.Schema(
 )
 
 
-def declaration(quality: Quality) -> str:
+def hash_declaration(quality: Quality) -> str:
     """Return a hash of what says how limits are learnt: others are learnt when it changes."""
     return hashlib.sha256(repr(quality).encode()).hexdigest()
 
 
-def as_table(limits: Sequence[Limit], quality: Quality) -> pl.DataFrame:
+def limits_to_table(limits: Sequence[Limit], quality: Quality) -> pl.DataFrame:
     """Return limits as the rows that the lake keeps of them."""
-    said = declaration(quality)
+    said = hash_declaration(quality)
     return pl.DataFrame([(x.rule, x.column, x.low, x.high, list(x.values), x.origin, said) for x in limits], schema=SCHEMA, orient="row")
 
 
-def from_table(rows: pl.DataFrame) -> tuple[Limit, ...]:
+def limits_from_table(rows: pl.DataFrame) -> tuple[Limit, ...]:
     """Return the limits that the lake keeps."""
     return tuple(
         Limit(r["rule"], r["column"], r["low"], r["high"], tuple(r["categories"]), r["origin"]) for r in rows.iter_rows(named=True)
     )
 
 
-def learnt_limits(
+def learn_limits(
     quality: Quality, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], *, ignoring: Sequence[str]
 ) -> tuple[Limit, ...]:
     """Return the limits of every column that a reference period teaches; those declared replace them.
@@ -70,15 +70,15 @@ def learnt_limits(
     """
     first, last = windows[0][0], windows[-1][0]
     origin = f"learnt from {len(windows)} partition(s) '{first}' to '{last}', margin {quality.margin:.0%}"
-    learnt = list(_learnt(quality.margin, frame, time, windows, set(ignoring), origin))
+    learnt = list(_learn_column(quality.margin, frame, time, windows, set(ignoring), origin))
     declared = {(x.rule, x.column) for x in quality.declared}
     return (*quality.declared, *(x for x in learnt if (x.rule, x.column) not in declared))
 
 
-def _learnt(  # noqa: PLR0913  (what it learns from)
+def _learn_column(  # noqa: PLR0913  (what it learns from)
     margin: float, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], ignoring: set[str], origin: str
 ) -> Iterator[Limit]:
-    figures = _figures(frame, time, windows)
+    figures = _count_values(frame, time, windows)
     counts = figures["__rows"]
     fewest, most = min(counts.to_list()), max(counts.to_list())
     yield Limit(ROWS, "", fewest * max(0.0, 1 - margin), most * (1 + margin), origin=origin)
@@ -86,7 +86,7 @@ def _learnt(  # noqa: PLR0913  (what it learns from)
         if name in ignoring or dtype.is_temporal():
             continue
         share = max((figures[name] / counts.clip(1)).to_list())
-        yield Limit(NULLS, name, high=min(1.0, share + max(share * margin, LEAST_NULL_MARGIN)), origin=origin)
+        yield Limit(NULLS, name, high=min(1.0, share + max(share * margin, MIN_NULL_MARGIN)), origin=origin)
         values = frame[name].drop_nulls()
         if dtype.is_numeric() and values.len():
             values = values.drop_nans() if dtype.is_float() else values
@@ -94,13 +94,13 @@ def _learnt(  # noqa: PLR0913  (what it learns from)
                 low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
                 room = margin * ((high - low) or abs(high))  # a constant has no width: its own size stands for it
                 yield Limit(RANGE, name, low - room, high + room, origin=origin)
-        elif dtype == pl.String and 0 < values.n_unique() <= min(MOST_CATEGORIES, max(1, values.len() // 5)):
+        elif dtype == pl.String and 0 < values.n_unique() <= min(MAX_CATEGORIES, max(1, values.len() // 5)):
             yield Limit(CATEGORIES, name, values=tuple(values.unique().sort().to_list()), origin=origin)
 
 
-def _figures(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.DataFrame:
+def _count_values(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.DataFrame:
     """Return the number of rows and of nulls of each column in each partition, the empty ones included."""
-    numbers = partition_numbers(frame, time, windows).alias("__partition")
+    numbers = assign_partitions(frame, time, windows).alias("__partition")
     counted = (
         frame.with_columns(numbers)
         .group_by("__partition")
@@ -110,40 +110,42 @@ def _figures(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str,
     return every.join(counted, on="__partition", how="left").fill_null(0).sort("__partition")
 
 
-def limit_findings(
+def find_limit_violations(
     frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit]
-) -> Iterator[Finding]:
+) -> Iterator[RuleViolation]:
     """Yield the limits that are broken: those of rows first, then those of partitions."""
     there = [limit for limit in limits if not limit.column or limit.column in frame.columns]
     for limit in limits:
         if limit not in there:
-            yield Finding("quality", limit.column, limit.rule, f"column '{limit.column}' is missing", f"its {limit.rule} is {limit.text}")
+            yield RuleViolation(
+                "quality", limit.column, limit.rule, f"column '{limit.column}' is missing", f"its {limit.rule} is {limit.text}"
+            )
     for limit in there:
         if limit.rule in {RANGE, CATEGORIES}:
-            yield from _row_limit(frame, limit)
+            yield from _check_row_limit(frame, limit)
     if not any(limit.rule in {NULLS, ROWS} for limit in there):
         return
-    figures = _figures(frame, time, windows)
+    figures = _count_values(frame, time, windows)
     for limit in there:
         if limit.rule in {NULLS, ROWS}:
-            yield from _partition_limit(figures, windows, limit)
+            yield from _check_partition_limit(figures, windows, limit)
 
 
-def _row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[Finding]:
+def _check_row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[RuleViolation]:
     values = frame[limit.column]
     if limit.rule == RANGE and not values.dtype.is_numeric():
         hint = f"its range is {limit.text}"
-        yield Finding("quality", limit.column, limit.rule, f"column '{limit.column}' is {values.dtype}, which has no range", hint)
+        yield RuleViolation("quality", limit.column, limit.rule, f"column '{limit.column}' is {values.dtype}, which has no range", hint)
         return
-    bad = outside(values, limit)
+    bad = find_outside(values, limit)
     if bad.any():
         first = values.filter(bad)[0]
         what = "outside of the range" if limit.rule == RANGE else "none of the categories"
         message = f"column '{limit.column}' is {first!r} in the first of {bad.sum()} row(s), {what} {limit.text}"
-        yield Finding("quality", limit.column, f"{limit.rule}: {limit.text}", message, _hint(limit), bad)
+        yield RuleViolation("quality", limit.column, f"{limit.rule}: {limit.text}", message, _hint(limit), bad)
 
 
-def outside(values: pl.Series, limit: Limit) -> pl.Series:
+def find_outside(values: pl.Series, limit: Limit) -> pl.Series:
     """Return where values break a limit on rows; null breaks none, NaN every range."""
     if limit.rule == CATEGORIES:
         return (~values.cast(pl.String).is_in(list(limit.values))).fill_null(value=False)
@@ -155,16 +157,18 @@ def outside(values: pl.Series, limit: Limit) -> pl.Series:
     return bad.fill_null(value=False)
 
 
-def _partition_limit(figures: pl.DataFrame, windows: Sequence[tuple[str, TimeWindow | None]], limit: Limit) -> Iterator[Finding]:
+def _check_partition_limit(
+    figures: pl.DataFrame, windows: Sequence[tuple[str, TimeWindow | None]], limit: Limit
+) -> Iterator[RuleViolation]:
     rows = figures["__rows"]
     found = rows.cast(pl.Float64) if limit.rule == ROWS else figures[limit.column] / rows.clip(1)
-    bad = outside(found, limit)
+    bad = find_outside(found, limit)
     if bad.any():
         number = int(bad.arg_max() or 0)
         where = f"partition '{windows[number][0]}'" if windows[number][0] else "the table"
         figure = f"has {rows[number]} rows" if limit.rule == ROWS else f"has nulls in {found[number]:.2%} of column '{limit.column}'"
         more = f", as have {int(bad.sum()) - 1} other partition(s)" if bad.sum() > 1 else ""
-        yield Finding("quality", limit.column, limit.rule, f"{where} {figure}, not {limit.text}{more}", _hint(limit))
+        yield RuleViolation("quality", limit.column, limit.rule, f"{where} {figure}, not {limit.text}{more}", _hint(limit))
 
 
 def _hint(limit: Limit) -> str:
@@ -173,6 +177,6 @@ def _hint(limit: Limit) -> str:
     return "mend the source; if the data is right, declare the limit in quality=, widen margin=, or learn from another period"
 
 
-def quality_facts(limits: Sequence[Limit]) -> Mapping[str, Any]:
+def describe_limits(limits: Sequence[Limit]) -> Mapping[str, Any]:
     """Return every limit in words, for the check's metadata."""
     return {"limits": json.dumps({f"{x.rule} of {x.column}" if x.column else x.rule: x.text for x in limits}, indent=2)}

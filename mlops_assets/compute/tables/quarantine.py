@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.row_rules import partition_numbers
-from mlops_assets.compute.tables.verify import Outcome, findings
+from mlops_assets.compute.tables.row_rules import assign_partitions
+from mlops_assets.compute.tables.verify import Outcome, find_violations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from mlops_assets.compute.tables.row_rules import Finding
+    from mlops_assets.compute.tables.row_rules import RuleViolation
     from mlops_assets.values.dataset import Table
     from mlops_assets.values.quality import Limit
     from mlops_assets.values.window import TimeWindow
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NO_QUARANTINED_ROWS = "no_quarantined_rows"
 TIME = "partition_start"
 KEY = ("partition", "row")
-WHO_AND_WHEN = ("run_id", "quarantined_at")
+ORIGIN_COLUMNS = ("run_id", "quarantined_at")
 PREVIEW = 5
 SCHEMA = pl.Schema(
     {
@@ -40,7 +40,7 @@ SCHEMA = pl.Schema(
 )
 
 
-def set_aside(  # noqa: PLR0913  (what is said of each row)
+def split_quarantine(  # noqa: PLR0913  (what is said of each row)
     frame: pl.DataFrame,
     table: Table,
     windows: Sequence[tuple[str, TimeWindow | None]],
@@ -69,17 +69,21 @@ def set_aside(  # noqa: PLR0913  (what is said of each row)
         The good rows, and the others as the quarantine table holds them: one for each row, with every reason.
     """
     warns = table.quality is not None and not table.quality.blocks
-    found = [f for f in findings(frame, table, windows, limits=limits) if f.rows is not None and not (warns and f.check == "quality")]
+    found = [
+        f for f in find_violations(frame, table, windows, limits=limits) if f.rows is not None and not (warns and f.check == "quality")
+    ]
     if not found:
         return frame, SCHEMA.to_frame()
     bad = frame.select(pl.any_horizontal(*(f.rows for f in found if f.rows is not None))).to_series()
-    numbers = partition_numbers(frame, table.event_timestamp, windows)
-    rows = [_refused(frame, int(i), found, windows[int(numbers[int(i)])]) for i in bad.arg_true()]
+    numbers = assign_partitions(frame, table.event_timestamp, windows)
+    rows = [_collect_refused(frame, int(i), found, windows[int(numbers[int(i)])]) for i in bad.arg_true()]
     refused = pl.DataFrame([{**row, "run_id": run_id, "quarantined_at": now} for row in rows], schema=SCHEMA)
     return frame.filter(~bad), refused
 
 
-def _refused(frame: pl.DataFrame, number: int, found: Sequence[Finding], part: tuple[str, TimeWindow | None]) -> dict[str, Any]:
+def _collect_refused(
+    frame: pl.DataFrame, number: int, found: Sequence[RuleViolation], part: tuple[str, TimeWindow | None]
+) -> dict[str, Any]:
     row = frame.row(number, named=True)
     broken = [f for f in found if f.rows is not None and f.rows[number]]
     return {
@@ -88,11 +92,11 @@ def _refused(frame: pl.DataFrame, number: int, found: Sequence[Finding], part: t
         "row": json.dumps(row, default=str, ensure_ascii=False),
         "rule": broken[0].rule,
         "column": broken[0].column,
-        "reason": "; ".join(f"{f.check}: {_shown(row, f.column)} breaks {f.rule}" for f in broken),
+        "reason": "; ".join(f"{f.check}: {_display_value(row, f.column)} breaks {f.rule}" for f in broken),
     }
 
 
-def _shown(row: dict[str, Any], column: str) -> str:
+def _display_value(row: dict[str, Any], column: str) -> str:
     if column not in row:
         return column
     return f"{column} = {row[column]!r}" if isinstance(row[column], str) else f"{column} = {row[column]}"
@@ -121,10 +125,10 @@ def quarantine_outcome(
     bad = Counter(refused["partition"].to_list())
     facts = {
         "rows": refused.height,
-        "by reason": json.dumps(dict(reasons(refused)), indent=2, ensure_ascii=False),
+        "by reason": json.dumps(dict(count_reasons(refused)), indent=2, ensure_ascii=False),
         "preview": json.dumps(refused.select("partition", "row", "reason").head(PREVIEW).to_dicts(), indent=2, ensure_ascii=False),
     }
-    often = ", ".join(f"{reason} ({count})" for reason, count in reasons(refused)[:3])
+    often = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(refused)[:3])
     for (key, _), count in zip(windows, counts, strict=True):
         if bad[key] > share * count:
             where = f"partition '{key}': " if key else ""
@@ -140,7 +144,7 @@ def quarantine_outcome(
     return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, blocking=False, facts=facts)
 
 
-def unwritten(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
+def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
     """Return what the check says when another rule refuses the write: nothing was set aside.
 
     Parameters
@@ -152,20 +156,20 @@ def unwritten(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
     """
     if outcome.passed:
         return outcome
-    often = ", ".join(f"{reason} ({count})" for reason, count in reasons(refused)[:3])
+    often = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(refused)[:3])
     message = (
         f"{refused.height} row(s) break a rule on rows: {often}. The write is refused by another check: nothing was written or set aside"
     )
     return replace(outcome, message=message, hint="mend what the other check names; these rows are set aside when the write succeeds")
 
 
-def reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:
+def count_reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:
     """Return how many rows were set aside for each rule, the most frequent first."""
     counted = Counter(f"{column}: {rule}" for column, rule in refused.select("column", "rule").iter_rows())
     return sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def partition_counts(frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> list[int]:
-    """Return how many rows each partition has, counted as :func:`set_aside` counts."""
-    counted = Counter(partition_numbers(frame, table.event_timestamp, windows).to_list())
+def count_partitions(frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> list[int]:
+    """Return how many rows each partition has, counted as :func:`split_quarantine` counts."""
+    counted = Counter(assign_partitions(frame, table.event_timestamp, windows).to_list())
     return [counted[number] for number in range(len(windows))]

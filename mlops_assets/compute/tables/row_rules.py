@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.user_code.user_errors import hint_for, shorten
+from mlops_assets.compute.user_code.user_errors import find_hint, shorten
 from mlops_assets.errors import nearest
 from mlops_assets.values.window import TimeWindow, merged
 
@@ -24,7 +24,7 @@ EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleViolation:
     """One rule that is broken.
 
     Parameters
@@ -51,109 +51,109 @@ class Finding:
     rows: pl.Series | None = None
 
 
-def schema_findings(frame: pl.DataFrame, schema: Any) -> Iterator[Finding]:  # noqa: ANN401  (a pandera model)
+def find_schema_violations(frame: pl.DataFrame, schema: Any) -> Iterator[RuleViolation]:  # noqa: ANN401  (a pandera model)
     """Yield every rule of a pandera schema that is broken; missing columns first, and alone: other rules would only repeat them."""
     from pandera.errors import SchemaError, SchemaErrors
 
     required = [name for name, column in schema.to_schema().columns.items() if column.required and not column.regex]
     if missing := [name for name in required if name not in frame.columns]:
-        yield from (missing_column("schema", name, frame) for name in missing)
+        yield from (missing_column_violation("schema", name, frame) for name in missing)
         return
     try:
         schema.validate(frame, lazy=True)
     except SchemaErrors as error:
-        yield from (_schema_finding(frame, each) for each in error.schema_errors)
+        yield from (_schema_violation(frame, each) for each in error.schema_errors)
     except SchemaError as error:
-        yield _schema_finding(frame, error)
+        yield _schema_violation(frame, error)
 
 
-def _schema_finding(frame: pl.DataFrame, error: Any) -> Finding:  # noqa: ANN401  (pandera's two error classes share no base with these fields)
+def _schema_violation(frame: pl.DataFrame, error: Any) -> RuleViolation:  # noqa: ANN401  (pandera's two error classes share no base with these fields)
     column = getattr(error.schema, "name", None) or "the table"
     rule = str(getattr(error.check, "error", None) or getattr(error.check, "name", None) or error.check or error)
-    return Finding(
+    return RuleViolation(
         "schema",
         column,
         rule.replace("\n", " "),
-        f"column '{column}' breaks {rule}{_first_bad(error, frame)}".replace("\n", " "),
+        f"column '{column}' breaks {rule}{_first_bad_value(error, frame)}".replace("\n", " "),
         _schema_hint(error),
-        _bad_rows(error, frame),
+        _violating_rows(error, frame),
     )
 
 
 def _schema_hint(error: Any) -> str:  # noqa: ANN401
     """Return what to do about a rule that is broken, or about a check that failed itself."""
-    if _raised(error):
+    if _check_raised(error):
         text = re.sub(r'^[A-Za-z]+\("?', "", error.failure_cases)
-        return f"mend the check: {hint_for(text)}"
+        return f"mend the check: {find_hint(text)}"
     return "mend the source or the function; if the data is right, change the schema"
 
 
-def _bad_rows(error: Any, frame: pl.DataFrame) -> pl.Series | None:  # noqa: ANN401
+def _violating_rows(error: Any, frame: pl.DataFrame) -> pl.Series | None:  # noqa: ANN401
     held = getattr(error, "check_output", None)
     if not isinstance(held, pl.DataFrame) or held.height != frame.height:
         return None
     return ~held.to_series(held.width - 1).fill_null(value=True)
 
 
-def _first_bad(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
+def _first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
     cases = getattr(error, "failure_cases", None)
     if isinstance(cases, pl.DataFrame) and cases.height:
         column = "failure_case" if "failure_case" in cases.columns else cases.columns[0]
         return f": first bad value {cases[column][0]!r} ({cases.height} of {frame.height} rows)"
-    if _raised(error):
+    if _check_raised(error):
         return f": the check raised {shorten(str(cases))}"
     return f": {cases}" if isinstance(cases, str) else ""
 
 
-def _raised(error: Any) -> bool:  # noqa: ANN401
+def _check_raised(error: Any) -> bool:  # noqa: ANN401
     """Return whether a check did not find a bad value but failed itself."""
     reason = getattr(getattr(error, "reason_code", None), "name", "")
     return reason == "CHECK_ERROR" and isinstance(getattr(error, "failure_cases", None), str)
 
 
-def key_findings(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = None) -> Iterator[Finding]:
+def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = None) -> Iterator[RuleViolation]:
     """Yield what keeps the key from identifying rows; ``time`` is the event time."""
     if missing := [c for c in key if c not in frame.columns]:
-        yield missing_column("key", missing[0], frame)
+        yield missing_column_violation("key", missing[0], frame)
         return
     for column in key:
         if frame[column].dtype.is_float():
-            yield _float_key(column)
+            yield _float_key_violation(column)
             return
     for column in key:
         if nulls := frame[column].null_count():
             message = f"column '{column}' is part of the key and null in {nulls} row(s)"
-            yield Finding("key", column, "not null", message, "drop or repair rows without a key", frame[column].is_null())
+            yield RuleViolation("key", column, "not null", message, "drop or repair rows without a key", frame[column].is_null())
     whole = frame.select(pl.all_horizontal(pl.col(c).is_not_null() for c in key)).to_series()
     twice = frame.select(pl.struct(key).is_duplicated()).to_series() & whole
     if twice.any():
         repeated = frame.select(key).filter(twice)
         first = repeated.row(0, named=True)
         times = frame.select(pl.all_horizontal(pl.col(c) == pl.lit(v, dtype=frame.schema[c]) for c, v in first.items())).to_series().sum()
-        yield Finding(
+        yield RuleViolation(
             "key",
             ", ".join(key),
             "unique key",
-            f"the key { {name: show_value(value) for name, value in first.items()} } is on {times} rows{_others(repeated)}",
+            f"the key { {name: format_value(value) for name, value in first.items()} } is on {times} rows{_other_duplicates(repeated)}",
             "a key identifies one row: deduplicate, or add the column that tells them apart to key="
             + (", or in a feature view to created_timestamp=: the row that became known last then counts" if time in key else ""),
             twice,
         )
 
 
-def _others(repeated: pl.DataFrame) -> str:
+def _other_duplicates(repeated: pl.DataFrame) -> str:
     """Return how many other keys are repeated, and all their rows; empty when there is one key alone."""
     others = repeated.n_unique() - 1
     return f", and {others} other key(s) are on several: {repeated.height} rows in all" if others else ""
 
 
-def show_value(value: object) -> object:
+def format_value(value: object) -> object:
     """Return a value as a message shows it: times as ISO 8601."""
     return value.isoformat() if isinstance(value, date | time) else value
 
 
-def _float_key(column: str) -> Finding:
-    return Finding(
+def _float_key_violation(column: str) -> RuleViolation:
+    return RuleViolation(
         "key",
         column,
         "a key is no float",
@@ -162,64 +162,62 @@ def _float_key(column: str) -> Finding:
     )
 
 
-def time_findings(
+def find_time_violations(
     frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]], max_future: timedelta | None
-) -> Iterator[Finding]:
+) -> Iterator[RuleViolation]:
     """Yield what is wrong with the event times: their type, nulls, and where they lie."""
     if column not in frame.columns:
-        yield missing_column("event_time", column, frame)
+        yield missing_column_violation("event_time", column, frame)
         return
     times = frame[column]
     if not is_utc(times.dtype):
         message = f"column '{column}' has type {times.dtype}, not a time in UTC"
-        yield Finding("event_time", column, "a time in UTC", message, _zone_hint(column))
+        yield RuleViolation("event_time", column, "a time in UTC", message, _zone_hint(column))
         return
     if nulls := times.null_count():
         message = f"column '{column}' is null in {nulls} row(s)"
-        yield Finding("event_time", column, "not null", message, "drop or repair rows without a time", times.is_null())
-    if spans(windows):
-        yield from _outside(frame, column, windows)
+        yield RuleViolation("event_time", column, "not null", message, "drop or repair rows without a time", times.is_null())
+    if merge_windows(windows):
+        yield from _outside_violation(frame, column, windows)
     else:
-        yield from _implausible(times, column, max_future)
+        yield from _implausible_violation(times, column, max_future)
 
 
-def clock_findings(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[Finding]:
+def find_clock_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[RuleViolation]:
     """Yield columns of times that are compared with the event time, but are not in UTC."""
     for column in columns:
         if column in frame.columns and not is_utc(frame[column].dtype) and frame[column].dtype != pl.Null:
             message = f"column '{column}' has type {frame[column].dtype}, not a time in UTC as the event time"
-            yield Finding("event_time", column, "a time in UTC", message, _zone_hint(column))
+            yield RuleViolation("event_time", column, "a time in UTC", message, _zone_hint(column))
 
 
 def _zone_hint(column: str) -> str:
     return f"`pl.col('{column}').dt.replace_time_zone(<where it was measured>).dt.convert_time_zone('UTC')` says which instant is meant"
 
 
-def _outside(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[Finding]:
-    outside = ~frame.select(_inside(column, windows)).to_series().fill_null(value=True)
+def _outside_violation(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
+    outside = ~frame.select(_is_inside(column, windows)).to_series().fill_null(value=True)
     if outside.any():
         keys = [key for key, _ in windows]
         label = f"'{keys[0]}'" if len(keys) == 1 else f"'{keys[0]}' to '{keys[-1]}'"
-        message = f"column '{column}': {outside.sum()} row(s) lie outside of partition(s) {label}; the first at {show_value(frame[column].filter(outside).min())}"
+        message = f"column '{column}': {outside.sum()} row(s) lie outside of partition(s) {label}; the first at {format_value(frame[column].filter(outside).min())}"
         hint = "return the rows of the given window only; check the time zone of the partitions"
-        yield Finding("event_time", column, "inside of the partition", message, hint, outside)
+        yield RuleViolation("event_time", column, "inside of the partition", message, hint, outside)
 
 
-def _implausible(times: pl.Series, column: str, max_future: timedelta | None) -> Iterator[Finding]:
+def _implausible_violation(times: pl.Series, column: str, max_future: timedelta | None) -> Iterator[RuleViolation]:
     early = (times < EARLIEST).fill_null(value=False)
     if early.any():
-        message = f"column '{column}': {early.sum()} row(s) lie before 1900; the first at {show_value(times.filter(early)[0])}"
+        message = f"column '{column}': {early.sum()} row(s) lie before 1900; the first at {format_value(times.filter(early)[0])}"
         hint = "a missing time is null, not a date before 1900: repair it where it is read"
-        yield Finding("event_time", column, "not before 1900", message, hint, early)
+        yield RuleViolation("event_time", column, "not before 1900", message, hint, early)
     if max_future is None:
         return
     late = (times > datetime.now(UTC) + max_future).fill_null(value=False)
     if late.any():
-        message = (
-            f"column '{column}': {late.sum()} row(s) lie more than {max_future} after now; the first at {show_value(times.filter(late)[0])}"
-        )
+        message = f"column '{column}': {late.sum()} row(s) lie more than {max_future} after now; the first at {format_value(times.filter(late)[0])}"
         hint = "check the clock, the century and the time zone of the source; if events are planned ahead, say max_future=timedelta(...)"
-        yield Finding("event_time", column, f"at most {max_future} after now", message, hint, late)
+        yield RuleViolation("event_time", column, f"at most {max_future} after now", message, hint, late)
 
 
 def is_utc(dtype: pl.DataType) -> bool:
@@ -227,22 +225,22 @@ def is_utc(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC"
 
 
-def spans(windows: Sequence[tuple[str, TimeWindow | None]]) -> list[TimeWindow]:
+def merge_windows(windows: Sequence[tuple[str, TimeWindow | None]]) -> list[TimeWindow]:
     """Return the windows in order, those that touch as one."""
     return merged(window for _, window in windows if window is not None)
 
 
-def _inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Expr:
-    return pl.any_horizontal([(pl.col(column) >= w.start) & (pl.col(column) < w.end) for w in spans(windows)])
+def _is_inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Expr:
+    return pl.any_horizontal([(pl.col(column) >= w.start) & (pl.col(column) < w.end) for w in merge_windows(windows)])
 
 
-def missing_column(check: str, column: str, frame: pl.DataFrame) -> Finding:
+def missing_column_violation(check: str, column: str, frame: pl.DataFrame) -> RuleViolation:
     """Return the finding that a column is not there."""
     hint = nearest(column, frame.columns) + f"the frame has {', '.join(frame.columns)}"
-    return Finding(check, column, "the column exists", f"column '{column}' is missing", hint)
+    return RuleViolation(check, column, "the column exists", f"column '{column}' is missing", hint)
 
 
-def partition_numbers(frame: pl.DataFrame, column: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Series:
+def assign_partitions(frame: pl.DataFrame, column: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Series:
     """Return, for each row, the number of the window that it belongs to; the nearest one for a row outside of all, the first for a null.
 
     Parameters
@@ -262,14 +260,14 @@ def partition_numbers(frame: pl.DataFrame, column: str | None, windows: Sequence
     return found.clip(0, len(windows) - 1).alias("partition")
 
 
-def located(frame: pl.DataFrame, rows: pl.Series | None, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> str:
+def locate_first(frame: pl.DataFrame, rows: pl.Series | None, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> str:
     """Return which row is the first that breaks a rule: its partition, its number among the partition's rows, and its key."""
     if rows is None or not rows.any():
         return ""
     first = int(rows.arg_max() or 0)
-    numbers = partition_numbers(frame, table.event_timestamp, windows)
+    numbers = assign_partitions(frame, table.event_timestamp, windows)
     key, mine = windows[int(numbers[first])][0], numbers == numbers[first]
-    identity = ", ".join(f"{c}={show_value(frame[c][first])!r}" for c in table.key if c in frame.columns)
+    identity = ", ".join(f"{c}={format_value(frame[c][first])!r}" for c in table.key if c in frame.columns)
     place = f", partition '{key}'" if key else ""
     share = f", which has {(rows & mine).sum()} of {rows.sum()} such rows in {len(windows)} partitions" if len(windows) > 1 else ""
     return f"; the first bad row is number {mine.head(first + 1).sum()}" + (f" ({identity})" if identity else "") + place + share

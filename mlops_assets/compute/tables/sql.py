@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def table_names(query: str) -> tuple[str, ...]:
+def find_table_names(query: str) -> tuple[str, ...]:
     """Return the tables that a query reads, sorted.
 
     Raises
@@ -30,13 +30,15 @@ def table_names(query: str) -> tuple[str, ...]:
         try:
             kinds = [statement.type for statement in connection.extract_statements(query)]
             if kinds != [duckdb.StatementType.SELECT]:
-                raise DefinitionError(f"the query is not one SELECT: {_head(query)}", hint="give one SELECT, WITH clauses included")
+                raise DefinitionError(
+                    f"the query is not one SELECT: {_shorten_query(query)}", hint="give one SELECT, WITH clauses included"
+                )
             return tuple(sorted(connection.get_table_names(query)))
         except duckdb.Error as error:
             raise DefinitionError(f"the query cannot be parsed: {error}", hint="mend it; it is DuckDB's SQL") from error
 
 
-def queried(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow | None, what: str) -> pl.DataFrame:
+def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow | None, what: str) -> pl.DataFrame:
     """Return the result of a query.
 
     Parameters
@@ -73,6 +75,6 @@ def queried(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow |
     return frame.with_columns(zoned) if zoned else frame
 
 
-def _head(query: str) -> str:
+def _shorten_query(query: str) -> str:
     text = " ".join(query.split())
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -13,7 +13,7 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_KEPT = (
+_KEPT_TYPES = (
     *(pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Float32, pl.Float64),
     *(pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
 )
@@ -30,7 +30,7 @@ _HINTS: dict[type[pl.DataType], str] = {
 }
 
 
-def normalised(frame: pl.DataFrame) -> pl.DataFrame:
+def normalize(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the frame in the types that the lake gives back: times in µs and UTC, plain strings.
 
     Raises
@@ -40,16 +40,16 @@ def normalised(frame: pl.DataFrame) -> pl.DataFrame:
     """
     frame = cast_to_stored(frame)
     for name in frame.columns:
-        if any(text.str.contains("\x00", literal=True).any() for text in _texts(frame[name])):
+        if any(text.str.contains("\x00", literal=True).any() for text in _iterate_texts(frame[name])):
             raise DataError(
-                f"column '{name}' holds text with a NUL character, first in row {_first_nul(frame[name]) + 1}",
+                f"column '{name}' holds text with a NUL character, first in row {_find_nul(frame[name]) + 1}",
                 hint="strip it: such text can be stored, but never filtered by",
             )
     return frame
 
 
 def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame as :func:`normalised` does, without a look at its text.
+    """Return the frame as :func:`normalize` does, without a look at its text.
 
     Raises
     ------
@@ -57,20 +57,23 @@ def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
         As there, except for NUL characters.
     """
     _check_names(frame.columns)
-    wanted = {name: _stored_type(name, dtype) for name, dtype in frame.schema.items()}
+    wanted = {name: _find_stored_type(name, dtype) for name, dtype in frame.schema.items()}
     casts = [pl.col(name).cast(dtype) for name, dtype in wanted.items() if dtype != frame.schema[name]]
     return frame.with_columns(casts) if casts else frame
 
 
 def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
     """Return how many times of each column lose digits when they are cut to microseconds; columns that lose none are left out."""
-    counts = {name: sum(int((t.to_physical() % _NANOSECONDS != 0).sum()) for t in _nanosecond_times(frame[name])) for name in frame.columns}
+    counts = {
+        name: sum(int((t.to_physical() % _NANOSECONDS != 0).sum()) for t in _iterate_nanosecond_times(frame[name]))
+        for name in frame.columns
+    }
     return {name: count for name, count in counts.items() if count}
 
 
 def stored_type(dtype: pl.DataType) -> pl.DataType:
     """Return the type in which the lake keeps and returns values of ``dtype``; raise TypeError, with the type inside it, when there is none."""
-    if isinstance(dtype, _KEPT) or (isinstance(dtype, pl.Decimal) and (dtype.precision or 0) <= _MAX_PRECISION):
+    if isinstance(dtype, _KEPT_TYPES) or (isinstance(dtype, pl.Decimal) and (dtype.precision or 0) <= _MAX_PRECISION):
         return dtype
     if isinstance(dtype, pl.Datetime):
         return pl.Datetime("us", "UTC" if dtype.time_zone else None)
@@ -79,30 +82,30 @@ def stored_type(dtype: pl.DataType) -> pl.DataType:
     if isinstance(dtype, pl.Null):
         return pl.Int32()
     if isinstance(dtype, pl.List):
-        return pl.List(stored_type(_instance(dtype.inner)))
+        return pl.List(stored_type(_dtype_instance(dtype.inner)))
     names = [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
-    if isinstance(dtype, pl.Struct) and names and all(names) and not _same_but_for_case(names):
-        return pl.Struct({field.name: stored_type(_instance(field.dtype)) for field in dtype.fields})
+    if isinstance(dtype, pl.Struct) and names and all(names) and not _differ_only_in_case(names):
+        return pl.Struct({field.name: stored_type(_dtype_instance(field.dtype)) for field in dtype.fields})
     raise TypeError(dtype)
 
 
-def _instance(dtype: Any) -> pl.DataType:  # noqa: ANN401  (polars gives a class or an instance)
+def _dtype_instance(dtype: Any) -> pl.DataType:  # noqa: ANN401  (polars gives a class or an instance)
     found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
     return found
 
 
-def _stored_type(name: str, dtype: pl.DataType) -> pl.DataType:
+def _find_stored_type(name: str, dtype: pl.DataType) -> pl.DataType:
     try:
         return stored_type(dtype)
     except TypeError as error:
         refused: pl.DataType = error.args[0]
         inside = "" if refused == dtype else f", because of the {refused} inside it"
         raise DataError(
-            f"column '{name}' has type {dtype}, which the lake cannot hold{inside}", hint=_hint(name, refused, nested=bool(inside))
+            f"column '{name}' has type {dtype}, which the lake cannot hold{inside}", hint=_type_hint(name, refused, nested=bool(inside))
         ) from None
 
 
-def _hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
+def _type_hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
     if isinstance(refused, pl.Struct):
         return "give every field of a struct a name of its own that differs in more than case, or unnest it"
     hint = _HINTS.get(type(refused), "cast it to a number, text, a time, or a list or struct of them").format(name)
@@ -111,7 +114,7 @@ def _hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
 
 def _check_names(names: Sequence[str]) -> None:
     """Refuse names that the lake would change: it compares them without case."""
-    if twice := _same_but_for_case(names):
+    if twice := _differ_only_in_case(names):
         other = next(name for name in twice[1:] if name.lower() == twice[0].lower())
         raise DataError(
             f"the columns '{twice[0]}' and '{other}' differ only in case, which the lake does not tell apart", hint="rename one of them"
@@ -121,29 +124,29 @@ def _check_names(names: Sequence[str]) -> None:
             raise DataError(f"a column is named {name!r}, which the lake cannot hold", hint="give every column a name that is plain text")
 
 
-def _same_but_for_case(names: Sequence[str]) -> list[str]:
+def _differ_only_in_case(names: Sequence[str]) -> list[str]:
     counts = Counter(name.lower() for name in names)
     return [name for name in names if counts[name.lower()] > 1]
 
 
-def _texts(series: pl.Series) -> Iterator[pl.Series]:
-    return (part for part in _leaves(series) if part.dtype == pl.String)
+def _iterate_texts(series: pl.Series) -> Iterator[pl.Series]:
+    return (part for part in _iterate_leaves(series) if part.dtype == pl.String)
 
 
-def _nanosecond_times(series: pl.Series) -> Iterator[pl.Series]:
-    return (part for part in _leaves(series) if isinstance(part.dtype, pl.Datetime) and part.dtype.time_unit == "ns")
+def _iterate_nanosecond_times(series: pl.Series) -> Iterator[pl.Series]:
+    return (part for part in _iterate_leaves(series) if isinstance(part.dtype, pl.Datetime) and part.dtype.time_unit == "ns")
 
 
-def _leaves(series: pl.Series) -> Iterator[pl.Series]:
+def _iterate_leaves(series: pl.Series) -> Iterator[pl.Series]:
     """Yield the values of a column as flat series, from inside of lists and structs too."""
     if isinstance(series.dtype, pl.List):
-        yield from _leaves(series.explode())
+        yield from _iterate_leaves(series.explode())
     elif isinstance(series.dtype, pl.Struct):
         for field in series.dtype.fields:
-            yield from _leaves(series.struct.field(field.name))
+            yield from _iterate_leaves(series.struct.field(field.name))
     else:
         yield series
 
 
-def _first_nul(series: pl.Series) -> int:
+def _find_nul(series: pl.Series) -> int:
     return next(row for row, value in enumerate(series.to_list()) if "\\u0000" in json.dumps(value, default=str))

@@ -11,11 +11,11 @@ from mlops_assets.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXACT = 2**53  # from here on, neighbouring whole numbers are one float
-_SUSPECT = ("mixed", "datetime", "bytes", "date", "unknown")
+MAX_EXACT = 2**53  # from here on, neighbouring whole numbers are one float
+_SUSPECT_KINDS = ("mixed", "datetime", "bytes", "date", "unknown")
 
 
-def strict_from_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a pandas frame)
+def convert_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a pandas frame)
     """Return a pandas frame as a polars one.
 
     Parameters
@@ -40,7 +40,7 @@ def strict_from_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  
         )
     if unnamed := [name for name in frame.columns if not isinstance(name, str)]:
         raise DataError(f"{what} returned a column named {unnamed[0]!r}, which is no text", hint="name every column: frame.columns = [...]")
-    return pl.DataFrame([_column(frame[name], name, what) for name in frame.columns])
+    return pl.DataFrame([_convert_column(frame[name], name, what) for name in frame.columns])
 
 
 def _refuse_index(index: Any, what: str) -> None:  # noqa: ANN401
@@ -59,30 +59,30 @@ def _refuse_index(index: Any, what: str) -> None:  # noqa: ANN401
     )
 
 
-def _column(values: Any, name: str, what: str) -> pl.Series:  # noqa: ANN401  (a pandas series)
+def _convert_column(values: Any, name: str, what: str) -> pl.Series:  # noqa: ANN401  (a pandas series)
     import pandas as pd
 
     if values.dtype == object:
         inferred = pd.api.types.infer_dtype(values, skipna=True)
-        if inferred.startswith(_SUSPECT):
-            kinds = _kinds(values, name, what)
+        if inferred.startswith(_SUSPECT_KINDS):
+            kinds = _refuse_mixed_kinds(values, name, what)
             if kinds == {"a time with a time zone"}:
                 values = pd.to_datetime(values, utc=True)
     elif str(values.dtype) in {"float64", "float32"}:
-        _exact(values, name, what)
+        _refuse_rounded(values, name, what)
     try:
         return pl.Series(name, pl.from_pandas(values.reset_index(drop=True)))
     except Exception as error:
-        raise _unconvertible(values, name, what, error) from error
+        raise _unconvertible_error(values, name, what, error) from error
 
 
-def _kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
+def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
     """Return the kinds of values in a column of objects; refuse more than one."""
     first: dict[str, int] = {}
-    for number, kind in _kind_of_each(values):
+    for number, kind in _iterate_kinds(values):
         first.setdefault(kind, number)
         if kind == "bytes":
-            raise _bad(what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')")
+            raise _value_error(what, name, number, f"is bytes: {values.iloc[number]!r}", "decode it where it is read: .str.decode('utf-8')")
         if len(first) > 1 and not first.keys() <= {"a whole number", "a number"}:
             (one, _), (other, at) = list(first.items())[:2]
             hint = (
@@ -90,11 +90,11 @@ def _kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
                 if "a time with a time zone" in first
                 else f"give the column one type where it is read: frame['{name}'].astype('string') or pd.to_numeric(frame['{name}'])"
             )
-            raise _bad(what, name, at, f"is {other} ({values.iloc[at]!r}), those before are {one}", hint)
+            raise _value_error(what, name, at, f"is {other} ({values.iloc[at]!r}), those before are {one}", hint)
     return set(first)
 
 
-def _kind_of_each(values: Any) -> Iterator[tuple[int, str]]:  # noqa: ANN401
+def _iterate_kinds(values: Any) -> Iterator[tuple[int, str]]:  # noqa: ANN401
     import datetime as dt
     from numbers import Integral, Real
 
@@ -115,32 +115,34 @@ def _kind_of_each(values: Any) -> Iterator[tuple[int, str]]:  # noqa: ANN401
             yield number, type(value).__name__
 
 
-def _exact(values: Any, name: str, what: str) -> None:  # noqa: ANN401
+def _refuse_rounded(values: Any, name: str, what: str) -> None:  # noqa: ANN401
     """Refuse whole numbers that pandas has made floats for the sake of a null, where floats cannot tell neighbours apart."""
     if not values.isna().any():
         return
     there = values.dropna()
-    if not len(there) or there.abs().max() < EXACT or not (there == there.round()).all():
+    if not len(there) or there.abs().max() < MAX_EXACT or not (there == there.round()).all():
         return
-    number = int((values.abs() >= EXACT).to_numpy().argmax())
+    number = int((values.abs() >= MAX_EXACT).to_numpy().argmax())
     hint = (
         f"read the column as 'Int64' or 'string' (pd.read_csv(..., dtype={{'{name}': 'Int64'}})), which keep nulls without floats; "
         "if these are measurements, return a polars frame"
     )
-    raise _bad(what, name, number, f"is {values.iloc[number]:.0f} as a float: whole numbers above 2^53 lose their last digits", hint)
+    raise _value_error(
+        what, name, number, f"is {values.iloc[number]:.0f} as a float: whole numbers above 2^53 lose their last digits", hint
+    )
 
 
-def _unconvertible(values: Any, name: str, what: str, error: Exception) -> DataError:  # noqa: ANN401
+def _unconvertible_error(values: Any, name: str, what: str, error: Exception) -> DataError:  # noqa: ANN401
     for number, value in enumerate(values):
         if isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError:
-                return _bad(what, name, number, f"is text that is not UTF-8: {value!r}", "read the file with its own encoding=")
+                return _value_error(what, name, number, f"is text that is not UTF-8: {value!r}", "read the file with its own encoding=")
     return DataError(
         f"{what} returned column '{name}' of pandas type {values.dtype}, which cannot be kept: {error}", hint="cast it to a plain type"
     )
 
 
-def _bad(what: str, name: str, number: int, text: str, hint: str) -> DataError:
+def _value_error(what: str, name: str, number: int, text: str, hint: str) -> DataError:
     return DataError(f"{what} returned column '{name}' whose row {number + 1} {text}", hint=hint)

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.tables.quality import limit_findings, quality_facts
-from mlops_assets.compute.tables.row_rules import Finding, clock_findings, is_utc, key_findings, located, schema_findings, time_findings
+from mlops_assets.compute.tables.quality import describe_limits, find_limit_violations
+from mlops_assets.compute.tables.row_rules import (
+    RuleViolation,
+    find_clock_violations,
+    find_key_violations,
+    find_schema_violations,
+    find_time_violations,
+    is_utc,
+    locate_first,
+)
 from mlops_assets.compute.tables.stored_types import cast_to_stored
 
 if TYPE_CHECKING:
@@ -83,57 +91,57 @@ def verify(
     list of Outcome
         One for each name of :func:`check_names`, in that order.
     """
-    found = list(findings(frame, table, windows, limits=limits))
-    return [_outcome(name, [f for f in found if f.check == name], frame, table, windows, limits) for name in check_names(table)]
+    found = list(find_violations(frame, table, windows, limits=limits))
+    return [_make_outcome(name, [f for f in found if f.check == name], frame, table, windows, limits) for name in check_names(table)]
 
 
-def findings(
+def find_violations(
     frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], *, limits: Sequence[Limit] | None = None
-) -> Iterator[Finding]:
+) -> Iterator[RuleViolation]:
     """Yield every rule that is broken; parameters as in :func:`verify`."""
     time = table.event_timestamp
     if table.schema is not None:
-        yield from schema_findings(frame, table.schema)
+        yield from find_schema_violations(frame, table.schema)
     frame = cast_to_stored(frame)  # two times may become one: keys and times are judged as the lake will hold them
     if table.key:
-        yield from key_findings(frame, table.key, time)
+        yield from find_key_violations(frame, table.key, time)
     if time:
-        yield from time_findings(frame, time, windows, table.max_future)
+        yield from find_time_violations(frame, time, windows, table.max_future)
         clocks = (table.created_timestamp, *(known for _, known in table.known_at))
-        yield from clock_findings(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
+        yield from find_clock_violations(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
     if table.partitions is not None and not table.allow_empty:
-        yield from _empty_findings(frame, time or "", windows)
+        yield from _find_empty_columns(frame, time or "", windows)
     if table.quality is not None:
-        yield from limit_findings(frame, time, windows, table.quality.declared if limits is None else limits)
+        yield from find_limit_violations(frame, time, windows, table.quality.declared if limits is None else limits)
 
 
-def _outcome(  # noqa: PLR0913  (what a check is about)
+def _make_outcome(  # noqa: PLR0913  (what a check is about)
     check: str,
-    found: Sequence[Finding],
+    found: Sequence[RuleViolation],
     frame: pl.DataFrame,
     table: Table,
     windows: Sequence[tuple[str, TimeWindow | None]],
     limits: Sequence[Limit] | None,
 ) -> Outcome:
     blocking = check != "quality" or table.quality is None or table.quality.blocks
-    facts = _facts_or_reason(check, frame, table, windows, limits)
+    facts = _measure_safely(check, frame, table, windows, limits)
     if not found:
         return Outcome(check, passed=True, blocking=blocking, facts=facts)
     counted = f"{len(found)} rule(s) broken; the first: " if check in {"schema", "quality"} and len(found) > 1 else ""
-    message = counted + found[0].message + located(frame, found[0].rows, table, windows)
+    message = counted + found[0].message + locate_first(frame, found[0].rows, table, windows)
     return Outcome(check, passed=False, message=message, hint=found[0].hint, blocking=blocking, facts=facts)
 
 
-def _facts_or_reason(
+def _measure_safely(
     check: str, frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit] | None
 ) -> Mapping[str, Any]:
     try:
-        return _facts(check, frame, table, windows, limits)
+        return _measure_columns(check, frame, table, windows, limits)
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
         return {"figures": f"not shown ({type(error).__name__}: {error})"}
 
 
-def _facts(
+def _measure_columns(
     check: str, frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit] | None
 ) -> Mapping[str, Any]:
     time = table.event_timestamp or ""
@@ -144,20 +152,20 @@ def _facts(
     if check == "event_time":
         return {"first": str(frame[time].min()), "last": str(frame[time].max())} if time in frame.columns else {}
     if check == "quality" and table.quality is not None:
-        return quality_facts(table.quality.declared if limits is None else limits)
-    return {"rows": frame.height, "empty partitions": len(list(_empty(frame, time, windows)))}
+        return describe_limits(table.quality.declared if limits is None else limits)
+    return {"rows": frame.height, "empty partitions": len(list(_is_empty(frame, time, windows)))}
 
 
-def _empty_findings(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[Finding]:
-    if empty := list(_empty(frame, column, windows)):
+def _find_empty_columns(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
+    if empty := list(_is_empty(frame, column, windows)):
         message = f"partition '{empty[0]}' has no row" + (
             f", nor have {len(empty) - 1} others up to '{empty[-1]}'" if len(empty) > 1 else ""
         )
         hint = "deliver the data and materialise the partition again; if nothing can happen in a partition, say allow_empty=True"
-        yield Finding("not_empty", column, "not empty", message, hint)
+        yield RuleViolation("not_empty", column, "not empty", message, hint)
 
 
-def _empty(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[str]:
+def _is_empty(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[str]:
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return
     times = frame[column].drop_nulls().sort()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_MOST_PARAMS, _LONGEST = 500, 500
+_MAX_PARAMS, _MAX_LENGTH = 500, 500
 _OF_SKLEARN = {  # attribute → metric; what is empty was not kept
     "train_score_": "train_score",
     "validation_score_": "validation_score",
@@ -25,7 +25,7 @@ _COUNTS = {"n_iter_": "iterations", "n_estimators_": "estimators", "best_iterati
 
 
 @dataclass(frozen=True)
-class Told:
+class TrainingLog:
     """What an estimator told.
 
     Parameters
@@ -43,7 +43,7 @@ class Told:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-def told_by(estimator: Any) -> Told:  # noqa: ANN401  (any estimator)
+def read_training_log(estimator: Any) -> TrainingLog:  # noqa: ANN401  (any estimator)
     """Return parameters and iterations of a fitted estimator: scikit-learn's, LightGBM's, XGBoost's, or one in a pipeline or a search.
 
     Parameters
@@ -51,13 +51,13 @@ def told_by(estimator: Any) -> Told:  # noqa: ANN401  (any estimator)
     estimator
         Fitted.
     """
-    inner = _fitted(estimator)
-    params = {name: value for name, value in _params(estimator) if _is_plain(value)}
-    shown = {name: _short(value) for name, value in sorted(params.items())[:_MOST_PARAMS]}
-    return Told(shown, dict(_figures(inner)), dict(_curves(inner)))
+    inner = _unwrap_fitted(estimator)
+    params = {name: value for name, value in _read_params(estimator) if _is_plain(value)}
+    shown = {name: _truncate_value(value) for name, value in sorted(params.items())[:_MAX_PARAMS]}
+    return TrainingLog(shown, dict(_read_metrics(inner)), dict(_read_curves(inner)))
 
 
-def _fitted(estimator: Any) -> Any:  # noqa: ANN401
+def _unwrap_fitted(estimator: Any) -> Any:  # noqa: ANN401
     """Return what was fitted inside: the last step of a pipeline, the best of a search."""
     for _ in range(10):
         if hasattr(estimator, "best_estimator_"):
@@ -69,21 +69,21 @@ def _fitted(estimator: Any) -> Any:  # noqa: ANN401
     return estimator
 
 
-def _params(estimator: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _read_params(estimator: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
     if hasattr(estimator, "get_params"):
         yield from estimator.get_params(deep=True).items()
     for name, value in (getattr(estimator, "best_params_", None) or {}).items():
         yield f"best__{name}", value
-    if _package(estimator) == "lightgbm" and isinstance(getattr(estimator, "params", None), dict):
+    if _package_name(estimator) == "lightgbm" and isinstance(getattr(estimator, "params", None), dict):
         yield from estimator.params.items()
-    if _package(estimator) == "xgboost" and hasattr(estimator, "save_config") and not hasattr(estimator, "get_params"):
+    if _package_name(estimator) == "xgboost" and hasattr(estimator, "save_config") and not hasattr(estimator, "get_params"):
         learner = json.loads(estimator.save_config())["learner"]
         yield from learner["learner_train_param"].items()
         yield from learner["gradient_booster"].get("tree_train_param", {}).items()
 
 
-def _figures(estimator: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
-    least = 1 if _package(estimator) == "lightgbm" else 0  # its 0 means that nothing stopped early
+def _read_metrics(estimator: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
+    least = 1 if _package_name(estimator) == "lightgbm" else 0  # its 0 means that nothing stopped early
     for attribute, name in _COUNTS.items():
         with suppress(Exception):  # XGBoost raises where nothing stopped early, each version something else
             value = getattr(estimator, attribute)
@@ -94,31 +94,31 @@ def _figures(estimator: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
             yield from ((f"{part}.{metric}", float(value)) for metric, value in scores.items())
 
 
-def _curves(estimator: Any) -> Iterator[tuple[str, Sequence[float]]]:  # noqa: ANN401
+def _read_curves(estimator: Any) -> Iterator[tuple[str, Sequence[float]]]:  # noqa: ANN401
     for attribute, name in _OF_SKLEARN.items():
-        if len(kept := _numbers(getattr(estimator, attribute, None))) > 1:
+        if len(kept := _to_floats(getattr(estimator, attribute, None))) > 1:
             yield name, kept
-    for part, scores in _evaluations(estimator).items():
+    for part, scores in _read_evaluations(estimator).items():
         for metric, values in scores.items():
-            yield f"{part}.{metric}", _numbers(values)
+            yield f"{part}.{metric}", _to_floats(values)
 
 
-def _evaluations(estimator: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:  # noqa: ANN401
+def _read_evaluations(estimator: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:  # noqa: ANN401
     """Return part → metric → one value an iteration, of LightGBM and XGBoost."""
-    if _package(estimator) == "lightgbm":
+    if _package_name(estimator) == "lightgbm":
         return getattr(estimator, "evals_result_", None) or {}
-    if _package(estimator) == "xgboost":
+    if _package_name(estimator) == "xgboost":
         with suppress(Exception):  # raised where it was fitted without an eval_set
             found: Mapping[str, Mapping[str, Sequence[float]]] = estimator.evals_result()
             return found or {}
     return {}
 
 
-def _package(estimator: object) -> str:
+def _package_name(estimator: object) -> str:
     return next((name for kind in type(estimator).__mro__ if (name := kind.__module__.split(".")[0]) in ("lightgbm", "xgboost")), "")
 
 
-def _numbers(values: Any) -> list[float]:  # noqa: ANN401
+def _to_floats(values: Any) -> list[float]:  # noqa: ANN401
     try:
         return [float(value) for value in values]
     except (TypeError, ValueError):
@@ -132,8 +132,8 @@ def _is_plain(value: object) -> bool:
     return value is not None and not hasattr(value, "get_params")
 
 
-def _short(value: object) -> Any:  # noqa: ANN401
+def _truncate_value(value: object) -> Any:  # noqa: ANN401
     if isinstance(value, (bool, int, float)):
         return value
     text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"

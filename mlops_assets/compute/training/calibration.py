@@ -10,7 +10,7 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Reliability:
+class CalibrationBin:
     """The rows of one range of predictions.
 
     Parameters
@@ -30,7 +30,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationCurve:
     """How far predictions are from what happens.
 
     Parameters
@@ -43,10 +43,10 @@ class Calibration:
     """
 
     error: float
-    bins: tuple[Reliability, ...]
+    bins: tuple[CalibrationBin, ...]
 
 
-def calibration(predicted: np.ndarray, happened: np.ndarray) -> Calibration:
+def calibrate(predicted: np.ndarray, happened: np.ndarray) -> CalibrationCurve:
     """Compare predictions with what happened, in ten ranges of equally many rows.
 
     Parameters
@@ -63,11 +63,11 @@ def calibration(predicted: np.ndarray, happened: np.ndarray) -> Calibration:
     """
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, BINS + 1)[1:-1])) if len(predicted) else np.zeros(0)
     place = np.searchsorted(edges, predicted, side="left")
-    bins = tuple(_bin(predicted[place == b], happened[place == b]) for b in np.unique(place))
+    bins = tuple(_summarize_bin(predicted[place == b], happened[place == b]) for b in np.unique(place))
     total = sum(one.rows for one in bins)
-    return Calibration(sum(one.rows * abs(one.predicted - one.observed) for one in bins) / max(total, 1), bins)
+    return CalibrationCurve(sum(one.rows * abs(one.predicted - one.observed) for one in bins) / max(total, 1), bins)
 
 
-def _bin(predicted: np.ndarray, happened: np.ndarray) -> Reliability:
+def _summarize_bin(predicted: np.ndarray, happened: np.ndarray) -> CalibrationBin:
     rows = len(predicted)
-    return Reliability(rows, float(predicted.mean()), float(happened.mean()), float(happened.std() / np.sqrt(rows)))
+    return CalibrationBin(rows, float(predicted.mean()), float(happened.mean()), float(happened.std() / np.sqrt(rows)))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 NEED_POSITIVE = frozenset(
     {"average_precision", "f1", "jaccard", "neg_negative_likelihood_ratio", "positive_likelihood_ratio", "precision", "recall"}
 )
-MAX_NAMED = 5  # classes in a message
-_UNDERSTOOD = ({0, 1}, {-1, 1})  # scikit-learn's own: the positive class is 1, or True
+MAX_NAMED_CLASSES = 5  # classes in a message
+_SKLEARN_CLASSES = ({0, 1}, {-1, 1})  # scikit-learn's own: the positive class is 1, or True
 _MULTICLASS = {"roc_auc": "roc_auc_ovr", **{name: f"{name}_macro" for name in ("f1", "jaccard", "precision", "recall")}}
 
 
@@ -40,7 +40,7 @@ def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  
     return values[1] if declared is None else declared
 
 
-def encoded_class(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
+def class_to_encode(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
     """Return the class that metrics see as True, the other one as False; None where they see labels as they are.
 
     Labels are seen as they are where there are not two classes, where some label is neither, and where scikit-learn understands them anyway.
@@ -56,7 +56,7 @@ def encoded_class(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # 
     """
     positive = None if classes is None else positive_class(classes, declared)
     values = () if positive is None else np.asarray(classes).tolist()
-    if positive not in values or (set(values) == _UNDERSTOOD[0] and positive == 1) or set(np.unique(y).tolist()) - set(values):
+    if positive not in values or (set(values) == _SKLEARN_CLASSES[0] and positive == 1) or set(np.unique(y).tolist()) - set(values):
         return None
     return positive
 
@@ -69,7 +69,7 @@ class TwoClasses:
     model
         Fitted, or what it answered: its arguments are passed on as they are.
     positive
-        From :func:`encoded_class`.
+        From :func:`class_to_encode`.
     """
 
     def __init__(self, model: Any, positive: Any) -> None:  # noqa: ANN401  (any estimator, any label)
@@ -106,12 +106,12 @@ class TwoClasses:
         return int(places[0])
 
 
-def as_two_classes(model: Any, encoded: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
+def wrap_two_classes(model: Any, encoded: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
     """Return a model as metrics see it; itself where they see labels as they are."""
     return model if encoded is None else TwoClasses(model, encoded)
 
 
-def truth_of(y: np.ndarray, encoded: Any) -> np.ndarray:  # noqa: ANN401  (any label)
+def encode_labels(y: np.ndarray, encoded: Any) -> np.ndarray:  # noqa: ANN401  (any label)
     """Return labels as metrics see them."""
     return y if encoded is None else np.asarray(y == encoded)
 
@@ -138,7 +138,7 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
         ``positive`` is no label or there are not two, a metric needs a positive class and none is known, or two classes have one name.
     """
     found = np.unique(np.concatenate([np.unique(part) for part in parts if len(part)])).tolist() if any(map(len, parts)) else []
-    several = f"column '{label}' holds {_listed(found)}"
+    several = f"column '{label}' holds {_list_values(found)}"
     if positive is not None and positive not in found:
         raise DataError(f"{where}: positive={positive!r} is no value of the label: {several}", hint="name one of them, in its own type")
     if positive is not None and len(found) != 2:
@@ -149,13 +149,13 @@ def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], 
     if len(found) > 2:
         other = _MULTICLASS.get(asked, "")
         raise DataError(f"{where}: the metric '{asked}' is of two classes: {several}", hint=f"use {other or 'a metric of several classes'}")
-    if positive is None and not any(set(found) <= understood for understood in _UNDERSTOOD):
+    if positive is None and not any(set(found) <= understood for understood in _SKLEARN_CLASSES):
         raise DataError(
             f"{where}: the metric '{asked}' needs to know which class is the positive one: {several}",
             hint=f"say @ml.model(positive={found[-1]!r}), or positive={found[0]!r}",
         )
 
 
-def _listed(values: Sequence[Any]) -> str:
-    shown = ", ".join(map(repr, values[:MAX_NAMED]))
-    return f"{shown} and {len(values) - MAX_NAMED} more values" if len(values) > MAX_NAMED else shown
+def _list_values(values: Sequence[Any]) -> str:
+    shown = ", ".join(map(repr, values[:MAX_NAMED_CLASSES]))
+    return f"{shown} and {len(values) - MAX_NAMED_CLASSES} more values" if len(values) > MAX_NAMED_CLASSES else shown

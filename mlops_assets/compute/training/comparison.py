@@ -19,7 +19,7 @@ _ABSENT = "absent"
 
 
 @dataclass(frozen=True)
-class Difference:
+class RecordChange:
     """One field of the record that is not as it was.
 
     Parameters
@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrainingComparison:
     """What came of the comparison.
 
     Parameters
@@ -54,16 +54,16 @@ class Comparison:
     """
 
     verdict: str
-    differences: tuple[Difference, ...]
+    differences: tuple[RecordChange, ...]
     largest: float
 
     @property
-    def first(self) -> Difference | None:
+    def first(self) -> RecordChange | None:
         """The first field that differs; None when everything is as it was."""
         return self.differences[0] if self.differences else None
 
 
-def compared(was: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
+def compare_trainings(was: Mapping[str, Any], now: Mapping[str, Any]) -> TrainingComparison:
     """Compare a training with its record.
 
     Parameters
@@ -73,68 +73,68 @@ def compared(was: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
         ``labels`` (what ``predict`` says of them; not compared where a record has none), and ``metrics``. Of a version that was fitted again
         also ``refit``, with predictions and labels of the second fit.
     """
-    found = [*_fields(was, now, CAUSES, cause=True), *_fields(was, now, CIRCUMSTANCES, cause=False)]
+    found = [*_compare_fields(was, now, CAUSES, cause=True), *_compare_fields(was, now, CIRCUMSTANCES, cause=False)]
     fits = [("", was, now), *([("refit.", was["refit"], now["refit"])] if "refit" in was else [])]
     pairs = [(where, _as_array(old), _as_array(new)) for where, old, new in fits]
-    flips = [found for where, old, new in fits for found in _labels(old.get("labels"), new.get("labels"), where)]
-    moved = [found for where, before, after in pairs for found in _predictions(before, after, where)]
-    results = [*moved, *flips, *_fields(was, now, ("metrics",), cause=False)]
+    flips = [found for where, old, new in fits for found in _compare_labels(old.get("labels"), new.get("labels"), where)]
+    moved = [found for where, before, after in pairs for found in _compare_predictions(before, after, where)]
+    results = [*moved, *flips, *_compare_fields(was, now, ("metrics",), cause=False)]
     if results and not found:
-        found += _fields(was, now, ("other_packages",), cause=False)
+        found += _compare_fields(was, now, ("other_packages",), cause=False)
     if not results:
         verdict = EQUIVALENT if any(difference.cause for difference in found) else IDENTICAL
     else:
-        close = all(_close(before, after) for _, before, after in pairs)
-        verdict = EQUIVALENT if not flips and close and _metrics_close(was["metrics"], now["metrics"]) else DIFFERENT
-    return Comparison(verdict, (*found, *results), max(_largest(before, after) for _, before, after in pairs))
+        close = all(_are_close(before, after) for _, before, after in pairs)
+        verdict = EQUIVALENT if not flips and close and _metrics_are_close(was["metrics"], now["metrics"]) else DIFFERENT
+    return TrainingComparison(verdict, (*found, *results), max(_largest_difference(before, after) for _, before, after in pairs))
 
 
 def _as_array(fit: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(fit["predictions"], dtype="<f8")
 
 
-def _fields(was: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...], *, cause: bool) -> Iterator[Difference]:
+def _compare_fields(was: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...], *, cause: bool) -> Iterator[RecordChange]:
     for name in names:
         old, new = was.get(name, {}), now.get(name, {})
         # A library of threads that was loaded in one process and not in the other has computed nothing.
         keys = sorted(old.keys() & new.keys() if name in CIRCUMSTANCES else old.keys() | new.keys())
         for key in keys:
-            if not _same(old.get(key, _ABSENT), new.get(key, _ABSENT)):
-                yield Difference(f"{name}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT), cause)
+            if not _are_equal(old.get(key, _ABSENT), new.get(key, _ABSENT)):
+                yield RecordChange(f"{name}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT), cause)
 
 
-def _same(one: Any, other: Any) -> bool:  # noqa: ANN401  (values of a record)
+def _are_equal(one: Any, other: Any) -> bool:  # noqa: ANN401  (values of a record)
     return one == other or (isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other))
 
 
-def _predictions(before: np.ndarray, after: np.ndarray, where: str) -> Iterator[Difference]:
+def _compare_predictions(before: np.ndarray, after: np.ndarray, where: str) -> Iterator[RecordChange]:
     if before.shape != after.shape:
-        yield Difference(f"{where}predictions.shape", list(before.shape), list(after.shape), cause=False)
+        yield RecordChange(f"{where}predictions.shape", list(before.shape), list(after.shape), cause=False)
     elif before.tobytes() != after.tobytes():
         flat, other = before.reshape(len(before), -1), after.reshape(len(after), -1)
         row = int(np.argmax([a.tobytes() != b.tobytes() for a, b in zip(flat, other, strict=True)]))
-        yield Difference(f"{where}predictions.row {row} of the probe", flat[row].tolist(), other[row].tolist(), cause=False)
+        yield RecordChange(f"{where}predictions.row {row} of the probe", flat[row].tolist(), other[row].tolist(), cause=False)
 
 
-def _labels(before: Sequence[Any] | None, after: Sequence[Any] | None, where: str) -> Iterator[Difference]:
+def _compare_labels(before: Sequence[Any] | None, after: Sequence[Any] | None, where: str) -> Iterator[RecordChange]:
     """Yield the first row whose predicted class differs."""
     for row, (old, new) in enumerate(zip(before or (), after or (), strict=False)):
         if old != new:
-            yield Difference(f"{where}labels.row {row} of the probe", old, new, cause=False)
+            yield RecordChange(f"{where}labels.row {row} of the probe", old, new, cause=False)
             return
 
 
-def _close(before: np.ndarray, after: np.ndarray) -> bool:
+def _are_close(before: np.ndarray, after: np.ndarray) -> bool:
     if before.shape != after.shape:
         return False
     return bool(np.allclose(after, before, rtol=TOLERANCE["relative"], atol=TOLERANCE["absolute"], equal_nan=True))
 
 
-def _metrics_close(was: Mapping[str, float], now: Mapping[str, float]) -> bool:
-    return was.keys() == now.keys() and _close(np.array([was[m] for m in sorted(was)]), np.array([now[m] for m in sorted(now)]))
+def _metrics_are_close(was: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    return was.keys() == now.keys() and _are_close(np.array([was[m] for m in sorted(was)]), np.array([now[m] for m in sorted(now)]))
 
 
-def _largest(before: np.ndarray, after: np.ndarray) -> float:
+def _largest_difference(before: np.ndarray, after: np.ndarray) -> float:
     if before.shape != after.shape or not before.size:
         return 0.0 if before.shape == after.shape else math.inf
     return float(np.nanmax(np.abs(before - after))) if not np.isnan(before - after).all() else 0.0

@@ -26,39 +26,39 @@ _THREADS = (
 )
 
 
-def canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
     """Return the one spelling of a distribution's name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @cache
-def installed() -> dict[str, str]:
+def installed_distributions() -> dict[str, str]:
     """Return every installed distribution with its version; of several, the one that is imported."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
-            found.setdefault(canonical(name), distribution.version)
+            found.setdefault(canonical_name(name), distribution.version)
     return dict(sorted(found.items()))
 
 
 @cache
-def from_elsewhere() -> frozenset[str]:
+def local_distributions() -> frozenset[str]:
     """Return the distributions that no index has: installed from a folder, a file or a repository."""
     known = ((d.metadata["Name"], d.read_text("direct_url.json")) for d in metadata.distributions())
-    return frozenset(canonical(name) for name, url in known if name and url)
+    return frozenset(canonical_name(name) for name, url in known if name and url)
 
 
-def lock(versions: Mapping[str, str]) -> str:
+def format_lock(versions: Mapping[str, str]) -> str:
     """Return distributions as lines of a requirements file."""
     return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
 
 
-def unlocked(text: str) -> dict[str, str]:
+def parse_lock(text: str) -> dict[str, str]:
     """Return the distributions of a lock."""
     return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
 
 
-def packages(roots: Iterable[str]) -> dict[str, str]:
+def deciding_packages(roots: Iterable[str]) -> dict[str, str]:
     """Return the versions of what decides a result: the libraries of numbers, and the distributions of what the code and its estimator import.
 
     Parameters
@@ -66,28 +66,28 @@ def packages(roots: Iterable[str]) -> dict[str, str]:
     roots
         Top-level names of modules.
     """
-    known = installed()
+    known = installed_distributions()
     foreign = {root for root in roots if root not in sys.stdlib_module_names and root not in {"mlops_assets", *_ROOTS}}
-    here = {canonical(root) for root in foreign if canonical(root) in known}
+    here = {canonical_name(root) for root in foreign if canonical_name(root) in known}
     # The index of all modules takes long to make; most distributions are called as what they hold.
-    asked = {root for root in foreign if canonical(root) not in known}
-    names = {*DECIDING, *here, *(canonical(name) for root in asked for name in _owners().get(root, ()))}
+    asked = {root for root in foreign if canonical_name(root) not in known}
+    names = {*DECIDING, *here, *(canonical_name(name) for root in asked for name in _find_owners().get(root, ()))}
     return {"python": platform.python_version(), **{name: known[name] for name in sorted(names) if name in known}}
 
 
 @cache
-def _owners() -> Mapping[str, list[str]]:
+def _find_owners() -> Mapping[str, list[str]]:
     return metadata.packages_distributions()
 
 
-def roots_of(estimator: Any) -> set[str]:  # noqa: ANN401  (any estimator)
+def find_root_modules(estimator: Any) -> set[str]:  # noqa: ANN401  (any estimator)
     """Return the top-level modules of an estimator and of what it is made of."""
     known = getattr(estimator, "get_params", None)
     parts = [estimator, *(known(deep=True).values() if known else ())]
     return {type(part).__module__.split(".")[0] for part in parts} - {"builtins"}
 
 
-def threads() -> dict[str, Any]:
+def thread_settings() -> dict[str, Any]:
     """Return what says how many threads compute, and the libraries that do."""
     from threadpoolctl import threadpool_info
 
@@ -97,24 +97,24 @@ def threads() -> dict[str, Any]:
     found = {
         f"{name}.{key}": pool[key] for name, pool in pools.items() for key in ("num_threads", "architecture", "version") if pool.get(key)
     }
-    return {"cpus": _cpus(), **dict(sorted({**said, **found}.items()))}
+    return {"cpus": _count_cpus(), **dict(sorted({**said, **found}.items()))}
 
 
-def _cpus() -> int:
+def _count_cpus() -> int:
     usable = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(usable(0)) if usable else os.cpu_count() or 1
 
 
-def hardware() -> dict[str, Any]:
+def describe_hardware() -> dict[str, Any]:
     """Return the machine: architecture, processor, memory in GiB."""
     import psutil
 
     memory = round(psutil.virtual_memory().total / 2**30, 1)
-    return {"machine": platform.machine(), "processor": _processor(), "memory_gib": memory}
+    return {"machine": platform.machine(), "processor": _processor_name(), "memory_gib": memory}
 
 
 @cache
-def _processor() -> str:
+def _processor_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

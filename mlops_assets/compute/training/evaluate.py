@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.training.classes import as_two_classes, encoded_class, truth_of
-from mlops_assets.compute.training.responses import Remembered
+from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.evaluation import Evaluation, SliceMetrics
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Scores = tuple[tuple[str, float], ...]
 MAX_SLICES = 50
-_OF_PROBABILITIES = frozenset(
+_PROBABILITY_METRICS = frozenset(
     {"d2_brier_score", "d2_log_loss_score", "neg_brier_score", "neg_log_loss", "top_k_accuracy"}
     | {f"roc_auc_{how}{weights}" for how in ("ovo", "ovr") for weights in ("", "_weighted")}
 )
@@ -63,16 +63,16 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     Evaluation
         An undefined or infinite metric is NaN, with the reason among its ``problems``.
     """
-    remembered = estimator if isinstance(estimator, Remembered) else Remembered(estimator, split.X)
-    encoded = encoded_class(getattr(estimator, "classes_", None), split.y, positive)
-    model, y = as_two_classes(remembered, encoded), truth_of(split.y, encoded)
-    values, problems = _scores(model, np.arange(len(y)), y, metrics)
+    remembered = estimator if isinstance(estimator, CachedPredictor) else CachedPredictor(estimator, split.X)
+    encoded = class_to_encode(getattr(estimator, "classes_", None), split.y, positive)
+    model, y = wrap_two_classes(remembered, encoded), encode_labels(split.y, encoded)
+    values, problems = _score(model, np.arange(len(y)), y, metrics)
     baseline: Scores = ()
     if train is not None:
-        known = truth_of(train.y, encoded)
-        baseline, _ = _scores(_baseline(estimator).fit(_blank(known), known), _blank(y), y, metrics)
-    told = tuple((name, why + _absent(remembered, split.y, part)) for name, why in problems)
-    return Evaluation(len(y), values, baseline, tuple(_sliced(model, split, y, metrics, slices, least or {})), told)
+        known = encode_labels(train.y, encoded)
+        baseline, _ = _score(_make_baseline(estimator).fit(_constant_column(known), known), _constant_column(y), y, metrics)
+    told = tuple((name, why + _explain_classes(remembered, split.y, part)) for name, why in problems)
+    return Evaluation(len(y), values, baseline, tuple(_score_slices(model, split, y, metrics, slices, least or {})), told)
 
 
 def check_metrics(metrics: Sequence[str], where: str) -> None:
@@ -88,7 +88,7 @@ def check_metrics(metrics: Sequence[str], where: str) -> None:
             )
 
 
-def _scores(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tuple[Scores, tuple[tuple[str, str], ...]]:  # noqa: ANN401
+def _score(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tuple[Scores, tuple[tuple[str, str], ...]]:  # noqa: ANN401
     values: dict[str, float] = {}
     problems: dict[str, str] = {}
     for name in metrics:
@@ -96,16 +96,16 @@ def _scores(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tu
             # scikit-learn warns and goes on with NaN or 0 where a metric is undefined: the value decides, not the warning.
             warnings.simplefilter("ignore")
             try:
-                values[name] = float(scorer_of(name, getattr(estimator, "classes_", None))(estimator, X, y))
+                values[name] = float(make_scorer(name, getattr(estimator, "classes_", None))(estimator, X, y))
             except (ValueError, TypeError, AttributeError) as error:
                 values[name], problems[name] = math.nan, str(error).splitlines()[0]
         if not math.isfinite(values[name]):
-            problems.setdefault(name, f"{name} is {values[name]} on these {len(y)} rows" + _why(y))
+            problems.setdefault(name, f"{name} is {values[name]} on these {len(y)} rows" + _explain_constant_label(y))
             values[name] = math.nan
     return tuple(values.items()), tuple(problems.items())
 
 
-def scorer_of(name: str, classes: Any) -> Any:  # noqa: ANN401  (scikit-learn's)
+def make_scorer(name: str, classes: Any) -> Any:  # noqa: ANN401  (scikit-learn's)
     """Return a scorer that is given every class where it compares probabilities, so that a class without rows is no riddle to it.
 
     Parameters
@@ -118,17 +118,17 @@ def scorer_of(name: str, classes: Any) -> Any:  # noqa: ANN401  (scikit-learn's)
     from sklearn.metrics import get_scorer
 
     scorer: Any = get_scorer(name)
-    if classes is not None and name in _OF_PROBABILITIES:
+    if classes is not None and name in _PROBABILITY_METRICS:
         scorer._kwargs = {**scorer._kwargs, "labels": np.asarray(classes)}  # noqa: SLF001  (make_scorer's keywords, of a copy)
     return scorer
 
 
-def _why(y: np.ndarray) -> str:
+def _explain_constant_label(y: np.ndarray) -> str:
     unique = np.unique(y) if len(y) else y
     return f": every label is {unique[0]!s}" if len(unique) == 1 else ""
 
 
-def _absent(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
+def _explain_classes(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
     """Return which classes have no rows, and which labels are no class, as the end of a reason."""
     known, there = getattr(model, "classes_", None), np.unique(y).tolist()
     classes = [] if known is None else np.asarray(known).tolist()
@@ -138,18 +138,18 @@ def _absent(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any 
     return f" ({'; '.join(told)})" if told else ""
 
 
-def _baseline(estimator: Any) -> Any:  # noqa: ANN401
+def _make_baseline(estimator: Any) -> Any:  # noqa: ANN401
     from sklearn.base import is_classifier
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     return DummyClassifier(strategy="prior") if is_classifier(estimator) else DummyRegressor(strategy="mean")
 
 
-def _blank(y: np.ndarray) -> np.ndarray:
+def _constant_column(y: np.ndarray) -> np.ndarray:
     return np.zeros((len(y), 1))
 
 
-def _sliced(  # noqa: PLR0913  (what is measured, and on what)
+def _score_slices(  # noqa: PLR0913  (what is measured, and on what)
     model: Any,  # noqa: ANN401  (what an estimator answered)
     split: Split,
     y: np.ndarray,
@@ -165,20 +165,20 @@ def _sliced(  # noqa: PLR0913  (what is measured, and on what)
             if rank >= MAX_SLICES and not (column in least and rows >= least[column]):
                 break
             chosen = np.flatnonzero(values.eq_missing(value).to_numpy())
-            result.append(SliceMetrics(column, str(value), rows, _scores(model, chosen, y[chosen], metrics)[0]))
+            result.append(SliceMetrics(column, str(value), rows, _score(model, chosen, y[chosen], metrics)[0]))
     return result
 
 
-def as_rows(candidate: Candidate) -> list[dict[str, object]]:
+def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:
     """Return a candidate's evaluation as rows of a table: metric, value, baseline, champion, difference and its interval."""
     baseline: Mapping[str, float] = dict(candidate.evaluation.baseline)
     return [
-        {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), **_against(candidate, name, value)}
+        {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), **_compare_with_champion(candidate, name, value)}
         for name, value in candidate.evaluation.metrics
     ]
 
 
-def _against(candidate: Candidate, metric: str, value: float) -> dict[str, object]:
+def _compare_with_champion(candidate: Candidate, metric: str, value: float) -> dict[str, object]:
     """Return champion, difference and interval of one metric, in the shape of a table's cells."""
     if candidate.champion is None:
         return {"champion": "none yet", "Δ": "", "95 % interval of Δ": ""}

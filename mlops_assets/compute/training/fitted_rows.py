@@ -57,7 +57,7 @@ class FittedRows:
         if event_timestamp is None:
             return cls(tuple(parts), rows)
         times = pl.concat([splits[part].rows[event_timestamp] for part in parts])
-        first, last = (_as_utc(time) for time in (times.min(), times.max()))
+        first, last = (_to_utc(time) for time in (times.min(), times.max()))
         return cls(tuple(parts), rows, first, last, by_time and first is not None)
 
     def as_json(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class FittedRows:
         return times.is_between(self.first, self.last).fill_null(value=False)
 
 
-def _as_utc(time: object) -> datetime | None:
+def _to_utc(time: object) -> datetime | None:
     if not isinstance(time, datetime):
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

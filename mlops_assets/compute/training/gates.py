@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops_assets.compute.user_code.user_errors import describe
+from mlops_assets.compute.user_code.user_errors import describe_error
 from mlops_assets.values.evaluation import GateResult
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def judge(gate: GateLike, candidate: Candidate) -> GateResult:
         found = gate.judge(candidate)
     except Exception as error:  # noqa: BLE001  (an exception of any type means not passed)
         function = gate.declared.function.function if isinstance(gate, FunctionGate) else None
-        return GateResult(passed=False, reason=f"the gate raised {describe(error, function)}")
+        return GateResult(passed=False, reason=f"the gate raised {describe_error(error, function)}")
     if not isinstance(found, GateResult):
         return GateResult(passed=False, reason=f"the gate returned {type(found).__name__}, neither a GateResult nor a bool")
     if found.value is not None and not math.isfinite(found.value):

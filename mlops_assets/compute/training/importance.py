@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.training.classes import as_two_classes, encoded_class, truth_of
-from mlops_assets.compute.training.evaluate import scorer_of
-from mlops_assets.compute.training.responses import Remembered
+from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
+from mlops_assets.compute.training.evaluate import make_scorer
+from mlops_assets.compute.training.responses import CachedPredictor
 
 if TYPE_CHECKING:
     import polars as pl
 
-REPEATS, MOST_ROWS, MOST_COLUMNS = 5, 2_000, 100
-_LEAST_ROWS, _PREDICTIONS = 200, 400_000  # of the estimator, whatever the number of columns
-_ROUNDED = 1e-12
+REPEATS, MAX_ROWS, MAX_COLUMNS = 5, 2_000, 100
+_MIN_ROWS, _MAX_PREDICTIONS = 200, 400_000  # of the estimator, whatever the number of columns
+_ROUNDING_ERROR = 1e-12
 
 
 @dataclass(frozen=True)
-class Importance:
+class ColumnImportance:
     """What one column is worth.
 
     Parameters
@@ -42,7 +42,7 @@ class Importance:
 
 
 @dataclass(frozen=True)
-class Importances:
+class PermutationImportance:
     """The columns of a model by what they are worth.
 
     Parameters
@@ -59,7 +59,7 @@ class Importances:
 
     metric: str
     rows: int
-    columns: tuple[Importance, ...]
+    columns: tuple[ColumnImportance, ...]
     left_out: int = 0
 
 
@@ -71,9 +71,9 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     seed: str,
     *,
     repeats: int = REPEATS,
-    most_rows: int = MOST_ROWS,
+    max_rows: int = MAX_ROWS,
     positive: Any = None,  # noqa: ANN401  (any label)
-) -> Importances:
+) -> PermutationImportance:
     """Shuffle one column after the other and look at the metric.
 
     Parameters
@@ -88,7 +88,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
         Text: the same text shuffles alike.
     repeats
         Shuffles of each column; all of them are predicted in one call.
-    most_rows
+    max_rows
         Of more, so many are drawn.
     positive
         The positive one of two classes; the second when None.
@@ -100,8 +100,8 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8]))
-    columns = X.columns[:MOST_COLUMNS]
-    rows = min(len(y), most_rows, max(_LEAST_ROWS, _PREDICTIONS // (repeats * max(1, len(columns)))))
+    columns = X.columns[:MAX_COLUMNS]
+    rows = min(len(y), max_rows, max(_MIN_ROWS, _MAX_PREDICTIONS // (repeats * max(1, len(columns)))))
     if rows < len(y):
         drawn = np.sort(rng.choice(len(y), size=rows, replace=False))
         X, y = X[drawn], y[drawn]
@@ -109,20 +109,23 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     stacked, found = X[np.tile(np.arange(rows), repeats)], []
     # With a thread for each core, where other processes want the cores too, threads wait for one another longer than they work.
     with threadpool_limits(1):
-        whole = _scores(metric, estimator, X, y, 1, positive)[0]
-        answers = {name: _scores(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats, positive) for name in columns}
+        whole = _score_stretches(metric, estimator, X, y, 1, positive)[0]
+        answers = {
+            name: _score_stretches(metric, estimator, stacked.with_columns(X[name].gather(orders)), y, repeats, positive)
+            for name in columns
+        }
     for name, scores in answers.items():
-        found.append(Importance(name, _told(whole - scores.mean(), whole), _told(scores.std(), whole)))
+        found.append(ColumnImportance(name, _drop_rounding(whole - scores.mean(), whole), _drop_rounding(scores.std(), whole)))
     ordered = sorted(found, key=lambda one: (math.inf if math.isnan(one.drop) else -one.drop, one.column))
-    return Importances(metric, rows, tuple(ordered), X.width - len(columns))
+    return PermutationImportance(metric, rows, tuple(ordered), X.width - len(columns))
 
 
-def _told(figure: float, whole: float) -> float:
+def _drop_rounding(figure: float, whole: float) -> float:
     """Return a figure, zero where it is no more than how numbers are rounded."""
-    return 0.0 if abs(figure) <= _ROUNDED * max(1.0, abs(whole)) else float(figure)
+    return 0.0 if abs(figure) <= _ROUNDING_ERROR * max(1.0, abs(whole)) else float(figure)
 
 
-def _scores(  # noqa: PLR0913  (what is measured, and on what)
+def _score_stretches(  # noqa: PLR0913  (what is measured, and on what)
     metric: str,
     estimator: Any,  # noqa: ANN401  (any estimator)
     X: pl.DataFrame,
@@ -131,12 +134,12 @@ def _scores(  # noqa: PLR0913  (what is measured, and on what)
     positive: Any,  # noqa: ANN401
 ) -> np.ndarray:
     """Return the metric of each of the stretches of rows that were put below one another."""
-    encoded = encoded_class(getattr(estimator, "classes_", None), y, positive)
-    answers, y, rows = as_two_classes(Remembered(estimator, X), encoded), truth_of(y, encoded), len(y)
+    encoded = class_to_encode(getattr(estimator, "classes_", None), y, positive)
+    answers, y, rows = wrap_two_classes(CachedPredictor(estimator, X), encoded), encode_labels(y, encoded), len(y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an undefined metric is NaN
         try:
-            scorer = scorer_of(metric, getattr(answers, "classes_", None))
+            scorer = make_scorer(metric, getattr(answers, "classes_", None))
             return np.array([float(scorer(answers, np.arange(k * rows, (k + 1) * rows), y)) for k in range(repeats)])
         except (ValueError, TypeError, AttributeError):
             return np.full(repeats, np.nan)

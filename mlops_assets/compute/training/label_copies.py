@@ -91,7 +91,7 @@ def refuse_label_copies(X: pl.DataFrame, label: pl.Series, *, allowed: Sequence[
 def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | None:
     if feature.dtype.is_nested() or label.dtype.is_nested():
         return None
-    pairs = pl.DataFrame({"feature": _comparable(feature), "label": _comparable(label)}).drop_nulls("label")
+    pairs = pl.DataFrame({"feature": _to_comparable(feature), "label": _to_comparable(label)}).drop_nulls("label")
     if pairs.height < MIN_ROWS or pairs["label"].n_unique() < 2:
         return None
     how, known = "", pairs.drop_nulls()
@@ -106,7 +106,7 @@ def _compare(column: str, feature: pl.Series, label: pl.Series) -> LabelCopy | N
     return LabelCopy(column, how, known.height, example) if how else None
 
 
-def _comparable(values: pl.Series) -> pl.Series:
+def _to_comparable(values: pl.Series) -> pl.Series:
     """Return values as floats where they have an order, text that holds numbers included; as text otherwise. NaN is null."""
     if values.dtype in (pl.String, pl.Categorical, pl.Enum):
         text = values.cast(pl.String)

@@ -10,14 +10,14 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SHARE = 0.99  # of the rows on which a column must repeat a later one
-_SAMPLE = 20_000
-_AUC_ALONE, _RANKS_ALONE = 0.975, 0.98  # from which a single column is too good
-_LEAST = 25  # rows of each class
+_MIN_AGREEMENT = 0.99  # of the rows on which a column must repeat a later one
+_SAMPLE_ROWS = 20_000
+_MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column is too good
+_MIN_ROWS = 25  # rows of each class
 
 
 @dataclass(frozen=True)
-class Leak:
+class RepeatedColumn:
     """A column of a training set that repeats a column known later than its row.
 
     Parameters
@@ -35,7 +35,7 @@ class Leak:
     share: float
 
 
-def leaks(rows: pl.DataFrame, columns: Sequence[str], later: pl.DataFrame) -> list[Leak]:
+def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.DataFrame) -> list[RepeatedColumn]:
     """Find columns that repeat, up to scale and offset, a column known later.
 
     Parameters
@@ -47,24 +47,24 @@ def leaks(rows: pl.DataFrame, columns: Sequence[str], later: pl.DataFrame) -> li
     later
         The columns known later, row by row beside ``rows``.
     """
-    step = max(1, rows.height // _SAMPLE)
+    step = max(1, rows.height // _SAMPLE_ROWS)
     sample, known = rows.gather_every(step), later.gather_every(step)
     found = []
     for column in columns:
         for name in known.columns:
-            share = _agreement(sample[column], known[name])
-            if share >= _SHARE:
-                found.append(Leak(column, name, share))
+            share = _measure_agreement(sample[column], known[name])
+            if share >= _MIN_AGREEMENT:
+                found.append(RepeatedColumn(column, name, share))
     return found
 
 
-def _agreement(one: pl.Series, other: pl.Series) -> float:
+def _measure_agreement(one: pl.Series, other: pl.Series) -> float:
     both = pl.DataFrame({"one": one, "other": other}).drop_nulls()
     if both.height < 20 or both["other"].n_unique() < 2 or both["one"].n_unique() < 2:
         return 0.0
-    if both["one"].dtype == both["other"].dtype and (equal := (both["one"] == both["other"]).mean()) and float(equal) >= _SHARE:  # type: ignore[arg-type]  # the mean of booleans
+    if both["one"].dtype == both["other"].dtype and (equal := (both["one"] == both["other"]).mean()) and float(equal) >= _MIN_AGREEMENT:  # type: ignore[arg-type]  # the mean of booleans
         return float(equal)  # type: ignore[arg-type]
-    if not _ordered(both["one"].dtype) or not _ordered(both["other"].dtype):
+    if not _to_ordered(both["one"].dtype) or not _to_ordered(both["other"].dtype):
         return 0.0
     correlation = both.select(
         pl.corr(pl.col("one").to_physical().cast(pl.Float64), pl.col("other").to_physical().cast(pl.Float64), method="spearman")
@@ -72,12 +72,12 @@ def _agreement(one: pl.Series, other: pl.Series) -> float:
     return abs(float(correlation)) if correlation is not None and correlation == correlation else 0.0  # noqa: PLR0124  (NaN)
 
 
-def _ordered(dtype: pl.DataType) -> bool:
+def _to_ordered(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
 
 
 @dataclass(frozen=True)
-class Strong:
+class StrongColumn:
     """A column that tells the label nearly by itself.
 
     Parameters
@@ -96,7 +96,7 @@ class Strong:
 
 
 @dataclass(frozen=True)
-class Newer:
+class LaterTime:
     """A time in ``X`` that is later than the event of its own row."""
 
     column: str
@@ -105,7 +105,7 @@ class Newer:
     event: str
 
 
-def too_good(rows: pl.DataFrame, columns: Sequence[str], label: str) -> list[Strong]:
+def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) -> list[StrongColumn]:
     """Find columns that tell the label nearly by themselves, the strongest first: what good models are made of seldom does.
 
     Parameters
@@ -117,23 +117,27 @@ def too_good(rows: pl.DataFrame, columns: Sequence[str], label: str) -> list[Str
     label
         With two values, or numbers; nothing is found for others.
     """
-    sample = rows.gather_every(max(1, rows.height // _SAMPLE)).drop_nulls(label)
+    sample = rows.gather_every(max(1, rows.height // _SAMPLE_ROWS)).drop_nulls(label)
     classes = sample[label].unique().sort()
     if len(classes) == 2:
         positive = sample[label] == classes[1]
-        if min(int(positive.sum()), sample.height - int(positive.sum())) < _LEAST:
+        if min(int(positive.sum()), sample.height - int(positive.sum())) < _MIN_ROWS:
             return []
-        strengths = {c: _order(sample[c], positive) for c in columns}
-        return _strongest({c: s for c, s in strengths.items() if s >= _AUC_ALONE}, of_classes=True)
-    if not sample[label].dtype.is_numeric() or sample.height < 2 * _LEAST:
+        strengths = {c: _measure_order(sample[c], positive) for c in columns}
+        return _rank_strength({c: s for c, s in strengths.items() if s >= _MIN_AUC}, of_classes=True)
+    if not sample[label].dtype.is_numeric() or sample.height < 2 * _MIN_ROWS:
         return []
-    return _strongest(
-        {c: s for c in columns if _ordered(sample[c].dtype) and (s := _agreement(sample[c], sample[label])) >= _RANKS_ALONE},
+    return _rank_strength(
+        {
+            c: s
+            for c in columns
+            if _to_ordered(sample[c].dtype) and (s := _measure_agreement(sample[c], sample[label])) >= _MIN_RANK_CORRELATION
+        },
         of_classes=False,
     )
 
 
-def newer(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> list[Newer]:
+def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> list[LaterTime]:
     """Find times in ``X`` that are later than the event of their row.
 
     Parameters
@@ -155,19 +159,19 @@ def newer(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> l
             continue  # a time without a zone cannot be compared with one that has it
         late = rows.filter(times[0] > times[1])
         if late.height:
-            found.append(Newer(column, late.height, str(late[column][0]), str(late[event_timestamp][0])))
+            found.append(LaterTime(column, late.height, str(late[column][0]), str(late[event_timestamp][0])))
     return found
 
 
-def _strongest(found: dict[str, float], *, of_classes: bool) -> list[Strong]:
-    return [Strong(c, s, of_classes) for c, s in sorted(found.items(), key=lambda each: -each[1])]
+def _rank_strength(found: dict[str, float], *, of_classes: bool) -> list[StrongColumn]:
+    return [StrongColumn(c, s, of_classes) for c, s in sorted(found.items(), key=lambda each: -each[1])]
 
 
-def _order(column: pl.Series, positive: pl.Series) -> float:
+def _measure_order(column: pl.Series, positive: pl.Series) -> float:
     """Return the share of pairs of the two classes that a column orders right, in the better direction; 0 when it has no order."""
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
-        values = _shares(column.cast(pl.String), positive)
-    elif _ordered(column.dtype):
+        values = _class_rates(column.cast(pl.String), positive)
+    elif _to_ordered(column.dtype):
         values = column.to_physical().cast(pl.Float64)
     else:
         return 0.0
@@ -178,7 +182,7 @@ def _order(column: pl.Series, positive: pl.Series) -> float:
     return max(right, 1 - right)
 
 
-def _shares(column: pl.Series, positive: pl.Series) -> pl.Series:
+def _class_rates(column: pl.Series, positive: pl.Series) -> pl.Series:
     """Return for each row how often its value goes with the second class among the other half of the rows, so that no row tells its own label."""
     rows = pl.DataFrame({"value": column, "positive": positive}).with_row_index("row").with_columns(half=pl.col("row") % 2)
     others = rows.group_by("value", "half").agg(share=pl.col("positive").mean()).with_columns(half=1 - pl.col("half"))

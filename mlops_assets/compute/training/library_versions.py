@@ -12,7 +12,7 @@ _EXACT_TO_MINOR = ("scikit-learn",)  # whose minor versions change what is store
 
 
 @dataclass(frozen=True)
-class OtherLibrary:
+class LibraryChange:
     """A library of which another version is installed than a model was trained with.
 
     Parameters
@@ -33,7 +33,7 @@ class OtherLibrary:
         return f"{self.name} {self.trained} then, {self.installed or 'not installed'} now"
 
 
-def other_libraries(trained: Mapping[str, str], installed: Mapping[str, str]) -> list[OtherLibrary]:
+def find_library_changes(trained: Mapping[str, str], installed: Mapping[str, str]) -> list[LibraryChange]:
     """Return which libraries differ, the serious ones first.
 
     Parameters
@@ -42,13 +42,13 @@ def other_libraries(trained: Mapping[str, str], installed: Mapping[str, str]) ->
         Name → version.
     """
     found = [
-        OtherLibrary(name, then, now, _serious(name, then, now))
+        LibraryChange(name, then, now, _is_serious(name, then, now))
         for name, then in trained.items()
         if (now := installed.get(name, "")) != then
     ]
     return sorted(found, key=lambda other: (not other.serious, other.name))
 
 
-def _serious(name: str, then: str, now: str) -> bool:
+def _is_serious(name: str, then: str, now: str) -> bool:
     parts = 2 if name in _EXACT_TO_MINOR else 1
     return then.split(".")[:parts] != now.split(".")[:parts]

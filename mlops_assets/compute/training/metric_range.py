@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_SHARES = (
+_UNIT_INTERVAL = (
     "accuracy",
     "adjusted_mutual_info_score",
     "average_precision",
@@ -41,7 +41,7 @@ def metric_range(metric: str) -> tuple[float, float]:
     if metric.startswith("neg_"):
         return (-2.0, 0.0) if metric == "neg_brier_score" else (-math.inf, 0.0)
     bare = next((metric.removesuffix(average) for average in _AVERAGES if metric.endswith(average)), metric)
-    if bare in _SHARES:
+    if bare in _UNIT_INTERVAL:
         return 0.0, 1.0
     return (0.0, math.inf) if metric in ("mutual_info_score", "positive_likelihood_ratio") else (-math.inf, math.inf)
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.evaluation import Split
 
-_MOST_CURVES = 12
+_MAX_CURVES = 12
 
 
-def plots(
+def plot_model(
     estimator: Any,  # noqa: ANN401  (any estimator)
     holdout: Split,
     metric: str,
@@ -39,17 +39,17 @@ def plots(
     positive
         The positive one of two classes; the second when None.
     """
-    return {title: _drawn(draw) for title, draw in _plots(estimator, holdout, metric, seed, positive)}
+    return {title: _try_plot(draw) for title, draw in _iterate_plots(estimator, holdout, metric, seed, positive)}
 
 
-def _drawn(draw: Callable[[], bytes]) -> bytes | str:
+def _try_plot(draw: Callable[[], bytes]) -> bytes | str:
     try:
         return draw()
     except Exception as error:  # noqa: BLE001  (a picture fails no training)
         return f"{type(error).__name__}: {error}"
 
 
-def curve_plot(curves: Mapping[str, Any]) -> bytes:
+def plot_curves(curves: Mapping[str, Any]) -> bytes:
     """Return curves of metrics, small ones side by side, as PNG.
 
     Parameters
@@ -59,7 +59,7 @@ def curve_plot(curves: Mapping[str, Any]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    shown = list(curves.items())[:_MOST_CURVES]
+    shown = list(curves.items())[:_MAX_CURVES]
     wide = min(len(shown), 3)
     high = -(-len(shown) // wide)
     figure = Figure(figsize=(4 * wide, 2.6 * high), dpi=80, layout="constrained")
@@ -69,10 +69,10 @@ def curve_plot(curves: Mapping[str, Any]) -> bytes:
         axes.set_title(name if len(name) <= 40 else name[:39] + "…", fontsize=9, parse_math=False)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
-    return png(figure)
+    return encode_png(figure)
 
 
-def _plots(
+def _iterate_plots(
     estimator: Any,  # noqa: ANN401
     holdout: Split,
     metric: str,
@@ -85,51 +85,51 @@ def _plots(
         wanted = positive_class(estimator.classes_, positive) if hasattr(estimator, "predict_proba") else None
         if wanted is not None and len(np.unique(holdout.y)) == 2:
             truth, at = holdout.y == wanted, class_names(estimator.classes_).index(str(wanted))
-            yield "ROC", lambda: _roc(truth, estimator.predict_proba(holdout.X)[:, at])
-            yield "calibration", lambda: _calibration(truth, estimator.predict_proba(holdout.X)[:, at])
+            yield "ROC", lambda: _plot_roc(truth, estimator.predict_proba(holdout.X)[:, at])
+            yield "calibration", lambda: _plot_calibration(truth, estimator.predict_proba(holdout.X)[:, at])
     else:
-        yield "prediction against truth", lambda: _against_truth(holdout.y, estimator.predict(holdout.X))
+        yield "prediction against truth", lambda: _plot_predictions(holdout.y, estimator.predict(holdout.X))
     if holdout.X.width:
-        yield "importance", lambda: _importance(estimator, holdout, metric, seed, positive)
+        yield "importance", lambda: _plot_importance(estimator, holdout, metric, seed, positive)
 
 
-def _roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
+def _plot_roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     false_rate, true_rate, _ = roc_curve(truth, probability)
-    figure, axes = _figure("false positive rate", "true positive rate")
+    figure, axes = _make_figure("false positive rate", "true positive rate")
     axes.plot(false_rate, true_rate, label=f"AUC {roc_auc_score(truth, probability):.3f}")
     axes.plot([0, 1], [0, 1], "--", color="grey", label="chance")
     axes.legend()
-    return png(figure)
+    return encode_png(figure)
 
 
-def _calibration(truth: np.ndarray, probability: np.ndarray) -> bytes:
+def _plot_calibration(truth: np.ndarray, probability: np.ndarray) -> bytes:
     from sklearn.calibration import calibration_curve
 
     observed, predicted = calibration_curve(truth, probability, n_bins=10, strategy="quantile")
-    figure, axes = _figure("predicted probability", "observed share")
+    figure, axes = _make_figure("predicted probability", "observed share")
     axes.plot(predicted, observed, "o-")
     axes.plot([0, 1], [0, 1], "--", color="grey")
-    return png(figure)
+    return encode_png(figure)
 
 
-def _against_truth(truth: np.ndarray, predicted: np.ndarray) -> bytes:
-    figure, axes = _figure("truth", "prediction")
+def _plot_predictions(truth: np.ndarray, predicted: np.ndarray) -> bytes:
+    figure, axes = _make_figure("truth", "prediction")
     axes.plot(truth, predicted, ".", alpha=0.3)
     ends = [float(np.min(truth)), float(np.max(truth))]
     axes.plot(ends, ends, "--", color="grey")
-    return png(figure)
+    return encode_png(figure)
 
 
-def _importance(estimator: Any, holdout: Split, metric: str, seed: str, positive: Any) -> bytes:  # noqa: ANN401
+def _plot_importance(estimator: Any, holdout: Split, metric: str, seed: str, positive: Any) -> bytes:  # noqa: ANN401
     found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed, positive=positive).columns[::-1]
-    figure, axes = _figure(f"loss of {metric} when shuffled", "")
+    figure, axes = _make_figure(f"loss of {metric} when shuffled", "")
     axes.barh([one.column for one in found], [one.drop for one in found], xerr=[one.error for one in found])
-    return png(figure)
+    return encode_png(figure)
 
 
-def _figure(x_label: str, y_label: str) -> tuple[Any, Any]:
+def _make_figure(x_label: str, y_label: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
     figure = Figure(figsize=(5, 4), dpi=80, layout="constrained")
@@ -139,7 +139,7 @@ def _figure(x_label: str, y_label: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def png(figure: Any) -> bytes:  # noqa: ANN401  (matplotlib's)
+def encode_png(figure: Any) -> bytes:  # noqa: ANN401  (matplotlib's)
     """Return a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

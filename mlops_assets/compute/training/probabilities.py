@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.compute.training.calibration import Calibration, calibration
+from mlops_assets.compute.training.calibration import CalibrationCurve, calibrate
 from mlops_assets.compute.training.classes import class_names, positive_class
 
 if TYPE_CHECKING:
-    from mlops_assets.compute.training.responses import Remembered
+    from mlops_assets.compute.training.responses import CachedPredictor
 
 BINARY, MULTICLASS, REGRESSION = "binary classification", "multiclass classification", "regression"
 
 
 @dataclass(frozen=True)
-class Trust:
+class PredictionQuality:
     """How far predictions can be taken at their word.
 
     Parameters
@@ -34,12 +34,12 @@ class Trust:
     """
 
     kind: str
-    calibration: Calibration
+    calibration: CalibrationCurve
     brier: float | None = None
     about: str = ""
 
 
-def kind_of(estimator: object) -> str:
+def task_of(estimator: object) -> str:
     """Return what an estimator does."""
     from sklearn.base import is_classifier
 
@@ -48,7 +48,7 @@ def kind_of(estimator: object) -> str:
     return BINARY if len(getattr(estimator, "classes_", ())) == 2 else MULTICLASS
 
 
-def trust(answers: Remembered, kind: str, y: np.ndarray, positive: Any = None) -> Trust | None:  # noqa: ANN401  (any label)
+def assess_predictions(answers: CachedPredictor, kind: str, y: np.ndarray, positive: Any = None) -> PredictionQuality | None:  # noqa: ANN401  (any label)
     """Hold predictions against labels; None for a classifier without probabilities.
 
     Parameters
@@ -56,7 +56,7 @@ def trust(answers: Remembered, kind: str, y: np.ndarray, positive: Any = None) -
     answers
         Of the estimator, row by row.
     kind
-        From :func:`kind_of`.
+        From :func:`task_of`.
     y
         The labels.
     positive
@@ -64,7 +64,7 @@ def trust(answers: Remembered, kind: str, y: np.ndarray, positive: Any = None) -
     """
     if kind == REGRESSION:
         predicted = answers.answers("predict")
-        return Trust(kind, calibration(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
+        return PredictionQuality(kind, calibrate(predicted.astype(float), y.astype(float))) if predicted.ndim == 1 else None
     if not hasattr(answers, "predict_proba"):
         return None
     shares, classes = answers.answers("predict_proba"), np.asarray(answers.classes_)
@@ -73,7 +73,7 @@ def trust(answers: Remembered, kind: str, y: np.ndarray, positive: Any = None) -
         about = str(positive_class(classes, positive))
         at = class_names(classes).index(about)
         brier = float(np.square(shares[:, at] - happened[:, at]).mean())
-        return Trust(kind, calibration(shares[:, at], happened[:, at].astype(float)), brier, about)
+        return PredictionQuality(kind, calibrate(shares[:, at], happened[:, at].astype(float)), brier, about)
     predicted = (answers.answers("predict")[:, None] == classes[None, :]).argmax(axis=1)[:, None]
     sure, right = np.take_along_axis(shares, predicted, 1)[:, 0], np.take_along_axis(happened, predicted, 1)[:, 0]
-    return Trust(kind, calibration(sure, right.astype(float)), float(np.square(shares - happened).sum(axis=1).mean()))
+    return PredictionQuality(kind, calibrate(sure, right.astype(float)), float(np.square(shares - happened).sum(axis=1).mean()))

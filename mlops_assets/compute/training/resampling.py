@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.compute.training.evaluate import scorer_of
+from mlops_assets.compute.training.evaluate import make_scorer
 from mlops_assets.compute.training.metric_range import clip_interval
-from mlops_assets.compute.training.score_forms import Form, form_of
-from mlops_assets.compute.training.time_blocks import INDEPENDENT, errors_of, find_blocks
+from mlops_assets.compute.training.score_forms import CountedMetric, find_form
+from mlops_assets.compute.training.time_blocks import INDEPENDENT, find_blocks, prediction_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from mlops_assets.compute.training.responses import Remembered
+    from mlops_assets.compute.training.responses import CachedPredictor
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-_COUNTED = 100_000_000  # rows times draws, of forms of ours
-_SCORED = 20_000_000  # rows times draws, of scorers that are asked one draw at a time
+_MAX_DRAWN_COUNTS = 100_000_000  # rows times draws, of forms of ours
+_MAX_SCORED = 20_000_000  # rows times draws, of scorers that are asked one draw at a time
 _CHUNK = 1 << 18  # counts that fit a processor's cache
-_ENOUGH = 200  # draws from which percentiles are read; of fewer, a normal interval is made
-_UNDEFINED = 0.05  # the share of draws without a value that is left out
+_MIN_DEFINED = 200  # draws from which percentiles are read; of fewer, a normal interval is made
+_UNDEFINED_BOUNDS = 0.05  # the share of draws without a value that is left out
 
 Bounds = tuple[float, float]
 
@@ -59,9 +59,9 @@ class _Spread:
             width = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error if self.freedom else math.nan
             return self.value - width, self.value + width
         known = self.draws[np.isfinite(self.draws)]
-        if not math.isfinite(self.value) or len(known) < (1 - _UNDEFINED) * len(self.draws):
+        if not math.isfinite(self.value) or len(known) < (1 - _UNDEFINED_BOUNDS) * len(self.draws):
             return math.nan, math.nan
-        if len(known) < _ENOUGH:
+        if len(known) < _MIN_DEFINED:
             width = float(stats.norm.ppf((1 + confidence) / 2) * known.std(ddof=1)) * self._widening(confidence)
             return self.value - width, self.value + width
         low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2]) - self.value
@@ -98,8 +98,8 @@ class PairedIntervals:
 
     def __init__(  # noqa: PLR0913  (models, rows and their time)
         self,
-        mine: Remembered,
-        rival: Remembered | None,
+        mine: CachedPredictor,
+        rival: CachedPredictor | None,
         y: np.ndarray,
         rows: pl.DataFrame,
         seed: str,
@@ -109,7 +109,7 @@ class PairedIntervals:
     ) -> None:
         self._models = [mine] if rival is None else [mine, rival]
         self._y, self._rows = y, rows
-        self._blocks = None if times is None else find_blocks(times, errors_of(self._models, y), block_length)
+        self._blocks = None if times is None else find_blocks(times, prediction_errors(self._models, y), block_length)
         self._seed = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])
         self._known: dict[tuple[str, tuple[str, str] | None], list[_Spread]] = {}
 
@@ -133,7 +133,7 @@ class PairedIntervals:
         if (metric, within) not in self._known:
             chosen = self._chosen(within)
             blocks = None if self._blocks is None else np.unique(self._blocks.ids[chosen], return_inverse=True)[1]
-            self._known[metric, within] = spreads(metric, self._models, chosen, self._y[chosen], self._seed, blocks)
+            self._known[metric, within] = estimate_spreads(metric, self._models, chosen, self._y[chosen], self._seed, blocks)
         return self._known[metric, within]
 
     def _chosen(self, within: tuple[str, str] | None) -> np.ndarray:
@@ -144,8 +144,8 @@ class PairedIntervals:
         return np.flatnonzero(self._rows[column].is_in(values, nulls_equal=True).to_numpy()) if values else np.zeros(0, dtype=int)
 
 
-def spreads(  # noqa: PLR0913  (models, rows and their blocks)
-    metric: str, models: Sequence[Remembered], chosen: np.ndarray, y: np.ndarray, seed: int, blocks: np.ndarray | None = None
+def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
+    metric: str, models: Sequence[CachedPredictor], chosen: np.ndarray, y: np.ndarray, seed: int, blocks: np.ndarray | None = None
 ) -> list[_Spread]:
     """Return the spread of one model's metric and, of two, that of their difference.
 
@@ -164,23 +164,23 @@ def spreads(  # noqa: PLR0913  (models, rows and their blocks)
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # a draw in which a metric is undefined is counted as such
-        scored = [_scored(metric, model, chosen, y) for model in models]
+        scored = [_score_draws(metric, model, chosen, y) for model in models]
         whole = [score(np.arange(len(y))) for score in scored]
         freedom = 0 if blocks is None else int(blocks.max(initial=0))
         if not all(math.isfinite(value) for value in whole) or (blocks is not None and not freedom):
             return [_Spread(math.nan)] * len(models)
-        forms = [_form(metric, model, chosen, y, value) for model, value in zip(models, whole, strict=True)]
+        forms = [_proven_form(metric, model, chosen, y, value) for model, value in zip(models, whole, strict=True)]
         by_row = [form.by_row for form in forms if form is not None and form.by_row is not None]
         if len(by_row) == len(models):
-            return [_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
+            return [_spread_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
         kept = [form for form in forms if form is not None]
-        drawn = _counted(kept, len(y), seed, blocks) if len(kept) == len(models) else _asked(scored, len(y), seed, blocks)
+        drawn = _evaluate_draws(kept, len(y), seed, blocks) if len(kept) == len(models) else _ask_scorers(scored, len(y), seed, blocks)
     mine = _Spread(whole[0], draws=drawn[0], freedom=freedom)
     return [mine] if len(models) == 1 else [mine, _Spread(whole[0] - whole[1], draws=drawn[0] - drawn[1], freedom=freedom)]
 
 
-def _scored(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:
-    scorer = scorer_of(metric, getattr(model, "classes_", None))
+def _score_draws(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], float]:
+    scorer = make_scorer(metric, getattr(model, "classes_", None))
 
     def score(drawn: np.ndarray) -> float:
         try:
@@ -191,17 +191,17 @@ def _scored(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray) -
     return score
 
 
-def _form(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray, value: float) -> Form | None:
+def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray, value: float) -> CountedMetric | None:
     """Return our form of a metric where it gives what the scorer gives."""
     try:
-        form = form_of(metric, model, chosen, y)
+        form = find_form(metric, model, chosen, y)
         mine = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
     except (ValueError, TypeError, AttributeError, IndexError):
         return None
     return form if math.isclose(mine, value, rel_tol=1e-9, abs_tol=1e-12) else None
 
 
-def _of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
+def _spread_of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
     """Return the spread of a mean: of single rows, or of blocks that may differ in their number of rows."""
     rows, mean = len(values), float(values.mean())
     if blocks is None:
@@ -211,26 +211,26 @@ def _of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
     return _Spread(mean, math.sqrt(count / (count - 1) * float((away**2).sum())) / rows, count - 1)
 
 
-def _counted(forms: Sequence[Form], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
+def _evaluate_draws(forms: Sequence[CountedMetric], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
     """Return the values of forms over draws of rows or of blocks, shape (forms, draws)."""
-    draws = min(RESAMPLES, max(_ENOUGH, _COUNTED // rows))
+    draws = min(RESAMPLES, max(_MIN_DEFINED, _MAX_DRAWN_COUNTS // rows))
     rng, step = np.random.default_rng(seed), max(1, _CHUNK // rows)
     found = []
     for begin in range(0, draws, step):
-        counts = _draw(rng, min(step, draws - begin), rows if blocks is None else int(blocks.max()) + 1)
+        counts = _draw_counts(rng, min(step, draws - begin), rows if blocks is None else int(blocks.max()) + 1)
         found.append(np.stack([form(counts if blocks is None else counts[:, blocks]) for form in forms]))
     return np.concatenate(found, axis=1)
 
 
-def _draw(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+def _draw_counts(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
     """Draw ``count`` units with replacement, ``size`` times; return how often each was drawn, shape (size, count)."""
     drawn = rng.integers(0, count, size=(size, count)) + np.arange(size)[:, None] * count
     return np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(float)
 
 
-def _asked(scored: Sequence[Callable[[np.ndarray], float]], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
+def _ask_scorers(scored: Sequence[Callable[[np.ndarray], float]], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
     """Return what scorers say of draws of rows or of blocks, one after the other."""
-    rng, count = np.random.default_rng(seed), min(2 * _ENOUGH, max(40, _SCORED // rows))
+    rng, count = np.random.default_rng(seed), min(2 * _MIN_DEFINED, max(40, _MAX_SCORED // rows))
     if blocks is None:
         draws = [rng.integers(0, rows, size=rows) for _ in range(count)]
     else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _METHODS = ("predict", "predict_proba", "decision_function")
 
 
-class Remembered:
+class CachedPredictor:
     """Stands in for an estimator whose rows are numbered: scikit-learn's scorers take it as they take the estimator.
 
     Parameters
@@ -51,7 +51,7 @@ class Remembered:
         return self.answers(next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(self._estimator, m)))
 
 
-def unsound(scores: np.ndarray, rows: int) -> str:
+def find_unusable_predictions(scores: np.ndarray, rows: int) -> str:
     """Return why predictions cannot be used, with row counts; empty when they can.
 
     Parameters

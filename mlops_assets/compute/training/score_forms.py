@@ -10,13 +10,13 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mlops_assets.compute.training.responses import Remembered
+    from mlops_assets.compute.training.responses import CachedPredictor
 
-_MOST_CLASSES = 10
+_MAX_CLASSES = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class CountedMetric:
     """A metric of counted rows.
 
     Parameters
@@ -35,7 +35,7 @@ class Form:
         return self.measure(counts)
 
 
-def form_of(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+def find_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
     """Return the form of a metric; None when it has none.
 
     Parameters
@@ -47,20 +47,20 @@ def form_of(metric: str, model: Remembered, chosen: np.ndarray, y: np.ndarray) -
     chosen, y
         Its rows, and their labels.
     """
-    if (row := _BY_ROW.get(metric)) is not None:
-        return _mean(np.asarray(row(model, chosen, y), dtype=float))
-    return make(model, chosen, y) if (make := _OTHERS.get(metric)) is not None else None
+    if (row := _ROW_SCORES.get(metric)) is not None:
+        return _mean_form(np.asarray(row(model, chosen, y), dtype=float))
+    return make(model, chosen, y) if (make := _FORMS.get(metric)) is not None else None
 
 
-def _mean(values: np.ndarray) -> Form:
-    return Form(lambda counts: counts @ values / counts.sum(axis=1), values)
+def _mean_form(values: np.ndarray) -> CountedMetric:
+    return CountedMetric(lambda counts: counts @ values / counts.sum(axis=1), values)
 
 
-def _errors(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _residuals(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(y, dtype=float) - model.predict(chosen)  # type: ignore[no-any-return]
 
 
-def _log_likelihood(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _log_likelihood(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
     shares = model.predict_proba(chosen)
     least = np.finfo(shares.dtype).eps
     clipped = np.clip(shares, least, 1 - least)
@@ -68,37 +68,37 @@ def _log_likelihood(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> np.
     return taken
 
 
-def _of_second(model: Remembered, chosen: np.ndarray) -> np.ndarray:
+def _positive_scores(model: CachedPredictor, chosen: np.ndarray) -> np.ndarray:
     """Return the probability of the second of two classes, or the decision for it."""
     if hasattr(model, "decision_function"):  # what scikit-learn asks first for a ranking
         return model.decision_function(chosen)  # type: ignore[no-any-return]
     return model.predict_proba(chosen)[:, 1]  # type: ignore[no-any-return]
 
 
-def _brier(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _brier_by_row(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -((model.predict_proba(chosen)[:, 1] - (y == model.classes_[1])) ** 2)  # type: ignore[no-any-return]
 
 
-_BY_ROW: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], np.ndarray]] = {
+_ROW_SCORES: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": lambda model, chosen, y: model.predict(chosen) == y,
-    "neg_brier_score": _brier,
+    "neg_brier_score": _brier_by_row,
     "neg_log_loss": _log_likelihood,
-    "neg_mean_absolute_error": lambda model, chosen, y: -np.abs(_errors(model, chosen, y)),
+    "neg_mean_absolute_error": lambda model, chosen, y: -np.abs(_residuals(model, chosen, y)),
     "neg_mean_absolute_percentage_error": lambda model, chosen, y: (
-        -np.abs(_errors(model, chosen, y)) / np.maximum(np.abs(y), np.finfo(float).eps)
+        -np.abs(_residuals(model, chosen, y)) / np.maximum(np.abs(y), np.finfo(float).eps)
     ),
-    "neg_mean_squared_error": lambda model, chosen, y: -(_errors(model, chosen, y) ** 2),
+    "neg_mean_squared_error": lambda model, chosen, y: -(_residuals(model, chosen, y) ** 2),
     "neg_mean_squared_log_error": lambda model, chosen, y: -((np.log1p(y) - np.log1p(model.predict(chosen))) ** 2),
 }
 
 
-def _root(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form:
-    squares = _errors(model, chosen, y) ** 2
-    return Form(lambda counts: -np.sqrt(counts @ squares / counts.sum(axis=1)))
+def _rmse_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric:
+    squares = _residuals(model, chosen, y) ** 2
+    return CountedMetric(lambda counts: -np.sqrt(counts @ squares / counts.sum(axis=1)))
 
 
-def _explained(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form:
-    errors, middle = _errors(model, chosen, y), np.asarray(y, dtype=float) - np.mean(y)
+def _r2_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric:
+    errors, middle = _residuals(model, chosen, y), np.asarray(y, dtype=float) - np.mean(y)
     columns = np.stack([errors**2, middle, middle**2], axis=1)
 
     def measure(counts: np.ndarray) -> np.ndarray:
@@ -106,14 +106,14 @@ def _explained(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form:
         spread = second - first**2 / counts.sum(axis=1)
         return np.where(spread > 0, 1 - left / spread, np.nan)
 
-    return Form(measure)
+    return CountedMetric(measure)
 
 
-def _ranking(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
     """Return the area under the ROC curve: the share of pairs in the right order, equal scores counted half."""
     if len(model.classes_) != 2:
         return None
-    scores, positive = _of_second(model, chosen), y == model.classes_[1]
+    scores, positive = _positive_scores(model, chosen), y == model.classes_[1]
     order = np.argsort(scores, kind="stable")
     first = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
     above, equal = positive[order].astype(float), len(first) == len(order)
@@ -128,13 +128,15 @@ def _ranking(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | Non
         pairs = up.sum(axis=1) * below[:, -1]
         return np.where(pairs > 0, np.einsum("ij,ij->i", up, below - down / 2) / pairs, np.nan)
 
-    return Form(measure)
+    return CountedMetric(measure)
 
 
-def _shares(above: Callable[..., np.ndarray], below: Callable[..., np.ndarray]) -> Callable[[Any, np.ndarray, np.ndarray], Form | None]:
+def _confusion_form(
+    above: Callable[..., np.ndarray], below: Callable[..., np.ndarray]
+) -> Callable[[Any, np.ndarray, np.ndarray], CountedMetric | None]:
     """Return a form of hits, false alarms and misses of the class 1; 0 where the denominator is, as scikit-learn has it."""
 
-    def make(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+    def make(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
         said, true = model.predict(chosen) == 1, y == 1
         columns = np.stack([said & true, said & ~true, ~said & true], axis=1).astype(float)
 
@@ -143,14 +145,14 @@ def _shares(above: Callable[..., np.ndarray], below: Callable[..., np.ndarray]) 
             bottom = below(*cells)
             return np.where(bottom > 0, above(*cells) / np.where(bottom > 0, bottom, 1), 0.0)
 
-        return Form(measure)
+        return CountedMetric(measure)
 
     return make
 
 
-def _balanced(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | None:
+def _balanced_accuracy_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
     """Return the mean share of each class's rows that are recognised, over the classes that were drawn."""
-    if len(known := np.unique(y)) > _MOST_CLASSES:
+    if len(known := np.unique(y)) > _MAX_CLASSES:
         return None
     true = (np.asarray(y)[:, None] == known).astype(float)
     right = true * (model.predict(chosen) == y)[:, None]
@@ -160,16 +162,16 @@ def _balanced(model: Remembered, chosen: np.ndarray, y: np.ndarray) -> Form | No
         shares = np.where(there > 0, hits / np.where(there > 0, there, 1), np.nan)
         return np.nanmean(shares, axis=1)  # type: ignore[no-any-return]
 
-    return Form(measure)
+    return CountedMetric(measure)
 
 
-_OTHERS: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], Form | None]] = {
-    "balanced_accuracy": _balanced,
-    "f1": _shares(lambda hit, alarm, miss: 2 * hit, lambda hit, alarm, miss: 2 * hit + alarm + miss),  # noqa: ARG005  (one signature)
-    "jaccard": _shares(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + alarm + miss),  # noqa: ARG005
-    "neg_root_mean_squared_error": _root,
-    "precision": _shares(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + alarm),  # noqa: ARG005
-    "r2": _explained,
-    "recall": _shares(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + miss),  # noqa: ARG005
-    "roc_auc": _ranking,
+_FORMS: Mapping[str, Callable[[Any, np.ndarray, np.ndarray], CountedMetric | None]] = {
+    "balanced_accuracy": _balanced_accuracy_form,
+    "f1": _confusion_form(lambda hit, alarm, miss: 2 * hit, lambda hit, alarm, miss: 2 * hit + alarm + miss),  # noqa: ARG005  (one signature)
+    "jaccard": _confusion_form(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + alarm + miss),  # noqa: ARG005
+    "neg_root_mean_squared_error": _rmse_form,
+    "precision": _confusion_form(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + alarm),  # noqa: ARG005
+    "r2": _r2_form,
+    "recall": _confusion_form(lambda hit, alarm, miss: hit, lambda hit, alarm, miss: hit + miss),  # noqa: ARG005
+    "roc_auc": _auc_form,
 }

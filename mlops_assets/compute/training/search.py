@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STARTUP = 5  # trials that are never pruned: a median of fewer says nothing
+_STARTUP_TRIALS = 5  # trials that are never pruned: a median of fewer says nothing
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Trial:
     error: str = ""
 
 
-def trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]], Sequence[Trial]]) -> list[Trial]:
+def run_trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]], Sequence[Trial]]) -> list[Trial]:
     """Return the trials of a search, in order.
 
     Parameters
@@ -57,12 +57,12 @@ def trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]], S
         Runs those of one round, as many as there are processes: what to try, and the trials of the rounds before; or remembers them.
     """
     done: list[Trial] = []
-    for asked in _rounds(search, done):
+    for asked in _propose_rounds(search, done):
         done.extend(tried(asked, tuple(done)))
     return done
 
 
-def best(found: Sequence[Trial], where: str) -> Trial:
+def best_trial(found: Sequence[Trial], where: str) -> Trial:
     """Return the trial with the greatest value, the first of equal ones.
 
     Raises
@@ -78,7 +78,7 @@ def best(found: Sequence[Trial], where: str) -> Trial:
     return max(scored, key=lambda trial: (trial.value, -trial.number))
 
 
-def falls_behind(step: int, value: float, before: Sequence[Trial]) -> bool:
+def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
     """Whether a value is below the median of what earlier trials had at that step (Golovin et al., *Google Vizier*, 2017, section 3.2).
 
     Parameters
@@ -89,49 +89,49 @@ def falls_behind(step: int, value: float, before: Sequence[Trial]) -> bool:
         The trials before it.
     """
     known = sorted(trial.steps[step] for trial in before if trial.value is not None and step in trial.steps)
-    if len(known) < _STARTUP:
+    if len(known) < _STARTUP_TRIALS:
         return False
     middle = len(known) // 2
     median = known[middle] if len(known) % 2 else (known[middle - 1] + known[middle]) / 2
     return not value >= median  # NaN falls behind
 
 
-def _rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Trial]]:
+def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Trial]]:
     """Yield what to try next, a round at a time; what a round has reached is in ``done`` when the next is asked for."""
     if search.sampler == "grid":
         names = [name for name, _ in search.space]
-        every = itertools.product(*(_values(values) for _, values in search.space))
+        every = itertools.product(*(_propose_values(values) for _, values in search.space))
         numbered = enumerate(itertools.islice(every, search.trials))
-        yield from _batches((Trial(number, dict(zip(names, chosen, strict=True))) for number, chosen in numbered), search.processes)
+        yield from _propose_batches((Trial(number, dict(zip(names, chosen, strict=True))) for number, chosen in numbered), search.processes)
         return
     try:
         import optuna
     except ImportError as error:
         raise MissingExtraError.from_extra("optuna", "search") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {name: _distribution(values) for name, values in search.space}
+    space = {name: _to_distribution(values) for name, values in search.space}
     study = optuna.create_study(direction="maximize")
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    for numbers in _batches(range(search.trials), search.processes):
+    for numbers in _propose_batches(range(search.trials), search.processes):
         asked = []
         for number in numbers:
             # A sampler of its own for each trial: what it draws then depends on nothing but the rounds before.
             study.sampler = samplers[search.sampler](seed=(search.seed * 1_000_003 + number) % 2**32)
             asked.append(study.ask(space))
-        yield [Trial(n, {name: _chosen(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, asked, strict=True)]
+        yield [Trial(n, {name: _choose(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, asked, strict=True)]
         for trial, reached in zip(asked, done[-len(asked) :], strict=True):
             value = reached.value
             told = {"values": value} if value is not None and math.isfinite(value) else {"state": optuna.trial.TrialState.FAIL}
             study.tell(trial, **told)
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def _propose_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(itertools.islice(rest, size)):
         yield batch
 
 
-def _values(values: Range | tuple[Any, ...]) -> Sequence[Any]:
+def _propose_values(values: Range | tuple[Any, ...]) -> Sequence[Any]:
     if not isinstance(values, Range):
         return values
     step = values.step or 1
@@ -139,7 +139,7 @@ def _values(values: Range | tuple[Any, ...]) -> Sequence[Any]:
     return [int(value) if values.whole else value for value in found]
 
 
-def _distribution(values: Range | tuple[Any, ...]) -> Any:  # noqa: ANN401  (Optuna's)
+def _to_distribution(values: Range | tuple[Any, ...]) -> Any:  # noqa: ANN401  (Optuna's)
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if not isinstance(values, Range):
@@ -149,5 +149,5 @@ def _distribution(values: Range | tuple[Any, ...]) -> Any:  # noqa: ANN401  (Opt
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 
 
-def _chosen(values: Range | tuple[Any, ...], drawn: Any) -> Any:  # noqa: ANN401
+def _choose(values: Range | tuple[Any, ...], drawn: Any) -> Any:  # noqa: ANN401
     return drawn if isinstance(values, Range) else values[drawn]

@@ -11,11 +11,11 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NAMES = frozenset({"random_state", "seed", "random_seed", "bagging_seed", "feature_fraction_seed", "data_random_seed"})
+_SEED_NAMES = frozenset({"random_state", "seed", "random_seed", "bagging_seed", "feature_fraction_seed", "data_random_seed"})
 _PLAIN = (int, float, str, bool, type(None))
 
 
-def seeds_of(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
+def find_seeds(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
     """Return every seed of an estimator and of what it is made of, by the name of the parameter.
 
     Parameters
@@ -25,14 +25,14 @@ def seeds_of(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
     """
     known = getattr(estimator, "get_params", None)
     found = known(deep=True) if known else {}
-    return {name: _plain(value) for name, value in sorted(found.items()) if name.split("__")[-1] in _NAMES}
+    return {name: _to_plain(value) for name, value in sorted(found.items()) if name.split("__")[-1] in _SEED_NAMES}
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  (what JSON can hold)
+def _to_plain(value: Any) -> Any:  # noqa: ANN401  (what JSON can hold)
     return int(value) if isinstance(value, np.integer) else value if isinstance(value, _PLAIN) else type(value).__name__
 
 
-class Draws:
+class GlobalDraws:
     """Which of Python's and numpy's global generators was drawn from."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Draws:
 
 
 @contextmanager
-def seeded(fingerprint: str) -> Iterator[Draws]:
+def seed_globals(fingerprint: str) -> Iterator[GlobalDraws]:
     """Seed the global generators with what decides a training, watch them, and put back what was there before.
 
     What is not seeded by itself (``random_state=None``, ``numpy.random.shuffle``) draws from these, so that the same facts give the same
@@ -49,30 +49,30 @@ def seeded(fingerprint: str) -> Iterator[Draws]:
     Parameters
     ----------
     fingerprint
-        Hexadecimal; see :func:`global_seed`.
+        Hexadecimal; see :func:`derive_seed`.
     """
-    before, seen = (random.getstate(), np.random.get_state()), Draws()  # noqa: NPY002  (the global one is meant)
+    before, seen = (random.getstate(), np.random.get_state()), GlobalDraws()  # noqa: NPY002  (the global one is meant)
     try:
-        random.seed(global_seed(fingerprint))
-        np.random.seed(global_seed(fingerprint))  # noqa: NPY002
-        begun = {"python": _of_python(), "numpy": _of_numpy()}
+        random.seed(derive_seed(fingerprint))
+        np.random.seed(derive_seed(fingerprint))  # noqa: NPY002
+        begun = {"python": _python_state(), "numpy": _numpy_state()}
         yield seen
-        ended = {"python": _of_python(), "numpy": _of_numpy()}
+        ended = {"python": _python_state(), "numpy": _numpy_state()}
         seen.drawn = tuple(sorted(name for name in begun if begun[name] != ended[name]))
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
 
 
-def global_seed(fingerprint: str) -> int:
+def derive_seed(fingerprint: str) -> int:
     """Return the seed of the global generators for a training."""
     return int(fingerprint[:8], 16)
 
 
-def _of_python() -> Any:  # noqa: ANN401
+def _python_state() -> Any:  # noqa: ANN401
     return random.getstate()
 
 
-def _of_numpy() -> tuple[bytes, int]:
+def _numpy_state() -> tuple[bytes, int]:
     state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     return state["state"]["key"].tobytes(), int(state["state"]["pos"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, SPLIT, from_table, table_name
+from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_from_table, table_name
 from mlops_assets.errors import DataError
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.names import OWN
@@ -16,10 +16,10 @@ from mlops_assets.values.names import OWN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PARTS = ("train", "validation", "holdout")
+SPLIT_NAMES = ("train", "validation", "holdout")
 
 
-def in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
+def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
     """Sort the stored rows of a training set by time, then by every column: equal content must train equal models, and content has no order.
 
     Parameters
@@ -29,12 +29,12 @@ def in_canonical_order(rows: pl.DataFrame, event_timestamp: str | None) -> pl.Da
     event_timestamp
         The column with the time of a row, if there is one.
     """
-    first = [table_name(event_timestamp, OF_TRAINING_SETS)] if event_timestamp else []
+    first = [table_name(event_timestamp, TRAINING_SET_COLUMNS)] if event_timestamp else []
     ordered = rows.sort(*first, *(c for c in sorted(rows.columns) if c not in first and not rows[c].dtype.is_nested()))
-    return from_table(ordered, OF_TRAINING_SETS)
+    return rename_from_table(ordered, TRAINING_SET_COLUMNS)
 
 
-def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:
+def split_rows(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:
     """Return the parts of a training set's rows, as models and gates receive them.
 
     Parameters
@@ -46,26 +46,26 @@ def parts_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str
     label
         The column that is ``y``.
     """
-    parts = {part: rows.filter(pl.col(SPLIT) == part) for part in PARTS}
+    parts = {part: rows.filter(pl.col(SPLIT) == part) for part in SPLIT_NAMES}
     plain = SPLIT.removeprefix(OWN)  # shown to models and gates, unless the user has a column of that name
     shown = {name: part.drop(SPLIT) if plain in part.columns else part.rename({SPLIT: plain}) for name, part in parts.items()}
     return {name: Split(part.select(columns), part[label].to_numpy(), shown[name]) for name, part in parts.items()}
 
 
-def whole_of(rows: pl.DataFrame, columns: Sequence[str], label: str) -> Split:
+def merge_parts(rows: pl.DataFrame, columns: Sequence[str], label: str) -> Split:
     """Return every row of a training set as one part, in the same order: what a refit is fitted on.
 
     Parameters
     ----------
     rows, columns, label
-        As in :func:`parts_of`.
+        As in :func:`split_rows`.
     """
     plain = SPLIT.removeprefix(OWN)
     shown = rows.drop(SPLIT) if plain in rows.columns else rows.rename({SPLIT: plain})
     return Split(rows.select(columns), rows[label].to_numpy(), shown)
 
 
-def time_split(
+def split_by_time(
     event_times: pl.Series,
     label_known_at: pl.Series | None,
     *,
@@ -109,10 +109,12 @@ def time_split(
     )
     spans = {"train": train, "validation": validation, "holdout": holdout}
     what = ", ".join(f"{name}={span}" for name, span in spans.items() if span is not None)
-    return _complete(frame.select(part.alias("split"))["split"], what, [p for p in PARTS if p != "validation" or validation is not None])
+    return _refuse_empty_part(
+        frame.select(part.alias("split"))["split"], what, [p for p in SPLIT_NAMES if p != "validation" or validation is not None]
+    )
 
 
-def group_split(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
+def split_by_group(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
     """Split so that no group is in two parts, the same on every machine.
 
     Parameters
@@ -131,22 +133,25 @@ def group_split(groups: pl.Series, *, validation: float, holdout: float, seed: i
     """
     unique = groups.unique().to_list()
     parts = pl.DataFrame(
-        {"group": pl.Series(unique, dtype=groups.dtype), "split": [_part_of(_share(value, seed), validation, holdout) for value in unique]}
+        {
+            "group": pl.Series(unique, dtype=groups.dtype),
+            "split": [_choose_part(_hash_to_unit(value, seed), validation, holdout) for value in unique],
+        }
     )
     joined = groups.to_frame("group").join(parts, on="group", how="left", nulls_equal=True, maintain_order="left")
-    return _complete(joined["split"], f"validation={validation}, holdout={holdout} of {len(unique)} groups")
+    return _refuse_empty_part(joined["split"], f"validation={validation}, holdout={holdout} of {len(unique)} groups")
 
 
-def _share(value: object, seed: int) -> float:
+def _hash_to_unit(value: object, seed: int) -> float:
     """Place a group in [0, 1) by a hash that no library's version changes."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{value}".encode()).digest()[:8], "big") / 2**64
 
 
-def _part_of(share: float, validation: float, holdout: float) -> str:
+def _choose_part(share: float, validation: float, holdout: float) -> str:
     return "holdout" if share < holdout else "validation" if share < holdout + validation else "train"
 
 
-def _complete(split: pl.Series, what: str, parts: Sequence[str] = PARTS) -> pl.Series:
+def _refuse_empty_part(split: pl.Series, what: str, parts: Sequence[str] = SPLIT_NAMES) -> pl.Series:
     counts = {part: int((split == part).sum()) for part in parts}
     if empty := [part for part, count in counts.items() if not count]:
         raise DataError(f"the {empty[0]} part is empty with {what}: {counts}", hint="materialise more data or choose shorter parts")

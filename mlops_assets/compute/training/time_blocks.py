@@ -16,13 +16,13 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.compute.training.responses import Remembered
+    from mlops_assets.compute.training.responses import CachedPredictor
 
 MIN_BLOCKS = 8  # fewer say too little of how much blocks differ
 MIN_ROWS = 4 * MIN_BLOCKS
 _SIGNIFICANCE = 0.01  # at which independent errors are taken for dependent ones
 _MARGIN = 4  # blocks as long as this many of the shortest ones that look independent; simulated for AR(1) errors
-_FEWEST = 8  # averages from which a dependence is judged
+_MIN_TESTED = 8  # averages from which a dependence is judged
 INDEPENDENT = "independent rows"
 
 
@@ -51,7 +51,7 @@ class TimeBlocks:
 
     def __str__(self) -> str:
         """Say which blocks are resampled, and where their length comes from."""
-        return f"{self.count} blocks of {_shown(self.length)}, {'as declared' if self.declared else 'found in the errors'}"
+        return f"{self.count} blocks of {_format_span(self.length)}, {'as declared' if self.declared else 'found in the errors'}"
 
 
 def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: timedelta | None = None) -> TimeBlocks | None:
@@ -101,7 +101,7 @@ def block_rows(series: np.ndarray) -> int:
     from scipy import stats  # type: ignore[import-untyped]  # it has no stubs
 
     averages, found = np.asarray(series, dtype=float) - np.mean(series), list[float]()
-    while len(averages) >= _FEWEST and (variance := float(averages.var())) > 0:
+    while len(averages) >= _MIN_TESTED and (variance := float(averages.var())) > 0:
         rows = len(averages)
         lagged = float((averages[1:] * averages[:-1]).sum()) / rows / variance
         found.append(rows * ((rows - 1) / rows**2 + lagged) ** 2)
@@ -113,7 +113,7 @@ def block_rows(series: np.ndarray) -> int:
     return int(2 ** len(left))
 
 
-def errors_of(models: Sequence[Remembered], y: np.ndarray) -> list[np.ndarray]:
+def prediction_errors(models: Sequence[CachedPredictor], y: np.ndarray) -> list[np.ndarray]:
     """Return what was wrong with each row's prediction: signed, by its loss, and as the difference of the losses of two models.
 
     Parameters
@@ -123,11 +123,11 @@ def errors_of(models: Sequence[Remembered], y: np.ndarray) -> list[np.ndarray]:
     y
         The labels.
     """
-    found = [_errors(model, y) for model in models]
+    found = [_signed_errors(model, y) for model in models]
     return [*(series for pair in found for series in pair), *([found[0][-1] - found[1][-1]] if len(found) == 2 else [])]
 
 
-def _errors(model: Remembered, y: np.ndarray) -> list[np.ndarray]:
+def _signed_errors(model: CachedPredictor, y: np.ndarray) -> list[np.ndarray]:
     classes = getattr(model, "classes_", None)
     if classes is None and np.issubdtype(np.asarray(y).dtype, np.number):
         signed = np.asarray(y, dtype=float) - np.asarray(model.answers("predict"), dtype=float).reshape(len(y), -1).mean(axis=1)
@@ -139,7 +139,7 @@ def _errors(model: Remembered, y: np.ndarray) -> list[np.ndarray]:
     return [truth[:, -1] - shares[:, -1], -np.log(np.clip((truth * shares).sum(axis=1), 1e-6, 1))]
 
 
-def _shown(length: timedelta) -> str:
+def _format_span(length: timedelta) -> str:
     for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
         if length.total_seconds() >= size:
             count = length.total_seconds() / size

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_EMPTY = ("dict", "list", "set", "defaultdict", "OrderedDict", "Counter", "deque")  # containers that a program fills
-_READS = ("open", "read_text", "read_bytes", "getenv", "environ")
-_QUERIES = ("sql", "query", "execute")
+_CONTAINERS = ("dict", "list", "set", "defaultdict", "OrderedDict", "Counter", "deque")  # containers that a program fills
+_READING_NAMES = ("open", "read_text", "read_bytes", "getenv", "environ")
+_QUERY_METHODS = ("sql", "query", "execute")
 _FILE_IN_SQL = re.compile(r"'[^']+\.(?:csv|tsv|parquet|json|ndjson|jsonl|db)[^']*'|\bread_\w+\s*\(", re.IGNORECASE)
 
 
@@ -23,7 +23,7 @@ def is_computed(node: ast.stmt) -> bool:
     given = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
     if isinstance(given, ast.Call) and not given.keywords and isinstance(given.func, (ast.Name, ast.Attribute)):
         name = given.func.id if isinstance(given.func, ast.Name) else given.func.attr
-        return name not in _EMPTY or any(not isinstance(each, ast.Name) for each in given.args)
+        return name not in _CONTAINERS or any(not isinstance(each, ast.Name) for each in given.args)
     try:
         ast.literal_eval(given or ast.Name("computed"))
     except (ValueError, TypeError, MemoryError, RecursionError):
@@ -31,7 +31,7 @@ def is_computed(node: ast.stmt) -> bool:
     return False
 
 
-def held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
+def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
     """Yield values that a class or a function keeps and that its code does not show, each with whether a use of it counts as one of all.
 
     Parameters
@@ -59,12 +59,12 @@ def is_cached_reader(node: ast.stmt, value: Any) -> bool:  # noqa: ANN401  (what
     """Return whether a function reads files or variables and keeps its result, so that a second call in a process reads nothing."""
     if not hasattr(value, "cache_info"):
         return False
-    return any(getattr(inner, "id", getattr(inner, "attr", "")) in _READS for inner in ast.walk(node))
+    return any(getattr(inner, "id", getattr(inner, "attr", "")) in _READING_NAMES for inner in ast.walk(node))
 
 
-def is_query_of_files(call: ast.Call) -> bool:
+def queries_file(call: ast.Call) -> bool:
     """Return whether a call asks a database with a text that names a file, such as ``duckdb.sql("from 'a.csv'")``."""
-    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _QUERIES:
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _QUERY_METHODS:
         return False
     texts = [inner.value for each in call.args[:1] for inner in ast.walk(each) if isinstance(inner, ast.Constant)]
     return any(isinstance(text, str) and _FILE_IN_SQL.search(text) is not None for text in texts)

@@ -27,7 +27,7 @@ _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 _IGNORED = (logging.Logger, logging.LoggerAdapter, type(threading.Lock()), type(threading.RLock()))
 _IGNORED_PACKAGES = ("mlops_assets", "dagster", "pandera")
 _TYPING = (types.GenericAlias, types.UnionType, typing.TypeVar)
-_DEEPEST = 20
+_MAX_DEPTH = 20
 
 
 class UnrecordableError(TypeError):
@@ -51,7 +51,7 @@ def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noq
     UnrecordableError
         The value's type is none of those that can be described.
     """
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise UnrecordableError
 
     def inner(each: object) -> str:
@@ -63,7 +63,7 @@ def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noq
     if isinstance(value, enum.Enum):
         return f"{kind.__qualname__}.{value.name}"
     if isinstance(value, (str, PurePath)):
-        return f"{'str' if isinstance(value, str) else 'path'}:{_relative(value, folder)!r}"
+        return f"{'str' if isinstance(value, str) else 'path'}:{_make_relative(value, folder)!r}"
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, Mapping):
@@ -79,7 +79,7 @@ def _is_ignored(value: object, kind: type) -> bool:
     return isinstance(value, _IGNORED) or kind.__module__.partition(".")[0] in _IGNORED_PACKAGES
 
 
-def _relative(value: str | PurePath, folder: str) -> str:
+def _make_relative(value: str | PurePath, folder: str) -> str:
     """Return text and paths without the place of the project; a folder above it is what leads there."""
     text = str(value)
     if isinstance(value, PurePath) and len(text) > 1 and folder.startswith(f"{text}{os.sep}"):
@@ -106,24 +106,26 @@ def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> 
         return f"{kind.__qualname__}{inner({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})}"
     if hasattr(value, "model_dump"):  # pydantic
         return f"{kind.__qualname__}{inner(value.model_dump())}"
-    if (state := _state_of(value, kind)) is not None and "site-packages" not in _file_of(kind):
+    if (state := _object_state(value, kind)) is not None and "site-packages" not in _class_file(kind):
         return f"{kind.__qualname__}{inner(state)}"
     raise UnrecordableError
 
 
-def _state_of(value: object, kind: type) -> dict[str, object] | None:
+def _object_state(value: object, kind: type) -> dict[str, object] | None:
     """Return the attributes of an object, those of ``__slots__`` too; None when it has neither."""
-    slots = [name for base in kind.__mro__ for name in _listed(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")]
+    slots = [
+        name for base in kind.__mro__ for name in _list_items(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")
+    ]
     state = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     own = getattr(value, "__dict__", None)
     return {**state, **own} if type(own) is dict else state or None
 
 
-def _listed(slots: object) -> Sequence[str]:
+def _list_items(slots: object) -> Sequence[str]:
     return (slots,) if isinstance(slots, str) else tuple(slots)  # type: ignore[arg-type]  # names
 
 
-def _file_of(kind: type) -> str:
+def _class_file(kind: type) -> str:
     """Return the file of a class's module; as if installed when it has none."""
     import sys
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ABSENT = "absent"
-_WORDS = {"file": "the file", "variable": "the environment variable"}
+_DESCRIPTIONS = {"file": "the file", "variable": "the environment variable"}
 # Not all of /usr and /opt: projects are often installed as /usr/src/app and /opt/dagster/app.
 _SYSTEM = ("/proc", "/sys", "/dev", "/lib", "/lib64", "/etc", "/bin")
-_OF_PREFIX = ("bin", "etc", "include", "lib", "lib64", "libexec", "share")
+_INTERPRETER_FOLDERS = ("bin", "etc", "include", "lib", "lib64", "libexec", "share")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_PASSED = {os.__file__, "<frozen os>", "<frozen _collections_abc>"}  # between a project's code and a variable
+_TRANSPARENT_FILES = {os.__file__, "<frozen os>", "<frozen _collections_abc>"}  # between a project's code and a variable
 
 
 @dataclass
@@ -48,7 +48,7 @@ class OutsideReads:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record what is read until the context ends, in every thread of this process."""
-        _install()
+        _install_hook()
         _recorders.append(self)
         try:
             yield
@@ -64,7 +64,7 @@ class OutsideReads:
         writes = any(letter in str(mode or "") for letter in "wax+") or (isinstance(flags, int) and bool(flags & _WRITING))
         if writes:
             self.written.add(name)
-        elif not (is_of_library(name) or name.startswith(self.ignored) or name.endswith((".py", ".pyc", ".so"))):
+        elif not (is_library_file(name) or name.startswith(self.ignored) or name.endswith((".py", ".pyc", ".so"))):
             self.files[name] = None
 
     @property
@@ -76,11 +76,11 @@ class OutsideReads:
         """Return what was read with a hash of its content: ``file:PATH`` and ``variable:NAME``."""
         files = [name for name in self.files if name not in self.written and Path(name).is_file()]
         variables = () if self.whole_environment else self.variables
-        return hash_outside([*(f"file:{_short(name)}" for name in files), *(f"variable:{name}" for name in variables)])
+        return hash_outside([*(f"file:{_shorten_path(name)}" for name in files), *(f"variable:{name}" for name in variables)])
 
     def names(self) -> list[str]:
         """Return in words what was read."""
-        return [f"{_WORDS[kind]} '{name}'" for kind, name in (each.split(":", 1) for each in self.hashes())]
+        return [f"{_DESCRIPTIONS[kind]} '{name}'" for kind, name in (each.split(":", 1) for each in self.hashes())]
 
 
 def hash_outside(names: list[str]) -> dict[str, str]:
@@ -94,11 +94,11 @@ def hash_outside(names: list[str]) -> dict[str, str]:
     return {name: _hash_one(*name.split(":", 1)) for name in sorted(names)}
 
 
-def differing(recorded: Mapping[str, str]) -> list[str]:
+def describe_changes(recorded: Mapping[str, str]) -> list[str]:
     """Return in words what has another content than was recorded."""
     now = hash_outside(list(recorded))
     changed = [(*name.split(":", 1), digest) for name, digest in now.items() if digest != recorded[name]]
-    return [f"{_WORDS[kind]} '{name}' {'is gone' if digest == ABSENT else 'has changed'}" for kind, name, digest in changed]
+    return [f"{_DESCRIPTIONS[kind]} '{name}' {'is gone' if digest == ABSENT else 'has changed'}" for kind, name, digest in changed]
 
 
 def _hash_one(kind: str, name: str) -> str:
@@ -112,7 +112,7 @@ def _hash_one(kind: str, name: str) -> str:
         return ABSENT
 
 
-def _short(name: str) -> str:
+def _shorten_path(name: str) -> str:
     """Return a path relative to the working folder where it lies in it, so that a project may move."""
     here = str(Path.cwd()) + os.sep
     return name.removeprefix(here)
@@ -121,7 +121,7 @@ def _short(name: str) -> str:
 _recorders: list[OutsideReads] = []
 
 
-def is_of_library(path: str) -> bool:
+def is_library_file(path: str) -> bool:
     """Return whether a file is one of the interpreter, of an installed package or of the system.
 
     Parameters
@@ -129,19 +129,19 @@ def is_of_library(path: str) -> bool:
     path
         Absolute.
     """
-    return path.startswith(_folders_of_libraries())
+    return path.startswith(_library_folders())
 
 
 @cache
-def _folders_of_libraries() -> tuple[str, ...]:
+def _library_folders() -> tuple[str, ...]:
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/usr/local"}
-    places = {f"{prefix}/{name}" for prefix in prefixes for name in _OF_PREFIX}
+    places = {f"{prefix}/{name}" for prefix in prefixes for name in _INTERPRETER_FOLDERS}
     places |= {path for name, path in sysconfig.get_paths().items() if name != "data"} | set(site.getsitepackages())
     places |= {str(Path(__file__).parents[2]), f"{tempfile.gettempdir()}/joblib", *_SYSTEM}
     return tuple(dict.fromkeys(found + os.sep for place in sorted(places) for found in (place, os.path.realpath(place))))
 
 
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+def _audit_hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _recorders and event == "open":
         path, mode, flags = arguments
         for recorder in tuple(_recorders):
@@ -152,24 +152,24 @@ class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of
     """The environment, whose variables are noted when a project's code asks for them."""
 
     def __getitem__(self, key: str) -> str:
-        if _recorders and _asked_by_project():
+        if _recorders and _is_asked_by_project():
             for recorder in tuple(_recorders):
                 recorder.variables[key] = None
         return super().__getitem__(key)  # type: ignore[no-any-return]
 
 
-def _asked_by_project() -> bool:
+def _is_asked_by_project() -> bool:
     """Whether the code that asks is the project's own."""
     frame: Any = sys._getframe(2)  # noqa: SLF001  (there is no public way to know who asks)
-    while frame is not None and frame.f_code.co_filename in _PASSED:
+    while frame is not None and frame.f_code.co_filename in _TRANSPARENT_FILES:
         frame = frame.f_back
     name = "" if frame is None else frame.f_code.co_filename
-    return not (is_of_library(name) or name.startswith("<"))
+    return not (is_library_file(name) or name.startswith("<"))
 
 
 @cache
-def _install() -> None:
+def _install_hook() -> None:
     """Listen, from now on; before the first recording nothing is slower."""
-    _folders_of_libraries()  # before the hook: finding them opens files
-    sys.addaudithook(_hook)
+    _library_folders()  # before the hook: finding them opens files
+    sys.addaudithook(_audit_hook)
     os.environ.__class__ = _Environment

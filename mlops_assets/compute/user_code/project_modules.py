@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-_NOT_NAMES = ("__main__", "__mp_main__")
+_MAIN_MODULES = ("__main__", "__mp_main__")
 
 
 def project_folders() -> list[str]:
@@ -17,7 +17,7 @@ def project_folders() -> list[str]:
     found: dict[str, None] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__dict__", {}).get("__file__")  # asking a lazy module for an attribute would import it
-        if isinstance(file, str) and file.endswith(".py") and _is_own(name, file):
+        if isinstance(file, str) and file.endswith(".py") and _is_project_module(name, file):
             depth = name.count(".") + (1 if file.endswith("__init__.py") else 0)
             found[str(Path(file).absolute().parents[depth])] = None
     return list(found)
@@ -29,6 +29,8 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*before, *project_folders()])))}
 
 
-def _is_own(name: str, file: str) -> bool:
+def _is_project_module(name: str, file: str) -> bool:
     top = name.partition(".")[0]
-    return top not in sys.stdlib_module_names and name not in _NOT_NAMES and not {"site-packages", "dist-packages"} & set(Path(file).parts)
+    return (
+        top not in sys.stdlib_module_names and name not in _MAIN_MODULES and not {"site-packages", "dist-packages"} & set(Path(file).parts)
+    )

@@ -14,7 +14,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.user_code.held_values import held_values, is_cached_reader, is_computed, is_query_of_files
+from mlops_assets.compute.user_code.held_values import is_cached_reader, is_computed, iterate_held_values, queries_file
 from mlops_assets.compute.user_code.module_values import UnrecordableError, describe_value
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ class _Closure:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self._follow(path, module, node, name)
                 continue
-            self.parts.append(f"{name}={ast.dump(_bare(node))}")
+            self.parts.append(f"{name}={ast.dump(_strip_undecided(node))}")
             if is_computed(node) and name in values:
                 self.values.append(_Value(values, str(path.parent), f"{path.name}:{name}", name, used))
-            for held, is_used in held_values(node, values.get(name)):
+            for held, is_used in iterate_held_values(node, values.get(name)):
                 self.values += [_Value(held, str(path.parent), f"{path.name}:{name}.{each}", each, is_used) for each in held]
             if is_cached_reader(node, values.get(name)):
                 self.reads.add(f"{name}, which keeps its first result,")
-            self.add_statement(path, module, _bare(node), values, without=name)
+            self.add_statement(path, module, _strip_undecided(node), values, without=name)
         return found or any(self._in_star(path, module, node, name) for node in self._tree(path).body)
 
     def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
@@ -75,7 +75,7 @@ class _Closure:
             if isinstance(inner, ast.Attribute):
                 self.attributes.add(inner.attr)
                 self._note_reader(inner, values)
-            elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and is_query_of_files(inner):
+            elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and queries_file(inner):
                 self.reads.add(f"{ast.unparse(inner.func.value)}.{inner.func.attr}")
             elif isinstance(inner, (ast.Import, ast.ImportFrom)):
                 for alias in inner.names:
@@ -97,7 +97,7 @@ class _Closure:
     def _in_star(self, path: Path, module: str, node: ast.stmt, name: str) -> bool:
         if not (isinstance(node, ast.ImportFrom) and any(alias.name == _EVERYTHING for alias in node.names)):
             return False
-        file, (absolute, values) = project_file(path, node.module or "", node.level), _module_of(path, module, node)
+        file, (absolute, values) = project_file(path, node.module or "", node.level), _imported_module(path, module, node)
         return file is not None and self.add_name(file, absolute, name, values)
 
     def _follow(self, path: Path, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
@@ -107,7 +107,7 @@ class _Closure:
             if (file := project_file(path, alias.name, 0)) is not None:
                 self._whole(file, alias.name)
             return
-        absolute, values = _module_of(path, module, node)
+        absolute, values = _imported_module(path, module, node)
         file = project_file(path, node.module or "", node.level)
         if file is not None and self.add_name(file, absolute, alias.name, values):
             return
@@ -119,7 +119,7 @@ class _Closure:
         """Add every name of a module that is used as a whole."""
         names = {name for node in self._tree(path).body for name in bound_names(node)}
         for name in sorted(names):
-            self.add_name(path, module, name, _values_of(module), used=False)
+            self.add_name(path, module, name, _module_values(module), used=False)
 
 
 def source_hash(function: Callable[..., Any]) -> str:
@@ -134,8 +134,8 @@ def source_hash(function: Callable[..., Any]) -> str:
     function
         Defined in a file.
     """
-    closure = _closure(function)
-    values = [f"{value.label}:={text}" for value in closure.values if (text := _described(value))]
+    closure = _find_closure(function)
+    values = [f"{value.label}:={text}" for value in closure.values if (text := _describe_values(value))]
     digest = hashlib.sha256()
     for part in sorted({*closure.parts, *values}):
         digest.update(part.encode())
@@ -150,13 +150,13 @@ def find_unrecorded(function: Callable[..., Any]) -> list[str]:
     function
         Defined in a file.
     """
-    closure = _closure(function)
+    closure = _find_closure(function)
     used = [value for value in closure.values if value.used or value.name in closure.attributes]
-    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _described(value) is None}
+    values = {f"{value.label} ({type(value.module[value.name]).__name__})" for value in used if _describe_values(value) is None}
     return sorted(values) + [f"the files that {name} reads" for name in sorted(closure.reads)]
 
 
-def _described(value: _Value) -> str | None:
+def _describe_values(value: _Value) -> str | None:
     try:
         return describe_value(value.module[value.name], value.folder)
     except UnrecordableError:
@@ -164,16 +164,16 @@ def _described(value: _Value) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _closure(function: Callable[..., Any]) -> _Closure:
+def _find_closure(function: Callable[..., Any]) -> _Closure:
     """Return what a function uses; read once, because the code that a process runs does not change with its files."""
     closure, file = _Closure(), inspect.getsourcefile(function)
     if file is None or not Path(file).is_file():
         closure.parts.append(repr(function.__code__.co_code))
         return closure
     path, module = Path(file), function.__module__
-    values = getattr(function, "__globals__", _values_of(module))
+    values = getattr(function, "__globals__", _module_values(module))
     if "<locals>" in function.__qualname__:
-        node = _bare(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
+        node = _strip_undecided(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
         closure.parts.append(f"{function.__name__}={ast.dump(node)}")
         closure.add_statement(path, module, node, values, without=function.__name__)
     else:
@@ -181,17 +181,17 @@ def _closure(function: Callable[..., Any]) -> _Closure:
     return closure
 
 
-def _module_of(path: Path, module: str, node: ast.ImportFrom) -> tuple[str, Mapping[str, Any]]:
+def _imported_module(path: Path, module: str, node: ast.ImportFrom) -> tuple[str, Mapping[str, Any]]:
     """Return name and values of the module that an import names."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     try:
         absolute = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
     except ImportError:
         absolute = node.module or ""
-    return absolute, _values_of(absolute)
+    return absolute, _module_values(absolute)
 
 
-def _values_of(module: str) -> Mapping[str, Any]:
+def _module_values(module: str) -> Mapping[str, Any]:
     return getattr(sys.modules.get(module), "__dict__", {})
 
 
@@ -199,7 +199,7 @@ def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
     return alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
 
 
-def _bare(node: ast.stmt) -> ast.stmt:
+def _strip_undecided(node: ast.stmt) -> ast.stmt:
     """Leave out decorators (gates and schedules do not change what is trained) and docstrings."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -236,10 +236,10 @@ def project_file(path: Path, module: str, level: int) -> Path | None:
     found = next((file for file in beside if file.exists()), None)
     if found is not None or level or not parts:
         return found
-    return _importable(module)
+    return _find_importable(module)
 
 
-def _importable(module: str) -> Path | None:
+def _find_importable(module: str) -> Path | None:
     """Return the file of a module of the project's package: one that is not installed among site-packages nor part of Python."""
     if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names:
         return None

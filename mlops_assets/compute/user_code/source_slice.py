@@ -53,13 +53,13 @@ class _Slicer:
         if name in held.seen:
             return True
         held.seen.add(name)
-        found = [(i, node) for i, node in enumerate(held.tree.body) if name == _EVERYTHING or name in set(_bound(node))]
+        found = [(i, node) for i, node in enumerate(held.tree.body) if name == _EVERYTHING or name in set(_bound_names(node))]
         for index, node in found:
             held.needed.add(index)
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.follow(module, path, node, name)
             else:
-                for used in _used(node, bare=bare):
+                for used in _used_names(node, bare=bare):
                     self.need(module, path, used)
                 self.follow_inner(module, path, node)
         return bool(found)
@@ -80,7 +80,7 @@ class _Slicer:
                 self._whole(path, alias.name, 0, alias.name)
                 continue
             target, level = node.module or "", node.level
-            absolute = resolve_name("." * level + target, _package(module, path)) if level else target
+            absolute = resolve_name("." * level + target, _top_package(module, path)) if level else target
             beneath = f"{target}.{alias.name}" if target else alias.name
             if (file := project_file(path, target, level)) is not None and self.need(absolute, file, alias.name):
                 continue
@@ -91,7 +91,7 @@ class _Slicer:
             self.need(absolute, file, _EVERYTHING)
 
 
-def stored_source(function: Callable[..., Any]) -> dict[str, Any]:
+def slice_source(function: Callable[..., Any]) -> dict[str, Any]:
     """Return a function and what it needs of the project's code, JSON-like.
 
     Parameters
@@ -120,19 +120,19 @@ def stored_source(function: Callable[..., Any]) -> dict[str, Any]:
     path, entry = Path(file), function.__module__ if function.__module__ != "__main__" else Path(file).stem
     slicer, nested = _Slicer(function), ""
     if "<locals>" in function.__qualname__:
-        node = _nested(function)
+        node = _nested_function(function)
         nested = ast.unparse(node)
         slicer.module(entry, path)
-        for used in _used(node, bare=True):
+        for used in _used_names(node, bare=True):
             slicer.need(entry, path, used)
     else:
         slicer.need(entry, path, function.__name__, bare=True)
-    texts = {name: _text(held, function.__name__ if name == entry and not nested else "") for name, held in slicer.modules.items()}
+    texts = {name: _render_module(held, function.__name__ if name == entry and not nested else "") for name, held in slicer.modules.items()}
     texts[entry] += f"\n\n{nested}\n" if nested else ""
     return {"entry": entry, "function": function.__name__, "modules": dict(sorted(texts.items()))}
 
 
-def _nested(function: Callable[..., Any]) -> ast.FunctionDef:
+def _nested_function(function: Callable[..., Any]) -> ast.FunctionDef:
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     if not isinstance(node, ast.FunctionDef):
         raise DefinitionError(f"'{function.__name__}' is not a function with a name", hint="define it with def")
@@ -146,7 +146,7 @@ def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
     Parameters
     ----------
     stored
-        What :func:`stored_source` returned.
+        What :func:`slice_source` returned.
     folder
         Empty.
     """
@@ -173,18 +173,18 @@ def imported_packages(stored: Mapping[str, Any]) -> set[str]:
     return {name.split(".")[0] for name in plain | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}}
 
 
-def _package(module: str, path: Path) -> str:
+def _top_package(module: str, path: Path) -> str:
     return module if path.name == "__init__.py" else module.rpartition(".")[0]
 
 
-def _used(node: ast.stmt, *, bare: bool) -> set[str]:
+def _used_names(node: ast.stmt, *, bare: bool) -> set[str]:
     """Return the names that a statement reads; of a bare function without its decorators."""
     decorators = getattr(node, "decorator_list", []) if bare else []
     skipped = {id(n) for decorator in decorators for n in ast.walk(decorator)}
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in skipped}
 
 
-def _bound(node: ast.stmt) -> Iterator[str]:
+def _bound_names(node: ast.stmt) -> Iterator[str]:
     """Yield the names that a top-level statement binds; those of a loop, condition or `try` with all that is within."""
     if isinstance(node, ast.ImportFrom) and node.module == "__future__":
         return
@@ -193,18 +193,18 @@ def _bound(node: ast.stmt) -> Iterator[str]:
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
         yield from (alias.asname or alias.name.split(".")[0] for alias in node.names)
     elif isinstance(node, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
-        yield from (name for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt) for name in _bound(inner))
+        yield from (name for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt) for name in _bound_names(inner))
         yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     else:
         yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
 
 
-def _text(held: _Module, entry: str) -> str:
+def _render_module(held: _Module, entry: str) -> str:
     future = {i for i, n in enumerate(held.tree.body) if isinstance(n, ast.ImportFrom) and n.module == "__future__"}
-    return "\n\n".join(_source(held, held.tree.body[i], entry) for i in sorted(held.needed | future)) + "\n"
+    return "\n\n".join(_read_source(held, held.tree.body[i], entry) for i in sorted(held.needed | future)) + "\n"
 
 
-def _source(held: _Module, node: ast.stmt, entry: str) -> str:
+def _read_source(held: _Module, node: ast.stmt, entry: str) -> str:
     decorators = getattr(node, "decorator_list", [])
     if decorators and getattr(node, "name", "") != entry:
         return "\n".join(held.text.splitlines()[decorators[0].lineno - 1 : node.end_lineno])

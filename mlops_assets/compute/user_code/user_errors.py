@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _LIBRARIES = frozenset({"polars", "pandas", "duckdb", "_duckdb", "numpy", "pyarrow", "sklearn", "scipy", "lightgbm", "xgboost", "catboost"})
 _PACKAGE = str(Path(__file__).parents[2])
-_NOT_THE_USERS = (_PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<")
-_COMPILED = (".pyx", ".pxi", ".pxd")  # frames of compiled libraries
+_LIBRARY_FOLDERS = (_PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<")
+_COMPILED_SUFFIXES = (".pyx", ".pxi", ".pxd")  # frames of compiled libraries
 _MAX_TEXT = 400
 
 _MISSING = tuple(
@@ -45,7 +45,7 @@ _TYPES = re.compile(
 
 
 @contextmanager
-def explaining(function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+def translate_errors(function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
     """Raise what a library raises within a user's function as a DataError that names asset, line and remedy.
 
     Parameters
@@ -65,12 +65,14 @@ def explaining(function: Callable[..., Any], what: str, columns: Callable[[], Se
     try:
         yield
     except Exception as error:
-        if (explained := explain(error, function, what, columns)) is not None:
+        if (explained := translate_error(error, function, what, columns)) is not None:
             raise explained from error
         raise
 
 
-def explain(error: Exception, function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple) -> DataError | None:
+def translate_error(
+    error: Exception, function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple
+) -> DataError | None:
     """Return the error to raise in place of one that a library raised; None for any other, which gets a note that says where it was raised.
 
     Parameters
@@ -78,17 +80,17 @@ def explain(error: Exception, function: Callable[..., Any], what: str, columns: 
     error
         As it was raised.
     function, what, columns
-        As in :func:`explaining`.
+        As in :func:`translate_errors`.
     """
     if isinstance(error, MlopsError):
         return None
-    if not _is_of_library(error):
-        error.add_note(f"raised in {what}: {place_of(error, function)}")
+    if not _is_library_error(error):
+        error.add_note(f"raised in {what}: {find_user_line(error, function)}")
         return None
-    return DataError(f"{what}: {describe(error, function)}", hint=hint_for(error, columns()))
+    return DataError(f"{what}: {describe_error(error, function)}", hint=find_hint(error, columns()))
 
 
-def describe(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+def describe_error(error: BaseException, function: Callable[..., Any] | None = None) -> str:
     """Return type, short text and place of what a user's function raised, in one line.
 
     Parameters
@@ -98,7 +100,7 @@ def describe(error: BaseException, function: Callable[..., Any] | None = None) -
     function
         The user's, which is named where the error has no line of the user's code.
     """
-    return f"{type(error).__name__}: {shorten(str(error))} ({place_of(error, function)})"
+    return f"{type(error).__name__}: {shorten(str(error))} ({find_user_line(error, function)})"
 
 
 def shorten(text: str) -> str:
@@ -111,24 +113,24 @@ def shorten(text: str) -> str:
     return whole if len(whole) <= _MAX_TEXT else f"{whole[:_MAX_TEXT]}…"
 
 
-def place_of(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+def find_user_line(error: BaseException, function: Callable[..., Any] | None = None) -> str:
     """Return file and line of the user's code that an error was raised in.
 
     Parameters
     ----------
     error, function
-        As in :func:`describe`. A query that was built by the function and ran later has no line; then the function's own is returned.
+        As in :func:`describe_error`. A query that was built by the function and ran later has no line; then the function's own is returned.
     """
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of_user(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_user_file(frame.filename)]
     if frames:
-        return f"{_shown(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name}"
+        return f"{_display_path(frames[-1].filename)}:{frames[-1].lineno}, in {frames[-1].name}"
     code = getattr(function, "__code__", None)
     if code is None:
         return "outside of the project's code"
-    return f"{_shown(code.co_filename)}:{code.co_firstlineno}, in the query that {code.co_name} returned"
+    return f"{_display_path(code.co_filename)}:{code.co_firstlineno}, in the query that {code.co_name} returned"
 
 
-def hint_for(error: BaseException | str, columns: Sequence[str] = ()) -> str:
+def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
     """Return what a person can do about an error of polars, pandas or DuckDB.
 
     Parameters
@@ -174,23 +176,23 @@ def _type_hint(text: str) -> str:
     return "look at that line; the whole error is its cause in the log of the run"
 
 
-def _is_of_library(error: BaseException) -> bool:
+def _is_library_error(error: BaseException) -> bool:
     """Return whether a library raised an error: by its class, or by the place where it was raised."""
     if type(error).__module__.split(".")[0] in _LIBRARIES:
         return True
     frames = traceback.extract_tb(error.__traceback__)
     path = Path(frames[-1].filename) if frames else Path()
     parts = path.parts
-    return path.suffix in _COMPILED or ("site-packages" in parts and parts[parts.index("site-packages") + 1] in _LIBRARIES)
+    return path.suffix in _COMPILED_SUFFIXES or ("site-packages" in parts and parts[parts.index("site-packages") + 1] in _LIBRARIES)
 
 
-def _is_of_user(filename: str) -> bool:
+def _is_user_file(filename: str) -> bool:
     path = Path(filename)
     installed = {"site-packages", "dist-packages"} & set(path.parts)
-    return not filename.startswith(_NOT_THE_USERS) and not installed and path.suffix not in _COMPILED
+    return not filename.startswith(_LIBRARY_FOLDERS) and not installed and path.suffix not in _COMPILED_SUFFIXES
 
 
-def _shown(filename: str) -> str:
+def _display_path(filename: str) -> str:
     """Return a file as seen from the working directory where it lies below it."""
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 
-def source_text(view: FeatureView) -> str:
+def view_source_text(view: FeatureView) -> str:
     """Return what a view's function computes, with the project's own code and the configuration that it uses; empty for other views."""
     if not isinstance(view.source, Computed):
         return ""

@@ -13,8 +13,8 @@ from mlops_assets.compute.monitoring.column_drift import ColumnDrift
 from mlops_assets.compute.monitoring.drift import measure_drift
 from mlops_assets.compute.pages.ci_report import CiReport, FieldChange, MetricRow, SliceRow
 from mlops_assets.compute.training.fitted_rows import FITTED
-from mlops_assets.compute.training.plots import plots
-from mlops_assets.compute.training.split import in_canonical_order, parts_of
+from mlops_assets.compute.training.plots import plot_model
+from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.errors import DataError, RegistryError
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_rival
@@ -96,7 +96,9 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
         reproduce=_commands(facts),
         pictures={}
         if pictures is None or model.kind != ESTIMATOR
-        else _pictures(plots(fitted, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name),
+        else _pictures(
+            plot_model(fitted, splits["holdout"], model.metrics[0], record.digest, positive=model.positive), pictures, model.name
+        ),
         problems=[f"{metric}: {why}" for metric, why in judged.evaluation.problems],
         intervals=judged.intervals.method if judged.intervals else "",
     )
@@ -104,8 +106,8 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
 
 def _splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
     declared = model.training_set
-    rows = in_canonical_order(stores.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
-    return parts_of(rows, x_columns(declared, rows), declared.label)
+    rows = sort_canonically(stores.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
+    return split_rows(rows, x_columns(declared, rows), declared.label)
 
 
 def _describe_rival(stores: Stores, rival: Version | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.compute.user_code.view_source import source_text
+from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.io_manager import lake_io_manager
 from mlops_assets.orchestrate.core.project import Project, rules_of
@@ -145,7 +145,7 @@ class Compiler:
             resources=resources,
             options=view.options,
             condition=follow(node, self.platform),
-            code_version=view.version(source_text(view)),
+            code_version=view.version(view_source_text(view)),
             freshness=freshness_of(view),
         )
         return compile_step(step, self.io)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.user_code.source_slice import stored_source
+from mlops_assets.compute.user_code.source_slice import slice_source
 from mlops_assets.errors import DefinitionError, MissingExtraError
 from mlops_assets.values.dataset import Dataset
 from mlops_assets.values.feature_sources import Computed
@@ -124,7 +124,7 @@ def _functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]]:
 def _imports(function: Callable[..., Any]) -> set[str]:
     """Return the top-level packages that a function and what it uses import, but for those whose absence the code handles."""
     try:
-        modules: Mapping[str, str] = stored_source(function)["modules"]
+        modules: Mapping[str, str] = slice_source(function)["modules"]
     except (DefinitionError, OSError, SyntaxError):
         return set()  # the training says so with its own reason
     return {name for text in modules.values() for name in _packages(ast.parse(text))}

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.tables.frames import FRAME_TYPES, present
+from mlops_assets.compute.tables.frames import FRAME_TYPES, convert_frame
 from mlops_assets.orchestrate.core.project import TableRef
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
@@ -34,7 +34,7 @@ class LakeIOManager(dg.IOManager):
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  (what the parameter's annotation says)
         """Return the table, or the partitions of it that the step maps to, as the annotated frame type; a polars frame by default."""
         frame_type = _frame_type(context.dagster_type.typing_type)
-        return present(self._rows(context), frame_type)
+        return convert_frame(self._rows(context), frame_type)
 
     def _rows(self, context: dg.InputContext) -> pl.DataFrame:
         key = "/".join(context.asset_key.path)

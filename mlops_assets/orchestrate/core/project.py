@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, PREDICTED_AT, table_name
-from mlops_assets.compute.tables.sql import table_names
-from mlops_assets.compute.user_code.view_source import source_text
+from mlops_assets.compute.tables.own_columns import PREDICTED_AT, PREDICTION_COLUMNS, table_name
+from mlops_assets.compute.tables.sql import find_table_names
+from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.partitions import lookback
@@ -114,10 +114,10 @@ class Project:
             yield view.name, TableRef(view.key, view.partitions, view.event_timestamp)
         for batch in self.every(BatchPrediction):
             time = batch.dataset.table.event_timestamp
-            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, time and table_name(time, OF_PREDICTIONS))
+            yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, time and table_name(time, PREDICTION_COLUMNS))
         for service in self.every(Service):
             partitions = served_partitions(self, service)
-            yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), OF_PREDICTIONS))
+            yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), PREDICTION_COLUMNS))
         for training_set in self.every(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
 
@@ -134,7 +134,7 @@ class Project:
                 edges = (self.edge(p, mappings.get(p.name)) for p in noun.function.tables)
                 return Node(noun.key, noun.table.partitions, tuple(e for e in edges if e))
             case FeatureView():
-                return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition(source_text(noun)))
+                return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition(view_source_text(noun)))
             case TrainingSet():
                 tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
                 views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in stored_views(noun.features))
@@ -158,7 +158,7 @@ class Project:
 
 def computed_from(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
     """Return the names of the tables that a feature view is computed from."""
-    return tuple(p.name for p in source.function.tables) if isinstance(source, Computed) else table_names(source.query)
+    return tuple(p.name for p in source.function.tables) if isinstance(source, Computed) else find_table_names(source.query)
 
 
 def _looked_up(view: FeatureView) -> Edge:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.features.layout import Layout
-from mlops_assets.compute.tables.frames import collect, columns_of, present
+from mlops_assets.compute.features.layout import AsOfLayout
+from mlops_assets.compute.tables.frames import collect, convert_frame, list_columns
 from mlops_assets.compute.user_code.outside_reads import OutsideReads
-from mlops_assets.compute.user_code.user_errors import explaining
+from mlops_assets.compute.user_code.user_errors import translate_errors
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.core.graph import Node, fingerprints
 from mlops_assets.orchestrate.core.partitions import all_keys, mapped, sort_keys
@@ -138,7 +138,7 @@ class StepContext:
     def _result(self, function: UserFunction[..., Any], given: Mapping[str, object], use: Callable[[Any], T]) -> T:
         """Call a user's function and use what it returns; a query that it returns runs there, so that its errors are the function's."""
         arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
-        with explaining(function.function, self._place, lambda: columns_of(arguments.values())):
+        with translate_errors(function.function, self._place, lambda: list_columns(arguments.values())):
             with self.outside.recording():
                 value = function(**arguments)
             return use(value)
@@ -163,10 +163,10 @@ class StepContext:
                 fields = parameter.annotation.model_fields  # type: ignore[attr-defined]  # a pydantic model
                 return parameter.annotation(**{name: value for name, value in self.config.items() if name in fields})
         if parameter.name in self.loaded:
-            return present(collect(self.loaded[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
+            return convert_frame(collect(self.loaded[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
         ref = self.project.tables[parameter.name]
         rows = self.part(ref, self.inputs[parameter.name], self.keys[0]) if parameter.name in self.inputs else self.read(ref)
-        return present(rows, parameter.frame)
+        return convert_frame(rows, parameter.frame)
 
     def read(self, ref: TableRef) -> pl.DataFrame:
         """Read the rows of an upstream table that this step's partitions are made from."""
@@ -200,7 +200,7 @@ class StepContext:
         self._verified.add((ref.key, window))
         return rows
 
-    def layout(self, view: FeatureView, *, as_known: bool) -> Layout:
+    def layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
         """Return all rows of a feature view, ready to be looked up."""
         ref = TableRef(view.key)
         return self._or_explain(ref, lambda: self.stores.layouts.of(view, snapshot=self.snapshot, as_known=as_known))

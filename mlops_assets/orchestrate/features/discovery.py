@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.features.column_lineage import query_lineage
-from mlops_assets.compute.features.statistics import statistics
-from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, table_name
+from mlops_assets.compute.features.column_lineage import trace_columns
+from mlops_assets.compute.features.statistics import compute_statistics
+from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, table_name
 from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.project import Project, computed_from
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -59,7 +59,7 @@ def _trained_with(stores: Stores, artifact: str, view: str) -> bool:
 
 def view_metadata(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
     """Return what a materialisation of a feature view shows: figures and histograms, and where its columns come from."""
-    shown = [{name: _short(value) for name, value in row.items()} for row in statistics(rows, view.feature_names)]
+    shown = [{name: _short(value) for name, value in row.items()} for row in compute_statistics(rows, view.feature_names)]
     found: dict[str, Any] = {"statistics": markdown(shown)}
     if lineage:
         deps = {c: [dg.TableColumnDep(asset_key(table), column) for table, column in made] for c, made in lineage.items()}
@@ -81,7 +81,7 @@ def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Linea
         return {name: [(source.key, name)] for name in (*view.entity.join_keys, *view.feature_names)}
     if isinstance(source, Sql):
         refs = {name: project.tables[name].key for name in computed_from(source)}
-        found = query_lineage(source.query, _columns(view), {name: tuple(stores.lake.schema(key)) for name, key in refs.items()})
+        found = trace_columns(source.query, _columns(view), {name: tuple(stores.lake.schema(key)) for name, key in refs.items()})
         return {column: [(refs[table], name) for table, name in made if table in refs] for column, made in found.items()}
     return {}
 
@@ -89,7 +89,7 @@ def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Linea
 def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
     """Return, as metadata, which column of a feature view each looked-up column of a training set is made from."""
     deps = {
-        table_name(name, OF_TRAINING_SETS): [dg.TableColumnDep(asset_key(view.key), stored)]
+        table_name(name, TRAINING_SET_COLUMNS): [dg.TableColumnDep(asset_key(view.key), stored)]
         for view in feature_views(declared.features)
         for name, stored in zip(view.renamed_features, view.feature_names, strict=True)
     }
@@ -99,7 +99,7 @@ def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
 def dbt_lineage(view: FeatureView, compiled: str, stores: Stores, parents: Sequence[str]) -> Lineage:
     """Return where the columns of a dbt model come from, by its compiled text."""
     tables = {key.rpartition("/")[2]: tuple(stores.lake.schema(key)) for key in parents}
-    found = query_lineage(compiled, _columns(view), tables)
+    found = trace_columns(compiled, _columns(view), tables)
     return {column: kept for column, made in found.items() if (kept := [(t, c) for t, c in made if t in parents])}
 
 

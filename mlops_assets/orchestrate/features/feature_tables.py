@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.features.feature_schema import conformed
-from mlops_assets.compute.tables.sql import queried
-from mlops_assets.compute.user_code.view_source import source_text
+from mlops_assets.compute.features.feature_schema import conform
+from mlops_assets.compute.tables.sql import run_query
+from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import show
 from mlops_assets.orchestrate.core.project import computed_from, rules_of
@@ -31,7 +31,7 @@ def feature_view_body(view: FeatureView) -> Callable[[StepContext], Iterator[obj
     columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
 
     def found(step: StepContext, rows: Produced | pl.DataFrame) -> Checked:
-        return replace(checked(step, rows, rules, quality_key=view.quality_key), metadata={"version": view.version(source_text(view))})
+        return replace(checked(step, rows, rules, quality_key=view.quality_key), metadata={"version": view.version(view_source_text(view))})
 
     def made(step: StepContext) -> Checked:
         source = _source_name(view)
@@ -41,7 +41,7 @@ def feature_view_body(view: FeatureView) -> Callable[[StepContext], Iterator[obj
                 raise DataError(
                     f"'{view.key}' needs the column '{missing[0]}', which {source} lacks", hint=f"it has {', '.join(rows.columns)}"
                 )
-            return conformed(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
+            return conform(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
 
         result = found(step, _source_rows(step, view, shaped))
         return replace(result, metadata={"source": source, **result.metadata, **warn_of_unrecorded(step, view)})
@@ -60,7 +60,7 @@ def feature_view_body(view: FeatureView) -> Callable[[StepContext], Iterator[obj
     chunks = Chunks(rules, made, kept, shown, divisible=_divisible(view), repeatable=not _configured(view))
 
     def body(step: StepContext) -> Iterator[object]:
-        step.stores.view_versions.declare(view, view.version(source_text(view)), step.stores.lake.snapshot())
+        step.stores.view_versions.declare(view, view.version(view_source_text(view)), step.stores.lake.snapshot())
         yield from publish_in_chunks(step, chunks)
 
     return body
@@ -96,7 +96,7 @@ def _answers(step: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.D
     whole = {name: step.read(ref) for name, ref in refs.items()}
     for key, window in step.windows:
         tables = {name: step.part(refs[name], rows, key) for name, rows in whole.items()}
-        yield queried(source.query, tables, window, f"'{view.key}'")
+        yield run_query(source.query, tables, window, f"'{view.key}'")
 
 
 def _divisible(view: FeatureView) -> Callable[[StepContext], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlops_assets.compute.features.on_demand import foreign_imports
-from mlops_assets.compute.features.parity import checkable, disparity, sample_rows
+from mlops_assets.compute.features.parity import checkable_types, find_disparity, sample_rows
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.values.feature_types import PLAIN
@@ -26,7 +26,7 @@ def check_on_demand(project: Project, declared: TrainingSet[..., Any], function:
             f"on-demand features '{function.name}' of '{declared.key}' live in a module that imports {min(foreign)}",
             hint="move the function into a module that imports numpy and the standard library only: a service runs exactly that module",
         )
-    types = checkable(function.parameters, _types(project, declared))
+    types = checkable_types(function.parameters, _types(project, declared))
     if types and (found := _disparity(function, types)):
         raise DefinitionError(
             f"on-demand features '{function.name}' of '{declared.key}' are not the same in training and in serving: on made-up rows {found}",
@@ -50,6 +50,6 @@ def _types(project: Project, declared: TrainingSet[..., Any]) -> dict[str, type]
 
 def _disparity(function: OnDemandFeatures[..., Any], types: dict[str, type]) -> str:
     try:
-        return disparity(function.function, sample_rows(types))
+        return find_disparity(function.function, sample_rows(types))
     except Exception:  # noqa: BLE001  (made-up values may be none that it expects; real ones are tried when the training set is made)
         return ""

@@ -103,7 +103,7 @@ def pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
     source = view.source
     if not isinstance(source, PushSource):
         return None
-    from mlops_assets.compute.features.feature_schema import conformed
+    from mlops_assets.compute.features.feature_schema import conform
     from mlops_assets.serving.logs.day_log import log_days
 
     folder = log_folder(step.stores.platform.home, source.name)
@@ -113,7 +113,7 @@ def pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
     rows = pl.concat(frames) if frames else pushed_rows(step.stores, source, date.max, date.min)
     times = (source.table.event_timestamp or "", source.table.created_timestamp or "")
     columns = list(dict.fromkeys((*view.entity.join_keys, *times, *view.feature_names)))
-    return conformed(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)
+    return conform(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)
 
 
 def _settled(step: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:

@@ -9,7 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
-from mlops_assets.compute.tables.own_columns import MODEL_VERSION, OF_PREDICTIONS, from_table
+from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
 from mlops_assets.orchestrate.core.partitions import step_of
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
@@ -26,7 +26,7 @@ def read_windows(step: StepContext, monitor: Monitor) -> list[PredictionWindow]:
     ref = step.project.by_key[monitor.predictions_key]
     time = ref.event_timestamp or ""
     table = step.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
-    rows, spans = from_table(table, OF_PREDICTIONS), [(partition, span) for partition, span in step.windows if span is not None]
+    rows, spans = rename_from_table(table, PREDICTION_COLUMNS), [(partition, span) for partition, span in step.windows if span is not None]
     fitted = _mark_fitted(step, monitor, rows, time)
     return [replace(window, rows=of_one_version(window.rows)) for window in split_windows(rows, table[time], fitted, spans, time)]
 

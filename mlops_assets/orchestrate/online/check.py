@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.features.assemble import view_of
-from mlops_assets.compute.features.point_in_time import View, as_of_layout, point_in_time_join
+from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.point_in_time import View, point_in_time_join, sort_as_of
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.push import pending_rows, together
@@ -38,9 +38,9 @@ def matches_offline(step: StepContext, view: FeatureView, most: int) -> Outcome:
 
 def _compared(step: StepContext, view: FeatureView, most: int) -> Outcome:
     rows = together(view_rows(step, view), pending_rows(step, view), view)
-    declared = view_of(view, rows)
+    declared = make_view(view, rows)
     keys = list(view.entity.join_keys)
-    entities = as_of_layout(declared).select(keys).unique(maintain_order=True)
+    entities = sort_as_of(declared).select(keys).unique(maintain_order=True)
     state = step.stores.online.state(view.name)
     if state is not None and state.entities != entities.height:
         return _failed(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
@@ -56,7 +56,7 @@ def _compared(step: StepContext, view: FeatureView, most: int) -> Outcome:
 
 def _spine(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     """Return each entity with the times from which its rows hold, as far back as lookups reach, and now."""
-    held = as_of_layout(
+    held = sort_as_of(
         View(view.name, rows, *(getattr(view, n) for n in ("join_keys", "event_timestamp", "created_timestamp", "ttl", "features")))
     )
     now = datetime.now(UTC)

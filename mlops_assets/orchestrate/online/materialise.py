@@ -15,11 +15,11 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from mlops_assets.compute.features.assemble import view_of
-from mlops_assets.compute.features.point_in_time import as_of_layout, reachable
-from mlops_assets.compute.tables.changes import changed_rows
+from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.point_in_time import keep_reachable, sort_as_of
+from mlops_assets.compute.tables.changes import find_changed_rows
 from mlops_assets.compute.tables.content_hash import content_hash
-from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.graph import Edge, Node
@@ -127,7 +127,7 @@ def _produce(step: StepContext, view: FeatureView) -> Made:
         "view": view.name,
         "newest": mark.newest,
         "watermark": mark.watermark,
-        "content": content_hash(normalised(pl.DataFrame({"partition": list(mark.parts), "content": list(mark.parts.values())}))),
+        "content": content_hash(normalize(pl.DataFrame({"partition": list(mark.parts), "content": list(mark.parts.values())}))),
     }
     frame = pl.DataFrame([facts], schema_overrides={"newest": _UTC, "watermark": _UTC})
     return frame, [outcome], how.shown | _shown(written, mark, outcome)
@@ -193,7 +193,7 @@ class _Update:
             return "the first time"
         if self._before.definition != self._definition:
             return "the definition has changed"
-        empty = as_of_layout(view_of(self._view, view_rows(self._scope, self._view).clear()))
+        empty = sort_as_of(make_view(self._view, view_rows(self._scope, self._view).clear()))
         return "" if Schema.of(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
 
     def _changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
@@ -205,16 +205,16 @@ class _Update:
             old = self._read([key for key in differ if key in before], self._before.snapshot)
         except (LakeError, duckdb.Error):  # that snapshot has been expired
             return None
-        return changed_rows(old, self._read(differ, self._scope.snapshot))
+        return find_changed_rows(old, self._read(differ, self._scope.snapshot))
 
     def _all(self) -> Written:
         rows = self._rows()
         self._look(rows)
-        layout = as_of_layout(view_of(self._view, together(rows, pending_rows(self._scope, self._view), self._view)))
+        layout = sort_as_of(make_view(self._view, together(rows, pending_rows(self._scope, self._view), self._view)))
         newest, now = layout["__valid_from"].max(), datetime.now(UTC)
         # Forecasts may lie ahead: what is reached from now must stay.
         ahead = newest - now if isinstance(newest, datetime) and newest > now else timedelta(0)
-        kept = reachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
+        kept = keep_reachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
         view = self._view
         return self._scope.stores.online.replace(
             view.name, kept, join_keys=view.entity.join_keys, features=view.feature_names, mark=self.mark.text
@@ -247,7 +247,7 @@ class _Update:
 def _write(step: StepContext, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None) -> Written:
     return step.stores.online.update(
         view.name,
-        as_of_layout(view_of(view, rows)),
+        sort_as_of(make_view(view, rows)),
         join_keys=view.entity.join_keys,
         features=view.feature_names,
         rebuilt=rebuilt,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from mlops_assets.compute.features.assemble import assemble
-from mlops_assets.compute.features.layout import Layout
+from mlops_assets.compute.features.layout import AsOfLayout
 from mlops_assets.compute.features.request import RENAMED_FEATURES, RENAMED_KEYS
-from mlops_assets.compute.features.skew import FEATURE, ROW, Skew, Source, differing, first_skew
+from mlops_assets.compute.features.skew import FEATURE, ROW, FeatureSource, SkewedValue, find_first_skew, find_skewed
 from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
@@ -94,18 +94,18 @@ def skew_outcome(step: Looking, service: Service, rows: pl.DataFrame) -> Outcome
     rows
         The answers, as :func:`mlops_assets.serving.logs.served.served` returns them.
     """
-    compared, late, found = 0, 0, list[tuple[Skew, str]]()
+    compared, late, found = 0, 0, list[tuple[SkewedValue, str]]()
     for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
         version = _version(step, service, number)
         if version is None:
             continue
         sources = _sources(version)
         features = [name for name in version.manifest["columns"] if name in sources]
-        first = differing(part, _offline(step, version, part, {}), features)
+        first = find_skewed(part, _offline(step, version, part, {}), features)
         wrong = _served_wrong(step, version, part, first, features)
         compared += part.height * len(features)
         late += first.height - wrong.height
-        skews = [first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
+        skews = [find_first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
         found += [(skew, _hint(step, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
     facts = {"values compared": compared, "served wrong": len(found), "changed since they were served": late}
     if not found:
@@ -115,7 +115,7 @@ def skew_outcome(step: Looking, service: Service, rows: pl.DataFrame) -> Outcome
     return Outcome(NO_SKEW, passed=False, message=message, hint=found[0][1], blocking=False, serious=True, facts=facts | named)
 
 
-def _hint(step: Looking, version: _Version, skew: Skew) -> str:
+def _hint(step: Looking, version: _Version, skew: SkewedValue) -> str:
     """Return what to do about a value that was served wrong: another thing for a time that the online store no longer knows."""
     view = version.views.get(skew.view)
     if view is None:
@@ -158,18 +158,18 @@ def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
     )
 
 
-def _sources(version: _Version) -> dict[str, Source]:
+def _sources(version: _Version) -> dict[str, FeatureSource]:
     """Return, for each feature, where it comes from."""
     inputs = [field["name"] for field in version.manifest["request"]]
     looked_up = {
-        name: Source(step["view"], tuple(step.get(RENAMED_KEYS, step["join_keys"])))
+        name: FeatureSource(step["view"], tuple(step.get(RENAMED_KEYS, step["join_keys"])))
         for step in version.manifest["steps"]
         if "view" in step
         for name in step.get(RENAMED_FEATURES, step["features"])
     }
     computed = [name for name in version.manifest["columns"] if name not in looked_up and name not in inputs]
     function = next((step for step in version.manifest["steps"] if "function" in step), None)
-    return looked_up | ({name: Source(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
+    return looked_up | ({name: FeatureSource(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
 
 
 def _offline(step: Looking, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
@@ -177,14 +177,14 @@ def _offline(step: Looking, version: _Version, rows: pl.DataFrame, states: Mappi
     waiting = iter(version.functions)
     stored = {name: _layout(step, view, states) for name, view in version.views.items()}
     steps = [_renamed(stored[made["view"]], made) if "view" in made else next(waiting) for made in version.manifest["steps"]]
-    layouts = [made for made in steps if isinstance(made, Layout)]
+    layouts = [made for made in steps if isinstance(made, AsOfLayout)]
     spine = rows.select(name for name in _asked(version) if name in rows.columns)
     keys = {key: layout.schema[key] for layout in layouts for key in layout.join_keys if key in spine.columns}
     joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
     return joined
 
 
-def _renamed(layout: Layout, step: Mapping[str, Any]) -> Layout:
+def _renamed(layout: AsOfLayout, step: Mapping[str, Any]) -> AsOfLayout:
     return layout.renamed(step[RENAMED_KEYS], step[RENAMED_FEATURES]) if RENAMED_KEYS in step else layout
 
 
@@ -192,7 +192,7 @@ def _asked(version: _Version) -> list[str]:
     return [field["name"] for field in version.manifest["request"]]
 
 
-def _layout(step: Looking, view: FeatureView, states: Mapping[str, int | None]) -> Layout:
+def _layout(step: Looking, view: FeatureView, states: Mapping[str, int | None]) -> AsOfLayout:
     state = states.get(view.name, step.snapshot)
     layout = step.stores.layouts.of(view, snapshot=step.snapshot if state is None else state)
     return layout if state is not None else layout.emptied()
@@ -224,7 +224,7 @@ def _again(  # noqa: PLR0913  (one look at one state of the lake)
         offline = _offline(step, version, rows[where], states)
     except LakeError:  # that state has expired: nothing can excuse the difference any more
         return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
-    again = differing(rows[where], offline, features)
+    again = find_skewed(rows[where], offline, features)
     return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 

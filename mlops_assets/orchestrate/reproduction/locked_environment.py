@@ -10,7 +10,7 @@ import venv
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlops_assets.compute.training.environment import from_elsewhere, installed
+from mlops_assets.compute.training.environment import installed_distributions, local_distributions
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.base.lock import exclusive
 
@@ -36,7 +36,7 @@ def prepare_locked_python(wanted: Mapping[str, str], home: str) -> Path:
     PlatformError
         A version cannot be installed.
     """
-    have, own = installed(), from_elsewhere() | {"mlops-assets", "pip", "setuptools"}
+    have, own = installed_distributions(), local_distributions() | {"mlops-assets", "pip", "setuptools"}
     missing = {name: version for name, version in wanted.items() if have.get(name) != version and name not in own}
     if not missing:
         return Path(sys.executable)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.compute.training.environment import installed
-from mlops_assets.compute.training.split import in_canonical_order, parts_of
-from mlops_assets.compute.user_code.outside_reads import differing
+from mlops_assets.compute.training.environment import installed_distributions
+from mlops_assets.compute.training.split import sort_canonically, split_rows
+from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.compute.user_code.source_slice import load_source
 from mlops_assets.compute.user_code.user_errors import shorten
@@ -42,8 +42,8 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     read = read_verified(lake, reads["table"], [Part("")], window=None, event_timestamp=None, snapshot=snapshot)
     if missing := [name for name in (*reads["X"], reads["label"]) if name not in read.columns]:
         raise DataError(f"'{reads['table']}' has no column '{missing[0]}' any more", hint="reproduce from the recorded data")
-    rows = in_canonical_order(read, reads["event_timestamp"])
-    splits = parts_of(rows, reads["X"], reads["label"])
+    rows = sort_canonically(read, reads["event_timestamp"])
+    splits = split_rows(rows, reads["X"], reads["label"])
     with tempfile.TemporaryDirectory() as folder:
         function = load_source(request["source"], Path(folder))
         code = source_hash(function)
@@ -55,7 +55,7 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
         **data_facts(rows, splits),
         "code": {"source": code},
         "params": request["params"],
-        "other_packages": dict(installed()),
+        "other_packages": dict(installed_distributions()),
     }
     return {"was": was, "now": neutral | now}
 
@@ -69,7 +69,7 @@ def _import_kind(named: str) -> CandidateKind:
 
 def _name_other_package(request: Mapping[str, Any]) -> str:
     """Return the first package whose version is not the recorded one, as the end of a sentence."""
-    have = {"python": platform.python_version(), **installed()}
+    have = {"python": platform.python_version(), **installed_distributions()}
     recorded = request["facts"]["packages"].items()
     return next((f"; {name} was {was}, is {have.get(name, 'absent')}" for name, was in recorded if have.get(name) != was), "")
 
@@ -94,7 +94,7 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
         return f"set the environment variable '{error.args[0]}' as it was when the version was trained"
     if isinstance(error, ImportError) and error.name:
         return f"install what has the module '{error.name}', or train in the recorded versions: --env locked"
-    if changed := differing(outside):
+    if changed := describe_changes(outside):
         return f"{'; '.join(changed)} since the version was trained: restore that"
     if _name_other_package(request):
         return "a library has changed: try --env locked"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets import errors
-from mlops_assets.compute.training.comparison import TOLERANCE, Comparison, compared
-from mlops_assets.compute.training.environment import unlocked
-from mlops_assets.compute.user_code.outside_reads import differing
+from mlops_assets.compute.training.comparison import TOLERANCE, TrainingComparison, compare_trainings
+from mlops_assets.compute.training.environment import parse_lock
+from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
-from mlops_assets.compute.user_code.source_slice import stored_source
+from mlops_assets.compute.user_code.source_slice import slice_source
 from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.training.kinds import read_kind
@@ -87,7 +87,7 @@ def reproduce(
     source, which = _source(stores, version, facts, function, options)
     fit, begun = judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
     kind = type(read_kind(run.record))
-    locked = unlocked(stores.artifacts.get(facts["environment"]).decode())
+    locked = parse_lock(stores.artifacts.get(facts["environment"]).decode())
     request: dict[str, Any] = {
         "platform": asdict(stores.platform),
         "snapshot": version.snapshot if options.data == RECORDED else None,
@@ -106,8 +106,8 @@ def reproduce(
     found = _build_reproduction(
         version,
         options,
-        compared(was, now),
-        {"code": which, "changed besides the data": differing(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
+        compare_trainings(was, now),
+        {"code": which, "changed besides the data": describe_changes(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
     )
     if options.plain:
         open_reproductions(stores.platform.registry).add(found)
@@ -147,7 +147,7 @@ def _source(
     if options.code == CURRENT:
         if function is None:
             raise RegistryError(f"the project has no model '{version.model}'", hint="reproduce with the recorded code")
-        return stored_source(function), "the project's current code"
+        return slice_source(function), "the project's current code"
     if not facts["source"]:
         raise RegistryError(
             f"the code of {version.model}@{version.version} was not stored: {facts['source_problem']}",
@@ -179,7 +179,9 @@ def _run_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[s
     return result
 
 
-def _build_reproduction(version: Version, options: ReproductionOptions, found: Comparison, facts: Mapping[str, Any]) -> Reproduction:
+def _build_reproduction(
+    version: Version, options: ReproductionOptions, found: TrainingComparison, facts: Mapping[str, Any]
+) -> Reproduction:
     first = found.first
     differences = [asdict(difference) for difference in found.differences]
     more = {**facts, "differences": differences, "largest difference of a prediction": found.largest, "tolerance": TOLERANCE}

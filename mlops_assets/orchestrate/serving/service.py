@@ -15,12 +15,12 @@ import polars as pl
 from mlops_assets.compute.tables.own_columns import (
     LOGGED_AT,
     MODEL_VERSION,
-    OF_PREDICTIONS,
+    PREDICTION_COLUMNS,
     PREDICTION_ID,
     RUN_ID,
-    from_table,
+    rename_from_table,
+    rename_to_table,
     table_name,
-    to_table,
 )
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import ServiceError
@@ -144,8 +144,8 @@ def served_rules(project: Project, service: Service) -> Table:
     """Return what the rows of a service's predictions must obey: each answer once, in its window."""
     return Table(
         partitions=served_partitions(project, service),
-        key=(table_name(PREDICTION_ID, OF_PREDICTIONS),),
-        event_timestamp=table_name(served_time(service), OF_PREDICTIONS),
+        key=(table_name(PREDICTION_ID, PREDICTION_COLUMNS),),
+        event_timestamp=table_name(served_time(service), PREDICTION_COLUMNS),
         allow_empty=True,
     )
 
@@ -161,7 +161,7 @@ def served_body(project: Project, service: Service) -> Callable[[StepContext], I
     rules = served_rules(project, service)
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish(step, rules, lambda: _produce(step, service, rules), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
+        yield from publish(step, rules, lambda: _produce(step, service, rules), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
 
     return body
 
@@ -185,9 +185,9 @@ def _produce(step: StepContext, service: Service, rules: Table) -> Made:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
     answered = served(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
-    answers = as_one_table(step, [to_table(frame, OF_PREDICTIONS) for frame in answered], rules.event_timestamp)
+    answers = as_one_table(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in answered], rules.event_timestamp)
     stored, kept = add_stored_rows(step, answers, rules)
-    frame = from_table(stored, OF_PREDICTIONS)
+    frame = rename_from_table(stored, PREDICTION_COLUMNS)
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
         "logged until": str(frame[LOGGED_AT].max()),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mlops_assets.compute.tables.row_rules import is_utc, partition_numbers, time_findings
+from mlops_assets.compute.tables.row_rules import assign_partitions, find_time_violations, is_utc
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -115,7 +115,7 @@ def _fits(one: pl.DataType, other: pl.DataType) -> bool:
 def misplaced_outcome(produced: Produced, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
     """Return the failed check of the first call that returned rows of another partition; None when there is none."""
     for key, rows in produced.strays.items():
-        found = next(time_findings(rows, table.event_timestamp or "", [(key, windows[key])], None))
+        found = next(find_time_violations(rows, table.event_timestamp or "", [(key, windows[key])], None))
         return Outcome("event_time", passed=False, message=found.message, hint=_WINDOW_HINT)
     return None
 
@@ -123,7 +123,7 @@ def misplaced_outcome(produced: Produced, table: Table, windows: Mapping[str, Ti
 def emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
     """Return the failed check that one call for a range lost partitions which had rows; None when it lost none."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
-    present = set(partition_numbers(frame, table.event_timestamp, step.windows).to_list())
+    present = set(assign_partitions(frame, table.event_timestamp, step.windows).to_list())
     lost = [key for number, (key, _) in enumerate(step.windows) if number not in present and key in recorded and recorded[key].rows]
     if not lost:
         return None

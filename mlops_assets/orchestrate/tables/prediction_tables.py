@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from mlops_assets.compute.tables.own_columns import is_of_predictions
+from mlops_assets.compute.tables.own_columns import is_prediction_column
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.serving.formats.packaging import manifest_of
@@ -40,7 +40,7 @@ def _types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: s
     lake, key = step.stores.lake, step.node.key
     if step.node.partitions is None or event_timestamp is None:
         return {}
-    names = [name for name in lake.schema(key) if is_of_predictions(name)]
+    names = [name for name in lake.schema(key) if is_prediction_column(name)]
     if not names:
         return {}
     try:

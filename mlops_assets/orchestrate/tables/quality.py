@@ -8,19 +8,19 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.tables.quality import as_table, declaration, from_table, learnt_limits
+from mlops_assets.compute.tables.quality import hash_declaration, learn_limits, limits_from_table, limits_to_table
 from mlops_assets.compute.tables.quarantine import (
     KEY,
     NO_QUARANTINED_ROWS,
+    ORIGIN_COLUMNS,
     TIME,
-    WHO_AND_WHEN,
-    partition_counts,
+    count_partitions,
+    count_reasons,
     quarantine_outcome,
-    reasons,
-    set_aside,
-    unwritten,
+    split_quarantine,
+    unwritten_outcome,
 )
-from mlops_assets.compute.tables.row_rules import spans
+from mlops_assets.compute.tables.row_rules import merge_windows
 from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.compute.tables.verify import Outcome, check_names, verify
 from mlops_assets.errors import DefinitionError, LakeError
@@ -115,7 +115,7 @@ def _across(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcom
     """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
     if not _may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
-    windows = spans(step.windows)
+    windows = merge_windows(step.windows)
     time, lake = table.event_timestamp or "", step.stores.lake
     found = lake.find_keys(
         step.node.key, cast_to_stored(frame.select(table.key)), outside=windows, event_timestamp=time, snapshot=step.snapshot
@@ -149,7 +149,7 @@ def checked(step: StepContext, made: Produced | pl.DataFrame, table: Table, *, q
     refuse_unstorable(frame, step.node.key)
 
     def divided(limits: Sequence[Limit] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-        return set_aside(frame, table, step.windows, limits=limits, run_id=run_id, now=now)
+        return split_quarantine(frame, table, step.windows, limits=limits, run_id=run_id, now=now)
 
     limits, beside = _limits(step, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
     if table.quarantine is None:
@@ -157,18 +157,18 @@ def checked(step: StepContext, made: Produced | pl.DataFrame, table: Table, *, q
         return Checked(frame, _with_calls(step, made, frame, table, [*found, *_across(step, frame, table)]), beside)
     kept, refused = divided(limits)
     strays = [
-        set_aside(rows, table, [(key, dict(step.windows)[key])], limits=limits, run_id=run_id, now=now)[1]
+        split_quarantine(rows, table, [(key, dict(step.windows)[key])], limits=limits, run_id=run_id, now=now)[1]
         for key, rows in made.strays.items()
     ]
     refused = pl.concat([refused, *strays])
     name = quarantine_key.rsplit("/", maxsplit=1)[-1]
-    counts = partition_counts(frame, table, step.windows)
+    counts = count_partitions(frame, table, step.windows)
     counts = [n + (made.strays[key].height if key in made.strays else 0) for n, (key, _) in zip(counts, step.windows, strict=True)]
     outcome = quarantine_outcome(refused, counts, step.windows, share=table.quarantine, name=name)
     found = [*verify(kept, table, step.windows, limits=limits), *_across(step, kept, table), outcome]
     found = _with_calls(step, replace(made, strays={}), kept, table, found)
     if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in found):
-        found = [unwritten(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in found]
+        found = [unwritten_outcome(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in found]
     # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
     return Checked(kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(step, quarantine_key, refused)])
 
@@ -185,13 +185,13 @@ def _quarantine(step: StepContext, key: str, refused: pl.DataFrame) -> Companion
     parts = [Part(name, window) for name, window in step.windows]
     partitioned = step.node.partitions is not None
     shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in step.windows}
-    return CompanionWrite(Write(key, refused, parts, TIME if partitioned else None, KEY, WHO_AND_WHEN), shown)
+    return CompanionWrite(Write(key, refused, parts, TIME if partitioned else None, KEY, ORIGIN_COLUMNS), shown)
 
 
 def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
     return {
         "dagster/row_count": rows.height,
-        "by reason": markdown([{"reason": reason, "rows": count} for reason, count in reasons(rows)]),
+        "by reason": markdown([{"reason": reason, "rows": count} for reason, count in count_reasons(rows)]),
         "preview": markdown(rows.select("row", "column", "reason").head(PREVIEW).to_dicts()),
     }
 
@@ -205,7 +205,7 @@ def _limits(step: StepContext, table: Table, key: str, frame: pl.DataFrame) -> t
     writing = {name for name, _ in step.windows}
     stored = _stored(step, key, quality)
     if stored is not None and not any(name in writing for name, _ in windows):
-        return from_table(stored), []
+        return limits_from_table(stored), []
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     missing = [name for name, _ in windows if name not in writing and name not in recorded]
     if missing:
@@ -214,9 +214,9 @@ def _limits(step: StepContext, table: Table, key: str, frame: pl.DataFrame) -> t
         return quality.declared, []
     rows = _reference_rows(step, table, frame, windows, writing)
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
-    limits = learnt_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
+    limits = learn_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
     shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
-    return limits, [CompanionWrite(Write(key, as_table(limits, quality), [Part("")]), shown)]
+    return limits, [CompanionWrite(Write(key, limits_to_table(limits, quality), [Part("")]), shown)]
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
@@ -252,7 +252,7 @@ def _stored(step: StepContext, key: str, quality: Quality) -> pl.DataFrame | Non
         rows = step.stores.lake.read(key, snapshot=step.snapshot)
     except LakeError:
         return None
-    return rows if rows["declaration"].unique().to_list() == [declaration(quality)] else None
+    return rows if rows["declaration"].unique().to_list() == [hash_declaration(quality)] else None
 
 
 def _reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:

@@ -11,8 +11,8 @@ import polars as pl
 
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
-from mlops_assets.compute.training.seeds import seeded
-from mlops_assets.compute.training.split import whole_of
+from mlops_assets.compute.training.seeds import seed_globals
+from mlops_assets.compute.training.split import merge_parts
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
@@ -51,7 +51,7 @@ class EstimatorKind:
         with training_run(step, model, inputs.decides, fingerprint) as active:
             chosen = run_search(step, model, splits, active, fingerprint)
             received = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
-            with seeded(fingerprint) as draws:
+            with seed_globals(fingerprint) as draws:
                 estimator = chosen.call(model.function, **received)
             unrecorded = warn_of_unrecorded(chosen, model)
             refuse_without_predict(model, estimator)
@@ -95,7 +95,7 @@ class EstimatorKind:
         manifest, reads = manifest_of(stores.artifacts, again.artifact), again.facts["reads"]
         second = None if again.refit_artifact is None else manifest_of(stores.artifacts, again.refit_artifact)
         estimator = _fit_again(again, again.splits)
-        refit = None if second is None else _fit_again(again, {"train": whole_of(again.rows, reads["X"], reads["label"])})
+        refit = None if second is None else _fit_again(again, {"train": merge_parts(again.rows, reads["X"], reads["label"])})
         served = as_served(estimator, manifest.get("form", SKOPS), again.splits["train"].X)
         was = _stored_answers(manifest)
         now = {**result_facts(estimator, again.source), **_answers(estimator, stores, manifest)}
@@ -124,7 +124,7 @@ def _fit_again(again: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: 
     with (
         tempfile.TemporaryDirectory() as folder,
         start_run("reproduction", platform=Platform.at(Path(folder))),
-        seeded(again.facts["fingerprint"]),
+        seed_globals(again.facts["fingerprint"]),
     ):
         return call_recorded(again.function, splits, again.params)
 

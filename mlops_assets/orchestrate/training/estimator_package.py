@@ -10,7 +10,7 @@ import polars as pl
 
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
-from mlops_assets.compute.training.environment import installed
+from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.orchestrate.core.partitions import step_of
 from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -112,7 +112,7 @@ def _reference_profile(step: StepContext, splits: Mapping[str, Split], declared:
 @cache
 def training_libraries() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that decide the result of a training."""
-    known = installed() | {"mlops_assets": installed().get("mlops-assets", "")}
+    known = installed_distributions() | {"mlops_assets": installed_distributions().get("mlops-assets", "")}
     deciding = (
         "numpy",
         "polars",

@@ -4,11 +4,11 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
-from mlops_assets.compute.training.classes import as_two_classes, encoded_class, truth_of
+from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
+from mlops_assets.compute.training.classes import class_to_encode, encode_labels, wrap_two_classes
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.resampling import PairedIntervals
-from mlops_assets.compute.training.responses import Remembered, unsound
+from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
 from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.costs import StoredCosts
@@ -42,8 +42,8 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
         Its predictions are all the same, or not finite.
     """
     holdout = trained.splits["holdout"]
-    answers = Remembered(trained.fitted, holdout.X)
-    if why := unsound(answers.scores, len(holdout.y)):
+    answers = CachedPredictor(trained.fitted, holdout.X)
+    if why := find_unusable_predictions(answers.scores, len(holdout.y)):
         raise DataError(
             f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
             hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
@@ -63,8 +63,8 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
 
 def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
     declared: TrainingSet[..., Any],
-    answers: Remembered,
-    rival_answers: Remembered | None,
+    answers: CachedPredictor,
+    rival_answers: CachedPredictor | None,
     holdout: Split,
     seed: str,
     positive: Any = None,  # noqa: ANN401  (any label)
@@ -83,9 +83,11 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
         The positive one of two classes, for both models.
     """
     times = holdout.rows[declared.event_timestamp] if declared.event_timestamp in holdout.rows.columns else None
-    encoded = encoded_class(getattr(answers, "classes_", None), holdout.y, positive)
-    rival, y = None if rival_answers is None else as_two_classes(rival_answers, encoded), truth_of(holdout.y, encoded)
-    return PairedIntervals(as_two_classes(answers, encoded), rival, y, holdout.rows, seed, times=times, block_length=declared.block_length)
+    encoded = class_to_encode(getattr(answers, "classes_", None), holdout.y, positive)
+    rival, y = None if rival_answers is None else wrap_two_classes(rival_answers, encoded), encode_labels(holdout.y, encoded)
+    return PairedIntervals(
+        wrap_two_classes(answers, encoded), rival, y, holdout.rows, seed, times=times, block_length=declared.block_length
+    )
 
 
 def _min_slice_rows(model: Model[..., Any]) -> dict[str, int]:
@@ -105,7 +107,7 @@ def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
     return judged_fit(stores.artifacts, rival.artifact, rival.digest)
 
 
-def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, Remembered | None]:
+def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, CachedPredictor | None]:
     """Evaluate the champion on the candidate's holdout; where that fails its metrics are undefined, so that no relative gate passes.
 
     Parameters
@@ -121,10 +123,10 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
         bundle = unpack(stores.artifacts, find_judged_fit(stores, rival).artifact, model.trusted_types)
         rows = holdout.rows
         for function in bundle.functions:
-            made = apply([function], columns_as_arrays(rows, rows.columns))
+            made = apply_on_demand([function], columns_as_arrays(rows, rows.columns))
             rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
         X = model_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
-        answers = Remembered(bundle.estimator, X)
+        answers = CachedPredictor(bundle.estimator, X)
         split = Split(X, holdout.y, holdout.rows)
         return evaluate(answers, split, model.metrics, model.slices, least=_min_slice_rows(model), positive=model.positive), answers
     except MlopsError as error:

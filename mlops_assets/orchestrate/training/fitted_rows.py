@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, SPLIT, from_table
+from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_from_table
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.project import row_key
@@ -63,7 +63,7 @@ def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
 def _fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
     """Return the keys of the fitted rows; None when the training set no longer holds them."""
     try:
-        rows = from_table(at.lake.read(model.training_set.key, snapshot=version.snapshot), OF_TRAINING_SETS)
+        rows = rename_from_table(at.lake.read(model.training_set.key, snapshot=version.snapshot), TRAINING_SET_COLUMNS)
     except LakeError:
         return None
     if not {*key, SPLIT} <= set(rows.columns):

@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.compute.training.classes import positive_class
-from mlops_assets.compute.training.evaluate import as_rows
+from mlops_assets.compute.training.evaluate import tabulate_metrics
 from mlops_assets.compute.training.fitted_rows import FITTED
-from mlops_assets.compute.training.plots import plots
+from mlops_assets.compute.training.plots import plot_model
 from mlops_assets.orchestrate.core.metadata import markdown, pictures, show, table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -98,7 +98,7 @@ def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: Trai
     if model.kind != ESTIMATOR:
         return {"kind of candidate": model.kind}
     positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)
-    drawn = plots(trained.fitted, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
+    drawn = plot_model(trained.fitted, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
     return {
         "format": form_of(manifest_of(step.stores.artifacts, submission.artifact)),
         **({} if positive is None else {"positive class": str(positive)}),
@@ -113,7 +113,7 @@ def _metadata(trained: TrainedModel, candidate: Candidate) -> dict[str, Any]:
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
     return {
         **headline,
-        "metrics": table(as_rows(candidate)),
+        "metrics": table(tabulate_metrics(candidate)),
         **({"intervals": candidate.intervals.method} if candidate.intervals else {}),
         **({"slices": markdown(slices)} if slices else {}),
         **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),

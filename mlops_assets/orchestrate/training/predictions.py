@@ -6,18 +6,18 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.features.assemble import assemble, rows_to_look_up
-from mlops_assets.compute.features.layout import Layout
+from mlops_assets.compute.features.assemble import assemble, rename_view_rows
+from mlops_assets.compute.features.layout import AsOfLayout
 from mlops_assets.compute.features.point_in_time import View
 from mlops_assets.compute.tables.own_columns import (
     MODEL_VERSION,
-    OF_PREDICTIONS,
+    PREDICTION_COLUMNS,
     PROBABILITY,
     PROBABILITY_OF,
     PROBLEM,
     RUN_ID,
+    rename_to_table,
     table_name,
-    to_table,
 )
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import RegistryError
@@ -39,8 +39,8 @@ from mlops_assets.values.serving import BatchPrediction
 def rules(batch: BatchPrediction) -> Table:
     """Return the rules for rows of predictions: the keys and times of the dataset."""
     table = batch.dataset.table
-    key = tuple(table_name(column, OF_PREDICTIONS) for column in table.key)
-    time = table.event_timestamp and table_name(table.event_timestamp, OF_PREDICTIONS)
+    key = tuple(table_name(column, PREDICTION_COLUMNS) for column in table.key)
+    time = table.event_timestamp and table_name(table.event_timestamp, PREDICTION_COLUMNS)
     return Table(partitions=table.partitions, key=key, event_timestamp=time, allow_empty=True)
 
 
@@ -59,7 +59,7 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
                 hint=f'train one first: mlops run --select \'key:"model/{batch.model.name}" or key:"version/{batch.model.name}" or key:"champion/{batch.model.name}"\'',
             )
-        yield from publish(step, rules(batch), lambda: _produce(step, batch, serving), unhashed=(table_name(RUN_ID, OF_PREDICTIONS),))
+        yield from publish(step, rules(batch), lambda: _produce(step, batch, serving), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
 
     return body
 
@@ -71,7 +71,7 @@ def _produce(step: StepContext, batch: BatchPrediction, serving: Version) -> Mad
     time = batch.dataset.table.event_timestamp
     chosen = choose_versions(step.stores, step.project, batch.model, serving, spine, _partitions(step, spine, time), time)
     predicted = [_predict(step, batch, version, rows) for version, rows in chosen]
-    frame = as_one_table(step, [to_table(rows, OF_PREDICTIONS) for rows in predicted], time)
+    frame = as_one_table(step, [rename_to_table(rows, PREDICTION_COLUMNS) for rows in predicted], time)
     scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
     return frame, verify(frame, rules(batch), step.windows), _facts([version for version, _ in chosen], scored)
 
@@ -93,8 +93,8 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
     bundle = unpack(step.stores.artifacts, version.artifact, batch.model.trusted_types)
     for other in libraries_of(bundle.manifest):
         step.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
-    steps: list[View | Layout | Callable[..., Any]] = [
-        *(rows_to_look_up(view, view_rows(step, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
+    steps: list[View | AsOfLayout | Callable[..., Any]] = [
+        *(rename_view_rows(view, view_rows(step, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
         *bundle.functions,
     ]
     rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
-from mlops_assets.compute.training.responses import Remembered, unsound
-from mlops_assets.compute.training.seeds import seeded
-from mlops_assets.compute.training.split import PARTS, whole_of
+from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
+from mlops_assets.compute.training.seeds import seed_globals
+from mlops_assets.compute.training.split import SPLIT_NAMES, merge_parts
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
@@ -100,13 +100,13 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
     declared, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
     rows = training_rows(step, declared)
-    whole = whole_of(rows, x_columns(declared, rows), declared.label)
+    whole = merge_parts(rows, x_columns(declared, rows), declared.label)
     with recorded(_new_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
-        with seeded(fingerprint) as draws:
+        with seed_globals(fingerprint) as draws:
             estimator = refitted.call(model.function, train=whole)
         refuse_without_predict(model, estimator)
         autolog(step, active, estimator)
-        fitted = FittedRows.of(trained.splits, PARTS, declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
+        fitted = FittedRows.of(trained.splits, SPLIT_NAMES, declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
         facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
         fit = find_kind(model.kind).package(refitted, model, estimator, whole, trained.splits, trained.digest, facts)
         _refuse_unsound(model, fit.fitted, trained.splits["holdout"])
@@ -144,7 +144,7 @@ def _new_run(step: StepContext, trained: TrainedModel) -> Run:
 
 
 def _refuse_unsound(model: Model[..., Any], estimator: Any, holdout: Split) -> None:  # noqa: ANN401  (any estimator)
-    if why := unsound(Remembered(estimator, holdout.X).scores, len(holdout.y)):
+    if why := find_unusable_predictions(CachedPredictor(estimator, holdout.X).scores, len(holdout.y)):
         raise DataError(
             f"the second fit of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
             hint="its function failed with all rows as `train`; nothing was submitted, the champion keeps serving",

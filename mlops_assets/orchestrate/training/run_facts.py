@@ -12,12 +12,19 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.compute.tables.content_hash import ordered_hash
-from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, to_table
-from mlops_assets.compute.tables.stored_types import normalised
-from mlops_assets.compute.training.environment import hardware, installed, lock, packages, roots_of, threads
-from mlops_assets.compute.training.seeds import Draws, global_seed, seeds_of
-from mlops_assets.compute.user_code.source_slice import imported_packages, stored_source
-from mlops_assets.compute.user_code.view_source import source_text
+from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, rename_to_table
+from mlops_assets.compute.tables.stored_types import normalize
+from mlops_assets.compute.training.environment import (
+    deciding_packages,
+    describe_hardware,
+    find_root_modules,
+    format_lock,
+    installed_distributions,
+    thread_settings,
+)
+from mlops_assets.compute.training.seeds import GlobalDraws, derive_seed, find_seeds
+from mlops_assets.compute.user_code.source_slice import imported_packages, slice_source
+from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -37,7 +44,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
     rows: pl.DataFrame,
     splits: Mapping[str, Split],
     estimator: Any,  # noqa: ANN401  (any estimator)
-    draws: Draws,
+    draws: GlobalDraws,
     decides: Mapping[str, Any],
     fingerprint: str,
 ) -> dict[str, Any]:
@@ -68,14 +75,14 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         "params": dict(decides["params"]),
         **result_facts(estimator, source or {"modules": {}}),
         "tables": dict(_tables(step.project, step.stores.lake, declared, step.snapshot)),
-        "views": {view.name: view.version(source_text(view)) for view in views},
-        "seed": global_seed(fingerprint),
+        "views": {view.name: view.version(view_source_text(view)) for view in views},
+        "seed": derive_seed(fingerprint),
         "fingerprint": fingerprint,
         "drawn": list(draws.drawn),
         "source": artifacts.put(json.dumps(source, sort_keys=True).encode()) if source else None,
         "source_problem": problem,
         "git": git_facts(model.function.function.__code__.co_filename, artifacts),
-        "environment": artifacts.put(lock(installed()).encode()),
+        "environment": artifacts.put(format_lock(installed_distributions()).encode()),
         "platform": platform.platform(),
         "unsorted": _explain_unsorted(declared, rows),
         "reads": {
@@ -90,27 +97,27 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
 
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
     """Return the hashes of a training set's rows in their order, and of each part's."""
-    parts = {name: ordered_hash(normalised(part.rows)) for name, part in splits.items()}
-    return {"row_order": {"rows": ordered_hash(normalised(to_table(rows, OF_TRAINING_SETS)))}, "split": parts}
+    parts = {name: ordered_hash(normalize(part.rows)) for name, part in splits.items()}
+    return {"row_order": {"rows": ordered_hash(normalize(rename_to_table(rows, TRAINING_SET_COLUMNS)))}, "split": parts}
 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401
     """Return the seeds of a fitted model, and the libraries, threads and hardware of its training."""
     own = {name.split(".")[0] for name in source["modules"]}
-    roots = (imported_packages(source) | roots_of(estimator)) - own
-    deciding = packages(roots)
+    roots = (imported_packages(source) | find_root_modules(estimator)) - own
+    deciding = deciding_packages(roots)
     return {
-        "seeds": seeds_of(estimator),
+        "seeds": find_seeds(estimator),
         "packages": deciding,
-        "threads": threads(),
-        "hardware": hardware(),
+        "threads": thread_settings(),
+        "hardware": describe_hardware(),
     }
 
 
 def _source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
     """Return the source of a model's function, or why it cannot be stored: the training continues, a reproduction reports it."""
     try:
-        return stored_source(model.function.function), ""
+        return slice_source(model.function.function), ""
     except (DefinitionError, OSError, SyntaxError) as error:
         return None, getattr(error, "message", str(error))
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlops_assets.compute.pages.search_plot import plot_search
-from mlops_assets.compute.training.search import Trial, best, trials
-from mlops_assets.compute.user_code.source_slice import stored_source
+from mlops_assets.compute.training.search import Trial, best_trial, run_trials
+from mlops_assets.compute.user_code.source_slice import slice_source
 from mlops_assets.orchestrate.core.metadata import picture, table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.recorded_function import refuse_unrecorded
@@ -46,8 +46,8 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
                     step.context.log.warning(f"trial {trial.number} failed: {trial.error}")
             return [known.get(trial.number) or new[trial.number] for trial in proposed]
 
-        found = trials(model.search, run_round)
-    chosen = best(found, f"'{model.key}'")
+        found = run_trials(model.search, run_round)
+    chosen = best_trial(found, f"'{model.key}'")
     active.log_params({**chosen.params, "search/best_trial": chosen.number})
     active.log_metric(f"search/{_metric(model)}", chosen.value)
     earlier = sum(trial.number in known for trial in found)
@@ -86,7 +86,7 @@ def _rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -> Ite
     """Yield the function that runs the trials of a round: here one after the other, or each in a process."""
     if at.search.processes > 1:
         refuse_unrecorded(model.function)
-        with trial_processes(at, step.stores.platform, stored_source(model.function.function), step.config) as run:
+        with trial_processes(at, step.stores.platform, slice_source(model.function.function), step.config) as run:
             yield run
         return
     wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}

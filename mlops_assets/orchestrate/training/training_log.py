@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_assets.compute.training.autolog import told_by
-from mlops_assets.compute.training.plots import curve_plot
+from mlops_assets.compute.training.autolog import read_training_log
+from mlops_assets.compute.training.plots import plot_curves
 from mlops_assets.compute.user_code.source_code import find_unrecorded
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import picture
@@ -95,7 +95,7 @@ def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, 
 def autolog(step: StepContext, active: ActiveRun, estimator: Any) -> None:  # noqa: ANN401  (any estimator)
     """Log parameters and curves of the estimator, except names that were logged already; a training never fails because of it."""
     try:
-        report = told_by(estimator)
+        report = read_training_log(estimator)
         for name, value in report.params.items():
             if name not in active.params:
                 _log_or_warn(step, lambda name=name, value=value: active.log_params({name: value}))
@@ -150,5 +150,5 @@ def show_logged(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[s
     """
     values = {name: value for name, value in run.metrics.items() if name not in metrics and math.isfinite(value)}
     curves = {name: curve for name, curve in step.stores.tracker.curves(run.id).items() if curve.steps.size > 1}
-    drawn = {"curves": picture(curve_plot(curves), "curves")} if curves else {}
+    drawn = {"curves": picture(plot_curves(curves), "curves")} if curves else {}
     return {f"logged/{name}": value for name, value in list(values.items())[:_MAX_VALUES]} | drawn

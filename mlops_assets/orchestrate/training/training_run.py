@@ -11,8 +11,8 @@ import polars as pl
 from mlops_assets.compute.features.request import serving_steps
 from mlops_assets.compute.training.classes import refuse_unclear_classes
 from mlops_assets.compute.training.label_copies import refuse_label_copies
-from mlops_assets.compute.training.split import in_canonical_order, parts_of
-from mlops_assets.compute.user_code.outside_reads import differing, hash_outside
+from mlops_assets.compute.training.split import sort_canonically, split_rows
+from mlops_assets.compute.user_code.outside_reads import describe_changes, hash_outside
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.project import Project, row_key
@@ -48,7 +48,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     rows = training_rows(step, declared)
     content = lake.records(declared.key, snapshot=step.snapshot)[""].content_hash
     columns = x_columns(declared, rows)
-    splits = parts_of(rows, columns, declared.label)
+    splits = split_rows(rows, columns, declared.label)
     refuse_unclear_classes(
         f"'{model.key}'", declared.label, [part.y for part in splits.values()], _list_metrics(step.project, model), model.positive
     )
@@ -86,7 +86,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
 
 def training_rows(step: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
     """Return the rows of a training set in the order in which they are fitted."""
-    return in_canonical_order(step.read(step.project.by_key[declared.key]), declared.event_timestamp)
+    return sort_canonically(step.read(step.project.by_key[declared.key]), declared.event_timestamp)
 
 
 def _find_earlier_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
@@ -103,7 +103,7 @@ def _find_earlier_run(step: StepContext, model: Model[..., Any], decides: Mappin
             return now, fingerprint, None
         seen.add(fingerprint)
         recorded: Mapping[str, str] = known.record.get("outside", {})
-        changed = differing(recorded)
+        changed = describe_changes(recorded)
         if not changed:
             return now, fingerprint, known
         step.context.log.info(f"trained again: {', '.join(changed)} since run {known.id[:8]}")

@@ -9,10 +9,17 @@ import polars as pl
 
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.parity import SAMPLE_ROWS, refuse_disparity
-from mlops_assets.compute.tables.own_columns import OF_TRAINING_SETS, SPLIT, table_name, to_table
+from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS, rename_to_table, table_name
 from mlops_assets.compute.tables.verify import Outcome, check_names, verify
-from mlops_assets.compute.training.leakage import Leak, Newer, Strong, leaks, newer, too_good
-from mlops_assets.compute.training.split import PARTS, group_split, time_split
+from mlops_assets.compute.training.leakage import (
+    LaterTime,
+    RepeatedColumn,
+    StrongColumn,
+    find_later_times,
+    find_repeated_columns,
+    find_strong_columns,
+)
+from mlops_assets.compute.training.split import SPLIT_NAMES, split_by_group, split_by_time
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -33,7 +40,7 @@ NO_LEAKAGE = "no_leakage"
 def rules(training_set: TrainingSet[..., Any]) -> Table:
     """Return the rules for rows of a training set."""
     time = training_set.event_timestamp
-    return Table(event_timestamp=time and table_name(time, OF_TRAINING_SETS))
+    return Table(event_timestamp=time and table_name(time, TRAINING_SET_COLUMNS))
 
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
@@ -60,7 +67,7 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
         refuse_disparity(function.function, sample, f"'{declared.key}'")
     frame = frame.with_columns(_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
-    counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in PARTS}
+    counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in SPLIT_NAMES}
     labels = check_labels(step.project, declared, spine)
     if repeated := labels.facts.get("repeated rows"):
         counts["repeated rows"] = repeated
@@ -68,7 +75,7 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
             f"'{declared.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
         )
     facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": step.snapshot, **lookup_lineage(declared)}
-    stored = to_table(frame, OF_TRAINING_SETS)
+    stored = rename_to_table(frame, TRAINING_SET_COLUMNS)
     return (
         stored,
         [
@@ -129,7 +136,7 @@ def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
     if isinstance(declared.split, TimeSplit):
         known = frame[declared.label_known_at] if declared.label_known_at else None
         spans = declared.split
-        return time_split(
+        return split_by_time(
             frame[declared.event_timestamp or ""], known, validation=spans.validation, holdout=spans.holdout, train=spans.train
         )
     if declared.split.column not in frame.columns:
@@ -137,7 +144,7 @@ def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
             f"'{declared.key}' splits by '{declared.split.column}', which its function does not return",
             hint=f"it returns {', '.join(frame.columns)}",
         )
-    return group_split(
+    return split_by_group(
         frame[declared.split.column], validation=declared.split.validation, holdout=declared.split.holdout, seed=declared.split.seed
     )
 
@@ -156,14 +163,16 @@ def check_leakage(
     frame, X
         Its rows, and the columns that models see.
     """
-    return _report_leakage(_leaks(project, read, declared, frame, X), too_good(frame, X, declared.label), _newer(declared, frame, X))
+    return _report_leakage(
+        _leaks(project, read, declared, frame, X), find_strong_columns(frame, X, declared.label), _newer(declared, frame, X)
+    )
 
 
 def _leaks(
     project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
-) -> list[Leak]:
+) -> list[RepeatedColumn]:
     """Compare every column of X with the label and with every column that its datasets declare as known later."""
-    found = leaks(frame, X, frame.select(pl.col(declared.label).alias(f"the label {declared.label}")))
+    found = find_repeated_columns(frame, X, frame.select(pl.col(declared.label).alias(f"the label {declared.label}")))
     for parameter in declared.function.tables:
         dataset = project.dataset(parameter.name)
         if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
@@ -171,15 +180,15 @@ def _leaks(
         later = sorted(dataset.table.known_later)
         source = read(project.by_key[dataset.key]).select(*dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
         later_columns = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
-        found += leaks(frame, X, later_columns.drop(dataset.table.key))
+        found += find_repeated_columns(frame, X, later_columns.drop(dataset.table.key))
     return found
 
 
-def _newer(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[Newer]:
-    return newer(frame, X, declared.event_timestamp) if declared.event_timestamp else []
+def _newer(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[LaterTime]:
+    return find_later_times(frame, X, declared.event_timestamp) if declared.event_timestamp else []
 
 
-def _report_leakage(repeated: list[Leak], strong: list[Strong], late: list[Newer]) -> Outcome:
+def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], late: list[LaterTime]) -> Outcome:
     """Report the surest leak first: a repeated column, a later time, a column that predicts the label alone."""
     facts = {
         "columns": ", ".join(f"{x.column} = {x.later}" for x in repeated),

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_assets.compute.training.evaluate import evaluate
-from mlops_assets.compute.training.search import Trial, falls_behind
-from mlops_assets.compute.training.seeds import seeded
+from mlops_assets.compute.training.search import Trial, should_prune
+from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.compute.user_code.user_errors import shorten
 from mlops_assets.errors import DataError
 from mlops_assets.stores.platform.stores import Stores
@@ -70,13 +70,13 @@ def run_trial(at: SearchContext, stores: Stores, trial: Trial, before: Sequence[
     def watch(name: str, logged: float, step: int | None) -> None:
         if name == at.metric and step is not None:
             steps[step] = logged
-            if at.search.prune and falls_behind(step, logged, before):
+            if at.search.prune and should_prune(step, logged, before):
                 raise PrunedError
 
     with recorded(_run(at, trial), stores.tracker, stores.artifacts) as active:
         active.watch = watch
         try:
-            with seeded(at.fingerprint):
+            with seed_globals(at.fingerprint):
                 estimator = train(trial.params)
             value = _score(at, estimator)
         except PrunedError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from mlops_assets.compute.training.environment import canonical, installed
+from mlops_assets.compute.training.environment import canonical_name, installed_distributions
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
@@ -89,10 +89,10 @@ def clock(stores: Stores) -> Iterator[Finding]:
 def packages_installed() -> Iterator[Finding]:
     """Yield dependencies outside of the ranges that this package knows to work, and which extras are installed."""
     wanted = [Requirement(line) for line in metadata.requires("mlops_assets") or ()]
-    have, bad = installed(), False
+    have, bad = installed_distributions(), False
     extras: dict[str, list[str]] = {}
     for requirement in wanted:
-        name = canonical(requirement.name)
+        name = canonical_name(requirement.name)
         extra = _extra_of(requirement)
         if extra and name != "mlops-assets":
             extras.setdefault(extra, []).append(name)

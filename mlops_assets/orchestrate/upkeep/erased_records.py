@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.tables.content_hash import hash_parts
+from mlops_assets.compute.tables.content_hash import hash_slices
 from mlops_assets.compute.tables.quarantine import TIME
-from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.orchestrate.core.graph import Node, fingerprints
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.features.push import push_node
@@ -117,14 +117,14 @@ def _parts(  # noqa: PLR0913  (one table, described in full)
 ) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
     """Yield each partition that loses rows, its record, and the rows that stay; nothing of a table that nobody declares."""
     recorded = dict(lake.records(table, snapshot=snapshot))
-    rows = normalised(erasing.others(table, snapshot))
+    rows = normalize(erasing.others(table, snapshot))
     if set(recorded) == {""}:
         yield "", recorded[""], rows
         return
     if partitions is None or time is None or not recorded:
         return
     parts = [Part(key, window_of(partitions, key)) for key in recorded]
-    gone, counts = in_parts(normalised(erasing.rows(table)), parts, time, table, others=True)
+    gone, counts = in_parts(normalize(erasing.rows(table)), parts, time, table, others=True)
     kept, bounds = in_parts(rows, parts, time, table, others=True)
     for part, (first, last), (start, end) in zip(parts, counts, bounds, strict=True):
         if last > first and gone.height:
@@ -134,5 +134,5 @@ def _parts(  # noqa: PLR0913  (one table, described in full)
 def _without(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
     how = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
     counted = rows.select(name for name in how["columns"] if name in rows.columns)
-    (digest,) = hash_parts(counted, [(0, counted.height)], how["key"], types=how.get("types"))
+    (digest,) = hash_slices(counted, [(0, counted.height)], how["key"], types=how.get("types"))
     return replace(record, content_hash=digest, rows=rows.height, recorded_at=now)

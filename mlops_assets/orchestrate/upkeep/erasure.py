@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.features.assemble import view_of
-from mlops_assets.compute.features.point_in_time import as_of_layout
+from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.point_in_time import sort_as_of
 from mlops_assets.errors import DefinitionError, LakeError, nearest
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.tables.lake_events import materialised
@@ -294,5 +294,5 @@ def _offline(request: Request, entities: Mapping[str, pl.DataFrame | None]) -> N
         mine = entities[view.name]
         if mine is None or mine.is_empty() or view.name not in known:
             continue
-        empty = as_of_layout(view_of(view, stores.lake.read(view.key).clear()))
+        empty = sort_as_of(make_view(view, stores.lake.read(view.key).clear()))
         stores.online.update(view.name, empty, join_keys=view.entity.join_keys, features=view.feature_names, rebuilt=mine)

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.features.on_demand import apply, columns_as_arrays
-from mlops_assets.compute.features.signature import signature_of
+from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
+from mlops_assets.compute.features.signature import describe_columns
 from mlops_assets.compute.pages.card import Card, Section
 from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import (
@@ -29,9 +29,9 @@ from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.compute.training.importance import permutation_importance
-from mlops_assets.compute.training.probabilities import kind_of, trust
-from mlops_assets.compute.training.responses import Remembered
-from mlops_assets.compute.training.split import in_canonical_order, parts_of
+from mlops_assets.compute.training.probabilities import assess_predictions, task_of
+from mlops_assets.compute.training.responses import CachedPredictor
+from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism
@@ -160,7 +160,7 @@ def _describe_estimator(subject: _Subject, fits: _Fits) -> tuple[list[tuple[str,
 
 def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, str]]:
     estimator = fits.served.estimator
-    yield "kind", kind_of(estimator)
+    yield "kind", task_of(estimator)
     positive = positive_class(getattr(estimator, "classes_", ()), subject.positive)
     if positive is not None:
         yield "positive class", str(positive)
@@ -211,7 +211,7 @@ def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
     was, now = subject.run.record.get("training_set"), lake.records(reads["table"], snapshot=snapshot)[""].content_hash
     if was and was != now:
         return None, f"{reads['table']} held {was[:16]} then and holds {now[:16]} in the same snapshot now: rows were erased"
-    return in_canonical_order(rows, reads["event_timestamp"]), ""
+    return sort_canonically(rows, reads["event_timestamp"]), ""
 
 
 def _recorded_sections(subject: _Subject, why: str) -> Iterator[Section]:
@@ -231,21 +231,21 @@ def _metrics_of_record(subject: _Subject) -> Section:
 def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> Iterator[Section]:
     """Yield the sections that are measured on the training set of the version."""
     reads, estimator, seed = subject.reads, fits.judged.estimator, subject.version.digest
-    metrics, kind = tuple(reads["metrics"]), kind_of(estimator)
-    parts = parts_of(rows, reads["X"], reads["label"])
+    metrics, kind = tuple(reads["metrics"]), task_of(estimator)
+    parts = split_rows(rows, reads["X"], reads["label"])
     holdout = parts["holdout"]
-    answers = Remembered(estimator, holdout.X)
+    answers = CachedPredictor(estimator, holdout.X)
     intervals = pair_intervals(subject.model.training_set, answers, None, holdout, seed, subject.positive)
     evaluation = evaluate(
         answers, holdout, metrics, [c for c in subject.model.slices if c in rows.columns], train=parts["train"], positive=subject.positive
     )
     yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind, refitted=fits.refitted)
-    yield features_section(subject.manifest.get("signature") or signature_of(parts["train"].X), _sources(subject, fits, rows))
+    yield features_section(subject.manifest.get("signature") or describe_columns(parts["train"].X), _sources(subject, fits, rows))
     yield metrics_section(
         evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}, intervals.method
     )
     yield from filter(None, (slices_section(evaluation),))
-    yield calibration_section(trust(answers, kind, holdout.y, subject.positive))
+    yield calibration_section(assess_predictions(answers, kind, holdout.y, subject.positive))
     yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=subject.positive))
     found = [*_leaking(subject, rows), *find_nondeterminism(dict(subject.facts))]
     yield limits_section(
@@ -261,7 +261,7 @@ def _sources(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> dict[str, st
         if isinstance(view, FeatureView):
             found |= dict.fromkeys(view.renamed_features, view.key)
     for step, stored in zip(on_demand(declared.features), fits.served.functions, strict=False):
-        made = apply([stored], columns_as_arrays(few, few.columns))
+        made = apply_on_demand([stored], columns_as_arrays(few, few.columns))
         found |= dict.fromkeys(made, f"{step.name}, on demand")
     return found
 

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.compute.features.on_demand import load_functions
-from mlops_assets.compute.features.signature import signature_of
-from mlops_assets.compute.training.environment import canonical, installed
-from mlops_assets.compute.training.library_versions import OtherLibrary, other_libraries
-from mlops_assets.compute.user_code.user_errors import describe
+from mlops_assets.compute.features.signature import describe_columns
+from mlops_assets.compute.training.environment import canonical_name, installed_distributions
+from mlops_assets.compute.training.library_versions import LibraryChange, find_library_changes
+from mlops_assets.compute.user_code.user_errors import describe_error
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.formats import read, written
 from mlops_assets.serving.formats.likeliest import labels_of, may_predict_likeliest, rows_not_likeliest
@@ -117,7 +117,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         **_form_facts(done, estimator, probe, holdout, trusted_types),
         "format": FORMAT if done.form != SKOPS else 1,
         "columns": X.columns,
-        "signature": signature_of(X),
+        "signature": describe_columns(X),
         "types": {name: str(dtype) for name, dtype in X.schema.items()},
         "estimator": artifacts.put(done.data),
         **({"before": artifacts.put(done.before)} if done.before else {}),
@@ -217,7 +217,7 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
         close = np.allclose(predictions_of(estimator, probe), np.array(expected), equal_nan=True)
         same = close and _same_labels(estimator, probe, manifest)
     except Exception as error:
-        raise _refusal(manifest, f"the model {manifest_sha256[:12]} cannot predict any more: {describe(error)}") from error
+        raise _refusal(manifest, f"the model {manifest_sha256[:12]} cannot predict any more: {describe_error(error)}") from error
     if not same:
         raise _refusal(manifest, f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored")
     return Bundle(estimator, functions, manifest)
@@ -248,10 +248,10 @@ def form_of(manifest: Mapping[str, Any]) -> str:
     return str(manifest.get("form", SKOPS)) + (f" (not onnx: {refused})" if refused else "")
 
 
-def libraries_of(manifest: Mapping[str, Any]) -> list[OtherLibrary]:
+def libraries_of(manifest: Mapping[str, Any]) -> list[LibraryChange]:
     """Return the libraries that a model was trained with and of which another version is installed here, the serious ones first."""
     trained: Mapping[str, str] = manifest.get("libraries", {})
-    return other_libraries(trained, {name: installed().get(canonical(name), "") for name in trained})
+    return find_library_changes(trained, {name: installed_distributions().get(canonical_name(name), "") for name in trained})
 
 
 def told_libraries(manifest: Mapping[str, Any]) -> str:

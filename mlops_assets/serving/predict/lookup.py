@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlops_assets.compute.features.on_demand import apply
+from mlops_assets.compute.features.on_demand import apply_on_demand
 from mlops_assets.compute.features.request import RENAMED_FEATURES, RENAMED_KEYS
 from mlops_assets.serving.predict.schema import EPOCH, RequestError
 from mlops_assets.stores.online.protocol import MISSING, Columns, Found, Lookup
@@ -214,7 +214,7 @@ class _Function:
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return its features; what goes wrong in it is told without the values that it was given."""
         try:
-            return apply(self._function, arrays)
+            return apply_on_demand(self._function, arrays)
         except Exception as error:
             name = getattr(self._function[0], "__name__", "function")
             raise RequestError(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from mlops_assets.compute.tables.row_rules import Finding
+    from mlops_assets.compute.tables.row_rules import RuleViolation
 
     Rows = pl.DataFrame | Iterable[Mapping[str, Any]] | Mapping[str, Any]
 
@@ -160,8 +160,8 @@ class Pusher:
     def _verified(self, rows: Rows, now: int) -> pl.DataFrame:
         import polars as pl
 
-        from mlops_assets.compute.features.feature_schema import conformed
-        from mlops_assets.compute.tables.verify import findings
+        from mlops_assets.compute.features.feature_schema import conform
+        from mlops_assets.compute.tables.verify import find_violations
 
         spec, table = self.spec, self.spec.table
         created = table.created_timestamp or ""
@@ -170,11 +170,11 @@ class Pusher:
         frame = frame.with_columns(pl.col(created).fill_null(moment)).select(name for name, _ in spec.types)
         _refuse_nul(frame)
         window = None if spec.first is None else TimeWindow(spec.first, spec.last or self._horizon())
-        for finding in findings(frame, table, [("", window)]):
+        for finding in find_violations(frame, table, [("", window)]):
             raise self._refusal(finding, frame)
         for view in spec.views:
             try:
-                conformed(frame, view.features, f"features/{view.name}")
+                conform(frame, view.features, f"features/{view.name}")
             except DataError as error:
                 raise PushError(error.message, hint=error.hint, told=f"the rows do not fit the view '{view.name}'") from error
         return frame
@@ -224,7 +224,7 @@ class Pusher:
             )
         return cast
 
-    def _refusal(self, finding: Finding, frame: pl.DataFrame) -> PushError:
+    def _refusal(self, finding: RuleViolation, frame: pl.DataFrame) -> PushError:
         row = None if finding.rows is None else int(finding.rows.arg_true()[0])
         where = "" if row is None else f"row {row} of {frame.height}: "
         return PushError(
@@ -238,12 +238,12 @@ class Pusher:
 
 def view_layout(spec: PushSpec, view: PushView, frame: pl.DataFrame) -> pl.DataFrame:
     """Return the layout of a view of pushed rows, in the types in which the view keeps them."""
-    from mlops_assets.compute.features.feature_schema import conformed
-    from mlops_assets.compute.features.point_in_time import View, as_of_layout
+    from mlops_assets.compute.features.feature_schema import conform
+    from mlops_assets.compute.features.point_in_time import View, sort_as_of
 
-    rows = conformed(frame, view.features, f"features/{view.name}")
+    rows = conform(frame, view.features, f"features/{view.name}")
     names = tuple(name for name, _ in view.features)
-    return as_of_layout(View(view.name, rows, view.join_keys, spec.table.event_timestamp or "", spec.table.created_timestamp, None, names))
+    return sort_as_of(View(view.name, rows, view.join_keys, spec.table.event_timestamp or "", spec.table.created_timestamp, None, names))
 
 
 def _refuse_nul(frame: pl.DataFrame) -> None:
@@ -275,10 +275,10 @@ def _frame(rows: Rows, types: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _from_pandas(rows: Any) -> pl.DataFrame:  # noqa: ANN401  (a pandas frame)
-    from mlops_assets.compute.tables.strict_pandas import strict_from_pandas
+    from mlops_assets.compute.tables.strict_pandas import convert_pandas
 
     try:
-        return strict_from_pandas(rows, "a push")
+        return convert_pandas(rows, "a push")
     except DataError as error:
         raise PushError(f"{error.message}; nothing was pushed", hint=error.hint) from error
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.tables.content_hash import hash_parts
-from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.tables.content_hash import hash_slices
+from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.protocol import Part
 from mlops_assets.stores.lake.rows import in_parts
@@ -94,8 +94,8 @@ def _differing(
 def _hashes(frame: pl.DataFrame, said: Mapping[str, Any], parts: Sequence[Part], time: str | None, table: str) -> list[str]:
     if missing := [c for c in said["columns"] if c not in frame.columns]:
         return [f"without {missing[0]}"] * len(parts)
-    rows, bounds = in_parts(normalised(frame.select(said["columns"])), parts, time, table, others=True)
-    return hash_parts(rows, bounds, said["key"], types=said.get("types"))
+    rows, bounds = in_parts(normalize(frame.select(said["columns"])), parts, time, table, others=True)
+    return hash_slices(rows, bounds, said["key"], types=said.get("types"))
 
 
 def _damage(  # noqa: PLR0913  (what a message names)

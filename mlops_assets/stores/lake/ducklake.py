@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.lake import data_files, table_sql
 from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake
@@ -218,7 +218,7 @@ class DuckLake:
             windows = [part.window for part in parts if part.window is not None]
             window = type(windows[0])(min(w.start for w in windows), max(w.end for w in windows)) if windows else None
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
-            frame, bounds = in_parts(normalised(frame), parts, event_timestamp, table, others=True)
+            frame, bounds = in_parts(normalize(frame), parts, event_timestamp, table, others=True)
             stored = self._table_state(table)
             new_records = build_records(Write(table, frame, parts, event_timestamp, key), frame, bounds, stored, run_id)
             if new_records:

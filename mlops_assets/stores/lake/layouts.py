@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.features.assemble import as_renamed, view_of
-from mlops_assets.compute.features.entity_hash import entity_hash
-from mlops_assets.compute.features.layout import EVENT, Layout, runs
+from mlops_assets.compute.features.assemble import make_view, rename_layout
+from mlops_assets.compute.features.entity_hash import hash_entities
+from mlops_assets.compute.features.layout import EVENT, AsOfLayout, find_runs
 from mlops_assets.compute.features.point_in_time import (
     ROWS_PER_BUCKET,
     View,
-    as_layout,
-    as_of_layout,
-    bucket_count,
-    in_buckets,
-    in_force,
-    layout_of,
+    build_layout,
+    choose_bucket_count,
+    drop_dominated,
+    join_buckets,
+    sort_as_of,
+    split_buckets,
 )
 from mlops_assets.stores.base.lock import exclusive
 from mlops_assets.stores.lake.damage import read_view
@@ -103,7 +103,7 @@ class Layouts:
         self._lake = lake
         self._open: dict[Path, _Open] = {}
 
-    def of(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> Layout:
+    def of(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> AsOfLayout:
         """Return the layout of a view, as the lake is or was, under the names that the view is renamed to.
 
         Parameters
@@ -123,7 +123,7 @@ class Layouts:
             It has two different rows of one entity and time.
         """
         upkeep = _Upkeep(self._folder, self._lake, view, as_known, self._open)
-        return as_renamed(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
+        return rename_layout(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
 
     def remove(self, unwanted: Callable[[str, str], bool]) -> int:
         """Remove layouts; return how many. Whoever has one open keeps what it sees.
@@ -155,7 +155,7 @@ class _Upkeep:
         facts = [FORMAT, view.entity.join_keys, view.event_timestamp, view.created_timestamp, view.feature_names, as_known]
         self._definition = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def layout(self, snapshot: int) -> Layout:
+    def layout(self, snapshot: int) -> AsOfLayout:
         if (kept := self._kept.get(self._folder)) is not None and kept.asked == snapshot and self._holds(kept):
             return self._layout(kept)  # a state of the lake never changes
         wanted = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
@@ -177,7 +177,7 @@ class _Upkeep:
         made = self._loaded(wanted, snapshot)
         return self._in_memory(snapshot) if made is None else made  # a third process has gone on to a newer state
 
-    def _loaded(self, wanted: Mapping[str, str], snapshot: int) -> Layout | None:
+    def _loaded(self, wanted: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
         state, kept = self._state(), self._kept.get(self._folder)
         if state is None or state.partitions != wanted:
             return None
@@ -187,8 +187,8 @@ class _Upkeep:
         self._kept[self._folder] = replace(found, asked=snapshot)
         return self._layout(found)
 
-    def _layout(self, found: _Open) -> Layout:
-        return as_layout(self._declared(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
+    def _layout(self, found: _Open) -> AsOfLayout:
+        return join_buckets(self._declared(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
 
     def _holds(self, kept: _Open) -> bool:
         """Whether the files were verified a moment ago, are still those of the layout, and nobody has touched them since."""
@@ -211,7 +211,7 @@ class _Upkeep:
         """Return the rows of a bucket and where each entity's lie."""
         keys = list(self._view.entity.join_keys)
         table = self._opened(file)
-        return None if table is None else (table, runs(pl.DataFrame(table.select(keys)), keys, number))
+        return None if table is None else (table, find_runs(pl.DataFrame(table.select(keys)), keys, number))
 
     def _state(self) -> _State | None:
         stored = read_state(self._folder)
@@ -234,18 +234,18 @@ class _Upkeep:
             else None
         )
 
-    def _in_memory(self, snapshot: int) -> Layout:
-        return layout_of(self._declared(read_view(self._lake, self._view, self._columns, snapshot=snapshot)), as_known=self._as_known)
+    def _in_memory(self, snapshot: int) -> AsOfLayout:
+        return build_layout(self._declared(read_view(self._lake, self._view, self._columns, snapshot=snapshot)), as_known=self._as_known)
 
     def _made(self, snapshot: int) -> list[pl.DataFrame]:
         rows = self._rows(read_view(self._lake, self._view, self._columns, snapshot=snapshot))
-        return in_buckets(rows, self._view.entity.join_keys, bucket_count(rows.height))
+        return split_buckets(rows, self._view.entity.join_keys, choose_bucket_count(rows.height))
 
     def _rows(self, source: pl.DataFrame) -> pl.DataFrame:
-        return as_of_layout(self._declared(source), as_known=self._as_known)
+        return sort_as_of(self._declared(source), as_known=self._as_known)
 
     def _declared(self, rows: pl.DataFrame | None = None) -> View:
-        return view_of(self._view, pl.DataFrame() if rows is None else rows)
+        return make_view(self._view, pl.DataFrame() if rows is None else rows)
 
     def _changed(self, before: _State, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
         """Return the buckets that change; None when all must be made again."""
@@ -276,20 +276,20 @@ class _Upkeep:
 
     def _numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
         keys = list(self._view.entity.join_keys)
-        return {int(number) for number in np.unique(entity_hash(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
+        return {int(number) for number in np.unique(hash_entities(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
 
     def _rebuilt(self, touched: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
         """Make the buckets again whose entities have rows that changed: what they had hidden may hold again."""
         source = read_view(self._lake, self._view, self._columns, snapshot=snapshot).drop_nulls(list(self._view.entity.join_keys))
-        parts = in_buckets(source, self._view.entity.join_keys, count)
+        parts = split_buckets(source, self._view.entity.join_keys, count)
         return {number: self._rows(parts[number]) for number in touched}
 
     def _merged(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
         """Add rows to the buckets of their entities: what can never win among the old ones cannot win among all."""
         if any(table.schema != new.schema for table in old):
             return None
-        parts = enumerate(in_buckets(new, self._view.entity.join_keys, len(old)))
-        return {number: in_force(pl.concat([old[number], added]), self._declared()) for number, added in parts if added.height}
+        parts = enumerate(split_buckets(new, self._view.entity.join_keys, len(old)))
+        return {number: drop_dominated(pl.concat([old[number], added]), self._declared()) for number, added in parts if added.height}
 
     def _store(self, files: Sequence[_File], wanted: Mapping[str, str], snapshot: int) -> None:
         """Name the files of a state in one rename, then remove what nothing names."""

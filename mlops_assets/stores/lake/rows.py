@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.stored_types import cast_to_stored, normalised
+from mlops_assets.compute.tables.stored_types import cast_to_stored, normalize
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.stores.lake.protocol import PartitionRecord
 
@@ -65,7 +65,7 @@ def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 def storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """Return rows in the types that the lake gives back; raise DataError that names the table where it cannot hold them."""
     with _named(table):
-        return normalised(frame)
+        return normalize(frame)
 
 
 def refuse_unstorable(frame: pl.DataFrame, table: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from mlops_assets.compute.tables.content_hash import hash_parts, logical_types
+from mlops_assets.compute.tables.content_hash import hash_slices, logical_types
 from mlops_assets.stores.lake.column_types import Fit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
 from mlops_assets.stores.lake.protocol import PartitionRecord
 from mlops_assets.stores.lake.rows import in_parts, storable
@@ -137,7 +137,7 @@ def build_records(
         The run that writes.
     """
     hashed = frame.drop(write.unhashed, strict=False)
-    digests, now = hash_parts(hashed, bounds, write.key), datetime.now(UTC)
+    digests, now = hash_slices(hashed, bounds, write.key), datetime.now(UTC)
     coverage = {"key": list(write.key), "columns": hashed.columns, "types": logical_types(hashed), "time": write.event_timestamp}
     records = [
         PartitionRecord(

@@ -84,7 +84,7 @@ class ViewState:
 class OnlineStore(Protocol):
     """Feature rows by view, entity and time.
 
-    Layouts are as of :func:`mlops_assets.compute.features.point_in_time.as_of_layout`: join keys, ``__valid_from``, ``__event``, ``__created`` where
+    Layouts are as of :func:`mlops_assets.compute.features.point_in_time.sort_as_of`: join keys, ``__valid_from``, ``__event``, ``__created`` where
     it is known, and features. Many processes read while one writes, and none sees a torn record.
     """
 

@@ -1,6 +1,6 @@
 """The packed record of one entity: the rows of a feature view that a lookup may find, oldest first.
 
-Rows are as :func:`mlops_assets.compute.features.point_in_time.as_of_layout` leaves them: sorted by ``valid_from``, the later of event and created
+Rows are as :func:`mlops_assets.compute.features.point_in_time.sort_as_of` leaves them: sorted by ``valid_from``, the later of event and created
 time, without those that can never win. A record ends in the eight bytes of its schema's id, so that whoever wants the present looks at
 its end only. Where all features are numbers, booleans and times, a row is of fixed width: event, created, one bit for each null, the
 values. Otherwise a row is packed as msgpack, and a table of fixed width before the end says where each begins.

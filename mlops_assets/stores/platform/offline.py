@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from mlops_assets.compute.features.layout import Layout
+    from mlops_assets.compute.features.layout import AsOfLayout
     from mlops_assets.values.features import Features
 
 BATCH_ROWS = 1_000_000
@@ -160,7 +160,7 @@ def _steps(features: Sequence[Features], as_of: datetime | None, as_known: bool,
     return [_step(feature, as_known, snapshot, newest, platform) for feature in features]
 
 
-def _step(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> Layout | Any:  # noqa: ANN401, FBT001
+def _step(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> AsOfLayout | Any:  # noqa: ANN401, FBT001
     if isinstance(feature, FeatureView) and feature.pinned:
         at = open_stores(platform)
         view, last = at.view_versions.find(feature)

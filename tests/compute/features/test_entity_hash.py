@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops_assets.compute.features.entity_hash import entity_hash
+from mlops_assets.compute.features.entity_hash import hash_entities
 
 # Computed again below by a definition in plain Python; a change of any of them would make every layout on disk wrong.
 FIXED = {
@@ -29,7 +29,7 @@ def mixed(x: int) -> int:
 @pytest.mark.parametrize("name", FIXED)
 def test_it_is_the_same_for_ever(name) -> None:
     keys, wanted = FIXED[name]
-    assert entity_hash(pl.DataFrame(keys)).tolist() == wanted
+    assert hash_entities(pl.DataFrame(keys)).tolist() == wanted
 
 
 def test_whole_numbers_are_splitmix_by_definition() -> None:
@@ -40,15 +40,15 @@ def test_whole_numbers_are_splitmix_by_definition() -> None:
 def test_the_width_of_a_type_does_not_matter() -> None:
     keys = pl.DataFrame({"k": [1, 2, 100]})
     for kind in (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt32, pl.UInt64):
-        assert np.array_equal(entity_hash(keys.cast({"k": kind})), entity_hash(keys))
-    assert entity_hash(keys.clear()).tolist() == []
-    assert entity_hash(pl.DataFrame({"k": []}, schema={"k": pl.String})).tolist() == []
+        assert np.array_equal(hash_entities(keys.cast({"k": kind})), hash_entities(keys))
+    assert hash_entities(keys.clear()).tolist() == []
+    assert hash_entities(pl.DataFrame({"k": []}, schema={"k": pl.String})).tolist() == []
 
 
 def test_text_does_not_depend_on_its_neighbours_and_entities_spread() -> None:
     names = [f"{i:05}" for i in range(50_000)]
-    alone = entity_hash(pl.DataFrame({"k": names[:10]}))
-    assert np.array_equal(alone, entity_hash(pl.DataFrame({"k": [*names[:10], "a much longer neighbour " * 4]}))[:10])
-    counts = np.bincount((entity_hash(pl.DataFrame({"k": names})) % np.uint64(64)).astype(int), minlength=64)
+    alone = hash_entities(pl.DataFrame({"k": names[:10]}))
+    assert np.array_equal(alone, hash_entities(pl.DataFrame({"k": [*names[:10], "a much longer neighbour " * 4]}))[:10])
+    counts = np.bincount((hash_entities(pl.DataFrame({"k": names})) % np.uint64(64)).astype(int), minlength=64)
     assert counts.min() > 650  # of 781 on average
     assert counts.max() < 920

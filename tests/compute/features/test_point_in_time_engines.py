@@ -116,5 +116,5 @@ def test_the_search_of_many_rows_finds_what_numpy_finds(lengths, seed) -> None:
     asked = rng.integers(0, len(lengths), 200)
     at = rng.integers(-1, 202, 200)
     ends = np.cumsum(lengths)
-    found = layout._not_after(np.append(np.concatenate(values), 0), (ends - lengths)[asked], np.array(lengths)[asked], at)
+    found = layout._count_not_after(np.append(np.concatenate(values), 0), (ends - lengths)[asked], np.array(lengths)[asked], at)
     assert found.tolist() == [np.searchsorted(values[which], t, side="right") for which, t in zip(asked, at, strict=True)]

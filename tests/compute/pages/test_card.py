@@ -20,15 +20,15 @@ from sklearn.metrics import brier_score_loss, get_scorer
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from mlops_assets.compute.features.signature import LEAST_ROWS, MOST_CATEGORIES, held, signature_of
+from mlops_assets.compute.features.signature import MAX_CATEGORIES, MIN_ROWS, describe_columns, describe_values
 from mlops_assets.compute.pages.card import Card, CardTable, Section
 from mlops_assets.compute.pages.card_charts import draw_importance
 from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import importance_section
-from mlops_assets.compute.training.importance import MOST_COLUMNS, Importance, permutation_importance
-from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION, kind_of, trust
+from mlops_assets.compute.training.importance import MAX_COLUMNS, ColumnImportance, permutation_importance
+from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION, assess_predictions, task_of
 from mlops_assets.compute.training.resampling import PairedIntervals
-from mlops_assets.compute.training.responses import Remembered
+from mlops_assets.compute.training.responses import CachedPredictor
 from tests.browser import browser_page
 
 NASTY = "<img src=x onerror='window.ran=1'>\"; DROP TABLE runs; -- | @team #12 `code` **b** __b__ ~~s~~ [a](javascript:alert(1)) &lt; $x$\n# new"
@@ -46,7 +46,7 @@ def binary():
 
 def test_the_brier_score_and_the_curve_are_those_of_scikit_learn(binary) -> None:
     estimator, X, y = binary
-    found = trust(Remembered(estimator, X), kind_of(estimator), y)
+    found = assess_predictions(CachedPredictor(estimator, X), task_of(estimator), y)
     predicted = estimator.predict_proba(X)[:, 1]
     assert (found.kind, found.about) == (BINARY, "1")
     assert found.brier == pytest.approx(brier_score_loss(y, predicted), rel=1e-12)
@@ -61,7 +61,7 @@ def test_labels_that_are_words_have_the_second_class_looked_at(binary) -> None:
     _, X, y = binary
     words = np.array(["no", "yes"], dtype=object)[y]
     estimator = LogisticRegression().fit(X, words)
-    found = trust(Remembered(estimator, X), kind_of(estimator), words)
+    found = assess_predictions(CachedPredictor(estimator, X), task_of(estimator), words)
     assert found.about == "yes"
     assert found.brier == pytest.approx(brier_score_loss(words, estimator.predict_proba(X)[:, 1], pos_label="yes"))
 
@@ -69,7 +69,7 @@ def test_labels_that_are_words_have_the_second_class_looked_at(binary) -> None:
 def test_of_several_classes_the_predicted_one_is_held_against_what_came() -> None:
     X, y = load_iris(return_X_y=True)
     estimator = GaussianNB().fit(frame(X[::2]), y[::2])
-    found = trust(Remembered(estimator, frame(X)), kind_of(estimator), y)
+    found = assess_predictions(CachedPredictor(estimator, frame(X)), task_of(estimator), y)
     shares = estimator.predict_proba(frame(X))
     assert found.kind == MULTICLASS
     assert found.brier == pytest.approx(np.mean(np.sum((shares - np.eye(3)[y]) ** 2, axis=1)))
@@ -82,14 +82,14 @@ def test_of_several_classes_the_predicted_one_is_held_against_what_came() -> Non
 def test_numbers_are_compared_in_units_of_the_label_and_margins_are_no_probabilities(binary) -> None:
     X, y = load_diabetes(return_X_y=True)
     estimator = LinearRegression().fit(frame(X), y)
-    found = trust(Remembered(estimator, frame(X)), kind_of(estimator), y)
+    found = assess_predictions(CachedPredictor(estimator, frame(X)), task_of(estimator), y)
     assert (found.kind, found.brier) == (REGRESSION, None)
     assert np.average([b.predicted for b in found.calibration.bins], weights=[b.rows for b in found.calibration.bins]) == pytest.approx(
         y.mean()
     )
     _, X2, y2 = binary
     margins = LinearSVC().fit(X2, y2)
-    assert trust(Remembered(margins, X2), kind_of(margins), y2) is None
+    assert assess_predictions(CachedPredictor(margins, X2), task_of(margins), y2) is None
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "neg_log_loss", "accuracy"])
@@ -142,7 +142,7 @@ def test_importance_is_bounded_and_the_same_for_the_same_seed(binary) -> None:
     assert one.rows == 300
     assert max(asked) == 300 * 5
     assert len(asked) == 3 * (1 + X.width)
-    wide = X.with_columns(**{f"n{i}": pl.lit(0.0) for i in range(MOST_COLUMNS)})
+    wide = X.with_columns(**{f"n{i}": pl.lit(0.0) for i in range(MAX_COLUMNS)})
 
     class Wide(Counting):
         def predict_proba(self, rows):
@@ -150,7 +150,7 @@ def test_importance_is_bounded_and_the_same_for_the_same_seed(binary) -> None:
 
     asked.clear()
     found = permutation_importance(Wide(), wide, y, "roc_auc", "a")
-    assert (len(found.columns), found.left_out) == (MOST_COLUMNS, X.width)
+    assert (len(found.columns), found.left_out) == (MAX_COLUMNS, X.width)
     assert sum(asked) <= 450_000
 
 
@@ -166,7 +166,7 @@ def test_an_undefined_metric_is_said_and_nothing_is_drawn(binary) -> None:
 @pytest.mark.parametrize("metric", ["roc_auc", "f1", "accuracy"])
 def test_the_intervals_are_those_of_scipy(binary, metric) -> None:
     estimator, X, y = binary
-    answers = Remembered(estimator, X)
+    answers = CachedPredictor(estimator, X)
     low, high = PairedIntervals(answers, None, y, X, "digest").value(metric)
     scorer = get_scorer(metric)
     theirs = stats.bootstrap(
@@ -183,8 +183,8 @@ def test_the_intervals_are_those_of_scipy(binary, metric) -> None:
 
 
 def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
-    many = [f"city{i % (MOST_CATEGORIES + 3)}" for i in range(200)]
-    rare = ["often"] * (200 - LEAST_ROWS + 1) + [f"grace{i}@home" for i in range(LEAST_ROWS - 1)]
+    many = [f"city{i % (MAX_CATEGORIES + 3)}" for i in range(200)]
+    rare = ["often"] * (200 - MIN_ROWS + 1) + [f"grace{i}@home" for i in range(MIN_ROWS - 1)]
     X = pl.DataFrame(
         {
             "number": [float("nan"), None, -1.5, 1e9, *([0.0] * 196)],
@@ -196,11 +196,11 @@ def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
             "mails": [f"{i}@home" for i in range(200)],
         }
     )
-    signature = json.loads(json.dumps(signature_of(X)))
-    seen = {row["column"]: (held(row), row["nulls"]) for row in signature}
+    signature = json.loads(json.dumps(describe_columns(X)))
+    seen = {row["column"]: (describe_values(row), row["nulls"]) for row in signature}
     assert (*seen["number"], signature[0]["dtype"]) == ("-1.5 … 1e+09", 0.005, "Float64")
     assert seen["whole"][0] == "0 … 199"
-    assert seen["rare"][0] == f"often and {LEAST_ROWS - 1} more"
+    assert seen["rare"][0] == f"often and {MIN_ROWS - 1} more"
     assert seen["many"][0].endswith(" and 3 more")
     assert seen["flag"] == ("True", 0.25)
     assert seen["empty"][0] == "nothing but nulls"
@@ -210,7 +210,7 @@ def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
 
 def card(words: str) -> Card:
     cells = CardTable((words, "b"), ((words, words), ("1", words)), frozenset({"b"}))
-    importance = draw_importance([Importance(words, 0.3, 0.1), Importance("x", -0.1, 0.2)])
+    importance = draw_importance([ColumnImportance(words, 0.3, 0.1), ColumnImportance("x", -0.1, 0.2)])
     sections = (Section(words, (words,), (cells,), (words,), words), Section("Calibration", (words,), (cells,), chart=importance))
     return Card(words, (words,), ((words, words),), sections)
 

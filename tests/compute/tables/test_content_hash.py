@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.tables.content_hash import content_hash, hash_parts
-from mlops_assets.compute.tables.stored_types import normalised
+from mlops_assets.compute.tables.content_hash import content_hash, hash_slices
+from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import DataError
 
 FRAME = pl.DataFrame(
@@ -25,14 +25,14 @@ FRAME = pl.DataFrame(
 
 
 def test_the_hash_of_known_rows_is_known() -> None:
-    assert content_hash(normalised(FRAME), ["id"]) == "9fcadeecc94fa865bc2e62ff8a04f3445cc81196868a205ce7d44116042a944e"
+    assert content_hash(normalize(FRAME), ["id"]) == "9fcadeecc94fa865bc2e62ff8a04f3445cc81196868a205ce7d44116042a944e"
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.permutations([0, 1, 2]), st.permutations(FRAME.columns))
 def test_the_order_of_rows_and_columns_does_not_count(rows, columns) -> None:
-    assert content_hash(normalised(FRAME[list(rows)].select(columns)), ["id"]) == content_hash(normalised(FRAME), ["id"])
-    assert content_hash(normalised(FRAME[list(rows)].select(columns))) == content_hash(normalised(FRAME))
+    assert content_hash(normalize(FRAME[list(rows)].select(columns)), ["id"]) == content_hash(normalize(FRAME), ["id"])
+    assert content_hash(normalize(FRAME[list(rows)].select(columns))) == content_hash(normalize(FRAME))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_order_of_rows_and_columns_does_not_count(rows, columns) -> None:
     ],
 )
 def test_any_change_of_a_value_a_type_or_a_name_counts(change) -> None:
-    assert content_hash(normalised(FRAME.with_columns(change))) != content_hash(normalised(FRAME))
+    assert content_hash(normalize(FRAME.with_columns(change))) != content_hash(normalize(FRAME))
 
 
 def test_text_cannot_slide_between_rows() -> None:
@@ -68,15 +68,15 @@ def test_there_is_one_nan_and_one_zero_and_width_does_not_count() -> None:
 
 def test_parts_hash_as_if_they_were_alone() -> None:
     frame = pl.DataFrame({"k": ["c", "a", "b"], "v": [1, 2, 3]})
-    assert hash_parts(frame, [(0, 1), (1, 3)], ["k"]) == [content_hash(frame[:1], ["k"]), content_hash(frame[1:], ["k"])]
-    assert hash_parts(frame, [(0, 0), (0, 3)]) == [content_hash(frame[:0]), content_hash(frame)]
+    assert hash_slices(frame, [(0, 1), (1, 3)], ["k"]) == [content_hash(frame[:1], ["k"]), content_hash(frame[1:], ["k"])]
+    assert hash_slices(frame, [(0, 0), (0, 3)]) == [content_hash(frame[:0]), content_hash(frame)]
 
 
 def test_what_the_lake_cannot_hold_is_refused_by_name() -> None:
     with pytest.raises(DataError, match="column 'd' has type Duration"):
-        normalised(pl.DataFrame({"d": [timedelta(1)]}))
+        normalize(pl.DataFrame({"d": [timedelta(1)]}))
     with pytest.raises(DataError, match="column 's' holds text with a NUL"):
-        normalised(pl.DataFrame({"s": ["a\x00b"]}))
+        normalize(pl.DataFrame({"s": ["a\x00b"]}))
 
 
 def test_rows_that_agree_where_the_first_rows_differ_have_one_order() -> None:
@@ -89,5 +89,5 @@ def test_rows_that_agree_where_the_first_rows_differ_have_one_order() -> None:
 
 def test_slices_are_sorted_each_by_itself() -> None:
     rows = pl.DataFrame({"n": [3, 1, 2, 2, 1, 3], "text": ["ä", None, "", "long enough not to be inlined", "b", "a"]})
-    whole = hash_parts(rows, [(0, 2), (2, 2), (2, 6)], ["n"])
+    whole = hash_slices(rows, [(0, 2), (2, 2), (2, 6)], ["n"])
     assert whole == [content_hash(rows[0:2], ["n"]), content_hash(rows[:0], ["n"]), content_hash(rows[2:6], ["n"])]

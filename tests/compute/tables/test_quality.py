@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlops_assets as ml
-from mlops_assets.compute.tables.quality import as_table, from_table, learnt_limits, limit_findings
-from mlops_assets.compute.tables.quarantine import partition_counts, quarantine_outcome, set_aside
+from mlops_assets.compute.tables.quality import find_limit_violations, learn_limits, limits_from_table, limits_to_table
+from mlops_assets.compute.tables.quarantine import count_partitions, quarantine_outcome, split_quarantine
 from mlops_assets.compute.tables.verify import verify
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.window import TimeWindow
@@ -99,7 +99,7 @@ def test_limits_are_learnt_from_the_reference_period_with_the_margin_and_say_so(
             "kind": ["a"] * 6,
         }
     )
-    limits = learnt_limits(ml.Quality(learn_from=2, margin=0.5, ranges={"y": (0, 1)}), rows, "at", windows(2), ignoring=["id"])
+    limits = learn_limits(ml.Quality(learn_from=2, margin=0.5, ranges={"y": (0, 1)}), rows, "at", windows(2), ignoring=["id"])
     learnt = "learnt from 2 partition(s) '2024-01-01' to '2024-01-02', margin 50%"
     assert {(x.rule, x.column): x.text for x in limits} == {
         ("range", "y"): "0 to 1 (declared)",
@@ -109,7 +109,7 @@ def test_limits_are_learnt_from_the_reference_period_with_the_margin_and_say_so(
         ("null share", "kind"): f"at most 1.00% ({learnt})",
         ("categories", "kind"): f"one of a ({learnt})",
     }
-    assert from_table(as_table(limits, ml.Quality(learn_from=2))) == limits
+    assert limits_from_table(limits_to_table(limits, ml.Quality(learn_from=2))) == limits
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,8 +119,8 @@ def test_what_was_learnt_from_passes_its_own_limits(seed, days, margin) -> None:
     rows = frame(days, rows=20, seed=seed).filter(pl.Series(rng.random(20 * days) < 0.8))
     rows = rows.with_columns(x=pl.when(pl.Series(rng.random(rows.height) < 0.9)).then("x"))
     if rows.height:
-        limits = learnt_limits(ml.Quality(learn_from=days, margin=margin), rows, "at", windows(days), ignoring=["id"])
-        assert list(limit_findings(rows, "at", windows(days), limits)) == []
+        limits = learn_limits(ml.Quality(learn_from=days, margin=margin), rows, "at", windows(days), ignoring=["id"])
+        assert list(find_limit_violations(rows, "at", windows(days), limits)) == []
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ TABLE = Table(key=("id",), event_timestamp="at", quality=ml.Quality(ranges={"x":
 
 
 def divided(rows: pl.DataFrame, days: int = 1, table: Table = TABLE):
-    return set_aside(rows, table, windows(days), limits=None, run_id="run", now=BASE)
+    return split_quarantine(rows, table, windows(days), limits=None, run_id="run", now=BASE)
 
 
 def test_each_bad_row_is_set_aside_once_with_every_reason_and_the_good_ones_are_kept() -> None:
@@ -172,7 +172,7 @@ def test_each_bad_row_is_set_aside_once_with_every_reason_and_the_good_ones_are_
         "event_time: at = 2024-01-11 00:01:39+00:00 breaks inside of the partition",
     ]
     assert json.loads(refused["row"][3])["id"] == "40"
-    assert partition_counts(spoilt, TABLE, windows(2)) == [100, 100]
+    assert count_partitions(spoilt, TABLE, windows(2)) == [100, 100]
     assert all(o.passed for o in verify(kept, TABLE, windows(2)))
 
 
@@ -184,7 +184,7 @@ def test_exact_ids_survive_in_the_quarantine() -> None:
 def test_too_many_bad_rows_of_one_partition_refuse_the_write_and_say_which_and_why() -> None:
     spoilt = frame(2).with_columns(x=pl.when(pl.col("id").cast(pl.Int64) >= 194).then(99.0).otherwise("x"))
     _, refused = divided(spoilt, days=2)
-    found = quarantine_outcome(refused, partition_counts(spoilt, TABLE, windows(2)), windows(2), share=0.05, name="t")
+    found = quarantine_outcome(refused, count_partitions(spoilt, TABLE, windows(2)), windows(2), share=0.05, name="t")
     assert (found.passed, found.blocking) == (False, True)
     assert found.message.startswith(
         "partition '2024-01-02': 6 of 100 rows (6.00%) break a rule on rows, more than the 5.00% that quarantine= allows; "

@@ -10,8 +10,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from mlops_assets.compute.training.comparison import CAUSES, CIRCUMSTANCES, compared
-from mlops_assets.compute.training.seeds import seeded, seeds_of
+from mlops_assets.compute.training.comparison import CAUSES, CIRCUMSTANCES, compare_trainings
+from mlops_assets.compute.training.seeds import find_seeds, seed_globals
 
 ORDER = (*CAUSES, *CIRCUMSTANCES)
 
@@ -22,7 +22,7 @@ def facts(changed: frozenset[str] = frozenset(), predictions: tuple[float, ...] 
 
 @given(st.frozensets(st.sampled_from(ORDER)), st.sampled_from([0.0, 2.0**-54, 1e-7, 1e-3]), st.sampled_from([0.0, 1e-9, 1e-2]))
 def test_a_verdict_is_what_its_definition_says(changed, moved, metric) -> None:
-    found = compared(facts(), facts(changed, (0.25, 0.5 + moved), 0.7 + metric))
+    found = compare_trainings(facts(), facts(changed, (0.25, 0.5 + moved), 0.7 + metric))
     equal = 0.5 + moved == 0.5 and 0.7 + metric == 0.7
     close = moved < 1e-6 and metric < 1e-6
     wanted = "IDENTICAL" if equal and not changed & set(CAUSES) else "EQUIVALENT" if close else "DIFFERENT"
@@ -37,27 +37,29 @@ def test_a_verdict_is_what_its_definition_says(changed, moved, metric) -> None:
 
 
 def test_nan_equals_nan_and_shapes_are_compared() -> None:
-    assert compared(facts(predictions=(np.nan, 1.0), auc=np.nan), facts(predictions=(np.nan, 1.0), auc=np.nan)).verdict == "IDENTICAL"
-    assert compared(facts(predictions=(np.nan, 1.0)), facts(predictions=(0.0, 1.0))).verdict == "DIFFERENT"
-    assert compared(facts(), facts(predictions=(0.25, 0.5, 0.5))).first.field == "predictions.shape"
+    assert (
+        compare_trainings(facts(predictions=(np.nan, 1.0), auc=np.nan), facts(predictions=(np.nan, 1.0), auc=np.nan)).verdict == "IDENTICAL"
+    )
+    assert compare_trainings(facts(predictions=(np.nan, 1.0)), facts(predictions=(0.0, 1.0))).verdict == "DIFFERENT"
+    assert compare_trainings(facts(), facts(predictions=(0.25, 0.5, 0.5))).first.field == "predictions.shape"
 
 
 def test_another_package_is_named_only_when_something_came_of_it() -> None:
     was, now = facts() | {"other_packages": {"rich": "13"}}, {"other_packages": {"rich": "14"}}
-    assert compared(was, facts() | now).first is None
-    found = compared(was, facts(predictions=(0.25, 0.6)) | now)
+    assert compare_trainings(was, facts() | now).first is None
+    found = compare_trainings(was, facts(predictions=(0.25, 0.6)) | now)
     assert (found.verdict, found.first.field) == ("DIFFERENT", "other_packages.rich")
 
 
 def test_a_second_fit_is_compared_like_the_first() -> None:
     second = {"refit": {"predictions": [0.1, 0.9], "labels": [False, True]}}
     was, moved = facts() | second, {"refit": {"predictions": [0.1, 0.4], "labels": [False, False]}}
-    assert compared(was, facts() | second).verdict == "IDENTICAL"
-    found = compared(was, facts() | moved)
+    assert compare_trainings(was, facts() | second).verdict == "IDENTICAL"
+    found = compare_trainings(was, facts() | moved)
     assert (found.verdict, found.largest) == ("DIFFERENT", 0.5)
     assert [d.field for d in found.differences] == ["refit.predictions.row 1 of the probe", "refit.labels.row 1 of the probe"]
     close = {"refit": {"predictions": [0.1, 0.9 + 1e-9], "labels": [False, True]}}
-    assert compared(was, facts() | close).verdict == "EQUIVALENT"
+    assert compare_trainings(was, facts() | close).verdict == "EQUIVALENT"
 
 
 def test_the_global_generators_are_seeded_watched_and_put_back() -> None:
@@ -67,15 +69,15 @@ def test_the_global_generators_are_seeded_watched_and_put_back() -> None:
     random.seed(5), np.random.seed(5)
     made = []
     for _ in range(2):
-        with seeded("0f" * 32) as draws:
+        with seed_globals("0f" * 32) as draws:
             made.append(RandomForestClassifier(5).fit(x, y).predict_proba(x).tobytes())
         assert draws.drawn == ("numpy",)
     assert made[0] == made[1]
     assert (random.random(), np.random.random()) == outside
-    with seeded("0f" * 32) as draws:
+    with seed_globals("0f" * 32) as draws:
         LogisticRegression().fit(x, y)  # random_state is None, and nothing is drawn
     assert draws.drawn == ()
-    with seeded("0f" * 32) as draws:
+    with seed_globals("0f" * 32) as draws:
         random.random()
     assert draws.drawn == ("python",)
 
@@ -89,4 +91,4 @@ def test_the_global_generators_are_seeded_watched_and_put_back() -> None:
     ],
 )  # fmt: skip
 def test_seeds_are_found_wherever_they_are(estimator, seeds) -> None:
-    assert seeds_of(estimator) == seeds
+    assert find_seeds(estimator) == seeds

@@ -10,11 +10,11 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import mlops_assets as ml
-from mlops_assets.compute.features.on_demand import apply, columns_as_arrays, foreign_imports, load_functions
-from mlops_assets.compute.training.evaluate import as_rows, check_metrics, evaluate
+from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays, foreign_imports, load_functions
+from mlops_assets.compute.training.evaluate import check_metrics, evaluate, tabulate_metrics
 from mlops_assets.compute.training.gates import FunctionGate, judge
-from mlops_assets.compute.training.leakage import leaks, newer, too_good
-from mlops_assets.compute.training.plots import plots
+from mlops_assets.compute.training.leakage import find_later_times, find_repeated_columns, find_strong_columns
+from mlops_assets.compute.training.plots import plot_model
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.values.evaluation import PredictionTimes
 
@@ -215,14 +215,14 @@ def test_maxima_that_mean_nothing_are_refused(declare, problem) -> None:
 def test_a_later_column_under_another_name_is_found() -> None:
     later = pl.DataFrame({"arr_delay": RNG.normal(size=400)})
     rows = pl.DataFrame({"honest": RNG.normal(size=400), "smuggled": later["arr_delay"] * 3 + 1})
-    found = leaks(rows, rows.columns, later)
+    found = find_repeated_columns(rows, rows.columns, later)
     assert [(leak.column, leak.later) for leak in found] == [("smuggled", "arr_delay")]
 
 
 def test_on_demand_features_are_the_same_function_from_stored_source() -> None:
     source = "import numpy as np\ndef double(x):\n    return {'twice': x * 2}\n"
     (stored,) = load_functions(source, ["double"])
-    assert apply([stored], {"x": np.array([1, 2])})["twice"].tolist() == [2, 4]
+    assert apply_on_demand([stored], {"x": np.array([1, 2])})["twice"].tolist() == [2, 4]
     assert foreign_imports("import numpy\nimport os\nfrom scipy import stats\nimport pandas as pd") == {"scipy", "pandas"}
     times = pl.DataFrame({"t": pl.Series([0], dtype=pl.Datetime("ns", "UTC"))})
     assert columns_as_arrays(times, ["t"])["t"].dtype == np.dtype("datetime64[us]")
@@ -238,16 +238,16 @@ def test_on_demand_features_are_the_same_function_from_stored_source() -> None:
 )
 def test_a_wrong_on_demand_function_is_named(function, words) -> None:
     with pytest.raises(DataError, match=words):
-        apply([function], {"x": np.array([1, 2])})
+        apply_on_demand([function], {"x": np.array([1, 2])})
 
 
 def test_plots_are_pngs() -> None:
-    pictures = plots(FITTED, SPLIT, "accuracy", "seed")
+    pictures = plot_model(FITTED, SPLIT, "accuracy", "seed")
     assert set(pictures) == {"ROC", "calibration", "importance"}
     assert all(png.startswith(b"\x89PNG") for png in pictures.values())
     y = X["x"].to_numpy()
-    assert set(plots(LinearRegression().fit(X, y), ml.Split(X, y, ROWS), "r2", "seed")) == {"prediction against truth", "importance"}
-    assert "importance" in plots(DummyClassifier().fit(X, Y), SPLIT, "accuracy", "seed")
+    assert set(plot_model(LinearRegression().fit(X, y), ml.Split(X, y, ROWS), "r2", "seed")) == {"prediction against truth", "importance"}
+    assert "importance" in plot_model(DummyClassifier().fit(X, Y), SPLIT, "accuracy", "seed")
 
 
 class Known:
@@ -343,9 +343,9 @@ def test_options_of_a_gate_that_mean_nothing_are_refused(more, why) -> None:
 
 def test_the_metric_table_shows_difference_and_interval() -> None:
     given = ml.Candidate("m", "d", FITTED, SPLIT, evaluation(m=0.6), evaluation(m=0.5), Known(0.05, 0.15))
-    assert as_rows(given)[0]["Δ"] == pytest.approx(0.1)
-    assert as_rows(given)[0]["95 % interval of Δ"] == "+0.05 … +0.15"
-    assert as_rows(candidate(evaluation(m=0.6)))[0]["champion"] == "none yet"
+    assert tabulate_metrics(given)[0]["Δ"] == pytest.approx(0.1)
+    assert tabulate_metrics(given)[0]["95 % interval of Δ"] == "+0.05 … +0.15"
+    assert tabulate_metrics(candidate(evaluation(m=0.6)))[0]["champion"] == "none yet"
 
 
 def test_a_column_that_tells_the_label_by_itself_is_found_whatever_its_type() -> None:
@@ -362,7 +362,7 @@ def test_a_column_that_tells_the_label_by_itself_is_found_whatever_its_type() ->
             "flag": y ^ (rng.random(1000) < 0.3),
         }
     )
-    found = too_good(rows, [c for c in rows.columns if c != "y"], "y")
+    found = find_strong_columns(rows, [c for c in rows.columns if c != "y"], "y")
     assert {s.column for s in found} == {"turned", "word", "known_if_late"}
     assert all(s.of_classes for s in found)
     from sklearn.metrics import roc_auc_score
@@ -370,13 +370,13 @@ def test_a_column_that_tells_the_label_by_itself_is_found_whatever_its_type() ->
     turned = next(s for s in found if s.column == "turned")
     assert turned.share == pytest.approx(1 - roc_auc_score(y, rows["turned"]))
     few = rows.head(20)
-    assert too_good(few, ["word"], "y") == []
+    assert find_strong_columns(few, ["word"], "y") == []
 
 
 def test_a_number_that_ranks_like_a_numeric_label_is_found() -> None:
     y = RNG.normal(size=400)
     rows = pl.DataFrame({"y": y, "exp": np.exp(y + RNG.normal(size=400) / 50), "honest": y + RNG.normal(size=400)})
-    assert [(s.column, s.of_classes) for s in too_good(rows, ["exp", "honest"], "y")] == [("exp", False)]
+    assert [(s.column, s.of_classes) for s in find_strong_columns(rows, ["exp", "honest"], "y")] == [("exp", False)]
 
 
 def test_a_time_after_its_rows_event_is_found() -> None:
@@ -384,6 +384,6 @@ def test_a_time_after_its_rows_event_is_found() -> None:
 
     at = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=i) for i in range(4)]
     rows = pl.DataFrame({"at": at, "before": [t - timedelta(hours=1) for t in at], "landed": [at[0], None, at[3], at[2]]})
-    (found,) = newer(rows, ["at", "before", "landed"], "at")
+    (found,) = find_later_times(rows, ["at", "before", "landed"], "at")
     assert (found.column, found.rows) == ("landed", 1)
     assert (found.first[:13], found.event[:13]) == ("2024-01-01 03", "2024-01-01 02")

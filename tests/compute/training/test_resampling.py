@@ -12,8 +12,8 @@ from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.tree import DecisionTreeClassifier
 
 from mlops_assets.compute.training.resampling import PairedIntervals
-from mlops_assets.compute.training.responses import Remembered, unsound
-from mlops_assets.compute.training.score_forms import form_of
+from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
+from mlops_assets.compute.training.score_forms import find_form
 
 RNG = np.random.default_rng(5)
 ROWS = 300
@@ -39,7 +39,7 @@ class Says:
 
 def intervals(y: np.ndarray, mine: np.ndarray, rival: np.ndarray | None = None, seed: str = "digest", **columns) -> PairedIntervals:
     rows = pl.DataFrame({"x": np.zeros(len(y)), **columns})
-    said = [Remembered(Says(scores), rows) for scores in (mine, rival) if scores is not None]
+    said = [CachedPredictor(Says(scores), rows) for scores in (mine, rival) if scores is not None]
     return PairedIntervals(said[0], said[1] if len(said) == 2 else None, y, rows, seed)
 
 
@@ -57,8 +57,8 @@ def world(rng, rows=ROWS):
 def test_a_form_is_the_scorer_of_the_rows_as_often_as_they_are_counted(metric) -> None:
     y, mine, _ = world(RNG)
     mine = np.round(mine, 1)  # ties
-    model = Remembered(Says(mine), pl.DataFrame({"x": np.zeros(ROWS)}))
-    form = form_of(metric, model, np.arange(ROWS), y)
+    model = CachedPredictor(Says(mine), pl.DataFrame({"x": np.zeros(ROWS)}))
+    form = find_form(metric, model, np.arange(ROWS), y)
     for _ in range(5):
         drawn = RNG.integers(0, ROWS, ROWS)
         counts = np.bincount(drawn, minlength=ROWS)[None, :].astype(float)
@@ -72,8 +72,8 @@ def test_a_form_is_the_scorer_of_the_rows_as_often_as_they_are_counted(metric) -
 def test_the_same_for_regression(metric) -> None:
     X = pl.DataFrame({"x": RNG.random(ROWS)})
     y = 5 + X["x"].to_numpy() + RNG.normal(size=ROWS) / 2
-    model = Remembered(LinearRegression().fit(X, y), X)
-    form = form_of(metric, model, np.arange(ROWS), y)
+    model = CachedPredictor(LinearRegression().fit(X, y), X)
+    form = find_form(metric, model, np.arange(ROWS), y)
     drawn = RNG.integers(0, ROWS, ROWS)
     counts = np.bincount(drawn, minlength=ROWS)[None, :].astype(float)
     assert form(counts)[0] == pytest.approx(get_scorer(metric)(model, drawn, y[drawn]), rel=1e-9)
@@ -84,7 +84,7 @@ def test_an_interval_of_95_percent_covers_the_true_difference_about_95_times_of_
     rng = np.random.default_rng(11)
     large = world(np.random.default_rng(1), 1_000_000)
     numbers, none = np.arange(1_000_000), pl.DataFrame()
-    better, worse = (float(get_scorer(metric)(Remembered(Says(scores), none), numbers, large[0])) for scores in large[1:])
+    better, worse = (float(get_scorer(metric)(CachedPredictor(Says(scores), none), numbers, large[0])) for scores in large[1:])
     truth, covered, zero, rounds = better - worse, 0, 0, 300
     for round_ in range(rounds):
         y, mine, rival = world(rng)
@@ -132,7 +132,7 @@ def test_a_scorer_without_a_form_is_asked_again_and_three_classes_are_measured()
     X = pl.DataFrame({"x": RNG.normal(size=ROWS)})
     y = np.digitize(X["x"].to_numpy() + RNG.normal(size=ROWS) / 2, [-0.5, 0.5])
     good, poor = DecisionTreeClassifier(max_depth=3).fit(X, y), DummyClassifier(strategy="stratified", random_state=0).fit(X, y)
-    found = PairedIntervals(Remembered(good, X), Remembered(poor, X), y, X, "d")
+    found = PairedIntervals(CachedPredictor(good, X), CachedPredictor(poor, X), y, X, "d")
     for metric in ("roc_auc_ovr", "matthews_corrcoef"):
         low, high = found.difference(metric)
         assert 0 < low < high, metric
@@ -161,5 +161,5 @@ def test_a_slice_has_an_interval_of_its_own_and_what_is_undefined_has_none() -> 
     ],
 )
 def test_unusable_predictions_are_counted(scores, why) -> None:
-    assert why in unsound(scores, 3)
-    assert bool(unsound(scores, 3)) is bool(why)
+    assert why in find_unusable_predictions(scores, 3)
+    assert bool(find_unusable_predictions(scores, 3)) is bool(why)

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 
 import mlops_assets as ml
 from mlops_assets.compute.pages.search_plot import plot_search
-from mlops_assets.compute.training.search import Trial, best, falls_behind, trials
+from mlops_assets.compute.training.search import Trial, best_trial, run_trials, should_prune
 from mlops_assets.errors import DataError, DefinitionError
 
 SPACE = {"x": ml.Range(-5.0, 5.0), "n": ml.Range(1, 64, log=True), "s": ml.Range(0.0, 1.0, step=0.25), "kind": ("a", None, (1, 2))}
@@ -17,7 +17,7 @@ SPACE = {"x": ml.Range(-5.0, 5.0), "n": ml.Range(1, 64, log=True), "s": ml.Range
 
 def one_by_one(search: ml.Search, tried) -> list[Trial]:
     """Run a search whose trials are functions of number, values, and the trials before."""
-    return trials(search, lambda asked, before: [tried(trial.number, trial.params, before) for trial in asked])
+    return run_trials(search, lambda asked, before: [tried(trial.number, trial.params, before) for trial in asked])
 
 
 def valley(number: int, params, _before=()) -> Trial:
@@ -54,7 +54,7 @@ def test_a_round_has_as_many_trials_as_processes_and_learns_from_the_rounds_befo
 
     for sampler in ("tpe", "grid"):
         space = SPACE if sampler == "tpe" else {"x": ml.Range(0, 9), "n": (4,), "kind": (None,)}
-        assert len(trials(ml.Search(space, trials=10, sampler=sampler, processes=4), tried)) == 10
+        assert len(run_trials(ml.Search(space, trials=10, sampler=sampler, processes=4), tried)) == 10
     assert seen == [(4, 0), (4, 4), (2, 8)] * 2
     same = [one_by_one(ml.Search(SPACE, trials=12, sampler="random", processes=n), valley) for n in (1, 3, 12)]
     assert same[0] == same[1] == same[2], "what does not learn is the same however many run at once"
@@ -70,7 +70,9 @@ def test_every_value_lies_in_its_range_and_all_choices_are_tried() -> None:
 def test_tpe_learns() -> None:
     wins = 0
     for seed in range(5):
-        reached = {s: best(one_by_one(ml.Search(SPACE, trials=60, sampler=s, seed=seed), valley), "m").value for s in ("tpe", "random")}
+        reached = {
+            s: best_trial(one_by_one(ml.Search(SPACE, trials=60, sampler=s, seed=seed), valley), "m").value for s in ("tpe", "random")
+        }
         wins += reached["tpe"] > reached["random"]
     assert wins >= 4
 
@@ -79,26 +81,26 @@ def test_a_grid_is_every_combination_in_order() -> None:
     search = ml.Search({"b": ml.Range(1, 5, step=2), "a": ("x", "y")}, trials=100, sampler="grid")
     found = one_by_one(search, lambda number, params, _: Trial(number, params, 0.0))
     assert [tuple(t.params.values()) for t in found] == [("x", 1), ("x", 3), ("x", 5), ("y", 1), ("y", 3), ("y", 5)]
-    assert best(found, "m").number == 0
+    assert best_trial(found, "m").number == 0
 
 
 def test_failed_trials_and_undefined_values_never_win() -> None:
     search = ml.Search({"x": ml.Range(0.0, 1.0)}, trials=12)
     values = [None, math.nan, 0.3, math.inf, 0.5, None, 0.5, 0.1, 0.2, math.nan, None, 0.4]
     found = one_by_one(search, lambda number, params, _: Trial(number, params, values[number]))
-    assert best(found, "m").number == 4
+    assert best_trial(found, "m").number == 4
     with pytest.raises(DataError, match="none of the 2 trials of 'm' reached a value"):
-        best(found[:2], "'m'")
+        best_trial(found[:2], "'m'")
 
 
 def test_a_trial_falls_behind_below_the_median_of_earlier_ones() -> None:
     before = [Trial(n, {}, 1.0, {0: float(n)}) for n in range(5)]
-    assert not falls_behind(0, 2.0, before)
-    assert falls_behind(0, 1.99, before)
-    assert falls_behind(0, math.nan, before)
-    assert not falls_behind(0, -9.0, before[:4]), "a median of four says nothing"
-    assert not falls_behind(1, -9.0, before), "nobody was measured there"
-    assert not falls_behind(0, -9.0, [Trial(n, {}, None, {0: 1.0}) for n in range(9)]), "pruned ones do not count"
+    assert not should_prune(0, 2.0, before)
+    assert should_prune(0, 1.99, before)
+    assert should_prune(0, math.nan, before)
+    assert not should_prune(0, -9.0, before[:4]), "a median of four says nothing"
+    assert not should_prune(1, -9.0, before), "nobody was measured there"
+    assert not should_prune(0, -9.0, [Trial(n, {}, None, {0: 1.0}) for n in range(9)]), "pruned ones do not count"
 
 
 @pytest.mark.parametrize(

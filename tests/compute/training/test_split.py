@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.training.split import group_split, time_split
+from mlops_assets.compute.training.split import split_by_group, split_by_time
 from mlops_assets.errors import DataError
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -19,7 +19,7 @@ def times(hours) -> pl.Series:
 
 
 def test_the_last_days_judge_and_the_days_before_tune() -> None:
-    split = time_split(times(range(0, 240, 12)), None, validation=2 * DAY, holdout=DAY)
+    split = split_by_time(times(range(0, 240, 12)), None, validation=2 * DAY, holdout=DAY)
     assert split.to_list() == ["train"] * 14 + ["validation"] * 4 + ["holdout"] * 2
 
 
@@ -28,7 +28,7 @@ def test_the_last_days_judge_and_the_days_before_tune() -> None:
 def test_no_label_is_used_before_it_is_known(rows) -> None:
     rows = [*rows, (0, 0), (400 - 36, 0), (400, 0)]
     at, known = times(r[0] for r in rows), times(r[0] + r[1] for r in rows)
-    split = time_split(at, known, validation=2 * DAY, holdout=DAY)
+    split = split_by_time(at, known, validation=2 * DAY, holdout=DAY)
     frame = pl.DataFrame({"at": at, "known": known, "split": split})
     for earlier, later in (("train", "validation"), ("validation", "holdout"), ("train", "holdout")):
         first = frame.filter(split=later)["at"].min()
@@ -38,25 +38,25 @@ def test_no_label_is_used_before_it_is_known(rows) -> None:
 
 def test_an_empty_part_is_an_error() -> None:
     with pytest.raises(DataError, match="the train part is empty"):
-        time_split(times([0, 1, 30]), None, validation=DAY, holdout=DAY)
+        split_by_time(times([0, 1, 30]), None, validation=DAY, holdout=DAY)
     with pytest.raises(DataError, match="no row"):
-        time_split(times([]), None, validation=DAY, holdout=DAY)
+        split_by_time(times([]), None, validation=DAY, holdout=DAY)
 
 
 def test_a_group_is_in_one_part_and_always_in_the_same() -> None:
     groups = pl.Series([f"g{i % 90}" for i in range(900)])
-    split = group_split(groups, validation=0.2, holdout=0.2, seed=0)
+    split = split_by_group(groups, validation=0.2, holdout=0.2, seed=0)
     assert pl.DataFrame({"g": groups, "s": split}).group_by("g").agg(pl.col("s").n_unique())["s"].max() == 1
-    assert split.equals(group_split(groups, validation=0.2, holdout=0.2, seed=0))
-    assert not split.equals(group_split(groups, validation=0.2, holdout=0.2, seed=1))
+    assert split.equals(split_by_group(groups, validation=0.2, holdout=0.2, seed=0))
+    assert not split.equals(split_by_group(groups, validation=0.2, holdout=0.2, seed=1))
     shares = split.value_counts(normalize=True)
     assert dict(shares.iter_rows())["train"] == pytest.approx(0.6, abs=0.15)
-    more = group_split(pl.concat([groups, pl.Series(["new"])]), validation=0.2, holdout=0.2, seed=0)
+    more = split_by_group(pl.concat([groups, pl.Series(["new"])]), validation=0.2, holdout=0.2, seed=0)
     assert more[:900].equals(split)  # more data moves no group
 
 
 def test_without_a_validation_part_its_rows_train() -> None:
-    split = time_split(times(range(0, 240, 12)), None, validation=None, holdout=DAY)
+    split = split_by_time(times(range(0, 240, 12)), None, validation=None, holdout=DAY)
     assert split.to_list() == ["train"] * 18 + ["holdout"] * 2
 
 
@@ -65,8 +65,8 @@ def test_without_a_validation_part_its_rows_train() -> None:
 def test_a_rolling_window_trains_on_rows_of_its_span_alone(train, validation, delays) -> None:
     at, known = times(range(240)), times(hour + delay for hour, delay in zip(range(240), delays, strict=True))
     tunes = None if validation is None else validation * DAY
-    whole = time_split(at, known, validation=tunes, holdout=DAY)
-    rolling = time_split(at, known, validation=tunes, holdout=DAY, train=train * DAY)
+    whole = split_by_time(at, known, validation=tunes, holdout=DAY)
+    rolling = split_by_time(at, known, validation=tunes, holdout=DAY, train=train * DAY)
     first = at.max() + timedelta(microseconds=1) - DAY - (tunes or timedelta(0)) - train * DAY
     expected = [None if part == "train" and time < first else part for part, time in zip(whole, at, strict=True)]
     assert rolling.to_list() == expected
@@ -75,4 +75,4 @@ def test_a_rolling_window_trains_on_rows_of_its_span_alone(train, validation, de
 
 def test_a_training_window_without_rows_is_an_error_that_names_the_spans() -> None:
     with pytest.raises(DataError, match="the train part is empty with train=1 day, 0:00:00, holdout=1 day, 0:00:00"):
-        time_split(times([0, 200, 201]), None, validation=None, holdout=DAY, train=DAY)
+        split_by_time(times([0, 200, 201]), None, validation=None, holdout=DAY, train=DAY)

@@ -13,7 +13,7 @@ from mlops_assets.compute.monitoring.performance import measure_performance
 from mlops_assets.compute.tables.own_columns import PREDICTION
 from mlops_assets.compute.training.metric_range import clip_interval, metric_range
 from mlops_assets.compute.training.resampling import PairedIntervals
-from mlops_assets.compute.training.responses import Remembered
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.time_blocks import block_rows, find_blocks
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ def errors(rng, correlation: float, rows: int = HOURS) -> np.ndarray:
 def intervals(found: np.ndarray, rival: np.ndarray | None = None, times: pl.Series | None = None, y: np.ndarray | None = None, **more):
     y = np.zeros(len(found)) if y is None else y
     X = pl.DataFrame({"x": y})
-    models = [Remembered(Predicts(y - e), X) for e in (found, rival) if e is not None]
+    models = [CachedPredictor(Predicts(y - e), X) for e in (found, rival) if e is not None]
     return PairedIntervals(models[0], models[1] if len(models) == 2 else None, y, X, "d", times=times, **more)
 
 
@@ -136,7 +136,7 @@ def test_a_slice_keeps_the_blocks_of_time() -> None:
     rng = np.random.default_rng(4)
     e = errors(rng, 0.9)
     X = pl.DataFrame({"g": ["a", "b"] * (HOURS // 2)})
-    model = Remembered(Predicts(-e), X)
+    model = CachedPredictor(Predicts(-e), X)
     found = PairedIntervals(model, None, np.zeros(HOURS), X, "d", times=hours(), block_length=timedelta(days=1))
     days = [np.abs(e).reshape(30, 24)[:, start::2].mean(axis=1) for start in (0, 1)]
     for name, means in zip("ab", days, strict=True):

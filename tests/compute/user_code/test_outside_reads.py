@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlops_assets.compute.user_code.outside_reads import ABSENT, OutsideReads, differing, hash_outside, is_of_library
+from mlops_assets.compute.user_code.outside_reads import ABSENT, OutsideReads, describe_changes, hash_outside, is_library_file
 
 
 def recorded(function, *ignored: str) -> dict[str, str]:
@@ -36,12 +36,12 @@ def test_files_and_variables_that_are_read_are_noted_with_their_content(tmp_path
     found = recorded(work)
     assert set(found) == {"file:params.json", "file:other.bin", "variable:WORK_DEPTH", "variable:WORK_ABSENT"}
     assert found["variable:WORK_ABSENT"] == ABSENT
-    assert differing(found) == []
+    assert describe_changes(found) == []
     (tmp_path / "params.json").write_text('{"a": 1}')
     (tmp_path / "other.bin").unlink()
     monkeypatch.setenv("WORK_DEPTH", "4")
     monkeypatch.setenv("WORK_ABSENT", "now there")
-    assert differing(found) == [
+    assert describe_changes(found) == [
         "the file 'other.bin' is gone",
         "the file 'params.json' has changed",
         "the environment variable 'WORK_ABSENT' has changed",
@@ -96,11 +96,11 @@ def test_a_file_that_is_gone_has_a_hash_of_its_own(tmp_path) -> None:
 
 @pytest.mark.parametrize("folder", ["/opt/dagster/app", "/usr/src/app", "/usr/local/app", "/srv/app", str(Path(sys.prefix) / "work")])
 def test_a_project_in_a_folder_that_containers_use_is_no_library(folder) -> None:
-    assert not is_of_library(f"{folder}/params.json")
+    assert not is_library_file(f"{folder}/params.json")
 
 
 @pytest.mark.parametrize(
     "file", [os.__file__, np.__file__, sys.executable, "/usr/share/zoneinfo/UTC", "/etc/localtime", "/usr/lib/locale/C.utf8"]
 )
 def test_files_of_the_interpreter_and_of_the_system_are_of_a_library(file) -> None:
-    assert is_of_library(file)
+    assert is_library_file(file)

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from mlops_assets.compute.features.on_demand import apply
-from mlops_assets.compute.user_code.user_errors import explaining, shorten
+from mlops_assets.compute.features.on_demand import apply_on_demand
+from mlops_assets.compute.user_code.user_errors import shorten, translate_errors
 from mlops_assets.errors import DataError
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -60,7 +60,7 @@ TYPES = {
 
 
 def raised(function) -> DataError:
-    with pytest.raises(DataError) as found, explaining(function, "'dataset/prices' partition '2024-01-01'", lambda: ROWS.columns):
+    with pytest.raises(DataError) as found, translate_errors(function, "'dataset/prices' partition '2024-01-01'", lambda: ROWS.columns):
         function()
     error = found.value
     assert error.message.startswith("'dataset/prices' partition '2024-01-01': ")
@@ -115,7 +115,7 @@ def test_the_projects_own_exceptions_keep_their_type_and_say_where() -> None:
         msg = "the source sent nothing"
         raise LookupError(msg)
 
-    with pytest.raises(LookupError) as found, explaining(prices, "'dataset/prices'"):
+    with pytest.raises(LookupError) as found, translate_errors(prices, "'dataset/prices'"):
         prices()
     assert (
         "".join(traceback.format_exception_only(found.value))
@@ -125,7 +125,7 @@ def test_the_projects_own_exceptions_keep_their_type_and_say_where() -> None:
         )
     )
     refused = DataError("a rule of ours", hint="as it is")
-    with pytest.raises(DataError) as same, explaining(prices, "'dataset/prices'"):
+    with pytest.raises(DataError) as same, translate_errors(prices, "'dataset/prices'"):
         raise refused
     assert same.value is refused
 
@@ -135,5 +135,5 @@ def test_on_demand_functions_say_where_they_fail() -> None:
         return {"hour": np.add(at, np.array(["x"]))}
 
     with pytest.raises(DataError, match="on-demand features 'clock': .*Error: .*test_user_errors.py:") as found:
-        apply([clock], {"at": np.zeros(1)})
+        apply_on_demand([clock], {"at": np.zeros(1)})
     assert found.value.__cause__ is not None

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
-from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, from_table
+from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.orchestrate.compiler.executor import tagging_in_process_executor
 from mlops_assets.stores.platform.stores import open_stores
 
@@ -55,7 +55,7 @@ def test_a_feature_named_split_teaches_the_model_its_own_values(home):
 
 def test_predictions_hold_both_the_answer_and_the_feature_of_that_name(home):
     stored = home.lake.read("predictions/daily")
-    rows = from_table(stored, OF_PREDICTIONS)
+    rows = rename_from_table(stored, PREDICTION_COLUMNS)
     given = home.lake.read("dataset/examples")
     assert rows.select(KEY, *NAMES).sort(KEY).equals(given.select(KEY, *NAMES).sort(KEY))
     truth = given.join(rows.select(KEY, "__prediction"), on=KEY)

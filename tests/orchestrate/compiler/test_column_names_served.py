@@ -15,8 +15,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.compute.features.assemble import assemble
-from mlops_assets.compute.features.point_in_time import View, as_of_layout
-from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, OF_TRAINING_SETS, from_table
+from mlops_assets.compute.features.point_in_time import View, sort_as_of
+from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.formats.packaging import pack
 from mlops_assets.serving.http.app import App
@@ -35,7 +35,11 @@ from tests.conftest import Runner, metadata
 DAY, START, ROWS = "2024-01-02", datetime(2024, 1, 1, tzinfo=UTC), 120
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-04")
 KEY, TIME, LABEL, SLICE = "prediction_id", "logged_at", "predicted_at", "run_id"
-OWN = [name.removeprefix("__") for name in (*OF_TRAINING_SETS, *OF_PREDICTIONS) if name.removeprefix("__") not in (KEY, TIME, LABEL, SLICE)]
+OWN = [
+    name.removeprefix("__")
+    for name in (*TRAINING_SET_COLUMNS, *PREDICTION_COLUMNS)
+    if name.removeprefix("__") not in (KEY, TIME, LABEL, SLICE)
+]
 REPORTS = ["version", "window_start", "rows", "column", "kind", "state", "metric", "value", "label", "key", "id", "at", "x", "model", "row"]
 ODD = [
     *(
@@ -157,7 +161,7 @@ def test_names_of_the_package_and_odd_names_go_all_the_way(platform, instance) -
     runner("predictions/api", partitions=DAY)
     result = runner("drift_report/api_watch", "performance_report/api_watch", partitions=DAY)
 
-    batched, served = (from_table(at.lake.read(f"predictions/{name}"), OF_PREDICTIONS).sort(KEY) for name in ("batch", "api"))
+    batched, served = (rename_from_table(at.lake.read(f"predictions/{name}"), PREDICTION_COLUMNS).sort(KEY) for name in ("batch", "api"))
     for rows in (batched, served):
         assert rows.select(KEY, TIME, *NAMES).equals(given.select(KEY, TIME, *NAMES))
     assert batched["__prediction"].equals(served["__prediction"])
@@ -211,7 +215,7 @@ def test_every_accepted_name_is_looked_up_online_as_offline(stores, names) -> No
     values = pl.DataFrame({key: ["a", "b"], **{name: rng.normal(size=2) for name in features}})
     times = pl.Series("__at", [START, START], dtype=pl.Datetime("us", "UTC"))
     view = View("view", values.with_columns(times), (key,), "__at", None, None, tuple(features))
-    open_online(str(folder / "online")).replace("view", as_of_layout(view), join_keys=[key], features=features)
+    open_online(str(folder / "online")).replace("view", sort_as_of(view), join_keys=[key], features=features)
     spine = pl.DataFrame({key: ["b", "a", "b"], "__at": [START] * 3}, schema_overrides={"__at": pl.Datetime("us", "UTC")})
     offline, _ = assemble(spine, [view], event_timestamp="__at", as_known=True)
     X = offline.select(features)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import mlops_assets as ml
-from mlops_assets.compute.features.assemble import view_of
+from mlops_assets.compute.features.assemble import make_view
 from mlops_assets.compute.features.point_in_time import point_in_time_join
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.features.push import push_node
@@ -212,7 +212,7 @@ def test_random_pushes_are_the_same_online_and_in_the_lake(tmp_path_factory, sto
             at("dataset/positions", "features/fixes")
             at("online/fixes", config={"online__fixes": {"full_rebuild": what == "rebuild"}})
     at(*LAKE)
-    view = view_of(project.fixes, open_stores(project.platform).lake.read("features/fixes"))
+    view = make_view(project.fixes, open_stores(project.platform).lake.read("features/fixes"))
     asked = [(ship, hour) for ship in "abcd" for hour in range(0, 260, 3)]
     # Records hold what the last week reaches: what happened before is not asked for.
     newest = max((max(hour, hour + late) for call in calls for _, hour, late, *_ in call), default=0)

@@ -9,7 +9,7 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 import mlops_assets as ml
-from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION, OF_PREDICTIONS, from_table
+from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.project import Project
@@ -122,7 +122,7 @@ def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instanc
     trained = at.lake.read("training_set/examples").sort("trip")
     hand = pl.concat([spine.select("trip"), right], how="horizontal").sort("trip")
     assert trained.select(X).equals(hand.select(X))
-    batch = from_table(at.lake.read("predictions/scores"), OF_PREDICTIONS).sort("trip")
+    batch = rename_from_table(at.lake.read("predictions/scores"), PREDICTION_COLUMNS).sort("trip")
     assert batch.select(X).equals(hand.select(X))
 
     lineage = metadata(made, "training_set/examples")["dagster/column_lineage"].deps_by_column

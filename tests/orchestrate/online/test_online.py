@@ -17,7 +17,7 @@ import mlops_assets as ml
 from mlops_assets.cli.features import features
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
-from mlops_assets.compute.tables.changes import changed_rows
+from mlops_assets.compute.tables.changes import find_changed_rows
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import FRESH, Lookup
@@ -203,9 +203,9 @@ def test_ages_and_ttl_are_those_of_the_row(platform, run) -> None:
 def test_changes_know_null_from_nan_and_look_into_lists() -> None:
     old = pl.DataFrame({"k": [1, 2, 3, 4], "v": [None, float("nan"), 0.5, 1.0], "l": [[1], [2], [None], None]})
     new = pl.DataFrame({"k": [1, 2, 3, 5], "v": [float("nan"), float("nan"), 0.5, 1.0], "l": [[1], [2], [3], None]})
-    added, gone = changed_rows(old, new)
+    added, gone = find_changed_rows(old, new)
     assert (sorted(added["k"]), sorted(gone["k"])) == ([1, 3, 5], [1, 3, 4])
-    assert [part.height for part in changed_rows(old, old)] == [0, 0]
+    assert [part.height for part in find_changed_rows(old, old)] == [0, 0]
 
 
 KILLED = """

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from mlops_assets.cli.project import load
-from mlops_assets.compute.training.environment import installed, unlocked
+from mlops_assets.compute.training.environment import installed_distributions, parse_lock
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.errors import DataError, RegistryError
 from mlops_assets.orchestrate.reproduction import process as reproduction_process
@@ -96,8 +96,8 @@ def test_the_record_holds_what_a_training_is_made_of(world) -> None:
     assert facts["params"] == {"trees": 12}
     assert facts["seeds"] == {"random_state": 0}
     assert facts["drawn"] == []
-    assert unlocked(world.at.artifacts.get(facts["environment"]).decode()) == dict(installed())
-    assert facts["packages"]["scikit-learn"] == installed()["scikit-learn"]
+    assert parse_lock(world.at.artifacts.get(facts["environment"]).decode()) == dict(installed_distributions())
+    assert facts["packages"]["scikit-learn"] == installed_distributions()["scikit-learn"]
     assert facts["threads"]["numpy.openblas.num_threads"] >= 1
     source = json.loads(world.at.artifacts.get(facts["source"]))
     text = source["modules"]["definitions"]
@@ -208,7 +208,7 @@ def test_another_version_of_a_library_is_named_and_is_not_identical(world, tmp_p
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = world.again()
     assert (found.verdict, found.field) == ("EQUIVALENT", "packages.scikit-learn")
-    assert (found.was, found.now) == (installed()["scikit-learn"], "0.1")
+    assert (found.was, found.now) == (installed_distributions()["scikit-learn"], "0.1")
     assert found.facts["largest difference of a prediction"] == 0.0
 
 
@@ -222,14 +222,14 @@ def test_a_number_of_threads_is_named_and_decides_nothing_by_itself(world, monke
 
 def test_recorded_versions_are_installed_above_what_there_is(world, tmp_path) -> None:
     """A real other version of a small library, in an environment that takes the rest from here."""
-    wanted = {**installed(), "threadpoolctl": "3.5.0"}
-    assert installed()["threadpoolctl"] != "3.5.0"
+    wanted = {**installed_distributions(), "threadpoolctl": "3.5.0"}
+    assert installed_distributions()["threadpoolctl"] != "3.5.0"
     python = prepare_locked_python(wanted, str(tmp_path))
     code = "import threadpoolctl, sklearn, mlops_assets.compute.training.environment as e; print(threadpoolctl.__version__, e.installed()['threadpoolctl'], sklearn.__version__)"
     done = subprocess.run([str(python), "-P", "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
-    assert done.stdout.split() == ["3.5.0", "3.5.0", installed()["scikit-learn"]]
+    assert done.stdout.split() == ["3.5.0", "3.5.0", installed_distributions()["scikit-learn"]]
     assert prepare_locked_python(wanted, str(tmp_path)) == python
-    assert prepare_locked_python(installed(), str(tmp_path)) == Path(sys.executable)
+    assert prepare_locked_python(installed_distributions(), str(tmp_path)) == Path(sys.executable)
 
 
 @pytest.mark.usefixtures("here")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
-from mlops_assets.compute.features.statistics import histogram, statistics
+from mlops_assets.compute.features.statistics import compute_statistics, draw_histogram
 from mlops_assets.compute.training import plots as pictures_of_models
 from mlops_assets.orchestrate.core import metadata as shown
 from mlops_assets.stores.platform.stores import open_stores
@@ -39,7 +39,7 @@ NUMBERS = {
 )
 def test_bars_are_drawn_of_large_close_and_single_values(values, bars) -> None:
     dtype = pl.Float64 if any(isinstance(value, float) for value in values) else pl.Int64
-    assert histogram(pl.Series(values, dtype=dtype)) == bars
+    assert draw_histogram(pl.Series(values, dtype=dtype)) == bars
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -47,9 +47,9 @@ def test_bars_are_drawn_of_large_close_and_single_values(values, bars) -> None:
 def test_bars_are_drawn_of_any_numbers(data) -> None:
     dtype = data.draw(st.sampled_from(list(NUMBERS)))
     values = pl.Series("x", data.draw(st.lists(NUMBERS[dtype], max_size=30)), dtype=dtype)
-    bars = histogram(values)
+    bars = draw_histogram(values)
     assert len(bars) == (12 if values.n_unique() > 1 else values.n_unique())
-    assert "not drawn" not in statistics(values.to_frame(), ["x"])[0]["histogram"]
+    assert "not drawn" not in compute_statistics(values.to_frame(), ["x"])[0]["histogram"]
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -71,7 +71,7 @@ def test_a_figure_that_cannot_be_drawn_becomes_a_warning_in_the_metadata(run, pl
     def broken(*_args, **_more):
         raise ValueError("Too many bins for data range")
 
-    monkeypatch.setattr("mlops_assets.compute.features.statistics.histogram", broken)
+    monkeypatch.setattr("mlops_assets.compute.features.statistics.draw_histogram", broken)
     monkeypatch.setattr(shown, "PREVIEW_ROWS", "five")
 
     @ml.feature_view(entity=ml.Entity("shop"), event_timestamp="at", features={"x": float})
@@ -90,7 +90,7 @@ def test_one_picture_that_cannot_be_drawn_leaves_the_others(monkeypatch) -> None
     X = pl.DataFrame({"a": np.arange(20.0)})
     y = np.arange(20) > 9
     monkeypatch.setattr(pictures_of_models, "_calibration", lambda *_: 1 / 0)
-    drawn = pictures_of_models.plots(LogisticRegression().fit(X, y), ml.Split(X, y, X), "accuracy", "seed")
+    drawn = pictures_of_models.plot_model(LogisticRegression().fit(X, y), ml.Split(X, y, X), "accuracy", "seed")
     warnings: list[str] = []
     found = shown.pictures(drawn, warnings.append)
     assert found["calibration"].value == "warning: not drawn (ZeroDivisionError: division by zero)"

@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 import mlops_assets as ml
-from mlops_assets.compute.training.seeds import seeded
+from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
@@ -23,7 +23,7 @@ class ConstantKind:
     def train(self, step, model, inputs: TrainingInputs) -> TrainedModel:
         splits, fingerprint = inputs.splits, inputs.fingerprint
         with training_run(step, model, inputs.decides, fingerprint) as active:
-            with seeded(fingerprint) as draws:
+            with seed_globals(fingerprint) as draws:
                 value = step.call(model.function, train=splits["train"])
             fit = self.package(step, model, value, splits["train"], splits, fingerprint, {})
             facts = run_facts(step, model, inputs.rows, splits, value, draws, inputs.decides, fingerprint)

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import recall_score
 
 import mlops_assets as ml
-from mlops_assets.compute.training.comparison import compared
+from mlops_assets.compute.training.comparison import compare_trainings
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.serving.formats.packaging import manifest_of, unpack
@@ -111,5 +111,5 @@ def test_a_reproduction_compares_predicted_classes_too(world) -> None:
     version = at.registry.champion("frauds")
     assert reproduce(at, version, payments.frauds.function.function).verdict == "IDENTICAL"
     same = {"data": {}, "predictions": [[0.4, 0.6], [0.9, 0.1]], "metrics": {"recall": 1.0}}
-    found = compared(same | {"labels": [True, False]}, same | {"labels": [True, True]})
+    found = compare_trainings(same | {"labels": [True, False]}, same | {"labels": [True, True]})
     assert (found.verdict, found.first.field, found.first.was, found.first.now) == ("DIFFERENT", "labels.row 1 of the probe", False, True)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import mlops_assets as ml
-from mlops_assets.compute.training.split import in_canonical_order, parts_of
+from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.formats.packaging import unpack
 from mlops_assets.stores.platform.stores import open_stores
@@ -37,8 +37,8 @@ def test_the_best_of_the_validation_part_is_trained_and_nothing_is_searched_twic
     training = at.tracker.search("kind = 'training'")[0]
     assert [trial.status for trial in trials] == ["finished"] * 6
     assert {trial.parent_id for trial in trials} == {training.id}
-    rows = in_canonical_order(at.lake.read("training_set/examples"), None)
-    parts = parts_of(rows, tuple(f"x{i}" for i in range(6)), "bought")
+    rows = sort_canonically(at.lake.read("training_set/examples"), None)
+    parts = split_rows(rows, tuple(f"x{i}" for i in range(6)), "bought")
     for trial in trials:
         fitted = LogisticRegression(C=trial.params["C"]).fit(parts["train"].X, parts["train"].y)
         loss = log_loss(parts["validation"].y, fitted.predict_proba(parts["validation"].X))

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import mlops_assets as ml
-from mlops_assets.compute.training.split import in_canonical_order, parts_of
+from mlops_assets.compute.training.split import sort_canonically, split_rows
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, clean_environment, metadata
 from tests.orchestrate.training.test_search import ASSETS, trials_of
@@ -36,8 +36,8 @@ def test_trials_run_at_once_and_reach_what_their_values_reach(run, platform, tmp
     pids = {trial.params["pid"] for trial in trials}
     assert len(pids) == 2
     assert str(os.getpid()) not in {str(pid) for pid in pids}
-    rows = in_canonical_order(open_stores(platform).lake.read("training_set/examples"), None)
-    parts = parts_of(rows, tuple(f"x{i}" for i in range(6)), "bought")
+    rows = sort_canonically(open_stores(platform).lake.read("training_set/examples"), None)
+    parts = split_rows(rows, tuple(f"x{i}" for i in range(6)), "bought")
     for trial in trials:
         fitted = LogisticRegression(C=trial.params["C"]).fit(parts["train"].X, parts["train"].y)
         loss = log_loss(parts["validation"].y, fitted.predict_proba(parts["validation"].X))

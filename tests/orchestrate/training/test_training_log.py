@@ -117,7 +117,7 @@ def test_a_training_that_fails_is_a_failed_run_and_the_next_one_trains(given) ->
 
 
 def test_what_an_estimator_does_when_asked_breaks_no_training(given, monkeypatch) -> None:
-    monkeypatch.setattr("mlops_assets.orchestrate.training.training_log.told_by", lambda _: 1 / 0)
+    monkeypatch.setattr("mlops_assets.orchestrate.training.training_log.read_training_log", lambda _: 1 / 0)
     given.runner(*KEYS)
     [run] = given.tracker.list("m")
     assert (run.status, set(run.metrics)) == ("finished", {"accuracy"})

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlops_assets.compute.training.library_versions import other_libraries
+from mlops_assets.compute.training.library_versions import find_library_changes
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.integrity import damage
 from mlops_assets.serving.formats.packaging import pack, unpack
@@ -89,7 +89,7 @@ def test_a_type_that_the_artifact_itself_calls_trusted_is_refused(stored, tmp_pa
 def test_other_libraries_are_named_with_both_versions() -> None:
     then = {"numpy": "2.1.0", "scikit-learn": "1.6.1", "polars": "1.30.0", "xgboost": "3.0", "scipy": "1.15"}
     now = {"numpy": "2.3.0", "scikit-learn": "1.7.0", "polars": "2.0.0", "scipy": "1.15"}
-    found = other_libraries(then, now)
+    found = find_library_changes(then, now)
     assert [(o.name, o.serious) for o in found] == [("polars", True), ("scikit-learn", True), ("xgboost", True), ("numpy", False)]
     assert str(found[1]) == "scikit-learn 1.6.1 then, 1.7.0 now"
     assert str(found[2]) == "xgboost 3.0 then, not installed now"

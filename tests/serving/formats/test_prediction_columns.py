@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from mlops_assets.compute.tables.own_columns import OF_PREDICTIONS, from_table, to_table
+from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table, rename_to_table
 from mlops_assets.serving.formats.prediction_columns import (
     PredictionKind,
     changed_kind,
@@ -37,11 +37,11 @@ def test_a_probability_that_is_not_finite_leaves_no_prediction() -> None:
 
 
 def stored(kind: PredictionKind, *values) -> pl.DataFrame:
-    return to_table(kind.frame(*values), OF_PREDICTIONS)
+    return rename_to_table(kind.frame(*values), PREDICTION_COLUMNS)
 
 
 def read(table: pl.DataFrame) -> pl.DataFrame:
-    return of_one_version(from_table(table, OF_PREDICTIONS))
+    return of_one_version(rename_from_table(table, PREDICTION_COLUMNS))
 
 
 def test_each_type_has_a_column_and_keeps_it() -> None:
@@ -61,8 +61,8 @@ def test_each_type_has_a_column_and_keeps_it() -> None:
 
 def test_a_feature_named_like_a_numbered_column_keeps_its_place() -> None:
     words, users = WORD.frame(pl.Series(["no"]), pl.Series([{"no": 0.7, "yes": 0.3}])), pl.Series("prediction_2", ["mine"])
-    first = to_table(FLAG.frame(pl.Series([True]), pl.Series([{"False": 0.1, "True": 0.9}])).with_columns(users), OF_PREDICTIONS)
-    placed = in_columns_of_their_types([first, to_table(words.with_columns(users), OF_PREDICTIONS)], {})
+    first = rename_to_table(FLAG.frame(pl.Series([True]), pl.Series([{"False": 0.1, "True": 0.9}])).with_columns(users), PREDICTION_COLUMNS)
+    placed = in_columns_of_their_types([first, rename_to_table(words.with_columns(users), PREDICTION_COLUMNS)], {})
     table = pl.concat(placed, how="diagonal")
     assert {"prediction", "prediction_2", "__input_prediction_2"} <= set(table.columns)
     assert read(table[1:])["__prediction"].to_list() == ["no"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.on_demand import load_functions
-from mlops_assets.compute.features.point_in_time import View, as_of_layout
+from mlops_assets.compute.features.point_in_time import View, sort_as_of
 from mlops_assets.serving.predict.lookup import InputBuilder
 from mlops_assets.serving.predict.schema import EPOCH, RequestError, Rows
 from mlops_assets.stores.online.opening import open_online
@@ -145,7 +145,7 @@ def test_serving_makes_what_training_made(tmp_path_factory, one, two, requests, 
     expected, _ = assemble(spine_of(requests), [*views, *functions()], event_timestamp="at", as_known=True)
     store = open_online(str(tmp_path_factory.getbasetemp() / "online"))
     for view in views:
-        store.replace(view.name, as_of_layout(view), join_keys=view.join_keys, features=view.features)
+        store.replace(view.name, sort_as_of(view), join_keys=view.join_keys, features=view.features)
     made = InputBuilder(manifest(None if ttl is None else ttl.total_seconds()), functions(), store)(rows_of(requests))
     for name, column in zip(TYPES, made.columns, strict=True):
         wanted = expected[name].to_list()
@@ -202,7 +202,7 @@ def test_times_as_join_keys_and_as_columns(tmp_path) -> None:
         ("load",),
     )
     store = open_online(str(tmp_path / "online"))
-    store.replace("v", as_of_layout(view), join_keys=["slot"], features=["load"])
+    store.replace("v", sort_as_of(view), join_keys=["slot"], features=["load"])
     made = InputBuilder(facts, (), store)(Rows(2, {"at": [micro, micro], "slot": [micro, None]}, [micro, micro]))
     assert made.columns == [[0.5, None], [micro, None]]
     assert made.missing == [[], ["load"]]

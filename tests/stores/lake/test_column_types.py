@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from polars.testing.parametric import dataframes
 
-from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_times, normalised
+from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_times, normalize
 from mlops_assets.errors import DataError, LakeError
 from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.ducklake import DuckLake
@@ -72,7 +72,7 @@ def comes_back(lake: DuckLake, frame: pl.DataFrame) -> None:
     table, numbered = f"dataset/round_{next(NUMBERS)}", frame.with_row_index("number of the row")
     lake.write(table, numbered, WHOLE)
     read = read_verified(lake, table, WHOLE, window=None, event_timestamp=None, snapshot=lake.snapshot())
-    assert_frame_equal(read.sort("number of the row"), normalised(numbered))
+    assert_frame_equal(read.sort("number of the row"), normalize(numbered))
 
 
 def test_an_empty_frame_of_every_allowed_type_comes_back_at_any_depth(lake) -> None:
@@ -97,7 +97,7 @@ ALLOWED += [pl.Binary, pl.Date, pl.Datetime, pl.Decimal, pl.Null, pl.List, pl.St
 )
 def test_frames_of_allowed_types_come_back_as_they_were_given(lake, frame) -> None:
     try:
-        normalised(frame)
+        normalize(frame)
     except DataError as error:
         assert "NUL" in error.message or "Decimal" in error.message  # noqa: PT017  (values of other kinds must be stored)
         return
@@ -127,7 +127,7 @@ def test_every_other_type_is_refused_with_the_column_and_a_cast(dtype) -> None:
         pytest.skip("polars has no such column")
     frame = pl.DataFrame(schema={"good": pl.Int64, "bad": dtype})
     with pytest.raises(DataError, match=r"column 'bad' has type .*which the lake cannot hold") as caught:
-        normalised(frame)
+        normalize(frame)
     assert any(word in caught.value.hint for word in ("cast", "store", "give", "build"))
 
 
@@ -142,9 +142,9 @@ def test_names_that_differ_only_in_case_are_refused_at_any_depth(lake) -> None:
     with pytest.raises(DataError, match="'temp' and 'Temp' differ only in case"):
         lake.write("dataset/case", pl.DataFrame({"temp": [1], "Temp": [2]}), WHOLE)
     with pytest.raises(DataError, match="'B' and 'b' differ only in case"):
-        normalised(pl.DataFrame({"x": [1], "B": [1], "Y": [1], "b": [1], "y": [1]}))
+        normalize(pl.DataFrame({"x": [1], "B": [1], "Y": [1], "b": [1], "y": [1]}))
     with pytest.raises(DataError, match="column 's' has type Struct"):
-        normalised(pl.DataFrame({"s": [{"a": 1, "A": 2}]}))
+        normalize(pl.DataFrame({"s": [{"a": 1, "A": 2}]}))
     assert lake.schema("dataset/case") == {}
 
 
@@ -157,7 +157,7 @@ def test_columns_of_any_name_are_stored_under_it(lake, names) -> None:
 def test_text_with_a_nul_is_found_inside_of_lists_and_structs() -> None:
     for bad in ([["ok"], ["a", "b\x00"]], [{"x": "ok"}, {"x": "b\x00"}], ["ok", "b\x00"]):
         with pytest.raises(DataError, match="NUL character, first in row 2"):
-            normalised(pl.DataFrame({"s": bad}))
+            normalize(pl.DataFrame({"s": bad}))
 
 
 def test_times_that_lose_digits_are_counted_at_any_depth() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.features.point_in_time import View, as_of_layout, point_in_time_join, reachable
+from mlops_assets.compute.features.point_in_time import View, keep_reachable, point_in_time_join, sort_as_of
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup, OnlineStore
@@ -68,8 +68,8 @@ def as_view(made, ttl) -> View:
 @given(rows, asked, st.sampled_from([None, timedelta(0), 4 * HOUR]), st.integers(0, 25))
 def test_a_lookup_finds_what_the_join_finds_however_the_rows_came(store, made, wanted, ttl, first) -> None:
     view = as_view(made, ttl)
-    store.replace("v", as_of_layout(as_view(made[first:], ttl)), join_keys=["k"], features=["value"])
-    store.update("v", as_of_layout(as_view(made[:first], ttl)), join_keys=["k"], features=["value"])
+    store.replace("v", sort_as_of(as_view(made[first:], ttl)), join_keys=["k"], features=["value"])
+    store.update("v", sort_as_of(as_view(made[:first], ttl)), join_keys=["k"], features=["value"])
     spine = pl.DataFrame(
         {"k": [k for k, _ in wanted], "at": [BASE + t * HOUR for _, t in wanted]}, schema={"k": pl.String, "at": TYPES["event"]}
     )
@@ -84,9 +84,9 @@ def test_what_no_lookup_can_reach_is_left_out_and_nothing_else() -> None:
     times = [BASE + n * HOUR for n in range(10)]
     frame = pl.DataFrame({"k": ["a"] * 10, "event": times, "created": times, "value": range(10)}, schema=TYPES)
     view = View("v", frame, ("k",), "event", "created", 2 * HOUR, ("value",))
-    kept = reachable(as_of_layout(view), ["k"], view.ttl, 3 * HOUR)
+    kept = keep_reachable(sort_as_of(view), ["k"], view.ttl, 3 * HOUR)
     assert kept["value"].to_list() == [6, 7, 8, 9]  # as of 06:00 and later; what held before is over
-    ever = reachable(as_of_layout(View("v", frame[:1], ("k",), "event", "created", None, ("value",))), ["k"], None, HOUR)
+    ever = keep_reachable(sort_as_of(View("v", frame[:1], ("k",), "event", "created", None, ("value",))), ["k"], None, HOUR)
     assert ever.height == 1
 
 

@@ -14,7 +14,7 @@ from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, alone, execu
 from mlops_assets.cli.summary import failures
 from mlops_assets.orchestrate.core.liveness import process_tags
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
-from mlops_assets.orchestrate.training.loop import consider, facts_of, job_name, next_start, outlook
+from mlops_assets.orchestrate.training.loop import advance_loop, collect_facts, describe_next_action, job_name, record_decision
 from mlops_assets.values.decisions import Hold, Launch
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
             _train(loop, turn)
         champion = loaded.stores.registry.champion(monitor.model.name)
         turn.facts["promotion"] = f"champion of {monitor.model.name}: {f'version {champion.version}' if champion else 'none'}"
-        turn.facts["next"] = outlook(facts_of(loaded.stores, project, monitor, loop.opened), monitor)
+        turn.facts["next"] = describe_next_action(collect_facts(loaded.stores, project, monitor, loop.opened), monitor)
     return turn
 
 
@@ -128,20 +128,20 @@ def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
 def _train(loop: _Loop, turn: Turn) -> None:
     """Decide as the sensor does, and run the training that is due."""
     at, model = loop.loaded.stores, loop.monitor.model.name
-    found = next_start(at, loop.project, loop.monitor, loop.opened)
-    decisions = facts_of(at, loop.project, loop.monitor, loop.opened).open_decisions
+    found = advance_loop(at, loop.project, loop.monitor, loop.opened)
+    decisions = collect_facts(at, loop.project, loop.monitor, loop.opened).open_decisions
     turn.facts["decision"] = f"{decisions[0].id}: {decisions[0].reason}" if decisions else "none is open"
     if isinstance(found, Hold):
         turn.facts["training"] = f"none: {found.reason}"
         return
     finished = loop.run(loop.loaded.definitions.resolve_job_def(job_name(model)), None, found.tags)
     turn.runs.append(finished)
-    consider(at, loop.project, loop.monitor, loop.opened)  # closes the decision that the training has settled
+    record_decision(at, loop.project, loop.monitor, loop.opened)  # closes the decision that the training has settled
     turn.facts["training"] = _outcome(loop, found, finished)
 
 
 def _outcome(loop: _Loop, started: Launch, finished: Finished) -> str:
-    facts = facts_of(loop.loaded.stores, loop.project, loop.monitor, loop.opened)
+    facts = collect_facts(loop.loaded.stores, loop.project, loop.monitor, loop.opened)
     mine = next((t.state for t in facts.runs if t.run_id == finished.result.run_id), "not recorded")
     return f"attempt {started.attempt} of decision {started.decision.id}, run {finished.result.run_id[:8]}: {mine}"
 

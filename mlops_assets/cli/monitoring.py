@@ -13,7 +13,7 @@ from mlops_assets.orchestrate.core.sensor_state import explain_off
 from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
-from mlops_assets.orchestrate.training.loop import facts_of, outlook, sensor_name
+from mlops_assets.orchestrate.training.loop import collect_facts, describe_next_action, sensor_name
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.base.files import write_whole
 from mlops_assets.values.decisions import PERFORMANCE
@@ -51,7 +51,7 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
     declared, monitor = find(project, name)
     _known(monitor, partition)
     with instance(project.platform) as opened:
-        facts = facts_of(project.stores, declared, monitor, opened)
+        facts = collect_facts(project.stores, declared, monitor, opened)
         ahead = next_step(project, declared, monitor, opened, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
     return {
@@ -79,7 +79,7 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
 def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opened: dg.DagsterInstance, facts: LoopFacts) -> str:
     """Return in words what happens next to a monitor: its reports and its decision, and which sensor that waits for."""
     command = f"mlops monitor step {monitor.name}"
-    ahead = outlook(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))
+    ahead = describe_next_action(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))
     due = find_due_reports(declared, monitor, project.stores)
     if not due:
         return ahead
@@ -92,7 +92,7 @@ def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[st
     rows = []
     for part in project.parts:
         for monitor in part.project.every(Monitor):
-            facts = facts_of(project.stores, part.project, monitor, opened)
+            facts = collect_facts(project.stores, part.project, monitor, opened)
             newest = next((r for r in reversed(facts.latest_reports) if r.kind == PERFORMANCE or not monitor.performance), None)
             rows.append(
                 {

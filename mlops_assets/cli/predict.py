@@ -16,7 +16,7 @@ import polars as pl
 
 from mlops_assets.cli.serving import find
 from mlops_assets.errors import DataError, DefinitionError, ServiceError
-from mlops_assets.orchestrate.training.loop import sources
+from mlops_assets.orchestrate.training.loop import list_source_tables
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.serving.http import control
 from mlops_assets.values.window import window_of
@@ -144,7 +144,7 @@ def _of_file(path: Path) -> pl.DataFrame:
 
 def _of_partitions(project: LoadedProject, service: Service, partitions: str) -> pl.DataFrame:
     declared = next(part.project for part in project.parts if service in part.project.nouns)
-    ref = next((ref for ref in sources(declared, service.model.training_set) if ref.partitions is not None), None)
+    ref = next((ref for ref in list_source_tables(declared, service.model.training_set) if ref.partitions is not None), None)
     if ref is None or ref.partitions is None:
         raise DefinitionError(f"'{service.key}' learns from no partitioned table", hint="give --rows FILE")
     first, _, last = partitions.partition("...")

@@ -1,4 +1,4 @@
-"""What is recorded of a model in production, and what follows from it."""
+"""Window reports, trainings and decisions: the records of a model in production."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ DECISION_TAG, ATTEMPT_TAG, REASON_TAG = "mlops/decision", "mlops/attempt", "mlop
 
 @dataclass(frozen=True)
 class WindowReport:
-    """What a report says of one window of one version's predictions.
+    """The report of one version in one window.
 
     Parameters
     ----------
     partition, end
-        The window, and when it ends (aware).
+        The window and its end (aware).
     version
-        The version that made the predictions.
+        The version that predicted.
     state
-        ``good``, ``breach``, ``not enough data`` or ``in training data``.
+        ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
     kind
         ``performance`` or ``drift``; only performance decides.
     reason
-        In words.
+        The reason for the state.
     recorded
         Counts up when a window is reported again: the latest report counts.
     """
@@ -44,20 +44,20 @@ class WindowReport:
 
 @dataclass(frozen=True)
 class Training:
-    """A training of the model, whoever asked for it.
+    """A training of the model, requested by a decision, a schedule or a person.
 
     Parameters
     ----------
     run_id
         The run.
     as_of
-        The newest data when it started (aware).
+        The end of the newest data when it started (aware).
     state
         ``running``, ``crashed``, ``waiting for approval``, ``rejected`` (the candidate did not become champion) or ``promoted``.
     decision
-        The id of the decision that asked for it; None for a schedule or a person.
+        The id of the decision that requested it; None for a schedule or a person.
     ended
-        When it ended, by the clock; None while it runs.
+        The wall-clock time of its end; None while it runs.
     """
 
     run_id: str
@@ -69,24 +69,24 @@ class Training:
 
 @dataclass(frozen=True)
 class Decision:
-    """That a version must be trained again.
+    """The decision to retrain a model.
 
     Parameters
     ----------
     id
-        Follows from model, version and first bad window: the same facts give the same decision.
+        A hash of model, version and first window: the same facts give the same decision.
     model, version
-        What fails.
+        The version with the breach.
     partition
-        The first bad window.
+        The first window with a breach.
     opened
-        The end of the newest bad window (aware).
+        The end of the newest window with a breach (aware).
     reason
-        In words.
+        The reason of the breach.
     evidence
-        The bad windows.
+        The windows with a breach.
     closed
-        Why it is no longer open, where that is recorded; facts may close it as well, see :func:`settled`.
+        The recorded reason why it is closed; facts may close it as well, see ``explain_settlement``.
     """
 
     id: str
@@ -101,23 +101,23 @@ class Decision:
 
 @dataclass(frozen=True)
 class Hold:
-    """That nothing is to be done, and why."""
+    """The reason why no training starts now."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Launch:
-    """That a training is to be started.
+    """A training to start now.
 
     Parameters
     ----------
     run_key
         ``<decision>#<attempt>``: a run of this key is started once.
     decision
-        What asks for it.
+        The decision that requests it.
     attempt
-        From 1.
+        The number of the attempt, from 1.
     """
 
     run_key: str
@@ -126,5 +126,5 @@ class Launch:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tags of the run."""
+        """The tags of the run."""
         return {DECISION_TAG: self.decision.id, ATTEMPT_TAG: str(self.attempt), REASON_TAG: self.decision.reason[:500]}

@@ -1,4 +1,4 @@
-"""What is watched of a model's predictions, and what follows when it fails."""
+"""Monitors of a model's predictions, and the retraining that follows a breach."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.model import Model
 
-GOOD, BREACH, NOT_ENOUGH, IN_TRAINING = "good", "breach", "not enough data", "in training data"  # what a window can be
+GOOD, BREACH, NOT_ENOUGH, IN_TRAINING = "good", "breach", "not enough data", "in training data"  # states of a window
 CANNOT = "cannot be measured"  # more data would not help
 
 
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Drift:
-    """The features look as they did in training; when they do not, the check warns and nothing is retrained.
+    """The features are distributed as in training. Drift gives a warning and never retrains.
 
     Parameters
     ----------
     columns
         Which columns of ``X`` to compare; all when None.
     false_alarm_rate
-        The share of windows without drift that may alarm.
+        The expected share of windows without drift that are reported as drifted.
     min_psi
-        The least effect: less is no drift, however many rows show it. 0.1 is what a normal column has whose mean moves by a third of a standard
-        deviation; the limits of the other statistics are those of the same move.
+        The minimum effect as a population stability index: a smaller change never counts as drift, however many rows show it. A normal column
+        whose mean moves by a third of a standard deviation has 0.1; the minima of the other statistics are those of the same move.
 
     Raises
     ------
     DefinitionError
-        A rate is not between 0 and 1, or the least effect is negative.
+        A rate is not between 0 and 1, or the minimum effect is negative.
 
     Examples
     --------
@@ -65,11 +65,11 @@ class Drift:
         if not 0 <= min_psi < math.inf:
             raise DefinitionError(f"Drift(min_psi={min_psi})", hint="give a PSI of 0 or more; 0.1 is usual")
         if self.columns == ():
-            raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or leave columns out to compare all")
+            raise DefinitionError("Drift(columns=()) compares nothing", hint="name a column, or omit columns= to compare all")
 
     @property
     def name(self) -> str:
-        """The name of the asset check: a sentence that is true of a good window."""
+        """The name of the asset check."""
         return "no_drift"
 
 
@@ -83,24 +83,24 @@ class Performance(OneRule):
     metric
         A scikit-learn scorer name; greater is better.
     at_least
-        The least value that is good.
+        The minimum of the metric.
     no_worse_than_reference_by
-        How far below what the version reached on its holdout the metric may be.
+        How far the metric may be below the version's value on its holdout.
     min_labels
-        With fewer labels nothing is judged.
+        The minimum number of labels; with fewer, nothing is judged.
     min_coverage
-        With a lower share of predictions that have a label nothing is judged.
+        The minimum share of predictions with a label; below it, nothing is judged.
     slices
-        Columns by whose values the metric is shown as well; they are not judged.
+        Columns by whose values the metric is reported as well; slices are not judged.
     certain
         Whether only a value whose whole confidence interval is below the bound is a breach.
     confidence
-        Of the interval.
+        The confidence level of the interval.
 
     Raises
     ------
     DefinitionError
-        Not exactly one rule is given, or a number cannot be what it is for.
+        Not exactly one rule is given, or a number is out of range.
 
     Examples
     --------
@@ -151,7 +151,7 @@ class Performance(OneRule):
         if self.no_worse_than_reference_by is not None and self.threshold < 0:
             raise DefinitionError(
                 f"Performance('{self.metric}', no_worse_than_reference_by={self.threshold})",
-                hint="give how far below the reference is still good",
+                hint="give a distance of 0 or more",
             )
         if self.min_labels < 1 or not 0 <= self.min_coverage <= 1 or not 0 < self.confidence < 1:
             raise DefinitionError(
@@ -169,20 +169,20 @@ class Performance(OneRule):
 @check_constructor
 @dataclass(frozen=True)
 class Retrain:
-    """Train again when performance fails. All times are the data's own, except ``backoff``.
+    """Retrain after a breach of performance. Times are those of the data, except ``backoff``.
 
     Parameters
     ----------
     cooldown
-        The least time between two trainings that this causes.
+        The minimum time between two retrainings.
     after
-        How many bad windows in a row it takes; windows without enough labels neither count nor interrupt.
+        The number of consecutive breaches that start a retraining; windows without enough labels neither count nor interrupt.
     after_rejection
-        How many it takes after a candidate did not become champion.
+        The same after a candidate did not become champion.
     max_attempts
-        How often a training that crashes is started.
+        The maximum number of starts of a training that crashes.
     backoff
-        How long after a crash the next attempt starts, doubled each time.
+        The time from a crash to the next attempt, doubled each time.
 
     Raises
     ------
@@ -204,7 +204,7 @@ class Retrain:
     backoff: timedelta = timedelta(minutes=5)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be counted."""
+        """Refuse negative times and numbers below 1."""
         if min(self.cooldown, self.backoff) < timedelta(0):
             raise DefinitionError(
                 f"Retrain(cooldown={self.cooldown}, backoff={self.backoff})", hint="give timedeltas that are not negative"
@@ -224,20 +224,22 @@ Expectation = Drift | Performance
 class Monitor:
     """A drift report and a performance report for every window of a model's predictions.
 
+    A window that several versions predicted has a report of each.
+
     Parameters
     ----------
     name
         Names the assets ``drift_report/<name>`` and ``performance_report/<name>``.
     of
-        Whose predictions.
+        The service or batch prediction to watch.
     partitions
-        The windows: a Dagster time-window partitions definition; those of the dataset when None and ``of`` is a batch prediction.
+        The windows: a Dagster time-window partitions definition. None takes the partitions of a batch prediction's dataset.
     expectations
-        What is true of a good window; each is an asset check.
+        The expectations of a window; each is an asset check.
     on_failure
-        What follows a breach of performance; nothing when None.
+        The retraining after a breach of performance; None retrains nothing.
     min_rows
-        With fewer rows a window's features are not judged.
+        The minimum number of rows; with fewer, drift is not judged.
 
     Raises
     ------
@@ -285,8 +287,8 @@ class Monitor:
     ) -> None:
         given = {
             "name": checked_name(name, "a monitor"),
-            "of": _watched(name, of),
-            "partitions": _windows(name, of, partitions),
+            "of": _check_watched(name, of),
+            "partitions": _choose_windows(name, of, partitions),
             "expectations": tuple(expectations) if isinstance(expectations, (tuple, list)) else (expectations,),
             "on_failure": on_failure,
             "min_rows": min_rows,
@@ -297,16 +299,18 @@ class Monitor:
         self._check()
 
     def _check(self) -> None:
-        if strange := [e for e in self.expectations if not isinstance(e, (Drift, Performance))]:
-            raise DefinitionError(f"monitor '{self.name}' expects {strange[0]!r}", hint="expectations are Drift(…) and Performance(…)")
+        if unexpected := [e for e in self.expectations if not isinstance(e, (Drift, Performance))]:
+            raise DefinitionError(f"monitor '{self.name}' expects {unexpected[0]!r}", hint="expectations are Drift(…) and Performance(…)")
         checks = [expectation.name for expectation in self.expectations]
         if not checks:
-            raise DefinitionError(f"monitor '{self.name}' expects nothing", hint="say expectations=(ml.Drift(), …)")
+            raise DefinitionError(f"monitor '{self.name}' has no expectations", hint="add expectations=(ml.Drift(), …)")
         if twice := [check for check in checks if checks.count(check) > 1]:
-            raise DefinitionError(f"monitor '{self.name}' expects '{twice[0]}' twice", hint="give each metric and rule once, and one Drift")
+            raise DefinitionError(
+                f"monitor '{self.name}' expects '{twice[0]}' twice", hint="give each metric and rule once, and Drift once"
+            )
         if self.on_failure is not None and not self.performance:
             raise DefinitionError(
-                f"monitor '{self.name}' retrains on failure but expects nothing of performance: drift alone never retrains",
+                f"monitor '{self.name}' retrains on failure but has no expectation of performance: drift alone never retrains",
                 hint="add ml.Performance(metric, at_least=…)",
             )
         if self.min_rows < 1:
@@ -324,7 +328,7 @@ class Monitor:
 
     @property
     def predictions_key(self) -> str:
-        """The predictions that are watched."""
+        """The asset key of the predictions."""
         return self.of.predictions_key if isinstance(self.of, Service) else self.of.key
 
     @property
@@ -334,27 +338,25 @@ class Monitor:
 
     @property
     def drift(self) -> Drift | None:
-        """What is expected of the features."""
+        """The expectation of the features, if there is one."""
         return next((e for e in self.expectations if isinstance(e, Drift)), None)
 
     @property
     def performance(self) -> tuple[Performance, ...]:
-        """What is expected of the metrics."""
+        """The expectations of metrics."""
         return tuple(e for e in self.expectations if isinstance(e, Performance))
 
 
-def _watched(name: str, of: Service | BatchPrediction) -> Service | BatchPrediction:
+def _check_watched(name: str, of: Service | BatchPrediction) -> Service | BatchPrediction:
     if not isinstance(of, (Service, BatchPrediction)):
-        raise DefinitionError(
-            f"monitor '{name}' watches a {type(of).__name__}", hint="say of= an ml.Service or an ml.BatchPrediction, which name their model"
-        )
+        raise DefinitionError(f"monitor '{name}' watches a {type(of).__name__}", hint="pass an ml.Service or an ml.BatchPrediction as of=")
     return of
 
 
-def _windows(name: str, of: Service | BatchPrediction, given: dg.PartitionsDefinition | None) -> dg.PartitionsDefinition:
+def _choose_windows(name: str, of: Service | BatchPrediction, given: dg.PartitionsDefinition | None) -> dg.PartitionsDefinition:
     found = given if given is not None or isinstance(of, Service) else of.dataset.table.partitions
     if found is None:
-        raise DefinitionError(f"monitor '{name}' has no windows", hint="say partitions=, e.g. a dg.DailyPartitionsDefinition")
+        raise DefinitionError(f"monitor '{name}' has no windows", hint="pass partitions=, e.g. a dg.DailyPartitionsDefinition")
     if not hasattr(found, "time_window_for_partition_key"):
         raise DefinitionError(
             f"monitor '{name}' has partitions of type {type(found).__name__}", hint="use time-window partitions (hourly to yearly)"

@@ -24,7 +24,7 @@ from mlops_assets.compute.monitoring.decide import LoopFacts, decide
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
 from mlops_assets.orchestrate.monitoring.turn import group_ranges
-from mlops_assets.orchestrate.training.loop import outlook
+from mlops_assets.orchestrate.training.loop import describe_next_action
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.decisions import Hold, WindowReport
 from tests.conftest import Runner
@@ -189,8 +189,8 @@ def test_a_breach_that_opens_nothing_says_why() -> None:
     known = LoopFacts("line", 1, RETRAIN, BASE, (breach,))
     watched = World.nouns(World.__new__(World), approval=False, retrain=None)[-1]
     assert (
-        outlook(known, watched)
-        == "the monitor has no on_failure=ml.Retrain(...), so that it retrains nothing; the breach of 2024-01-06 opens nothing"
+        describe_next_action(known, watched)
+        == "the monitor has no on_failure=ml.Retrain(...), so it retrains nothing; the breach of 2024-01-06 opens nothing"
     )
     assert decide(replace(known, serving=None)) == Hold(
         "no version of line serves; the breach of 2024-01-06 is about version 1, which does not serve: none does"

@@ -60,7 +60,7 @@ def test_a_monitor_says_what_it_watches() -> None:
         ({"of": buyer, "partitions": DAILY}, "takes a Service or a BatchPrediction"),
         ({"of": API}, "has no windows"),
         ({"of": API, "partitions": dg.StaticPartitionsDefinition(["a"])}, "partitions of type StaticPartitionsDefinition"),
-        ({"of": BATCH, "expectations": ()}, "expects nothing"),
+        ({"of": BATCH, "expectations": ()}, "has no expectations"),
         ({"of": BATCH, "expectations": (Drift(), Drift("x"))}, "expects 'no_drift' twice"),
         ({"of": BATCH, "expectations": "roc_auc"}, "expects 'roc_auc'"),
         ({"of": BATCH, "on_failure": Retrain()}, "drift alone never retrains"),

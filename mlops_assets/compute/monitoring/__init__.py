@@ -1,1 +1,1 @@
-"""Drift and performance of a window of predictions: cells, distances, thresholds, labels, and the decision to retrain."""
+"""Drift and performance of each version in each window, and the decision to retrain."""

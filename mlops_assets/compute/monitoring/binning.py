@@ -1,4 +1,4 @@
-"""How the values of a column are counted, so that every distance between two windows follows from the counts.
+"""Count the values of a column in cells and bins, so that every drift statistic follows from the counts.
 
 A numeric column is cut at some 1,000 of the reference's own values (its quantiles, its tails and an even grid); rows are counted at
 each of these points and between them, with the sum of the values between. A categorical column is counted by its most frequent values.
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NUMERIC, CATEGORICAL, PRESENCE = "numeric", "categorical", "presence"
-QUANTILES, GRID, ATOMS = 1000, 100, 20  # points of a numeric column, and up to how many values each have a bin
-VALUES, KNOWN, RARE = 100, 1000, 0.005  # categories counted by themselves, kept by name, and the share below which they are rare
+QUANTILES, GRID, MAX_ATOMS = 1000, 100, 20  # points of a numeric column, and the maximum of values with a bin each
+MAX_VALUES, MAX_KNOWN, RARE = 100, 1000, 0.005  # categories with a cell, kept by name, and the share below which they are rare
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Binning:
-    """Where a column is cut.
+    """The cells and bins in which a column is counted.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ class Binning:
     edges, atoms
         Bins of a numeric column: single frequent values, and intervals ``(edge, next edge]`` of the others, open at both ends.
     values, known
-        Of a categorical column: those counted by themselves, most frequent first, and rarer ones; ``known`` is None when they are too many.
+        Of a categorical column: values with a cell, most frequent first, and rarer ones; ``known`` is None when they are too many.
     frequent
-        How many of ``values`` are frequent enough for a bin of their own.
+        How many of ``values`` have a bin of their own.
     """
 
     kind: str
@@ -93,8 +93,8 @@ class Binning:
     def bins(self, counts: Counts) -> np.ndarray:
         """Return rows by bin, shape (windows, bins): the cells' bins, then null, then infinite.
 
-        Rare categories share a bin, as the distance of few rows from fewer is mostly chance; new ones join them where the reference has so many
-        categories that new ones are to be expected.
+        Rare categories share a bin, because differences between few rows are mostly chance. New categories join them where the reference has so
+        many categories that new ones are expected.
         """
         cells = counts.cells
         if self.kind == CATEGORICAL:
@@ -106,7 +106,7 @@ class Binning:
         return np.column_stack([cells, counts.nulls, counts.infinite])
 
     def labels(self) -> list[str]:
-        """Return what each of :meth:`bins` holds."""
+        """Return the label of each of :meth:`bins`."""
         if self.kind == CATEGORICAL:
             return [*self.values[: self.frequent], "other", *(["new"] if self.known == () else []), "null", "infinite"]
         if self.kind == PRESENCE:
@@ -147,7 +147,7 @@ class Binning:
 
 
 def find_kind(dtype: pl.DataType) -> str:
-    """Return how a type is counted: numbers by size, words and truth values by value, anything else by presence."""
+    """Return the kind of a column: numbers by size, strings and booleans by value, other types by presence."""
     if dtype.is_numeric():
         return NUMERIC
     return CATEGORICAL if dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum) else PRESENCE
@@ -166,7 +166,7 @@ def sort_numbers(column: pl.Series) -> tuple[np.ndarray, int, int]:
 
 
 def bin_numbers(ordered: np.ndarray) -> Binning:
-    """Return where a numeric column is cut.
+    """Return the binning of a numeric column.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def bin_numbers(ordered: np.ndarray) -> Binning:
     last = len(ordered) - 1
     tail = np.unique((last / QUANTILES * 0.5 ** np.arange(30)).astype(int))
     ranks = np.unique(np.concatenate([np.linspace(0, last, QUANTILES + 1).round().astype(int), tail, last - tail]))
-    atoms = _atoms(ordered)
+    atoms = _find_atoms(ordered)
     others = ordered[~np.isin(ordered, atoms)] if len(atoms) else ordered
     edges = np.unique(others[np.linspace(0, len(others) - 1, 11).round().astype(int)]) if len(others) else np.zeros(0)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -193,10 +193,10 @@ def bin_numbers(ordered: np.ndarray) -> Binning:
     return Binning(NUMERIC, np.unique(np.concatenate([ordered[ranks], grid[np.isfinite(grid)], edges, atoms])), edges, atoms)
 
 
-def _atoms(ordered: np.ndarray) -> np.ndarray:
+def _find_atoms(ordered: np.ndarray) -> np.ndarray:
     deciles = ordered[np.linspace(0, len(ordered) - 1, 11).round().astype(int)]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    if len(starts) <= ATOMS:
+    if len(starts) <= MAX_ATOMS:
         return ordered[starts]
     return np.unique(deciles[1:][deciles[1:] == deciles[:-1]])
 
@@ -238,7 +238,7 @@ def list_categories(column: pl.Series) -> tuple[dict[str, int], int]:
 
 
 def bin_categories(counts: Mapping[str, int]) -> Binning:
-    """Return where a categorical column is cut.
+    """Return the binning of a categorical column.
 
     Parameters
     ----------
@@ -246,10 +246,16 @@ def bin_categories(counts: Mapping[str, int]) -> Binning:
         From :func:`list_categories`.
     """
     ordered, none = list(counts), np.zeros(0)
-    least = RARE * sum(counts.values())
-    frequent = sum(counts[value] >= least for value in ordered[:VALUES])
+    min_rows = RARE * sum(counts.values())
+    frequent = sum(counts[value] >= min_rows for value in ordered[:MAX_VALUES])
     return Binning(
-        CATEGORICAL, none, none, none, tuple(ordered[:VALUES]), tuple(ordered[VALUES:]) if len(ordered) <= KNOWN else None, frequent
+        CATEGORICAL,
+        none,
+        none,
+        none,
+        tuple(ordered[:MAX_VALUES]),
+        tuple(ordered[MAX_VALUES:]) if len(ordered) <= MAX_KNOWN else None,
+        frequent,
     )
 
 
@@ -298,7 +304,7 @@ class CellIndex:
     values: np.ndarray
 
     @classmethod
-    def of(cls, binning: Binning, column: pl.Series) -> CellIndex:
+    def from_series(cls, binning: Binning, column: pl.Series) -> CellIndex:
         """Find the cell of each row."""
         if binning.kind == CATEGORICAL:
             codes = {value: code for code, value in enumerate(binning.values)}
@@ -328,12 +334,12 @@ class CellIndex:
         found = self.cells >= 0
         cells = np.bincount((ways[:, found] * width + self.cells[found]).ravel(), minlength=windows * width).reshape(windows, width)
         nulls, infinite = (np.bincount(ways[:, self.cells == code].ravel(), minlength=windows) for code in (_NULL, _INFINITE))
-        return Counts(cells, self._sums(ways, windows), nulls, infinite)
+        return Counts(cells, self._sum_intervals(ways, windows), nulls, infinite)
 
-    def _sums(self, ways: np.ndarray, windows: int) -> np.ndarray:
+    def _sum_intervals(self, ways: np.ndarray, windows: int) -> np.ndarray:
         if self.binning.kind != NUMERIC:
             return np.zeros((windows, 0))
         intervals = len(self.binning.points) + 1
         between = (self.cells >= 0) & (self.cells % 2 == 0)
-        places = ways[:, between] * intervals + self.cells[between] // 2
-        return np.bincount(places.ravel(), np.tile(self.values[between], len(ways)), windows * intervals).reshape(windows, intervals)
+        cells = ways[:, between] * intervals + self.cells[between] // 2
+        return np.bincount(cells.ravel(), np.tile(self.values[between], len(ways)), windows * intervals).reshape(windows, intervals)

@@ -1,4 +1,4 @@
-"""Changes that always count as drift, whatever the thresholds: a column that became empty or constant, or that has nothing in common with the reference."""
+"""Changes that always count as drift: a column that became empty or constant, or that shares no value with the reference."""
 
 from __future__ import annotations
 

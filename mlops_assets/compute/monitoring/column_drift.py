@@ -1,4 +1,4 @@
-"""What is said of one column's drift: its statistics, whether they exceed their thresholds, in words and as a chart."""
+"""The drift of one column: its statistics against their thresholds, in words and as a histogram."""
 
 from __future__ import annotations
 
@@ -229,13 +229,13 @@ def draw_bars(comparison: ColumnComparison) -> tuple[HistogramBar, ...]:
     kept = [HistogramBar(label, float(a), float(b)) for label, a, b in zip(labels, *shares, strict=True)]
     if binning.kind != CATEGORICAL:
         return tuple(bar for bar in kept if bar.reference or bar.current or not bar.label.startswith(_EXTRA))
-    return _most_frequent([bar for bar in kept if bar.reference or bar.current])
+    return _keep_frequent([bar for bar in kept if bar.reference or bar.current])
 
 
 _EXTRA = ("other", "new", "null", "infinite", "below", "above")  # left out when empty
 
 
-def _most_frequent(kept: list[HistogramBar]) -> tuple[HistogramBar, ...]:
+def _keep_frequent(kept: list[HistogramBar]) -> tuple[HistogramBar, ...]:
     named = sorted((bar for bar in kept if bar.label not in _EXTRA), key=lambda bar: (-max(bar.reference, bar.current), bar.label))
     rest = [*named[MAX_CATEGORIES:], *(bar for bar in kept if bar.label == "other")]
     pooled = [HistogramBar("other", sum(bar.reference for bar in rest), sum(bar.current for bar in rest))] if rest else []

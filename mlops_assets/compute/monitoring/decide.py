@@ -1,8 +1,7 @@
-"""Whether to train again: pure functions of recorded facts, which sensors and replays call alike.
+"""Decide when a model is retrained: pure functions of recorded facts, which sensors and replays call alike.
 
-Reports say of each window how good the predictions of one version were. A breach opens a decision, once; a decision starts a training, once,
-or again when it crashed. Nothing here knows the time but for what the facts say: ``now`` is the newest data, ``clock`` the time at which a
-run may start.
+A breach opens one decision. A decision starts one training, and another one after a crash. Time comes from the facts alone: ``now`` is the
+end of the newest data, ``clock`` the time at which a run may start.
 """
 
 from __future__ import annotations
@@ -32,25 +31,25 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.monitoring import Retrain
 
-_ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # of what is said of one run, the later counts
+_ORDER = (RUNNING, WAITING, CRASHED, REJECTED, PROMOTED)  # the later state of a run counts
 
 
 @dataclass(frozen=True)
 class LoopFacts:
-    """All that is recorded of one model; the order of the tuples does not matter, nor does it when something is in them twice.
+    """The recorded facts of one model; order and duplicates do not matter.
 
     Parameters
     ----------
     model
-        Its name.
+        The name of the model.
     serving
         The version that serves; None when none does.
     policy
-        What the monitor declares.
+        The monitor's ``on_failure``.
     now
         The end of the newest data (aware).
     reports, decisions, trainings
-        What has been recorded.
+        The records.
     """
 
     model: str
@@ -71,7 +70,7 @@ class LoopFacts:
 
     @property
     def runs(self) -> list[Training]:
-        """Each training once, as it stands, oldest first."""
+        """Each training once with its latest state, oldest first."""
         latest = {t.run_id: t for t in sorted(self.trainings, key=lambda t: _ORDER.index(t.state))}
         return sorted(latest.values(), key=lambda t: (t.as_of, t.run_id))
 
@@ -93,27 +92,31 @@ class LoopFacts:
 
 
 def decide(facts: LoopFacts) -> Decision | Hold:
-    """Return the decision that the facts call for and that is not recorded yet, or why there is none.
+    """Return the decision to record now, or the reason why there is none.
 
     Parameters
     ----------
     facts
-        What is recorded.
+        The recorded facts.
+
+    Returns
+    -------
+    Decision or Hold
 
     Notes
     -----
-    Only windows of the version that serves count, and of these the newest: as many breaches in a row as the policy says, later than the data of the last
-    training and than every settled decision about this version. A window without enough data neither counts nor interrupts. Drift never
-    decides.
+    Only windows of the serving version count. The newest of them must be as many consecutive breaches as the policy says, all later than the data
+    of the last training and than every settled decision about this version. A window without enough data neither counts nor interrupts.
+    Drift never decides.
     """
     if facts.serving is None:
-        return Hold(f"no version of {facts.model} serves{_other_version(facts)}")
+        return Hold(f"no version of {facts.model} serves{_describe_other_version(facts)}")
     if facts.open_decisions:
         standing = facts.open_decisions[0]
         return Hold(f"decision {standing.id} about {standing.partition} is open")
-    streak = _streak(facts)
-    if wait := _in_flight(facts) or _too_short(facts, streak) or _cooling(facts):
-        return _hold(facts, wait)
+    streak = _find_streak(facts)
+    if wait := _explain_in_flight(facts) or _explain_short_streak(facts, streak) or _explain_cooldown(facts):
+        return _hold_with_breach(facts, wait)
     first, last = streak[0], streak[-1]
     return Decision(
         compute_decision_id(facts.model, facts.serving, first.partition),
@@ -121,7 +124,7 @@ def decide(facts: LoopFacts) -> Decision | Hold:
         facts.serving,
         first.partition,
         last.end,
-        f"{_windows(len(streak))} in a row, {first.partition} to {last.partition}: {last.reason}"
+        f"{_count_windows(len(streak))} in a row, {first.partition} to {last.partition}: {last.reason}"
         if len(streak) > 1
         else f"{first.partition}: {first.reason}",
         tuple(report.partition for report in streak),
@@ -129,50 +132,54 @@ def decide(facts: LoopFacts) -> Decision | Hold:
 
 
 def next_action(facts: LoopFacts, clock: datetime) -> Launch | Hold:
-    """Return the training to start now, or why none.
+    """Return the training to start now, or the reason why none starts.
 
     Parameters
     ----------
     facts
-        What is recorded.
+        The recorded facts.
     clock
-        The time at which a run would start (aware): crashed trainings are started again by it.
+        The time at which a run would start (aware), from which the wait after a crash is counted.
+
+    Returns
+    -------
+    Launch or Hold
     """
-    if busy := _in_flight(facts):
-        return _hold(facts, busy)
+    if busy := _explain_in_flight(facts):
+        return _hold_with_breach(facts, busy)
     if not facts.open_decisions:
         found = decide(facts)
         return found if isinstance(found, Hold) else Hold(f"decision {found.id} is not recorded yet")
     decision = facts.open_decisions[0]
-    crashed = _crashes(decision, facts)
-    if wait := _cooling(facts):
-        return _hold(facts, wait)
+    crashed = _list_crashes(decision, facts)
+    if wait := _explain_cooldown(facts):
+        return _hold_with_breach(facts, wait)
     if crashed:
         ready = max(t.ended or t.as_of for t in crashed) + facts.policy.backoff * 2 ** (len(crashed) - 1)
         if clock < ready:
-            return _hold(facts, f"attempt {len(crashed)} crashed; the next one starts at {ready.isoformat(timespec='minutes')}")
+            return _hold_with_breach(facts, f"attempt {len(crashed)} crashed; the next one starts at {ready.isoformat(timespec='minutes')}")
     attempt = len(crashed) + 1
     return Launch(f"{decision.id}#{attempt}", decision, attempt)
 
 
 def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
-    """Return why a decision is no longer open, or an empty string.
+    """Return why a decision is closed; empty when it is open.
 
     Parameters
     ----------
     decision
         The decision.
     facts
-        What is recorded.
+        The recorded facts.
     """
     if decision.closed:
         return decision.closed
     if decision.version != facts.serving:
-        return f"version {decision.version} no longer serves, {_serving(facts)}"
+        return f"version {decision.version} no longer serves, {_describe_serving(facts)}"
     answers = [t for t in facts.runs if t.state in (REJECTED, PROMOTED) and (t.decision == decision.id or t.as_of >= decision.opened)]
     if answers:
         return f"training run {answers[0].run_id} answered it: {answers[0].state}"
-    if len(_crashes(decision, facts)) >= facts.policy.max_attempts:
+    if len(_list_crashes(decision, facts)) >= facts.policy.max_attempts:
         return f"gave up after {facts.policy.max_attempts} attempts that crashed"
     started = any(t.decision == decision.id for t in facts.runs)
     states = {r.partition: r.state for r in facts.latest_reports if r.version == decision.version and r.kind == PERFORMANCE}
@@ -182,66 +189,66 @@ def explain_settlement(decision: Decision, facts: LoopFacts) -> str:
 
 
 def list_closings(facts: LoopFacts) -> list[tuple[str, str]]:
-    """Return id and reason of each decision that the facts settle and that is not recorded as closed.
+    """Return id and reason of each decision to record as closed.
 
     Parameters
     ----------
     facts
-        What is recorded.
+        The recorded facts.
     """
     return [(decision.id, why) for decision in facts.all_decisions if not decision.closed and (why := explain_settlement(decision, facts))]
 
 
 def compute_decision_id(model: str, version: int, partition: str) -> str:
-    """Return the id of the decision about a version and its first bad window.
+    """Return the id of the decision about a version and its first window with a breach.
 
     Parameters
     ----------
     model, version, partition
-        What it is about.
+        The version and the window.
     """
     return hashlib.sha256(f"{model}\n{version}\n{partition}".encode()).hexdigest()[:12]
 
 
-def _hold(facts: LoopFacts, reason: str) -> Hold:
-    """Return a Hold that names the breach it holds, or says why the newest recorded breach asks for nothing."""
-    standing, streak = facts.open_decisions[:1], _streak(facts)
+def _hold_with_breach(facts: LoopFacts, reason: str) -> Hold:
+    """Return a Hold with the breach that waits, or with the answer to the newest breach."""
+    standing, streak = facts.open_decisions[:1], _find_streak(facts)
     if standing:
         return Hold(f"{reason}; this holds decision {standing[0].id} about {standing[0].partition}")
     if streak:
         return Hold(f"{reason}; this holds the breach of {streak[-1].partition}")
-    return Hold(f"{reason}{_answer(facts)}")
+    return Hold(f"{reason}{_explain_answer(facts)}")
 
 
-def _answer(facts: LoopFacts) -> str:
-    """Return why the newest breach of the serving version is no longer open; empty when there is none."""
-    judged = _judged(facts)
+def _explain_answer(facts: LoopFacts) -> str:
+    """Return why the newest breach of the serving version needs no training; empty when there is no breach."""
+    judged = _judged_reports(facts)
     breach = next((report for report in reversed(judged) if report.state == BREACH), None)
     if breach is None:
-        return _other_version(facts)
+        return _describe_other_version(facts)
     if judged[-1] is not breach:
         return f"; the breach of {breach.partition} is over: {judged[-1].partition} is good"
     last = _last_training(facts)
     if last is not None and breach.end <= last.as_of:
-        return f"; the breach of {breach.partition} is answered: training run {last.run_id[:8]} had data until {_day(last.as_of)}"
+        return f"; the breach of {breach.partition} is answered: training run {last.run_id[:8]} had data until {_format_day(last.as_of)}"
     done = next((d for d in reversed(facts.settled_decisions) if breach.end <= d.opened), None)
     return f"; the breach of {breach.partition} is answered by decision {done.id}: {explain_settlement(done, facts)}" if done else ""
 
 
-def _other_version(facts: LoopFacts) -> str:
-    """Return that the newest window is a breach of a version that does not serve; empty when it is not."""
+def _describe_other_version(facts: LoopFacts) -> str:
+    """Return a note when the newest window is a breach of a version that does not serve; empty otherwise."""
     judged = [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.state in (GOOD, BREACH)]
     if not judged or judged[-1].state != BREACH:
         return ""
-    return f"; the breach of {judged[-1].partition} is about version {judged[-1].version}, which does not serve: {_serving(facts)}"
+    return f"; the breach of {judged[-1].partition} is about version {judged[-1].version}, which does not serve: {_describe_serving(facts)}"
 
 
-def _judged(facts: LoopFacts) -> list[WindowReport]:
-    """Return the windows of the serving version that are good or bad, oldest first."""
+def _judged_reports(facts: LoopFacts) -> list[WindowReport]:
+    """Return the good windows and breaches of the serving version, oldest first."""
     return [r for r in facts.latest_reports if r.kind == PERFORMANCE and r.version == facts.serving and r.state in (GOOD, BREACH)]
 
 
-def _in_flight(facts: LoopFacts) -> str:
+def _explain_in_flight(facts: LoopFacts) -> str:
     running = next((t for t in facts.runs if t.state == RUNNING), None)
     if running:
         return f"waits: training run {running.run_id[:8]} is in flight"
@@ -250,35 +257,35 @@ def _in_flight(facts: LoopFacts) -> str:
 
 
 def _last_training(facts: LoopFacts) -> Training | None:
-    """Return the last training that came to an end by itself: a crash leaves everything as it was."""
+    """Return the last training that did not crash: a crash changes nothing."""
     return next((t for t in reversed(facts.runs) if t.state != CRASHED), None)
 
 
-def _used_up(facts: LoopFacts) -> list[datetime]:
-    """Return the ends of data that have been answered for."""
+def _answered_ends(facts: LoopFacts) -> list[datetime]:
+    """Return until when breaches are answered, by trainings and settled decisions."""
     last = _last_training(facts)
     return [*(decision.opened for decision in facts.settled_decisions), *([last.as_of] if last else [])]
 
 
-def _streak(facts: LoopFacts) -> list[WindowReport]:
-    """Return the newest bad windows in a row that nothing has answered for."""
-    until = max(_used_up(facts), default=None)
+def _find_streak(facts: LoopFacts) -> list[WindowReport]:
+    """Return the newest consecutive breaches without an answer, oldest first."""
+    until = max(_answered_ends(facts), default=None)
     streak: list[WindowReport] = []
-    for report in reversed(_judged(facts)):
+    for report in reversed(_judged_reports(facts)):
         if report.state != BREACH or (until is not None and report.end <= until):
             break
         streak.insert(0, report)
     return streak
 
 
-def _too_short(facts: LoopFacts, streak: list[WindowReport]) -> str:
+def _explain_short_streak(facts: LoopFacts, streak: list[WindowReport]) -> str:
     last, refused = _last_training(facts), ""
     if last and last.state == REJECTED:
-        refused = f"candidate rejected on {_day(last.as_of)}"
+        refused = f"candidate rejected on {_format_day(last.as_of)}"
     gave_up = [
         d
         for d in facts.settled_decisions
-        if len(_crashes(d, facts)) >= facts.policy.max_attempts and (last is None or d.opened >= last.as_of)
+        if len(_list_crashes(d, facts)) >= facts.policy.max_attempts and (last is None or d.opened >= last.as_of)
     ]
     if gave_up:
         refused = f"gave up on decision {gave_up[-1].id} after {facts.policy.max_attempts} crashes"
@@ -286,36 +293,38 @@ def _too_short(facts: LoopFacts, streak: list[WindowReport]) -> str:
     if len(streak) >= needed:
         return ""
     if refused:
-        return f"{refused}; waits for {needed} further {_bad(needed)}, has {len(streak)}"
+        return f"{refused}; waits for {needed} further {_bad_windows(needed)}, has {len(streak)}"
     if streak:
-        return f"waits for {needed} {_bad(needed)} in a row, has {len(streak)}"
+        return f"waits for {needed} {_bad_windows(needed)} in a row, has {len(streak)}"
     drifted = [r for r in facts.latest_reports if r.kind == DRIFT and r.version == facts.serving and r.state == BREACH]
     alone = f"; drift on {drifted[-1].partition} warns, it does not retrain" if drifted else ""
     return f"no open breach of the serving version {facts.serving}{alone}"
 
 
-def _cooling(facts: LoopFacts) -> str:
+def _explain_cooldown(facts: LoopFacts) -> str:
     last = next((t for t in reversed(facts.runs) if t.state != CRASHED and t.decision is not None), None)
     if last is None or facts.now >= last.as_of + facts.policy.cooldown:
         return ""
-    return f"cooldown until {_day(last.as_of + facts.policy.cooldown)}: training run {last.run_id[:8]} was on {_day(last.as_of)}"
+    return (
+        f"cooldown until {_format_day(last.as_of + facts.policy.cooldown)}: training run {last.run_id[:8]} was on {_format_day(last.as_of)}"
+    )
 
 
-def _crashes(decision: Decision, facts: LoopFacts) -> list[Training]:
+def _list_crashes(decision: Decision, facts: LoopFacts) -> list[Training]:
     return [t for t in facts.runs if t.decision == decision.id and t.state == CRASHED]
 
 
-def _serving(facts: LoopFacts) -> str:
+def _describe_serving(facts: LoopFacts) -> str:
     return f"{facts.serving} does" if facts.serving is not None else "none does"
 
 
-def _windows(count: int) -> str:
-    return f"{count} {_bad(count)}"
+def _count_windows(count: int) -> str:
+    return f"{count} {_bad_windows(count)}"
 
 
-def _bad(count: int) -> str:
+def _bad_windows(count: int) -> str:
     return "bad windows" if count != 1 else "bad window"
 
 
-def _day(time: datetime) -> str:
+def _format_day(time: datetime) -> str:
     return f"{time:%Y-%m-%d}" if time.hour == time.minute == 0 else f"{time:%Y-%m-%d %H:%M}"

@@ -162,12 +162,12 @@ def compute_jensen_shannon(shares: np.ndarray, expected: np.ndarray) -> np.ndarr
     Endres and Schindelin (2003), A new metric for probability distributions.
     """
     middle = (shares + expected) / 2
-    divergence = (_relative(shares, middle) + _relative(expected, middle)) / 2
+    divergence = (_relative_entropy(shares, middle) + _relative_entropy(expected, middle)) / 2
     result: np.ndarray = np.sqrt(np.maximum(divergence, 0))
     return result
 
 
-def _relative(shares: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _relative_entropy(shares: np.ndarray, other: np.ndarray) -> np.ndarray:
     ratio = np.divide(shares, other, out=np.ones_like(shares + other), where=(shares > 0) & (other > 0))
     result: np.ndarray = (shares * np.log2(ratio)).sum(axis=1)
     return result
@@ -179,7 +179,7 @@ def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: 
     width = np.diff(points)
     area = _areas(points, windows, steps, n) - _areas(points, reference, expected, m)
     left, right = (steps - expected)[:, 1:-2:2], (steps - expected)[:, 2:-1:2]
-    inside = np.where(left * right < 0, _crossing(left, right, width), np.abs(area)).sum(axis=1)
+    inside = np.where(left * right < 0, _crossing_area(left, right, width), np.abs(area)).sum(axis=1)
     below = [points[0] * counts.cells[:, :1] / size - counts.sums[:, :1] / size for counts, size in ((windows, n), (reference, m))]
     above = [counts.sums[:, -1:] / size - points[-1] * counts.cells[:, -1:] / size for counts, size in ((windows, n), (reference, m))]
     ends = np.abs(below[0] - below[1]) + np.abs(above[0] - above[1])
@@ -190,7 +190,7 @@ def _wasserstein(points: np.ndarray, windows: Counts, reference: Counts, steps: 
 def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, reference: Counts) -> float:
     """Return by how much the Wasserstein distance of one window exceeds what its counts say, in the column's own unit.
 
-    Where two distribution functions cross between two points, counts do not tell how; the window's values do.
+    Where two distribution functions cross between two points, counts do not show where; the values of the window do.
 
     Parameters
     ----------
@@ -217,16 +217,16 @@ def correct_crossings(binning: Binning, ordered: np.ndarray, window: Counts, ref
     end = np.where(place == count[cell], high, value[np.minimum(first[cell] + place, len(ordered))])
     mine = steps[2 * where + 1][cell] + place / len(ordered)
     base, rise = expected[2 * where + 1][cell], (expected[2 * where + 2] - expected[2 * where + 1])[cell] / (high - low)
-    exact = _between(mine - base - rise * (start - low), mine - base - rise * (end - low), end - start)
-    return float(exact.sum() - _crossing(left[where], right[where], np.diff(binning.points)[where]).sum())
+    exact = _area_to_line(mine - base - rise * (start - low), mine - base - rise * (end - low), end - start)
+    return float(exact.sum() - _crossing_area(left[where], right[where], np.diff(binning.points)[where]).sum())
 
 
-def _between(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndarray:
+def _area_to_line(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Return the area between zero and a straight line from ``left`` to ``right``."""
-    return np.where(left * right < 0, _crossing(left, right, width), np.abs(left + right) / 2 * width)
+    return np.where(left * right < 0, _crossing_area(left, right, width), np.abs(left + right) / 2 * width)
 
 
-def _crossing(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndarray:
+def _crossing_area(left: np.ndarray, right: np.ndarray, width: np.ndarray) -> np.ndarray:
     slopes = np.abs(left) + np.abs(right)
     result: np.ndarray = width * np.divide(left**2 + right**2, 2 * slopes, out=np.zeros(slopes.shape), where=slopes > 0)
     return result

@@ -1,4 +1,4 @@
-"""How far a window has drifted from the reference: one comparison of each column, judged by thresholds learned from the reference."""
+"""The drift of a window from its reference: each column against thresholds that are learned from the reference."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ CAP_RULE = "Their thresholds lie three quarters of the way from the largest dist
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What was found of a window.
+    """The drift report of a window.
 
     Parameters
     ----------
     rows
-        Of the window.
+        The number of rows of the window.
     enough
-        Whether there is enough to judge; otherwise nothing has drifted.
+        Whether there is enough data to judge; otherwise nothing has drifted.
     columns
         Most drifted first.
     summary
-        In words.
+        The result in words.
     false_alarm_rate
-        Share of windows without drift that alarm.
+        The expected share of windows without drift that are reported as drifted.
     windows
-        How many windows of the reference say so; 0 when it had no times and only chance is allowed for.
+        The number of reference windows that calibrate the thresholds; 0 without event times, when thresholds allow for chance alone.
     needed
-        How many windows the rate needs; with fewer, some columns may be judged by the rule for few windows.
+        The number of reference windows that the rate needs; with fewer, thresholds of some columns may be capped.
     in_training
         Rows of the window that the version was fitted on; they are not judged.
     """
@@ -65,7 +65,7 @@ class DriftReport:
 
     @property
     def capped(self) -> tuple[str, ...]:
-        """The columns that cannot be judged at the stated rate, so that the rule for few windows judges them."""
+        """The columns whose threshold is capped, because the reference has too few windows for the stated rate."""
         return tuple(column.name for column in self.columns if column.capped)
 
     @property
@@ -116,7 +116,7 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
 
     Notes
     -----
-    Simulated, with a stated rate of 1 % (and 5 %): independent rows, 20 columns, no least effect, 1–2 % (4–6 %), with the default least effect
+    Simulated, with a stated rate of 1 % (and 5 %): independent rows, 20 columns, no minimum effect, 1–2 % (4–6 %), with the default minimum effect
     below 0.5 %; days that depend on each other and now and then are extreme, 90 days, 2 % (5 %). A season is drift: a year's reference knows of it,
     a quarter's does not.
 
@@ -131,11 +131,11 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     if profile["format"] > FORMAT:
         raise DataError(f"the reference is stored in format {profile['format']}, this program knows {FORMAT}", hint="upgrade mlops_assets")
     rows = int(current.lazy().select(pl.len()).collect().item())
-    if problem := _too_few(profile["rows"], rows, min_rows):
+    if problem := _explain_too_few(profile["rows"], rows, min_rows):
         return DriftReport(rows, enough=False, columns=(), summary=problem, false_alarm_rate=false_alarm_rate, windows=profile["windows"])
     schema = current.collect_schema()
-    known = _chosen(profile["columns"], schema, columns)
-    broken = {name: why for name, stored in known.items() if (why := _broken(stored, schema.get(name)))}
+    known = _choose_columns(profile["columns"], schema, columns)
+    broken = {name: why for name, stored in known.items() if (why := _explain_broken(stored, schema.get(name)))}
     comparisons = [_compare(name, stored, current) for name, stored in known.items() if name not in broken]
     variances = np.array([comparison.variances for comparison in comparisons]).reshape(len(comparisons), -1)
     maxima = np.array([comparison.maxima for comparison in comparisons])
@@ -145,16 +145,16 @@ def measure_drift(  # noqa: PLR0913  (what a monitor declares)
     found += [report_broken_column(name, known[name]["role"], known[name]["kind"], why) for name, why in broken.items()]
     ordered = tuple(sorted(found, key=lambda column: (-column.severity, column.name)))
     report = DriftReport(rows, True, ordered, "", false_alarm_rate, profile["windows"], allowed.needed)  # noqa: FBT003  (in order)
-    return replace(report, summary=_summary(report))
+    return replace(report, summary=_summarize(report))
 
 
-def _too_few(reference: int, rows: int, minimum: int) -> str:
+def _explain_too_few(reference: int, rows: int, minimum: int) -> str:
     if reference < MIN_REFERENCE_ROWS:
         return f"not enough data: the reference has {reference} rows, {MIN_REFERENCE_ROWS} are needed"
     return f"not enough data: {rows} rows, {minimum} are needed" if rows < max(minimum, 1) else ""
 
 
-def _chosen(known: Mapping[str, Any], schema: pl.Schema, columns: Sequence[str] | None) -> dict[str, Any]:
+def _choose_columns(known: Mapping[str, Any], schema: pl.Schema, columns: Sequence[str] | None) -> dict[str, Any]:
     if columns is None:
         return {name: stored for name, stored in known.items() if stored["role"] == FEATURE or name in schema}
     if unknown := [name for name in columns if name not in known]:
@@ -162,7 +162,7 @@ def _chosen(known: Mapping[str, Any], schema: pl.Schema, columns: Sequence[str] 
     return {name: known[name] for name in columns}
 
 
-def _broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str:
+def _explain_broken(stored: Mapping[str, Any], dtype: pl.DataType | None) -> str:
     """Return why a column cannot be compared, or an empty string."""
     if dtype is None:
         return "the column is missing"
@@ -177,20 +177,20 @@ def _compare(name: str, stored: Mapping[str, Any], current: pl.DataFrame | pl.La
     reference = ColumnProfile.from_json(stored)
     column = current.lazy().select(name).collect()[name] if isinstance(current, pl.LazyFrame) else current[name]
     return ColumnComparison(
-        name, stored["role"], reference, ColumnProfile.of(column, reference), DriftCalibration.from_json(stored["calibration"])
+        name, stored["role"], reference, ColumnProfile.from_series(column, reference), DriftCalibration.from_json(stored["calibration"])
     )
 
 
-def _summary(report: DriftReport) -> str:
+def _summarize(report: DriftReport) -> str:
     worst = [column for column in report.columns if column.drifted]
     if not worst:
-        return f"no drift in {len(report.columns)} columns{_few_windows(report)}"
+        return f"no drift in {len(report.columns)} columns{_describe_capped(report)}"
     named = "; ".join(f"{column.name}: {column.why}" for column in worst[:3])
     more = f"; and {len(worst) - 3} more" if len(worst) > 3 else ""
-    return f"drift in {len(worst)} of {len(report.columns)} columns. {named}{more}{_few_windows(report)}"
+    return f"drift in {len(worst)} of {len(report.columns)} columns. {named}{more}{_describe_capped(report)}"
 
 
-def _few_windows(report: DriftReport) -> str:
+def _describe_capped(report: DriftReport) -> str:
     """Return which columns cannot be judged at the stated rate, and the rule that judges them instead."""
     if not report.capped:
         return ""

@@ -1,4 +1,4 @@
-"""Labels that arrive after their predictions, joined by key; and recorded predictions as an estimator that scorers accept."""
+"""Join labels to predictions by key, and replay recorded predictions as an estimator that scorers accept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABEL = "__label"
 
 @dataclass(frozen=True, eq=False)
 class LabelledPredictions:
-    """The predictions whose label is known.
+    """The predictions with a known label.
 
     Parameters
     ----------
@@ -45,25 +45,25 @@ class LabelledPredictions:
 
     @property
     def split(self) -> Split:
-        """The rows as :func:`evaluate` takes them: ``X`` holds what was predicted."""
+        """The rows as a split for :func:`evaluate`; ``X`` holds the predictions."""
         shares = {} if self.probabilities is None else {f"share {i}": column for i, column in enumerate(self.probabilities.T)}
         return Split(pl.DataFrame({"prediction": self.prediction, **shares}), self.y, self.rows)
 
 
 @dataclass(frozen=True)
 class LabelArrivals:
-    """How the labels came.
+    """The arrival of labels.
 
     Parameters
     ----------
     predicted, labelled
-        Predictions, and those with a label.
+        The number of predictions, and of those with a label.
     keyless
-        Predictions without a key: no label can ever be theirs.
+        Predictions without a key, which can never get a label.
     repeated
         Labels that arrived again with the same value.
     unpredicted
-        Rows without a prediction, because the model had no finite one: no metric counts them.
+        Rows without a finite prediction; no metric counts them.
     """
 
     predicted: int
@@ -89,12 +89,12 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     probability: str = PROBABILITY,
     probabilities: str = PROBABILITIES,
 ) -> tuple[LabelledPredictions, LabelArrivals]:
-    """Join labels to the predictions they are about.
+    """Join labels to predictions by key.
 
     Parameters
     ----------
     predictions
-        One row per prediction; several of one key all count, each with the label of that key.
+        One row per prediction; several predictions of one key all count.
     labels
         One row per label; a null label has not arrived.
     key
@@ -116,8 +116,8 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
             raise DataError(
                 f"{what} lack the column '{missing[0]}'", hint=nearest(missing[0], frame.columns) + f"there is {', '.join(frame.columns)}"
             )
-    arrived, repeated = _one_label_each(labels, key, label)
-    keyed = _same_key_types(predictions, arrived, key)
+    arrived, repeated = _drop_repeats(labels, key, label)
+    keyed = _match_key_types(predictions, arrived, key)
     joined = keyed.join(arrived, on=list(key), how="left", maintain_order="left")
     keyless = int(keyed.select(pl.any_horizontal(pl.col(list(key)).is_null()).sum()).item())
     finite = pl.col(prediction).is_finite() if joined.schema[prediction].is_float() else pl.col(prediction).is_not_null()
@@ -125,11 +125,11 @@ def join_labels(  # noqa: PLR0913  (the names of columns)
     unpredicted = int(joined.select((~usable).sum()).item())
     known = joined.filter(pl.col(_LABEL).is_not_null() & usable)
     counts = LabelArrivals(predictions.height, known.height, keyless, repeated, unpredicted)
-    shares = _shares(known, probability, probabilities, classes)
-    return _labelled(known, prediction, shares, classes), counts
+    shares = _read_probabilities(known, probability, probabilities, classes)
+    return _build_labelled(known, prediction, shares, classes), counts
 
 
-def _shares(known: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None) -> np.ndarray | None:
+def _read_probabilities(known: pl.DataFrame, probability: str, probabilities: str, classes: Sequence[object] | None) -> np.ndarray | None:
     """Return the probabilities of all classes, in their order; None where they are not all known."""
     names = [] if classes is None else class_names(list(classes))
     if isinstance(dtype := known.schema.get(probabilities), pl.Struct) and names:
@@ -143,7 +143,7 @@ def _shares(known: pl.DataFrame, probability: str, probabilities: str, classes: 
     return np.column_stack([1 - second, second])
 
 
-def _one_label_each(labels: pl.DataFrame, key: Sequence[str], label: str) -> tuple[pl.DataFrame, int]:
+def _drop_repeats(labels: pl.DataFrame, key: Sequence[str], label: str) -> tuple[pl.DataFrame, int]:
     value = pl.col(label).fill_nan(None) if labels.schema[label].is_float() else pl.col(label)
     arrived = labels.select(*key, value.alias(_LABEL)).drop_nulls()
     different = arrived.unique(maintain_order=True)
@@ -158,20 +158,22 @@ def _one_label_each(labels: pl.DataFrame, key: Sequence[str], label: str) -> tup
     return different, arrived.height - different.height
 
 
-def _same_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+def _match_key_types(predictions: pl.DataFrame, labels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     for name in key:
-        ours, theirs = predictions.schema[name], labels.schema[name]
-        if ours == theirs:
+        left, right = predictions.schema[name], labels.schema[name]
+        if left == right:
             continue
-        if ours != pl.Null and not (ours.is_integer() and theirs.is_integer()):
+        if left != pl.Null and not (left.is_integer() and right.is_integer()):
             raise DataError(
-                f"the key '{name}' is {ours} in the predictions and {theirs} in the labels", hint="cast one of them: keys match by value"
+                f"the key '{name}' is {left} in the predictions and {right} in the labels", hint="cast one of them: keys match by value"
             )
-        predictions = predictions.with_columns(pl.col(name).cast(theirs))
+        predictions = predictions.with_columns(pl.col(name).cast(right))
     return predictions
 
 
-def _labelled(known: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None) -> LabelledPredictions:
+def _build_labelled(
+    known: pl.DataFrame, prediction: str, shares: np.ndarray | None, classes: Sequence[object] | None
+) -> LabelledPredictions:
     predicted, truth = known[prediction], known[_LABEL]
     rows = known.drop(_LABEL)
     if shares is None and classes is None and predicted.dtype.is_float():
@@ -180,12 +182,12 @@ def _labelled(known: pl.DataFrame, prediction: str, shares: np.ndarray | None, c
                 f"a number is predicted and the labels are {truth.dtype}", hint="give labels of the type that the model was trained on"
             )
         return LabelledPredictions(rows, truth.cast(pl.Float64).to_numpy(), predicted.to_numpy(), None, None)
-    y, answers = _comparable(truth, predicted)
+    y, answers = _align_types(truth, predicted)
     seen = np.unique(np.concatenate([y, answers])) if classes is None else np.array(list(classes))
     return LabelledPredictions(rows, y, answers, shares, seen)
 
 
-def _comparable(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+def _align_types(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and predicted classes as arrays of one type."""
     words = [series.dtype in (pl.String, pl.Categorical, pl.Enum) for series in (truth, predicted)]
     if words[0] != words[1] and truth.len():
@@ -199,12 +201,12 @@ def _comparable(truth: pl.Series, predicted: pl.Series) -> tuple[np.ndarray, np.
 
 
 def replay_predictions(labelled: LabelledPredictions) -> Any:  # noqa: ANN401  (an estimator)
-    """Return an estimator that predicts what was predicted, for scorers.
+    """Return an estimator that replays recorded predictions, for scorers.
 
     Parameters
     ----------
     labelled
-        Its ``split.X`` is what the estimator takes.
+        The estimator takes its ``split.X``.
     """
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 

@@ -1,4 +1,4 @@
-"""How good the predictions of a window turned out, as far as their labels have arrived."""
+"""The performance of a window's predictions, as far as their labels have arrived."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class WindowMetric:
     low, high
         Ends of its confidence interval.
     reference
-        What the version reached on its holdout.
+        The version's value on its holdout.
     problem
-        Why it is undefined.
+        The reason why the metric is undefined.
     """
 
     name: str
@@ -58,18 +58,18 @@ class WindowMetric:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one expectation says of a window.
+    """The result of one expectation for a window.
 
     Parameters
     ----------
     expectation
-        Its name.
+        The name of the expectation.
     state
         ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
     value, bound
-        The metric and the least value that is good.
+        The metric and its minimum.
     reason
-        In words.
+        The reason in words.
     """
 
     expectation: str
@@ -81,12 +81,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PerformanceReport:
-    """How good the predictions of a window are.
+    """The performance report of a window.
 
     Parameters
     ----------
     arrivals
-        How many predictions have a label.
+        The arrival of labels.
     metrics
         Those of the expectations, then others.
     verdicts
@@ -98,9 +98,9 @@ class PerformanceReport:
     inverted
         Whether the labels look inverted: the ROC AUC is below 0.5, its whole interval as well.
     problem
-        Why nothing could be measured; empty otherwise.
+        The reason why nothing could be measured; empty otherwise.
     intervals
-        What the intervals leave out: ``independent rows``, or which blocks of time; empty when nothing was measured.
+        How the intervals were resampled: ``independent rows``, or blocks of time; empty when nothing was measured.
     in_training
         Predictions of rows that the version was fitted on; they are not measured.
     confidence
@@ -133,14 +133,14 @@ class PerformanceReport:
     @property
     def summary(self) -> str:
         """The state in words."""
-        telling = [verdict.reason for verdict in self.verdicts if verdict.state == self.state] or [
-            self.problem or "; ".join(map(_said, self.metrics))
+        reasons = [verdict.reason for verdict in self.verdicts if verdict.state == self.state] or [
+            self.problem or "; ".join(map(_describe_metric, self.metrics))
         ]
         without = self.arrivals.unpredicted
         share = (
             f"; {without} of {self.arrivals.predicted} rows ({without / self.arrivals.predicted:.1%}) have no prediction" if without else ""
         )
-        return f"{self.state}: {'; '.join(dict.fromkeys(telling))}{share}"
+        return f"{self.state}: {'; '.join(dict.fromkeys(reasons))}{share}"
 
     def metric(self, name: str) -> WindowMetric | None:
         """Return one metric; None when it was not measured."""
@@ -171,7 +171,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     positive: Any = None,  # noqa: ANN401  (any label)
     in_training: int = 0,
 ) -> PerformanceReport:
-    """Measure a window's predictions.
+    """Measure the performance of a window's predictions.
 
     Parameters
     ----------
@@ -183,13 +183,13 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     key, label
         Columns of ``labels`` (the key also of ``predictions``).
     metrics
-        scikit-learn scorer names, measured besides those of the expectations.
+        scikit-learn scorer names, in addition to those of the expectations.
     slices
-        Columns of ``predictions``, besides those of the expectations.
+        Columns of ``predictions``, in addition to those of the expectations.
     expectations
-        What is judged.
+        The expectations to judge.
     reference
-        Metric → what the version reached on its holdout.
+        Metric → the version's value on its holdout.
     classes
         In the estimator's order; see :func:`join_labels`.
     event_timestamp
@@ -199,7 +199,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     positive
         The positive one of two classes; the second when None.
     in_training
-        How many predictions were left out because the version was fitted on their rows.
+        The number of predictions left out because the version was fitted on their rows.
 
     Returns
     -------
@@ -217,14 +217,14 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     in this window alone.
     """
     if predictions.is_empty():  # a table that holds no prediction yet may lack columns
-        return _unmeasured(expectations, metrics, LabelArrivals(0, 0), reference, _nothing(in_training), in_training)
+        return _report_unmeasured(expectations, metrics, LabelArrivals(0, 0), reference, _explain_empty(in_training), in_training)
     by = tuple(dict.fromkeys([*(column for e in expectations for column in e.slices), *slices]))
     _check_slices(predictions, by)
     labelled, arrivals = join_labels(predictions, labels, key, label, classes=classes)
     if not arrivals.labelled:
         problem = f"none of {arrivals.predicted} predictions has a label yet"
-        return _unmeasured(expectations, [*metrics, *_always(labelled)], arrivals, reference, problem, in_training)
-    names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_always(labelled)]))
+        return _report_unmeasured(expectations, [*metrics, *_extra_metrics(labelled)], arrivals, reference, problem, in_training)
+    names = tuple(dict.fromkeys([*(e.metric for e in expectations), *metrics, *_extra_metrics(labelled)]))
     estimator, split = replay_predictions(labelled), labelled.split
     measure = partial(evaluate, positive=positive, part="labelled")
     evaluation = measure(estimator, split, names, by)
@@ -232,16 +232,16 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     times = labelled.rows[event_timestamp] if event_timestamp in labelled.rows.columns else None
     blocks = None if times is None else find_blocks(times, prediction_errors([CachedPredictor(estimator, split.X)], split.y), block_length)
     ends = estimate_intervals(estimator, split, dict(evaluation.metrics), confidence, blocks, measure=measure)
-    problems = {name: _plainly(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
+    problems = {name: _rephrase_problem(why) for name, why in evaluation.problems} | find_undefined_metrics(names, labelled, positive)
     found = tuple(
-        WindowMetric(name, None, reference=_known(reference, name), problem=problems[name])
+        WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problems[name])
         if name in problems
-        else WindowMetric(name, value if math.isfinite(value) else None, *ends[name], _known(reference, name))
+        else WindowMetric(name, value if math.isfinite(value) else None, *ends[name], _finite_reference(reference, name))
         for name, value in evaluation.metrics
     )
     auc = next((metric for metric in found if metric.name == "roc_auc"), None)
     inverted = bool(auc and auc.high is not None and auc.high < 0.5)
-    verdicts = _verdicts(expectations, found, arrivals, inverted=inverted, problem="")
+    verdicts = _judge_all(expectations, found, arrivals, inverted=inverted, problem="")
     intervals = INDEPENDENT if blocks is None else str(blocks)
     curve = _calibration(labelled, positive)
     return PerformanceReport(
@@ -265,7 +265,7 @@ def _check_slices(predictions: pl.DataFrame, columns: Sequence[str]) -> None:
         )
 
 
-def _unmeasured(  # noqa: PLR0913  (what a report says without a measurement)
+def _report_unmeasured(  # noqa: PLR0913  (what a report says without a measurement)
     expectations: Sequence[Performance],
     metrics: Sequence[str],
     arrivals: LabelArrivals,
@@ -273,31 +273,31 @@ def _unmeasured(  # noqa: PLR0913  (what a report says without a measurement)
     problem: str,
     in_training: int,
 ) -> PerformanceReport:
-    """Return the report of a window in which nothing can be measured."""
+    """Return the report of a window without a measurement."""
     names = dict.fromkeys([*(e.metric for e in expectations), *metrics])
-    found = tuple(WindowMetric(name, None, reference=_known(reference, name), problem=problem) for name in names)
-    verdicts = _verdicts(expectations, found, arrivals, inverted=False, problem=problem)
+    found = tuple(WindowMetric(name, None, reference=_finite_reference(reference, name), problem=problem) for name in names)
+    verdicts = _judge_all(expectations, found, arrivals, inverted=False, problem=problem)
     if in_training and not arrivals.predicted:
         verdicts = tuple(replace(verdict, state=IN_TRAINING) for verdict in verdicts)
     return PerformanceReport(arrivals, found, verdicts, problem=problem, in_training=in_training)
 
 
-def _nothing(in_training: int) -> str:
+def _explain_empty(in_training: int) -> str:
     return f"the version was fitted on all {in_training} rows of the window" if in_training else "nothing was predicted"
 
 
-def _plainly(why: str) -> str:
-    # Scorers ask the estimator for what was not recorded.
+def _rephrase_problem(why: str) -> str:
+    # A scorer needs probabilities that were not recorded.
     return f"{CANNOT}: it needs probabilities, and none were stored with these predictions" if "predict_proba" in why else why
 
 
-def _always(labelled: LabelledPredictions) -> tuple[str, ...]:
-    """Return the metric that shows inverted labels."""
+def _extra_metrics(labelled: LabelledPredictions) -> tuple[str, ...]:
+    """Return the metric by which inverted labels are found."""
     binary = labelled.classes is not None and len(labelled.classes) == 2 and labelled.probabilities is not None
     return ("roc_auc",) if binary else ()
 
 
-def _known(reference: Mapping[str, float] | None, name: str) -> float | None:
+def _finite_reference(reference: Mapping[str, float] | None, name: str) -> float | None:
     value = (reference or {}).get(name)
     return value if value is not None and math.isfinite(value) else None
 
@@ -312,16 +312,20 @@ def _calibration(labelled: LabelledPredictions, positive: Any) -> CalibrationCur
     return calibrate(labelled.probabilities[:, at], (labelled.y == about).astype(float))
 
 
-def _verdicts(
+def _judge_all(
     expectations: Sequence[Performance], metrics: Sequence[WindowMetric], arrivals: LabelArrivals, *, inverted: bool, problem: str
 ) -> tuple[Verdict, ...]:
     by_name = {metric.name: metric for metric in metrics}
-    return tuple(_verdict(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
+    return tuple(_judge(e, by_name[e.metric], arrivals, inverted=inverted, problem=problem) for e in expectations)
 
 
-def _verdict(expectation: Performance, metric: WindowMetric, arrivals: LabelArrivals, *, inverted: bool, problem: str) -> Verdict:
-    bound = _bound(expectation, metric)
-    if why := problem or (metric.problem if metric.problem.startswith(CANNOT) else _too_few(expectation, arrivals)) or metric.problem:
+def _judge(expectation: Performance, metric: WindowMetric, arrivals: LabelArrivals, *, inverted: bool, problem: str) -> Verdict:
+    bound = _find_bound(expectation, metric)
+    if (
+        why := problem
+        or (metric.problem if metric.problem.startswith(CANNOT) else _explain_too_few(expectation, arrivals))
+        or metric.problem
+    ):
         state = CANNOT if not problem and metric.problem.startswith(CANNOT) else NOT_ENOUGH
         return Verdict(expectation.name, state, metric.value, bound, why.removeprefix(f"{CANNOT}: "))
     if bound is None or metric.value is None:
@@ -334,21 +338,23 @@ def _verdict(expectation: Performance, metric: WindowMetric, arrivals: LabelArri
         if expectation.at_least is not None
         else f"{bound:.4g} ({metric.reference:.4g} on the holdout − {expectation.threshold:.4g})"
     )
-    said = f"{_said(metric)} {'<' if below else '≥'} {against} on {arrivals.labelled} labelled of {arrivals.predicted} predictions"
+    finding = (
+        f"{_describe_metric(metric)} {'<' if below else '≥'} {against} on {arrivals.labelled} labelled of {arrivals.predicted} predictions"
+    )
     if below and expectation.certain and not surely:
-        return Verdict(expectation.name, GOOD, metric.value, bound, f"{said}, which may be chance: the interval reaches the bound")
+        return Verdict(expectation.name, GOOD, metric.value, bound, f"{finding}, which may be chance: the interval reaches the bound")
     if below:
-        said += _looks(by_chance=not surely, inverted=inverted)
-    return Verdict(expectation.name, BREACH if below else GOOD, metric.value, bound, said)
+        finding += _describe_suspicion(by_chance=not surely, inverted=inverted)
+    return Verdict(expectation.name, BREACH if below else GOOD, metric.value, bound, finding)
 
 
-def _bound(expectation: Performance, metric: WindowMetric) -> float | None:
+def _find_bound(expectation: Performance, metric: WindowMetric) -> float | None:
     if expectation.at_least is not None:
         return expectation.at_least
     return None if metric.reference is None else metric.reference - expectation.threshold
 
 
-def _too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
+def _explain_too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
     if arrivals.coverage < expectation.min_coverage:
         return f"{arrivals.coverage:.1%} of {arrivals.predicted} predictions have a label, {expectation.min_coverage:.1%} are needed"
     if arrivals.labelled < expectation.min_labels:
@@ -356,13 +362,13 @@ def _too_few(expectation: Performance, arrivals: LabelArrivals) -> str:
     return ""
 
 
-def _looks(*, by_chance: bool, inverted: bool) -> str:
+def _describe_suspicion(*, by_chance: bool, inverted: bool) -> str:
     if inverted:
         return "; the labels look inverted: the ROC AUC is below 0.5, which chance does not explain"
     return "; the interval reaches the bound, so it may be chance" if by_chance else ""
 
 
-def _said(metric: WindowMetric) -> str:
+def _describe_metric(metric: WindowMetric) -> str:
     if metric.value is None:
         return f"{metric.name} undefined ({metric.problem})"
     between = f" ({metric.low:.4g} to {metric.high:.4g})" if metric.low is not None else ""

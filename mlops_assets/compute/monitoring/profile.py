@@ -45,7 +45,7 @@ _NO_POINTS = np.zeros(0)
 
 @dataclass(frozen=True, eq=False)
 class ColumnProfile:
-    """One column of a reference.
+    """One column of a reference, or of a window as the reference counts it.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ class ColumnProfile:
     only_category: str | None = None
 
     @classmethod
-    def of(cls, column: pl.Series, reference: ColumnProfile | None = None) -> ColumnProfile:
-        """Count a column, as the reference is counted when there is one."""
+    def from_series(cls, column: pl.Series, reference: ColumnProfile | None = None) -> ColumnProfile:
+        """Count a column, in the bins of a reference if there is one."""
         kind, dtype = reference.binning.kind if reference else find_kind(column.dtype), str(column.dtype)
         if kind == NUMERIC:
             ordered, nulls, infinite = sort_numbers(column)
@@ -93,7 +93,7 @@ class ColumnProfile:
 
     @property
     def spread(self) -> float:
-        """The standard deviation; 0 when there is none."""
+        """The standard deviation; 0 when it is undefined."""
         return self.facts.get("std") or 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -140,27 +140,27 @@ def _describe_numbers(ordered: np.ndarray) -> dict[str, float | None]:
 def build_profile(
     X: pl.DataFrame, event_times: pl.Series | None = None, *, outputs: pl.DataFrame | None = None, window: timedelta = timedelta(days=1)
 ) -> dict[str, Any]:
-    """Describe the rows that later windows are compared with.
+    """Describe the training rows with which later windows are compared.
 
     Parameters
     ----------
     X
-        What the model was trained on. Strings, truth values, categoricals and enums are compared by value, numbers by size, anything else only by
-        whether there is a value.
+        The training rows. Strings, booleans, categoricals and enums are compared by value and numbers by size; of other types, only nulls are
+        compared.
     event_times
-        When each row happened, shape (rows,): windows are cut along it, on its own clock (give New York's times for New York's days). None: the
-        thresholds know only chance, which is right for independent rows and alarms too often for others.
+        The time of each row, shape (rows,). Windows follow its own clock: pass New York's times for New York's days. None: thresholds allow for
+        chance alone, which is right for independent rows and alarms too often for others.
     outputs
-        Predictions or labels of the same rows, watched beside the features where a window has them.
+        Predictions or labels of the same rows, compared as well where a window has them.
     window
-        How long the windows of the monitor are. Shortened so that the reference has at least 20 windows.
+        The length of the monitor's windows. It is shortened so that the reference has at least 20 windows.
 
     Returns
     -------
     dict
         JSON-like. For each column: type, nulls, counts by bin and by value; of a numeric one also mean, standard deviation, extremes, and counts at
         about 1,000 quantiles, from which the Kolmogorov–Smirnov statistic and the Wasserstein distance (in standard deviations) follow to
-        about 0.001, and the PSI exactly. With them, how far windows of the reference stray from the rest of it, see :func:`thresholds`.
+        about 0.001, and the PSI exactly. With them, the calibration of :func:`calibrate`.
 
     Raises
     ------
@@ -182,11 +182,12 @@ def build_profile(
 
 def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.DataFrame | None) -> pl.DataFrame:
     if not X.height:
-        raise DataError("a reference has no row", hint="describe the rows that the model was trained on")
+        raise DataError("a reference has no row", hint="pass the rows that the model was trained on")
     others = [part for part in (outputs, None if event_times is None else event_times.to_frame()) if part is not None]
-    if strange := [part.height for part in others if part.height != X.height]:
+    if different := [part.height for part in others if part.height != X.height]:
         raise DataError(
-            f"a reference has {X.height} rows of X and {strange[0]} of outputs or event times", hint="give the same rows in the same order"
+            f"a reference has {X.height} rows of X and {different[0]} of outputs or event times",
+            hint="give the same rows in the same order",
         )
     if outputs is None:
         return X
@@ -196,7 +197,7 @@ def _join_columns(X: pl.DataFrame, event_times: pl.Series | None, outputs: pl.Da
 
 
 def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, role: str) -> dict[str, Any]:
-    found = ColumnProfile.of(column)
+    found = ColumnProfile.from_series(column)
     stored = {"role": role, **found.as_json()}
     if windows is None:
         return {**stored, "calibration": None}
@@ -206,7 +207,7 @@ def _describe_column(column: pl.Series, windows: _CalibrationWindows | None, rol
 
 @dataclass(frozen=True, eq=False)
 class _CalibrationWindows:
-    """Which rows calibrate, and in which window each is: of real time, and several times shuffled at random."""
+    """The rows that calibrate, and their windows: of real time, and of several random shuffles."""
 
     rows: np.ndarray
     real: np.ndarray | None
@@ -227,7 +228,7 @@ def _choose_windows(rows: int, event_times: pl.Series | None, window: timedelta)
 
 
 def _label_windows(event_times: pl.Series, window: timedelta) -> tuple[np.ndarray | None, float | None]:
-    """Return the window of each row, −1 for none, and the windows' length in seconds; None when the times do not make two windows."""
+    """Return the window of each row, −1 for none, and the length of windows in seconds; None when there are fewer than two windows."""
     clock = event_times.dt.replace_time_zone(None) if isinstance(event_times.dtype, pl.Datetime) else event_times
     at = clock.cast(pl.Datetime("us")).to_physical()
     first, last = at.min(), at.max()

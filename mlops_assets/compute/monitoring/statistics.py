@@ -72,7 +72,7 @@ class Statistic:
     reported: bool = True
 
 
-def _unbounded(_binning: Binning, _reference: Counts) -> float:
+def _no_maximum(_binning: Binning, _reference: Counts) -> float:
     return math.inf
 
 
@@ -106,9 +106,9 @@ STATISTICS: dict[str, Statistic] = {
     for statistic in (
         Statistic("ks", "Kolmogorov–Smirnov", "KS", _NUMBERS, measure_ks, lambda psi: math.erf(math.sqrt(psi / 8)), _max_ks, MEDIAN),
         Statistic(
-            "wasserstein", "Wasserstein (standard deviations)", "Wasserstein", _NUMBERS, measure_wasserstein, math.sqrt, _unbounded, MEAN
+            "wasserstein", "Wasserstein (standard deviations)", "Wasserstein", _NUMBERS, measure_wasserstein, math.sqrt, _no_maximum, MEAN
         ),
-        Statistic("psi", "population stability index", "PSI", _ALL, measure_psi, lambda psi: psi, _unbounded, BIN, True, decides=False),  # noqa: FBT003  (in order)
+        Statistic("psi", "population stability index", "PSI", _ALL, measure_psi, lambda psi: psi, _no_maximum, BIN, True, decides=False),  # noqa: FBT003  (in order)
         Statistic(
             "js",
             "Jensen–Shannon",

@@ -207,11 +207,11 @@ def compute_thresholds(
     windows exceed that, their own tail decides: with b the mean square by which they differ beyond chance, the threshold is
     c q √(b + ν (1/n + 1/rows)). q is exceeded with probability rate / m, where m is the effective number of independent tests
     (Cheverud 2001, Nyholt 2004, here read off the windows). It is extrapolated from an exponential tail, unless there are more than
-    m / rate windows. c allows for a reference of few windows, of which neighbours are alike.
+    m / rate windows. c allows for a reference of few windows whose neighbours are alike.
 
     An extrapolation from few windows can leave the range of the statistic. So no threshold lies further than three quarters of the way from the
     largest distance of a reference window to the largest attainable one. One in n + 1 windows without drift exceeds the largest distance of n
-    windows, whatever the statistic; a quarter of these, or fewer, exceed the threshold.
+    windows of any statistic; a quarter of these, or fewer, exceed the threshold.
     """
     shape = (len(calibrations), len(min_effects))
     largest = np.full(shape, np.inf) if maxima is None else maxima.reshape(shape)
@@ -258,7 +258,7 @@ def _count_effective_tests(min_rates: np.ndarray, share: float, maximum: int) ->
 
 @dataclass(frozen=True, eq=False)
 class _WindowTail:
-    """A statistic of which some reference windows exceed what chance explains."""
+    """A statistic with some reference windows beyond what chance explains."""
 
     statistic: int
     beyond: float  # b
@@ -274,9 +274,9 @@ def _fit_window_tails(calibration: DriftCalibration, rate: float, min_effects: n
     over = calibration.distances > np.maximum(min_effects[:, None], calibration.chance_limits(calibration.variances, rate))
     squares, expected = calibration.distances**2, calibration.chance[:, None] * calibration.variances
     beyond = np.maximum(_mean(squares - expected), 0)
-    scaled = np.sqrt(_in_units(squares, beyond[:, None] + expected))
-    places = np.flatnonzero(over.any(axis=1)).tolist()
-    return [_WindowTail(k, float(beyond[k]), _allow_for_few(scaled[k]), ExponentialTail.fit(scaled[k]), scaled[k], over[k]) for k in places]
+    scaled = np.sqrt(_divide(squares, beyond[:, None] + expected))
+    rows = np.flatnonzero(over.any(axis=1)).tolist()
+    return [_WindowTail(k, float(beyond[k]), _allow_for_few(scaled[k]), ExponentialTail.fit(scaled[k]), scaled[k], over[k]) for k in rows]
 
 
 def _allow_for_few(values: np.ndarray) -> float:
@@ -312,11 +312,11 @@ def calibrate(binning: Binning, column: pl.Series, spread: float, real: np.ndarr
     -------
     DriftCalibration
     """
-    index = CellIndex.of(binning, column)
+    index = CellIndex.from_series(binning, column)
     found, variances, filled = _compare_windows(index, spread, shuffled)
     ratios = found**2 / variances
     chance = _mean(ratios)
-    units = _in_units(ratios, chance[:, None])
+    units = _divide(ratios, chance[:, None])
     tails = tuple(ExponentialTail.fit(row, _RANDOM_TAIL_SHARE) for row in units)
     rates = np.min([tail.leave_one_out_rates(row) for tail, row in zip(tails, units, strict=True)], axis=0)
     effective = _count_effective_tests(rates, _RANDOM_TAIL_SHARE / 2, int((chance > 0).sum()))
@@ -369,7 +369,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def _in_units(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def _divide(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     known = np.isfinite(values) & (unit > 0)
     result: np.ndarray = np.divide(values, unit, out=np.zeros(values.shape), where=known)
     return result

@@ -1,4 +1,4 @@
-"""Metrics that scikit-learn answers with 0 where nothing can be measured: a window without positive labels or predictions is no bad window."""
+"""Metrics that scikit-learn sets to 0 where they are undefined: a window without positive labels or predictions is no breach."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEED_PREDICTED = frozenset({"precision"})
 
 
 def find_undefined_metrics(names: Sequence[str], labelled: LabelledPredictions, positive: Any = None) -> dict[str, str]:  # noqa: ANN401  (any label)
-    """Return metric → why it is undefined, of those that need another label than the only one of a window, or a positive prediction.
+    """Return metric → why it is undefined: it needs a second label, or a positive label or prediction.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Intervals of a window's metrics: each of up to 40 groups of rows is left out in turn."""
+"""Confidence intervals of a window's metrics by a delete-a-group jackknife over up to 40 groups of rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from mlops_assets.compute.training.time_blocks import TimeBlocks
 
-GROUPS = 40  # of rows that the interval leaves out in turn
-INTERVAL_ROWS = 20_000  # on which it is measured
+MAX_GROUPS = 40
+MAX_ROWS = 20_000  # on which intervals are measured
 
 Interval = tuple[float | None, float | None]
 
@@ -32,31 +32,31 @@ def estimate_intervals(  # noqa: PLR0913  (what is measured, and how)
     *,
     measure: Callable[..., Evaluation] = evaluate,
 ) -> dict[str, Interval]:
-    """Return the ends of each metric's interval, within the metric's range.
+    """Return the confidence interval of each metric, clipped to the metric's range.
 
     Parameters
     ----------
     estimator, split
-        What predicted the rows, and the rows.
+        The estimator that predicted, and the rows.
     values
         Metric → its value on all rows.
     confidence
-        Of the interval.
+        The confidence level.
     blocks
         Blocks of time that are left out whole; None when rows are independent.
     measure
-        How the rows are measured.
+        Evaluates rows.
     """
     rows = len(split.y)
-    chosen = np.random.default_rng(0).permutation(rows)[:INTERVAL_ROWS]
-    groups = min(GROUPS, len(chosen) if blocks is None else blocks.count)
+    chosen = np.random.default_rng(0).permutation(rows)[:MAX_ROWS]
+    groups = min(MAX_GROUPS, len(chosen) if blocks is None else blocks.count)
     if groups < 2:
         return dict.fromkeys(values, (None, None))
     group = np.arange(len(chosen)) % groups if blocks is None else blocks.ids[chosen] * groups // blocks.count
-    left = [dict(measure(estimator, _take(split, chosen[group != number]), tuple(values)).metrics) for number in range(groups)]
+    left = [dict(measure(estimator, _select_rows(split, chosen[group != number]), tuple(values)).metrics) for number in range(groups)]
     # Fewer independent rows than there are make the interval wider than it is, by the square root; blocks stay as many.
     share = len(chosen) / rows if blocks is None else 1.0
-    factor = _student(confidence, groups - 1) * math.sqrt((groups - 1) * share)
+    factor = _student_quantile(confidence, groups - 1) * math.sqrt((groups - 1) * share)
     errors = {name: factor * float(np.std([one[name] for one in left])) for name in values}
     return {name: _interval(name, value, errors[name]) for name, value in values.items()}
 
@@ -65,11 +65,11 @@ def _interval(metric: str, value: float, error: float) -> Interval:
     return clip_interval(metric, value - error, value + error) if math.isfinite(value) and math.isfinite(error) else (None, None)
 
 
-def _take(split: Split, rows: np.ndarray) -> Split:
+def _select_rows(split: Split, rows: np.ndarray) -> Split:
     return Split(split.X[rows], split.y[rows], split.rows[rows])
 
 
-def _student(confidence: float, freedom: int) -> float:
+def _student_quantile(confidence: float, freedom: int) -> float:
     """Return the two-sided quantile of Student's t, by the first terms of its Cornish–Fisher expansion."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)

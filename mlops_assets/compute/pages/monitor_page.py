@@ -122,7 +122,7 @@ def render_monitor(page: MonitorPage) -> str:
     return render(
         "monitor.html.jinja",
         page=page,
-        sections=[_section(one, f"Version {one.version}" if several else "") for one in page.versions],
+        sections=[_build_section(one, f"Version {one.version}" if several else "") for one in page.versions],
         max_rows=MAX_ROWS,
         coverage_text=_coverage_text,
         metrics_caption=_metrics_caption,
@@ -139,7 +139,7 @@ def render_monitor(page: MonitorPage) -> str:
     )
 
 
-def _section(reports: VersionReports, title: str) -> _Section:
+def _build_section(reports: VersionReports, title: str) -> _Section:
     report = reports.performance
     return _Section(
         reports,
@@ -216,7 +216,7 @@ def _deciding_label(column: ColumnDrift) -> str:
 
 
 def _columns_caption(report: DriftReport) -> str:
-    rest = f"; the {len(report.columns) - MAX_ROWS} least drifted are not shown" if len(report.columns) > MAX_ROWS else ""
+    rest = f"; {len(report.columns) - MAX_ROWS} columns with lower drift are not shown" if len(report.columns) > MAX_ROWS else ""
     labels = "; ".join(f"{statistic.short}: {statistic.label}" for statistic in reported_statistics())
     return f"All columns, most drifted first{rest}. {labels}."
 
@@ -229,7 +229,7 @@ def _thresholds_text(report: DriftReport) -> str:
     few = f" (extrapolated: fewer than {min_windows})" if report.windows < min_windows else ""
     return (
         f"{rate}, calibrated on {report.windows} reference windows{few}. A change below the minimum effect never counts as drift."
-        f"{_few_windows_text(report)}"
+        f"{_capped_text(report)}"
     )
 
 
@@ -237,7 +237,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _few_windows_text(report: DriftReport) -> str:
+def _capped_text(report: DriftReport) -> str:
     """Return which columns have too few reference windows, how they are judged instead, and how often that alarms without drift."""
     if not report.capped:
         return ""

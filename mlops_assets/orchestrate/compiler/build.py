@@ -14,14 +14,14 @@ from mlops_assets.orchestrate.compiler.validate import validate
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.freshness import freshness_of
-from mlops_assets.orchestrate.monitoring.alerts import alert_sensors
+from mlops_assets.orchestrate.monitoring.alerts import build_alert_sensors
 from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
 from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, reproduction_schedule
 from mlops_assets.orchestrate.serving.repair import repair_sensor
 from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, automation_sensor, dead_run_sensor
 from mlops_assets.orchestrate.tables.external import external_assets, external_checks, external_sensor
 from mlops_assets.orchestrate.tables.quality import side_assets
-from mlops_assets.orchestrate.training.loop import job_name, retrain_sensor
+from mlops_assets.orchestrate.training.loop import build_retrain_sensor, job_name
 from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.versions.approval import approved_check
 from mlops_assets.values.arguments import check_arguments
@@ -147,9 +147,9 @@ def _sensors(project: Project, where: Platform, *, running: bool, interval: time
         automation_sensor(running=running, interval=interval),
         dead_run_sensor(where, running=running, interval=interval),
         *external_sensor(project, where, running=running),
-        *(retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.every(Monitor) if m.on_failure),
+        *(build_retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.every(Monitor) if m.on_failure),
         *([repair_sensor(services, where, running=running, interval=seconds)] if services else []),
-        *alert_sensors(where.webhook, running=running, interval=seconds),
+        *build_alert_sensors(where.webhook, running=running, interval=seconds),
     ]
 
 

@@ -8,31 +8,31 @@ from typing import Any
 import dagster as dg
 
 FAILURES, CHECKS = "mlops_run_failure_alerts", "mlops_check_alerts"
-_PAGE = 50  # evaluations of one check that one tick looks at
+_MAX_EVALUATIONS = 50  # of one check in one tick
 
 
-def alert_sensors(url: str, *, running: bool, interval: int) -> list[dg.SensorDefinition]:
-    """Return the sensors that tell a webhook of failures; none without a webhook."""
+def build_alert_sensors(url: str, *, running: bool, interval: int) -> list[dg.SensorDefinition]:
+    """Return the sensors that post failures to a webhook; none without a webhook."""
     if not url:
         return []
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
-    return [_run_failures(url, status, interval), _check_failures(url, status, interval)]
+    return [_build_run_failure_sensor(url, status, interval), _build_check_failure_sensor(url, status, interval)]
 
 
-def post(url: str, event: Mapping[str, Any]) -> None:
+def post_alert(url: str, event: Mapping[str, Any]) -> None:
     """Send one alert as JSON; ``text`` is what chat webhooks show."""
     body = json.dumps(event, default=str).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310  (the operator's own URL)
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
 
 
-def _run_failures(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg.SensorDefinition:
+def _build_run_failure_sensor(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
-        name=FAILURES, default_status=status, minimum_interval_seconds=interval, description="Tells the webhook of runs that failed."
+        name=FAILURES, default_status=status, minimum_interval_seconds=interval, description="Posts failed runs to the webhook."
     )
     def sensor(context: dg.RunFailureSensorContext) -> None:
-        run, reason = context.dagster_run, context.failure_event.message or "no reason is known"
-        post(
+        run, reason = context.dagster_run, context.failure_event.message or "unknown reason"
+        post_alert(
             url,
             {
                 "kind": "run_failure",
@@ -45,43 +45,41 @@ def _run_failures(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg
     return sensor
 
 
-def _check_failures(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg.SensorDefinition:
-    @dg.sensor(
-        name=CHECKS, default_status=status, minimum_interval_seconds=interval, description="Tells the webhook of checks that did not pass."
-    )
+def _build_check_failure_sensor(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg.SensorDefinition:
+    @dg.sensor(name=CHECKS, default_status=status, minimum_interval_seconds=interval, description="Posts failed checks to the webhook.")
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         seen: dict[str, int] = json.loads(context.cursor or "{}")
         keys = sorted(context.repository_def.asset_graph.asset_check_keys) if context.repository_def else []
-        told, problem = 0, ""
+        posted, problem = 0, ""
         try:
-            for _ in _tell(url, context.instance, keys, seen):
-                told += 1
+            for _ in _post_failed_checks(url, context.instance, keys, seen):
+                posted += 1
         except OSError as error:
-            if not told:
+            if not posted:
                 raise
-            problem = f"; then the webhook failed ({error}), the rest is told next time"  # a tick that fails would tell the others again
+            problem = f"; then the webhook failed ({error}), the rest follows at the next tick"  # a failed tick would post the others again
         context.update_cursor(json.dumps(seen))
-        return dg.SkipReason(f"told of {told} checks{problem}")
+        return dg.SkipReason(f"posted {posted} checks{problem}")
 
     return sensor
 
 
-def _tell(url: str, instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], seen: dict[str, int]) -> Iterator[str]:
-    """Tell of checks that did not pass since they were last seen; yield the name of each that was told of."""
+def _post_failed_checks(url: str, instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], seen: dict[str, int]) -> Iterator[str]:
+    """Post checks that failed since they were last seen, and yield the name of each."""
     for key in keys:
         name = key.to_user_string()
-        # The first look only remembers: a webhook that is switched on today is not told of last year.
-        for storage_id, found in _evaluations(instance, key, seen.get(name)):
+        # The first look posts nothing: a new webhook gets no failures of last year.
+        for storage_id, found in _read_new_evaluations(instance, key, seen.get(name)):
             failed = not found.passed and name in seen
             if failed:
-                post(url, _told(found))
+                post_alert(url, _build_event(found))
             seen[name] = storage_id
             if failed:
                 yield name
         seen.setdefault(name, 0)
 
 
-def _told(found: dg.AssetCheckEvaluation) -> dict[str, Any]:
+def _build_event(found: dg.AssetCheckEvaluation) -> dict[str, Any]:
     key = found.asset_key.to_user_string()
     return {
         "kind": "check_failure",
@@ -93,9 +91,11 @@ def _told(found: dg.AssetCheckEvaluation) -> dict[str, Any]:
     }
 
 
-def _evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey, after: int | None) -> list[tuple[int, dg.AssetCheckEvaluation]]:
+def _read_new_evaluations(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey, after: int | None
+) -> list[tuple[int, dg.AssetCheckEvaluation]]:
     """Return the evaluations of a check since the last look, oldest first."""
-    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_PAGE)
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_MAX_EVALUATIONS)
     events = [
         (record.id, record.event.dagster_event) for record in reversed(records) if record.event is not None and record.id > (after or 0)
     ]

@@ -23,7 +23,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.reading import read_labels, read_references, read_windows
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
-from mlops_assets.orchestrate.training.loop import consider
+from mlops_assets.orchestrate.training.loop import record_decision
 from mlops_assets.stores.base.files import write_whole
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Hold
@@ -60,13 +60,13 @@ def drift_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
 
 
 def performance_checks(monitor: Monitor) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of the performance checks; they tell, and block nothing."""
+    """Return the declarations of the performance checks, which warn."""
     names = [expectation.name for expectation in monitor.performance]
     return check_specs(monitor.performance_key, names, warnings=names)
 
 
 def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that compares windows with the reference."""
+    """Return the body of the step that publishes drift reports."""
 
     def body(step: StepContext) -> Iterator[object]:
         yield from publish(step, _RULES, lambda: _publish_drift(step, monitor))
@@ -89,10 +89,10 @@ def _measure(step: StepContext, monitor: Monitor, labels: LabelTable | None = No
 def _publish_drift(step: StepContext, monitor: Monitor) -> Made:
     found = _measure(step, monitor)
     with_performance = step.stores.lake.records(monitor.performance_key)
-    for partition, units in _by_partition(found).items():
+    for partition, units in _group_by_partition(found).items():
         if partition not in with_performance:  # else the performance step draws the page, again when the predictions change
             _write_page(step, monitor, partition, [VersionReports(unit.window.version, unit.drift) for unit in units])
-    step.stores.decisions.report(monitor.name, monitor.model.name, [unit.drift_record for unit in found if unit.drift_record])
+    step.stores.decisions.record_reports(monitor.name, monitor.model.name, [unit.drift_record for unit in found if unit.drift_record])
     reports = [(unit.window, unit.drift) for unit in found if unit.drift is not None]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "drifted")
     drifted = [(window, report.drifted) for window, report in reports if report.drifted]
@@ -115,7 +115,7 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> Made:
     return frame, [outcome] if monitor.drift else [], summary | _drift_facts(report) | _window_facts(step, monitor, last, found)
 
 
-def _by_partition(found: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
+def _group_by_partition(found: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
     by_partition: dict[str, list[WindowMeasurement]] = {}
     for unit in found:
         by_partition.setdefault(unit.window.partition, []).append(unit)
@@ -163,7 +163,7 @@ def _drift_facts(report: DriftReport) -> dict[str, Any]:
 
 
 def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that measures windows by the labels that have arrived."""
+    """Return the body of the step that publishes performance reports."""
 
     def body(step: StepContext) -> Iterator[object]:
         yield from publish(step, _RULES, lambda: _publish_performance(step, monitor))
@@ -175,29 +175,31 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> Made:
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
     found = _measure(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
     records = [unit.performance_record for unit in found if unit.performance_record]
-    step.stores.decisions.report(monitor.name, monitor.model.name, records)
-    decided = consider(step.stores, step.project, monitor, step.context.instance)
+    step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
+    decided = record_decision(step.stores, step.project, monitor, step.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
     reports = [(unit.window, unit.performance) for unit in found if unit.performance is not None]
     earlier = _read_earlier(step, monitor)
-    for partition, units in _by_partition(found).items():
-        sections = [VersionReports(u.window.version, u.drift, u.performance, _history(earlier, u.window, u.performance)) for u in units]
+    for partition, units in _group_by_partition(found).items():
+        sections = [
+            VersionReports(u.window.version, u.drift, u.performance, _build_history(earlier, u.window, u.performance)) for u in units
+        ]
         _write_page(step, monitor, partition, sections, loop)
     frame = pl.concat([_performance_rows(window, report) for window, report in reports], how="vertical_relaxed")
     last, report = reports[-1]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
     facts = summary | _performance_facts(report) | _window_facts(step, monitor, last, found) | {"the loop": loop}
-    return frame, _outcomes(monitor, reports), facts
+    return frame, _build_outcomes(monitor, reports), facts
 
 
-def _outcomes(monitor: Monitor, found: Sequence[tuple[PredictionWindow, PerformanceReport]]) -> list[Outcome]:
+def _build_outcomes(monitor: Monitor, found: Sequence[tuple[PredictionWindow, PerformanceReport]]) -> list[Outcome]:
     return [
-        _outcome(name, [(w, v) for w, report in found for v in report.verdicts if v.expectation == name])
+        _build_outcome(name, [(w, v) for w, report in found for v in report.verdicts if v.expectation == name])
         for name in (e.name for e in monitor.performance)
     ]
 
 
-def _outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict]]) -> Outcome:
+def _build_outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict]]) -> Outcome:
     bad = [(window, verdict) for window, verdict in verdicts if verdict.state == BREACH]
     facts: dict[str, Any] = {}
     if verdicts:
@@ -210,7 +212,7 @@ def _outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict]]) ->
         passed=not bad,
         blocking=False,
         message="; ".join(f"{window.title}: {verdict.reason}" for window, verdict in bad),
-        hint="the monitor retrains when it says so; `mlops monitor show` tells what it decided",
+        hint="the page of the window shows the report; `mlops monitor show` lists its decisions",
         facts=facts,
     )
 
@@ -260,7 +262,7 @@ def _read_earlier(step: StepContext, monitor: Monitor) -> pl.DataFrame:
         return pl.DataFrame(schema={WINDOW_START: pl.Datetime("us", "UTC"), "metric": pl.String, "predicted": pl.Int64})
 
 
-def _history(earlier: pl.DataFrame, window: PredictionWindow, report: PerformanceReport | None) -> tuple[Point, ...]:
+def _build_history(earlier: pl.DataFrame, window: PredictionWindow, report: PerformanceReport | None) -> tuple[Point, ...]:
     """Return the first metric of the windows before this one, each of the version with most predictions, and of this one."""
     if report is None or not report.metrics:
         return ()
@@ -283,7 +285,7 @@ def _write_page(step: StepContext, monitor: Monitor, partition: str, sections: S
     """Draw a page and keep it; one that cannot be drawn gives a warning and fails no step."""
     try:
         text = render_monitor(MonitorPage(monitor.name, partition, monitor.model.name, tuple(sections), notes))
-    except Exception as error:  # noqa: BLE001  (whatever a chart raises)
+    except Exception as error:  # noqa: BLE001  (any error of a chart)
         step.context.log.warning(f"the page of {monitor.name} {partition} cannot be drawn: {type(error).__name__}: {error}")
         text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."
     write_whole(page_path(step.stores.platform.home, monitor.name, partition), text.encode(), mode=PAGE_MODE)

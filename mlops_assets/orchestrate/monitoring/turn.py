@@ -1,4 +1,4 @@
-"""One turn of a monitor's loop: which reports, which training and which promotion the sensors would start now."""
+"""One turn of a monitor's loop: the reports, the training and the promotion that sensors would start now."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,12 +18,12 @@ from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.serving import BatchPrediction, Service
 
 
-def find_due_reports(project: Project, monitor: Monitor, at: Stores) -> dict[str, list[str]]:
+def find_due_reports(project: Project, monitor: Monitor, stores: Stores) -> dict[str, list[str]]:
     """Return the windows of each report that automation would materialise now, oldest first."""
     nodes = [drift_node(project, monitor)] if monitor.drift else []
     nodes += [performance_node(project, monitor)] if monitor.performance else []
     clock = datetime.now(UTC)
-    return {node.key: due for node in nodes if (due := find_due(node, at.platform, clock))}
+    return {node.key: due for node in nodes if (due := find_due(node, stores.platform, clock))}
 
 
 def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefinition) -> Iterator[tuple[list[str], str, str]]:
@@ -50,28 +50,28 @@ def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefi
         yield tables, first, last
 
 
-def find_promotion(at: Stores, project: Project, model: Model[..., Any]) -> list[dg.AssetKey]:
-    """Return the assets that promote a version that was approved and waits for its promotion; none when no version does.
+def find_promotion(stores: Stores, project: Project, model: Model[..., Any]) -> list[dg.AssetKey]:
+    """Return the assets that promote an approved version; none when no version waits for its promotion.
 
     Without ``approval=True`` the training's own run promotes.
     """
-    newest = next(iter(at.registry.versions(model.name)[-1:]), None)
+    newest = next(iter(stores.registry.versions(model.name)[-1:]), None)
     if not model.approval or newest is None or newest.was_champion or newest.approval != APPROVED:
         return []
     services = [service.key for service in project.every(Service) if service.model.key == model.key]
     return [asset_key(key) for key in (f"champion/{model.name}", *services)]
 
 
-def find_late_predictions(project: Project, monitor: Monitor, at: Stores) -> list[tuple[str, str]]:
+def find_late_predictions(project: Project, monitor: Monitor, stores: Stores) -> list[tuple[str, str]]:
     """Return first and last partition of each range of the watched batch prediction that is behind its inputs; empty keys without partitions.
 
     Reports follow predictions.
     """
     watched = monitor.of
-    if not isinstance(watched, BatchPrediction) or at.registry.champion(monitor.model.name) is None:
+    if not isinstance(watched, BatchPrediction) or stores.registry.champion(monitor.model.name) is None:
         return []
     node = project.node(watched)
-    late = find_due(node, at.platform, datetime.now(UTC))
+    late = find_due(node, stores.platform, datetime.now(UTC))
     if node.partitions is None:
         return [("", "")] if late else []
     return [(first, last) for _, first, last in group_ranges({node.key: late} if late else {}, node.partitions)]

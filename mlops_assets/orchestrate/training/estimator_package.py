@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.core.partitions import step_of
 from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit
-from mlops_assets.orchestrate.training.loop import sources
+from mlops_assets.orchestrate.training.loop import list_source_tables
 from mlops_assets.serving.formats.packaging import POSITIVE, Module, manifest_of, pack, unpack
 from mlops_assets.serving.formats.written import SKOPS
 from mlops_assets.values.evaluation import Split
@@ -95,7 +95,7 @@ def _reference_profile(step: StepContext, splits: Mapping[str, Split], declared:
     X = pl.concat([split.X for split in splits.values()])
     if declared.event_timestamp is None:
         return json.dumps(build_profile(X), sort_keys=True).encode()
-    partitions = next((ref.partitions for ref in sources(step.project, declared) if ref.partitions is not None), None)
+    partitions = next((ref.partitions for ref in list_source_tables(step.project, declared) if ref.partitions is not None), None)
     times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
     profile = build_profile(X, local, window=step_of(partitions))

@@ -19,7 +19,7 @@ from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_rival
 from mlops_assets.orchestrate.training.gates import bind_evidence, check_result, judge_candidate
 from mlops_assets.orchestrate.training.kinds import find_kind
-from mlops_assets.orchestrate.training.loop import training_record
+from mlops_assets.orchestrate.training.loop import build_training_record
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.training.search import search_metadata
@@ -45,8 +45,8 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     """Return the body of a model's step."""
 
     def body(step: StepContext) -> Iterator[object]:
-        begun = training_record(step, model, STARTED)
-        step.stores.decisions.training(begun)
+        begun = build_training_record(step, model, STARTED)
+        step.stores.decisions.record_training(begun)
         with exclusive(training_lock(step, model)):  # two steps at once would train the same model twice
             trained = train_model(step, model)
         rival = find_rival(step.stores, model.name)
@@ -55,7 +55,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
         submission = _submission(step, model, trained, results)
         evidence = bind_evidence(results, gates, submission.digest, rival)
         step.stores.registry.submit(_record(model, trained, submission), evidence)
-        step.stores.decisions.training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
+        step.stores.decisions.record_training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         mirror_to_mlflow(step)
         yield dg.MaterializeResult(
             asset_key(model.key),

@@ -10,7 +10,7 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.prediction_tables import change_of_kind
-from mlops_assets.orchestrate.training.loop import training_record
+from mlops_assets.orchestrate.training.loop import build_training_record
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
 from mlops_assets.serving.formats.integrity import damage, refuse_damaged
@@ -29,7 +29,7 @@ def version_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext]
     def body(step: StepContext) -> Iterator[object]:
         _refuse_incomplete(step, model)
         version = step.stores.registry.register(model.name, gates)
-        step.stores.decisions.training(training_record(step, model, PASSED, version.version))
+        step.stores.decisions.record_training(build_training_record(step, model, PASSED, version.version))
         metadata = {**_version_metadata(version), **_refit_metadata(step, version), "model card": _card(step, model, version)}
         yield dg.MaterializeResult(asset_key(f"version/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
@@ -47,7 +47,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
         expected = before.version if before else None  # of two runs at the same moment one wins, and the other fails
         version = registry.promote(model.name, gates, actor=_actor(step), reason=_reason(step), approval=model.approval, expected=expected)
         if before is None or before.version != version.version:
-            step.stores.decisions.training(training_record(step, model, PROMOTED, version.version))
+            step.stores.decisions.record_training(build_training_record(step, model, PROMOTED, version.version))
             mirror_to_mlflow(step)
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": step.stores.platform.environment}

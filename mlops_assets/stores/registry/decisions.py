@@ -1,4 +1,4 @@
-"""What monitors reported, what was decided, and what came of the trainings: the facts that the loop is decided by."""
+"""Window reports, decisions and trainings: the recorded facts that decide when a model is retrained."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _ORDER = (STARTED, REJECTED, PASSED, PROMOTED)
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """A training that began, and how far it came.
+    """A training and its progress.
 
     Parameters
     ----------
     run_id
         The Dagster run.
     decision
-        What asked for it; None for a schedule or a person.
+        The id of the decision that requested it; None for a schedule or a person.
     as_of
-        The end of the newest data it could read.
+        The end of the newest data that it could read.
     version
-        As what its candidate was registered.
+        The registered version of its candidate; None before.
     outcome
         ``started``, ``rejected`` by a gate, ``passed``, or ``promoted``.
     """
@@ -50,24 +50,24 @@ class Decisions:
     Parameters
     ----------
     database
-        Where.
+        The database of the registry.
     environment
-        Whose.
+        The environment whose facts are read and written.
     """
 
     def __init__(self, database: sql.Database, environment: str) -> None:
         self._database = database
         self._environment = environment
 
-    def report(self, monitor: str, model: str, found: Sequence[WindowReport]) -> None:
-        """Record what a monitor found of some windows; the latest record of a window counts."""
+    def record_reports(self, monitor: str, model: str, found: Sequence[WindowReport]) -> None:
+        """Record reports of a monitor; the latest report of a window and version counts."""
         rows = [self._report_row(monitor, model, report) for report in found]
         if rows:
             with self._database.writing() as connection:
                 connection.execute(schema.reports.insert(), rows)
 
     def reports(self, monitor: str) -> tuple[WindowReport, ...]:
-        """Return everything that a monitor reported, in the order in which it did."""
+        """Return all reports of a monitor in the order of recording."""
         query = sa.select(schema.reports).filter_by(environment=self._environment, monitor=monitor).order_by(schema.reports.c.sequence)
         return tuple(
             WindowReport(r["partition"], _time(r["end"]), r["version"], r["state"], r["kind"], r["reason"], r["sequence"])
@@ -75,7 +75,7 @@ class Decisions:
         )
 
     def open(self, monitor: str, decision: Decision) -> bool:
-        """Record a decision; whether it is new."""
+        """Record a decision and return whether it is new."""
         row = {"environment": self._environment, "id": decision.id}
         with self._database.writing() as connection:
             if connection.execute(sa.select(schema.decisions.c.id).filter_by(**row)).first():
@@ -86,7 +86,7 @@ class Decisions:
         return True
 
     def close(self, decision: str, why: str) -> None:
-        """Record why a decision is no longer open; the first reason stays."""
+        """Record why a decision is closed; the first reason stays."""
         mine = sa.and_(
             schema.decisions.c.environment == self._environment, schema.decisions.c.id == decision, schema.decisions.c.closed == ""
         )
@@ -94,15 +94,15 @@ class Decisions:
             connection.execute(schema.decisions.update().where(mine).values(closed=why))
 
     def decisions(self, model: str) -> tuple[Decision, ...]:
-        """Return the decisions about a model, in the order in which they were recorded."""
+        """Return the decisions about a model in the order of recording."""
         query = sa.select(schema.decisions).filter_by(environment=self._environment, model=model).order_by(schema.decisions.c.recorded_at)
         return tuple(
             Decision(r["id"], model, r["version"], r["partition"], _time(r["opened"]), r["reason"], tuple(r["evidence"]), r["closed"])
             for r in self._rows(query)
         )
 
-    def training(self, record: TrainingRecord) -> None:
-        """Record how far a training came; it only ever goes forward."""
+    def record_training(self, record: TrainingRecord) -> None:
+        """Record the progress of a training; an earlier stage never replaces a later one."""
         mine = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
         with self._database.writing() as connection:
             old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**mine)).first()
@@ -114,7 +114,7 @@ class Decisions:
                 connection.execute(change.values(outcome=record.outcome, version=record.version or old.version))
 
     def trainings(self, model: str) -> tuple[TrainingRecord, ...]:
-        """Return the trainings of a model, in the order in which they began."""
+        """Return the trainings of a model in the order of their start."""
         query = sa.select(schema.trainings).filter_by(environment=self._environment, model=model).order_by(schema.trainings.c.started_at)
         return tuple(
             TrainingRecord(model, r["run_id"], r["decision"], _time(r["as_of"]), r["version"], r["outcome"]) for r in self._rows(query)
@@ -134,5 +134,5 @@ def _time(text: str) -> datetime:
 
 
 def open_decisions(url: str, environment: str = "dev") -> Decisions:
-    """Open the facts of the loop at a SQLAlchemy URL."""
+    """Open window reports, decisions and trainings at a SQLAlchemy URL."""
     return Decisions(sql.database(url), environment)

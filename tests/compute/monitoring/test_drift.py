@@ -322,7 +322,7 @@ def test_no_threshold_is_above_what_its_statistic_can_attain(count: int, psi: fl
     assert (attainable[:2, 0] == 1).all()
     # A window in the bin that has fewest rows: what the statistic says of it is what can be attained.
     rarest = pl.Series([frame["temp"].max()] * 300)
-    now = ColumnProfile.of(rarest, before["temp"])
+    now = ColumnProfile.from_series(rarest, before["temp"])
     found = measure_statistics(Comparison(before["temp"].binning, now.counts, before["temp"].counts, before["temp"].spread))
     assert 0.8 < found["js"][0] <= attainable[0, 2] + 1e-9 < 0.9
 

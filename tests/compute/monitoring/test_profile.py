@@ -47,10 +47,10 @@ SHAPES = {
 
 def found(reference: np.ndarray, current: np.ndarray) -> dict[str, float | None]:
     """What a monitor says of two columns, through JSON as it is stored."""
-    before = ColumnProfile.from_json(json.loads(json.dumps(ColumnProfile.of(pl.Series(reference)).as_json(), allow_nan=False)))
+    before = ColumnProfile.from_json(json.loads(json.dumps(ColumnProfile.from_series(pl.Series(reference)).as_json(), allow_nan=False)))
     tail = ExponentialTail(1.0, 1.0, 10, 40)
     calibration = DriftCalibration(np.ones(4), (tail,) * 4, 1.0, np.zeros((4, 0)), np.zeros((4, 0)), always_filled=True)
-    comparison = ColumnComparison("x", "feature", before, ColumnProfile.of(pl.Series(current), before), calibration)
+    comparison = ColumnComparison("x", "feature", before, ColumnProfile.from_series(pl.Series(current), before), calibration)
     return judge_column(comparison, np.full(4, 0.1)).statistics
 
 
@@ -76,7 +76,7 @@ def test_distances_are_scipys(before: str, rows: tuple[int, int]) -> None:
         assert ours["ks"] == pytest.approx(stats.ks_2samp(reference, current).statistic, abs=0.0011), after
         if reference.std() > 0:
             assert ours["wasserstein"] == pytest.approx(stats.wasserstein_distance(reference, current) / reference.std(), abs=0.001), after
-        binning = ColumnProfile.of(pl.Series(reference)).binning
+        binning = ColumnProfile.from_series(pl.Series(reference)).binning
         p, q = (shares(values, binning.edges, binning.atoms) for values in (current, reference))
         assert ours["js"] == pytest.approx(jensenshannon(p, q, 2), abs=1e-6), after
         p, q = np.maximum(p, 1e-4), np.maximum(q, 1e-4)
@@ -97,8 +97,8 @@ def test_distances_are_scipys_for_any_few_numbers(reference: list[float], curren
 
 def test_categories_are_compared_by_value_with_nulls_as_one() -> None:
     before, after = pl.Series(["a"] * 60 + ["b"] * 30 + [None] * 10), pl.Series(["a"] * 20 + ["c"] * 30)
-    reference = ColumnProfile.of(before)
-    now = ColumnProfile.of(after, reference)
+    reference = ColumnProfile.from_series(before)
+    now = ColumnProfile.from_series(after, reference)
     assert now.unseen == ("c",)
     binning = reference.binning
     assert binning.labels() == ["a", "b", "other", "new", "null", "infinite"]
@@ -108,19 +108,19 @@ def test_categories_are_compared_by_value_with_nulls_as_one() -> None:
 
 
 def test_a_zero_inflated_column_has_a_zero_bin_and_deciles_of_the_rest() -> None:
-    binning = ColumnProfile.of(pl.Series(SHAPES["zero_inflated"](5000))).binning
+    binning = ColumnProfile.from_series(pl.Series(SHAPES["zero_inflated"](5000))).binning
     assert binning.atoms.tolist() == [0.0]
     assert len(binning.edges) == 11
     assert (np.diff(binning.edges) > 0).all()
-    assert ColumnProfile.of(pl.Series([3.0] * 50 + [4.0] * 50)).binning.atoms.tolist() == [3.0, 4.0]
+    assert ColumnProfile.from_series(pl.Series([3.0] * 50 + [4.0] * 50)).binning.atoms.tolist() == [3.0, 4.0]
 
 
 def test_many_categories_are_the_top_hundred_and_others() -> None:
     names = [f"c{i:04d}" for i in range(2000) for _ in range(1 + (i < 150) * 20)]
-    reference = ColumnProfile.of(pl.Series(names))
+    reference = ColumnProfile.from_series(pl.Series(names))
     assert (len(reference.binning.values), reference.binning.known) == (100, None)
     assert reference.counts.rows[0] == len(names)
-    now = ColumnProfile.of(pl.Series(["never seen", "c0001"]), reference)
+    now = ColumnProfile.from_series(pl.Series(["never seen", "c0001"]), reference)
     assert now.counts.cells[0, -2:].tolist() == [1, 0]  # with so many categories another one is no news
     assert now.unseen == ()
 
@@ -128,10 +128,10 @@ def test_many_categories_are_the_top_hundred_and_others() -> None:
 def test_windows_are_counted_as_each_by_itself() -> None:
     column = pl.Series([None, 1.0, 2.5, 2.5, math.inf, math.nan, -3.0, 7.0] * 20)
     window = np.arange(160) % 3
-    reference = ColumnProfile.of(column)
-    together = CellIndex.of(reference.binning, column).count_windows(window)
+    reference = ColumnProfile.from_series(column)
+    together = CellIndex.from_series(reference.binning, column).count_windows(window)
     for i in range(3):
-        alone = ColumnProfile.of(column.filter(pl.Series(window == i)), reference).counts
+        alone = ColumnProfile.from_series(column.filter(pl.Series(window == i)), reference).counts
         assert (together.cells[i] == alone.cells[0]).all()
         assert together.sums[i] == pytest.approx(alone.sums[0])
         assert (together.nulls[i], together.infinite[i]) == (alone.nulls[0], alone.infinite[0])
@@ -141,7 +141,7 @@ def test_a_window_is_compared_with_all_others_and_not_with_itself() -> None:
     values = RNG.normal(size=600) + np.repeat(RNG.normal(size=20), 30)
     window = np.repeat(np.arange(20), 30)
     column = pl.Series(values)
-    reference = ColumnProfile.of(column)
+    reference = ColumnProfile.from_series(column)
     found = calibrate(reference.binning, column, reference.spread, window, np.stack([RNG.permutation(window) for _ in range(10)]))
     for i in (0, 7, 19):
         mine, rest = values[window == i], values[window != i]
@@ -152,7 +152,7 @@ def test_a_window_is_compared_with_all_others_and_not_with_itself() -> None:
 
 def test_what_chance_does_is_learned_for_any_number_of_rows() -> None:
     column = pl.Series(RNG.normal(size=20_000))
-    reference = ColumnProfile.of(column)
+    reference = ColumnProfile.from_series(column)
     dealt = np.stack([RNG.permutation(np.arange(20_000) % 40) for _ in range(15)])
     found = calibrate(reference.binning, column, reference.spread, None, dealt)
     for n in (200, 5_000):

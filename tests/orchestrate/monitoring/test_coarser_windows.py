@@ -17,7 +17,7 @@ from mlops_assets.orchestrate.core.partitions import by_windows, mapped
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
 from mlops_assets.orchestrate.tables.automation import find_due
-from mlops_assets.orchestrate.training.loop import _window_end, data_time
+from mlops_assets.orchestrate.training.loop import _find_window_end, find_data_end
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
@@ -102,7 +102,7 @@ def test_a_weekly_monitor_judges_whole_weeks_of_daily_predictions(platform, inst
 
     # A training in the middle of the next week has no data of its end: the breach of that week is still open to a decision.
     runner("dataset/points", partitions="2024-01-29...2024-01-31")
-    assert data_time(at, project, declared[2]) == datetime(2024, 2, 1, tzinfo=UTC)
+    assert find_data_end(at, project, declared[2]) == datetime(2024, 2, 1, tzinfo=UTC)
     runner(*TRAIN)
     assert at.decisions.trainings("line")[-1].as_of == datetime(2024, 2, 1, tzinfo=UTC)
 
@@ -159,8 +159,8 @@ def test_the_newest_event_without_partitions_counts_until_the_end_of_its_day_not
     definitions = ml.build_definitions(every, platform=platform)
     with dg.DagsterInstance.ephemeral() as opened:
         Runner(definitions, opened)("dataset/labels")
-    assert data_time(open_stores(platform), Project.of(every), late) == datetime(2024, 1, 4, tzinfo=UTC)
-    assert _window_end(DAILY, datetime(2024, 1, 3, 12, tzinfo=UTC)) == datetime(2024, 1, 4, tzinfo=UTC)
+    assert find_data_end(open_stores(platform), Project.of(every), late) == datetime(2024, 1, 4, tzinfo=UTC)
+    assert _find_window_end(DAILY, datetime(2024, 1, 3, 12, tzinfo=UTC)) == datetime(2024, 1, 4, tzinfo=UTC)
     assert (line.name, batch.name, monitor.name) == ("line", "scores", "watch")
 
 
@@ -191,7 +191,7 @@ def test_windows_of_whole_partitions_are_accepted(windows, predicted) -> None:
         (
             dg.WeeklyPartitionsDefinition("2023-12-01", timezone=NEW_YORK),
             DAILY,
-            "lies in two windows, one of which begins at 2023-12-03 00:00:00-05:00",
+            "lies in two windows: one begins at 2023-12-03 00:00:00-05:00",
         ),
         (
             dg.DailyPartitionsDefinition("2024-01-01", timezone="Asia/Kolkata"),

@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.training.loop import _window_end, data_time
+from mlops_assets.orchestrate.training.loop import _window_end, find_data_end
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 
@@ -54,7 +54,7 @@ def test_the_newest_partition_is_the_newest_by_time(run, platform) -> None:
     runner("training_set/examples")
     runner("model/guess")
     at, project = open_stores(platform), Project.of(nouns)
-    assert data_time(at, project, nouns[-1]) == datetime(2024, 2, 3, tzinfo=UTC)
+    assert find_data_end(at, project, nouns[-1]) == datetime(2024, 2, 3, tzinfo=UTC)
     (found,) = at.tracker.list("guess")
     (read,) = [each for each in found.record["inputs"] if each["table"] == "dataset/trips"]
     assert (read["first"], read["last"]) == ("25-01-2024", "02-02-2024")
@@ -80,7 +80,7 @@ def test_data_without_partitions_end_at_their_newest_event_not_at_the_clock(run,
     nouns = [trips, *model_of_trips()]
     run(ml.build_definitions(nouns, platform=platform))("dataset/trips")
     at = open_stores(platform)
-    assert data_time(at, Project.of(nouns), nouns[-1]) == START + timedelta(days=2, hours=18)
+    assert find_data_end(at, Project.of(nouns), nouns[-1]) == START + timedelta(days=2, hours=18)
 
 
 @pytest.mark.parametrize(("hour", "end"), [(18, 28), (0, 29)])
@@ -97,4 +97,4 @@ def test_data_without_any_time_end_at_the_clock(run, platform) -> None:
 
     nouns = [trips, *model_of_trips()]
     run(ml.build_definitions(nouns, platform=platform))("dataset/trips")
-    assert data_time(open_stores(platform), Project.of(nouns), nouns[-1]) > datetime.now(UTC) - timedelta(minutes=5)
+    assert find_data_end(open_stores(platform), Project.of(nouns), nouns[-1]) > datetime.now(UTC) - timedelta(minutes=5)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.training.loop import consider
+from mlops_assets.orchestrate.training.loop import record_decision
 from mlops_assets.serving.http import control
 from mlops_assets.stores.platform.stores import open_stores
 from tests.client import predict
@@ -194,7 +194,7 @@ def test_reports_of_an_empty_day_and_of_late_labels_are_not_enough_data(world) -
     world.run("dataset/visits", partitions=shop.day_of(6))
     empty = world.run("drift_report/shop_watch", "performance_report/shop_watch", partitions=shop.day_of(6))
     assert metadata(empty, "performance_report/shop_watch")["state"] == "not enough data"
-    held = consider(world.at, next(iter(_built(world))), shop.shop_watch, world.instance)
+    held = record_decision(world.at, next(iter(_built(world))), shop.shop_watch, world.instance)
     assert "no open breach" in held.reason
 
 

@@ -16,8 +16,8 @@ def facts(url) -> Decisions:
 
 
 def test_reports_are_kept_in_the_order_in_which_they_came(facts) -> None:
-    facts.report("watch", "m", [WindowReport("2024-01-01", END, 1, "breach", reason="low")])
-    facts.report("watch", "m", [WindowReport("2024-01-01", END, 1, "good", reason="labels came")])
+    facts.record_reports("watch", "m", [WindowReport("2024-01-01", END, 1, "breach", reason="low")])
+    facts.record_reports("watch", "m", [WindowReport("2024-01-01", END, 1, "good", reason="labels came")])
     found = facts.reports("watch")
     assert [(r.state, r.end, r.kind) for r in found] == [("breach", END, "performance"), ("good", END, "performance")]
     assert found[0].recorded < found[1].recorded
@@ -38,7 +38,7 @@ def test_a_decision_is_opened_once_and_closed_once(facts, url) -> None:
     ("first", "then", "outcome"), [(STARTED, PASSED, PASSED), (PROMOTED, STARTED, PROMOTED), (PASSED, REJECTED, PASSED)]
 )
 def test_a_training_only_goes_forward(facts, first, then, outcome) -> None:
-    facts.training(TrainingRecord("m", "run", "id", END, None, first))
-    facts.training(TrainingRecord("m", "run", "id", END, 3, then))
+    facts.record_training(TrainingRecord("m", "run", "id", END, None, first))
+    facts.record_training(TrainingRecord("m", "run", "id", END, 3, then))
     (found,) = facts.trainings("m")
     assert (found.outcome, found.decision, found.as_of) == (outcome, "id", END)

@@ -66,7 +66,7 @@ docs: .stamps/system ## take the pictures of the web UI for docs/
 
 site: .stamps/dev ## build the documentation site into build/site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "open build/site/index.html"
+	@echo "open build/site/index.html; for the search box: $(BIN)/python -m http.server -d build/site"
 
 stress: .stamps/dev ## run the long form of the lake's stress test, and tests that wait for minutes
 	@$(BIN)/python -m pytest -m stress tests/stores

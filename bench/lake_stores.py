@@ -90,10 +90,12 @@ class Ours:
 
     def write(self, table: str, day: int, frame: pl.DataFrame) -> None:
         """Commit one partition."""
-        from mlops_assets.stores.lake.protocol import Part
+        from mlops_assets.stores.lake.protocol import Partition
 
         begin = BEGIN + timedelta(days=day)
-        self.lake.write(f"dataset/{table}", frame, [Part(begin.date().isoformat(), self._window(day))], event_timestamp="at", key=("id",))
+        self.lake.write(
+            f"dataset/{table}", frame, [Partition(begin.date().isoformat(), self._window(day))], event_timestamp="at", key=("id",)
+        )
 
     def backfill(self, table: str, days: int, rows: int) -> None:
         """Commit many partitions at once, as ``mlops run --partitions A...B`` does."""
@@ -104,7 +106,7 @@ class Ours:
         """Leave one file for each partition, as many commits would, in a short time."""
         self.write(table, 0, rows_of(0, rows))
         cursor = self.lake.connections.cursor()
-        with self.lake.connections.exclusive():
+        with self.lake.lock():
             cursor.execute("BEGIN")
             for day in range(1, days):
                 cursor.register("bench_rows", rows_of(day, rows).to_arrow())
@@ -127,9 +129,9 @@ class Ours:
         self.lake.maintain((), older_than=timedelta(0))
 
     def _parts(self, days: int) -> list[Any]:
-        from mlops_assets.stores.lake.protocol import Part
+        from mlops_assets.stores.lake.protocol import Partition
 
-        return [Part((BEGIN + timedelta(days=day)).date().isoformat(), self._window(day)) for day in range(days)]
+        return [Partition((BEGIN + timedelta(days=day)).date().isoformat(), self._window(day)) for day in range(days)]
 
     @staticmethod
     def _window(day: int) -> Any:

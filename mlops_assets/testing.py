@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.online.protocol import FRESH, MISSING, STALE, Found, Lookup
+from mlops_assets.stores.online.protocol import FRESH, MISSING, STALE, FeatureRow, Lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,8 +69,8 @@ class _View:
     def update(self, rows: Sequence[FactRow], dtype: Any = None, **more: Any) -> Any:  # noqa: ANN401
         return self.store.update(self.name, online_layout(rows, dtype), join_keys=["k"], features=["value"], **more)
 
-    def at(self, entity: str | None, hour: int) -> Found:
-        return self._reader.one([(entity,)], _START + hour * _HOURS)[0]
+    def at(self, entity: str | None, hour: int) -> FeatureRow:
+        return self._reader.lookup_one([(entity,)], _START + hour * _HOURS)[0]
 
     def value(self, entity: str | None, hour: int) -> Any:  # noqa: ANN401
         return self.at(entity, hour).values[0]
@@ -112,7 +112,7 @@ def lookups_find_what_the_rule_finds(store: OnlineStore) -> None:
         wanted = [_by_the_rule(rows, k, hour) for k, hour in asked]
         _same([view.value(k, hour) for k, hour in asked], wanted, "one by one")
         reader = store.reader([Lookup(view.name, ("value",))])
-        (found,) = reader.many([[(k,) for k, _ in asked]], [_START + hour * _HOURS for _, hour in asked])
+        (found,) = reader.lookup_many([[(k,) for k, _ in asked]], [_START + hour * _HOURS for _, hour in asked])
         listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
         _same(listed, wanted, "many at once")
 
@@ -154,16 +154,16 @@ def ttl_is_enforced_and_told(store: OnlineStore) -> None:
     view = _View(store)
     view.replace([("a", 5, 5, 1), ("z", 30, 30, 2)])
     reader, at = store.reader([Lookup(view.name, ("value",), 2 * _HOUR)]), _START + 7 * _HOURS
-    _same(reader.one([("a",)], at)[0], ((1,), FRESH, 2 * _HOURS), "at the ttl")
-    _same(reader.one([("a",)], at + 1)[0], ((None,), STALE, 2 * _HOURS + 1), "a microsecond later")
-    _same(reader.one([("z",)], at)[0], ((None,), MISSING, None), "before it was known")
-    _same(reader.one([("never",)], at)[0], ((None,), MISSING, None), "never seen")
-    _same(reader.one([(None,)], at)[0], ((None,), MISSING, None), "a null key")
-    (found,) = reader.many([[("a",), ("a",), ("z",), ("never",), (None,)]], [at, at + 1, at, at, at])
+    _same(reader.lookup_one([("a",)], at)[0], ((1,), FRESH, 2 * _HOURS), "at the ttl")
+    _same(reader.lookup_one([("a",)], at + 1)[0], ((None,), STALE, 2 * _HOURS + 1), "a microsecond later")
+    _same(reader.lookup_one([("z",)], at)[0], ((None,), MISSING, None), "before it was known")
+    _same(reader.lookup_one([("never",)], at)[0], ((None,), MISSING, None), "never seen")
+    _same(reader.lookup_one([(None,)], at)[0], ((None,), MISSING, None), "a null key")
+    (found,) = reader.lookup_many([[("a",), ("a",), ("z",), ("never",), (None,)]], [at, at + 1, at, at, at])
     _same(found.status.tolist(), [FRESH, STALE, MISSING, MISSING, MISSING], "status in columns")
     _same(found.age.tolist(), [2 * _HOURS, 2 * _HOURS + 1, -1, -1, -1], "age in columns")
     _same(found.nulls["value"].tolist(), [False, True, True, True, True], "nulls in columns")
-    (nothing,) = store.reader([Lookup("never_written", ("value",))]).many([[("a",)]], [at])
+    (nothing,) = store.reader([Lookup("never_written", ("value",))]).lookup_many([[("a",)]], [at])
     _same((nothing.status.tolist(), nothing.nulls["value"].tolist()), ([MISSING], [True]), "a view that was never written")
 
 
@@ -189,7 +189,7 @@ def values_come_back_exactly(store: OnlineStore) -> None:
         view = _View(store)
         view.replace([(k, 1, 1, value) for k, value in zip("abc", given, strict=True)], dtype)
         _same([view.value(k, 1) for k in "abc"], wanted, f"values of {dtype}")
-        (found,) = store.reader([Lookup(view.name, ("value",))]).many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
+        (found,) = store.reader([Lookup(view.name, ("value",))]).lookup_many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
         listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
         _same(listed, wanted, f"columns of {dtype}")
     view = _View(store)
@@ -214,11 +214,11 @@ def entities_are_told_apart(store: OnlineStore) -> None:
         layout = pl.DataFrame({**columns, "__valid_from": times, "__event": times})
         _same(store.replace(name, layout, join_keys=["p", "q"], features=["n"]).entities, len(keys), "entities written")
         reader = store.reader([Lookup(name, ("n",))])
-        _same([reader.one([key], _START)[0].values[0] for key in keys], list(range(len(keys))), f"values of {keys[0]} and others")
-        _same(reader.one([("nobody", "here")], _START)[0].status, MISSING, "an entity that is none")
+        _same([reader.lookup_one([key], _START)[0].values[0] for key in keys], list(range(len(keys))), f"values of {keys[0]} and others")
+        _same(reader.lookup_one([("nobody", "here")], _START)[0].status, MISSING, "an entity that is none")
     view = _View(store)
     view.replace([("1", 1, 1, 10)])
-    _same(view.store.reader([Lookup(view.name, ("value",))]).one([(1,)], _START + _HOURS)[0].status, MISSING, "a number for a text")
+    _same(view.store.reader([Lookup(view.name, ("value",))]).lookup_one([(1,)], _START + _HOURS)[0].status, MISSING, "a number for a text")
 
 
 def features_are_found_by_name(store: OnlineStore) -> None:
@@ -235,15 +235,15 @@ def features_are_found_by_name(store: OnlineStore) -> None:
     write({"one": 1, "two": 2.0, "three": None})
     both, single = store.reader([Lookup(name, ("two", "one"))]), store.reader([Lookup(name, ("two",))])
     lost = store.reader([Lookup(name, ("three",))])
-    _same(both.one([("a",)], _START)[0].values, (2.0, 1), "two features")
-    _same(single.one([("a",)], _START)[0].values, (2.0,), "one feature")
-    _same(lost.one([("a",)], _START)[0].values, (None,), "a feature of nulls")
+    _same(both.lookup_one([("a",)], _START)[0].values, (2.0, 1), "two features")
+    _same(single.lookup_one([("a",)], _START)[0].values, (2.0,), "one feature")
+    _same(lost.lookup_one([("a",)], _START)[0].values, (None,), "a feature of nulls")
     write({"two": 4.0, "word": "w", "one": 3})
-    _same(both.one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
-    (found,) = both.many([[("a",)]], [_START])
+    _same(both.lookup_one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
+    (found,) = both.lookup_many([[("a",)]], [_START])
     _same([found.values[n].tolist() for n in ("two", "one")], [[4.0], [3]], "columns of another schema")
-    _refused(lambda: lost.one([("a",)], _START), "three")
-    _refused(lambda: lost.many([[("a",)]], [_START]), "three")
+    _refused(lambda: lost.lookup_one([("a",)], _START), "three")
+    _refused(lambda: lost.lookup_many([[("a",)]], [_START]), "three")
 
 
 def several_views_are_read_at_once(store: OnlineStore) -> None:
@@ -253,9 +253,11 @@ def several_views_are_read_at_once(store: OnlineStore) -> None:
     second.replace([("b", 1, 1, 20), ("a", 1, 1, 21)])
     reader = store.reader([Lookup(first.name, ("value",)), Lookup(second.name, ("value",), _HOUR), Lookup("never_written", ("x",))])
     at = _START + 3 * _HOURS
-    _same([f.status for f in reader.one([("a",), ("b",), ("a",)], at)], [FRESH, STALE, MISSING], "one entity")
+    _same([f.status for f in reader.lookup_one([("a",), ("b",), ("a",)], at)], [FRESH, STALE, MISSING], "one entity")
     keys: list[list[tuple[Any, ...]]] = [[("a",), ("b",)], [("b",), (None,)], [("a",), ("b",)]]
-    _same([c.status.tolist() for c in reader.many(keys, [at, at])], [[FRESH, MISSING], [STALE, MISSING], [MISSING] * 2], "two entities")
+    _same(
+        [c.status.tolist() for c in reader.lookup_many(keys, [at, at])], [[FRESH, MISSING], [STALE, MISSING], [MISSING] * 2], "two entities"
+    )
 
 
 def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
@@ -302,11 +304,11 @@ def a_view_is_listed_until_it_is_removed(store: OnlineStore) -> None:
     for view in (kept, gone):
         view.replace([("a", 1, 1, 10)], mark="seen")
     reader = store.reader([Lookup(gone.name, ("value",))])
-    _same([f.status for f in reader.one([("a",)], _START + 2 * _HOURS)], [FRESH], "before it was removed")
+    _same([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [FRESH], "before it was removed")
     _same({kept.name, gone.name} - set(store.views()), set(), "views that were written and are not listed")
     store.remove(gone.name)
     _same([name in store.views() for name in (kept.name, gone.name)], [True, False], "whether they are listed")
-    _same([f.status for f in reader.one([("a",)], _START + 2 * _HOURS)], [MISSING], "after it was removed")
+    _same([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [MISSING], "after it was removed")
     _same((store.state(gone.name), kept.value("a", 2), gone.value("a", 2)), (None, 10, None), "state and values")
     gone.update([("b", 1, 1, 20)])
     _same((gone.value("a", 2), gone.value("b", 2)), (None, 20), "values after it was written again")

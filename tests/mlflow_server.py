@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.lock import hold_lock
 from tests.redis_server import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def server_python() -> Path:
     home = ROOT / ".stamps" / "mlflow-server"
     python, stamp = home / "bin" / "python", home / "requirements"
     home.parent.mkdir(exist_ok=True)
-    with exclusive(home.parent / "mlflow-server.lock"):
+    with hold_lock(home.parent / "mlflow-server.lock"):
         wanted = f"{sys.version}\n{WANTED}"
         if not stamp.exists() or stamp.read_text() != wanted:
             uv = Path(sys.executable).with_name("uv")

@@ -29,7 +29,7 @@ from bench.projects.history_data import (
     view_rows,
 )
 from bench.worker import serve
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import window_of
 
@@ -74,7 +74,7 @@ def main(where: str) -> None:
 
     def written(frames: list[pl.DataFrame], first: int, last: int) -> float:
         keys = [(BEGIN + timedelta(days=day)).date().isoformat() for day in range(first, last)]
-        parts = [Part(key, window_of(DAILY, key)) for key in keys]
+        parts = [Partition(key, window_of(DAILY, key)) for key in keys]
         begun = time.perf_counter()
         for view, frame in zip(views, frames, strict=True):
             lake.write(view.key, frame, parts, event_timestamp=EVENT, key=ROW_KEY)
@@ -89,7 +89,7 @@ def main(where: str) -> None:
 
     def lay_out(known: bool) -> dict[str, Any]:
         begun = time.perf_counter()
-        made = [layouts.of(view, as_known=known) for view in views]
+        made = [layouts.load(view, as_known=known) for view in views]
         files = [
             file for file in (folder / "ours" / "layouts").rglob("*.arrow") if file.parent.name.endswith("known" if known else "event")
         ]

@@ -47,16 +47,16 @@ def main(url: str) -> None:
             keys = asked(seed, count)
             begun = time.perf_counter()
             if count == 1:
-                reader.one([(keys[0],)] * VIEWS, AT)
+                reader.lookup_one([(keys[0],)] * VIEWS, AT)
             else:
-                reader.many([[(key,) for key in keys]] * VIEWS, [AT] * count)
+                reader.lookup_many([[(key,) for key in keys]] * VIEWS, [AT] * count)
             spent.append(time.perf_counter() - begun)
         return {"seconds": median(spent)}
 
     def values(seed: int, count: int) -> dict[str, Any]:
         keys = asked(seed, count)
-        one = [[value for found in reader.one([(key,)] * VIEWS, AT) for value in found.values] for key in keys]
-        many = reader.many([[(key,) for key in keys]] * VIEWS, [AT] * count)
+        one = [[value for found in reader.lookup_one([(key,)] * VIEWS, AT) for value in found.values] for key in keys]
+        many = reader.lookup_many([[(key,) for key in keys]] * VIEWS, [AT] * count)
         listed = [[column.tolist()[i] for found in many for column in found.values.values()] for i in range(count)]
         if listed != one:
             raise ValueError("one by one and in columns it says different things")

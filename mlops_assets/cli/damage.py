@@ -24,13 +24,13 @@ def explain(error: BaseException) -> MlopsError | None:
     import duckdb
     import sqlalchemy as sa
 
-    from mlops_assets.stores.lake.connection import damaged_lake
+    from mlops_assets.stores.lake.connection import damaged_lake_error
 
     for cause in _chain(error):
         if isinstance(cause, MlopsError):
             return cause
         if isinstance(cause, duckdb.Error):
-            return damaged_lake(Path(Platform.from_env().lake), cause)
+            return damaged_lake_error(Path(Platform.from_env().lake), cause)
         if isinstance(cause, (sqlite3.DatabaseError, sa.exc.DatabaseError)):
             return _database_error(cause)
     return None
@@ -38,11 +38,11 @@ def explain(error: BaseException) -> MlopsError | None:
 
 def _database_error(error: Exception) -> MlopsError:
     from mlops_assets.orchestrate.core.dagster_files import dagster_home, damaged_databases
-    from mlops_assets.stores.database.sqlite_check import damage_of
+    from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 
     platform = Platform.from_env()
     ours = [Path(platform.lake) / "catalog.sqlite", Path(platform.registry.removeprefix("sqlite:///"))]
-    broken = [(path, problem) for path in ours if path.is_file() and (problem := damage_of(path))]
+    broken = [(path, problem) for path in ours if path.is_file() and (problem := find_sqlite_damage(path))]
     broken += damaged_databases(dagster_home(platform))
     where = f"'{broken[0][0]}' is damaged: {broken[0][1]}" if broken else f"a database cannot be used: {_line(error)}"
     return PlatformError(where, hint="restore it from a backup; `mlops doctor` examines everything else")

@@ -149,8 +149,10 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
 
 def _pinned(project: LoadedProject, name: str) -> list[str]:
     """Return who needs earlier states of the lake that hold the dataset."""
-    from mlops_assets.stores.platform.pins import pins
+    from mlops_assets.stores.platform.pins import collect_pins
 
     lake = project.stores.lake
-    holding = [who for snapshot, needed in pins(project.stores).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed]
+    holding = [
+        who for snapshot, needed in collect_pins(project.stores).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed
+    ]
     return holding[:_PINS] + ([f"{len(holding) - _PINS} more"] if len(holding) > _PINS else [])

@@ -183,8 +183,12 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
             for column, made in source_lineage(declared, project.stores, view).items()
         ],
         "versions": [
-            {"version": v.version, "since": f"{v.recorded_at:%Y-%m-%d %H:%M}", "lake snapshot": "now" if v.last is None else v.last}
-            for v in project.stores.view_versions.of(view.name)
+            {
+                "version": v.version,
+                "since": f"{v.recorded_at:%Y-%m-%d %H:%M}",
+                "lake snapshot": "now" if v.last_snapshot is None else v.last_snapshot,
+            }
+            for v in project.stores.view_versions.list_versions(view.name)
         ],
     }
 
@@ -210,7 +214,7 @@ def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str 
     time = parse_as_of(at) or datetime.now(UTC)
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     reader = project.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
-    return list(_found(view, keys, [reader.one([key], micros)[0] for key in keys]))
+    return list(_found(view, keys, [reader.lookup_one([key], micros)[0] for key in keys]))
 
 
 def _found(view: FeatureView, keys: Sequence[tuple[Any, ...]], found: Sequence[Any]) -> Iterator[dict[str, Any]]:

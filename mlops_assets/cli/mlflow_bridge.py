@@ -66,10 +66,10 @@ def import_command(uri: str, experiments: tuple[str, ...], file: str | None, jso
 
     Example: mlops mlflow import --uri http://127.0.0.1:5000 --experiment churn
     """
-    from mlops_assets.stores.mlflow.importing import imported_from
+    from mlops_assets.stores.mlflow.importer import import_from
 
     open_stores = _opened(file)
-    done = imported_from(open_stores, _server(open_stores, uri), experiments, running=running)
+    done = import_from(open_stores, _server(open_stores, uri), experiments, running=running)
     if json_file:
         write_json(asdict(done), json_file)
         return

@@ -168,10 +168,10 @@ def _print_change(change: str) -> None:
 
 def _number(expected: str | None) -> int | None:
     """Return the version that somebody expects; None is nobody, ANYONE is whoever."""
-    from mlops_assets.stores.registry.alias_moves import ANYONE
+    from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 
     if expected is None:
-        return ANYONE
+        return ANY_VERSION
     if expected != "none" and not expected.isdecimal():
         raise click.BadParameter(f"'{expected}' is neither a version nor 'none'", param_hint="--expected")
     return None if expected == "none" else int(expected)

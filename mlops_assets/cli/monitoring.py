@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
 from mlops_assets.orchestrate.training.loop import collect_facts, describe_next_action, sensor_name
 from mlops_assets.serving.formats.packaging import manifest_of
-from mlops_assets.stores.base.files import write_whole
+from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.decisions import PERFORMANCE
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.window import window_of
@@ -137,5 +137,5 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = rename_from_table(reference, TRAINING_SET_COLUMNS)
     path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")
-    write_whole(path, render_evidently(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
+    write_atomically(path, render_evidently(reference.select(columns), rows.select(columns)).encode(), mode=PAGE_MODE)
     return path

@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.tables.prediction_tables import CHANGE, describe_c
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
 from mlops_assets.serving.formats.integrity import refuse_damaged
-from mlops_assets.stores.registry.alias_moves import ANYONE
+from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 from mlops_assets.values.model import GateFunction, Model
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def find(project: LoadedProject, name: str) -> tuple[Project, Model[..., Any]]:
 
 
 def promote(  # noqa: PLR0913  (what is moved, and why)
-    project: LoadedProject, name: str, version: int, reason: str, *, source: str = "", expected: int | None = ANYONE
+    project: LoadedProject, name: str, version: int, reason: str, *, source: str = "", expected: int | None = ANY_VERSION
 ) -> Version:
     """Make a version the champion; every gate is verified again, and every byte of what is stored."""
     model, gates = _gates(project, name)
@@ -49,7 +49,7 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
     return _shown(project, before, done, reason)
 
 
-def rollback(project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANYONE) -> Version:
+def rollback(project: LoadedProject, name: str, version: int | None, reason: str, *, expected: int | None = ANY_VERSION) -> Version:
     """Make an earlier champion the champion again; services follow within two seconds."""
     find(project, name)
     registry, champion_before = project.stores.registry, champion(project, name)
@@ -69,7 +69,7 @@ def describe_change(project: LoadedProject, before: Version | None, after: Versi
     return describe_change_of_kind(project.stores.artifacts, before, after)
 
 
-def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANYONE) -> Version:
+def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANY_VERSION) -> Version:
     """Make a version the challenger; its gates are verified, the champion is not touched."""
     _, gates = _gates(project, name)
     _refuse_damaged(project, name, version)

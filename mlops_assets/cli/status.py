@@ -16,8 +16,8 @@ from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_mi
 from mlops_assets.orchestrate.tables.automation import stale
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
 from mlops_assets.serving.formats.integrity import looked_after
-from mlops_assets.stores.platform.garbage import collected
-from mlops_assets.stores.registry.history import history_of
+from mlops_assets.stores.platform.garbage import collect_garbage
+from mlops_assets.stores.registry.history import model_history
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
 from mlops_assets.values.model import Model
@@ -103,7 +103,7 @@ def history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
     return [
         {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "kind": e.kind, "version": e.version or "none", "alias": e.alias, "before": (e.previous or "none") if e.alias else "",
          "actor": e.actor, "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence), "candidate": e.candidate[:12]}
-        for e in reversed(history_of(project.stores.platform.registry, model))
+        for e in reversed(model_history(project.stores.platform.registry, model))
     ]  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def check(project: LoadedProject) -> str:
 
 def garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
     """Return which artifacts upkeep would remove."""
-    found = collected(project.stores, older_than=timedelta(hours=hours), dry=True)
+    found = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry=True)
     return {
         "artifacts that would be removed": len(found.removed),
         "bytes of artifacts": sum(file.size for file in found.removed),

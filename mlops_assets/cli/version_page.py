@@ -128,7 +128,7 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     artifacts = project.stores.artifacts
     if version.damage:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
-    files = open_version_files(project.platform.registry).of(version.model, version.version)
+    files = open_version_files(project.platform.registry).list_files(version.model, version.version)
     every = [("manifest", version.artifact), *parts(dict(manifest_of(artifacts, version.artifact))), *sorted(files.items())]
     return [{"file": name, "sha256": sha256, **_size(artifacts, sha256)} for name, sha256 in every]
 

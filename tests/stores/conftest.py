@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.database.sql import database
+from mlops_assets.stores.database.sql import open_database
 from tests.postgres_server import Postgres, postgres
 
 
@@ -22,4 +22,4 @@ def url(request, tmp_path) -> Iterator[str]:
     made = f"sqlite:///{tmp_path / 'registry.sqlite'}" if request.param == "sqlite" else request.getfixturevalue("server").database()
     yield made
     with suppress(PlatformError):  # a test may have left one that is refused
-        database(made).engine.dispose()
+        open_database(made).engine.dispose()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlops_assets as ml
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.database.sql import examined
+from mlops_assets.stores.database.sql import inspect_database
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.registry import open_registry
 from tests.stores.registry.test_registry import GATES, candidate, evidence
@@ -74,7 +74,7 @@ def versions(disk: Path, there: ml.Platform) -> tuple[int, str]:
         except PlatformError as error:
             told = str(error)
     filler.unlink()
-    assert examined(there.registry)[1] == ""
+    assert inspect_database(there.registry)[1] == ""
     found = registry.versions("m")
     assert [v.version for v in found] == list(range(1, registered + 1))
     assert all(len(artifacts.get(v.artifact)) > 3000 for v in found)
@@ -99,7 +99,7 @@ def database_only(disk: Path, there: ml.Platform) -> str:
         except PlatformError as error:
             told = str(error)
     filler.unlink()
-    assert examined(there.registry)[1] == ""
+    assert inspect_database(there.registry)[1] == ""
     assert len(registry.versions("m")) == before
     return told
 

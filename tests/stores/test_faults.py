@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.stores.database.sql import database
+from mlops_assets.stores.database.sql import open_database
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.registry import open_registry
 from tests.conftest import ROOT
@@ -45,8 +45,8 @@ def test_writers_wait_for_a_database_that_another_process_has_locked(tmp_path, s
 
 def test_every_connection_waits_for_more_than_a_minute(tmp_path) -> None:
     """What the short form above cannot show: the long one, which waits for a minute, is `make stress`."""
-    opened = database(f"sqlite:///{tmp_path / 'r.sqlite'}")
-    for looking in (opened.reading, opened.writing, opened.reading):
+    opened = open_database(f"sqlite:///{tmp_path / 'r.sqlite'}")
+    for looking in (opened.read_transaction, opened.write_transaction, opened.read_transaction):
         with looking() as connection:
             assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() >= 120_000
 

@@ -11,7 +11,7 @@ import polars as pl
 from mlops_assets.compute.tables.content_hash import content_hash
 from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.values.window import TimeWindow
 
 BASE, DAYS = datetime(2024, 1, 1, tzinfo=UTC), 12
@@ -40,11 +40,11 @@ def facts(folder: Path, event: str) -> list[dict]:
     return [line for line in lines if line["event"] == event]
 
 
-def part(table: str, day: int) -> Part:
+def part(table: str, day: int) -> Partition:
     if table == WHOLE:
-        return Part("")
+        return Partition("")
     start = BASE + timedelta(days=day)
-    return Part(f"{start:%Y-%m-%d}", TimeWindow(start, start + timedelta(days=1)))
+    return Partition(f"{start:%Y-%m-%d}", TimeWindow(start, start + timedelta(days=1)))
 
 
 def rows(token: str, table: str, day: int, n: int) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import duckdb
 
 from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, DbtFolder, executable
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.rows import sql_name
 from mlops_assets.stores.lake.write_plan import WritePlan
 from mlops_assets.values.platform import Platform
@@ -57,7 +57,7 @@ def write(folder: Path, ledger: Ledger, rng: random.Random) -> None:
 
 def read(folder: Path, ledger: Ledger, rng: random.Random) -> None:
     lake = DuckLake.open(folder / "lake")
-    with lake.connections.exclusive():  # a snapshot that is not pinned yet may expire
+    with lake.lock():  # a snapshot that is not pinned yet may expire
         snapshot = lake.snapshot()
         ledger.say("pin", snapshot=snapshot, tables={table: state(lake, table, snapshot) for table in tables(lake)})
     for _ in range(12):
@@ -82,7 +82,7 @@ def upkeep(folder: Path, ledger: Ledger, rng: random.Random) -> None:
     lake = DuckLake.open(folder / "lake")
     for _ in range(2):
         time.sleep(2 * rng.random())
-        with lake.connections.exclusive():
+        with lake.lock():
             report = lake.maintain({pin["snapshot"] for pin in facts(folder, "pin")}, older_than=KEPT)
         ledger.say("upkeep", **dataclasses.asdict(report))
 
@@ -109,7 +109,7 @@ def dbt(folder: Path, ledger: Ledger, rng: random.Random) -> None:
         [executable(), "--no-use-colors", "build", *arguments], env=dict(os.environ) | PARSE_WINDOW, check=True, stdout=sys.stderr
     )
     ledger.say("built", since=since)
-    lake.record(DAILY, [Part("")], key=["day"], run_id=ledger.name)
+    lake.record(DAILY, [Partition("")], key=["day"], run_id=ledger.name)
     ledger.say("recorded", name=ledger.name)
 
 
@@ -153,7 +153,7 @@ def fault(folder: Path, ledger: Ledger, kind: str) -> None:
     lake = FAULTS[kind](DuckLake.open(folder / "lake").connections)
     attempt(DuckLake(lake.connections), ledger, f"{ledger.name}.good", SOURCE, {FAULTY_DAY: 50})
     if kind == "expire":
-        with lake.connections.exclusive():
+        with lake.lock():
             snapshot = lake.snapshot()
             ledger.say("pin", snapshot=snapshot, tables={SOURCE: state(lake, SOURCE, snapshot)})
             attempt(lake, ledger, f"{ledger.name}.later", SOURCE, {FAULTY_DAY: 60})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from mlops_assets.stores.registry.history import history_of
+from mlops_assets.stores.registry.history import model_history
 from mlops_assets.stores.registry.registry import open_registry
 from tests.browser import browser_page, launch, runs_end, web_ui
 from tests.cli.test_cli import good, mlops
@@ -64,6 +64,6 @@ def test_a_person_approves_in_the_launchpad_and_the_check_shows_it(ui, project) 
     assert "version 1" in good(mlops(project, "models", "promote", "benign", "--version", "1", "--reason", "approved"))
     assert registry.champion("benign").state == "champion"
     assert [e.kind for e in registry.history("benign")] == ["promotion"]
-    assert [e.kind for e in history_of(f"sqlite:///{home / 'registry.sqlite'}", "benign")] == ["registration", "approval", "promotion"]
+    assert [e.kind for e in model_history(f"sqlite:///{home / 'registry.sqlite'}", "benign")] == ["registration", "approval", "promotion"]
     shown = good(mlops(project, "models", "history", "benign"))
     assert "slices [red] <img" in shown

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.database.sqlite_check import damage_of
+from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 from mlops_assets.values.platform import Platform
 
 DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -91,7 +91,7 @@ def damaged_databases(home: Path) -> list[tuple[Path, str]]:
         *sorted((home / "history" / "runs").glob("*.db")),
         *sorted((home / "schedules").glob("*.db")),
     ]
-    return [(path, problem) for path in files if (problem := damage_of(path))]
+    return [(path, problem) for path in files if (problem := find_sqlite_damage(path))]
 
 
 def lost_history(home: Path) -> str:

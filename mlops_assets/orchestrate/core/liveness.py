@@ -9,7 +9,7 @@ from functools import cache
 
 import dagster as dg
 
-from mlops_assets.stores.base.process import identity, started
+from mlops_assets.stores.base.process import identify_process, start_time
 from mlops_assets.stores.base.process import is_gone as _is_gone
 
 TAGS = ("mlops/host", "mlops/boot", "mlops/pid", "mlops/started")
@@ -33,7 +33,7 @@ def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
 
 def process_tags(pid: int) -> dict[str, str]:
     """Return the tags that identify a process of this machine."""
-    return dict(zip(TAGS, identity(pid).values(), strict=True))
+    return dict(zip(TAGS, identify_process(pid).values(), strict=True))
 
 
 def is_gone(tags: dict[str, str]) -> bool:
@@ -105,5 +105,5 @@ def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, floa
 
 
 def _lives(told: tuple[int, float] | None) -> bool:
-    since = started(told[0]) if told else None
+    since = start_time(told[0]) if told else None
     return told is not None and since is not None and float(since) <= told[1]

@@ -18,8 +18,8 @@ from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.core.graph import Node, fingerprints
 from mlops_assets.orchestrate.core.partitions import all_keys, mapped, sort_keys
 from mlops_assets.orchestrate.core.project import Project, TableRef
-from mlops_assets.stores.lake.damage import read_verified
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection, Parameter, UserFunction
@@ -100,10 +100,10 @@ class StepContext:
         return set()
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[Partition, ...]:
         """What is about to be written, with the fingerprint of what it is made from."""
         made_from = fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
-        return tuple(Part(key, window, made_from.get(key, "")) for key, window in self.windows)
+        return tuple(Partition(key, window, made_from.get(key, "")) for key, window in self.windows)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class StepContext:
         if self.node.key.split("/")[0] not in VERIFIED or (ref.key, window) in self._verified:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot)
         wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(all_keys(ref.partitions) if keys is None else keys)
-        parts = [Part(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, wanted)]
+        parts = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, wanted)]
         rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
         self._verified.add((ref.key, window))
         return rows
@@ -203,7 +203,7 @@ class StepContext:
     def layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
         """Return all rows of a feature view, ready to be looked up."""
         ref = TableRef(view.key)
-        return self._or_explain(ref, lambda: self.stores.layouts.of(view, snapshot=self.snapshot, as_known=as_known))
+        return self._or_explain(ref, lambda: self.stores.layouts.load(view, snapshot=self.snapshot, as_known=as_known))
 
     def _or_explain(self, ref: TableRef, read: Callable[[], T]) -> T:
         try:

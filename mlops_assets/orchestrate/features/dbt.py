@@ -29,7 +29,7 @@ from mlops_assets.orchestrate.features.discovery import dbt_lineage, view_metada
 from mlops_assets.orchestrate.features.freshness import freshness_of
 from mlops_assets.orchestrate.tables.automation import follow
 from mlops_assets.orchestrate.tables.tables import COLUMNS
-from mlops_assets.stores.lake.protocol import Commit, Part
+from mlops_assets.stores.lake.protocol import Commit, Partition
 from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
 from mlops_assets.values.platform import Platform
@@ -228,7 +228,7 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tab
     at.lake.snapshot()  # makes the lake before dbt attaches it
     parts = {name: _parts(table, keys, at) for name, table in chosen.items()}
     for name, table in chosen.items():
-        at.attempts.started(table.node.key, parts[name], context.run.run_id)
+        at.attempts.record_start(table.node.key, parts[name], context.run.run_id)
         if table.view:
             at.view_versions.declare(table.view, table.view.version(table.node.definition), at.lake.snapshot())
     printed, before = io.StringIO(), {name: at.lake.schema(table.node.key) for name, table in chosen.items()}
@@ -238,7 +238,7 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tab
     except Exception as error:
         context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's own words; the traceback follows)
         for name, table in chosen.items():
-            at.attempts.failed(table.node.key, parts[name], str(error))
+            at.attempts.record_failure(table.node.key, parts[name], str(error))
         raise columns_error(error, {name: before[name] for name, table in chosen.items() if table.incremental}) from error
     context.log.info(printed.getvalue())
     yield from others
@@ -288,9 +288,9 @@ def _window(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> 
     return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
 
 
-def _parts(table: Table, keys: Sequence[str], at: Stores) -> list[Part]:
+def _parts(table: Table, keys: Sequence[str], at: Stores) -> list[Partition]:
     made_from = fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
-    return [Part(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
+    return [Partition(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
 
 
 def _view_facts(context: dg.AssetExecutionContext, at: Stores, table: Table, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
@@ -309,12 +309,12 @@ def _recorded(  # noqa: PLR0913  (one output)
     at: Stores,
     output: Any,  # noqa: ANN401
     table: Table,
-    parts: Sequence[Part],
+    parts: Sequence[Partition],
     compiled: str,
     before: Mapping[str, pl.DataType],
 ) -> Any:  # noqa: ANN401
     commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id)
-    at.attempts.succeeded(table.node.key, parts)
+    at.attempts.clear(table.node.key, parts)
     spans = [part.window for part in parts if part.window]
     window = replace(spans[0], end=spans[-1].end) if spans else None
     rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)

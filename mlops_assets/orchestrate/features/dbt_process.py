@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.lock import hold_lock
 
 LOCK_FILE = "lake_lock"
 _WRITES = frozenset({"build", "run", "seed", "snapshot", "run-operation", "clone", "retry"})
@@ -23,7 +23,7 @@ def main() -> None:
     if lock is None or not _WRITES & set(sys.argv[1:]):
         cli()
         return
-    with exclusive(lock):
+    with hold_lock(lock):
         cli()
 
 

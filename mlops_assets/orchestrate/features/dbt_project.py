@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError, MissingExtraError, PlatformError
 from mlops_assets.orchestrate.features.dbt_process import LOCK_FILE
-from mlops_assets.stores.base.files import write_whole
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.files import write_atomically
+from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.lake.connection import LakeAttachment, describe_attachment, link_extensions
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ class DbtFolder:
         """Return the manifest that fits the project's files: a copy of our own, as dbt rewrites its own in place whenever it builds."""
         self._write_profiles()
         kept, files = self.work / "parsed.json", self._content()
-        with exclusive(self.work / "parse.lock"):  # two that parse at once would write into each other's files
+        with hold_lock(self.work / "parse.lock"):  # two that parse at once would write into each other's files
             if (known := _read(kept)) and known["files"] == files:
                 return known["manifest"]  # type: ignore[no-any-return]
             manifest = self._parsed()
-            write_whole(kept, json.dumps({"files": files, "manifest": manifest}).encode())
+            write_atomically(kept, json.dumps({"files": files, "manifest": manifest}).encode())
         return manifest
 
     def _parsed(self) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from mlops_assets.orchestrate.monitoring.reading import read_labels, read_refere
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training.loop import record_decision
-from mlops_assets.stores.base.files import write_whole
+from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Hold
 from mlops_assets.values.monitoring import BREACH, Monitor
@@ -288,4 +288,4 @@ def _write_page(step: StepContext, monitor: Monitor, partition: str, sections: S
     except Exception as error:  # noqa: BLE001  (any error of a chart)
         step.context.log.warning(f"the page of {monitor.name} {partition} cannot be drawn: {type(error).__name__}: {error}")
         text = f"<!doctype html><title>{monitor.name}</title><p>This page could not be drawn ({type(error).__name__}); the report is in the lake."
-    write_whole(page_path(step.stores.platform.home, monitor.name, partition), text.encode(), mode=PAGE_MODE)
+    write_atomically(page_path(step.stores.platform.home, monitor.name, partition), text.encode(), mode=PAGE_MODE)

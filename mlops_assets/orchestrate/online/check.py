@@ -11,7 +11,7 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.push import pending_rows, together
 from mlops_assets.orchestrate.training.training_set import view_rows
-from mlops_assets.stores.online.protocol import HISTORY, Columns, Lookup
+from mlops_assets.stores.online.protocol import HISTORY, FeatureColumns, Lookup
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.push import PushSource
 
@@ -49,7 +49,7 @@ def _compared(step: StepContext, view: FeatureView, most: int) -> Outcome:
     wanted = point_in_time_join(spine, [declared], event_timestamp=_AT)
     reader = step.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     at = spine[_AT].dt.epoch("us").to_list()
-    (found,) = reader.many([list(spine.select(keys).iter_rows())], at)
+    (found,) = reader.lookup_many([list(spine.select(keys).iter_rows())], at)
     facts = {"entities": chosen.height, "compared": spine.height * len(view.feature_names)}
     return _first_difference(view, wanted, found) or Outcome(MATCHES, passed=True, facts=facts)
 
@@ -67,7 +67,7 @@ def _spine(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([times, held.select(keys).unique(maintain_order=True).with_columns(present)])
 
 
-def _first_difference(view: FeatureView, wanted: pl.DataFrame, found: Columns) -> Outcome | None:
+def _first_difference(view: FeatureView, wanted: pl.DataFrame, found: FeatureColumns) -> Outcome | None:
     for name in view.feature_names:
         expected = _plain(wanted[name])
         nulls = found.nulls[name].tolist()

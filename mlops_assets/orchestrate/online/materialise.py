@@ -29,9 +29,9 @@ from mlops_assets.orchestrate.features.push import pending_rows, together
 from mlops_assets.orchestrate.online.check import MATCHES, matches_offline
 from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
 from mlops_assets.orchestrate.training.training_set import view_rows
-from mlops_assets.stores.lake.damage import read_view
-from mlops_assets.stores.online.protocol import HISTORY, ViewState, Written
-from mlops_assets.stores.online.records import Schema
+from mlops_assets.stores.lake.verified_reads import read_view
+from mlops_assets.stores.online.protocol import HISTORY, ViewState, WriteCounts
+from mlops_assets.stores.online.records import RecordSchema
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.window import TimeWindow, merged, window_of
@@ -136,7 +136,7 @@ def _produce(step: StepContext, view: FeatureView) -> Made:
 _UTC = pl.Datetime("us", "UTC")
 
 
-def _shown(written: Written, mark: Mark, outcome: Outcome) -> dict[str, Any]:
+def _shown(written: WriteCounts, mark: Mark, outcome: Outcome) -> dict[str, Any]:
     age = "" if mark.newest is None else str(datetime.now(UTC) - mark.newest).partition(".")[0]
     return {
         "online rows": written.rows,
@@ -161,7 +161,7 @@ class _Update:
         self.mark = self._before or Mark("", 0, {}, None, None)
         self.shown: dict[str, Any] = {}
 
-    def run(self, *, full: bool) -> Written:
+    def run(self, *, full: bool) -> WriteCounts:
         """Write what is to be written, and say how in ``shown``."""
         reason = "asked for" if full else self._reason()
         changes = None if reason else self._changes()
@@ -178,7 +178,7 @@ class _Update:
             self.shown["rows pushed, not yet in the lake"] = pending.height
             added = together(added, pending, self._view)
         if added.is_empty() and not rebuilt.height and self.mark == self._before:
-            return Written(0, 0, 0)
+            return WriteCounts(0, 0, 0)
         return _write(self._scope, self._view, added, rebuilt=rebuilt, mark=self.mark.text)
 
     def put_pending(self) -> None:
@@ -194,7 +194,7 @@ class _Update:
         if self._before.definition != self._definition:
             return "the definition has changed"
         empty = sort_as_of(make_view(self._view, view_rows(self._scope, self._view).clear()))
-        return "" if Schema.of(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
+        return "" if RecordSchema.of(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
 
     def _changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
         """Return rows that came and rows that went since the mark, or None when that cannot be known."""
@@ -207,7 +207,7 @@ class _Update:
             return None
         return find_changed_rows(old, self._read(differ, self._scope.snapshot))
 
-    def _all(self) -> Written:
+    def _all(self) -> WriteCounts:
         rows = self._rows()
         self._look(rows)
         layout = sort_as_of(make_view(self._view, together(rows, pending_rows(self._scope, self._view), self._view)))
@@ -244,7 +244,9 @@ class _Update:
         return view_rows(self._scope, self._view).select(_columns(self._view))
 
 
-def _write(step: StepContext, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None) -> Written:
+def _write(
+    step: StepContext, view: FeatureView, rows: pl.DataFrame, *, rebuilt: pl.DataFrame | None = None, mark: str | None
+) -> WriteCounts:
     return step.stores.online.update(
         view.name,
         sort_as_of(make_view(view, rows)),

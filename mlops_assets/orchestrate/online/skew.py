@@ -194,7 +194,7 @@ def _asked(version: _Version) -> list[str]:
 
 def _layout(step: Looking, view: FeatureView, states: Mapping[str, int | None]) -> AsOfLayout:
     state = states.get(view.name, step.snapshot)
-    layout = step.stores.layouts.of(view, snapshot=step.snapshot if state is None else state)
+    layout = step.stores.layouts.load(view, snapshot=step.snapshot if state is None else state)
     return layout if state is not None else layout.emptied()
 
 

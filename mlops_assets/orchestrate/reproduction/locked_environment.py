@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlops_assets.compute.training.environment import installed_distributions, local_distributions
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.lock import hold_lock
 
 _DONE = "complete"
 
@@ -44,7 +44,7 @@ def prepare_locked_python(wanted: Mapping[str, str], home: str) -> Path:
     folder = Path(home) / "environments" / named
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
-    with exclusive(folder.parent / f"{named}.lock"):
+    with hold_lock(folder.parent / f"{named}.lock"):
         if not (folder / _DONE).exists():
             shutil.rmtree(folder, ignore_errors=True)
             _create_environment(folder, python, missing)

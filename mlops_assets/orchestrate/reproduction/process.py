@@ -20,8 +20,8 @@ from mlops_assets.compute.user_code.user_errors import shorten
 from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.training.candidate_kind import CandidateKind, Retraining
 from mlops_assets.orchestrate.training.run_facts import data_facts
-from mlops_assets.stores.lake.damage import read_verified
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
@@ -39,7 +39,7 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     stores, recorded = Stores(Platform(**request["platform"])), request["facts"]
     reads, lake = recorded["reads"], stores.lake
     snapshot = lake.snapshot() if request["snapshot"] is None else request["snapshot"]
-    read = read_verified(lake, reads["table"], [Part("")], window=None, event_timestamp=None, snapshot=snapshot)
+    read = read_verified(lake, reads["table"], [Partition("")], window=None, event_timestamp=None, snapshot=snapshot)
     if missing := [name for name in (*reads["X"], reads["label"]) if name not in read.columns]:
         raise DataError(f"'{reads['table']}' has no column '{missing[0]}' any more", hint="reproduce from the recorded data")
     rows = sort_canonically(read, reads["event_timestamp"])

@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.reproduction.locked_environment import prepare_loc
 from mlops_assets.orchestrate.training.kinds import read_kind
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.stores.registry.erasures import open_erasures
+from mlops_assets.stores.registry.erasures import open_erasure_log
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
 from mlops_assets.stores.tracker.tracker import Run
@@ -127,7 +127,7 @@ def _facts(run: Run, version: Version) -> Mapping[str, Any]:
 def _refuse_unreadable(stores: Stores, version: Version) -> None:
     """Raise RegistryError for a version whose rows were erased, or whose state of the lake is gone."""
     name = f"{version.model}@{version.version}"
-    for erasure in open_erasures(stores.platform.registry).list():
+    for erasure in open_erasure_log(stores.platform.registry).list():
         if name in erasure.facts.get("versions", ()):
             raise RegistryError(
                 f"{name} cannot be reproduced: rows that it was trained on were erased on {erasure.at:%Y-%m-%d} ({erasure.reason})",

@@ -74,7 +74,7 @@ def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
         The current time (aware): a failed attempt blocks the next one for a while.
     """
     wanted = stale(node, platform)
-    blocked = open_stores(platform).attempts.blocked(node.key, wanted, clock) if wanted else {}
+    blocked = open_stores(platform).attempts.find_blocked(node.key, wanted, clock) if wanted else {}
     return [key for key in wanted if key not in blocked]
 
 

@@ -179,7 +179,7 @@ def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]
 def _kept(step: StepContext, chunks: Chunks) -> tuple[Checked, Commit] | None:
     """Return what the lake holds of a chunk that need not be made again."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.repeatable else {}
-    if not all(part.inputs and part.partition in recorded and recorded[part.partition].inputs == part.inputs for part in step.parts):
+    if not all(part.inputs and part.key in recorded and recorded[part.key].inputs == part.inputs for part in step.parts):
         return None
     return chunks.kept(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
 

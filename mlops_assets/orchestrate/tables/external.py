@@ -12,7 +12,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.lake_events import materialised
 from mlops_assets.orchestrate.tables.tables import check_specs
-from mlops_assets.stores.lake.protocol import Commit, Part
+from mlops_assets.stores.lake.protocol import Commit, Partition
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.dataset import ExternalDataset
 from mlops_assets.values.platform import Platform
@@ -54,14 +54,14 @@ def _checks(external: ExternalDataset, platform: Platform) -> dg.AssetChecksDefi
 def observed_outcomes(external: ExternalDataset, platform: Platform) -> list[Outcome]:
     """Verify everything that an external table holds."""
     frame = open_stores(platform).lake.read(external.key)
-    windows = [(part.partition, part.window) for part in _parts(external, platform)]
+    windows = [(part.key, part.window) for part in _parts(external, platform)]
     return verify(frame, external.table, windows)
 
 
-def _parts(external: ExternalDataset, platform: Platform) -> list[Part]:
+def _parts(external: ExternalDataset, platform: Platform) -> list[Partition]:
     """Return the partitions between the first and the last row: what was not written yet is not missing."""
     definition, lake = external.table.partitions, open_stores(platform).lake
-    parts = [Part(key, window_of(definition, key)) for key in all_keys(definition)]
+    parts = [Partition(key, window_of(definition, key)) for key in all_keys(definition)]
     if definition is None:
         return parts
     times = lake.read(external.key, columns=[external.table.event_timestamp or ""]).to_series()

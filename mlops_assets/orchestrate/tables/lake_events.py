@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.stores.lake.protocol import Part, PartitionRecord
+from mlops_assets.stores.lake.protocol import Partition, PartitionRecord
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
@@ -53,7 +53,7 @@ def report_untold(
     at = open_stores(platform)
     untold = [record for record in at.lake.records_of_runs(runs) if not _told(instance, record)]
     for record in untold:
-        at.attempts.succeeded(record.table, [Part(record.partition)])
+        at.attempts.clear(record.table, [Partition(record.partition)])
         instance.report_runless_asset_event(materialised(record))
     return untold
 

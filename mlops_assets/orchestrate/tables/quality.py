@@ -30,7 +30,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.partition_calls import Produced, emptied_outcome, misplaced_outcome
-from mlops_assets.stores.lake.protocol import Part, Write
+from mlops_assets.stores.lake.protocol import Partition, TableWrite
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.stores.lake.table_sql import MAX_KEYS
 from mlops_assets.values.dataset import Dataset, Table
@@ -55,7 +55,7 @@ class CompanionWrite:
         Partition → metadata; the key ``""`` when it is not partitioned.
     """
 
-    write: Write
+    write: TableWrite
     shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def report(self, step: StepContext) -> None:
@@ -182,10 +182,10 @@ def _with_calls(step: StepContext, made: Produced, frame: pl.DataFrame, table: T
 
 
 def _quarantine(step: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
-    parts = [Part(name, window) for name, window in step.windows]
+    parts = [Partition(name, window) for name, window in step.windows]
     partitioned = step.node.partitions is not None
     shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in step.windows}
-    return CompanionWrite(Write(key, refused, parts, TIME if partitioned else None, KEY, ORIGIN_COLUMNS), shown)
+    return CompanionWrite(TableWrite(key, refused, parts, TIME if partitioned else None, KEY, ORIGIN_COLUMNS), shown)
 
 
 def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _limits(step: StepContext, table: Table, key: str, frame: pl.DataFrame) -> t
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
     limits = learn_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
     shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
-    return limits, [CompanionWrite(Write(key, limits_to_table(limits, quality), [Part("")]), shown)]
+    return limits, [CompanionWrite(TableWrite(key, limits_to_table(limits, quality), [Partition("")]), shown)]
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:

@@ -57,18 +57,18 @@ def attempted(
 ) -> tuple[Checked, Commit | None]:
     """Make rows and commit them, as :func:`publish` does; no commit when a check that blocks has failed."""
     attempts, key = step.stores.attempts, step.node.key
-    attempts.started(key, step.parts, step.context.run.run_id)
+    attempts.record_start(key, step.parts, step.context.run.run_id)
     try:
         given = produce()
         made = given if isinstance(given, Checked) else Checked(given[0], given[1], metadata=given[2])
         commit = None if _refused(made.outcomes) else _write(step, rules, made.frame, unhashed, made.beside)
     except Exception as error:
-        attempts.failed(key, step.parts, f"{type(error).__name__}: {error}")
+        attempts.record_failure(key, step.parts, f"{type(error).__name__}: {error}")
         raise
     if commit is None:
-        attempts.failed(key, step.parts, _refused(made.outcomes)[0].message)
+        attempts.record_failure(key, step.parts, _refused(made.outcomes)[0].message)
         return made, None
-    attempts.succeeded(key, step.parts)
+    attempts.clear(key, step.parts)
     for table in made.beside:
         table.report(step)
     return made, commit
@@ -105,7 +105,7 @@ def _write(step: StepContext, rules: Table, frame: pl.DataFrame, unhashed: Colle
         key=rules.key,
         run_id=step.context.run.run_id,
         unhashed=unhashed,
-        beside=[table.write for table in beside],
+        companions=[table.write for table in beside],
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.serving.bridges.mlflow_mirror import mirror
-from mlops_assets.stores.mlflow.client import shown
+from mlops_assets.stores.mlflow.client import hide_password
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
@@ -21,7 +21,7 @@ def mirror_to_mlflow(step: StepContext) -> None:
         return
     problem = _run_mirror(platform, _seconds())
     if problem:
-        step.context.log.warning(f"not mirrored to MLflow at {shown(platform.mlflow)}: {problem}; the next mirror catches up")
+        step.context.log.warning(f"not mirrored to MLflow at {hide_password(platform.mlflow)}: {problem}; the next mirror catches up")
 
 
 def _run_mirror(platform: Platform, seconds: float) -> str:

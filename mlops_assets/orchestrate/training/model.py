@@ -26,7 +26,7 @@ from mlops_assets.orchestrate.training.search import search_metadata
 from mlops_assets.orchestrate.training.training_log import show_logged
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
 from mlops_assets.serving.formats.packaging import form_of, manifest_of
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.registry.records import CandidateRecord
 from mlops_assets.values.evaluation import Candidate, GateResult
@@ -47,7 +47,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     def body(step: StepContext) -> Iterator[object]:
         begun = build_training_record(step, model, STARTED)
         step.stores.decisions.record_training(begun)
-        with exclusive(training_lock(step, model)):  # two steps at once would train the same model twice
+        with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice
             trained = train_model(step, model)
         rival = find_rival(step.stores, model.name)
         candidate = find_kind(model.kind).compare(step.stores, model, trained, rival)
@@ -76,7 +76,7 @@ def _submission(step: StepContext, model: Model[..., Any], trained: TrainedModel
     """Return the fit to submit: a second one where the model declares it and every gate has passed."""
     if model.refit is None or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
-    with exclusive(training_lock(step, model)):
+    with hold_lock(training_lock(step, model)):
         return refit_after_gates(step, model, trained)
 
 

@@ -20,7 +20,7 @@ from mlops_assets.orchestrate.training.training_run import training_rows
 from mlops_assets.orchestrate.training.training_set import x_columns
 from mlops_assets.serving.formats.judged_fit import REFIT, JudgedFit
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.stores.tracker.active_run import recorded
+from mlops_assets.stores.tracker.active_run import record_run
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.model import Model
@@ -101,7 +101,7 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
     refitted = step.with_params(trained.run.record["facts"]["params"])
     rows = training_rows(step, declared)
     whole = merge_parts(rows, x_columns(declared, rows), declared.label)
-    with recorded(_new_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
+    with record_run(_new_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
         with seed_globals(fingerprint) as draws:
             estimator = refitted.call(model.function, train=whole)
         refuse_without_predict(model, estimator)

@@ -17,9 +17,9 @@ from mlops_assets.orchestrate.core.metadata import picture
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit, TrainingInputs
-from mlops_assets.stores.tracker.active_run import ActiveRun, recorded
+from mlops_assets.stores.tracker.active_run import ActiveRun, record_run
 from mlops_assets.stores.tracker.tracker import RUNNING, Run
-from mlops_assets.stores.tracker.values import plain
+from mlops_assets.stores.tracker.values import to_json_value
 from mlops_assets.values.model import KIND, Model
 
 _MAX_VALUES = 60  # in the metadata of one materialisation
@@ -28,7 +28,7 @@ _MAX_VALUES = 60  # in the metadata of one materialisation
 @contextmanager
 def training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
     """Record a training from its start; what the model function logs belongs to it, and an exception ends it as failed."""
-    config = plain(step.config, f"the configuration of '{model.key}'")
+    config = to_json_value(step.config, f"the configuration of '{model.key}'")
     run = Run(
         id=uuid.uuid4().hex,
         model=model.name,
@@ -43,7 +43,7 @@ def training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str
         environment=step.stores.platform.environment,
         status=RUNNING,
     )
-    with recorded(run, step.stores.tracker, step.stores.artifacts) as active:
+    with record_run(run, step.stores.tracker, step.stores.artifacts) as active:
         yield active
 
 

@@ -13,7 +13,7 @@ from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.compute.user_code.user_errors import shorten
 from mlops_assets.errors import DataError
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.stores.tracker.active_run import recorded
+from mlops_assets.stores.tracker.active_run import record_run
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.search import Search
@@ -73,7 +73,7 @@ def run_trial(at: SearchContext, stores: Stores, trial: Trial, before: Sequence[
             if at.search.prune and should_prune(step, logged, before):
                 raise PrunedError
 
-    with recorded(_run(at, trial), stores.tracker, stores.artifacts) as active:
+    with record_run(_run(at, trial), stores.tracker, stores.artifacts) as active:
         active.watch = watch
         try:
             with seed_globals(at.fingerprint):

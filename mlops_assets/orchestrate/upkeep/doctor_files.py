@@ -11,10 +11,10 @@ from mlops_assets.orchestrate.online.materialise import online_key, online_views
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.serving.logs.damage import LogDamage, find_changed_predictions, find_changed_pushes
 from mlops_assets.serving.logs.day_log import foreign_entries
-from mlops_assets.stores.database.sqlite_check import damage_of as sqlite_damage_of
-from mlops_assets.stores.lake.layout_files import damaged_layouts
-from mlops_assets.stores.online.lmdb_check import damage_of
-from mlops_assets.stores.platform.pins import pins
+from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
+from mlops_assets.stores.lake.layout_files import find_damaged_layouts
+from mlops_assets.stores.online.lmdb_check import find_lmdb_damage
+from mlops_assets.stores.platform.pins import collect_pins
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
@@ -45,11 +45,11 @@ def dagster_files(platform: Platform) -> Iterator[Finding]:
 def catalog(stores: Stores) -> Iterator[Finding]:
     """Yield damage of the lake's catalog, and states of the lake that something needs and the lake never had."""
     path = Path(stores.platform.lake) / "catalog.sqlite"
-    if path.exists() and path.stat().st_size and (problem := sqlite_damage_of(path)):
+    if path.exists() and path.stat().st_size and (problem := find_sqlite_damage(path)):
         yield Finding.failed("catalog", f"the lake's catalog '{path}' is damaged: {problem}", _BACKUP)
         return
     newest = stores.lake.snapshot()
-    ahead = {snapshot: who for snapshot, who in pins(stores).items() if snapshot > newest}
+    ahead = {snapshot: who for snapshot, who in collect_pins(stores).items() if snapshot > newest}
     if ahead:
         last = max(ahead)
         text = f"{ahead[last][0]} needs state {last} of the lake, but the newest state in '{path}' is {newest}: the lake was deleted or replaced"
@@ -62,7 +62,7 @@ def online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild |
     """Yield damage of the online store, and views that were written and are not there."""
     url = stores.platform.online
     views = {online_key(view): view.name for project in projects for view in online_views(project)}
-    damage = "" if "://" in url else damage_of(Path(url))
+    damage = "" if "://" in url else find_lmdb_damage(Path(url))
     written = [key for key in views if stores.lake.records(key)]
     if damage:
         text, lost = f"the online store '{Path(url) / 'data.mdb'}' is damaged: {damage}", written
@@ -93,7 +93,7 @@ def _rebuilt(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damaged: boo
 def layouts(platform: Platform) -> Iterator[Finding]:
     """Yield layouts whose files are damaged, and what lies among them that is no layout."""
     folder, sound = Path(platform.home) / "layouts", True
-    for path, problem in damaged_layouts(folder):
+    for path, problem in find_damaged_layouts(folder):
         sound = False
         if problem:
             text = f"the layout file '{path}' is damaged: {problem}"
@@ -106,7 +106,7 @@ def layouts(platform: Platform) -> Iterator[Finding]:
 
 def _remove(folder: Path) -> Callable[[], str]:
     def fix() -> str:
-        broken = {path.parent for path, problem in damaged_layouts(folder) if problem}
+        broken = {path.parent for path, problem in find_damaged_layouts(folder) if problem}
         for layout in broken:
             (layout / "state.json").unlink(missing_ok=True)
         return f"removed {len(broken)} layout(s); the next use rebuilds them"

@@ -14,11 +14,11 @@ from mlops_assets.serving.formats.integrity import JUDGED, parts
 from mlops_assets.serving.formats.judged_fit import named_judged_fit
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.database import migrations, sql
-from mlops_assets.stores.lake.damage import read_verified
-from mlops_assets.stores.lake.protocol import Part, PartitionRecord
-from mlops_assets.stores.platform.garbage import collected, is_own, roots
+from mlops_assets.stores.lake.protocol import Partition, PartitionRecord
+from mlops_assets.stores.lake.verified_reads import read_verified
+from mlops_assets.stores.platform.garbage import collect_garbage, is_own, referenced_artifacts
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.stores.registry.erasures import DONE, open_erasures
+from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.version_files import open_version_files
 from mlops_assets.values.platform import Platform
@@ -30,7 +30,7 @@ _RESTORE = "restore it from a backup, or train the version again"
 
 def database(platform: Platform) -> Iterator[Finding]:
     """Yield the revision of the database, and what is broken in it."""
-    revision, broken = sql.examined(platform.registry)
+    revision, broken = sql.inspect_database(platform.registry)
     if broken:
         yield Finding.failed("database", f"the registry's database is damaged: {broken}", "restore it from a backup")
     elif revision is None:
@@ -49,7 +49,7 @@ def database(platform: Platform) -> Iterator[Finding]:
 
 
 def _migrated(platform: Platform) -> str:
-    sql.database(platform.registry)
+    sql.open_database(platform.registry)
     return f"brought the database to revision {migrations.HEAD}"
 
 
@@ -69,7 +69,7 @@ def versions(stores: Stores) -> Iterator[Finding]:
 def _files_of(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
     """Yield everything that is stored of a version: a name, and its sha256."""
     yield from _parts(stores, version.artifact)
-    yield from open_version_files(stores.platform.registry).of(version.model, version.version).items()
+    yield from open_version_files(stores.platform.registry).list_files(version.model, version.version).items()
     with suppress(RegistryError):  # there is no such run
         facts = stores.tracker.get(version.run_id).record.get("facts", {})
         yield from ((f"{what} of the training", facts[what]) for what in ("source", "environment") if facts.get(what))
@@ -89,7 +89,7 @@ def _parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
 def artifact_hashes(stores: Stores) -> Iterator[Finding]:
     """Yield artifacts whose bytes are not those that were stored."""
     checked, bad = 0, False
-    named = roots(stores)
+    named = referenced_artifacts(stores)
     for file in stores.artifacts.files():
         if len(file.name) != 64:
             continue
@@ -127,7 +127,7 @@ def _damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None
     if damaged:
         return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _again(key)
     known = sort_keys(partitions, recorded.keys() & set(all_keys(partitions)))
-    parts = [Part(partition, window_of(partitions, partition)) for partition in known]
+    parts = [Partition(partition, window_of(partitions, partition)) for partition in known]
     if not parts:
         return None
     try:
@@ -160,7 +160,7 @@ def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
             yield Finding.failed("records", text, "restore the file from a backup")
     if not report.altered:
         older = f"; {report.without_checksum} older one(s) have no checksum" if report.without_checksum else ""
-        yield Finding("records", OK, f"{report.whole} record(s) are what was written{older}")
+        yield Finding("records", OK, f"{report.intact} record(s) are what was written{older}")
 
 
 def _distrust(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
@@ -173,8 +173,8 @@ def _distrust(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
 
 def erasures(platform: Platform) -> Iterator[Finding]:
     """Yield erasures that were begun and killed."""
-    log = open_erasures(platform.registry)
-    open_ones = {record.entity for record in log.list() if record.state != DONE and log.unfinished(record.entity)}
+    log = open_erasure_log(platform.registry)
+    open_ones = {record.entity for record in log.list() if record.state != DONE and log.find_unfinished(record.entity)}
     for entity in sorted(open_ones):
         yield Finding.failed("erasures", f"the erasure of {entity} was begun and has not ended", "ask for it again: mlops features erase")
     if not open_ones:
@@ -183,7 +183,7 @@ def erasures(platform: Platform) -> Iterator[Finding]:
 
 def orphans(stores: Stores) -> Iterator[Finding]:
     """Yield what nothing names: artifacts, and files of the lake."""
-    found = collected(stores, older_than=_GRACE, dry=True)
+    found = collect_garbage(stores, older_than=_GRACE, dry=True)
     size = sum(file.size for file in found.removed)
     if found.removed:
         text = f"{len(found.removed)} artifact(s) that nothing names, {size:,} bytes, older than a day"
@@ -202,4 +202,4 @@ def orphans(stores: Stores) -> Iterator[Finding]:
 
 
 def _removed(stores: Stores) -> str:
-    return f"removed {len(collected(stores, older_than=_GRACE).removed)} artifact(s)"
+    return f"removed {len(collect_garbage(stores, older_than=_GRACE).removed)} artifact(s)"

@@ -17,8 +17,8 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.features.push import push_node
 from mlops_assets.orchestrate.serving.service import served_node
 from mlops_assets.stores.lake.erasure import Erasure
-from mlops_assets.stores.lake.protocol import Lake, Part, PartitionRecord
-from mlops_assets.stores.lake.rows import in_parts
+from mlops_assets.stores.lake.protocol import Lake, Partition, PartitionRecord
+from mlops_assets.stores.lake.rows import slice_partitions
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import DbtModel, FeatureView
@@ -117,18 +117,18 @@ def _parts(  # noqa: PLR0913  (one table, described in full)
 ) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
     """Yield each partition that loses rows, its record, and the rows that stay; nothing of a table that nobody declares."""
     recorded = dict(lake.records(table, snapshot=snapshot))
-    rows = normalize(erasing.others(table, snapshot))
+    rows = normalize(erasing.other_rows(table, snapshot))
     if set(recorded) == {""}:
         yield "", recorded[""], rows
         return
     if partitions is None or time is None or not recorded:
         return
-    parts = [Part(key, window_of(partitions, key)) for key in recorded]
-    gone, counts = in_parts(normalize(erasing.rows(table)), parts, time, table, others=True)
-    kept, bounds = in_parts(rows, parts, time, table, others=True)
+    parts = [Partition(key, window_of(partitions, key)) for key in recorded]
+    gone, counts = slice_partitions(normalize(erasing.rows(table)), parts, time, table, others=True)
+    kept, bounds = slice_partitions(rows, parts, time, table, others=True)
     for part, (first, last), (start, end) in zip(parts, counts, bounds, strict=True):
         if last > first and gone.height:
-            yield part.partition, recorded[part.partition], kept[start:end]
+            yield part.key, recorded[part.key], kept[start:end]
 
 
 def _without(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:

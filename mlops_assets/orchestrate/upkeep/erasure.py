@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.upkeep.erased_records import amended, made_from_no
 from mlops_assets.serving.logs.erasure import erased_predictions, erased_pushes
 from mlops_assets.stores.lake.erasure import Erasure
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.stores.registry.erasures import BEGUN, DONE, entity_label, open_erasures
+from mlops_assets.stores.registry.erasures import BEGUN, DONE, entity_label, open_erasure_log
 from mlops_assets.values.features import FeatureView, feature_views
 from mlops_assets.values.training import TrainingSet
 
@@ -132,7 +132,7 @@ def planned(request: Request) -> Erased:
     erasing, stores = request.erasure(), request.stores
     with stores.lake.lock():
         rows = _counted(erasing)
-        states = erasing.states(erasing.files()) if not rows else _all_states(erasing, stores)
+        states = erasing.snapshots(erasing.files()) if not rows else _all_states(erasing, stores)
         _, anew = amended(request.projects, stores, erasing, [*rows])
     beside = _beside(request, dry=True)
     found = Erased(
@@ -167,8 +167,8 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, 
         A running step reads a state that must be given up, or somebody keeps the catalog open; called again, it goes on.
     """
     stores, label = request.stores, entity_label(request.entity, keep=keep_key)
-    log = open_erasures(stores.platform.registry)
-    killed = log.unfinished(label)
+    log = open_erasure_log(stores.platform.registry)
+    killed = log.find_unfinished(label)
     since = killed.at if killed else datetime.now(UTC)
     with stores.lake.lock():
         found = _and_before(planned(request), killed.facts if killed else {})
@@ -181,7 +181,7 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, 
     removed = _beside(request, dry=False)
     if instance is not None:
         _tell(request, instance, since)
-    readable = {f"{v.view}@{v.version}" for v in stores.view_versions.earlier()}
+    readable = {f"{v.view}@{v.version}" for v in stores.view_versions.list_earlier()}
     for name in found.view_versions:
         if name in readable:
             stores.view_versions.remove(*name.split("@"))
@@ -231,7 +231,7 @@ def _counted(erasing: Erasure) -> dict[str, int]:
 
 def _all_states(erasing: Erasure, stores: Stores) -> list[int]:
     """Return the states that will go once the newest one, which still shows the rows, is an older one."""
-    return [*erasing.states(erasing.files()), stores.lake.snapshot()]
+    return [*erasing.snapshots(erasing.files()), stores.lake.snapshot()]
 
 
 def _lost(stores: Stores, found: Erased) -> Erased:
@@ -240,7 +240,7 @@ def _lost(stores: Stores, found: Erased) -> Erased:
     return replace(
         found,
         versions=tuple(f"{v.model}@{v.version}" for v in stores.registry.versions() if v.snapshot in states),
-        view_versions=tuple(f"{v.view}@{v.version}" for v in stores.view_versions.earlier() if v.last in states),
+        view_versions=tuple(f"{v.view}@{v.version}" for v in stores.view_versions.list_earlier() if v.last_snapshot in states),
     )
 
 

@@ -15,8 +15,8 @@ from mlops_assets.orchestrate.core.steps import Step, asset_key
 from mlops_assets.orchestrate.online.materialise import online_views
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.stores.lake.protocol import MaintenanceReport
-from mlops_assets.stores.platform.garbage import Garbage, collected, is_own
-from mlops_assets.stores.platform.pins import aliased, pins
+from mlops_assets.stores.platform.garbage import Garbage, collect_garbage, is_own
+from mlops_assets.stores.platform.pins import aliased_artifacts, collect_pins
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.upkeep import Upkeep
@@ -91,11 +91,11 @@ def kept_up(projects: Sequence[Project], stores: Stores, *, older_than: timedelt
     unwanted = tuple(view for view in store.views() if view not in wanted)
     for view in unwanted:
         store.remove(view)
-    readable = {(version.view, version.version) for version in stores.view_versions.earlier()}
+    readable = {(version.view, version.version) for version in stores.view_versions.list_earlier()}
     layouts = stores.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
-    needed = pins(stores, [view for view in wanted if view in declared])
+    needed = collect_pins(stores, [view for view in wanted if view in declared])
     done = stores.lake.maintain(needed, older_than=older_than)
-    artifacts = collected(stores, older_than=older_than, dry=not shared and not is_own(stores.platform))
+    artifacts = collect_garbage(stores, older_than=older_than, dry=not shared and not is_own(stores.platform))
     held = {number: tuple(f"process {pid}" for pid in pids) for number, pids in done.leased.items()}
     return Done(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted, artifacts)
 
@@ -103,7 +103,7 @@ def kept_up(projects: Sequence[Project], stores: Stores, *, older_than: timedelt
 def _online(projects: Sequence[Project], stores: Stores) -> set[str]:
     """Return the views that are looked up: those that a project puts online, and those of every version with an alias, whoever declares it."""
     declared = {view.name for project in projects for view in online_views(project)}
-    steps = (step for artifact in aliased(stores) for step in manifest_of(stores.artifacts, artifact).get("steps", ()))
+    steps = (step for artifact in aliased_artifacts(stores) for step in manifest_of(stores.artifacts, artifact).get("steps", ()))
     return declared | {step["view"] for step in steps if "view" in step}
 
 

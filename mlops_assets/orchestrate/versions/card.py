@@ -41,8 +41,8 @@ from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.training.training_set import check_leakage
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.serving.formats.packaging import POSITIVE, Bundle, form_of, manifest_of, unpack
-from mlops_assets.stores.lake.damage import read_verified
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.version_files import open_version_files
@@ -114,7 +114,7 @@ def ensure_card(project: Project, stores: Stores, model: Model[..., Any], versio
         The version, or its card, is damaged.
     """
     files, artifacts = open_version_files(stores.platform.registry), stores.artifacts
-    known = files.of(version.model, version.version)
+    known = files.list_files(version.model, version.version)
     if not {MARKDOWN, PAGE} <= set(known):
         card = build_card(project, stores, model, version)
         forms = {MARKDOWN: render_markdown(card), PAGE: render_html(card)}
@@ -204,7 +204,7 @@ def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
     reads, lake, snapshot = subject.reads, subject.stores.lake, subject.version.snapshot
     try:
         rows = read_verified(
-            lake, reads["table"], [Part("", None)], window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot
+            lake, reads["table"], [Partition("", None)], window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot
         )
     except (LakeError, ArtifactError) as error:
         return None, error.message

@@ -16,7 +16,7 @@ from mlops_assets import entry_points
 from mlops_assets.errors import ArtifactError, DataError
 from mlops_assets.serving.formats.packaging import manifest_of, unpack
 from mlops_assets.stores.artifacts.store import open_artifacts
-from mlops_assets.stores.mlflow.client import imported
+from mlops_assets.stores.mlflow.client import import_mlflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +60,7 @@ def export(artifacts: Artifacts, version: Version, folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"'{folder}' holds something already", hint="name a folder that does not exist yet")
     manifest = manifest_of(artifacts, version.artifact)
-    with imported() as mlflow, tempfile.TemporaryDirectory() as made:
+    with import_mlflow() as mlflow, tempfile.TemporaryDirectory() as made:
         data = Path(made) / "mlops_assets"
         copied = open_artifacts(str(data))
         for sha256 in (version.artifact, *_needed(manifest)):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.training.lifecycle import CHALLENGER, CHAMPION
 from mlops_assets.serving.bridges.mlflow_flavour import export
-from mlops_assets.stores.base.lock import exclusive
-from mlops_assets.stores.mlflow.client import client, pages
-from mlops_assets.stores.mlflow.runs import MIRROR, MirroredRuns
+from mlops_assets.stores.base.lock import hold_lock
+from mlops_assets.stores.mlflow.client import connect, iterate_pages
+from mlops_assets.stores.mlflow.runs import MIRROR, RunMirror
 
 if TYPE_CHECKING:
     from mlops_assets.stores.platform.stores import Stores
@@ -55,8 +55,8 @@ def mirror(stores: Stores, uri: str) -> Mirrored:
     """
     locks = Path(stores.platform.home) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with exclusive(locks / "mlflow"), client(uri) as server:
-        runs = MirroredRuns(server, stores)
+    with hold_lock(locks / "mlflow"), connect(uri) as server:
+        runs = RunMirror(server, stores)
         runs()
         versions = _Versions(server, stores, runs)
         versions()
@@ -66,7 +66,7 @@ def mirror(stores: Stores, uri: str) -> Mirrored:
 class _Versions:
     """The versions of a platform on a server."""
 
-    def __init__(self, server: Any, stores: Stores, runs: MirroredRuns) -> None:  # noqa: ANN401  (MLflow has no types)
+    def __init__(self, server: Any, stores: Stores, runs: RunMirror) -> None:  # noqa: ANN401  (MLflow has no types)
         self._server, self._places, self._runs = server, stores, runs
         self.sent = self.moved = 0
 
@@ -101,12 +101,12 @@ class _Versions:
 
     def _there(self, name: str) -> list[tuple[str, str]]:
         where = f"name = '{name}'"
-        found = pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
+        found = iterate_pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
         return [(one.tags[DIGEST], str(one.version)) for one in found if DIGEST in one.tags]
 
     def _send(self, name: str, version: Version) -> str:
         run = self._places.tracker.get(version.run_id)
-        there = self._runs.id_of(run)
+        there = self._runs.send_run(run)
         with tempfile.TemporaryDirectory() as made:
             self._server.log_artifacts(there, str(export(self._places.artifacts, version, Path(made) / "model")), "model")
         tags = {VERSION: str(version.version), DIGEST: version.digest, "mlops_assets.run_id": version.run_id}

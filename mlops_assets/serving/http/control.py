@@ -26,7 +26,7 @@ from mlops_assets.serving.http.state import (
     started,
     write_json,
 )
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.lock import hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,7 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     folder = spec.folder
     _check(spec, folder)
     until = time.monotonic() + timeout
-    with exclusive(folder.path / "control.lock"):
+    with hold_lock(folder.path / "control.lock"):
         before = folder.readable(folder.wanted)
         left_alone = _runs(_supervisor_facts(folder)) and folder.readable_spec() == spec
         try:
@@ -105,7 +105,7 @@ def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
     """
     folder = Folder.of(home, name)
     if folder.path.is_dir():
-        with exclusive(folder.path / "control.lock"):
+        with hold_lock(folder.path / "control.lock"):
             if folder.spec.exists() or folder.wanted.exists():
                 write_json(folder.wanted, {"state": "stopped"})
             _stop_processes(folder, timeout)
@@ -162,13 +162,13 @@ def _problems(folder: Folder, facts: Mapping[str, Any], wanted: str, *, running:
 
 def _online_problem(folder: Folder) -> str:
     """Return what is wrong with the online store that the service reads; services of models without lookups have none."""
-    from mlops_assets.stores.online.lmdb_check import damaged_store, quick_damage_of
+    from mlops_assets.stores.online.lmdb_check import damaged_store_error, find_header_damage
 
     spec = folder.readable_spec()
-    problem = "" if spec is None or "://" in spec.online else quick_damage_of(Path(spec.online))
+    problem = "" if spec is None or "://" in spec.online else find_header_damage(Path(spec.online))
     if not problem or spec is None:
         return ""
-    error = damaged_store(Path(spec.online), problem)
+    error = damaged_store_error(Path(spec.online), problem)
     return f"{error.message}: {error.hint}"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http.own_processes import is_label_of
-from mlops_assets.stores.base.files import write_whole
+from mlops_assets.stores.base.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -267,7 +267,7 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
         It cannot be written.
     """
     try:
-        write_whole(path, json.dumps({**facts, _CHECKSUM: _checksum(facts)}).encode())
+        write_atomically(path, json.dumps({**facts, _CHECKSUM: _checksum(facts)}).encode())
     except OSError as error:
         raise ServiceError(
             f"the service's folder '{path.parent}' cannot be written: {error.strerror}", hint="make room, or make the folder writable"

@@ -12,8 +12,8 @@ import numpy as np
 from mlops_assets.compute.features.on_demand import apply_on_demand
 from mlops_assets.compute.features.request import RENAMED_FEATURES, RENAMED_KEYS
 from mlops_assets.serving.predict.schema import EPOCH, RequestError
-from mlops_assets.stores.online.protocol import MISSING, Columns, Found, Lookup
-from mlops_assets.stores.online.reader import as_columns
+from mlops_assets.stores.online.protocol import MISSING, FeatureColumns, FeatureRow, Lookup
+from mlops_assets.stores.online.reader import to_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Looked(NamedTuple):
     view
         Its name.
     status, age
-        Of each row: see :class:`mlops_assets.stores.online.protocol.Found`; -1 for no age.
+        Of each row: see :class:`mlops_assets.stores.online.protocol.FeatureRow`; -1 for no age.
     """
 
     view: str
@@ -130,7 +130,7 @@ class _ViewStep:
         self.lookup = Lookup(self.view, features, None if step["ttl"] is None else timedelta(seconds=step["ttl"]))
         self._defaults = tuple(step["defaults"].get(name) for name in features)
 
-    def fill_one(self, found: Found, values: dict[str, Any], missing: list[str]) -> None:
+    def fill_one(self, found: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
         """Add the features of one row; put declared defaults where a value is null or NaN, and name it."""
         for name, value, default in zip(self.features, found.values, self._defaults, strict=True):
             if value is None or value != value:  # noqa: PLR0124  (NaN)
@@ -139,7 +139,7 @@ class _ViewStep:
             else:
                 values[name] = (value,)
 
-    def fill(self, found: Columns, values: dict[str, Any], missing: list[list[str]]) -> None:
+    def fill(self, found: FeatureColumns, values: dict[str, Any], missing: list[list[str]]) -> None:
         """Do the same for many rows."""
         for stored, name, default in zip(self._stored, self.features, self._defaults, strict=True):
             column, absent = found.values[stored], found.nulls[stored]
@@ -181,19 +181,19 @@ class _Lookups:
                 step.fill(columns, values, missing)
                 yield Looked(step.view, columns.status, columns.age)  # type: ignore[arg-type]  # arrays are sequences
 
-    def _one(self, values: Mapping[str, Any], at: int) -> Sequence[Found]:
+    def _one(self, values: Mapping[str, Any], at: int) -> Sequence[FeatureRow]:
         if self._reader is None:
-            return [Found((None,) * len(step.features), MISSING, None) for step in self._steps]
-        return self._reader.one([next(_keys(step, values)) for step in self._steps], at)
+            return [FeatureRow((None,) * len(step.features), MISSING, None) for step in self._steps]
+        return self._reader.lookup_one([next(_keys(step, values)) for step in self._steps], at)
 
-    def _many(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[Columns]:
+    def _many(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[FeatureColumns]:
         if self._reader is None:
             return [
-                as_columns([Found((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.lookup.features, ""))
+                to_columns([FeatureRow((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.lookup.features, ""))
                 for s in self._steps
             ]
         shared = {step.keys: list(_keys(step, values)) for step in self._steps}  # views of one entity share the work on it
-        return self._reader.many([shared[step.keys] for step in self._steps], at)
+        return self._reader.lookup_many([shared[step.keys] for step in self._steps], at)
 
 
 def _keys(step: _ViewStep, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlops_assets.errors import ArtifactError, MissingExtraError, PlatformError
-from mlops_assets.stores.base.files import write_whole
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.files import write_atomically
+from mlops_assets.stores.base.lock import hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +123,7 @@ class FsspecArtifacts:
     def _alone(self, path: str) -> AbstractContextManager[None]:
         """Let nobody remove what is being stored again; a local file system only."""
         folder = Path(self._root) / "sha256"
-        return exclusive(folder / "lock") if self._local and path and folder.is_dir() and os.access(folder, os.W_OK) else nullcontext()
+        return hold_lock(folder / "lock") if self._local and path and folder.is_dir() and os.access(folder, os.W_OK) else nullcontext()
 
     def get(self, sha256: str) -> bytes:
         """Return verified bytes."""
@@ -169,7 +169,7 @@ def _sha256(data: bytes) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        write_whole(path, data)
+        write_atomically(path, data)
     except OSError as error:
         raise PlatformError(
             f"artifacts cannot be written to '{path.parent}': {error.strerror}", hint="make the folder writable, or set MLOPS_ARTIFACTS"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Write beside, then rename: whoever reads ``path`` sees what was there before or all of this, whatever is killed meanwhile.
 
     Parameters
@@ -23,13 +23,13 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         Who may read it, less the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{secrets.token_hex(8)}")  # short: the name itself may be as long as the file system allows
+    partial = path.with_name(f".{secrets.token_hex(8)}")  # short: the name itself may be as long as the file system allows
     try:
-        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        partial.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

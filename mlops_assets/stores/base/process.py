@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def identity(pid: int | None = None) -> dict[str, str]:
+def identify_process(pid: int | None = None) -> dict[str, str]:
     """Return what tells a process of this machine from any other: host, boot, pid and start.
 
     Parameters
@@ -24,7 +24,7 @@ def identity(pid: int | None = None) -> dict[str, str]:
         This process's when None.
     """
     number = os.getpid() if pid is None else pid
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": str(number), "started": started(number) or ""}
+    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": str(number), "started": start_time(number) or ""}
 
 
 def is_gone(process: Mapping[str, str]) -> bool:
@@ -33,14 +33,14 @@ def is_gone(process: Mapping[str, str]) -> bool:
     Parameters
     ----------
     process
-        As :func:`identity` gave it.
+        As :func:`identify_process` gave it.
     """
     if not all(process.get(name) for name in ("host", "boot", "pid")) or process["host"] != socket.gethostname():
         return False
-    return process["boot"] != _boot() or started(int(process["pid"])) != process.get("started")
+    return process["boot"] != _boot_id() or start_time(int(process["pid"])) != process.get("started")
 
 
-def started(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
     """Return when a process was started; None when it runs no more, even if nobody has taken notice of its end."""
     try:
         process = psutil.Process(pid)
@@ -50,7 +50,7 @@ def started(pid: int) -> str | None:
 
 
 @cache
-def machine() -> Mapping[str, Any]:
+def describe_machine() -> Mapping[str, Any]:
     """Return the hardware and the system that a run has: they explain its duration, and some differences."""
     return {
         "host": socket.gethostname(),
@@ -61,6 +61,6 @@ def machine() -> Mapping[str, Any]:
     }
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     kernel = Path("/proc/sys/kernel/random/boot_id")
     return kernel.read_text(encoding="ascii").strip() if kernel.exists() else str(int(psutil.boot_time()))

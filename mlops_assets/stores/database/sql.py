@@ -14,20 +14,20 @@ from weakref import WeakSet
 
 import sqlalchemy as sa
 
-from mlops_assets.errors import MissingExtraError, PlatformError
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.errors import MissingExtraError, PlatformError, RegistryError
+from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.database import migrations
-from mlops_assets.stores.database.remains import refuse_remains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PATIENCE = 120  # seconds that a writer waits for another
-_WRITERS = 0x6D6C6F7073  # the advisory lock of PostgreSQL that writers hold
+_BUSY_TIMEOUT = 120  # seconds that a writer waits for another
+_WRITER_LOCK = 0x6D6C6F7073  # the advisory lock of PostgreSQL that writers hold
 
-_KEPT = 4  # open connections that a process keeps
-_MOST = 16  # databases with open connections: each holds three files, and a process may have no more than 1,024
-_OPENED: WeakSet[Database] = WeakSet()
+_SHA256_LENGTH = 64
+_POOL_SIZE = 4  # open connections that a process keeps
+_MAX_OPEN = 16  # databases with open connections: each holds three files, and a process may have no more than 1,024
+_OPEN_DATABASES: WeakSet[Database] = WeakSet()
 
 
 class Database:
@@ -40,19 +40,19 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _url(url)
-        self.engine = _engine(self.url)
-        if len(_OPENED) >= _MOST:
+        self.url = _with_driver(url)
+        self.engine = _create_engine(self.url)
+        if len(_OPEN_DATABASES) >= _MAX_OPEN:
             _close_idle()
-        _OPENED.add(self)
+        _OPEN_DATABASES.add(self)
         try:
-            self._make()
+            self._prepare()
         except BaseException:
             self.engine.dispose()
             raise
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
+    def write_transaction(self) -> Iterator[sa.Connection]:
         """One transaction that no other writer overlaps.
 
         Raises
@@ -60,35 +60,35 @@ class Database:
         PlatformError
             Another process has kept the database locked for two minutes, or the disk is full.
         """
-        with self._telling(), self.engine.connect() as connection:
+        with self._translate_errors(), self.engine.connect() as connection:
             _begin_writing(connection)
             yield connection
             connection.commit()
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def read_transaction(self) -> Iterator[sa.Connection]:
         """One consistent look."""
-        with self._telling(), self.engine.connect() as connection:
+        with self._translate_errors(), self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")
             else:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
-    def _make(self) -> None:
+    def _prepare(self) -> None:
         path = Path(str(self.engine.url.database))
-        with self._telling():
+        with self._translate_errors():
             if self.engine.dialect.name != "sqlite":
-                self._bring_up()
+                self._migrate()
             elif not (path.exists() and self._is_current()):
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    with exclusive(Path(f"{path}.lock")):  # cold processes racing to make tables
+                    with hold_lock(Path(f"{path}.lock")):  # cold processes racing to make tables
                         if not path.exists() or self._has_no_table():
-                            refuse_remains(path)
-                        self._bring_up()
+                            _refuse_leftovers(path)
+                        self._migrate()
                 except OSError as error:
-                    raise PlatformError(f"the registry '{path}' cannot be written: {error.strerror}", hint=_WRITABLE) from error
+                    raise PlatformError(f"the registry '{path}' cannot be written: {error.strerror}", hint=_WRITABLE_HINT) from error
 
     def _is_current(self) -> bool:
         with self.engine.connect() as connection:
@@ -97,21 +97,21 @@ class Database:
     def _has_no_table(self) -> bool:
         """Whether a file was emptied, or given a head and nothing else by a process that looked into the empty file."""
         with self.engine.connect() as connection:
-            return migrations.revision(connection) is None
+            return migrations.read_revision(connection) is None
 
-    def _bring_up(self) -> None:
+    def _migrate(self) -> None:
         if self._is_current():
             return
         with self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA foreign_keys = OFF")  # a table that is made anew is dropped on the way
             _begin_writing(connection)
-            migrations.bring_up(connection)
+            migrations.migrate(connection)
             connection.commit()
             connection.invalidate()  # not kept: what is checked is off in it
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Say what the database's own errors mean here."""
         where = self.engine.url.render_as_string(hide_password=True)
         try:
@@ -119,61 +119,65 @@ class Database:
         except sa.exc.DatabaseError as error:
             if type(error) not in (sa.exc.DatabaseError, sa.exc.OperationalError):
                 raise  # of a statement, not of the database
-            raise PlatformError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint(str(error.orig))) from error
+            raise PlatformError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint_for(str(error.orig))) from error
 
 
-_WRITABLE = "make its folder writable, or set MLOPS_HOME"
+_WRITABLE_HINT = "make its folder writable, or set MLOPS_HOME"
 
 
-def _hint(told: str) -> str:
-    if "locked" in told:
+def _hint_for(message: str) -> str:
+    if "locked" in message:
         return "another process has written for longer than two minutes: look for it, stop it, and say this again"
-    if "full" in told or "No space" in told:
+    if "full" in message or "No space" in message:
         return "nothing was recorded: make room on the disk, and say this again"
-    if "malformed" in told or "not a database" in told or "no such" in told:
+    if "malformed" in message or "not a database" in message or "no such" in message:
         return "the file is damaged: restore it from a backup; `mlops doctor` looks at everything else"
-    return _WRITABLE if "readonly" in told or "unable to open" in told else "see whether the database server runs, and MLOPS_REGISTRY"
+    return (
+        _WRITABLE_HINT
+        if "readonly" in message or "unable to open" in message
+        else "see whether the database server runs, and MLOPS_REGISTRY"
+    )
 
 
 def _begin_writing(connection: sa.Connection) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
 
 
-def _url(url: str) -> str:
+def _with_driver(url: str) -> str:
     """Name the driver that the extra installs."""
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
 
 
-def _engine(url: str) -> sa.Engine:
+def _create_engine(url: str) -> sa.Engine:
     if not url.startswith("sqlite"):
         try:
-            return sa.create_engine(url, pool_size=_KEPT, max_overflow=16, pool_use_lifo=True)
+            return sa.create_engine(url, pool_size=_POOL_SIZE, max_overflow=16, pool_use_lifo=True)
         except ImportError as error:
             raise MissingExtraError.from_extra("psycopg", "postgres") from error
-    engine = sa.create_engine(url, connect_args={"timeout": _PATIENCE}, pool_size=_KEPT, max_overflow=-1, pool_use_lifo=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT}, pool_size=_POOL_SIZE, max_overflow=-1, pool_use_lifo=True)
     path = Path(str(engine.url.database))
 
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection, record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
-        record.info["file"] = _file(path)
+        record.info["file"] = _file_identity(path)
         connection.isolation_level = None  # transactions begin where we say so, with the lock that we name
-        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
 
     @sa.event.listens_for(engine, "checkout")
     def _same_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
-        if record.info["file"] != _file(path):  # put there from a backup since: what is open is a file without a name
+        if record.info["file"] != _file_identity(path):  # put there from a backup since: what is open is a file without a name
             raise sa.exc.DisconnectionError
 
     return engine
 
 
-def _file(path: Path) -> tuple[int, int] | None:
+def _file_identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -183,7 +187,7 @@ def _file(path: Path) -> tuple[int, int] | None:
 
 def _close_idle() -> None:
     """Close what lies in pools before a fork: SQLite's locks and a server's sockets belong to one process."""
-    for opened in list(_OPENED):
+    for opened in list(_OPEN_DATABASES):
         opened.engine.dispose()
 
 
@@ -191,12 +195,12 @@ os.register_at_fork(before=_close_idle)
 
 
 @cache
-def database(url: str) -> Database:
+def open_database(url: str) -> Database:
     """Return the database at ``url``, the same in the whole process."""
     return Database(url)
 
 
-def examined(url: str) -> tuple[str | None, str]:
+def inspect_database(url: str) -> tuple[str | None, str]:
     """Look at a database without making or migrating it: its revision (None when it has no tables yet), and what is broken in it.
 
     Parameters
@@ -204,30 +208,45 @@ def examined(url: str) -> tuple[str | None, str]:
     url
         A SQLAlchemy URL.
     """
-    engine = _engine(_url(url))
+    engine = _create_engine(_with_driver(url))
     path = Path(str(engine.url.database))
     try:
         is_file = engine.dialect.name == "sqlite"
         if is_file and (not path.exists() or not path.stat().st_size):
-            refuse_remains(path)
+            _refuse_leftovers(path)
             return None, ""
         with engine.connect() as connection:
-            told = connection.exec_driver_sql("PRAGMA integrity_check").scalar() if is_file else "ok"
-            revision = migrations.revision(connection)
-        if is_file and told == "ok" and revision is None:
-            refuse_remains(path)
-        return revision, "" if told == "ok" else str(told)
+            message = connection.exec_driver_sql("PRAGMA integrity_check").scalar() if is_file else "ok"
+            revision = migrations.read_revision(connection)
+        if is_file and message == "ok" and revision is None:
+            _refuse_leftovers(path)
+        return revision, "" if message == "ok" else str(message)
     except sa.exc.DatabaseError as error:
         return None, str(error.orig).strip()
     finally:
         engine.dispose()
 
 
-def now() -> str:
+def _refuse_leftovers(registry: Path) -> None:
+    """Raise RegistryError when a registry file is missing or empty, but the home holds artifacts or prediction logs of an earlier one."""
+    home = registry.parent
+    found = {
+        "artifact(s)": [path for path in (home / "artifacts" / "sha256").glob("*/*") if len(path.name) == _SHA256_LENGTH],
+        "prediction log file(s)": list((home / "services").glob("*/log/*/*.jsonl")),
+    }
+    remains = [f"{len(files)} {what}, such as '{files[0]}'," for what, files in found.items() if files]
+    if remains:
+        raise RegistryError(
+            f"the registry '{registry}' is missing or empty, but {' and '.join(remains)} remain",
+            hint=f"restore '{registry.name}' from a backup; to begin again without versions and runs, move the remains away first",
+        )
+
+
+def timestamp() -> str:
     """Return this instant as text that sorts."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """Return a number that a database can hold, or None."""
     return None if value is None or not math.isfinite(value) else float(value)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def damage_of(path: Path) -> str:
+def find_sqlite_damage(path: Path) -> str:
     """Return what is broken in a SQLite file that exists; ``""`` when every page is sound.
 
     Parameters

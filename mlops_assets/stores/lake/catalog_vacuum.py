@@ -10,15 +10,15 @@ import sqlite3
 import sys
 from contextlib import closing
 
-_LIMITS = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value = ? WHERE table_id = ? AND column_id = ?"
+_SET_BOUNDS = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value = ? WHERE table_id = ? AND column_id = ?"
 
 
 def main() -> int:
     """Return 0 when nothing of what was deleted is left in the catalog and its log, 1 when somebody kept the log open."""
-    asked = json.load(sys.stdin)
-    with closing(sqlite3.connect(asked["catalog"], timeout=30, isolation_level=None)) as catalog:
+    request = json.load(sys.stdin)
+    with closing(sqlite3.connect(request["catalog"], timeout=30, isolation_level=None)) as catalog:
         catalog.execute("BEGIN IMMEDIATE")
-        catalog.executemany(_LIMITS, asked["limits"])
+        catalog.executemany(_SET_BOUNDS, request["limits"])
         catalog.execute("COMMIT")
         catalog.execute("VACUUM")
         busy, *_ = catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -12,7 +12,7 @@ from mlops_assets.errors import DataError, LakeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_EXACT: dict[type[pl.DataType], int] = {pl.Float32: 2**24, pl.Float64: 2**53}  # up to here a float holds every whole number
+_MAX_EXACT: dict[type[pl.DataType], int] = {pl.Float32: 2**24, pl.Float64: 2**53}  # up to here a float holds every whole number
 _RANGES: dict[type[pl.DataType], tuple[int, int]] = {
     kind: edges
     for bits, signed, unsigned in ((8, pl.Int8, pl.UInt8), (16, pl.Int16, pl.UInt16), (32, pl.Int32, pl.UInt32), (64, pl.Int64, pl.UInt64))
@@ -37,7 +37,7 @@ class ColumnTypeError(LakeError):
 
 
 @dataclass(frozen=True)
-class Fit:
+class TypeFit:
     """New rows in the types that the table has, or will have.
 
     Parameters
@@ -65,11 +65,11 @@ def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> t
     """Return in words how the columns of new rows differ from those of a table."""
     new = [f"column '{name}' is new" for name in frame.columns if name not in known]
     gone = [f"column '{name}' is no longer there" for name in known if name not in frame.columns]
-    other = [_describe(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
+    other = [_describe_change(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
     return (*new, *gone, *other)
 
 
-def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> Fit:
+def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
     """Return new rows in types that hold the values of the table too.
 
     Parameters
@@ -91,19 +91,19 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
         elif same != name:
             conflicts.append(f"column '{name}' is named '{same}' in the lake, which does not tell names apart by case")
         elif dtype != known[name]:
-            wanted = _common(series, known[name], stored)
+            wanted = _common_type(series, known[name], stored)
             if wanted is None:
                 conflicts.append(f"column '{name}' is {known[name]} in the lake and {dtype} in the new rows")
             else:
                 series = series.cast(wanted)  # noqa: PLW2901  (the fitted column)
-                changes += [] if wanted == known[name] else [_describe(name, known[name], wanted)]
+                changes += [] if wanted == known[name] else [_describe_change(name, known[name], wanted)]
         columns.append(series)
     new = {name.lower() for name in frame.columns}
     changes += [f"column '{name}' is missing in the new rows and null there" for name in known if name.lower() not in new]
-    return Fit(pl.DataFrame(columns), tuple(changes), tuple(conflicts))
+    return TypeFit(pl.DataFrame(columns), tuple(changes), tuple(conflicts))
 
 
-def refuse_conflicts(table: str, fit: Fit) -> None:
+def refuse_conflicts(table: str, fit: TypeFit) -> None:
     """Raise the error that names the first column that does not fit; do nothing when all do."""
     if fit.conflicts:
         more = f" (and {len(fit.conflicts) - 1} more)" if len(fit.conflicts) > 1 else ""
@@ -127,41 +127,41 @@ def refuse_difference(table: str, given: Mapping[str, pl.DataType], stored: Mapp
             )
 
 
-def _describe(name: str, old: pl.DataType, new: pl.DataType) -> str:
+def _describe_change(name: str, old: pl.DataType, new: pl.DataType) -> str:
     return f"column '{name}' was {old} and is now {new}"
 
 
-def _common(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.DataType | None:
+def _common_type(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.DataType | None:
     """Return the type that holds the new and the stored values without loss; None when there is none."""
     if new.null_count() == len(new):
         return old
     if stored.is_empty(new.name):
         return new.dtype
     if new.dtype.is_float() and old.is_integer():
-        return pl.Float64() if stored.max_abs(new.name) <= _EXACT[pl.Float64] else None
+        return pl.Float64() if stored.max_abs(new.name) <= _MAX_EXACT[pl.Float64] else None
     if new.dtype.is_integer() and old.is_float():
-        return old if _largest(new) <= _EXACT[type(old)] else None
-    wider = _wider(new.dtype, old)
+        return old if _max_abs(new) <= _MAX_EXACT[type(old)] else None
+    wider = _wider_type(new.dtype, old)
     return wider if wider is None or wider == old or not old.is_nested() else None
 
 
-def _wider(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+def _wider_type(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
     if one == other:
         return one
     if one.is_integer() and other.is_integer():
-        return next((kind() for kind in _RANGES if _holds(kind, one) and _holds(kind, other)), None)
+        return next((kind() for kind in _RANGES if _covers(kind, one) and _covers(kind, other)), None)
     if one.is_float() and other.is_float():
         return pl.Float64()
     if isinstance(one, pl.List) and isinstance(other, pl.List):
-        inner = _wider(one.inner, other.inner)  # type: ignore[arg-type]  # of a column's type these are instances
+        inner = _wider_type(one.inner, other.inner)  # type: ignore[arg-type]  # of a column's type these are instances
         return None if inner is None else pl.List(inner)
     return None
 
 
-def _holds(wide: type[pl.DataType], narrow: pl.DataType) -> bool:
+def _covers(wide: type[pl.DataType], narrow: pl.DataType) -> bool:
     (low, high), (first, last) = _RANGES[wide], _RANGES[type(narrow)]
     return low <= first and last <= high
 
 
-def _largest(values: pl.Series) -> int:
+def _max_abs(values: pl.Series) -> int:
     return max((abs(int(edge)) for edge in (values.min(), values.max()) if edge is not None), default=0)  # type: ignore[arg-type]  # a whole number

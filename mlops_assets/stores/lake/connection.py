@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from mlops_assets.errors import LakeError, PlatformError
-from mlops_assets.stores.base.lock import exclusive
-from mlops_assets.stores.database.sqlite_check import damage_of
+from mlops_assets.stores.base.lock import hold_lock
+from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 from mlops_assets.stores.lake.maintenance import Leases
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _ATTACH_OPTIONS = {
 # The extensions are those of installed wheels, which pip has verified as it has every other library; DuckDB's own look at the signatures of
 # 67 MB costs a third of a second in each process. These connections run the package's statements only.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {"allow_unsigned_extensions": True}
-_INLINING = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit'"
+_INLINING_LIMIT = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit'"
 
 
 class LakeConnections:
@@ -65,9 +65,9 @@ class LakeConnections:
                 hint="make it writable, or set MLOPS_HOME to another folder",
             ) from error
 
-    def exclusive(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the one lock of all writers."""
-        return exclusive(self.lock_path)
+        return hold_lock(self.lock_path)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return this thread's connection; a forked process opens its own."""
@@ -85,21 +85,21 @@ class LakeConnections:
     def _open(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config=_CONFIG)
         _load_extensions(connection)
-        with self.exclusive():
+        with self.lock():
             connection.execute("SET TimeZone = 'UTC'")
             if not self.catalog_path.exists() or not self.catalog_path.stat().st_size:
-                self._refuse_remains()
+                self._refuse_leftovers()
             try:
                 connection.execute(self.attach_sql())
-                is_new = connection.execute(_INLINING).fetchone() is None
+                is_new = connection.execute(_INLINING_LIMIT).fetchone() is None
             except duckdb.Error as error:
-                raise damaged_lake(self.folder, error) from error
+                raise damaged_lake_error(self.folder, error) from error
             if is_new:  # or the process that made it was killed before this line
-                self._refuse_remains()
+                self._refuse_leftovers()
                 connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
         return connection
 
-    def _refuse_remains(self) -> None:
+    def _refuse_leftovers(self) -> None:
         """Raise LakeError when there are files of rows, but no catalog that names them."""
         files = sorted(self.data_path.rglob("*.parquet"))
         if files:
@@ -111,7 +111,9 @@ class LakeConnections:
     def attach_sql(self) -> str:
         """Return the statement that attaches this lake as ``lake``."""
         options = ", ".join(f"{name} {value}" for name, value in _ATTACH_OPTIONS.items())
-        return f"ATTACH 'ducklake:sqlite:{_quoted(self.catalog_path)}' AS lake (DATA_PATH '{_quoted(self.data_path)}/', {options})"
+        return (
+            f"ATTACH 'ducklake:sqlite:{_escape_path(self.catalog_path)}' AS lake (DATA_PATH '{_escape_path(self.data_path)}/', {options})"
+        )
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,10 @@ def describe_attachment(folder: Path) -> LakeAttachment:
     return LakeAttachment(f"ducklake:sqlite:{lake.catalog_path}", {"data_path": f"{lake.data_path}/", **options}, lake.lock_path)
 
 
-def damaged_lake(folder: Path, error: Exception) -> LakeError:
+def damaged_lake_error(folder: Path, error: Exception) -> LakeError:
     """Return what an error of DuckDB means for a user: a file of the lake is damaged or missing."""
     reason, catalog = str(error).strip().splitlines()[0], folder / "catalog.sqlite"
-    if problem := damage_of(catalog) if catalog.is_file() else "":
+    if problem := find_sqlite_damage(catalog) if catalog.is_file() else "":
         return LakeError(f"the lake's catalog '{catalog}' is damaged: {problem}", hint="restore it from a backup")
     return LakeError(
         f"the lake in '{folder}' cannot be read: {reason}",
@@ -151,7 +153,7 @@ def damaged_lake(folder: Path, error: Exception) -> LakeError:
     )
 
 
-def _quoted(path: Path) -> str:
+def _escape_path(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
@@ -166,7 +168,7 @@ def _load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
     for name, package in _EXTENSIONS.items():
         file = _extension_file(package)
         try:
-            connection.execute(f"LOAD '{_quoted(file)}'" if file else f"LOAD {name}")
+            connection.execute(f"LOAD '{_escape_path(file)}'" if file else f"LOAD {name}")
         except duckdb.Error as error:
             wheel = package.replace("_", "-")
             raise PlatformError(

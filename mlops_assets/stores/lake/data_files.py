@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from mlops_assets.stores.lake.protocol import DataFile
-from mlops_assets.stores.lake.rows import quoted, sql_name
+from mlops_assets.stores.lake.rows import quote_name, sql_name
 from mlops_assets.stores.lake.table_sql import list_tables
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def list_partition_files(
     """Return the files that hold the rows of a window; empty when they cannot be read."""
     query, values = f"SELECT DISTINCT filename FROM {sql_name(table)} AT (VERSION => {int(snapshot)})", list[object]()
     if window is not None:
-        time = quoted(event_timestamp or "")
+        time = quote_name(event_timestamp or "")
         query, values = f"{query} WHERE {time} >= ? AND {time} < ?", [window.start, window.end]
     try:
         return sorted(row[0] for row in cursor.execute(query, values).fetchall())

@@ -14,10 +14,10 @@ import polars as pl
 from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import LakeError, PlatformError
 from mlops_assets.stores.lake import data_files, table_sql
-from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake
-from mlops_assets.stores.lake.protocol import DAMAGED, Commit, DataFile, MaintenanceReport, Part, PartitionRecord, Write
-from mlops_assets.stores.lake.record_checksums import RecordsReport, checksum_of, examine_records
-from mlops_assets.stores.lake.rows import RECORDS, as_polars, in_parts, quoted, read_record, sql_name
+from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake_error
+from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
+from mlops_assets.stores.lake.record_checksums import RecordsReport, examine_records, record_checksum
+from mlops_assets.stores.lake.rows import RECORDS, quote_name, read_record, slice_partitions, sql_name, to_polars
 from mlops_assets.stores.lake.write_plan import TableState, build_records, has_other_content, plan_write
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ class DuckLake:
         LakeError
             There is no such table, in that snapshot.
         """
-        chosen = ", ".join(map(quoted, columns)) if columns else "*"
+        chosen = ", ".join(map(quote_name, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
         where, values = ("", [])
         if window is not None:
-            time = quoted(event_timestamp or "")
+            time = quote_name(event_timestamp or "")
             where, values = f" WHERE {time} >= ? AND {time} < ?", [window.start, window.end]
         try:
-            return as_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
+            return to_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
         except duckdb.CatalogException as error:
             raise table_sql.missing_table_error(self._cursor, table, snapshot) from error
         except duckdb.Error as error:
@@ -127,7 +127,7 @@ class DuckLake:
         except duckdb.CatalogException:
             return {}
         except duckdb.Error as error:
-            raise damaged_lake(self.connections.folder, error) from error
+            raise damaged_lake_error(self.connections.folder, error) from error
         # The last record of each partition is selected here: a window function in SQL costs twice as much.
         return {row[1]: read_record(row) for row in sorted(rows, key=lambda row: (row[1], row[6]))}
 
@@ -145,20 +145,20 @@ class DuckLake:
         except duckdb.CatalogException:
             return []
         except duckdb.Error as error:
-            raise damaged_lake(self.connections.folder, error) from error
+            raise damaged_lake_error(self.connections.folder, error) from error
         return [record for (table,) in tables for record in self.records(table).values() if record.run_id in run_ids]
 
     def write(  # noqa: PLR0913  (one transaction, described in full)
         self,
         table: str,
         frame: pl.DataFrame,
-        parts: Sequence[Part],
+        partitions: Sequence[Partition],
         *,
         event_timestamp: str | None = None,
         key: Sequence[str] = (),
         run_id: str = "",
         unhashed: Collection[str] = (),
-        beside: Sequence[Write] = (),
+        companions: Sequence[TableWrite] = (),
     ) -> Commit:
         """Replace the given partitions in one transaction.
 
@@ -168,7 +168,7 @@ class DuckLake:
             ``<kind>/<name>``; created if needed.
         frame
             The rows of all partitions together.
-        parts
+        partitions
             The partitions; one with key ``""`` and no window for an unpartitioned table.
         event_timestamp
             The column that says which partition a row belongs to.
@@ -178,7 +178,7 @@ class DuckLake:
             The run that writes.
         unhashed
             Columns that do not count as content.
-        beside
+        companions
             Writes to other tables in the same transaction.
 
         Returns
@@ -193,7 +193,7 @@ class DuckLake:
         LakeError
             A column has a type that the table's cannot be widened to, and other partitions keep the table's.
         """
-        writes = [Write(table, frame, parts, event_timestamp, key, unhashed), *beside]
+        writes = [TableWrite(table, frame, partitions, event_timestamp, key, unhashed), *companions]
         with self.lock():
             plans = [plan_write(write, self._table_state(write.table), run_id) for write in writes]
             if any(plan.new_records for plan in plans):
@@ -202,35 +202,35 @@ class DuckLake:
                         if plan.rows is not None:
                             self._replace_rows(plan)
                     self._append_records([record for plan in plans for record in plan.new_records])
-            return self._commit(parts, plans[0].new_records, plans[0].old_records, plans[0].changes)
+            return self._commit(partitions, plans[0].new_records, plans[0].old_records, plans[0].changes)
 
     def record(
-        self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
+        self, table: str, partitions: Sequence[Partition], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
     ) -> Commit:
         """Record the partitions of a table that another program has written.
 
         Parameters
         ----------
-        table, parts, event_timestamp, key, run_id
+        table, partitions, event_timestamp, key, run_id
             As in :meth:`write`; the rows are those that the lake holds now.
         """
         with self.lock():
-            windows = [part.window for part in parts if part.window is not None]
+            windows = [partition.window for partition in partitions if partition.window is not None]
             window = type(windows[0])(min(w.start for w in windows), max(w.end for w in windows)) if windows else None
             frame = self.read(table, window=window, event_timestamp=event_timestamp)
-            frame, bounds = in_parts(normalize(frame), parts, event_timestamp, table, others=True)
+            frame, bounds = slice_partitions(normalize(frame), partitions, event_timestamp, table, others=True)
             stored = self._table_state(table)
-            new_records = build_records(Write(table, frame, parts, event_timestamp, key), frame, bounds, stored, run_id)
+            new_records = build_records(TableWrite(table, frame, partitions, event_timestamp, key), frame, bounds, stored, run_id)
             if new_records:
                 with self._transaction():
                     self._append_records(new_records)
-        return self._commit(parts, new_records, stored.records)
+        return self._commit(partitions, new_records, stored.records)
 
     def mark_damaged(self, records: Sequence[PartitionRecord]) -> None:
         """Record partitions with a hash that no rows have, so that the next run rebuilds them."""
         with self.lock(), self._transaction():
             now, snapshot = datetime.now(UTC), self.snapshot() + 1
-            marked = [replace(record, content_hash=DAMAGED + record.content_hash) for record in records]
+            marked = [replace(record, content_hash=DAMAGED_PREFIX + record.content_hash) for record in records]
             self._append_records([replace(record, snapshot=snapshot, recorded_at=now) for record in marked])
 
     def schema(self, table: str, *, snapshot: int | None = None) -> Mapping[str, pl.DataType]:
@@ -278,7 +278,7 @@ class DuckLake:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the lock of all writers."""
-        return self.connections.exclusive()
+        return self.connections.lock()
 
     def maintain(self, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:
         """Merge small files and expire old snapshots: see :func:`mlops_assets.stores.lake.maintenance.run_maintenance`."""
@@ -289,7 +289,7 @@ class DuckLake:
     def leased(self) -> AbstractContextManager[int]:
         """Return the newest snapshot and keep it readable until the context ends, or this process."""
         self.connections.cursor()  # opening it needs the lake's lock, which upkeep holds when it reads the leases
-        return self.connections.leases.held(self.snapshot)
+        return self.connections.leases.lease(self.snapshot)
 
     def data_files(self) -> list[DataFile]:
         """Return the Parquet files of the newest snapshot."""
@@ -321,7 +321,7 @@ class DuckLake:
         try:
             row = self._cursor.execute(query).fetchone()
         except duckdb.Error as error:
-            raise damaged_lake(self.connections.folder, error) from error
+            raise damaged_lake_error(self.connections.folder, error) from error
         return 0 if row is None or row[0] is None else row[0]
 
     @contextmanager
@@ -347,20 +347,24 @@ class DuckLake:
         for column in ("hashed", "checksum"):  # older lakes do not have them
             if column not in known:
                 self._cursor.execute(f"ALTER TABLE {RECORDS} ADD COLUMN {column} VARCHAR")
-        rows = pl.DataFrame([{**asdict(record), "checksum": checksum_of(record)} for record in records])
+        rows = pl.DataFrame([{**asdict(record), "checksum": record_checksum(record)} for record in records])
         self._insert_rows(RECORDS, rows.rename({"table": "table_name", "rows": "row_count"}))
 
     def _replace_rows(self, plan: WritePlan) -> None:
-        table_sql.replace_parts(self._cursor, plan, self._insert_rows)
+        table_sql.replace_partitions(self._cursor, plan, self._insert_rows)
 
     def _insert_rows(self, target: str, rows: pl.DataFrame) -> None:
         table_sql.insert_rows(self._cursor, target, rows)
 
     def _commit(
-        self, parts: Sequence[Part], new: Sequence[PartitionRecord], old: Mapping[str, PartitionRecord], changes: Sequence[str] = ()
+        self,
+        partitions: Sequence[Partition],
+        new: Sequence[PartitionRecord],
+        old: Mapping[str, PartitionRecord],
+        changes: Sequence[str] = (),
     ) -> Commit:
         current = {**old, **{record.partition: record for record in new}}
         changed = tuple(record.partition for record in new if has_other_content(record, old))
         return Commit(
-            new[0].snapshot if new else self.snapshot(), tuple(current[part.partition] for part in parts), changed, tuple(changes)
+            new[0].snapshot if new else self.snapshot(), tuple(current[partition.key] for partition in partitions), changed, tuple(changes)
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from mlops_assets.errors import LakeError
-from mlops_assets.stores.lake.rows import as_polars, split_name, sql_name
+from mlops_assets.stores.lake.rows import split_name, sql_name, to_polars
 from mlops_assets.stores.lake.table_sql import list_tables
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from mlops_assets.stores.lake.protocol import PartitionRecord
 
 QUARANTINE = "quarantine"
-_META = "__ducklake_metadata_lake"
+_METADATA = "__ducklake_metadata_lake"
 _FILES = f"""
-    SELECT DISTINCT s.schema_name || '/' || t.table_name, f.path, f.begin_snapshot, f.end_snapshot FROM {_META}.ducklake_data_file f
-    JOIN {_META}.ducklake_table t USING (table_id) JOIN {_META}.ducklake_schema s USING (schema_id)
+    SELECT DISTINCT s.schema_name || '/' || t.table_name, f.path, f.begin_snapshot, f.end_snapshot FROM {_METADATA}.ducklake_data_file f
+    JOIN {_METADATA}.ducklake_table t USING (table_id) JOIN {_METADATA}.ducklake_schema s USING (schema_id)
 """
 _TYPES = {
     "varchar": "VARCHAR",
@@ -52,21 +52,21 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class Held:
+class EntityFile:
     """A Parquet file that holds rows of an entity.
 
     Parameters
     ----------
     table, path
         What it belongs to and where it is.
-    first, end
+    first_snapshot, end_snapshot
         The states of the lake that show it: from one on and before the other, which is None where the newest does.
     """
 
     table: str
     path: Path
-    first: int
-    end: int | None
+    first_snapshot: int
+    end_snapshot: int | None
 
 
 class Erasure:
@@ -78,43 +78,43 @@ class Erasure:
         Whose lock the caller holds.
     entity
         Column to value, as text; rows with all of them are the entity's.
-    only
+    include
         Whether a table is looked at.
     """
 
-    def __init__(self, lake: DuckLake, entity: Mapping[str, str], only: Callable[[str], bool] = lambda _: True) -> None:
-        self._lake, self._entity, self._only = lake, dict(entity), only
+    def __init__(self, lake: DuckLake, entity: Mapping[str, str], include: Callable[[str], bool] = lambda _: True) -> None:
+        self._lake, self._entity, self._include = lake, dict(entity), include
 
     def rows(self, table: str) -> pl.DataFrame:
         """Return the rows of a table that are the entity's, in the newest state."""
         condition, values = self._condition(table)
-        return as_polars(self._cursor.execute(f"SELECT * FROM {sql_name(table)} WHERE {condition}", values))
+        return to_polars(self._cursor.execute(f"SELECT * FROM {sql_name(table)} WHERE {condition}", values))
 
-    def others(self, table: str, snapshot: int) -> pl.DataFrame:
+    def other_rows(self, table: str, snapshot: int) -> pl.DataFrame:
         """Return the rows of a table that are not."""
         condition, values = self._condition(table)
         query = f"SELECT * FROM {sql_name(table)} AT (VERSION => {snapshot}) WHERE ({condition}) IS NOT TRUE"
-        return as_polars(self._cursor.execute(query, values))
+        return to_polars(self._cursor.execute(query, values))
 
     def tables(self) -> list[str]:
         """Return the tables that have the entity's columns now, and every quarantine."""
-        names = [table for table in list_tables(self._cursor) if self._only(table)]
+        names = [table for table in list_tables(self._cursor) if self._include(table)]
         return [name for name in names if name.startswith(f"{QUARANTINE}/") or self._entity.keys() <= self._columns(sql_name(name))]
 
-    def files(self) -> list[Held]:
+    def files(self) -> list[EntityFile]:
         """Return the files, of any state, that hold rows of the entity."""
         stores = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
         known: dict[str, list[tuple[Path, int, int | None]]] = {}
-        for table, name, first, end in self._cursor.execute(_FILES).fetchall():
+        for table, name, first_snapshot, end_snapshot in self._cursor.execute(_FILES).fetchall():
             path = stores.get(name.rpartition("/")[2])
-            if path is not None and not table.startswith("_mlops/") and self._only(table):
-                known.setdefault(table, []).append((path, first, end))
-        return [held for table, files in known.items() for held in self._held(table, files)]
+            if path is not None and not table.startswith("_mlops/") and self._include(table):
+                known.setdefault(table, []).append((path, first_snapshot, end_snapshot))
+        return [held for table, files in known.items() for held in self._entity_files(table, files)]
 
-    def states(self, files: Sequence[Held]) -> list[int]:
+    def snapshots(self, files: Sequence[EntityFile]) -> list[int]:
         """Return the states of the lake, without the newest, that show one of some files."""
         every = [row[0] for row in self._cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY 1").fetchall()]
-        return [n for n in every[:-1] if any(f.first <= n and (f.end is None or n < f.end) for f in files)]
+        return [n for n in every[:-1] if any(f.first_snapshot <= n and (f.end_snapshot is None or n < f.end_snapshot) for f in files)]
 
     def delete(self, tables: Sequence[str], records: Sequence[PartitionRecord]) -> dict[str, int]:
         """Delete the rows and write new records, in one transaction; return how many rows were deleted from which table.
@@ -127,7 +127,7 @@ class Erasure:
             What is recorded from then on.
         """
         counts: dict[str, int] = {}
-        self._lake.run_transaction(lambda: counts.update((table, self._deleted(table)) for table in tables), records)
+        self._lake.run_transaction(lambda: counts.update((table, self._delete_rows(table)) for table in tables), records)
         return {table: count for table, count in counts.items() if count}
 
     def rewrite(self) -> None:
@@ -138,11 +138,11 @@ class Erasure:
         LakeError
             One holds rows of the entity all the same.
         """
-        for table in sorted({held.table for held in self.files() if held.end is None}):
+        for table in sorted({held.table for held in self.files() if held.end_snapshot is None}):
             schema, name = split_name(table)
             call = "CALL ducklake_rewrite_data_files('lake', ?, schema => ?, delete_threshold => 0)"
             self._cursor.execute(call, [name, schema]).fetchall()
-        if left := [held for held in self.files() if held.end is None]:
+        if left := [held for held in self.files() if held.end_snapshot is None]:
             raise LakeError(f"'{left[0].table}' still holds rows of the entity, in {left[0].path.name}", hint="run the same command again")
 
     def expire(self) -> list[int]:
@@ -153,21 +153,21 @@ class Erasure:
         LakeError
             A running step reads one of those states.
         """
-        with self._lake.connections.leases.closed():
-            states = self.states(self.files())
-            leased = {n: pids for n, pids in self._lake.connections.leases.taken().items() if n in states}
+        with self._lake.connections.leases.block():
+            snapshots = self.snapshots(self.files())
+            leased = {n: pids for n, pids in self._lake.connections.leases.list_active().items() if n in snapshots}
             if leased:
                 number, pids = next(iter(leased.items()))
                 raise LakeError(
                     f"process {pids[0]} reads state {number} of the lake, which holds rows of the entity",
                     hint="stop it or wait until it has ended, then run the same command again: it goes on from here",
                 )
-            if states:
-                self._cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {states})").fetchall()
+            if snapshots:
+                self._cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})").fetchall()
         # Whoever writes holds the lock that the caller has: what no state names is garbage.
         self._cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
         self._cursor.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)").fetchall()
-        return states
+        return snapshots
 
     def vacuum(self) -> None:
         """Write the catalog anew: values of rows that are gone stand in its free pages, in its log, and in limits that only grow.
@@ -177,21 +177,21 @@ class Erasure:
         LakeError
             A reader keeps the catalog's log open.
         """
-        limits, connections = [limit for table in self.tables() for limit in self._limits(table)], self._lake.connections
+        bounds, connections = [bound for table in self.tables() for bound in self._column_bounds(table)], self._lake.connections
         connections.close()  # lest its own log is kept open
-        asked = json.dumps({"catalog": str(connections.catalog_path), "limits": limits})
+        request = json.dumps({"catalog": str(connections.catalog_path), "limits": bounds})
         command = [sys.executable, "-m", "mlops_assets.stores.lake.catalog_vacuum"]
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)  # noqa: S603  (a program of ours)
+        done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)  # noqa: S603  (a program of ours)
         if done.returncode:
             why = done.stderr.strip().rpartition("\n")[2] or "somebody reads it without a pause"
             raise LakeError(f"the lake's catalog cannot be written anew: {why}", hint="run the same command again: it goes on from here")
 
-    def _limits(self, table: str) -> Iterator[tuple[str | None, str | None, int, int]]:
+    def _column_bounds(self, table: str) -> Iterator[tuple[str | None, str | None, int, int]]:
         """Yield least and greatest value of the columns of a table as its files know them, which are those of every state that is left."""
         schema, name = split_name(table)
         query = (
-            f"SELECT c.table_id, c.column_id, c.column_type FROM {_META}.ducklake_column c JOIN {_META}.ducklake_table t USING (table_id) "
-            f"JOIN {_META}.ducklake_schema s USING (schema_id) WHERE s.schema_name = ? AND t.table_name = ? AND c.parent_column IS NULL "
+            f"SELECT c.table_id, c.column_id, c.column_type FROM {_METADATA}.ducklake_column c JOIN {_METADATA}.ducklake_table t USING (table_id) "
+            f"JOIN {_METADATA}.ducklake_schema s USING (schema_id) WHERE s.schema_name = ? AND t.table_name = ? AND c.parent_column IS NULL "
             "AND c.end_snapshot IS NULL AND t.end_snapshot IS NULL"
         )
         for table_id, column_id, kind in self._cursor.execute(query, [schema, name]).fetchall():
@@ -200,10 +200,10 @@ class Erasure:
                 continue
             ends = (
                 f"SELECT arg_min(min_value, CAST(min_value AS {known})), arg_max(max_value, CAST(max_value AS {known})) "
-                f"FROM {_META}.ducklake_file_column_stats WHERE table_id = ? AND column_id = ?"
+                f"FROM {_METADATA}.ducklake_file_column_stats WHERE table_id = ? AND column_id = ?"
             )
-            least, greatest = self._cursor.execute(ends, [table_id, column_id]).fetchone() or (None, None)
-            yield least, greatest, table_id, column_id
+            min_value, max_value = self._cursor.execute(ends, [table_id, column_id]).fetchone() or (None, None)
+            yield min_value, max_value, table_id, column_id
 
     @property
     def _cursor(self) -> duckdb.DuckDBPyConnection:
@@ -220,26 +220,28 @@ class Erasure:
             ]
         return " AND ".join(f'CAST("{column}" AS VARCHAR) = ?' for column in self._entity), list(self._entity.values())
 
-    def _deleted(self, table: str) -> int:
+    def _delete_rows(self, table: str) -> int:
         condition, values = self._condition(table)
         row = self._cursor.execute(f"DELETE FROM {sql_name(table)} WHERE {condition}", values).fetchone()
         return int(row[0]) if row else 0
 
-    def _held(self, table: str, files: Sequence[tuple[Path, int, int | None]]) -> Iterator[Held]:
+    def _entity_files(self, table: str, files: Sequence[tuple[Path, int, int | None]]) -> Iterator[EntityFile]:
         """Yield those of a table's files that hold the entity."""
         try:
-            holding = self._holding(table, [path for path, _, _ in files])
+            holding = self._paths_with_entity(table, [path for path, _, _ in files])
         except duckdb.Error:  # the columns of the files do not go together: an older shape lacks the key, or has it in another type
-            holding = {name for path, _, _ in files for name in self._alone(table, path)}
-        yield from (Held(table, path, first, end) for path, first, end in files if str(path) in holding)
+            holding = {name for path, _, _ in files for name in self._check_file(table, path)}
+        yield from (
+            EntityFile(table, path, first_snapshot, end_snapshot) for path, first_snapshot, end_snapshot in files if str(path) in holding
+        )
 
-    def _holding(self, table: str, paths: Sequence[Path]) -> set[str]:
+    def _paths_with_entity(self, table: str, paths: Sequence[Path]) -> set[str]:
         condition, values = self._condition(table)
         names = ", ".join("'{}'".format(str(path).replace("'", "''")) for path in paths)
         source = f"read_parquet([{names}], union_by_name => true, filename => '__file')"
         return {row[0] for row in self._cursor.execute(f"SELECT DISTINCT __file FROM {source} WHERE {condition}", values).fetchall()}
 
-    def _alone(self, table: str, path: Path) -> set[str]:
+    def _check_file(self, table: str, path: Path) -> set[str]:
         columns = self._columns("read_parquet('{}')".format(str(path).replace("'", "''")))
         wanted = {"row"} if table.startswith(f"{QUARANTINE}/") else set(self._entity)
-        return self._holding(table, [path]) if wanted <= columns else set()
+        return self._paths_with_entity(table, [path]) if wanted <= columns else set()

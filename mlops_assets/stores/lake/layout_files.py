@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.stores.base.files import write_whole
+from mlops_assets.stores.base.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 _KEYS = {"definition", "snapshot", "partitions", "buckets"}
-_FILE_KEYS = {"name", "rows", "size", "check"}
+_BUCKET_KEYS = {"name", "rows", "size", "check"}
 
 
 def write_state(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the state of a layout, whole or not at all."""
-    write_whole(folder / STATE, json.dumps({"state": facts, "checksum": _checksum(facts)}).encode(), mode=0o666)
+    write_atomically(folder / STATE, json.dumps({"state": facts, "checksum": _checksum(facts)}).encode(), mode=0o666)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -36,10 +36,10 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 def _is_complete(facts: Mapping[str, Any]) -> bool:
     """Whether a state says what this version of the program reads, and nothing else."""
-    return facts.keys() == _KEYS and all(file.keys() == _FILE_KEYS for file in facts["buckets"])
+    return facts.keys() == _KEYS and all(file.keys() == _BUCKET_KEYS for file in facts["buckets"])
 
 
-def damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
+def find_damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
     """Yield the damaged files of all layouts with what is wrong; with an empty text, what is no part of a layout.
 
     Parameters
@@ -51,10 +51,10 @@ def damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
         if not folder.is_dir() or not ((folder / STATE).exists() or (folder / "lock").exists()):
             yield folder, ""
         elif (folder / STATE).exists():
-            yield from _damage_in(folder)
+            yield from _find_damage(folder)
 
 
-def _damage_in(folder: Path) -> Iterator[tuple[Path, str]]:
+def _find_damage(folder: Path) -> Iterator[tuple[Path, str]]:
     state = read_state(folder)
     if state is None:
         yield folder / STATE, "it is not what was written"
@@ -63,11 +63,11 @@ def _damage_in(folder: Path) -> Iterator[tuple[Path, str]]:
         path = folder / file["name"]
         if not path.exists():
             yield path, "it is missing"
-        elif (path.stat().st_size, checksum_of(path.read_bytes())) != (file["size"], file["check"]):
+        elif (path.stat().st_size, file_checksum(path.read_bytes())) != (file["size"], file["check"]):
             yield path, "it is not what was written"
 
 
-def checksum_of(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
+def file_checksum(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
     """Return sum and parity of the 64-bit words of a file: any flipped bit changes both, at the speed of memory."""
     data = np.frombuffer(content, dtype=np.uint8)
     words = data[: len(data) // 8 * 8].view(np.uint64)

@@ -34,9 +34,9 @@ from mlops_assets.compute.features.point_in_time import (
     sort_as_of,
     split_buckets,
 )
-from mlops_assets.stores.base.lock import exclusive
-from mlops_assets.stores.lake.damage import read_view
-from mlops_assets.stores.lake.layout_files import STATE, checksum_of, read_state, write_state
+from mlops_assets.stores.base.lock import hold_lock
+from mlops_assets.stores.lake.layout_files import STATE, file_checksum, read_state, write_state
+from mlops_assets.stores.lake.verified_reads import read_view
 from mlops_assets.values.window import merged, window_of
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 FORMAT = 1
-TRUSTED = 60.0  # seconds for which files that were verified are not read whole again
+MAX_TRUST_SECONDS = 60.0  # seconds for which files that were verified are not read whole again
 
 
 @dataclass(frozen=True)
-class _File:
+class _BucketFile:
     """One bucket on disk: its rows, the bytes of its file, and their sum and parity in 64-bit words."""
 
     name: str
@@ -62,13 +62,13 @@ class _File:
 
 
 @dataclass(frozen=True)
-class _State:
+class _LayoutState:
     """What a layout was made from, and its files."""
 
     definition: str
     snapshot: int
     partitions: Mapping[str, str]
-    buckets: tuple[_File, ...]
+    buckets: tuple[_BucketFile, ...]
 
     @property
     def rows(self) -> int:
@@ -76,15 +76,15 @@ class _State:
 
 
 @dataclass(frozen=True, eq=False)
-class _Open:
+class _OpenLayout:
     """The files of a state, mapped and verified, and when; a notebook and a batch job ask for the same again and again."""
 
-    state: _State
-    touched: tuple[tuple[int, int] | None, ...]
+    state: _LayoutState
+    stamps: tuple[tuple[int, int] | None, ...]
     tables: tuple[pa.Table, ...]
     entities: tuple[pl.DataFrame, ...]
-    at: float
-    asked: int = -1  # the state of the lake that was last found to be this one
+    verified_at: float
+    snapshot_checked: int = -1  # the state of the lake that was last found to be this one
 
 
 class Layouts:
@@ -101,9 +101,9 @@ class Layouts:
     def __init__(self, folder: Path, lake: Lake) -> None:
         self._folder = folder
         self._lake = lake
-        self._open: dict[Path, _Open] = {}
+        self._open: dict[Path, _OpenLayout] = {}
 
-    def of(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> AsOfLayout:
+    def load(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> AsOfLayout:
         """Return the layout of a view, as the lake is or was, under the names that the view is renamed to.
 
         Parameters
@@ -122,7 +122,7 @@ class Layouts:
         DataError
             It has two different rows of one entity and time.
         """
-        upkeep = _Upkeep(self._folder, self._lake, view, as_known, self._open)
+        upkeep = _LayoutUpdate(self._folder, self._lake, view, as_known, self._open)
         return rename_layout(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
 
     def remove(self, unwanted: Callable[[str, str], bool]) -> int:
@@ -137,18 +137,18 @@ class Layouts:
         for folder in sorted(self._folder.iterdir()) if self._folder.exists() else ():
             name, *pinned, _ = folder.name.split("-")
             if unwanted(name, "".join(pinned)):
-                with exclusive(folder / "lock"):
+                with hold_lock(folder / "lock"):
                     (folder / STATE).unlink(missing_ok=True)
                     shutil.rmtree(folder)
                 removed += 1
         return removed
 
 
-class _Upkeep:
+class _LayoutUpdate:
     """One layout: found, brought up to date, or made."""
 
-    def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool, kept: dict[Path, _Open]) -> None:  # noqa: FBT001
-        self._view, self._lake, self._as_known, self._kept = view, lake, as_known, kept
+    def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool, cache: dict[Path, _OpenLayout]) -> None:  # noqa: FBT001
+        self._view, self._lake, self._as_known, self._cache = view, lake, as_known, cache
         self._folder = folder / "-".join(filter(None, (view.name, view.pinned, "known" if as_known else "event")))
         self._times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
         self._columns = tuple(dict.fromkeys((*view.entity.join_keys, *self._times, *view.feature_names)))
@@ -156,70 +156,78 @@ class _Upkeep:
         self._definition = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def layout(self, snapshot: int) -> AsOfLayout:
-        if (kept := self._kept.get(self._folder)) is not None and kept.asked == snapshot and self._holds(kept):
-            return self._layout(kept)  # a state of the lake never changes
+        if (cache := self._cache.get(self._folder)) is not None and cache.snapshot_checked == snapshot and self._is_unchanged(cache):
+            return self._assemble(cache)  # a state of the lake never changes
         wanted = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
-        if (loaded := self._loaded(wanted, snapshot)) is not None:
+        if (loaded := self._load_current(wanted, snapshot)) is not None:
             return loaded
         self._folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self._folder / "lock"):
-            if (loaded := self._loaded(wanted, snapshot)) is not None:
+        with hold_lock(self._folder / "lock"):
+            if (loaded := self._load_current(wanted, snapshot)) is not None:
                 return loaded  # another process has done it meanwhile
-            before = self._state()
+            before = self._read_state()
             if before is not None and before.snapshot > snapshot:
-                return self._in_memory(snapshot)
-            changed = None if before is None else self._changed(before, wanted, snapshot)
+                return self._build_in_memory(snapshot)
+            changed = None if before is None else self._changed_buckets(before, wanted, snapshot)
             if before is None or changed is None:
-                self._store([self._write(number, part) for number, part in enumerate(self._made(snapshot))], wanted, snapshot)
+                self._publish(
+                    [self._write_bucket(number, part) for number, part in enumerate(self._build_buckets(snapshot))], wanted, snapshot
+                )
             else:
-                written = {number: self._write(number, part) for number, part in changed.items()}
-                self._store([written.get(number, file) for number, file in enumerate(before.buckets)], wanted, snapshot)
-        made = self._loaded(wanted, snapshot)
-        return self._in_memory(snapshot) if made is None else made  # a third process has gone on to a newer state
+                written = {number: self._write_bucket(number, part) for number, part in changed.items()}
+                self._publish([written.get(number, file) for number, file in enumerate(before.buckets)], wanted, snapshot)
+        made = self._load_current(wanted, snapshot)
+        return self._build_in_memory(snapshot) if made is None else made  # a third process has gone on to a newer state
 
-    def _loaded(self, wanted: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
-        state, kept = self._state(), self._kept.get(self._folder)
+    def _load_current(self, wanted: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
+        state, cache = self._read_state(), self._cache.get(self._folder)
         if state is None or state.partitions != wanted:
             return None
-        found = kept if kept is not None and self._holds(kept) else self._verified(state)
+        found = cache if cache is not None and self._is_unchanged(cache) else self._open_verified(state)
         if found is None:
             return None
-        self._kept[self._folder] = replace(found, asked=snapshot)
-        return self._layout(found)
+        self._cache[self._folder] = replace(found, snapshot_checked=snapshot)
+        return self._assemble(found)
 
-    def _layout(self, found: _Open) -> AsOfLayout:
-        return join_buckets(self._declared(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
+    def _assemble(self, found: _OpenLayout) -> AsOfLayout:
+        return join_buckets(self._bind_view(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
 
-    def _holds(self, kept: _Open) -> bool:
+    def _is_unchanged(self, cache: _OpenLayout) -> bool:
         """Whether the files were verified a moment ago, are still those of the layout, and nobody has touched them since."""
-        return time.monotonic() - kept.at < TRUSTED and kept.state == self._state() and kept.touched == self._touched(kept.state)
+        return (
+            time.monotonic() - cache.verified_at < MAX_TRUST_SECONDS
+            and cache.state == self._read_state()
+            and cache.stamps == self._file_stamps(cache.state)
+        )
 
-    def _touched(self, state: _State) -> tuple[tuple[int, int] | None, ...]:
+    def _file_stamps(self, state: _LayoutState) -> tuple[tuple[int, int] | None, ...]:
         """Return inode and time of change of each file; None where there is none."""
-        return tuple(_inode(self._folder / file.name) for file in state.buckets)
+        return tuple(_file_stamp(self._folder / file.name) for file in state.buckets)
 
-    def _verified(self, state: _State) -> _Open | None:
-        touched = self._touched(state)
+    def _open_verified(self, state: _LayoutState) -> _OpenLayout | None:
+        stamps = self._file_stamps(state)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # sums and comparisons run outside Python's lock
-            opened = [bucket for bucket in pool.map(self._bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
+            opened = [bucket for bucket in pool.map(self._open_bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
         if len(opened) < len(state.buckets):
             return None
         tables, entities = zip(*opened, strict=True)
-        return _Open(state, touched, tables, entities, time.monotonic())
+        return _OpenLayout(state, stamps, tables, entities, time.monotonic())
 
-    def _bucket(self, number: int, file: _File) -> tuple[pa.Table, pl.DataFrame] | None:
+    def _open_bucket(self, number: int, file: _BucketFile) -> tuple[pa.Table, pl.DataFrame] | None:
         """Return the rows of a bucket and where each entity's lie."""
         keys = list(self._view.entity.join_keys)
-        table = self._opened(file)
+        table = self._map_file(file)
         return None if table is None else (table, find_runs(pl.DataFrame(table.select(keys)), keys, number))
 
-    def _state(self) -> _State | None:
+    def _read_state(self) -> _LayoutState | None:
         stored = read_state(self._folder)
         if stored is None or stored["definition"] != self._definition:
             return None
-        return _State(stored["definition"], stored["snapshot"], stored["partitions"], tuple(_File(**file) for file in stored["buckets"]))
+        return _LayoutState(
+            stored["definition"], stored["snapshot"], stored["partitions"], tuple(_BucketFile(**file) for file in stored["buckets"])
+        )
 
-    def _opened(self, file: _File) -> pa.Table | None:
+    def _map_file(self, file: _BucketFile) -> pa.Table | None:
         """Map a file into memory; None when it is not what was written."""
         import pyarrow as pa
 
@@ -230,87 +238,87 @@ class _Upkeep:
         content = mapped.read_buffer()
         return (
             pa.ipc.open_file(pa.BufferReader(content)).read_all()
-            if (len(content), checksum_of(content)) == (file.size, file.check)
+            if (len(content), file_checksum(content)) == (file.size, file.check)
             else None
         )
 
-    def _in_memory(self, snapshot: int) -> AsOfLayout:
-        return build_layout(self._declared(read_view(self._lake, self._view, self._columns, snapshot=snapshot)), as_known=self._as_known)
+    def _build_in_memory(self, snapshot: int) -> AsOfLayout:
+        return build_layout(self._bind_view(read_view(self._lake, self._view, self._columns, snapshot=snapshot)), as_known=self._as_known)
 
-    def _made(self, snapshot: int) -> list[pl.DataFrame]:
-        rows = self._rows(read_view(self._lake, self._view, self._columns, snapshot=snapshot))
+    def _build_buckets(self, snapshot: int) -> list[pl.DataFrame]:
+        rows = self._order_rows(read_view(self._lake, self._view, self._columns, snapshot=snapshot))
         return split_buckets(rows, self._view.entity.join_keys, choose_bucket_count(rows.height))
 
-    def _rows(self, source: pl.DataFrame) -> pl.DataFrame:
-        return sort_as_of(self._declared(source), as_known=self._as_known)
+    def _order_rows(self, source: pl.DataFrame) -> pl.DataFrame:
+        return sort_as_of(self._bind_view(source), as_known=self._as_known)
 
-    def _declared(self, rows: pl.DataFrame | None = None) -> View:
+    def _bind_view(self, rows: pl.DataFrame | None = None) -> View:
         return make_view(self._view, pl.DataFrame() if rows is None else rows)
 
-    def _changed(self, before: _State, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
+    def _changed_buckets(self, before: _LayoutState, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
         """Return the buckets that change; None when all must be made again."""
         if self._view.partitions is None or any(key not in wanted for key in before.partitions):
             return None
         changed = [key for key, digest in wanted.items() if before.partitions.get(key) != digest]
         rewritten = [span for key in changed if key in before.partitions and (span := window_of(self._view.partitions, key))]
-        new = self._window(changed, snapshot)
+        new = self._read_partitions(changed, snapshot)
         if before.rows + new.height > 2 * ROWS_PER_BUCKET * len(before.buckets):
             return None
-        old = [self._opened(file) for file in before.buckets]
+        old = [self._map_file(file) for file in before.buckets]
         if any(table is None for table in old):
             return None
         tables = [pl.DataFrame(table) for table in old]
         if not rewritten:
-            return self._merged(tables, self._rows(new))
+            return self._merge_buckets(tables, self._order_rows(new))
         # A row that could never win may win when the row is gone that hid it; one that is not in the layout hides nothing.
         inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in merged(rewritten))
         gone = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
-        return self._rebuilt(gone | self._numbers(new, len(tables)), len(tables), snapshot)
+        return self._rebuild_buckets(gone | self._bucket_numbers(new, len(tables)), len(tables), snapshot)
 
-    def _window(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
+    def _read_partitions(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
         """Return the rows of partitions, as the lake was."""
         spans = merged(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
         if not spans:
             return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
         return pl.concat(read_view(self._lake, self._view, self._columns, snapshot=snapshot, window=span) for span in spans)
 
-    def _numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
+    def _bucket_numbers(self, rows: pl.DataFrame, count: int) -> set[int]:
         keys = list(self._view.entity.join_keys)
         return {int(number) for number in np.unique(hash_entities(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
 
-    def _rebuilt(self, touched: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
+    def _rebuild_buckets(self, stamps: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
         """Make the buckets again whose entities have rows that changed: what they had hidden may hold again."""
         source = read_view(self._lake, self._view, self._columns, snapshot=snapshot).drop_nulls(list(self._view.entity.join_keys))
         parts = split_buckets(source, self._view.entity.join_keys, count)
-        return {number: self._rows(parts[number]) for number in touched}
+        return {number: self._order_rows(parts[number]) for number in stamps}
 
-    def _merged(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
+    def _merge_buckets(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
         """Add rows to the buckets of their entities: what can never win among the old ones cannot win among all."""
         if any(table.schema != new.schema for table in old):
             return None
         parts = enumerate(split_buckets(new, self._view.entity.join_keys, len(old)))
-        return {number: drop_dominated(pl.concat([old[number], added]), self._declared()) for number, added in parts if added.height}
+        return {number: drop_dominated(pl.concat([old[number], added]), self._bind_view()) for number, added in parts if added.height}
 
-    def _store(self, files: Sequence[_File], wanted: Mapping[str, str], snapshot: int) -> None:
+    def _publish(self, files: Sequence[_BucketFile], wanted: Mapping[str, str], snapshot: int) -> None:
         """Name the files of a state in one rename, then remove what nothing names."""
-        state = _State(self._definition, snapshot, wanted, tuple(files))
+        state = _LayoutState(self._definition, snapshot, wanted, tuple(files))
         write_state(self._folder, asdict(state))
         named = {file.name for file in state.buckets} | {STATE, "lock"}
-        for path in self._unnamed(named):
+        for path in self._unlisted_files(named):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def _unnamed(self, named: set[str]) -> Iterator[Path]:
+    def _unlisted_files(self, named: set[str]) -> Iterator[Path]:
         return (path for path in self._folder.iterdir() if path.name not in named)
 
-    def _write(self, number: int, rows: pl.DataFrame) -> _File:
+    def _write_bucket(self, number: int, rows: pl.DataFrame) -> _BucketFile:
         name = f"bucket-{number:04}-{uuid.uuid4().hex[:12]}.arrow"
         rows.write_ipc(self._folder / name, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
         content = (self._folder / name).read_bytes()
-        return _File(name, rows.height, len(content), checksum_of(content))
+        return _BucketFile(name, rows.height, len(content), file_checksum(content))
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def _file_stamp(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(FileNotFoundError):
         found = path.stat()
         return found.st_ino, found.st_mtime_ns

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.lake.data_files import measure_disk
 from mlops_assets.stores.lake.protocol import MaintenanceReport
 from mlops_assets.stores.lake.rows import RECORDS
@@ -39,13 +39,13 @@ class Leases:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def closed(self) -> AbstractContextManager[None]:
+    def block(self) -> AbstractContextManager[None]:
         """Let nobody take a lease meanwhile."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        return exclusive(self._folder / "lock")
+        return hold_lock(self._folder / "lock")
 
     @contextlib.contextmanager
-    def held(self, snapshot: Callable[[], int]) -> Iterator[int]:
+    def lease(self, snapshot: Callable[[], int]) -> Iterator[int]:
         """Lease the state that ``snapshot`` returns.
 
         Parameters
@@ -54,7 +54,7 @@ class Leases:
             Asked while nobody can expire what it returns.
         """
         with contextlib.ExitStack() as stack:
-            with self.closed():
+            with self.block():
                 leased = snapshot()
                 path = self._folder / f"{leased}-{os.getpid()}-{uuid.uuid4().hex}"
                 file = stack.enter_context(path.open("w", encoding="ascii"))
@@ -62,7 +62,7 @@ class Leases:
             stack.callback(path.unlink, missing_ok=True)
             yield leased
 
-    def taken(self) -> dict[int, tuple[int, ...]]:
+    def list_active(self) -> dict[int, tuple[int, ...]]:
         """Return the leased states and the processes that hold them; leases of the dead are removed. Call it within :meth:`closed`."""
         found: dict[int, tuple[int, ...]] = {}
         for path in self._folder.iterdir():
@@ -93,11 +93,11 @@ def run_maintenance(connections: LakeConnections, pins: Collection[int], *, olde
         Only snapshots and files older than this; longer than the longest transaction.
     """
     cursor, before = connections.cursor(), datetime.now(UTC) - older_than
-    with connections.exclusive():
+    with connections.lock():
         at_first = measure_disk(connections.data_path)
         merged = cursor.execute("CALL ducklake_merge_adjacent_files('lake')").fetchall()
-        with connections.leases.closed():
-            leased = connections.leases.taken()
+        with connections.leases.block():
+            leased = connections.leases.list_active()
             query = "SELECT snapshot_id, snapshot_time < ? FROM ducklake_snapshots('lake') ORDER BY 1"
             every = cursor.execute(query, [before]).fetchall()
             expired = sorted({number for number, old in every if old} - {*pins, *leased, every[-1][0]})
@@ -107,11 +107,11 @@ def run_maintenance(connections: LakeConnections, pins: Collection[int], *, olde
         orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
         files, size = zip(at_first, measure_disk(connections.data_path), strict=True)
     return MaintenanceReport(
-        len(merged), len(expired), len(cleaned) + len(orphans), len(every) - len(expired), files, size, leased, _records(cursor)
+        len(merged), len(expired), len(cleaned) + len(orphans), len(every) - len(expired), files, size, leased, _count_records(cursor)
     )
 
 
-def _records(cursor: duckdb.DuckDBPyConnection) -> int:
+def _count_records(cursor: duckdb.DuckDBPyConnection) -> int:
     try:
         row = cursor.execute(_RECORDS).fetchone()
     except duckdb.CatalogException:  # nothing was ever written

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from mlops_assets.stores.lake.record_checksums import RecordsReport
 
 
-DAMAGED = "damaged:"
+DAMAGED_PREFIX = "damaged:"
 
 
 @dataclass(frozen=True)
-class Part:
-    """One partition that is about to be written.
+class Partition:
+    """One partition of a table.
 
     Parameters
     ----------
-    partition
-        Its key; ``""`` for the whole of an unpartitioned table.
+    key
+        The partition key; ``""`` for the whole of an unpartitioned table.
     window
-        Its span of event time; None for the whole of an unpartitioned table.
+        The span of event time; None for the whole of an unpartitioned table.
     inputs
-        Fingerprint of what it is made from; ``""`` when it comes from outside.
+        The fingerprint of its inputs; ``""`` when they come from outside.
     """
 
-    partition: str
+    key: str
     window: TimeWindow | None = None
     inputs: str = ""
 
@@ -77,16 +77,16 @@ class PartitionRecord:
     @property
     def damaged(self) -> bool:
         """Whether the rows were found to be others than those that were written."""
-        return self.content_hash.startswith(DAMAGED)
+        return self.content_hash.startswith(DAMAGED_PREFIX)
 
 
 @dataclass(frozen=True)
-class Write:
+class TableWrite:
     """The parts of a table that are replaced; fields as the parameters of :meth:`Lake.write`."""
 
     table: str
     frame: pl.DataFrame
-    parts: Sequence[Part]
+    partitions: Sequence[Partition]
     event_timestamp: str | None = None
     key: Sequence[str] = ()
     unhashed: Collection[str] = ()
@@ -202,19 +202,19 @@ class LakeWriter(Protocol):
         self,
         table: str,
         frame: pl.DataFrame,
-        parts: Sequence[Part],
+        partitions: Sequence[Partition],
         *,
         event_timestamp: str | None = None,
         key: Sequence[str] = (),
         run_id: str = "",
         unhashed: Collection[str] = (),
-        beside: Sequence[Write] = (),
+        companions: Sequence[TableWrite] = (),
     ) -> Commit:
         """Replace the given partitions of this table and of its companions in one transaction; unchanged partitions are skipped."""
         ...
 
     def record(
-        self, table: str, parts: Sequence[Part], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
+        self, table: str, partitions: Sequence[Partition], *, event_timestamp: str | None = None, key: Sequence[str] = (), run_id: str = ""
     ) -> Commit:
         """Record the partitions of a table that another program, such as dbt, has written."""
         ...

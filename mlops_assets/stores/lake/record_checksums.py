@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mlops_assets.stores.lake.connection import damaged_lake
-from mlops_assets.stores.lake.rows import CHECKSUM_PLACE, RECORDS, read_record
+from mlops_assets.stores.lake.connection import damaged_lake_error
+from mlops_assets.stores.lake.rows import CHECKSUM_INDEX, RECORDS, read_record
 
 if TYPE_CHECKING:
     from mlops_assets.stores.lake.connection import LakeConnections
@@ -47,16 +47,16 @@ class RecordsReport:
     ----------
     altered
         Those that are not what was written.
-    whole, without_checksum
+    intact, without_checksum
         How many are, and how many were written before records had a checksum.
     """
 
     altered: tuple[AlteredRecord, ...]
-    whole: int
+    intact: int
     without_checksum: int
 
 
-def checksum_of(record: PartitionRecord) -> str:
+def record_checksum(record: PartitionRecord) -> str:
     """Return the checksum of everything that a record says."""
     said = [
         record.table,
@@ -85,19 +85,19 @@ def examine_records(connections: LakeConnections) -> RecordsReport:
     except duckdb.CatalogException:
         return RecordsReport((), 0, 0)
     except (duckdb.Error, UnicodeDecodeError) as error:
-        raise damaged_lake(connections.folder, error) from error
-    records, checksums = [read_record(row[:-1]) for row in rows], [_checksum(row[:-1]) for row in rows]
+        raise damaged_lake_error(connections.folder, error) from error
+    records, checksums = [read_record(row[:-1]) for row in rows], [_stored_checksum(row[:-1]) for row in rows]
     latest = {(record.table, record.partition): record for record in records}
     first = min((record.snapshot for record, checksum in zip(records, checksums, strict=True) if checksum), default=None)
-    altered, without = [], 0
+    altered, unchecked = [], 0
     for record, checksum, row in zip(records, checksums, rows, strict=True):
         if not checksum and (first is None or record.snapshot < first):  # later ones had one
-            without += 1
-        elif checksum != checksum_of(record):
+            unchecked += 1
+        elif checksum != record_checksum(record):
             altered.append(AlteredRecord(record, row[-1], latest[record.table, record.partition] is record))
-    return RecordsReport(tuple(altered), len(records) - len(altered) - without, without)
+    return RecordsReport(tuple(altered), len(records) - len(altered) - unchecked, unchecked)
 
 
-def _checksum(row: tuple[object, ...]) -> str:
+def _stored_checksum(row: tuple[object, ...]) -> str:
     """Return the checksum in a row of the records; those of an older lake have no such column, or nothing in it."""
-    return str(row[CHECKSUM_PLACE] or "") if len(row) > CHECKSUM_PLACE else ""
+    return str(row[CHECKSUM_INDEX] or "") if len(row) > CHECKSUM_INDEX else ""

@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from mlops_assets.stores.lake.protocol import Part
+    from mlops_assets.stores.lake.protocol import Partition
 
 RECORDS = 'lake."_mlops"."partitions"'
-CHECKSUM_PLACE = 9  # of the checksum among the columns of the records
+CHECKSUM_INDEX = 9  # of the checksum among the columns of the records
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def read_record(row: tuple[Any, ...]) -> PartitionRecord:
     """Read a row of records; those of an older lake lack the last columns, or have nothing in them."""
-    return PartitionRecord(*row[:8], *(text or "" for text in row[8:CHECKSUM_PLACE]))
+    return PartitionRecord(*row[:8], *(text or "" for text in row[8:CHECKSUM_INDEX]))
 
 
 def split_name(table: str) -> tuple[str, str]:
     """Return kind and name of ``<kind>/<name>``; raise LakeError for anything that could not be one."""
-    parts = table.split("/")
-    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+    partitions = table.split("/")
+    if len(partitions) != 2 or not all(_NAME.fullmatch(partition) for partition in partitions):
         raise LakeError(
             f"'{table}' is not a table's name", hint="tables are named <kind>/<name>, in lower-case letters, digits and underscores"
         )
-    return parts[0], parts[1]
+    return partitions[0], partitions[1]
 
 
-def quoted(name: str) -> str:
+def quote_name(name: str) -> str:
     """Return a name as SQL takes it."""
     return '"' + name.replace('"', '""') + '"'
 
@@ -51,7 +51,7 @@ def sql_name(table: str) -> str:
     return f'lake."{schema}"."{name}"'
 
 
-def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+def to_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     """Return a result of DuckDB as a frame, its times in UTC."""
     frame = pl.DataFrame(result.to_arrow_table())
     times = [
@@ -62,34 +62,34 @@ def as_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     return frame.with_columns(times) if times else frame
 
 
-def storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+def to_storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """Return rows in the types that the lake gives back; raise DataError that names the table where it cannot hold them."""
-    with _named(table):
+    with _name_table(table):
         return normalize(frame)
 
 
 def refuse_unstorable(frame: pl.DataFrame, table: str) -> None:
     """Raise DataError that names the table when it cannot hold the columns of a frame."""
-    with _named(table):
+    with _name_table(table):
         cast_to_stored(frame.clear())
 
 
 @contextmanager
-def _named(table: str) -> Iterator[None]:
+def _name_table(table: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
         raise DataError(f"'{table}': {error.message}. Nothing was committed; the earlier data stay readable", hint=error.hint) from error
 
 
-def in_parts(
-    frame: pl.DataFrame, parts: Sequence[Part], event_timestamp: str | None, table: str, *, others: bool = False
+def slice_partitions(
+    frame: pl.DataFrame, partitions: Sequence[Partition], event_timestamp: str | None, table: str, *, others: bool = False
 ) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
     """Return the rows ordered by part, and where each part begins and ends.
 
     ``others``: whether rows outside of every part are passed over rather than refused.
     """
-    if len(parts) == 1 and parts[0].window is None:
+    if len(partitions) == 1 and partitions[0].window is None:
         return frame, [(0, frame.height)]
     if event_timestamp is None or event_timestamp not in frame.columns:
         raise DataError(
@@ -98,14 +98,16 @@ def in_parts(
         )
     frame = frame.sort(event_timestamp, maintain_order=True)
     times = frame[event_timestamp]
-    bounds = [(int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in parts if p.window is not None]
+    bounds = [
+        (int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in partitions if p.window is not None
+    ]
     if others:
         cut = [frame[start:end] for start, end in bounds]
-        ends = list(itertools.accumulate((part.height for part in cut), initial=0))
+        ends = list(itertools.accumulate((partition.height for partition in cut), initial=0))
         return pl.concat(cut), list(itertools.pairwise(ends))
     if sum(end - start for start, end in bounds) != frame.height:
         raise DataError(
-            f"'{table}': rows lie outside of the partitions {parts[0].partition} to {parts[-1].partition}",
+            f"'{table}': rows lie outside of the partitions {partitions[0].key} to {partitions[-1].key}",
             hint="return the rows of the given window only",
         )
     return frame, bounds

@@ -10,7 +10,7 @@ import polars as pl
 
 from mlops_assets.errors import LakeError, nearest
 from mlops_assets.stores.lake.column_types import refuse_difference
-from mlops_assets.stores.lake.rows import as_polars, quoted, split_name, sql_name
+from mlops_assets.stores.lake.rows import quote_name, split_name, sql_name, to_polars
 from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class TableValues:
 
     def is_empty(self, column: str) -> bool:
         """Return whether a column holds no value at all."""
-        return self._query(f"count({quoted(column)})", unreadable=1) == 0
+        return self._query(f"count({quote_name(column)})", unreadable=1) == 0
 
     def max_abs(self, column: str) -> float:
         """Return the maximum absolute value of a column of numbers; infinity when it cannot be read."""
-        name = quoted(column)
+        name = quote_name(column)
         return self._query(f"greatest(abs(min({name})::HUGEINT), abs(max({name})::HUGEINT))", unreadable=math.inf)
 
     def _query(self, expression: str, *, unreadable: float) -> float:
@@ -82,12 +82,12 @@ def find_keys(  # noqa: PLR0913  (where it looks)
     event_timestamp
         The column that partitions the table.
     """
-    columns, time = ", ".join(map(quoted, keys.columns)), quoted(event_timestamp)
+    columns, time = ", ".join(map(quote_name, keys.columns)), quote_name(event_timestamp)
     inside = " OR ".join(f"({time} >= ? AND {time} < ?)" for _ in outside)
     values: list[Any] = [edge for window in outside for edge in (window.start, window.end)]
     cursor.register("mlops_keys", keys.unique().to_arrow())
     try:
-        return as_polars(
+        return to_polars(
             cursor.execute(
                 f'SELECT {columns}, max({time}) AS "__elsewhere" FROM {sql_name(table)} AT (VERSION => {int(snapshot)}) '
                 f"SEMI JOIN mlops_keys USING ({columns}) WHERE NOT ({inside}) GROUP BY ALL ORDER BY ALL LIMIT {MAX_KEYS}",
@@ -107,7 +107,7 @@ def table_schema(cursor: duckdb.DuckDBPyConnection, table: str, snapshot: int | 
     """
     at = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
     try:
-        return as_polars(cursor.execute(f"SELECT * FROM {sql_name(table)}{at} LIMIT 0")).schema
+        return to_polars(cursor.execute(f"SELECT * FROM {sql_name(table)}{at} LIMIT 0")).schema
     except duckdb.CatalogException:
         return None
 
@@ -126,7 +126,7 @@ def insert_rows(cursor: duckdb.DuckDBPyConnection, target: str, rows: pl.DataFra
         cursor.unregister("mlops_rows")
 
 
-def replace_parts(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Callable[[str, pl.DataFrame], None]) -> None:
+def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Callable[[str, pl.DataFrame], None]) -> None:
     """Replace the partitions of a plan with its rows, which ``insert`` adds to the table.
 
     Raises
@@ -137,7 +137,7 @@ def replace_parts(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Ca
         A damaged file also holds rows of other partitions.
     """
     rows, target = plan.frame, sql_name(plan.table)
-    cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(split_name(plan.table)[0])}")
+    cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote_name(split_name(plan.table)[0])}")
     cursor.register("mlops_rows", rows.clear().to_arrow())
     try:
         _clear_partitions(cursor, plan, target)
@@ -150,7 +150,7 @@ def replace_parts(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, insert: Ca
 
 def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
     """Delete the rows that are replaced, and give the table the columns of the new rows."""
-    whole = any(part.window is None for part in plan.parts)
+    whole = any(part.window is None for part in plan.partitions)
     if plan.stored_schema is None:
         cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
     elif plan.replaces_table or (whole and (plan.damaged or column_types(cursor, target) != column_types(cursor, "mlops_rows"))):
@@ -160,11 +160,11 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
     elif whole:
         cursor.execute(f"DELETE FROM {target}")
     else:
-        windows = merged([part.window for part in plan.parts if part.window is not None])
+        windows = merged([part.window for part in plan.partitions if part.window is not None])
         if plan.damaged:
             _rebuild_around(cursor, plan, target, windows)
         _alter_columns(cursor, plan, target)
-        time = quoted(plan.event_timestamp or "")
+        time = quote_name(plan.event_timestamp or "")
         for window in windows:
             cursor.execute(f"DELETE FROM {target} WHERE {time} >= ? AND {time} < ?", [window.start, window.end])
 
@@ -182,7 +182,7 @@ def _alter_columns(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: s
     """Add new columns, and change others to the type of the new rows, which holds the stored values too."""
     old = column_types(cursor, target)
     for column, dtype in column_types(cursor, "mlops_rows").items():
-        name = quoted(column)
+        name = quote_name(column)
         if column in old and old[column] != dtype and TableValues(cursor, plan.table).is_empty(column):
             cursor.execute(f"ALTER TABLE {target} DROP COLUMN {name}")
             del old[column]
@@ -205,10 +205,10 @@ def _read_outside(
     edges = [None, *(edge for window in windows for edge in (window.start, window.end)), None]
     frames = []
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        bounds = [(f"{quoted(event_timestamp or '')} {sign} ?", edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
+        bounds = [(f"{quote_name(event_timestamp or '')} {sign} ?", edge) for sign, edge in ((">=", start), ("<", end)) if edge is not None]
         where = " AND ".join(text for text, _ in bounds)
         try:
-            frames.append(as_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}", [edge for _, edge in bounds])))
+            frames.append(to_polars(cursor.execute(f"SELECT * FROM {target} WHERE {where}", [edge for _, edge in bounds])))
         except duckdb.Error as error:
             raise LakeError(
                 f"a damaged file of {target} holds other partitions as well: {error}",

@@ -28,7 +28,7 @@ class ViewVersion:
         Its name and version.
     definition
         What was declared, JSON-like.
-    last
+    last_snapshot
         The state of the lake that holds it whole; None for the one that is declared now.
     recorded_at
         When it was first materialised.
@@ -37,7 +37,7 @@ class ViewVersion:
     view: str
     version: str
     definition: Mapping[str, Any]
-    last: int | None
+    last_snapshot: int | None
     recorded_at: datetime
 
 
@@ -60,19 +60,25 @@ class ViewVersions:
             The lake before anything of this version is written.
         """
         newest = sa.select(schema.view_versions).filter_by(view=view.name).order_by(schema.view_versions.c.sequence.desc()).limit(1)
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             row = connection.execute(newest).mappings().first()
         if row is not None and row["version"] == version:
             return
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             row = connection.execute(newest).mappings().first()
             if row is None or row["version"] != version:
-                fresh = {"view": view.name, "version": version, "definition": _facts(view), "snapshot": snapshot, "recorded_at": sql.now()}
+                fresh = {
+                    "view": view.name,
+                    "version": version,
+                    "definition": _describe_view(view),
+                    "snapshot": snapshot,
+                    "recorded_at": sql.timestamp(),
+                }
                 connection.execute(schema.view_versions.insert().values(**fresh))
 
-    def of(self, name: str) -> list[ViewVersion]:
+    def list_versions(self, name: str) -> list[ViewVersion]:
         """Return the versions of a view that can be read, newest first."""
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             rows = (
                 connection.execute(sa.select(schema.view_versions).filter_by(view=name).order_by(schema.view_versions.c.sequence))
                 .mappings()
@@ -86,7 +92,7 @@ class ViewVersions:
         ]
         return found[::-1]
 
-    def find(self, view: FeatureView) -> tuple[FeatureView, int | None]:
+    def resolve(self, view: FeatureView) -> tuple[FeatureView, int | None]:
         """Return a pinned view as it was declared then, and the state of the lake that holds it.
 
         Raises
@@ -94,7 +100,7 @@ class ViewVersions:
         RegistryError
             There is no such version, or it was removed.
         """
-        known = self.of(view.name)
+        known = self.list_versions(view.name)
         found = next((version for version in known if version.version == view.pinned), None)
         if found is None:
             names = [version.version for version in known]
@@ -102,7 +108,7 @@ class ViewVersions:
                 f"'{view.key}' has no version '{view.pinned}'",
                 hint=nearest(view.pinned, names) + (f"there are {', '.join(names)}" if names else "it has never been materialised"),
             )
-        return _as_declared(view, found.definition), found.last
+        return _restore_view(view, found.definition), found.last_snapshot
 
     def remove(self, name: str, version: str) -> int:
         """Give an earlier version up: its state of the lake may expire. Return how often it had been declared.
@@ -112,14 +118,14 @@ class ViewVersions:
         RegistryError
             It is the one that is declared now, or there is none.
         """
-        known = self.of(name)
+        known = self.list_versions(name)
         if known and known[0].version == version:
             raise RegistryError(f"version '{version}' of 'features/{name}' is the one in use", hint="change or drop the feature view first")
         removal = schema.view_versions.update().where(
             schema.view_versions.c.view == name, schema.view_versions.c.version == version, schema.view_versions.c.removed_at.is_(None)
         )
-        with self._database.writing() as connection:
-            removed = connection.execute(removal.values(removed_at=sql.now())).rowcount
+        with self._database.write_transaction() as connection:
+            removed = connection.execute(removal.values(removed_at=sql.timestamp())).rowcount
         if not removed:
             names = [each.version for each in known]
             raise RegistryError(
@@ -127,18 +133,18 @@ class ViewVersions:
             )
         return int(removed)
 
-    def pins(self) -> set[int]:
+    def pinned_snapshots(self) -> set[int]:
         """Return the states of the lake that earlier versions need."""
-        return {version.last for version in self.earlier() if version.last is not None}
+        return {version.last_snapshot for version in self.list_earlier() if version.last_snapshot is not None}
 
-    def earlier(self) -> list[ViewVersion]:
+    def list_earlier(self) -> list[ViewVersion]:
         """Return the earlier versions of every view that can still be read."""
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             names: Sequence[str] = connection.execute(sa.select(schema.view_versions.c.view).distinct()).scalars().all()
-        return [version for name in names for version in self.of(name) if version.last is not None]
+        return [version for name in names for version in self.list_versions(name) if version.last_snapshot is not None]
 
 
-def _facts(view: FeatureView) -> dict[str, Any]:
+def _describe_view(view: FeatureView) -> dict[str, Any]:
     return {
         "join_keys": list(view.entity.join_keys),
         "event_timestamp": view.event_timestamp,
@@ -149,7 +155,7 @@ def _facts(view: FeatureView) -> dict[str, Any]:
     }
 
 
-def _as_declared(view: FeatureView, definition: Mapping[str, Any]) -> FeatureView:
+def _restore_view(view: FeatureView, definition: Mapping[str, Any]) -> FeatureView:
     """Return a view with the keys, times, ttl and features of an earlier definition; how it was computed does not matter to read it."""
     kinds = {kind.__name__: kind for kind in PLAIN}
     earlier = FeatureView(
@@ -168,4 +174,4 @@ def _as_declared(view: FeatureView, definition: Mapping[str, Any]) -> FeatureVie
 @cache
 def open_view_versions(url: str) -> ViewVersions:
     """Open the versions at a SQLAlchemy URL."""
-    return ViewVersions(sql.database(url))
+    return ViewVersions(sql.open_database(url))

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.compute.tables.content_hash import hash_slices, logical_types
-from mlops_assets.stores.lake.column_types import Fit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
+from mlops_assets.stores.lake.column_types import TypeFit, describe_changes, fill_unknown_types, fit_columns, refuse_conflicts
 from mlops_assets.stores.lake.protocol import PartitionRecord
-from mlops_assets.stores.lake.rows import in_parts, storable
+from mlops_assets.stores.lake.rows import slice_partitions, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlops_assets.stores.lake.column_types import StoredValues
-    from mlops_assets.stores.lake.protocol import Part, Write
+    from mlops_assets.stores.lake.protocol import Partition, TableWrite
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class WritePlan:
     Parameters
     ----------
     table, event_timestamp
-        As in :class:`mlops_assets.stores.lake.protocol.Write`.
-    parts, rows
+        As in :class:`mlops_assets.stores.lake.protocol.TableWrite`.
+    partitions, rows
         What is rewritten. There are no rows when only records are new.
     new_records, old_records
         The records to be written, and the current record of each partition.
@@ -43,7 +43,7 @@ class WritePlan:
 
     table: str
     event_timestamp: str | None
-    parts: Sequence[Part]
+    partitions: Sequence[Partition]
     rows: pl.DataFrame | None
     new_records: Sequence[PartitionRecord]
     old_records: Mapping[str, PartitionRecord]
@@ -54,7 +54,7 @@ class WritePlan:
     @property
     def damaged(self) -> bool:
         """Whether a replaced partition is recorded as damaged, so that it may be unreadable."""
-        return any(self.old_records[part.partition].damaged for part in self.parts if part.partition in self.old_records)
+        return any(self.old_records[partition.key].damaged for partition in self.partitions if partition.key in self.old_records)
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -85,7 +85,7 @@ class TableState:
     next_snapshot: int
 
 
-def plan_write(write: Write, stored: TableState, run_id: str) -> WritePlan:
+def plan_write(write: TableWrite, stored: TableState, run_id: str) -> WritePlan:
     """Return what a write changes; the caller holds the lock.
 
     Raises
@@ -96,21 +96,21 @@ def plan_write(write: Write, stored: TableState, run_id: str) -> WritePlan:
         A column has a type that the table's cannot be widened to, and other partitions keep the table's.
     """
     known = stored.schema or pl.Schema()
-    frame = storable(fill_unknown_types(write.frame, known), write.table)
+    frame = to_storable(fill_unknown_types(write.frame, known), write.table)
     fit = _fit_types(write, frame, stored)
-    replaces_table = bool(fit.conflicts) and stored.records.keys() <= {part.partition for part in write.parts}
+    replaces_table = bool(fit.conflicts) and stored.records.keys() <= {partition.key for partition in write.partitions}
     if replaces_table:
-        fit = Fit(frame, describe_changes(frame, known))
+        fit = TypeFit(frame, describe_changes(frame, known))
     refuse_conflicts(write.table, fit)
-    frame, bounds = in_parts(fit.frame, write.parts, write.event_timestamp, write.table)
+    frame, bounds = slice_partitions(fit.frame, write.partitions, write.event_timestamp, write.table)
     new_records = build_records(write, frame, bounds, stored, run_id)
     stale = {record.partition for record in new_records if has_other_content(record, stored.records)}
-    rewritten = [i for i, part in enumerate(write.parts) if replaces_table or part.partition in stale]
+    rewritten = [i for i, partition in enumerate(write.partitions) if replaces_table or partition.key in stale]
     rows = pl.concat([frame[bounds[i][0] : bounds[i][1]] for i in rewritten]) if rewritten else None
     return WritePlan(
         write.table,
         write.event_timestamp,
-        [write.parts[i] for i in rewritten],
+        [write.partitions[i] for i in rewritten],
         rows,
         new_records,
         stored.records,
@@ -121,7 +121,7 @@ def plan_write(write: Write, stored: TableState, run_id: str) -> WritePlan:
 
 
 def build_records(
-    write: Write, frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], stored: TableState, run_id: str
+    write: TableWrite, frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], stored: TableState, run_id: str
 ) -> list[PartitionRecord]:
     """Return new records of the partitions whose content or inputs differ from their current record.
 
@@ -141,9 +141,17 @@ def build_records(
     coverage = {"key": list(write.key), "columns": hashed.columns, "types": logical_types(hashed), "time": write.event_timestamp}
     records = [
         PartitionRecord(
-            write.table, part.partition, digest, part.inputs, end - start, run_id, stored.next_snapshot, now, _describe(coverage, part)
+            write.table,
+            partition.key,
+            digest,
+            partition.inputs,
+            end - start,
+            run_id,
+            stored.next_snapshot,
+            now,
+            _describe_coverage(coverage, partition),
         )
-        for part, digest, (start, end) in zip(write.parts, digests, bounds, strict=True)
+        for partition, digest, (start, end) in zip(write.partitions, digests, bounds, strict=True)
     ]
     return [
         record
@@ -152,9 +160,9 @@ def build_records(
     ]
 
 
-def _describe(coverage: Mapping[str, Any], part: Part) -> str:
+def _describe_coverage(coverage: Mapping[str, Any], partition: Partition) -> str:
     """Return as JSON what the hash of a partition covers, and the partition's window."""
-    return json.dumps({**coverage, "window": part.window and [part.window.start.isoformat(), part.window.end.isoformat()]})
+    return json.dumps({**coverage, "window": partition.window and [partition.window.start.isoformat(), partition.window.end.isoformat()]})
 
 
 def has_other_content(record: PartitionRecord, earlier: Mapping[str, PartitionRecord]) -> bool:
@@ -163,10 +171,10 @@ def has_other_content(record: PartitionRecord, earlier: Mapping[str, PartitionRe
     return old is None or old.content_hash != record.content_hash
 
 
-def _fit_types(write: Write, frame: pl.DataFrame, stored: TableState) -> Fit:
+def _fit_types(write: TableWrite, frame: pl.DataFrame, stored: TableState) -> TypeFit:
     """Cast rows to the types that the table has or will have; a table that is replaced as a whole takes theirs."""
     if stored.schema is None:
-        return Fit(frame)
-    if any(part.window is None for part in write.parts):
-        return Fit(frame, describe_changes(frame, stored.schema))
+        return TypeFit(frame)
+    if any(partition.window is None for partition in write.partitions):
+        return TypeFit(frame, describe_changes(frame, stored.schema))
     return fit_columns(frame, stored.schema, stored.values)

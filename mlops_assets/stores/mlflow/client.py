@@ -21,11 +21,11 @@ _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-PAGE = 1000
+PAGE_SIZE = 1000
 
 
 @contextmanager
-def imported() -> Iterator[Any]:
+def import_mlflow() -> Iterator[Any]:
     """Yield the package mlflow, its warnings at import not shown; raise MissingExtraError when it is not installed."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -40,7 +40,7 @@ def imported() -> Iterator[Any]:
 
 
 @contextmanager
-def client(uri: str) -> Iterator[Any]:
+def connect(uri: str) -> Iterator[Any]:
     """Yield a client of the server; what it refuses, or that it is down, is a PlatformError.
 
     Parameters
@@ -50,26 +50,26 @@ def client(uri: str) -> Iterator[Any]:
     """
     if urllib.parse.urlsplit(uri).scheme not in ("http", "https"):
         raise PlatformError(f"MLOPS_MLFLOW is '{uri}'", hint="give the address of an MLflow server: MLOPS_MLFLOW=http://host:5000")
-    with imported() as mlflow:
+    with import_mlflow() as mlflow:
         import requests
 
         try:
             yield mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         except (mlflow.exceptions.MlflowException, requests.RequestException) as error:
-            told = str(error).splitlines()[0][:400]
+            reason = str(error).splitlines()[0][:400]
             raise PlatformError(
-                f"the MLflow server at {shown(uri)} did not do it: {told}",
+                f"the MLflow server at {hide_password(uri)} did not do it: {reason}",
                 hint="start it, or look into its log; `mlops mlflow mirror` goes on where this ended",
             ) from error
 
 
-def shown(uri: str) -> str:
+def hide_password(uri: str) -> str:
     """Return an address without the name and password in it."""
     parts = urllib.parse.urlsplit(uri)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def pages(ask: Any) -> Iterator[Any]:  # noqa: ANN401  (a method of the client)
+def iterate_pages(ask: Any) -> Iterator[Any]:  # noqa: ANN401  (a method of the client)
     """Yield all that a paged search finds.
 
     Parameters

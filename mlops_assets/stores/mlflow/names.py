@@ -9,65 +9,65 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from mlops_assets.errors import DataError
-from mlops_assets.stores.tracker.values import EXPERIMENT, checked_name, checked_path
+from mlops_assets.stores.tracker.values import EXPERIMENT, check_name, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # of MLflow
+MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000  # of MLflow
 _CLIPPED = 1.7976931348623157e308  # what MLflow's database stores for an infinity
-_MOST_BYTES = 800_000  # of one request; a server refuses more than a million
+_MAX_BYTES = 800_000  # of one request; a server refuses more than a million
 _HASH = 8
 
 T = TypeVar("T")
 
 
-def key_there(name: str) -> str:
+def to_mlflow_key(name: str) -> str:
     """Return the name of a metric, parameter or tag as MLflow takes it: what it forbids becomes ``_``, and a hash keeps two such names apart."""
     plain = re.sub(r"[^A-Za-z0-9_.\- :/]", "_", name)
-    if plain == name and len(name) <= LONGEST_NAME and posixpath.normpath(name) == name and not name.startswith(("/", "..")):
+    if plain == name and len(name) <= MAX_NAME and posixpath.normpath(name) == name and not name.startswith(("/", "..")):
         return name
-    return _told_apart(re.sub(r"[/.]{2,}|^[/.]+|/$|/\.(?=/|$)", "_", plain), name, LONGEST_NAME)
+    return _append_hash(re.sub(r"[/.]{2,}|^[/.]+|/$|/\.(?=/|$)", "_", plain), name, MAX_NAME)
 
 
-def text_there(text: str, longest: int) -> str:
+def to_mlflow_text(text: str, max_length: int) -> str:
     """Return a text as MLflow takes it; the whole stands in the artifact ``mlops_assets/run.json``."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
-def experiment_here(name: str) -> str:
+def from_mlflow_experiment(name: str) -> str:
     """Return the name of an MLflow experiment or model as ours may be."""
     if EXPERIMENT.fullmatch(name):
         return name
-    return _told_apart(re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "experiment", name, 63)
+    return _append_hash(re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "experiment", name, 63)
 
 
-def key_here(name: str) -> str:
+def from_mlflow_key(name: str) -> str:
     """Return the name of an MLflow metric, parameter or tag as ours may be."""
-    return _unless(checked_key, name, 200, r"[^!-~ ]")
+    return _keep_or_hash(check_key, name, 200, r"[^!-~ ]")
 
 
-def path_here(name: str) -> str:
+def from_mlflow_path(name: str) -> str:
     """Return the path of an MLflow artifact as ours may be."""
-    return _unless(checked_path, name, 200, r"[^A-Za-z0-9_.\-/]")
+    return _keep_or_hash(check_path, name, 200, r"[^A-Za-z0-9_.\-/]")
 
 
-def checked_key(name: str) -> str:
+def check_key(name: str) -> str:
     """Return a name that may be recorded."""
-    return checked_name(name, "a metric, parameter or tag")
+    return check_name(name, "a metric, parameter or tag")
 
 
-def value_here(value: float) -> float:
+def from_mlflow_value(value: float) -> float:
     """Return a metric's value with the infinities that MLflow's database clips."""
     return math.copysign(math.inf, value) if abs(value) >= _CLIPPED else value
 
 
-def batches(items: Sequence[T], most: int, weight: Callable[[T], int]) -> Iterator[list[T]]:
+def split_batches(items: Sequence[T], max_items: int, weight: Callable[[T], int]) -> Iterator[list[T]]:
     """Yield items in pieces that one request may carry."""
     piece: list[T] = []
     size = 0
     for item in items:
-        if piece and (len(piece) == most or size + weight(item) > _MOST_BYTES):
+        if piece and (len(piece) == max_items or size + weight(item) > _MAX_BYTES):
             yield piece
             piece, size = [], 0
         piece.append(item)
@@ -76,12 +76,12 @@ def batches(items: Sequence[T], most: int, weight: Callable[[T], int]) -> Iterat
         yield piece
 
 
-def _unless(checked: Callable[[str], str], name: str, longest: int, forbidden: str) -> str:
+def _keep_or_hash(checked: Callable[[str], str], name: str, max_length: int, forbidden: str) -> str:
     try:
         return checked(name)
     except DataError:
-        return _told_apart(re.sub(r"\.{2,}|^[/. ]+|[/ ]+$|//+|(?<=/)[ .]+|[ ]+(?=/)", "_", re.sub(forbidden, "_", name)), name, longest)
+        return _append_hash(re.sub(r"\.{2,}|^[/. ]+|[/ ]+$|//+|(?<=/)[ .]+|[ ]+(?=/)", "_", re.sub(forbidden, "_", name)), name, max_length)
 
 
-def _told_apart(plain: str, name: str, longest: int) -> str:
-    return f"{plain[: longest - _HASH - 1]}.{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:_HASH]}"
+def _append_hash(plain: str, name: str, max_length: int) -> str:
+    return f"{plain[: max_length - _HASH - 1]}.{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:_HASH]}"

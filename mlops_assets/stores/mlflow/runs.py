@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.stores.mlflow.client import PAGE, pages
-from mlops_assets.stores.mlflow.names import LONGEST_PARAM, LONGEST_TAG, batches, key_there, text_there
+from mlops_assets.stores.mlflow.client import PAGE_SIZE, iterate_pages
+from mlops_assets.stores.mlflow.names import MAX_PARAM, MAX_TAG, split_batches, to_mlflow_key, to_mlflow_text
 from mlops_assets.stores.tracker.tracker import FAILED, FINISHED, RUNNING
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ FOREIGN = "mlflow"  # in the record of a run that came from MLflow: it is not se
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}  # pruned and killed runs are KILLED there
 
 
-class MirroredRuns:
+class RunMirror:
     """The runs of a platform on a server.
 
     Parameters
@@ -34,7 +34,7 @@ class MirroredRuns:
     """
 
     def __init__(self, client: Any, stores: Stores) -> None:  # noqa: ANN401  (MLflow has no types)
-        self._client, self._places = client, stores
+        self._client, self._stores = client, stores
         self._experiments: dict[str, str] = {}
         self._ids: dict[str, str] = {}  # ours → theirs
         self._done: set[str] = set()
@@ -42,13 +42,13 @@ class MirroredRuns:
 
     def __call__(self) -> None:
         """Send every run that has ended and is not there yet, parents first."""
-        for run in self._ours():
-            if self._ended(run):
-                self.id_of(run)
+        for run in self._own_runs():
+            if self._has_ended(run):
+                self.send_run(run)
             else:
                 self.waiting += 1
 
-    def id_of(self, run: Run) -> str:
+    def send_run(self, run: Run) -> str:
         """Return the id of a run on the server, and send it when it is not whole there."""
         experiment = self._experiment(run.model)
         if run.id not in self._done:
@@ -57,27 +57,27 @@ class MirroredRuns:
             self.sent += 1
         return self._ids[run.id]
 
-    def _ours(self) -> Iterator[Run]:
+    def _own_runs(self) -> Iterator[Run]:
         """Yield the runs that did not come from MLflow, oldest first."""
-        self._places.tracker.bury()
+        self._stores.tracker.reap()
         offset = 0
-        while found := self._places.tracker.search("", "started_at", PAGE, offset):
+        while found := self._stores.tracker.search("", "started_at", PAGE_SIZE, offset):
             offset += len(found)
             yield from (run for run in found if FOREIGN not in run.record)
 
-    def _ended(self, run: Run) -> bool:
+    def _has_ended(self, run: Run) -> bool:
         if run.status == RUNNING:
             return False
-        return run.parent_id is None or self._places.tracker.get(run.parent_id).status != RUNNING
+        return run.parent_id is None or self._stores.tracker.get(run.parent_id).status != RUNNING
 
     def _experiment(self, name: str) -> str:
         """Return the experiment of a name; one that was deleted, or that is somebody else's, is left alone for one beside it."""
         if name not in self._experiments:
-            found = self._experiments[name] = self._made(name)
-            self._known(found)
+            found = self._experiments[name] = self._find_or_create(name)
+            self._load_sent(found)
         return self._experiments[name]
 
-    def _made(self, name: str) -> str:
+    def _find_or_create(self, name: str) -> str:
         for number in range(1, 1000):
             tried = name if number == 1 else f"{name}-mlops_assets-{number}"
             known = self._client.get_experiment_by_name(tried)
@@ -87,80 +87,82 @@ class MirroredRuns:
                 return str(known.experiment_id)
         raise AssertionError(name)
 
-    def _known(self, experiment: str) -> None:
+    def _load_sent(self, experiment: str) -> None:
         """Learn what is there, deleted runs included: what a person deleted does not come again."""
-        where = {"experiment_ids": [experiment], "filter_string": f"tags.`{RUN}` != ''", "run_view_type": 3, "max_results": PAGE}
-        for run in pages(lambda token: self._client.search_runs(**where, page_token=token)):
+        where = {"experiment_ids": [experiment], "filter_string": f"tags.`{RUN}` != ''", "run_view_type": 3, "max_results": PAGE_SIZE}
+        for run in iterate_pages(lambda token: self._client.search_runs(**where, page_token=token)):
             self._ids[run.data.tags[RUN]] = run.info.run_id
             if DONE in run.data.tags or run.info.lifecycle_stage == "deleted":
                 self._done.add(run.data.tags[RUN])
 
     def _send(self, run: Run, experiment: str) -> None:
-        there = self._ids.get(run.id)
-        if there is None:
+        run_id = self._ids.get(run.id)
+        if run_id is None:
             name = run.name or f"{run.kind} {run.id[:8]}"
-            made = self._client.create_run(experiment, start_time=_ms(run.started_at), tags=self._tags(run), run_name=name)
-            there = self._ids[run.id] = made.info.run_id
-        self._values(run, there)
-        self._files(run, there)
-        self._client.set_terminated(there, status=_STATUS.get(run.status, "KILLED"), end_time=_ms(run.ended_at or run.started_at))
-        self._client.set_tag(there, DONE, "1")
+            made = self._client.create_run(experiment, start_time=_milliseconds(run.started_at), tags=self._tags(run), run_name=name)
+            run_id = self._ids[run.id] = made.info.run_id
+        self._send_values(run, run_id)
+        self._send_files(run, run_id)
+        self._client.set_terminated(
+            run_id, status=_STATUS.get(run.status, "KILLED"), end_time=_milliseconds(run.ended_at or run.started_at)
+        )
+        self._client.set_tag(run_id, DONE, "1")
 
     def _tags(self, run: Run) -> dict[str, str]:
         own = {RUN: run.id, "mlops_assets.kind": run.kind, "mlops_assets.status": run.status, "mlops_assets.environment": run.environment}
         own |= {"mlops_assets.error": run.error} if run.error else {}
         own |= {"mlops_assets.dagster_run": run.dagster_run_id} if run.dagster_run_id else {}
         if run.parent_id is not None:
-            own["mlflow.parentRunId"] = self.id_of(self._places.tracker.get(run.parent_id))
-        theirs = {key_there(name): value for name, value in run.tags.items() if not name.startswith(("mlflow.", "mlops_assets."))}
-        return {name: text_there(value, LONGEST_TAG) for name, value in {**theirs, **own}.items()}
+            own["mlflow.parentRunId"] = self.send_run(self._stores.tracker.get(run.parent_id))
+        theirs = {to_mlflow_key(name): value for name, value in run.tags.items() if not name.startswith(("mlflow.", "mlops_assets."))}
+        return {name: to_mlflow_text(value, MAX_TAG) for name, value in {**theirs, **own}.items()}
 
-    def _values(self, run: Run, there: str) -> None:
+    def _send_values(self, run: Run, run_id: str) -> None:
         from mlflow.entities import Metric, Param
 
-        params = [Param(key_there(name), text_there(_text(value), LONGEST_PARAM)) for name, value in run.params.items()]
-        for some in batches(params, 100, lambda param: 6 * (len(param.key) + len(param.value)) + 40):
-            self._client.log_batch(there, params=some)
-        known = {name: self._history(there, name) for name in self._client.get_run(there).data.metrics}
-        new = [point for point in dict.fromkeys(self._points(run)) if _same(point) not in known.get(point[0], ())]
-        for batch in batches([Metric(*point) for point in new], PAGE, lambda metric: len(metric.key) + 120):
-            self._client.log_batch(there, metrics=batch)
+        params = [Param(to_mlflow_key(name), to_mlflow_text(_text(value), MAX_PARAM)) for name, value in run.params.items()]
+        for some in split_batches(params, 100, lambda param: 6 * (len(param.key) + len(param.value)) + 40):
+            self._client.log_batch(run_id, params=some)
+        known = {name: self._history(run_id, name) for name in self._client.get_run(run_id).data.metrics}
+        new = [point for point in dict.fromkeys(self._points(run)) if _comparable(point) not in known.get(point[0], ())]
+        for batch in split_batches([Metric(*point) for point in new], PAGE_SIZE, lambda metric: len(metric.key) + 120):
+            self._client.log_batch(run_id, metrics=batch)
 
-    def _history(self, there: str, name: str) -> set[tuple[Any, ...]]:
-        return {_same((name, one.value, one.timestamp, one.step)) for one in self._client.get_metric_history(there, name)}
+    def _history(self, run_id: str, name: str) -> set[tuple[Any, ...]]:
+        return {_comparable((name, one.value, one.timestamp, one.step)) for one in self._client.get_metric_history(run_id, name)}
 
     def _points(self, run: Run) -> Iterator[tuple[str, float, int, int]]:
         """Yield name, value, milliseconds and step of all that was logged; what has no steps stands at step 0, at the end of the run."""
-        curves = self._places.tracker.curves(run.id)
+        curves = self._stores.tracker.curves(run.id)
         for name, curve in curves.items():
             for step, value, at in zip(curve.steps.tolist(), curve.values.tolist(), curve.times.tolist(), strict=True):
-                yield key_there(name), value, at // 1000, step
+                yield to_mlflow_key(name), value, at // 1000, step
         for name, value in run.metrics.items():
             if name not in curves:
-                yield key_there(name), value, _ms(run.ended_at or run.started_at), 0
+                yield to_mlflow_key(name), value, _milliseconds(run.ended_at or run.started_at), 0
 
-    def _files(self, run: Run, there: str) -> None:
+    def _send_files(self, run: Run, run_id: str) -> None:
         whole = {
             name: getattr(run, name) for name in ("id", "model", "name", "kind", "status", "error", "params", "metrics", "tags", "record")
         }
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            for one in self._places.tracker.artifacts(run.id):
+            for one in self._stores.tracker.artifacts(run.id):
                 path = root / one.name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(self._places.artifacts.get(one.sha256))
+                path.write_bytes(self._stores.artifacts.get(one.sha256))
             (root / "mlops_assets").mkdir(exist_ok=True)
             (root / "mlops_assets" / "run.json").write_text(json.dumps(whole, indent=1, default=str), encoding="utf-8")
-            self._client.log_artifacts(there, folder)
+            self._client.log_artifacts(run_id, folder)
 
 
-def _same(point: tuple[Any, ...]) -> tuple[Any, ...]:
+def _comparable(point: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a point as it compares after it was stored: NaN is itself, infinities are clipped."""
     name, value, at, step = point
     return name, repr(max(-1.7976931348623157e308, min(1.7976931348623157e308, value)) if value == value else value), at, step  # noqa: PLR0124
 
 
-def _ms(at: Any) -> int:  # noqa: ANN401  (a time)
+def _milliseconds(at: Any) -> int:  # noqa: ANN401  (a time)
     return int(at.timestamp() * 1000)
 
 

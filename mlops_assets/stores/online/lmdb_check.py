@@ -26,7 +26,7 @@ with lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=4096) as environm
 """
 
 
-def quick_damage_of(folder: Path) -> str:
+def find_header_damage(folder: Path) -> str:
     """Return what is broken in the head of a store's file, or that its end is missing; ``""`` when it can be mapped.
 
     Parameters
@@ -41,21 +41,21 @@ def quick_damage_of(folder: Path) -> str:
     if not size:
         return "the file is empty"
     with path.open("rb") as file:
-        first = _meta(file.read(_META.size))
+        first = _parse_meta_page(file.read(_META.size))
         if first is None:
             return "it does not begin as an LMDB file does"
         page_size, last, transaction = first
         file.seek(page_size)
-        second = _meta(file.read(_META.size))
+        second = _parse_meta_page(file.read(_META.size))
     if second is None:
         return "its second page is not one of LMDB's"
     if second[2] > transaction:
         last = second[1]
     # A page that was freed in the transaction that made it is never written: only a walk over all pages can tell.
-    return damage_of(folder, quick=False) if size < (last + 1) * page_size else ""
+    return find_lmdb_damage(folder, quick=False) if size < (last + 1) * page_size else ""
 
 
-def damage_of(folder: Path, *, quick: bool = True) -> str:
+def find_lmdb_damage(folder: Path, *, quick: bool = True) -> str:
     """Return what is broken in a store's file; every record is read, in a process of its own.
 
     Parameters
@@ -65,7 +65,7 @@ def damage_of(folder: Path, *, quick: bool = True) -> str:
     quick
         Look at the head first.
     """
-    if quick and (problem := quick_damage_of(folder)):
+    if quick and (problem := find_header_damage(folder)):
         return problem
     if not (folder / "data.mdb").exists():
         return ""
@@ -77,11 +77,11 @@ def damage_of(folder: Path, *, quick: bool = True) -> str:
 
 def refuse_damaged(folder: Path) -> None:
     """Raise PlatformError when a store's file must not be mapped."""
-    if problem := quick_damage_of(folder):
-        raise damaged_store(folder, problem)
+    if problem := find_header_damage(folder):
+        raise damaged_store_error(folder, problem)
 
 
-def damaged_store(folder: Path, problem: str) -> PlatformError:
+def damaged_store_error(folder: Path, problem: str) -> PlatformError:
     """Return the error of a store whose file is damaged."""
     return PlatformError(
         f"the online store '{folder / 'data.mdb'}' is damaged: {problem}", hint="rebuild it from the lake: mlops doctor --fix"
@@ -111,17 +111,17 @@ class MappedFile:
         try:
             found = self._path.stat()
         except OSError as error:
-            raise damaged_store(self.folder, f"it cannot be found ({error.strerror})") from error
+            raise damaged_store_error(self.folder, f"it cannot be found ({error.strerror})") from error
         if found.st_ino != self._number:
             raise ReplacedStoreError(
                 f"the online store '{self._path}' was replaced while it was open", hint="open it again; workers of services do"
             )
         if found.st_size < self._size:
-            raise damaged_store(self.folder, f"it has {found.st_size} bytes instead of {self._size}")
+            raise damaged_store_error(self.folder, f"it has {found.st_size} bytes instead of {self._size}")
         self._size = found.st_size
 
 
-def _meta(data: bytes) -> tuple[int, int, int] | None:
+def _parse_meta_page(data: bytes) -> tuple[int, int, int] | None:
     """Return page size, last page and transaction of a meta page; None when it is none."""
     if len(data) < _META.size:
         return None

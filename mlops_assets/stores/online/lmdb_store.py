@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import MissingExtraError, PlatformError
-from mlops_assets.stores.base.lock import exclusive
-from mlops_assets.stores.online.lmdb_check import MappedFile, damaged_store, refuse_damaged
-from mlops_assets.stores.online.protocol import ViewState, Written, agreed
-from mlops_assets.stores.online.reader import Lookup, Reader
-from mlops_assets.stores.online.records import Schema, entity_keys, merged, packed
+from mlops_assets.stores.base.lock import hold_lock
+from mlops_assets.stores.online.lmdb_check import MappedFile, damaged_store_error, refuse_damaged
+from mlops_assets.stores.online.protocol import ViewState, WriteCounts, refuse_other_schema
+from mlops_assets.stores.online.reader import Lookup, OnlineReader
+from mlops_assets.stores.online.records import RecordSchema, entity_keys, merge_records, pack_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _MAP_SIZE = 64 * 2**30  # of address space, not of disk: LMDB's file grows with its content
-_MOST_VIEWS = 1000
+_MAX_VIEWS = 1000
 _SIDES = (b"+", b"-")
 _SCHEMA = b"\x01"  # no view is named so
 
@@ -49,8 +49,8 @@ class LmdbStore:
             raise MissingExtraError.from_extra("lmdb", "serve") from error
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with exclusive(folder / "open.lock"):  # while one process makes the file, another does not judge it
-                self._environment = _opened(folder)
+            with hold_lock(folder / "open.lock"):  # while one process makes the file, another does not judge it
+                self._environment = _open_environment(folder)
         except (OSError, lmdb.Error) as error:
             raise PlatformError(
                 f"the online store '{folder}' cannot be opened: {error}", hint="make it writable, or set MLOPS_ONLINE"
@@ -58,28 +58,28 @@ class LmdbStore:
         self._about = self._environment.open_db(b"about")
         self._tables = _Tables(self._environment)
 
-    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> Written:
+    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
         """Make these rows the whole of a view, atomically: see :class:`OnlineStore`.
 
         Notes
         -----
         A view has two tables, of which one is read: the other is filled, and one transaction turns to it and empties the first.
         """
-        schema = Schema.of(view, layout, features)
-        made = packed(layout, join_keys, schema)
+        schema = RecordSchema.of(view, layout, features)
+        packed = pack_records(layout, join_keys, schema)
         self._environment.reader_check()  # readers that were killed hold old pages back
-        self._tables.make(view)
+        self._tables.create(view)
         with self._environment.begin(write=True) as transaction:
-            before = self._side(transaction, view)
+            before = self._read_side(transaction, view)
             after = _SIDES[before == _SIDES[0]]
             table = self._tables[view.encode() + after]
             transaction.drop(table, delete=False)
             with transaction.cursor(table) as cursor:
-                cursor.putmulti(zip(made.entities, made.records, strict=True), append=True)
+                cursor.putmulti(zip(packed.entities, packed.records, strict=True), append=True)
             if before is not None:
                 transaction.drop(self._tables[view.encode() + before], delete=False)
-            self._put(transaction, view, after, ViewState(schema, len(made.entities), mark))
-        return Written(made.rows, len(made.entities), len(made.entities))
+            self._write_state(transaction, view, after, ViewState(schema, len(packed.entities), mark))
+        return WriteCounts(packed.rows, len(packed.entities), len(packed.entities))
 
     def update(  # noqa: PLR0913  (one transaction, described in full)
         self,
@@ -90,37 +90,37 @@ class LmdbStore:
         features: Sequence[str],
         rebuilt: pl.DataFrame | None = None,
         mark: str | None = None,
-    ) -> Written:
+    ) -> WriteCounts:
         """Put rows where they belong, atomically: see :class:`OnlineStore`."""
-        schema = Schema.of(view, layout, features)
-        made = packed(layout, join_keys, schema)
-        anew = _entities(rebuilt, join_keys)
+        schema = RecordSchema.of(view, layout, features)
+        packed = pack_records(layout, join_keys, schema)
+        rebuilt_entities = _entity_set(rebuilt, join_keys)
         now = time.time_ns() // 1000
-        self._tables.make(view)
+        self._tables.create(view)
         with self._environment.begin(write=True) as transaction:
-            state = self._state(transaction, view) or ViewState(schema, 0, "")
-            agreed(view, state, schema)
-            side = self._side(transaction, view) or _SIDES[0]
+            state = self._read_state(transaction, view) or ViewState(schema, 0, "")
+            refuse_other_schema(view, state, schema)
+            side = self._read_side(transaction, view) or _SIDES[0]
             added, changed = 0, 0
             with transaction.cursor(self._tables[view.encode() + side]) as cursor:
-                for entity, record in zip(made.entities, made.records, strict=True):
+                for entity, record in zip(packed.entities, packed.records, strict=True):
                     old = cursor.get(entity)
-                    new = record if old is None or entity in anew else merged(old, record, schema, before=now)
+                    new = record if old is None or entity in rebuilt_entities else merge_records(old, record, schema, before=now)
                     added += old is None
                     changed += new != old and cursor.put(entity, new)
-                gone = sum(cursor.pop(entity) is not None for entity in anew.difference(made.entities))
+                gone = sum(cursor.pop(entity) is not None for entity in rebuilt_entities.difference(packed.entities))
             mark = state.mark if mark is None else mark
-            self._put(transaction, view, side, ViewState(schema, state.entities + added - gone, mark))
-        return Written(made.rows, len(made.entities) + gone, changed + gone)
+            self._write_state(transaction, view, side, ViewState(schema, state.entities + added - gone, mark))
+        return WriteCounts(packed.rows, len(packed.entities) + gone, changed + gone)
 
-    def reader(self, lookups: Sequence[Lookup]) -> Reader:
+    def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
         """Return what looks views up."""
         return _LmdbReader(self._environment, self._about, self._tables, lookups)
 
     def state(self, view: str) -> ViewState | None:
         """Return what the store knows of a view; None when it was never written."""
         with self._environment.begin() as transaction:
-            return self._state(transaction, view)
+            return self._read_state(transaction, view)
 
     def views(self) -> list[str]:
         """Return the names of all views that were written."""
@@ -129,31 +129,31 @@ class LmdbStore:
 
     def remove(self, view: str) -> None:
         """Forget a view and its rows: see :class:`OnlineStore`."""
-        self._tables.make(view)
+        self._tables.create(view)
         with self._environment.begin(write=True) as transaction:
             transaction.delete(view.encode(), db=self._about)
             for side in _SIDES:  # emptied, not deleted: other processes have them open
                 transaction.drop(self._tables[view.encode() + side], delete=False)
 
-    def _side(self, transaction: lmdb.Transaction, view: str) -> bytes | None:
+    def _read_side(self, transaction: lmdb.Transaction, view: str) -> bytes | None:
         found = transaction.get(view.encode(), db=self._about)
         return None if found is None else bytes(found[:1])
 
-    def _state(self, transaction: lmdb.Transaction, view: str) -> ViewState | None:
+    def _read_state(self, transaction: lmdb.Transaction, view: str) -> ViewState | None:
         found = transaction.get(view.encode(), db=self._about)
         return None if found is None else ViewState.parsed(bytes(found[1:]))
 
-    def _put(self, transaction: lmdb.Transaction, view: str, side: bytes, state: ViewState) -> None:
+    def _write_state(self, transaction: lmdb.Transaction, view: str, side: bytes, state: ViewState) -> None:
         transaction.put(_SCHEMA + state.schema.id, state.schema.data, db=self._about)
         transaction.put(view.encode(), side + state.data, db=self._about)
 
 
-def _opened(folder: Path) -> lmdb.Environment:
+def _open_environment(folder: Path) -> lmdb.Environment:
     import lmdb
 
     refuse_damaged(folder)
     # Without metasync a crash of the machine may undo the last transaction, its mark with it: the next materialisation sees that.
-    return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=2 + 2 * _MOST_VIEWS, max_readers=1024, metasync=False)
+    return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=2 + 2 * _MAX_VIEWS, max_readers=1024, metasync=False)
 
 
 class _Tables:
@@ -166,16 +166,16 @@ class _Tables:
     def __getitem__(self, name: bytes) -> Any:  # noqa: ANN401  (an LMDB table)
         return self._open[name]
 
-    def make(self, view: str) -> None:
+    def create(self, view: str) -> None:
         """Open both tables of a view, making them when they are missing; outside of every transaction of this thread."""
         for side in _SIDES:
-            self._opened(view.encode() + side, create=True)
+            self._open_table(view.encode() + side, create=True)
 
     def find(self, name: bytes) -> None:
         """Open a table that there is."""
-        self._opened(name, create=False)
+        self._open_table(name, create=False)
 
-    def _opened(self, name: bytes, *, create: bool) -> None:
+    def _open_table(self, name: bytes, *, create: bool) -> None:
         import lmdb
 
         with self._lock:
@@ -185,11 +185,11 @@ class _Tables:
                 self._open[name] = self._environment.open_db(name, create=create)
             except lmdb.DbsFullError as error:
                 raise PlatformError(
-                    f"the online store has more than {_MOST_VIEWS} views", hint="give projects stores of their own: MLOPS_ONLINE"
+                    f"the online store has more than {_MAX_VIEWS} views", hint="give projects stores of their own: MLOPS_ONLINE"
                 ) from error
 
 
-class _LmdbReader(Reader):
+class _LmdbReader(OnlineReader):
     def __init__(self, environment: lmdb.Environment, about: Any, tables: _Tables, lookups: Sequence[Lookup]) -> None:  # noqa: ANN401
         super().__init__(lookups)
         import lmdb
@@ -200,8 +200,8 @@ class _LmdbReader(Reader):
         self._names = [lookup.view.encode() for lookup in lookups]
         self._seen: tuple[int, list[Any]] = (-1, [])  # a transaction's number, and the table of each view in it
 
-    def _one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
-        transaction, tables = self._transaction()
+    def _fetch_one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
+        transaction, tables = self._begin_checked()
         try:
             get = transaction.get
             return [
@@ -209,12 +209,12 @@ class _LmdbReader(Reader):
                 for entity, table in zip(entities, tables, strict=True)
             ]
         except self._damage as error:
-            raise damaged_store(self._file.folder, str(error)) from error
+            raise damaged_store_error(self._file.folder, str(error)) from error
         finally:
             transaction.abort()
 
-    def _many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
-        transaction, tables = self._transaction()
+    def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
+        transaction, tables = self._begin_checked()
         try:
             get = transaction.get
             return [
@@ -222,17 +222,17 @@ class _LmdbReader(Reader):
                 for each, table in zip(entities, tables, strict=True)
             ]
         except self._damage as error:
-            raise damaged_store(self._file.folder, str(error)) from error
+            raise damaged_store_error(self._file.folder, str(error)) from error
         finally:
             transaction.abort()
 
-    def _transaction(self) -> tuple[Any, list[Any]]:
+    def _begin_checked(self) -> tuple[Any, list[Any]]:
         """Return a transaction and the tables to read in it, of a file that can still be read."""
         self._file.refuse_changed()
         try:
             return self._current_tables()
         except self._damage as error:
-            raise damaged_store(self._file.folder, str(error)) from error
+            raise damaged_store_error(self._file.folder, str(error)) from error
 
     def _current_tables(self) -> tuple[Any, list[Any]]:
         """Return a transaction and its tables; they are asked for again only when something was written since."""
@@ -249,16 +249,16 @@ class _LmdbReader(Reader):
                     self._tables.find(name)
             self._seen = number, [None if name is None else self._tables[name] for name in names]
 
-    def _schema(self, digest: bytes) -> Schema | None:
+    def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         try:
             with self._begin() as transaction:
                 found = transaction.get(_SCHEMA + digest, db=self._about)
         except self._damage as error:
-            raise damaged_store(self._file.folder, str(error)) from error
-        return None if found is None else Schema.parsed(found)
+            raise damaged_store_error(self._file.folder, str(error)) from error
+        return None if found is None else RecordSchema.parsed(found)
 
 
-def _entities(rows: pl.DataFrame | None, join_keys: Sequence[str]) -> set[bytes]:
+def _entity_set(rows: pl.DataFrame | None, join_keys: Sequence[str]) -> set[bytes]:
     if rows is None or rows.is_empty():
         return set()
     import polars as pl

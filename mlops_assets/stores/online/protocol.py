@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mlops_assets.errors import PlatformError
-from mlops_assets.stores.online.reader import FRESH, MISSING, STALE, Columns, Found, Lookup, Reader, Status
-from mlops_assets.stores.online.records import HISTORY, Schema
+from mlops_assets.stores.online.reader import FRESH, MISSING, STALE, FeatureColumns, FeatureRow, Lookup, OnlineReader, Status
+from mlops_assets.stores.online.records import HISTORY, RecordSchema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,19 +23,19 @@ __all__ = [
     "HISTORY",
     "MISSING",
     "STALE",
-    "Columns",
-    "Found",
+    "FeatureColumns",
+    "FeatureRow",
     "Lookup",
+    "OnlineReader",
     "OnlineStore",
-    "Reader",
     "Status",
     "ViewState",
-    "Written",
+    "WriteCounts",
 ]
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteCounts:
     """What one write did.
 
     Parameters
@@ -65,7 +65,7 @@ class ViewState:
         What its last materialisation wrote down, in the same transaction as its rows; empty when there was none.
     """
 
-    schema: Schema
+    schema: RecordSchema
     entities: int
     mark: str
 
@@ -78,7 +78,7 @@ class ViewState:
     def parsed(cls, data: bytes) -> ViewState:
         """Return the state that :attr:`data` gave."""
         features, entities, mark = json.loads(data)
-        return cls(Schema(tuple((name, kind) for name, kind in features)), entities, mark)
+        return cls(RecordSchema(tuple((name, kind) for name, kind in features)), entities, mark)
 
 
 class OnlineStore(Protocol):
@@ -88,7 +88,7 @@ class OnlineStore(Protocol):
     it is known, and features. Many processes read while one writes, and none sees a torn record.
     """
 
-    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> Written:
+    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
         """Make these rows the whole of a view: readers see all of the old or all of the new."""
         ...
 
@@ -101,14 +101,14 @@ class OnlineStore(Protocol):
         features: Sequence[str],
         rebuilt: pl.DataFrame | None = None,
         mark: str | None = None,
-    ) -> Written:
+    ) -> WriteCounts:
         """Put rows where they belong by time: none displaces a newer one, one of the same event and created time is replaced.
 
         ``rebuilt``: entities, by their join keys, whose rows so far are forgotten.
         """
         ...
 
-    def reader(self, lookups: Sequence[Lookup]) -> Reader:
+    def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
         """Return what looks several views up at once."""
         ...
 
@@ -125,7 +125,7 @@ class OnlineStore(Protocol):
         ...
 
 
-def agreed(view: str, state: ViewState | None, schema: Schema) -> None:
+def refuse_other_schema(view: str, state: ViewState | None, schema: RecordSchema) -> None:
     """Raise PlatformError when rows cannot be added to a view because they have other columns or types."""
     if state is not None and state.schema != schema:
         differing = sorted(set(state.schema.features) ^ set(schema.features)) or schema.features

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlops_assets.errors import PlatformError, nearest
-from mlops_assets.stores.online.records import ID, LONGEST, Schema, entity_key, parted
+from mlops_assets.stores.online.records import ID_BYTES, MAX_ENTITY_BYTES, RecordSchema, entity_key, unpack_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +49,7 @@ class Lookup:
     ttl: timedelta | None = None
 
 
-class Found(NamedTuple):
+class FeatureRow(NamedTuple):
     """What one view has of one entity at one time.
 
     Parameters
@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
+class FeatureColumns:
     """What one view has of many entities.
 
     Parameters
@@ -78,7 +78,7 @@ class Columns:
     nulls
         Feature to whether the value is null: always, where the row is not fresh.
     status, age
-        As in :class:`Found`, with -1 for no age.
+        As in :class:`FeatureRow`, with -1 for no age.
     """
 
     values: Mapping[str, np.ndarray]
@@ -87,7 +87,7 @@ class Columns:
     age: np.ndarray
 
 
-class Reader(ABC):
+class OnlineReader(ABC):
     """Looks several views up at once.
 
     Parameters
@@ -103,10 +103,10 @@ class Reader(ABC):
 
     def __init__(self, lookups: Sequence[Lookup]) -> None:
         self._lookups = tuple(lookups)
-        self._plans: list[dict[bytes, _Plan]] = [{} for _ in lookups]
-        self._nothing = [Found((None,) * len(lookup.features), MISSING, None) for lookup in lookups]
+        self._plans: list[dict[bytes, _RecordPlan]] = [{} for _ in lookups]
+        self._nothing = [FeatureRow((None,) * len(lookup.features), MISSING, None) for lookup in lookups]
 
-    def one(self, keys: Sequence[tuple[Any, ...]], at: int) -> list[Found]:
+    def lookup_one(self, keys: Sequence[tuple[Any, ...]], at: int) -> list[FeatureRow]:
         """Return what each view has of one entity.
 
         Parameters
@@ -126,16 +126,16 @@ class Reader(ABC):
             if key is not last:  # views of one entity may share its key
                 last, entity = key, None if None in key else entity_key(key)
             entities.append(entity)
-        records = self._one(entities)
+        records = self._fetch_one(entities)
         answers, plans, nothing = [], self._plans, self._nothing
         for i, record in enumerate(records):
             if record is None:
                 answers.append(nothing[i])
             else:
-                answers.append((plans[i].get(record[-ID:]) or self._learn(i, record[-ID:]))(record, at))
+                answers.append((plans[i].get(record[-ID_BYTES:]) or self._plan_schema(i, record[-ID_BYTES:]))(record, at))
         return answers
 
-    def many(self, keys: Sequence[Sequence[tuple[Any, ...]]], at: Sequence[int]) -> list[Columns]:
+    def lookup_many(self, keys: Sequence[Sequence[tuple[Any, ...]]], at: Sequence[int]) -> list[FeatureColumns]:
         """Return what each view has of many entities, in columns.
 
         Parameters
@@ -145,26 +145,26 @@ class Reader(ABC):
         at
             One time for each entity.
         """
-        encoded = {id(each): _encoded(each) for each in keys}
+        encoded = {id(each): _encode_keys(each) for each in keys}
         wanted = [encoded[id(each)] for each in keys]
         times = np.asarray(at, dtype=np.int64)
-        return [self._columns(i, records, times) for i, records in enumerate(self._many(wanted))]
+        return [self._columns(i, records, times) for i, records in enumerate(self._fetch_many(wanted))]
 
     @abstractmethod
-    def _one(self, entities: Sequence[bytes | None]) -> Sequence[bytes | None]:
+    def _fetch_one(self, entities: Sequence[bytes | None]) -> Sequence[bytes | None]:
         """Return the record of one entity for each view."""
 
     @abstractmethod
-    def _many(self, entities: Sequence[Sequence[bytes | None]]) -> Sequence[Sequence[bytes | None]]:
+    def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> Sequence[Sequence[bytes | None]]:
         """Return the records of many entities for each view."""
 
     @abstractmethod
-    def _schema(self, digest: bytes) -> Schema | None:
+    def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         """Return a stored schema."""
 
-    def _learn(self, i: int, digest: bytes) -> _Plan:
+    def _plan_schema(self, i: int, digest: bytes) -> _RecordPlan:
         """Return how the records of a schema are read for the features that are wanted."""
-        lookup, schema = self._lookups[i], self._schema(digest)
+        lookup, schema = self._lookups[i], self._fetch_schema(digest)
         if schema is None:
             raise PlatformError(
                 f"the online store holds a record of view '{lookup.view}' whose schema it does not know",
@@ -176,107 +176,107 @@ class Reader(ABC):
                 hint=nearest(lacking[0], schema.names)
                 + f"it holds {', '.join(schema.names)}: materialise online/{lookup.view}, or train again",
             )
-        plan = self._plans[i][digest] = (_Fixed if schema.fixed else _Mixed)(schema, lookup)
+        plan = self._plans[i][digest] = (_FixedPlan if schema.fixed else _MixedPlan)(schema, lookup)
         return plan
 
-    def _columns(self, i: int, records: Sequence[bytes | None], at: np.ndarray) -> Columns:
+    def _columns(self, i: int, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns:
         first = next((record for record in records if record is not None), None)
         if first is not None:
-            plan = self._plans[i].get(first[-ID:]) or self._learn(i, first[-ID:])
-            if (columns := plan.many(records, at)) is not None:
+            plan = self._plans[i].get(first[-ID_BYTES:]) or self._plan_schema(i, first[-ID_BYTES:])
+            if (columns := plan.read_many(records, at)) is not None:
                 return columns
-        digests = {record[-ID:] for record in records if record is not None}
-        plans = [self._plans[i].get(digest) or self._learn(i, digest) for digest in digests]
+        digests = {record[-ID_BYTES:] for record in records if record is not None}
+        plans = [self._plans[i].get(digest) or self._plan_schema(i, digest) for digest in digests]
         found = [
-            self._nothing[i] if record is None else self._plans[i][record[-ID:]](record, time)
+            self._nothing[i] if record is None else self._plans[i][record[-ID_BYTES:]](record, time)
             for record, time in zip(records, at.tolist(), strict=True)
         ]
         kinds = dict(plans[0].kinds) if plans else dict.fromkeys(self._lookups[i].features, "float")
-        return as_columns(found, kinds)
+        return to_columns(found, kinds)
 
 
-def _encoded(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
+def _encode_keys(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
     """Return the entities of many keys; single texts, which are the most common, without a call for each."""
     if keys and len(keys[0]) == 1:
         texts = [key[0] for key in keys]
-        if set(map(type, texts)) == {str} and max(map(len, texts)) * 4 < LONGEST:
+        if set(map(type, texts)) == {str} and max(map(len, texts)) * 4 < MAX_ENTITY_BYTES:
             return [b"s" + text.encode() for text in texts]
     return [None if None in key else entity_key(key) for key in keys]
 
 
-class _Plan(ABC):
+class _RecordPlan(ABC):
     """How the records of one schema are read for one lookup."""
 
-    def __init__(self, schema: Schema, lookup: Lookup) -> None:
-        stores = [schema.names.index(name) for name in lookup.features]
-        self.schema, self.stores, self.features = schema, stores, lookup.features
-        self.kinds = [(name, schema.features[place][1]) for name, place in zip(lookup.features, stores, strict=True)]
+    def __init__(self, schema: RecordSchema, lookup: Lookup) -> None:
+        positions = [schema.names.index(name) for name in lookup.features]
+        self.schema, self.positions, self.features = schema, positions, lookup.features
+        self.kinds = [(name, schema.features[position][1]) for name, position in zip(lookup.features, positions, strict=True)]
         self._ttl = 2**63 - 1 if lookup.ttl is None else lookup.ttl // _MICROSECOND
-        self._nulls = (None,) * len(stores)
-        self._missing = Found(self._nulls, MISSING, None)
+        self._nulls = (None,) * len(positions)
+        self._missing = FeatureRow(self._nulls, MISSING, None)
         self._pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None = None
-        if stores != list(range(len(schema.names))):
-            self._pick = itemgetter(*stores) if len(stores) > 1 else lambda row: tuple(row[place] for place in stores)
+        if positions != list(range(len(schema.names))):
+            self._pick = itemgetter(*positions) if len(positions) > 1 else lambda row: tuple(row[position] for position in positions)
 
     @abstractmethod
-    def __call__(self, record: bytes, at: int) -> Found:
+    def __call__(self, record: bytes, at: int) -> FeatureRow:
         """Return what a record says at a time."""
 
-    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns | None:
+    def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
         """Return what records say at their times; None when not all of them are of this schema."""
-        if any(record is not None and record[-ID:] != self.schema.id for record in records):
+        if any(record is not None and record[-ID_BYTES:] != self.schema.id for record in records):
             return None
         times = at.tolist()
         found = [self._missing if record is None else self(record, time) for record, time in zip(records, times, strict=True)]
-        return as_columns(found, dict(self.kinds))
+        return to_columns(found, dict(self.kinds))
 
 
-class _Fixed(_Plan):
+class _FixedPlan(_RecordPlan):
     """Rows of fixed width."""
 
-    def __init__(self, schema: Schema, lookup: Lookup) -> None:
+    def __init__(self, schema: RecordSchema, lookup: Lookup) -> None:
         super().__init__(schema, lookup)
         self._unpack, self._width = schema.struct.unpack_from, schema.struct.size
-        self._end = self._width + ID
+        self._end = self._width + ID_BYTES
         self._whole = b"\0" * schema.null_bytes
         self._dtype, self._id = np.dtype([*schema.dtype.descr, ("id", "<u8")]), np.uint64(int.from_bytes(schema.id, "little"))
-        self._fields = [(name, f"v{place}", place) for name, place in zip(self.features, self.stores, strict=True)]
+        self._fields = [(name, f"v{position}", position) for name, position in zip(self.features, self.positions, strict=True)]
 
-    def __call__(self, record: bytes, at: int) -> Found:
+    def __call__(self, record: bytes, at: int) -> FeatureRow:
         """Return what a record says at a time."""
         row = self._unpack(record, len(record) - self._end)
         if row[0] > at or row[1] > at:
-            place = self._place(record, at)
-            if place < 0:
+            position = self._find_row(record, at)
+            if position < 0:
                 return self._missing
-            row = self._unpack(record, place)
+            row = self._unpack(record, position)
         age = at - row[0]
         if age > self._ttl:
-            return Found(self._nulls, STALE, age)
-        values = row[3:] if row[2] == self._whole else self._with_nulls(row)
-        return Found(values if self._pick is None else self._pick(values), FRESH, age)
+            return FeatureRow(self._nulls, STALE, age)
+        values = row[3:] if row[2] == self._whole else self._apply_nulls(row)
+        return FeatureRow(values if self._pick is None else self._pick(values), FRESH, age)
 
-    def _with_nulls(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _apply_nulls(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         bits = int.from_bytes(row[2], "little")
         return tuple(None if bits >> i & 1 else value for i, value in enumerate(row[3:]))
 
-    def _place(self, record: bytes, at: int) -> int:
+    def _find_row(self, record: bytes, at: int) -> int:
         """Return where the row begins that was valid at a time; -1 when none was yet."""
-        low, high, width = 0, (len(record) - ID) // self._width, self._width
+        low, high, width = 0, (len(record) - ID_BYTES) // self._width, self._width
         while low < high:
             middle = (low + high) // 2
             event, created = self._unpack(record, middle * width)[:2]
             low, high = (low, middle) if event > at or created > at else (middle + 1, high)
         return (low - 1) * width
 
-    def many(self, records: Sequence[bytes | None], at: np.ndarray) -> Columns | None:
+    def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
         """Return what records say at their times: by the rows at their ends, and one by one where an earlier one was valid."""
-        rows, there = self._last(records)
+        rows, there = self._last_rows(records)
         if rows is None:
             return None
         early = np.maximum(rows["event"], rows["created"]) > at
         if early.any():
-            rows, there = self._earlier(records, at, rows, early if there is None else early & there, there)
+            rows, there = self._replace_early_rows(records, at, rows, early if there is None else early & there, there)
         age = at - rows["event"]
         stale = age > self._ttl
         bits, fields, schema = rows["nulls"], self._fields, self.schema
@@ -291,10 +291,10 @@ class _Fixed(_Plan):
             status = np.zeros(len(at), dtype=np.int64)
         if nulls is None:
             none = np.zeros(len(at), dtype=bool)
-            return Columns({name: rows[field] for name, field, _ in fields}, dict.fromkeys(self.features, none), status, age)
-        return Columns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
+            return FeatureColumns({name: rows[field] for name, field, _ in fields}, dict.fromkeys(self.features, none), status, age)
+        return FeatureColumns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
 
-    def _last(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _last_rows(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the last row of each record, None when one is of another schema; and which there are, None when all are."""
         end, there = self._end, None
         try:
@@ -313,44 +313,44 @@ class _Fixed(_Plan):
         rows[there] = found
         return rows, there
 
-    def _earlier(
+    def _replace_early_rows(
         self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, there: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Put the rows that were valid in the place of those that were not yet."""
         rows, there = rows.copy(), np.ones(len(rows), dtype=bool) if there is None else there
         for i in np.flatnonzero(early).tolist():
             record = records[i]
-            place = -1 if record is None else self._place(record, int(at[i]))
-            there[i] = place >= 0
-            if record is not None and place >= 0:
-                whole = record[place : place + self._width] + self.schema.id
+            position = -1 if record is None else self._find_row(record, int(at[i]))
+            there[i] = position >= 0
+            if record is not None and position >= 0:
+                whole = record[position : position + self._width] + self.schema.id
                 rows[i] = np.frombuffer(whole, dtype=self._dtype)[0]
         return rows, there
 
 
-class _Mixed(_Plan):
+class _MixedPlan(_RecordPlan):
     """Rows of msgpack; the times of all, and the values of the one that is wanted, are looked at."""
 
-    def __init__(self, schema: Schema, lookup: Lookup) -> None:
+    def __init__(self, schema: RecordSchema, lookup: Lookup) -> None:
         super().__init__(schema, lookup)
         import msgspec
 
         self._decode = msgspec.msgpack.Decoder(list).decode
 
-    def __call__(self, record: bytes, at: int) -> Found:
+    def __call__(self, record: bytes, at: int) -> FeatureRow:
         """Return what a record says at a time."""
-        valid = ((event, row) for event, created, row in reversed(parted(record, self.schema)) if event <= at and created <= at)
+        valid = ((event, row) for event, created, row in reversed(unpack_rows(record, self.schema)) if event <= at and created <= at)
         event, row = next(valid, (0, None))
         if row is None:
             return self._missing
         age = at - event
         if age > self._ttl:
-            return Found(self._nulls, STALE, age)
+            return FeatureRow(self._nulls, STALE, age)
         values = self._decode(row)
-        return Found(tuple(values) if self._pick is None else self._pick(values), FRESH, age)
+        return FeatureRow(tuple(values) if self._pick is None else self._pick(values), FRESH, age)
 
 
-def as_columns(found: Sequence[Found], kinds: Mapping[str, str]) -> Columns:
+def to_columns(found: Sequence[FeatureRow], kinds: Mapping[str, str]) -> FeatureColumns:
     """Return answers in columns.
 
     Parameters
@@ -358,7 +358,7 @@ def as_columns(found: Sequence[Found], kinds: Mapping[str, str]) -> Columns:
     found
         One for each entity.
     kinds
-        Of the features; see :class:`Schema`.
+        Of the features; see :class:`RecordSchema`.
     """
     values: dict[str, np.ndarray] = {}
     nulls: dict[str, np.ndarray] = {}
@@ -371,4 +371,4 @@ def as_columns(found: Sequence[Found], kinds: Mapping[str, str]) -> Columns:
             values[name] = np.empty(len(column), dtype=object)
             values[name][:] = column
     status = np.array([answer.status for answer in found], dtype=np.int64)
-    return Columns(values, nulls, status, np.array([-1 if a.age is None else a.age for a in found], dtype=np.int64))
+    return FeatureColumns(values, nulls, status, np.array([-1 if a.age is None else a.age for a in found], dtype=np.int64))

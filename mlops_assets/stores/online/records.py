@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-ID = 8  # bytes of a schema's id
-LONGEST = 480  # bytes of an entity; LMDB's keys have 511 with all that is before it
+ID_BYTES = 8  # bytes of a schema's id
+MAX_ENTITY_BYTES = 480  # bytes of an entity; LMDB's keys have 511 with all that is before it
 HISTORY = timedelta(days=7)  # how far back from the newest row a request may look: late requests, and days that are replayed
 FORMATS = {"int": "q", "uint": "Q", "float": "d", "bool": "?", "time": "q"}
 _HEAD, _MIXED_HEAD, _COUNT = struct.Struct("<qq"), struct.Struct("<qqI"), struct.Struct("<I")
@@ -39,7 +39,7 @@ Row = tuple[int, int, bytes]  # event and created time in microseconds, and the 
 
 
 @dataclass(frozen=True)
-class Schema:
+class RecordSchema:
     """What a record was packed of.
 
     Parameters
@@ -51,7 +51,7 @@ class Schema:
     features: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, view: str, layout: pl.DataFrame, features: Sequence[str]) -> Schema:
+    def of(cls, view: str, layout: pl.DataFrame, features: Sequence[str]) -> RecordSchema:
         """Return the schema of a view's rows; raise PlatformError for a type that cannot be stored."""
         kinds = {name: _kind(layout.schema[name]) for name in features}
         if strange := [name for name, kind in kinds.items() if not kind]:
@@ -62,7 +62,7 @@ class Schema:
         return cls(tuple(kinds.items()))
 
     @classmethod
-    def parsed(cls, data: bytes) -> Schema:
+    def parsed(cls, data: bytes) -> RecordSchema:
         """Return the schema that :attr:`data` gave."""
         return cls(tuple((name, kind) for name, kind in json.loads(data)))
 
@@ -74,7 +74,7 @@ class Schema:
     @cached_property
     def id(self) -> bytes:
         """Eight bytes that no other schema has."""
-        return hashlib.sha256(self.data).digest()[:ID]
+        return hashlib.sha256(self.data).digest()[:ID_BYTES]
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def _kind(dtype: pl.DataType) -> str:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedRecords:
     """The records of some entities.
 
     Parameters
@@ -138,7 +138,7 @@ class Packed:
     rows: int
 
 
-def packed(layout: pl.DataFrame, join_keys: Sequence[str], schema: Schema) -> Packed:
+def pack_records(layout: pl.DataFrame, join_keys: Sequence[str], schema: RecordSchema) -> PackedRecords:
     """Pack a whole layout at once.
 
     Parameters
@@ -153,50 +153,50 @@ def packed(layout: pl.DataFrame, join_keys: Sequence[str], schema: Schema) -> Pa
     import polars as pl
 
     if layout.is_empty():
-        return Packed([], [], 0)
+        return PackedRecords([], [], 0)
     rows = layout.with_columns(entity_keys(layout, join_keys).alias(_ENTITY))
-    begins = _begins(rows[_ENTITY])
-    if not _ordered(rows, begins):
+    begins = _mark_starts(rows[_ENTITY])
+    if not _is_ordered(rows, begins):
         rows = rows.sort(_ENTITY, "__valid_from")
-        begins = _begins(rows[_ENTITY])
+        begins = _mark_starts(rows[_ENTITY])
     entities, starts = rows[_ENTITY], np.flatnonzero(begins)
     heads = [rows[name if name in rows.columns else "__valid_from"] for name in ("__event", "__created")]
     event, created = (head.dt.cast_time_unit("us").to_physical().to_numpy() for head in heads)
-    make = _fixed if schema.fixed else _mixed
+    make = _pack_fixed if schema.fixed else _pack_mixed
     keys = (entities if len(starts) == rows.height else entities.gather(starts)).cast(pl.Binary).to_list()
-    return Packed(keys, make(rows, event, created, starts, schema), rows.height)
+    return PackedRecords(keys, make(rows, event, created, starts, schema), rows.height)
 
 
-def _begins(entities: pl.Series) -> np.ndarray:
+def _mark_starts(entities: pl.Series) -> np.ndarray:
     return np.concatenate([[True], (entities[1:] != entities[:-1]).to_numpy()])
 
 
-def _ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
+def _is_ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
     """Whether rows are sorted by entity and time; layouts of a single key are."""
     valid = rows["__valid_from"].to_physical().to_numpy()
     return bool(((valid[1:] >= valid[:-1]) | begins[1:]).all()) and rows[_ENTITY].is_sorted()
 
 
-def _fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: Schema) -> list[bytes]:
+def _pack_fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: RecordSchema) -> list[bytes]:
     single = len(starts) == rows.height
-    dtype = np.dtype([*schema.dtype.descr, ("id", f"V{ID}")]) if single else schema.dtype
+    dtype = np.dtype([*schema.dtype.descr, ("id", f"V{ID_BYTES}")]) if single else schema.dtype
     made = np.zeros(rows.height, dtype=dtype)
     made["event"], made["created"] = event, created
-    columns = [_physical(rows[name]) for name in schema.names]
+    columns = [_to_physical(rows[name]) for name in schema.names]
     if any(column.null_count() for column in columns):
         nulls = np.column_stack([column.is_null().to_numpy() for column in columns])
         made["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
     for i, column in enumerate(columns):
         made[f"v{i}"] = (column.fill_null(strategy="zero") if column.null_count() else column).to_numpy()
     if single:
-        made["id"] = np.frombuffer(schema.id, dtype=f"V{ID}")[0]
+        made["id"] = np.frombuffer(schema.id, dtype=f"V{ID_BYTES}")[0]
         return made.view(f"V{dtype.itemsize}").tolist()
     data, width = made.tobytes(), schema.dtype.itemsize
     bounds = [*(starts * width).tolist(), len(data)]
     return [data[a:b] + schema.id for a, b in pairwise(bounds)]
 
 
-def _physical(column: pl.Series) -> pl.Series:
+def _to_physical(column: pl.Series) -> pl.Series:
     """Return a column of numbers, booleans or times as it is packed: in eight bytes, times in microseconds."""
     import polars as pl
 
@@ -208,17 +208,17 @@ def _physical(column: pl.Series) -> pl.Series:
     return column if column.dtype in (pl.Boolean, pl.UInt64) else column.cast(wide)
 
 
-def _mixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: Schema) -> list[bytes]:
+def _pack_mixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: RecordSchema) -> list[bytes]:
     import msgspec
 
     encode = msgspec.msgpack.Encoder().encode
-    values = zip(*(_listed(rows[name]) for name in schema.names), strict=True)
+    values = zip(*(_to_values(rows[name]) for name in schema.names), strict=True)
     each = list(zip(event.tolist(), created.tolist(), map(encode, values), strict=True))
     bounds = [*starts.tolist(), len(each)]
-    return [joined(each[a:b], schema) for a, b in pairwise(bounds)]
+    return [pack_rows(each[a:b], schema) for a, b in pairwise(bounds)]
 
 
-def _listed(column: pl.Series) -> list[Any]:
+def _to_values(column: pl.Series) -> list[Any]:
     """Return a column as values that msgpack holds exactly, times in microseconds."""
     import polars as pl
 
@@ -227,31 +227,31 @@ def _listed(column: pl.Series) -> list[Any]:
     while isinstance(dtype, (pl.List, pl.Array)):
         dtype, depth = dtype.inner, depth + 1
     if isinstance(dtype, pl.Datetime):
-        column = column.cast(_nested(pl.Datetime("us", dtype.time_zone), depth)).cast(_nested(pl.Int64(), depth))
+        column = column.cast(_nest_dtype(pl.Datetime("us", dtype.time_zone), depth)).cast(_nest_dtype(pl.Int64(), depth))
     elif depth and isinstance(column.dtype, pl.Array):
-        column = column.cast(_nested(dtype, depth))
+        column = column.cast(_nest_dtype(dtype, depth))
     return column.to_list()
 
 
-def _nested(dtype: pl.DataType, depth: int) -> pl.DataType:
+def _nest_dtype(dtype: pl.DataType, depth: int) -> pl.DataType:
     import polars as pl
 
-    return pl.List(_nested(dtype, depth - 1)) if depth else dtype
+    return pl.List(_nest_dtype(dtype, depth - 1)) if depth else dtype
 
 
-def parted(record: bytes, schema: Schema) -> list[Row]:
+def unpack_rows(record: bytes, schema: RecordSchema) -> list[Row]:
     """Return the rows of a record, oldest first."""
     if schema.fixed:
         width = schema.struct.size
-        return [(*_HEAD.unpack_from(record, i), record[i : i + width]) for i in range(0, len(record) - ID, width)]
-    (count,) = _COUNT.unpack_from(record, len(record) - ID - 4)
-    table = len(record) - ID - 4 - count * _MIXED_HEAD.size
+        return [(*_HEAD.unpack_from(record, i), record[i : i + width]) for i in range(0, len(record) - ID_BYTES, width)]
+    (count,) = _COUNT.unpack_from(record, len(record) - ID_BYTES - 4)
+    table = len(record) - ID_BYTES - 4 - count * _MIXED_HEAD.size
     heads = [_MIXED_HEAD.unpack_from(record, table + i * _MIXED_HEAD.size) for i in range(count)]
     begins = [0, *(end for _, _, end in heads)]
     return [(event, created, record[begin:end]) for (event, created, end), begin in zip(heads, begins, strict=False)]
 
 
-def joined(rows: Sequence[Row], schema: Schema) -> bytes:
+def pack_rows(rows: Sequence[Row], schema: RecordSchema) -> bytes:
     """Return the record of some rows, which are in order."""
     data = [row for _, _, row in rows]
     if schema.fixed:
@@ -263,7 +263,7 @@ def joined(rows: Sequence[Row], schema: Schema) -> bytes:
     return b"".join([*data, *heads, _COUNT.pack(len(rows)), schema.id])
 
 
-def merged(old: bytes | None, new: bytes, schema: Schema, *, before: int) -> bytes:
+def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before: int) -> bytes:
     """Return a record with the rows of another: each where it belongs, one of the same event and created time replaced.
 
     Parameters
@@ -277,10 +277,10 @@ def merged(old: bytes | None, new: bytes, schema: Schema, *, before: int) -> byt
     """
     if old == new:
         return new
-    if old is not None and old[-ID:] != schema.id:
+    if old is not None and old[-ID_BYTES:] != schema.id:
         raise PlatformError("a record in the online store has another schema than its view", hint="materialise it with full_rebuild=True")
-    rows = {row[:2]: row for row in parted(old, schema)} if old is not None else {}
-    rows |= {row[:2]: row for row in parted(new, schema)}
+    rows = {row[:2]: row for row in unpack_rows(old, schema)} if old is not None else {}
+    rows |= {row[:2]: row for row in unpack_rows(new, schema)}
     kept: list[Row] = []
     latest = -(2**63)
     for row in sorted(rows.values(), key=lambda row: (max(row[0], row[1]), row[0], row[1])):
@@ -290,10 +290,10 @@ def merged(old: bytes | None, new: bytes, schema: Schema, *, before: int) -> byt
         if kept and max(kept[-1][:2]) == max(row[:2]):
             kept.pop()
         kept.append(row)
-    return joined(_since(kept, before), schema)
+    return pack_rows(_drop_unreachable(kept, before), schema)
 
 
-def _since(rows: list[Row], before: int) -> list[Row]:
+def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
     """Drop what no lookup reaches any more."""
     since = min(max(rows[-1][:2]), before) - HISTORY // _MICROSECOND
     first = 0
@@ -313,16 +313,16 @@ def entity_key(key: Sequence[Any]) -> bytes:
     if len(key) == 1 and type(key[0]) is str:
         whole = b"s" + key[0].encode()
     else:
-        parts = [_part(value) for value in key]
+        parts = [_encode_value(value) for value in key]
         whole = b"".join([*(b"%d:%b" % (len(part), part) for part in parts[:-1]), parts[-1]])
-    return whole if len(whole) <= LONGEST else _hashed(whole)
+    return whole if len(whole) <= MAX_ENTITY_BYTES else _hash_key(whole)
 
 
-def _hashed(whole: bytes) -> bytes:
+def _hash_key(whole: bytes) -> bytes:
     return b"\xff" + hashlib.sha256(whole).digest()  # no text begins so
 
 
-def _part(value: Any) -> bytes:  # noqa: ANN401  (whatever a join key may be)
+def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (whatever a join key may be)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
@@ -339,15 +339,15 @@ def entity_keys(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
     import polars as pl
 
     if not all(rows.schema[key].is_integer() or isinstance(rows.schema[key], (pl.String, pl.Datetime)) for key in join_keys):
-        return _one_by_one(rows, join_keys)
-    parts = [_expression(pl.col(key), rows.schema[key]) for key in join_keys]
+        return _encode_rows(rows, join_keys)
+    parts = [_value_expression(pl.col(key), rows.schema[key]) for key in join_keys]
     lengths = [pl.concat_str(part.str.len_bytes().cast(pl.String), pl.lit(":"), part) for part in parts[:-1]]
     made = rows.select(pl.concat_str([*lengths, parts[-1]]).alias("entity")).to_series()
     longest = made.str.len_bytes().max()
-    return _one_by_one(rows, join_keys) if isinstance(longest, int) and longest > LONGEST else made
+    return _encode_rows(rows, join_keys) if isinstance(longest, int) and longest > MAX_ENTITY_BYTES else made
 
 
-def _expression(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+def _value_expression(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     import polars as pl
 
     if isinstance(dtype, pl.Datetime):
@@ -355,7 +355,7 @@ def _expression(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return pl.concat_str(pl.lit("s"), column) if dtype == pl.String else pl.concat_str(pl.lit("i"), column.cast(pl.String))
 
 
-def _one_by_one(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
+def _encode_rows(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
     import polars as pl
 
     keys = zip(*(rows[key].to_list() for key in join_keys), strict=True)

@@ -12,9 +12,9 @@ import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_assets.errors import MissingExtraError, PlatformError
-from mlops_assets.stores.online.protocol import ViewState, Written, agreed
-from mlops_assets.stores.online.reader import Lookup, Reader
-from mlops_assets.stores.online.records import Schema, entity_keys, merged, packed
+from mlops_assets.stores.online.protocol import ViewState, WriteCounts, refuse_other_schema
+from mlops_assets.stores.online.reader import Lookup, OnlineReader
+from mlops_assets.stores.online.records import RecordSchema, entity_keys, merge_records, pack_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 T = TypeVar("T")
-_CHUNK = 2000  # entities in one command
-_ABANDONED = 3600  # seconds after which what a killed writer left is deleted
-_ATTEMPTS = 1000  # of writers that get in each other's way
+_CHUNK_SIZE = 2000  # entities in one command
+_EXPIRE_AFTER = 3600  # seconds after which what a killed writer left is deleted
+_MAX_ATTEMPTS = 1000  # of writers that get in each other's way
 _FIRST_WAIT = 0.002  # seconds
 
 _RENAME = """
@@ -71,27 +71,27 @@ class RedisStore:
         self._client = redis.Redis.from_url(url)
         self._where = url.rpartition("@")[2] if "@" in url else url  # without a password
         self._rename, self._swap = self._client.register_script(_RENAME), self._client.register_script(_SWAP)
-        self._tried(self._client.ping)
-        self._wire = _Wire(self._client.connection_pool, self._tried)
+        self._run(self._client.ping)
+        self._pipeline = _Pipeline(self._client.connection_pool, self._run)
 
-    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> Written:
+    def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
         """Make these rows the whole of a view, atomically: see :class:`OnlineStore`."""
-        schema = Schema.of(view, layout, features)
-        made = packed(layout, join_keys, schema)
-        fresh, old = (f"{_live(view)}:{uuid.uuid4().hex}" for _ in range(2))
+        schema = RecordSchema.of(view, layout, features)
+        packed = pack_records(layout, join_keys, schema)
+        fresh, old = (f"{_rows_key(view)}:{uuid.uuid4().hex}" for _ in range(2))
 
-        def write() -> Written:
+        def write() -> WriteCounts:
             self._client.set(_schema_key(schema.id), schema.data)
-            for start in range(0, len(made.entities), _CHUNK):
-                pairs = zip(made.entities[start : start + _CHUNK], made.records[start : start + _CHUNK], strict=True)
+            for start in range(0, len(packed.entities), _CHUNK_SIZE):
+                pairs = zip(packed.entities[start : start + _CHUNK_SIZE], packed.records[start : start + _CHUNK_SIZE], strict=True)
                 with self._client.pipeline(transaction=False) as pipe:
                     pipe.execute_command("HSET", fresh, *(part for pair in pairs for part in pair))
-                    pipe.expire(fresh, _ABANDONED)
+                    pipe.expire(fresh, _EXPIRE_AFTER)
                     pipe.execute()
-            self._rename(keys=[_live(view), fresh, _about(view), old], args=[schema.data, mark])
-            return Written(made.rows, len(made.entities), len(made.entities))
+            self._rename(keys=[_rows_key(view), fresh, _state_key(view), old], args=[schema.data, mark])
+            return WriteCounts(packed.rows, len(packed.entities), len(packed.entities))
 
-        return self._tried(write)
+        return self._run(write)
 
     def update(  # noqa: PLR0913  (one write, described in full)
         self,
@@ -102,55 +102,64 @@ class RedisStore:
         features: Sequence[str],
         rebuilt: pl.DataFrame | None = None,
         mark: str | None = None,
-    ) -> Written:
+    ) -> WriteCounts:
         """Put rows where they belong: see :class:`OnlineStore`. Each record is atomic; the mark is written after all of them."""
-        schema = Schema.of(view, layout, features)
-        made = packed(layout, join_keys, schema)
-        anew = set() if rebuilt is None or rebuilt.is_empty() else {_bytes(entity) for entity in entity_keys(rebuilt, join_keys).to_list()}
-        wanted = [*zip(made.entities, made.records, strict=True), *((entity, b"") for entity in anew.difference(made.entities))]
+        schema = RecordSchema.of(view, layout, features)
+        packed = pack_records(layout, join_keys, schema)
+        rebuilt_entities = (
+            set() if rebuilt is None or rebuilt.is_empty() else {_to_bytes(entity) for entity in entity_keys(rebuilt, join_keys).to_list()}
+        )
+        wanted = [
+            *zip(packed.entities, packed.records, strict=True),
+            *((entity, b"") for entity in rebuilt_entities.difference(packed.entities)),
+        ]
 
-        def write() -> Written:
-            agreed(view, self.state(view), schema)
+        def write() -> WriteCounts:
+            refuse_other_schema(view, self.state(view), schema)
             self._client.set(_schema_key(schema.id), schema.data)
             if not wanted:
-                self._swap(keys=[_live(view), _about(view)], args=[schema.data])
-            changed = sum(self._put(view, wanted[i : i + _CHUNK], anew, schema) for i in range(0, len(wanted), _CHUNK))
+                self._swap(keys=[_rows_key(view), _state_key(view)], args=[schema.data])
+            changed = sum(
+                self._merge_chunk(view, wanted[i : i + _CHUNK_SIZE], rebuilt_entities, schema) for i in range(0, len(wanted), _CHUNK_SIZE)
+            )
             if mark is not None:
-                self._client.hset(_about(view), "mark", mark)
-            return Written(made.rows, len(wanted), changed)
+                self._client.hset(_state_key(view), "mark", mark)
+            return WriteCounts(packed.rows, len(wanted), changed)
 
-        return self._tried(write)
+        return self._run(write)
 
-    def reader(self, lookups: Sequence[Lookup]) -> Reader:
+    def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
         """Return what looks views up."""
-        return _RedisReader(self._wire, lookups)
+        return _RedisReader(self._pipeline, lookups)
 
     def state(self, view: str) -> ViewState | None:
         """Return what the store knows of a view; None when it was never written."""
-        found: dict[bytes, bytes] = self._tried(lambda: self._client.hgetall(_about(view)))
+        found: dict[bytes, bytes] = self._run(lambda: self._client.hgetall(_state_key(view)))
         if b"schema" not in found:
             return None
-        entities = self._tried(lambda: self._client.hlen(_live(view)))
-        return ViewState(Schema.parsed(found[b"schema"]), int(entities), found.get(b"mark", b"").decode())
+        entities = self._run(lambda: self._client.hlen(_rows_key(view)))
+        return ViewState(RecordSchema.parsed(found[b"schema"]), int(entities), found.get(b"mark", b"").decode())
 
     def views(self) -> list[str]:
         """Return the names of all views that were written."""
-        found: list[bytes] = self._tried(lambda: list(self._client.scan_iter(match=_about("*"), count=1000)))
+        found: list[bytes] = self._run(lambda: list(self._client.scan_iter(match=_state_key("*"), count=1000)))
         return sorted({key.decode().partition("{")[2].rstrip("}") for key in found})
 
     def remove(self, view: str) -> None:
         """Forget a view and its rows: see :class:`OnlineStore`."""
-        self._tried(lambda: self._client.delete(_about(view), _live(view)))
+        self._run(lambda: self._client.delete(_state_key(view), _rows_key(view)))
 
-    def _put(self, view: str, wanted: Sequence[tuple[bytes, bytes]], anew: set[bytes], schema: Schema) -> int:
+    def _merge_chunk(self, view: str, wanted: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
         """Merge records into those that are there, again where another writer was faster; return how many are other ones now."""
         changed, left = 0, list(wanted)
-        for attempt in range(_ATTEMPTS):
-            swaps, again = self._merged(view, left, anew, schema), list[tuple[bytes, bytes]]()
+        for attempt in range(_MAX_ATTEMPTS):
+            swaps, again = self._plan_swaps(view, left, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
             if swaps:
-                late = self._swap(keys=[_live(view), _about(view)], args=[schema.data, *(part for swap in swaps for part in swap[:3])])
+                late = self._swap(
+                    keys=[_rows_key(view), _state_key(view)], args=[schema.data, *(part for swap in swaps for part in swap[:3])]
+                )
                 if late == [-1]:
-                    agreed(view, self.state(view), schema)
+                    refuse_other_schema(view, self.state(view), schema)
                     late = range(len(swaps))
                 again = [(swaps[int(i)][0], swaps[int(i)][3]) for i in late]
             changed += len(swaps) - len(again)
@@ -160,20 +169,20 @@ class RedisStore:
             time.sleep(min(0.1, _FIRST_WAIT * attempt))
         raise PlatformError(f"view '{view}' cannot be written: other writers are always faster", hint="let fewer write at a time")
 
-    def _merged(
-        self, view: str, wanted: Sequence[tuple[bytes, bytes]], anew: set[bytes], schema: Schema
+    def _plan_swaps(
+        self, view: str, wanted: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema
     ) -> list[tuple[bytes, bytes, bytes, bytes]]:
         """Return entity, old, merged and given record of those that change."""
         now = time.time_ns() // 1000
-        found = self._client.hmget(_live(view), [entity for entity, _ in wanted])
+        found = self._client.hmget(_rows_key(view), [entity for entity, _ in wanted])
         swaps = []
         for (entity, given), old in zip(wanted, found, strict=True):
-            record = given if old is None or entity in anew else merged(old, given, schema, before=now)
+            record = given if old is None or entity in rebuilt_entities else merge_records(old, given, schema, before=now)
             if record != (old or b""):
                 swaps.append((entity, old or b"", record, given))
         return swaps
 
-    def _tried(self, work: Callable[[], T]) -> T:
+    def _run(self, work: Callable[[], T]) -> T:
         import redis
 
         try:
@@ -185,7 +194,7 @@ class RedisStore:
             ) from error
 
 
-class _Wire:
+class _Pipeline:
     """Sends commands over a connection of its own for each thread: all of them before the first reply is read.
 
     Parameters
@@ -197,7 +206,7 @@ class _Wire:
     """
 
     def __init__(self, pool: Any, tried: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)
-        self._pool, self._tried, self._local = pool, tried, threading.local()
+        self._pool, self._run, self._local = pool, tried, threading.local()
 
     def replies(self, asked: Sequence[bytes]) -> list[Any]:
         """Return one reply for each packed command."""
@@ -208,7 +217,7 @@ class _Wire:
         try:
             return self._exchange(asked)
         except redis.RedisError:  # the connection may have been idle for too long: once more, over a new one
-            return self._tried(lambda: self._exchange(asked))  # type: ignore[no-any-return]
+            return self._run(lambda: self._exchange(asked))  # type: ignore[no-any-return]
 
     def _exchange(self, asked: Sequence[bytes]) -> list[Any]:
         connection = getattr(self._local, "connection", None)
@@ -223,16 +232,16 @@ class _Wire:
             raise
 
 
-class _RedisReader(Reader):
+class _RedisReader(OnlineReader):
     """A command for each view, in one round trip."""
 
-    def __init__(self, wire: _Wire, lookups: Sequence[Lookup]) -> None:
+    def __init__(self, pipeline: _Pipeline, lookups: Sequence[Lookup]) -> None:
         super().__init__(lookups)
-        self._replies = wire.replies
-        self._heads = [b"$4\r\nHGET\r\n" + _bulk(_live(lookup.view).encode()) for lookup in lookups]
-        self._many_heads = [b"$5\r\nHMGET\r\n" + _bulk(_live(lookup.view).encode()) for lookup in lookups]
+        self._replies = pipeline.replies
+        self._heads = [b"$4\r\nHGET\r\n" + _encode_bulk(_rows_key(lookup.view).encode()) for lookup in lookups]
+        self._many_heads = [b"$5\r\nHMGET\r\n" + _encode_bulk(_rows_key(lookup.view).encode()) for lookup in lookups]
 
-    def _one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
+    def _fetch_one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
         asked = [
             b"*3\r\n%b$%d\r\n%b\r\n" % (head, len(entity), entity)
             for head, entity in zip(self._heads, entities, strict=True)
@@ -241,7 +250,7 @@ class _RedisReader(Reader):
         replies = iter(self._replies(asked))
         return [None if entity is None else next(replies) for entity in entities]
 
-    def _many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
+    def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
         asked, there = [], [[entity for entity in each if entity is not None] for each in entities]
         for head, each in zip(self._many_heads, there, strict=True):
             if each:
@@ -249,32 +258,34 @@ class _RedisReader(Reader):
                 asked.append(b"*%d\r\n%b%b" % (len(each) + 2, head, fields))
         replies = iter(self._replies(asked))
         found = [next(replies) if each else [] for each in there]
-        return [records if len(records) == len(each) else _spread(each, records) for each, records in zip(entities, found, strict=True)]
+        return [
+            records if len(records) == len(each) else _align_records(each, records) for each, records in zip(entities, found, strict=True)
+        ]
 
-    def _schema(self, digest: bytes) -> Schema | None:
+    def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         key = _schema_key(digest).encode()
-        (found,) = self._replies([b"*2\r\n$3\r\nGET\r\n" + _bulk(key)])
-        return None if found is None else Schema.parsed(found)
+        (found,) = self._replies([b"*2\r\n$3\r\nGET\r\n" + _encode_bulk(key)])
+        return None if found is None else RecordSchema.parsed(found)
 
 
-def _spread(entities: Sequence[bytes | None], records: Sequence[bytes | None]) -> list[bytes | None]:
+def _align_records(entities: Sequence[bytes | None], records: Sequence[bytes | None]) -> list[bytes | None]:
     rest = iter(records)
     return [None if entity is None else next(rest) for entity in entities]
 
 
-def _bulk(part: bytes) -> bytes:
+def _encode_bulk(part: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(part), part)
 
 
-def _bytes(entity: str | bytes) -> bytes:
+def _to_bytes(entity: str | bytes) -> bytes:
     return entity.encode() if isinstance(entity, str) else entity
 
 
-def _live(view: str) -> str:
+def _rows_key(view: str) -> str:
     return f"mlops:online:{{{view}}}"
 
 
-def _about(view: str) -> str:
+def _state_key(view: str) -> str:
     return f"mlops:about:{{{view}}}"
 
 

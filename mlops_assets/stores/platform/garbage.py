@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.platform import Platform
 
 _NAME = re.compile(r"\b[0-9a-f]{64}\b")
-_SPEAKS = 20_000_000  # bytes; a larger file is not a manifest and names nothing
+_MAX_MANIFEST_BYTES = 20_000_000  # bytes; a larger file is not a manifest and names nothing
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def is_own(platform: Platform) -> bool:
     return "://" not in platform.artifacts and Path(platform.home) in Path(platform.artifacts).parents
 
 
-def collected(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Garbage:
+def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Garbage:
     """Remove artifacts that no row of the database names, directly or through another artifact.
 
     What is being written now stays: nothing younger than ``older_than`` goes, nor than the beginning of any run or training that goes on,
@@ -62,19 +62,19 @@ def collected(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Ga
         Remove nothing.
     """
     cutoff = min(
-        [datetime.now(UTC) - older_than, *_begun(stores)]
+        [datetime.now(UTC) - older_than, *_running_since(stores)]
     )  # before the look at the database: what is recorded later was stored later
-    there = {file.name: file for file in stores.artifacts.files()}
-    needed = reachable(stores, there)
-    old = [file for name, file in sorted(there.items()) if name not in needed and file.at < cutoff]
+    stored = {file.name: file for file in stores.artifacts.files()}
+    needed = find_reachable(stores, stored)
+    old = [file for name, file in sorted(stored.items()) if name not in needed and file.at < cutoff]
     removed = tuple(file for file in old if dry or stores.artifacts.remove(file.name, before=cutoff))
-    return Garbage(removed, len(there) - len(removed))
+    return Garbage(removed, len(stored) - len(removed))
 
 
-def roots(stores: Stores) -> dict[str, tuple[str, ...]]:
+def referenced_artifacts(stores: Stores) -> dict[str, tuple[str, ...]]:
     """Return every name of an artifact that a row of the database holds, in whichever column, with the rows' tables."""
     found: dict[str, tuple[str, ...]] = {}
-    with sql.database(stores.platform.registry).reading() as connection:
+    with sql.open_database(stores.platform.registry).read_transaction() as connection:
         for table in schema.META.sorted_tables:
             columns = [column for column in table.c if isinstance(column.type, (sa.String, sa.JSON))]
             for row in connection.execute(sa.select(*columns)) if columns else ():
@@ -84,21 +84,21 @@ def roots(stores: Stores) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def reachable(stores: Stores, there: Mapping[str, StoredFile]) -> set[str]:
+def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]:
     """Return the names of all that the database names, and of all that these files name in turn."""
     found: set[str] = set()
-    waiting = [name for name in roots(stores) if name in there]
+    waiting = [name for name in referenced_artifacts(stores) if name in stored]
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += [named for named in _named(stores, there[name]) if named in there]
+            waiting += [named for named in _list_references(stores, stored[name]) if named in stored]
     return found
 
 
-def _named(stores: Stores, file: StoredFile) -> Iterator[str]:
+def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
     """Yield what a manifest names; a file that is damaged is kept, and names nothing."""
-    if file.size > _SPEAKS:
+    if file.size > _MAX_MANIFEST_BYTES:
         return
     try:
         data = stores.artifacts.get(file.name)
@@ -108,9 +108,9 @@ def _named(stores: Stores, file: StoredFile) -> Iterator[str]:
         yield from _NAME.findall(data.decode("utf-8", errors="ignore"))
 
 
-def _begun(stores: Stores) -> Iterator[datetime]:
+def _running_since(stores: Stores) -> Iterator[datetime]:
     """Yield when the runs and trainings began that go on."""
-    with sql.database(stores.platform.registry).reading() as connection:
+    with sql.open_database(stores.platform.registry).read_transaction() as connection:
         begun_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
     yield from (datetime.fromisoformat(at) for at in begun_at)
     for path in sorted((Path(stores.platform.home) / "locks").glob("train_*")):

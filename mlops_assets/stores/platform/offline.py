@@ -84,7 +84,7 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     └─────────┘
     """
     frame = collect(spine, "the spine")
-    steps = _steps(features, _at(as_of), as_known, snapshot, platform or Platform.from_env())
+    steps = _resolve_features(features, _check_as_of(as_of), as_known, snapshot, platform or Platform.from_env())
     joined, _ = assemble(frame, steps, event_timestamp=event_timestamp, as_known=as_known, known_by=as_of)
     return joined
 
@@ -112,7 +112,7 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
     rows
         Of one batch, at most.
     """
-    steps = _steps(features, _at(as_of), as_known, snapshot, platform or Platform.from_env())
+    steps = _resolve_features(features, _check_as_of(as_of), as_known, snapshot, platform or Platform.from_env())
     for batch in spine.collect_batches(chunk_size=rows, maintain_order=True):
         for part in batch.iter_slices(rows):
             yield assemble(part, steps, event_timestamp=event_timestamp, as_known=as_known, known_by=as_of)[0]
@@ -131,42 +131,48 @@ def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequen
     import pyarrow.parquet
 
     target = Path(path)
-    beside, writer = target.with_name(f".{target.name}.{uuid.uuid4().hex}"), None
+    partial, writer = target.with_name(f".{target.name}.{uuid.uuid4().hex}"), None
     try:
         for batch in training_batches(spine, features, **options):
             table = batch.to_arrow(compat_level=pl.CompatLevel.oldest())
-            writer = writer or pyarrow.parquet.ParquetWriter(beside, table.schema)
+            writer = writer or pyarrow.parquet.ParquetWriter(partial, table.schema)
             writer.write_table(table)
         if writer is None:
             raise DataError(f"'{target.name}' would hold no row: the spine is empty", hint="look at the filter of the spine")
         writer.close()
-        beside.replace(target)
+        partial.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return target
 
 
-def _at(as_of: datetime | None) -> datetime | None:
+def _check_as_of(as_of: datetime | None) -> datetime | None:
     if as_of is not None and as_of.tzinfo is None:
         raise DataError(f"as_of {as_of} names no time zone", hint="say which instant is meant: datetime(..., tzinfo=UTC)")
     return as_of
 
 
-def _steps(features: Sequence[Features], as_of: datetime | None, as_known: bool, snapshot: int | None, platform: Platform) -> list[Any]:  # noqa: FBT001
+def _resolve_features(
+    features: Sequence[Features],
+    as_of: datetime | None,
+    as_known: bool,  # noqa: FBT001
+    snapshot: int | None,
+    platform: Platform,
+) -> list[Any]:
     if as_of is not None and not as_known:
         raise DefinitionError("as_of= asks what was known by a time, as_known=False that it does not matter", hint="give one of them")
     unpinned = any(isinstance(feature, FeatureView) and not feature.pinned for feature in features)
     newest = open_stores(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one state for all
-    return [_step(feature, as_known, snapshot, newest, platform) for feature in features]
+    return [_resolve_feature(feature, as_known, snapshot, newest, platform) for feature in features]
 
 
-def _step(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> AsOfLayout | Any:  # noqa: ANN401, FBT001
+def _resolve_feature(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> AsOfLayout | Any:  # noqa: ANN401, FBT001
     if isinstance(feature, FeatureView) and feature.pinned:
         at = open_stores(platform)
-        view, last = at.view_versions.find(feature)
-        return at.layouts.of(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
+        view, last = at.view_versions.resolve(feature)
+        return at.layouts.load(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
     if isinstance(feature, FeatureView):
-        return open_stores(platform).layouts.of(feature, snapshot=newest, as_known=as_known)
+        return open_stores(platform).layouts.load(feature, snapshot=newest, as_known=as_known)
     if isinstance(feature, OnDemandFeatures):
         return feature.function
     raise DefinitionError(

@@ -18,7 +18,7 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
 
 if TYPE_CHECKING:
-    from mlops_assets.stores.online.protocol import Columns, OnlineStore
+    from mlops_assets.stores.online.protocol import FeatureColumns, OnlineStore
 
 STATUS, AGE = "status", "age"  # the ends of the names of two columns for each view
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,13 +115,13 @@ def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int
             f"'{view.key}' gives the column '{taken[0]}', which is there already", hint="look the view up with a prefix: view.renamed(...)"
         )
     reader = online.reader([Lookup(view.name, view.feature_names, view.ttl)])
-    (found,) = reader.many([rows.select(view.renamed_keys).rows()], [at] * rows.height)
+    (found,) = reader.lookup_many([rows.select(view.renamed_keys).rows()], [at] * rows.height)
     status = pl.Series(own[0], [Status(code).name for code in found.status.tolist()], dtype=pl.String)
     ages = pl.Series(own[1], found.age.tolist(), dtype=pl.Duration("us"))
     return [*_features(view, found).get_columns(), status, ages.set(status == Status.MISSING.name, None)]
 
 
-def _features(view: FeatureView, found: Columns) -> pl.DataFrame:
+def _features(view: FeatureView, found: FeatureColumns) -> pl.DataFrame:
     """Return the features in their declared types; defaults fill what is null."""
     made = []
     for (name, kind), column in zip(view.features, view.renamed_features, strict=True):

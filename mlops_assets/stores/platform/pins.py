@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.platform.stores import Stores
 
 
-def pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, tuple[str, ...]]:
+def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, tuple[str, ...]]:
     """Return the states of the lake that must stay readable, and by whom they are needed.
 
     Parameters
@@ -26,25 +26,25 @@ def pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, tuple[str
         Views whose online rows go on from the state that they have seen.
     """
     found: dict[int, tuple[str, ...]] = {}
-    for snapshot, who in _pins(stores, online):
+    for snapshot, who in _list_pins(stores, online):
         found[snapshot] = (*found.get(snapshot, ()), who)
     return dict(sorted(found.items()))
 
 
-def aliased(stores: Stores) -> list[str]:
+def aliased_artifacts(stores: Stores) -> list[str]:
     """Return the artifacts of every version that has an alias, in any environment."""
     same = sa.and_(schema.aliases.c.model == schema.versions.c.model, schema.aliases.c.version == schema.versions.c.version)
-    with sql.database(stores.platform.registry).reading() as connection:
+    with sql.open_database(stores.platform.registry).read_transaction() as connection:
         return list(connection.execute(sa.select(schema.versions.c.artifact).join(schema.aliases, same).distinct()).scalars())
 
 
-def _pins(stores: Stores, online: Collection[str]) -> Iterator[tuple[int, str]]:
+def _list_pins(stores: Stores, online: Collection[str]) -> Iterator[tuple[int, str]]:
     for version in stores.registry.versions():
         yield version.snapshot, f"{version.model}@{version.version}"
-    for run_id, model, snapshot in stores.tracker.pinned():
+    for run_id, model, snapshot in stores.tracker.pinned_snapshots():
         yield snapshot, f"run {run_id[:8]} of {model}"
-    for earlier in stores.view_versions.earlier():
-        yield earlier.last or 0, f"features/{earlier.view} as {earlier.version}"
+    for earlier in stores.view_versions.list_earlier():
+        yield earlier.last_snapshot or 0, f"features/{earlier.view} as {earlier.version}"
     for view in sorted(online):
         state = stores.online.state(view)
         if state is not None and state.mark:

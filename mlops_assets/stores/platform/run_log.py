@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.stores.tracker.active_run import active_run, recorded
+from mlops_assets.stores.tracker.active_run import active_run, record_run
 from mlops_assets.stores.tracker.tracker import RUNNING, Run
-from mlops_assets.stores.tracker.values import checked_experiment, checked_name, checked_params, checked_tags
+from mlops_assets.stores.tracker.values import check_experiment, check_name, check_params, check_tags
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.platform import Platform
 
@@ -75,23 +75,23 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     at = open_stores(where)
     run = Run(
         id=uuid.uuid4().hex,
-        model=checked_experiment(experiment),
+        model=check_experiment(experiment),
         fingerprint="",
         dagster_run_id="",
         started_at=datetime.now(UTC),
         ended_at=None,
         snapshot=None,
-        params=checked_params(params or {}),
+        params=check_params(params or {}),
         metrics={},
         record={},
         environment=where.environment,
         kind="run",
         status=RUNNING,
-        name=checked_name(name, "a run") if name else "",
+        name=check_name(name, "a run") if name else "",
         parent_id=parent or (around.id if around else None) or None,
-        tags=checked_tags(tags or {}),
+        tags=check_tags(tags or {}),
     )
-    with recorded(run, at.tracker, at.artifacts) as active:
+    with record_run(run, at.tracker, at.artifacts) as active:
         yield active
         active.close()
 

@@ -69,7 +69,7 @@ class Stores:
     @cached_property
     def artifacts(self) -> Artifacts:
         """Content-addressed bytes; the registry is made before them, as artifacts without one mean that it was deleted."""
-        sql.database(self.platform.registry)
+        sql.open_database(self.platform.registry)
         return open_artifacts(self.platform.artifacts)
 
     @cached_property

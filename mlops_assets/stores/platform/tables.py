@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.errors import DataError, DefinitionError, LakeError, nearest
-from mlops_assets.stores.lake.damage import read_verified
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -81,32 +81,32 @@ def read_table(
     lake, table = open_stores(platform or Platform.from_env()).lake, name if isinstance(name, str) else name.key
     state = lake.snapshot() if snapshot is None else snapshot
     records = lake.records(table, snapshot=state)
-    time, parts = _list_parts(name, table, records)
-    spans: list[Any] = [None]
+    time, parts = _list_partitions(name, table, records)
+    windows: list[Any] = [None]
     if partitions is not None:
         wanted = _choose_partitions(table, partitions, records)
-        parts = [part for part in parts if part.partition in wanted]
-        spans = merged(part.window for part in parts if part.window is not None)
+        parts = [part for part in parts if part.key in wanted]
+        windows = merged(part.window for part in parts if part.window is not None)
     frames = []
-    for span in spans:
+    for span in windows:
         inside = [p for p in parts if span is None or (p.window is not None and span.start <= p.window.start < span.end)]
         frames.append(read_verified(lake, table, inside, window=span, event_timestamp=time, snapshot=state))
     return _select_columns(pl.concat(frames), columns, table)
 
 
-def _list_parts(name: str | Declared, table: str, records: Mapping[str, PartitionRecord]) -> tuple[str | None, list[Part]]:
+def _list_partitions(name: str | Declared, table: str, records: Mapping[str, PartitionRecord]) -> tuple[str | None, list[Partition]]:
     """Return the time column of a table and its recorded partitions, by its declaration or by its records."""
     if isinstance(name, str):
         time = next((record.event_timestamp for record in records.values() if record.event_timestamp), None)
-        parts = [Part(key, record.window) for key, record in records.items()]
+        parts = [Partition(key, record.window) for key, record in records.items()]
     else:
         time, definition = (
             (name.event_timestamp, name.partitions)
             if isinstance(name, FeatureView)
             else (name.table.event_timestamp, name.table.partitions)
         )
-        parts = [Part(key, window_of(definition, key)) for key in records]
-    if unknown := [part.partition for part in parts if part.partition and part.window is None]:
+        parts = [Partition(key, window_of(definition, key)) for key in records]
+    if unknown := [part.key for part in parts if part.key and part.window is None]:
         raise LakeError(
             f"'{table}' does not record the span of its partition '{unknown[0]}': an earlier version of the package wrote it",
             hint="pass the dataset or the feature view itself instead of its name",

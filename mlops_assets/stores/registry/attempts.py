@@ -12,9 +12,9 @@ from mlops_assets.stores.database import schema, sql
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlops_assets.stores.lake.protocol import Part
+    from mlops_assets.stores.lake.protocol import Partition
 
-LIMIT = 3
+MAX_ATTEMPTS = 3
 BACKOFF = timedelta(minutes=1)
 
 
@@ -24,27 +24,27 @@ class Attempts:
     def __init__(self, database: sql.Database) -> None:
         self._database = database
 
-    def started(self, table: str, parts: Sequence[Part], run_id: str) -> None:
+    def record_start(self, table: str, partitions: Sequence[Partition], run_id: str) -> None:
         """Record an attempt before it begins, so that a kill cannot hide it."""
         rows = [
-            {"table_name": table, "partition": p.partition, "inputs": p.inputs, "run_id": run_id, "started_at": sql.now()}
-            for p in parts
+            {"table_name": table, "partition": p.key, "inputs": p.inputs, "run_id": run_id, "started_at": sql.timestamp()}
+            for p in partitions
             if p.inputs
         ]
         if rows:
-            with self._database.writing() as connection:
+            with self._database.write_transaction() as connection:
                 connection.execute(schema.attempts.insert(), rows)
 
-    def succeeded(self, table: str, parts: Sequence[Part]) -> None:
+    def clear(self, table: str, partitions: Sequence[Partition]) -> None:
         """Forget the attempts of parts that are made."""
-        self._change(table, parts, None)
+        self._change(table, partitions, None)
 
-    def failed(self, table: str, parts: Sequence[Part], error: str) -> None:
+    def record_failure(self, table: str, partitions: Sequence[Partition], error: str) -> None:
         """Keep the error of the latest attempt."""
-        self._change(table, parts, error)
+        self._change(table, partitions, error)
 
-    def blocked(
-        self, table: str, inputs: Mapping[str, str], now: datetime, *, limit: int = LIMIT, backoff: timedelta = BACKOFF
+    def find_blocked(
+        self, table: str, inputs: Mapping[str, str], now: datetime, *, max_attempts: int = MAX_ATTEMPTS, backoff: timedelta = BACKOFF
     ) -> dict[str, str]:
         """Return the partitions that must not be tried now, with the reason in words.
 
@@ -56,10 +56,10 @@ class Attempts:
             Partition → fingerprint of what it would be made from now; attempts on other inputs do not count.
         now
             Aware.
-        limit, backoff
+        max_attempts, backoff
             At most so many attempts; the pause after the first, which then doubles.
         """
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             rows = (
                 connection.execute(sa.select(schema.attempts).filter_by(table_name=table).order_by(schema.attempts.c.sequence))
                 .mappings()
@@ -69,27 +69,27 @@ class Attempts:
         for row in rows:
             if inputs.get(row["partition"]) == row["inputs"]:
                 tries.setdefault(row["partition"], []).append(datetime.fromisoformat(row["started_at"]))
-        return {partition: reason for partition, times in tries.items() if (reason := _reason(times, now, limit, backoff))}
+        return {partition: reason for partition, times in tries.items() if (reason := _blocked_reason(times, now, max_attempts, backoff))}
 
-    def _change(self, table: str, parts: Sequence[Part], error: str | None) -> None:
+    def _change(self, table: str, partitions: Sequence[Partition], error: str | None) -> None:
         mine = sa.and_(schema.attempts.c.table_name == table, schema.attempts.c.partition == sa.bindparam("p"))
         change = (
             schema.attempts.delete().where(mine)
             if error is None
             else schema.attempts.update().where(mine, schema.attempts.c.error.is_(None)).values(error=error[:2000])
         )
-        if parts:
-            with self._database.writing() as connection:
-                connection.execute(change, [{"p": part.partition} for part in parts])
+        if partitions:
+            with self._database.write_transaction() as connection:
+                connection.execute(change, [{"p": part.key} for part in partitions])
 
 
-def _reason(times: Sequence[datetime], now: datetime, limit: int, backoff: timedelta) -> str:
-    if len(times) >= limit:
+def _blocked_reason(times: Sequence[datetime], now: datetime, max_attempts: int, backoff: timedelta) -> str:
+    if len(times) >= max_attempts:
         return f"failed {len(times)} times on the same inputs; materialise it by hand, or change its inputs"
-    again = times[-1] + backoff * 2 ** (len(times) - 1)
-    return f"waits until {again:%H:%M:%S} after attempt {len(times)}" if now < again else ""
+    retry_at = times[-1] + backoff * 2 ** (len(times) - 1)
+    return f"waits until {retry_at:%H:%M:%S} after attempt {len(times)}" if now < retry_at else ""
 
 
 def open_attempts(url: str) -> Attempts:
     """Open the attempts at a SQLAlchemy URL."""
-    return Attempts(sql.database(url))
+    return Attempts(sql.open_database(url))

@@ -63,26 +63,26 @@ class Decisions:
         """Record reports of a monitor; the latest report of a window and version counts."""
         rows = [self._report_row(monitor, model, report) for report in found]
         if rows:
-            with self._database.writing() as connection:
+            with self._database.write_transaction() as connection:
                 connection.execute(schema.reports.insert(), rows)
 
     def reports(self, monitor: str) -> tuple[WindowReport, ...]:
         """Return all reports of a monitor in the order of recording."""
         query = sa.select(schema.reports).filter_by(environment=self._environment, monitor=monitor).order_by(schema.reports.c.sequence)
         return tuple(
-            WindowReport(r["partition"], _time(r["end"]), r["version"], r["state"], r["kind"], r["reason"], r["sequence"])
+            WindowReport(r["partition"], _parse_time(r["end"]), r["version"], r["state"], r["kind"], r["reason"], r["sequence"])
             for r in self._rows(query)
         )
 
     def open(self, monitor: str, decision: Decision) -> bool:
         """Record a decision and return whether it is new."""
         row = {"environment": self._environment, "id": decision.id}
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             if connection.execute(sa.select(schema.decisions.c.id).filter_by(**row)).first():
                 return False
             values = {"model": decision.model, "version": decision.version, "partition": decision.partition, "reason": decision.reason}
             values |= {"monitor": monitor, "opened": decision.opened.isoformat(), "evidence": list(decision.evidence), "closed": ""}
-            connection.execute(schema.decisions.insert().values(**row, **values, recorded_at=sql.now()))
+            connection.execute(schema.decisions.insert().values(**row, **values, recorded_at=sql.timestamp()))
         return True
 
     def close(self, decision: str, why: str) -> None:
@@ -90,24 +90,24 @@ class Decisions:
         mine = sa.and_(
             schema.decisions.c.environment == self._environment, schema.decisions.c.id == decision, schema.decisions.c.closed == ""
         )
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             connection.execute(schema.decisions.update().where(mine).values(closed=why))
 
     def decisions(self, model: str) -> tuple[Decision, ...]:
         """Return the decisions about a model in the order of recording."""
         query = sa.select(schema.decisions).filter_by(environment=self._environment, model=model).order_by(schema.decisions.c.recorded_at)
         return tuple(
-            Decision(r["id"], model, r["version"], r["partition"], _time(r["opened"]), r["reason"], tuple(r["evidence"]), r["closed"])
+            Decision(r["id"], model, r["version"], r["partition"], _parse_time(r["opened"]), r["reason"], tuple(r["evidence"]), r["closed"])
             for r in self._rows(query)
         )
 
     def record_training(self, record: TrainingRecord) -> None:
         """Record the progress of a training; an earlier stage never replaces a later one."""
         mine = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**mine)).first()
             if old is None:
-                values = {"decision": record.decision, "as_of": record.as_of.isoformat(), "started_at": sql.now()}
+                values = {"decision": record.decision, "as_of": record.as_of.isoformat(), "started_at": sql.timestamp()}
                 connection.execute(schema.trainings.insert().values(**mine, **values, version=record.version, outcome=record.outcome))
             elif _ORDER.index(record.outcome) >= _ORDER.index(old.outcome):
                 change = schema.trainings.update().filter_by(**mine)
@@ -117,7 +117,8 @@ class Decisions:
         """Return the trainings of a model in the order of their start."""
         query = sa.select(schema.trainings).filter_by(environment=self._environment, model=model).order_by(schema.trainings.c.started_at)
         return tuple(
-            TrainingRecord(model, r["run_id"], r["decision"], _time(r["as_of"]), r["version"], r["outcome"]) for r in self._rows(query)
+            TrainingRecord(model, r["run_id"], r["decision"], _parse_time(r["as_of"]), r["version"], r["outcome"])
+            for r in self._rows(query)
         )
 
     def _report_row(self, monitor: str, model: str, report: WindowReport) -> dict[str, Any]:
@@ -125,14 +126,14 @@ class Decisions:
         return row | {"environment": self._environment, "monitor": monitor, "model": model, "end": report.end.isoformat()}
 
     def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             return connection.execute(query).mappings().all()
 
 
-def _time(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
 def open_decisions(url: str, environment: str = "dev") -> Decisions:
-    """Open window reports, decisions and trainings at a SQLAlchemy URL."""
-    return Decisions(sql.database(url), environment)
+    """Open the facts of the loop at a SQLAlchemy URL."""
+    return Decisions(sql.open_database(url), environment)

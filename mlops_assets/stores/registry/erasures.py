@@ -40,7 +40,7 @@ class ErasureRecord:
     facts: Mapping[str, Any]
 
 
-class Erasures:
+class ErasureLog:
     """The log of one platform."""
 
     def __init__(self, database: sql.Database) -> None:
@@ -48,17 +48,17 @@ class Erasures:
 
     def add(self, state: str, *, actor: str, reason: str, entity: str, facts: Mapping[str, Any]) -> None:
         """Write a line."""
-        row = {"at": sql.now(), "state": state, "actor": actor, "reason": reason, "entity": entity, "facts": dict(facts)}
-        with self._database.writing() as connection:
+        row = {"at": sql.timestamp(), "state": state, "actor": actor, "reason": reason, "entity": entity, "facts": dict(facts)}
+        with self._database.write_transaction() as connection:
             connection.execute(schema.erasures.insert().values(**row))
 
     def list(self) -> list[ErasureRecord]:
         """Return every line, oldest first."""
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             rows = connection.execute(sa.select(schema.erasures).order_by(schema.erasures.c.sequence)).mappings().all()
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
 
-    def unfinished(self, entity: str) -> ErasureRecord | None:
+    def find_unfinished(self, entity: str) -> ErasureRecord | None:
         """Return the first line of an erasure that has begun and was killed; None when there is none.
 
         Parameters
@@ -66,9 +66,9 @@ class Erasures:
         entity
             As it stands in the log.
         """
-        mine = [record for record in self.list() if record.entity == entity]
-        ended = max((i for i, record in enumerate(mine) if record.state == DONE), default=-1)
-        return mine[ended + 1] if ended + 1 < len(mine) else None
+        own = [record for record in self.list() if record.entity == entity]
+        ended = max((i for i, record in enumerate(own) if record.state == DONE), default=-1)
+        return own[ended + 1] if ended + 1 < len(own) else None
 
 
 def entity_label(entity: Mapping[str, str], *, keep: bool = False) -> str:
@@ -77,6 +77,6 @@ def entity_label(entity: Mapping[str, str], *, keep: bool = False) -> str:
     return ", ".join(f"{k}={v}" for k, v in sorted(entity.items())) if keep else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def open_erasures(url: str) -> Erasures:
+def open_erasure_log(url: str) -> ErasureLog:
     """Open the log at a SQLAlchemy URL."""
-    return Erasures(sql.database(url))
+    return ErasureLog(sql.open_database(url))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.registry.version_reading import history as moves
+from mlops_assets.stores.registry.version_queries import alias_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ class HistoryEvent:
     evidence: tuple[Mapping[str, Any], ...] = ()
 
 
-def history_of(url: str, model: str) -> list[HistoryEvent]:
+def model_history(url: str, model: str) -> list[HistoryEvent]:
     """Return what has happened to a model in every environment, oldest first.
 
     Parameters
@@ -65,19 +65,19 @@ def history_of(url: str, model: str) -> list[HistoryEvent]:
     model
         Its name.
     """
-    with sql.database(url).reading() as connection:
+    with sql.open_database(url).read_transaction() as connection:
         digests = {v.version: v.digest for v in connection.execute(sa.select(schema.versions).filter_by(model=model))}
         found = [
-            *_refused(connection, model, set(digests.values())),
-            *_registered(connection, model),
-            *_decided(connection, model),
-            *_marked(connection, model, digests),
-            *_moved(connection, model, digests),
+            *_refusals(connection, model, set(digests.values())),
+            *_registrations(connection, model),
+            *_approvals(connection, model),
+            *_marks(connection, model, digests),
+            *_alias_moves(connection, model, digests),
         ]
     return sorted(found, key=lambda event: event.at)  # what happened at one moment stays in the order of a version's life
 
 
-def _refused(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:
+def _refusals(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:
     of, gates = schema.candidates, schema.evidence
     joined = sa.select(gates, of.c.created_at).join(of, (of.c.model == gates.c.model) & (of.c.digest == gates.c.digest))
     rows = connection.execute(joined.where(gates.c.model == model).order_by(of.c.created_at, gates.c.gate)).mappings()
@@ -93,13 +93,13 @@ def _refused(connection: sa.Connection, model: str, registered: set[str]) -> Ite
             yield HistoryEvent(at, REFUSAL, environment, digest, reason="; ".join(failed), evidence=evidence)
 
 
-def _registered(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
+def _registrations(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
     table = schema.versions
     for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.version)):
         yield HistoryEvent(datetime.fromisoformat(row.created_at), REGISTRATION, _EVERYWHERE, row.digest, row.version)
 
 
-def _decided(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
+def _approvals(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
     table = schema.approvals
     for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.sequence)):
         kind = APPROVAL if row.approved else REJECTION
@@ -107,13 +107,13 @@ def _decided(connection: sa.Connection, model: str) -> Iterator[HistoryEvent]:
         yield HistoryEvent(at, kind, row.environment, row.digest, row.version, actor=row.approver, reason=row.reason)
 
 
-def _marked(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
+def _marks(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
     table = schema.version_marks
     for row in connection.execute(sa.select(table).filter_by(model=model).order_by(table.c.sequence)):
         yield HistoryEvent(datetime.fromisoformat(row.at), row.mark, _EVERYWHERE, digests[row.version], row.version, reason=row.reason)
 
 
-def _moved(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
-    for e in moves(connection, model):
+def _alias_moves(connection: sa.Connection, model: str, digests: Mapping[int, str]) -> Iterator[HistoryEvent]:
+    for e in alias_events(connection, model):
         digest = digests[e.version]
         yield HistoryEvent(e.at, e.kind, e.environment, digest, e.version, e.alias, e.previous, e.actor, e.reason, e.evidence)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mlops_assets.stores.registry.alias_moves import ANYONE
+from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlops_assets.stores.registry.records import AliasEvent, Approval, CandidateRecord, Evidence, LiveEvidence, Mark, Version
+    from mlops_assets.stores.registry.records import AliasEvent, Approval, CandidateRecord, DamageMark, Evidence, LiveEvidence, Version
 
 
 class Registry(Protocol):
@@ -36,18 +36,18 @@ class Registry(Protocol):
         reason: str,
         version: int | None = None,
         approval: bool = False,
-        expected: int | None = ANYONE,
+        expected: int | None = ANY_VERSION,
         source: str = "",
     ) -> Version:
         """Make a version the champion, verifying every gate again."""
         ...
 
-    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANYONE) -> Version:
+    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANY_VERSION) -> Version:
         """Make the champion before this one the champion again."""
         ...
 
     def challenge(  # noqa: PLR0913  (one transaction, described in full)
-        self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANYONE
+        self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANY_VERSION
     ) -> Version:
         """Make a version the challenger."""
         ...
@@ -88,7 +88,7 @@ class Registry(Protocol):
         """Return every decision on a version, oldest first."""
         ...
 
-    def marks(self, model: str, version: int) -> list[Mark]:
+    def marks(self, model: str, version: int) -> list[DamageMark]:
         """Return every mark of a version, oldest first."""
         ...
 

@@ -122,7 +122,7 @@ class LiveEvidence:
     @property
     def evidence(self) -> Evidence:
         """The same as evidence of a gate."""
-        told = f"{self.reason} ({self.rows} rows)"
+        reason = f"{self.reason} ({self.rows} rows)"
         return Evidence(
             self.kind,
             self.kind,
@@ -131,14 +131,14 @@ class LiveEvidence:
             relative=True,
             champion=self.champion,
             value=self.value,
-            reason=told,
+            reason=reason,
             low=self.low,
             high=self.high,
         )
 
 
 @dataclass(frozen=True)
-class Mark:
+class DamageMark:
     """What was found of a version's artifacts: ``damaged``, or ``restored`` since."""
 
     mark: str

@@ -10,18 +10,18 @@ import sqlalchemy as sa
 from mlops_assets.compute.training.lifecycle import DAMAGED
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.database.statements import if_new, insertion, removal, replacement
-from mlops_assets.stores.registry import version_reading as reading
-from mlops_assets.stores.registry.records import CANARY, SHADOW, Approval, CandidateRecord, Evidence, LiveEvidence, Mark, Version
+from mlops_assets.stores.database.cached_statements import delete_rows, insert_if_new, insert_rows, upsert_row
+from mlops_assets.stores.registry import version_queries
+from mlops_assets.stores.registry.records import CANARY, SHADOW, Approval, CandidateRecord, DamageMark, Evidence, LiveEvidence, Version
 from mlops_assets.values.names import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_JUDGED = removal(schema.evidence, "environment", "model", "digest").where(
+_DELETE_GATE_EVIDENCE = delete_rows(schema.evidence, "environment", "model", "digest").where(
     schema.evidence.c.gate.not_in((SHADOW, CANARY))  # what was seen on real requests stays
 )
-_WAITING = (
+_CURRENT_CANDIDATE = (
     sa.select(schema.candidates)
     .join(
         schema.waiting,
@@ -29,7 +29,7 @@ _WAITING = (
     )
     .where(schema.waiting.c.environment == sa.bindparam("environment"), schema.waiting.c.model == sa.bindparam("model"))
 )
-_NUMBERS = sa.select(  # of the version that a candidate is already, and the greatest of its model
+_VERSION_NUMBERS = sa.select(  # of the version that a candidate is already, and the greatest of its model
     sa.select(schema.versions.c.version)
     .where(schema.versions.c.model == sa.bindparam("model"), schema.versions.c.digest == sa.bindparam("digest"))
     .scalar_subquery(),
@@ -74,18 +74,18 @@ class Registrations:
                 hint="judge the candidate that is submitted",
             )
         mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
-        with self._database.writing() as connection:
-            connection.execute(if_new(schema.candidates), vars(candidate) | {"created_at": candidate.created_at.isoformat()})
-            connection.execute(_JUDGED, mine)
+        with self._database.write_transaction() as connection:
+            connection.execute(insert_if_new(schema.candidates), vars(candidate) | {"created_at": candidate.created_at.isoformat()})
+            connection.execute(_DELETE_GATE_EVIDENCE, mine)
             if evidence:
-                connection.execute(insertion(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
-            connection.execute(replacement(schema.waiting), mine)
+                connection.execute(insert_rows(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
+            connection.execute(upsert_row(schema.waiting), mine)
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
         """Return the candidate of a model and its evidence; None before the first."""
-        with self._database.reading() as connection:
-            found = self._waiting(connection, model)
-            return None if found is None else (found, reading.evidence(connection, self._environment, model, found.digest))
+        with self._database.read_transaction() as connection:
+            found = self._candidate(connection, model)
+            return None if found is None else (found, version_queries.evidence(connection, self._environment, model, found.digest))
 
     def register(self, model: str, gates: Mapping[str, str]) -> Version:
         """Register the candidate as a version; the same candidate is always the same version.
@@ -104,20 +104,20 @@ class Registrations:
         GateError
             A gate was not evaluated, failed, or changed since, for exactly this candidate.
         """
-        with self._database.writing() as connection:
-            found = self._waiting(connection, model)
+        with self._database.write_transaction() as connection:
+            found = self._candidate(connection, model)
             if found is None:
                 raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise model/{model} first")
-            judged = reading.evidence(connection, self._environment, model, found.digest)
-            self._refuse(model, found.digest, judged, gates, "registered")
+            evidence_found = version_queries.evidence(connection, self._environment, model, found.digest)
+            self._refuse_unproven(model, found.digest, evidence_found, gates, "registered")
             same = {"model": model, "digest": found.digest}
-            numbers: Any = connection.execute(_NUMBERS, same).one()
+            numbers: Any = connection.execute(_VERSION_NUMBERS, same).one()
             known, newest = numbers
             if known is not None:
                 return self._version(connection, model, known)
-            number, at = (newest or 0) + 1, sql.now()
-            connection.execute(insertion(schema.versions), {**vars(found), "version": number, "created_at": at})
-            return reading.unmoved(found, number, at, judged)
+            number, at = (newest or 0) + 1, sql.timestamp()
+            connection.execute(insert_rows(schema.versions), {**vars(found), "version": number, "created_at": at})
+            return version_queries.new_version(found, number, at, evidence_found)
 
     def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
         """Record what was seen of a version on real requests; the newest of its kind counts, until another digest is looked at.
@@ -134,7 +134,7 @@ class Registrations:
         RegistryError
             There is no such version, or the evidence is about another digest.
         """
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             chosen = self._version(connection, model, version)
             if seen.kind not in (SHADOW, CANARY) or seen.digest != chosen.digest:
                 raise RegistryError(
@@ -163,10 +163,10 @@ class Registrations:
         RegistryError
             There is no such version.
         """
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             damaged = bool(self._version(connection, model, version).damage)
             if damaged is not (mark == DAMAGED):
-                row = {"model": model, "version": version, "mark": mark, "reason": reason, "at": sql.now()}
+                row = {"model": model, "version": version, "mark": mark, "reason": reason, "at": sql.timestamp()}
                 connection.execute(schema.version_marks.insert().values(**row))
 
     def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
@@ -188,49 +188,51 @@ class Registrations:
         """
         if not approver.strip() or not reason.strip():
             raise RegistryError(f"an approval of '{model}' version {version} needs a name and a reason", hint="say who decides, and why")
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             chosen = self._version(connection, model, version)
             row = {"model": model, "environment": self._environment, "version": version, "digest": chosen.digest, "approved": approved}
-            row |= {"approver": approver.strip(), "reason": reason.strip(), "at": sql.now()}
+            row |= {"approver": approver.strip(), "reason": reason.strip(), "at": sql.timestamp()}
             connection.execute(schema.approvals.insert().values(**row))
-            return Approval(**row | {"at": _time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
+            return Approval(**row | {"at": _parse_time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
 
     def evidence(self, model: str, digest: str) -> tuple[Evidence, ...]:
         """Return what was found of one candidate in this environment."""
-        with self._database.reading() as connection:
-            return reading.evidence(connection, self._environment, model, digest)
+        with self._database.read_transaction() as connection:
+            return version_queries.evidence(connection, self._environment, model, digest)
 
     def approvals(self, model: str, version: int) -> list[Approval]:
         """Return every decision on a version, oldest first."""
-        with self._database.reading() as connection:
-            return reading.approvals(connection, model, version)
+        with self._database.read_transaction() as connection:
+            return version_queries.approvals(connection, model, version)
 
-    def marks(self, model: str, version: int) -> list[Mark]:
+    def marks(self, model: str, version: int) -> list[DamageMark]:
         """Return every mark of a version, oldest first."""
-        with self._database.reading() as connection:
-            return reading.marks(connection, model, version)
+        with self._database.read_transaction() as connection:
+            return version_queries.marks(connection, model, version)
 
     def _evidence_row(self, model: str, item: Evidence) -> dict[str, Any]:
         return vars(item) | {
             "environment": self._environment,
             "model": model,
-            "value": sql.finite(item.value),
-            "threshold": sql.finite(item.threshold),
-            "low": sql.finite(item.low),
-            "high": sql.finite(item.high),
+            "value": sql.finite_or_none(item.value),
+            "threshold": sql.finite_or_none(item.threshold),
+            "low": sql.finite_or_none(item.low),
+            "high": sql.finite_or_none(item.high),
         }
 
-    def _waiting(self, connection: sa.Connection, model: str) -> CandidateRecord | None:
-        row = connection.execute(_WAITING, {"environment": self._environment, "model": model}).mappings().first()
-        return None if row is None else CandidateRecord(**{**row, "created_at": _time(row["created_at"])})
+    def _candidate(self, connection: sa.Connection, model: str) -> CandidateRecord | None:
+        row = connection.execute(_CURRENT_CANDIDATE, {"environment": self._environment, "model": model}).mappings().first()
+        return None if row is None else CandidateRecord(**{**row, "created_at": _parse_time(row["created_at"])})
 
     def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
         """Return the evidence for exactly this candidate, or refuse with every gate that lacks it."""
-        return self._refuse(model, digest, reading.evidence(connection, self._environment, model, digest), gates, what)
+        return self._refuse_unproven(model, digest, version_queries.evidence(connection, self._environment, model, digest), gates, what)
 
-    def _refuse(self, model: str, digest: str, judged: Sequence[Evidence], gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
-        found = {item.gate: item for item in judged}
-        refused = [text for name, definition in gates.items() if (text := _refusal(name, definition, found.get(name)))]
+    def _refuse_unproven(
+        self, model: str, digest: str, evidence_found: Sequence[Evidence], gates: Mapping[str, str], what: str
+    ) -> tuple[Evidence, ...]:
+        found = {item.gate: item for item in evidence_found}
+        refused = [text for name, definition in gates.items() if (text := _refusal_reason(name, definition, found.get(name)))]
         if refused:
             raise GateError(
                 f"candidate {digest[:12]} of '{model}' cannot be {what}: {'; '.join(refused)}",
@@ -239,10 +241,10 @@ class Registrations:
         return tuple(found[name] for name in gates)
 
     def _version(self, connection: sa.Connection, model: str, version: int) -> Version:
-        return reading.version(connection, self._environment, model, version)
+        return version_queries.version(connection, self._environment, model, version)
 
 
-def _refusal(name: str, definition: str, found: Evidence | None) -> str:
+def _refusal_reason(name: str, definition: str, found: Evidence | None) -> str:
     if found is None:
         return f"gate '{name}' was never evaluated for it"
     if found.definition != definition:
@@ -250,5 +252,5 @@ def _refusal(name: str, definition: str, found: Evidence | None) -> str:
     return "" if found.passed else f"gate '{name}' failed ({found.reason})"
 
 
-def _time(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)

@@ -20,9 +20,9 @@ from mlops_assets.compute.training.lifecycle import (
 )
 from mlops_assets.errors import GateError, RegistryError
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.database.statements import insertion, removal
-from mlops_assets.stores.registry import version_reading as reading
-from mlops_assets.stores.registry.alias_moves import ANYONE, carry_evidence, champion_before, refuse_lost_race, refuse_state
+from mlops_assets.stores.database.cached_statements import delete_rows, insert_rows
+from mlops_assets.stores.registry import version_queries
+from mlops_assets.stores.registry.alias_checks import ANY_VERSION, copy_evidence, previous_champion, refuse_lost_race, refuse_state
 from mlops_assets.stores.registry.protocol import Registry
 from mlops_assets.stores.registry.registrations import Registrations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.registry.records import AliasEvent, Evidence, Version
 
-__all__ = ["ANYONE", "Registry", "SqlRegistry", "open_registry"]
+__all__ = ["ANY_VERSION", "Registry", "SqlRegistry", "open_registry"]
 
 
 class SqlRegistry(Registrations):
@@ -54,7 +54,7 @@ class SqlRegistry(Registrations):
         reason: str,
         version: int | None = None,
         approval: bool = False,
-        expected: int | None = ANYONE,
+        expected: int | None = ANY_VERSION,
         source: str = "",
     ) -> Version:
         """Make a version the champion, in one transaction; a champion stays as it is.
@@ -81,12 +81,12 @@ class SqlRegistry(Registrations):
         GateError
             As in :meth:`register`, a gate compared with another champion, or nobody has approved.
         """
-        with self._database.writing() as connection:
-            wanted = version if version is not None else reading.newest(connection, model)
+        with self._database.write_transaction() as connection:
+            wanted = version if version is not None else version_queries.newest_number(connection, model)
             if wanted is None:
                 raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise version/{model} first")
             chosen = self._version(connection, model, wanted)
-            current = reading.champion(connection, self._environment, model)
+            current = version_queries.champion(connection, self._environment, model)
             if current is not None and current.version == wanted:
                 return chosen
             if version is None and chosen.state == ROLLED_BACK:
@@ -96,7 +96,7 @@ class SqlRegistry(Registrations):
                 )
             refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
             if source:
-                carry_evidence(connection, model, chosen.digest, source, self._environment)
+                copy_evidence(connection, model, chosen.digest, source, self._environment)
             found = self._verify(connection, model, chosen.digest, gates, "promoted")
             self._verify_comparison(model, found, current)
             if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
@@ -108,7 +108,7 @@ class SqlRegistry(Registrations):
             why = f"from {source}: {reason}" if source else reason
             return self._move(connection, CHAMPION, chosen, current, PROMOTION, actor, why, found)
 
-    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANYONE) -> Version:
+    def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANY_VERSION) -> Version:
         """Make an earlier champion the champion again, in one transaction.
 
         Parameters
@@ -127,18 +127,18 @@ class SqlRegistry(Registrations):
         RegistryError
             There is no champion, the version never was one, its state allows no rollback, or the champion is not the expected one.
         """
-        with self._database.writing() as connection:
-            current = reading.champion(connection, self._environment, model)
+        with self._database.write_transaction() as connection:
+            current = version_queries.champion(connection, self._environment, model)
             refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
             if current is None:
                 raise RegistryError(f"model '{model}' has no champion in '{self._environment}'", hint="there is nothing to roll back")
-            wanted = champion_before(connection, self._environment, current, version)
+            wanted = previous_champion(connection, self._environment, current, version)
             chosen = self._version(connection, model, wanted)
             refuse_state(ROLLBACK, chosen)
             return self._move(connection, CHAMPION, chosen, current, ROLLBACK, actor, reason, ())
 
     def challenge(  # noqa: PLR0913  (one transaction, described in full)
-        self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANYONE
+        self, model: str, gates: Mapping[str, str], *, version: int, actor: str, reason: str, expected: int | None = ANY_VERSION
     ) -> Version:
         """Make a version the challenger, in one transaction; its gates are verified, the champion is not touched.
 
@@ -160,9 +160,9 @@ class SqlRegistry(Registrations):
         GateError
             As in :meth:`register`.
         """
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             chosen = self._version(connection, model, version)
-            current = reading.holder(connection, self._environment, model, CHALLENGER)
+            current = version_queries.alias_holder(connection, self._environment, model, CHALLENGER)
             if current is not None and current.version == version:
                 return chosen
             refuse_lost_race(connection, self._environment, model, CHALLENGER, expected, current)
@@ -185,8 +185,8 @@ class SqlRegistry(Registrations):
         RegistryError
             There is no challenger.
         """
-        with self._database.writing() as connection:
-            current = reading.holder(connection, self._environment, model, CHALLENGER)
+        with self._database.write_transaction() as connection:
+            current = version_queries.alias_holder(connection, self._environment, model, CHALLENGER)
             if current is None:
                 raise RegistryError(f"model '{model}' has no challenger in '{self._environment}'", hint="there is nothing to withdraw")
             self._release(connection, current, actor, reason)
@@ -194,23 +194,23 @@ class SqlRegistry(Registrations):
 
     def versions(self, model: str | None = None) -> list[Version]:
         """Return versions, oldest first; of every model when None."""
-        with self._database.reading() as connection:
-            return reading.versions(connection, self._environment, model)
+        with self._database.read_transaction() as connection:
+            return version_queries.versions(connection, self._environment, model)
 
     def champion(self, model: str) -> Version | None:
         """Return the version that predicts, or None before the first promotion."""
-        with self._database.reading() as connection:
-            return reading.champion(connection, self._environment, model)
+        with self._database.read_transaction() as connection:
+            return version_queries.champion(connection, self._environment, model)
 
     def challenger(self, model: str) -> Version | None:
         """Return the version that wants to be champion, or None."""
-        with self._database.reading() as connection:
-            return reading.holder(connection, self._environment, model, CHALLENGER)
+        with self._database.read_transaction() as connection:
+            return version_queries.alias_holder(connection, self._environment, model, CHALLENGER)
 
     def history(self, model: str) -> list[AliasEvent]:
         """Return the moves of a model's aliases in every environment, oldest first."""
-        with self._database.reading() as connection:
-            return reading.history(connection, model)
+        with self._database.read_transaction() as connection:
+            return version_queries.alias_events(connection, model)
 
     def _verify_comparison(self, model: str, found: Sequence[Evidence], current: Version | None) -> None:
         for item in found:
@@ -233,8 +233,8 @@ class SqlRegistry(Registrations):
     ) -> Version:
         """Move an alias and write why into the log; who becomes champion challenges nobody any more."""
         row = {"environment": self._environment, "model": chosen.model, "alias": alias}
-        connection.execute(removal(schema.aliases, *row), row)
-        connection.execute(insertion(schema.aliases), {**row, "version": chosen.version})
+        connection.execute(delete_rows(schema.aliases, *row), row)
+        connection.execute(insert_rows(schema.aliases), {**row, "version": chosen.version})
         self._log(connection, row, chosen.version, current.version if current else None, kind, actor, reason, found)
         if alias == CHAMPION and CHALLENGER in chosen.aliases:
             self._release(connection, chosen, actor, f"became champion by a {kind}")
@@ -242,7 +242,7 @@ class SqlRegistry(Registrations):
 
     def _release(self, connection: sa.Connection, current: Version, actor: str, reason: str) -> None:
         row = {"environment": self._environment, "model": current.model, "alias": CHALLENGER}
-        connection.execute(removal(schema.aliases, *row), row)
+        connection.execute(delete_rows(schema.aliases, *row), row)
         self._log(connection, row, current.version, current.version, WITHDRAWAL, actor, reason, ())
 
     def _log(  # noqa: PLR0913  (one row of the log)
@@ -257,10 +257,10 @@ class SqlRegistry(Registrations):
         found: Sequence[Evidence],
     ) -> None:
         report = [asdict(e) for e in found]
-        log = {"kind": kind, "previous": previous, "actor": actor, "reason": reason, "evidence": report, "at": sql.now()}
-        connection.execute(insertion(schema.alias_log), {**row, "version": version, **log})
+        log = {"kind": kind, "previous": previous, "actor": actor, "reason": reason, "evidence": report, "at": sql.timestamp()}
+        connection.execute(insert_rows(schema.alias_log), {**row, "version": version, **log})
 
 
 def open_registry(url: str, environment: str = "dev") -> SqlRegistry:
     """Open the registry at a SQLAlchemy URL."""
-    return SqlRegistry(sql.database(url), environment)
+    return SqlRegistry(sql.open_database(url), environment)

@@ -69,26 +69,26 @@ class Reproductions:
         """Record a verdict."""
         row = {name: getattr(found, name) for name in ("model", "version", "digest", "mode", "verdict", "field")}
         values = {"was": json.dumps(found.was), "now": json.dumps(found.now), "facts": dict(found.facts), "at": found.at.isoformat()}
-        with self._database.writing() as connection:
+        with self._database.write_transaction() as connection:
             connection.execute(schema.reproductions.insert().values(**row, **values))
 
     def list(self, model: str) -> list[Reproduction]:
         """Return the verdicts about a model's versions, oldest first."""
         query = sa.select(schema.reproductions).filter_by(model=model).order_by(schema.reproductions.c.sequence)
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             rows = connection.execute(query).mappings().all()
-        return [_read(row) for row in rows]
+        return [_parse_row(row) for row in rows]
 
     def latest(self, model: str, digest: str) -> Reproduction | None:
         """Return the last verdict about a candidate."""
         return next((found for found in reversed(self.list(model)) if found.digest == digest), None)
 
 
-def _read(row: sa.RowMapping) -> Reproduction:
+def _parse_row(row: sa.RowMapping) -> Reproduction:
     plain = {name: row[name] for name in ("model", "version", "digest", "mode", "verdict", "field", "facts")}
     return Reproduction(**plain, was=json.loads(row["was"]), now=json.loads(row["now"]), at=datetime.fromisoformat(row["at"]))
 
 
 def open_reproductions(url: str) -> Reproductions:
     """Open the verdicts at a SQLAlchemy URL."""
-    return Reproductions(sql.database(url))
+    return Reproductions(sql.open_database(url))

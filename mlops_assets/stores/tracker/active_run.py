@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DataError
-from mlops_assets.stores.base.process import identity, machine
+from mlops_assets.stores.base.process import describe_machine, identify_process
+from mlops_assets.stores.tracker.run_batch import RunArtifact, RunEnd
 from mlops_assets.stores.tracker.tracker import FAILED, FINISHED, RUNNING, Run
-from mlops_assets.stores.tracker.values import checked_name, checked_number, checked_params, checked_path, checked_step, checked_tags
+from mlops_assets.stores.tracker.values import check_name, check_number, check_params, check_path, check_step, check_tags
 from mlops_assets.stores.tracker.writer import RunWriter
-from mlops_assets.stores.tracker.writes import Ending, RunArtifact
 
 if TYPE_CHECKING:
     import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlops_assets.stores.tracker.tracker import Tracker
 
 _current: ContextVar[ActiveRun | None] = ContextVar("mlops_run", default=None)
-_LONGEST_ERROR = 4000
+_MAX_ERROR_LENGTH = 4000
 
 
 class ActiveRun:
@@ -56,8 +56,8 @@ class ActiveRun:
 
     def log_metric(self, name: str, value: object, step: int | None = None) -> None:
         """Log a value of a metric; see :func:`mlops_assets.runs.log_metric`."""
-        number = checked_number(value, checked_name(name, "a metric"))
-        self._writer.metric(name, number, None if step is None else checked_step(step, name))
+        number = check_number(value, check_name(name, "a metric"))
+        self._writer.add_metric(name, number, None if step is None else check_step(step, name))
         self.last[name] = number
         if self.watch is not None:
             self.watch(name, number, step)
@@ -69,24 +69,24 @@ class ActiveRun:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters; see :func:`mlops_assets.runs.log_params`."""
-        checked = checked_params(params)
+        checked = check_params(params)
         self._writer.update(params=checked)
         self.params |= checked
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
         """Log tags, text to text; the later value of a name counts."""
-        self._writer.update(tags=checked_tags(tags))
+        self._writer.update(tags=check_tags(tags))
 
     def log_artifact(self, name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
         """Store a file or a folder; see :func:`mlops_assets.runs.log_artifact`."""
-        for path, data in _files(checked_path(name), data_or_path):
+        for path, data in _collect_files(check_path(name), data_or_path):
             media = mimetypes.guess_type(path)[0] or "application/octet-stream"
             self._writer.update(artifact=RunArtifact(path, self._artifacts.put(data), len(data), media))
 
     def log_figure(self, name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's or plotly's)
         """Store a figure; see :func:`mlops_assets.runs.log_figure`."""
-        plain = Path(checked_path(name)).suffix == ""
-        data, suffix = _drawn(figure)
+        plain = Path(check_path(name)).suffix == ""
+        data, suffix = _render_figure(figure)
         self.log_artifact(name + suffix if plain else name, data)
 
     def flush(self) -> None:
@@ -107,8 +107,8 @@ class ActiveRun:
         record
             Joined to what was recorded at the start.
         """
-        error = self._error[:_LONGEST_ERROR].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-        ending = Ending(self._status, datetime.now(UTC), error, record or {})
+        error = self._error[:_MAX_ERROR_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+        ending = RunEnd(self._status, datetime.now(UTC), error, record or {})
         self._writer.update(plain=metrics)
         self._writer.close(ending)
         figures = dict(sorted((self.last | dict(metrics or {})).items()))
@@ -124,7 +124,7 @@ def active_run() -> ActiveRun | None:
 
 
 @contextmanager
-def recorded(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[ActiveRun]:
+def record_run(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[ActiveRun]:
     """Record a run as running, make it the current one, and leave its end to the caller unless something is raised.
 
     Parameters
@@ -134,7 +134,9 @@ def recorded(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[Activ
     tracker, artifacts
         Where it is written to.
     """
-    begun = replace(run, status=RUNNING, ended_at=None, record={**run.record, "process": identity(), "machine": dict(machine())})
+    begun = replace(
+        run, status=RUNNING, ended_at=None, record={**run.record, "process": identify_process(), "machine": dict(describe_machine())}
+    )
     tracker.add(begun)
     active = ActiveRun(begun, tracker, artifacts)
     token = _current.set(active)
@@ -149,7 +151,7 @@ def recorded(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[Activ
         _current.reset(token)
 
 
-def _files(name: str, given: Any) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
+def _collect_files(name: str, given: Any) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
     if isinstance(given, (bytes, bytearray, memoryview)):
         yield name, bytes(given)
     elif isinstance(given, (dict, list)):
@@ -159,12 +161,12 @@ def _files(name: str, given: Any) -> Iterator[tuple[str, bytes]]:  # noqa: ANN40
         if path.is_dir() and not path.is_symlink():
             for inner in sorted(path.rglob("*")):
                 if not inner.is_dir() or inner.is_symlink():
-                    yield checked_path(f"{name}/{inner.relative_to(path).as_posix()}"), _content(inner, name)
+                    yield check_path(f"{name}/{inner.relative_to(path).as_posix()}"), _read_file(inner, name)
         else:
-            yield name, _content(path, name)
+            yield name, _read_file(path, name)
 
 
-def _content(path: Path, name: str) -> bytes:
+def _read_file(path: Path, name: str) -> bytes:
     if path.is_symlink():
         raise DataError(f"artifact '{name}' has the symbolic link '{path}'", hint="give the file itself: a link may lead to anything")
     if not path.is_file():
@@ -172,7 +174,7 @@ def _content(path: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _drawn(figure: Any) -> tuple[bytes, str]:  # noqa: ANN401
+def _render_figure(figure: Any) -> tuple[bytes, str]:  # noqa: ANN401
     if hasattr(figure, "savefig"):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})

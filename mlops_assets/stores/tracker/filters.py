@@ -6,7 +6,7 @@
 
 A field is ``metrics.NAME`` (the last value), ``lowest.NAME``, ``highest.NAME``, ``params.NAME``, ``tags.NAME`` or a column; a name
 with other characters than letters, digits, ``_ . / -`` stands in double quotes, ``metrics."a b"``. Texts stand in single quotes,
-doubled within. A run that lacks a field of the filter is not found. A field that no run has is refused (:mod:`mlops_assets.stores.tracker.filter_fields`).
+doubled within. A run that lacks a field of the filter is not found. A field that no run has is refused (:mod:`mlops_assets.stores.tracker.queries`).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ COLUMNS = {
     "snapshot": runs.c.snapshot,
     "error": runs.c.error,
 }
-_OF_METRICS = {"metrics": metrics.c.value, "lowest": metrics.c.low, "highest": metrics.c.high}
-_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
+_METRIC_COLUMNS = {"metrics": metrics.c.value, "lowest": metrics.c.low, "highest": metrics.c.high}
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -59,12 +59,12 @@ _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_LONGEST, _DEEPEST = 4000, 40
+_MAX_LENGTH, _MAX_DEPTH = 4000, 40
 _LANGUAGE = "write e.g. metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x' and not (status = 'failed' or name like 'try%')"
 
 
 @dataclass(frozen=True)
-class Field:
+class RunField:
     """One thing to filter or order by; None where it has no such form.
 
     Parameters
@@ -81,10 +81,10 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Order:
+class OrderTerm:
     """One term of an order."""
 
-    field: Field
+    field: RunField
     descending: bool
 
     def terms(self) -> list[sa.ColumnElement[Any]]:
@@ -93,7 +93,7 @@ class Order:
         return [term for one in given for term in (one.is_(None), one.desc() if self.descending else one.asc())]
 
 
-def condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
+def parse_condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
     """Return a filter as a condition on runs.
 
     Parameters
@@ -108,142 +108,144 @@ def condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
     RegistryError
         It cannot be read; the message says from where on.
     """
-    return _Parser(text, dialect).condition() if text.strip() else sa.true()
+    return _Parser(text, dialect).parse_condition() if text.strip() else sa.true()
 
 
-def order(text: str, dialect: str) -> list[Order]:
+def parse_order(text: str, dialect: str) -> list[OrderTerm]:
     """Return an order such as ``metrics.roc_auc desc, started_at``."""
-    return _Parser(text, dialect).order() if text.strip() else []
+    return _Parser(text, dialect).parse_order() if text.strip() else []
 
 
-def named_fields(text: str) -> list[tuple[str, str]]:
+def list_fields(text: str) -> list[tuple[str, str]]:
     """Return the metrics, parameters and tags that a filter or an order names, as kind and name."""
-    return _Parser(text, "sqlite").named_fields() if text.strip() else []
+    return _Parser(text, "sqlite").list_fields() if text.strip() else []
 
 
 class _Parser:
     def __init__(self, text: str, dialect: str) -> None:
-        if len(text) > _LONGEST or "\0" in text:
-            raise RegistryError(f"a filter of {len(text)} characters cannot be read", hint=f"at most {_LONGEST}, and no NUL; {_LANGUAGE}")
+        if len(text) > _MAX_LENGTH or "\0" in text:
+            raise RegistryError(
+                f"a filter of {len(text)} characters cannot be read", hint=f"at most {_MAX_LENGTH}, and no NUL; {_LANGUAGE}"
+            )
         self._text, self._dialect, self._at, self._depth = text, dialect, 0, 0
-        self._tokens = list(self._split())
+        self._tokens = list(self._tokenize())
 
-    def condition(self) -> sa.ColumnElement[bool]:
-        found = self._any()
+    def parse_condition(self) -> sa.ColumnElement[bool]:
+        found = self._parse_or()
         if self._peek():
-            raise self._wrong("'and', 'or' or the end")
+            raise self._syntax_error("'and', 'or' or the end")
         return found
 
-    def order(self) -> list[Order]:
-        terms = [self._term()]
-        while self._take(","):
-            terms.append(self._term())
+    def parse_order(self) -> list[OrderTerm]:
+        terms = [self._parse_term()]
+        while self._accept(","):
+            terms.append(self._parse_term())
         if self._peek():
-            raise self._wrong("',' or the end")
+            raise self._syntax_error("',' or the end")
         return terms
 
-    def named_fields(self) -> list[tuple[str, str]]:
+    def list_fields(self) -> list[tuple[str, str]]:
         return [_kind_and_name(token) for kind, token, _ in self._tokens if kind == "field"]
 
-    def _term(self) -> Order:
-        field = self._field()
-        descending = bool(self._take("desc"))
+    def _parse_term(self) -> OrderTerm:
+        field = self._parse_field()
+        descending = bool(self._accept("desc"))
         if not descending:
-            self._take("asc")
-        return Order(field, descending)
+            self._accept("asc")
+        return OrderTerm(field, descending)
 
-    def _any(self) -> sa.ColumnElement[bool]:
-        parts = [self._all()]
-        while self._take("or"):
-            parts.append(self._all())
+    def _parse_or(self) -> sa.ColumnElement[bool]:
+        parts = [self._parse_and()]
+        while self._accept("or"):
+            parts.append(self._parse_and())
         return sa.or_(*parts)
 
-    def _all(self) -> sa.ColumnElement[bool]:
-        parts = [self._one()]
-        while self._take("and"):
-            parts.append(self._one())
+    def _parse_and(self) -> sa.ColumnElement[bool]:
+        parts = [self._parse_not()]
+        while self._accept("and"):
+            parts.append(self._parse_not())
         return sa.and_(*parts)
 
-    def _one(self) -> sa.ColumnElement[bool]:
+    def _parse_not(self) -> sa.ColumnElement[bool]:
         self._depth += 1
-        if self._depth > _DEEPEST:
-            raise self._wrong(f"at most {_DEEPEST} terms within each other")
-        if self._take("not"):
-            found: sa.ColumnElement[bool] = sa.not_(self._one())
-        elif self._take("("):
-            found = self._any()
-            if not self._take(")"):
-                raise self._wrong("')'")
+        if self._depth > _MAX_DEPTH:
+            raise self._syntax_error(f"at most {_MAX_DEPTH} terms within each other")
+        if self._accept("not"):
+            found: sa.ColumnElement[bool] = sa.not_(self._parse_not())
+        elif self._accept("("):
+            found = self._parse_or()
+            if not self._accept(")"):
+                raise self._syntax_error("')'")
         else:
-            found = self._comparison()
+            found = self._parse_comparison()
         self._depth -= 1
         return found
 
-    def _comparison(self) -> sa.ColumnElement[bool]:
-        field = self._field()
-        if self._take("like"):
-            return sa.func.lower(self._as(field, "")).like(str(self._value()).lower())
-        if self._take("in"):
-            wanted = self._values()
-            return sa.or_(*(self._as(field, value) == value for value in wanted))
-        for sign, compared in _COMPARED.items():
-            if self._take(sign):
-                value = self._value()
-                found: sa.ColumnElement[bool] = compared(self._as(field, value), value)
+    def _parse_comparison(self) -> sa.ColumnElement[bool]:
+        field = self._parse_field()
+        if self._accept("like"):
+            return sa.func.lower(self._typed_column(field, "")).like(str(self._parse_value()).lower())
+        if self._accept("in"):
+            wanted = self._parse_values()
+            return sa.or_(*(self._typed_column(field, value) == value for value in wanted))
+        for sign, operator_ in _OPERATORS.items():
+            if self._accept(sign):
+                value = self._parse_value()
+                found: sa.ColumnElement[bool] = operator_(self._typed_column(field, value), value)
                 return found
-        raise self._wrong("=, !=, <, <=, >, >=, like or in")
+        raise self._syntax_error("=, !=, <, <=, >, >=, like or in")
 
-    def _values(self) -> list[float | str]:
-        if not self._take("("):
-            raise self._wrong("'('")
-        values = [self._value()]
-        while self._take(","):
-            values.append(self._value())
-        if not self._take(")"):
-            raise self._wrong("')'")
+    def _parse_values(self) -> list[float | str]:
+        if not self._accept("("):
+            raise self._syntax_error("'('")
+        values = [self._parse_value()]
+        while self._accept(","):
+            values.append(self._parse_value())
+        if not self._accept(")"):
+            raise self._syntax_error("')'")
         return values
 
-    def _as(self, field: Field, value: float | str) -> sa.ColumnElement[Any]:
+    def _typed_column(self, field: RunField, value: float | str) -> sa.ColumnElement[Any]:
         found = field.text if isinstance(value, str) else field.number
         if found is None:
-            raise self._wrong("a number" if isinstance(value, str) else "a text in single quotes", back=1)
+            raise self._syntax_error("a number" if isinstance(value, str) else "a text in single quotes", back=1)
         return found
 
-    def _field(self) -> Field:
-        kind, token = self._next("a field")
+    def _parse_field(self) -> RunField:
+        kind, token = self._advance("a field")
         if kind == "field":
-            return self._named(*_kind_and_name(token))
+            return self._named_field(*_kind_and_name(token))
         if kind != "word" or token.lower() not in COLUMNS:
             hint = nearest(token, COLUMNS) if kind == "word" else ""
-            raise self._wrong(
+            raise self._syntax_error(
                 f"{hint}metrics.NAME, lowest.NAME, highest.NAME, params.NAME, tags.NAME, or one of {', '.join(COLUMNS)}", back=1
             )
         column = COLUMNS[token.lower()]
-        return Field(column, None) if isinstance(column.type, sa.Integer) else Field(None, column)
+        return RunField(column, None) if isinstance(column.type, sa.Integer) else RunField(None, column)
 
-    def _named(self, of: str, name: str) -> Field:
-        if of in _OF_METRICS:
-            number, text = (_metric(column, name) for column in (_OF_METRICS[of], metrics.c.text))
-            return Field(number, text if of == "metrics" else None, (_OF_METRICS[of], name))
+    def _named_field(self, of: str, name: str) -> RunField:
+        if of in _METRIC_COLUMNS:
+            number, text = (_metric_value(column, name) for column in (_METRIC_COLUMNS[of], metrics.c.text))
+            return RunField(number, text if of == "metrics" else None, (_METRIC_COLUMNS[of], name))
         column = runs.c.params if of == "params" else runs.c.tags
-        return _in_sqlite(column, name) if self._dialect == "sqlite" else _in_postgresql(column, name)
+        return _sqlite_json_field(column, name) if self._dialect == "sqlite" else _postgresql_json_field(column, name)
 
-    def _value(self) -> float | str:
-        kind, token = self._next("a value")
+    def _parse_value(self) -> float | str:
+        kind, token = self._advance("a value")
         if kind == "number":
             return float(token)
         if kind == "text":
             return token[1:-1].replace("''", "'")
         if token.lower() in ("true", "false"):
             return token.lower()
-        raise self._wrong("a number, a text in single quotes, true or false", back=1)
+        raise self._syntax_error("a number, a text in single quotes, true or false", back=1)
 
-    def _split(self) -> Sequence[tuple[str, str, int]]:
+    def _tokenize(self) -> Sequence[tuple[str, str, int]]:
         found, at, end = [], 0, len(self._text.rstrip())
         while at < end:
             match = _TOKEN.match(self._text, at)
             if match is None or match.lastgroup is None:
-                raise self._unread(at, "a field, a value or a sign")
+                raise self._error_at(at, "a field, a value or a sign")
             found.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
             at = match.end()
         return found
@@ -251,24 +253,24 @@ class _Parser:
     def _peek(self) -> str:
         return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
 
-    def _take(self, word: str) -> str:
+    def _accept(self, word: str) -> str:
         if self._at < len(self._tokens) and self._tokens[self._at][0] in ("word", "sign") and self._peek().lower() == word:
             self._at += 1
             return word
         return ""
 
-    def _next(self, wanted: str) -> tuple[str, str]:
+    def _advance(self, wanted: str) -> tuple[str, str]:
         if self._at >= len(self._tokens):
-            raise self._wrong(wanted)
+            raise self._syntax_error(wanted)
         kind, token, _ = self._tokens[self._at]
         self._at += 1
         return kind, token
 
-    def _wrong(self, wanted: str, *, back: int = 0) -> RegistryError:
+    def _syntax_error(self, wanted: str, *, back: int = 0) -> RegistryError:
         at = self._at - back
-        return self._unread(self._tokens[at][2] if at < len(self._tokens) else len(self._text), wanted)
+        return self._error_at(self._tokens[at][2] if at < len(self._tokens) else len(self._text), wanted)
 
-    def _unread(self, at: int, wanted: str) -> RegistryError:
+    def _error_at(self, at: int, wanted: str) -> RegistryError:
         where = f"at '{self._text[at : at + 40]}'" if self._text[at:].strip() else "at its end"
         return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"here comes {wanted}; {_LANGUAGE}")
 
@@ -278,22 +280,22 @@ def _kind_and_name(token: str) -> tuple[str, str]:
     return of, name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
-def _metric(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:
+def _metric_value(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:
     return sa.select(column).where(metrics.c.run_id == runs.c.id, metrics.c.name == name).correlate(runs).scalar_subquery()
 
 
-def _in_sqlite(column: sa.ColumnElement[Any], name: str) -> Field:
+def _sqlite_json_field(column: sa.ColumnElement[Any], name: str) -> RunField:
     each = sa.func.json_each(column).table_valued("key", "value", "type")
 
-    def taken(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def extract(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.select(value).select_from(each).where(each.c.key == name).correlate(runs).scalar_subquery()
 
     word = sa.case((each.c.type.in_(("true", "false")), each.c.type), else_=sa.cast(each.c.value, sa.Text))
-    return Field(taken(sa.case((each.c.type.in_(("integer", "real")), each.c.value))), taken(word))
+    return RunField(extract(sa.case((each.c.type.in_(("integer", "real")), each.c.value))), extract(word))
 
 
-def _in_postgresql(column: sa.ColumnElement[Any], name: str) -> Field:
+def _postgresql_json_field(column: sa.ColumnElement[Any], name: str) -> RunField:
     raw, key = sa.type_coerce(column, sa.Text), sa.literal(name, sa.Text)
     text = raw.op("->>", return_type=sa.Text())(key)
     kind = sa.func.json_typeof(raw.op("->", return_type=sa.Text())(key))
-    return Field(sa.case((kind == "number", sa.cast(text, sa.Double))), text)
+    return RunField(sa.case((kind == "number", sa.cast(text, sa.Double))), text)

@@ -3,54 +3,63 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores.database.schema import metrics, runs
-from mlops_assets.stores.tracker.filter_fields import refuse_unknown_fields
-from mlops_assets.stores.tracker.filters import condition, order
+from mlops_assets.stores.tracker.filters import list_fields, parse_condition, parse_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
-    from mlops_assets.stores.tracker.filters import Order
+    from mlops_assets.stores.tracker.filters import OrderTerm
 
 _CHUNK = 1000  # ids in one query
-_PLAIN = {"id": "id", "experiment": "model", "name": "name", "kind": "kind", "status": "status", "environment": "environment"}
-_LATER = {"parent": "parent_id", "fingerprint": "fingerprint", "dagster_run": "dagster_run_id", "snapshot": "snapshot", "error": "error"}
+_FIRST_COLUMNS = {"id": "id", "experiment": "model", "name": "name", "kind": "kind", "status": "status", "environment": "environment"}
+_LAST_COLUMNS = {
+    "parent": "parent_id",
+    "fingerprint": "fingerprint",
+    "dagster_run": "dagster_run_id",
+    "snapshot": "snapshot",
+    "error": "error",
+}
+_PLAIN_NAME = re.compile(r"[A-Za-z_0-9][\w./-]*", re.ASCII)
+_NOUNS = {"metrics": "metric", "lowest": "metric", "highest": "metric", "params": "parameter", "tags": "tag"}
 
 
-def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Return ids in as many pieces as databases take in one query."""
     return (ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK))
 
 
-def last_values() -> sa.Select[Any]:
+def last_values_query() -> sa.Select[Any]:
     """Return the query for the last value of metrics; the text names one that is not finite."""
     return sa.select(metrics.c.run_id, metrics.c.name, metrics.c.value, metrics.c.text)
 
 
-def found_ids(connection: sa.Connection, where: str, order_by: str, limit: int | None, offset: int) -> list[str]:
+def find_run_ids(connection: sa.Connection, where: str, order_by: str, limit: int | None, offset: int) -> list[str]:
     """Return the ids of the runs that a filter finds, in order."""
     dialect = connection.dialect.name
-    wanted, orders = condition(where, dialect), order(order_by, dialect)
-    refuse_unknown_fields(connection, where, order_by, wanted)
+    wanted, orders = parse_condition(where, dialect), parse_order(order_by, dialect)
+    _refuse_unknown_fields(connection, where, order_by, wanted)
     if orders and orders[0].field.metric is not None:
-        return _by_metric(connection, wanted, orders, limit, offset)
+        return _order_by_metric(connection, wanted, orders, limit, offset)
     query = sa.select(runs.c.id).where(wanted).order_by(*_terms(orders)).limit(limit).offset(offset)
     return list(connection.execute(query).scalars())
 
 
-def _terms(orders: Sequence[Order]) -> list[sa.ColumnElement[Any]]:
+def _terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
     return [*(term for one in orders for term in one.terms()), runs.c.sequence.desc()]
 
 
-def _by_metric(
-    connection: sa.Connection, wanted: sa.ColumnElement[bool], orders: Sequence[Order], limit: int | None, offset: int
+def _order_by_metric(
+    connection: sa.Connection, wanted: sa.ColumnElement[bool], orders: Sequence[OrderTerm], limit: int | None, offset: int
 ) -> list[str]:
     """Walk along the index of the metric, so that the best of ten thousand runs costs as much as the best of ten; those without it come after."""
     column, name = orders[0].field.metric or (metrics.c.value, "")
@@ -70,30 +79,30 @@ def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFr
     """Return runs as a frame, in the order of their ids; all of them, newest first, when None."""
     import polars as pl
 
-    rows = _rows(connection, ids)
+    rows = _run_rows(connection, ids)
     at = {row["id"]: i for i, row in enumerate(rows)}
-    begun, ended = ([_time(row[name]) for row in rows] for name in ("started_at", "ended_at"))
-    plain: dict[str, Any] = {name: pl.Series([row[column] for row in rows], dtype=pl.String) for name, column in _PLAIN.items()}
+    begun, ended = ([_parse_time(row[name]) for row in rows] for name in ("started_at", "ended_at"))
+    plain: dict[str, Any] = {name: pl.Series([row[column] for row in rows], dtype=pl.String) for name, column in _FIRST_COLUMNS.items()}
     plain |= {name: pl.Series(times, dtype=pl.Datetime("us", "UTC")) for name, times in (("started_at", begun), ("ended_at", ended))}
-    plain |= {n: pl.Series([row[c] for row in rows], dtype=pl.Int64 if n == "snapshot" else pl.String) for n, c in _LATER.items()}
+    plain |= {n: pl.Series([row[c] for row in rows], dtype=pl.Int64 if n == "snapshot" else pl.String) for n, c in _LAST_COLUMNS.items()}
     found = pl.DataFrame(plain).with_columns(duration_s=(pl.col("ended_at") - pl.col("started_at")).dt.total_microseconds() / 1e6)
-    params = {f"params.{name}": _series(values) for name, values in _wide([row["params"] for row in rows]).items()}
-    tags = {f"tags.{name}": pl.Series(values, dtype=pl.String) for name, values in _wide([row["tags"] for row in rows]).items()}
-    figures = {f"metrics.{name}": pl.Series(values, dtype=pl.Float64) for name, values in _figures(connection, ids, at).items()}
+    params = {f"params.{name}": _param_series(values) for name, values in _to_columns([row["params"] for row in rows]).items()}
+    tags = {f"tags.{name}": pl.Series(values, dtype=pl.String) for name, values in _to_columns([row["tags"] for row in rows]).items()}
+    figures = {f"metrics.{name}": pl.Series(values, dtype=pl.Float64) for name, values in _metric_columns(connection, ids, at).items()}
     return found.with_columns(**params, **figures, **tags)
 
 
-def _rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict[str, Any]]:
+def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict[str, Any]]:
     query = sa.select(*(column for column in runs.c if column.name != "record"))
     if ids is None:
         return [dict(row) for row in connection.execute(query.order_by(runs.c.sequence.desc())).mappings()]
-    found = {row["id"]: dict(row) for some in chunks(ids) for row in connection.execute(query.where(runs.c.id.in_(some))).mappings()}
+    found = {row["id"]: dict(row) for some in split_ids(ids) for row in connection.execute(query.where(runs.c.id.in_(some))).mappings()}
     return [found[run_id] for run_id in ids]
 
 
-def _figures(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[str, int]) -> dict[str, list[float | None]]:
+def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[str, int]) -> dict[str, list[float | None]]:
     """Return one column a metric."""
-    queries = [last_values()] if ids is None else [last_values().where(metrics.c.run_id.in_(some)) for some in chunks(ids)]
+    queries = [last_values_query()] if ids is None else [last_values_query().where(metrics.c.run_id.in_(some)) for some in split_ids(ids)]
     columns: dict[str, list[float | None]] = {}
     for query in queries:
         rows: list[Any] = list(connection.execute(query))
@@ -105,12 +114,12 @@ def _figures(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[s
     return dict(sorted(columns.items()))
 
 
-def _wide(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _to_columns(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     names = sorted({name for mapping in mappings for name in mapping})
     return {name: [mapping.get(name) for mapping in mappings] for name in names}
 
 
-def _series(values: Sequence[Any]) -> pl.Series:
+def _param_series(values: Sequence[Any]) -> pl.Series:
     """Return a parameter as numbers or truth values when it always is one, else as text."""
     import polars as pl
 
@@ -122,5 +131,68 @@ def _series(values: Sequence[Any]) -> pl.Series:
     return pl.Series(texts, dtype=pl.String)
 
 
-def _time(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str, wanted: sa.ColumnElement[bool]) -> None:
+    """Refuse a filter by what no run has, and an order by what none of the runs found has.
+
+    Parameters
+    ----------
+    connection
+        To the database of the runs.
+    where, order_by
+        Filter and order as written.
+    wanted
+        The filter as a condition on runs.
+
+    Raises
+    ------
+    RegistryError
+        The message names the field, the hint the nearest that exists. With no run recorded nothing is refused.
+    """
+    for fields, among, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), wanted, "found")):
+        for of, name in dict.fromkeys(fields):
+            if not _has_name(connection, of, name, among) and _exists(connection, sa.select(runs.c.id).where(among)):
+                raise _unknown_field_error(connection, of, name, among, reason)
+
+
+def _exists(connection: sa.Connection, query: sa.Select[Any]) -> bool:
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _has_name(connection: sa.Connection, of: str, name: str, among: sa.ColumnElement[bool]) -> bool:
+    query, key = _names_query(connection.dialect.name, of, among)
+    return _exists(connection, query.where(key == name))
+
+
+def _names_query(dialect: str, of: str, among: sa.ColumnElement[bool]) -> tuple[sa.Select[Any], sa.ColumnElement[Any]]:
+    """Return the query for the names that runs have of one kind, and its column."""
+    if _NOUNS[of] == "metric":
+        return sa.select(metrics.c.name).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(among), metrics.c.name
+    column = runs.c[of]
+    if dialect == "sqlite":
+        keys = sa.func.json_each(column).table_valued("key", "value", "type")
+    else:
+        keys = sa.func.json_object_keys(column).table_valued("key").render_derived()
+    return sa.select(keys.c.key).select_from(runs.join(keys, sa.true())).where(among), keys.c.key
+
+
+def _unknown_field_error(connection: sa.Connection, of: str, name: str, among: sa.ColumnElement[bool], reason: str) -> RegistryError:
+    known = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((of, "metrics", "params", "tags"))}
+    hint = nearest(name, known[of]) or next((f"did you mean '{kind}.{name}'? " for kind, names in known.items() if name in names), "")
+    listed = ", ".join(f"{of}.{_quote_name(one)}" for one in known[of][:10]) + (", …" if len(known[of]) > 10 else "")
+    return RegistryError(
+        f"no run {reason} has the {_NOUNS[of]} '{name}'",
+        hint=f"{hint}there are {listed}" if listed else f"{hint}no run {reason} has any {_NOUNS[of]}",
+    )
+
+
+def _known_names(connection: sa.Connection, of: str, among: sa.ColumnElement[bool]) -> Sequence[str]:
+    query, key = _names_query(connection.dialect.name, of, among)
+    return list(connection.execute(query.distinct().order_by(key)).scalars())
+
+
+def _quote_name(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else '"{}"'.format(name.replace('"', '""'))

@@ -15,8 +15,8 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.stores.base.process import is_gone
 from mlops_assets.stores.database import sql
 from mlops_assets.stores.database.schema import curves, metrics, run_artifacts, runs
-from mlops_assets.stores.tracker.queries import chunks, found_ids, last_values, run_frame
-from mlops_assets.stores.tracker.writes import Batch, Curve, Ending, RunArtifact, single, unpacked, write
+from mlops_assets.stores.tracker.queries import find_run_ids, last_values_query, run_frame, split_ids
+from mlops_assets.stores.tracker.run_batch import Batch, Curve, RunArtifact, RunEnd, metric_row, unpack_curve, write_batch
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,7 +71,7 @@ class Run:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-_NOT_PLAIN = ("sequence", "started_at", "ended_at", "params", "record", "tags")
+_CONVERTED = ("sequence", "started_at", "ended_at", "params", "record", "tags")
 
 
 class Tracker(Protocol):
@@ -81,7 +81,7 @@ class Tracker(Protocol):
         """Record a run; recording it again changes nothing."""
         ...
 
-    def write(self, run_id: str, batch: Batch, ending: Ending | None = None) -> None:
+    def write_batch(self, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
         """Add to a run that goes on, and end it."""
         ...
 
@@ -110,17 +110,17 @@ class SqlTracker:
 
     def add(self, run: Run) -> None:
         """Record a run and its metrics in one transaction."""
-        row = {column.name: getattr(run, column.name) for column in runs.c if column.name not in _NOT_PLAIN}
-        with self._database.writing() as connection:
+        row = {column.name: getattr(run, column.name) for column in runs.c if column.name not in _CONVERTED}
+        with self._database.write_transaction() as connection:
             if connection.execute(sa.select(runs.c.id).filter_by(id=run.id)).first():
                 return
             texts = {name: dict(getattr(run, name)) for name in ("params", "record", "tags")}
             times = {"started_at": run.started_at.isoformat(), "ended_at": run.ended_at.isoformat() if run.ended_at else None}
             connection.execute(runs.insert().values(**row, **times, **texts))
-            if values := [{"run_id": run.id, "name": name, **single(value)} for name, value in run.metrics.items()]:
+            if values := [{"run_id": run.id, "name": name, **metric_row(value)} for name, value in run.metrics.items()]:
                 connection.execute(metrics.insert(), values)
 
-    def write(self, run_id: str, batch: Batch, ending: Ending | None = None) -> None:
+    def write_batch(self, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
         """Add to a run that goes on, and end it, in one transaction.
 
         Parameters
@@ -132,36 +132,36 @@ class SqlTracker:
         ending
             None while it goes on.
         """
-        with self._database.writing() as connection:
-            write(connection, run_id, batch, ending)
+        with self._database.write_transaction() as connection:
+            write_batch(connection, run_id, batch, ending)
 
     def get(self, run_id: str) -> Run:
         """Return a run by its id, or by the beginning of its id when that is unique; raise RegistryError when there is none."""
-        self.bury()
-        with self._database.reading() as connection:
+        self.reap()
+        with self._database.read_transaction() as connection:
             same = sa.or_(runs.c.id == run_id, runs.c.id.startswith(run_id, autoescape=True)) if run_id else sa.false()
             ids: list[str] = list(
                 connection.execute(sa.select(runs.c.id).where(same).order_by(sa.func.length(runs.c.id)).limit(3)).scalars()
             )
             if not ids or (len(ids) > 1 and ids[0] != run_id):
-                told = f"'{run_id}' begins the ids of several runs" if ids else f"there is no run '{run_id}'"
-                raise RegistryError(told, hint="`mlops runs list` shows the latest runs")
-            return _runs(connection, ids[:1])[0]
+                message = f"'{run_id}' begins the ids of several runs" if ids else f"there is no run '{run_id}'"
+                raise RegistryError(message, hint="`mlops runs list` shows the latest runs")
+            return _load_runs(connection, ids[:1])[0]
 
     def find(self, model: str, fingerprint: str) -> Run | None:
         """Return the newest finished training with a fingerprint."""
         same = {"model": model, "fingerprint": fingerprint, "status": FINISHED, "kind": "training"}
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             newest = sa.select(runs.c.id).filter_by(**same).order_by(runs.c.sequence.desc()).limit(1)
-            found = _runs(connection, list(connection.execute(newest).scalars()))
+            found = _load_runs(connection, list(connection.execute(newest).scalars()))
         return found[0] if found else None
 
     def list(self, model: str | None = None, limit: int = 100) -> Sequence[Run]:
         """Return runs, newest first; of every model when None."""
-        self.bury()
+        self.reap()
         query = sa.select(runs.c.id).order_by(runs.c.sequence.desc()).limit(limit)
-        with self._database.reading() as connection:
-            return _runs(connection, list(connection.execute(query if model is None else query.filter_by(model=model)).scalars()))
+        with self._database.read_transaction() as connection:
+            return _load_runs(connection, list(connection.execute(query if model is None else query.filter_by(model=model)).scalars()))
 
     def search(self, where: str = "", order_by: str = "", limit: int = 100, offset: int = 0) -> Sequence[Run]:
         """Return the runs that a filter finds.
@@ -180,9 +180,9 @@ class SqlTracker:
         RegistryError
             Filter or order cannot be read, or names a metric, parameter or tag that no run has.
         """
-        self.bury()
-        with self._database.reading() as connection:
-            return _runs(connection, found_ids(connection, where, order_by, limit, offset))
+        self.reap()
+        with self._database.read_transaction() as connection:
+            return _load_runs(connection, find_run_ids(connection, where, order_by, limit, offset))
 
     def frame(self, where: str = "", order_by: str = "", limit: int | None = None) -> pl.DataFrame:
         """Return runs as a frame, one row each.
@@ -199,60 +199,60 @@ class SqlTracker:
         polars.DataFrame
             Columns of the run, then ``params.…``, ``metrics.…`` (the last values) and ``tags.…``.
         """
-        self.bury()
-        with self._database.reading() as connection:
-            return run_frame(connection, found_ids(connection, where, order_by, limit, 0) if where or order_by or limit else None)
+        self.reap()
+        with self._database.read_transaction() as connection:
+            return run_frame(connection, find_run_ids(connection, where, order_by, limit, 0) if where or order_by or limit else None)
 
     def curves(self, run_id: str) -> Mapping[str, Curve]:
         """Return what a run logged of each metric that has steps."""
         query = sa.select(curves).where(curves.c.run_id == run_id).order_by(curves.c.name, curves.c.part)
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             parts = connection.execute(query).mappings().all()
-        return {name: unpacked(list(some)) for name, some in groupby(parts, key=itemgetter("name"))}
+        return {name: unpack_curve(list(some)) for name, some in groupby(parts, key=itemgetter("name"))}
 
     def artifacts(self, run_id: str) -> Sequence[RunArtifact]:
         """Return the files of a run, by name."""
         query = sa.select(run_artifacts).where(run_artifacts.c.run_id == run_id).order_by(run_artifacts.c.name)
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             return [RunArtifact(row.name, row.sha256, row.size, row.media) for row in connection.execute(query)]
 
-    def pinned(self) -> Sequence[tuple[str, str, int]]:
+    def pinned_snapshots(self) -> Sequence[tuple[str, str, int]]:
         """Return id, model and state of the lake of every run that may have to be made again, or goes on."""
         needed = sa.and_(runs.c.snapshot.is_not(None), runs.c.status.in_((FINISHED, RUNNING)))
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             rows: list[Any] = list(connection.execute(sa.select(runs.c.id, runs.c.model, runs.c.snapshot).where(needed)))
         return [tuple(row) for row in rows]
 
-    def bury(self) -> Sequence[str]:
+    def reap(self) -> Sequence[str]:
         """Mark runs of this machine whose process is gone as killed, and return their ids."""
-        with self._database.reading() as connection:
+        with self._database.read_transaction() as connection:
             going = connection.execute(sa.select(runs.c.id, runs.c.record).where(runs.c.status == RUNNING)).all()
         dead = [row.id for row in going if is_gone(row.record.get("process", {}))]
         if dead:
-            told = "its process is gone: it was killed, or the machine restarted; what it had not written is lost"
-            with self._database.writing() as connection:
-                mine = sa.and_(runs.c.id.in_(dead), runs.c.status == RUNNING)
-                connection.execute(runs.update().where(mine).values(status=KILLED, error=told))
+            message = "its process is gone: it was killed, or the machine restarted; what it had not written is lost"
+            with self._database.write_transaction() as connection:
+                still_running = sa.and_(runs.c.id.in_(dead), runs.c.status == RUNNING)
+                connection.execute(runs.update().where(still_running).values(status=KILLED, error=message))
         return dead
 
 
-def _runs(connection: sa.Connection, ids: Sequence[str]) -> list[Run]:
+def _load_runs(connection: sa.Connection, ids: Sequence[str]) -> list[Run]:
     """Return runs in the order of their ids, with two queries for each thousand."""
     rows: dict[str, dict[str, Any]] = {}
     values: dict[str, dict[str, float]] = {}
-    for some in chunks(ids):
+    for some in split_ids(ids):
         rows |= {row["id"]: dict(row) for row in connection.execute(sa.select(runs).where(runs.c.id.in_(some))).mappings()}
-        figures: list[Any] = list(connection.execute(last_values().where(metrics.c.run_id.in_(some))))
+        figures: list[Any] = list(connection.execute(last_values_query().where(metrics.c.run_id.in_(some))))
         for run_id, name, value, text in figures:
             values.setdefault(run_id, {})[name] = float(text) if value is None else value
-    return [_run(rows[run_id], values.get(run_id, {})) for run_id in ids]
+    return [_build_run(rows[run_id], values.get(run_id, {})) for run_id in ids]
 
 
-def _run(row: dict[str, Any], values: Mapping[str, float]) -> Run:
+def _build_run(row: dict[str, Any], values: Mapping[str, float]) -> Run:
     times: dict[str, Any] = {name: datetime.fromisoformat(row[name]) if row[name] else None for name in ("started_at", "ended_at")}
     return Run(**{k: v for k, v in row.items() if k not in ("sequence", *times)}, **times, metrics=dict(sorted(values.items())))
 
 
 def open_tracker(url: str) -> SqlTracker:
     """Open the tracker at a SQLAlchemy URL."""
-    return SqlTracker(sql.database(url))
+    return SqlTracker(sql.open_database(url))

@@ -10,14 +10,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import MlopsError, RegistryError
-from mlops_assets.stores.tracker.writes import Batch, Ending, Point, RunArtifact
+from mlops_assets.stores.tracker.run_batch import Batch, Point, RunArtifact, RunEnd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlops_assets.stores.tracker.tracker import Tracker
 
-POINTS, SECONDS = 10_000, 5.0  # what waits at most, and for how long
+MAX_POINTS, FLUSH_SECONDS = 10_000, 5.0  # what waits at most, and for how long
 
 
 class RunWriter:
@@ -29,34 +29,34 @@ class RunWriter:
         Where it is written to.
     run_id
         The run, which is recorded as running.
-    points
+    max_points
         So many points are written at once.
-    seconds
+    flush_seconds
         What was logged is written after so long at the latest, by a thread in the background.
     """
 
-    def __init__(self, tracker: Tracker, run_id: str, *, points: int = POINTS, seconds: float = SECONDS) -> None:
+    def __init__(self, tracker: Tracker, run_id: str, *, max_points: int = MAX_POINTS, flush_seconds: float = FLUSH_SECONDS) -> None:
         self._tracker, self._run_id = tracker, run_id
-        self._points, self._seconds = points, seconds
+        self._max_points, self._flush_seconds = max_points, flush_seconds
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._batch, self._waiting = Batch(), 0
-        self._next: dict[str, int] = {}
-        self._pid, self._wake = os.getpid(), threading.Event()
+        self._next_steps: dict[str, int] = {}
+        self._pid, self._stop = os.getpid(), threading.Event()
         self._thread: threading.Thread | None = None
         self._ended, self._forked = False, False
-        atexit.register(self._at_exit)
+        atexit.register(self._flush_at_exit)
 
-    def metric(self, name: str, value: float, step: int | None) -> None:
+    def add_metric(self, name: str, value: float, step: int | None) -> None:
         """Add a value; its step is the one after the greatest so far when None."""
         with self._lock:
-            self._own()
-            at = self._next.get(name, 0) if step is None else step
-            self._next[name] = max(self._next.get(name, 0), at + 1)
+            self._check_owner()
+            at = self._next_steps.get(name, 0) if step is None else step
+            self._next_steps[name] = max(self._next_steps.get(name, 0), at + 1)
             point: Point = (at, value, time.time_ns() // 1000)
             self._batch.points.setdefault(name, []).append(point)
             self._waiting += 1
-            full = self._waiting >= self._points or self._forked
-        self.flush() if full else self._begin()
+            full = self._waiting >= self._max_points or self._forked
+        self.flush() if full else self._start_thread()
 
     def update(
         self,
@@ -68,62 +68,64 @@ class RunWriter:
     ) -> None:
         """Add parameters, tags, metrics without steps, or a file."""
         with self._lock:
-            self._own()
+            self._check_owner()
             self._batch.params.update(params or {})
             self._batch.tags.update(tags or {})
             self._batch.plain.update(plain or {})
             if artifact is not None:
                 self._batch.artifacts[artifact.name] = artifact
             forked = self._forked
-        self.flush() if forked else self._begin()
+        self.flush() if forked else self._start_thread()
 
     def flush(self) -> None:
         """Write what waits; raise when that is impossible, and keep it for the next time."""
         self._write(None)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, ending: RunEnd) -> None:
         """Write what waits and how the run ended, in one transaction."""
         self._write(ending)
         self._ended = True
-        self._wake.set()
-        atexit.unregister(self._at_exit)
+        self._stop.set()
+        atexit.unregister(self._flush_at_exit)
 
-    def _write(self, ending: Ending | None) -> None:
+    def _write(self, ending: RunEnd | None) -> None:
         with self._writing:  # what came first is written first
             with self._lock:
-                self._own()
+                self._check_owner()
                 batch, self._batch, self._waiting = self._batch, Batch(), 0
             if batch or ending is not None:
                 try:
-                    self._tracker.write(self._run_id, batch, ending)
+                    self._tracker.write_batch(self._run_id, batch, ending)
                 except BaseException:
                     with self._lock:
-                        self._batch, self._waiting = _joined(batch, self._batch), self._waiting + sum(map(len, batch.points.values()))
+                        self._batch, self._waiting = _join_batches(batch, self._batch), self._waiting + sum(map(len, batch.points.values()))
                     raise
 
-    def _own(self) -> None:
+    def _check_owner(self) -> None:
         """Refuse what comes after the end; forget, in a process that was forked, what waits in the one that it was forked from, which writes it itself."""
         if self._ended:
             raise RegistryError(f"run {self._run_id[:8]} has ended, nothing more can be logged", hint="log within the `with` of the run")
         if self._pid != os.getpid():
             self._pid, self._batch, self._waiting = os.getpid(), Batch(), 0
-            self._thread, self._wake, self._forked = None, threading.Event(), True  # such a process may end without its exit handlers
+            self._thread, self._stop, self._forked = None, threading.Event(), True  # such a process may end without its exit handlers
 
-    def _begin(self) -> None:
-        if self._thread is None and not self._wake.is_set():
-            self._thread = threading.Thread(target=self._by_time, args=(self._wake,), name=f"run-{self._run_id[:8]}", daemon=True)
+    def _start_thread(self) -> None:
+        if self._thread is None and not self._stop.is_set():
+            self._thread = threading.Thread(
+                target=self._flush_periodically, args=(self._stop,), name=f"run-{self._run_id[:8]}", daemon=True
+            )
             self._thread.start()
 
-    def _by_time(self, wake: threading.Event) -> None:
-        while not wake.wait(self._seconds):
+    def _flush_periodically(self, stop: threading.Event) -> None:
+        while not stop.wait(self._flush_seconds):
             with suppress(MlopsError):  # tried again, and told when the run ends
                 self.flush()
 
-    def _at_exit(self) -> None:
+    def _flush_at_exit(self) -> None:
         with suppress(MlopsError):
             self.flush()
 
 
-def _joined(first: Batch, then: Batch) -> Batch:
+def _join_batches(first: Batch, then: Batch) -> Batch:
     points = {name: [*first.points.get(name, ()), *then.points.get(name, ())] for name in (*first.points, *then.points)}
     return Batch(points, first.plain | then.plain, first.params | then.params, first.tags | then.tags, first.artifacts | then.artifacts)

@@ -26,7 +26,7 @@ from mlops_assets.serving.http.state import Limits, Wanted
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.values.names import check_columns
@@ -197,7 +197,7 @@ def test_every_accepted_name_is_stored_and_served(stores, names) -> None:
     artifacts, lake, folder = stores
     rng = np.random.default_rng(0)
     X = pl.DataFrame({name: rng.normal(size=20) for name in names})
-    lake.write("dataset/names", X, [Part("")])
+    lake.write("dataset/names", X, [Partition("")])
     assert lake.read("dataset/names").equals(X)
     model = LinearRegression().fit(X, X.to_numpy()[:, 0])
     request = [{"name": name, "type": "float", "nullable": False, "role": "column"} for name in names]

@@ -154,7 +154,7 @@ def test_two_projects_of_ours_merge(instance, platform) -> None:
 @pytest.fixture
 def theirs(platform):
     lake = open_stores(platform).lake
-    with lake.connections.exclusive():
+    with lake.lock():
         lake.connections.cursor().execute(
             'CREATE SCHEMA lake."dataset"; CREATE TABLE lake."dataset"."bookings" AS SELECT i AS id, i % 2 AS shop FROM range(5) t(i)'
         )

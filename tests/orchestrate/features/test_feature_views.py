@@ -214,15 +214,15 @@ def test_both_versions_can_be_read_until_one_is_removed(made, platform, world, r
     assert trips_of(new) == [7, 7]
     assert trips_of(new.at(old.version())) == first
     store = open_stores(platform)
-    assert [each.version for each in store.view_versions.of("by_sql")] == [new.version(), old.version()]
-    pins = store.view_versions.pins()
+    assert [each.version for each in store.view_versions.list_versions("by_sql")] == [new.version(), old.version()]
+    pins = store.view_versions.pinned_snapshots()
     assert len(pins) == 1
     store.lake.maintain(pins, older_than=timedelta(0))
     assert trips_of(new.at(old.version())) == first
     with pytest.raises(ml.RegistryError, match=f"version '{new.version()}' of 'features/by_sql' is the one in use"):
         store.view_versions.remove("by_sql", new.version())
     assert store.view_versions.remove("by_sql", old.version()) == 1
-    assert store.view_versions.pins() == set()
+    assert store.view_versions.pinned_snapshots() == set()
     with pytest.raises(ml.RegistryError, match=f"has no version '{old.version()}'(.|\n)*there are {new.version()}"):
         trips_of(new.at(old.version()))
 

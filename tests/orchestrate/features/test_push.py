@@ -39,7 +39,7 @@ def micros(hour: float) -> int:
 
 
 def online(at: ml.Platform, ship: str, hour: float, view: str = "fixes", features=("speed", "port")) -> tuple:
-    return open_online(at.online).reader([Lookup(view, features, timedelta(days=2))]).one([(ship,)], micros(hour))[0].values
+    return open_online(at.online).reader([Lookup(view, features, timedelta(days=2))]).lookup_one([(ship,)], micros(hour))[0].values
 
 
 @pytest.fixture(scope="module", params=["lmdb", "redis"])
@@ -155,8 +155,8 @@ def test_created_times_are_now_when_they_are_left_out_and_frames_are_rows(tmp_pa
     assert project.push(pl.DataFrame([row("a", 1)]).drop("port")).rows == 1
     reader = open_online(project.platform.online).reader([Lookup("speeds", ("speed",))])
     moment = lambda time: round(time.timestamp() * 1_000_000)
-    assert reader.one([("a",)], moment(before))[0].values == (None,)
-    assert reader.one([("a",)], moment(datetime.now(UTC)) + 1)[0].values == (1.0,)
+    assert reader.lookup_one([("a",)], moment(before))[0].values == (None,)
+    assert reader.lookup_one([("a",)], moment(datetime.now(UTC)) + 1)[0].values == (1.0,)
     assert project.push(pl.DataFrame([row("b", 1)]).to_pandas().assign(heard_at=before)).rows == 1
     assert project.push([]).rows == 0
     with pytest.raises(DefinitionError, match="takes no pushed rows"):

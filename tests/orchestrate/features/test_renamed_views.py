@@ -166,7 +166,7 @@ def test_a_notebook_reads_a_renamed_view_as_a_training_set_does(platform, instan
     runner("dataset/weather", "features/weather")
     frame = ml.training_frame(trips(), [origin, dest], event_timestamp="leaves", platform=platform)
     assert frame.select(X).equals(by_hand(trips()).select(X))
-    pinned = origin.at(open_stores(platform).view_versions.of("weather")[0].version)
+    pinned = origin.at(open_stores(platform).view_versions.list_versions("weather")[0].version)
     assert ml.training_frame(trips(), [pinned], event_timestamp="leaves", platform=platform)["origin_wind"].equals(frame["origin_wind"])
 
 

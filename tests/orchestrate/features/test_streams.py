@@ -24,7 +24,7 @@ def at(platform, monkeypatch) -> ml.Platform:
 
 def speeds(at, *ships) -> list:
     reader = open_online(at.online).reader([Lookup("fixes", ("speed",))])
-    return [reader.one([(ship,)], 2**60)[0].values[0] for ship in ships]
+    return [reader.lookup_one([(ship,)], 2**60)[0].values[0] for ship in ships]
 
 
 def line(ship: str, hour: int, speed: float) -> str:

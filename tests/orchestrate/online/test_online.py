@@ -58,7 +58,7 @@ class Ships:
 
     def value(self, ship: str, hour: int, feature: str = "speed"):
         reader = open_online(self.at.online).reader([Lookup("fixes", (feature,), timedelta(days=2))])
-        return reader.one([(ship,)], START + hour * HOUR)[0].values[0]
+        return reader.lookup_one([(ship,)], START + hour * HOUR)[0].values[0]
 
 
 def test_a_view_that_says_online_goes_online_without_a_service(platform, run, monkeypatch) -> None:
@@ -197,7 +197,7 @@ def test_ages_and_ttl_are_those_of_the_row(platform, run) -> None:
     ships.lake(FIRST)
     ships.online()
     reader = open_online(platform.online).reader([Lookup("fixes", ("speed",), timedelta(days=2))])
-    assert reader.one([("c",)], START + 72 * HOUR)[0] == ((7.0,), FRESH, 2 * HOUR)
+    assert reader.lookup_one([("c",)], START + 72 * HOUR)[0] == ((7.0,), FRESH, 2 * HOUR)
 
 
 def test_changes_know_null_from_nan_and_look_into_lists() -> None:

@@ -22,9 +22,9 @@ from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism, re
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import Stores, open_stores
-from mlops_assets.stores.registry.erasures import DONE, open_erasures
+from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
 from mlops_assets.stores.registry.reproductions import open_reproductions
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner
@@ -123,7 +123,7 @@ def test_what_has_become_of_table_and_code_is_named_when_it_is_asked_for(world) 
     rows = world.at.lake.read(TABLE)
     changed = rows.with_columns(age=pl.when(pl.col("id") == 3).then(99.0).otherwise("age"))
     world.written(TEXT.replace("DEPTH = 4", "DEPTH = 2"))
-    world.at.lake.write(TABLE, changed, [Part("")])
+    world.at.lake.write(TABLE, changed, [Partition("")])
     try:
         again = world.again()
         assert (again.verdict, again.facts["code"]) == ("IDENTICAL", "as stored; the project's has changed since")
@@ -142,7 +142,7 @@ def test_what_has_become_of_table_and_code_is_named_when_it_is_asked_for(world) 
         assert (code.verdict, code.field, code.was) == ("DIFFERENT", "code.source", world.facts["code"]["source"])
     finally:
         world.written(TEXT)
-        world.at.lake.write(TABLE, rows, [Part("")])
+        world.at.lake.write(TABLE, rows, [Partition("")])
     kept = store.list("buys")[earlier:]
     assert [found.verdict for found in kept] == ["IDENTICAL"]  # not those that asked what if
     assert (kept[0].digest, kept[0].mode) == (world.version.digest, "current")
@@ -240,7 +240,7 @@ def test_what_cannot_be_read_any_more_is_refused(world) -> None:
     gone = replace(version, snapshot=10_000)
     with pytest.raises(RegistryError, match="snapshot 10000, which it was trained on, is gone"):
         reproduce(world.at, gone, None)
-    open_erasures(world.platform.registry).add(DONE, actor="ada", reason="request 17", entity="x", facts={"versions": ["buys@1"]})
+    open_erasure_log(world.platform.registry).add(DONE, actor="ada", reason="request 17", entity="x", facts={"versions": ["buys@1"]})
     with pytest.raises(RegistryError, match=r"buys@1 cannot be reproduced: rows .* were erased on .* \(request 17\)"):
         world.again()
 

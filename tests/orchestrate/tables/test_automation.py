@@ -209,7 +209,9 @@ def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, 
     assert versions == {day: committed[day] for day in days(1, 2)}
     assert len(found) == 3
     inputs = {day: record.inputs for day, record in open_stores(platform).lake.records("dataset/shares").items()}
-    assert open_stores(platform).attempts.blocked("dataset/shares", inputs, datetime.now(UTC)) == {}  # they are no failed attempts any more
+    assert (
+        open_stores(platform).attempts.find_blocked("dataset/shares", inputs, datetime.now(UTC)) == {}
+    )  # they are no failed attempts any more
 
 
 def test_another_hosts_runs_are_left_alone(instance) -> None:

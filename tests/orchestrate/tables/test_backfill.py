@@ -221,12 +221,12 @@ def test_a_changed_input_makes_only_the_chunks_that_it_reaches(undisturbed, tmp_
         assert make(home, select).returncode == 0
     lake = DuckLake.open(home / "lake")
     last = lake.records("dataset/sales")["2024-02-01"]
-    from mlops_assets.stores.lake.protocol import Part
+    from mlops_assets.stores.lake.protocol import Partition
     from mlops_assets.values.window import window_of
 
     window = window_of(project.DAILY, last.partition)
     rows = lake.read("dataset/sales", window=window, event_timestamp="at").with_columns(amount=pl.col("amount") + 1)
-    lake.write("dataset/sales", rows, [Part(last.partition, window)], event_timestamp="at", key=("sale",))
+    lake.write("dataset/sales", rows, [Partition(last.partition, window)], event_timestamp="at", key=("sale",))
     done = make(home, "features/spending", CALLS=str(calls))
     assert done.returncode == 0, done.stdout + done.stderr
     windows = calls.read_text().splitlines()

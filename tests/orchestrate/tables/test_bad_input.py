@@ -14,7 +14,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import TimeWindow, window_of
 from tests.conftest import metadata, records
@@ -417,7 +417,9 @@ def _write(folder: str, value: float, barrier) -> None:
     for round_ in range(6):
         barrier.wait(60)
         rows = good(value=pl.lit(value + round_), reading=pl.format("{}-{}", pl.lit(str(value)), NTH)).head(10 + int(value))
-        lake.write(READINGS, rows, [Part(DAY, WINDOW)], event_timestamp="at", key=["reading"], run_id=f"{value}-{round_}-{os.getpid()}")
+        lake.write(
+            READINGS, rows, [Partition(DAY, WINDOW)], event_timestamp="at", key=["reading"], run_id=f"{value}-{round_}-{os.getpid()}"
+        )
 
 
 def test_two_writers_on_one_partition_both_end_and_one_whole_state_wins(tmp_path) -> None:

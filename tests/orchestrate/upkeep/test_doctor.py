@@ -27,7 +27,7 @@ from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.serving.http.state import ServiceStatus, WorkerStatus
 from mlops_assets.stores.database import migrations
 from mlops_assets.stores.platform.stores import Stores
-from mlops_assets.stores.registry.erasures import BEGUN, DONE, open_erasures
+from mlops_assets.stores.registry.erasures import BEGUN, DONE, open_erasure_log
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner
@@ -146,7 +146,7 @@ def test_a_service_that_is_not_as_it_should_be(patient, fault, monkeypatch) -> N
 
 
 def test_an_erasure_that_was_killed(patient) -> None:
-    log = open_erasures(patient.platform.registry)
+    log = open_erasure_log(patient.platform.registry)
     log.add(BEGUN, actor="ada", reason="r", entity="sha256:12", facts={})
     assert ill(patient) == {"erasures": "the erasure of sha256:12 was begun and has not ended"}
     log.add(DONE, actor="ada", reason="r", entity="sha256:12", facts={})

@@ -19,10 +19,10 @@ from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.logs.erasure import erased_pushes
 from mlops_assets.serving.logs.inference_log import InferenceLog, Record, read_log
 from mlops_assets.serving.logs.push_log import PushLog, read_pushed
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.online.protocol import Lookup
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.stores.registry.erasures import open_erasures
+from mlops_assets.stores.registry.erasures import open_erasure_log
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, records
 from tests.projects import customers as project
@@ -70,7 +70,7 @@ def erase(platform: ml.Platform, **more) -> erasure.Erased:
 
 def online_value(platform: ml.Platform, customer: str):
     reader = open_stores(platform).online.reader([Lookup("spending", ("spent",), timedelta(days=365))])
-    return reader.one([(customer,)], round((project.START + timedelta(days=7)).timestamp()) * US)[0].values[0]
+    return reader.lookup_one([(customer,)], round((project.START + timedelta(days=7)).timestamp()) * US)[0].values[0]
 
 
 def stale_tables(platform: ml.Platform) -> dict[str, int]:
@@ -85,7 +85,7 @@ def stale_tables(platform: ml.Platform) -> dict[str, int]:
 def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made, platform) -> None:
     at, lake = open_stores(platform), Path(platform.lake)
     answered(platform).close()
-    at.layouts.of(next(v for v in built()[-1].project.every(ml.FeatureView) if v.name == "spending"))
+    at.layouts.load(next(v for v in built()[-1].project.every(ml.FeatureView) if v.name == "spending"))
     at.lake.maintain({v.snapshot for v in at.registry.versions()}, older_than=timedelta(0))  # merged files hold rows of several states
     tables = (*DATA, "training_set/returns", "quarantine/orders")
     before = {table: at.lake.read(table) for table in tables}
@@ -169,7 +169,7 @@ def test_the_lake_goes_on_afterwards_and_states_from_before_the_entity_stay(run,
 
 def test_the_log_says_who_and_why_and_is_never_changed(made, platform) -> None:
     erase(platform)
-    log = open_erasures(platform.registry)
+    log = open_erasure_log(platform.registry)
     begun, done = log.list()
     assert (begun.state, done.state, done.actor, done.reason) == ("begun", "done", "grace", "request 17")
     assert done.entity.startswith("sha256:")
@@ -208,12 +208,12 @@ def test_a_state_that_a_running_step_reads_is_waited_for(made, platform) -> None
 def test_numbers_and_tables_that_nobody_declares(run, platform) -> None:
     run(project.build(platform))
     lake = open_stores(platform).lake
-    lake.write("dataset/plain", pl.DataFrame({"customer": [41, 42, 420], "v": [1.0, 2.0, 3.0]}), [Part("")], key=("customer",))
+    lake.write("dataset/plain", pl.DataFrame({"customer": [41, 42, 420], "v": [1.0, 2.0, 3.0]}), [Partition("")], key=("customer",))
     before = records(platform, "dataset/plain")
     assert erase(platform, entity={"customer": "42"}).rows == {"dataset/plain": 1}
     assert lake.read("dataset/plain")["customer"].to_list() == [41, 420]
     assert records(platform, "dataset/plain") != before
-    again = lake.write("dataset/plain", lake.read("dataset/plain"), [Part("")], key=("customer",))
+    again = lake.write("dataset/plain", lake.read("dataset/plain"), [Partition("")], key=("customer",))
     assert again.changed == ()  # the record says what is there
 
 
@@ -239,10 +239,10 @@ def test_pushed_rows_go_while_others_are_appended(tmp_path) -> None:
 def test_files_of_other_shapes_are_found_too(run, platform) -> None:
     run(project.build(platform))
     lake = open_stores(platform).lake
-    lake.write("dataset/shape", pl.DataFrame({"customer": [VICTIM, "c1"]}), [Part("")])
-    lake.write("dataset/shape", pl.DataFrame({"k": [1], "v": [2]}), [Part("")])  # another shape: the key is in older states only
-    lake.write("dataset/typed", pl.DataFrame({"customer": [7, 8]}), [Part("")])
-    lake.write("dataset/typed", pl.DataFrame({"customer": [[1], [2]]}), [Part("")])
+    lake.write("dataset/shape", pl.DataFrame({"customer": [VICTIM, "c1"]}), [Partition("")])
+    lake.write("dataset/shape", pl.DataFrame({"k": [1], "v": [2]}), [Partition("")])  # another shape: the key is in older states only
+    lake.write("dataset/typed", pl.DataFrame({"customer": [7, 8]}), [Partition("")])
+    lake.write("dataset/typed", pl.DataFrame({"customer": [[1], [2]]}), [Partition("")])
     plan = erasure.planned(asked(platform))
     assert (plan.rows, len(plan.states)) == ({}, 1)
     erase(platform)
@@ -273,7 +273,7 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(point, made, platform, t
     assert holding(Path(platform.lake)) == []
     assert "dataset/orders: 14 row(s) erased" in again.stdout
     assert "model versions that can no longer be reproduced: returned@1" in again.stdout
-    assert [record.state for record in open_erasures(platform.registry).list()] == ["begun", "begun", "done"]
+    assert [record.state for record in open_erasure_log(platform.registry).list()] == ["begun", "begun", "done"]
     assert stale_tables(platform) == {"features/spending": 0, "features/takings": 5, "training_set/returns": 0}
     shutil.rmtree(tmp_path / "home")
 
@@ -285,7 +285,7 @@ def test_without_yes_the_command_only_says_what_it_would_do(made, platform) -> N
     assert "training_set/returns: 14 row(s) to erase" in shown.stdout
     assert "nothing was changed; say --yes to erase" in shown.stdout
     assert open_stores(platform).lake.read("dataset/orders").filter(customer=VICTIM).height == 14
-    assert open_erasures(platform.registry).list() == []
+    assert open_erasure_log(platform.registry).list() == []
     wrong = mlops(Path(platform.home), "features", "erase", "--entity", "customer", "--reason", "x")
     assert wrong.returncode == 1
     assert "--entity 'customer' is not KEY=VALUE" in wrong.stderr

@@ -17,7 +17,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.platform.pins import pins
+from mlops_assets.stores.platform.pins import collect_pins
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.upkeep import Upkeep
 from tests.conftest import ROOT, clean_environment, metadata
@@ -44,7 +44,7 @@ def test_every_state_that_a_version_or_a_run_needs_stays_as_it_was(run, platform
         world.changed = frozenset(changed)
         runner(*TABLES, "model/buys", "version/buys", partitions=visits.MONTH)
     at = open_stores(platform)
-    needed = pins(at)
+    needed = collect_pins(at)
     assert {version.snapshot for version in at.registry.versions()} | {r.snapshot for r in at.tracker.list()} == set(needed)
     assert len(needed) >= 3
     assert "buys@1" in needed[at.registry.versions()[0].snapshot]
@@ -103,10 +103,10 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
         return trips.rename({"minutes": "then"}).with_columns(late=pl.col("late").cast(pl.Int64))
 
     def ml_part(day: str):
-        from mlops_assets.stores.lake.protocol import Part
+        from mlops_assets.stores.lake.protocol import Partition
         from mlops_assets.values.window import window_of
 
-        return Part(day, window_of(routes.DAILY, day))
+        return Partition(day, window_of(routes.DAILY, day))
 
     runner = run(ml.build_definitions([trips, view, delays], platform=platform))
     runner("dataset/trips", "features/latest", partitions=WHOLE)
@@ -125,14 +125,14 @@ def test_the_lease_of_a_killed_process_holds_nothing(platform, tmp_path) -> None
         "with DuckLake.open(sys.argv[1]).leased() as snapshot:\n    print(snapshot, flush=True)\n    time.sleep(600)"
     )
     lake = open_stores(platform).lake
-    from mlops_assets.stores.lake.protocol import Part
+    from mlops_assets.stores.lake.protocol import Partition
 
-    lake.write("dataset/x", pl.DataFrame({"k": [1]}), [Part("")])
+    lake.write("dataset/x", pl.DataFrame({"k": [1]}), [Partition("")])
     holder = subprocess.Popen(
         [sys.executable, "-c", code, platform.lake], cwd=ROOT, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True
     )
     leased = int(holder.stdout.readline())
-    lake.write("dataset/x", pl.DataFrame({"k": [2]}), [Part("")])
+    lake.write("dataset/x", pl.DataFrame({"k": [2]}), [Partition("")])
     done = lake.maintain((), older_than=timedelta(0))
     assert done.leased == {leased: (holder.pid,)}
     assert lake.read("dataset/x", snapshot=leased)["k"].to_list() == [1]
@@ -150,7 +150,7 @@ def test_layouts_and_online_rows_that_nobody_declares_are_removed(run, platform)
     runner("online/fixes")
     at = open_stores(platform)
     declared = next(iter(_views(positions)))
-    at.layouts.of(declared)
+    at.layouts.load(declared)
     (folder,) = (Path(platform.home) / "layouts").iterdir()
     kept = kept_up([_project(declared)], at, older_than=timedelta(0))
     assert (kept.layouts, kept.online, at.online.views()) == (0, (), ["fixes"])
@@ -161,7 +161,7 @@ def test_layouts_and_online_rows_that_nobody_declares_are_removed(run, platform)
     assert at.online.state("fixes") is None
     runner("online/fixes")  # declared again, it is made again
     assert at.online.state("fixes").entities == 1
-    assert at.layouts.of(declared) is not None
+    assert at.layouts.load(declared) is not None
 
 
 def _views(module) -> list[ml.FeatureView]:

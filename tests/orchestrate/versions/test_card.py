@@ -121,7 +121,7 @@ def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, pla
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     then = ensure_card(project, at, model, version)[MARKDOWN]
-    with sql.database(platform.registry).writing() as connection:  # as such a program left it
+    with sql.open_database(platform.registry).writing() as connection:  # as such a program left it
         connection.execute(schema.version_files.delete())
         (row,) = connection.execute(sa.select(schema.runs.c.record).filter_by(id=version.run_id)).scalars()
         older = {name: value for name, value in row.items() if name not in ("facts", "inputs")}
@@ -155,7 +155,7 @@ def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, p
 def test_rows_that_were_erased_are_not_taken_for_those_of_then(sold, platform) -> None:
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
-    with sql.database(platform.registry).writing() as connection:
+    with sql.open_database(platform.registry).write_transaction() as connection:
         (row,) = connection.execute(sa.select(schema.runs.c.record).filter_by(id=version.run_id)).scalars()
         connection.execute(schema.runs.update().where(schema.runs.c.id == version.run_id).values(record=row | {"training_set": "0" * 64}))
     assert "in the same snapshot now: rows were erased" in section(made_card_text(project, at, model, version), "Data")

@@ -18,8 +18,8 @@ from mlops_assets.errors import ArtifactError, PlatformError
 from mlops_assets.serving.bridges.mlflow_flavour import export
 from mlops_assets.serving.bridges.mlflow_mirror import Mirrored, mirror
 from mlops_assets.serving.formats.packaging import pack, unpack
-from mlops_assets.stores.mlflow.client import client, imported
-from mlops_assets.stores.mlflow.names import key_there
+from mlops_assets.stores.mlflow.client import connect, import_mlflow
+from mlops_assets.stores.mlflow.names import to_mlflow_key
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import CandidateRecord
 from tests.cli.test_cli import good, mlops
@@ -38,7 +38,7 @@ def server(tmp_path_factory):
 
 def state(uri: str, experiment: str) -> dict:
     """Return all that a server holds of an experiment, in a form that compares."""
-    with client(uri) as flow:
+    with connect(uri) as flow:
         found = flow.get_experiment_by_name(experiment)
         runs = flow.search_runs([found.experiment_id]) if found else []
         return {
@@ -87,13 +87,13 @@ def test_runs_arrive_whole_and_once(server, platform) -> None:
     outer = logged(platform, "hard")
     assert mirror(open_stores(platform), server) == Mirrored(runs=2, versions=0, aliases=0, waiting=0)
     before = state(server, "hard")
-    with client(server) as flow:
+    with connect(server) as flow:
         runs = {run.info.run_name: run for run in flow.search_runs([flow.get_experiment_by_name("hard").experiment_id])}
         above, below = runs["outer"], runs["inner"]
         assert (above.data.tags["mlops_assets.run_id"], above.data.tags["team"]) == (outer, "x")
         assert below.data.tags["mlflow.parentRunId"] == above.info.run_id
         assert (above.info.status, above.data.params["depth"], len(above.data.params["long"])) == ("FINISHED", "3", 6000)
-        assert [above.data.params[key_there(name)] for name in ("a<b", "a>b", "x//y", "p" * 200)] == ["1", "2", "3", "4"]
+        assert [above.data.params[to_mlflow_key(name)] for name in ("a<b", "a>b", "x//y", "p" * 200)] == ["1", "2", "3", "4"]
         values = [m.value for m in sorted(flow.get_metric_history(above.info.run_id, "loss"), key=lambda m: m.step)]
         assert [math.isnan(values[1]), values[2] > 1e308, values[3] < -1e308] == [True] * 3
         assert (values[0], values[4]) == (0.5, 0.25)
@@ -107,7 +107,7 @@ def test_runs_arrive_whole_and_once(server, platform) -> None:
 
 
 def test_a_deleted_or_foreign_experiment_is_left_alone(server, platform) -> None:
-    with client(server) as flow:
+    with connect(server) as flow:
         flow.delete_experiment(flow.create_experiment("gone"))
         flow.create_experiment("theirs")
         for name in ("gone", "theirs"):
@@ -126,9 +126,9 @@ def test_a_killed_mirror_goes_on(server, platform) -> None:
         "import os, signal, sys\n"
         "from mlops_assets.values.platform import Platform\n"
         "from mlops_assets.stores.platform.stores import places\n"
-        "from mlops_assets.stores.mlflow.client import imported\n"
+        "from mlops_assets.stores.mlflow.client import import_mlflow\n"
         "from mlops_assets.serving.bridges.mlflow_mirror import mirror\n"
-        "with imported() as mlflow:\n"
+        "with import_mlflow() as mlflow:\n"
         "    sent, log = [0], mlflow.MlflowClient.log_batch\n"
         "    def dies(self, *args, **more):\n"
         "        log(self, *args, **more)\n"
@@ -156,7 +156,7 @@ def test_versions_load_from_the_registry_of_mlflow_and_predict_the_same(server, 
     registered(platform, "churn", seed=1)
     assert mirror(open_stores(platform), server) == Mirrored(runs=1, versions=1, aliases=1, waiting=0)
     assert mirror(open_stores(platform), server) == Mirrored(0, 0, 0, 0)
-    with client(server) as flow, imported() as mlflow:
+    with connect(server) as flow, import_mlflow() as mlflow:
         assert flow.get_model_version_by_alias("churn", "champion").version in ("2", 2)
         mlflow.set_tracking_uri(server)
         loaded = mlflow.pyfunc.load_model("models:/churn/1")
@@ -167,7 +167,7 @@ def test_versions_load_from_the_registry_of_mlflow_and_predict_the_same(server, 
 
 
 def test_a_registered_model_of_somebody_else_keeps_its_champion(server, platform) -> None:
-    with client(server) as flow:
+    with connect(server) as flow:
         flow.create_registered_model("shared")
         flow.create_model_version("shared", "s3://bucket/model")
         flow.set_registered_model_alias("shared", "champion", "1")
@@ -182,7 +182,7 @@ def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform
     version = open_stores(platform).registry.champion("plain")
     ours = unpack(open_stores(platform).artifacts, version.artifact).estimator
     folder = export(open_stores(platform).artifacts, version, tmp_path / "model")
-    with imported() as mlflow:
+    with import_mlflow() as mlflow:
         loaded = mlflow.pyfunc.load_model(str(folder))
         shuffled = rows.to_pandas()[["c", "b", "a"]].assign(other=1)
         assert loaded.predict(shuffled).tolist() == ours.predict(rows).tolist()
@@ -196,7 +196,7 @@ def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform
     estimator = json.loads(open_stores(platform).artifacts.get(version.artifact))["estimator"]
     (path,) = folder.rglob(estimator)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with imported() as mlflow, pytest.raises(ArtifactError, match="holds other bytes"):
+    with import_mlflow() as mlflow, pytest.raises(ArtifactError, match="holds other bytes"):
         mlflow.pyfunc.load_model(str(folder))
 
 
@@ -221,7 +221,7 @@ def test_a_training_mirrors_itself_and_the_commands_mirror_and_import(server, tm
         .replace("examples, benign,", "examples, growth,")
     )
     good(mlops(folder, "run", "--select", 'not key:"predictions/*"', **there))
-    with client(server) as flow:
+    with connect(server) as flow:
         (run,) = flow.search_runs([flow.get_experiment_by_name("growth").experiment_id])
         assert run.info.status == "FINISHED"
         assert run.data.metrics["roc_auc"] > 0.9

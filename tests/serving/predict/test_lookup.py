@@ -15,8 +15,8 @@ from mlops_assets.compute.features.point_in_time import View, sort_as_of
 from mlops_assets.serving.predict.lookup import InputBuilder
 from mlops_assets.serving.predict.schema import EPOCH, RequestError, Rows
 from mlops_assets.stores.online.opening import open_online
-from mlops_assets.stores.online.protocol import FRESH, MISSING, STALE, Found
-from mlops_assets.stores.online.reader import as_columns
+from mlops_assets.stores.online.protocol import FRESH, MISSING, STALE, FeatureRow
+from mlops_assets.stores.online.reader import to_columns
 
 UTC_TIME = pl.Datetime("us", "UTC")
 HOUR = 3_600_000_000
@@ -81,16 +81,16 @@ class TupleReader:
 
     def many(self, keys, at):
         found = [[self._found(lookup, *row) for row in zip(each, at, strict=True)] for lookup, each in zip(self.lookups, keys, strict=True)]
-        return [as_columns(rows, dict.fromkeys(lookup.features, "")) for lookup, rows in zip(self.lookups, found, strict=True)]
+        return [to_columns(rows, dict.fromkeys(lookup.features, "")) for lookup, rows in zip(self.lookups, found, strict=True)]
 
     def _found(self, lookup, key, at):
         fitting = [r for r in self.rows.get(lookup.view, []) if r[0] == key and r[1] <= at and None not in key]
         nothing = (None,) * len(lookup.features)
         if not fitting:
-            return Found(nothing, MISSING, None)
+            return FeatureRow(nothing, MISSING, None)
         _, event, values = max(fitting, key=lambda r: r[1])
         stale = lookup.ttl is not None and timedelta(microseconds=at - event) > lookup.ttl
-        return Found(nothing, STALE, at - event) if stale else Found(values, FRESH, at - event)
+        return FeatureRow(nothing, STALE, at - event) if stale else FeatureRow(values, FRESH, at - event)
 
 
 HOURS = st.integers(0, 12).map(lambda h: h * HOUR)

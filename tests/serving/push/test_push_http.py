@@ -46,7 +46,7 @@ def post(app, body, view: str = "fixes") -> tuple[int, dict]:
 
 def speed(project, ship: str = "a", hours: float = 1) -> object:
     at = round((stream.BASE + timedelta(hours=hours)).timestamp() * 1_000_000)
-    return open_online(project.platform.online).reader([Lookup("fixes", ("speed", "port"))]).one([(ship,)], at)[0].values
+    return open_online(project.platform.online).reader([Lookup("fixes", ("speed", "port"))]).lookup_one([(ship,)], at)[0].values
 
 
 def test_rows_are_online_and_logged_when_the_reply_comes(app, project) -> None:

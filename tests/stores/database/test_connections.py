@@ -8,14 +8,14 @@ import threading
 
 import pytest
 
-from mlops_assets.stores.database.sql import database
+from mlops_assets.stores.database.sql import open_database
 from mlops_assets.stores.registry.registry import open_registry
 from tests.stores.registry.test_registry import GATES, candidate, evidence, passed, promote
 
 
 def test_a_process_opens_one_connection_for_many_calls_and_every_commit_is_on_the_disk(url) -> None:
     registry = open_registry(url)
-    engine, opened = database(url).engine, []
+    engine, opened = open_database(url).engine, []
     import sqlalchemy as sa
 
     engine.dispose()
@@ -25,7 +25,7 @@ def test_a_process_opens_one_connection_for_many_calls_and_every_commit_is_on_th
         promote(registry)
     assert len(opened) == 1
     if url.startswith("sqlite"):
-        with database(url).reading() as connection:
+        with open_database(url).read_transaction() as connection:
             found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("synchronous", "journal_mode", "foreign_keys")]
             assert found == [2, "wal", 1]  # 2 is FULL
 
@@ -58,7 +58,7 @@ def test_forked_children_have_connections_of_their_own(url) -> None:
     assert [child.exitcode for child in children] == [0, 0, 0]
     assert len(registry.versions()) == 41
     if url.startswith("sqlite"):
-        with database(url).reading() as connection:
+        with open_database(url).read_transaction() as connection:
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_was_put_back_from_a_backup_is_the_one_that_is_read(tmp_path
     passed(registry, "b")
     promote(registry)
     assert registry.champion("m").digest == "b"
-    database(f"sqlite:///{path}").engine.dispose()  # as at the end of the process that restores
+    open_database(f"sqlite:///{path}").engine.dispose()  # as at the end of the process that restores
     assert registry.champion("m").digest == "b"
     for name in ("registry.sqlite-wal", "registry.sqlite-shm"):
         (tmp_path / name).unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def test_a_file_that_was_put_back_from_a_backup_is_the_one_that_is_read(tmp_path
     assert registry.champion("m").digest == "a"
     passed(registry, "c")
     assert [v.digest for v in registry.versions("m")] == ["a", "c"]
-    database(f"sqlite:///{path}").engine.dispose()
+    open_database(f"sqlite:///{path}").engine.dispose()
 
 
 def test_threads_share_what_is_open(url) -> None:

@@ -91,9 +91,9 @@ def test_what_was_recorded_is_kept(tmp_path) -> None:
     champion = open_registry(url).champion("m")
     assert champion is not None
     assert (champion.version, champion.digest) == (1, "d1")
-    with pytest.raises(sa.exc.IntegrityError, match="append-only"), Database(url).writing() as connection:
+    with pytest.raises(sa.exc.IntegrityError, match="append-only"), Database(url).write_transaction() as connection:
         connection.execute(schema.alias_log.delete())
-    with Database(url).reading() as connection:
+    with Database(url).read_transaction() as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert connection.execute(sa.select(schema.runs.c.status, schema.runs.c.kind, schema.runs.c.tags)).one() == (
             "finished",
@@ -104,19 +104,19 @@ def test_what_was_recorded_is_kept(tmp_path) -> None:
 
 def test_keys_are_checked_from_the_first_transaction_on(url) -> None:
     made = Database(url)
-    with pytest.raises(sa.exc.IntegrityError), made.writing() as connection:
+    with pytest.raises(sa.exc.IntegrityError), made.write_transaction() as connection:
         connection.execute(schema.metrics.insert().values(run_id="nobody", name="auc", value=1.0, text=""))
     made.engine.dispose()
 
 
 def test_a_newer_database_is_refused_and_left_alone(url) -> None:
     made = Database(url)
-    with made.writing() as connection:
-        connection.execute(migrations.REVISIONS.update().values(version_num="9999"))
+    with made.write_transaction() as connection:
+        connection.execute(migrations.REVISION_TABLE.update().values(version_num="9999"))
     with pytest.raises(PlatformError, match=r"revision 9999, this program knows 0001 to 0002[^$]*Hint: upgrade"):
         Database(url)
-    with made.writing() as connection:
-        assert connection.execute(sa.select(migrations.REVISIONS.c.version_num)).scalar() == "9999"
+    with made.write_transaction() as connection:
+        assert connection.execute(sa.select(migrations.REVISION_TABLE.c.version_num)).scalar() == "9999"
     made.engine.dispose()
 
 

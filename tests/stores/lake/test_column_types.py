@@ -15,16 +15,16 @@ from polars.testing.parametric import dataframes
 
 from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_times, normalize
 from mlops_assets.errors import DataError, LakeError
-from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.values.window import TimeWindow
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 KEYS = [f"2024-01-0{day}" for day in (1, 2, 3)]
-PARTS = [Part(key, TimeWindow(START + i * DAY, START + (i + 1) * DAY)) for i, key in enumerate(KEYS)]
-WHOLE = [Part("")]
+PARTS = [Partition(key, TimeWindow(START + i * DAY, START + (i + 1) * DAY)) for i, key in enumerate(KEYS)]
+WHOLE = [Partition("")]
 NAMES = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 NUMBERS = itertools.count()
 

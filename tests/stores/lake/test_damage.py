@@ -8,16 +8,16 @@ import polars as pl
 import pytest
 
 from mlops_assets.errors import ArtifactError, LakeError
-from mlops_assets.stores.lake.damage import read_verified
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import TimeWindow
 from tests.projects import visits as project
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 TABLE = "dataset/numbers"
-PARTS = [Part(f"2024-01-0{day + 1}", TimeWindow(BASE + timedelta(days=day), BASE + timedelta(days=day + 1))) for day in range(3)]
+PARTS = [Partition(f"2024-01-0{day + 1}", TimeWindow(BASE + timedelta(days=day), BASE + timedelta(days=day + 1))) for day in range(3)]
 
 
 def rows(day: int) -> pl.DataFrame:
@@ -68,7 +68,7 @@ def value_position(file: Path) -> int:
 
 def test_undamaged_files_are_read_as_ever(lake) -> None:
     assert read(lake).sort("at").equals(pl.concat([rows(day) for day in range(3)]))
-    assert read(lake, parts=[*PARTS, Part("2024-01-09", PARTS[0].window)]).height == 15_000
+    assert read(lake, parts=[*PARTS, Partition("2024-01-09", PARTS[0].window)]).height == 15_000
 
 
 def test_one_flipped_bit_is_found_where_the_lake_itself_sees_none_and_making_the_partition_again_repairs_it(lake) -> None:
@@ -174,7 +174,7 @@ def test_no_layout_of_a_view_is_made_from_a_damaged_file(run, platform) -> None:
     one_bit(file, next(p for p in range(200, len(good)) if _changes_one_value(platform, "features/shop_shares", file, p)))
     forget(platform)
     with pytest.raises(ArtifactError, match="'features/shop_shares' partition '2024-01-"):
-        open_stores(platform).layouts.of(shop_shares)
+        open_stores(platform).layouts.load(shop_shares)
 
 
 def forget(platform) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mlops_assets.errors import DataError, LakeError, PlatformError
 from mlops_assets.stores.lake.connection import LakeConnections, link_extensions
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.values.window import TimeWindow
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -23,8 +23,8 @@ def window(first: int, last: int | None = None) -> TimeWindow:
     return TimeWindow(BASE + timedelta(days=first), BASE + timedelta(days=(first if last is None else last) + 1))
 
 
-def part(day: int, inputs: str = "") -> Part:
-    return Part(f"2024-01-{day + 1:02d}", window(day), inputs)
+def part(day: int, inputs: str = "") -> Partition:
+    return Partition(f"2024-01-{day + 1:02d}", window(day), inputs)
 
 
 def rows(*days: int, value: float = 1.0, n: int = 3) -> pl.DataFrame:
@@ -74,7 +74,7 @@ def test_columns_that_do_not_count_do_not_change_the_hash(lake) -> None:
 
 def test_a_snapshot_shows_every_table_as_it_was(lake) -> None:
     before = write(lake, rows(0), [part(0)]).snapshot
-    lake.write("training_set/x", rows(0), [Part("")])
+    lake.write("training_set/x", rows(0), [Partition("")])
     write(lake, rows(0, value=2.0), [part(0)])
     assert lake.read(TABLE, snapshot=before).equals(rows(0))
     assert lake.records(TABLE, snapshot=before)["2024-01-01"].content_hash != lake.records(TABLE)["2024-01-01"].content_hash
@@ -112,7 +112,7 @@ def test_a_failure_between_delete_and_insert_leaves_the_earlier_rows(lake, monke
     def broken(*_args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(lake, "_insert", broken)
+    monkeypatch.setattr(lake, "_insert_rows", broken)
     with pytest.raises(OSError, match="disk full"):
         write(lake, rows(0, value=2.0), [part(0)])
     monkeypatch.undo()
@@ -124,8 +124,8 @@ def test_new_columns_are_added_and_whole_tables_change_their_shape(lake) -> None
     write(lake, rows(0), [part(0)])
     write(lake, rows(1).with_columns(extra=pl.lit("x")), [part(1)])
     assert lake.read(TABLE).sort("id")["extra"].to_list() == [None] * 3 + ["x"] * 3
-    lake.write("training_set/x", pl.DataFrame({"a": [1]}), [Part("")])
-    lake.write("training_set/x", pl.DataFrame({"b": ["x"]}), [Part("")])
+    lake.write("training_set/x", pl.DataFrame({"a": [1]}), [Partition("")])
+    lake.write("training_set/x", pl.DataFrame({"b": ["x"]}), [Partition("")])
     assert lake.read("training_set/x").columns == ["b"]
 
 
@@ -142,9 +142,9 @@ def test_values_come_back_as_they_went(lake) -> None:
         },
         schema_overrides={"u": pl.UInt64, "t": pl.Datetime("us", "UTC")},
     )
-    lake.write("dataset/types", frame, [Part("")])
+    lake.write("dataset/types", frame, [Partition("")])
     assert lake.read("dataset/types").equals(frame, null_equal=True)
-    lake.write("dataset/empty", frame.clear(), [Part("")])
+    lake.write("dataset/empty", frame.clear(), [Partition("")])
     assert lake.read("dataset/empty").schema == frame.schema
     assert lake.records("dataset/empty")[""].rows == 0
 
@@ -158,13 +158,13 @@ def test_a_missing_table_is_named_with_the_nearest(lake) -> None:
 
 
 def test_tables_that_others_write_are_recorded(lake) -> None:
-    with lake.connections.exclusive():
+    with lake.lock():
         lake.connections.cursor().execute('CREATE SCHEMA lake."dataset"; CREATE TABLE lake."dataset"."theirs" AS SELECT 1 AS id')
-    first = lake.record("dataset/theirs", [Part("")], key=["id"])
+    first = lake.record("dataset/theirs", [Partition("")], key=["id"])
     assert first.changed == ("",)
-    assert lake.record("dataset/theirs", [Part("")], key=["id"]).changed == ()
+    assert lake.record("dataset/theirs", [Partition("")], key=["id"]).changed == ()
     lake.connections.cursor().execute('INSERT INTO lake."dataset"."theirs" VALUES (2)')
-    assert lake.record("dataset/theirs", [Part("")], key=["id"]).records[0].rows == 2
+    assert lake.record("dataset/theirs", [Partition("")], key=["id"]).records[0].rows == 2
 
 
 def _write_in_a_process(folder, days) -> None:

@@ -17,9 +17,9 @@ import mlops_assets as ml
 from mlops_assets.compute.features.point_in_time import point_in_time_join
 from mlops_assets.errors import LakeError
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.layout_files import damaged_layouts, read_state, write_state
+from mlops_assets.stores.lake.layout_files import find_damaged_layouts, read_state, write_state
 from mlops_assets.stores.lake.layouts import Layouts
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.values.window import window_of
 from tests.compute.features.worlds import START, UTC_TIME, World, agrees, expected
 
@@ -62,7 +62,7 @@ def keys(first: int, last: int) -> list[str]:
 
 
 def write(lake: DuckLake, days: dict[int, pl.DataFrame]) -> int:
-    parts = [Part(key, window_of(DAILY, key)) for day in sorted(days) for key in keys(day, day)]
+    parts = [Partition(key, window_of(DAILY, key)) for day in sorted(days) for key in keys(day, day)]
     return lake.write("features/v", pl.concat(days.values()), parts, event_timestamp="event", key=("k", "event", "created")).snapshot
 
 
@@ -71,7 +71,7 @@ def found(layouts: Layouts, held: pl.DataFrame, ttl: timedelta | None, *, as_kno
     rng = np.random.default_rng(1)
     at = START // 1_000_000 // DAY * DAY + rng.integers(-DAY, 12 * DAY, 1500)
     spine = pl.DataFrame({"k": [entity(n) for n in rng.integers(0, 45, 1500)], "t": pl.Series(at * 1_000_000).cast(UTC_TIME)})
-    joined = point_in_time_join(spine, [layouts.of(view(ttl), snapshot=snapshot, as_known=as_known)], event_timestamp="t")
+    joined = point_in_time_join(spine, [layouts.load(view(ttl), snapshot=snapshot, as_known=as_known)], event_timestamp="t")
     world = World(held, spine, ("k",), ttl, "created")
     return agrees(joined, world, expected(world, as_known=as_known))
 
@@ -104,11 +104,11 @@ def test_a_new_day_touches_the_buckets_of_its_entities_alone(lake, tmp_path, mon
     monkeypatch.setattr("mlops_assets.compute.features.point_in_time.ROWS_PER_BUCKET", 64)
     rng, layouts = np.random.default_rng(5), Layouts(tmp_path / "layouts", lake)
     write(lake, {0: rows_of(rng, 0, 2000, 0)})
-    layouts.of(view())
+    layouts.load(view())
     before = {file.name for file in (tmp_path / "layouts" / "v-known").glob("*.arrow")}
     assert len(before) == 16  # of 64 rows or fewer each
     write(lake, {1: rows_of(rng, 1, 20, 2000, entities=1)})
-    layouts.of(view())
+    layouts.load(view())
     after = {file.name for file in (tmp_path / "layouts" / "v-known").glob("*.arrow")}
     assert len(after - before) == 1
     assert len(before - after) == 1
@@ -119,7 +119,7 @@ def test_a_new_day_touches_the_buckets_of_its_entities_alone(lake, tmp_path, mon
 def test_a_damaged_layout_is_made_again(lake, tmp_path, damage, again) -> None:
     rows, layouts = rows_of(np.random.default_rng(6), 0, 500, 0), Layouts(tmp_path / "layouts", lake)
     write(lake, {0: rows})
-    layouts.of(view())
+    layouts.load(view())
     folder = tmp_path / "layouts" / "v-known"
     file = next(folder.glob("*.arrow"))
     content = bytearray(file.read_bytes())
@@ -152,23 +152,23 @@ def test_a_layout_whose_state_has_other_keys_is_named_and_made_again(lake, tmp_p
         write_state(folder, others[how])  # as another version of the program may have written it, checksum included
     else:
         (folder / "state.json").write_text("[]")
-    assert list(damaged_layouts(tmp_path / "layouts")) == [(folder / "state.json", "it is not what was written")]
+    assert list(find_damaged_layouts(tmp_path / "layouts")) == [(folder / "state.json", "it is not what was written")]
     assert found(Layouts(tmp_path / "layouts", lake), rows, None)
-    assert list(damaged_layouts(tmp_path / "layouts")) == []
+    assert list(find_damaged_layouts(tmp_path / "layouts")) == []
 
 
 def test_what_rots_unseen_is_found_when_its_minute_is_over(lake, tmp_path, monkeypatch) -> None:
     rows, layouts = rows_of(np.random.default_rng(6), 0, 500, 0), Layouts(tmp_path / "layouts", lake)
     write(lake, {0: rows})
-    layouts.of(view())
+    layouts.load(view())
     file = next((tmp_path / "layouts" / "v-known").glob("*.arrow"))
     stat, content = file.stat(), bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(content)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # no trace but the bit
-    layouts.of(view())
+    layouts.load(view())
     assert file.exists()  # trusted: verified a moment ago, and not touched since
-    monkeypatch.setattr("mlops_assets.stores.lake.layouts.TRUSTED", 0.0)
+    monkeypatch.setattr("mlops_assets.stores.lake.layouts.MAX_TRUST_SECONDS", 0.0)
     assert found(layouts, rows, None)
     assert not file.exists()
 
@@ -184,7 +184,7 @@ def _keep_updating(folder: Path) -> None:
     lake = DuckLake.open(folder / "lake")
     layouts = Layouts(folder / "layouts", lake)
     while True:
-        layouts.of(view())
+        layouts.load(view())
 
 
 def test_killed_while_it_is_brought_up_to_date(lake, tmp_path) -> None:

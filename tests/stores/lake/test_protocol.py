@@ -13,7 +13,7 @@ from mlops_assets.stores.lake.protocol import Lake
 
 PACKAGE = Path(__file__).parents[3] / "mlops_assets"
 ROOM = PACKAGE / "stores" / "lake"
-INTERNALS = {"LakeConnections", "DuckLake", "rows.RECORDS", "rows.sql_name", "rows.as_polars"}
+INTERNALS = {"LakeConnections", "DuckLake", "rows.RECORDS", "rows.sql_name", "rows.to_polars"}
 SQL = re.compile(r"ducklake_\w+\(|duckdb_tables\(|\b(FROM|INTO|UPDATE|TABLE) lake\.", re.IGNORECASE)
 
 

@@ -9,12 +9,12 @@ import mlops_assets as ml
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep.doctor_stores import records
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import Stores
 
 PEOPLE = pl.DataFrame({"id": [1, 2]})
 TABLE, BASE = "dataset/numbers", datetime(2024, 1, 1, tzinfo=UTC)
-PARTS = [Part(f"2024-01-0{day + 1}", ml.TimeWindow(BASE + timedelta(days=day), BASE + timedelta(days=day + 1))) for day in range(3)]
+PARTS = [Partition(f"2024-01-0{day + 1}", ml.TimeWindow(BASE + timedelta(days=day), BASE + timedelta(days=day + 1))) for day in range(3)]
 
 
 @ml.dataset(key="id")
@@ -42,7 +42,7 @@ def change(lake: DuckLake, statement: str) -> None:
 
 def test_records_that_nothing_has_changed_are_whole(lake) -> None:
     report = lake.examine_records()
-    assert (report.altered, report.whole, report.without_checksum) == ((), 3, 0)
+    assert (report.altered, report.intact, report.without_checksum) == ((), 3, 0)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_an_altered_column_of_one_record_is_found_with_its_file(lake, column) ->
 
 def test_the_doctor_names_an_altered_record_and_its_fix_has_the_partition_made_again(lake, platform) -> None:
     project = Project.of([people])
-    lake.write("dataset/people", PEOPLE, [Part("")], key=["id"])
+    lake.write("dataset/people", PEOPLE, [Partition("")], key=["id"])
     change(lake, "UPDATE RECORDS SET run_id = 'other' WHERE table_name = 'dataset/people'")
     (found,) = [finding for finding in records(Stores(platform), [project]) if finding.state == "failure"]
     assert found.text.startswith("the record of 'dataset/people' of 20")
     assert ".parquet'" in found.text
     assert "counted 'dataset/people' as not made" in found.fix()
     assert lake.records("dataset/people")[""].damaged
-    lake.write("dataset/people", PEOPLE, [Part("")], key=["id"])
+    lake.write("dataset/people", PEOPLE, [Partition("")], key=["id"])
     assert [(f.state, "a later record counts" in f.text) for f in records(Stores(platform), [project])] == [("warning", True)]
 
 
@@ -89,13 +89,13 @@ def test_records_of_a_lake_from_before_checksums_are_counted_and_new_ones_have_o
     change(lake, "ALTER TABLE RECORDS DROP COLUMN checksum")
     before = lake.records(TABLE)
     report = lake.examine_records()
-    assert (report.altered, report.whole, report.without_checksum) == ((), 0, 3)
+    assert (report.altered, report.intact, report.without_checksum) == ((), 0, 3)
     write(lake, 0, value=1)
     report = lake.examine_records()
-    assert (report.altered, report.whole, report.without_checksum) == ((), 1, 3)
+    assert (report.altered, report.intact, report.without_checksum) == ((), 1, 3)
     assert [f.text for f in records(Stores(platform), [])] == ["1 record(s) are what was written; 3 older one(s) have no checksum"]
     assert lake.records(TABLE)["2024-01-02"] == before["2024-01-02"]
 
 
 def test_a_lake_without_records_has_none_that_is_altered(platform) -> None:
-    assert Stores(platform).lake.examine_records().whole == 0
+    assert Stores(platform).lake.examine_records().intact == 0

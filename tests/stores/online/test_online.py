@@ -75,8 +75,8 @@ def test_a_lookup_finds_what_the_join_finds_however_the_rows_came(store, made, w
     )
     joined = point_in_time_join(spine, [view], event_timestamp="at")["value"].to_list()
     times, reader = [micros(BASE + t * HOUR) for _, t in wanted], store.reader([Lookup("v", ("value",), ttl)])
-    assert [reader.one([(k,)], t)[0].values[0] for (k, _), t in zip(wanted, times, strict=True)] == joined
-    (found,) = reader.many([[(k,) for k, _ in wanted]], times)
+    assert [reader.lookup_one([(k,)], t)[0].values[0] for (k, _), t in zip(wanted, times, strict=True)] == joined
+    (found,) = reader.lookup_many([[(k,) for k, _ in wanted]], times)
     assert [None if null else v for v, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)] == joined
 
 
@@ -95,7 +95,7 @@ def test_updates_drop_what_is_out_of_reach(store) -> None:
     for day in range(30):
         store.update("history", online_layout([("a", 24 * day, 24 * day, day)]), join_keys=["k"], features=["value"])
     reader = store.reader([Lookup("history", ("value",))])
-    found = [reader.one([("a",)], micros(BASE + timedelta(days=day, hours=1)))[0].values[0] for day in range(30)]
+    found = [reader.lookup_one([("a",)], micros(BASE + timedelta(days=day, hours=1)))[0].values[0] for day in range(30)]
     assert found == [None] * 22 + list(range(22, 30))
 
 
@@ -107,7 +107,7 @@ def _read_all(url, ended, torn) -> None:
     reader = open_online(url).reader([Lookup("whole", ("value",))])
     keys, at = [[(f"e{i}",) for i in range(500)]], [micros(BASE)] * 500
     while not ended.is_set():
-        if len(set(reader.many(keys, at)[0].values["value"].tolist())) != 1:
+        if len(set(reader.lookup_many(keys, at)[0].values["value"].tolist())) != 1:
             torn.set()
 
 
@@ -128,7 +128,7 @@ def test_other_processes_see_all_of_a_view_or_all_of_the_next(url, store) -> Non
         reader.join()
         assert reader.exitcode == 0
     assert not torn.is_set()
-    assert store.reader([Lookup("whole", ("value",))]).one([("e1",)], micros(BASE))[0].values == (n,)
+    assert store.reader([Lookup("whole", ("value",))]).lookup_one([("e1",)], micros(BASE))[0].values == (n,)
 
 
 def _push_all(url, seed) -> None:
@@ -156,7 +156,7 @@ def test_of_several_writers_none_undoes_another(url, store) -> None:
     reader = store.reader([Lookup("contended", ("value",)), Lookup("alone", ("value",))])
     for k in "abcdef":
         for hour in range(110):
-            together, alone = reader.one([(k,), (k,)], micros(BASE + hour * HOUR))
+            together, alone = reader.lookup_one([(k,), (k,)], micros(BASE + hour * HOUR))
             assert together == alone, (k, hour)
 
 
@@ -187,7 +187,7 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(url, store, how) -> N
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        (found,) = store.reader([Lookup("killed", ("value",))]).many(keys, at)
+        (found,) = store.reader([Lookup("killed", ("value",))]).lookup_many(keys, at)
         state = store.state("killed")
         assert state.entities == 20_000
         values = set(found.values["value"].tolist())
@@ -214,8 +214,8 @@ def test_a_reader_comes_back_when_the_server_does(tmp_path) -> None:
         store = open_online(url)
         store.replace("v", generation(1), join_keys=["k"], features=["value"])
         reader = store.reader([Lookup("v", ("value",))])
-        assert reader.one([("e1",)], micros(BASE))[0].values == (1,)
+        assert reader.lookup_one([("e1",)], micros(BASE))[0].values == (1,)
         store._client.client_kill_filter(_type="normal", skipme=False)
-        assert reader.one([("e1",)], micros(BASE))[0].values == (1,)
+        assert reader.lookup_one([("e1",)], micros(BASE))[0].values == (1,)
     with pytest.raises(PlatformError, match="does not do what it is asked"):
-        reader.one([("e1",)], micros(BASE))
+        reader.lookup_one([("e1",)], micros(BASE))

@@ -32,7 +32,7 @@ def test_many_at_once(tmp_path, kind) -> None:
         made = world(rng, rows=int(rng.integers(1, 45)), spine=2_600)
         filled(store, made, kind)
         named, keys, at = asked(made)
-        (found,) = store.reader([Lookup("v", FEATURES[kind], made.ttl)]).many([keys], at)
+        (found,) = store.reader([Lookup("v", FEATURES[kind], made.ttl)]).lookup_many([keys], at)
         values = [
             NOTHING if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"].tolist(), strict=True)
         ]
@@ -50,7 +50,7 @@ def test_one_by_one_with_every_type_of_feature(tmp_path) -> None:
         reader = store.reader([Lookup("v", FEATURES["mixed"], made.ttl)])
         rows = {row["value"]: row for row in made.rows.iter_rows(named=True)}
         for key, time, wanted in zip(keys, at, expected(named, as_known=True).tolist(), strict=True):
-            (found,) = reader.one([key], time)
+            (found,) = reader.lookup_one([key], time)
             if wanted == NOTHING:
                 assert found.status is not FRESH
                 assert set(found.values) == {None}

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.stores.artifacts.store import open_artifacts
-from mlops_assets.stores.base.lock import exclusive
+from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.database import schema, sql
-from mlops_assets.stores.platform.garbage import collected, is_own
+from mlops_assets.stores.platform.garbage import collect_garbage, is_own
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.platform import Platform
@@ -63,8 +63,8 @@ def test_exactly_what_is_unreachable_and_old_goes(tmp_path_factory, forest) -> N
         if not young:
             aged(stores, names[number])
     wanted = {names[i] for i, (*_, young) in enumerate(forest) if i not in kept and not young}
-    assert {file.name for file in collected(stores, older_than=DAY, dry=True).removed} == wanted
-    done = collected(stores, older_than=DAY)
+    assert {file.name for file in collect_garbage(stores, older_than=DAY, dry=True).removed} == wanted
+    done = collect_garbage(stores, older_than=DAY)
     assert {file.name for file in done.removed} == wanted
     assert {file.name for file in stores.artifacts.files()} == set(names) - wanted
     assert done.left == len(names) - len(wanted)
@@ -78,9 +78,9 @@ def test_a_row_of_any_table_keeps_what_it_names(platform, table) -> None:
     made = {n: 0 if isinstance(c.type, (sa.Integer, sa.Float, sa.Boolean)) else "x" for n, c in columns.items() if n != "sequence"}
     held = next(n for n in ("artifact", "sha256", "digest") if n in columns)
     stores.tracker.add(Run("x", "m", "", "", datetime.now(UTC), None, None, {}, {}, {}))
-    with sql.database(platform.registry).writing() as connection:
+    with sql.open_database(platform.registry).write_transaction() as connection:
         connection.execute(schema.META.tables[table].insert().values(**made | {held: name}))
-    assert collected(stores, older_than=DAY).removed == ()
+    assert collect_garbage(stores, older_than=DAY).removed == ()
     assert stores.artifacts.get(name) == b"held"
 
 
@@ -89,9 +89,9 @@ def test_what_a_killed_process_left_half_written_goes_after_its_grace(platform) 
     kept = stores.artifacts.put(b"kept")
     left = path_of(stores, kept).with_name(".0123456789abcdef")
     left.write_bytes(b"half")
-    assert collected(stores, older_than=DAY).removed == ()
+    assert collect_garbage(stores, older_than=DAY).removed == ()
     os.utime(left, (0, 0))
-    assert [file.name for file in collected(stores, older_than=DAY).removed] == [left.name]
+    assert [file.name for file in collect_garbage(stores, older_than=DAY).removed] == [left.name]
     assert not left.exists()
 
 
@@ -100,18 +100,18 @@ def test_a_training_that_goes_on_keeps_all_that_was_stored_since_it_began(platfo
     before = aged(stores, stores.artifacts.put(b"before"), days=9)
     locks = Path(platform.home) / "locks"
     locks.mkdir(parents=True)
-    with exclusive(locks / "train_m"):
+    with hold_lock(locks / "train_m"):
         os.utime(locks / "train_m", (datetime.now(UTC).timestamp() - 5 * 86_400,) * 2)  # it began five days ago
         during = aged(stores, stores.artifacts.put(b"during"), days=3)
-        held = threading.Thread(target=lambda: found.append(collected(stores, older_than=DAY)))
+        held = threading.Thread(target=lambda: found.append(collect_garbage(stores, older_than=DAY)))
         found: list = []
         held.start()
         held.join()
     assert [file.name for file in found[0].removed] == [before]
     assert stores.artifacts.get(during) == b"during"
     stores.tracker.add(Run("going", "m", "", "", datetime.now(UTC) - 4 * DAY, None, None, {}, {}, {}, status="running"))
-    assert collected(stores, older_than=DAY).removed == ()
-    assert [file.name for file in collected(Stores(platform), older_than=timedelta(days=20)).removed] == []
+    assert collect_garbage(stores, older_than=DAY).removed == ()
+    assert [file.name for file in collect_garbage(Stores(platform), older_than=timedelta(days=20)).removed] == []
 
 
 def test_storing_what_is_there_already_and_collecting_it_at_the_same_time_loses_nothing(platform) -> None:
@@ -121,7 +121,7 @@ def test_storing_what_is_there_already_and_collecting_it_at_the_same_time_loses_
 
     def collect() -> None:
         while not stop.is_set():
-            collected(Stores(platform), older_than=timedelta(hours=1))
+            collect_garbage(Stores(platform), older_than=timedelta(hours=1))
 
     collector = threading.Thread(target=collect)
     collector.start()

@@ -10,7 +10,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.offline import training_batches, write_training_frame
 from tests.compute.features.worlds import START, UTC_TIME, World, agrees, expected
 from tests.stores.lake.test_layouts import DAY, entity, rows_of, view, write
@@ -134,7 +134,7 @@ def test_an_unpartitioned_view_too(platform) -> None:
         features=dict.fromkeys(("value", "text", "pair", "half", "even", "then"), float),
     )
     for rows in (held, held[:200]):
-        lake.write("features/u", rows, [Part("")], key=("k", "event", "created"))
+        lake.write("features/u", rows, [Partition("")], key=("k", "event", "created"))
         world = World(rows, spine(), ("k",), None, "created")
         assert agrees(
             ml.training_frame(world.spine, [declared], event_timestamp="t", platform=platform), world, expected(world, as_known=True)

@@ -9,11 +9,11 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.stores.lake.ducklake import DuckLake
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.lake.protocol import Partition
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 TABLE = "dataset/orders"
-PARTS = [Part(f"2024-01-0{day + 1}", ml.TimeWindow(BASE + timedelta(days=day), BASE + timedelta(days=day + 1))) for day in range(4)]
+PARTS = [Partition(f"2024-01-0{day + 1}", ml.TimeWindow(BASE + timedelta(days=day), BASE + timedelta(days=day + 1))) for day in range(4)]
 
 
 @ml.dataset(partitions=dg.DailyPartitionsDefinition("2024-01-01"), key="id", event_timestamp="at")
@@ -29,7 +29,7 @@ def platform(tmp_path) -> ml.Platform:
     lake = DuckLake.open(made.lake)
     for part in PARTS:
         lake.write(TABLE, orders(part.window), [part], event_timestamp="at", key=["id"])
-    lake.write("dataset/shops", pl.DataFrame({"shop": ["a", "b"]}), [Part("")], key=["shop"])
+    lake.write("dataset/shops", pl.DataFrame({"shop": ["a", "b"]}), [Partition("")], key=["shop"])
     return made
 
 

@@ -1,6 +1,6 @@
 """The history of a model: whatever has happened to it, in one order, and nothing of other models."""
 
-from mlops_assets.stores.registry.history import history_of
+from mlops_assets.stores.registry.history import model_history
 from mlops_assets.stores.registry.records import CandidateRecord
 from mlops_assets.stores.registry.registry import open_registry
 from tests.stores.registry.test_registry import GATES, NOW, candidate, evidence, passed, promote
@@ -16,7 +16,7 @@ def test_everything_that_happens_to_a_model_is_told_in_its_order(url) -> None:
     promote(open_registry(url, "prod"), version=1, source="dev")
     registry.mark("m", 2, "damaged", "manifest")
     registry.submit(CandidateRecord("other", "d", "r", "x", 7, NOW), [evidence("d", passed=False)])
-    found = history_of(url, "m")
+    found = model_history(url, "m")
     told = [(e.kind, e.version, e.environment, e.candidate, e.actor, e.reason) for e in found]
     assert told == [
         ("registration", 1, "", "a", "", ""),
@@ -28,17 +28,17 @@ def test_everything_that_happens_to_a_model_is_told_in_its_order(url) -> None:
         ("damaged", 2, "", "c", "", "manifest"),
     ]
     assert [dict(g)["gate"] for g in found[2].evidence] == ["auc"]
-    assert history_of(url, "nobody") == []
+    assert model_history(url, "nobody") == []
 
 
 def test_a_candidate_is_refused_until_it_is_a_version(url) -> None:
     registry = open_registry(url)
     registry.submit(candidate("b"), [evidence("b", passed=False), evidence("b", gate="fair")])
-    (refusal,) = history_of(url, "m")
+    (refusal,) = model_history(url, "m")
     assert (refusal.kind, refusal.version, refusal.candidate, refusal.reason) == ("refusal", None, "b", "auc: auc 0.7")
     assert [(g["gate"], g["passed"]) for g in refusal.evidence] == [("auc", False), ("fair", True)]
     assert refusal.at == NOW
     registry.submit(candidate("b"), [evidence("b")])
-    assert history_of(url, "m") == []
+    assert model_history(url, "m") == []
     registry.register("m", GATES)
-    assert [e.kind for e in history_of(url, "m")] == ["registration"]
+    assert [e.kind for e in model_history(url, "m")] == ["registration"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlops_assets.compute.training import lifecycle
 from mlops_assets.compute.training.lifecycle import ALLOWED, STATES, VersionFacts, refusal, state_of
 from mlops_assets.errors import GateError, MlopsError, RegistryError
-from mlops_assets.stores.database.sql import Database, database
+from mlops_assets.stores.database.sql import Database, open_database
 from mlops_assets.stores.registry.records import LiveEvidence
 from mlops_assets.stores.registry.registry import open_registry
 from tests.stores.registry.test_registry import GATES, candidate, evidence, passed, promote
@@ -288,7 +288,7 @@ def test_a_killed_mover_has_moved_everything_or_nothing(new_url, what) -> None:
                 promote(registry)
         if what == "register":
             registry.submit(candidate("c"), [evidence("c")])
-        database(url).engine.dispose()
+        open_database(url).engine.dispose()
         return url
 
     total = int(_killed(prepared(), what, 10**6).stdout)
@@ -296,10 +296,10 @@ def test_a_killed_mover_has_moved_everything_or_nothing(new_url, what) -> None:
     for number in sorted({1, 2, 3, total // 3, total // 2, total - 3, total - 2, total - 1, total}):
         url = prepared()
         before, log = open_registry(url).champion("m").version, len(open_registry(url).history("m"))
-        database(url).engine.dispose()
+        open_database(url).engine.dispose()
         assert _killed(url, what, number).returncode == -9
         fresh = Database(url)
-        with fresh.writing() as connection:  # the killed one's lock is gone with it
+        with fresh.write_transaction() as connection:  # the killed one's lock is gone with it
             if url.startswith("sqlite"):
                 assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
         fresh.engine.dispose()
@@ -307,7 +307,7 @@ def test_a_killed_mover_has_moved_everything_or_nothing(new_url, what) -> None:
         assert (after.champion("m").version, len(after.history("m")), len(after.versions("m"))) == (before, log, 2), number
         if what == "promote":
             assert promote(after, version=2).version == 2  # and it can be said again
-        database(url).engine.dispose()
+        open_database(url).engine.dispose()
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -350,4 +350,4 @@ def test_the_quick_looks_say_what_the_long_one_says(tmp_path_factory, moves) -> 
     if "champion" in last:
         assert last["champion"].version == held["champion"].version
     assert all(v.state in lifecycle.STATES for v in every)
-    database(url).engine.dispose()
+    open_database(url).engine.dispose()

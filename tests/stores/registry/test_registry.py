@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from mlops_assets.errors import GateError, RegistryError
-from mlops_assets.stores.database.sql import database
-from mlops_assets.stores.lake.protocol import Part
+from mlops_assets.stores.database.sql import open_database
+from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.registry.attempts import open_attempts
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.registry.registry import open_registry
@@ -136,7 +136,7 @@ def test_environments_have_champions_of_their_own(url) -> None:
 def test_versions_and_the_log_cannot_be_changed_even_by_hand(registry, url) -> None:
     passed(registry, "a")
     promote(registry)
-    with database(url).engine.connect() as connection:
+    with open_database(url).engine.connect() as connection:
         for statement in (
             "UPDATE mlops_versions SET digest = 'x'",
             "DELETE FROM mlops_versions",
@@ -207,20 +207,20 @@ def test_runs_are_recorded_once_and_found_by_what_decides_them(url, registry) ->
 
 
 def test_attempts_on_the_same_inputs_wait_and_end(url) -> None:
-    attempts, parts = open_attempts(url), [Part("p", None, "i1"), Part("q", None, "i1")]
+    attempts, parts = open_attempts(url), [Partition("p", None, "i1"), Partition("q", None, "i1")]
     now = datetime.now(UTC)
     for n in range(3):
-        attempts.started("t", parts, "run")
-        attempts.failed("t", parts, "boom")
-        blocked = attempts.blocked("t", {"p": "i1", "q": "i2"}, now)
+        attempts.record_start("t", parts, "run")
+        attempts.record_failure("t", parts, "boom")
+        blocked = attempts.find_blocked("t", {"p": "i1", "q": "i2"}, now)
         assert set(blocked) == {"p"}
         assert ("waits until" if n < 2 else "failed 3 times") in blocked["p"]
-    assert attempts.blocked("t", {"p": "i2"}, now) == {}
-    attempts.succeeded("t", parts)
-    assert attempts.blocked("t", {"p": "i1"}, now) == {}
-    attempts.started("t", parts[:1], "killed")  # a kill leaves no error, and counts all the same
-    assert attempts.blocked("t", {"p": "i1"}, now)
-    assert attempts.blocked("t", {"p": "i1"}, now + timedelta(minutes=2)) == {}
+    assert attempts.find_blocked("t", {"p": "i2"}, now) == {}
+    attempts.clear("t", parts)
+    assert attempts.find_blocked("t", {"p": "i1"}, now) == {}
+    attempts.record_start("t", parts[:1], "killed")  # a kill leaves no error, and counts all the same
+    assert attempts.find_blocked("t", {"p": "i1"}, now)
+    assert attempts.find_blocked("t", {"p": "i1"}, now + timedelta(minutes=2)) == {}
 
 
 def test_a_rollback_brings_back_the_champion_before_and_is_not_undone_by_itself(registry) -> None:

@@ -30,5 +30,5 @@ def test_of_six_processes_at_once_the_first_wins_and_all_are_told_so(url) -> Non
     assert [process.returncode for process in running] == [0] * 6
     assert len(set(told)) == 1
     assert told[0] in asked
-    kept = open_version_files(url).of("m", 1)
+    kept = open_version_files(url).list_files("m", 1)
     assert kept == {"card.md": told[0], **{f"own.{sha256[0]}": sha256 for sha256 in asked}}

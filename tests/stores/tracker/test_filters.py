@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.errors import RegistryError
-from mlops_assets.stores.tracker.filters import condition
+from mlops_assets.stores.tracker.filters import parse_condition
 from mlops_assets.stores.tracker.tracker import Run, SqlTracker, open_tracker
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -187,7 +187,7 @@ def test_a_field_is_not_refused_where_there_is_no_run_to_find(tracker) -> None:
 def test_any_text_is_a_condition_or_refused(text) -> None:
     for dialect in ("sqlite", "postgresql"):
         try:
-            condition(text, dialect)
+            parse_condition(text, dialect)
         except RegistryError:
             continue
 

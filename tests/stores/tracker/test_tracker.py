@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import mlops_assets as ml
 from mlops_assets.errors import DataError, PlatformError, RegistryError
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.stores.tracker.run_batch import Batch
 from mlops_assets.stores.tracker.tracker import Run, SqlTracker, open_tracker
 from mlops_assets.stores.tracker.writer import RunWriter
-from mlops_assets.stores.tracker.writes import Batch
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 EVIL = "<b>x</b>'; DROP TABLE mlops_runs; --"
@@ -122,7 +122,7 @@ def test_steps_out_of_order_and_repeated_are_kept_however_they_are_flushed(point
     for i, (step, value) in enumerate(points):
         if i in cuts:
             writer.flush()
-        writer.metric("m", value, step)
+        writer.add_metric("m", value, step)
     writer.flush()
     wanted = [value for _, value in sorted(points, key=lambda p: p[0])]
     curve = tracker.curves("r")["m"]
@@ -141,7 +141,7 @@ def test_values_that_are_not_finite_are_kept_as_such(url) -> None:
     tracker = open_tracker(url)
     writer = going(tracker)
     for name, value in (("a", float("nan")), ("b", float("inf")), ("c", -float("inf"))):
-        writer.metric(name, value, None)
+        writer.add_metric(name, value, None)
     writer.flush()
     assert {name: str(value) for name, value in tracker.get("r").metrics.items()} == {"a": "nan", "b": "inf", "c": "-inf"}
     assert [r.id for r in tracker.search("metrics.b = 'inf'")] == ["r"]
@@ -235,12 +235,12 @@ with ml.start_run("e", platform=there) as run:
 def test_what_waits_is_written_by_count_by_time_and_at_exit(url, tmp_path) -> None:
     tracker = open_tracker(url)
     going(tracker)
-    by_count = RunWriter(tracker, "r", points=10, seconds=3600)
+    by_count = RunWriter(tracker, "r", max_points=10, flush_seconds=3600)
     for step in range(25):
-        by_count.metric("a", step, step)
+        by_count.add_metric("a", step, step)
     assert tracker.curves("r")["a"].steps.size == 20
-    by_time = RunWriter(tracker, "r", seconds=0.05)
-    by_time.metric("b", 1, None)
+    by_time = RunWriter(tracker, "r", flush_seconds=0.05)
+    by_time.add_metric("b", 1, None)
     deadline = time.monotonic() + 60
     while "b" not in tracker.get("r").metrics:
         assert time.monotonic() < deadline
@@ -249,7 +249,7 @@ def test_what_waits_is_written_by_count_by_time_and_at_exit(url, tmp_path) -> No
 import sys
 from mlops_assets.stores.tracker.writer import RunWriter
 from mlops_assets.stores.tracker.tracker import open_tracker
-RunWriter(open_tracker(sys.argv[1]), "r").metric("c", 3, None)
+RunWriter(open_tracker(sys.argv[1]), "r").add_metric("c", 3, None)
 """
     subprocess.run([sys.executable, "-c", code, url], check=True)
     assert tracker.get("r").metrics["c"] == 3.0
@@ -289,12 +289,12 @@ print(run.id)
 def test_a_flush_that_fails_keeps_what_it_had(tmp_path, monkeypatch) -> None:
     tracker = open_tracker(f"sqlite:///{tmp_path / 'r.sqlite'}")
     writer = going(tracker)
-    writer.metric("a", 1, 0)
+    writer.add_metric("a", 1, 0)
     with monkeypatch.context() as broken:
         broken.setattr(SqlTracker, "write", lambda *_: (_ for _ in ()).throw(PlatformError("locked", hint="wait")))
         with pytest.raises(PlatformError):
             writer.flush()
-    writer.metric("a", 2, 1)
+    writer.add_metric("a", 2, 1)
     writer.flush()
     assert tracker.curves("r")["a"].values.tolist() == [1.0, 2.0]
     writer._wake.set()
@@ -347,10 +347,10 @@ def test_only_a_finished_training_is_found_by_what_decides_it(url) -> None:
     assert tracker.find("m", "f") is None
     tracker.add(Run("good", "m", "f", "", NOW, NOW, 7, {}, {"a": 1.0}, {}))
     assert tracker.find("m", "f").id == "good"
-    assert ("good", "m", 7) in tracker.pinned()
-    assert "failed2" not in [run_id for run_id, _, _ in tracker.pinned()]
+    assert ("good", "m", 7) in tracker.pinned_snapshots()
+    assert "failed2" not in [run_id for run_id, _, _ in tracker.pinned_snapshots()]
 
 
 def test_a_write_to_a_run_that_is_not_there_is_refused(url) -> None:
     with pytest.raises(RegistryError, match="no run 'x' to write to"):
-        open_tracker(url).write("x", Batch(params={"a": 1}))
+        open_tracker(url).write_batch("x", Batch(params={"a": 1}))

@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 HEAD = "0002"
 _MARK = 2  # what programs from before revisions look at, to refuse a newer database
-REVISIONS = sa.Table("mlops_revision", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+REVISION_TABLE = sa.Table("mlops_revision", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 
-def revision(connection: sa.Connection) -> str | None:
+def read_revision(connection: sa.Connection) -> str | None:
     """Return the revision of a database; None when it has no tables yet."""
     names = set(sa.inspect(connection).get_table_names())
-    if REVISIONS.name in names:
-        return connection.execute(sa.select(REVISIONS.c.version_num)).scalar()
+    if REVISION_TABLE.name in names:
+        return connection.execute(sa.select(REVISION_TABLE.c.version_num)).scalar()
     return "0001" if schema.schema_version.name in names else None
 
 
 def is_current(connection: sa.Connection) -> bool:
     """Whether nothing is to be done, by one small query."""
     try:
-        return bool(connection.execute(sa.select(REVISIONS.c.version_num)).scalar() == HEAD)
+        return bool(connection.execute(sa.select(REVISION_TABLE.c.version_num)).scalar() == HEAD)
     except sa.exc.DatabaseError:
         connection.rollback()
         return False
 
 
-def bring_up(connection: sa.Connection) -> None:
+def migrate(connection: sa.Connection) -> None:
     """Bring a database to this program's revision, within the transaction of the caller: all of it, or nothing.
 
     Raises
@@ -45,9 +45,9 @@ def bring_up(connection: sa.Connection) -> None:
     PlatformError
         It was made by a newer program.
     """
-    found = revision(connection)
+    found = read_revision(connection)
     if found is None:
-        _make(connection)
+        _create_tables(connection)
     elif found != HEAD:
         refuse_newer(found)
         _upgrade(connection, found)
@@ -66,34 +66,34 @@ def refuse_newer(found: str) -> None:
 _HERE = Path(__file__).parent
 
 
-def _make(connection: sa.Connection) -> None:
+def _create_tables(connection: sa.Connection) -> None:
     """Make every table as it is now: the same as all migrations one after the other, which a test proves, and faster."""
     schema.META.create_all(connection)
-    REVISIONS.metadata.create_all(connection)
+    REVISION_TABLE.metadata.create_all(connection)
     connection.execute(schema.schema_version.insert().values(version=_MARK))
-    connection.execute(REVISIONS.insert().values(version_num=HEAD))
+    connection.execute(REVISION_TABLE.insert().values(version_num=HEAD))
     schema.forbid_changes(connection)
 
 
 def _upgrade(connection: sa.Connection, found: str) -> None:
     from alembic.runtime.environment import EnvironmentContext
 
-    scripts = _scripts()
-    if REVISIONS.name not in sa.inspect(connection).get_table_names():
-        REVISIONS.metadata.create_all(connection)
-        connection.execute(REVISIONS.insert().values(version_num=found))
+    scripts = _alembic_scripts()
+    if REVISION_TABLE.name not in sa.inspect(connection).get_table_names():
+        REVISION_TABLE.metadata.create_all(connection)
+        connection.execute(REVISION_TABLE.insert().values(version_num=found))
 
     def steps(current: Any, _context: MigrationContext) -> Any:  # noqa: ANN401  (alembic's own lists)
         return scripts._upgrade_revs(HEAD, current)  # noqa: SLF001  (what alembic's own `upgrade` command calls)
 
-    with EnvironmentContext(_config(), scripts, fn=steps) as environment:
-        environment.configure(connection=connection, version_table=REVISIONS.name)
+    with EnvironmentContext(_alembic_config(), scripts, fn=steps) as environment:
+        environment.configure(connection=connection, version_table=REVISION_TABLE.name)
         environment.run_migrations()
     connection.execute(schema.schema_version.update().values(version=_MARK))
     schema.forbid_changes(connection)
 
 
-def _config() -> Any:  # noqa: ANN401  (alembic's)
+def _alembic_config() -> Any:  # noqa: ANN401  (alembic's)
     from alembic.config import Config
 
     config = Config()
@@ -103,7 +103,7 @@ def _config() -> Any:  # noqa: ANN401  (alembic's)
 
 
 @cache
-def _scripts() -> ScriptDirectory:
+def _alembic_scripts() -> ScriptDirectory:
     from alembic.script import ScriptDirectory
 
-    return ScriptDirectory.from_config(_config())
+    return ScriptDirectory.from_config(_alembic_config())

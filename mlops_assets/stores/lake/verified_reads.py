@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.compute.tables.content_hash import hash_slices
 from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import ArtifactError, LakeError
-from mlops_assets.stores.lake.protocol import Part
-from mlops_assets.stores.lake.rows import in_parts
+from mlops_assets.stores.lake.protocol import Partition
+from mlops_assets.stores.lake.rows import slice_partitions
 from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _HASH_INPUTS = {"key", "columns", "types"}  # what the content hash of a partiti
 
 
 def read_verified(  # noqa: PLR0913  (where rows are read)
-    lake: Lake, table: str, parts: Sequence[Part], *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
+    lake: Lake, table: str, partitions: Sequence[Partition], *, window: TimeWindow | None, event_timestamp: str | None, snapshot: int
 ) -> pl.DataFrame:
     """Read rows, and compare them with what was recorded when they were written.
 
@@ -36,7 +36,7 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
     ----------
     lake, table, window, event_timestamp, snapshot
         As in :meth:`mlops_assets.stores.lake.protocol.LakeReader.read`.
-    parts
+    partitions
         The partitions within the window; those without a record of their hash are passed over.
 
     Raises
@@ -46,16 +46,16 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
         writes it anew.
     """
     records = lake.records(table, snapshot=snapshot)
-    known = [part for part in parts if part.partition in records and records[part.partition].hashed]
+    known = [partition for partition in partitions if partition.key in records and records[partition.key].hashed]
     try:
         frame = lake.read(table, window=window, event_timestamp=event_timestamp, snapshot=snapshot)
     except LakeError as error:
-        bad = [part for part in known if not _readable(lake, table, part, event_timestamp, snapshot)]
+        bad = [partition for partition in known if not _is_readable(lake, table, partition, event_timestamp, snapshot)]
         if not bad:
             raise
-        raise _damage(lake, table, bad, records, event_timestamp, snapshot) from error
-    if bad := _differing(frame, table, known, records, event_timestamp):
-        raise _damage(lake, table, bad, records, event_timestamp, snapshot)
+        raise _report_damage(lake, table, bad, records, event_timestamp, snapshot) from error
+    if bad := _find_differing(frame, table, known, records, event_timestamp):
+        raise _report_damage(lake, table, bad, records, event_timestamp, snapshot)
     return frame
 
 
@@ -63,54 +63,61 @@ def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot
     """Read columns of a feature view, all or of whole partitions, compared as in :func:`read_verified`."""
     known = [""] if view.partitions is None else view.partitions.get_partition_keys()
     recorded = lake.records(view.key, snapshot=snapshot)
-    parts = [Part(key, window_of(view.partitions, key)) for key in known if key in recorded]
-    inside = [p for p in parts if window is None or (p.window is not None and window.start <= p.window.start < window.end)]
+    partitions = [Partition(key, window_of(view.partitions, key)) for key in known if key in recorded]
+    inside = [p for p in partitions if window is None or (p.window is not None and window.start <= p.window.start < window.end)]
     rows = read_verified(lake, view.key, inside, window=window, event_timestamp=view.event_timestamp, snapshot=snapshot)
     return rows.select(columns)
 
 
-def _readable(lake: Lake, table: str, part: Part, event_timestamp: str | None, snapshot: int) -> bool:
+def _is_readable(lake: Lake, table: str, partition: Partition, event_timestamp: str | None, snapshot: int) -> bool:
     try:
-        lake.read(table, window=part.window, event_timestamp=event_timestamp, snapshot=snapshot)
+        lake.read(table, window=partition.window, event_timestamp=event_timestamp, snapshot=snapshot)
     except LakeError:
         return False
     return True
 
 
-def _differing(
-    frame: pl.DataFrame, table: str, parts: Sequence[Part], records: Mapping[str, PartitionRecord], event_timestamp: str | None
-) -> list[Part]:
-    by_coverage: dict[str, list[Part]] = {}
-    for part in parts:
-        coverage = {name: value for name, value in records[part.partition].coverage.items() if name in _HASH_INPUTS}
-        by_coverage.setdefault(json.dumps(coverage, sort_keys=True), []).append(part)
-    bad: list[Part] = []
+def _find_differing(
+    frame: pl.DataFrame, table: str, partitions: Sequence[Partition], records: Mapping[str, PartitionRecord], event_timestamp: str | None
+) -> list[Partition]:
+    by_coverage: dict[str, list[Partition]] = {}
+    for partition in partitions:
+        coverage = {name: value for name, value in records[partition.key].coverage.items() if name in _HASH_INPUTS}
+        by_coverage.setdefault(json.dumps(coverage, sort_keys=True), []).append(partition)
+    bad: list[Partition] = []
     for coverage_json, same in by_coverage.items():
-        found = _hashes(frame, json.loads(coverage_json), same, event_timestamp, table)
-        bad += [part for part, digest in zip(same, found, strict=True) if digest != records[part.partition].content_hash]
-    return [part for part in parts if part in bad]
+        found = _hash_partitions(frame, json.loads(coverage_json), same, event_timestamp, table)
+        bad += [partition for partition, digest in zip(same, found, strict=True) if digest != records[partition.key].content_hash]
+    return [partition for partition in partitions if partition in bad]
 
 
-def _hashes(frame: pl.DataFrame, said: Mapping[str, Any], parts: Sequence[Part], time: str | None, table: str) -> list[str]:
-    if missing := [c for c in said["columns"] if c not in frame.columns]:
-        return [f"without {missing[0]}"] * len(parts)
-    rows, bounds = in_parts(normalize(frame.select(said["columns"])), parts, time, table, others=True)
-    return hash_slices(rows, bounds, said["key"], types=said.get("types"))
+def _hash_partitions(
+    frame: pl.DataFrame, coverage: Mapping[str, Any], partitions: Sequence[Partition], time: str | None, table: str
+) -> list[str]:
+    if missing := [c for c in coverage["columns"] if c not in frame.columns]:
+        return [f"without {missing[0]}"] * len(partitions)
+    rows, bounds = slice_partitions(normalize(frame.select(coverage["columns"])), partitions, time, table, others=True)
+    return hash_slices(rows, bounds, coverage["key"], types=coverage.get("types"))
 
 
-def _damage(  # noqa: PLR0913  (what a message names)
-    lake: Lake, table: str, parts: Sequence[Part], records: Mapping[str, PartitionRecord], event_timestamp: str | None, snapshot: int
+def _report_damage(  # noqa: PLR0913  (what a message names)
+    lake: Lake,
+    table: str,
+    partitions: Sequence[Partition],
+    records: Mapping[str, PartitionRecord],
+    event_timestamp: str | None,
+    snapshot: int,
 ) -> ArtifactError:
     """Record partitions as damaged, and return the error that names them and their files."""
-    first = parts[0]
-    label = f" partition '{first.partition}'" if first.partition else ""
-    more = f" (and {len(parts) - 1} other partition(s))" if len(parts) > 1 else ""
+    first = partitions[0]
+    label = f" partition '{first.key}'" if first.key else ""
+    more = f" (and {len(partitions) - 1} other partition(s))" if len(partitions) > 1 else ""
     files = ", ".join(lake.partition_files(table, first.window, event_timestamp, snapshot)) or "a file that cannot be read"
     newest = lake.records(table)  # an older snapshot says nothing of what has replaced it since
-    same = [records[part.partition] for part in parts if newest[part.partition].content_hash == records[part.partition].content_hash]
+    same = [records[partition.key] for partition in partitions if newest[partition.key].content_hash == records[partition.key].content_hash]
     if same:
         lake.mark_damaged(same)
-    where = f" --partitions {first.partition}" if first.partition else ""
+    where = f" --partitions {first.key}" if first.key else ""
     return ArtifactError(
         f"'{table}'{label}{more} does not hold what was recorded when it was written: a file of the lake is damaged, or was written by "
         f"something else: {files}",

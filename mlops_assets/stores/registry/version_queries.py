@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from mlops_assets.compute.training.lifecycle import APPROVED, CHALLENGER, CHAMPION, DAMAGED, REJECTED, VersionFacts, state_of
 from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.stores.database import schema
-from mlops_assets.stores.database.statements import rows_of
-from mlops_assets.stores.registry.records import AliasEvent, Approval, CandidateRecord, Evidence, Mark, Version
+from mlops_assets.stores.database.cached_statements import select_rows
+from mlops_assets.stores.registry.records import AliasEvent, Approval, CandidateRecord, DamageMark, Evidence, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,27 +32,29 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
     model
         Of every model when None.
     """
-    names, asked = (() if model is None else ("model",)), ({} if model is None else {"model": model})
-    here = {"environment": environment, **asked}
-    aliases = _aliases(connection.execute(rows_of(schema.aliases, "environment", *names), here).all())
-    moves = _moves(connection.execute(_log(*names), here).all())
+    names, values = (() if model is None else ("model",)), ({} if model is None else {"model": model})
+    here = {"environment": environment, **values}
+    aliases = _group_aliases(connection.execute(select_rows(schema.aliases, "environment", *names), here).all())
+    moves = _last_moves(connection.execute(_alias_log_query(*names), here).all())
     approvals = {
         (row.model, row.version, row.digest): APPROVED if row.approved else REJECTED
-        for row in connection.execute(rows_of(schema.approvals, "environment", *names), here).all()
+        for row in connection.execute(select_rows(schema.approvals, "environment", *names), here).all()
     }
-    marks = {(row.model, row.version): (row.mark, row.reason) for row in connection.execute(rows_of(schema.version_marks, *names), asked)}
+    marks = {
+        (row.model, row.version): (row.mark, row.reason) for row in connection.execute(select_rows(schema.version_marks, *names), values)
+    }
     touched = {*aliases, *moves, *marks, *((model_, number) for model_, number, _ in approvals)}
-    fresh = {passed: _state((), passed == 1, "", None, "") for passed in (None, 0, 1)}
-    found, rows = [], list[Any](connection.execute(_all(*names), here).all())
+    unmoved_states = {passed: _derive_state((), passed == 1, "", None, "") for passed in (None, 0, 1)}
+    found, rows = [], list[Any](connection.execute(_versions_query(*names), here).all())
     for model_, number, digest, run_id, artifact, snapshot, created_at, passed in rows:
         made, key = datetime.fromisoformat(created_at), (model_, number)
         if key not in touched:  # most of many: nothing but gates is recorded of it
-            found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, fresh[passed]))
+            found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, unmoved_states[passed]))
             continue
         mark, why = marks.get(key, ("", ""))
         held, move, approval = aliases.get(key, ()), moves.get(key), approvals.get((model_, number, digest), "")
         state, damage, was = (
-            _state(held, passed == 1, approval, move, mark),
+            _derive_state(held, passed == 1, approval, move, mark),
             why if mark == DAMAGED else "",
             move is not None or CHAMPION in held,
         )
@@ -68,28 +70,28 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
     RegistryError
         There is no such version.
     """
-    row = connection.execute(_ONE, {"environment": environment, "model": model, "version": number}).mappings().first()
+    row = connection.execute(_VERSION, {"environment": environment, "model": model, "version": number}).mappings().first()
     if row is not None:
         held = tuple(alias for alias in (CHALLENGER, CHAMPION) if row[alias])
         move = None if row["move"] is None else (row["move"], row["moved_to"] == number)
-        approval = _said(row["approved"])
+        approval = _approval_text(row["approved"])
         facts = VersionFacts(held, bool(row["passed"]), approval, move, row["mark"] or "")
         was = CHAMPION in held or move is not None
-        return _version(row, state_of(facts), held, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
-    known = [str(found.version) for found in connection.execute(rows_of(schema.versions, "model"), {"model": model})]
+        return _build_version(row, state_of(facts), held, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
+    known = [str(found.version) for found in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
     raise RegistryError(
         f"model '{model}' has no version {number}", hint=nearest(str(number), known) + f"it has {', '.join(known) or 'none'}"
     )
 
 
-def unmoved(candidate: CandidateRecord, number: int, at: str, found: Sequence[Evidence]) -> Version:
+def new_version(candidate: CandidateRecord, number: int, at: str, found: Sequence[Evidence]) -> Version:
     """Return a version that was registered in this transaction: nothing but its gates' evidence can be recorded of it."""
-    state = _state((), bool(found) and all(item.passed for item in found), "", None, "")
+    state = _derive_state((), bool(found) and all(item.passed for item in found), "", None, "")
     made = datetime.fromisoformat(at)
     return Version(candidate.model, number, candidate.digest, candidate.run_id, candidate.artifact, candidate.snapshot, made, state)
 
 
-def newest(connection: sa.Connection, model: str) -> int | None:
+def newest_number(connection: sa.Connection, model: str) -> int | None:
     """Return the number of the newest version of a model; None before the first."""
     number: int | None = connection.execute(_NEWEST, {"model": model}).scalar()
     return number
@@ -100,33 +102,35 @@ def champion(connection: sa.Connection, environment: str, model: str) -> Version
     row = connection.execute(_CHAMPION, {"environment": environment, "model": model}).mappings().first()
     if row is None:
         return None
-    approval = _said(row["approved"])
+    approval = _approval_text(row["approved"])
     damage = row["why"] if row["mark"] == DAMAGED else ""
-    return _version(row, DAMAGED if damage else CHAMPION, (CHAMPION,), approval, damage, was_champion=True)
+    return _build_version(row, DAMAGED if damage else CHAMPION, (CHAMPION,), approval, damage, was_champion=True)
 
 
-def holder(connection: sa.Connection, environment: str, model: str, alias: str) -> Version | None:
+def alias_holder(connection: sa.Connection, environment: str, model: str, alias: str) -> Version | None:
     """Return the version that holds an alias."""
-    asked = {"environment": environment, "model": model, "alias": alias}
-    row = connection.execute(rows_of(schema.aliases, *asked), asked).first()
+    values = {"environment": environment, "model": model, "alias": alias}
+    row = connection.execute(select_rows(schema.aliases, *values), values).first()
     return None if row is None else version(connection, environment, model, row.version)
 
 
-def history(connection: sa.Connection, model: str) -> list[AliasEvent]:
+def alias_events(connection: sa.Connection, model: str) -> list[AliasEvent]:
     """Return the moves of a model's aliases in every environment, oldest first."""
     log = schema.alias_log
     rows = connection.execute(sa.select(log).filter_by(model=model).order_by(log.c.sequence)).mappings()
-    told = ("sequence", "at", "evidence")
+    omitted = ("sequence", "at", "evidence")
     return [
-        AliasEvent(**{k: v for k, v in row.items() if k not in told}, evidence=tuple(row["evidence"]), at=datetime.fromisoformat(row["at"]))
+        AliasEvent(
+            **{k: v for k, v in row.items() if k not in omitted}, evidence=tuple(row["evidence"]), at=datetime.fromisoformat(row["at"])
+        )
         for row in rows
     ]
 
 
 def evidence(connection: sa.Connection, environment: str, model: str, digest: str) -> tuple[Evidence, ...]:
     """Return what was found of one candidate in an environment."""
-    asked = {"environment": environment, "model": model, "digest": digest}
-    rows = connection.execute(rows_of(schema.evidence, *asked), asked).mappings()
+    values = {"environment": environment, "model": model, "digest": digest}
+    rows = connection.execute(select_rows(schema.evidence, *values), values).mappings()
     return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
 
 
@@ -134,18 +138,18 @@ def approvals(connection: sa.Connection, model: str, number: int) -> list[Approv
     """Return every decision on a version in every environment, oldest first."""
     table = schema.approvals
     rows = connection.execute(sa.select(table).filter_by(model=model, version=number).order_by(table.c.sequence)).mappings()
-    told = ("sequence", "at")
-    return [Approval(**{k: v for k, v in row.items() if k not in told}, at=datetime.fromisoformat(row["at"])) for row in rows]
+    omitted = ("sequence", "at")
+    return [Approval(**{k: v for k, v in row.items() if k not in omitted}, at=datetime.fromisoformat(row["at"])) for row in rows]
 
 
-def marks(connection: sa.Connection, model: str, number: int) -> list[Mark]:
+def marks(connection: sa.Connection, model: str, number: int) -> list[DamageMark]:
     """Return every mark of a version, oldest first."""
     table = schema.version_marks
     rows = connection.execute(sa.select(table).filter_by(model=model, version=number).order_by(table.c.sequence)).mappings()
-    return [Mark(row["mark"], row["reason"], datetime.fromisoformat(row["at"])) for row in rows]
+    return [DamageMark(row["mark"], row["reason"], datetime.fromisoformat(row["at"])) for row in rows]
 
 
-def _version(  # noqa: PLR0913  (what is known of it)
+def _build_version(  # noqa: PLR0913  (what is known of it)
     row: Mapping[Any, Any], state: str, aliases: tuple[str, ...], approval: str, damage: str, *, was_champion: bool
 ) -> Version:
     own = {name: row[name] for name in ("model", "version", "digest", "run_id", "artifact", "snapshot")}
@@ -153,11 +157,11 @@ def _version(  # noqa: PLR0913  (what is known of it)
     return Version(**own, created_at=made, state=state, aliases=aliases, approval=approval, damage=damage, was_champion=was_champion)
 
 
-def _said(approved: bool | None) -> str:  # noqa: FBT001
+def _approval_text(approved: bool | None) -> str:  # noqa: FBT001
     return "" if approved is None else APPROVED if approved else REJECTED
 
 
-def _aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
+def _group_aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
     found: dict[Key, tuple[str, ...]] = {}
     for row in rows:
         key = (row.model, row.version)
@@ -165,7 +169,7 @@ def _aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
     return found
 
 
-def _moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
+def _last_moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
     """Return how the champion's alias last came to each version, or went from it."""
     found = {}
     for model, version_, previous, kind in rows:
@@ -175,34 +179,36 @@ def _moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
     return found
 
 
-def _state(held: tuple[str, ...], passed: bool, approval: str, move: tuple[str, bool] | None, mark: str) -> str:  # noqa: FBT001
+def _derive_state(held: tuple[str, ...], passed: bool, approval: str, move: tuple[str, bool] | None, mark: str) -> str:  # noqa: FBT001
     return state_of(VersionFacts(held, passed, approval, move, mark))
 
 
 @cache
-def _all(*names: str) -> sa.Select[Any]:
+def _versions_query(*names: str) -> sa.Select[Any]:
     """Return the query for versions, each with whether every gate passed in an environment; null when none was evaluated."""
     table, found = schema.versions, schema.evidence
     judged = (found.c.environment == sa.bindparam("environment"), found.c.model == table.c.model, found.c.digest == table.c.digest)
     passed = sa.select(sa.func.min(sa.cast(found.c.passed, sa.Integer))).where(*judged).correlate(table).scalar_subquery()
-    asked = (table.c[n] == sa.bindparam(n) for n in names)
-    return sa.select(table, passed).where(*asked).order_by(table.c.model, table.c.version)
+    values = (table.c[n] == sa.bindparam(n) for n in names)
+    return sa.select(table, passed).where(*values).order_by(table.c.model, table.c.version)
 
 
 @cache
-def _log(*names: str) -> sa.Select[Any]:
+def _alias_log_query(*names: str) -> sa.Select[Any]:
     """Return the query for the moves of the champion's alias, without the gates' reports."""
     log = schema.alias_log
-    asked = (log.c[n] == sa.bindparam(n) for n in ("environment", *names))
-    return sa.select(log.c.model, log.c.version, log.c.previous, log.c.kind).where(*asked, log.c.alias == CHAMPION).order_by(log.c.sequence)
+    values = (log.c[n] == sa.bindparam(n) for n in ("environment", *names))
+    return (
+        sa.select(log.c.model, log.c.version, log.c.previous, log.c.kind).where(*values, log.c.alias == CHAMPION).order_by(log.c.sequence)
+    )
 
 
-def _last(column: sa.Column[Any], *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
+def _newest_value(column: sa.Column[Any], *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
     """Return a column of the newest row for which something holds."""
     return sa.select(column).where(*where).order_by(column.table.c.sequence.desc()).limit(1).scalar_subquery()
 
 
-def _one() -> sa.Select[Any]:
+def _version_query() -> sa.Select[Any]:
     """Return the query for one version with every fact that decides its state."""
     version, log, approval = schema.versions, schema.alias_log, schema.approvals
     environment: sa.BindParameter[str] = sa.bindparam("environment")
@@ -230,16 +236,16 @@ def _one() -> sa.Select[Any]:
     return sa.select(
         version,
         *(held.label(alias) for alias, held in holds.items()),
-        _last(log.c.kind, *moved).label("move"),
-        _last(log.c.version, *moved).label("moved_to"),
-        _last(approval.c.approved, *said, approval.c.digest == version.c.digest).label("approved"),
-        _last(schema.version_marks.c.mark, *marked).label("mark"),
-        _last(schema.version_marks.c.reason, *marked).label("why"),
+        _newest_value(log.c.kind, *moved).label("move"),
+        _newest_value(log.c.version, *moved).label("moved_to"),
+        _newest_value(approval.c.approved, *said, approval.c.digest == version.c.digest).label("approved"),
+        _newest_value(schema.version_marks.c.mark, *marked).label("mark"),
+        _newest_value(schema.version_marks.c.reason, *marked).label("why"),
         sa.select(sa.func.min(sa.cast(found.c.passed, sa.Integer))).where(*judged).scalar_subquery().label("passed"),
     ).where(version.c.model == model, version.c.version == number)
 
 
-def _champion() -> sa.Select[Any]:
+def _champion_query() -> sa.Select[Any]:
     """Return the query for the champion with its last approval and its last mark."""
     version, alias = schema.versions, schema.aliases
     approval, mark = schema.approvals, schema.version_marks
@@ -266,5 +272,5 @@ def _champion() -> sa.Select[Any]:
     )
 
 
-_CHAMPION, _ONE = _champion(), _one()
+_CHAMPION, _VERSION = _champion_query(), _version_query()
 _NEWEST = sa.select(sa.func.max(schema.versions.c.version)).where(schema.versions.c.model == sa.bindparam("model"))

@@ -58,7 +58,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunEnd:
     """How a run ended.
 
     Parameters
@@ -105,25 +105,25 @@ class Batch:
         return bool(self.points or self.plain or self.params or self.tags or self.artifacts)
 
 
-def write(connection: sa.Connection, run_id: str, batch: Batch, ending: Ending | None = None) -> None:
+def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
     """Write a batch, and how the run ended when it has; within a transaction that no other writer overlaps."""
-    _row(connection, run_id, batch, ending)
-    _curves(connection, run_id, batch.points)
-    summaries = {name: _summary(points) for name, points in batch.points.items()}
-    _metrics(connection, run_id, summaries | {name: single(value) for name, value in batch.plain.items()})
+    _update_run(connection, run_id, batch, ending)
+    _append_curves(connection, run_id, batch.points)
+    summaries = {name: _summarise_points(points) for name, points in batch.points.items()}
+    _upsert_metrics(connection, run_id, summaries | {name: metric_row(value) for name, value in batch.plain.items()})
     if batch.artifacts:
         named = sa.and_(run_artifacts.c.run_id == run_id, run_artifacts.c.name.in_(batch.artifacts))
         connection.execute(run_artifacts.delete().where(named))
         connection.execute(run_artifacts.insert(), [{"run_id": run_id, **vars(one)} for one in batch.artifacts.values()])
 
 
-def single(value: float) -> dict[str, Any]:
+def metric_row(value: float) -> dict[str, Any]:
     """Return the row of a metric that has one value and no steps."""
-    known = sql.finite(value)
+    known = sql.finite_or_none(value)
     return {"value": known, "low": known, "high": known, "text": "" if known is not None else str(value), "step": None, "count": 1}
 
 
-def _row(connection: sa.Connection, run_id: str, batch: Batch, ending: Ending | None) -> None:
+def _update_run(connection: sa.Connection, run_id: str, batch: Batch, ending: RunEnd | None) -> None:
     known = connection.execute(sa.select(runs.c.params, runs.c.tags, runs.c.record).where(runs.c.id == run_id)).first()
     if known is None:
         raise RegistryError(f"there is no run '{run_id}' to write to", hint="begin it with `ml.start_run(...)`")
@@ -139,17 +139,17 @@ def _row(connection: sa.Connection, run_id: str, batch: Batch, ending: Ending | 
         connection.execute(runs.update().where(runs.c.id == run_id).values(**changed))
 
 
-def _curves(connection: sa.Connection, run_id: str, points: Mapping[str, Sequence[Point]]) -> None:
+def _append_curves(connection: sa.Connection, run_id: str, points: Mapping[str, Sequence[Point]]) -> None:
     if not points:
         return
     query = sa.select(curves.c.name, sa.func.max(curves.c.part)).where(curves.c.run_id == run_id).group_by(curves.c.name)
     known: list[Any] = list(connection.execute(query))
     last = dict(known)
-    rows = [{"run_id": run_id, "name": name, "part": last.get(name, -1) + 1, **_packed(some)} for name, some in points.items()]
+    rows = [{"run_id": run_id, "name": name, "part": last.get(name, -1) + 1, **_pack_points(some)} for name, some in points.items()]
     connection.execute(curves.insert(), rows)
 
 
-def _packed(points: Sequence[Point]) -> dict[str, bytes]:
+def _pack_points(points: Sequence[Point]) -> dict[str, bytes]:
     steps, values, times = zip(*points, strict=True)
     return {
         "steps": np.array(steps, "<i8").tobytes(),
@@ -158,7 +158,7 @@ def _packed(points: Sequence[Point]) -> dict[str, bytes]:
     }
 
 
-def unpacked(parts: Sequence[Any]) -> Curve:
+def unpack_curve(parts: Sequence[Any]) -> Curve:
     """Return the curve of one metric from its parts, oldest first."""
     steps, values, times = (
         np.concatenate([np.frombuffer(part[name], kind) for part in parts])
@@ -168,23 +168,23 @@ def unpacked(parts: Sequence[Any]) -> Curve:
     return Curve(steps[order], values[order], times[order])
 
 
-def _summary(points: Sequence[Point]) -> dict[str, Any]:
+def _summarise_points(points: Sequence[Point]) -> dict[str, Any]:
     step, last = points[0][0], points[0][1]
     for at, value, _ in points:
         if at >= step:  # of one step, what came last
             step, last = at, value
     known = [value for _, value, _ in points if math.isfinite(value)]
-    return single(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}
+    return metric_row(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}
 
 
-def _metrics(connection: sa.Connection, run_id: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+def _upsert_metrics(connection: sa.Connection, run_id: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     if not found:
         return
     before: dict[str, Any] = {
         row["name"]: row for row in connection.execute(sa.select(metrics).where(metrics.c.run_id == run_id)).mappings()
     }
     new = [{"run_id": run_id, "name": name, **row} for name, row in found.items() if name not in before]
-    changed = [{"n": name, **_joined(before[name], row)} for name, row in found.items() if name in before]
+    changed = [{"n": name, **_merge_rows(before[name], row)} for name, row in found.items() if name in before]
     if new:
         connection.execute(metrics.insert(), new)
     if changed:
@@ -194,7 +194,7 @@ def _metrics(connection: sa.Connection, run_id: str, found: Mapping[str, Mapping
         connection.execute(metrics.update().where(mine).values(columns), rows)
 
 
-def _joined(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_rows(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     newer = before["step"] is None or row["step"] is None or row["step"] >= before["step"]
     last = row if newer else before
     lows, highs = ([one[name] for one in (before, row) if one[name] is not None] for name in ("low", "high"))

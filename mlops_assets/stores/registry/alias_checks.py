@@ -13,7 +13,7 @@ from mlops_assets.stores.database import schema
 if TYPE_CHECKING:
     from mlops_assets.stores.registry.records import Version
 
-ANYONE = -1  # no version has this number: whoever holds the alias
+ANY_VERSION = -1  # no version has this number: whoever holds the alias
 
 
 def refuse_lost_race(  # noqa: PLR0913  (who expected what)
@@ -21,14 +21,14 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
 ) -> None:
     """Raise RegistryError when an alias is no longer where the caller saw it, and say who moved it, when and why."""
     now = current.version if current else None
-    if expected in (ANYONE, now):
+    if expected in (ANY_VERSION, now):
         return
     log = schema.alias_log
     moved = sa.select(log).filter_by(environment=environment, model=model, alias=alias).order_by(log.c.sequence.desc())
     last = connection.execute(moved).mappings().first()
     who = f": {last['actor']} moved it at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
     raise RegistryError(
-        f"the {alias} of '{model}' in '{environment}' is {_number(now)}, not {_number(expected)} as you saw it{who}",
+        f"the {alias} of '{model}' in '{environment}' is {_version_text(now)}, not {_version_text(expected)} as you saw it{who}",
         hint="look at `mlops models history`, and decide again",
     )
 
@@ -45,7 +45,7 @@ def refuse_state(kind: str, chosen: Version) -> None:
         )
 
 
-def champion_before(connection: sa.Connection, environment: str, current: Version, version: int | None) -> int:
+def previous_champion(connection: sa.Connection, environment: str, current: Version, version: int | None) -> int:
     """Return which version a rollback brings back: the one that is named, or the champion before the present one.
 
     Raises
@@ -67,7 +67,7 @@ def champion_before(connection: sa.Connection, environment: str, current: Versio
     return wanted
 
 
-def carry_evidence(connection: sa.Connection, model: str, digest: str, source: str, target: str) -> None:
+def copy_evidence(connection: sa.Connection, model: str, digest: str, source: str, target: str) -> None:
     """Bring another environment's evidence of a candidate for gates that this one has not evaluated; what each gate met stays with it."""
     table = schema.evidence
     known: set[str] = set(connection.execute(sa.select(table.c.gate).filter_by(environment=target, model=model, digest=digest)).scalars())
@@ -81,5 +81,5 @@ def carry_evidence(connection: sa.Connection, model: str, digest: str, source: s
         connection.execute(table.insert(), missing)
 
 
-def _number(version: int | None) -> str:
+def _version_text(version: int | None) -> str:
     return "none" if version is None else f"version {version}"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import RegistryError, nearest
-from mlops_assets.stores.mlflow.client import PAGE, client, imported, pages, shown
-from mlops_assets.stores.mlflow.names import experiment_here, key_here, path_here, value_here
+from mlops_assets.stores.mlflow.client import PAGE_SIZE, connect, hide_password, import_mlflow, iterate_pages
+from mlops_assets.stores.mlflow.names import from_mlflow_experiment, from_mlflow_key, from_mlflow_path, from_mlflow_value
 from mlops_assets.stores.mlflow.runs import FOREIGN, MIRROR, RUN
+from mlops_assets.stores.tracker.run_batch import Batch, RunArtifact, RunEnd
 from mlops_assets.stores.tracker.tracker import FAILED, FINISHED, KILLED, RUNNING, Run
-from mlops_assets.stores.tracker.writes import Batch, Ending, RunArtifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 VERSION = "foreign version"  # the kind of run that a version of MLflow's registry becomes
 _STATUS = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": KILLED}
-_LONGEST = 20_000
+_MAX_TEXT = 20_000
 
 
 @dataclass
-class Imported:
+class ImportCounts:
     """What an import has brought.
 
     Parameters
@@ -47,7 +47,7 @@ class Imported:
     running: int = 0
 
 
-def imported_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, running: bool = False) -> Imported:
+def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, running: bool = False) -> ImportCounts:
     """Bring runs and registered versions of an MLflow server here; again changes nothing.
 
     Parameters
@@ -68,8 +68,8 @@ def imported_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, 
     RegistryError
         There is no experiment of a name.
     """
-    with client(uri) as server, imported():
-        work = _Import(server, stores, uri, running=running)
+    with connect(uri) as server, import_mlflow():
+        work = _Importer(server, stores, uri, running=running)
         chosen = work.experiments(experiments)
         for experiment in chosen:
             work.runs(experiment)
@@ -77,94 +77,100 @@ def imported_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, 
         return work.done
 
 
-class _Import:
+class _Importer:
     def __init__(self, server: Any, stores: Stores, uri: str, *, running: bool) -> None:  # noqa: ANN401  (MLflow has no types)
-        self._server, self._places, self._uri, self._running = server, stores, uri, running
-        self._of: set[str] = set()  # the runs of the chosen experiments
-        self.done = Imported()
+        self._server, self._stores, self._uri, self._running = server, stores, uri, running
+        self._chosen_runs: set[str] = set()  # the runs of the chosen experiments
+        self.done = ImportCounts()
 
     def experiments(self, names: Sequence[str]) -> list[Any]:
         """Return the experiments that are not a mirror of ours."""
-        found = list(pages(lambda token: self._server.search_experiments(max_results=PAGE, page_token=token)))
+        found = list(iterate_pages(lambda token: self._server.search_experiments(max_results=PAGE_SIZE, page_token=token)))
         known = {one.name: one for one in found}
         if lacking := [name for name in names if name not in known]:
             raise RegistryError(
-                f"there is no experiment '{lacking[0]}' at {shown(self._uri)}",
+                f"there is no experiment '{lacking[0]}' at {hide_password(self._uri)}",
                 hint=nearest(lacking[0], known) + f"it has {', '.join(known)}",
             )
         return [one for one in found if (not names or one.name in names) and MIRROR not in one.tags]
 
     def runs(self, experiment: Any) -> None:  # noqa: ANN401
         """Bring the runs of one experiment, oldest first, so that parents come before their children."""
-        asked = {"experiment_ids": [experiment.experiment_id], "order_by": ["attributes.start_time ASC"], "max_results": PAGE}
-        for run in pages(lambda token: self._server.search_runs(**asked, page_token=token)):
+        asked = {"experiment_ids": [experiment.experiment_id], "order_by": ["attributes.start_time ASC"], "max_results": PAGE_SIZE}
+        for run in iterate_pages(lambda token: self._server.search_runs(**asked, page_token=token)):
             if RUN in run.data.tags:
                 continue
-            self._of.add(run.info.run_id)
+            self._chosen_runs.add(run.info.run_id)
             if run.info.status not in _STATUS and not self._running:
                 self.done.running += 1
-            elif self._taken(self._run(experiment.name, run), lambda run=run: self._batch(run), _ending(run)):
+            elif self._record(self._run(experiment.name, run), lambda run=run: self._batch(run), _run_end(run)):
                 self.done.runs += 1
 
     def versions(self, *, only: bool) -> None:
         """Bring the versions of registered models, those of the chosen experiments alone when ``only``."""
-        for model in pages(lambda token: self._server.search_registered_models(max_results=200, page_token=token)):
+        for model in iterate_pages(lambda token: self._server.search_registered_models(max_results=200, page_token=token)):
             if MIRROR in model.tags:
                 continue
             aliases: dict[str, list[str]] = {}
             for alias, number in dict(model.aliases).items():
                 aliases.setdefault(str(number), []).append(alias)
             where = "name = '" + model.name.replace("'", "''") + "'"
-            for one in pages(lambda token, where=where: self._server.search_model_versions(where, max_results=200, page_token=token)):
-                if only and one.run_id not in self._of:
+            for one in iterate_pages(
+                lambda token, where=where: self._server.search_model_versions(where, max_results=200, page_token=token)
+            ):
+                if only and one.run_id not in self._chosen_runs:
                     continue
                 self._version(one, sorted(aliases.get(str(one.version), [])))
 
     def _version(self, one: Any, aliases: list[str]) -> None:  # noqa: ANN401
-        at, ended = _time(one.creation_timestamp), _time(one.last_updated_timestamp or one.creation_timestamp)
-        told = {
-            "server": shown(self._uri),
+        at, ended = _parse_time(one.creation_timestamp), _parse_time(one.last_updated_timestamp or one.creation_timestamp)
+        facts = {
+            "server": hide_password(self._uri),
             "model": one.name,
             "version": str(one.version),
             "source": one.source,
             "run_id": one.run_id or "",
         }
-        identity = hashlib.sha256(f"{shown(self._uri)}\n{one.name}\n{one.version}\n{one.creation_timestamp}".encode()).hexdigest()[:32]
-        tags = {key_here(f"mlflow.alias.{alias}"): "1" for alias in aliases} | _tags(one.tags)
-        run = _foreign(
-            identity, experiment_here(one.name), at, told, kind=VERSION, name=f"version {one.version}", parent=one.run_id or None
+        identity = hashlib.sha256(f"{hide_password(self._uri)}\n{one.name}\n{one.version}\n{one.creation_timestamp}".encode()).hexdigest()[
+            :32
+        ]
+        tags = {from_mlflow_key(f"mlflow.alias.{alias}"): "1" for alias in aliases} | _tags(one.tags)
+        run = _foreign_run(
+            identity, from_mlflow_experiment(one.name), at, facts, kind=VERSION, name=f"version {one.version}", parent=one.run_id or None
         )
         batch = lambda: Batch(tags=tags, artifacts=self._version_files(one))  # noqa: E731
-        if self._taken(run, batch, Ending(FINISHED, ended)):
+        if self._record(run, batch, RunEnd(FINISHED, ended)):
             self.done.versions += 1
         else:
-            self._places.tracker.write(identity, Batch(tags=tags))  # aliases may have come since
+            self._stores.tracker.write_batch(identity, Batch(tags=tags))  # aliases may have come since
 
-    def _taken(self, run: Run, batch: Any, ending: Ending) -> bool:  # noqa: ANN401
+    def _record(self, run: Run, batch: Any, ending: RunEnd) -> bool:  # noqa: ANN401
         """Record a run as running, then all of it and its end in one transaction; what a kill left running is done again."""
-        self._places.tracker.add(run)
-        if self._places.tracker.get(run.id).status != RUNNING:
+        self._stores.tracker.add(run)
+        if self._stores.tracker.get(run.id).status != RUNNING:
             self.done.known += 1
             return False
-        self._places.tracker.write(run.id, batch(), ending)
+        self._stores.tracker.write_batch(run.id, batch(), ending)
         return True
 
     def _run(self, experiment: str, run: Any) -> Run:  # noqa: ANN401
         names = (*run.data.params, *run.data.metrics, *run.data.tags)
-        told = {"server": shown(self._uri), "experiment": experiment, "run_id": run.info.run_id}
-        told |= {"names": {key_here(name): name for name in names if key_here(name) != name}}
+        facts = {"server": hide_password(self._uri), "experiment": experiment, "run_id": run.info.run_id}
+        facts |= {"names": {from_mlflow_key(name): name for name in names if from_mlflow_key(name) != name}}
         parent = run.data.tags.get("mlflow.parentRunId")
-        name = _text(run.info.run_name or "")[:200]
-        return _foreign(run.info.run_id, experiment_here(experiment), _time(run.info.start_time), told, name=name, parent=parent)
+        name = _clean_text(run.info.run_name or "")[:200]
+        return _foreign_run(
+            run.info.run_id, from_mlflow_experiment(experiment), _parse_time(run.info.start_time), facts, name=name, parent=parent
+        )
 
     def _batch(self, run: Any) -> Batch:  # noqa: ANN401
-        points = {key_here(name): list(self._points(run.info.run_id, name)) for name in run.data.metrics}
-        params = {key_here(name): _text(value) for name, value in run.data.params.items()}
+        points = {from_mlflow_key(name): list(self._points(run.info.run_id, name)) for name in run.data.metrics}
+        params = {from_mlflow_key(name): _clean_text(value) for name, value in run.data.params.items()}
         return Batch(points, {}, params, _tags(run.data.tags), self._run_files(run.info.run_id))
 
     def _points(self, run_id: str, name: str) -> Iterator[tuple[int, float, int]]:
         history = sorted(self._server.get_metric_history(run_id, name), key=lambda one: (one.timestamp, one.step))
-        return ((int(one.step), value_here(one.value), int(one.timestamp) * 1000) for one in history)
+        return ((int(one.step), from_mlflow_value(one.value), int(one.timestamp) * 1000) for one in history)
 
     def _version_files(self, one: Any) -> dict[str, RunArtifact]:  # noqa: ANN401
         import mlflow
@@ -173,24 +179,24 @@ class _Import:
         mlflow.set_registry_uri(self._uri)
         with tempfile.TemporaryDirectory() as folder:
             address = f"models:/{one.name}/{one.version}"
-            return self._stored(Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder)))
+            return self._store_files(Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder)))
 
     def _run_files(self, run_id: str) -> dict[str, RunArtifact]:
         with tempfile.TemporaryDirectory() as folder:
-            return self._stored(Path(self._server.download_artifacts(run_id, "", folder)))
+            return self._store_files(Path(self._server.download_artifacts(run_id, "", folder)))
 
-    def _stored(self, root: Path) -> dict[str, RunArtifact]:
+    def _store_files(self, root: Path) -> dict[str, RunArtifact]:
         """Store the files of a folder as bytes, and return them by the names that they have here."""
         found = {}
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink()):
-            data, name = path.read_bytes(), path_here(path.relative_to(root).as_posix())
+            data, name = path.read_bytes(), from_mlflow_path(path.relative_to(root).as_posix())
             media = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            found[name] = RunArtifact(name, self._places.artifacts.put(data), len(data), media)
+            found[name] = RunArtifact(name, self._stores.artifacts.put(data), len(data), media)
         return found
 
 
-def _foreign(  # noqa: PLR0913  (what is known of it)
-    identity: str, experiment: str, at: datetime, told: dict[str, Any], *, kind: str = "run", name: str = "", parent: str | None = None
+def _foreign_run(  # noqa: PLR0913  (what is known of it)
+    identity: str, experiment: str, at: datetime, facts: dict[str, Any], *, kind: str = "run", name: str = "", parent: str | None = None
 ) -> Run:
     plain: dict[str, Any] = {"fingerprint": "", "dagster_run_id": "", "snapshot": None, "params": {}, "metrics": {}}
     return Run(
@@ -198,7 +204,7 @@ def _foreign(  # noqa: PLR0913  (what is known of it)
         experiment,
         started_at=at,
         ended_at=None,
-        record={FOREIGN: told},
+        record={FOREIGN: facts},
         status=RUNNING,
         kind=kind,
         name=name,
@@ -207,19 +213,19 @@ def _foreign(  # noqa: PLR0913  (what is known of it)
     )
 
 
-def _ending(run: Any) -> Ending:  # noqa: ANN401
+def _run_end(run: Any) -> RunEnd:  # noqa: ANN401
     status = _STATUS.get(run.info.status, KILLED)
     error = "" if status == FINISHED else f"it ended as {run.info.status} in MLflow"
-    return Ending(status, _time(run.info.end_time or run.info.start_time), error)
+    return RunEnd(status, _parse_time(run.info.end_time or run.info.start_time), error)
 
 
 def _tags(tags: Any) -> dict[str, str]:  # noqa: ANN401
-    return {key_here(name): _text(str(value)) for name, value in dict(tags).items()}
+    return {from_mlflow_key(name): _clean_text(str(value)) for name, value in dict(tags).items()}
 
 
-def _text(text: str) -> str:
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST]
+def _clean_text(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_MAX_TEXT]
 
 
-def _time(milliseconds: int | None) -> datetime:
+def _parse_time(milliseconds: int | None) -> datetime:
     return datetime.fromtimestamp((milliseconds or 0) / 1000, UTC)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 import mlops_assets as ml
 from mlops_assets.errors import RegistryError
 from mlops_assets.serving.bridges.mlflow_mirror import mirror
-from mlops_assets.stores.mlflow.client import client
-from mlops_assets.stores.mlflow.importing import VERSION, Imported, imported_from
-from mlops_assets.stores.mlflow.names import LONGEST_NAME, experiment_here, key_here, key_there, path_here
+from mlops_assets.stores.mlflow.client import connect
+from mlops_assets.stores.mlflow.importer import VERSION, ImportCounts, import_from
+from mlops_assets.stores.mlflow.names import MAX_NAME, from_mlflow_experiment, from_mlflow_key, from_mlflow_path, to_mlflow_key
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.stores.tracker.values import EXPERIMENT, checked_name, checked_path
+from mlops_assets.stores.tracker.values import EXPERIMENT, check_name, check_path
 from tests.mlflow_server import mlflow_server
 
 
@@ -59,15 +59,15 @@ def filled(flow, name: str, folder: Path) -> tuple[str, str]:
 
 
 def test_an_experiment_and_its_registry_come_whole_and_once(server, platform, tmp_path) -> None:
-    with client(server) as flow:
+    with connect(server) as flow:
         parent, child = filled(flow, "/Users/ada/churn", tmp_path)
-    assert imported_from(open_stores(platform), server) == Imported(runs=2, versions=1, known=0, running=1)
-    tracker, name = open_stores(platform).tracker, experiment_here("/Users/ada/churn")
+    assert import_from(open_stores(platform), server) == ImportCounts(runs=2, versions=1, known=0, running=1)
+    tracker, name = open_stores(platform).tracker, from_mlflow_experiment("/Users/ada/churn")
     run = tracker.get(parent)
     assert (run.model, run.name, run.status, run.started_at.timestamp()) == (name, "parent", "finished", 1_700_000_000)
-    assert (run.params, run.tags["team"], run.tags[key_here("größe")]) == ({"depth": "3"}, "x", "L")
-    assert (run.metrics[key_here("größe")], run.metrics[key_here("n" * 250)]) == (1.0, 2.0)
-    assert run.record["mlflow"]["names"][key_here("größe")] == "größe"
+    assert (run.params, run.tags["team"], run.tags[from_mlflow_key("größe")]) == ({"depth": "3"}, "x", "L")
+    assert (run.metrics[from_mlflow_key("größe")], run.metrics[from_mlflow_key("n" * 250)]) == (1.0, 2.0)
+    assert run.record["mlflow"]["names"][from_mlflow_key("größe")] == "größe"
     curve = tracker.curves(parent)["loss"]
     assert list(map(repr, curve.values.tolist())) == ["0.5", "nan", "inf", "-inf", "0.25"]
     assert (curve.steps.tolist(), curve.times.tolist()[0]) == ([0, 1, 2, 3, 4], 1_700_000_000_000_000)
@@ -80,8 +80,8 @@ def test_an_experiment_and_its_registry_come_whole_and_once(server, platform, tm
         assert open_stores(platform).artifacts.get(stored.sha256) == bytes_
     assert not (tmp_path / "opened").exists()
     assert open_stores(platform).registry.versions() == []
-    assert imported_from(open_stores(platform), server) == Imported(runs=0, versions=0, known=3, running=1)
-    assert imported_from(open_stores(platform), server, running=True) == Imported(runs=1, versions=0, known=3, running=0)
+    assert import_from(open_stores(platform), server) == ImportCounts(runs=0, versions=0, known=3, running=1)
+    assert import_from(open_stores(platform), server, running=True) == ImportCounts(runs=1, versions=0, known=3, running=0)
     assert mirror(open_stores(platform), server).runs == 0
 
 
@@ -90,16 +90,16 @@ def test_what_was_mirrored_is_not_imported_and_a_name_that_is_not_there_is_told(
         ml.runs.log_metric("x", 1)
     mirror(open_stores(platform), server)
     other = ml.Platform.at(Path(platform.home) / "other")
-    assert imported_from(open_stores(other), server, ["ours"]) == Imported()
+    assert import_from(open_stores(other), server, ["ours"]) == ImportCounts()
     with pytest.raises(RegistryError, match="there is no experiment 'our' at http") as told:
-        imported_from(open_stores(other), server, ["our"])
+        import_from(open_stores(other), server, ["our"])
     assert "did you mean 'ours'?" in told.value.hint
 
 
 def test_an_import_that_failed_between_a_run_and_its_values_goes_on(server, platform, tmp_path, monkeypatch) -> None:
     from mlops_assets.stores.tracker.tracker import SqlTracker
 
-    with client(server) as flow:
+    with connect(server) as flow:
         parent, _ = filled(flow, "half", tmp_path)
 
     def full(*_args, **_more):
@@ -107,20 +107,20 @@ def test_an_import_that_failed_between_a_run_and_its_values_goes_on(server, plat
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
         patched.setattr(SqlTracker, "write", full)
-        imported_from(open_stores(platform), server, ["half"])
+        import_from(open_stores(platform), server, ["half"])
     assert open_stores(platform).tracker.get(parent).status == "running"
-    assert imported_from(open_stores(platform), server, ["half"]) == Imported(runs=2, versions=1, known=0, running=1)
+    assert import_from(open_stores(platform), server, ["half"]) == ImportCounts(runs=2, versions=1, known=0, running=1)
     assert open_stores(platform).tracker.get(parent).params == {"depth": "3"}
 
 
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
 def test_any_name_is_brought_across_and_two_stay_two(one, other) -> None:
     for made, checked in (
-        (key_here, lambda name: checked_name(name, "a metric")),
-        (path_here, checked_path),
-        (experiment_here, lambda name: EXPERIMENT.fullmatch(name).group()),
+        (from_mlflow_key, lambda name: check_name(name, "a metric")),
+        (from_mlflow_path, check_path),
+        (from_mlflow_experiment, lambda name: EXPERIMENT.fullmatch(name).group()),
     ):
         assert checked(made(one)) == made(one)
         assert (made(one) == made(other)) is (one == other)
-    assert len(key_there(one)) <= LONGEST_NAME
-    assert (key_there(one) == key_there(other)) is (one == other)
+    assert len(to_mlflow_key(one)) <= MAX_NAME
+    assert (to_mlflow_key(one) == to_mlflow_key(other)) is (one == other)

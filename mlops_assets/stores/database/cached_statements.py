@@ -9,40 +9,40 @@ import sqlalchemy as sa
 
 
 @cache
-def rows_of(table: sa.Table, *names: str) -> sa.Select[Any]:
+def select_rows(table: sa.Table, *names: str) -> sa.Select[Any]:
     """Return the query for the rows of a table by the values of columns, given when it is executed; in the order of the first column."""
     return sa.select(table).where(*(table.c[name] == sa.bindparam(name) for name in names)).order_by(next(iter(table.c)))
 
 
 @cache
-def removal(table: sa.Table, *names: str) -> sa.Delete:
+def delete_rows(table: sa.Table, *names: str) -> sa.Delete:
     """Return the statement that removes rows of a table by the values of columns, given when it is executed."""
     return sa.delete(table).where(*(table.c[name] == sa.bindparam(name) for name in names))
 
 
 @cache
-def insertion(table: sa.Table) -> sa.Insert:
+def insert_rows(table: sa.Table) -> sa.Insert:
     """Return the statement that adds rows to a table."""
     return sa.insert(table)
 
 
 @cache
-def if_new(table: sa.Table) -> sa.TextClause:
+def insert_if_new(table: sa.Table) -> sa.TextClause:
     """Return the statement that adds a row unless there is one of the same primary key; both databases read it."""
-    return sa.text(f"{_adding(table)} ON CONFLICT ({_keys(table)}) DO NOTHING")
+    return sa.text(f"{_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO NOTHING")
 
 
 @cache
-def replacement(table: sa.Table) -> sa.TextClause:
+def upsert_row(table: sa.Table) -> sa.TextClause:
     """Return the statement that adds a row, or changes that of the same primary key."""
     rest = ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in table.c if not c.primary_key)
-    return sa.text(f"{_adding(table)} ON CONFLICT ({_keys(table)}) DO UPDATE SET {rest}")
+    return sa.text(f"{_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO UPDATE SET {rest}")
 
 
-def _adding(table: sa.Table) -> str:
+def _insert_text(table: sa.Table) -> str:
     names, values = (", ".join(form.format(c.name) for c in table.c) for form in ('"{}"', ":{}"))
     return f"INSERT INTO {table.name} ({names}) VALUES ({values})"
 
 
-def _keys(table: sa.Table) -> str:
+def _key_columns(table: sa.Table) -> str:
     return ", ".join(f'"{column.name}"' for column in table.primary_key)

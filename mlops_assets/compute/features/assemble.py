@@ -1,4 +1,4 @@
-"""From a spine to ``X``: looked-up and on-demand features, in one way for training and for prediction."""
+"""Assemble ``X`` from a spine: looked-up and on-demand features, the same for training and prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def make_view(declared: FeatureView, rows: pl.DataFrame) -> View:
-    """Return the rows of a feature view with what was declared of it."""
+    """Return the rows of a feature view with its declaration."""
     return View(
         declared.name,
         rows,
@@ -36,13 +36,13 @@ def make_view(declared: FeatureView, rows: pl.DataFrame) -> View:
 
 
 def rename_view_rows(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> View | AsOfLayout:
-    """Return the rows of a feature view, ready to be looked up under the names that it is renamed to."""
+    """Return rows of a feature view under the names that it is renamed to."""
     view = make_view(declared, rows)
     return rename_layout(declared, build_layout(view, as_known=as_known)) if declared.is_renamed else view
 
 
 def rename_layout(declared: FeatureView, layout: AsOfLayout) -> AsOfLayout:
-    """Return the layout of a feature view under the names that it is renamed to; as it is when it is not renamed."""
+    """Return the layout of a feature view under the names that it is renamed to."""
     return layout.renamed(declared.renamed_keys, declared.renamed_features) if declared.is_renamed else layout
 
 

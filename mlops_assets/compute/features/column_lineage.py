@@ -1,4 +1,4 @@
-"""Which columns a query's columns are made from."""
+"""Column lineage of a query."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def trace_columns(query: str, columns: Sequence[str], tables: Mapping[str, Sequence[str]]) -> dict[str, list[tuple[str, str]]]:
-    """Return, for each column of a query, the columns of tables that it is made from.
+    """Return the source columns of each column of a query.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def trace_columns(query: str, columns: Sequence[str], tables: Mapping[str, Seque
     Returns
     -------
     dict
-        Column to ``(table, column)``, sorted, a table as ``schema/name`` where the query says the schema; nothing where it cannot be told, or where ``sqlglot`` is not installed: lineage is for
+        Column to ``(table, column)``, sorted, a table as ``schema/name`` where the query says the schema; nothing where it is unknown, or where ``sqlglot`` is not installed: lineage is for
         people to read, and never a reason to fail.
     """
     if importlib.util.find_spec("sqlglot") is None:

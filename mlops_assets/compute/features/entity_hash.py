@@ -1,4 +1,4 @@
-"""A hash of entities that is the same on every machine and with every version of every library.
+"""Hash entities, equally on every machine and with every library version.
 
 The bytes that are hashed are ours: whole numbers and times as 64-bit integers, numbers as IEEE doubles with one zero and one NaN,
 text as UTF-8 with its length. They are mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).

@@ -1,4 +1,4 @@
-"""Columns of a feature view in the types that it declares."""
+"""Cast columns of a feature view to their declared types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def conform(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
-    """Return a frame whose features have their declared types: numbers of any width are kept in 64 bits, nothing else is converted.
+    """Return a frame with features in their declared types; numbers are widened to 64 bits, nothing else is converted.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def conform(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str)
             row = wrong["__row"][0]
             raise DataError(
                 f"'{view}', column '{name}': row {row} has {len(frame[name][row])} items, an embedding of {size} is declared",
-                hint="mend the source, or declare the length that it has",
+                hint="correct the source, or declare its real length",
             )
     return frame
 
@@ -63,7 +63,7 @@ def _plain_name(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series
 
 
 def _fitting_type(dtype: Any, kind: type) -> Any:  # noqa: ANN401
-    """Return the type in which a column is kept; None when it is not of the declared kind."""
+    """Return the stored type of a column; None when it is not of the declared kind."""
     kept = {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
     text = isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
     fits = {

@@ -1,4 +1,4 @@
-"""The as-of layout: feature rows in the order in which a point-in-time join looks for them.
+"""As-of layout: feature rows in the order in which a point-in-time join looks them up.
 
 Entities are spread over buckets by a hash of our own; within a bucket rows are sorted by (entity, valid_from), unique per pair.
 A lookup takes the rows of the spine bucket by bucket: the part of the layout that it searches then stays in the processor's cache,
@@ -26,7 +26,7 @@ BUCKET, START, END, _GROUP = "__bucket", "__start", "__end", "__group"
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """The rows of some entities.
+    """Rows of some entities.
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ class Bucket:
 
     @classmethod
     def of(cls, table: pa.Table, features: Sequence[str]) -> Bucket:
-        """Return the rows of an Arrow table with the columns of the layout; nothing is copied."""
+        """Return the rows of an Arrow table in layout columns, without copying."""
         valid, event = (_column_buffers(table[name], np.dtype(np.int64))[0] for name in (VALID, EVENT))
         return cls(valid, event, table.select(list(features)))
 
 
 @dataclass(frozen=True, eq=False)
 class AsOfLayout:
-    """A feature view that is ready to be looked up.
+    """A feature view ready for lookups.
 
     Parameters
     ----------
@@ -98,12 +98,12 @@ class AsOfLayout:
 
 
 def find_runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFrame:
-    """Return the entities of sorted rows, and where their rows start and end.
+    """Return the entities of sorted rows with the start and end of their rows.
 
     Parameters
     ----------
     rows
-        Of one bucket, the rows of an entity beside each other.
+        One bucket, with the rows of each entity adjacent.
     join_keys
         Its columns that identify an entity.
     bucket
@@ -122,7 +122,7 @@ def find_runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.D
 
 @dataclass(frozen=True, eq=False)
 class SpineGroups:
-    """The entities that a spine asks for.
+    """The entities of a spine.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class SpineGroups:
 def look_up(
     layouts: Sequence[AsOfLayout], groups: Mapping[tuple[str, ...], SpineGroups], times: np.ndarray, known_by: int | None = None
 ) -> list[pl.Series]:
-    """Return the features of each row of a spine, on every core.
+    """Return the features of each spine row, on all cores.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def look_up(
 
 @dataclass(frozen=True, eq=False)
 class _ViewMatches:
-    """What a spine found in one layout.
+    """Matches of a spine in one layout.
 
     Parameters
     ----------
@@ -200,12 +200,12 @@ class _ViewMatches:
         return cls(layout, hits, where, None if count == len(times) else pl.Series(where < count))
 
     def series(self, name: str) -> pl.Series:
-        """Return one feature, bucket by bucket, then in the spine's order at once: writing each value where it belongs is slower."""
+        """Return one feature in spine order; gathering buckets first is faster than scattering values."""
         kind = self.layout.schema[name]
         dtype = _plain_dtype(kind)
-        return self._picked(name, kind) if dtype is None else self._gathered(name, kind, dtype)
+        return self._pick(name, kind) if dtype is None else self._gather(name, kind, dtype)
 
-    def _gathered(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
+    def _gather(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
         columns = [_column_buffers(hit.bucket.features[name], dtype) for hit in self.hits]
         values = [data[hit.found] for (data, _), hit in zip(columns, self.hits, strict=True)]
         series = pl.Series(name, np.concatenate([*values, np.zeros(1, dtype=dtype)])[self.where])
@@ -219,7 +219,7 @@ class _ViewMatches:
             there = pl.Series(np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[self.where])
         return series if there is None else pl.select(pl.when(pl.lit(there)).then(pl.lit(series)).alias(name)).to_series()
 
-    def _picked(self, name: str, kind: pl.DataType) -> pl.Series:
+    def _pick(self, name: str, kind: pl.DataType) -> pl.Series:
         """Pick text, lists and other values that are not plain."""
         parts = [pl.Series(name, hit.bucket.features[name]).gather(hit.found).cast(kind) for hit in self.hits]
         found = pl.concat([pl.Series(name, [], dtype=kind), *parts])
@@ -229,7 +229,7 @@ class _ViewMatches:
 
 @dataclass(frozen=True, eq=False)
 class _BucketMatches:
-    """Rows of the spine that found something in one bucket, and what."""
+    """Matched spine rows of one bucket, and their layout rows."""
 
     bucket: Bucket
     rows: np.ndarray
@@ -262,10 +262,10 @@ def _match_bucket(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, kn
 
 
 def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return how many of the ascending ``values[start : start + length]`` are not after ``at``: one binary search for each row.
+    """Return the number of ascending ``values[start : start + length]`` not after ``at``, by one binary search per row.
 
     No step branches and none makes an array that the processor has not in its cache: that is four times as fast as masks. What is
-    left to search is halved whatever the answer, so that a value may be looked at once more, never one outside.
+    remaining range is halved in every step, so a value may be compared twice but never one outside the range.
     """
     position, left = start - 1, length.copy()
     half, probe = np.empty_like(left), np.empty_like(left)
@@ -280,7 +280,7 @@ def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, 
 
 
 def _plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
-    """Return numpy's type for values that lie beside each other in Arrow's memory as they do in numpy's; None for others."""
+    """Return the numpy type with the same memory layout as an Arrow type; None for other types."""
     if isinstance(dtype, pl.Datetime):
         return np.dtype(np.int64)
     if dtype == pl.Boolean:
@@ -291,7 +291,7 @@ def _plain_dtype(dtype: pl.DataType) -> np.dtype[Any] | None:
 
 
 def _column_buffers(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values of an Arrow column, and which of them are not null; None when all are."""
+    """Return the values of an Arrow column and its validity mask; None when all are valid."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     bits, data = array.buffers()
     if data is None:

@@ -1,4 +1,4 @@
-"""On-demand features: functions of columns as numpy arrays, run the same way in batch and in the request path."""
+"""On-demand features: functions of columns as numpy arrays, the same in batch and in requests."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _to_array(series: pl.Series) -> np.ndarray:
 
 
 def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any], ...]:
-    """Run a stored module and return its functions: a service runs exactly what a version stored.
+    """Run a stored module and return its functions; a service runs exactly what a version stored.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any
 
 
 def foreign_imports(source: str) -> frozenset[str]:
-    """Return the packages that a module imports beyond numpy, the standard library and this package."""
+    """Return packages that a module imports beyond numpy, the standard library and this package."""
     allowed = {*sys.stdlib_module_names, "numpy", "mlops_assets"}
     return frozenset(name for name in _find_imports(ast.parse(source)) if name not in allowed)
 

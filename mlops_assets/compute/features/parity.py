@@ -1,4 +1,4 @@
-"""On-demand features in batch and alone: training computes them for many rows at once, a service for one, and both must agree."""
+"""Check that on-demand features agree between batch (many rows) and requests (one row)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TEXTS = ("a", "B", "", "été", "0012", "a longer text")
 
 
 def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
-    """Return where a function computes other features for rows together than for each alone; an empty text when nowhere.
+    """Return where a function gives other features for rows together than for each alone; empty when nowhere.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
 
 
 def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: str) -> None:
-    """Raise DataError when a function does not compute for a row alone what it computes for it among others.
+    """Raise DataError when a function gives another result for a row alone than among others.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
 
 
 def sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
-    """Return made-up rows of columns by their Python types, the same ones each time: what can be tried before there is any data.
+    """Return made-up rows of typed columns, the same each time, to check functions before data exists.
 
     Parameters
     ----------
@@ -103,6 +103,6 @@ def _display_value(value: Any) -> str:  # noqa: ANN401
 
 
 def checkable_types(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
-    """Return the types of all parameters; None when one is unknown, so that nothing can be made up."""
+    """Return the types of all parameters; None when one is unknown."""
     types = {name: known[name] for name in parameters if name in known}
     return types if len(types) == len(parameters) and parameters else None

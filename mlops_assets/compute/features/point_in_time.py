@@ -1,6 +1,6 @@
 """Point-in-time join: the feature values that were known at each row's time.
 
-For a spine row with entity keys k and event time t, a view gives the row with the greatest event timestamp ≤ t among rows
+For a spine row with entity keys k and event time t, a view gives the row with the maximum event timestamp ≤ t among rows
 with keys k, ties broken by the latest created time; null when there is none or when t − event timestamp > ttl. With
 ``as_known`` only rows with created ≤ t count, so that late data does not leak.
 
@@ -35,7 +35,7 @@ ROWS_PER_BUCKET = 2**16
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Rows of a feature view.
+    """Rows of a feature view with its declaration.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def point_in_time_join(
 
 
 def build_layout(view: View, *, as_known: bool = True, buckets: int | None = None) -> AsOfLayout:
-    """Return the layout of a view's rows.
+    """Return the as-of layout of the rows of a view.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def build_layout(view: View, *, as_known: bool = True, buckets: int | None = Non
 
 
 def join_buckets(view: View, schema: Mapping[str, pl.DataType], entities: Sequence[pl.DataFrame], tables: Sequence[pa.Table]) -> AsOfLayout:
-    """Put a layout together from its buckets.
+    """Return a layout of several buckets.
 
     Parameters
     ----------
@@ -143,12 +143,12 @@ def join_buckets(view: View, schema: Mapping[str, pl.DataType], entities: Sequen
 
 
 def choose_bucket_count(rows: int) -> int:
-    """Return over how many buckets so many rows are spread: a power of two, so that a bucket fits the processor's cache."""
+    """Return the number of buckets for so many rows: a power of two, so that a bucket fits the processor cache."""
     return min(1 << int(max(0, rows - 1) // ROWS_PER_BUCKET).bit_length(), 2**12)
 
 
 def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> list[pl.DataFrame]:
-    """Return the rows of each bucket, in the order that they have."""
+    """Return the rows of each bucket, in their order."""
     if count == 1:
         return [rows]
     number = pl.Series("__number", hash_entities(rows.select(join_keys)) % np.uint64(count))
@@ -157,7 +157,7 @@ def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> l
 
 
 def sort_as_of(view: View, *, as_known: bool = True) -> pl.DataFrame:
-    """Return a view's rows sorted by (keys, valid_from), one per pair, without rows that can never win.
+    """Return rows of a view sorted by (keys, valid_from), one per pair, without rows that can never match.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def sort_as_of(view: View, *, as_known: bool = True) -> pl.DataFrame:
 
 
 def drop_dominated(rows: pl.DataFrame, view: View) -> pl.DataFrame:
-    """Return rows sorted by (keys, valid_from), one per pair, without those that can never win.
+    """Return rows sorted by (keys, valid_from), one per pair, without those that can never match.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def drop_dominated(rows: pl.DataFrame, view: View) -> pl.DataFrame:
 
 
 def keep_reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:
-    """Return the rows of a layout that a lookup can still find, as of any time since ``history`` before the newest row.
+    """Return the rows of a layout that a lookup can still find, at any time since ``history`` before the newest row.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def keep_reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelt
 
 
 def _drop_repeats(rows: pl.DataFrame, view: View) -> pl.DataFrame:
-    """Drop rows that repeat another; refuse different ones of one key and time."""
+    """Drop repeated rows; refuse different rows of one key and time."""
     same = rows.select(pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in (*view.join_keys, EVENT, CREATED))).to_series()
     if not same.fill_null(value=False).any():
         return rows

@@ -1,4 +1,4 @@
-"""What a service must be told of a row, and how it makes ``X`` of it: derived from the training set, stored with the version."""
+"""The request schema of a service and the steps to ``X``, derived from the training set and stored with the version."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Seq
 
 
 def _iterate_roles(declared: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and role, the strongest role of a name first."""
+    """Yield each name with its strongest role."""
     made = {name for f in declared.features if isinstance(f, FeatureView) for name in f.renamed_features}
     if declared.event_timestamp:
         yield declared.event_timestamp, "time"
@@ -69,7 +69,7 @@ def _json_type(dtype: pl.DataType) -> str:
 
 
 def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
-    """Return a real row as the JSON of a request, the newest with fewest nulls; a service proves itself with it before it is called ready."""
+    """Return a real row as request JSON, the newest with the fewest nulls; a service tests itself with it before it is ready."""
     names = [field["name"] for field in fields]
     if not names or rows.is_empty():
         return ""
@@ -79,7 +79,7 @@ def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
 
 
 def serving_steps(declared: TrainingSet[..., Any]) -> list[dict[str, Any]]:
-    """Return, in declared order, the feature views to look up and the on-demand functions to run."""
+    """Return feature views to look up and on-demand functions to run, in declared order."""
     return [_describe_step(feature) for feature in declared.features]
 
 

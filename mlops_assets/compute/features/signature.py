@@ -1,4 +1,4 @@
-"""What a model takes: the columns of ``X`` with their types, and what they held when it was trained."""
+"""The signature of a model: columns of ``X`` with types and training values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIN_ROWS = 5  # a value of fewer rows may be one person's, and is not kept with 
 
 
 def describe_columns(X: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return one row for each column, JSON-like.
+    """Return one JSON-compatible description per column.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def describe_columns(X: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def describe_values(row: Mapping[str, Any]) -> str:
-    """Return in words what a column held.
+    """Return the training values of a column as text.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Training-serving skew: what was served beside what the offline store says for the same rows, value by value."""
+"""Training-serving skew: compare served features with the offline store, value by value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW, FEATURE, SERVED, OFFLINE = "row", "feature", "served", "offline"
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Where a feature comes from.
+    """The source of a feature.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class FeatureSource:
 
 @dataclass(frozen=True)
 class SkewedValue:
-    """One value that was served otherwise than the offline store says.
+    """A served value that differs from the offline store.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ class SkewedValue:
     offline: str
 
     def __str__(self) -> str:
-        """Say it in one sentence."""
+        """Return the difference as one sentence."""
         who = ", ".join(f"{key} = {value!r}" for key, value in self.entity.items())
         return f"feature '{self.feature}' of '{self.view}' for {who} at {self.at}: served {self.served}, offline it is {self.offline}"
 
 
 def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
-    """Return the values that differ, in the order of rows, then of features.
+    """Return differing values, ordered by row, then by feature.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def _strip_zone(series: pl.Series) -> pl.Series:
 
 
 def find_first_skew(found: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, FeatureSource], event_timestamp: str) -> SkewedValue:
-    """Return the first of the values that differ, with what it is about.
+    """Return the first differing value with its context.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Figures of feature columns that tell at a glance what they hold."""
+"""Summary statistics of feature columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def compute_statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dict[str, Any]]:
-    """Return one row of figures for each feature.
+    """Return one row of statistics per feature.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ def compute_statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dic
     -------
     list of dict
         ``feature``, ``type``, ``rows``, ``null`` (share), ``distinct``, ``min``, ``mean``, ``max``, ``std`` and ``histogram``, twelve
-        bars of equal width from the least to the greatest value; for text the three most frequent values in place of the bars.
+        histogram bars of equal width from minimum to maximum; for text the three most frequent values.
     """
     return [_measure_safely(frame[name]) for name in features]
 
 
 def _measure_safely(series: pl.Series) -> dict[str, Any]:
-    """Return the figures of a column; where one cannot be computed, the reason stands in place of the bars."""
+    """Return the statistics of a column; an error text in place of the histogram when they fail."""
     try:
         return _measure_column(series)
     except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
@@ -90,14 +90,14 @@ def _measure_numbers(values: pl.Series) -> dict[str, Any]:
 
 
 def draw_histogram(values: pl.Series) -> str:
-    """Return twelve bars, the tallest for the fullest of twelve bins of equal width; one bar for one value, an empty text for none."""
+    """Return twelve bars of equal-width bins as text; one bar for a constant, empty without values."""
     known = values.drop_nulls()
     if known.is_empty():
         return ""
     low = known.min()
     if low == known.max():
         return _BARS[-1]
-    # From the minimum on: floats cannot tell bins of large numbers that lie close together apart. Wrapped differences are right as unsigned ones.
+    # From the minimum on: floats cannot distinguish narrow bins of large numbers. Wrapped differences are right as unsigned ones.
     numbers = known.to_numpy()
     whole = numbers.dtype.kind in "iu"
     with np.errstate(over="ignore"):

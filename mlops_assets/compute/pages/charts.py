@@ -128,16 +128,16 @@ def strip(usual: Sequence[float], threshold: float, value: float, label: str) ->
         What it shows, in words.
     """
     width, middle = 320.0, 11.0
-    most = min(max([threshold * 1.15, value * 1.05, *usual]), threshold * MAX_THRESHOLDS) or 1.0
-    scale = (width - 16) / most
+    limit = min(max([threshold * 1.15, value * 1.05, *usual]), threshold * MAX_THRESHOLDS) or 1.0
+    scale = (width - 16) / limit
 
     def at(amount: float) -> float:
-        return 6 + min(amount, most) * scale
+        return 6 + min(amount, limit) * scale
 
     dots = "".join(f"M{_n(at(one))} {middle}h0" for one in usual)
     bad = value > threshold
     mark = _n(at(value))
-    shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= most else f"M{_n(width - 12)} {middle - 6}l10 6l-10 6z"
+    shape = f"M{mark} {middle - 6}l6 6l-6 6l-6-6z" if value <= limit else f"M{_n(width - 12)} {middle - 6}l10 6l-10 6z"
     return _svg(
         width,
         22.0,
@@ -159,7 +159,7 @@ def history(points: Sequence[Point], bound: float | None, label: str) -> str:
     points
         Oldest first; the last is this window.
     bound
-        The least value that is good.
+        The minimum that is good.
     label
         What it shows, in words.
     """
@@ -208,7 +208,7 @@ def lines(drawn: Sequence[Line], label: str) -> str:
     Parameters
     ----------
     drawn
-        Of at most a few hundred points each; longer ones keep the least and the greatest of each stretch.
+        At most a few hundred points each; longer lines keep minimum and maximum of each stretch.
     label
         What they show, in words.
     """
@@ -243,7 +243,7 @@ def lines(drawn: Sequence[Line], label: str) -> str:
     return _svg(width, height + 14, label, shapes)
 
 
-def _pieces(line: Line, most: int = 400) -> list[list[tuple[float, float]]]:
+def _pieces(line: Line, max_points: int = 400) -> list[list[tuple[float, float]]]:
     """Return the stretches of a line between its gaps, thinned to what can be seen."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(line.x, line.y, strict=True):
@@ -251,11 +251,11 @@ def _pieces(line: Line, most: int = 400) -> list[list[tuple[float, float]]]:
             pieces[-1].append((float(x), float(y)))
         elif pieces[-1]:
             pieces.append([])
-    stretch = max(1, 2 * len(line.x) // most)
-    return [piece if len(piece) <= most else _thinned(piece, stretch) for piece in pieces if piece]
+    stretch = max(1, 2 * len(line.x) // max_points)
+    return [piece if len(piece) <= max_points else _thin(piece, stretch) for piece in pieces if piece]
 
 
-def _thinned(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, float]]:
+def _thin(piece: list[tuple[float, float]], stretch: int) -> list[tuple[float, float]]:
     parts = [piece[i : i + stretch] for i in range(0, len(piece), stretch)]
     ends = [{min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])} for part in parts]
     return [point for some in ends for point in sorted(some)]
@@ -286,7 +286,7 @@ def reliability(found: CalibrationCurve, label: str) -> str:
 
     errors = "".join(f"M{x(b.predicted)} {y(b.observed - 2 * b.error)}V{y(b.observed + 2 * b.error)}" for b in found.bins)
     dots = [
-        f'<circle class="now" cx="{x(b.predicted)}" cy="{y(b.observed)}" r="4"><title>{_said(b.rows, b.predicted, b.observed)}</title></circle>'
+        f'<circle class="now" cx="{x(b.predicted)}" cy="{y(b.observed)}" r="4"><title>{_point_title(b.rows, b.predicted, b.observed)}</title></circle>'
         for b in found.bins
     ]
     ticks = [low, (low + high) / 2, high]
@@ -299,7 +299,7 @@ def reliability(found: CalibrationCurve, label: str) -> str:
     return _svg(left + side, side + 20, label, [frame, f'<path class="interval" d="{errors}"/>', *dots, *texts])
 
 
-def _said(rows: int, predicted: float, observed: float) -> str:
+def _point_title(rows: int, predicted: float, observed: float) -> str:
     return f"{rows} rows: predicted {format_number(predicted)}, observed {format_number(observed)}"
 
 
@@ -320,5 +320,5 @@ def _n(value: float) -> str:
 
 
 def _svg(width: float, height: float, label: str, shapes: Iterable[str]) -> str:
-    said = escape(label)
-    return f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{said}">{"".join(shapes)}</svg>'
+    title = escape(label)
+    return f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{title}">{"".join(shapes)}</svg>'

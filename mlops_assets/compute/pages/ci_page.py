@@ -35,9 +35,9 @@ def render_candidate(text: str, folder: Path) -> str:
     body = body.replace("<p></details></p>", "</details>")
     for sign, plain in _SIGNS.items():
         body = body.replace(sign, plain)
-    body = _PICTURE.sub(lambda found: f'<img src="{_within(folder, html.unescape(found[1]))}"', body)
+    body = _PICTURE.sub(lambda found: f'<img src="{_embed_image(folder, html.unescape(found[1]))}"', body)
     return render("candidate.html.jinja", body=Markup(body))  # noqa: S704  (rendered by markdown-it without raw HTML)
 
 
-def _within(folder: Path, path: str) -> str:
+def _embed_image(folder: Path, path: str) -> str:
     return f"data:image/png;base64,{base64.b64encode((folder / path).read_bytes()).decode()}"

@@ -64,5 +64,5 @@ def _has_values(column: pl.Series) -> bool:
     return column.null_count() < len(column)
 
 
-def _sample(frame: pl.DataFrame, most: int) -> pl.DataFrame:
-    return frame.gather_every(max(1, -(-frame.height // most)))
+def _sample(frame: pl.DataFrame, max_rows: int) -> pl.DataFrame:
+    return frame.gather_every(max(1, -(-frame.height // max_rows)))

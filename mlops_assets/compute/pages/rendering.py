@@ -19,7 +19,7 @@ def replace_unprintable(text: str) -> str:
     return _UNPRINTABLE.sub("�", text)
 
 
-def render(template: str, **values: Any) -> str:  # noqa: ANN401  (whatever the template shows)
+def render(template: str, **values: Any) -> str:  # noqa: ANN401  (any value)
     """Return one self-contained HTML document.
 
     Parameters

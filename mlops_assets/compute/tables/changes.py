@@ -1,4 +1,4 @@
-"""What has changed between two states of a table."""
+"""Changed rows between two states of a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import polars as pl
 
 
 def find_changed_rows(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows that only the new state has, and those that only the old one had; a corrected row is in both.
+    """Return rows only in the new state and rows only in the old one; a corrected row is in both.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Content hashes of rows: equal for equal rows in any order, on every machine, with every version of every library.
+"""Content hashes of rows, equal for equal rows on every machine and with every library version.
 
 The bytes that are hashed are ours: for each column its name, logical type, validity and canonical values (little-endian
 numbers, UTF-8 text with lengths), of rows sorted by the key or by every column.
@@ -27,7 +27,7 @@ _SAMPLE = 1_000  # rows that say which columns decide a sort
 
 
 def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
-    """Return the sha256 of a frame's rows, whatever their order.
+    """Return the sha256 of the rows of a frame, independent of their order.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
 
 
 def ordered_hash(frame: pl.DataFrame) -> str:
-    """Return the sha256 of a frame's rows in their order.
+    """Return the sha256 of the rows of a frame in their order.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ def ordered_hash(frame: pl.DataFrame) -> str:
 
 
 def logical_types(frame: pl.DataFrame) -> dict[str, str]:
-    """Return the type of each column as its hash names it: all widths of a whole number are one."""
+    """Return the type name of each column for its hash; all integer widths are one type."""
     return {name: _logical_type(dtype) for name, dtype in frame.schema.items()}
 
 
 def hash_slices(
     frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequence[str] = (), *, types: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return the hash of each slice ``[start, end)`` of a frame; rows are put in order within their slice.
+    """Return the hash of each slice ``[start, end)`` of a frame, independent of row order within it.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def hash_slices(
 
 
 def _restore_type(series: pl.Series, logical: str | None) -> tuple[pl.Series, str]:
-    """Return a column in the type that it had when it was written, and that type's name."""
+    """Return a column in its type at writing time, with the name of that type."""
     now = _logical_type(series.dtype)
     if logical is None or logical == now:
         return series, now

@@ -1,4 +1,4 @@
-"""Rows that share a key: which of them counts."""
+"""Resolve rows with a duplicate key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Keep = Literal["first", "last"]
 
 
 def drop_duplicates(frame: pl.DataFrame, key: Sequence[str], keep: Keep, order_by: str | None = None) -> tuple[pl.DataFrame, int]:
-    """Return one row of each key, in the frame's order, and how many others were left out.
+    """Return one row per key, in the order of the frame, and the number of dropped rows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Between the lake's frames and the type a user annotated."""
+"""Convert frames of the lake to the annotated type of a user function, and back."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _CONVERTERS: dict[str, Callable[[pl.DataFrame], object]] = {
 
 
 def list_columns(values: Iterable[object]) -> list[str]:
-    """Return the names of the columns of all frames and parts of training sets among some values."""
+    """Return the column names of all frames and training-set parts among some values."""
     frames = [getattr(value, "rows", value) for value in values]
     names = [frame.collect_schema().names() if isinstance(frame, pl.LazyFrame) else list(getattr(frame, "columns", ())) for frame in frames]
     return list(dict.fromkeys(str(name) for some in names for name in some))
 
 
 def collect(value: object, what: str) -> pl.DataFrame:
-    """Return what a function returned as a collected polars frame.
+    """Return the result of a user function as a collected polars frame.
 
     Raises
     ------

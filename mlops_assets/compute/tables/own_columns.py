@@ -1,8 +1,8 @@
-"""Columns that the package adds to the rows of a user, and how they keep apart from the user's own.
+"""Columns that the package adds to users' rows, and their names in the lake.
 
 In memory a column of the package starts with ``__``, which no column of a user may. In the lake it has a plain name, so that people can
 read the table: ``__prediction`` is stored as ``prediction``. A user's column of that name is stored as ``__input_prediction``; the lake does not
-tell names apart by case, so that ``Prediction`` becomes ``__input_Prediction``.
+distinguish names by case, so that ``Prediction`` becomes ``__input_Prediction``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NUMBERED_NAME = re.compile(r"(prediction|probabilities)_\d+")  # where the firs
 
 
 def is_prediction_column(name: str) -> bool:
-    """Return whether a column of the lake's tables of predictions holds predictions or probabilities, of any type."""
+    """Return whether a column of a table of predictions holds predictions or probabilities."""
     return name in ("prediction", "probabilities") or _NUMBERED_NAME.fullmatch(name) is not None
 
 
@@ -56,14 +56,14 @@ def table_name(name: str, own: Sequence[str]) -> str:
 
 
 def rename_to_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
-    """Return rows under the names that they have in the lake; parameters as in :func:`table_name`."""
+    """Return rows under their column names in the lake; parameters as in :func:`table_name`."""
     return frame.rename({name: table_name(name, own) for name in frame.columns})
 
 
 def rename_from_table(frame: pl.DataFrame, own: Sequence[str]) -> pl.DataFrame:
-    """Return rows of the lake under the names that they have in memory: what :func:`rename_to_table` was given."""
-    ours = {name: f"{OWN}{name}" for name in frame.columns if _is_reserved(f"{OWN}{name}", own)}
-    return frame.rename(ours | {name: name.removeprefix(_INPUT) for name in frame.columns if name.startswith(_INPUT)})
+    """Return rows of the lake under their column names in memory; the inverse of :func:`rename_to_table`."""
+    reserved = {name: f"{OWN}{name}" for name in frame.columns if _is_reserved(f"{OWN}{name}", own)}
+    return frame.rename(reserved | {name: name.removeprefix(_INPUT) for name in frame.columns if name.startswith(_INPUT)})
 
 
 def _is_reserved(name: str, own: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Limits on the figures of partitions and the values of rows: learnt, kept as a table, and held against new partitions."""
+"""Quality limits on partitions and values: learned from a reference period, stored as a table, checked on new partitions."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ SCHEMA = pl.Schema(
 
 
 def hash_declaration(quality: Quality) -> str:
-    """Return a hash of what says how limits are learnt: others are learnt when it changes."""
+    """Return a hash of the declaration of limits; a change makes them be learned again."""
     return hashlib.sha256(repr(quality).encode()).hexdigest()
 
 
 def limits_to_table(limits: Sequence[Limit], quality: Quality) -> pl.DataFrame:
-    """Return limits as the rows that the lake keeps of them."""
-    said = hash_declaration(quality)
-    return pl.DataFrame([(x.rule, x.column, x.low, x.high, list(x.values), x.origin, said) for x in limits], schema=SCHEMA, orient="row")
+    """Return limits as rows of a lake table."""
+    declared_hash = hash_declaration(quality)
+    return pl.DataFrame(
+        [(x.rule, x.column, x.low, x.high, list(x.values), x.origin, declared_hash) for x in limits], schema=SCHEMA, orient="row"
+    )
 
 
 def limits_from_table(rows: pl.DataFrame) -> tuple[Limit, ...]:
-    """Return the limits that the lake keeps."""
+    """Return limits from rows of a lake table."""
     return tuple(
         Limit(r["rule"], r["column"], r["low"], r["high"], tuple(r["categories"]), r["origin"]) for r in rows.iter_rows(named=True)
     )
@@ -53,7 +55,7 @@ def limits_from_table(rows: pl.DataFrame) -> tuple[Limit, ...]:
 def learn_limits(
     quality: Quality, frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], *, ignoring: Sequence[str]
 ) -> tuple[Limit, ...]:
-    """Return the limits of every column that a reference period teaches; those declared replace them.
+    """Return the limits of each column learned from a reference period; declared limits replace them.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def learn_limits(
     windows
         The partitions of the reference period, oldest first.
     ignoring
-        Columns of which nothing is learnt: keys and times.
+        Columns without learned limits: keys and times.
     """
     first, last = windows[0][0], windows[-1][0]
     origin = f"learnt from {len(windows)} partition(s) '{first}' to '{last}', margin {quality.margin:.0%}"
@@ -80,8 +82,8 @@ def _learn_column(  # noqa: PLR0913  (what it learns from)
 ) -> Iterator[Limit]:
     figures = _count_values(frame, time, windows)
     counts = figures["__rows"]
-    fewest, most = min(counts.to_list()), max(counts.to_list())
-    yield Limit(ROWS, "", fewest * max(0.0, 1 - margin), most * (1 + margin), origin=origin)
+    minimum, maximum = min(counts.to_list()), max(counts.to_list())
+    yield Limit(ROWS, "", minimum * max(0.0, 1 - margin), maximum * (1 + margin), origin=origin)
     for name, dtype in frame.schema.items():
         if name in ignoring or dtype.is_temporal():
             continue
@@ -99,7 +101,7 @@ def _learn_column(  # noqa: PLR0913  (what it learns from)
 
 
 def _count_values(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.DataFrame:
-    """Return the number of rows and of nulls of each column in each partition, the empty ones included."""
+    """Return row and null counts of each column and partition, including empty partitions."""
     numbers = assign_partitions(frame, time, windows).alias("__partition")
     counted = (
         frame.with_columns(numbers)
@@ -113,7 +115,7 @@ def _count_values(frame: pl.DataFrame, time: str | None, windows: Sequence[tuple
 def find_limit_violations(
     frame: pl.DataFrame, time: str | None, windows: Sequence[tuple[str, TimeWindow | None]], limits: Sequence[Limit]
 ) -> Iterator[RuleViolation]:
-    """Yield the limits that are broken: those of rows first, then those of partitions."""
+    """Yield broken limits: first those on rows, then those on partitions."""
     there = [limit for limit in limits if not limit.column or limit.column in frame.columns]
     for limit in limits:
         if limit not in there:
@@ -146,7 +148,7 @@ def _check_row_limit(frame: pl.DataFrame, limit: Limit) -> Iterator[RuleViolatio
 
 
 def find_outside(values: pl.Series, limit: Limit) -> pl.Series:
-    """Return where values break a limit on rows; null breaks none, NaN every range."""
+    """Return where values break a limit on rows; null breaks none, NaN breaks every range."""
     if limit.rule == CATEGORIES:
         return (~values.cast(pl.String).is_in(list(limit.values))).fill_null(value=False)
     bad = values.is_nan() if values.dtype.is_float() else values.is_null() & values.is_not_null()
@@ -173,10 +175,10 @@ def _check_partition_limit(
 
 def _hint(limit: Limit) -> str:
     if limit.origin == "declared":
-        return "mend the source; if the data is right, change the limit in quality="
-    return "mend the source; if the data is right, declare the limit in quality=, widen margin=, or learn from another period"
+        return "correct the source; if the data is right, change the limit in quality="
+    return "correct the source; if the data is right, declare the limit in quality=, widen margin=, or learn from another period"
 
 
 def describe_limits(limits: Sequence[Limit]) -> Mapping[str, Any]:
-    """Return every limit in words, for the check's metadata."""
+    """Return all limits as text, for the metadata of the check."""
     return {"limits": json.dumps({f"{x.rule} of {x.column}" if x.column else x.rule: x.text for x in limits}, indent=2)}

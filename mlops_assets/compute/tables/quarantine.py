@@ -1,4 +1,4 @@
-"""Rows that break a rule on rows, set aside with the reason of each."""
+"""Quarantine rows that break a rule on rows, with the reason for each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
     run_id: str,
     now: datetime,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Divide rows into those that break no rule on rows, and those that do.
+    """Split rows into valid rows and quarantined rows.
 
     Of rows with one key, every one is set aside: nothing says which is right. A row outside of every partition belongs to the nearest
     one, a row without a time to the first.
@@ -105,7 +105,7 @@ def _display_value(row: dict[str, Any], column: str) -> str:
 def quarantine_outcome(
     refused: pl.DataFrame, counts: Sequence[int], windows: Sequence[tuple[str, TimeWindow | None]], *, share: float, name: str
 ) -> Outcome:
-    """Return what the check says: nothing was set aside, or what was and why; more than ``share`` of a partition refuses the write.
+    """Return the outcome of the quarantine check; more than ``share`` of a partition refuses the write.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def quarantine_outcome(
     windows
         The partitions.
     share
-        The greatest share of a partition that may be set aside.
+        Maximum share of a partition that may be quarantined.
     name
         Of the dataset.
     """
@@ -137,15 +137,15 @@ def quarantine_outcome(
                 f"{where}{bad[key]} of {count} rows ({bad[key] / count:.2%}) break a rule on rows, more than the {share:.2%} that "
                 f"quarantine= allows; most often {often}; the first: {first['reason']}, in {first['row']}"
             )
-            hint = "mend the source, the function or the schema; a larger share goes into quarantine= only when it is expected"
+            hint = "correct the source, the function or the schema; a larger share goes into quarantine= only when it is expected"
             return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, facts=facts)
     message = f"{refused.height} row(s) were set aside in 'quarantine/{name}': {often}"
-    hint = f"mend the function or the schema, then `mlops quarantine replay {name}`"
+    hint = f"correct the function or the schema, then `mlops quarantine replay {name}`"
     return Outcome(NO_QUARANTINED_ROWS, passed=False, message=message, hint=hint, blocking=False, facts=facts)
 
 
 def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
-    """Return what the check says when another rule refuses the write: nothing was set aside.
+    """Return the outcome when another rule refuses the write: nothing is quarantined.
 
     Parameters
     ----------
@@ -160,16 +160,16 @@ def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
     message = (
         f"{refused.height} row(s) break a rule on rows: {often}. The write is refused by another check: nothing was written or set aside"
     )
-    return replace(outcome, message=message, hint="mend what the other check names; these rows are set aside when the write succeeds")
+    return replace(outcome, message=message, hint="correct what the other check names; these rows are quarantined when the write succeeds")
 
 
 def count_reasons(refused: pl.DataFrame) -> list[tuple[str, int]]:
-    """Return how many rows were set aside for each rule, the most frequent first."""
+    """Return the number of quarantined rows per rule, most frequent first."""
     counted = Counter(f"{column}: {rule}" for column, rule in refused.select("column", "rule").iter_rows())
     return sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def count_partitions(frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> list[int]:
-    """Return how many rows each partition has, counted as :func:`split_quarantine` counts."""
+    """Return the number of rows per partition, counted as in :func:`split_quarantine`."""
     counted = Counter(assign_partitions(frame, table.event_timestamp, windows).to_list())
     return [counted[number] for number in range(len(windows))]

@@ -1,4 +1,4 @@
-"""Rules that single rows break, each with the rows that break it: what verification reports and what quarantine sets aside."""
+"""Rules on single rows with the rows that break them, for verification and quarantine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class RuleViolation:
-    """One rule that is broken.
+    """A broken rule.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class RuleViolation:
 
 
 def find_schema_violations(frame: pl.DataFrame, schema: Any) -> Iterator[RuleViolation]:  # noqa: ANN401  (a pandera model)
-    """Yield every rule of a pandera schema that is broken; missing columns first, and alone: other rules would only repeat them."""
+    """Yield broken rules of a pandera schema; missing columns alone, because other rules would repeat them."""
     from pandera.errors import SchemaError, SchemaErrors
 
     required = [name for name, column in schema.to_schema().columns.items() if column.required and not column.regex]
@@ -81,11 +81,11 @@ def _schema_violation(frame: pl.DataFrame, error: Any) -> RuleViolation:  # noqa
 
 
 def _schema_hint(error: Any) -> str:  # noqa: ANN401
-    """Return what to do about a rule that is broken, or about a check that failed itself."""
+    """Return a hint for a broken rule, or for a check that raised."""
     if _check_raised(error):
         text = re.sub(r'^[A-Za-z]+\("?', "", error.failure_cases)
-        return f"mend the check: {find_hint(text)}"
-    return "mend the source or the function; if the data is right, change the schema"
+        return f"correct the check: {find_hint(text)}"
+    return "correct the source or the function; if the data is right, change the schema"
 
 
 def _violating_rows(error: Any, frame: pl.DataFrame) -> pl.Series | None:  # noqa: ANN401
@@ -106,13 +106,13 @@ def _first_bad_value(error: Any, frame: pl.DataFrame) -> str:  # noqa: ANN401
 
 
 def _check_raised(error: Any) -> bool:  # noqa: ANN401
-    """Return whether a check did not find a bad value but failed itself."""
+    """Return whether a check raised instead of finding a bad value."""
     reason = getattr(getattr(error, "reason_code", None), "name", "")
     return reason == "CHECK_ERROR" and isinstance(getattr(error, "failure_cases", None), str)
 
 
 def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | None = None) -> Iterator[RuleViolation]:
-    """Yield what keeps the key from identifying rows; ``time`` is the event time."""
+    """Yield violations of the key; ``time`` is the event time."""
     if missing := [c for c in key if c not in frame.columns]:
         yield missing_column_violation("key", missing[0], frame)
         return
@@ -134,21 +134,21 @@ def find_key_violations(frame: pl.DataFrame, key: tuple[str, ...], time: str | N
             "key",
             ", ".join(key),
             "unique key",
-            f"the key { {name: format_value(value) for name, value in first.items()} } is on {times} rows{_other_duplicates(repeated)}",
-            "a key identifies one row: deduplicate, or add the column that tells them apart to key="
+            f"the key { {name: format_value(value) for name, value in first.items()} } is on {times} rows{_describe_duplicates(repeated)}",
+            "a key identifies one row: deduplicate, or add the column that distinguishes them to key="
             + (", or in a feature view to created_timestamp=: the row that became known last then counts" if time in key else ""),
             twice,
         )
 
 
-def _other_duplicates(repeated: pl.DataFrame) -> str:
-    """Return how many other keys are repeated, and all their rows; empty when there is one key alone."""
+def _describe_duplicates(repeated: pl.DataFrame) -> str:
+    """Return the number of other duplicate keys and their rows; empty for a single key."""
     others = repeated.n_unique() - 1
     return f", and {others} other key(s) are on several: {repeated.height} rows in all" if others else ""
 
 
 def format_value(value: object) -> object:
-    """Return a value as a message shows it: times as ISO 8601."""
+    """Return a value as messages show it; times as ISO 8601."""
     return value.isoformat() if isinstance(value, date | time) else value
 
 
@@ -165,7 +165,7 @@ def _float_key_violation(column: str) -> RuleViolation:
 def find_time_violations(
     frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]], max_future: timedelta | None
 ) -> Iterator[RuleViolation]:
-    """Yield what is wrong with the event times: their type, nulls, and where they lie."""
+    """Yield violations of event times: type, nulls and range."""
     if column not in frame.columns:
         yield missing_column_violation("event_time", column, frame)
         return
@@ -178,13 +178,13 @@ def find_time_violations(
         message = f"column '{column}' is null in {nulls} row(s)"
         yield RuleViolation("event_time", column, "not null", message, "drop or repair rows without a time", times.is_null())
     if merge_windows(windows):
-        yield from _outside_violation(frame, column, windows)
+        yield from _range_violation(frame, column, windows)
     else:
         yield from _implausible_violation(times, column, max_future)
 
 
 def find_clock_violations(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[RuleViolation]:
-    """Yield columns of times that are compared with the event time, but are not in UTC."""
+    """Yield time columns that are compared with the event time but are not in UTC."""
     for column in columns:
         if column in frame.columns and not is_utc(frame[column].dtype) and frame[column].dtype != pl.Null:
             message = f"column '{column}' has type {frame[column].dtype}, not a time in UTC as the event time"
@@ -195,7 +195,7 @@ def _zone_hint(column: str) -> str:
     return f"`pl.col('{column}').dt.replace_time_zone(<where it was measured>).dt.convert_time_zone('UTC')` says which instant is meant"
 
 
-def _outside_violation(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
+def _range_violation(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
     outside = ~frame.select(_is_inside(column, windows)).to_series().fill_null(value=True)
     if outside.any():
         keys = [key for key, _ in windows]
@@ -221,12 +221,12 @@ def _implausible_violation(times: pl.Series, column: str, max_future: timedelta 
 
 
 def is_utc(dtype: pl.DataType) -> bool:
-    """Return whether a type is a time in UTC."""
+    """Return whether a type is a UTC time."""
     return isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC"
 
 
 def merge_windows(windows: Sequence[tuple[str, TimeWindow | None]]) -> list[TimeWindow]:
-    """Return the windows in order, those that touch as one."""
+    """Return windows in order, adjacent ones merged."""
     return merged(window for _, window in windows if window is not None)
 
 
@@ -235,13 +235,13 @@ def _is_inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) ->
 
 
 def missing_column_violation(check: str, column: str, frame: pl.DataFrame) -> RuleViolation:
-    """Return the finding that a column is not there."""
+    """Return the violation of a missing column."""
     hint = nearest(column, frame.columns) + f"the frame has {', '.join(frame.columns)}"
     return RuleViolation(check, column, "the column exists", f"column '{column}' is missing", hint)
 
 
 def assign_partitions(frame: pl.DataFrame, column: str | None, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Series:
-    """Return, for each row, the number of the window that it belongs to; the nearest one for a row outside of all, the first for a null.
+    """Return the index of each row's window; the nearest one for rows outside all, the first for nulls.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def assign_partitions(frame: pl.DataFrame, column: str | None, windows: Sequence
 
 
 def locate_first(frame: pl.DataFrame, rows: pl.Series | None, table: Table, windows: Sequence[tuple[str, TimeWindow | None]]) -> str:
-    """Return which row is the first that breaks a rule: its partition, its number among the partition's rows, and its key."""
+    """Return the first row that breaks a rule: partition, row number within it, and key."""
     if rows is None or not rows.any():
         return ""
     first = int(rows.arg_max() or 0)

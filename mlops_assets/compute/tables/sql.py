@@ -1,4 +1,4 @@
-"""Queries over frames, in DuckDB."""
+"""Run SQL queries over frames, in DuckDB."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_table_names(query: str) -> tuple[str, ...]:
                 )
             return tuple(sorted(connection.get_table_names(query)))
         except duckdb.Error as error:
-            raise DefinitionError(f"the query cannot be parsed: {error}", hint="mend it; it is DuckDB's SQL") from error
+            raise DefinitionError(f"the query cannot be parsed: {error}", hint="correct it; the dialect is DuckDB SQL") from error
 
 
 def run_query(query: str, tables: Mapping[str, pl.DataFrame], window: TimeWindow | None, what: str) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The types that the lake gives back as it was given them: a positive list, for values at any depth."""
+"""Types that the lake stores without change, checked at any nesting depth."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HINTS: dict[type[pl.DataType], str] = {
 
 
 def normalize(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame in the types that the lake gives back: times in µs and UTC, plain strings.
+    """Return a frame in stored types: times in µs and UTC, plain strings.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def normalize(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame as :func:`normalize` does, without a look at its text.
+    """Return a frame as :func:`normalize` does, without checking its text.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def cast_to_stored(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
-    """Return how many times of each column lose digits when they are cut to microseconds; columns that lose none are left out."""
+    """Return the number of times per column that lose digits at microseconds; columns that lose none are left out."""
     counts = {
         name: sum(int((t.to_physical() % _NANOSECONDS != 0).sum()) for t in _iterate_nanosecond_times(frame[name]))
         for name in frame.columns
@@ -72,7 +72,7 @@ def count_cut_times(frame: pl.DataFrame) -> dict[str, int]:
 
 
 def stored_type(dtype: pl.DataType) -> pl.DataType:
-    """Return the type in which the lake keeps and returns values of ``dtype``; raise TypeError, with the type inside it, when there is none."""
+    """Return the stored type of ``dtype``; raise TypeError with the offending inner type when there is none."""
     if isinstance(dtype, _KEPT_TYPES) or (isinstance(dtype, pl.Decimal) and (dtype.precision or 0) <= _MAX_PRECISION):
         return dtype
     if isinstance(dtype, pl.Datetime):
@@ -113,11 +113,11 @@ def _type_hint(name: str, refused: pl.DataType, *, nested: bool) -> str:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse names that the lake would change: it compares them without case."""
+    """Refuse column names that the lake would change; it compares names without case."""
     if twice := _differ_only_in_case(names):
         other = next(name for name in twice[1:] if name.lower() == twice[0].lower())
         raise DataError(
-            f"the columns '{twice[0]}' and '{other}' differ only in case, which the lake does not tell apart", hint="rename one of them"
+            f"the columns '{twice[0]}' and '{other}' differ only in case, which the lake does not distinguish", hint="rename one of them"
         )
     for name in names:
         if not name or "\x00" in name:
@@ -138,7 +138,7 @@ def _iterate_nanosecond_times(series: pl.Series) -> Iterator[pl.Series]:
 
 
 def _iterate_leaves(series: pl.Series) -> Iterator[pl.Series]:
-    """Yield the values of a column as flat series, from inside of lists and structs too."""
+    """Yield the values of a column as flat series, also from inside lists and structs."""
     if isinstance(series.dtype, pl.List):
         yield from _iterate_leaves(series.explode())
     elif isinstance(series.dtype, pl.Struct):

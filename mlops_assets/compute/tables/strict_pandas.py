@@ -1,4 +1,4 @@
-"""From pandas to polars without a silent change: an index is refused, and what pandas has already mixed or rounded is refused, with the first row of it."""
+"""Convert pandas frames without silent changes: refuse an index, mixed types and rounded integers, with the first bad row."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def convert_pandas(frame: Any, what: str) -> pl.DataFrame:  # noqa: ANN401  (a p
 
 
 def _refuse_index(index: Any, what: str) -> None:  # noqa: ANN401
-    """Refuse an index that would be lost: polars and the lake have columns only."""
+    """Refuse an index, which polars and the lake would lose."""
     import pandas as pd
 
     unnamed = not any(name is not None for name in index.names)
     if unnamed and (isinstance(index, pd.RangeIndex) or not len(index)):
         return
     names = [str(name) for name in index.names if name is not None]
-    said = f"named {', '.join(names)}" if names else "without a name"
+    description = f"named {', '.join(names)}" if names else "without a name"
     first = f", the first value is {index.tolist()[0]!r}" if len(index) else ""
     raise DataError(
-        f"{what}: the pandas frame has an index of its own ({type(index).__name__} {said}{first}), which would be lost",
+        f"{what}: the pandas frame has an index of its own ({type(index).__name__} {description}{first}), which would be lost",
         hint=".reset_index() makes columns of it, .reset_index(drop=True) drops it: after a filter or a sort it only counts rows",
     )
 
@@ -77,7 +77,7 @@ def _convert_column(values: Any, name: str, what: str) -> pl.Series:  # noqa: AN
 
 
 def _refuse_mixed_kinds(values: Any, name: str, what: str) -> set[str]:  # noqa: ANN401
-    """Return the kinds of values in a column of objects; refuse more than one."""
+    """Return the kind of values in an object column; refuse more than one."""
     first: dict[str, int] = {}
     for number, kind in _iterate_kinds(values):
         first.setdefault(kind, number)
@@ -116,7 +116,7 @@ def _iterate_kinds(values: Any) -> Iterator[tuple[int, str]]:  # noqa: ANN401
 
 
 def _refuse_rounded(values: Any, name: str, what: str) -> None:  # noqa: ANN401
-    """Refuse whole numbers that pandas has made floats for the sake of a null, where floats cannot tell neighbours apart."""
+    """Refuse integers that pandas turned into floats because of a null, where floats cannot represent them exactly."""
     if not values.isna().any():
         return
     there = values.dropna()

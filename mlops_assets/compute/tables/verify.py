@@ -1,4 +1,4 @@
-"""Rules on rows, verified on collected data before anything is committed."""
+"""Verify collected rows against their rules before anything is committed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check found.
+    """The outcome of one check.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def check_names(table: Table) -> tuple[str, ...]:
-    """Return the names of the checks that :func:`verify` makes of a table."""
+    """Return the names of the checks that :func:`verify` makes."""
     declared = (
         ("schema", table.schema),
         ("key", table.key),
@@ -73,7 +73,7 @@ def check_names(table: Table) -> tuple[str, ...]:
 def verify(
     frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], *, limits: Sequence[Limit] | None = None
 ) -> list[Outcome]:
-    """Check rows against everything declared of their table.
+    """Verify rows against all declared rules of their table.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def verify(
 def find_violations(
     frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], *, limits: Sequence[Limit] | None = None
 ) -> Iterator[RuleViolation]:
-    """Yield every rule that is broken; parameters as in :func:`verify`."""
+    """Yield every broken rule; parameters as in :func:`verify`."""
     time = table.event_timestamp
     if table.schema is not None:
         yield from find_schema_violations(frame, table.schema)

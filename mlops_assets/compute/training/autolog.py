@@ -1,4 +1,4 @@
-"""What an estimator says of its own training: parameters, and scores by iteration where it keeps them.
+"""Read parameters and per-iteration scores from a fitted estimator.
 
 Estimators are known by what they have, not by their classes: nothing is imported for this.
 """
@@ -26,7 +26,7 @@ _COUNTS = {"n_iter_": "iterations", "n_estimators_": "estimators", "best_iterati
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What an estimator told.
+    """Parameters and per-iteration scores of one training.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class TrainingLog:
 
 
 def read_training_log(estimator: Any) -> TrainingLog:  # noqa: ANN401  (any estimator)
-    """Return parameters and iterations of a fitted estimator: scikit-learn's, LightGBM's, XGBoost's, or one in a pipeline or a search.
+    """Return parameters and iterations of a fitted estimator of scikit-learn, LightGBM or XGBoost, also inside a pipeline or a search.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def read_training_log(estimator: Any) -> TrainingLog:  # noqa: ANN401  (any esti
 
 
 def _unwrap_fitted(estimator: Any) -> Any:  # noqa: ANN401
-    """Return what was fitted inside: the last step of a pipeline, the best of a search."""
+    """Return the innermost fitted estimator: the last step of a pipeline, the best one of a search."""
     for _ in range(10):
         if hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
@@ -83,11 +83,11 @@ def _read_params(estimator: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
 
 
 def _read_metrics(estimator: Any) -> Iterator[tuple[str, float]]:  # noqa: ANN401
-    least = 1 if _package_name(estimator) == "lightgbm" else 0  # its 0 means that nothing stopped early
+    min_iteration = 1 if _package_name(estimator) == "lightgbm" else 0  # its 0 means that nothing stopped early
     for attribute, name in _COUNTS.items():
         with suppress(Exception):  # XGBoost raises where nothing stopped early, each version something else
             value = getattr(estimator, attribute)
-            if getattr(value, "shape", ()) == () and float(value) >= least:
+            if getattr(value, "shape", ()) == () and float(value) >= min_iteration:
                 yield name, float(value)
     with suppress(AttributeError, TypeError):
         for part, scores in estimator.best_score.items():  # a booster of LightGBM
@@ -104,7 +104,7 @@ def _read_curves(estimator: Any) -> Iterator[tuple[str, Sequence[float]]]:  # no
 
 
 def _read_evaluations(estimator: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:  # noqa: ANN401
-    """Return part → metric → one value an iteration, of LightGBM and XGBoost."""
+    """Return dataset → metric → one value per iteration, of LightGBM and XGBoost."""
     if _package_name(estimator) == "lightgbm":
         return getattr(estimator, "evals_result_", None) or {}
     if _package_name(estimator) == "xgboost":
@@ -126,7 +126,7 @@ def _to_floats(values: Any) -> list[float]:  # noqa: ANN401
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a parameter is one in itself, rather than an estimator whose own parameters are listed beside it."""
+    """Return whether a parameter is a value rather than an estimator, whose parameters are listed separately."""
     if isinstance(value, (list, tuple)):
         return all(_is_plain(inner) for inner in value)
     return value is not None and not hasattr(value, "get_params")

@@ -1,4 +1,4 @@
-"""Whether predictions mean what they say: among rows predicted at 30 %, 30 % should come true."""
+"""Calibration curves: of rows predicted at 30 %, 30 % should be positive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """The rows of one range of predictions.
+    """One quantile bin of predictions.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class CalibrationCurve:
-    """How far predictions are from what happens.
+    """Predictions against observed outcomes.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class CalibrationCurve:
 
 
 def calibrate(predicted: np.ndarray, happened: np.ndarray) -> CalibrationCurve:
-    """Compare predictions with what happened, in ten ranges of equally many rows.
+    """Return the calibration curve of predictions, in ten quantile bins.
 
     Parameters
     ----------

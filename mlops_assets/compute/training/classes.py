@@ -1,4 +1,4 @@
-"""The classes of a label: which of two is the positive one, and how metrics see it."""
+"""Classes of a label: the positive one of two, and the encoding that metrics need."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MULTICLASS = {"roc_auc": "roc_auc_ovr", **{name: f"{name}_macro" for name in ("
 
 
 def class_names(classes: Any) -> list[str]:  # noqa: ANN401  (an estimator's classes)
-    """Return classes as the names of the fields of ``probabilities``."""
+    """Return classes as names of the fields of ``probabilities``."""
     return [str(value) for value in np.asarray(classes).tolist()]
 
 
 def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
-    """Return the class that ``probability`` is the probability of; None unless there are two.
+    """Return the class whose probability is ``probability``; None unless there are two classes.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def positive_class(classes: Any, declared: Any = None) -> Any:  # noqa: ANN401  
 
 
 def class_to_encode(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  # noqa: ANN401  (any label)
-    """Return the class that metrics see as True, the other one as False; None where they see labels as they are.
+    """Return the class that metrics see as True; None where they see labels unchanged.
 
     Labels are seen as they are where there are not two classes, where some label is neither, and where scikit-learn understands them anyway.
 
@@ -62,7 +62,7 @@ def class_to_encode(classes: Any, y: np.ndarray, declared: Any = None) -> Any:  
 
 
 class TwoClasses:
-    """A classifier seen by metrics: True for its positive class, False for every other.
+    """A binary classifier with labels encoded for metrics: True for the positive class.
 
     Parameters
     ----------
@@ -76,10 +76,14 @@ class TwoClasses:
         self._model, self._positive = model, positive
         self.classes_ = np.array([False, True])
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (whatever the model has)
-        """Return a method that answers in terms of the positive class, or the model's own attribute."""
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (any attribute)
+        """Return a prediction method with encoded labels, or the attribute of the model."""
         found = getattr(self._model, name)
-        seen = {"predict": self._predicted, "predict_proba": self._probabilities, "decision_function": self._decisions}.get(name)
+        seen = {
+            "predict": self._encode_predictions,
+            "predict_proba": self._encode_probabilities,
+            "decision_function": self._encode_decisions,
+        }.get(name)
         if seen is None:
             return found
 
@@ -89,25 +93,25 @@ class TwoClasses:
         answer.__name__ = name  # scikit-learn asks which method it was given
         return answer
 
-    def _predicted(self, labels: np.ndarray) -> np.ndarray:
+    def _encode_predictions(self, labels: np.ndarray) -> np.ndarray:
         return np.asarray(labels == self._positive)
 
-    def _probabilities(self, shares: np.ndarray) -> np.ndarray:
-        positive = shares[:, self._place()]
+    def _encode_probabilities(self, shares: np.ndarray) -> np.ndarray:
+        positive = shares[:, self._positive_index()]
         return np.column_stack([1 - positive, positive])
 
-    def _decisions(self, margins: np.ndarray) -> np.ndarray:
-        return margins if margins.ndim == 2 or self._place() else -margins
+    def _encode_decisions(self, margins: np.ndarray) -> np.ndarray:
+        return margins if margins.ndim == 2 or self._positive_index() else -margins
 
     def _place(self) -> int:
-        places = np.flatnonzero(np.asarray(self._model.classes_) == self._positive)
-        if not len(places):
+        indices = np.flatnonzero(np.asarray(self._model.classes_) == self._positive)
+        if not len(indices):
             raise ValueError(f"the model does not know the class '{self._positive}'")
-        return int(places[0])
+        return int(indices[0])
 
 
 def wrap_two_classes(model: Any, encoded: Any) -> Any:  # noqa: ANN401  (any estimator, any label)
-    """Return a model as metrics see it; itself where they see labels as they are."""
+    """Return a model with encoded labels; the model itself where labels stay unchanged."""
     return model if encoded is None else TwoClasses(model, encoded)
 
 
@@ -117,7 +121,7 @@ def encode_labels(y: np.ndarray, encoded: Any) -> np.ndarray:  # noqa: ANN401  (
 
 
 def refuse_unclear_classes(where: str, label: str, parts: Sequence[np.ndarray], metrics: Sequence[str], positive: Any) -> None:  # noqa: ANN401
-    """Refuse, before anything is trained, metrics that cannot be measured of these labels.
+    """Refuse, before training, metrics that cannot be measured on these labels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Two trainings compared: what they were made from, in the order in which causes have effects, and what they predict."""
+"""Compare a reproduced training with its record: inputs in causal order, then predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ABSENT = "absent"
 
 @dataclass(frozen=True)
 class RecordChange:
-    """One field of the record that is not as it was.
+    """One field of the record with another value.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class RecordChange:
 
 @dataclass(frozen=True)
 class TrainingComparison:
-    """What came of the comparison.
+    """The result of a comparison.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class TrainingComparison:
     differences
         In causal order.
     largest
-        The greatest absolute difference of a probe prediction.
+        Maximum absolute difference of a probe prediction.
     """
 
     verdict: str
@@ -59,7 +59,7 @@ class TrainingComparison:
 
     @property
     def first(self) -> RecordChange | None:
-        """The first field that differs; None when everything is as it was."""
+        """First field that differs, in causal order; None when nothing differs."""
         return self.differences[0] if self.differences else None
 
 

@@ -1,4 +1,4 @@
-"""What a training runs in: distributions, threads, processor."""
+"""The environment of a training: installed distributions, threads and hardware."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _THREADS = (
 
 
 def canonical_name(name: str) -> str:
-    """Return the one spelling of a distribution's name."""
+    """Return the normalized name of a distribution."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @cache
 def installed_distributions() -> dict[str, str]:
-    """Return every installed distribution with its version; of several, the one that is imported."""
+    """Return name → version of all installed distributions; of duplicates, the imported one."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
@@ -43,7 +43,7 @@ def installed_distributions() -> dict[str, str]:
 
 @cache
 def local_distributions() -> frozenset[str]:
-    """Return the distributions that no index has: installed from a folder, a file or a repository."""
+    """Return distributions installed from a folder, a file or a repository, which no package index has."""
     known = ((d.metadata["Name"], d.read_text("direct_url.json")) for d in metadata.distributions())
     return frozenset(canonical_name(name) for name, url in known if name and url)
 
@@ -54,12 +54,12 @@ def format_lock(versions: Mapping[str, str]) -> str:
 
 
 def parse_lock(text: str) -> dict[str, str]:
-    """Return the distributions of a lock."""
+    """Return the distributions of a requirements file written by :func:`format_lock`."""
     return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
 
 
 def deciding_packages(roots: Iterable[str]) -> dict[str, str]:
-    """Return the versions of what decides a result: the libraries of numbers, and the distributions of what the code and its estimator import.
+    """Return the versions of the packages that decide a result: numeric libraries, and those that code and estimator import.
 
     Parameters
     ----------
@@ -81,23 +81,23 @@ def _find_owners() -> Mapping[str, list[str]]:
 
 
 def find_root_modules(estimator: Any) -> set[str]:  # noqa: ANN401  (any estimator)
-    """Return the top-level modules of an estimator and of what it is made of."""
+    """Return the top-level modules of an estimator and of its parts."""
     known = getattr(estimator, "get_params", None)
     parts = [estimator, *(known(deep=True).values() if known else ())]
     return {type(part).__module__.split(".")[0] for part in parts} - {"builtins"}
 
 
 def thread_settings() -> dict[str, Any]:
-    """Return what says how many threads compute, and the libraries that do."""
+    """Return the thread-count variables and the libraries that use threads."""
     from threadpoolctl import threadpool_info
 
-    said = {name: os.environ[name] for name in _THREADS if name in os.environ}
-    # Several packages carry a copy of one library: whose it is tells them apart.
+    variables = {name: os.environ[name] for name in _THREADS if name in os.environ}
+    # Several packages bundle a copy of one library: name the package too.
     pools = {f"{Path(pool['filepath']).parent.name.removesuffix('.libs')}.{pool['internal_api']}": pool for pool in threadpool_info()}
     found = {
         f"{name}.{key}": pool[key] for name, pool in pools.items() for key in ("num_threads", "architecture", "version") if pool.get(key)
     }
-    return {"cpus": _count_cpus(), **dict(sorted({**said, **found}.items()))}
+    return {"cpus": _count_cpus(), **dict(sorted({**variables, **found}.items()))}
 
 
 def _count_cpus() -> int:
@@ -106,7 +106,7 @@ def _count_cpus() -> int:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """Return the machine: architecture, processor, memory in GiB."""
+    """Return architecture, processor, and memory in GiB."""
     import psutil
 
     memory = round(psutil.virtual_memory().total / 2**30, 1)

@@ -1,4 +1,4 @@
-"""What a model reaches on rows it has not seen: scikit-learn's scorers, by slice, beside a naive baseline."""
+"""Evaluate a fitted estimator on held-out rows: scikit-learn scorers, by slice, with a dummy baseline."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     slices: Sequence[str] = (),
     *,
     train: Split | None = None,
-    least: Mapping[str, int] | None = None,
+    min_rows: Mapping[str, int] | None = None,
     positive: Any = None,  # noqa: ANN401  (any label)
     part: str = "holdout",
 ) -> Evaluation:
-    """Measure an estimator.
+    """Evaluate an estimator on a split.
 
     Parameters
     ----------
     estimator
-        A fitted scikit-learn estimator, or what it answered of the rows of ``split``.
+        A fitted scikit-learn estimator, or its cached predictions for ``split``.
     split
         The rows to measure on.
     metrics
@@ -50,18 +50,18 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     slices
         Columns of ``split.rows``; each of their at most 50 most frequent values is measured by itself.
     train
-        Rows that a model which ignores its input learns from; no baseline when None.
-    least
-        Column of ``slices`` → a number of rows: values with so many are measured too, however many there are.
+        Training rows of the baseline (DummyClassifier or DummyRegressor); no baseline when None.
+    min_rows
+        Column of ``slices`` → minimum rows; values with at least as many are measured too, beyond the limit of 50.
     positive
-        The positive one of two classes; the second when None.
+        The positive class of two; the second when None.
     part
-        What the rows are, for reasons.
+        Name of the rows in reasons.
 
     Returns
     -------
     Evaluation
-        An undefined or infinite metric is NaN, with the reason among its ``problems``.
+        An undefined or infinite metric is NaN, with a reason in ``problems``.
     """
     remembered = estimator if isinstance(estimator, CachedPredictor) else CachedPredictor(estimator, split.X)
     encoded = class_to_encode(getattr(estimator, "classes_", None), split.y, positive)
@@ -71,12 +71,12 @@ def evaluate(  # noqa: PLR0913  (what is measured, and on what)
     if train is not None:
         known = encode_labels(train.y, encoded)
         baseline, _ = _score(_make_baseline(estimator).fit(_constant_column(known), known), _constant_column(y), y, metrics)
-    told = tuple((name, why + _explain_classes(remembered, split.y, part)) for name, why in problems)
-    return Evaluation(len(y), values, baseline, tuple(_score_slices(model, split, y, metrics, slices, least or {})), told)
+    reasons = tuple((name, why + _explain_classes(remembered, split.y, part)) for name, why in problems)
+    return Evaluation(len(y), values, baseline, tuple(_score_slices(model, split, y, metrics, slices, min_rows or {})), reasons)
 
 
 def check_metrics(metrics: Sequence[str], where: str) -> None:
-    """Raise DefinitionError for a name that is no scikit-learn scorer."""
+    """Raise DefinitionError for a name that is not a scikit-learn scorer."""
     from sklearn.metrics import get_scorer_names
 
     known = get_scorer_names()
@@ -93,7 +93,7 @@ def _score(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tup
     problems: dict[str, str] = {}
     for name in metrics:
         with warnings.catch_warnings():
-            # scikit-learn warns and goes on with NaN or 0 where a metric is undefined: the value decides, not the warning.
+            # scikit-learn warns and returns NaN or 0 where a metric is undefined: the value decides, not the warning.
             warnings.simplefilter("ignore")
             try:
                 values[name] = float(make_scorer(name, getattr(estimator, "classes_", None))(estimator, X, y))
@@ -106,7 +106,7 @@ def _score(estimator: Any, X: Any, y: np.ndarray, metrics: Sequence[str]) -> tup
 
 
 def make_scorer(name: str, classes: Any) -> Any:  # noqa: ANN401  (scikit-learn's)
-    """Return a scorer that is given every class where it compares probabilities, so that a class without rows is no riddle to it.
+    """Return a scorer that knows all classes, so that probability metrics work when a class has no rows.
 
     Parameters
     ----------
@@ -129,13 +129,13 @@ def _explain_constant_label(y: np.ndarray) -> str:
 
 
 def _explain_classes(model: Any, y: np.ndarray, part: str) -> str:  # noqa: ANN401  (any estimator)
-    """Return which classes have no rows, and which labels are no class, as the end of a reason."""
+    """Return which classes have no rows and which labels are unknown, to end a reason."""
     known, there = getattr(model, "classes_", None), np.unique(y).tolist()
     classes = [] if known is None else np.asarray(known).tolist()
     lacking, foreign = [c for c in classes if c not in there], [label for label in there if classes and label not in classes]
-    told = [f"none of the {len(y)} {part} rows has the label {lacking[0]!r}"] if lacking and len(classes) > 2 else []
-    told += [f"the label {foreign[0]!r} of the {part} was not among the training rows"] if foreign else []
-    return f" ({'; '.join(told)})" if told else ""
+    notes = [f"none of the {len(y)} {part} rows has the label {lacking[0]!r}"] if lacking and len(classes) > 2 else []
+    notes += [f"the label {foreign[0]!r} of the {part} was not among the training rows"] if foreign else []
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _make_baseline(estimator: Any) -> Any:  # noqa: ANN401
@@ -155,14 +155,14 @@ def _score_slices(  # noqa: PLR0913  (what is measured, and on what)
     y: np.ndarray,
     metrics: Sequence[str],
     slices: Sequence[str],
-    least: Mapping[str, int],
+    min_rows: Mapping[str, int],
 ) -> list[SliceMetrics]:
     result = []
     for column in slices:
         values = split.rows[column]
         counted = values.value_counts(sort=True, name="__rows").rows()
         for rank, (value, rows) in enumerate(counted):
-            if rank >= MAX_SLICES and not (column in least and rows >= least[column]):
+            if rank >= MAX_SLICES and not (column in min_rows and rows >= min_rows[column]):
                 break
             chosen = np.flatnonzero(values.eq_missing(value).to_numpy())
             result.append(SliceMetrics(column, str(value), rows, _score(model, chosen, y[chosen], metrics)[0]))
@@ -170,7 +170,7 @@ def _score_slices(  # noqa: PLR0913  (what is measured, and on what)
 
 
 def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:
-    """Return a candidate's evaluation as rows of a table: metric, value, baseline, champion, difference and its interval."""
+    """Return the metrics of a candidate as table rows: metric, holdout, baseline, champion, difference and its interval."""
     baseline: Mapping[str, float] = dict(candidate.evaluation.baseline)
     return [
         {"metric": name, "holdout": value, "baseline": baseline.get(name, math.nan), **_compare_with_champion(candidate, name, value)}
@@ -179,10 +179,10 @@ def tabulate_metrics(candidate: Candidate) -> list[dict[str, object]]:
 
 
 def _compare_with_champion(candidate: Candidate, metric: str, value: float) -> dict[str, object]:
-    """Return champion, difference and interval of one metric, in the shape of a table's cells."""
+    """Return champion, difference and interval of one metric as table cells."""
     if candidate.champion is None:
-        return {"champion": "none yet", "Δ": "", "95 % interval of Δ": ""}
+        return {"champion": "none yet", "Δ": "", "95 % CI of Δ": ""}
     rival = candidate.champion.metric(metric)
     low, high = candidate.intervals.difference(metric) if candidate.intervals else (math.nan, math.nan)
     known = math.isfinite(low) and math.isfinite(high)
-    return {"champion": rival, "Δ": value - rival, "95 % interval of Δ": f"{low:+.4g} … {high:+.4g}" if known else "undefined"}
+    return {"champion": rival, "Δ": value - rival, "95 % CI of Δ": f"{low:+.4g} … {high:+.4g}" if known else "undefined"}

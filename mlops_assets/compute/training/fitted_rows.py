@@ -1,4 +1,4 @@
-"""The rows that a version was fitted on: predictions of these rows say nothing about how good the version is."""
+"""The rows a version was fitted on; predictions for them are no evidence of its quality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FITTED = "fitted"  # where a version's manifest holds them
 
 @dataclass(frozen=True)
 class FittedRows:
-    """What a version was fitted on, as its manifest records it.
+    """The fitted rows, as recorded in the manifest of a version.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class FittedRows:
 
     @classmethod
     def of(cls, splits: Mapping[str, Split], parts: Sequence[str], event_timestamp: str | None, *, by_time: bool) -> FittedRows:
-        """Describe some parts of a training set.
+        """Describe parts of a training set.
 
         Parameters
         ----------
@@ -61,13 +61,13 @@ class FittedRows:
         return cls(tuple(parts), rows, first, last, by_time and first is not None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the value as a manifest holds it."""
+        """Return the value as the manifest stores it."""
         ends = {name: None if time is None else time.isoformat() for name, time in (("first", self.first), ("last", self.last))}
         return {"parts": list(self.parts), "rows": self.rows, **ends, "by_time": self.by_time}
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> FittedRows | None:
-        """Return what a manifest records; None for a version that was stored before this was recorded."""
+        """Return the recorded value; None for versions stored before it was recorded."""
         stored = manifest.get(FITTED)
         if stored is None:
             return None

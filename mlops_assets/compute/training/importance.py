@@ -1,4 +1,4 @@
-"""How much a model's metric falls when one column no longer belongs to its row."""
+"""Permutation importance of columns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 REPEATS, MAX_ROWS, MAX_COLUMNS = 5, 2_000, 100
-_MIN_ROWS, _MAX_PREDICTIONS = 200, 400_000  # of the estimator, whatever the number of columns
+_MIN_ROWS, _MAX_PREDICTIONS = 200, 400_000  # of the estimator, for any number of columns
 _ROUNDING_ERROR = 1e-12
 
 
 @dataclass(frozen=True)
 class ColumnImportance:
-    """What one column is worth.
+    """Permutation importance of one column.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ColumnImportance:
 
 @dataclass(frozen=True)
 class PermutationImportance:
-    """The columns of a model by what they are worth.
+    """Permutation importance of all columns, most important first.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
     max_rows: int = MAX_ROWS,
     positive: Any = None,  # noqa: ANN401  (any label)
 ) -> PermutationImportance:
-    """Shuffle one column after the other and look at the metric.
+    """Return the mean decrease of a metric when one column is shuffled.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)
 
 
 def _drop_rounding(figure: float, whole: float) -> float:
-    """Return a figure, zero where it is no more than how numbers are rounded."""
+    """Return a value, or zero where it is within rounding error."""
     return 0.0 if abs(figure) <= _ROUNDING_ERROR * max(1.0, abs(whole)) else float(figure)
 
 
@@ -133,7 +133,7 @@ def _score_stretches(  # noqa: PLR0913  (what is measured, and on what)
     repeats: int,
     positive: Any,  # noqa: ANN401
 ) -> np.ndarray:
-    """Return the metric of each of the stretches of rows that were put below one another."""
+    """Return the metric of each of several stacked stretches of rows."""
     encoded = class_to_encode(getattr(estimator, "classes_", None), y, positive)
     answers, y, rows = wrap_two_classes(CachedPredictor(estimator, X), encoded), encode_labels(y, encoded), len(y)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Columns that know too much: values known later than their row, under another name or in their own, and columns that tell the label alone."""
+"""Find leaking columns: repeated later values, times after the event, and columns that predict the label alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIN_ROWS = 25  # rows of each class
 
 @dataclass(frozen=True)
 class RepeatedColumn:
-    """A column of a training set that repeats a column known later than its row.
+    """A training column that repeats a column known only after its row.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class RepeatedColumn:
 
 
 def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.DataFrame) -> list[RepeatedColumn]:
-    """Find columns that repeat, up to scale and offset, a column known later.
+    """Find columns that repeat a later-known column up to scale and offset.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.
     columns
         The columns of ``X`` that might.
     later
-        The columns known later, row by row beside ``rows``.
+        The later-known columns, in the rows of ``rows``.
     """
     step = max(1, rows.height // _SAMPLE_ROWS)
     sample, known = rows.gather_every(step), later.gather_every(step)
@@ -78,7 +78,7 @@ def _to_ordered(dtype: pl.DataType) -> bool:
 
 @dataclass(frozen=True)
 class StrongColumn:
-    """A column that tells the label nearly by itself.
+    """A column that predicts the label almost alone.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class StrongColumn:
 
 @dataclass(frozen=True)
 class LaterTime:
-    """A time in ``X`` that is later than the event of its own row."""
+    """A time in ``X`` after the event of its row."""
 
     column: str
     rows: int
@@ -106,7 +106,7 @@ class LaterTime:
 
 
 def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) -> list[StrongColumn]:
-    """Find columns that tell the label nearly by themselves, the strongest first: what good models are made of seldom does.
+    """Find columns that predict the label almost alone, strongest first.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
 
 
 def find_later_times(rows: pl.DataFrame, columns: Sequence[str], event_timestamp: str) -> list[LaterTime]:
-    """Find times in ``X`` that are later than the event of their row.
+    """Find times in ``X`` after the event of their row.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _rank_strength(found: dict[str, float], *, of_classes: bool) -> list[StrongC
 
 
 def _measure_order(column: pl.Series, positive: pl.Series) -> float:
-    """Return the share of pairs of the two classes that a column orders right, in the better direction; 0 when it has no order."""
+    """Return the share of class pairs that a column orders correctly, in the better direction; 0 without an order."""
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
         values = _class_rates(column.cast(pl.String), positive)
     elif _to_ordered(column.dtype):
@@ -183,7 +183,7 @@ def _measure_order(column: pl.Series, positive: pl.Series) -> float:
 
 
 def _class_rates(column: pl.Series, positive: pl.Series) -> pl.Series:
-    """Return for each row how often its value goes with the second class among the other half of the rows, so that no row tells its own label."""
+    """Return for each row the rate of the second class among other-half rows with its value, so that no row sees its own label."""
     rows = pl.DataFrame({"value": column, "positive": positive}).with_row_index("row").with_columns(half=pl.col("row") % 2)
     others = rows.group_by("value", "half").agg(share=pl.col("positive").mean()).with_columns(half=1 - pl.col("half"))
     joined = rows.join(others, on=["value", "half"], how="left", nulls_equal=True, maintain_order="left")

@@ -1,4 +1,4 @@
-"""Whether a model meets the libraries that it was trained with."""
+"""Compare installed library versions with those of a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EXACT_TO_MINOR = ("scikit-learn",)  # whose minor versions change what is store
 
 @dataclass(frozen=True)
 class LibraryChange:
-    """A library of which another version is installed than a model was trained with.
+    """A library installed in another version than the model was trained with.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ class LibraryChange:
     serious: bool
 
     def __str__(self) -> str:
-        """Say both versions."""
+        """Return both versions as text."""
         return f"{self.name} {self.trained} then, {self.installed or 'not installed'} now"
 
 
 def find_library_changes(trained: Mapping[str, str], installed: Mapping[str, str]) -> list[LibraryChange]:
-    """Return which libraries differ, the serious ones first.
+    """Return changed libraries, incompatible ones first.
 
     Parameters
     ----------

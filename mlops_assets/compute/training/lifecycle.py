@@ -1,4 +1,4 @@
-"""What a version is, and what may be done to it: pure functions of recorded facts.
+"""States of a version and the moves they allow: pure functions of recorded facts.
 
 ::
 
@@ -32,7 +32,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class VersionFacts:
-    """What is recorded of one version in one environment.
+    """Recorded facts of one version in one environment.
 
     Parameters
     ----------
@@ -75,5 +75,5 @@ def state_of(facts: VersionFacts) -> str:
 
 
 def refusal(kind: str, state: str) -> str:
-    """Return why a move is not allowed from a state; empty when it is."""
+    """Return why a state does not allow a move; empty when it does."""
     return "" if state in ALLOWED[kind] else f"a {kind} takes no version that is {state}"

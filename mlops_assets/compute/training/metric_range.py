@@ -1,4 +1,4 @@
-"""The range of a metric: no interval leaves it."""
+"""The range of a scikit-learn metric; confidence intervals are clipped to it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _UNIT_INTERVAL = (
     "top_k_accuracy",
     "v_measure_score",
 )
-_AT_MOST_ONE = ("r2", "explained_variance", "d2_", "adjusted_")
+_MAX_ONE = ("r2", "explained_variance", "d2_", "adjusted_")
 _AVERAGES = ("_ovo_weighted", "_ovr_weighted", "_ovo", "_ovr", "_macro", "_micro", "_samples", "_weighted")  # the longer ones first
 
 
 def metric_range(metric: str) -> tuple[float, float]:
-    """Return the least and the greatest value of a scikit-learn scorer.
+    """Return minimum and maximum of a scikit-learn scorer.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def metric_range(metric: str) -> tuple[float, float]:
     """
     if metric == "matthews_corrcoef":
         return -1.0, 1.0
-    if metric.startswith(_AT_MOST_ONE):
+    if metric.startswith(_MAX_ONE):
         return -math.inf, 1.0
     if metric.startswith("neg_"):
         return (-2.0, 0.0) if metric == "neg_brier_score" else (-math.inf, 0.0)
@@ -47,7 +47,7 @@ def metric_range(metric: str) -> tuple[float, float]:
 
 
 def clip_interval(metric: str, low: float, high: float, *, difference: bool = False) -> tuple[float, float]:
-    """Return an interval without what lies outside of a metric's range.
+    """Return an interval clipped to the range of a metric.
 
     Parameters
     ----------
@@ -58,7 +58,9 @@ def clip_interval(metric: str, low: float, high: float, *, difference: bool = Fa
     difference
         Whether the interval is of the difference of two values.
     """
-    least, most = metric_range(metric)
+    minimum, maximum = metric_range(metric)
     if difference:
-        least, most = (least - most, most - least) if math.isfinite(least) and math.isfinite(most) else (-math.inf, math.inf)
-    return (low, high) if math.isnan(low) or math.isnan(high) else (min(max(low, least), most), max(min(high, most), least))
+        minimum, maximum = (
+            (minimum - maximum, maximum - minimum) if math.isfinite(minimum) and math.isfinite(maximum) else (-math.inf, math.inf)
+        )
+    return (low, high) if math.isnan(low) or math.isnan(high) else (min(max(low, minimum), maximum), max(min(high, maximum), minimum))

@@ -1,4 +1,4 @@
-"""Pictures of a model for the Dagster UI, as PNG."""
+"""Plots of a model for the Dagster UI, as PNG."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plot_model(
     *,
     positive: Any = None,  # noqa: ANN401  (any label)
 ) -> dict[str, bytes | str]:
-    """Return title → PNG, or why it cannot be drawn: ROC, calibration and importance of a classifier; errors and importance of a regressor.
+    """Return title → PNG, or an error text: ROC, calibration and importance of a classifier; predicted against true values and importance of a regressor.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def _try_plot(draw: Callable[[], bytes]) -> bytes | str:
 
 
 def plot_curves(curves: Mapping[str, Any]) -> bytes:
-    """Return curves of metrics, small ones side by side, as PNG.
+    """Return curves of metrics as small multiples, as PNG.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def _make_figure(x_label: str, y_label: str) -> tuple[Any, Any]:
 
 
 def encode_png(figure: Any) -> bytes:  # noqa: ANN401  (matplotlib's)
-    """Return a figure as PNG, the same bytes for the same figure."""
+    """Return a figure as PNG; equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What a model's predictions are worth beside what happened: probabilities of classes, or numbers."""
+"""Assess predictions against labels: calibration and Brier score, by task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINARY, MULTICLASS, REGRESSION = "binary classification", "multiclass classifica
 
 @dataclass(frozen=True)
 class PredictionQuality:
-    """How far predictions can be taken at their word.
+    """Calibration and Brier score of predictions.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class PredictionQuality:
         Binary or multiclass classification, or regression.
     calibration
         Of the positive class; of several classes, of the one that is predicted (Guo et al. 2017, On calibration of modern neural networks);
-        of numbers, predicted beside observed.
+        of numbers, predicted against observed.
     brier
         Mean squared distance of probabilities from what happened, over all classes when there are several (Brier 1950); None of numbers.
     about
@@ -40,7 +40,7 @@ class PredictionQuality:
 
 
 def task_of(estimator: object) -> str:
-    """Return what an estimator does."""
+    """Return the task of an estimator: binary or multiclass classification, or regression."""
     from sklearn.base import is_classifier
 
     if not is_classifier(estimator):
@@ -49,7 +49,7 @@ def task_of(estimator: object) -> str:
 
 
 def assess_predictions(answers: CachedPredictor, kind: str, y: np.ndarray, positive: Any = None) -> PredictionQuality | None:  # noqa: ANN401  (any label)
-    """Hold predictions against labels; None for a classifier without probabilities.
+    """Assess predictions against labels; None for a classifier without probabilities.
 
     Parameters
     ----------

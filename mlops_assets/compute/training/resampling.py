@@ -1,4 +1,4 @@
-"""How sure a difference between two models is: intervals over the rows both were measured on.
+"""Paired bootstrap: confidence intervals of metrics, and of differences on the same rows.
 
 Where a metric is the mean of something row by row, the interval is Student's, of the mean of the paired differences. Everything else is
 resampled: the same rows drawn with replacement for both models, 1,000 times, and the percentiles of the differences taken
@@ -45,7 +45,7 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class _Spread:
-    """A figure and how it varies: a standard error or draws, with the degrees of freedom (0 for draws of single rows)."""
+    """An estimate with its standard error or bootstrap draws, and degrees of freedom (0 for draws of single rows)."""
 
     value: float
     error: float = math.nan
@@ -68,7 +68,7 @@ class _Spread:
         return self.value + float(low) * self._widening(confidence), self.value + float(high) * self._widening(confidence)
 
     def _widening(self, confidence: float) -> float:
-        """Return how much wider an interval of few blocks is than their draws."""
+        """Return the factor that widens an interval of few blocks."""
         from scipy import stats
 
         if not self.freedom:
@@ -78,7 +78,7 @@ class _Spread:
 
 
 class PairedIntervals:
-    """Intervals of a candidate's metrics, and of their differences from the champion's on the same rows.
+    """Intervals of the metrics of a candidate, and of differences from the champion on the same rows.
 
     Parameters
     ----------
@@ -115,15 +115,15 @@ class PairedIntervals:
 
     @property
     def method(self) -> str:
-        """What is resampled: ``independent rows``, or which blocks of time."""
+        """The resampled unit: ``independent rows``, or blocks of time."""
         return INDEPENDENT if self._blocks is None else str(self._blocks)
 
     def value(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
-        """Return the interval of the candidate's own metric, of a slice ``(column, value)`` when given; NaN when it has none."""
+        """Return the interval of a metric of the candidate, optionally of a slice ``(column, value)``; NaN when unknown."""
         return clip_interval(metric, *self._spreads(metric, within)[0].interval(confidence))
 
     def difference(self, metric: str, confidence: float = CONFIDENCE, within: tuple[str, str] | None = None) -> Bounds:
-        """Return the interval of candidate less champion; NaN when it has none."""
+        """Return the interval of candidate − champion; NaN when unknown."""
         if len(self._models) == 1:
             return math.nan, math.nan
         return clip_interval(metric, *self._spreads(metric, within)[-1].interval(confidence), difference=True)
@@ -131,12 +131,12 @@ class PairedIntervals:
     def _spreads(self, metric: str, within: tuple[str, str] | None) -> list[_Spread]:
         """Return the spread of the candidate's metric and, with a champion, of the difference."""
         if (metric, within) not in self._known:
-            chosen = self._chosen(within)
+            chosen = self._select_rows(within)
             blocks = None if self._blocks is None else np.unique(self._blocks.ids[chosen], return_inverse=True)[1]
             self._known[metric, within] = estimate_spreads(metric, self._models, chosen, self._y[chosen], self._seed, blocks)
         return self._known[metric, within]
 
-    def _chosen(self, within: tuple[str, str] | None) -> np.ndarray:
+    def _select_rows(self, within: tuple[str, str] | None) -> np.ndarray:
         if within is None:
             return np.arange(len(self._y))
         column, wanted = within
@@ -147,7 +147,7 @@ class PairedIntervals:
 def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
     metric: str, models: Sequence[CachedPredictor], chosen: np.ndarray, y: np.ndarray, seed: int, blocks: np.ndarray | None = None
 ) -> list[_Spread]:
-    """Return the spread of one model's metric and, of two, that of their difference.
+    """Return the spread of the metric of one model or, for two models, also that of the difference.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def _score_draws(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.
 
 
 def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray, value: float) -> CountedMetric | None:
-    """Return our form of a metric where it gives what the scorer gives."""
+    """Return the vectorised metric if it agrees with the scorer on these rows."""
     try:
         form = find_form(metric, model, chosen, y)
         mine = math.nan if form is None else float(form(np.ones((1, len(y))))[0])
@@ -202,7 +202,7 @@ def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.
 
 
 def _spread_of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
-    """Return the spread of a mean: of single rows, or of blocks that may differ in their number of rows."""
+    """Return the spread of a mean over rows, or over blocks of unequal size."""
     rows, mean = len(values), float(values.mean())
     if blocks is None:
         return _Spread(mean, float(values.std(ddof=1)) / math.sqrt(rows) if rows > 1 else math.nan, rows - 1)
@@ -212,7 +212,7 @@ def _spread_of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:
 
 
 def _evaluate_draws(forms: Sequence[CountedMetric], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
-    """Return the values of forms over draws of rows or of blocks, shape (forms, draws)."""
+    """Return the metric of each draw, shape (forms, draws)."""
     draws = min(RESAMPLES, max(_MIN_DEFINED, _MAX_DRAWN_COUNTS // rows))
     rng, step = np.random.default_rng(seed), max(1, _CHUNK // rows)
     found = []
@@ -223,13 +223,13 @@ def _evaluate_draws(forms: Sequence[CountedMetric], rows: int, seed: int, blocks
 
 
 def _draw_counts(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
-    """Draw ``count`` units with replacement, ``size`` times; return how often each was drawn, shape (size, count)."""
+    """Draw ``count`` units with replacement ``size`` times; return counts, shape (size, count)."""
     drawn = rng.integers(0, count, size=(size, count)) + np.arange(size)[:, None] * count
     return np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(float)
 
 
 def _ask_scorers(scored: Sequence[Callable[[np.ndarray], float]], rows: int, seed: int, blocks: np.ndarray | None) -> np.ndarray:
-    """Return what scorers say of draws of rows or of blocks, one after the other."""
+    """Return the scores of draws, one scorer call per draw."""
     rng, count = np.random.default_rng(seed), min(2 * _MIN_DEFINED, max(40, _MAX_SCORED // rows))
     if blocks is None:
         draws = [rng.integers(0, rows, size=rows) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""What an estimator answers of all rows, asked once: every metric, slice and resample is taken from that."""
+"""Predictions of all rows, computed once and reused by every metric, slice and resample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _METHODS = ("predict", "predict_proba", "decision_function")
 
 
 class CachedPredictor:
-    """Stands in for an estimator whose rows are numbered: scikit-learn's scorers take it as they take the estimator.
+    """A predictor over row numbers that scikit-learn scorers accept in place of the estimator.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class CachedPredictor:
         self._answers: dict[str, np.ndarray] = {}
 
     def answers(self, method: str) -> np.ndarray:
-        """Return what one method of the estimator says of every row."""
+        """Return the output of one method of the estimator for all rows."""
         if method not in self._answers:
             self._answers[method] = np.asarray(getattr(self._estimator, method)(self._X))
         return self._answers[method]
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (whatever the estimator has)
-        """Return a method that takes row numbers, or the estimator's own attribute."""
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (any attribute)
+        """Return a method over row numbers, or the attribute of the estimator."""
         found = getattr(self._estimator, name)
         if name not in _METHODS:
             return found
@@ -47,7 +47,7 @@ class CachedPredictor:
 
     @property
     def scores(self) -> np.ndarray:
-        """What tells rows apart best: probabilities, else decisions, else predictions."""
+        """Continuous output: probabilities, else decisions, else predictions."""
         return self.answers(next(m for m in ("predict_proba", "decision_function", "predict") if hasattr(self._estimator, m)))
 
 

@@ -1,4 +1,4 @@
-"""Metrics as functions of how often each row was drawn: many draws are measured by a few operations on arrays."""
+"""Metrics as functions of row counts, which evaluate many bootstrap draws with few array operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_CLASSES = 10
 
 @dataclass(frozen=True, eq=False)
 class CountedMetric:
-    """A metric of counted rows.
+    """A metric of row counts.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ class CountedMetric:
     by_row: np.ndarray | None = None
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """Measure draws."""
+        """Evaluate draws."""
         return self.measure(counts)
 
 
 def find_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-    """Return the form of a metric; None when it has none.
+    """Return the vectorised form of a metric; None when it has none.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ def _residuals(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.
 
 def _log_likelihood(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> np.ndarray:
     shares = model.predict_proba(chosen)
-    least = np.finfo(shares.dtype).eps
-    clipped = np.clip(shares, least, 1 - least)
+    epsilon = np.finfo(shares.dtype).eps
+    clipped = np.clip(shares, epsilon, 1 - epsilon)
     taken: np.ndarray = np.log(clipped / clipped.sum(axis=1, keepdims=True))[np.arange(len(y)), np.searchsorted(model.classes_, y)]
     return taken
 
 
 def _positive_scores(model: CachedPredictor, chosen: np.ndarray) -> np.ndarray:
-    """Return the probability of the second of two classes, or the decision for it."""
+    """Return the score of the positive class: decisions, else probabilities."""
     if hasattr(model, "decision_function"):  # what scikit-learn asks first for a ranking
         return model.decision_function(chosen)  # type: ignore[no-any-return]
     return model.predict_proba(chosen)[:, 1]  # type: ignore[no-any-return]
@@ -110,7 +110,7 @@ def _r2_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Count
 
 
 def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-    """Return the area under the ROC curve: the share of pairs in the right order, equal scores counted half."""
+    """Return the area under the ROC curve; ties count half."""
     if len(model.classes_) != 2:
         return None
     scores, positive = _positive_scores(model, chosen), y == model.classes_[1]
@@ -134,11 +134,11 @@ def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Coun
 def _confusion_form(
     above: Callable[..., np.ndarray], below: Callable[..., np.ndarray]
 ) -> Callable[[Any, np.ndarray, np.ndarray], CountedMetric | None]:
-    """Return a form of hits, false alarms and misses of the class 1; 0 where the denominator is, as scikit-learn has it."""
+    """Return a form of true positives, false positives and false negatives of class 1; 0 where the denominator is 0, as in scikit-learn."""
 
     def make(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-        said, true = model.predict(chosen) == 1, y == 1
-        columns = np.stack([said & true, said & ~true, ~said & true], axis=1).astype(float)
+        predicted, true = model.predict(chosen) == 1, y == 1
+        columns = np.stack([predicted & true, predicted & ~true, ~predicted & true], axis=1).astype(float)
 
         def measure(counts: np.ndarray) -> np.ndarray:
             cells = (counts @ columns).T
@@ -151,7 +151,7 @@ def _confusion_form(
 
 
 def _balanced_accuracy_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> CountedMetric | None:
-    """Return the mean share of each class's rows that are recognised, over the classes that were drawn."""
+    """Return the mean recall over the drawn classes."""
     if len(known := np.unique(y)) > _MAX_CLASSES:
         return None
     true = (np.asarray(y)[:, None] == known).astype(float)

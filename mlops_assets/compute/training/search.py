@@ -1,4 +1,4 @@
-"""The trials of a search: which values are tried next is a pure function of the search and of what the trials before have reached.
+"""Hyperparameter search: the next trials are a pure function of the search and of earlier results.
 
 So a search that was killed is resumed by asking again from the first trial, and answering from memory what was tried already.
 """
@@ -23,7 +23,7 @@ _STARTUP_TRIALS = 5  # trials that are never pruned: a median of fewer says noth
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial.
+    """One trial of a search.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Trial:
 
 
 def run_trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]], Sequence[Trial]]) -> list[Trial]:
-    """Return the trials of a search, in order.
+    """Run the trials of a search, in order.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def run_trials(search: Search, tried: Callable[[Sequence[Trial], Sequence[Trial]
 
 
 def best_trial(found: Sequence[Trial], where: str) -> Trial:
-    """Return the trial with the greatest value, the first of equal ones.
+    """Return the trial with the maximum value; of equal ones, the first.
 
     Raises
     ------
@@ -79,12 +79,12 @@ def best_trial(found: Sequence[Trial], where: str) -> Trial:
 
 
 def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
-    """Whether a value is below the median of what earlier trials had at that step (Golovin et al., *Google Vizier*, 2017, section 3.2).
+    """Return whether a value is below the median of earlier trials at that step (Golovin et al., *Google Vizier*, 2017, section 3.2).
 
     Parameters
     ----------
     step, value
-        Of the trial that goes on.
+        Values of the running trial.
     before
         The trials before it.
     """
@@ -97,7 +97,7 @@ def should_prune(step: int, value: float, before: Sequence[Trial]) -> bool:
 
 
 def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """Yield what to try next, a round at a time; what a round has reached is in ``done`` when the next is asked for."""
+    """Yield the parameters of each round; ``done`` holds earlier results when the next round is requested."""
     if search.sampler == "grid":
         names = [name for name, _ in search.space]
         every = itertools.product(*(_propose_values(values) for _, values in search.space))
@@ -121,8 +121,8 @@ def _propose_rounds(search: Search, done: Sequence[Trial]) -> Iterator[list[Tria
         yield [Trial(n, {name: _choose(v, a.params[name]) for name, v in search.space}) for n, a in zip(numbers, asked, strict=True)]
         for trial, reached in zip(asked, done[-len(asked) :], strict=True):
             value = reached.value
-            told = {"values": value} if value is not None and math.isfinite(value) else {"state": optuna.trial.TrialState.FAIL}
-            study.tell(trial, **told)
+            result = {"values": value} if value is not None and math.isfinite(value) else {"state": optuna.trial.TrialState.FAIL}
+            study.tell(trial, **result)
 
 
 def _propose_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,4 +1,4 @@
-"""Random numbers of a training: which seeds it has, and whether it draws where nobody seeded."""
+"""Seeds of a training, and detection of unseeded random draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN = (int, float, str, bool, type(None))
 
 
 def find_seeds(estimator: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
-    """Return every seed of an estimator and of what it is made of, by the name of the parameter.
+    """Return all seeds of an estimator and its parts, by parameter name.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def _to_plain(value: Any) -> Any:  # noqa: ANN401  (what JSON can hold)
 
 
 class GlobalDraws:
-    """Which of Python's and numpy's global generators was drawn from."""
+    """Which global random generators, of Python or numpy, were drawn from."""
 
     def __init__(self) -> None:
         self.drawn: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class GlobalDraws:
 
 @contextmanager
 def seed_globals(fingerprint: str) -> Iterator[GlobalDraws]:
-    """Seed the global generators with what decides a training, watch them, and put back what was there before.
+    """Seed the global generators from the fingerprint, watch them, and restore their state afterwards.
 
     What is not seeded by itself (``random_state=None``, ``numpy.random.shuffle``) draws from these, so that the same facts give the same
     numbers; a generator that seeds itself from the operating system, such as ``numpy.random.default_rng()``, is out of reach.

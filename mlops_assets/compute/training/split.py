@@ -20,7 +20,7 @@ SPLIT_NAMES = ("train", "validation", "holdout")
 
 
 def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.DataFrame:
-    """Sort the stored rows of a training set by time, then by every column: equal content must train equal models, and content has no order.
+    """Sort training rows by time, then by every column, so that equal content trains equal models.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def sort_canonically(rows: pl.DataFrame, event_timestamp: str | None) -> pl.Data
 
 
 def split_rows(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[str, Split]:
-    """Return the parts of a training set's rows, as models and gates receive them.
+    """Return the parts of a training set as models and gates receive them.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def split_rows(rows: pl.DataFrame, columns: Sequence[str], label: str) -> dict[s
 
 
 def merge_parts(rows: pl.DataFrame, columns: Sequence[str], label: str) -> Split:
-    """Return every row of a training set as one part, in the same order: what a refit is fitted on.
+    """Return all rows of a training set as one part, for a refit.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def split_by_time(
 
 
 def split_by_group(groups: pl.Series, *, validation: float, holdout: float, seed: int) -> pl.Series:
-    """Split so that no group is in two parts, the same on every machine.
+    """Split so that each group is in one part, the same on every machine.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def split_by_group(groups: pl.Series, *, validation: float, holdout: float, seed
 
 
 def _hash_to_unit(value: object, seed: int) -> float:
-    """Place a group in [0, 1) by a hash that no library's version changes."""
+    """Hash a group to [0, 1), independently of library versions."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{value}".encode()).digest()[:8], "big") / 2**64
 
 

@@ -1,4 +1,4 @@
-"""Blocks of time within which errors are alike: what intervals resample in place of single rows.
+"""Blocks of time with correlated errors, which the bootstrap resamples instead of single rows.
 
 The block length follows from the errors by the blocking method (H. Flyvbjerg, H. G. Petersen, *J. Chem. Phys.* 91, 461, 1989), with the test of
 M. Jonsson, *Phys. Rev. E* 98, 043304, 2018: neighbours are averaged until neighbouring averages no longer go together.
@@ -28,7 +28,7 @@ INDEPENDENT = "independent rows"
 
 @dataclass(frozen=True, eq=False)
 class TimeBlocks:
-    """Rows in blocks of time.
+    """Rows grouped in blocks of time.
 
     Parameters
     ----------
@@ -46,16 +46,16 @@ class TimeBlocks:
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return int(self.ids.max()) + 1 if len(self.ids) else 0
 
     def __str__(self) -> str:
-        """Say which blocks are resampled, and where their length comes from."""
+        """Return the resampled blocks and the origin of their length as text."""
         return f"{self.count} blocks of {_format_span(self.length)}, {'as declared' if self.declared else 'found in the errors'}"
 
 
 def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: timedelta | None = None) -> TimeBlocks | None:
-    """Divide rows into blocks of time.
+    """Group rows in blocks of time.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
 
 
 def block_rows(series: np.ndarray) -> int:
-    """Return the number of consecutive rows, a power of 2, whose averages look independent; 1 when the rows do.
+    """Return the shortest block, in rows and a power of 2, whose means look independent; 1 when rows do.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def block_rows(series: np.ndarray) -> int:
 
 
 def prediction_errors(models: Sequence[CachedPredictor], y: np.ndarray) -> list[np.ndarray]:
-    """Return what was wrong with each row's prediction: signed, by its loss, and as the difference of the losses of two models.
+    """Return the error of each prediction: signed, as loss, and as loss difference of two models.
 
     Parameters
     ----------

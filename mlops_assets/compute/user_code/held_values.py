@@ -1,4 +1,4 @@
-"""What a class or a function of the project holds besides its code: computed attributes and defaults; and readers whose reads are not seen."""
+"""Values that a class or function holds besides its code, and cached readers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE_IN_SQL = re.compile(r"'[^']+\.(?:csv|tsv|parquet|json|ndjson|jsonl|db)[^']
 
 
 def is_computed(node: ast.stmt) -> bool:
-    """Whether a statement computes what it binds: a literal, and an empty container that a program fills, are in the code already."""
+    """Return whether a statement computes its value; literals and empty containers are already in the code."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return False
     given = getattr(node, "value", None) if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
@@ -32,7 +32,7 @@ def is_computed(node: ast.stmt) -> bool:
 
 
 def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:  # noqa: ANN401  (what a name is bound to)
-    """Yield values that a class or a function keeps and that its code does not show, each with whether a use of it counts as one of all.
+    """Yield held values that the code does not show, each with whether one use counts as all.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ def iterate_held_values(node: ast.stmt, value: Any) -> Iterator[tuple[Mapping[st
 
 
 def is_cached_reader(node: ast.stmt, value: Any) -> bool:  # noqa: ANN401  (what a name is bound to)
-    """Return whether a function reads files or variables and keeps its result, so that a second call in a process reads nothing."""
+    """Return whether a function reads files or variables and caches its result, so that a second call reads nothing."""
     if not hasattr(value, "cache_info"):
         return False
     return any(getattr(inner, "id", getattr(inner, "attr", "")) in _READING_NAMES for inner in ast.walk(node))
 
 
 def queries_file(call: ast.Call) -> bool:
-    """Return whether a call asks a database with a text that names a file, such as ``duckdb.sql("from 'a.csv'")``."""
+    """Return whether a call queries a file by name, such as ``duckdb.sql("from 'a.csv'")``."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr not in _QUERY_METHODS:
         return False
     texts = [inner.value for each in call.args[:1] for inner in ast.walk(each) if isinstance(inner, ast.Constant)]

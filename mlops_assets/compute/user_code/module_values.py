@@ -1,4 +1,4 @@
-"""The values of module-level names as text, the same in every process and in every folder the project is in."""
+"""Text of module-level values, equal in every process and project folder."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _MAX_DEPTH = 20
 
 
 class UnrecordableError(TypeError):
-    """A value that no text stands for."""
+    """A value that has no stable text."""
 
 
 def describe_value(value: object, folder: str, *, depth: int = 0) -> str:  # noqa: PLR0911  (one for each kind of value)
-    """Return a value as text; empty for what decides no result, such as a logger.
+    """Return a value as text; empty for values that decide no result, such as loggers.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def _is_ignored(value: object, kind: type) -> bool:
 
 
 def _make_relative(value: str | PurePath, folder: str) -> str:
-    """Return text and paths without the place of the project; a folder above it is what leads there."""
+    """Return text and paths relative to the project; a parent folder becomes a relative path."""
     text = str(value)
     if isinstance(value, PurePath) and len(text) > 1 and folder.startswith(f"{text}{os.sep}"):
         return os.path.relpath(text, folder)
@@ -88,7 +88,7 @@ def _make_relative(value: str | PurePath, folder: str) -> str:
 
 
 def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> str:  # noqa: ANN401, PLR0911  (any value)
-    """Describe a function, a pattern, an array, a frame or an object by what it is made of."""
+    """Describe a function, pattern, array, frame or object by its content."""
     if isinstance(value, re.Pattern):
         return f"re:{value.pattern!r}:{value.flags}"
     if isinstance(value, functools.partial):
@@ -112,7 +112,7 @@ def _describe_object(value: Any, kind: type, inner: Callable[[object], str]) -> 
 
 
 def _object_state(value: object, kind: type) -> dict[str, object] | None:
-    """Return the attributes of an object, those of ``__slots__`` too; None when it has neither."""
+    """Return the attributes of an object, with ``__slots__``; None when it has neither."""
     slots = [
         name for base in kind.__mro__ for name in _list_items(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")
     ]
@@ -126,7 +126,7 @@ def _list_items(slots: object) -> Sequence[str]:
 
 
 def _class_file(kind: type) -> str:
-    """Return the file of a class's module; as if installed when it has none."""
+    """Return the source file of a class; a placeholder for installed ones."""
     import sys
 
     module = sys.modules.get(kind.__module__)

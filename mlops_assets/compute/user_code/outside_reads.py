@@ -1,4 +1,4 @@
-"""Files that are opened and environment variables that are read while a user's function runs.
+"""Record files and environment variables that a user's function reads while it runs.
 
 Files are seen by an audit hook of the interpreter; what a library opens without Python's knowledge is not.
 """
@@ -31,7 +31,7 @@ _TRANSPARENT_FILES = {os.__file__, "<frozen os>", "<frozen _collections_abc>"}  
 
 @dataclass
 class OutsideReads:
-    """What functions read besides their arguments.
+    """Files and variables read besides the arguments.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class OutsideReads:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record what is read until the context ends, in every thread of this process."""
+        """Record reads until the context ends, in every thread of this process."""
         _install_hook()
         _recorders.append(self)
         try:
@@ -56,7 +56,7 @@ class OutsideReads:
             _recorders.remove(self)
 
     def note_file(self, path: object, mode: object, flags: object) -> None:
-        """Note a file that was opened; one that is also written is a result, not an input."""
+        """Note an opened file; a file that is also written is a result, not an input."""
         if not isinstance(path, (str, bytes, os.PathLike)) or (path, mode, flags) in self.noted:
             return
         self.noted.add((path, mode, flags))
@@ -69,22 +69,22 @@ class OutsideReads:
 
     @property
     def whole_environment(self) -> bool:
-        """Whether every variable was read, as by a copy of the environment: that says nothing of what decides a result."""
+        """Whether the whole environment was copied, which says nothing about the result."""
         return len(self.variables) > 1 and set(os.environ) <= set(self.variables)
 
     def hashes(self) -> dict[str, str]:
-        """Return what was read with a hash of its content: ``file:PATH`` and ``variable:NAME``."""
+        """Return each read with a content hash: ``file:PATH`` and ``variable:NAME``."""
         files = [name for name in self.files if name not in self.written and Path(name).is_file()]
         variables = () if self.whole_environment else self.variables
         return hash_outside([*(f"file:{_shorten_path(name)}" for name in files), *(f"variable:{name}" for name in variables)])
 
     def names(self) -> list[str]:
-        """Return in words what was read."""
+        """Return the reads as text."""
         return [f"{_DESCRIPTIONS[kind]} '{name}'" for kind, name in (each.split(":", 1) for each in self.hashes())]
 
 
 def hash_outside(names: list[str]) -> dict[str, str]:
-    """Return the content hash of files and environment variables as they are now.
+    """Return current content hashes of files and environment variables.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def hash_outside(names: list[str]) -> dict[str, str]:
 
 
 def describe_changes(recorded: Mapping[str, str]) -> list[str]:
-    """Return in words what has another content than was recorded."""
+    """Return which reads have another content than recorded, as text."""
     now = hash_outside(list(recorded))
     changed = [(*name.split(":", 1), digest) for name, digest in now.items() if digest != recorded[name]]
     return [f"{_DESCRIPTIONS[kind]} '{name}' {'is gone' if digest == ABSENT else 'has changed'}" for kind, name, digest in changed]
@@ -113,7 +113,7 @@ def _hash_one(kind: str, name: str) -> str:
 
 
 def _shorten_path(name: str) -> str:
-    """Return a path relative to the working folder where it lies in it, so that a project may move."""
+    """Return a path relative to the working folder, so that a project may move."""
     here = str(Path.cwd()) + os.sep
     return name.removeprefix(here)
 
@@ -122,7 +122,7 @@ _recorders: list[OutsideReads] = []
 
 
 def is_library_file(path: str) -> bool:
-    """Return whether a file is one of the interpreter, of an installed package or of the system.
+    """Return whether a file belongs to the interpreter, an installed package or the system.
 
     Parameters
     ----------
@@ -135,10 +135,10 @@ def is_library_file(path: str) -> bool:
 @cache
 def _library_folders() -> tuple[str, ...]:
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/usr/local"}
-    places = {f"{prefix}/{name}" for prefix in prefixes for name in _INTERPRETER_FOLDERS}
-    places |= {path for name, path in sysconfig.get_paths().items() if name != "data"} | set(site.getsitepackages())
-    places |= {str(Path(__file__).parents[2]), f"{tempfile.gettempdir()}/joblib", *_SYSTEM}
-    return tuple(dict.fromkeys(found + os.sep for place in sorted(places) for found in (place, os.path.realpath(place))))
+    folders = {f"{prefix}/{name}" for prefix in prefixes for name in _INTERPRETER_FOLDERS}
+    folders |= {path for name, path in sysconfig.get_paths().items() if name != "data"} | set(site.getsitepackages())
+    folders |= {str(Path(__file__).parents[2]), f"{tempfile.gettempdir()}/joblib", *_SYSTEM}
+    return tuple(dict.fromkeys(found + os.sep for folder in sorted(folders) for found in (folder, os.path.realpath(folder))))
 
 
 def _audit_hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -149,7 +149,7 @@ def _audit_hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of its kind
-    """The environment, whose variables are noted when a project's code asks for them."""
+    """The environment, which notes variables when project code reads them."""
 
     def __getitem__(self, key: str) -> str:
         if _recorders and _is_asked_by_project():
@@ -159,7 +159,7 @@ class _Environment(type(os.environ)):  # type: ignore[misc]  # the only class of
 
 
 def _is_asked_by_project() -> bool:
-    """Whether the code that asks is the project's own."""
+    """Return whether project code reads the variable."""
     frame: Any = sys._getframe(2)  # noqa: SLF001  (there is no public way to know who asks)
     while frame is not None and frame.f_code.co_filename in _TRANSPARENT_FILES:
         frame = frame.f_back
@@ -169,7 +169,7 @@ def _is_asked_by_project() -> bool:
 
 @cache
 def _install_hook() -> None:
-    """Listen, from now on; before the first recording nothing is slower."""
+    """Install the audit hook at the first recording, so that programs without one pay nothing."""
     _library_folders()  # before the hook: finding them opens files
     sys.addaudithook(_audit_hook)
     os.environ.__class__ = _Environment

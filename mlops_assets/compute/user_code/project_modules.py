@@ -1,4 +1,4 @@
-"""Where the project's own modules are imported from, for processes that must import them too."""
+"""Import folders of the project, for child processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MAIN_MODULES = ("__main__", "__mp_main__")
 
 
 def project_folders() -> list[str]:
-    """Return the folders from which this process has imported modules that are neither installed nor part of Python.
+    """Return the folders of imported modules that are neither installed nor part of Python.
 
     They are read from the modules, not from ``sys.path``, which Dagster restores after it has loaded a project.
     """
@@ -24,7 +24,7 @@ def project_folders() -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment for a process that must find the project's modules."""
+    """Return an environment in which a child process finds the modules of the project."""
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*before, *project_folders()])))}
 

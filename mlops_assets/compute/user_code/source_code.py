@@ -1,4 +1,4 @@
-"""What a function's result depends on in the project's own code and configuration, found without running it."""
+"""Hash what a function depends on in the code and configuration of the project, without running it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EVERYTHING = "*"
 
 @dataclass(frozen=True)
 class _Value:
-    """A module-level name whose value the code computes, and where it is kept."""
+    """A module-level name with a computed value, and its location."""
 
     module: Mapping[str, Any] = field(repr=False, hash=False, compare=False)
     folder: str
@@ -37,7 +37,7 @@ class _Value:
 
 @dataclass
 class _Closure:
-    """Everything of the project's own code that a function uses."""
+    """All project code that a function uses."""
 
     parts: list[str] = field(default_factory=list)
     values: list[_Value] = field(default_factory=list)
@@ -47,7 +47,7 @@ class _Closure:
     trees: dict[Path, ast.Module] = field(default_factory=dict)
 
     def add_name(self, path: Path, module: str, name: str, values: Mapping[str, Any], *, used: bool = True) -> bool:
-        """Add a top-level name of a file, and what it reads; whether the file binds it."""
+        """Add a top-level name of a file with its dependencies; return whether the file binds it."""
         if (str(path), name) in self.seen:
             return True
         self.seen.add((str(path), name))
@@ -67,10 +67,10 @@ class _Closure:
             if is_cached_reader(node, values.get(name)):
                 self.reads.add(f"{name}, which keeps its first result,")
             self.add_statement(path, module, _strip_undecided(node), values, without=name)
-        return found or any(self._in_star(path, module, node, name) for node in self._tree(path).body)
+        return found or any(self._add_star_import(path, module, node, name) for node in self._tree(path).body)
 
     def add_statement(self, path: Path, module: str, node: ast.AST, values: Mapping[str, Any], *, without: str) -> None:
-        """Add what a statement reads."""
+        """Add the dependencies of a statement."""
         for inner in ast.walk(node):
             if isinstance(inner, ast.Attribute):
                 self.attributes.add(inner.attr)
@@ -89,23 +89,23 @@ class _Closure:
         return self.trees[path]
 
     def _note_reader(self, node: ast.Attribute, values: Mapping[str, Any]) -> None:
-        """Note a call such as `pl.read_csv`, which opens a file without Python's knowledge."""
+        """Note a call such as `pl.read_csv`, which opens a file unseen by Python."""
         library = getattr(values.get(node.value.id), "__name__", "") if isinstance(node.value, ast.Name) else ""
         if library.partition(".")[0] in _READERS and node.attr.startswith(("read_", "scan_")):
             self.reads.add(f"{library}.{node.attr}")
 
-    def _in_star(self, path: Path, module: str, node: ast.stmt, name: str) -> bool:
+    def _add_star_import(self, path: Path, module: str, node: ast.stmt, name: str) -> bool:
         if not (isinstance(node, ast.ImportFrom) and any(alias.name == _EVERYTHING for alias in node.names)):
             return False
         file, (absolute, values) = project_file(path, node.module or "", node.level), _imported_module(path, module, node)
         return file is not None and self.add_name(file, absolute, name, values)
 
     def _follow(self, path: Path, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
-        """Follow an import into a file of the project; add nothing of an installed package."""
+        """Follow an import into a project file; skip installed packages."""
         alias = next(alias for alias in node.names if _local_name(node, alias) == name)
         if isinstance(node, ast.Import):
             if (file := project_file(path, alias.name, 0)) is not None:
-                self._whole(file, alias.name)
+                self._add_module(file, alias.name)
             return
         absolute, values = _imported_module(path, module, node)
         file = project_file(path, node.module or "", node.level)
@@ -113,9 +113,9 @@ class _Closure:
             return
         beneath = f"{node.module}.{alias.name}" if node.module else alias.name
         if (file := project_file(path, beneath, node.level)) is not None:
-            self._whole(file, f"{absolute}.{alias.name}")
+            self._add_module(file, f"{absolute}.{alias.name}")
 
-    def _whole(self, path: Path, module: str) -> None:
+    def _add_module(self, path: Path, module: str) -> None:
         """Add every name of a module that is used as a whole."""
         names = {name for node in self._tree(path).body for name in bound_names(node)}
         for name in sorted(names):
@@ -123,7 +123,7 @@ class _Closure:
 
 
 def source_hash(function: Callable[..., Any]) -> str:
-    """Return a hash of a function or a class, and of the code and the values of every name of the project that it uses, directly or not.
+    """Return a hash of a function or class with all project code and values that it uses, directly or indirectly.
 
     Names are followed through the function's module and through the project's other modules; a comment or a change elsewhere in the file
     changes nothing. Of a name whose value is computed when the module is imported (a file that is read, an environment variable), the
@@ -143,7 +143,7 @@ def source_hash(function: Callable[..., Any]) -> str:
 
 
 def find_unrecorded(function: Callable[..., Any]) -> list[str]:
-    """Return what a function uses and no record can hold: values of other types than plain ones, and files that a library opens.
+    """Return used values and files that no record can hold: values without stable text, and files opened by libraries.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def _describe_values(value: _Value) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _find_closure(function: Callable[..., Any]) -> _Closure:
-    """Return what a function uses; read once, because the code that a process runs does not change with its files."""
+    """Return what a function uses; cached, because running code does not change with its files."""
     closure, file = _Closure(), inspect.getsourcefile(function)
     if file is None or not Path(file).is_file():
         closure.parts.append(repr(function.__code__.co_code))
@@ -182,7 +182,7 @@ def _find_closure(function: Callable[..., Any]) -> _Closure:
 
 
 def _imported_module(path: Path, module: str, node: ast.ImportFrom) -> tuple[str, Mapping[str, Any]]:
-    """Return name and values of the module that an import names."""
+    """Return name and values of an imported module."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     try:
         absolute = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
@@ -200,7 +200,7 @@ def _local_name(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
 
 
 def _strip_undecided(node: ast.stmt) -> ast.stmt:
-    """Leave out decorators (gates and schedules do not change what is trained) and docstrings."""
+    """Remove decorators and docstrings, which do not change the result of a function."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         body = node.body[1:] if ast.get_docstring(node) is not None else node.body
         return ast.FunctionDef(node.name, node.args, body or [ast.Pass()], [], node.returns)
@@ -208,7 +208,7 @@ def _strip_undecided(node: ast.stmt) -> ast.stmt:
 
 
 def bound_names(node: ast.stmt) -> Iterator[str]:
-    """Yield the names that a top-level statement binds; those of a loop, a condition or a `try` with all that is within."""
+    """Yield the names that a top-level statement binds, including inside loops, conditions and `try`."""
     if isinstance(node, ast.ImportFrom) and node.module == "__future__":
         return
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -225,22 +225,22 @@ def bound_names(node: ast.stmt) -> Iterator[str]:
 
 
 def project_file(path: Path, module: str, level: int) -> Path | None:
-    """Return the file of a module that a file of the project imports; None when it is an installed package."""
+    """Return the file of a module imported by a project file; None for installed packages."""
     if not level and module.partition(".")[0] == "mlops_assets":
         return None
     root = path.parent
     for _ in range(max(0, level - 1)):
         root = root.parent
     parts = module.split(".") if module else []
-    beside = [root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")] if parts else [root / "__init__.py"]
-    found = next((file for file in beside if file.exists()), None)
+    candidates = [root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")] if parts else [root / "__init__.py"]
+    found = next((file for file in candidates if file.exists()), None)
     if found is not None or level or not parts:
         return found
     return _find_importable(module)
 
 
 def _find_importable(module: str) -> Path | None:
-    """Return the file of a module of the project's package: one that is not installed among site-packages nor part of Python."""
+    """Return the file of a module of the project's own package."""
     if module.split(".", maxsplit=1)[0] in sys.stdlib_module_names:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A function together with everything of the project's own code that it needs, as text that runs elsewhere.
+"""Slice a function with all project code it needs, as text that runs elsewhere.
 
 What runs is what :func:`mlops_assets.compute.user_code.source_code.source_hash` covers: top-level names, followed through the project's files.
 Effects of a module at import (``sklearn.set_config(...)`` at top level) bind no name and are not part of it.
@@ -27,7 +27,7 @@ _EVERYTHING = "*"
 
 @dataclass
 class _Module:
-    """One file of the project, and which of its statements are needed."""
+    """One project file, with the statements that are needed."""
 
     path: Path
     text: str
@@ -48,7 +48,7 @@ class _Slicer:
         return self.modules[name]
 
     def need(self, module: str, path: Path, name: str, *, bare: bool = False) -> bool:
-        """Keep the statements that bind a name, and what these read; whether there are any."""
+        """Keep the statements that bind a name, with their dependencies; return whether there are any."""
         held = self.module(module, path)
         if name in held.seen:
             return True
@@ -65,34 +65,34 @@ class _Slicer:
         return bool(found)
 
     def follow_inner(self, module: str, path: Path, node: ast.stmt) -> None:
-        """Follow the imports within a function."""
+        """Follow the imports inside a function."""
         for inner in ast.walk(node):
             if isinstance(inner, (ast.Import, ast.ImportFrom)):
                 for alias in inner.names:
                     self.follow(module, path, inner, alias.asname or alias.name.split(".")[0])
 
     def follow(self, module: str, path: Path, node: ast.Import | ast.ImportFrom, name: str) -> None:
-        """Follow an import into a file of the project."""
+        """Follow an import into a project file."""
         for alias in node.names:
             if name not in (_EVERYTHING, alias.asname or alias.name.split(".")[0]):
                 continue
             if isinstance(node, ast.Import):
-                self._whole(path, alias.name, 0, alias.name)
+                self._add_module(path, alias.name, 0, alias.name)
                 continue
             target, level = node.module or "", node.level
             absolute = resolve_name("." * level + target, _top_package(module, path)) if level else target
             beneath = f"{target}.{alias.name}" if target else alias.name
             if (file := project_file(path, target, level)) is not None and self.need(absolute, file, alias.name):
                 continue
-            self._whole(path, beneath, level, f"{absolute}.{alias.name}")
+            self._add_module(path, beneath, level, f"{absolute}.{alias.name}")
 
-    def _whole(self, path: Path, target: str, level: int, absolute: str) -> None:
+    def _add_module(self, path: Path, target: str, level: int, absolute: str) -> None:
         if (file := project_file(path, target, level)) is not None:
             self.need(absolute, file, _EVERYTHING)
 
 
 def slice_source(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return a function and what it needs of the project's code, JSON-like.
+    """Return a function with the project code it needs, as JSON-compatible values.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def slice_source(function: Callable[..., Any]) -> dict[str, Any]:
         raise DefinitionError(f"the source of '{function.__name__}' is in no file", hint="define it in a module of the project")
     if function.__code__.co_freevars:
         raise DefinitionError(
-            f"'{function.__name__}' closes over '{function.__code__.co_freevars[0]}', whose value no source tells",
+            f"'{function.__name__}' closes over '{function.__code__.co_freevars[0]}', whose value is not in the source",
             hint="define the function at the top level of a module",
         )
     path, entry = Path(file), function.__module__ if function.__module__ != "__main__" else Path(file).stem
@@ -141,7 +141,7 @@ def _nested_function(function: Callable[..., Any]) -> ast.FunctionDef:
 
 
 def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
-    """Write a stored source below a folder and import it, ahead of everything else; for a process of its own.
+    """Write a stored source below a folder and import it before everything else; for a separate process.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
 
 
 def imported_packages(stored: Mapping[str, Any]) -> set[str]:
-    """Return the top-level names of what a stored source imports."""
+    """Return the top-level packages that a stored source imports."""
     nodes = [node for text in stored["modules"].values() for node in ast.walk(ast.parse(text))]
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return {name.split(".")[0] for name in plain | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}}
@@ -178,14 +178,14 @@ def _top_package(module: str, path: Path) -> str:
 
 
 def _used_names(node: ast.stmt, *, bare: bool) -> set[str]:
-    """Return the names that a statement reads; of a bare function without its decorators."""
+    """Return the names that a statement reads; without the decorators of a function."""
     decorators = getattr(node, "decorator_list", []) if bare else []
     skipped = {id(n) for decorator in decorators for n in ast.walk(decorator)}
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in skipped}
 
 
 def _bound_names(node: ast.stmt) -> Iterator[str]:
-    """Yield the names that a top-level statement binds; those of a loop, condition or `try` with all that is within."""
+    """Yield the names that a top-level statement binds, including inside loops, conditions and `try`."""
     if isinstance(node, ast.ImportFrom) and node.module == "__future__":
         return
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -1,4 +1,4 @@
-"""What a user's function raises from polars, pandas, DuckDB or another library, as an error that says where, and what to do.
+"""Translate errors of polars, pandas, DuckDB and other libraries in user functions: place and hint.
 
 The original stays as the cause. Exceptions that the user's own code raises keep their type and get a note.
 """
@@ -46,7 +46,7 @@ _TYPES = re.compile(
 
 @contextmanager
 def translate_errors(function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
-    """Raise what a library raises within a user's function as a DataError that names asset, line and remedy.
+    """Raise library errors inside a user function as DataError with asset, line and hint.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def translate_errors(function: Callable[..., Any], what: str, columns: Callable[
 def translate_error(
     error: Exception, function: Callable[..., Any], what: str, columns: Callable[[], Sequence[str]] = tuple
 ) -> DataError | None:
-    """Return the error to raise in place of one that a library raised; None for any other, which gets a note that says where it was raised.
+    """Return the error to raise instead of a library error; None for other errors, which get a note with their place.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def translate_error(
 
 
 def describe_error(error: BaseException, function: Callable[..., Any] | None = None) -> str:
-    """Return type, short text and place of what a user's function raised, in one line.
+    """Return type, short text and place of an error of a user function, in one line.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def describe_error(error: BaseException, function: Callable[..., Any] | None = N
 
 
 def shorten(text: str) -> str:
-    """Return the text of an error without the plan of a query and without candidate functions, in one line."""
+    """Return the text of an error in one line, without query plans and candidate functions."""
     head, *rest = text.strip().split("\n\n")
     expression = next((part for part in rest if part.startswith("This error occurred in the following expression:")), "")
     inside = f" in {expression.partition(':')[2].strip()}" if expression else ""
@@ -114,7 +114,7 @@ def shorten(text: str) -> str:
 
 
 def find_user_line(error: BaseException, function: Callable[..., Any] | None = None) -> str:
-    """Return file and line of the user's code that an error was raised in.
+    """Return file and line of user code that raised an error.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def find_user_line(error: BaseException, function: Callable[..., Any] | None = N
 
 
 def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
-    """Return what a person can do about an error of polars, pandas or DuckDB.
+    """Return a hint for an error of polars, pandas or DuckDB.
 
     Parameters
     ----------
@@ -143,14 +143,14 @@ def find_hint(error: BaseException | str, columns: Sequence[str] = ()) -> str:
     text = str(error).strip().split("\n\n")[0]
     for pattern in _MISSING:
         if found := pattern.search(text):
-            told = re.findall(r'"(.*?)"', found.groupdict().get("known") or "")
-            known = list(dict.fromkeys([*told, *columns]))
+            known = re.findall(r'"(.*?)"', found.groupdict().get("known") or "")
+            known = list(dict.fromkeys([*known, *columns]))
             return nearest(found["name"], known) + (f"there are {', '.join(known)}" if known else "look at the names of the columns there")
     return _zone_hint(text) or _type_hint(text)
 
 
 def _zone_hint(text: str) -> str:
-    """Return what to do about a time with a zone that meets one without; empty when that is not what happened."""
+    """Return a hint for a mix of zoned and naive times; empty for other errors."""
     naive, series = _NAIVE.search(text), _SERIES_ZONE.search(text)
     if (naive and _ZONED.search(text) and naive["name"] != "literal") or (series and series["zone"] == "None"):
         name = naive["name"] if naive else "…"
@@ -177,7 +177,7 @@ def _type_hint(text: str) -> str:
 
 
 def _is_library_error(error: BaseException) -> bool:
-    """Return whether a library raised an error: by its class, or by the place where it was raised."""
+    """Return whether a library raised an error, by its class or its place."""
     if type(error).__module__.split(".")[0] in _LIBRARIES:
         return True
     frames = traceback.extract_tb(error.__traceback__)
@@ -193,6 +193,6 @@ def _is_user_file(filename: str) -> bool:
 
 
 def _display_path(filename: str) -> str:
-    """Return a file as seen from the working directory where it lies below it."""
+    """Return a file relative to the working folder."""
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

@@ -1,4 +1,4 @@
-"""What the rows of a computed feature view depend on outside of its declaration."""
+"""Code and configuration that the rows of a computed feature view depend on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def view_source_text(view: FeatureView) -> str:
-    """Return what a view's function computes, with the project's own code and the configuration that it uses; empty for other views."""
+    """Return the source of a view's function with the project code it uses; empty for other views."""
     if not isinstance(view.source, Computed):
         return ""
     return f"{view.source.text}\n{source_hash(view.source.function.function)}"

@@ -49,7 +49,13 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
             hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
         )
     evaluation = evaluate(
-        answers, holdout, model.metrics, model.slices, train=trained.splits["train"], least=_min_slice_rows(model), positive=model.positive
+        answers,
+        holdout,
+        model.metrics,
+        model.slices,
+        train=trained.splits["train"],
+        min_rows=_min_slice_rows(model),
+        positive=model.positive,
     )
     champion, rival_answers = None, None
     if rival is not None and find_judged_fit(stores, rival).digest == trained.digest:
@@ -128,7 +134,7 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
         X = model_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
         answers = CachedPredictor(bundle.estimator, X)
         split = Split(X, holdout.y, holdout.rows)
-        return evaluate(answers, split, model.metrics, model.slices, least=_min_slice_rows(model), positive=model.positive), answers
+        return evaluate(answers, split, model.metrics, model.slices, min_rows=_min_slice_rows(model), positive=model.positive), answers
     except MlopsError as error:
         reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
         undefined = tuple((m, float("nan")) for m in model.metrics)

@@ -324,8 +324,8 @@ def test_more_than_fifty_values_are_measured_where_a_gate_judges_each() -> None:
     names = [f"v{i % 70}" for i in range(400)]
     split = ml.Split(X, Y, X.with_columns(g=pl.Series(names)))
     assert len(evaluate(FITTED, split, ["accuracy"], ["g"]).slices) == 50
-    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], least={"g": 2}).slices) == 70
-    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], least={"g": 200}).slices) == 50
+    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], min_rows={"g": 2}).slices) == 70
+    assert len(evaluate(FITTED, split, ["accuracy"], ["g"], min_rows={"g": 200}).slices) == 50
 
 
 def test_what_a_gate_says_has_one_hash_and_old_gates_keep_theirs() -> None:
@@ -344,7 +344,7 @@ def test_options_of_a_gate_that_mean_nothing_are_refused(more, why) -> None:
 def test_the_metric_table_shows_difference_and_interval() -> None:
     given = ml.Candidate("m", "d", FITTED, SPLIT, evaluation(m=0.6), evaluation(m=0.5), Known(0.05, 0.15))
     assert tabulate_metrics(given)[0]["Δ"] == pytest.approx(0.1)
-    assert tabulate_metrics(given)[0]["95 % interval of Δ"] == "+0.05 … +0.15"
+    assert tabulate_metrics(given)[0]["95 % CI of Δ"] == "+0.05 … +0.15"
     assert tabulate_metrics(candidate(evaluation(m=0.6)))[0]["champion"] == "none yet"
 
 

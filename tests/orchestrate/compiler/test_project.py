@@ -181,7 +181,7 @@ def test_metadata_shows_rows_schema_nulls_preview_and_plots(made) -> None:
     assert "| shop |" in table["preview"]
     assert {"lake snapshot", "content hash", "null shares"} <= set(table)
     assert all(model[name].startswith("![") for name in ("ROC", "calibration", "importance"))
-    assert {"metric", "holdout", "baseline", "champion", "Δ", "95 % interval of Δ"} == set(
+    assert {"metric", "holdout", "baseline", "champion", "Δ", "95 % CI of Δ"} == set(
         result.asset_materializations_for_node("model__buys")[0].metadata["metrics"].records[0].data
     )
 

@@ -73,7 +73,7 @@ CASES = {
     "a key twice": (
         lambda: good(reading=pl.when(NTH == 7).then(pl.lit("1-3")).otherwise("reading")),
         "partition '2024-01-02': the key {'reading': '1-3'} is on 2 rows; the first bad row is number 4 (reading='1-3'), partition '2024-01-02'",
-        "deduplicate, or add the column that tells them apart to key=",
+        "deduplicate, or add the column that distinguishes them to key=",
     ),
     "no key": (
         lambda: good(reading=pl.when(NTH != 5).then("reading")),

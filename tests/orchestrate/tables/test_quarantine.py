@@ -129,7 +129,7 @@ def test_limits_are_learnt_recorded_shown_and_held_against_later_partitions(run,
     assert "'dataset/readings' partition '2024-01-05': column 'value' is 40.0 in the first of 1 row(s), outside of the range" in message
     assert "-5.75 to 28.75 (learnt from 3 partition(s) '2024-01-01' to '2024-01-03', margin 25%)" in message
     assert "the first bad row is number 3 (reading='4-2'), partition '2024-01-05'" in message
-    assert "Hint: mend the source; if the data is right, declare the limit" in message
+    assert "Hint: correct the source; if the data is right, declare the limit" in message
     assert open_stores(platform).lake.snapshot() == snapshot
     world.days[4] = meters.good(4)[:10]
     assert "partition '2024-01-05' has 10 rows, not 18 to 30 (learnt from" in runner.error(READINGS, partitions="2024-01-05")

@@ -38,7 +38,7 @@ def test_gates_see_every_slice_and_the_interval_of_the_difference(project, platf
     runner("dataset/visits", partitions=shop.day_of(5))
     result = runner(*TRAIN)
     (row,) = (record.data for record in result.asset_materializations_for_node("model__buyer")[0].metadata["metrics"].records)
-    low, high = (float(bound) for bound in row["95 % interval of Δ"].split(" … "))
+    low, high = (float(bound) for bound in row["95 % CI of Δ"].split(" … "))
     assert low <= row["Δ"] <= high
     found = {e.gate: e for e in open_stores(platform).registry.candidate("buyer")[1]}[surely.name]
     assert found.relative

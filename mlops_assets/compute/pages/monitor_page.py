@@ -256,7 +256,8 @@ def _coverage_text(report: PerformanceReport) -> str:
 
 
 def _metrics_caption(report: PerformanceReport) -> str:
-    return f"Metrics; greater is better{f'. {report.intervals}' if report.intervals else ''}."
+    resampled = f"; {_percent(report.confidence)} CI by jackknife over {report.intervals}" if report.intervals else ""
+    return f"Metrics; greater is better{resampled}."
 
 
 def _slices_caption(report: PerformanceReport, shown: Sequence[SliceMetrics]) -> str:

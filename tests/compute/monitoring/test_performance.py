@@ -267,7 +267,7 @@ def test_calibration_is_the_distance_of_prediction_and_truth() -> None:
         ({}, "has 0 rules"),
         ({"at_least": 0.5, "no_worse_than_reference_by": 0.1}, "has 2 rules"),
         ({"at_least": math.nan}, "has the bound nan"),
-        ({"no_worse_than_reference_by": -0.1}, "how far below"),
+        ({"no_worse_than_reference_by": -0.1}, "give a distance of 0 or more"),
         ({"at_least": 0.5, "min_labels": 0}, "min_labels=0"),
         ({"at_least": 0.5, "min_coverage": 1.5}, "min_coverage=1.5"),
         ({"at_least": 0.5, "confidence": 1.0}, "confidence=1.0"),

@@ -112,7 +112,19 @@ def test_a_quiet_window() -> None:
     assert "No drift" in parsed.text
     assert f"Predictions of m{NASTY}, version 6" in parsed.text
     assert "900 of 900 predictions have a label (100.0%)" in parsed.text
-    assert "windows of the reference" in parsed.text
+    assert re.search(r"Expected false alarms: 1 % of windows, calibrated on 8\d reference windows", parsed.text)
+    assert "95 % CI by jackknife over independent rows" in parsed.text
+
+
+def test_a_window_of_two_versions_has_a_section_of_each() -> None:
+    found, quality = reports(frame(900, 2))
+    both = (VersionReports(6, found, quality), VersionReports(7, *reports(frame(50, 4))))
+    parsed = checked(render_monitor(MonitorPage("watch", "2024-03-09", "m", both)))
+    first, second = parsed.text.split("Version 6")[1].split("Version 7")
+    assert "Predictions of m, versions 6, 7" in parsed.text
+    assert "Performance is good" in first
+    assert "Not enough data to judge drift" in second
+    assert "Performance is good" not in second
 
 
 def test_a_window_in_which_everything_is_wrong() -> None:
@@ -142,7 +154,9 @@ def test_many_columns_and_slices_stay_light() -> None:
     rng = np.random.default_rng(0)
     wide = pl.DataFrame(rng.normal(size=(300, 170)), schema=[f"column_{i}" for i in range(170)])
     document = render_monitor(MonitorPage("watch", "d", "m", (VersionReports(6, measure_drift(build_profile(wide), wide)),)))
-    assert "20 columns with lower drift are not shown" in checked(document).text
+    text = checked(document).text
+    assert "20 columns with lower drift are not shown" in text
+    assert "Expected false alarms: 1 % of windows if rows are independent." in text
 
 
 def test_numbers_are_for_people() -> None:

@@ -78,7 +78,10 @@ def test_a_batch_that_fails_leaves_none_of_its_events(home, platform, monkeypatc
 
 
 def test_another_storage_is_left_as_the_user_configured_it(home, platform) -> None:
-    storage = "run_storage:\n  module: dagster._core.storage.runs\n  class: InMemoryRunStorage\n"
+    storage = (
+        f"run_storage:\n  module: dagster._core.storage.runs\n  class: SqliteRunStorage\n  config: {{base_dir: {home / 'elsewhere'}}}\n"
+    )
     (home / "dagster.yaml").write_text((home / "dagster.yaml").read_text() + storage)
     with open_pooled_instance(str(home)) as instance:
         assert not isinstance(instance.event_log_storage, PooledEventLog)
+        assert (home / "elsewhere" / "runs.db").exists()

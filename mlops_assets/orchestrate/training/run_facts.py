@@ -149,7 +149,7 @@ def _explain_unsorted(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> st
     """Return why the rows have no unique order; empty when they have one."""
     nested = [name for name, dtype in rows.schema.items() if dtype.is_nested()]
     compared = [name for name in rows.columns if name not in nested]
-    if rows.height and rows.select(compared).is_duplicated().any() and nested:
+    if nested and rows.height and rows.select(compared).is_duplicated().any():
         return f"rows of '{declared.key}' differ in '{nested[0]}' alone, which cannot be sorted by"
     return ""
 

@@ -17,7 +17,7 @@ from mlops_assets.stores.lake import data_files, table_sql
 from mlops_assets.stores.lake.connection import LakeConnections, damaged_lake_error
 from mlops_assets.stores.lake.protocol import DAMAGED_PREFIX, Commit, DataFile, MaintenanceReport, Partition, PartitionRecord, TableWrite
 from mlops_assets.stores.lake.record_checksums import RecordsReport, examine_records, record_checksum
-from mlops_assets.stores.lake.rows import RECORDS, quote_name, read_record, slice_partitions, sql_name, to_polars
+from mlops_assets.stores.lake.rows import RECORDS, quote_name, quote_value, read_record, slice_partitions, sql_name, to_polars
 from mlops_assets.stores.lake.write_plan import TableState, build_records, has_other_content, plan_write
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class DuckLake:
 
     def has_snapshot(self, snapshot: int) -> bool:
         """Return whether a snapshot can still be read."""
-        return bool(self._cursor.execute("SELECT 1 FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [snapshot]).fetchall())
+        return bool(self._cursor.execute(f"SELECT 1 FROM ducklake_snapshots('lake') WHERE snapshot_id = {int(snapshot)}").fetchall())
 
     def read(
         self,
@@ -96,12 +96,12 @@ class DuckLake:
         """
         chosen = ", ".join(map(quote_name, columns)) if columns else "*"
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
-        where, values = ("", [])
+        where = ""
         if window is not None:
             time = quote_name(event_timestamp or "")
-            where, values = f" WHERE {time} >= ? AND {time} < ?", [window.start, window.end]
+            where = f" WHERE {time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}"
         try:
-            return to_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}", values))
+            return to_polars(self._cursor.execute(f"SELECT {chosen} FROM {sql_name(table)}{at}{where}"))
         except duckdb.CatalogException as error:
             raise table_sql.missing_table_error(self._cursor, table, snapshot) from error
         except duckdb.Error as error:
@@ -121,9 +121,9 @@ class DuckLake:
             The newest when None.
         """
         at = f" AT (VERSION => {int(snapshot)})" if snapshot is not None else ""
-        query = f"SELECT * FROM {RECORDS}{at} WHERE table_name = ?"
+        query = f"SELECT * FROM {RECORDS}{at} WHERE table_name = {quote_value(table)}"
         try:
-            rows = self._cursor.execute(query, [table]).fetchall()
+            rows = self._cursor.execute(query).fetchall()
         except duckdb.CatalogException:
             return {}
         except duckdb.Error as error:
@@ -139,9 +139,11 @@ class DuckLake:
         run_ids
             As given to :meth:`write`.
         """
-        query = f"SELECT DISTINCT table_name FROM {RECORDS} WHERE run_id IN (SELECT unnest(?)) ORDER BY 1"
+        if not run_ids:
+            return []
+        query = f"SELECT DISTINCT table_name FROM {RECORDS} WHERE run_id IN ({', '.join(map(quote_value, run_ids))}) ORDER BY 1"
         try:
-            tables = self._cursor.execute(query, [list(run_ids)]).fetchall()
+            tables = self._cursor.execute(query).fetchall()
         except duckdb.CatalogException:
             return []
         except duckdb.Error as error:

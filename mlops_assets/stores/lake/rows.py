@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -43,6 +44,11 @@ def split_name(table: str) -> tuple[str, str]:
 def quote_name(name: str) -> str:
     """Return a name as SQL takes it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def quote_value(value: str | datetime) -> str:
+    """Return a value as SQL takes it in a statement: to bind a parameter, DuckDB imports pandas, which takes half a second."""
+    return f"TIMESTAMPTZ '{value.isoformat()}'" if isinstance(value, datetime) else "'" + value.replace("'", "''") + "'"
 
 
 def sql_name(table: str) -> str:
@@ -98,9 +104,10 @@ def slice_partitions(
         )
     frame = frame.sort(event_timestamp, maintain_order=True)
     times = frame[event_timestamp]
-    bounds = [
-        (int(times.search_sorted(p.window.start)), int(times.search_sorted(p.window.end))) for p in partitions if p.window is not None
-    ]
+    windows = [partition.window for partition in partitions if partition.window is not None]
+    edges = pl.Series([edge for window in windows for edge in (window.start, window.end)], dtype=times.dtype)
+    found = times.search_sorted(edges).to_list()
+    bounds = list(zip(found[::2], found[1::2], strict=True))
     if others:
         cut = [frame[start:end] for start, end in bounds]
         ends = list(itertools.accumulate((partition.height for partition in cut), initial=0))

@@ -10,7 +10,7 @@ import polars as pl
 
 from mlops_assets.errors import LakeError, nearest
 from mlops_assets.stores.lake.column_types import refuse_difference
-from mlops_assets.stores.lake.rows import quote_name, split_name, sql_name, to_polars
+from mlops_assets.stores.lake.rows import quote_name, quote_value, split_name, sql_name, to_polars
 from mlops_assets.values.window import merged
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
         _alter_columns(cursor, plan, target)
         time = quote_name(plan.event_timestamp or "")
         for window in windows:
-            cursor.execute(f"DELETE FROM {target} WHERE {time} >= ? AND {time} < ?", [window.start, window.end])
+            cursor.execute(f"DELETE FROM {target} WHERE {time} >= {quote_value(window.start)} AND {time} < {quote_value(window.end)}")
 
 
 def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:

@@ -16,6 +16,7 @@ import dagster as dg
 import psutil
 from playwright.sync_api import Page, expect, sync_playwright
 
+MLOPS = (sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main")
 PATIENCE = 300  # seconds that anything on a page may take on a loaded machine
 # Without these a headless Chromium without a network tries to reach its maker's hosts for minutes.
 _QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
@@ -28,10 +29,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def web_ui(file: Path, environment: dict[str, str]) -> Iterator[str]:
+def web_ui(file: Path, environment: dict[str, str], mlops: Sequence[str] = MLOPS) -> Iterator[str]:
     """Run `mlops ui` (web server, daemon and code location) on a project file; yield its URL once it answers."""
     port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "mlops_assets.cli.main", "ui", "-f", file.name, "--port", str(port)]
+    command = [*mlops, "ui", "-f", file.name, "--port", str(port)]
     log = Path(environment["MLOPS_HOME"]) / "ui.log"
     with log.open("w") as out:
         server = subprocess.Popen(command, cwd=file.parent, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)

@@ -20,14 +20,23 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from mlops_assets.compute.training import environment
+
 _IMPORTED = (
     "dagster",
+    "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
+    "dagster._core.execution.execute_in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+    "dagster._core.storage.sqlite_storage",
     "duckdb",
+    "jinja2",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "pandas",
     "polars",
-    "pyarrow",
+    "pyarrow.dataset",
     "scipy.stats",
     "skops.io",
     "sklearn.ensemble",
@@ -42,6 +51,7 @@ _IMPORTED = (
     "mlops_assets.cli.status",
     "mlops_assets.cli.summary",
     "mlops_assets.cli.version_page",
+    "mlops_assets.orchestrate.core.event_storage",
 )
 
 
@@ -88,6 +98,8 @@ def _serve(descriptor: int) -> None:
     warnings.simplefilter("ignore")
     for name in _IMPORTED:
         import_module(name)
+    sys.modules["matplotlib.font_manager"].findfont("DejaVu Sans")  # read once: the list of fonts, and that of installed packages
+    environment.installed()
     with socket.socket(fileno=descriptor) as here:
         while True:
             data, descriptors, _, _ = socket.recv_fds(here, 1 << 20, 2)

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlops_assets.compute.training.classes import class_names, positive_class
 from mlops_assets.compute.training.importance import permutation_importance
+from mlops_assets.compute.training.responses import CachedPredictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.evaluation import Split
 
 _MAX_CURVES = 12
+_MAX_NAME = 31  # of a column, in characters
 
 
 def plot_model(
@@ -31,7 +33,7 @@ def plot_model(
     Parameters
     ----------
     estimator
-        Fitted.
+        Fitted, or a CachedPredictor of the rows of ``holdout``.
     holdout
         Rows that training has not seen.
     metric, seed
@@ -39,7 +41,8 @@ def plot_model(
     positive
         The positive one of two classes; the second when None.
     """
-    return {title: _try_plot(draw) for title, draw in _iterate_plots(estimator, holdout, metric, seed, positive)}
+    model = estimator if isinstance(estimator, CachedPredictor) else CachedPredictor(estimator, holdout.X)
+    return {title: _try_plot(draw) for title, draw in _iterate_plots(model, holdout, metric, seed, positive)}
 
 
 def _try_plot(draw: Callable[[], bytes]) -> bytes | str:
@@ -62,7 +65,8 @@ def plot_curves(curves: Mapping[str, Any]) -> bytes:
     shown = list(curves.items())[:_MAX_CURVES]
     wide = min(len(shown), 3)
     high = -(-len(shown) // wide)
-    figure = Figure(figsize=(4 * wide, 2.6 * high), dpi=80, layout="constrained")
+    figure = Figure(figsize=(4 * wide, 2.6 * high), dpi=80)
+    figure.subplots_adjust(left=0.2 / wide, right=1 - 0.04 / wide, bottom=0.2 / high, top=1 - 0.12 / high, wspace=0.3, hspace=0.5)
     for at, (name, curve) in enumerate(shown):
         axes = figure.add_subplot(high, wide, at + 1)
         axes.plot(curve.steps, np.where(np.isfinite(curve.values), curve.values, np.nan))
@@ -73,7 +77,7 @@ def plot_curves(curves: Mapping[str, Any]) -> bytes:
 
 
 def _iterate_plots(
-    estimator: Any,  # noqa: ANN401
+    model: CachedPredictor,
     holdout: Split,
     metric: str,
     seed: str,
@@ -81,16 +85,16 @@ def _iterate_plots(
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     from sklearn.base import is_classifier
 
-    if is_classifier(estimator):
-        wanted = positive_class(estimator.classes_, positive) if hasattr(estimator, "predict_proba") else None
+    if is_classifier(model.estimator):
+        wanted = positive_class(model.classes_, positive) if hasattr(model, "predict_proba") else None
         if wanted is not None and len(np.unique(holdout.y)) == 2:
-            truth, at = holdout.y == wanted, class_names(estimator.classes_).index(str(wanted))
-            yield "ROC", lambda: _plot_roc(truth, estimator.predict_proba(holdout.X)[:, at])
-            yield "calibration", lambda: _plot_calibration(truth, estimator.predict_proba(holdout.X)[:, at])
+            truth, at = holdout.y == wanted, class_names(model.classes_).index(str(wanted))
+            yield "ROC", lambda: _plot_roc(truth, model.answers("predict_proba")[:, at])
+            yield "calibration", lambda: _plot_calibration(truth, model.answers("predict_proba")[:, at])
     else:
-        yield "prediction against truth", lambda: _plot_predictions(holdout.y, estimator.predict(holdout.X))
+        yield "prediction against truth", lambda: _plot_predictions(holdout.y, model.answers("predict"))
     if holdout.X.width:
-        yield "importance", lambda: _plot_importance(estimator, holdout, metric, seed, positive)
+        yield "importance", lambda: _plot_importance(model.estimator, holdout, metric, seed, positive)
 
 
 def _plot_roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
@@ -124,15 +128,17 @@ def _plot_predictions(truth: np.ndarray, predicted: np.ndarray) -> bytes:
 
 def _plot_importance(estimator: Any, holdout: Split, metric: str, seed: str, positive: Any) -> bytes:  # noqa: ANN401
     found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed, positive=positive).columns[::-1]
-    figure, axes = _make_figure(f"loss of {metric} when shuffled", "")
-    axes.barh([one.column for one in found], [one.drop for one in found], xerr=[one.error for one in found])
+    names = [one.column if len(one.column) <= _MAX_NAME else f"{one.column[: _MAX_NAME - 1]}…" for one in found]
+    figure, axes = _make_figure(f"loss of {metric} when shuffled", "", left=0.04 + 0.018 * max(map(len, names)))
+    axes.barh(names, [one.drop for one in found], xerr=[one.error for one in found])
     return encode_png(figure)
 
 
-def _make_figure(x_label: str, y_label: str) -> tuple[Any, Any]:
+def _make_figure(x_label: str, y_label: str, left: float = 0.15) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
-    figure = Figure(figsize=(5, 4), dpi=80, layout="constrained")
+    figure = Figure(figsize=(5, 4), dpi=80)
+    figure.subplots_adjust(left=left, right=0.97, bottom=0.13, top=0.97)  # a layout engine draws every figure twice
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

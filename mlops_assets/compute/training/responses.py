@@ -27,6 +27,11 @@ class CachedPredictor:
         self._estimator, self._X = estimator, X
         self._answers: dict[str, np.ndarray] = {}
 
+    @property
+    def estimator(self) -> Any:  # noqa: ANN401  (any estimator)
+        """The estimator itself."""
+        return self._estimator
+
     def answers(self, method: str) -> np.ndarray:
         """Return the output of one method of the estimator for all rows."""
         if method not in self._answers:

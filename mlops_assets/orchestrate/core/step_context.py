@@ -168,16 +168,16 @@ class StepContext:
         rows = self.part(ref, self.inputs[parameter.name], self.keys[0]) if parameter.name in self.inputs else self.read(ref)
         return convert_frame(rows, parameter.frame)
 
-    def read(self, ref: TableRef) -> pl.DataFrame:
-        """Read the rows of an upstream table that this step's partitions are made from."""
+    def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read the rows of an upstream table that this step's partitions are made from; all columns when None are named."""
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
-            return self._or_explain(ref, lambda: self._rows(ref, None, None))
+            return self._or_explain(ref, lambda: self._rows(ref, None, None, columns))
         wanted = [key for parents in mapped(edge, self.node.partitions, self.keys).values() for key in parents]
         span = _span(ref, wanted)
         if span is None:
-            return self._or_explain(ref, lambda: self.stores.lake.read(ref.key, snapshot=self.snapshot).clear())
-        return self._or_explain(ref, lambda: self._rows(ref, span, wanted))
+            return self._or_explain(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
+        return self._or_explain(ref, lambda: self._rows(ref, span, wanted, columns))
 
     def part(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
         """Return those of the rows that were read which one partition is made from."""
@@ -189,16 +189,16 @@ class StepContext:
             return rows.clear()
         return rows.filter(pl.col(ref.event_timestamp or "").is_between(span.start, span.end, closed="left"))
 
-    def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None) -> pl.DataFrame:
+    def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None) -> pl.DataFrame:
         """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""
         lake, time = self.stores.lake, ref.event_timestamp
         if self.node.key.split("/")[0] not in VERIFIED or (ref.key, window) in self._verified:
-            return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot)
+            return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot, columns=columns)
         wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(all_keys(ref.partitions) if keys is None else keys)
         parts = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, wanted)]
         rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
         self._verified.add((ref.key, window))
-        return rows
+        return rows if columns is None else rows.select(columns)
 
     def layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
         """Return all rows of a feature view, ready to be looked up."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import polars as pl
 
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
@@ -78,6 +80,11 @@ class TrainedModel:
     splits: Mapping[str, Split]
     reused: bool
     unrecorded: tuple[str, ...] = ()
+
+    @cached_property
+    def answers(self) -> CachedPredictor:
+        """The answers of an estimator on the holdout, computed once for metrics, gates and plots."""
+        return CachedPredictor(self.fitted, self.splits["holdout"].X)
 
     @property
     def digest(self) -> str:

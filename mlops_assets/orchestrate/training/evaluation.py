@@ -42,7 +42,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
         Its predictions are all the same, or not finite.
     """
     holdout = trained.splits["holdout"]
-    answers = CachedPredictor(trained.fitted, holdout.X)
+    answers = trained.answers
     if why := find_unusable_predictions(answers.scores, len(holdout.y)):
         raise DataError(
             f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",

@@ -1,6 +1,6 @@
 """The step of a training set: the spine, its features as they were known, its split."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ AS_OF = {
     "as_of": dg.Field(str, is_required=False, description="Use only what was known by this time (ISO 8601; UTC when it names no zone).")
 }
 NO_LEAKAGE = "no_leakage"
+ReadColumns = Callable[[TableRef, Sequence[str]], pl.DataFrame]
 
 
 def rules(training_set: TrainingSet[..., Any]) -> Table:
@@ -149,9 +150,7 @@ def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
     )
 
 
-def check_leakage(
-    project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
-) -> Outcome:
+def check_leakage(project: Project, read: ReadColumns, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> Outcome:
     """Return whether a column of X leaks the label.
 
     Parameters
@@ -169,7 +168,7 @@ def check_leakage(
 
 
 def _leaks(
-    project: Project, read: Callable[[TableRef], pl.DataFrame], declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
+    project: Project, read: ReadColumns, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> list[RepeatedColumn]:
     """Compare every column of X with the label and with every column that its datasets declare as known later."""
     found = find_repeated_columns(frame, X, frame.select(pl.col(declared.label).alias(f"the label {declared.label}")))
@@ -178,7 +177,9 @@ def _leaks(
         if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
             continue
         later = sorted(dataset.table.known_later)
-        source = read(project.by_key[dataset.key]).select(*dataset.table.key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
+        key = dataset.table.key
+        source = read(project.by_key[dataset.key], (*key, *(c for c in later if c not in key)))
+        source = source.select(*key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
         later_columns = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
         found += find_repeated_columns(frame, X, later_columns.drop(dataset.table.key))
     return found

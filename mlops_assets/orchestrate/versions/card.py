@@ -56,7 +56,7 @@ _LATE = 3600  # seconds after the registration from which a card says that it wa
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
-    """The version that a card describes, with its records."""
+    """The version that a card describes, with its records and the Dagster run that registers it."""
 
     project: Project
     stores: Stores
@@ -64,6 +64,7 @@ class _Subject:
     version: Version
     run: Run
     manifest: Mapping[str, Any]
+    dagster_run: str = ""
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -96,7 +97,7 @@ class _Fits:
         return self.judged is not self.served
 
 
-def ensure_card(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> dict[str, str]:
+def ensure_card(project: Project, stores: Stores, model: Model[..., Any], version: Version, *, dagster_run: str = "") -> dict[str, str]:
     """Return the forms of a version's card, name → text; a version without a card gets one, and it is stored.
 
     Parameters
@@ -107,6 +108,8 @@ def ensure_card(project: Project, stores: Stores, model: Model[..., Any], versio
         Of the platform.
     model, version
         What the card describes.
+    dagster_run
+        The Dagster run that registers the version. Rows that it verified for the training are not verified again.
 
     Raises
     ------
@@ -116,22 +119,22 @@ def ensure_card(project: Project, stores: Stores, model: Model[..., Any], versio
     files, artifacts = open_version_files(stores.platform.registry), stores.artifacts
     known = files.list_files(version.model, version.version)
     if not {MARKDOWN, PAGE} <= set(known):
-        card = build_card(project, stores, model, version)
+        card = build_card(project, stores, model, version, dagster_run=dagster_run)
         forms = {MARKDOWN: render_markdown(card), PAGE: render_html(card)}
         known = files.add(version.model, version.version, {name: artifacts.put(text.encode()) for name, text in forms.items()})
     return {name: artifacts.get(known[name]).decode() for name in (MARKDOWN, PAGE)}
 
 
-def build_card(project: Project, stores: Stores, model: Model[..., Any], version: Version) -> Card:
+def build_card(project: Project, stores: Stores, model: Model[..., Any], version: Version, *, dagster_run: str = "") -> Card:
     """Return the card of a version in its current state.
 
     Parameters
     ----------
-    project, stores, model, version
+    project, stores, model, version, dagster_run
         As in :func:`ensure_card`.
     """
     run, manifest = stores.tracker.get(version.run_id), manifest_of(stores.artifacts, version.artifact)
-    subject = _Subject(project, stores, model, version, run, manifest)
+    subject = _Subject(project, stores, model, version, run, manifest, dagster_run)
     kind = read_kind(manifest)
     if kind.name == ESTIMATOR:
         head, measured = _describe_estimator(subject, _open_fits(subject))
@@ -202,10 +205,10 @@ def _estimator(estimator: Any) -> str:  # noqa: ANN401
 def _rows(subject: _Subject) -> tuple[pl.DataFrame | None, str]:
     """Return the training rows, or why they cannot be read any more; current rows never stand in for them."""
     reads, lake, snapshot = subject.reads, subject.stores.lake, subject.version.snapshot
+    verified = subject.run.dagster_run_id == subject.dagster_run  # by the training, in the same Dagster run
+    partitions = [] if verified else [Partition("", None)]
     try:
-        rows = read_verified(
-            lake, reads["table"], [Partition("", None)], window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot
-        )
+        rows = read_verified(lake, reads["table"], partitions, window=None, event_timestamp=reads["event_timestamp"], snapshot=snapshot)
     except (LakeError, ArtifactError) as error:
         return None, error.message
     was, now = subject.run.record.get("training_set"), lake.records(reads["table"], snapshot=snapshot)[""].content_hash
@@ -271,7 +274,11 @@ def _leaking(subject: _Subject, rows: pl.DataFrame) -> Iterator[str]:
     if declared.label not in rows.columns:
         return
     found = check_leakage(
-        subject.project, lambda ref: lake.read(ref.key, snapshot=subject.version.snapshot), declared, rows, subject.reads["X"]
+        subject.project,
+        lambda ref, columns: lake.read(ref.key, columns=columns, snapshot=subject.version.snapshot),
+        declared,
+        rows,
+        subject.reads["X"],
     )
     if not found.passed:
         yield f"{found.message}: {found.hint}"

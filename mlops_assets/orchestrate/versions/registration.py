@@ -70,7 +70,7 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
 def _card(step: StepContext, model: Model[..., Any], version: Version) -> dg.MetadataValue[Any]:
     """Return the version's card; where it fails the version stays registered, and `mlops models card` tries again."""
     try:
-        return dg.MetadataValue.md(ensure_card(step.project, step.stores, model, version)[MARKDOWN])
+        return dg.MetadataValue.md(ensure_card(step.project, step.stores, model, version, dagster_run=step.context.run.run_id)[MARKDOWN])
     except Exception as error:  # noqa: BLE001  (an estimator may raise anything on shuffled rows)
         name = f"{model.name}@{version.version}"
         step.context.log.warning(f"{name} has no model card yet: {type(error).__name__}: {error}")

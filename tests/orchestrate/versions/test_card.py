@@ -278,7 +278,7 @@ def test_a_card_that_cannot_be_made_is_not_in_the_way(platform, instance, monkey
     runner = Runner(ml.build_definitions([*TABLES, shop.buyer], platform=platform), instance)
     runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(1)}")
 
-    def broken(*_: object) -> dict[str, str]:
+    def broken(*_: object, **__: object) -> dict[str, str]:
         raise RuntimeError("shuffled rows are beyond it")
 
     monkeypatch.setattr(registering, "ensure_card", broken)

@@ -89,7 +89,7 @@ def test_a_figure_that_cannot_be_drawn_becomes_a_warning_in_the_metadata(run, pl
 def test_one_picture_that_cannot_be_drawn_leaves_the_others(monkeypatch) -> None:
     X = pl.DataFrame({"a": np.arange(20.0)})
     y = np.arange(20) > 9
-    monkeypatch.setattr(pictures_of_models, "_calibration", lambda *_: 1 / 0)
+    monkeypatch.setattr(pictures_of_models, "_plot_calibration", lambda *_: 1 / 0)
     drawn = pictures_of_models.plot_model(LogisticRegression().fit(X, y), ml.Split(X, y, X), "accuracy", "seed")
     warnings: list[str] = []
     found = shown.pictures(drawn, warnings.append)

@@ -1,4 +1,4 @@
-"""A model: how it is trained, what it is measured by, what it must pass."""
+"""Models: the function that trains, the metrics, and the gates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KIND, ESTIMATOR = "candidate_kind", "estimator"  # the field of a record that na
 
 
 def check_format(asked: str) -> None:
-    """Refuse a format that does not exist.
+    """Raise DefinitionError for a format that does not exist.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def check_format(asked: str) -> None:
 
 
 def check_refit(asked: str | None) -> None:
-    """Refuse a moment for a refit that does not exist.
+    """Raise DefinitionError for a ``refit=`` that does not exist.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What gates and expectations have in common: exactly one of several rules, with a finite bound."""
+"""The base of gates and expectations: exactly one of several rules, with a finite bound."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mlops_assets.errors import DefinitionError
 
 
 class OneRule:
-    """A bound that is given under the name of one of several rules."""
+    """A bound that is declared under the name of one rule."""
 
     RULES: ClassVar[tuple[str, ...]]
 
     @property
     def rule(self) -> str:
-        """Which of the rules is given."""
+        """The name of the declared rule."""
         return next(rule for rule in self.RULES if getattr(self, rule) is not None)
 
     @property

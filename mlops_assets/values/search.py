@@ -1,4 +1,4 @@
-"""What is searched: which hyperparameters, over which values, for which metric of the validation part."""
+"""Searches for hyperparameters: their ranges, the number of trials, and the metric to maximise."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ SAMPLERS = ("tpe", "random", "grid")
 @check_constructor
 @dataclass(frozen=True)
 class Range:
-    """The values of a number from ``low`` to ``high``, both included; whole numbers when both are.
+    """A range of numbers from ``low`` to ``high``, both included; of whole numbers when both are whole.
 
     Parameters
     ----------
     low, high
         The bounds.
     log
-        Whether each order of magnitude is as likely as another; ``low`` is then positive.
+        Whether to sample on a logarithmic scale; ``low`` is then positive.
     step
         Only ``low``, ``low + step``, …
 
     Raises
     ------
     DefinitionError
-        The bounds are no range, or ``log`` and ``step`` do not go together.
+        The range is empty, or ``log`` and ``step`` are both given.
+
+    See Also
+    --------
+    Search : The search that samples from it.
 
     Examples
     --------
@@ -49,13 +53,13 @@ class Range:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no range."""
+        """Refuse an empty range and options that exclude each other."""
         if not self.low < self.high:
             raise DefinitionError(f"the range {self.low} to {self.high} is empty", hint="give the smaller bound first")
         if self.log and (self.low <= 0 or self.step is not None):
             raise DefinitionError(f"the range {self.low} to {self.high} cannot be logarithmic", hint="log=True needs low > 0, and no step=")
         if self.step is not None and self.step <= 0:
-            raise DefinitionError(f"the step {self.step} leads nowhere", hint="give one above 0")
+            raise DefinitionError(f"the range has the step {self.step}", hint="give one above 0")
 
     @property
     def whole(self) -> bool:
@@ -73,24 +77,28 @@ class Search:
     space
         Field of the model's ``dagster.Config`` → an :class:`mlops_assets.Range`, or the values to choose from.
     trials
-        How many at most; ``grid`` ends when its values do.
+        The maximum number; ``grid`` ends with its last combination.
     metric
         A scikit-learn scorer name, greater is better; the model's first metric when empty.
     sampler
         ``tpe`` learns from earlier trials (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, 2011), ``random`` does not, ``grid`` tries
-        every combination in order. All are Optuna's, or as simple as that.
+        every combination in order.
     prune
         Whether a trial ends early when what the function logs with ``ml.runs.log_metric(metric, value, step)`` falls below the median of earlier trials.
     seed
         The same seed, data and code give the same trials, however often the search was killed and resumed.
     processes
-        How many trials run at once, each in a process of its own with its share of the processors. Trials of one round do not learn from each other;
-        the function then is called from its stored source, as ``mlops reproduce`` does it.
+        How many trials run at once, each in a separate process with its share of the processors. Trials of one round do not learn from each other.
+        The function is then called from its stored source, as by ``mlops reproduce``.
 
     Raises
     ------
     DefinitionError
-        The space is empty, a value is neither, ``grid`` has no values to count, or there is no process.
+        The space is empty, ``grid`` has a range without steps, or ``processes`` is less than 1.
+
+    See Also
+    --------
+    Range : A range of numbers in the space.
 
     Examples
     --------
@@ -122,12 +130,12 @@ class Search:
         if not space or trials < 1:
             raise DefinitionError("a search needs a space and at least one trial", hint='e.g. ml.Search({"max_iter": ml.Range(50, 400)})')
         if processes < 1:
-            raise DefinitionError(f"a search cannot run in {processes} processes", hint="leave processes= out, or say 2")
+            raise DefinitionError(f"a search cannot run in {processes} processes", hint="leave processes= out, or give 2")
         if sampler not in SAMPLERS:
             raise DefinitionError(f"there is no sampler '{sampler}'", hint=nearest(sampler, SAMPLERS) + f"there are {', '.join(SAMPLERS)}")
         pairs = tuple(sorted((name, values if isinstance(values, Range) else tuple(values)) for name, values in dict(space).items()))
         for name, values in pairs:
-            _check(name, values, sampler)
+            _check_values(name, values, sampler)
         given = {
             "space": pairs,
             "trials": trials,
@@ -141,16 +149,16 @@ class Search:
             object.__setattr__(self, name, value)
 
     def check(self, configs: Iterable[Parameter], metrics: Sequence[str], where: str) -> None:
-        """Refuse what a model cannot search.
+        """Raise DefinitionError for a search that a model cannot run.
 
         Parameters
         ----------
         configs
-            The parameters of its function that are configurations.
+            The ``dagster.Config`` parameters of its function.
         metrics
-            The model's.
+            Metrics of the model.
         where
-            For the message.
+            The model, for the message.
 
         Raises
         ------
@@ -167,8 +175,8 @@ class Search:
             raise DefinitionError(f"{where} searches by '{self.metric}'", hint=f"name one of its metrics: {', '.join(metrics)}")
 
 
-def _check(name: str, values: Range | tuple[Any, ...], sampler: str) -> None:
+def _check_values(name: str, values: Range | tuple[Any, ...], sampler: str) -> None:
     if not isinstance(values, Range) and not values:
-        raise DefinitionError(f"the search of '{name}' has no value to choose from", hint="give one at least")
+        raise DefinitionError(f"the search of '{name}' has no value to choose from", hint="give at least one")
     if sampler == "grid" and isinstance(values, Range) and values.step is None and not values.whole:
         raise DefinitionError(f"the grid over '{name}' has no end", hint="give step=, or the values to choose from")

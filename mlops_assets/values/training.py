@@ -1,4 +1,4 @@
-"""What a model is trained on."""
+"""Training sets, and how their rows are split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True)
 class TimeSplit:
-    """Split by event time: the last ``holdout`` judges, the ``validation`` before it tunes, what is before that trains.
+    """Split by event time: models fit on the oldest rows, tune on ``validation``, and gates judge on the newest, ``holdout``.
 
     Parameters
     ----------
@@ -31,7 +31,11 @@ class TimeSplit:
 
     Notes
     -----
-    A row whose label becomes known only after its own part has ended is left out: at that time it could not have been used.
+    A row whose label becomes known only after the end of its part is left out: training could not have used it at that time.
+
+    See Also
+    --------
+    GroupSplit : Split by a column, so that no group is in two parts.
 
     Examples
     --------
@@ -48,7 +52,9 @@ class TimeSplit:
     def __post_init__(self) -> None:
         """Refuse empty spans."""
         if not self.holdout:
-            raise DefinitionError("ml.TimeSplit has no holdout", hint="give the last span, which judges: holdout=timedelta(days=14)")
+            raise DefinitionError(
+                "ml.TimeSplit has no holdout", hint="give the last span, on which gates judge: holdout=timedelta(days=14)"
+            )
         if any(span is not None and span <= timedelta(0) for span in (self.validation, self.holdout, self.train)):
             raise DefinitionError(f"{self} has an empty part", hint="give positive timedeltas, or leave validation= and train= out")
 
@@ -66,11 +72,21 @@ class GroupSplit:
     Parameters
     ----------
     column
-        The column with the group, e.g. a customer's id.
+        The column that names the group, such as a customer's id.
     validation, holdout
         Shares of the groups, each above 0, together below 1.
     seed
-        Another seed gives another split; the same seed the same one, on every machine.
+        The same seed gives the same split on every machine.
+
+    See Also
+    --------
+    TimeSplit : Split by event time.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.GroupSplit("customer").holdout
+    0.15
     """
 
     column: str

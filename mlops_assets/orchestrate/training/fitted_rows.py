@@ -78,7 +78,7 @@ def _match_keys(keys: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
     return keys.join(alike.unique(), on=keys.columns, how="left", maintain_order="left")["__fitted"].fill_null(value=False)
 
 
-def choose_versions(  # noqa: PLR0913  (whose rows, of which partitions)
+def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
     at: Stores,
     project: Project,
     model: Model[..., Any],

@@ -341,7 +341,7 @@ def _reproduce(subject: _Subject) -> Section:
     """Return the commands that train the version again and compare."""
     name = f"{subject.version.model}@{subject.version.version}"
     if not subject.facts:
-        return Section("How to reproduce", ("Its record is too old to train it again.",))
+        return Section("How to reproduce", ("It was trained before records were complete enough to train it again.",))
     words = "Trains the version again from its record, in a separate process, and compares data, code, predictions and metrics. Nothing is promoted."
     return Section(
         "How to reproduce",

@@ -41,7 +41,7 @@ demo: .stamps/venv ## run the reference project on real flights: train, predict 
 	@$(BIN)/mlops run --select 'key:"service/lateness_api"'
 	@$(BIN)/mlops predict lateness_api --partitions $(NEXT_DAY)
 	@echo; echo "the day is over: predictions alongside the labels that arrived"
-	@$(BIN)/mlops run --select 'key:"predictions/lateness_api" or key:"*_report/lateness_watch"' --partitions $(NEXT_DAY)
+	@$(BIN)/mlops run --select 'key:"predictions/lateness_api_predictions" or key:"*_report/lateness_watch_*"' --partitions $(NEXT_DAY)
 	@$(BIN)/mlops monitor show lateness_watch
 	@echo; echo "The service keeps running: .venv/bin/mlops serve stop lateness_api stops it."
 	@echo "make ui opens the Dagster web UI on this instance."

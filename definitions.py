@@ -30,10 +30,10 @@ class Departure(pa.DataFrameModel):
     carrier: str
     origin: str = pa.Field(isin=["EWR", "JFK", "LGA"])
     dest: str
-    distance: int = pa.Field(ge=0)  # miles
-    dep_delay: float = pa.Field(nullable=True)  # minutes
-    arr_delay: float = pa.Field(nullable=True)  # minutes; null when cancelled
-    air_time: float = pa.Field(nullable=True)  # minutes
+    distance: int = pa.Field(ge=0, description="Miles.")
+    dep_delay: float = pa.Field(nullable=True, description="Minutes.")
+    arr_delay: float = pa.Field(nullable=True, description="Minutes; null when cancelled.")
+    air_time: float = pa.Field(nullable=True, description="Minutes.")
 
 
 @ml.dataset(

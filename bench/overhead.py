@@ -200,7 +200,7 @@ def _dbt() -> Comparison:
     home = scratch("overhead-dbt")
     env = environment(MLOPS_HOME=str(home))
     ours: tuple[str, ...] = (str(BIN / "mlops"), "run", "--partitions")
-    features = ("2013-01-08", "--select", 'key:"features/carrier_punctuality" or key:"features/origin_punctuality"')
+    features = ("2013-01-08", "--select", 'key:"features/carrier_punctuality_features" or key:"features/origin_punctuality_features"')
     label = "mlops run of the dbt step"
     try:
         output([*ours, "2013-01-01...2013-01-08", "--select", 'key:"dataset/flights"'], env=env)

@@ -28,7 +28,7 @@ MODEL_KEYS = 'key:"model/lateness*" or key:"version/lateness*" or key:"champion/
 # Step → the selection of `mlops run` and the step of the script that does the same.
 STEPS = {
     "dataset": ('key:"dataset/orders"', "dataset"),
-    "feature view": ('key:"features/shop_delays"', "view"),
+    "feature view": ('key:"features/shop_delays_features"', "view"),
     "training set": ('key:"training_set/deliveries"', "training_set"),
     "training, evaluation, registration": (MODEL_KEYS, "model"),
 }

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets import errors
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
@@ -39,7 +40,8 @@ class Runner:
         first, _, last = (partitions or "").partition("...")
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first} if first else {}
         graph = self.definitions.resolve_asset_graph()
-        chosen = [key for key in graph.materializable_asset_keys if not keys or key.to_user_string() in keys]
+        wanted = {asset_key(key) for key in keys}  # each <kind>/<name>
+        chosen = [key for key in graph.materializable_asset_keys if not keys or key in wanted]
         assert not keys or len(chosen) == len(keys), f"{keys} are not all in the project"
         ops = {name: {"config": value} for name, value in (config or {}).items()}
         job = self.definitions.resolve_implicit_global_asset_job_def()
@@ -69,7 +71,7 @@ def run(instance: dg.DagsterInstance):
 
 def metadata(result: dg.ExecuteInProcessResult, key: str) -> dict:
     events = [e.step_materialization_data.materialization for e in result.get_asset_materialization_events()]
-    found = [m for m in events if m.asset_key.to_user_string() == key]
+    found = [m for m in events if m.asset_key == asset_key(key)]
     assert found, f"{key} was not materialised"
     return {name: value.value for name, value in found[-1].metadata.items()}
 

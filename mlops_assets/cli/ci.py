@@ -11,6 +11,7 @@ import click
 
 from mlops_assets.cli.options import console, file_option, load
 from mlops_assets.errors import DefinitionError
+from mlops_assets.values.asset_names import select_nodes
 
 if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
@@ -50,7 +51,7 @@ def train(model: str | None, partitions: str | None, sample: int | None, environ
     shown = console()
     project = _load(file, environment, against)
     for name in _models(project, model):
-        select = f'+key:"model/{name}"'
+        select = f"+{select_nodes(f'model/{name}')}"
         finished = run(project, select=select, partitions=_sampled(project, select, partitions, sample), as_of=None, console=shown)
         show(project, finished, shown)
         if not finished.result.success:

@@ -10,6 +10,7 @@ import click
 
 from mlops_assets.cli.options import console, file_option, json_option, load, write_json
 from mlops_assets.errors import DataError, DefinitionError, LakeError, nearest
+from mlops_assets.values.asset_names import select_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -203,13 +204,15 @@ def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str 
 
     _, view = _find(project, name)
     if not view.online:
-        select = f'key:"online/{name}"'
+        select = select_nodes(f"online/{name}")
         raise DefinitionError(
             f"'{view.key}' is not online", hint=f"say online=True in the feature view '{name}', then mlops run --select '{select}'"
         )
     rows = _rows(project, view)
     if rows is None:
-        raise LakeError(f"'{view.key}' has never been materialised", hint=f'mlops run --select \'key:"{view.key}" or key:"online/{name}"\'')
+        raise LakeError(
+            f"'{view.key}' has never been materialised", hint=f"mlops run --select '{select_nodes(view.key, f'online/{name}')}'"
+        )
     keys = [_entity(view, rows, text) for text in entities]
     time = parse_as_of(at) or datetime.now(UTC)
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

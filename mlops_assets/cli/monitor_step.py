@@ -15,6 +15,7 @@ from mlops_assets.cli.summary import failures
 from mlops_assets.orchestrate.core.liveness import process_tags
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
 from mlops_assets.orchestrate.training.loop import advance_loop, collect_facts, describe_next_action, job_name, record_decision
+from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.decisions import Hold, Launch
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _report(loop: _Loop, turn: Turn) -> list[str]:
 def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
     """Yield the command for each range of predictions that are behind their inputs."""
     table = loop.monitor.predictions_key
-    command = f"mlops run --select 'key:\"{table}\"'"
+    command = f"mlops run --select '{select_nodes(table)}'"
     for first, last in find_late_predictions(loop.project, loop.monitor, loop.loaded.stores):
         keys = first if first == last else f"{first}...{last}"
         where, chosen = (f" in {keys}", f" --partitions {shlex.quote(keys)}") if keys else ("", "")

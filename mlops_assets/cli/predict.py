@@ -19,6 +19,7 @@ from mlops_assets.errors import DataError, DefinitionError, ServiceError
 from mlops_assets.orchestrate.training.loop import list_source_tables
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.serving.http import control
+from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _bodies(project: LoadedProject, service: Service, frame: pl.DataFrame) -> It
     """Yield each row as the JSON of a request: the fields that the champion knows, nothing that is known only later."""
     champion = project.stores.registry.champion(service.model.name)
     if champion is None:
-        raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise model/{service.model.name}")
+        raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise {graph_key(service.model.key)}")
     fields: Sequence[dict[str, Any]] = manifest_of(project.stores.artifacts, champion.artifact)["request"]
     needed = [f["name"] for f in fields if f["role"] not in {"key", "time"}]
     if lacking := [name for name in needed if name not in frame.columns]:

@@ -19,11 +19,12 @@ from mlops_assets.errors import DefinitionError, PlatformError, nearest
 from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.core.beta import beta
 from mlops_assets.orchestrate.core.liveness import process_tags
-from mlops_assets.orchestrate.core.steps import op_name
 from mlops_assets.orchestrate.training.training_set import AS_OF
+from mlops_assets.values.asset_names import find_declared_name, graph_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from rich.console import Console
 
@@ -86,7 +87,7 @@ def _refuse_missing_packages(project: LoadedProject, chosen: Sequence[dg.AssetKe
     """Refuse to begin what would end at an import, after hours perhaps; a mirror to MLflow never stops a run."""
     keys = {"", *(key.to_user_string() for key in chosen)}
     missing = [need for part in project.parts for need in missing_packages(part.project, part.platform)]
-    refuse_missing_packages([need for need in missing if need.asset in keys and need.extra != "mlflow"])
+    refuse_missing_packages([need for need in missing if graph_key(need.asset) in keys and need.extra != "mlflow"])
 
 
 def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
@@ -110,10 +111,14 @@ def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
 
 def approved_models(definitions: dg.Definitions) -> set[str]:
     """Return the names of the models whose versions a person approves."""
-    return {key.path[-1] for key in definitions.resolve_asset_graph().materializable_asset_keys if key.path[0] == "approval"}
+    return _names_of("approval", definitions.resolve_asset_graph().materializable_asset_keys)
 
 
-def without_decisions(chosen: Sequence[dg.AssetKey], approved: Collection[str]) -> list[dg.AssetKey]:
+def _names_of(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
+    return {find_declared_name(key.to_user_string()) for key in keys if key.path[0] == kind}
+
+
+def without_decisions(chosen: Sequence[dg.AssetKey], approved: AbstractSet[str]) -> list[dg.AssetKey]:
     """Leave out what a person decides: approvals, and the champion of a version that is made in the same run and cannot be approved yet.
 
     Parameters
@@ -128,16 +133,16 @@ def without_decisions(chosen: Sequence[dg.AssetKey], approved: Collection[str]) 
     DefinitionError
         Nothing is left.
     """
-    made = {key.path[-1] for key in chosen if key.path[0] == "version"}
+    held = approved & _names_of("version", chosen)  # versions that this run makes, which no one can have approved yet
     left = [
         key
         for key in chosen
-        if key.path[0] != "approval" and not (key.path[0] == "champion" and key.path[-1] in made and key.path[-1] in approved)
+        if key.path[0] != "approval" and not (key.path[0] == "champion" and find_declared_name(key.to_user_string()) in held)
     ]
     if not left:
-        name = min(key.path[-1] for key in chosen if key.path[0] == "approval")
+        name = min(_names_of("approval", chosen))
         raise DefinitionError(
-            f"'approval/{name}' is what a person decides",
+            f"'{graph_key(f'approval/{name}')}' is what a person decides",
             hint=f"mlops models approve {name} VERSION, or materialise it in the UI's launchpad",
         )
     return left
@@ -176,7 +181,7 @@ def _range(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partition
 def _run_config(chosen: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, Any]:
     if as_of is None:
         return dict(QUIET)
-    names = [op_name(key.to_user_string()) for key in chosen if key.path[0] == "training_set"]
+    names = ["__".join(key.path) for key in chosen if key.path[0] == "training_set"]
     return QUIET | {"ops": {name: {"config": dict.fromkeys(AS_OF, as_of)} for name in names}}
 
 

@@ -15,6 +15,7 @@ from mlops_assets.cli.project import LoadedProject
 from mlops_assets.orchestrate.tables.prediction_tables import CHANGE
 from mlops_assets.orchestrate.tables.tables import COLUMNS, CUT_TIMES, DUPLICATES
 from mlops_assets.orchestrate.tables.unrecorded import UNRECORDED
+from mlops_assets.values.asset_names import find_declared_name, graph_key
 from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def show(project: LoadedProject, finished: Finished, console: Console) -> None:
     console.print(_assets(finished))
     for key, metadata in _last(finished).items():
         if key.path[0] == "model":
-            console.print(_metrics(key.path[-1], metadata))
+            console.print(_metrics(find_declared_name(key.to_user_string()), metadata))
     gates = _checks(finished)
     if gates.row_count:
         console.print(gates)
@@ -129,15 +130,16 @@ def _checks(finished: Finished) -> Table:
 
 
 def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
+    tables = {graph_key(table): table for part in project.parts for table in part.project.by_key}
     for key, metadata in _last(finished).items():
         if key.path[0] == "champion":
-            yield f"champion of {key.path[-1]}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
+            yield f"champion of {find_declared_name(key.to_user_string())}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
             if change := _value(metadata, CHANGE):
                 yield f"note: {change}"
         if key.path[0] == "version":
-            yield from _waiting(project, key.path[-1])
+            yield from _waiting(project, find_declared_name(key.to_user_string()))
         if key.path[0] == "predictions":
-            yield f"predictions: lake table {key.to_user_string()}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
+            yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
         if key.path[0] == "service":
             yield f"service {key.path[-1]}: {_value(metadata, 'state')} at {_value(metadata, 'url')}, version {_value(metadata, 'version')}, smoke latency {_value(metadata, 'smoke latency ms')} ms"
         if key.path[0] in {"drift_report", "performance_report"}:
@@ -145,7 +147,7 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
         if _value(metadata, "the loop"):
             yield f"the loop: {_value(metadata, 'the loop')}"
     for step in {k for k in _failed(finished) if k.startswith("model__")}:
-        serving = project.stores.registry.champion(step.removeprefix("model__"))
+        serving = project.stores.registry.champion(find_declared_name(step.replace("__", "/", 1)))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
 
 
@@ -153,7 +155,7 @@ def _waiting(project: LoadedProject, model: str) -> Iterator[str]:
     """Say that a version waits for a person."""
     newest = project.stores.registry.versions(model)[-1]
     if any(m.approval and m.name == model for part in project.parts for m in part.project.every(Model)) and not newest.approval:
-        yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise approval/{model} in the UI"
+        yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise {graph_key(f'approval/{model}')} in the UI"
 
 
 def _failed(finished: Finished) -> dict[str, str]:

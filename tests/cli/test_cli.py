@@ -59,7 +59,7 @@ def test_init_writes_a_small_project_that_runs_at_once(begun) -> None:
     assert DuckLake.open(begun / ".mlops" / "lake").read("predictions/predictions").height == 569
     again = good(mlops(begun, "run"))
     assert "champion of benign: version 1 (before: the same)" in again
-    assert "✓ model/benign" in again
+    assert "✓ model/benign_candidate" in again
 
 
 def test_init_overwrites_nothing(begun) -> None:
@@ -94,7 +94,7 @@ def test_every_command_has_help_with_an_example(arguments, tmp_path) -> None:
 def test_dagsters_own_commands_run_the_same_project(begun) -> None:
     home = {"DAGSTER_HOME": str(begun / ".mlops" / "dagster")}
     good(command(begun, "dagster", "asset", "materialize", "-f", "definitions.py", "--select", "kind:scikitlearn", **home))
-    good(command(begun, "dagster", "asset", "materialize", "-f", "definitions.py", "--select", 'key:"model/benign"+1', **home))
+    good(command(begun, "dagster", "asset", "materialize", "-f", "definitions.py", "--select", 'key:"model/benign_candidate"+1', **home))
     good(command(begun, "dagster", "definitions", "validate", "-f", "definitions.py", **home))
     good(command(begun, "dg", "check", "defs", **home))
     launched = good(command(begun, "dg", "launch", "--assets", 'key:"training_set/examples" or kind:model', **home))
@@ -126,7 +126,7 @@ def _dagster_home(folder: Path) -> Path:
 
 def test_bad_arguments_are_named_with_a_hint(begun, tmp_path) -> None:
     cases = {
-        ("run", "--select", 'key:"model/benin"'): "did you mean 'model/benign'",
+        ("run", "--select", 'key:"model/benin_candidate"'): "did you mean 'model/benign_candidate'",
         ("run", "--select", "((("): "cannot be read",
         ("run", "-f", "nothing.py"): "no project file 'nothing.py'",
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.registry.registry import open_registry
 from tests.commands import run_mlops
@@ -74,7 +75,7 @@ def test_killed_and_run_again_ends_as_if_undisturbed(point, undisturbed, tmp_pat
 def test_what_a_killed_run_had_committed_is_told_to_dagster_once_and_made_by_nobody_again(tmp_path) -> None:
     home = tmp_path / "home"
     assert run(home, KILL_AT=POINTS["after the predictions are committed"]).returncode == -9
-    key = dg.AssetKey(project.PREDICTIONS.split("/"))
+    key = asset_key(project.PREDICTIONS)
     made = DuckLake.open(home / "lake").records(project.PREDICTIONS)
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         assert instance.get_materialized_partitions(key) == set()
@@ -84,7 +85,7 @@ def test_what_a_killed_run_had_committed_is_told_to_dagster_once_and_made_by_nob
             told = {e.partition_key: e.asset_materialization.metadata["content hash"].value for e in events}
             assert told == {partition: record.content_hash for partition, record in made.items()}
             assert len(events) == project.DAYS
-        others = [dg.AssetKey(table.split("/")) for table in TABLES if table != project.PREDICTIONS]
+        others = [asset_key(table) for table in TABLES if table != project.PREDICTIONS]
         assert [len(instance.fetch_materializations(other, limit=1000).records) for other in others] == [30, 30, 30, 1]
         assert [r.status for r in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
     assert DuckLake.open(home / "lake").records(project.PREDICTIONS) == made

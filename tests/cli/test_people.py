@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mlops_assets.orchestrate.core.steps import asset_key
 from tests.cli.test_cli import good, mlops
 
 
@@ -23,14 +24,14 @@ def two(tmp_path_factory) -> Path:
 
 def test_a_rollback_and_a_promotion_leave_their_reasons_and_are_shown(two) -> None:
     assert "champion of benign: version 1" in good(mlops(two, "models", "rollback", "benign", "--reason", "complaints"))
-    refused = mlops(two, "run", "--select", 'key:"champion/benign"')
+    refused = mlops(two, "run", "--select", 'key:"champion/benign_champion"')
     assert refused.returncode == 1
     assert "was rolled back, and is not promoted by itself" in refused.stdout
     assert "version 2" in good(mlops(two, "models", "promote", "benign", "--version", "2", "--reason", "false alarm"))
     log = json.loads(good(mlops(two, "models", "history", "benign", "--json", "-")))
     assert [(e["kind"], e["version"], e["reason"]) for e in log[:2]] == [("promotion", 2, "false alarm"), ("rollback", 1, "complaints")]
     with dg.DagsterInstance.from_config(str(two / ".mlops" / "dagster")) as instance:
-        shown = instance.get_latest_materialization_event(dg.AssetKey(["champion", "benign"])).asset_materialization
+        shown = instance.get_latest_materialization_event(asset_key("champion/benign")).asset_materialization
     assert shown.metadata["version"].value == 2
 
 

@@ -47,11 +47,11 @@ def test_a_run_announces_each_thing_once(run, platform) -> None:
     points = notes(Finished(runner("dataset/points", partitions="2024-01-01...2024-01-04")))
     assert points == ["[yellow]dataset/points[/]: duplicates: 4 of 100 rows left out: the last of each key counts"]
     (view,) = notes(Finished(runner("features/noise", partitions="2024-01-01...2024-01-04")))
-    assert view.startswith("[yellow]features/noise[/]: not recorded: ")
+    assert view.startswith("[yellow]features/noise_features[/]: not recorded: ")
     assert view.endswith("test_summary.py:DRAWS (Random): make the history of the view again when it changes")
     for _ in ("trained", "not trained again"):
         (model,) = notes(Finished(runner("training_set/examples", "model/line")))
-        assert model.startswith("[yellow]model/line[/]: not recorded: ")
+        assert model.startswith("[yellow]model/line_candidate[/]: not recorded: ")
         assert model.endswith("test_summary.py:DRAWS (Random): after a change of it, the model is not trained again")
 
 

@@ -24,6 +24,7 @@ from features import clock
 from mlops_assets.compute.features.assemble import make_view
 from mlops_assets.compute.features.point_in_time import sort_as_of
 from mlops_assets.compute.training.environment import installed_distributions
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.online.opening import open_online
@@ -298,7 +299,7 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
     for step in (
         ("run", "--select", 'key:"online/*" or key:"service/*"'),
         ("predict", "lateness_api", "--partitions", day),
-        ("run", "--select", 'key:"predictions/lateness_api"', "--partitions", day),
+        ("run", "--select", 'key:"predictions/lateness_api_predictions"', "--partitions", day),
     ):
         done = mlops(demo, *step)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -317,7 +318,7 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
             "carrier_punctuality", wrong, join_keys=["carrier"], features=["carrier_late_share_7d", "carrier_mean_delay_7d"]
         )
         assert mlops(demo, "predict", "lateness_api", "--partitions", day).returncode == 0
-        assert mlops(demo, "run", "--select", 'key:"predictions/lateness_api"', "--partitions", day).returncode == 0
+        assert mlops(demo, "run", "--select", 'key:"predictions/lateness_api_predictions"', "--partitions", day).returncode == 0
         red = mlops(demo, "features", "skew", "lateness_api", "--partitions", day, "--json", "-")
         assert red.returncode == 1
         facts = json.loads(red.stdout)
@@ -332,7 +333,7 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
 
 def test_columns_of_dbt_models_lead_to_those_of_the_raw_data(demo) -> None:
     with dg.DagsterInstance.from_config(str(demo / "dagster")) as instance:
-        event = instance.get_latest_materialization_event(dg.AssetKey(["features", "carrier_punctuality"]))
+        event = instance.get_latest_materialization_event(asset_key("features/carrier_punctuality"))
     shown = event.asset_materialization.metadata
     deps = shown["dagster/column_lineage"].value.deps_by_column
     assert [(d.asset_key.to_user_string(), d.column_name) for d in deps["carrier_mean_delay_7d"]] == [("dataset/flights", "arr_delay")]

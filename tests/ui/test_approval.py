@@ -14,7 +14,7 @@ from tests.conftest import clean_environment
 
 REASON = 'slices [red] <img src=x onerror="window.ran=1"> <script>window.ran=1</script>\'; DROP TABLE mlops_versions; --'
 CONFIG = """ops:
-  approval__benign:
+  approval__benign_approval:
     config:
       version: 1
       approver: grace
@@ -50,14 +50,14 @@ def test_a_person_approves_in_the_launchpad_and_the_check_shows_it(ui, project) 
     assert refused.returncode == 1
     assert "version 1 of 'benign' is not approved" in refused.stderr
     home = project / ".mlops"
-    launch(page, url, "approval/benign", CONFIG.format(reason=REASON))
+    launch(page, url, "approval/benign_approval", CONFIG.format(reason=REASON))
     runs_end(page, home, after=1)
     registry = open_registry(f"sqlite:///{project / '.mlops' / 'registry.sqlite'}")
     (said,) = registry.approvals("benign", 1)
     assert (said.approved, said.approver, said.reason, said.digest) == (True, "grace", REASON, registry.versions("benign")[0].digest)
-    page.goto(f"{url}/assets/version/benign?view=checks&checkDetail=approved")
+    page.goto(f"{url}/assets/version/benign_version?view=checks&checkDetail=approved")
     expect(page.get_by_text("version 1 approved by grace").first).to_be_visible()
-    page.goto(f"{url}/assets/approval/benign")
+    page.goto(f"{url}/assets/approval/benign_approval")
     expect(page.get_by_text("DROP TABLE mlops_versions").first).to_be_visible()
     assert page.evaluate("window.ran") is None
     assert page.locator('img[src="x"]').count() == 0

@@ -26,7 +26,7 @@ def project(tmp_path_factory) -> Path:
     file.write_text(file.read_text().replace('metrics=["roc_auc"]', CALENDAR))
     good(mlops(folder, "run"))
     file.write_text(file.read_text().replace("at_least=0.9", "at_least=0.9999"))
-    failed = mlops(folder, "run", "--select", 'key:"model/benign"')
+    failed = mlops(folder, "run", "--select", 'key:"model/benign_candidate"')
     assert failed.returncode == 1
     assert "the champion stays version 1" in failed.stdout
     return folder
@@ -50,7 +50,7 @@ def instance(project) -> Iterator[dg.DagsterInstance]:
 def test_the_graph_shows_every_asset_in_its_group(ui) -> None:
     page, url = ui
     open_graph(page, url, ["data", "benign"])
-    for name in ("diagnoses", "examples", "benign", "predictions"):
+    for name in ("diagnoses", "examples", "benign_candidate", "benign_version", "benign_champion", "predictions"):
         expect(page.locator("foreignObject").filter(has_text=name).first).to_be_visible()
     for group in ("data", "benign"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
@@ -58,10 +58,10 @@ def test_the_graph_shows_every_asset_in_its_group(ui) -> None:
 
 def test_a_model_shows_its_gates_metrics_and_plots(ui) -> None:
     page, url = ui
-    page.goto(f"{url}/assets/model/benign?view=checks")
+    page.goto(f"{url}/assets/model/benign_candidate?view=checks")
     expect(page.get_by_text("roc_auc_at_least").first).to_be_visible()
     expect(page.get_by_text("blocking").first).to_be_visible()
-    page.goto(f"{url}/assets/model/benign")
+    page.goto(f"{url}/assets/model/benign_candidate")
     for key in ("metrics", "ROC", "calibration", "importance"):
         expect(page.get_by_text(key, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Show Markdown").or_(page.get_by_text(re.compile("show markdown", re.IGNORECASE))).first.click()
@@ -72,7 +72,7 @@ def test_a_model_shows_its_gates_metrics_and_plots(ui) -> None:
 
 def test_a_version_shows_its_card_and_what_it_says_literally(ui) -> None:
     page, url = ui
-    page.goto(f"{url}/assets/version/benign")
+    page.goto(f"{url}/assets/version/benign_version")
     page.get_by_role("button", name="Show Markdown").or_(page.get_by_text(re.compile("show markdown", re.IGNORECASE))).first.click()
     expect(page.get_by_role("heading", name="benign, version 1")).to_be_visible()
     expect(page.get_by_role("heading", name="Calibration")).to_be_visible()
@@ -99,7 +99,7 @@ def test_a_schedule_is_switched_on_in_the_ui(ui, instance) -> None:
 def test_a_version_materialised_alone_after_a_failed_gate_is_refused(ui, instance, project) -> None:
     page, url = ui
     known = {run.run_id for run in instance.get_runs()}
-    page.goto(f"{url}/assets/version/benign")
+    page.goto(f"{url}/assets/version/benign_version")
     page.get_by_role("button", name="Materialize").first.click()
     run = _ended(page, instance, known)
     assert run.status is dg.DagsterRunStatus.FAILURE

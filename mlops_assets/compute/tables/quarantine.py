@@ -48,6 +48,7 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
     limits: Sequence[Limit] | None,
     run_id: str,
     now: datetime,
+    found: Sequence[RuleViolation] | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split rows into valid rows and quarantined rows.
 
@@ -62,6 +63,8 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
         As in :func:`mlops_assets.compute.tables.verify.verify`.
     run_id, now
         Who sets them aside, and when.
+    found
+        The violations of these rows, where they are known already.
 
     Returns
     -------
@@ -69,9 +72,8 @@ def split_quarantine(  # noqa: PLR0913  (what is said of each row)
         The good rows, and the others as the quarantine table holds them: one for each row, with every reason.
     """
     warns = table.quality is not None and not table.quality.blocks
-    found = [
-        f for f in find_violations(frame, table, windows, limits=limits) if f.rows is not None and not (warns and f.check == "quality")
-    ]
+    found = list(find_violations(frame, table, windows, limits=limits)) if found is None else found
+    found = [f for f in found if f.rows is not None and not (warns and f.check == "quality")]
     if not found:
         return frame, SCHEMA.to_frame()
     bad = frame.select(pl.any_horizontal(*(f.rows for f in found if f.rows is not None))).to_series()

@@ -71,7 +71,12 @@ def check_names(table: Table) -> tuple[str, ...]:
 
 
 def verify(
-    frame: pl.DataFrame, table: Table, windows: Sequence[tuple[str, TimeWindow | None]], *, limits: Sequence[Limit] | None = None
+    frame: pl.DataFrame,
+    table: Table,
+    windows: Sequence[tuple[str, TimeWindow | None]],
+    *,
+    limits: Sequence[Limit] | None = None,
+    found: Sequence[RuleViolation] | None = None,
 ) -> list[Outcome]:
     """Verify rows against all declared rules of their table.
 
@@ -85,13 +90,15 @@ def verify(
         Partition key and window of every partition that is about to be written; the window is None when unpartitioned.
     limits
         Of quality: those that were learnt, and those declared; the declared ones when None.
+    found
+        The violations of these rows, where :func:`find_violations` has found them already.
 
     Returns
     -------
     list of Outcome
         One for each name of :func:`check_names`, in that order.
     """
-    found = list(find_violations(frame, table, windows, limits=limits))
+    found = list(find_violations(frame, table, windows, limits=limits)) if found is None else found
     return [_make_outcome(name, [f for f in found if f.check == name], frame, table, windows, limits) for name in check_names(table)]
 
 

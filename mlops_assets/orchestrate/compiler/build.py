@@ -10,6 +10,7 @@ import dagster as dg
 from mlops_assets.orchestrate.compiler.compile import Compiler
 from mlops_assets.orchestrate.compiler.executor import tagging_in_process_executor
 from mlops_assets.orchestrate.compiler.extras import is_installed, missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.compiler.labels import refuse_shared_labels
 from mlops_assets.orchestrate.compiler.validate import validate
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -20,7 +21,7 @@ from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, re
 from mlops_assets.orchestrate.serving.repair import repair_sensor
 from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, automation_sensor, dead_run_sensor
 from mlops_assets.orchestrate.tables.external import external_assets, external_checks, external_sensor
-from mlops_assets.orchestrate.tables.quality import side_assets
+from mlops_assets.orchestrate.tables.quality import companion_assets
 from mlops_assets.orchestrate.training.loop import build_retrain_sensor, job_name
 from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.versions.approval import approved_check
@@ -110,18 +111,12 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     project = Project.of(items)
     validate(project)
     warn_of_short_ttls(project)
-    compiler = Compiler(project, where)
+    compiled, plain = _assets(project, where, upkeep), _plain(project)
+    refuse_shared_labels(compiled, plain)
     _BUILT.append(Built(project, where))
     jobs, schedules = _retraining(project, running=running)
     return dg.Definitions(
-        assets=[
-            *compiler.assets(),
-            *([compiler.upkeep(upkeep)] if upkeep else []),
-            *_dbt(project, where),
-            *external_assets(project),
-            *side_assets(project),
-            *_plain(project),
-        ],
+        assets=[*compiled, *plain],
         asset_checks=[
             *external_checks(project, where),
             *(approved_check(m, where) for m in project.every(Model) if m.approval),
@@ -139,6 +134,18 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
         resources=dict(resources or {}),
         metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": where.home, "registry": where.registry, "lake": where.lake})},
     )
+
+
+def _assets(project: Project, where: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return what the nouns of a project stand for."""
+    compiler = Compiler(project, where)
+    return [
+        *compiler.assets(),
+        *([compiler.upkeep(upkeep)] if upkeep else []),
+        *_dbt(project, where),
+        *external_assets(project),
+        *companion_assets(project),
+    ]
 
 
 def _sensors(project: Project, where: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:

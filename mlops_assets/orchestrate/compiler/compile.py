@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -12,9 +13,9 @@ from mlops_assets.orchestrate.core.io_manager import lake_io_manager
 from mlops_assets.orchestrate.core.project import Project, rules_of
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import Step, asset_key, compile_step, function_needs
-from mlops_assets.orchestrate.features.feature_tables import feature_view_body
+from mlops_assets.orchestrate.features.feature_tables import publish_feature_view
 from mlops_assets.orchestrate.features.freshness import freshness_of
-from mlops_assets.orchestrate.features.push import push_body, push_checks, push_node
+from mlops_assets.orchestrate.features.push import publish_pushed_rows, push_checks, push_node
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
     drift_checks,
@@ -23,11 +24,11 @@ from mlops_assets.orchestrate.monitoring.reports import (
     performance_checks,
     performance_node,
 )
-from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_body, online_checks, online_key, online_node, online_views
-from mlops_assets.orchestrate.serving.service import served_body, served_checks, served_node, service_body
+from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_checks, online_key, online_node, online_views, publish_online
+from mlops_assets.orchestrate.serving.service import publish_served, served_checks, served_node, service_body
 from mlops_assets.orchestrate.tables.automation import after_gates, follow
 from mlops_assets.orchestrate.tables.external import require
-from mlops_assets.orchestrate.tables.tables import dataset_body, table_check_specs
+from mlops_assets.orchestrate.tables.tables import publish_dataset, table_check_specs
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.training.model import model_body, model_checks
 from mlops_assets.orchestrate.training.predictions import prediction_body, prediction_checks
@@ -49,7 +50,7 @@ from mlops_assets.values.training import TrainingSet
 from mlops_assets.values.upkeep import Upkeep
 
 DATA_GROUP = "data"
-ScopedBody = Callable[[StepContext], Iterator[object]]
+StepFunction = Callable[[StepContext], Iterator[object]]
 
 
 class Compiler:
@@ -65,7 +66,7 @@ class Compiler:
         self.project = project
         self.platform = platform
         manager, self.io = lake_io_manager(platform)
-        manager.tables.update(project.by_key)
+        manager.add_tables(project)
 
     def assets(self) -> Iterator[dg.AssetsDefinition]:
         """Yield every asset but those of dbt."""
@@ -96,7 +97,7 @@ class Compiler:
         config, resources = function_needs(dataset.function)
         step = Step(
             dataset.key,
-            self._body(node, dataset_body(dataset)),
+            self._body(node, partial(publish_dataset, dataset=dataset)),
             group=DATA_GROUP,
             description=dataset.function.description,
             kinds=frozenset({"dataset", "duckdb"}),
@@ -115,7 +116,7 @@ class Compiler:
         node = push_node(source, self.platform)
         step = Step(
             source.key,
-            self._body(node, push_body(source)),
+            self._body(node, partial(publish_pushed_rows, source=source)),
             group=DATA_GROUP,
             description=source.function.description,
             kinds=frozenset({"dataset", "stream", "duckdb"}),
@@ -133,7 +134,7 @@ class Compiler:
         config, resources = function_needs(function) if function else ({}, frozenset())
         step = Step(
             view.key,
-            self._body(node, feature_view_body(view)),
+            self._body(node, partial(publish_feature_view, view=view)),
             group=DATA_GROUP,
             description=view.description or f"Features of {view.entity.name}: {names}.",
             kinds=frozenset({"features", "duckdb"}),
@@ -255,7 +256,7 @@ class Compiler:
         node = online_node(view)
         step = Step(
             node.key,
-            self._body(node, online_body(view)),
+            self._body(node, partial(publish_online, view=view)),
             group=self._online_group(view),
             description=f"The rows of {view.key} that services look up.",
             kinds=frozenset({"features", "online"}),
@@ -292,7 +293,7 @@ class Compiler:
         node = served_node(self.project, service, self.platform)
         answered = Step(
             node.key,
-            self._body(node, served_body(self.project, service)),
+            self._body(node, partial(publish_served, service=service)),
             group=service.model.name,
             description=f"What {service.key} answered, from its log.",
             kinds=frozenset({"predictions", "duckdb"}),
@@ -317,7 +318,7 @@ class Compiler:
         self,
         monitor: Monitor,
         node: Node,
-        body: ScopedBody,
+        body: StepFunction,
         checks: Sequence[dg.AssetCheckSpec],
         text: str,
         labels: UserFunction[..., Any] | None = None,
@@ -341,7 +342,7 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _body(self, node: Node, body: ScopedBody) -> Callable[..., Iterator[object]]:
+    def _body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
         project, platform = self.project, self.platform
         parents = {edge.parent for edge in node.edges}
         externals = [e for e in project.every(ExternalDataset) if e.key in parents]
@@ -357,7 +358,7 @@ class Compiler:
     def _plain(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
         """Return the inputs that Dagster loads: tables of plain assets."""
         refs = {p.name: self.project.tables[p.name] for p in function.tables}
-        return {name: dg.AssetIn(asset_key(ref.key)) for name, ref in refs.items() if ref.plain is not None}
+        return {name: dg.AssetIn(dg.AssetKey(ref.key.split("/"))) for name, ref in refs.items() if ref.plain is not None}
 
 
 def _deps(node: Node) -> list[dg.AssetDep]:

@@ -7,8 +7,9 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.tables.frames import FRAME_TYPES, convert_frame
-from mlops_assets.orchestrate.core.project import TableRef
+from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.stores.platform.stores import open_stores
+from mlops_assets.values.asset_names import find_declared_name, graph_key
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 
@@ -26,7 +27,11 @@ class LakeIOManager(dg.IOManager):
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
-        self.tables: dict[str, TableRef] = {}
+        self._refs: dict[str, TableRef] = {}
+
+    def add_tables(self, project: Project) -> None:
+        """Make the tables of a project known by their keys in the asset graph."""
+        self._refs.update({graph_key(key): ref for key, ref in project.by_key.items()})
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Do nothing: a step of ours has committed its table before it ends."""
@@ -39,13 +44,13 @@ class LakeIOManager(dg.IOManager):
     def _rows(self, context: dg.InputContext) -> pl.DataFrame:
         key = "/".join(context.asset_key.path)
         lake = open_stores(self.platform).lake
-        ref = self.tables.get(key)
+        ref = self._refs.get(key)
         if ref is None or ref.partitions is None or not context.has_asset_partitions:
-            return lake.read(key)
+            return lake.read(ref.key if ref else f"{context.asset_key.path[0]}/{find_declared_name(key)}")
         keys = context.asset_partition_keys
         first, last = window_of(ref.partitions, keys[0]), window_of(ref.partitions, keys[-1])
         window = type(first)(first.start, last.end)  # type: ignore[misc, union-attr]  # partitioned: both exist
-        return lake.read(key, window=window, event_timestamp=ref.event_timestamp)
+        return lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
 
 
 @cache

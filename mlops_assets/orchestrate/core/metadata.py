@@ -18,12 +18,12 @@ Log = Callable[[str], object]
 _LOGGER = logging.getLogger(__name__)
 
 
-def table_metadata(frame: "pl.DataFrame") -> dict[str, Any]:
-    """Return row count, schema, null shares and a small preview of a table."""
+def table_metadata(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> dict[str, Any]:
+    """Return row count, schema with the descriptions of columns, null shares and a small preview of a table."""
     nulls = [{"column": c, "null": f"{frame[c].null_count() / max(frame.height, 1):.2%}"} for c in frame.columns if frame[c].null_count()]
     return {
         "dagster/row_count": frame.height,
-        "dagster/column_schema": column_schema(frame),
+        "dagster/column_schema": column_schema(frame, descriptions),
         **show("null shares", lambda: {"null shares": markdown(nulls)}),
         **show("preview", lambda: {"preview": markdown(frame.head(PREVIEW_ROWS).to_dicts())}),
     }
@@ -43,9 +43,9 @@ def warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any
     return {name: dg.MetadataValue.text(f"warning: not drawn ({reason})")}
 
 
-def column_schema(frame: "pl.DataFrame") -> dg.TableSchema:
-    """Return names and types as Dagster shows them."""
-    return dg.TableSchema([dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
+def column_schema(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> dg.TableSchema:
+    """Return names, types and descriptions of columns as Dagster shows them."""
+    return dg.TableSchema([dg.TableColumn(name, str(dtype), descriptions.get(name)) for name, dtype in frame.schema.items()])
 
 
 def markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:

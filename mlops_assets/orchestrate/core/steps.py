@@ -9,6 +9,7 @@ import dagster as dg
 from mlops_assets.orchestrate.core.beta import beta
 from mlops_assets.orchestrate.core.io_manager import IO_MANAGER_KEY
 from mlops_assets.orchestrate.core.liveness import tag_run
+from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.options import AssetOptions
 
@@ -45,13 +46,13 @@ class Step:
 
 
 def asset_key(key: str) -> dg.AssetKey:
-    """Return the Dagster key of ``<kind>/<name>``."""
-    return dg.AssetKey(key.split("/"))
+    """Return the Dagster key of the node that stands for ``<kind>/<name>``."""
+    return dg.AssetKey(graph_key(key).split("/"))
 
 
 def op_name(key: str) -> str:
-    """Return the name of the op that makes an asset."""
-    return key.replace("/", "__")
+    """Return the name of the op that makes the node of ``<kind>/<name>``."""
+    return graph_key(key).replace("/", "__")
 
 
 def function_needs(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field], frozenset[str]]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -39,14 +39,15 @@ Props = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Table:
-    """One dbt model as a table of the lake."""
+class DbtTable:
+    """One dbt model as a table of the lake; ``descriptions`` are those of its columns in ``schema.yml``."""
 
     node: Node
     event_timestamp: str | None
     key: tuple[str, ...]
     view: FeatureView | None
     incremental: bool = False
+    descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 def dbt_assets_of(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
@@ -62,7 +63,7 @@ def dbt_assets_of(project: Project, platform: Platform) -> Iterator[dg.AssetsDef
             yield _assets(folder, manifest, platform, {n: tables[n] for n in names}, partitions, index)
 
 
-def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, Table]:
+def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, DbtTable]:
     """Return the models of a project by name."""
     views = {v.source.name: v for v in project.every(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
     models = {
@@ -76,7 +77,7 @@ def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str
     return {name: _table(project, views, manifest, model) for name, model in models.items()}
 
 
-def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, model: Props) -> Table:
+def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, model: Props) -> DbtTable:
     view = views.get(model["name"])
     source = view.source if view and isinstance(view.source, DbtModel) else None
     edges = []
@@ -89,13 +90,15 @@ def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, 
         if ref is None and parent["resource_type"] == "source":
             raise DefinitionError(
                 f"the dbt model '{model['name']}' reads '{key}', which is not in the project",
-                hint=nearest(key, project.by_key) + "add it, or mend the source",
+                hint=nearest(key, project.by_key) + "add it, or correct the source",
             )
         edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
     text = _text(manifest, model)
     node = Node(_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(text) if view else text)
     event = view.event_timestamp if view else None
-    return Table(node, event, (*view.entity.join_keys, view.event_timestamp) if view else (), view, _is_incremental(model))
+    identity = (*view.entity.join_keys, view.event_timestamp) if view else ()
+    descriptions = {name: column["description"] for name, column in model.get("columns", {}).items() if column.get("description")}
+    return DbtTable(node, event, identity, view, _is_incremental(model), descriptions)
 
 
 def _is_incremental(model: Props) -> bool:
@@ -132,7 +135,7 @@ def _key(props: Props) -> str:
 class _Translator(DagsterDbtTranslator):
     """Says how dbt's models look in the graph."""
 
-    def __init__(self, tables: Mapping[str, Table], platform: Platform) -> None:
+    def __init__(self, tables: Mapping[str, DbtTable], platform: Platform) -> None:
         super().__init__()
         self._tables = tables
         self._platform = platform
@@ -150,7 +153,7 @@ class _Translator(DagsterDbtTranslator):
         return table.view if table else None
 
     def get_group_name(self, dbt_resource_props: Props) -> str | None:
-        """Stand beside the datasets, unless the feature view says otherwise."""
+        """Return the group of the feature view, by default that of the datasets."""
         view = self._view(dbt_resource_props)
         return (view.options.group if view else None) or "data"
 
@@ -194,7 +197,7 @@ def _assets(  # noqa: PLR0913  (one definition)
     folder: DbtFolder,
     manifest: Props,
     platform: Platform,
-    tables: Mapping[str, Table],
+    tables: Mapping[str, DbtTable],
     partitions: dg.PartitionsDefinition | None,
     index: int,
 ) -> dg.AssetsDefinition:
@@ -220,9 +223,9 @@ def _assets(  # noqa: PLR0913  (one definition)
         )
 
 
-def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tables: Mapping[str, Table]) -> Iterator[Any]:
+def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
     """Run dbt, then record what it wrote; a table whose run failed is not recorded, so nothing downstream takes it for made."""
-    chosen = {key.path[-1]: tables[key.path[-1]] for key in context.selected_asset_keys if key.path[-1] in tables}
+    chosen = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
     partitions = next(iter(tables.values())).node.partitions
     keys = ("",) if partitions is None else tuple(context.partition_keys)
     at.lake.snapshot()  # makes the lake before dbt attaches it
@@ -243,7 +246,8 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tab
     context.log.info(printed.getvalue())
     yield from others
     for output in outputs:
-        name = next(n for n in chosen if output.output_name.endswith(f"__{n}") or output.output_name == n)
+        written = context.asset_key_for_output(output.output_name)
+        name = next(name for name, table in chosen.items() if asset_key(table.node.key) == written)
         yield _recorded(context, at, output, chosen[name], parts[name], folder.compiled(name), before[name])
 
 
@@ -288,12 +292,12 @@ def _window(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> 
     return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
 
 
-def _parts(table: Table, keys: Sequence[str], at: Stores) -> list[Partition]:
+def _parts(table: DbtTable, keys: Sequence[str], at: Stores) -> list[Partition]:
     made_from = fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
     return [Partition(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
 
 
-def _view_facts(context: dg.AssetExecutionContext, at: Stores, table: Table, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
+def _view_facts(context: dg.AssetExecutionContext, at: Stores, table: DbtTable, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
     view, node = table.view, table.node
     if view is None:
         return {}
@@ -308,7 +312,7 @@ def _recorded(  # noqa: PLR0913  (one output)
     context: dg.AssetExecutionContext,
     at: Stores,
     output: Any,  # noqa: ANN401
-    table: Table,
+    table: DbtTable,
     parts: Sequence[Partition],
     compiled: str,
     before: Mapping[str, pl.DataType],
@@ -326,6 +330,6 @@ def _recorded(  # noqa: PLR0913  (one output)
         **({COLUMNS: "; ".join(changes)} if changes else {}),
         **_view_facts(context, at, table, rows, compiled),
         "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
-        **table_metadata(rows),
+        **table_metadata(rows, table.descriptions),
     }
     return dg.Output(output.value, output_name=output.output_name, metadata={**output.metadata, **facts})

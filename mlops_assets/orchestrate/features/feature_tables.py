@@ -1,7 +1,8 @@
-"""The step of a feature view: its keys, times and features, from whatever it is computed from."""
+"""The step of a feature view: its keys, times and features from a dataset, a query or a function."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import source_lineage, view_metadata
 from mlops_assets.orchestrate.tables.backfill import Chunks, publish_in_chunks
 from mlops_assets.orchestrate.tables.partition_calls import Produced, call_function
-from mlops_assets.orchestrate.tables.quality import Checked, checked
+from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table
 from mlops_assets.orchestrate.tables.unrecorded import warn_of_unrecorded
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, Sql
@@ -25,45 +26,55 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.function import Injection
 
 
-def feature_view_body(view: FeatureView) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step of a feature view."""
-    rules = rules_of(view)
-    columns = (*rules.key, *(name for name in view.feature_names if name not in rules.key))
+def publish_feature_view(step: StepContext, view: FeatureView) -> Iterator[object]:
+    """Make, check and commit the partitions of a feature view, in chunks where it has many."""
+    step.stores.view_versions.declare(view, view.version(view_source_text(view)), step.stores.lake.snapshot())
+    chunks = Chunks(
+        rules_of(view),
+        make=partial(_make_view, view=view),
+        read=partial(_read_view, view=view),
+        describe=partial(_describe_view, view=view),
+        is_divisible=_is_divisible(step, view),
+        is_repeatable=not _reads_configuration(view),
+    )
+    yield from publish_in_chunks(step, chunks)
 
-    def found(step: StepContext, rows: Produced | pl.DataFrame) -> Checked:
-        return replace(checked(step, rows, rules, quality_key=view.quality_key), metadata={"version": view.version(view_source_text(view))})
 
-    def made(step: StepContext) -> Checked:
-        source = _source_name(view)
+def _make_view(step: StepContext, view: FeatureView) -> CheckedTable:
+    made = _check_view(step, _source_rows(step, view), view)
+    return replace(made, metadata={"source": _source_name(view), **made.metadata, **warn_of_unrecorded(step, view)})
 
-        def shaped(rows: pl.DataFrame) -> pl.DataFrame:
-            if missing := [name for name in columns if name not in rows.columns]:
-                raise DataError(
-                    f"'{view.key}' needs the column '{missing[0]}', which {source} lacks", hint=f"it has {', '.join(rows.columns)}"
-                )
-            return conform(rows.select(columns).drop_nulls(rules.key), view.features, view.key)
 
-        result = found(step, _source_rows(step, view, shaped))
-        return replace(result, metadata={"source": source, **result.metadata, **warn_of_unrecorded(step, view)})
+def _read_view(step: StepContext, view: FeatureView) -> CheckedTable:
+    """Read and check the partitions that the lake holds already."""
+    rows = step.stores.lake.read(
+        view.key, window=step.window, event_timestamp=view.event_timestamp, snapshot=step.snapshot, columns=_columns(view)
+    )
+    return _check_view(step, rows, view)
 
-    def kept(step: StepContext) -> Checked:
-        read = step.stores.lake.read(
-            view.key, window=step.window, event_timestamp=view.event_timestamp, snapshot=step.snapshot, columns=columns
+
+def _check_view(step: StepContext, rows: Produced | pl.DataFrame, view: FeatureView) -> CheckedTable:
+    made = check_table(step, rows, rules_of(view), quality_key=view.quality_key)
+    return replace(made, metadata={"version": view.version(view_source_text(view))})
+
+
+def _describe_view(step: StepContext, frame: pl.DataFrame, view: FeatureView) -> Mapping[str, Any]:
+    return show("statistics", lambda: view_metadata(view, frame, source_lineage(step.project, step.stores, view)), step.context.log.warning)
+
+
+def _columns(view: FeatureView) -> tuple[str, ...]:
+    key = rules_of(view).key
+    return (*key, *(name for name in view.feature_names if name not in key))
+
+
+def _select_columns(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of a view, as the types of its features; rows without a key are dropped."""
+    columns = _columns(view)
+    if missing := [name for name in columns if name not in rows.columns]:
+        raise DataError(
+            f"'{view.key}' needs the column '{missing[0]}', which {_source_name(view)} lacks", hint=f"it has {', '.join(rows.columns)}"
         )
-        return found(step, read)
-
-    def shown(step: StepContext, frame: pl.DataFrame) -> Mapping[str, Any]:
-        return show(
-            "statistics", lambda: view_metadata(view, frame, source_lineage(step.project, step.stores, view)), step.context.log.warning
-        )
-
-    chunks = Chunks(rules, made, kept, shown, divisible=_divisible(view), repeatable=not _configured(view))
-
-    def body(step: StepContext) -> Iterator[object]:
-        step.stores.view_versions.declare(view, view.version(view_source_text(view)), step.stores.lake.snapshot())
-        yield from publish_in_chunks(step, chunks)
-
-    return body
+    return conform(rows.select(columns).drop_nulls(rules_of(view).key), view.features, view.key)
 
 
 def _source_name(view: FeatureView) -> str:
@@ -78,15 +89,16 @@ def _source_name(view: FeatureView) -> str:
     raise TypeError(view.source)  # dbt's models are dbt's own assets
 
 
-def _source_rows(step: StepContext, view: FeatureView, shaped: Callable[[pl.DataFrame], pl.DataFrame]) -> Produced | pl.DataFrame:
-    """Return what a feature view is taken from."""
+def _source_rows(step: StepContext, view: FeatureView) -> Produced | pl.DataFrame:
+    """Return the rows that a feature view is made from, with its columns."""
+    shape = partial(_select_columns, view)
     match view.source:
         case Computed():
-            return call_function(step, view.source.function, view.source.call_per, view.event_timestamp, shaped)
+            return call_function(step, view.source.function, view.source.call_per, view.event_timestamp, shape)
         case Sql():
-            return shaped(pl.concat(_answers(step, view, view.source), how="vertical_relaxed"))
+            return shape(pl.concat(_answers(step, view, view.source), how="vertical_relaxed"))
         case Dataset() | ExternalDataset():
-            return shaped(step.read(step.project.by_key[view.source.key]))
+            return shape(step.read(step.project.by_key[view.source.key]))
     raise TypeError(view.source)
 
 
@@ -99,21 +111,17 @@ def _answers(step: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.D
         yield run_query(source.query, tables, window, f"'{view.key}'")
 
 
-def _divisible(view: FeatureView) -> Callable[[StepContext], bool]:
+def _is_divisible(step: StepContext, view: FeatureView) -> bool:
     """Whether the run may be divided into chunks. One call for a range is divided only where its arguments say which partitions are meant."""
-
-    def asked(step: StepContext) -> bool:
-        if not isinstance(view.source, Computed) or view.source.call_per == "partition":
-            return True
-        function = view.source.function
-        if step.loaded or function.receiving(Injection.CONTEXT):
-            return False
-        bounded = any(e.partitions is not None and not isinstance(e.mapping, dg.AllPartitionMapping) for e in step.node.edges)
-        return bool(function.receiving(Injection.WINDOW)) or bounded
-
-    return asked
+    if not isinstance(view.source, Computed) or view.source.call_per == "partition":
+        return True
+    function = view.source.function
+    if step.loaded or function.receiving(Injection.CONTEXT):
+        return False
+    bounded = any(e.partitions is not None and not isinstance(e.mapping, dg.AllPartitionMapping) for e in step.node.edges)
+    return bool(function.receiving(Injection.WINDOW)) or bounded
 
 
-def _configured(view: FeatureView) -> bool:
+def _reads_configuration(view: FeatureView) -> bool:
     """Whether a run's configuration, which no record remembers, decides what comes out."""
     return isinstance(view.source, Computed) and bool(view.source.function.receiving(Injection.CONFIG))

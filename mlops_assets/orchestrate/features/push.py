@@ -1,8 +1,9 @@
 """Pushed rows: from their log into the lake, and online before they are there."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -11,9 +12,9 @@ import polars as pl
 from mlops_assets.orchestrate.core.graph import Node, fingerprints
 from mlops_assets.orchestrate.core.partitions import all_keys, days_between, days_of
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.tables.quality import checked
+from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table
 from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
-from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish, table_check_specs
+from mlops_assets.orchestrate.tables.tables import check_specs, publish, table_check_specs
 from mlops_assets.serving.push.spec import PushSpec, log_folder
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
@@ -41,16 +42,12 @@ def _logged(source: PushSource, platform: Platform, partitions: dg.PartitionsDef
     return {key: push_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
 
 
-def push_body(source: PushSource) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that brings pushed rows into the lake."""
-
-    def body(step: StepContext) -> Iterator[object]:
-        yield from publish(step, source.table, lambda: _produce(step, source))
-
-    return body
+def publish_pushed_rows(step: StepContext, source: PushSource) -> Iterator[object]:
+    """Bring pushed rows from their log into the lake."""
+    yield from publish(step, source.table, partial(_make_rows, step, source))
 
 
-def _produce(step: StepContext, source: PushSource) -> Made:
+def _make_rows(step: StepContext, source: PushSource) -> CheckedTable:
     from mlops_assets.serving.logs.day_log import log_days
 
     days = set(log_days(log_folder(step.stores.platform.home, source.name)))
@@ -64,7 +61,7 @@ def _produce(step: StepContext, source: PushSource) -> Made:
         inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         rows = rows.filter(pl.any_horizontal(inside))
     rows, kept = add_stored_rows(step, rows, source.table)
-    made = checked(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
+    made = check_table(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
     return replace(made, outcomes=[*made.outcomes, readable_outcome(corrupt)], metadata={**made.metadata, **aside_facts(kept, corrupt)})
 
 

@@ -22,7 +22,8 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.reading import read_labels, read_references, read_windows
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
-from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.tables.quality import CheckedTable
+from mlops_assets.orchestrate.tables.tables import check_specs, publish
 from mlops_assets.orchestrate.training.loop import record_decision
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.dataset import Table
@@ -86,7 +87,7 @@ def _measure(step: StepContext, monitor: Monitor, labels: LabelTable | None = No
     ]
 
 
-def _publish_drift(step: StepContext, monitor: Monitor) -> Made:
+def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     found = _measure(step, monitor)
     with_performance = step.stores.lake.records(monitor.performance_key)
     for partition, units in _group_by_partition(found).items():
@@ -112,7 +113,8 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> Made:
     )
     frame = pl.concat([_drift_rows(window, report) for window, report in reports], how="vertical_relaxed")
     last, report = reports[-1]
-    return frame, [outcome] if monitor.drift else [], summary | _drift_facts(report) | _window_facts(step, monitor, last, found)
+    facts = summary | _drift_facts(report) | _window_facts(step, monitor, last, found)
+    return CheckedTable(frame, [outcome] if monitor.drift else [], facts)
 
 
 def _group_by_partition(found: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
@@ -171,7 +173,7 @@ def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[objec
     return body
 
 
-def _publish_performance(step: StepContext, monitor: Monitor) -> Made:
+def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
     found = _measure(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
     records = [unit.performance_record for unit in found if unit.performance_record]
@@ -189,7 +191,7 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> Made:
     last, report = reports[-1]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
     facts = summary | _performance_facts(report) | _window_facts(step, monitor, last, found) | {"the loop": loop}
-    return frame, _build_outcomes(monitor, reports), facts
+    return CheckedTable(frame, _build_outcomes(monitor, reports), facts)
 
 
 def _build_outcomes(monitor: Monitor, found: Sequence[tuple[PredictionWindow, PerformanceReport]]) -> list[Outcome]:

@@ -6,9 +6,10 @@ event was.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -27,7 +28,8 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.push import pending_rows, together
 from mlops_assets.orchestrate.online.check import MATCHES, matches_offline
-from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.tables.quality import CheckedTable
+from mlops_assets.orchestrate.tables.tables import check_specs, publish
 from mlops_assets.orchestrate.training.training_set import view_rows
 from mlops_assets.stores.lake.verified_reads import read_view
 from mlops_assets.stores.online.protocol import HISTORY, ViewState, WriteCounts
@@ -103,16 +105,12 @@ def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
     return check_specs(online_key(view), (MATCHES,))
 
 
-def online_body(view: FeatureView) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that puts a feature view online."""
-
-    def body(step: StepContext) -> Iterator[object]:
-        yield from publish(step, Table(), lambda: _produce(step, view))
-
-    return body
+def publish_online(step: StepContext, view: FeatureView) -> Iterator[object]:
+    """Put a feature view online and record in the lake what the online store holds."""
+    yield from publish(step, Table(), partial(_update_online, step, view))
 
 
-def _produce(step: StepContext, view: FeatureView) -> Made:
+def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
     """Bring the store up to date, compare it with the lake, and return what the lake remembers of it."""
     state = step.stores.online.state(view.name)
     how = _Update(step, view, state)
@@ -130,13 +128,13 @@ def _produce(step: StepContext, view: FeatureView) -> Made:
         "content": content_hash(normalize(pl.DataFrame({"partition": list(mark.parts), "content": list(mark.parts.values())}))),
     }
     frame = pl.DataFrame([facts], schema_overrides={"newest": _UTC, "watermark": _UTC})
-    return frame, [outcome], how.shown | _shown(written, mark, outcome)
+    return CheckedTable(frame, [outcome], how.shown | _describe_update(written, mark, outcome))
 
 
 _UTC = pl.Datetime("us", "UTC")
 
 
-def _shown(written: WriteCounts, mark: Mark, outcome: Outcome) -> dict[str, Any]:
+def _describe_update(written: WriteCounts, mark: Mark, outcome: Outcome) -> dict[str, Any]:
     age = "" if mark.newest is None else str(datetime.now(UTC) - mark.newest).partition(".")[0]
     return {
         "online rows": written.rows,
@@ -153,7 +151,7 @@ class _Update:
     """One materialisation: all of a view, or what has changed since the mark."""
 
     def __init__(self, step: StepContext, view: FeatureView, state: ViewState | None) -> None:
-        self._scope, self._view, self._state = step, view, state
+        self._step, self._view, self._state = step, view, state
         records = step.stores.lake.records(view.key, snapshot=step.snapshot)
         self._parts = {key: record.content_hash[:_HASH] for key, record in sorted(records.items())}
         self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_times(view)))]}))[:_HASH]
@@ -174,18 +172,18 @@ class _Update:
         self.shown = {"mode": "incremental", "rows added": added.height, "rows gone": gone.height, "entities rebuilt": rebuilt.height}
         if rebuilt.height:
             added = pl.concat([added, self._rows_of(rebuilt)]).unique(maintain_order=True)
-        if (pending := pending_rows(self._scope, self._view)) is not None:
+        if (pending := pending_rows(self._step, self._view)) is not None:
             self.shown["rows pushed, not yet in the lake"] = pending.height
             added = together(added, pending, self._view)
         if added.is_empty() and not rebuilt.height and self.mark == self._before:
             return WriteCounts(0, 0, 0)
-        return _write(self._scope, self._view, added, rebuilt=rebuilt, mark=self.mark.text)
+        return _write(self._step, self._view, added, rebuilt=rebuilt, mark=self.mark.text)
 
     def put_pending(self) -> None:
         """Write what was pushed and is not in the lake yet."""
-        pending = pending_rows(self._scope, self._view)
+        pending = pending_rows(self._step, self._view)
         if pending is not None and pending.height:
-            _write(self._scope, self._view, pending, mark=None)
+            _write(self._step, self._view, pending, mark=None)
 
     def _reason(self) -> str:
         """Return why the whole view is to be written; empty when what has changed is enough."""
@@ -193,7 +191,7 @@ class _Update:
             return "the first time"
         if self._before.definition != self._definition:
             return "the definition has changed"
-        empty = sort_as_of(make_view(self._view, view_rows(self._scope, self._view).clear()))
+        empty = sort_as_of(make_view(self._view, view_rows(self._step, self._view).clear()))
         return "" if RecordSchema.of(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
 
     def _changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
@@ -205,18 +203,18 @@ class _Update:
             old = self._read([key for key in differ if key in before], self._before.snapshot)
         except (LakeError, duckdb.Error):  # that snapshot has been expired
             return None
-        return find_changed_rows(old, self._read(differ, self._scope.snapshot))
+        return find_changed_rows(old, self._read(differ, self._step.snapshot))
 
     def _all(self) -> WriteCounts:
         rows = self._rows()
         self._look(rows)
-        layout = sort_as_of(make_view(self._view, together(rows, pending_rows(self._scope, self._view), self._view)))
+        layout = sort_as_of(make_view(self._view, together(rows, pending_rows(self._step, self._view), self._view)))
         newest, now = layout["__valid_from"].max(), datetime.now(UTC)
         # Forecasts may lie ahead: what is reached from now must stay.
         ahead = newest - now if isinstance(newest, datetime) and newest > now else timedelta(0)
         kept = keep_reachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
         view = self._view
-        return self._scope.stores.online.replace(
+        return self._step.stores.online.replace(
             view.name, kept, join_keys=view.entity.join_keys, features=view.feature_names, mark=self.mark.text
         )
 
@@ -225,7 +223,7 @@ class _Update:
         event, created = _times(self._view)
         before = self._before if self._before is not None and self._before.definition == self._definition else self.mark
         watermark, newest = _later(before.watermark, rows[created].max()), _later(before.newest, rows[event].max())
-        self.mark = Mark(self._definition, self._scope.snapshot, self._parts, watermark, newest)
+        self.mark = Mark(self._definition, self._step.snapshot, self._parts, watermark, newest)
 
     def _rows_of(self, entities: pl.DataFrame) -> pl.DataFrame:
         rows = self._rows()
@@ -233,7 +231,7 @@ class _Update:
 
     def _read(self, keys: Collection[str], snapshot: int) -> pl.DataFrame:
         """Return the rows of some partitions in a state of the lake."""
-        view, lake = self._view, self._scope.stores.lake
+        view, lake = self._view, self._step.stores.lake
         spans: list[TimeWindow | None] = [*merged(span for key in keys if (span := window_of(view.partitions, key)))]
         if keys and view.partitions is None:
             spans = [None]
@@ -241,7 +239,7 @@ class _Update:
         return pl.concat(parts) if parts else self._rows().clear()
 
     def _rows(self) -> pl.DataFrame:
-        return view_rows(self._scope, self._view).select(_columns(self._view))
+        return view_rows(self._step, self._view).select(_columns(self._view))
 
 
 def _write(

@@ -23,6 +23,7 @@ from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.online.materialise import online_key
 from mlops_assets.serving.formats.packaging import functions_of, manifest_of
 from mlops_assets.stores.online.protocol import HISTORY
+from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.features import Entity, FeatureView
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ def _hint(step: Looking, version: _Version, skew: SkewedValue) -> str:
         since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # forecasts lie ahead
         at = skew.at if skew.at.tzinfo else skew.at.replace(tzinfo=UTC)
         if at < since:
-            return _PAST.format(at=skew.at, online=online_key(view), since=since, days=HISTORY.days)
-    return _HINT.format(online=online_key(view))
+            return _PAST.format(at=skew.at, online=graph_key(online_key(view)), since=since, days=HISTORY.days)
+    return _HINT.format(online=graph_key(online_key(view)))
 
 
 def _version(step: Looking, service: Service, number: int) -> _Version | None:

@@ -26,6 +26,7 @@ from mlops_assets.stores.registry.erasures import open_erasure_log
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
 from mlops_assets.stores.tracker.tracker import Run
+from mlops_assets.values.asset_names import select_nodes
 
 CURRENT, LOCKED, RECORDED = "current", "locked", "recorded"
 _PROCESS = "mlops_assets.orchestrate.reproduction.process"
@@ -118,7 +119,7 @@ def _facts(run: Run, version: Version) -> Mapping[str, Any]:
     if "facts" not in run.record:
         raise RegistryError(
             f"{version.model}@{version.version} was trained before records were complete enough to train it again",
-            hint=f'train and register it again: mlops run --select \'key:"model/{version.model}" or key:"version/{version.model}"\'',
+            hint=f"train and register it again: mlops run --select '{select_nodes(f'model/{version.model}', f'version/{version.model}')}'",
         )
     found: Mapping[str, Any] = run.record["facts"]
     return found

@@ -32,8 +32,9 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.online.skew import NO_SKEW, skew_outcome
 from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
+from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
-from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.tables.tables import check_specs, publish
 from mlops_assets.serving.formats.packaging import manifest_of
 from mlops_assets.serving.formats.prediction_columns import PredictionKind
 from mlops_assets.serving.logs.served import key_types, served
@@ -156,17 +157,13 @@ def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]
     return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *mine), warnings=mine)
 
 
-def served_body(project: Project, service: Service) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that brings logged predictions into the lake."""
-    rules = served_rules(project, service)
-
-    def body(step: StepContext) -> Iterator[object]:
-        yield from publish(step, rules, lambda: _produce(step, service, rules), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
-
-    return body
+def publish_served(step: StepContext, service: Service) -> Iterator[object]:
+    """Bring the logged predictions of a service into the lake."""
+    rules = served_rules(step.project, service)
+    yield from publish(step, rules, partial(_make_served, step, service, rules), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
 
 
-def _produce(step: StepContext, service: Service, rules: Table) -> Made:
+def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTable:
     from mlops_assets.serving.logs.inference_log import Record, frame_records, log_days, read_records
     from mlops_assets.serving.logs.unstorable import split_storable
 
@@ -194,7 +191,7 @@ def _produce(step: StepContext, service: Service, rules: Table) -> Made:
         **aside_facts(kept, corrupt, unfit),
     }
     skew = [skew_outcome(step, service, frame)] if feature_views(service.model.training_set.features) else []
-    return stored, [*verify(stored, rules, step.windows), readable_outcome(corrupt, unfit), *skew], facts
+    return CheckedTable(stored, [*verify(stored, rules, step.windows), readable_outcome(corrupt, unfit), *skew], facts)
 
 
 def _dtype(kinds: Mapping[int, PredictionKind], record: "Record") -> str:

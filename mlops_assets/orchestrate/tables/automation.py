@@ -11,6 +11,7 @@ from mlops_assets.orchestrate.core.beta import beta
 from mlops_assets.orchestrate.core.graph import Node, fingerprints
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs
 from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.lake_events import report_untold
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
@@ -103,7 +104,7 @@ def follow(node: Node, platform: Platform, *, model: str = "", ignoring: Sequenc
 
 
 def _without(condition: "DepsAutomationCondition[Any]", keys: Sequence[str]) -> dg.AutomationCondition[Any]:
-    return condition.ignore(dg.AssetSelection.assets(*(dg.AssetKey(key.split("/")) for key in keys))) if keys else condition
+    return condition.ignore(dg.AssetSelection.assets(*(asset_key(key) for key in keys))) if keys else condition
 
 
 def after_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:

@@ -11,15 +11,15 @@ import polars as pl
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.tables.quality import Checked, reference_windows
-from mlops_assets.orchestrate.tables.tables import attempted, check_results, materialised, publish, refusal
+from mlops_assets.orchestrate.tables.quality import CheckedTable, reference_windows
+from mlops_assets.orchestrate.tables.tables import check_results, make_and_commit, materialize_result, publish, refusal
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded
 from mlops_assets.stores.lake.column_types import ColumnTypeError
 from mlops_assets.stores.lake.protocol import Commit
 from mlops_assets.values.dataset import Table
 
-CHUNK = 31  # partitions in one transaction: a month of days
-MOST = 100  # transactions in one run, however many partitions it has
+CHUNK_SIZE = 31  # partitions in one transaction: a month of days
+MAX_CHUNKS = 100  # transactions in one run, however many partitions it has
 
 
 @dataclass(frozen=True)
@@ -30,31 +30,31 @@ class Chunks:
     ----------
     rules
         Key, times and quality of the table.
-    made
+    make
         Makes the rows of the partitions of a step.
-    kept
+    read
         Reads and verifies those that the lake holds already.
-    shown
-        Returns what the UI shows of rows beside what it shows of every table.
-    divisible
-        Whether a run may be divided at all.
-    repeatable
-        Whether partitions that are recorded as made from the inputs and the definition of now need not be made again.
+    describe
+        Returns what the UI shows of rows, besides what it shows of every table.
+    is_divisible
+        Whether the run may be divided at all.
+    is_repeatable
+        Whether partitions that are recorded as made from the current inputs and definition need not be made again.
     """
 
     rules: Table
-    made: Callable[[StepContext], Checked]
-    kept: Callable[[StepContext], Checked]
-    shown: Callable[[StepContext, pl.DataFrame], Mapping[str, Any]]
-    divisible: Callable[[StepContext], bool]
-    repeatable: bool = True
+    make: Callable[[StepContext], CheckedTable]
+    read: Callable[[StepContext], CheckedTable]
+    describe: Callable[[StepContext, pl.DataFrame], Mapping[str, Any]]
+    is_divisible: bool
+    is_repeatable: bool = True
 
 
 @dataclass
-class _Sum:
-    """What the chunks so far come to."""
+class _ChunkTotal:
+    """The chunks that are committed so far, taken together."""
 
-    made: list[Checked] = field(default_factory=list)
+    made: list[CheckedTable] = field(default_factory=list)
     commits: list[Commit] = field(default_factory=list)
     passed_over: int = 0
 
@@ -66,15 +66,15 @@ class _Sum:
         """Return one outcome of each check: the first that failed, else the last."""
         found = [outcome for made in self.made for outcome in made.outcomes] + list(more)
         names = dict.fromkeys(outcome.check for outcome in found)
-        return [_worst([outcome for outcome in found if outcome.check == name]) for name in names]
+        return [_worst_outcome([outcome for outcome in found if outcome.check == name]) for name in names]
 
-    def checked(self, chunks: int) -> Checked:
+    def merge(self, chunks: int) -> CheckedTable:
         """Return the whole as if it had been made at once."""
         metadata = {name: value for made in self.made for name, value in made.metadata.items()}
         metadata |= merge_unrecorded(made.metadata for made in self.made)
         how = f"{chunks - self.passed_over} made, {self.passed_over} passed over"
-        return Checked(
-            pl.concat([made.frame for made in self.made], how="vertical_relaxed"), self.outcomes(), (), {**metadata, "chunks": how}
+        return CheckedTable(
+            pl.concat([made.frame for made in self.made], how="vertical_relaxed"), self.outcomes(), {**metadata, "chunks": how}
         )
 
     def commit(self, keys: Sequence[str]) -> Commit:
@@ -97,7 +97,7 @@ def publish_in_chunks(step: StepContext, chunks: Chunks) -> Iterator[object]:
     chunks
         How its partitions are made.
     """
-    groups = _groups(step, chunks) if step.node.partitions is not None and chunks.divisible(step) else [list(step.keys)]
+    groups = _split_step(step, chunks) if step.node.partitions is not None and chunks.is_divisible else [list(step.keys)]
     if len(groups) == 1:
         yield from _publish_whole(step, chunks)
         return
@@ -112,7 +112,7 @@ def publish_in_chunks(step: StepContext, chunks: Chunks) -> Iterator[object]:
         step.context.log.warning(f"{step.node.key}: a column has another type, so all {len(step.keys)} partitions are made at once")
         yield from _publish_whole(replace(step, chosen=tuple(step.keys)), chunks)
         return
-    yield materialised(step, made, commit)
+    yield materialize_result(step, made, commit)
 
 
 class _RefusedError(Exception):
@@ -125,37 +125,37 @@ class _RefusedError(Exception):
 
 def _publish_whole(step: StepContext, chunks: Chunks) -> Iterator[object]:
     """Make all partitions in one transaction, which may replace the types of a table."""
-    yield from publish(step, chunks.rules, lambda: _with_shown(step, chunks, chunks.made(step)))
+    yield from publish(step, chunks.rules, lambda: _add_description(step, chunks, chunks.make(step)))
 
 
-def _make_chunks(step: StepContext, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[Checked, Commit]:
+def _make_chunks(step: StepContext, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[CheckedTable, Commit]:
     """Make and commit one chunk after the other; return what they come to."""
-    total = _Sum()
+    total = _ChunkTotal()
     for keys in groups:
         part = replace(step, chosen=tuple(keys))
-        kept = _kept(part, chunks)
-        made, commit = kept or attempted(part, chunks.rules, partial(chunks.made, part))
+        kept = _read_recorded(part, chunks)
+        made, commit = kept or make_and_commit(part, chunks.rules, partial(chunks.make, part))
         if commit is None or any(o.blocking and not o.passed for o in made.outcomes):
-            raise _RefusedError(total.outcomes(*made.outcomes), _stopped(part, made, total.partitions, len(step.keys)))
+            raise _RefusedError(total.outcomes(*made.outcomes), _stop_error(part, made, total.partitions, len(step.keys)))
         total.made.append(made)
         total.commits.append(commit)
         total.passed_over += kept is not None
         over = "; these were made before, from the same" if kept else ""
         step.context.log.info(f"backfill of {step.node.key}: {total.partitions} of {len(step.keys)} partitions{over}")
-    return _with_shown(step, chunks, total.checked(len(groups))), total.commit(step.keys)
+    return _add_description(step, chunks, total.merge(len(groups))), total.commit(step.keys)
 
 
-def _with_shown(step: StepContext, chunks: Chunks, made: Checked) -> Checked:
-    return replace(made, metadata={**made.metadata, **chunks.shown(step, made.frame)})
+def _add_description(step: StepContext, chunks: Chunks, made: CheckedTable) -> CheckedTable:
+    return replace(made, metadata={**made.metadata, **chunks.describe(step, made.frame)})
 
 
-def _groups(step: StepContext, chunks: Chunks) -> list[list[str]]:
+def _split_step(step: StepContext, chunks: Chunks) -> list[list[str]]:
     quality = chunks.rules.quality
     first = {name for name, _ in reference_windows(quality, chunks.rules, step.node.key)} if quality and quality.learn_from else set()
-    return divided(step.keys, first)
+    return split_keys(step.keys, first)
 
 
-def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]:
+def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]:
     """Return partitions in chunks of neighbours.
 
     Parameters
@@ -165,7 +165,7 @@ def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]
     first
         Partitions that stay together and come before the others: limits of quality are learnt from all of them, and hold for the rest.
     """
-    size = max(CHUNK, -(-len(keys) // MOST))
+    size = max(CHUNK_SIZE, -(-len(keys) // MAX_CHUNKS))
     result: list[list[str]] = []
     for together, group in groupby(keys, key=lambda key: key in first):
         run = list(group)
@@ -176,18 +176,18 @@ def divided(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]
     return result
 
 
-def _kept(step: StepContext, chunks: Chunks) -> tuple[Checked, Commit] | None:
+def _read_recorded(step: StepContext, chunks: Chunks) -> tuple[CheckedTable, Commit] | None:
     """Return what the lake holds of a chunk that need not be made again."""
-    recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.repeatable else {}
+    recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.is_repeatable else {}
     if not all(part.inputs and part.key in recorded and recorded[part.key].inputs == part.inputs for part in step.parts):
         return None
-    return chunks.kept(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
+    return chunks.read(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
 
 
-def _stopped(step: StepContext, made: Checked, before: int, of: int) -> DataError:
+def _stop_error(step: StepContext, made: CheckedTable, before: int, of: int) -> DataError:
     error = refusal(step, made.outcomes)
     return DataError(f"{error.message}. {before} of the {of} partitions of this run are committed", hint=error.hint)
 
 
-def _worst(outcomes: Sequence[Outcome]) -> Outcome:
+def _worst_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     return next((outcome for outcome in outcomes if not outcome.passed), outcomes[-1])

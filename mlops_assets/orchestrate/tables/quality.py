@@ -1,8 +1,9 @@
-"""What stands beside a table: the limits it has learnt, and the rows it has set aside; both are committed with it."""
+"""Checks of a table, and its companions: learnt limits and quarantined rows, committed in the same transaction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -22,7 +23,7 @@ from mlops_assets.compute.tables.quarantine import (
 )
 from mlops_assets.compute.tables.row_rules import merge_windows
 from mlops_assets.compute.tables.stored_types import cast_to_stored
-from mlops_assets.compute.tables.verify import Outcome, check_names, verify
+from mlops_assets.compute.tables.verify import Outcome, check_names, find_violations, verify
 from mlops_assets.errors import DefinitionError, LakeError
 from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.partitions import all_keys
@@ -59,40 +60,52 @@ class CompanionWrite:
     shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def report(self, step: StepContext) -> None:
-        """Tell Dagster what was written: both are assets that their table's step writes."""
+        """Report the companion as materialised: the step of its table writes it."""
         for key, facts in self.shown.items():
             event = dg.AssetMaterialization(asset_key(self.write.table), metadata=dict(facts), partition=key or None)
             step.context.log_event(event)
 
 
 @dataclass(frozen=True)
-class Checked:
-    """Rows that may be committed, what was found, and what is committed beside them."""
+class CheckedTable:
+    """Rows of a step with the outcomes of their checks: what a step makes, and what is committed unless a check blocks.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    outcomes
+        What the checks found.
+    metadata
+        Shown in the UI, besides what every table shows.
+    companions
+        Tables that are committed in the same transaction.
+    """
 
     frame: pl.DataFrame
     outcomes: Sequence[Outcome]
-    beside: Sequence[CompanionWrite] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    companions: Sequence[CompanionWrite] = ()
 
 
-def side_assets(project: Project) -> Iterator[dg.AssetSpec]:
-    """Yield the quarantines and the learnt limits of a project, as assets that are written by their tables' steps."""
+def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
+    """Yield the quarantines and the learnt limits of a project as assets; the steps of their tables write them."""
     nouns: list[Dataset[..., Any] | FeatureView] = [*project.every(Dataset), *project.every(FeatureView)]
     for noun in nouns:
         table = _table(noun)
         group = noun.options.group or "data"
         if isinstance(noun, Dataset) and table.quarantine is not None:
             text = f"Rows of {noun.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {noun.name}` tries them again."
-            yield _side(noun.quarantine_key, noun.key, text, "quarantine", group, noun.table.partitions)
+            yield _companion_spec(noun.quarantine_key, noun.key, text, "quarantine", group, noun.table.partitions)
         if table.quality is not None and table.quality.learn_from is not None:
-            yield _side(noun.quality_key, noun.key, f"The limits that {noun.key} has learnt.", "quality", group, None)
+            yield _companion_spec(noun.quality_key, noun.key, f"The limits that {noun.key} has learnt.", "quality", group, None)
 
 
 def _table(noun: Dataset[..., Any] | FeatureView) -> Table:
     return noun.table if isinstance(noun, Dataset) else Table(quality=noun.quality)
 
 
-def _side(key: str, of: str, text: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetSpec:  # noqa: PLR0913  (one declaration)
+def _companion_spec(key: str, of: str, text: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetSpec:  # noqa: PLR0913  (one declaration)
     return dg.AssetSpec(
         asset_key(key), deps=[asset_key(of)], description=text, kinds={kind, "duckdb"}, group_name=group, partitions_def=partitions
     )
@@ -111,7 +124,7 @@ def _may_repeat(table: Table) -> bool:
     return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
 
 
-def _across(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
+def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
     """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
     if not _may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
@@ -133,62 +146,68 @@ def _across(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcom
     return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": found.height})]
 
 
-def checked(step: StepContext, made: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = "") -> Checked:
-    """Verify rows with limits that may have to be learnt first, and set those aside that break a rule when the table allows it.
+def check_table(
+    step: StepContext, produced: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = ""
+) -> CheckedTable:
+    """Verify rows, learn limits where they are due, and set bad rows aside where the table has a quarantine.
 
     Parameters
     ----------
-    step, made, table
+    step, produced, table
         The step, its rows and their rules.
     quality_key, quarantine_key
-        Where learnt limits and refused rows go.
+        Tables of the learnt limits and of the quarantined rows.
     """
-    run_id, now = step.context.run.run_id, datetime.now(UTC)
-    made = made if isinstance(made, Produced) else Produced(made, {})
-    frame = made.frame
+    produced = produced if isinstance(produced, Produced) else Produced(produced, {})
+    frame = produced.frame
     refuse_unstorable(frame, step.node.key)
+    if table.quarantine is not None:
+        return _check_with_quarantine(step, produced, table, table.quarantine, quality_key, quarantine_key)
+    limits, companions = _find_limits(step, table, quality_key, lambda: frame)
+    outcomes = [*verify(frame, table, step.windows, limits=limits), *_check_other_partitions(step, frame, table)]
+    return CheckedTable(frame, _add_call_outcomes(step, produced, frame, table, outcomes), companions=companions)
 
-    def divided(limits: Sequence[Limit] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-        return split_quarantine(frame, table, step.windows, limits=limits, run_id=run_id, now=now)
 
-    limits, beside = _limits(step, table, quality_key, divided(None)[0] if table.quarantine is not None else frame)
-    if table.quarantine is None:
-        found = verify(frame, table, step.windows, limits=limits)
-        return Checked(frame, _with_calls(step, made, frame, table, [*found, *_across(step, frame, table)]), beside)
-    kept, refused = divided(limits)
-    strays = [
-        split_quarantine(rows, table, [(key, dict(step.windows)[key])], limits=limits, run_id=run_id, now=now)[1]
-        for key, rows in made.strays.items()
-    ]
+def _check_with_quarantine(  # noqa: PLR0913  (one table)
+    step: StepContext, produced: Produced, table: Table, share: float, quality_key: str, quarantine_key: str
+) -> CheckedTable:
+    frame, windows = produced.frame, dict(step.windows)
+    split = partial(split_quarantine, table=table, run_id=step.context.run.run_id, now=datetime.now(UTC))
+    limits, companions = _find_limits(step, table, quality_key, lambda: split(frame, windows=step.windows, limits=None)[0])
+    broken = list(find_violations(frame, table, step.windows, limits=limits))
+    kept, refused = split(frame, windows=step.windows, limits=limits, found=broken)
+    strays = [split(rows, windows=[(key, windows[key])], limits=limits)[1] for key, rows in produced.strays.items()]
     refused = pl.concat([refused, *strays])
-    name = quarantine_key.rsplit("/", maxsplit=1)[-1]
     counts = count_partitions(frame, table, step.windows)
-    counts = [n + (made.strays[key].height if key in made.strays else 0) for n, (key, _) in zip(counts, step.windows, strict=True)]
-    outcome = quarantine_outcome(refused, counts, step.windows, share=table.quarantine, name=name)
-    found = [*verify(kept, table, step.windows, limits=limits), *_across(step, kept, table), outcome]
-    found = _with_calls(step, replace(made, strays={}), kept, table, found)
-    if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in found):
-        found = [unwritten_outcome(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in found]
-    # What quarantine says comes first: rules that the good rows alone break are a consequence of too many bad ones.
-    return Checked(kept, sorted(found, key=lambda o: o.check != NO_QUARANTINED_ROWS), [*beside, _quarantine(step, quarantine_key, refused)])
+    counts = [n + (produced.strays[key].height if key in produced.strays else 0) for n, key in zip(counts, windows, strict=True)]
+    quarantined = quarantine_outcome(refused, counts, step.windows, share=share, name=quarantine_key.rsplit("/", maxsplit=1)[-1])
+    # Without bad rows the same rows are kept, and are not examined again.
+    verified = verify(kept, table, step.windows, limits=limits, found=broken if kept.height == frame.height else None)
+    outcomes = [*verified, *_check_other_partitions(step, kept, table), quarantined]
+    outcomes = _add_call_outcomes(step, replace(produced, strays={}), kept, table, outcomes)
+    if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in outcomes):
+        outcomes = [unwritten_outcome(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in outcomes]
+    # The quarantine comes first: rules that the good rows alone break are a consequence of too many bad ones.
+    outcomes = sorted(outcomes, key=lambda o: o.check != NO_QUARANTINED_ROWS)
+    return CheckedTable(kept, outcomes, companions=[*companions, _quarantine_rows(step, quarantine_key, refused)])
 
 
-def _with_calls(step: StepContext, made: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
-    """Return the outcomes of a table, with what was wrong with the calls that made it in place of what they hide."""
-    misplaced = misplaced_outcome(made, table, dict(step.windows))
-    emptied = emptied_outcome(step, frame, table) if made.whole_range else None
+def _add_call_outcomes(step: StepContext, produced: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
+    """Replace outcomes that passed by what was wrong with the calls of the function."""
+    misplaced = misplaced_outcome(produced, table, dict(step.windows))
+    emptied = emptied_outcome(step, frame, table) if produced.whole_range else None
     worse = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
     return [worse.get(outcome.check, outcome) if outcome.passed else outcome for outcome in found]
 
 
-def _quarantine(step: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
+def _quarantine_rows(step: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
     parts = [Partition(name, window) for name, window in step.windows]
     partitioned = step.node.partitions is not None
-    shown = {name: _of_partition(refused.filter(pl.col("partition") == name)) for name, _ in step.windows}
+    shown = {name: _summarise_rows(refused.filter(pl.col("partition") == name)) for name, _ in step.windows}
     return CompanionWrite(TableWrite(key, refused, parts, TIME if partitioned else None, KEY, ORIGIN_COLUMNS), shown)
 
 
-def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
+def _summarise_rows(rows: pl.DataFrame) -> dict[str, Any]:
     return {
         "dagster/row_count": rows.height,
         "by reason": markdown([{"reason": reason, "rows": count} for reason, count in count_reasons(rows)]),
@@ -196,14 +215,16 @@ def _of_partition(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _limits(step: StepContext, table: Table, key: str, frame: pl.DataFrame) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
-    """Return the limits that hold, and the table of those that are learnt now."""
+def _find_limits(
+    step: StepContext, table: Table, key: str, good_rows: Callable[[], pl.DataFrame]
+) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
+    """Return the limits that hold, and the table of the limits that this step learns from its good rows."""
     quality = table.quality
     if quality is None or quality.learn_from is None:
         return (quality.declared if quality else ()), []
     windows = reference_windows(quality, table, step.node.key)
     writing = {name for name, _ in step.windows}
-    stored = _stored(step, key, quality)
+    stored = _read_limits(step, key, quality)
     if stored is not None and not any(name in writing for name, _ in windows):
         return limits_from_table(stored), []
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
@@ -212,7 +233,7 @@ def _limits(step: StepContext, table: Table, key: str, frame: pl.DataFrame) -> t
         ready = len(windows) - len(missing)
         step.context.log.info(f"'{step.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learnt from")
         return quality.declared, []
-    rows = _reference_rows(step, table, frame, windows, writing)
+    rows = _reference_rows(step, table, good_rows(), windows, writing)
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
     limits = learn_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
     shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
@@ -222,32 +243,32 @@ def _limits(step: StepContext, table: Table, key: str, frame: pl.DataFrame) -> t
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
     """Return the partitions that the limits of a table are learnt from; ``key`` names it."""
     every = all_keys(table.partitions)
-    said = quality.learn_from
-    chosen = every[:said] if isinstance(said, int) else _between(table, said)
+    learn_from = quality.learn_from
+    chosen = every[:learn_from] if isinstance(learn_from, int) else _select_partitions(table, learn_from)
     if not chosen:
         raise DefinitionError(
-            f"'{key}' learns its quality limits from {said}, where it has no partition",
+            f"'{key}' learns its quality limits from {learn_from}, where it has no partition",
             hint=f"its partitions are {every[0]} to {every[-1]}",
         )
     return [(name, window_of(table.partitions, name)) for name in chosen]
 
 
-def _between(table: Table, said: tuple[str, str] | None) -> Sequence[str]:
+def _select_partitions(table: Table, learn_from: tuple[str, str] | None) -> Sequence[str]:
     """Return the partitions from the first that is named up to the second, by time; by their text where one is no partition key."""
     every = all_keys(table.partitions)
-    if said is None:
+    if learn_from is None:
         return []
     try:
-        first, last = (window_of(table.partitions, key) for key in said)
+        first, last = (window_of(table.partitions, key) for key in learn_from)
     except (ValueError, dg.DagsterError):  # e.g. a day where the partitions are hours
-        return [name for name in every if said[0] <= name < said[1]]
+        return [name for name in every if learn_from[0] <= name < learn_from[1]]
     if first is None or last is None:
         return []
     spans = [(name, window_of(table.partitions, name)) for name in every]
     return [name for name, span in spans if span is not None and first.start <= span.start < last.start]
 
 
-def _stored(step: StepContext, key: str, quality: Quality) -> pl.DataFrame | None:
+def _read_limits(step: StepContext, key: str, quality: Quality) -> pl.DataFrame | None:
     try:
         rows = step.stores.lake.read(key, snapshot=step.snapshot)
     except LakeError:

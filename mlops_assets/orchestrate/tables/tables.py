@@ -1,8 +1,9 @@
-"""How tables of the lake are made: produce, verify, commit, report."""
+"""The way from a function's rows to a commit: make, check, commit, report."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -12,18 +13,17 @@ from mlops_assets.compute.tables.duplicates import drop_duplicates
 from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_times
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.metadata import check_result, table_metadata
+from mlops_assets.orchestrate.core.column_descriptions import describe_columns
+from mlops_assets.orchestrate.core.metadata import check_result, show, table_metadata
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.partition_calls import Produced, call_function
-from mlops_assets.orchestrate.tables.quality import Checked, CompanionWrite, checked, table_checks
+from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table, table_checks
 from mlops_assets.stores.lake.protocol import Commit
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Dataset, Table
 
 COLUMNS, CUT_TIMES, DUPLICATES = "columns changed", "times cut to microseconds", "duplicates"
-
-Made = tuple[pl.DataFrame, Sequence[Outcome], Mapping[str, Any]] | Checked
 
 
 def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
@@ -31,8 +31,8 @@ def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = (
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
 
-def publish(step: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()) -> Iterator[object]:
-    """Make a table and commit it, unless a check that blocks has failed.
+def publish(step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()) -> Iterator[object]:
+    """Make a table and commit it, unless a blocking check has failed; yield what Dagster reports.
 
     Parameters
     ----------
@@ -40,49 +40,49 @@ def publish(step: StepContext, rules: Table, produce: Callable[[], Made], *, unh
         The step.
     rules
         Key and event time of the table.
-    produce
-        Returns the rows, what the checks found, and more metadata.
+    make
+        Returns the rows and the outcomes of their checks.
     unhashed
         Columns that do not count as content.
     """
-    made, commit = attempted(step, rules, produce, unhashed=unhashed)
+    made, commit = make_and_commit(step, rules, make, unhashed=unhashed)
     if commit is None:
         yield from check_results(step, made.outcomes)
         raise refusal(step, made.outcomes)
-    yield materialised(step, made, commit)
+    yield materialize_result(step, made, commit)
 
 
-def attempted(
-    step: StepContext, rules: Table, produce: Callable[[], Made], *, unhashed: Collection[str] = ()
-) -> tuple[Checked, Commit | None]:
-    """Make rows and commit them, as :func:`publish` does; no commit when a check that blocks has failed."""
+def make_and_commit(
+    step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()
+) -> tuple[CheckedTable, Commit | None]:
+    """Make rows and commit them, and record the attempt; no commit when a blocking check has failed."""
     attempts, key = step.stores.attempts, step.node.key
     attempts.record_start(key, step.parts, step.context.run.run_id)
     try:
-        given = produce()
-        made = given if isinstance(given, Checked) else Checked(given[0], given[1], metadata=given[2])
-        commit = None if _refused(made.outcomes) else _write(step, rules, made.frame, unhashed, made.beside)
+        made = make()
+        commit = None if _blocking_failures(made.outcomes) else _commit(step, rules, made, unhashed)
     except Exception as error:
         attempts.record_failure(key, step.parts, f"{type(error).__name__}: {error}")
         raise
     if commit is None:
-        attempts.record_failure(key, step.parts, _refused(made.outcomes)[0].message)
+        attempts.record_failure(key, step.parts, _blocking_failures(made.outcomes)[0].message)
         return made, None
     attempts.clear(key, step.parts)
-    for table in made.beside:
-        table.report(step)
+    for companion in made.companions:
+        companion.report(step)
     return made, commit
 
 
-def materialised(step: StepContext, made: Checked, commit: Commit) -> dg.MaterializeResult[Any]:
-    """Return what Dagster is told of a commit."""
+def materialize_result(step: StepContext, made: CheckedTable, commit: Commit) -> dg.MaterializeResult[Any]:
+    """Return Dagster's result of a step: the commit, the outcomes of its checks, and figures of its rows."""
     cut = cut_times(made.frame)
     for text in (*(f"{name}: {text}" for name, text in cut.items()), *commit.columns):
         step.context.log.warning(f"{step.node.key}: {text}")
+    descriptions = show("column descriptions", lambda: describe_columns(step.project, step.node.key), step.context.log.warning)
     return dg.MaterializeResult(
         asset_key(step.node.key),
         check_results=check_results(step, made.outcomes),
-        metadata={**_committed(step, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame))},
+        metadata={**_commit_facts(step, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame), descriptions)},
         data_version=dg.DataVersion(_version(commit)),
     )
 
@@ -92,26 +92,26 @@ def check_results(step: StepContext, outcomes: Sequence[Outcome]) -> list[dg.Ass
     return [check_result(asset_key(step.node.key), outcome) for outcome in outcomes]
 
 
-def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _blocking_failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.blocking and not o.passed]
 
 
-def _write(step: StepContext, rules: Table, frame: pl.DataFrame, unhashed: Collection[str], beside: Sequence[CompanionWrite]) -> Commit:
+def _commit(step: StepContext, rules: Table, made: CheckedTable, unhashed: Collection[str]) -> Commit:
     return step.stores.lake.write(
         step.node.key,
-        frame,
+        made.frame,
         step.parts,
         event_timestamp=rules.event_timestamp,
         key=rules.key,
         run_id=step.context.run.run_id,
         unhashed=unhashed,
-        companions=[table.write for table in beside],
+        companions=[companion.write for companion in made.companions],
     )
 
 
 def refusal(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
     """Return the error that says why a step's partitions were not committed."""
-    keys, refused = step.keys, _refused(outcomes)
+    keys, refused = step.keys, _blocking_failures(outcomes)
     where = (
         "" if step.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
     )
@@ -126,7 +126,7 @@ def _version(commit: Commit) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _committed(step: StepContext, commit: Commit) -> dict[str, Any]:
+def _commit_facts(step: StepContext, commit: Commit) -> dict[str, Any]:
     for record in commit.records if step.node.partitions is not None and len(commit.records) > 1 else ():
         facts = {"partition rows": record.rows, "content hash": record.content_hash}
         step.context.add_asset_metadata(facts, asset_key=asset_key(step.node.key), partition_key=record.partition)
@@ -142,27 +142,24 @@ def _committed(step: StepContext, commit: Commit) -> dict[str, Any]:
 def cut_times(frame: pl.DataFrame) -> dict[str, str]:
     """Return as metadata how many times have lost digits, which are finer than the microseconds of the lake; empty when none has."""
     counts = count_cut_times(frame)
-    said = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
-    return {CUT_TIMES: f"{said} (of {frame.height} rows)"} if counts else {}
+    listed = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
+    return {CUT_TIMES: f"{listed} (of {frame.height} rows)"} if counts else {}
 
 
-def dataset_body(dataset: Dataset[..., Any]) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of a dataset's step."""
-
-    def body(step: StepContext) -> Iterator[object]:
-        def produce() -> Made:
-            made = call_function(step, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
-            made, dropped = _without_duplicates(step, made, dataset.table)
-            found = checked(step, made, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
-            return replace(found, metadata={**found.metadata, **dropped})
-
-        yield from publish(step, dataset.table, produce)
-
-    return body
+def publish_dataset(step: StepContext, dataset: Dataset[..., Any]) -> Iterator[object]:
+    """Make, check and commit the partitions of a dataset."""
+    yield from publish(step, dataset.table, partial(_make_dataset, step, dataset))
 
 
-def _without_duplicates(step: StepContext, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
-    """Leave out the rows of a key that do not count, and say how many they are."""
+def _make_dataset(step: StepContext, dataset: Dataset[..., Any]) -> CheckedTable:
+    produced = call_function(step, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
+    produced, dropped = _drop_duplicates(step, produced, dataset.table)
+    made = check_table(step, produced, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
+    return replace(made, metadata={**made.metadata, **dropped})
+
+
+def _drop_duplicates(step: StepContext, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
+    """Keep one row of each key where the dataset says which, and describe how many are left out."""
     if table.keep is None:
         return made, {}
     refuse_unstorable(made.frame, step.node.key)

@@ -1,6 +1,7 @@
 """The loop: from window reports to a decision, and from a decision to one training run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -154,7 +155,10 @@ def record_decision(stores: Stores, project: Project, monitor: Monitor, instance
     """Record which decisions the facts close and open; return the new decision, or why there is none."""
     if monitor.on_failure is None:
         return Hold(NO_RETRAINING)
-    facts = collect_facts(stores, project, monitor, instance)
+    return _record(stores, monitor, collect_facts(stores, project, monitor, instance))
+
+
+def _record(stores: Stores, monitor: Monitor, facts: LoopFacts) -> Decision | Hold:
     for decision, why in list_closings(facts):
         stores.decisions.close(decision, why)
     found = decide(facts)
@@ -195,8 +199,11 @@ def advance_loop(stores: Stores, project: Project, monitor: Monitor, instance: d
 
     The sensor and `mlops monitor step` both call this; nothing else starts a training of a decision.
     """
-    record_decision(stores, project, monitor, instance)
-    return next_action(collect_facts(stores, project, monitor, instance), datetime.now(UTC))
+    facts = collect_facts(stores, project, monitor, instance)
+    if monitor.on_failure is not None:
+        _record(stores, monitor, facts)
+    # Only the decisions have changed: reports, trainings and the newest data are those of this tick.
+    return next_action(replace(facts, decisions=stores.decisions.decisions(facts.model)), datetime.now(UTC))
 
 
 def sensor_name(monitor: Monitor) -> str:

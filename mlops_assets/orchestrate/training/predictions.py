@@ -23,7 +23,8 @@ from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
-from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.tables.quality import CheckedTable
+from mlops_assets.orchestrate.tables.tables import check_specs, publish
 from mlops_assets.orchestrate.training.fitted_rows import choose_versions
 from mlops_assets.orchestrate.training.training_set import view_rows
 from mlops_assets.serving.formats.integrity import refuse_damaged
@@ -31,6 +32,7 @@ from mlops_assets.serving.formats.packaging import libraries_of, unpack
 from mlops_assets.serving.logs.served import batch_identity, key_types
 from mlops_assets.serving.predict.batch import model_input, score
 from mlops_assets.stores.registry.records import Version
+from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views
 from mlops_assets.values.serving import BatchPrediction
@@ -57,14 +59,14 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
         if serving is None:
             raise RegistryError(
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
-                hint=f'train one first: mlops run --select \'key:"model/{batch.model.name}" or key:"version/{batch.model.name}" or key:"champion/{batch.model.name}"\'',
+                hint=f"train one first: mlops run --select '{select_nodes(*(f'{kind}/{batch.model.name}' for kind in ('model', 'version', 'champion')))}'",
             )
         yield from publish(step, rules(batch), lambda: _produce(step, batch, serving), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
 
     return body
 
 
-def _produce(step: StepContext, batch: BatchPrediction, serving: Version) -> Made:
+def _produce(step: StepContext, batch: BatchPrediction, serving: Version) -> CheckedTable:
     source = step.read(step.project.by_key[batch.dataset.key])
     # Columns that are known later than their row do not exist at prediction time.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
@@ -73,7 +75,7 @@ def _produce(step: StepContext, batch: BatchPrediction, serving: Version) -> Mad
     predicted = [_predict(step, batch, version, rows) for version, rows in chosen]
     frame = as_one_table(step, [rename_to_table(rows, PREDICTION_COLUMNS) for rows in predicted], time)
     scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
-    return frame, verify(frame, rules(batch), step.windows), _facts([version for version, _ in chosen], scored)
+    return CheckedTable(frame, verify(frame, rules(batch), step.windows), _facts([version for version, _ in chosen], scored))
 
 
 def _partitions(step: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:

@@ -24,7 +24,8 @@ from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import lookup_lineage
-from mlops_assets.orchestrate.tables.tables import Made, check_specs, publish
+from mlops_assets.orchestrate.tables.quality import CheckedTable
+from mlops_assets.orchestrate.tables.tables import check_specs, publish
 from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, check_labels
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
@@ -58,7 +59,7 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
     return body
 
 
-def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
+def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> CheckedTable:
     as_of = parse_as_of(step.config.get("as_of"))
     spine = _filter_known(step.frame(declared.function), declared, as_of)
     steps = [step.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
@@ -77,7 +78,7 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> Made:
         )
     facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": step.snapshot, **lookup_lineage(declared)}
     stored = rename_to_table(frame, TRAINING_SET_COLUMNS)
-    return (
+    return CheckedTable(
         stored,
         [
             *verify(stored, rules(declared), step.windows),

@@ -9,6 +9,7 @@ import dagster as dg
 from mlops_assets.errors import MlopsError, PlatformError
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs, dead_runs
 from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.serving.service import spec_of
 from mlops_assets.orchestrate.upkeep.doctor_files import Rebuild, catalog, dagster_files, layouts, logs, online_store
 from mlops_assets.orchestrate.upkeep.doctor_machine import clock, disk_space, packages_installed, permissions
@@ -17,6 +18,7 @@ from mlops_assets.orchestrate.upkeep.findings import OK, WARNING, Finding
 from mlops_assets.serving.http import control
 from mlops_assets.serving.http.state import Folder
 from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
 
@@ -90,11 +92,11 @@ def _rebuild(patient: Patient) -> Rebuild | None:
         return None
 
     def rebuild(keys: Sequence[str]) -> None:
-        chosen = [dg.AssetKey(key.split("/")) for key in keys]
+        chosen = [asset_key(key) for key in keys]
         job = definitions.resolve_implicit_global_asset_job_def()
         config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         if not job.execute_in_process(instance=instance, asset_selection=chosen, run_config=config, raise_on_error=False).success:
-            raise PlatformError(f"{', '.join(keys)} cannot be rebuilt", hint=f"`mlops run --select 'key:\"{keys[0]}\"'` says why")
+            raise PlatformError(f"{', '.join(keys)} cannot be rebuilt", hint=f"`mlops run --select '{select_nodes(keys[0])}'` says why")
 
     return rebuild
 

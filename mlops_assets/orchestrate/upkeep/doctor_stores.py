@@ -21,6 +21,7 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.version_files import open_version_files
+from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 
@@ -138,7 +139,7 @@ def _damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None
 
 
 def _again(key: str) -> str:
-    return f"put the file back from a backup, or make it again: mlops run --select 'key:\"{key}\"'"
+    return f"put the file back from a backup, or make it again: mlops run --select '{select_nodes(key)}'"
 
 
 def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
@@ -152,9 +153,7 @@ def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
         if not found.is_latest:
             yield Finding("records", WARNING, f"{text}; a later record counts instead", "restore the file from a backup")
         elif record.partition in partitions.get(record.table, ()):
-            advice = (
-                f"restore the file from a backup, or count the partition as not made, then: mlops run --select 'key:\"{record.table}\"'"
-            )
+            advice = f"restore the file from a backup, or count the partition as not made, then: mlops run --select '{select_nodes(record.table)}'"
             yield Finding("records", FAILURE, text, advice, _distrust(stores, record))
         else:
             yield Finding.failed("records", text, "restore the file from a backup")

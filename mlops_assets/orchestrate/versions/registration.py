@@ -17,6 +17,7 @@ from mlops_assets.serving.formats.integrity import damage, refuse_damaged
 from mlops_assets.serving.formats.judged_fit import judged_fit
 from mlops_assets.stores.registry.decisions import PASSED, PROMOTED
 from mlops_assets.stores.registry.records import Version
+from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.decisions import REASON_TAG
 from mlops_assets.values.model import Model
 
@@ -63,7 +64,7 @@ def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
     if waiting is not None and (found := damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
             f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {found}",
-            hint=f"materialise {model.key} again: what is damaged is trained again",
+            hint=f"materialise {graph_key(model.key)} again: what is damaged is trained again",
         )
 
 

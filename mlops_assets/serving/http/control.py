@@ -27,6 +27,7 @@ from mlops_assets.serving.http.state import (
     write_json,
 )
 from mlops_assets.stores.base.lock import hold_lock
+from mlops_assets.values.asset_names import graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -204,7 +205,7 @@ def _check(spec: ServiceSpec, folder: Folder) -> None:
     if champion is None:
         raise ServiceError(
             f"service '{spec.name}' has no champion of '{spec.model}' in environment '{spec.environment}'",
-            hint=f"train and promote one: materialise model/{spec.model}, version/{spec.model} and champion/{spec.model}",
+            hint=f"train and promote one: materialise {', '.join(graph_key(f'{kind}/{spec.model}') for kind in ('model', 'version', 'champion'))}",
         )
     if problem := writing_problem(folder.log):
         raise ServiceError(f"service '{spec.name}': {problem}", hint="make room, or make the folder writable")

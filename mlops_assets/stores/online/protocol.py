@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.online.reader import FRESH, MISSING, STALE, FeatureColumns, FeatureRow, Lookup, OnlineReader, Status
 from mlops_assets.stores.online.records import HISTORY, RecordSchema
+from mlops_assets.values.asset_names import graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,5 +132,5 @@ def refuse_other_schema(view: str, state: ViewState | None, schema: RecordSchema
         differing = sorted(set(state.schema.features) ^ set(schema.features)) or schema.features
         raise PlatformError(
             f"view '{view}' is in the online store with other features, the first that differs is '{differing[0][0]}'",
-            hint=f"materialise online/{view}, which rebuilds it",
+            hint=f"materialise {graph_key(f'online/{view}')}, which rebuilds it",
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlops_assets.errors import PlatformError, nearest
 from mlops_assets.stores.online.records import ID_BYTES, MAX_ENTITY_BYTES, RecordSchema, entity_key, unpack_rows
+from mlops_assets.values.asset_names import graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,13 +169,13 @@ class OnlineReader(ABC):
         if schema is None:
             raise PlatformError(
                 f"the online store holds a record of view '{lookup.view}' whose schema it does not know",
-                hint=f"materialise online/{lookup.view} with full_rebuild=True",
+                hint=f"materialise {graph_key(f'online/{lookup.view}')} with full_rebuild=True",
             )
         if lacking := [name for name in lookup.features if name not in schema.names]:
             raise PlatformError(
                 f"feature '{lacking[0]}' of view '{lookup.view}' is not in the online store",
                 hint=nearest(lacking[0], schema.names)
-                + f"it holds {', '.join(schema.names)}: materialise online/{lookup.view}, or train again",
+                + f"it holds {', '.join(schema.names)}: materialise {graph_key(f'online/{lookup.view}')}, or train again",
             )
         plan = self._plans[i][digest] = (_FixedPlan if schema.fixed else _MixedPlan)(schema, lookup)
         return plan

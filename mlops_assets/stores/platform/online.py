@@ -13,6 +13,7 @@ from mlops_assets.errors import DataError, DefinitionError, LakeError
 from mlops_assets.stores.online.protocol import Lookup, Status
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.arguments import check_arguments
+from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.feature_types import item_type
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
@@ -76,7 +77,7 @@ def lookup(
     >>> ml.lookup(view, {"carrier": "UA"}, platform=ml.Platform.at(tempfile.mkdtemp()))
     Traceback (most recent call last):
     mlops_assets.errors.LakeError: 'features/punctuality' has never been materialised online
-    Hint: run `mlops run --select 'key:"online/punctuality"'`
+    Hint: run `mlops run --select 'key:"online/punctuality_online"'`
     """
     if at is not None and at.tzinfo is None:
         raise DataError(f"at {at} names no time zone", hint="say which instant is meant: datetime(..., tzinfo=UTC)")
@@ -100,7 +101,9 @@ def _refuse_unready(view: FeatureView, online: OnlineStore) -> None:
             hint="read earlier versions with ml.training_frame",
         )
     if online.state(view.name) is None:
-        raise LakeError(f"'{view.key}' has never been materialised online", hint=f"run `mlops run --select 'key:\"online/{view.name}\"'`")
+        raise LakeError(
+            f"'{view.key}' has never been materialised online", hint=f"run `mlops run --select '{select_nodes(f'online/{view.name}')}'`"
+        )
 
 
 def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int) -> list[pl.Series]:

@@ -13,6 +13,7 @@ from mlops_assets.stores.database import schema, sql
 from mlops_assets.stores.database.cached_statements import delete_rows, insert_if_new, insert_rows, upsert_row
 from mlops_assets.stores.registry import version_queries
 from mlops_assets.stores.registry.records import CANARY, SHADOW, Approval, CandidateRecord, DamageMark, Evidence, LiveEvidence, Version
+from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.names import checked_name
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Registrations:
         with self._database.write_transaction() as connection:
             found = self._candidate(connection, model)
             if found is None:
-                raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise model/{model} first")
+                raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise {graph_key(f'model/{model}')} first")
             evidence_found = version_queries.evidence(connection, self._environment, model, found.digest)
             self._refuse_unproven(model, found.digest, evidence_found, gates, "registered")
             same = {"model": model, "digest": found.digest}
@@ -236,7 +237,7 @@ class Registrations:
         if refused:
             raise GateError(
                 f"candidate {digest[:12]} of '{model}' cannot be {what}: {'; '.join(refused)}",
-                hint=f"materialise model/{model} for a candidate that passes; the champion keeps serving",
+                hint=f"materialise {graph_key(f'model/{model}')} for a candidate that passes; the champion keeps serving",
             )
         return tuple(found[name] for name in gates)
 

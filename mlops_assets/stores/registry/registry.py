@@ -25,6 +25,7 @@ from mlops_assets.stores.registry import version_queries
 from mlops_assets.stores.registry.alias_checks import ANY_VERSION, copy_evidence, previous_champion, refuse_lost_race, refuse_state
 from mlops_assets.stores.registry.protocol import Registry
 from mlops_assets.stores.registry.registrations import Registrations
+from mlops_assets.values.asset_names import graph_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ class SqlRegistry(Registrations):
         with self._database.write_transaction() as connection:
             wanted = version if version is not None else version_queries.newest_number(connection, model)
             if wanted is None:
-                raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise version/{model} first")
+                raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise {graph_key(f'version/{model}')} first")
             chosen = self._version(connection, model, wanted)
             current = version_queries.champion(connection, self._environment, model)
             if current is not None and current.version == wanted:
@@ -102,7 +103,7 @@ class SqlRegistry(Registrations):
             if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
                 raise GateError(
                     f"version {wanted} of '{model}' is {chosen.approval or 'not approved'}",
-                    hint=f"materialise approval/{model}, or say `mlops models approve {model} {wanted} --approver NAME --reason WHY`",
+                    hint=f"materialise {graph_key(f'approval/{model}')}, or say `mlops models approve {model} {wanted} --approver NAME --reason WHY`",
                 )
             refuse_state(PROMOTION, chosen)
             why = f"from {source}: {reason}" if source else reason
@@ -217,7 +218,7 @@ class SqlRegistry(Registrations):
             if item.relative and item.champion != (current.digest if current else ""):
                 raise GateError(
                     f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the champion of now",
-                    hint=f"materialise model/{model} again: the candidate is then compared with the present champion",
+                    hint=f"materialise {graph_key(f'model/{model}')} again: the candidate is then compared with the present champion",
                 )
 
     def _move(  # noqa: PLR0913  (one row of the log)

@@ -22,6 +22,7 @@ from dagster._core.events import EngineEventData
 from mlops_assets.orchestrate.core import liveness
 from mlops_assets.orchestrate.core.dagster_files import DAGSTER_YAML
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs, process_tags
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
 from mlops_assets.values.platform import Platform
 from tests.conftest import ROOT, Runner, clean_environment
@@ -98,7 +99,7 @@ class Loop:
         """How often each partition of each derived table was made."""
         counted: Counter = Counter()
         for key in (SHARES, FEATURES, PREDICTIONS):
-            events = self.instance.fetch_materializations(dg.AssetKey(key.split("/")), limit=10_000).records
+            events = self.instance.fetch_materializations(asset_key(key), limit=10_000).records
             counted.update((key, event.partition_key) for event in events)
         return counted
 

@@ -8,6 +8,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DataError
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, records
 from tests.projects import visits as project
@@ -192,7 +193,7 @@ def test_the_sensor_records_external_tables(platform, theirs, instance) -> None:
     )
     with dg.build_sensor_context(instance=instance) as context:
         assert "recorded dataset/bookings" in sensor(context).skip_message
-        assert instance.get_latest_materialization_event(dg.AssetKey(["dataset", "bookings"])) is not None
+        assert instance.get_latest_materialization_event(asset_key("dataset/bookings")) is not None
         cursor = context.cursor
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
         assert "nothing was written" in sensor(context).skip_message

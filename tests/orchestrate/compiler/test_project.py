@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata, records
 from tests.projects import visits as project
@@ -66,9 +67,9 @@ def test_one_changed_row_changes_what_is_made_from_it_and_nothing_else(made, pla
 
 
 def test_other_parameters_or_code_train_again_and_the_same_ones_do_not(made, platform, world) -> None:
-    made("model/buys", config={"model__buys": {"C": 0.5}})
+    made("model/buys", config={"model__buys_candidate": {"C": 0.5}})
     assert world.trained == 2
-    made("model/buys", config={"model__buys": {"C": 0.5}})
+    made("model/buys", config={"model__buys_candidate": {"C": 0.5}})
     made("model/buys")
     assert world.trained == 2
     runs = open_stores(platform).tracker.list("buys")
@@ -81,8 +82,9 @@ def test_a_failed_gate_stops_the_run_and_leaves_champion_and_predictions(made, r
     world.changed, world.broken = frozenset({"9-3"}), {"gate"}
     made("dataset/visits", partitions="2024-01-10")
     result = made(*project.TRAIN, ok=False)
-    made_keys = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()}
-    assert "version/buys" not in made_keys
+    made_keys = {e.asset_key for e in result.get_asset_materialization_events()}
+    assert made_keys
+    assert asset_key("version/buys") not in made_keys
     assert open_stores(platform).registry.champion("buys") == serving
     assert state(platform)[project.PREDICTIONS] == before[project.PREDICTIONS]
     failed = [e for e in result.get_asset_check_evaluations() if not e.passed]
@@ -92,28 +94,28 @@ def test_a_failed_gate_stops_the_run_and_leaves_champion_and_predictions(made, r
 def test_a_version_alone_after_a_failed_gate_is_refused_and_evidence_cannot_stand_in(made, platform, world) -> None:
     registry = open_stores(platform).registry
     world.broken = {"gate"}
-    made("model/buys", config={"model__buys": {"C": 0.01}}, ok=False)
+    made("model/buys", config={"model__buys_candidate": {"C": 0.01}}, ok=False)
     failed = registry.candidate("buys")[0].digest
     assert "gate 'has_enough_rows' failed" in made.error("version/buys")
     world.broken = set()
-    made("model/buys", config={"model__buys": {"C": 0.02}})
+    made("model/buys", config={"model__buys_candidate": {"C": 0.02}})
     passed = registry.candidate("buys")[0].digest
     made("version/buys", "champion/buys")
     assert registry.champion("buys").digest == passed != failed
     assert {e["digest"] for event in registry.history("buys")[-1:] for e in event.evidence} == {passed}
     world.broken = {"gate"}
-    made("model/buys", config={"model__buys": {"C": 0.01}}, ok=False)
+    made("model/buys", config={"model__buys_candidate": {"C": 0.01}}, ok=False)
     assert registry.candidate("buys")[0].digest == failed
     assert "gate 'has_enough_rows' failed" in made.error("version/buys")
     assert failed not in {v.digest for v in registry.versions("buys")}
 
 
 def test_a_gate_that_was_changed_asks_for_new_evidence(made, run, platform, world) -> None:
-    made("model/buys", config={"model__buys": {"C": 0.1}})
+    made("model/buys", config={"model__buys_candidate": {"C": 0.1}})
     world.least_auc = 0.56
     stricter = run(project.build(platform, world))
     assert "gate 'roc_auc_at_least' has changed since" in stricter.error("version/buys")
-    stricter("model/buys", "version/buys", config={"model__buys": {"C": 0.1}})
+    stricter("model/buys", "version/buys", config={"model__buys_candidate": {"C": 0.1}})
 
 
 def test_without_its_condition_a_gate_would_let_the_worse_pass(run, platform, world) -> None:
@@ -182,7 +184,7 @@ def test_metadata_shows_rows_schema_nulls_preview_and_plots(made) -> None:
     assert {"lake snapshot", "content hash", "null shares"} <= set(table)
     assert all(model[name].startswith("![") for name in ("ROC", "calibration", "importance"))
     assert {"metric", "holdout", "baseline", "champion", "Δ", "95 % CI of Δ"} == set(
-        result.asset_materializations_for_node("model__buys")[0].metadata["metrics"].records[0].data
+        result.asset_materializations_for_node("model__buys_candidate")[0].metadata["metrics"].records[0].data
     )
 
 
@@ -193,7 +195,7 @@ def test_every_step_of_one_run_shows_its_checks(made) -> None:
         ("dataset/visits", "key"),
         ("dataset/visits", "event_time"),
         ("dataset/visits", "not_empty"),
-        ("model/buys", "roc_auc_at_least"),
-        ("model/buys", "has_enough_rows"),
+        ("model/buys_candidate", "roc_auc_at_least"),
+        ("model/buys_candidate", "has_enough_rows"),
         ("training_set/examples", "no_leakage"),
     } <= found

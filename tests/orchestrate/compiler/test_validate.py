@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
+from mlops_assets.orchestrate.core.steps import asset_key
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
 ELSEWHERE = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01", timezone="America/New_York")
@@ -250,8 +251,8 @@ def test_partitions_may_begin_in_the_future(kind, tmp_path) -> None:
     of_shop, declared = (found := view(late, ttl=timedelta(days=2), name="late_x")), training_set("late", features=[found], columns=[])
     predictions = ml.BatchPrediction("p", model=(clf := model(declared)), dataset=late)
     built = ml.build_definitions([late, of_shop, declared, clf, predictions], platform=ml.Platform.at(tmp_path))
-    mappings = built.resolve_asset_graph().get(dg.AssetKey(["predictions", "p"])).partition_mappings
-    mapping = mappings[dg.AssetKey(["features", "late_x"])]
+    mappings = built.resolve_asset_graph().get(asset_key("predictions/p")).partition_mappings
+    mapping = mappings[asset_key("features/late_x")]
     assert mapping.start_offset == {"Daily": -2, "Hourly": -48, "Monthly": -1}[kind.__name__.removesuffix("PartitionsDefinition")]
 
 

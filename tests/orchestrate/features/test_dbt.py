@@ -8,6 +8,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError, PlatformError
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.dbt_columns import columns_error
 from mlops_assets.orchestrate.features.dbt_project import DbtFolder
 from mlops_assets.stores.platform.stores import open_stores
@@ -109,7 +110,7 @@ def test_only_an_error_of_changed_columns_names_on_schema_change(message, transl
 
 
 def test_what_a_feature_view_says_of_itself_is_shown_of_its_dbt_model(folder, platform) -> None:
-    means = dg.AssetKey(["features", "means"])
+    means = asset_key("features/means")
     plain = build(folder, platform).resolve_asset_graph().get(means)
     assert (plain.group_name, list(plain.owners)) == ("data", [])
     assert plain.freshness_policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=18))

@@ -11,6 +11,7 @@ from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.freshness import FreshnessDaemon
 
 import mlops_assets as ml
+from mlops_assets.orchestrate.core.steps import asset_key
 from tests.conftest import ROOT
 from tests.projects import fresh
 
@@ -20,7 +21,7 @@ HOURS = timedelta(hours=1)
 def policy(platform, *args, **more):
     nouns = fresh.view("v", *args, **more)
     specs = ml.build_definitions(nouns, platform=platform).resolve_all_asset_specs()
-    return next(s for s in specs if s.key == dg.AssetKey(["features", "v"])).freshness_policy
+    return next(s for s in specs if s.key == asset_key("features/v")).freshness_policy
 
 
 def window(fail: timedelta, warn: timedelta | None) -> dg.FreshnessPolicy:
@@ -71,7 +72,7 @@ def test_dagsters_daemon_finds_the_views_that_are_too_old(tmp_path, monkeypatch)
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
     (tmp_path / "dagster").mkdir()
     (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")  # no word about freshness: it is on
-    keys = {name: dg.AssetKey(["features", name]) for name in ("by_ttl", "by_schedule", "of_the_past")}
+    keys = {name: asset_key(f"features/{name}") for name in ("by_ttl", "by_schedule", "of_the_past")}
     target = PythonFileTarget(str(ROOT / "tests" / "projects" / "fresh.py"), "defs", str(ROOT), "fresh")
     with (
         dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance,

@@ -78,7 +78,7 @@ def test_a_pushed_row_is_online_at_once_and_in_the_lake_when_it_is_compacted(pro
     project.push([row("a", 100, 100, 7.0)])
     assert set(stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-05"}
     for config in ({}, {"full_rebuild": True}):  # neither loses what is not in the lake yet
-        at("online/fixes", config={"online__fixes": config})
+        at("online/fixes", config={"online__fixes_online": config})
         assert online(project.platform, "a", 100) == (7.0, "x")
     at(*LAKE, partitions=ALL)
     shown = metadata(at("online/fixes"), "online/fixes")
@@ -210,7 +210,7 @@ def test_random_pushes_are_the_same_online_and_in_the_lake(tmp_path_factory, sto
             at(*LAKE)
         if what in ("online", "rebuild") and number:
             at("dataset/positions", "features/fixes")
-            at("online/fixes", config={"online__fixes": {"full_rebuild": what == "rebuild"}})
+            at("online/fixes", config={"online__fixes_online": {"full_rebuild": what == "rebuild"}})
     at(*LAKE)
     view = make_view(project.fixes, open_stores(project.platform).lake.read("features/fixes"))
     asked = [(ship, hour) for ship in "abcd" for hour in range(0, 260, 3)]

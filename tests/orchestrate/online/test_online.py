@@ -54,7 +54,7 @@ class Ships:
         self.run(self.source, "features/fixes", partitions=self.partitions)
 
     def online(self, **config) -> dict:
-        return metadata(self.run("online/fixes", config={"online__fixes": config}), "online/fixes")
+        return metadata(self.run("online/fixes", config={"online__fixes_online": config}), "online/fixes")
 
     def value(self, ship: str, hour: int, feature: str = "speed"):
         reader = open_online(self.at.online).reader([Lookup("fixes", (feature,), timedelta(days=2))])
@@ -77,7 +77,7 @@ def test_a_view_that_says_online_goes_online_without_a_service(platform, run, mo
     assert [(row["sold"], row["status"]) for row in json.loads(shown.stdout)] == [(3.0, "FRESH")]
     refused = CliRunner().invoke(features, ["online", "other", "--entity", "shop=a"])
     assert refused.exception.message == "'features/other' is not online"
-    assert refused.exception.hint == "say online=True in the feature view 'other', then mlops run --select 'key:\"online/other\"'"
+    assert refused.exception.hint == "say online=True in the feature view 'other', then mlops run --select 'key:\"online/other_online\"'"
 
 
 def test_what_has_changed_goes_online_and_nothing_else(at, run) -> None:

@@ -113,4 +113,4 @@ def test_the_hint_about_a_request_for_the_past_says_that_the_online_store_keeps_
     )
     assert "Materialising it again brings no older rows" in past
     assert "ml.training_frame" in past
-    assert hint(19) == "compare what is online with the lake: materialise online/sold again, and look at its check matches_offline"
+    assert hint(19) == "compare what is online with the lake: materialise online/sold_online again, and look at its check matches_offline"

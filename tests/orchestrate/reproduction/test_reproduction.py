@@ -16,6 +16,7 @@ from mlops_assets.cli.project import load
 from mlops_assets.compute.training.environment import installed_distributions, parse_lock
 from mlops_assets.compute.user_code.source_code import source_hash
 from mlops_assets.errors import DataError, RegistryError
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.reproduction import process as reproduction_process
 from mlops_assets.orchestrate.reproduction import reproduction
 from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism, report_reproduction, reproduction_schedule
@@ -182,7 +183,7 @@ def test_the_verdict_is_a_check_of_the_version_and_a_job_asks_for_the_champion_s
     schedule = next(s for s in definitions.schedules if s.name == "reproduce_buys_schedule")
     assert (schedule.cron_schedule, schedule.default_status) == ("0 5 * * 0", dg.DefaultScheduleStatus.STOPPED)
     assert definitions.resolve_job_def("reproduce_buys").execute_in_process(instance=instance).success
-    key = dg.AssetKey(["version", "buys"])
+    key = asset_key("version/buys")
     shown = latest_check(instance, key, "reproducible")
     assert (shown.passed, shown.metadata["verdict"].value) == (True, "IDENTICAL")
     everywhere = reproduction_schedule(world.model, replace(world.platform, environment="prod"), running=True)

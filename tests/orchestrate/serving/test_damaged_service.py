@@ -1,9 +1,9 @@
 """When no one knows whether a service should run, automation leaves it alone and says why."""
 
-import dagster as dg
 import pytest
 
 import mlops_assets as ml
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.serving.repair import needed
 from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
 from mlops_assets.serving.http import control
@@ -30,9 +30,7 @@ def test_the_sensor_repairs_nothing_and_names_the_file(platform, instance, folde
 def test_an_automatic_step_does_not_start_the_service(platform, instance, folder) -> None:
     definitions = ml.build_definitions([*repeatable.NOUNS, SERVICE], platform=platform)
     job = definitions.resolve_implicit_global_asset_job_def()
-    done = job.execute_in_process(
-        instance=instance, asset_selection=[dg.AssetKey(["service", "buys_api"])], tags={"dagster/sensor_name": "s"}
-    )
+    done = job.execute_in_process(instance=instance, asset_selection=[asset_key("service/buys_api")], tags={"dagster/sensor_name": "s"})
     assert done.success
     assert control.status(platform.home, SERVICE.name).wanted == "unknown"
     assert not folder.supervisor.exists()

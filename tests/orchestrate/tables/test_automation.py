@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs, process_tags
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, records
 from tests.projects import visits as project
@@ -23,10 +24,10 @@ class Ticks:
 
     def tick(self) -> dict[str, list[str]]:
         self.time += timedelta(seconds=30)
-        selection = dg.AssetSelection.assets(*(dg.AssetKey(k.split("/")) for k in FOLLOWERS))
+        selection = dg.AssetSelection.assets(*(asset_key(k) for k in FOLLOWERS))
         result = dg.evaluate_automation_conditions(self.runner.definitions, self.runner.instance, selection, self.time, cursor=self.cursor)
         self.cursor = result.cursor
-        return {key: sorted(found) for key in FOLLOWERS if (found := result.get_requested_partitions(dg.AssetKey(key.split("/"))))}
+        return {key: sorted(found) for key in FOLLOWERS if (found := result.get_requested_partitions(asset_key(key)))}
 
     def execute(self, asked: dict[str, list[str]], *, ok: bool = True) -> None:
         days = project.DAILY.get_partition_keys()
@@ -117,7 +118,7 @@ def test_new_late_and_rewritten_days_move_exactly_what_is_made_from_them(ticks, 
 
 def test_a_new_champion_asks_for_no_prediction_again(ticks, platform) -> None:
     trained(ticks)
-    ticks.runner("training_set/examples", "model/buys", "version/buys", "champion/buys", config={"model__buys": {"C": 0.5}})
+    ticks.runner("training_set/examples", "model/buys", "version/buys", "champion/buys", config={"model__buys_candidate": {"C": 0.5}})
     assert open_stores(platform).registry.versions("buys")[-1].state == "champion"
     assert ticks.settle() == {}
 
@@ -155,7 +156,7 @@ def test_failures_on_the_same_inputs_wait_and_end(ticks, world, platform, monkey
 def _execute_broken(ticks) -> None:
     job = ticks.runner.definitions.resolve_implicit_global_asset_job_def()
     tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-21"}
-    job.execute_in_process(instance=ticks.runner.instance, asset_selection=[dg.AssetKey(["dataset", "shares"])], tags=tags)
+    job.execute_in_process(instance=ticks.runner.instance, asset_selection=[asset_key("dataset/shares")], tags=tags)
 
 
 def test_runs_whose_process_is_gone_are_buried_and_automation_goes_on(ticks) -> None:
@@ -165,7 +166,7 @@ def test_runs_whose_process_is_gone_are_buried_and_automation_goes_on(ticks) -> 
     dead = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     tags = process_tags(dead.pid)
     instance, definitions = ticks.runner.instance, ticks.runner.definitions
-    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey(["dataset", "shares"])})
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={asset_key("dataset/shares")})
     more = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-21"}
     run = instance.create_run_for_job(job, tags=tags | more, status=dg.DagsterRunStatus.STARTED)
     assert bury_dead_runs(instance) == []  # it lives
@@ -180,7 +181,7 @@ def test_runs_whose_process_is_gone_are_buried_and_automation_goes_on(ticks) -> 
 
 
 def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, platform, monkeypatch) -> None:
-    instance, key = ticks.runner.instance, dg.AssetKey(["dataset", "shares"])
+    instance, key = ticks.runner.instance, asset_key("dataset/shares")
     sensor = next(s for s in ticks.runner.definitions.sensors if s.name == "mlops_dead_runs")
     cursor = None
 
@@ -222,16 +223,14 @@ def test_another_hosts_runs_are_left_alone(instance) -> None:
 
 def test_after_gates_a_good_model_flows_and_a_bad_one_does_not(ticks, world) -> None:
     ticks.settle()
-    selection = dg.AssetSelection.assets(["version", "buys"], ["champion", "buys"])
+    selection = dg.AssetSelection.assets(asset_key("version/buys"), asset_key("champion/buys"))
     cursor = None
 
     def asked() -> set[str]:
         nonlocal cursor
         result = dg.evaluate_automation_conditions(ticks.runner.definitions, ticks.runner.instance, selection, cursor=cursor)
         cursor = result.cursor
-        return {
-            k.to_user_string() for k in (dg.AssetKey(["version", "buys"]), dg.AssetKey(["champion", "buys"])) if result.get_num_requested(k)
-        }
+        return {k for k in ("version/buys", "champion/buys") if result.get_num_requested(asset_key(k))}
 
     ticks.runner("training_set/examples")
     assert asked() == set()
@@ -239,7 +238,7 @@ def test_after_gates_a_good_model_flows_and_a_bad_one_does_not(ticks, world) -> 
     ticks.runner("model/buys", ok=False)
     assert asked() == set()
     world.broken = set()
-    ticks.runner("model/buys", config={"model__buys": {"C": 0.3}})
+    ticks.runner("model/buys", config={"model__buys_candidate": {"C": 0.3}})
     assert "version/buys" in asked()
     ticks.runner("version/buys")
     ticks.runner("champion/buys")
@@ -252,7 +251,7 @@ def test_the_calendar_requests_the_one_job_of_its_model(ticks, platform) -> None
     context = dg.build_schedule_context(ticks.runner.instance, scheduled_execution_time=datetime(2024, 1, 29, 4, tzinfo=UTC))
     assert len(schedule.evaluate_tick(context).run_requests) == 1
     job = ticks.runner.definitions.resolve_job_def("retrain_buys")
-    assert {k.to_user_string() for k in job.asset_layer.executable_asset_keys} == set(project.TRAIN)
+    assert set(job.asset_layer.executable_asset_keys) == {asset_key(key) for key in project.TRAIN}
     ticks.settle()
     assert job.execute_in_process(instance=ticks.runner.instance).success
     assert open_stores(platform).registry.versions("buys")[0].state == "champion"

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlops_assets as ml
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables import backfill
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.platform.stores import open_stores
@@ -49,7 +50,7 @@ def progress(home: Path) -> list[str]:
 def test_chunks_are_neighbours_and_hold_every_partition_once(keys, first, length) -> None:
     every = [f"{number:05}" for number in range(keys)]
     together = every[first : first + length]
-    groups = backfill.divided(every, set(together))
+    groups = backfill.split_keys(every, set(together))
     assert sorted(key for group in groups for key in group) == every
     assert not together or groups[0] == together
     for group in groups:
@@ -63,7 +64,7 @@ def test_chunks_are_neighbours_and_hold_every_partition_once(keys, first, length
 def test_the_same_content_whatever_the_chunks(size, run, tmp_path, monkeypatch) -> None:
     platforms, results = {}, {}
     for chunk in (31, size):
-        monkeypatch.setattr(backfill, "CHUNK", chunk)
+        monkeypatch.setattr(backfill, "CHUNK_SIZE", chunk)
         platforms[chunk] = ml.Platform.at(tmp_path / str(chunk))
         world = routes.World()
         runner = run(routes.build(platforms[chunk], world))
@@ -87,7 +88,7 @@ def test_the_same_content_whatever_the_chunks(size, run, tmp_path, monkeypatch) 
 
 
 def test_a_backfill_over_all_recorded_partitions_replaces_a_type_in_one_transaction(run, platform, monkeypatch) -> None:
-    monkeypatch.setattr(backfill, "CHUNK", 5)
+    monkeypatch.setattr(backfill, "CHUNK_SIZE", 5)
 
     @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
     def trips(window: ml.TimeWindow) -> pl.DataFrame:
@@ -117,7 +118,7 @@ def test_a_backfill_over_all_recorded_partitions_replaces_a_type_in_one_transact
 
 
 def test_a_chunk_that_is_refused_keeps_those_before_it(run, platform, monkeypatch) -> None:
-    monkeypatch.setattr(backfill, "CHUNK", 5)
+    monkeypatch.setattr(backfill, "CHUNK_SIZE", 5)
     bad = [True]
 
     @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
@@ -145,7 +146,7 @@ def test_a_chunk_that_is_refused_keeps_those_before_it(run, platform, monkeypatc
 def test_limits_are_learnt_from_the_whole_reference_first(run, tmp_path, monkeypatch) -> None:
     learnt = {}
     for size in (31, 2):
-        monkeypatch.setattr(backfill, "CHUNK", size)
+        monkeypatch.setattr(backfill, "CHUNK_SIZE", size)
         platform = ml.Platform.at(tmp_path / str(size))
 
         @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
@@ -169,7 +170,7 @@ def test_limits_are_learnt_from_the_whole_reference_first(run, tmp_path, monkeyp
 
 
 def test_what_says_nothing_of_its_partitions_is_made_at_once(run, platform, monkeypatch) -> None:
-    monkeypatch.setattr(backfill, "CHUNK", 2)
+    monkeypatch.setattr(backfill, "CHUNK_SIZE", 2)
 
     @ml.dataset(key="trip")
     def trips() -> pl.DataFrame:
@@ -210,7 +211,7 @@ def test_a_killed_backfill_goes_on_where_it_stopped(undisturbed, tmp_path) -> No
     over = [(line.split()[3], "made before" in line) for line in progress(home)]
     assert over == [("31", True), ("62", True), ("93", False), ("100", False)]
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        told = instance.get_materialized_partitions(dg.AssetKey(["features", "spending"]))
+        told = instance.get_materialized_partitions(asset_key("features/spending"))
         assert len(told) == project.DAYS
         assert [r.status.value for r in instance.get_runs()][:2] == ["SUCCESS", "FAILURE"]
 

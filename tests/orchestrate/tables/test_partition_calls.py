@@ -91,7 +91,7 @@ def test_one_call_for_a_range_that_loses_days_is_refused(run, platform) -> None:
 
 
 def test_one_call_for_a_range_of_a_view_that_loses_days_is_refused(run, platform, monkeypatch) -> None:
-    monkeypatch.setattr(backfill, "CHUNK", 5)
+    monkeypatch.setattr(backfill, "CHUNK_SIZE", 5)
     every = [True]
 
     @ml.feature_view(entity=ml.Entity("shop"), event_timestamp="as_of", features={"visits": int}, partitions=DAILY, call_per="range")

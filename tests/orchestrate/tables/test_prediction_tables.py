@@ -16,6 +16,7 @@ from mlops_assets.cli import models
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.orchestrate.compiler.build import Built
 from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
@@ -161,6 +162,6 @@ def test_promote_and_rollback_say_that_predictions_change(world, monkeypatch) ->
     same = CliRunner().invoke(models.models, ["promote", "level", "--version", "2", "--reason", "again"], catch_exceptions=False)
     assert "note" not in same.output
     with dg.DagsterInstance.from_config(f"{world.platform.home}/dagster") as instance:
-        records = instance.fetch_materializations(dg.AssetKey(["champion", "level"]), limit=10).records
+        records = instance.fetch_materializations(asset_key("champion/level"), limit=10).records
     told = [record.asset_materialization.metadata.get("predictions change") for record in records]
     assert told[1].value.startswith("it predicts String")

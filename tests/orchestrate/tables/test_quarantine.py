@@ -7,6 +7,8 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
+from mlops_assets.compute.tables import verify as verify_module
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import records
 from tests.projects import meters
@@ -29,7 +31,7 @@ def check(result: dg.ExecuteInProcessResult, name: str):
 
 def shown(instance: dg.DagsterInstance, key: str, partition: str | None = None) -> dict:
     """Return what the UI shows of an asset's latest materialisation."""
-    event = instance.get_latest_materialization_event(dg.AssetKey(key.split("/")))
+    event = instance.get_latest_materialization_event(asset_key(key))
     found = event.asset_materialization
     assert found.partition == partition
     return {name: value.value for name, value in found.metadata.items()}
@@ -59,7 +61,7 @@ def test_bad_rows_are_set_aside_with_their_reason_and_the_good_ones_committed(ru
     assert "1-5" in found.metadata["preview"].value
     assert all(e.passed for e in result.get_asset_check_evaluations() if e.check_name != "no_quarantined_rows")
     assert shown(instance, QUARANTINE, "2024-01-03")["dagster/row_count"] == 0
-    spec = next(s for s in runner.definitions.resolve_all_asset_specs() if s.key == dg.AssetKey(QUARANTINE.split("/")))
+    spec = next(s for s in runner.definitions.resolve_all_asset_specs() if s.key == asset_key(QUARANTINE))
     assert [d.asset_key.to_user_string() for d in spec.deps] == [READINGS]
     assert spec.partitions_def == meters.DAILY
 
@@ -225,3 +227,16 @@ def test_a_refused_write_says_that_nothing_was_set_aside(run, platform) -> None:
     assert "nothing was written or set aside" in said
     assert "were set aside" not in said
     assert records(platform, "quarantine/numbers") == {}
+
+
+@pytest.mark.parametrize(("spoilt", "times"), [((), 1), ({"value": -1.0}, 2)])
+def test_rows_are_examined_once_and_good_ones_again_only_where_bad_ones_were_set_aside(run, platform, monkeypatch, spoilt, times) -> None:
+    examined = []
+    examine = verify_module.find_schema_violations
+    monkeypatch.setattr(
+        verify_module, "find_schema_violations", lambda frame, schema: examined.append(frame.height) or examine(frame, schema)
+    )
+    world = meters.World()
+    world.days[0] = [{**row, **(spoilt if row["reading"] == "0-3" else {})} for row in meters.good(0)] if spoilt else meters.good(0)
+    run(meters.build(platform, world, quarantine=True))("dataset/readings", partitions=meters.day_of(0))
+    assert examined == [meters.HOURS, meters.HOURS - 1][:times]

@@ -31,13 +31,13 @@ def test_gates_see_every_slice_and_the_interval_of_the_difference(project, platf
     runner = project(model(surely, everywhere))
     runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
     result = runner(*TRAIN, "version/buyer", "champion/buyer")
-    checks = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer"}
+    checks = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer_candidate"}
     assert "no champion yet" in checks[surely.name].description
     assert "holds in all 2 slices by shop, lowest in shop" in checks["roc_auc_at_least_every_shop"].description
 
     runner("dataset/visits", partitions=shop.day_of(5))
     result = runner(*TRAIN)
-    (row,) = (record.data for record in result.asset_materializations_for_node("model__buyer")[0].metadata["metrics"].records)
+    (row,) = (record.data for record in result.asset_materializations_for_node("model__buyer_candidate")[0].metadata["metrics"].records)
     low, high = (float(bound) for bound in row["95 % CI of Δ"].split(" … "))
     assert low <= row["Δ"] <= high
     found = {e.gate: e for e in open_stores(platform).registry.candidate("buyer")[1]}[surely.name]

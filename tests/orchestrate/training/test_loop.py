@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
+from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.training import loop
 from mlops_assets.orchestrate.training.loop import record_decision
 from mlops_assets.serving.http import control
 from mlops_assets.stores.platform.stores import open_stores
@@ -202,3 +204,11 @@ def _built(world: Shop):
     from mlops_assets.orchestrate.compiler.build import built
 
     return [b.project for b in built() if b.platform == world.platform]
+
+
+def test_a_tick_collects_its_facts_once(world, monkeypatch) -> None:
+    monitor, collected = shop.shop_watch, []
+    collect = loop.collect_facts
+    monkeypatch.setattr(loop, "collect_facts", lambda *given: collected.append(given) or collect(*given))
+    loop.advance_loop(world.at, Project.of(shop.NOUNS), monitor, world.instance)
+    assert len(collected) == 1

@@ -66,7 +66,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_it_lost(tmp_path) -> None:
                 "-f",
                 "tests/projects/searching.py",
                 "--select",
-                '+key:"model/buys"',
+                '+key:"model/buys_candidate"',
             ]
             done = subprocess.run(line, cwd=ROOT, env=clean_environment(home, **more), capture_output=True, text=True)
             assert (done.returncode == -9) is (death is not None), done.stdout + done.stderr

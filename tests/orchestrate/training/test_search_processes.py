@@ -91,7 +91,7 @@ def training(home: Path, folder: Path, *, kill: bool) -> int:
         "-f",
         "tests/projects/searching_apart.py",
         "--select",
-        '+key:"model/buys"',
+        '+key:"model/buys_candidate"',
     ]
     more = {"SEARCH_APART": "1", "PYTHONWARNINGS": "ignore", **({} if kill else {MEETING: str(folder)})}
     if kill:

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.automation import stale
 from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.logs.erasure import erased_pushes
@@ -123,7 +124,7 @@ def test_what_carries_the_key_stays_up_to_date_and_the_rest_is_made_anew(made, p
     assert set(stale_tables(platform).values()) == {0}
     erasure.erase(asked(platform), actor="grace", reason="request 17", instance=made.instance)
     for table, partition in (("dataset/orders", "2024-01-04"), ("training_set/returns", None), ("quarantine/orders", "2024-01-03")):
-        key = dg.AssetKey(table.split("/"))
+        key = asset_key(table)
         where = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
         told = made.instance.fetch_materializations(where, limit=1).records[0].asset_materialization
         assert told.tags["dagster/data_version"] == records(platform, table)[partition or ""]

@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.platform.pins import collect_pins
@@ -75,7 +76,7 @@ def test_it_is_an_asset_with_a_schedule_only_when_it_is_asked_for(platform) -> N
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert asked.resolve_job_def("upkeep")
     plain = visits.build(platform, visits.World())
-    assert dg.AssetKey(["upkeep", "lake"]) not in plain.resolve_asset_graph().get_all_asset_keys()
+    assert asset_key("upkeep/lake") not in plain.resolve_asset_graph().get_all_asset_keys()
     with pytest.raises(DefinitionError, match="lies in the future"):
         Upkeep(older_than=-timedelta(days=1))
 

@@ -7,6 +7,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.cli.running import approved_models, selected, without_decisions
+from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 from tests.projects import shop
@@ -15,7 +16,7 @@ MODEL = dataclasses.replace(shop.buyer, approval=True)
 
 
 def signed(version: int, *, approved: bool = True, approver: str = "grace") -> dict:
-    return {"approval__buyer": {"version": version, "approver": approver, "reason": "looked at the slices", "approved": approved}}
+    return {"approval__buyer_approval": {"version": version, "approver": approver, "reason": "looked at the slices", "approved": approved}}
 
 
 @pytest.fixture
@@ -26,13 +27,17 @@ def waiting(platform, instance, monkeypatch) -> Runner:
     runner = Runner(definitions, instance)
     runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
     job = definitions.resolve_job_def("retrain_buyer")
-    assert {k.to_user_string() for k in job.asset_layer.executable_asset_keys} == {"training_set/examples", "model/buyer", "version/buyer"}
+    assert {k.to_user_string() for k in job.asset_layer.executable_asset_keys} == {
+        "training_set/examples",
+        "model/buyer_candidate",
+        "version/buyer_version",
+    }
     assert job.execute_in_process(instance=instance).success
     return runner
 
 
 def approved_check(runner: Runner) -> tuple[bool, str]:
-    key = dg.AssetCheckKey(dg.AssetKey(["version", "buyer"]), "approved")
+    key = dg.AssetCheckKey(asset_key("version/buyer"), "approved")
     record = runner.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     found = record.event.dagster_event.asset_check_evaluation_data
     return found.passed, found.description
@@ -76,7 +81,7 @@ def test_a_command_leaves_out_the_champion_of_a_version_that_waits_for_a_person(
     chosen = selected(waiting.definitions, 'key:"model/*" or key:"version/*" or key:"champion/*"')
     assert approved_models(waiting.definitions) == {"buyer"}
     left = [key.to_user_string() for key in without_decisions(chosen, {"buyer"})]
-    assert left == ["model/buyer", "version/buyer"]
+    assert left == ["model/buyer_candidate", "version/buyer_version"]
     assert len(without_decisions(chosen, set())) == 3
     assert without_decisions(chosen[-1:], {"buyer"}) == chosen[-1:]
 
@@ -87,7 +92,7 @@ def test_what_is_not_signed_or_not_there_is_refused(waiting) -> None:
 
 
 def test_an_approval_makes_the_champion_follow(waiting) -> None:
-    selection, cursor = dg.AssetSelection.assets(["champion", "buyer"]), None
+    selection, cursor = dg.AssetSelection.assets(asset_key("champion/buyer")), None
 
     def asked() -> int:
         nonlocal cursor

@@ -162,7 +162,9 @@ def test_no_training_set_and_no_model_is_made_from_a_damaged_file(run, platform)
     [file] = (folder / "training_set" / "examples").glob("*.parquet")
     file.write_bytes(file.read_bytes()[:-100])
     forget(platform)
-    assert "'training_set/examples' does not hold what was recorded" in runner.error("model/buys", config={"model__buys": {"C": 0.5}})
+    assert "'training_set/examples' does not hold what was recorded" in runner.error(
+        "model/buys", config={"model__buys_candidate": {"C": 0.5}}
+    )
     assert world.trained == 1
 
 

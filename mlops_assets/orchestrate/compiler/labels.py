@@ -1,0 +1,45 @@
+"""Labels of the asset graph: Dagster shows the last component of a node's key, at any zoom the only text."""
+
+from collections.abc import Iterable, Iterator
+
+import dagster as dg
+
+from mlops_assets.errors import DefinitionError
+
+
+def refuse_shared_labels(
+    compiled: Iterable[dg.AssetsDefinition | dg.AssetSpec], others: Iterable[dg.AssetsDefinition | dg.AssetSpec]
+) -> None:
+    """Refuse a project in which a node would have the label of another one; plain assets may share one among themselves.
+
+    Parameters
+    ----------
+    compiled
+        What the project's nouns were compiled to.
+    others
+        Plain Dagster assets.
+
+    Raises
+    ------
+    DefinitionError
+        Two nodes share a label; the message names both.
+    """
+    labels: dict[str, str] = {}
+    for key in _keys(compiled):
+        _add_label(labels, key)
+    for key in _keys(others):
+        _add_label(dict(labels), key)
+
+
+def _keys(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> Iterator[dg.AssetKey]:
+    for asset in assets:
+        yield from [asset.key] if isinstance(asset, dg.AssetSpec) else asset.keys
+
+
+def _add_label(labels: dict[str, str], key: dg.AssetKey) -> None:
+    name, label = key.to_user_string(), key.path[-1]
+    if labels.setdefault(label, name) != name:
+        raise DefinitionError(
+            f"'{labels[label]}' and '{name}' would both have the label '{label}' in the asset graph",
+            hint="give one of them another name",
+        )

@@ -1,0 +1,124 @@
+"""Descriptions of columns for the Dagster UI, from what users have written already: docstrings, schemas and features."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, table_name
+from mlops_assets.orchestrate.core.project import Noun, Project
+from mlops_assets.values.dataset import Dataset, ExternalDataset
+from mlops_assets.values.feature_sources import Computed
+from mlops_assets.values.features import FeatureView, feature_views
+from mlops_assets.values.serving import BatchPrediction, Service
+from mlops_assets.values.training import TrainingSet
+
+_ATTRIBUTES = re.compile(r"^Attributes\n-{3,}\n(.*?)(?=^\S[^\n]*\n-{3,}\n|\Z)", re.MULTILINE | re.DOTALL)
+_DESCRIPTIONS = {
+    "prediction": "What the model predicts.",
+    "probability": "Probability of the class in probability_of.",
+    "probability_of": "The class that the probability is of.",
+    "probabilities": "Probability of each class, in the order of the model's classes.",
+    "prediction_problem": "Why this row has no prediction.",
+    "input_hash": "Fingerprint of the model's inputs.",
+    "prediction_id": "Identifies the answer of the service.",
+    "model_version": "The version that predicted.",
+    "missing": "Inputs that were missing.",
+    "logged_at": "When the service logged its answer.",
+    "run_id": "The run that predicted.",
+    "predicted_at": "When the model predicted.",
+}
+
+
+def describe_columns(project: Project, key: str) -> dict[str, str]:
+    """Return the descriptions of a table's columns.
+
+    Parameters
+    ----------
+    project
+        What is declared.
+    key
+        The table, ``<kind>/<name>``.
+
+    Returns
+    -------
+    dict
+        Column of the lake → description; columns without one are left out.
+    """
+    for noun in project.nouns:
+        if isinstance(noun, Service) and noun.predictions_key == key:
+            return _DESCRIPTIONS | _rename_stored(_describe_training_set(project, noun.model.training_set), PREDICTION_COLUMNS)
+        if getattr(noun, "key", "") == key:
+            return _describe(project, noun)
+    return {}
+
+
+def parse_attributes(docstring: str) -> dict[str, str]:
+    """Return the descriptions in the numpydoc section *Attributes* of a docstring, each as one line."""
+    section = _ATTRIBUTES.search(inspect.cleandoc(docstring) + "\n")
+    found: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in section.group(1).splitlines() if section else ():
+        if line.strip() and not line.startswith(" "):
+            names = [name.strip() for name in line.partition(":")[0].split(",")]
+        elif line.strip():
+            for name in names:
+                found.setdefault(name, []).append(line.strip())
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
+def _describe(project: Project, noun: Noun) -> dict[str, str]:
+    match noun:
+        case Dataset() | ExternalDataset():
+            return _describe_dataset(noun)
+        case FeatureView():
+            return _describe_view(noun)
+        case TrainingSet():
+            return _rename_stored(_describe_training_set(project, noun), TRAINING_SET_COLUMNS) | {
+                "split": "The part of the training set that the row is in."
+            }
+        case BatchPrediction():
+            columns = _describe_training_set(project, noun.model.training_set) | _describe_dataset(noun.dataset)
+            return _DESCRIPTIONS | _rename_stored(columns, PREDICTION_COLUMNS)
+    return {}
+
+
+def _describe_dataset(dataset: Dataset[..., Any] | ExternalDataset) -> dict[str, str]:
+    text = dataset.function.description if isinstance(dataset, Dataset) else dataset.description
+    return parse_attributes(text) | dict(_describe_schema(dataset.table.schema))
+
+
+def _describe_schema(schema: type | None) -> Iterator[tuple[str, str]]:
+    """Yield what a pandera schema says of its columns; a field's own description comes before the docstring's."""
+    if schema is None:
+        return
+    described: Mapping[str, str] = {}
+    for base in reversed(schema.__mro__):
+        described = {**described, **parse_attributes(base.__doc__ or "")} if base.__module__.split(".")[0] != "pandera" else described
+    yield from described.items()
+    for name, column in schema.to_schema().columns.items():  # type: ignore[attr-defined]  # a DataFrameModel of pandera
+        if column.description:
+            yield name, column.description
+
+
+def _describe_view(view: FeatureView) -> dict[str, str]:
+    """Return what is said of a view's columns, by itself or by the dataset that it is taken from."""
+    source = view.source
+    below = _describe_dataset(source) if isinstance(source, (Dataset, ExternalDataset)) else {}
+    text = source.function.description if isinstance(source, Computed) else ""
+    return below | parse_attributes(text) | parse_attributes(view.description)
+
+
+def _describe_training_set(project: Project, declared: TrainingSet[..., Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for dataset in project.datasets_of(declared):
+        found |= _describe_dataset(dataset)
+    for view in feature_views(declared.features):
+        described = _describe_view(view)
+        renamed = zip((*view.renamed_keys, *view.renamed_features), (*view.entity.join_keys, *view.feature_names), strict=True)
+        found |= {new: described[name] for new, name in renamed if name in described}
+    return found | parse_attributes(declared.function.description)
+
+
+def _rename_stored(described: Mapping[str, str], own: tuple[str, ...]) -> dict[str, str]:
+    return {table_name(name, own): text for name, text in described.items()}

@@ -109,7 +109,8 @@ def test_the_hint_about_a_request_for_the_past_says_that_the_online_store_keeps_
 
     past = hint(10)
     assert (
-        "the request is about 2024-01-10 12:00:00+00:00; online/sold keeps what can be looked up from 2024-01-13 00:00:00+00:00 on" in past
+        "the request is about 2024-01-10 12:00:00+00:00; online/sold_online keeps what can be looked up from 2024-01-13 00:00:00+00:00 on"
+        in past
     )
     assert "Materialising it again brings no older rows" in past
     assert "ml.training_frame" in past

@@ -18,11 +18,11 @@ STORES, ORCHESTRATE = "mlops_assets.stores", "mlops_assets.orchestrate"
 POINTS = {
     "between a Parquet file and its commit": f"{STORES}.lake.ducklake:DuckLake._append_records",
     "between deleting and inserting the rows of a later table": f"{STORES}.lake.ducklake:DuckLake._insert_rows:5",
-    "between an artifact and the tracker's row": f"{STORES}.tracker.tracker:SqlTracker.write",
+    "between an artifact and the tracker's row": f"{STORES}.tracker.tracker:SqlTracker.write_batch",
     "between the tracker's row and the registry's": f"{STORES}.registry.registry:SqlRegistry.submit",
     "before a version is registered": f"{STORES}.registry.registry:SqlRegistry.register",
     "before a version is promoted": f"{STORES}.registry.registry:SqlRegistry.promote",
-    "after the predictions are committed": f"{STORES}.registry.attempts:Attempts.succeeded:5",
+    "after the predictions are committed": f"{STORES}.registry.attempts:Attempts.clear:5",
 }
 
 

@@ -26,7 +26,7 @@ def test_a_rollback_and_a_promotion_leave_their_reasons_and_are_shown(two) -> No
     assert "champion of benign: version 1" in good(mlops(two, "models", "rollback", "benign", "--reason", "complaints"))
     refused = mlops(two, "run", "--select", 'key:"champion/benign_champion"')
     assert refused.returncode == 1
-    assert "was rolled back, and is not promoted by itself" in refused.stdout
+    assert "was rolled back, and is not promoted automatically" in refused.stdout
     assert "version 2" in good(mlops(two, "models", "promote", "benign", "--version", "2", "--reason", "false alarm"))
     log = json.loads(good(mlops(two, "models", "history", "benign", "--json", "-")))
     assert [(e["kind"], e["version"], e["reason"]) for e in log[:2]] == [("promotion", 2, "false alarm"), ("rollback", 1, "complaints")]

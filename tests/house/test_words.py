@@ -28,15 +28,7 @@ COUNTS = {
     "serving/logs": 13,
     "serving/predict": 32,
     "serving/push": 17,
-    "stores/artifacts": 2,
-    "stores/base": 15,
-    "stores/database": 16,
-    "stores/lake": 57,
-    "stores/mlflow": 34,
-    "stores/online": 49,
-    "stores/platform": 22,
-    "stores/registry": 36,
-    "stores/tracker": 47,
+    "stores/lake": 1,
     "values": 38,
 }
 OFFENCES = find_offences()

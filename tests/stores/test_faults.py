@@ -74,4 +74,4 @@ def test_a_full_disk_leaves_whole_runs_and_versions(tmp_path) -> None:
     assert int(registered) > 0
     assert "No space left on device" in artifact
     assert "database or disk is full" in version
-    assert then == "Hint: nothing was recorded: make room on the disk, and say this again"
+    assert then == "Hint: nothing was recorded: free disk space, and run this command again"

@@ -86,7 +86,7 @@ class StepContext:
     @cached_property
     def snapshot(self) -> int:
         """The one state of the lake that everything in this step reads."""
-        return self.leases.enter_context(self.stores.lake.leased())
+        return self.leases.enter_context(self.stores.lake.lease_snapshot())
 
     @cached_property
     def outside(self) -> OutsideReads:

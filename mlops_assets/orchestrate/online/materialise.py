@@ -192,7 +192,9 @@ class _Update:
         if self._before.definition != self._definition:
             return "the definition has changed"
         empty = sort_as_of(make_view(self._view, view_rows(self._step, self._view).clear()))
-        return "" if RecordSchema.of(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
+        return (
+            "" if RecordSchema.from_layout(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
+        )
 
     def _changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
         """Return rows that came and rows that went since the mark, or None when that cannot be known."""

@@ -117,7 +117,7 @@ def _parts(  # noqa: PLR0913  (one table, described in full)
 ) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
     """Yield each partition that loses rows, its record, and the rows that stay; nothing of a table that nobody declares."""
     recorded = dict(lake.records(table, snapshot=snapshot))
-    rows = normalize(erasing.other_rows(table, snapshot))
+    rows = normalize(erasing.remaining_rows(table, snapshot))
     if set(recorded) == {""}:
         yield "", recorded[""], rows
         return

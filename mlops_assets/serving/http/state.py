@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http.own_processes import is_label_of
+from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.base.files import write_atomically
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
         It cannot be written.
     """
     try:
-        write_atomically(path, json.dumps({**facts, _CHECKSUM: _checksum(facts)}).encode())
+        write_atomically(path, json.dumps({**facts, _CHECKSUM: json_sha256(facts)}).encode())
     except OSError as error:
         raise ServiceError(
             f"the service's folder '{path.parent}' cannot be written: {error.strerror}", hint="make room, or make the folder writable"
@@ -291,7 +291,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise _damaged(path, f"it cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise _damaged(path, "it is empty" if not path.stat().st_size else "it is not JSON") from error
-    if not isinstance(facts, dict) or facts.pop(_CHECKSUM, "") != _checksum(facts):
+    if not isinstance(facts, dict) or facts.pop(_CHECKSUM, "") != json_sha256(facts):
         raise _damaged(path, "it is not what was written")
     return facts
 
@@ -305,10 +305,6 @@ def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
     except TypeError as error:
         raise _damaged(path, "another version of the program wrote it") from error
-
-
-def _checksum(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _damaged(path: Path, reason: str) -> ServiceError:

@@ -26,7 +26,7 @@ class StoredFile:
     Parameters
     ----------
     name
-        The sha256 of its bytes; of what a killed process left half-written, something else.
+        The sha256 of its bytes; a partial file of a killed process has another name.
     size
         Bytes.
     at
@@ -46,23 +46,23 @@ class Artifacts(Protocol):
         ...
 
     def get(self, sha256: str) -> bytes:
-        """Return verified bytes; raise ArtifactError when they are missing or not those that were stored."""
+        """Return verified bytes; raise ArtifactError when they are missing or changed."""
         ...
 
     def exists(self, sha256: str) -> bool:
-        """Whether something is stored under this name."""
+        """Return whether bytes with this sha256 are stored."""
         ...
 
     def url(self, sha256: str) -> str:
-        """Return where the bytes lie."""
+        """Return the URL of the bytes."""
         ...
 
     def files(self) -> Iterator[StoredFile]:
-        """Yield all that is stored."""
+        """Yield every stored file."""
         ...
 
     def remove(self, name: str, *, before: datetime) -> bool:
-        """Remove a file, unless it was stored again since ``before``; whether it was."""
+        """Remove a file unless it was stored again since ``before``; return whether it was removed."""
         ...
 
 
@@ -92,9 +92,9 @@ class FsspecArtifacts:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
         if not self._local:
-            self._fs.pipe_file(path, data)  # S3 shows an object only when it is complete; again, so that it counts as stored now
+            self._fs.pipe_file(path, data)  # S3 shows complete objects only; writing again updates the time
             return digest
-        with self._alone(path):
+        with self._lock_folder(path):
             if self._fs.exists(path) and _sha256(self._fs.cat_file(path)) == digest:
                 Path(path).touch()
                 return digest
@@ -102,26 +102,26 @@ class FsspecArtifacts:
         return digest
 
     def files(self) -> Iterator[StoredFile]:
-        """Yield all that is stored."""
+        """Yield every stored file."""
         found = self._fs.find(f"{self._root}/sha256", detail=True)
         for path, info in found.items():
             if not path.endswith("/lock"):
-                yield StoredFile(path.rsplit("/", 1)[-1], int(info["size"]), _stored_at(info))
+                yield StoredFile(path.rsplit("/", 1)[-1], int(info["size"]), _modification_time(info))
 
     def remove(self, name: str, *, before: datetime) -> bool:
-        """Remove a file, unless it was stored again since ``before``; whether it was."""
+        """Remove a file unless it was stored again since ``before``; return whether it was removed."""
         path = (
             next((p for p in self._fs.find(f"{self._root}/sha256") if p.endswith(f"/{name}")), "") if len(name) != 64 else self._path(name)
         )
-        with self._alone(path):
+        with self._lock_folder(path):
             self._fs.invalidate_cache()
-            if not path or not self._fs.exists(path) or _stored_at(self._fs.info(path)) >= before:
+            if not path or not self._fs.exists(path) or _modification_time(self._fs.info(path)) >= before:
                 return False
             self._fs.rm_file(path)
         return True
 
-    def _alone(self, path: str) -> AbstractContextManager[None]:
-        """Let nobody remove what is being stored again; a local file system only."""
+    def _lock_folder(self, path: str) -> AbstractContextManager[None]:
+        """Hold the lock against concurrent removal; on a local file system only."""
         folder = Path(self._root) / "sha256"
         return hold_lock(folder / "lock") if self._local and path and folder.is_dir() and os.access(folder, os.W_OK) else nullcontext()
 
@@ -142,11 +142,11 @@ class FsspecArtifacts:
         return data
 
     def exists(self, sha256: str) -> bool:
-        """Whether something is stored under this name."""
+        """Return whether bytes with this sha256 are stored."""
         return bool(self._fs.exists(self._path(sha256)))
 
     def url(self, sha256: str) -> str:
-        """Return where the bytes lie."""
+        """Return the URL of the bytes."""
         return str(self._fs.unstrip_protocol(self._path(sha256)))
 
     def _path(self, sha256: str) -> str:
@@ -154,11 +154,11 @@ class FsspecArtifacts:
 
 
 def open_artifacts(url: str) -> Artifacts:
-    """Open the artifacts below a folder or an fsspec URL."""
+    """Open the artifacts in a folder or at an fsspec URL."""
     return FsspecArtifacts(url)
 
 
-def _stored_at(info: dict[str, Any]) -> datetime:
+def _modification_time(info: dict[str, Any]) -> datetime:
     at = info.get("LastModified", info.get("mtime", info.get("created")))
     return at.astimezone(UTC) if isinstance(at, datetime) else datetime.fromtimestamp(float(at or 0), UTC)
 

@@ -1,1 +1,1 @@
-"""Files that are never half-written, locks of the operating system, and identities of processes."""
+"""Atomic file writes, locks of the operating system, identities of processes, and a checksum for JSON."""

@@ -1,4 +1,4 @@
-"""Files that are whole whenever somebody reads them."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write beside, then rename: whoever reads ``path`` sees what was there before or all of this, whatever is killed meanwhile.
+    """Write to a temporary file, then rename it: readers see the old content or the new one, even after a kill.
 
     Parameters
     ----------
     path
-        Its folder is made when missing.
+        The file; its folder is created if needed.
     data
-        Forced to the disk before the name is given.
+        The content, forced to the disk before the rename.
     mode
-        Who may read it, less the umask.
+        Its permissions, less the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{secrets.token_hex(8)}")  # short: the name itself may be as long as the file system allows

@@ -1,4 +1,4 @@
-"""One lock of the operating system, which the kernel frees however its holder dies."""
+"""File locks of the operating system, which the kernel releases when their holder dies."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOG = logging.getLogger(__name__)
-_WARN_AFTER = 10.0  # seconds of waiting before it is worth telling
+_WARN_AFTER = 10.0  # seconds of waiting before a warning
 _held_locks: set[tuple[int, int, str]] = set()
 
 
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file at ``path``; waiting is reported with the holder's process id.
+    """Hold the lock file at ``path``; a long wait is logged with the holder's process id.
 
     Within one thread the lock is re-entrant.
     """
@@ -44,7 +44,7 @@ def hold_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire(descriptor: int, path: Path) -> None:
-    """Poll: a blocking flock would wait in silence, and could not be interrupted with a word about its holder."""
+    """Poll for the lock, because a blocking flock could not log a warning about its holder."""
     begun, pause, warned = time.monotonic(), 0.001, False
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Which process something lives in, so that what a killed process left can be told from what goes on; and on what machine."""
+"""Identities of processes, which show whether the owner of a file or run is still alive; and facts about this machine."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 def identify_process(pid: int | None = None) -> dict[str, str]:
-    """Return what tells a process of this machine from any other: host, boot, pid and start.
+    """Return what identifies a process: host, boot, pid and start time.
 
     Parameters
     ----------
     pid
-        This process's when None.
+        The process; this one when None.
     """
     number = os.getpid() if pid is None else pid
     return {"host": socket.gethostname(), "boot": _boot_id(), "pid": str(number), "started": start_time(number) or ""}
 
 
 def is_gone(process: Mapping[str, str]) -> bool:
-    """Whether a process was of this machine and runs no more; nobody can tell of another machine's.
+    """Return whether a process of this machine has ended; False for processes of other machines, which cannot be checked.
 
     Parameters
     ----------
     process
-        As :func:`identify_process` gave it.
+        As :func:`identify_process` returns it.
     """
     if not all(process.get(name) for name in ("host", "boot", "pid")) or process["host"] != socket.gethostname():
         return False
@@ -41,7 +41,7 @@ def is_gone(process: Mapping[str, str]) -> bool:
 
 
 def start_time(pid: int) -> str | None:
-    """Return when a process was started; None when it runs no more, even if nobody has taken notice of its end."""
+    """Return when a process was started; None when it has ended, or is a zombie."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
@@ -51,7 +51,7 @@ def start_time(pid: int) -> str | None:
 
 @cache
 def describe_machine() -> Mapping[str, Any]:
-    """Return the hardware and the system that a run has: they explain its duration, and some differences."""
+    """Return the hardware and the operating system, which explain the duration of a run and some differences."""
     return {
         "host": socket.gethostname(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -1,4 +1,4 @@
-"""Statements that are asked all the time, made once: SQLAlchemy takes longer to put one together than SQLite to answer it."""
+"""Frequent SQL statements, built once: SQLAlchemy takes longer to build one than SQLite takes to answer it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import sqlalchemy as sa
 
 @cache
 def select_rows(table: sa.Table, *names: str) -> sa.Select[Any]:
-    """Return the query for the rows of a table by the values of columns, given when it is executed; in the order of the first column."""
+    """Return the query for rows by the values of some columns, which are bound at execution; ordered by the first column."""
     return sa.select(table).where(*(table.c[name] == sa.bindparam(name) for name in names)).order_by(next(iter(table.c)))
 
 
 @cache
 def delete_rows(table: sa.Table, *names: str) -> sa.Delete:
-    """Return the statement that removes rows of a table by the values of columns, given when it is executed."""
+    """Return the statement that deletes rows by the values of some columns, which are bound at execution."""
     return sa.delete(table).where(*(table.c[name] == sa.bindparam(name) for name in names))
 
 
 @cache
 def insert_rows(table: sa.Table) -> sa.Insert:
-    """Return the statement that adds rows to a table."""
+    """Return the statement that inserts rows into a table."""
     return sa.insert(table)
 
 
 @cache
 def insert_if_new(table: sa.Table) -> sa.TextClause:
-    """Return the statement that adds a row unless there is one of the same primary key; both databases read it."""
+    """Return the statement that inserts a row unless its primary key exists, for SQLite and PostgreSQL."""
     return sa.text(f"{_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO NOTHING")
 
 
 @cache
 def upsert_row(table: sa.Table) -> sa.TextClause:
-    """Return the statement that adds a row, or changes that of the same primary key."""
+    """Return the statement that inserts a row, or updates the row with the same primary key."""
     rest = ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in table.c if not c.primary_key)
     return sa.text(f"{_insert_text(table)} ON CONFLICT ({_key_columns(table)}) DO UPDATE SET {rest}")
 

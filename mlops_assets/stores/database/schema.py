@@ -1,6 +1,6 @@
-"""The tables of tracker, registry and attempts, as they are now; ``migrations`` brings older databases here.
+"""The current tables of tracker, registry and attempts; ``migrations`` brings older databases here.
 
-Times are ISO 8601 texts in UTC, which sort; a number that is not finite is null, with its name as text beside it where that matters.
+Times are ISO 8601 texts in UTC, which sort. A number that is not finite is null; where it matters, a second column holds its name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ runs = sa.Table(
     sa.Column("fingerprint", sa.String(64), nullable=False, index=True),
     sa.Column("dagster_run_id", sa.String(64), nullable=False),
     sa.Column("started_at", sa.String(40), nullable=False),
-    sa.Column("ended_at", sa.String(40), nullable=True),  # null while it goes on
+    sa.Column("ended_at", sa.String(40), nullable=True),  # null while it runs
     sa.Column("snapshot", sa.Integer, nullable=True),  # null when it read no lake
     sa.Column("params", sa.JSON, nullable=False),
     sa.Column("record", sa.JSON, nullable=False),
@@ -30,7 +30,7 @@ runs = sa.Table(
     sa.Column("status", sa.String(20), nullable=False, server_default="finished"),  # running, finished, failed, pruned
     sa.Column("error", sa.Text, nullable=False, server_default=""),
     sa.Column("tags", sa.JSON, nullable=False, server_default="{}"),
-    sa.Index("ix_mlops_runs_status", "status"),  # the few that are running are looked for at each search
+    sa.Index("ix_mlops_runs_status", "status"),  # each search looks for the few that are running
 )
 metrics = sa.Table(
     "mlops_metrics",
@@ -40,7 +40,7 @@ metrics = sa.Table(
     sa.Column("value", sa.Float, nullable=True),  # the last one
     sa.Column("text", sa.String(20), nullable=False, default=""),
     sa.Column("step", sa.BigInteger, nullable=True),  # of the last value; null when it has no steps
-    sa.Column("low", sa.Float, nullable=True),  # the smallest and the greatest finite value of all steps
+    sa.Column("low", sa.Float, nullable=True),  # the minimum and maximum finite value of all steps
     sa.Column("high", sa.Float, nullable=True),
     sa.Column("count", sa.Integer, nullable=False, server_default="1"),
     sa.Index("ix_mlops_metrics_name_value", "name", "value"),
@@ -48,7 +48,7 @@ metrics = sa.Table(
 curves = sa.Table(
     "mlops_curves",
     META,
-    # One row for each flush of one metric, so that a long run is neither rewritten nor a row a point.
+    # One row per flush of a metric: a long run is not rewritten, and does not need a row per point.
     sa.Column("run_id", sa.String(64), sa.ForeignKey("mlops_runs.id"), primary_key=True),
     sa.Column("name", sa.String(200), primary_key=True),
     sa.Column("part", sa.Integer, primary_key=True),
@@ -114,7 +114,7 @@ versions = sa.Table(
 version_files = sa.Table(
     "mlops_version_files",
     META,
-    # What belongs to a version beside its manifest: its model card, its model in another format.
+    # Files of a version other than its manifest: its model card, its model in another format.
     sa.Column("model", sa.String(64), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("name", sa.String(250), primary_key=True),
@@ -261,18 +261,18 @@ APPEND_ONLY = ("mlops_versions", "mlops_alias_log", "mlops_approvals", "mlops_er
 
 
 def forbid_changes(connection: sa.Connection, tables: tuple[str, ...] = APPEND_ONLY) -> None:
-    """Make the database itself refuse to change or delete a row of tables that only grow."""
+    """Create triggers by which the database refuses to change or delete rows of append-only tables."""
     for table in tables:
-        for statement in _refusals(connection.dialect.name, table):
+        for statement in _trigger_statements(connection.dialect.name, table):
             connection.exec_driver_sql(statement)
 
 
-def _refusals(dialect: str, table: str) -> tuple[str, ...]:
-    told = f"{table} is append-only"
+def _trigger_statements(dialect: str, table: str) -> tuple[str, ...]:
+    message = f"{table} is append-only"
     if dialect == "sqlite":
-        made = "CREATE TRIGGER IF NOT EXISTS {0}_no_{1} BEFORE {2} ON {0} BEGIN SELECT RAISE(ABORT, '{3}'); END"
-        return tuple(made.format(table, action.lower(), action, told) for action in ("UPDATE", "DELETE"))
+        trigger = "CREATE TRIGGER IF NOT EXISTS {0}_no_{1} BEFORE {2} ON {0} BEGIN SELECT RAISE(ABORT, '{3}'); END"
+        return tuple(trigger.format(table, action.lower(), action, message) for action in ("UPDATE", "DELETE"))
     return (
-        f"CREATE OR REPLACE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{told}'; END $$",
+        f"CREATE OR REPLACE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{message}'; END $$",
         f"CREATE OR REPLACE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_refuse()",
     )

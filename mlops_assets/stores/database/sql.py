@@ -26,12 +26,12 @@ _WRITER_LOCK = 0x6D6C6F7073  # the advisory lock of PostgreSQL that writers hold
 
 _SHA256_LENGTH = 64
 _POOL_SIZE = 4  # open connections that a process keeps
-_MAX_OPEN = 16  # databases with open connections: each holds three files, and a process may have no more than 1,024
+_MAX_OPEN = 16  # databases with open connections: each holds three files, and a process may open 1,024
 _OPEN_DATABASES: WeakSet[Database] = WeakSet()
 
 
 class Database:
-    """One database, made when missing.
+    """One database, created if needed.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Database:
 
     @contextmanager
     def write_transaction(self) -> Iterator[sa.Connection]:
-        """One transaction that no other writer overlaps.
+        """Begin a transaction that no other writer overlaps.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class Database:
 
     @contextmanager
     def read_transaction(self) -> Iterator[sa.Connection]:
-        """One consistent look."""
+        """Begin a transaction that reads one consistent state."""
         with self._translate_errors(), self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")
@@ -83,7 +83,7 @@ class Database:
             elif not (path.exists() and self._is_current()):
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    with hold_lock(Path(f"{path}.lock")):  # cold processes racing to make tables
+                    with hold_lock(Path(f"{path}.lock")):  # several new processes may try to create the tables
                         if not path.exists() or self._has_no_table():
                             _refuse_leftovers(path)
                         self._migrate()
@@ -95,7 +95,7 @@ class Database:
             return migrations.is_current(connection)
 
     def _has_no_table(self) -> bool:
-        """Whether a file was emptied, or given a head and nothing else by a process that looked into the empty file."""
+        """Whether the file is empty, or has only the header that a process wrote when it opened the empty file."""
         with self.engine.connect() as connection:
             return migrations.read_revision(connection) is None
 
@@ -104,21 +104,21 @@ class Database:
             return
         with self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("PRAGMA foreign_keys = OFF")  # a table that is made anew is dropped on the way
+                connection.exec_driver_sql("PRAGMA foreign_keys = OFF")  # a table that is rebuilt is dropped in between
             _begin_writing(connection)
             migrations.migrate(connection)
             connection.commit()
-            connection.invalidate()  # not kept: what is checked is off in it
+            connection.invalidate()  # discard it: its foreign keys are off
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Say what the database's own errors mean here."""
+        """Translate errors of the database into PlatformError."""
         where = self.engine.url.render_as_string(hide_password=True)
         try:
             yield
         except sa.exc.DatabaseError as error:
             if type(error) not in (sa.exc.DatabaseError, sa.exc.OperationalError):
-                raise  # of a statement, not of the database
+                raise  # an error of a statement, not of the database
             raise PlatformError(f"the registry '{where}' failed: {str(error.orig).strip()}", hint=_hint_for(str(error.orig))) from error
 
 
@@ -127,15 +127,15 @@ _WRITABLE_HINT = "make its folder writable, or set MLOPS_HOME"
 
 def _hint_for(message: str) -> str:
     if "locked" in message:
-        return "another process has written for longer than two minutes: look for it, stop it, and say this again"
+        return "another process has been writing for longer than two minutes: find it, stop it, and run this command again"
     if "full" in message or "No space" in message:
-        return "nothing was recorded: make room on the disk, and say this again"
+        return "nothing was recorded: free disk space, and run this command again"
     if "malformed" in message or "not a database" in message or "no such" in message:
-        return "the file is damaged: restore it from a backup; `mlops doctor` looks at everything else"
+        return "the file is damaged: restore it from a backup; `mlops doctor` checks everything else"
     return (
         _WRITABLE_HINT
         if "readonly" in message or "unable to open" in message
-        else "see whether the database server runs, and MLOPS_REGISTRY"
+        else "check that the database server runs, and the value of MLOPS_REGISTRY"
     )
 
 
@@ -147,7 +147,7 @@ def _begin_writing(connection: sa.Connection) -> None:
 
 
 def _with_driver(url: str) -> str:
-    """Name the driver that the extra installs."""
+    """Return a URL that names the driver of the `postgres` extra."""
     return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
 
 
@@ -163,15 +163,15 @@ def _create_engine(url: str) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection, record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
         record.info["file"] = _file_identity(path)
-        connection.isolation_level = None  # transactions begin where we say so, with the lock that we name
+        connection.isolation_level = None  # transactions begin explicitly, with an explicit lock
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
 
     @sa.event.listens_for(engine, "checkout")
-    def _same_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
-        if record.info["file"] != _file_identity(path):  # put there from a backup since: what is open is a file without a name
+    def _refuse_replaced_file(_connection, record, _proxy) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  (SQLAlchemy's hook)
+        if record.info["file"] != _file_identity(path):  # the file was replaced, e.g. from a backup: the open file has no name any more
             raise sa.exc.DisconnectionError
 
     return engine
@@ -186,7 +186,7 @@ def _file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def _close_idle() -> None:
-    """Close what lies in pools before a fork: SQLite's locks and a server's sockets belong to one process."""
+    """Close idle connections before a fork: SQLite's locks and a server's sockets belong to one process."""
     for opened in list(_OPEN_DATABASES):
         opened.engine.dispose()
 
@@ -201,7 +201,7 @@ def open_database(url: str) -> Database:
 
 
 def inspect_database(url: str) -> tuple[str | None, str]:
-    """Look at a database without making or migrating it: its revision (None when it has no tables yet), and what is broken in it.
+    """Return the revision of a database (None without tables) and what is damaged in it, without creating or migrating it.
 
     Parameters
     ----------
@@ -243,10 +243,10 @@ def _refuse_leftovers(registry: Path) -> None:
 
 
 def timestamp() -> str:
-    """Return this instant as text that sorts."""
+    """Return the current time as text that sorts."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def finite_or_none(value: float | None) -> float | None:
-    """Return a number that a database can hold, or None."""
+    """Return a finite number, or None."""
     return None if value is None or not math.isfinite(value) else float(value)

@@ -1,4 +1,4 @@
-"""Damaged SQLite files."""
+"""Find damage in SQLite files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def find_sqlite_damage(path: Path) -> str:
-    """Return what is broken in a SQLite file that exists; ``""`` when every page is sound.
+    """Return what is damaged in an existing SQLite file; ``""`` when every page is intact.
 
     Parameters
     ----------
     path
-        Read without being changed.
+        The file, opened read-only.
     """
     if not path.stat().st_size:
         return "the file is empty"

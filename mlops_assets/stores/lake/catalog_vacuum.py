@@ -1,6 +1,6 @@
-"""Writes a SQLite catalog anew; a program of its own, because two copies of SQLite in one process undo each other's locks.
+"""Vacuum a SQLite catalog; a separate program, because two copies of SQLite in one process release each other's locks.
 
-Standard input: JSON with ``catalog``, its path, and ``limits``, rows of least value, greatest value, table and column.
+Standard input: JSON with ``catalog``, its path, and ``limits``, rows of minimum, maximum, table and column.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SET_BOUNDS = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value =
 
 
 def main() -> int:
-    """Return 0 when nothing of what was deleted is left in the catalog and its log, 1 when somebody kept the log open."""
+    """Return 0 when no deleted value is left in the catalog and its log, 1 when a reader kept the log open."""
     request = json.load(sys.stdin)
     with closing(sqlite3.connect(request["catalog"], timeout=30, isolation_level=None)) as catalog:
         catalog.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""How new rows fit a table of the lake: columns that are new, widened or of another type."""
+"""Fit new rows to a table of the lake: columns that are new, widened or of another type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlops_assets.errors import DataError, LakeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MAX_EXACT: dict[type[pl.DataType], int] = {pl.Float32: 2**24, pl.Float64: 2**53}  # up to here a float holds every whole number
+_MAX_EXACT: dict[type[pl.DataType], int] = {pl.Float32: 2**24, pl.Float64: 2**53}  # a float holds every whole number up to here
 _RANGES: dict[type[pl.DataType], tuple[int, int]] = {
     kind: edges
     for bits, signed, unsigned in ((8, pl.Int8, pl.UInt8), (16, pl.Int16, pl.UInt16), (32, pl.Int32, pl.UInt32), (64, pl.Int64, pl.UInt64))
@@ -45,7 +45,7 @@ class TypeFit:
     frame
         The rows.
     changes
-        What becomes of the table's columns, in words.
+        How the table's columns change, in words.
     conflicts
         Columns that cannot be fitted, in words.
     """
@@ -56,7 +56,7 @@ class TypeFit:
 
 
 def fill_unknown_types(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Give columns without any value and without a type the type that they have in the table."""
+    """Cast columns that have no value and no type to their type in the table."""
     unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null and name in known]
     return frame.with_columns(pl.col(name).cast(known[name]) for name in unknown) if unknown else frame
 
@@ -70,7 +70,7 @@ def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> t
 
 
 def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
-    """Return new rows in types that hold the values of the table too.
+    """Cast new rows to types that also hold the values of the table.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
         if same is None:
             changes.append(f"column '{name}' is new; earlier partitions have no value in it")
         elif same != name:
-            conflicts.append(f"column '{name}' is named '{same}' in the lake, which does not tell names apart by case")
+            conflicts.append(f"column '{name}' is named '{same}' in the lake, which ignores case in names")
         elif dtype != known[name]:
             wanted = _common_type(series, known[name], stored)
             if wanted is None:
@@ -104,7 +104,7 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
 
 
 def refuse_conflicts(table: str, fit: TypeFit) -> None:
-    """Raise the error that names the first column that does not fit; do nothing when all do."""
+    """Raise ColumnTypeError when a column does not fit; it names the first one."""
     if fit.conflicts:
         more = f" (and {len(fit.conflicts) - 1} more)" if len(fit.conflicts) > 1 else ""
         kind, _, name = table.partition("/")
@@ -117,7 +117,7 @@ def refuse_conflicts(table: str, fit: TypeFit) -> None:
 
 
 def refuse_difference(table: str, given: Mapping[str, pl.DataType], stored: Mapping[str, pl.DataType]) -> None:
-    """Raise DataError when a table does not give back the names and types of the rows that were written to it."""
+    """Raise DataError when a table does not return the names and types of the rows that were written to it."""
     for name, dtype in given.items():
         if stored.get(name) != dtype:
             found = f"as {stored[name]}" if name in stored else "under another name"

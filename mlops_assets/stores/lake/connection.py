@@ -1,4 +1,4 @@
-"""Connections to a DuckLake: extensions without a network, attached as the stress test found safe."""
+"""Connections to a DuckLake: extensions are loaded without a network, and attached with the options that the stress test found safe."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _EXTENSIONS = {"ducklake": "duckdb_extension_ducklake", "sqlite_scanner": "duckdb_extension_sqlite_scanner"}
-# The catalog remembers the folder that it was made in: the override reads the files where the catalog lies now, after a move or a copy.
+# The catalog stores the folder in which it was created; the override lets a moved or copied lake read its own files.
 _ATTACH_OPTIONS = {
     "META_JOURNAL_MODE": "'WAL'",
     "META_BUSY_TIMEOUT": "30000",
     "DATA_INLINING_ROW_LIMIT": "0",
     "OVERRIDE_DATA_PATH": "1",  # the profile of dbt quotes it, and 'true' is no flag
 }
-# The extensions are those of installed wheels, which pip has verified as it has every other library; DuckDB's own look at the signatures of
-# 67 MB costs a third of a second in each process. These connections run the package's statements only.
+# The extensions come from installed wheels, which pip has verified. DuckDB's own check of their signatures costs a third of a second in
+# each process. These connections run the package's statements only.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {"allow_unsigned_extensions": True}
 _INLINING_LIMIT = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit'"
 
 
 class LakeConnections:
-    """The folder of a lake, and this process's connections to it.
+    """The folder of a lake, and the connections of this process to it.
 
     Parameters
     ----------
     folder
-        Absolute; made when missing.
+        An absolute path; created if needed.
 
     Raises
     ------
@@ -66,7 +66,7 @@ class LakeConnections:
             ) from error
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the one lock of all writers."""
+        """Hold the lock of all writers."""
         return hold_lock(self.lock_path)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -94,13 +94,13 @@ class LakeConnections:
                 is_new = connection.execute(_INLINING_LIMIT).fetchone() is None
             except duckdb.Error as error:
                 raise damaged_lake_error(self.folder, error) from error
-            if is_new:  # or the process that made it was killed before this line
+            if is_new:  # or its creator was killed before this line
                 self._refuse_leftovers()
                 connection.execute("CALL lake.set_option('data_inlining_row_limit', 0)")
         return connection
 
     def _refuse_leftovers(self) -> None:
-        """Raise LakeError when there are files of rows, but no catalog that names them."""
+        """Raise LakeError when data files exist without a catalog."""
         files = sorted(self.data_path.rglob("*.parquet"))
         if files:
             raise LakeError(
@@ -143,7 +143,7 @@ def describe_attachment(folder: Path) -> LakeAttachment:
 
 
 def damaged_lake_error(folder: Path, error: Exception) -> LakeError:
-    """Return what an error of DuckDB means for a user: a file of the lake is damaged or missing."""
+    """Return the error of a lake with a damaged or missing file, from an error of DuckDB."""
     reason, catalog = str(error).strip().splitlines()[0], folder / "catalog.sqlite"
     if problem := find_sqlite_damage(catalog) if catalog.is_file() else "":
         return LakeError(f"the lake's catalog '{catalog}' is damaged: {problem}", hint="restore it from a backup")
@@ -158,7 +158,7 @@ def _escape_path(path: Path) -> str:
 
 
 def _load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Load what a lake needs into a connection that was opened with :data:`_CONFIG`.
+    """Load DuckDB's extensions into a connection that was opened with :data:`_CONFIG`.
 
     Raises
     ------
@@ -178,12 +178,12 @@ def _load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def link_extensions(directory: Path) -> None:
-    """Fill a folder that DuckDB takes for its ``extension_directory`` with links to the installed wheels.
+    """Fill an ``extension_directory`` of DuckDB with links to the extensions of the installed wheels.
 
     Parameters
     ----------
     directory
-        For programs that load extensions by name, such as dbt; made when missing.
+        The folder, created if needed; for programs that load extensions by name, such as dbt.
     """
     platform = duckdb.execute("PRAGMA platform").fetchone()
     assert platform is not None  # noqa: S101  (it returns one row)
@@ -198,7 +198,7 @@ def link_extensions(directory: Path) -> None:
 
 @cache
 def _extension_file(package: str) -> Path | None:
-    """Return the extension of this DuckDB's version inside its wheel; None when it is not installed."""
+    """Return the extension file of this DuckDB version in its wheel; None when it is not installed."""
     spec = importlib.util.find_spec(package)
     roots = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     return next((file for root in roots for file in root.rglob("*.duckdb_extension") if f"v{duckdb.__version__}" in file.parts), None)

@@ -288,7 +288,7 @@ class DuckLake:
 
         return run_maintenance(self.connections, pins, older_than=older_than)
 
-    def leased(self) -> AbstractContextManager[int]:
+    def lease_snapshot(self) -> AbstractContextManager[int]:
         """Return the newest snapshot and keep it readable until the context ends, or this process."""
         self.connections.cursor()  # opening it needs the lake's lock, which upkeep holds when it reads the leases
         return self.connections.leases.lease(self.snapshot)

@@ -1,6 +1,6 @@
-"""Rows taken out of a DuckLake for good: from every state that holds them, from the files, and from the catalog's free pages.
+"""Erase rows from a DuckLake for good: from every snapshot, from the files, and from the catalog's free pages.
 
-Each step finds by itself what is left to do, so that the whole can be killed anywhere and begun again.
+Each step finds by itself what is left to do, so an erasure that was killed at any point can be repeated.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TYPES = {
     "date": "DATE",
     "timestamp": "TIMESTAMP",
     "timestamptz": "TIMESTAMPTZ",
-}  # of DuckLake to those of DuckDB
+}  # DuckLake's type names to DuckDB's
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class EntityFile:
     Parameters
     ----------
     table, path
-        What it belongs to and where it is.
+        Its table and its path.
     first_snapshot, end_snapshot
-        The states of the lake that show it: from one on and before the other, which is None where the newest does.
+        The first snapshot that shows it, and the first that no longer does; None while the newest shows it.
     """
 
     table: str
@@ -75,34 +75,34 @@ class Erasure:
     Parameters
     ----------
     lake
-        Whose lock the caller holds.
+        The lake; the caller holds its lock.
     entity
-        Column to value, as text; rows with all of them are the entity's.
+        Column to value, as text; the rows with all of these values.
     include
-        Whether a table is looked at.
+        Returns whether a table is searched.
     """
 
     def __init__(self, lake: DuckLake, entity: Mapping[str, str], include: Callable[[str], bool] = lambda _: True) -> None:
         self._lake, self._entity, self._include = lake, dict(entity), include
 
     def rows(self, table: str) -> pl.DataFrame:
-        """Return the rows of a table that are the entity's, in the newest state."""
+        """Return the entity's rows of a table, in the newest snapshot."""
         condition, values = self._condition(table)
         return to_polars(self._cursor.execute(f"SELECT * FROM {sql_name(table)} WHERE {condition}", values))
 
-    def other_rows(self, table: str, snapshot: int) -> pl.DataFrame:
-        """Return the rows of a table that are not."""
+    def remaining_rows(self, table: str, snapshot: int) -> pl.DataFrame:
+        """Return the other rows of a table, in a snapshot."""
         condition, values = self._condition(table)
         query = f"SELECT * FROM {sql_name(table)} AT (VERSION => {snapshot}) WHERE ({condition}) IS NOT TRUE"
         return to_polars(self._cursor.execute(query, values))
 
     def tables(self) -> list[str]:
-        """Return the tables that have the entity's columns now, and every quarantine."""
+        """Return the tables with the entity's columns, and every quarantine."""
         names = [table for table in list_tables(self._cursor) if self._include(table)]
         return [name for name in names if name.startswith(f"{QUARANTINE}/") or self._entity.keys() <= self._columns(sql_name(name))]
 
     def files(self) -> list[EntityFile]:
-        """Return the files, of any state, that hold rows of the entity."""
+        """Return the files of any snapshot that hold rows of the entity."""
         stores = {path.name: path for path in self._lake.connections.data_path.rglob("*.parquet")}
         known: dict[str, list[tuple[Path, int, int | None]]] = {}
         for table, name, first_snapshot, end_snapshot in self._cursor.execute(_FILES).fetchall():
@@ -112,31 +112,31 @@ class Erasure:
         return [held for table, files in known.items() for held in self._entity_files(table, files)]
 
     def snapshots(self, files: Sequence[EntityFile]) -> list[int]:
-        """Return the states of the lake, without the newest, that show one of some files."""
+        """Return the snapshots, except the newest, that show one of some files."""
         every = [row[0] for row in self._cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY 1").fetchall()]
         return [n for n in every[:-1] if any(f.first_snapshot <= n and (f.end_snapshot is None or n < f.end_snapshot) for f in files)]
 
     def delete(self, tables: Sequence[str], records: Sequence[PartitionRecord]) -> dict[str, int]:
-        """Delete the rows and write new records, in one transaction; return how many rows were deleted from which table.
+        """Delete the rows and write new records in one transaction; return the number of deleted rows by table.
 
         Parameters
         ----------
         tables
-            To delete from.
+            The tables to delete from.
         records
-            What is recorded from then on.
+            The new records.
         """
         counts: dict[str, int] = {}
         self._lake.run_transaction(lambda: counts.update((table, self._delete_rows(table)) for table in tables), records)
         return {table: count for table, count in counts.items() if count}
 
     def rewrite(self) -> None:
-        """Write the files anew that the newest state still takes deleted rows from.
+        """Rewrite the files from which the newest snapshot hides deleted rows.
 
         Raises
         ------
         LakeError
-            One holds rows of the entity all the same.
+            A rewritten file still holds rows of the entity.
         """
         for table in sorted({held.table for held in self.files() if held.end_snapshot is None}):
             schema, name = split_name(table)
@@ -146,12 +146,12 @@ class Erasure:
             raise LakeError(f"'{left[0].table}' still holds rows of the entity, in {left[0].path.name}", hint="run the same command again")
 
     def expire(self) -> list[int]:
-        """Give up every state that shows a file with rows of the entity, pinned or not, and delete the files.
+        """Expire every snapshot that shows a file with rows of the entity, pinned or not, and delete the files.
 
         Raises
         ------
         LakeError
-            A running step reads one of those states.
+            A running step reads one of those snapshots.
         """
         with self._lake.connections.leases.block():
             snapshots = self.snapshots(self.files())
@@ -159,18 +159,18 @@ class Erasure:
             if leased:
                 number, pids = next(iter(leased.items()))
                 raise LakeError(
-                    f"process {pids[0]} reads state {number} of the lake, which holds rows of the entity",
-                    hint="stop it or wait until it has ended, then run the same command again: it goes on from here",
+                    f"process {pids[0]} reads snapshot {number} of the lake, which holds rows of the entity",
+                    hint="stop it or wait until it has ended, then run the same command again: it continues from here",
                 )
             if snapshots:
                 self._cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})").fetchall()
-        # Whoever writes holds the lock that the caller has: what no state names is garbage.
+        # The caller holds the lock of all writers, so a file that no snapshot names is garbage.
         self._cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
         self._cursor.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)").fetchall()
         return snapshots
 
     def vacuum(self) -> None:
-        """Write the catalog anew: values of rows that are gone stand in its free pages, in its log, and in limits that only grow.
+        """Vacuum the catalog: values of erased rows remain in its free pages, in its log, and in column bounds that only widen.
 
         Raises
         ------
@@ -178,16 +178,16 @@ class Erasure:
             A reader keeps the catalog's log open.
         """
         bounds, connections = [bound for table in self.tables() for bound in self._column_bounds(table)], self._lake.connections
-        connections.close()  # lest its own log is kept open
+        connections.close()  # this process must not keep the log open
         request = json.dumps({"catalog": str(connections.catalog_path), "limits": bounds})
         command = [sys.executable, "-m", "mlops_assets.stores.lake.catalog_vacuum"]
         done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)  # noqa: S603  (a program of ours)
         if done.returncode:
-            why = done.stderr.strip().rpartition("\n")[2] or "somebody reads it without a pause"
-            raise LakeError(f"the lake's catalog cannot be written anew: {why}", hint="run the same command again: it goes on from here")
+            why = done.stderr.strip().rpartition("\n")[2] or "a reader keeps it open"
+            raise LakeError(f"the lake's catalog cannot be vacuumed: {why}", hint="run the same command again: it continues from here")
 
     def _column_bounds(self, table: str) -> Iterator[tuple[str | None, str | None, int, int]]:
-        """Yield least and greatest value of the columns of a table as its files know them, which are those of every state that is left."""
+        """Yield the minimum and maximum of each column of a table, from the statistics of the files that are left."""
         schema, name = split_name(table)
         query = (
             f"SELECT c.table_id, c.column_id, c.column_type FROM {_METADATA}.ducklake_column c JOIN {_METADATA}.ducklake_table t USING (table_id) "
@@ -213,7 +213,7 @@ class Erasure:
         return {row[0] for row in self._cursor.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
 
     def _condition(self, table: str) -> tuple[str, list[Any]]:
-        """Return what is true of the entity's rows; a quarantine holds rows as JSON."""
+        """Return the SQL condition for the entity's rows; a quarantine holds rows as JSON."""
         if table.startswith(f"{QUARANTINE}/"):
             return " AND ".join('json_extract_string("row", ?) = ?' for _ in self._entity), [
                 part for column, value in self._entity.items() for part in (f'$."{column}"', value)
@@ -226,10 +226,10 @@ class Erasure:
         return int(row[0]) if row else 0
 
     def _entity_files(self, table: str, files: Sequence[tuple[Path, int, int | None]]) -> Iterator[EntityFile]:
-        """Yield those of a table's files that hold the entity."""
+        """Yield the files of a table that hold rows of the entity."""
         try:
             holding = self._paths_with_entity(table, [path for path, _, _ in files])
-        except duckdb.Error:  # the columns of the files do not go together: an older shape lacks the key, or has it in another type
+        except duckdb.Error:  # the files have incompatible columns: an older file lacks the key, or has it in another type
             holding = {name for path, _, _ in files for name in self._check_file(table, path)}
         yield from (
             EntityFile(table, path, first_snapshot, end_snapshot) for path, first_snapshot, end_snapshot in files if str(path) in holding

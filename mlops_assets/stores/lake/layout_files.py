@@ -1,13 +1,13 @@
-"""The state file of a layout: written with a checksum, read only when it is what was written."""
+"""The state file of a layout, protected by a checksum."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.base.files import write_atomically
 
 if TYPE_CHECKING:
@@ -20,27 +20,27 @@ _BUCKET_KEYS = {"name", "rows", "size", "check"}
 
 
 def write_state(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write the state of a layout, whole or not at all."""
-    write_atomically(folder / STATE, json.dumps({"state": facts, "checksum": _checksum(facts)}).encode(), mode=0o666)
+    """Write the state of a layout atomically."""
+    write_atomically(folder / STATE, json.dumps({"state": facts, "checksum": json_sha256(facts)}).encode(), mode=0o666)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """Return the state of a layout; None when there is none, or it is not what was written: then the layout is rebuilt."""
+    """Return the state of a layout; None when it is missing or damaged, so that the layout is rebuilt."""
     try:
         stored = json.loads((folder / STATE).read_text(encoding="utf-8"))
         facts: dict[str, Any] = stored["state"]
-        return facts if stored["checksum"] == _checksum(facts) and _is_complete(facts) else None
+        return facts if stored["checksum"] == json_sha256(facts) and _is_complete(facts) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _is_complete(facts: Mapping[str, Any]) -> bool:
-    """Whether a state says what this version of the program reads, and nothing else."""
+    """Return whether a state has exactly the fields that this version of the program reads."""
     return facts.keys() == _KEYS and all(file.keys() == _BUCKET_KEYS for file in facts["buckets"])
 
 
 def find_damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the damaged files of all layouts with what is wrong; with an empty text, what is no part of a layout.
+    """Yield the damaged files of all layouts, each with the problem; the text is empty for files that belong to no layout.
 
     Parameters
     ----------
@@ -57,23 +57,19 @@ def find_damaged_layouts(layouts: Path) -> Iterator[tuple[Path, str]]:
 def _find_damage(folder: Path) -> Iterator[tuple[Path, str]]:
     state = read_state(folder)
     if state is None:
-        yield folder / STATE, "it is not what was written"
+        yield folder / STATE, "its content has changed"
         return
     for file in state["buckets"]:
         path = folder / file["name"]
         if not path.exists():
             yield path, "it is missing"
         elif (path.stat().st_size, file_checksum(path.read_bytes())) != (file["size"], file["check"]):
-            yield path, "it is not what was written"
+            yield path, "its content has changed"
 
 
 def file_checksum(content: Any) -> str:  # noqa: ANN401  (anything with a buffer)
-    """Return sum and parity of the 64-bit words of a file: any flipped bit changes both, at the speed of memory."""
+    """Return the sum and the parity of the 64-bit words of a file: fast, and any flipped bit changes both."""
     data = np.frombuffer(content, dtype=np.uint8)
     words = data[: len(data) // 8 * 8].view(np.uint64)
     rest = int.from_bytes(data[len(words) * 8 :].tobytes(), "little")
     return f"{(int(np.add.reduce(words)) + rest) % 2**64:016x}{int(np.bitwise_xor.reduce(words)) ^ rest:016x}"
-
-
-def _checksum(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The as-of layouts of feature views, kept beside the lake and brought up to date by what has changed there.
+"""Store the as-of layouts of feature views on disk, and update them by what has changed in the lake.
 
-A layout is derived: it can be made again from the lake at any time, and is whenever its files are missing, torn or changed. What it
-was made from is recorded as the lake's own content hashes, so that a layout is used exactly where it holds what a snapshot holds.
+A layout is derived from the lake, and is rebuilt when its files are missing or damaged. Its state records the content hashes of its
+source partitions, so that a layout is used only for a snapshot with the same content.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 FORMAT = 1
-MAX_TRUST_SECONDS = 60.0  # seconds for which files that were verified are not read whole again
+MAX_TRUST_SECONDS = 60.0  # for so long, verified files are not read in full again
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _BucketFile:
 
 @dataclass(frozen=True)
 class _LayoutState:
-    """What a layout was made from, and its files."""
+    """The source of a layout, and its files."""
 
     definition: str
     snapshot: int
@@ -77,14 +77,14 @@ class _LayoutState:
 
 @dataclass(frozen=True, eq=False)
 class _OpenLayout:
-    """The files of a state, mapped and verified, and when; a notebook and a batch job ask for the same again and again."""
+    """The mapped and verified files of a state, kept because notebooks and batch jobs load the same layout repeatedly."""
 
     state: _LayoutState
     stamps: tuple[tuple[int, int] | None, ...]
     tables: tuple[pa.Table, ...]
     entities: tuple[pl.DataFrame, ...]
     verified_at: float
-    snapshot_checked: int = -1  # the state of the lake that was last found to be this one
+    snapshot_checked: int = -1  # the last snapshot that was found to have this content
 
 
 class Layouts:
@@ -93,9 +93,9 @@ class Layouts:
     Parameters
     ----------
     folder
-        Made when missing.
+        The folder of all layouts, created if needed.
     lake
-        Whose tables they are derived from.
+        The lake with the tables of the views.
     """
 
     def __init__(self, folder: Path, lake: Lake) -> None:
@@ -104,21 +104,21 @@ class Layouts:
         self._open: dict[Path, _OpenLayout] = {}
 
     def load(self, view: FeatureView, *, snapshot: int | None = None, as_known: bool = True) -> AsOfLayout:
-        """Return the layout of a view, as the lake is or was, under the names that the view is renamed to.
+        """Return the layout of a view in a snapshot, under the names of a renamed view.
 
         Parameters
         ----------
         view
-            Declared.
+            The feature view.
         snapshot
-            The state of the lake; the newest when None. One that is older than the layout on disk gets a layout in memory.
+            The snapshot; the newest when None. For one that is older than the layout on disk, the layout is built in memory.
         as_known
             As in :func:`mlops_assets.compute.features.point_in_time.point_in_time_join`.
 
         Raises
         ------
         LakeError
-            The view has no rows in that state.
+            The view has no rows in that snapshot.
         DataError
             It has two different rows of one entity and time.
         """
@@ -126,12 +126,12 @@ class Layouts:
         return rename_layout(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))
 
     def remove(self, unwanted: Callable[[str, str], bool]) -> int:
-        """Remove layouts; return how many. Whoever has one open keeps what it sees.
+        """Remove layouts; return how many. A process that has one open can still read it.
 
         Parameters
         ----------
         unwanted
-            Decides by the name of the view and its pinned version, which is empty for the one that is declared.
+            Returns whether to remove a layout, by the name of the view and its pinned version, which is empty for the declared one.
         """
         removed = 0
         for folder in sorted(self._folder.iterdir()) if self._folder.exists() else ():
@@ -145,7 +145,7 @@ class Layouts:
 
 
 class _LayoutUpdate:
-    """One layout: found, brought up to date, or made."""
+    """Loads, updates or builds one layout."""
 
     def __init__(self, folder: Path, lake: Lake, view: FeatureView, as_known: bool, cache: dict[Path, _OpenLayout]) -> None:  # noqa: FBT001
         self._view, self._lake, self._as_known, self._cache = view, lake, as_known, cache
@@ -157,14 +157,14 @@ class _LayoutUpdate:
 
     def layout(self, snapshot: int) -> AsOfLayout:
         if (cache := self._cache.get(self._folder)) is not None and cache.snapshot_checked == snapshot and self._is_unchanged(cache):
-            return self._assemble(cache)  # a state of the lake never changes
+            return self._assemble(cache)  # a snapshot never changes
         wanted = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
         if (loaded := self._load_current(wanted, snapshot)) is not None:
             return loaded
         self._folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self._folder / "lock"):
             if (loaded := self._load_current(wanted, snapshot)) is not None:
-                return loaded  # another process has done it meanwhile
+                return loaded  # another process has updated it meanwhile
             before = self._read_state()
             if before is not None and before.snapshot > snapshot:
                 return self._build_in_memory(snapshot)
@@ -177,7 +177,7 @@ class _LayoutUpdate:
                 written = {number: self._write_bucket(number, part) for number, part in changed.items()}
                 self._publish([written.get(number, file) for number, file in enumerate(before.buckets)], wanted, snapshot)
         made = self._load_current(wanted, snapshot)
-        return self._build_in_memory(snapshot) if made is None else made  # a third process has gone on to a newer state
+        return self._build_in_memory(snapshot) if made is None else made  # a third process has updated it to a newer snapshot
 
     def _load_current(self, wanted: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
         state, cache = self._read_state(), self._cache.get(self._folder)
@@ -193,7 +193,7 @@ class _LayoutUpdate:
         return join_buckets(self._bind_view(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
 
     def _is_unchanged(self, cache: _OpenLayout) -> bool:
-        """Whether the files were verified a moment ago, are still those of the layout, and nobody has touched them since."""
+        """Return whether the files were verified a moment ago and have not changed since."""
         return (
             time.monotonic() - cache.verified_at < MAX_TRUST_SECONDS
             and cache.state == self._read_state()
@@ -201,12 +201,12 @@ class _LayoutUpdate:
         )
 
     def _file_stamps(self, state: _LayoutState) -> tuple[tuple[int, int] | None, ...]:
-        """Return inode and time of change of each file; None where there is none."""
+        """Return inode and modification time of each file; None for a missing one."""
         return tuple(_file_stamp(self._folder / file.name) for file in state.buckets)
 
     def _open_verified(self, state: _LayoutState) -> _OpenLayout | None:
         stamps = self._file_stamps(state)
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # sums and comparisons run outside Python's lock
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # checksums and comparisons release the GIL
             opened = [bucket for bucket in pool.map(self._open_bucket, range(len(state.buckets)), state.buckets) if bucket is not None]
         if len(opened) < len(state.buckets):
             return None
@@ -214,7 +214,7 @@ class _LayoutUpdate:
         return _OpenLayout(state, stamps, tables, entities, time.monotonic())
 
     def _open_bucket(self, number: int, file: _BucketFile) -> tuple[pa.Table, pl.DataFrame] | None:
-        """Return the rows of a bucket and where each entity's lie."""
+        """Return the rows of a bucket and the position of each entity in it."""
         keys = list(self._view.entity.join_keys)
         table = self._map_file(file)
         return None if table is None else (table, find_runs(pl.DataFrame(table.select(keys)), keys, number))
@@ -228,7 +228,7 @@ class _LayoutUpdate:
         )
 
     def _map_file(self, file: _BucketFile) -> pa.Table | None:
-        """Map a file into memory; None when it is not what was written."""
+        """Map a file into memory; return None when it is missing or damaged."""
         import pyarrow as pa
 
         try:
@@ -256,7 +256,7 @@ class _LayoutUpdate:
         return make_view(self._view, pl.DataFrame() if rows is None else rows)
 
     def _changed_buckets(self, before: _LayoutState, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
-        """Return the buckets that change; None when all must be made again."""
+        """Return the buckets that change; None when all must be rebuilt."""
         if self._view.partitions is None or any(key not in wanted for key in before.partitions):
             return None
         changed = [key for key, digest in wanted.items() if before.partitions.get(key) != digest]
@@ -270,13 +270,13 @@ class _LayoutUpdate:
         tables = [pl.DataFrame(table) for table in old]
         if not rewritten:
             return self._merge_buckets(tables, self._order_rows(new))
-        # A row that could never win may win when the row is gone that hid it; one that is not in the layout hides nothing.
+        # Removing a row may expose rows that it hid; a row that is not in the layout hides nothing.
         inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in merged(rewritten))
         gone = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
         return self._rebuild_buckets(gone | self._bucket_numbers(new, len(tables)), len(tables), snapshot)
 
     def _read_partitions(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
-        """Return the rows of partitions, as the lake was."""
+        """Return the rows of some partitions in a snapshot."""
         spans = merged(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
         if not spans:
             return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
@@ -287,20 +287,20 @@ class _LayoutUpdate:
         return {int(number) for number in np.unique(hash_entities(rows.select(keys).drop_nulls().unique()) % np.uint64(count))}
 
     def _rebuild_buckets(self, stamps: set[int], count: int, snapshot: int) -> dict[int, pl.DataFrame]:
-        """Make the buckets again whose entities have rows that changed: what they had hidden may hold again."""
+        """Rebuild the buckets of entities whose rows changed, because rows that they hid may be exposed."""
         source = read_view(self._lake, self._view, self._columns, snapshot=snapshot).drop_nulls(list(self._view.entity.join_keys))
         parts = split_buckets(source, self._view.entity.join_keys, count)
         return {number: self._order_rows(parts[number]) for number in stamps}
 
     def _merge_buckets(self, old: Sequence[pl.DataFrame], new: pl.DataFrame) -> dict[int, pl.DataFrame] | None:
-        """Add rows to the buckets of their entities: what can never win among the old ones cannot win among all."""
+        """Add rows to the buckets of their entities: a row that is hidden by the old rows stays hidden."""
         if any(table.schema != new.schema for table in old):
             return None
         parts = enumerate(split_buckets(new, self._view.entity.join_keys, len(old)))
         return {number: drop_dominated(pl.concat([old[number], added]), self._bind_view()) for number, added in parts if added.height}
 
     def _publish(self, files: Sequence[_BucketFile], wanted: Mapping[str, str], snapshot: int) -> None:
-        """Name the files of a state in one rename, then remove what nothing names."""
+        """Publish the files of a state in one rename, then remove files that no state lists."""
         state = _LayoutState(self._definition, snapshot, wanted, tuple(files))
         write_state(self._folder, asdict(state))
         named = {file.name for file in state.buckets} | {STATE, "lock"}

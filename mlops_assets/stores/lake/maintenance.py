@@ -28,30 +28,30 @@ _RECORDS = f"SELECT count(*) FROM {RECORDS}"
 
 
 class Leases:
-    """One file for each lease, locked by the process that holds it: the kernel gives it back when that process ends.
+    """Leases on snapshots: one file each, locked by its process, so that the kernel releases it when the process ends.
 
     Parameters
     ----------
     folder
-        Made when first used.
+        Created at first use.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def block(self) -> AbstractContextManager[None]:
-        """Let nobody take a lease meanwhile."""
+        """Block new leases until the context ends."""
         self._folder.mkdir(parents=True, exist_ok=True)
         return hold_lock(self._folder / "lock")
 
     @contextlib.contextmanager
     def lease(self, snapshot: Callable[[], int]) -> Iterator[int]:
-        """Lease the state that ``snapshot`` returns.
+        """Lease the snapshot that ``snapshot`` returns.
 
         Parameters
         ----------
         snapshot
-            Asked while nobody can expire what it returns.
+            Called while no snapshot can expire.
         """
         with contextlib.ExitStack() as stack:
             with self.block():
@@ -63,12 +63,12 @@ class Leases:
             yield leased
 
     def list_active(self) -> dict[int, tuple[int, ...]]:
-        """Return the leased states and the processes that hold them; leases of the dead are removed. Call it within :meth:`closed`."""
+        """Return the leased snapshots and their processes, and remove leases of dead processes; call it within :meth:`block`."""
         found: dict[int, tuple[int, ...]] = {}
         for path in self._folder.iterdir():
             snapshot, _, rest = path.name.partition("-")
             if not rest:
-                continue  # the lock
+                continue  # the lock file
             with contextlib.suppress(FileNotFoundError), path.open("r", encoding="ascii") as file:
                 try:
                     fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +86,7 @@ def run_maintenance(connections: LakeConnections, pins: Collection[int], *, olde
     Parameters
     ----------
     connections
-        Of the lake.
+        The connections of the lake.
     pins
         Snapshots that must stay readable.
     older_than

@@ -1,4 +1,4 @@
-"""The lake: versioned tables, written one transaction at a time, read as of any snapshot."""
+"""The lake: versioned tables, written in transactions, read as of any snapshot."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class PartitionRecord:
-    """What the lake remembers of one written partition, committed together with its rows."""
+    """The record of one written partition, committed together with its rows."""
 
     table: str
     partition: str
@@ -76,13 +76,13 @@ class PartitionRecord:
 
     @property
     def damaged(self) -> bool:
-        """Whether the rows were found to be others than those that were written."""
+        """Whether the rows were found to differ from those that were written."""
         return self.content_hash.startswith(DAMAGED_PREFIX)
 
 
 @dataclass(frozen=True)
 class TableWrite:
-    """The parts of a table that are replaced; fields as the parameters of :meth:`Lake.write`."""
+    """The partitions of a table that are replaced; fields as the parameters of :meth:`LakeWriter.write`."""
 
     table: str
     frame: pl.DataFrame
@@ -99,13 +99,13 @@ class Commit:
     Parameters
     ----------
     snapshot
-        The state of the lake that holds it.
+        The snapshot that holds it.
     records
-        One for each part, in the order given.
+        One for each partition, in the given order.
     changed
         The partitions whose content differs from before.
     columns
-        How the table's columns have changed, in words.
+        How the columns of the table changed, in words.
     """
 
     snapshot: int
@@ -116,16 +116,16 @@ class Commit:
 
 @dataclass(frozen=True)
 class MaintenanceReport:
-    """What upkeep did.
+    """The result of upkeep.
 
     Parameters
     ----------
     merged_files
         Tables whose small files were merged.
     expired_snapshots, snapshots
-        How many were given up, and how many are left.
+        How many expired, and how many are left.
     deleted_files
-        From the disk.
+        Files that were deleted from the disk.
     files, size
         Parquet files on the disk and their bytes, each before and after.
     leased
@@ -239,7 +239,7 @@ class LakeUpkeep(Protocol):
         """Return whether a snapshot can still be read."""
         ...
 
-    def leased(self) -> AbstractContextManager[int]:
+    def lease_snapshot(self) -> AbstractContextManager[int]:
         """Return the newest snapshot and keep it readable until the context ends."""
         ...
 

@@ -1,15 +1,14 @@
-"""Checksums of the lake's records: what a record says of a partition, such as who wrote it, is in no content hash."""
+"""Checksums of the lake's records, which cover what no content hash does, such as the run that wrote a partition."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
 
+from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.lake.connection import damaged_lake_error
 from mlops_assets.stores.lake.rows import CHECKSUM_INDEX, RECORDS, read_record
 
@@ -22,16 +21,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class AlteredRecord:
-    """A record that is not what was written.
+    """A record that has changed since it was written.
 
     Parameters
     ----------
     record
-        As it is now.
+        The record as it is now.
     file
-        Which holds it.
+        The file that holds it.
     is_latest
-        Whether no later record of its partition counts instead.
+        Whether it is the current record of its partition.
     """
 
     record: PartitionRecord
@@ -41,14 +40,14 @@ class AlteredRecord:
 
 @dataclass(frozen=True)
 class RecordsReport:
-    """What the lake's records are worth.
+    """The result of comparing records with their checksums.
 
     Parameters
     ----------
     altered
-        Those that are not what was written.
+        The changed records.
     intact, without_checksum
-        How many are, and how many were written before records had a checksum.
+        How many records are intact, and how many were written before records had a checksum.
     """
 
     altered: tuple[AlteredRecord, ...]
@@ -57,8 +56,8 @@ class RecordsReport:
 
 
 def record_checksum(record: PartitionRecord) -> str:
-    """Return the checksum of everything that a record says."""
-    said = [
+    """Return the checksum of every field of a record."""
+    fields = [
         record.table,
         record.partition,
         record.content_hash,
@@ -69,7 +68,7 @@ def record_checksum(record: PartitionRecord) -> str:
         (record.recorded_at - _EPOCH) // timedelta(microseconds=1),
         record.hashed,
     ]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return json_sha256(fields)
 
 
 def examine_records(connections: LakeConnections) -> RecordsReport:
@@ -99,5 +98,5 @@ def examine_records(connections: LakeConnections) -> RecordsReport:
 
 
 def _stored_checksum(row: tuple[object, ...]) -> str:
-    """Return the checksum in a row of the records; those of an older lake have no such column, or nothing in it."""
+    """Return the checksum in a row of the records; ``""`` for records of an older lake."""
     return str(row[CHECKSUM_INDEX] or "") if len(row) > CHECKSUM_INDEX else ""

@@ -1,4 +1,4 @@
-"""Rows and names between polars and the lake."""
+"""Convert rows and names between polars and the lake."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from mlops_assets.stores.lake.protocol import Partition
 
 RECORDS = 'lake."_mlops"."partitions"'
-CHECKSUM_INDEX = 9  # of the checksum among the columns of the records
+CHECKSUM_INDEX = 9  # position of the checksum among the columns of the records
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def read_record(row: tuple[Any, ...]) -> PartitionRecord:
-    """Read a row of records; those of an older lake lack the last columns, or have nothing in them."""
+    """Return the record in a row; rows of an older lake lack the last columns, or have no value in them."""
     return PartitionRecord(*row[:8], *(text or "" for text in row[8:CHECKSUM_INDEX]))
 
 
 def split_name(table: str) -> tuple[str, str]:
-    """Return kind and name of ``<kind>/<name>``; raise LakeError for anything that could not be one."""
+    """Return kind and name of ``<kind>/<name>``; raise LakeError for any other text."""
     partitions = table.split("/")
     if len(partitions) != 2 or not all(_NAME.fullmatch(partition) for partition in partitions):
         raise LakeError(
@@ -42,7 +42,7 @@ def split_name(table: str) -> tuple[str, str]:
 
 
 def quote_name(name: str) -> str:
-    """Return a name as SQL takes it."""
+    """Return a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -69,13 +69,13 @@ def to_polars(result: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def to_storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:
-    """Return rows in the types that the lake gives back; raise DataError that names the table where it cannot hold them."""
+    """Cast rows to types that the lake returns unchanged; raise DataError with the table's name when it cannot store them."""
     with _name_table(table):
         return normalize(frame)
 
 
 def refuse_unstorable(frame: pl.DataFrame, table: str) -> None:
-    """Raise DataError that names the table when it cannot hold the columns of a frame."""
+    """Raise DataError with the table's name when it cannot store the columns of a frame."""
     with _name_table(table):
         cast_to_stored(frame.clear())
 
@@ -91,9 +91,9 @@ def _name_table(table: str) -> Iterator[None]:
 def slice_partitions(
     frame: pl.DataFrame, partitions: Sequence[Partition], event_timestamp: str | None, table: str, *, others: bool = False
 ) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
-    """Return the rows ordered by part, and where each part begins and ends.
+    """Return the rows ordered by partition, and where each partition begins and ends.
 
-    ``others``: whether rows outside of every part are passed over rather than refused.
+    ``others``: whether rows outside of every partition are skipped rather than refused.
     """
     if len(partitions) == 1 and partitions[0].window is None:
         return frame, [(0, frame.height)]

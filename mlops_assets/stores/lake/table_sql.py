@@ -30,7 +30,7 @@ class TableValues:
         self._cursor, self._table = cursor, table
 
     def is_empty(self, column: str) -> bool:
-        """Return whether a column holds no value at all."""
+        """Return whether a column has no value at all."""
         return self._query(f"count({quote_name(column)})", unreadable=1) == 0
 
     def max_abs(self, column: str) -> float:

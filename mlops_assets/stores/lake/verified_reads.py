@@ -1,6 +1,6 @@
-"""Damaged files of the lake: rows are held against the content hash that was recorded when they were written.
+"""Read rows and verify them: they are compared with the content hash that was recorded when they were written.
 
-Parquet files of DuckDB carry no checksums, and a flipped bit in a page is read as another value without an error.
+Parquet files of DuckDB have no checksums: a flipped bit in a page is read as another value without an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.rows import slice_partitions
-from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.window import window_of
 
 if TYPE_CHECKING:
@@ -38,13 +37,13 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
     lake, table, window, event_timestamp, snapshot
         As in :meth:`mlops_assets.stores.lake.protocol.LakeReader.read`.
     partitions
-        The partitions within the window; those without a record of their hash are passed over.
+        The partitions within the window; those without a recorded hash are skipped.
 
     Raises
     ------
     ArtifactError
-        A partition holds other rows than were written, or cannot be read. It is recorded as damaged, so that materialising it again
-        writes it anew.
+        A partition holds other rows than were written, or cannot be read. It is recorded as damaged, so that the next
+        materialisation rebuilds it.
     """
     records = lake.records(table, snapshot=snapshot)
     known = [partition for partition in partitions if partition.key in records and records[partition.key].hashed]
@@ -61,7 +60,7 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
 
 
 def read_view(lake: Lake, view: FeatureView, columns: Sequence[str], *, snapshot: int, window: TimeWindow | None = None) -> pl.DataFrame:
-    """Read columns of a feature view, all or of whole partitions, compared as in :func:`read_verified`."""
+    """Read columns of a feature view, all rows or whole partitions, verified as in :func:`read_verified`."""
     known = [""] if view.partitions is None else view.partitions.get_partition_keys()
     recorded = lake.records(view.key, snapshot=snapshot)
     partitions = [Partition(key, window_of(view.partitions, key)) for key in known if key in recorded]
@@ -114,13 +113,13 @@ def _report_damage(  # noqa: PLR0913  (what a message names)
     label = f" partition '{first.key}'" if first.key else ""
     more = f" (and {len(partitions) - 1} other partition(s))" if len(partitions) > 1 else ""
     files = ", ".join(lake.partition_files(table, first.window, event_timestamp, snapshot)) or "a file that cannot be read"
-    newest = lake.records(table)  # an older snapshot says nothing of what has replaced it since
+    newest = lake.records(table)  # an older snapshot does not show what has replaced the rows since
     same = [records[partition.key] for partition in partitions if newest[partition.key].content_hash == records[partition.key].content_hash]
     if same:
         lake.mark_damaged(same)
     where = f" --partitions {first.key}" if first.key else ""
     return ArtifactError(
-        f"'{table}'{label}{more} does not hold what was recorded when it was written: a file of the lake is damaged, or was written by "
-        f"something else: {files}",
-        hint=f"put the file back from a backup, or make the partition again, which now writes it anew: mlops run --select '{select_nodes(table)}'{where}",
+        f"'{table}'{label}{more} does not hold what was recorded when it was written: a file of the lake is damaged, or another "
+        f"program wrote it: {files}",
+        hint=f"restore the file from a backup, or rebuild the partition: mlops run --select 'key:\"{table}\"'{where}",
     )

@@ -1,4 +1,4 @@
-"""How feature views were declared over time: an earlier version stays readable, as the lake was when the next one began."""
+"""The versions of feature views: an earlier version stays readable in the last snapshot before the next one began."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ViewVersion:
     view, version
         Its name and version.
     definition
-        What was declared, JSON-like.
+        The declaration, JSON-like.
     last_snapshot
-        The state of the lake that holds it whole; None for the one that is declared now.
+        The last snapshot of this version; None for the current one.
     recorded_at
         When it was first materialised.
     """
@@ -48,16 +48,16 @@ class ViewVersions:
         self._database = database
 
     def declare(self, view: FeatureView, version: str, snapshot: int) -> None:
-        """Record that a version begins here, unless it is the one that goes on.
+        """Record that a version begins here, unless it is the current one.
 
         Parameters
         ----------
         view
-            As declared now.
+            The current declaration.
         version
             Its version.
         snapshot
-            The lake before anything of this version is written.
+            The snapshot before anything of this version is written.
         """
         newest = sa.select(schema.view_versions).filter_by(view=view.name).order_by(schema.view_versions.c.sequence.desc()).limit(1)
         with self._database.read_transaction() as connection:
@@ -77,7 +77,7 @@ class ViewVersions:
                 connection.execute(schema.view_versions.insert().values(**fresh))
 
     def list_versions(self, name: str) -> list[ViewVersion]:
-        """Return the versions of a view that can be read, newest first."""
+        """Return the readable versions of a view, newest first."""
         with self._database.read_transaction() as connection:
             rows = (
                 connection.execute(sa.select(schema.view_versions).filter_by(view=name).order_by(schema.view_versions.c.sequence))
@@ -93,7 +93,7 @@ class ViewVersions:
         return found[::-1]
 
     def resolve(self, view: FeatureView) -> tuple[FeatureView, int | None]:
-        """Return a pinned view as it was declared then, and the state of the lake that holds it.
+        """Return a pinned view as it was declared, and the snapshot that holds it.
 
         Raises
         ------
@@ -111,12 +111,12 @@ class ViewVersions:
         return _restore_view(view, found.definition), found.last_snapshot
 
     def remove(self, name: str, version: str) -> int:
-        """Give an earlier version up: its state of the lake may expire. Return how often it had been declared.
+        """Remove an earlier version, so that its snapshot may expire; return how often it had been declared.
 
         Raises
         ------
         RegistryError
-            It is the one that is declared now, or there is none.
+            It is the current version, or does not exist.
         """
         known = self.list_versions(name)
         if known and known[0].version == version:
@@ -134,11 +134,11 @@ class ViewVersions:
         return int(removed)
 
     def pinned_snapshots(self) -> set[int]:
-        """Return the states of the lake that earlier versions need."""
+        """Return the snapshots that earlier versions need."""
         return {version.last_snapshot for version in self.list_earlier() if version.last_snapshot is not None}
 
     def list_earlier(self) -> list[ViewVersion]:
-        """Return the earlier versions of every view that can still be read."""
+        """Return the earlier versions of every view that are still readable."""
         with self._database.read_transaction() as connection:
             names: Sequence[str] = connection.execute(sa.select(schema.view_versions.c.view).distinct()).scalars().all()
         return [version for name in names for version in self.list_versions(name) if version.last_snapshot is not None]
@@ -156,7 +156,7 @@ def _describe_view(view: FeatureView) -> dict[str, Any]:
 
 
 def _restore_view(view: FeatureView, definition: Mapping[str, Any]) -> FeatureView:
-    """Return a view with the keys, times, ttl and features of an earlier definition; how it was computed does not matter to read it."""
+    """Return a view with the keys, times, ttl and features of an earlier definition, which is what reading it needs."""
     kinds = {kind.__name__: kind for kind in PLAIN}
     earlier = FeatureView(
         name=view.name,

@@ -1,4 +1,4 @@
-"""The client of an MLflow server: no telemetry, short timeouts, errors of ours."""
+"""A client of an MLflow server, without telemetry, with short timeouts and this package's errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlops_assets.errors import MissingExtraError, PlatformError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Read by MLflow when it is imported or asks: what the user has set stays.
+# MLflow reads these at import and at each request; values that the user has set stay.
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -26,7 +26,7 @@ PAGE_SIZE = 1000
 
 @contextmanager
 def import_mlflow() -> Iterator[Any]:
-    """Yield the package mlflow, its warnings at import not shown; raise MissingExtraError when it is not installed."""
+    """Import mlflow without its warnings; raise MissingExtraError when it is not installed."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -41,7 +41,7 @@ def import_mlflow() -> Iterator[Any]:
 
 @contextmanager
 def connect(uri: str) -> Iterator[Any]:
-    """Yield a client of the server; what it refuses, or that it is down, is a PlatformError.
+    """Connect to the server; raise PlatformError when it refuses a request or is down.
 
     Parameters
     ----------
@@ -58,24 +58,24 @@ def connect(uri: str) -> Iterator[Any]:
         except (mlflow.exceptions.MlflowException, requests.RequestException) as error:
             reason = str(error).splitlines()[0][:400]
             raise PlatformError(
-                f"the MLflow server at {hide_password(uri)} did not do it: {reason}",
-                hint="start it, or look into its log; `mlops mlflow mirror` goes on where this ended",
+                f"the MLflow server at {hide_password(uri)} failed: {reason}",
+                hint="start the server, or read its log; `mlops mlflow mirror` continues where this stopped",
             ) from error
 
 
 def hide_password(uri: str) -> str:
-    """Return an address without the name and password in it."""
+    """Return an address without its user name and password."""
     parts = urllib.parse.urlsplit(uri)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def iterate_pages(ask: Any) -> Iterator[Any]:  # noqa: ANN401  (a method of the client)
-    """Yield all that a paged search finds.
+    """Yield all results of a paged search.
 
     Parameters
     ----------
     ask
-        Takes a page's token, None at first.
+        Takes the token of a page, None for the first.
     """
     token = None
     while True:

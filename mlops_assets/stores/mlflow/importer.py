@@ -1,4 +1,4 @@
-"""What an MLflow server holds, brought here: each run once, whole or not at all; models' files are stored as bytes and never opened."""
+"""Import the runs and versions of an MLflow server: each once, completely or not at all. Model files are stored, never opened."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.platform.stores import Stores
 
-VERSION = "foreign version"  # the kind of run that a version of MLflow's registry becomes
+VERSION = "foreign version"  # the kind of run that stands for a version of MLflow's registry
 _STATUS = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": KILLED}
 _MAX_TEXT = 20_000
 
 
 @dataclass
 class ImportCounts:
-    """What an import has brought.
+    """The result of an import.
 
     Parameters
     ----------
     runs, versions
-        How many are new.
+        How many were imported.
     known
-        How many were here already.
+        How many existed already.
     running
-        Runs that have not ended, which were left out.
+        Runs that have not ended, which were skipped.
     """
 
     runs: int = 0
@@ -48,25 +48,25 @@ class ImportCounts:
 
 
 def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, running: bool = False) -> ImportCounts:
-    """Bring runs and registered versions of an MLflow server here; again changes nothing.
+    """Import runs and registered versions of an MLflow server; a second import changes nothing.
 
     Parameters
     ----------
     stores
-        Where they come.
+        The stores of the platform.
     uri
         ``http://…``; nothing is written to it.
     experiments
-        Only the runs of these, and the versions that they made; everything when empty.
+        Import only runs of these, and the versions that they made; everything when empty.
     running
-        Whether runs that never ended come too, as killed.
+        Whether runs that never ended are imported too, as killed.
 
     Raises
     ------
     PlatformError
-        The server is down or refuses; the next import goes on.
+        The server is down or refuses; the next import continues.
     RegistryError
-        There is no experiment of a name.
+        There is no experiment with one of the names.
     """
     with connect(uri) as server, import_mlflow():
         work = _Importer(server, stores, uri, running=running)
@@ -80,11 +80,11 @@ def import_from(stores: Stores, uri: str, experiments: Sequence[str] = (), *, ru
 class _Importer:
     def __init__(self, server: Any, stores: Stores, uri: str, *, running: bool) -> None:  # noqa: ANN401  (MLflow has no types)
         self._server, self._stores, self._uri, self._running = server, stores, uri, running
-        self._chosen_runs: set[str] = set()  # the runs of the chosen experiments
+        self._chosen_runs: set[str] = set()  # of the chosen experiments
         self.done = ImportCounts()
 
     def experiments(self, names: Sequence[str]) -> list[Any]:
-        """Return the experiments that are not a mirror of ours."""
+        """Return the experiments that are not a mirror of this package's runs."""
         found = list(iterate_pages(lambda token: self._server.search_experiments(max_results=PAGE_SIZE, page_token=token)))
         known = {one.name: one for one in found}
         if lacking := [name for name in names if name not in known]:
@@ -95,7 +95,7 @@ class _Importer:
         return [one for one in found if (not names or one.name in names) and MIRROR not in one.tags]
 
     def runs(self, experiment: Any) -> None:  # noqa: ANN401
-        """Bring the runs of one experiment, oldest first, so that parents come before their children."""
+        """Import the runs of one experiment, oldest first, so that parents come before their children."""
         asked = {"experiment_ids": [experiment.experiment_id], "order_by": ["attributes.start_time ASC"], "max_results": PAGE_SIZE}
         for run in iterate_pages(lambda token: self._server.search_runs(**asked, page_token=token)):
             if RUN in run.data.tags:
@@ -107,7 +107,7 @@ class _Importer:
                 self.done.runs += 1
 
     def versions(self, *, only: bool) -> None:
-        """Bring the versions of registered models, those of the chosen experiments alone when ``only``."""
+        """Import the versions of registered models, only those of the chosen experiments when ``only``."""
         for model in iterate_pages(lambda token: self._server.search_registered_models(max_results=200, page_token=token)):
             if MIRROR in model.tags:
                 continue
@@ -142,10 +142,10 @@ class _Importer:
         if self._record(run, batch, RunEnd(FINISHED, ended)):
             self.done.versions += 1
         else:
-            self._stores.tracker.write_batch(identity, Batch(tags=tags))  # aliases may have come since
+            self._stores.tracker.write_batch(identity, Batch(tags=tags))  # aliases may be new
 
     def _record(self, run: Run, batch: Any, ending: RunEnd) -> bool:  # noqa: ANN401
-        """Record a run as running, then all of it and its end in one transaction; what a kill left running is done again."""
+        """Record a run as running, then its content and end in one transaction; a killed import is repeated."""
         self._stores.tracker.add(run)
         if self._stores.tracker.get(run.id).status != RUNNING:
             self.done.known += 1
@@ -186,7 +186,7 @@ class _Importer:
             return self._store_files(Path(self._server.download_artifacts(run_id, "", folder)))
 
     def _store_files(self, root: Path) -> dict[str, RunArtifact]:
-        """Store the files of a folder as bytes, and return them by the names that they have here."""
+        """Store the files of a folder as bytes, and return them by their names in this package."""
         found = {}
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink()):
             data, name = path.read_bytes(), from_mlflow_path(path.relative_to(root).as_posix())

@@ -1,4 +1,4 @@
-"""What MLflow takes of our names and values, and what we take of its; where one goes beyond the other it is shortened, never lost."""
+"""Translate names and values between this package and MLflow; what one does not allow is replaced and made unique by a hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def to_mlflow_key(name: str) -> str:
-    """Return the name of a metric, parameter or tag as MLflow takes it: what it forbids becomes ``_``, and a hash keeps two such names apart."""
+    """Return the name of a metric, parameter or tag as MLflow allows it: other characters become ``_``, and a hash makes it unique."""
     plain = re.sub(r"[^A-Za-z0-9_.\- :/]", "_", name)
     if plain == name and len(name) <= MAX_NAME and posixpath.normpath(name) == name and not name.startswith(("/", "..")):
         return name
@@ -31,39 +31,39 @@ def to_mlflow_key(name: str) -> str:
 
 
 def to_mlflow_text(text: str, max_length: int) -> str:
-    """Return a text as MLflow takes it; the whole stands in the artifact ``mlops_assets/run.json``."""
+    """Return a text as MLflow allows it; the artifact ``mlops_assets/run.json`` holds the whole text."""
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
 def from_mlflow_experiment(name: str) -> str:
-    """Return the name of an MLflow experiment or model as ours may be."""
+    """Return the name of an MLflow experiment or model as this package allows it."""
     if EXPERIMENT.fullmatch(name):
         return name
     return _append_hash(re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-") or "experiment", name, 63)
 
 
 def from_mlflow_key(name: str) -> str:
-    """Return the name of an MLflow metric, parameter or tag as ours may be."""
+    """Return the name of an MLflow metric, parameter or tag as this package allows it."""
     return _keep_or_hash(check_key, name, 200, r"[^!-~ ]")
 
 
 def from_mlflow_path(name: str) -> str:
-    """Return the path of an MLflow artifact as ours may be."""
+    """Return the path of an MLflow artifact as this package allows it."""
     return _keep_or_hash(check_path, name, 200, r"[^A-Za-z0-9_.\-/]")
 
 
 def check_key(name: str) -> str:
-    """Return a name that may be recorded."""
+    """Return a name that can be recorded; raise DataError otherwise."""
     return check_name(name, "a metric, parameter or tag")
 
 
 def from_mlflow_value(value: float) -> float:
-    """Return a metric's value with the infinities that MLflow's database clips."""
+    """Return a metric's value, with infinity where MLflow's database has clipped it."""
     return math.copysign(math.inf, value) if abs(value) >= _CLIPPED else value
 
 
 def split_batches(items: Sequence[T], max_items: int, weight: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield items in pieces that one request may carry."""
+    """Yield items in batches that fit into one request."""
     piece: list[T] = []
     size = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""The mirror of runs on an MLflow server: one way, each run once, what a kill left half done is finished by the next."""
+"""Mirror runs to an MLflow server: one way, each run once; the next mirror completes what a kill interrupted."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 
 MIRROR, RUN, DONE = "mlops_assets.mirror", "mlops_assets.run_id", "mlops_assets.mirrored"
 FOREIGN = "mlflow"  # in the record of a run that came from MLflow: it is not sent back
-_STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}  # pruned and killed runs are KILLED there
+_STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}  # pruned and killed runs become KILLED
 
 
 class RunMirror:
-    """The runs of a platform on a server.
+    """Mirrors the runs of a platform to a server.
 
     Parameters
     ----------
     client
-        Of MLflow.
+        The client of MLflow.
     stores
-        Where the runs are.
+        The stores of the platform.
     """
 
     def __init__(self, client: Any, stores: Stores) -> None:  # noqa: ANN401  (MLflow has no types)
         self._client, self._stores = client, stores
         self._experiments: dict[str, str] = {}
-        self._ids: dict[str, str] = {}  # ours → theirs
+        self._ids: dict[str, str] = {}  # our id → the server's
         self._done: set[str] = set()
         self.sent = self.waiting = 0
 
     def __call__(self) -> None:
-        """Send every run that has ended and is not there yet, parents first."""
-        for run in self._own_runs():
+        """Send every run that has ended and is not on the server yet, parents first."""
+        for run in self._list_runs():
             if self._has_ended(run):
                 self.send_run(run)
             else:
                 self.waiting += 1
 
     def send_run(self, run: Run) -> str:
-        """Return the id of a run on the server, and send it when it is not whole there."""
+        """Send a run unless it is complete on the server, and return its id there."""
         experiment = self._experiment(run.model)
         if run.id not in self._done:
             self._send(run, experiment)
@@ -57,7 +57,7 @@ class RunMirror:
             self.sent += 1
         return self._ids[run.id]
 
-    def _own_runs(self) -> Iterator[Run]:
+    def _list_runs(self) -> Iterator[Run]:
         """Yield the runs that did not come from MLflow, oldest first."""
         self._stores.tracker.reap()
         offset = 0
@@ -71,7 +71,7 @@ class RunMirror:
         return run.parent_id is None or self._stores.tracker.get(run.parent_id).status != RUNNING
 
     def _experiment(self, name: str) -> str:
-        """Return the experiment of a name; one that was deleted, or that is somebody else's, is left alone for one beside it."""
+        """Return the id of the experiment with a name; a deleted or foreign one is left alone, and another name is used."""
         if name not in self._experiments:
             found = self._experiments[name] = self._find_or_create(name)
             self._load_sent(found)
@@ -88,7 +88,7 @@ class RunMirror:
         raise AssertionError(name)
 
     def _load_sent(self, experiment: str) -> None:
-        """Learn what is there, deleted runs included: what a person deleted does not come again."""
+        """Load the ids of runs on the server, including deleted ones, which are not sent again."""
         where = {"experiment_ids": [experiment], "filter_string": f"tags.`{RUN}` != ''", "run_view_type": 3, "max_results": PAGE_SIZE}
         for run in iterate_pages(lambda token: self._client.search_runs(**where, page_token=token)):
             self._ids[run.data.tags[RUN]] = run.info.run_id
@@ -114,8 +114,8 @@ class RunMirror:
         own |= {"mlops_assets.dagster_run": run.dagster_run_id} if run.dagster_run_id else {}
         if run.parent_id is not None:
             own["mlflow.parentRunId"] = self.send_run(self._stores.tracker.get(run.parent_id))
-        theirs = {to_mlflow_key(name): value for name, value in run.tags.items() if not name.startswith(("mlflow.", "mlops_assets."))}
-        return {name: to_mlflow_text(value, MAX_TAG) for name, value in {**theirs, **own}.items()}
+        tags = {to_mlflow_key(name): value for name, value in run.tags.items() if not name.startswith(("mlflow.", "mlops_assets."))}
+        return {name: to_mlflow_text(value, MAX_TAG) for name, value in {**tags, **own}.items()}
 
     def _send_values(self, run: Run, run_id: str) -> None:
         from mlflow.entities import Metric, Param
@@ -132,7 +132,7 @@ class RunMirror:
         return {_comparable((name, one.value, one.timestamp, one.step)) for one in self._client.get_metric_history(run_id, name)}
 
     def _points(self, run: Run) -> Iterator[tuple[str, float, int, int]]:
-        """Yield name, value, milliseconds and step of all that was logged; what has no steps stands at step 0, at the end of the run."""
+        """Yield name, value, milliseconds and step of all that was logged; a value without steps has step 0 and the end of the run."""
         curves = self._stores.tracker.curves(run.id)
         for name, curve in curves.items():
             for step, value, at in zip(curve.steps.tolist(), curve.values.tolist(), curve.times.tolist(), strict=True):
@@ -157,7 +157,7 @@ class RunMirror:
 
 
 def _comparable(point: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a point as it compares after it was stored: NaN is itself, infinities are clipped."""
+    """Return a point as it compares once stored: NaN equals NaN, infinities are clipped."""
     name, value, at, step = point
     return name, repr(max(-1.7976931348623157e308, min(1.7976931348623157e308, value)) if value == value else value), at, step  # noqa: PLR0124
 

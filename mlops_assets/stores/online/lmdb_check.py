@@ -1,4 +1,4 @@
-"""Damaged LMDB files, found without mapping them: reading past the end of a mapped file ends the process with a signal."""
+"""Find damage in LMDB files without mapping them: a read past the end of a mapped file kills the process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ with lmdb.open(sys.argv[1], readonly=True, lock=False, max_dbs=4096) as environm
 
 
 def find_header_damage(folder: Path) -> str:
-    """Return what is broken in the head of a store's file, or that its end is missing; ``""`` when it can be mapped.
+    """Return what is damaged in the header of a store's file, or that its end is missing; ``""`` when it can be mapped.
 
     Parameters
     ----------
     folder
-        Of the store; one without a file has no damage.
+        The folder of the store; one without a file has no damage.
     """
     path = folder / "data.mdb"
     if not path.exists():
@@ -51,19 +51,19 @@ def find_header_damage(folder: Path) -> str:
         return "its second page is not one of LMDB's"
     if second[2] > transaction:
         last = second[1]
-    # A page that was freed in the transaction that made it is never written: only a walk over all pages can tell.
+    # A page that is freed in its own transaction is never written: only a walk over all pages shows whether the end is missing.
     return find_lmdb_damage(folder, quick=False) if size < (last + 1) * page_size else ""
 
 
 def find_lmdb_damage(folder: Path, *, quick: bool = True) -> str:
-    """Return what is broken in a store's file; every record is read, in a process of its own.
+    """Return what is damaged in a store's file; a separate process reads every record.
 
     Parameters
     ----------
     folder
-        Of the store.
+        The folder of the store.
     quick
-        Look at the head first.
+        Whether the header is checked first.
     """
     if quick and (problem := find_header_damage(folder)):
         return problem
@@ -89,16 +89,16 @@ def damaged_store_error(folder: Path, problem: str) -> PlatformError:
 
 
 class ReplacedStoreError(PlatformError):
-    """The file of a store is another one than the one that this process has mapped."""
+    """The file of a store was replaced after this process had mapped it."""
 
 
 class MappedFile:
-    """The file of a store that this process has mapped, looked at before each read: beyond a new end, a read ends the process.
+    """The mapped file of a store, checked before each read: a read beyond a new end would kill the process.
 
     Parameters
     ----------
     folder
-        Of the store.
+        The folder of the store.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,7 +107,7 @@ class MappedFile:
         self._number, self._size = found.st_ino, found.st_size
 
     def refuse_changed(self) -> None:
-        """Raise PlatformError when the file is gone or has become shorter, which LMDB never does, ReplacedStoreError when it is another one."""
+        """Raise PlatformError when the file is missing or shorter (LMDB never shortens it), ReplacedStoreError when it was replaced."""
         try:
             found = self._path.stat()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The online store in one LMDB environment, embedded in every process that uses it."""
+"""The online store in an LMDB environment, embedded in every process that uses it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _MAP_SIZE = 64 * 2**30  # of address space, not of disk: LMDB's file grows with its content
 _MAX_VIEWS = 1000
 _SIDES = (b"+", b"-")
-_SCHEMA = b"\x01"  # no view is named so
+_SCHEMA = b"\x01"  # no view has this name
 
 
 class LmdbStore:
-    """Readers in many processes are never blocked by the one that writes, and never see half of what it writes.
+    """Feature rows in LMDB: the writer never blocks readers in other processes, and they never see a partial write.
 
     Parameters
     ----------
     folder
-        Made when missing.
+        Created if needed.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class LmdbStore:
             raise MissingExtraError.from_extra("lmdb", "serve") from error
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with hold_lock(folder / "open.lock"):  # while one process makes the file, another does not judge it
+            with hold_lock(folder / "open.lock"):  # another process must not check a file that is being created
                 self._environment = _open_environment(folder)
         except (OSError, lmdb.Error) as error:
             raise PlatformError(
@@ -59,15 +59,15 @@ class LmdbStore:
         self._tables = _Tables(self._environment)
 
     def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
-        """Make these rows the whole of a view, atomically: see :class:`OnlineStore`.
+        """Replace all rows of a view atomically: see :class:`OnlineStore`.
 
         Notes
         -----
-        A view has two tables, of which one is read: the other is filled, and one transaction turns to it and empties the first.
+        A view has two tables. One is read while the other is filled; one transaction switches to it and empties the first.
         """
-        schema = RecordSchema.of(view, layout, features)
+        schema = RecordSchema.from_layout(view, layout, features)
         packed = pack_records(layout, join_keys, schema)
-        self._environment.reader_check()  # readers that were killed hold old pages back
+        self._environment.reader_check()  # killed readers keep old pages
         self._tables.create(view)
         with self._environment.begin(write=True) as transaction:
             before = self._read_side(transaction, view)
@@ -91,8 +91,8 @@ class LmdbStore:
         rebuilt: pl.DataFrame | None = None,
         mark: str | None = None,
     ) -> WriteCounts:
-        """Put rows where they belong, atomically: see :class:`OnlineStore`."""
-        schema = RecordSchema.of(view, layout, features)
+        """Merge rows into a view atomically: see :class:`OnlineStore`."""
+        schema = RecordSchema.from_layout(view, layout, features)
         packed = pack_records(layout, join_keys, schema)
         rebuilt_entities = _entity_set(rebuilt, join_keys)
         now = time.time_ns() // 1000
@@ -114,25 +114,25 @@ class LmdbStore:
         return WriteCounts(packed.rows, len(packed.entities) + gone, changed + gone)
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
-        """Return what looks views up."""
+        """Return a reader of some views."""
         return _LmdbReader(self._environment, self._about, self._tables, lookups)
 
     def state(self, view: str) -> ViewState | None:
-        """Return what the store knows of a view; None when it was never written."""
+        """Return the state of a view; None when it was never written."""
         with self._environment.begin() as transaction:
             return self._read_state(transaction, view)
 
     def views(self) -> list[str]:
-        """Return the names of all views that were written."""
+        """Return the names of all stored views."""
         with self._environment.begin() as transaction, transaction.cursor(self._about) as cursor:
             return [bytes(key).decode() for key in cursor.iternext(values=False) if not bytes(key).startswith(_SCHEMA)]
 
     def remove(self, view: str) -> None:
-        """Forget a view and its rows: see :class:`OnlineStore`."""
+        """Delete a view and its rows: see :class:`OnlineStore`."""
         self._tables.create(view)
         with self._environment.begin(write=True) as transaction:
             transaction.delete(view.encode(), db=self._about)
-            for side in _SIDES:  # emptied, not deleted: other processes have them open
+            for side in _SIDES:  # emptied, not deleted: other processes may have them open
                 transaction.drop(self._tables[view.encode() + side], delete=False)
 
     def _read_side(self, transaction: lmdb.Transaction, view: str) -> bytes | None:
@@ -141,7 +141,7 @@ class LmdbStore:
 
     def _read_state(self, transaction: lmdb.Transaction, view: str) -> ViewState | None:
         found = transaction.get(view.encode(), db=self._about)
-        return None if found is None else ViewState.parsed(bytes(found[1:]))
+        return None if found is None else ViewState.from_json(bytes(found[1:]))
 
     def _write_state(self, transaction: lmdb.Transaction, view: str, side: bytes, state: ViewState) -> None:
         transaction.put(_SCHEMA + state.schema.id, state.schema.data, db=self._about)
@@ -152,12 +152,12 @@ def _open_environment(folder: Path) -> lmdb.Environment:
     import lmdb
 
     refuse_damaged(folder)
-    # Without metasync a crash of the machine may undo the last transaction, its mark with it: the next materialisation sees that.
+    # Without metasync, a crash of the machine may undo the last transaction and its mark; the next materialisation repeats it.
     return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=2 + 2 * _MAX_VIEWS, max_readers=1024, metasync=False)
 
 
 class _Tables:
-    """The tables of an environment, opened when first used and kept: a process opens each once."""
+    """The tables of an environment; a process opens each once and keeps it open."""
 
     def __init__(self, environment: lmdb.Environment) -> None:
         self._environment, self._open = environment, dict[bytes, Any]()
@@ -167,12 +167,12 @@ class _Tables:
         return self._open[name]
 
     def create(self, view: str) -> None:
-        """Open both tables of a view, making them when they are missing; outside of every transaction of this thread."""
+        """Open both tables of a view, and create them if needed; call it outside of transactions."""
         for side in _SIDES:
             self._open_table(view.encode() + side, create=True)
 
     def find(self, name: bytes) -> None:
-        """Open a table that there is."""
+        """Open an existing table."""
         self._open_table(name, create=False)
 
     def _open_table(self, name: bytes, *, create: bool) -> None:
@@ -198,7 +198,7 @@ class _LmdbReader(OnlineReader):
         self._damage, self._file = lmdb.Error, MappedFile(Path(environment.path()))
         self._about, self._tables = about, tables
         self._names = [lookup.view.encode() for lookup in lookups]
-        self._seen: tuple[int, list[Any]] = (-1, [])  # a transaction's number, and the table of each view in it
+        self._seen: tuple[int, list[Any]] = (-1, [])  # the id of a transaction, and the table of each view in it
 
     def _fetch_one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
         transaction, tables = self._begin_checked()
@@ -227,7 +227,7 @@ class _LmdbReader(OnlineReader):
             transaction.abort()
 
     def _begin_checked(self) -> tuple[Any, list[Any]]:
-        """Return a transaction and the tables to read in it, of a file that can still be read."""
+        """Begin a transaction on an intact file, and return it with the tables to read."""
         self._file.refuse_changed()
         try:
             return self._current_tables()
@@ -235,7 +235,7 @@ class _LmdbReader(OnlineReader):
             raise damaged_store_error(self._file.folder, str(error)) from error
 
     def _current_tables(self) -> tuple[Any, list[Any]]:
-        """Return a transaction and its tables; they are asked for again only when something was written since."""
+        """Begin a transaction, and return it with its tables, which are looked up again only after a write."""
         while True:
             transaction, seen = self._begin(), self._seen
             if transaction.id() == seen[0]:
@@ -255,7 +255,7 @@ class _LmdbReader(OnlineReader):
                 found = transaction.get(_SCHEMA + digest, db=self._about)
         except self._damage as error:
             raise damaged_store_error(self._file.folder, str(error)) from error
-        return None if found is None else RecordSchema.parsed(found)
+        return None if found is None else RecordSchema.from_json(found)
 
 
 def _entity_set(rows: pl.DataFrame | None, join_keys: Sequence[str]) -> set[bytes]:

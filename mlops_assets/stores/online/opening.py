@@ -19,7 +19,7 @@ def open_online(url: str) -> OnlineStore:
     Raises
     ------
     PlatformError
-        It cannot be opened, or the URL names a kind of store that there is none of.
+        It cannot be opened, or the URL has an unknown scheme.
     """
     if url.startswith(("redis://", "rediss://", "unix://")):
         from mlops_assets.stores.online.redis_store import RedisStore

@@ -1,6 +1,6 @@
-"""The online feature store: for each view and entity one packed record of the rows that a service may still look up.
+"""The online feature store: for each view and entity, one packed record of the rows that a service may look up.
 
-A lookup at a time finds exactly the row that the point-in-time join finds: the last one whose ``valid_from`` is not later.
+A lookup returns exactly the row of the point-in-time join: the last one whose ``valid_from`` is not later than the request.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class WriteCounts:
-    """What one write did.
+    """The counts of one write.
 
     Parameters
     ----------
     rows, entities
-        That were given.
+        How many were passed.
     changed
-        Entities whose record is another one now.
+        Entities whose record changed.
     """
 
     rows: int
@@ -54,16 +54,16 @@ class WriteCounts:
 
 @dataclass(frozen=True)
 class ViewState:
-    """What the store knows of a view.
+    """The state of a view in the store.
 
     Parameters
     ----------
     schema
-        Of its records.
+        The schema of its records.
     entities
-        How many there are.
+        How many entities it has.
     mark
-        What its last materialisation wrote down, in the same transaction as its rows; empty when there was none.
+        What its last materialisation recorded in the transaction of its rows; empty when there was none.
     """
 
     schema: RecordSchema
@@ -72,12 +72,12 @@ class ViewState:
 
     @property
     def data(self) -> bytes:
-        """JSON."""
+        """The state as JSON."""
         return json.dumps([self.schema.features, self.entities, self.mark]).encode()
 
     @classmethod
-    def parsed(cls, data: bytes) -> ViewState:
-        """Return the state that :attr:`data` gave."""
+    def from_json(cls, data: bytes) -> ViewState:
+        """Return the state of :attr:`data`."""
         features, entities, mark = json.loads(data)
         return cls(RecordSchema(tuple((name, kind) for name, kind in features)), entities, mark)
 
@@ -90,7 +90,7 @@ class OnlineStore(Protocol):
     """
 
     def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
-        """Make these rows the whole of a view: readers see all of the old or all of the new."""
+        """Replace all rows of a view: readers see all old rows or all new rows."""
         ...
 
     def update(  # noqa: PLR0913  (one transaction, described in full)
@@ -103,26 +103,26 @@ class OnlineStore(Protocol):
         rebuilt: pl.DataFrame | None = None,
         mark: str | None = None,
     ) -> WriteCounts:
-        """Put rows where they belong by time: none displaces a newer one, one of the same event and created time is replaced.
+        """Merge rows by time: a row never displaces a newer one, and replaces one with the same event and created time.
 
-        ``rebuilt``: entities, by their join keys, whose rows so far are forgotten.
+        ``rebuilt``: entities, by their join keys, whose earlier rows are dropped.
         """
         ...
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
-        """Return what looks several views up at once."""
+        """Return a reader of several views at once."""
         ...
 
     def state(self, view: str) -> ViewState | None:
-        """Return what the store knows of a view; None when it was never written."""
+        """Return the state of a view; None when it was never written."""
         ...
 
     def views(self) -> list[str]:
-        """Return the names of all views that were written."""
+        """Return the names of all stored views."""
         ...
 
     def remove(self, view: str) -> None:
-        """Forget a view and its rows: what looks it up finds nothing."""
+        """Delete a view and its rows; lookups then find nothing."""
         ...
 
 

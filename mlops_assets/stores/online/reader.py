@@ -1,4 +1,4 @@
-"""Reading packed records: one entity in plain Python, many as columns of numpy."""
+"""Read packed records: one entity in plain Python, many as numpy columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPES = {"int": np.int64, "uint": np.uint64, "float": np.float64, "bool": np.bo
 
 
 class Status(IntEnum):
-    """Whether an entity's row holds, is older than the view's ttl, or does not exist."""
+    """Whether an entity's row is valid, older than the view's ttl, or missing."""
 
     FRESH = 0
     STALE = 1
@@ -35,14 +35,14 @@ FRESH, STALE, MISSING = Status
 
 @dataclass(frozen=True)
 class Lookup:
-    """What is looked up in one view.
+    """The features to look up in one view.
 
     Parameters
     ----------
     view, features
         Their names.
     ttl
-        How long a row holds, inclusive; for ever when None.
+        How long a row is valid, inclusive; forever when None.
     """
 
     view: str
@@ -51,16 +51,16 @@ class Lookup:
 
 
 class FeatureRow(NamedTuple):
-    """What one view has of one entity at one time.
+    """The features of one entity in one view at one time.
 
     Parameters
     ----------
     values
-        Of the features, in their order, times in microseconds since 1970; all None unless fresh.
+        The values of the features, in order, times in microseconds since 1970; all None unless fresh.
     status
-        Of the row.
+        The status of the row.
     age
-        From the row's event time to the time that was asked for, in microseconds; None when there is no row.
+        Microseconds from the row's event time to the requested time; None when there is no row.
     """
 
     values: tuple[Any, ...]
@@ -70,14 +70,14 @@ class FeatureRow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FeatureColumns:
-    """What one view has of many entities.
+    """The features of many entities in one view.
 
     Parameters
     ----------
     values
-        Feature to one value for each entity, times in microseconds since 1970; what is null may hold anything.
+        Feature to one value for each entity, times in microseconds since 1970; null values are arbitrary.
     nulls
-        Feature to whether the value is null: always, where the row is not fresh.
+        Feature to whether the value is null; always true when the row is not fresh.
     status, age
         As in :class:`FeatureRow`, with -1 for no age.
     """
@@ -89,17 +89,16 @@ class FeatureColumns:
 
 
 class OnlineReader(ABC):
-    """Looks several views up at once.
+    """Looks up several views at once.
 
     Parameters
     ----------
     lookups
-        In the order in which keys are given and answers come.
+        The views, in the order of keys and answers.
 
     Notes
     -----
-    It learns each schema when it first meets a record that was packed of it, so that a view may be rebuilt with other columns
-    under its hands.
+    It loads each schema when it first reads a record with it, so that a view may be rebuilt with other columns meanwhile.
     """
 
     def __init__(self, lookups: Sequence[Lookup]) -> None:
@@ -108,12 +107,12 @@ class OnlineReader(ABC):
         self._nothing = [FeatureRow((None,) * len(lookup.features), MISSING, None) for lookup in lookups]
 
     def lookup_one(self, keys: Sequence[tuple[Any, ...]], at: int) -> list[FeatureRow]:
-        """Return what each view has of one entity.
+        """Look up one entity in each view.
 
         Parameters
         ----------
         keys
-            The join keys' values for each view; a null is found nowhere.
+            The values of the join keys for each view; a null is never found.
         at
             The time, in microseconds since 1970 in UTC.
 
@@ -137,12 +136,12 @@ class OnlineReader(ABC):
         return answers
 
     def lookup_many(self, keys: Sequence[Sequence[tuple[Any, ...]]], at: Sequence[int]) -> list[FeatureColumns]:
-        """Return what each view has of many entities, in columns.
+        """Look up many entities in each view.
 
         Parameters
         ----------
         keys
-            For each view the join keys' values of each entity; views that get the very same list share the work on it.
+            For each view, the values of the join keys of each entity; views with the same list object share its encoding.
         at
             One time for each entity.
         """
@@ -164,7 +163,7 @@ class OnlineReader(ABC):
         """Return a stored schema."""
 
     def _plan_schema(self, i: int, digest: bytes) -> _RecordPlan:
-        """Return how the records of a schema are read for the features that are wanted."""
+        """Return the plan that reads the requested features from records of a schema."""
         lookup, schema = self._lookups[i], self._fetch_schema(digest)
         if schema is None:
             raise PlatformError(
@@ -197,7 +196,7 @@ class OnlineReader(ABC):
 
 
 def _encode_keys(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
-    """Return the entities of many keys; single texts, which are the most common, without a call for each."""
+    """Return the entities of many keys, with a fast path for single texts, which are the most common."""
     if keys and len(keys[0]) == 1:
         texts = [key[0] for key in keys]
         if set(map(type, texts)) == {str} and max(map(len, texts)) * 4 < MAX_ENTITY_BYTES:
@@ -206,7 +205,7 @@ def _encode_keys(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
 
 
 class _RecordPlan(ABC):
-    """How the records of one schema are read for one lookup."""
+    """Reads the records of one schema for one lookup."""
 
     def __init__(self, schema: RecordSchema, lookup: Lookup) -> None:
         positions = [schema.names.index(name) for name in lookup.features]
@@ -221,10 +220,10 @@ class _RecordPlan(ABC):
 
     @abstractmethod
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return what a record says at a time."""
+        """Return the features in a record at a time."""
 
     def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
-        """Return what records say at their times; None when not all of them are of this schema."""
+        """Return the features in records at their times; None when a record has another schema."""
         if any(record is not None and record[-ID_BYTES:] != self.schema.id for record in records):
             return None
         times = at.tolist()
@@ -233,7 +232,7 @@ class _RecordPlan(ABC):
 
 
 class _FixedPlan(_RecordPlan):
-    """Rows of fixed width."""
+    """Reads rows of fixed width."""
 
     def __init__(self, schema: RecordSchema, lookup: Lookup) -> None:
         super().__init__(schema, lookup)
@@ -244,7 +243,7 @@ class _FixedPlan(_RecordPlan):
         self._fields = [(name, f"v{position}", position) for name, position in zip(self.features, self.positions, strict=True)]
 
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return what a record says at a time."""
+        """Return the features in a record at a time."""
         row = self._unpack(record, len(record) - self._end)
         if row[0] > at or row[1] > at:
             position = self._find_row(record, at)
@@ -262,7 +261,7 @@ class _FixedPlan(_RecordPlan):
         return tuple(None if bits >> i & 1 else value for i, value in enumerate(row[3:]))
 
     def _find_row(self, record: bytes, at: int) -> int:
-        """Return where the row begins that was valid at a time; -1 when none was yet."""
+        """Return the offset of the row that was valid at a time; -1 when there was none."""
         low, high, width = 0, (len(record) - ID_BYTES) // self._width, self._width
         while low < high:
             middle = (low + high) // 2
@@ -271,7 +270,7 @@ class _FixedPlan(_RecordPlan):
         return (low - 1) * width
 
     def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
-        """Return what records say at their times: by the rows at their ends, and one by one where an earlier one was valid."""
+        """Return the features in records at their times, from their last rows, or from earlier rows where those were valid."""
         rows, there = self._last_rows(records)
         if rows is None:
             return None
@@ -296,7 +295,7 @@ class _FixedPlan(_RecordPlan):
         return FeatureColumns({name: rows[field] for name, field, _ in fields}, {name: nulls[:, i] for name, _, i in fields}, status, age)
 
     def _last_rows(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the last row of each record, None when one is of another schema; and which there are, None when all are."""
+        """Return the last row of each record (None if one has another schema), and which records exist (None if all do)."""
         end, there = self._end, None
         try:
             ends = b"".join([record[-end:] for record in records])  # type: ignore[index]
@@ -317,7 +316,7 @@ class _FixedPlan(_RecordPlan):
     def _replace_early_rows(
         self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, there: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Put the rows that were valid in the place of those that were not yet."""
+        """Replace rows that were not valid yet by the earlier rows that were."""
         rows, there = rows.copy(), np.ones(len(rows), dtype=bool) if there is None else there
         for i in np.flatnonzero(early).tolist():
             record = records[i]
@@ -330,7 +329,7 @@ class _FixedPlan(_RecordPlan):
 
 
 class _MixedPlan(_RecordPlan):
-    """Rows of msgpack; the times of all, and the values of the one that is wanted, are looked at."""
+    """Reads rows of msgpack: the times of all rows, and the values of the requested one."""
 
     def __init__(self, schema: RecordSchema, lookup: Lookup) -> None:
         super().__init__(schema, lookup)
@@ -339,7 +338,7 @@ class _MixedPlan(_RecordPlan):
         self._decode = msgspec.msgpack.Decoder(list).decode
 
     def __call__(self, record: bytes, at: int) -> FeatureRow:
-        """Return what a record says at a time."""
+        """Return the features in a record at a time."""
         valid = ((event, row) for event, created, row in reversed(unpack_rows(record, self.schema)) if event <= at and created <= at)
         event, row = next(valid, (0, None))
         if row is None:
@@ -352,14 +351,14 @@ class _MixedPlan(_RecordPlan):
 
 
 def to_columns(found: Sequence[FeatureRow], kinds: Mapping[str, str]) -> FeatureColumns:
-    """Return answers in columns.
+    """Convert feature rows to columns.
 
     Parameters
     ----------
     found
-        One for each entity.
+        One row for each entity.
     kinds
-        Of the features; see :class:`RecordSchema`.
+        The kinds of the features; see :class:`RecordSchema`.
     """
     values: dict[str, np.ndarray] = {}
     nulls: dict[str, np.ndarray] = {}

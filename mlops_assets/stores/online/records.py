@@ -1,9 +1,9 @@
-"""The packed record of one entity: the rows of a feature view that a lookup may find, oldest first.
+"""The packed record of one entity: the rows of a feature view that a lookup may return, oldest first.
 
-Rows are as :func:`mlops_assets.compute.features.point_in_time.sort_as_of` leaves them: sorted by ``valid_from``, the later of event and created
-time, without those that can never win. A record ends in the eight bytes of its schema's id, so that whoever wants the present looks at
-its end only. Where all features are numbers, booleans and times, a row is of fixed width: event, created, one bit for each null, the
-values. Otherwise a row is packed as msgpack, and a table of fixed width before the end says where each begins.
+Rows are as :func:`mlops_assets.compute.features.point_in_time.sort_as_of` returns them: sorted by ``valid_from``, the later of event and created
+time, without hidden rows. A record ends in the eight bytes of its schema's id, so that a lookup of the current row reads its end only.
+If all features are numbers, booleans and times, a row has a fixed width: event, created, one bit for each null, the values. Otherwise a
+row is packed as msgpack, and a table of fixed width before the end says where each row begins.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 ID_BYTES = 8  # bytes of a schema's id
-MAX_ENTITY_BYTES = 480  # bytes of an entity; LMDB's keys have 511 with all that is before it
-HISTORY = timedelta(days=7)  # how far back from the newest row a request may look: late requests, and days that are replayed
+MAX_ENTITY_BYTES = 480  # LMDB allows 511 bytes for a key, prefix included
+HISTORY = timedelta(days=7)  # how far back from the newest row a lookup may go: late requests and replayed days
 FORMATS = {"int": "q", "uint": "Q", "float": "d", "bool": "?", "time": "q"}
 _HEAD, _MIXED_HEAD, _COUNT = struct.Struct("<qq"), struct.Struct("<qqI"), struct.Struct("<I")
 _ENTITY = "__entity"
@@ -40,45 +40,45 @@ Row = tuple[int, int, bytes]  # event and created time in microseconds, and the 
 
 @dataclass(frozen=True)
 class RecordSchema:
-    """What a record was packed of.
+    """The schema of a record.
 
     Parameters
     ----------
     features
-        Name and kind of each, in their order: ``int``, ``uint``, ``float``, ``bool``, ``time``, or ``mixed`` for all that has no fixed width.
+        Name and kind of each, in their order: ``int``, ``uint``, ``float``, ``bool``, ``time``, or ``mixed`` for types without a fixed width.
     """
 
     features: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, view: str, layout: pl.DataFrame, features: Sequence[str]) -> RecordSchema:
+    def from_layout(cls, view: str, layout: pl.DataFrame, features: Sequence[str]) -> RecordSchema:
         """Return the schema of a view's rows; raise PlatformError for a type that cannot be stored."""
         kinds = {name: _kind(layout.schema[name]) for name in features}
-        if strange := [name for name, kind in kinds.items() if not kind]:
+        if unsupported := [name for name, kind in kinds.items() if not kind]:
             raise PlatformError(
-                f"feature '{strange[0]}' of view '{view}' is {layout.schema[strange[0]]}, which the online store cannot hold",
+                f"feature '{unsupported[0]}' of view '{view}' is {layout.schema[unsupported[0]]}, which the online store cannot hold",
                 hint="cast it to a number, a boolean, a text, a time in UTC, or a list of them",
             )
         return cls(tuple(kinds.items()))
 
     @classmethod
-    def parsed(cls, data: bytes) -> RecordSchema:
-        """Return the schema that :attr:`data` gave."""
+    def from_json(cls, data: bytes) -> RecordSchema:
+        """Return the schema of :attr:`data`."""
         return cls(tuple((name, kind) for name, kind in json.loads(data)))
 
     @cached_property
     def data(self) -> bytes:
-        """JSON."""
+        """The schema as JSON."""
         return json.dumps(self.features, separators=(",", ":")).encode()
 
     @cached_property
     def id(self) -> bytes:
-        """Eight bytes that no other schema has."""
+        """Eight bytes that identify the schema."""
         return hashlib.sha256(self.data).digest()[:ID_BYTES]
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The features."""
+        """The names of the features."""
         return tuple(name for name, _ in self.features)
 
     @cached_property
@@ -88,17 +88,17 @@ class RecordSchema:
 
     @cached_property
     def null_bytes(self) -> int:
-        """How many bytes hold a bit for each feature."""
+        """The number of bytes for the null bits."""
         return (len(self.features) + 7) // 8
 
     @cached_property
     def struct(self) -> struct.Struct:
-        """Of a row of fixed width."""
+        """The struct of a row of fixed width."""
         return struct.Struct(f"<qq{self.null_bytes}s" + "".join(FORMATS[kind] for _, kind in self.features))
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
-        """Of a row of fixed width, in numpy."""
+        """The numpy dtype of a row of fixed width."""
         values = [(f"v{i}", "<u8" if kind == "uint" else f"<{FORMATS[kind]}") for i, (_, kind) in enumerate(self.features)]
         values = [(name, code.replace("<q", "<i8").replace("<d", "<f8").replace("<?", "?")) for name, code in values]
         return np.dtype([("event", "<i8"), ("created", "<i8"), ("nulls", "u1", (self.null_bytes,)), *values])
@@ -128,9 +128,9 @@ class PackedRecords:
     Parameters
     ----------
     entities, records
-        Sorted by entity.
+        Entities and their records, sorted by entity.
     rows
-        In all records.
+        The number of rows in all records.
     """
 
     entities: list[bytes]
@@ -146,9 +146,9 @@ def pack_records(layout: pl.DataFrame, join_keys: Sequence[str], schema: RecordS
     layout
         Join keys, ``__valid_from``, ``__event`` and features, ``__created`` where it is known; one row for each entity and ``__valid_from``.
     join_keys
-        What identifies an entity.
+        The columns that identify an entity.
     schema
-        Of the features.
+        The schema of the features.
     """
     import polars as pl
 
@@ -172,7 +172,7 @@ def _mark_starts(entities: pl.Series) -> np.ndarray:
 
 
 def _is_ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
-    """Whether rows are sorted by entity and time; layouts of a single key are."""
+    """Return whether rows are sorted by entity and time, as in layouts of a single key."""
     valid = rows["__valid_from"].to_physical().to_numpy()
     return bool(((valid[1:] >= valid[:-1]) | begins[1:]).all()) and rows[_ENTITY].is_sorted()
 
@@ -197,7 +197,7 @@ def _pack_fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, star
 
 
 def _to_physical(column: pl.Series) -> pl.Series:
-    """Return a column of numbers, booleans or times as it is packed: in eight bytes, times in microseconds."""
+    """Return a column of numbers, booleans or times as it is packed: eight bytes each, times in microseconds."""
     import polars as pl
 
     if isinstance(column.dtype, pl.Datetime):
@@ -219,7 +219,7 @@ def _pack_mixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, star
 
 
 def _to_values(column: pl.Series) -> list[Any]:
-    """Return a column as values that msgpack holds exactly, times in microseconds."""
+    """Return a column as values that msgpack stores exactly, times in microseconds."""
     import polars as pl
 
     dtype: Any = column.dtype
@@ -252,7 +252,7 @@ def unpack_rows(record: bytes, schema: RecordSchema) -> list[Row]:
 
 
 def pack_rows(rows: Sequence[Row], schema: RecordSchema) -> bytes:
-    """Return the record of some rows, which are in order."""
+    """Return the record of sorted rows."""
     data = [row for _, _, row in rows]
     if schema.fixed:
         return b"".join([*data, schema.id])
@@ -264,14 +264,14 @@ def pack_rows(rows: Sequence[Row], schema: RecordSchema) -> bytes:
 
 
 def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before: int) -> bytes:
-    """Return a record with the rows of another: each where it belongs, one of the same event and created time replaced.
+    """Merge two records by time; a new row replaces one with the same event and created time.
 
     Parameters
     ----------
     old, new
         Records of one schema; ``old`` None when the entity is new.
     schema
-        Theirs.
+        The schema of both.
     before
         Rows that were superseded by this time, or ``HISTORY`` before the newest where that is earlier, are dropped.
     """
@@ -285,7 +285,7 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
     latest = -(2**63)
     for row in sorted(rows.values(), key=lambda row: (max(row[0], row[1]), row[0], row[1])):
         if row[0] < latest:
-            continue  # a row of a later event was known no later
+            continue  # a row with a later event was known no later
         latest = row[0]
         if kept and max(kept[-1][:2]) == max(row[:2]):
             kept.pop()
@@ -294,7 +294,7 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
 
 
 def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
-    """Drop what no lookup reaches any more."""
+    """Drop the rows that no lookup can reach."""
     since = min(max(rows[-1][:2]), before) - HISTORY // _MICROSECOND
     first = 0
     while first + 1 < len(rows) and max(rows[first + 1][:2]) <= since:
@@ -303,7 +303,7 @@ def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
 
 
 def entity_key(key: Sequence[Any]) -> bytes:
-    """Return an entity as bytes, so that no two are alike: each value with its type and, but for the last, its length.
+    """Return an entity as unique bytes: each value with its type and, except the last, its length.
 
     Parameters
     ----------
@@ -319,10 +319,10 @@ def entity_key(key: Sequence[Any]) -> bytes:
 
 
 def _hash_key(whole: bytes) -> bytes:
-    return b"\xff" + hashlib.sha256(whole).digest()  # no text begins so
+    return b"\xff" + hashlib.sha256(whole).digest()  # no text begins with this byte
 
 
-def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (whatever a join key may be)
+def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (any join key)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
@@ -335,7 +335,7 @@ def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (whatever a join key ma
 
 
 def entity_keys(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
-    """Return the same of every row of a frame, as text where it is short."""
+    """Return :func:`entity_key` of every row of a frame, as text if all keys are short."""
     import polars as pl
 
     if not all(rows.schema[key].is_integer() or isinstance(rows.schema[key], (pl.String, pl.Datetime)) for key in join_keys):
@@ -343,8 +343,8 @@ def entity_keys(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
     parts = [_value_expression(pl.col(key), rows.schema[key]) for key in join_keys]
     lengths = [pl.concat_str(part.str.len_bytes().cast(pl.String), pl.lit(":"), part) for part in parts[:-1]]
     made = rows.select(pl.concat_str([*lengths, parts[-1]]).alias("entity")).to_series()
-    longest = made.str.len_bytes().max()
-    return _encode_rows(rows, join_keys) if isinstance(longest, int) and longest > MAX_ENTITY_BYTES else made
+    max_length = made.str.len_bytes().max()
+    return _encode_rows(rows, join_keys) if isinstance(max_length, int) and max_length > MAX_ENTITY_BYTES else made
 
 
 def _value_expression(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

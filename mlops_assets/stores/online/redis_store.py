@@ -1,7 +1,7 @@
 """The online store in Redis: one hash for each view, entity → record.
 
-A rebuilt view is written beside the old one and renamed over it. Records are merged by whoever writes and put in place by a script that
-takes them only when the record is still the one that was merged, so that of several writers none undoes another.
+A rebuilt view is written under another name and renamed. The writer merges a record, and a script stores it only if the stored record
+has not changed meanwhile, so that concurrent writers do not undo each other.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CHUNK_SIZE = 2000  # entities in one command
-_EXPIRE_AFTER = 3600  # seconds after which what a killed writer left is deleted
-_MAX_ATTEMPTS = 1000  # of writers that get in each other's way
+_EXPIRE_AFTER = 3600  # seconds after which rows of a killed writer are deleted
+_MAX_ATTEMPTS = 1000  # for one chunk, while other writers change its records
 _FIRST_WAIT = 0.002  # seconds
 
 _RENAME = """
@@ -32,7 +32,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[4]
 if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) redis.call('PERSIST', KEYS[1]) end
 redis.call('HSET', KEYS[3], 'schema', ARGV[1], 'mark', ARGV[2])
 """
-# Entity, record that was merged, record: "" where there is none. Returns the places of those that another writer was faster with.
+# Arguments: entity, old record, new record; "" means no record. Returns the positions of entities that another writer changed meanwhile.
 _SWAP = """
 redis.call('HSETNX', KEYS[2], 'schema', ARGV[1])
 if redis.call('HGET', KEYS[2], 'schema') ~= ARGV[1] then return {-1} end
@@ -53,7 +53,7 @@ class RedisStore:
     Parameters
     ----------
     url
-        As redis-py takes it: ``redis://host:port/db``.
+        ``redis://host:port/db``.
 
     Raises
     ------
@@ -69,14 +69,14 @@ class RedisStore:
         except ImportError as error:
             raise MissingExtraError.from_extra("redis", "redis") from error
         self._client = redis.Redis.from_url(url)
-        self._where = url.rpartition("@")[2] if "@" in url else url  # without a password
+        self._where = url.rpartition("@")[2] if "@" in url else url  # without the password
         self._rename, self._swap = self._client.register_script(_RENAME), self._client.register_script(_SWAP)
         self._run(self._client.ping)
         self._pipeline = _Pipeline(self._client.connection_pool, self._run)
 
     def replace(self, view: str, layout: pl.DataFrame, *, join_keys: Sequence[str], features: Sequence[str], mark: str = "") -> WriteCounts:
-        """Make these rows the whole of a view, atomically: see :class:`OnlineStore`."""
-        schema = RecordSchema.of(view, layout, features)
+        """Replace all rows of a view atomically: see :class:`OnlineStore`."""
+        schema = RecordSchema.from_layout(view, layout, features)
         packed = pack_records(layout, join_keys, schema)
         fresh, old = (f"{_rows_key(view)}:{uuid.uuid4().hex}" for _ in range(2))
 
@@ -103,8 +103,8 @@ class RedisStore:
         rebuilt: pl.DataFrame | None = None,
         mark: str | None = None,
     ) -> WriteCounts:
-        """Put rows where they belong: see :class:`OnlineStore`. Each record is atomic; the mark is written after all of them."""
-        schema = RecordSchema.of(view, layout, features)
+        """Merge rows into a view: see :class:`OnlineStore`. Each record is atomic; the mark is written last."""
+        schema = RecordSchema.from_layout(view, layout, features)
         packed = pack_records(layout, join_keys, schema)
         rebuilt_entities = (
             set() if rebuilt is None or rebuilt.is_empty() else {_to_bytes(entity) for entity in entity_keys(rebuilt, join_keys).to_list()}
@@ -129,28 +129,28 @@ class RedisStore:
         return self._run(write)
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
-        """Return what looks views up."""
+        """Return a reader of some views."""
         return _RedisReader(self._pipeline, lookups)
 
     def state(self, view: str) -> ViewState | None:
-        """Return what the store knows of a view; None when it was never written."""
+        """Return the state of a view; None when it was never written."""
         found: dict[bytes, bytes] = self._run(lambda: self._client.hgetall(_state_key(view)))
         if b"schema" not in found:
             return None
         entities = self._run(lambda: self._client.hlen(_rows_key(view)))
-        return ViewState(RecordSchema.parsed(found[b"schema"]), int(entities), found.get(b"mark", b"").decode())
+        return ViewState(RecordSchema.from_json(found[b"schema"]), int(entities), found.get(b"mark", b"").decode())
 
     def views(self) -> list[str]:
-        """Return the names of all views that were written."""
+        """Return the names of all stored views."""
         found: list[bytes] = self._run(lambda: list(self._client.scan_iter(match=_state_key("*"), count=1000)))
         return sorted({key.decode().partition("{")[2].rstrip("}") for key in found})
 
     def remove(self, view: str) -> None:
-        """Forget a view and its rows: see :class:`OnlineStore`."""
+        """Delete a view and its rows: see :class:`OnlineStore`."""
         self._run(lambda: self._client.delete(_state_key(view), _rows_key(view)))
 
     def _merge_chunk(self, view: str, wanted: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
-        """Merge records into those that are there, again where another writer was faster; return how many are other ones now."""
+        """Merge records into the stored ones, again where another writer was faster; return how many changed."""
         changed, left = 0, list(wanted)
         for attempt in range(_MAX_ATTEMPTS):
             swaps, again = self._plan_swaps(view, left, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
@@ -167,12 +167,14 @@ class RedisStore:
                 return changed
             left = again
             time.sleep(min(0.1, _FIRST_WAIT * attempt))
-        raise PlatformError(f"view '{view}' cannot be written: other writers are always faster", hint="let fewer write at a time")
+        raise PlatformError(
+            f"view '{view}' cannot be written: other writers keep changing its records", hint="let fewer processes write at a time"
+        )
 
     def _plan_swaps(
         self, view: str, wanted: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema
     ) -> list[tuple[bytes, bytes, bytes, bytes]]:
-        """Return entity, old, merged and given record of those that change."""
+        """Return entity, old, merged and given record of each record that changes."""
         now = time.time_ns() // 1000
         found = self._client.hmget(_rows_key(view), [entity for entity, _ in wanted])
         swaps = []
@@ -189,20 +191,20 @@ class RedisStore:
             return work()
         except redis.RedisError as error:
             raise PlatformError(
-                f"the online store '{self._where}' does not do what it is asked: {error}",
-                hint="see that the server runs, or set MLOPS_ONLINE",
+                f"the online store '{self._where}' failed: {error}",
+                hint="check that the server runs, or set MLOPS_ONLINE",
             ) from error
 
 
 class _Pipeline:
-    """Sends commands over a connection of its own for each thread: all of them before the first reply is read.
+    """Sends commands over one connection per thread, all of them before it reads the first reply.
 
     Parameters
     ----------
     pool
-        How connections are made.
+        The connection pool of the client.
     tried
-        Turns what the client raises into an error of ours.
+        Translates errors of the client into PlatformError.
     """
 
     def __init__(self, pool: Any, tried: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)
@@ -216,7 +218,7 @@ class _Pipeline:
 
         try:
             return self._exchange(asked)
-        except redis.RedisError:  # the connection may have been idle for too long: once more, over a new one
+        except redis.RedisError:  # the connection may have been idle for too long: retry once over a new one
             return self._run(lambda: self._exchange(asked))  # type: ignore[no-any-return]
 
     def _exchange(self, asked: Sequence[bytes]) -> list[Any]:
@@ -228,12 +230,12 @@ class _Pipeline:
         try:
             return [read(True) for _ in asked]  # noqa: FBT003  (without decoding)
         except BaseException:
-            connection.disconnect()  # replies may be under way that belong to nobody
+            connection.disconnect()  # unread replies must not reach the next request
             raise
 
 
 class _RedisReader(OnlineReader):
-    """A command for each view, in one round trip."""
+    """Reads each view by one command, all in one round trip."""
 
     def __init__(self, pipeline: _Pipeline, lookups: Sequence[Lookup]) -> None:
         super().__init__(lookups)
@@ -265,7 +267,7 @@ class _RedisReader(OnlineReader):
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         key = _schema_key(digest).encode()
         (found,) = self._replies([b"*2\r\n$3\r\nGET\r\n" + _encode_bulk(key)])
-        return None if found is None else RecordSchema.parsed(found)
+        return None if found is None else RecordSchema.from_json(found)
 
 
 def _align_records(entities: Sequence[bytes | None], records: Sequence[bytes | None]) -> list[bytes | None]:

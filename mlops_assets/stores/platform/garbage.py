@@ -1,4 +1,4 @@
-"""Artifacts that nothing names: found by walking from every row of the database through everything that is stored."""
+"""Collect artifacts that nothing references, starting from every row of the database."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from mlops_assets.values.platform import Platform
 
 _NAME = re.compile(r"\b[0-9a-f]{64}\b")
-_MAX_MANIFEST_BYTES = 20_000_000  # bytes; a larger file is not a manifest and names nothing
+_MAX_MANIFEST_BYTES = 20_000_000  # a larger file is no manifest and references nothing
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What was collected.
+    """The result of a collection.
 
     Parameters
     ----------
     removed
-        Files that nothing names and that are old enough; in a dry run, those that would go.
+        Old files that nothing references; in a dry run, those that would be removed.
     left
-        How many files stay.
+        How many files remain.
     """
 
     removed: tuple[StoredFile, ...]
@@ -42,28 +42,28 @@ class Garbage:
 
 
 def is_own(platform: Platform) -> bool:
-    """Whether the artifacts lie below the platform's home: elsewhere another registry may name them, which this one cannot know."""
+    """Return whether the artifacts are in the platform's home: elsewhere, another registry may reference them."""
     return "://" not in platform.artifacts and Path(platform.home) in Path(platform.artifacts).parents
 
 
 def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False) -> Garbage:
-    """Remove artifacts that no row of the database names, directly or through another artifact.
+    """Remove artifacts that no row of the database references, directly or through another artifact.
 
-    What is being written now stays: nothing younger than ``older_than`` goes, nor than the beginning of any run or training that goes on,
-    and storing bytes that are there already counts as storing them now.
+    Files stay if they are younger than ``older_than``, or than the start of a run or training that is active. Storing bytes again
+    makes them young again.
 
     Parameters
     ----------
     stores
-        The platform's.
+        The stores of the platform.
     older_than
-        Grace.
+        The grace period.
     dry
-        Remove nothing.
+        Whether nothing is removed.
     """
     cutoff = min(
         [datetime.now(UTC) - older_than, *_running_since(stores)]
-    )  # before the look at the database: what is recorded later was stored later
+    )  # before the database is read: what is recorded later was stored later
     stored = {file.name: file for file in stores.artifacts.files()}
     needed = find_reachable(stores, stored)
     old = [file for name, file in sorted(stored.items()) if name not in needed and file.at < cutoff]
@@ -72,7 +72,7 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
 
 
 def referenced_artifacts(stores: Stores) -> dict[str, tuple[str, ...]]:
-    """Return every name of an artifact that a row of the database holds, in whichever column, with the rows' tables."""
+    """Return every artifact that a row of the database references, in any column, with the tables of those rows."""
     found: dict[str, tuple[str, ...]] = {}
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         for table in schema.META.sorted_tables:
@@ -85,7 +85,7 @@ def referenced_artifacts(stores: Stores) -> dict[str, tuple[str, ...]]:
 
 
 def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]:
-    """Return the names of all that the database names, and of all that these files name in turn."""
+    """Return the artifacts that the database references, directly or through other artifacts."""
     found: set[str] = set()
     waiting = [name for name in referenced_artifacts(stores) if name in stored]
     while waiting:
@@ -97,7 +97,7 @@ def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]
 
 
 def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
-    """Yield what a manifest names; a file that is damaged is kept, and names nothing."""
+    """Yield what a manifest references; a damaged file stays and references nothing."""
     if file.size > _MAX_MANIFEST_BYTES:
         return
     try:
@@ -109,7 +109,7 @@ def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:
 
 
 def _running_since(stores: Stores) -> Iterator[datetime]:
-    """Yield when the runs and trainings began that go on."""
+    """Yield the start times of active runs and trainings."""
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         begun_at: list[str] = list(connection.execute(sa.select(schema.runs.c.started_at).filter_by(status="running")).scalars())
     yield from (datetime.fromisoformat(at) for at in begun_at)

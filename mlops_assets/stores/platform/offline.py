@@ -1,4 +1,4 @@
-"""Retrieval of features without Dagster: for a notebook, a script, or a job of one's own."""
+"""Feature retrieval without Dagster, for notebooks, scripts and jobs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     as_known
         Whether only feature rows known at a row's own time count; False shows what is known today of that time.
     snapshot
-        The state of the lake to read; the newest when None. The same snapshot gives the same frame.
+        The snapshot of the lake to read; the newest when None. The same snapshot gives the same frame.
     platform
         Where the lake is; ``Platform.from_env()`` when None.
 
@@ -108,7 +108,7 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
     spine
         E.g. ``pl.scan_parquet(...)``.
     features, event_timestamp, as_of, as_known, snapshot, platform
-        As in :func:`training_frame`; all batches read one state of the lake.
+        As in :func:`training_frame`; all batches read one snapshot.
     rows
         Of one batch, at most.
     """
@@ -119,7 +119,7 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
 
 
 def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequence[Features], **options: Any) -> Path:  # noqa: ANN401  (those of training_batches)
-    """Write the rows of :func:`training_frame` to a Parquet file, batch by batch; nothing is there until all is.
+    """Write the rows of :func:`training_frame` to a Parquet file, batch by batch; the file appears when it is complete.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequen
 
 def _check_as_of(as_of: datetime | None) -> datetime | None:
     if as_of is not None and as_of.tzinfo is None:
-        raise DataError(f"as_of {as_of} names no time zone", hint="say which instant is meant: datetime(..., tzinfo=UTC)")
+        raise DataError(f"as_of {as_of} names no time zone", hint="add a time zone: datetime(..., tzinfo=UTC)")
     return as_of
 
 
@@ -160,9 +160,11 @@ def _resolve_features(
     platform: Platform,
 ) -> list[Any]:
     if as_of is not None and not as_known:
-        raise DefinitionError("as_of= asks what was known by a time, as_known=False that it does not matter", hint="give one of them")
+        raise DefinitionError(
+            "as_of= and as_known=False contradict each other: one limits what was known, the other ignores it", hint="give one of them"
+        )
     unpinned = any(isinstance(feature, FeatureView) and not feature.pinned for feature in features)
-    newest = open_stores(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one state for all
+    newest = open_stores(platform).lake.snapshot() if snapshot is None and unpinned else snapshot  # one snapshot for all
     return [_resolve_feature(feature, as_known, snapshot, newest, platform) for feature in features]
 
 

@@ -80,7 +80,7 @@ def lookup(
     Hint: run `mlops run --select 'key:"online/punctuality_online"'`
     """
     if at is not None and at.tzinfo is None:
-        raise DataError(f"at {at} names no time zone", hint="say which instant is meant: datetime(..., tzinfo=UTC)")
+        raise DataError(f"at {at} names no time zone", hint="add a time zone: datetime(..., tzinfo=UTC)")
     named = [entities] if isinstance(entities, Mapping) else entities
     rows = pl.DataFrame(named) if isinstance(named, list) else collect(named, "entities")
     online = open_stores(platform or Platform.from_env()).online

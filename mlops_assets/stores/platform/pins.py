@@ -1,4 +1,4 @@
-"""Who needs which state of the lake."""
+"""Which snapshots of the lake are needed, and by whom."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, tuple[str, ...]]:
-    """Return the states of the lake that must stay readable, and by whom they are needed.
+    """Return the snapshots that must stay readable, each with the names of those that need it.
 
     Parameters
     ----------
     stores
-        The platform's.
+        The stores of the platform.
     online
-        Views whose online rows go on from the state that they have seen.
+        Views whose online rows continue from the snapshot that they have read.
     """
     found: dict[int, tuple[str, ...]] = {}
     for snapshot, who in _list_pins(stores, online):

@@ -1,4 +1,4 @@
-"""What a training, notebook or script logs: metrics, parameters, files and figures of the run that is going on."""
+"""Log metrics, parameters, files and figures of the active run, in a training, notebook or script."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     parent: str | None = None,
     platform: Platform | None = None,
 ) -> Iterator[ActiveRun]:
-    """Record a run of a notebook or script; within, the ``log_`` functions belong to it.
+    """Record a run of a notebook or script; the ``log_`` functions within the block log to it.
 
     Parameters
     ----------
     experiment
-        What it is a run of; searched and compared together.
+        The name under which its runs are searched and compared.
     name
-        For people.
+        A label for people.
     params, tags
         Known at the start; more may be logged.
     parent
-        The id of the run that this one is a part of; when None, the run that goes on around it, if any.
+        The id of the parent run; when None, the enclosing active run, if any.
     platform
         Where it is recorded; ``Platform.from_env()`` when None.
 
     Yields
     ------
     ActiveRun
-        With ``id``, and the ``log_`` functions as methods, for threads and processes of your own.
+        The run: its ``id``, and the ``log_`` functions as methods, for your own threads and processes.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def search(where: str = "", *, order_by: str = "", limit: int | None = None, pla
 
 @check_arguments
 def log_metric(name: str, value: float, step: int | None = None) -> None:
-    """Log a value of a metric of the run that goes on: of the model function around, or of :func:`start_run`.
+    """Log a value of a metric of the active run, in a model function or within :func:`start_run`.
 
     Parameters
     ----------
@@ -144,12 +144,12 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     value
         A number; NaN and infinities are kept as such.
     step
-        A whole number, in any order; the one after the greatest so far when None. The last value is that of the greatest step.
+        A whole number, in any order; one more than the maximum so far when None. The last value is that of the maximum step.
 
     Raises
     ------
     RegistryError
-        No run goes on here.
+        There is no active run.
     DataError
         The name or the value cannot be recorded.
 
@@ -165,17 +165,17 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
 
 @check_arguments
 def log_params(params: Mapping[str, Any]) -> None:
-    """Log parameters of the run that goes on; the later value of a name counts.
+    """Log parameters of the active run; the latest value of a name counts.
 
     Parameters
     ----------
     params
-        Numbers, texts, truth values, lists and mappings; anything else as the text that it prints.
+        Numbers, texts, truth values, lists and mappings; anything else is stored as its repr.
 
     Raises
     ------
     RegistryError
-        No run goes on here.
+        There is no active run.
     DataError
         A name or a value cannot be recorded.
 
@@ -191,7 +191,7 @@ def log_params(params: Mapping[str, Any]) -> None:
 
 @check_arguments
 def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
-    """Store a file, or the files of a folder, with the run that goes on; equal content is stored once.
+    """Store a file, or the files of a folder, with the active run; equal content is stored once.
 
     Parameters
     ----------
@@ -203,11 +203,11 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
     Raises
     ------
     RegistryError
-        No run goes on here.
+        There is no active run.
     DataError
         The name cannot be one, there is no such file, or it is a symbolic link.
     PlatformError
-        It cannot be written, e.g. because the disk is full; nothing half-written remains.
+        It cannot be written, e.g. because the disk is full; no partial file remains.
 
     Examples
     --------
@@ -222,19 +222,19 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
 
 @check_arguments
 def log_figure(name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's or plotly's)
-    """Store a figure with the run that goes on: matplotlib's as PNG, plotly's as a page that stands on its own.
+    """Store a figure with the active run: matplotlib's as PNG, plotly's as a self-contained HTML page.
 
     Parameters
     ----------
     name
         As in :func:`log_artifact`; ``.png`` or ``.html`` is added when it has no ending.
     figure
-        What has ``savefig``, or ``to_html``.
+        An object with ``savefig`` or ``to_html``.
 
     Raises
     ------
     RegistryError
-        No run goes on here.
+        There is no active run.
     DataError
         The name cannot be one, or this is no figure.
 
@@ -255,6 +255,6 @@ def _active(called: str) -> ActiveRun:
     if active is None:
         raise RegistryError(
             f"{called} was called outside of a run",
-            hint="call it within a model function, or within `with ml.start_run('experiment'):`; a thread of your own calls the run's method",
+            hint="call it within a model function, or within `with ml.start_run('experiment'):`; in your own threads, call the methods of the run",
         )
     return active

@@ -1,4 +1,4 @@
-"""The places of one platform, opened when first used."""
+"""The stores of one platform, opened when first used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stores:
     Parameters
     ----------
     platform
-        Where they live.
+        Where the stores are.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -43,17 +43,17 @@ class Stores:
 
     @cached_property
     def lake(self) -> Lake:
-        """The tables."""
+        """Versioned tables."""
         return DuckLake.open(self.platform.lake)
 
     @cached_property
     def layouts(self) -> Layouts:
-        """Feature views, ready to be looked up."""
+        """As-of layouts of feature views."""
         return Layouts(Path(self.platform.home) / "layouts", self.lake)
 
     @cached_property
     def view_versions(self) -> ViewVersions:
-        """How feature views were declared, and when."""
+        """Earlier declarations of feature views."""
         return open_view_versions(self.platform.registry)
 
     @cached_property
@@ -68,27 +68,27 @@ class Stores:
 
     @cached_property
     def artifacts(self) -> Artifacts:
-        """Content-addressed bytes; the registry is made before them, as artifacts without one mean that it was deleted."""
+        """Content-addressed bytes. The registry is created first, because artifacts without a registry mean that it was deleted."""
         sql.open_database(self.platform.registry)
         return open_artifacts(self.platform.artifacts)
 
     @cached_property
     def online(self) -> OnlineStore:
-        """Feature rows that services look up."""
+        """Feature rows for services."""
         return open_online(self.platform.online)
 
     @cached_property
     def decisions(self) -> Decisions:
-        """What monitors reported and what was decided."""
+        """Reports, decisions and training runs of the loop."""
         return open_decisions(self.platform.registry, self.platform.environment)
 
     @cached_property
     def attempts(self) -> Attempts:
-        """What automation tried."""
+        """Attempts of automation that have not succeeded."""
         return open_attempts(self.platform.registry)
 
 
 @cache
 def open_stores(platform: Platform) -> Stores:
-    """Return the places of ``platform``, the same in the whole process."""
+    """Return the stores of ``platform``, the same object in the whole process."""
     return Stores(platform)

@@ -1,4 +1,4 @@
-"""What is verified before an alias moves, within the transaction that moves it."""
+"""Check whether an alias may move, within the transaction that moves it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mlops_assets.stores.database import schema
 if TYPE_CHECKING:
     from mlops_assets.stores.registry.records import Version
 
-ANY_VERSION = -1  # no version has this number: whoever holds the alias
+ANY_VERSION = -1  # no version has this number: any holder is accepted
 
 
 def refuse_lost_race(  # noqa: PLR0913  (who expected what)
     connection: sa.Connection, environment: str, model: str, alias: str, expected: int | None, current: Version | None
 ) -> None:
-    """Raise RegistryError when an alias is no longer where the caller saw it, and say who moved it, when and why."""
+    """Raise RegistryError when another caller has moved an alias; the message names who, when and why."""
     now = current.version if current else None
     if expected in (ANY_VERSION, now):
         return
@@ -29,7 +29,7 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
     who = f": {last['actor']} moved it at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
     raise RegistryError(
         f"the {alias} of '{model}' in '{environment}' is {_version_text(now)}, not {_version_text(expected)} as you saw it{who}",
-        hint="look at `mlops models history`, and decide again",
+        hint="read `mlops models history`, and decide again",
     )
 
 
@@ -39,14 +39,14 @@ def refuse_state(kind: str, chosen: Version) -> None:
         more = f": {chosen.damage}" if chosen.state == DAMAGED else ""
         raise RegistryError(
             f"version {chosen.version} of '{chosen.model}' is {chosen.state}{more}; {why}",
-            hint="restore its artifacts and say this again, or choose another version: `mlops models list`"
+            hint="restore its artifacts and run this command again, or choose another version: `mlops models list`"
             if chosen.state == DAMAGED
             else "choose another version: `mlops models list`",
         )
 
 
 def previous_champion(connection: sa.Connection, environment: str, current: Version, version: int | None) -> int:
-    """Return which version a rollback brings back: the one that is named, or the champion before the present one.
+    """Return the version that a rollback restores: the named one, or the champion before the current one.
 
     Raises
     ------
@@ -68,16 +68,16 @@ def previous_champion(connection: sa.Connection, environment: str, current: Vers
 
 
 def copy_evidence(connection: sa.Connection, model: str, digest: str, source: str, target: str) -> None:
-    """Bring another environment's evidence of a candidate for gates that this one has not evaluated; what each gate met stays with it."""
+    """Copy another environment's evidence of a candidate, for gates that this environment has not evaluated."""
     table = schema.evidence
     known: set[str] = set(connection.execute(sa.select(table.c.gate).filter_by(environment=target, model=model, digest=digest)).scalars())
-    theirs = connection.execute(sa.select(table).filter_by(environment=source, model=model, digest=digest)).mappings().all()
-    if not theirs and not known:
+    rows = connection.execute(sa.select(table).filter_by(environment=source, model=model, digest=digest)).mappings().all()
+    if not rows and not known:
         raise RegistryError(
             f"environment '{source}' has no evidence of candidate {digest[:12]} of '{model}'",
-            hint="name the environment in which it was trained and judged",
+            hint="name the environment in which it was trained and evaluated",
         )
-    if missing := [{**row, "environment": target} for row in theirs if row["gate"] not in known]:
+    if missing := [{**row, "environment": target} for row in rows if row["gate"] not in known]:
         connection.execute(table.insert(), missing)
 
 

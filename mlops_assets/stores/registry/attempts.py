@@ -1,4 +1,4 @@
-"""What automation tried: the same inputs are tried again after a pause that doubles, and not for ever."""
+"""Attempts of automation: it retries the same inputs after a pause that doubles, up to a maximum."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BACKOFF = timedelta(minutes=1)
 
 
 class Attempts:
-    """Attempts that have not succeeded, by table and partition; a killed one counts like a failed one."""
+    """Attempts that have not succeeded, by table and partition; a killed attempt counts as failed."""
 
     def __init__(self, database: sql.Database) -> None:
         self._database = database
 
     def record_start(self, table: str, partitions: Sequence[Partition], run_id: str) -> None:
-        """Record an attempt before it begins, so that a kill cannot hide it."""
+        """Record an attempt before it begins, so that a killed attempt is recorded too."""
         rows = [
             {"table_name": table, "partition": p.key, "inputs": p.inputs, "run_id": run_id, "started_at": sql.timestamp()}
             for p in partitions
@@ -36,28 +36,28 @@ class Attempts:
                 connection.execute(schema.attempts.insert(), rows)
 
     def clear(self, table: str, partitions: Sequence[Partition]) -> None:
-        """Forget the attempts of parts that are made."""
+        """Delete the attempts of partitions that succeeded."""
         self._change(table, partitions, None)
 
     def record_failure(self, table: str, partitions: Sequence[Partition], error: str) -> None:
-        """Keep the error of the latest attempt."""
+        """Record the error of the latest attempt."""
         self._change(table, partitions, error)
 
     def find_blocked(
         self, table: str, inputs: Mapping[str, str], now: datetime, *, max_attempts: int = MAX_ATTEMPTS, backoff: timedelta = BACKOFF
     ) -> dict[str, str]:
-        """Return the partitions that must not be tried now, with the reason in words.
+        """Return the partitions that must not be retried now, each with the reason.
 
         Parameters
         ----------
         table
             ``<kind>/<name>``.
         inputs
-            Partition → fingerprint of what it would be made from now; attempts on other inputs do not count.
+            Partition → fingerprint of its current inputs; attempts on other inputs do not count.
         now
-            Aware.
+            The current time, with a time zone.
         max_attempts, backoff
-            At most so many attempts; the pause after the first, which then doubles.
+            The maximum number of attempts, and the pause after the first, which doubles each time.
         """
         with self._database.read_transaction() as connection:
             rows = (

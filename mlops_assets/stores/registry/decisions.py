@@ -135,5 +135,5 @@ def _parse_time(text: str) -> datetime:
 
 
 def open_decisions(url: str, environment: str = "dev") -> Decisions:
-    """Open the facts of the loop at a SQLAlchemy URL."""
+    """Open the decisions at a SQLAlchemy URL."""
     return Decisions(sql.open_database(url), environment)

@@ -1,4 +1,4 @@
-"""Who had which entity erased, when and why: rows that nobody changes."""
+"""The log of erasures: who erased which entity, when and why. Its rows never change."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ErasureRecord:
     Parameters
     ----------
     state
-        ``begun`` or ``done``; one that has begun and is not done was killed, and ends when it is asked for again.
+        ``begun`` or ``done``; an erasure that is begun but not done was killed, and the next request completes it.
     entity
-        The sha256 of its keys and values, or these themselves where that was asked for.
+        The sha256 of its keys and values, or the keys and values if requested.
     facts
         What was deleted, and what can no longer be reproduced.
     """
@@ -47,7 +47,7 @@ class ErasureLog:
         self._database = database
 
     def add(self, state: str, *, actor: str, reason: str, entity: str, facts: Mapping[str, Any]) -> None:
-        """Write a line."""
+        """Add a line."""
         row = {"at": sql.timestamp(), "state": state, "actor": actor, "reason": reason, "entity": entity, "facts": dict(facts)}
         with self._database.write_transaction() as connection:
             connection.execute(schema.erasures.insert().values(**row))
@@ -59,12 +59,12 @@ class ErasureLog:
         return [ErasureRecord(datetime.fromisoformat(r["at"]), r["state"], r["actor"], r["reason"], r["entity"], r["facts"]) for r in rows]
 
     def find_unfinished(self, entity: str) -> ErasureRecord | None:
-        """Return the first line of an erasure that has begun and was killed; None when there is none.
+        """Return the first line of an erasure that was killed; None when there is none.
 
         Parameters
         ----------
         entity
-            As it stands in the log.
+            Its label in the log.
         """
         own = [record for record in self.list() if record.entity == entity]
         ended = max((i for i, record in enumerate(own) if record.state == DONE), default=-1)
@@ -72,7 +72,7 @@ class ErasureLog:
 
 
 def entity_label(entity: Mapping[str, str], *, keep: bool = False) -> str:
-    """Return what the log says of an entity: a hash, or the keys and values when they are to be kept."""
+    """Return the label of an entity in the log: a hash, or its keys and values when ``keep``."""
     text = json.dumps(sorted(entity.items()))
     return ", ".join(f"{k}={v}" for k, v in sorted(entity.items())) if keep else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

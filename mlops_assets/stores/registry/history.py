@@ -1,4 +1,4 @@
-"""What has happened to a model: candidates that gates refused, versions, decisions of people, damage, and every move of an alias, in one order."""
+"""The history of a model in order: refused candidates, versions, approvals, damage, and every move of an alias."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _EVERYWHERE = ""
 
 @dataclass(frozen=True)
 class HistoryEvent:
-    """One thing that has happened.
+    """One event in the history of a model.
 
     Parameters
     ----------
     at
-        When (aware).
+        The time, with a time zone.
     kind
         ``refusal`` (of a candidate, by its gates), ``registration``, ``approval``, ``rejection``, ``damaged``, ``restored``, or the move of an alias:
         ``promotion``, ``rollback``, ``challenge``, ``withdrawal``.
     environment
-        Where; empty when it counts everywhere.
+        The environment; empty when the event concerns all.
     candidate
-        Its digest.
+        The digest of the candidate.
     version
-        None for a candidate that is no version.
+        The version; None for a candidate that was not registered.
     alias, previous
-        Which alias has moved, and from which version.
+        The alias that moved, and its previous version.
     actor, reason
-        Who, and why.
+        Who did it, and why.
     evidence
-        What the gates found, JSON-like.
+        The results of the gates, JSON-like.
     """
 
     at: datetime
@@ -56,14 +56,14 @@ class HistoryEvent:
 
 
 def model_history(url: str, model: str) -> list[HistoryEvent]:
-    """Return what has happened to a model in every environment, oldest first.
+    """Return the history of a model in every environment, oldest first.
 
     Parameters
     ----------
     url
-        Of the database.
+        The URL of the database.
     model
-        Its name.
+        The name of the model.
     """
     with sql.open_database(url).read_transaction() as connection:
         digests = {v.version: v.digest for v in connection.execute(sa.select(schema.versions).filter_by(model=model))}
@@ -74,7 +74,7 @@ def model_history(url: str, model: str) -> list[HistoryEvent]:
             *_marks(connection, model, digests),
             *_alias_moves(connection, model, digests),
         ]
-    return sorted(found, key=lambda event: event.at)  # what happened at one moment stays in the order of a version's life
+    return sorted(found, key=lambda event: event.at)  # events at the same time stay in this order
 
 
 def _refusals(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:

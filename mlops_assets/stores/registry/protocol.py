@@ -1,4 +1,4 @@
-"""What a model registry does."""
+"""The protocol of a model registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Registry(Protocol):
     """Candidates are submitted with evidence, registered as versions, promoted to champion."""
 
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
-        """Make this the candidate of its model, with this evidence."""
+        """Submit the candidate of a model with its evidence."""
         ...
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
@@ -53,11 +53,11 @@ class Registry(Protocol):
         ...
 
     def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
-        """Take the challenger's alias away."""
+        """Remove the alias of the challenger."""
         ...
 
     def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
-        """Record what was seen of a version on real requests."""
+        """Record evidence about a version from real requests."""
         ...
 
     def mark(self, model: str, version: int, mark: str, reason: str) -> None:
@@ -65,7 +65,7 @@ class Registry(Protocol):
         ...
 
     def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
-        """Record what a person decided of a version."""
+        """Record the decision of a person about a version."""
         ...
 
     def versions(self, model: str | None = None) -> list[Version]:
@@ -73,15 +73,15 @@ class Registry(Protocol):
         ...
 
     def champion(self, model: str) -> Version | None:
-        """Return the version that predicts, or None."""
+        """Return the champion, which serves predictions, or None."""
         ...
 
     def challenger(self, model: str) -> Version | None:
-        """Return the version that wants to be champion, or None."""
+        """Return the challenger, or None."""
         ...
 
     def evidence(self, model: str, digest: str) -> tuple[Evidence, ...]:
-        """Return what was found of one candidate."""
+        """Return the evidence about one candidate."""
         ...
 
     def approvals(self, model: str, version: int) -> list[Approval]:

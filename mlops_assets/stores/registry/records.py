@@ -1,4 +1,4 @@
-"""What the registry remembers, as frozen values."""
+"""The records of the registry, as frozen values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHADOW, CANARY = "shadow", "canary"
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """A trained model that waits to be judged.
+    """A trained model that has been submitted to the registry.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class CandidateRecord:
     artifact
         The sha256 of its manifest.
     snapshot
-        The state of the lake it was trained on.
+        The snapshot of the lake that it was trained on.
     """
 
     model: str
@@ -36,7 +36,7 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one gate found of one candidate; it counts for nothing else.
+    """The result of one gate for exactly one candidate.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Evidence:
     champion
         The digest of the champion it was compared with; ``""`` when there was none.
     low, high
-        The interval of the difference that a relative gate looked at.
+        The confidence interval of the difference, for a relative gate.
     """
 
     gate: str
@@ -72,11 +72,11 @@ class Version:
     state
         As in :mod:`mlops_assets.compute.training.lifecycle`, in this environment.
     approval
-        ``approved``, ``rejected``, or empty when nobody has decided, in this environment.
+        ``approved``, ``rejected``, or empty before a decision, in this environment.
     damage
         Why its artifacts cannot be used; empty when they can.
     was_champion
-        Whether it is champion or was, in this environment.
+        Whether it is or was champion, in this environment.
     """
 
     model: str
@@ -95,18 +95,18 @@ class Version:
 
 @dataclass(frozen=True)
 class LiveEvidence:
-    """What was seen of a challenger beside the champion on real requests; counts like a gate's evidence, under the name of its kind.
+    """Evidence about a challenger from real requests, compared with the champion; it counts as a gate with the name of its kind.
 
     Parameters
     ----------
     kind
-        ``shadow`` (answers nobody got) or ``canary`` (a share of the requests).
+        ``shadow`` (answers that no client received) or ``canary`` (a share of the requests).
     digest, champion
-        Who was compared with whom.
+        The two candidates that were compared.
     rows
         Requests that both answered, or that have a label.
     value, low, high
-        The difference, and its interval.
+        The difference and its confidence interval.
     """
 
     kind: str
@@ -121,7 +121,7 @@ class LiveEvidence:
 
     @property
     def evidence(self) -> Evidence:
-        """The same as evidence of a gate."""
+        """The same facts as evidence of a gate."""
         reason = f"{self.reason} ({self.rows} rows)"
         return Evidence(
             self.kind,
@@ -139,7 +139,7 @@ class LiveEvidence:
 
 @dataclass(frozen=True)
 class DamageMark:
-    """What was found of a version's artifacts: ``damaged``, or ``restored`` since."""
+    """The state of a version's artifacts: ``damaged``, or ``restored`` since."""
 
     mark: str
     reason: str
@@ -164,7 +164,7 @@ class AliasEvent:
 
 @dataclass(frozen=True)
 class Approval:
-    """What a person decided of one version; the name is self-declared."""
+    """The decision of a person about one version; the name is self-declared."""
 
     model: str
     environment: str

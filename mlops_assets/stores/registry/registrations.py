@@ -1,4 +1,4 @@
-"""Candidates, what was found of them, and the versions they become."""
+"""Candidates, their evidence, and the versions that they become."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _DELETE_GATE_EVIDENCE = delete_rows(schema.evidence, "environment", "model", "digest").where(
-    schema.evidence.c.gate.not_in((SHADOW, CANARY))  # what was seen on real requests stays
+    schema.evidence.c.gate.not_in((SHADOW, CANARY))  # evidence from real requests stays
 )
 _CURRENT_CANDIDATE = (
     sa.select(schema.candidates)
@@ -30,7 +30,7 @@ _CURRENT_CANDIDATE = (
     )
     .where(schema.waiting.c.environment == sa.bindparam("environment"), schema.waiting.c.model == sa.bindparam("model"))
 )
-_VERSION_NUMBERS = sa.select(  # of the version that a candidate is already, and the greatest of its model
+_VERSION_NUMBERS = sa.select(  # the version of a candidate that is registered already, and the newest version of its model
     sa.select(schema.versions.c.version)
     .where(schema.versions.c.model == sa.bindparam("model"), schema.versions.c.digest == sa.bindparam("digest"))
     .scalar_subquery(),
@@ -44,7 +44,7 @@ class Registrations:
     Parameters
     ----------
     database
-        Where.
+        The database of the platform.
     environment
         Separates candidates, evidence and approvals; versions are shared.
     """
@@ -54,14 +54,14 @@ class Registrations:
         self._environment = environment
 
     def submit(self, candidate: CandidateRecord, evidence: Sequence[Evidence]) -> None:
-        """Make this the candidate of its model, with this evidence, in one transaction.
+        """Submit the candidate of a model with its evidence, in one transaction.
 
         Parameters
         ----------
         candidate
-            Submitting it again changes nothing but the evidence.
+            The candidate; submitting it again replaces its evidence only.
         evidence
-            Replaces what was known of this digest.
+            Replaces earlier evidence about this candidate.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class Registrations:
         if other := [e.gate for e in evidence if e.digest != candidate.digest]:
             raise RegistryError(
                 f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}",
-                hint="judge the candidate that is submitted",
+                hint="evaluate the gates for the submitted candidate",
             )
         mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.write_transaction() as connection:
@@ -94,7 +94,7 @@ class Registrations:
         Parameters
         ----------
         model
-            Its name.
+            The name of the model.
         gates
             Gate → definition hash, as declared now.
 
@@ -121,14 +121,14 @@ class Registrations:
             return version_queries.new_version(found, number, at, evidence_found)
 
     def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
-        """Record what was seen of a version on real requests; the newest of its kind counts, until another digest is looked at.
+        """Record evidence about a version from real requests; the newest evidence of each kind counts.
 
         Parameters
         ----------
         model, version
-            Of whom.
+            The version.
         seen
-            A gate named ``shadow`` or ``canary`` passes on it, in this environment.
+            The evidence for the gate named ``shadow`` or ``canary``, in this environment.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class Registrations:
             chosen = self._version(connection, model, version)
             if seen.kind not in (SHADOW, CANARY) or seen.digest != chosen.digest:
                 raise RegistryError(
-                    f"evidence of '{seen.kind}' about {seen.digest[:12]} is none of version {version} of '{model}', {chosen.digest[:12]}",
+                    f"evidence of '{seen.kind}' about {seen.digest[:12]} is not about version {version} of '{model}', {chosen.digest[:12]}",
                     hint=f"give evidence of {SHADOW} or {CANARY} about exactly this version",
                 )
             row = self._evidence_row(model, seen.evidence)
@@ -148,16 +148,16 @@ class Registrations:
             connection.execute(schema.evidence.insert().values(**row))
 
     def mark(self, model: str, version: int, mark: str, reason: str) -> None:
-        """Record that a version's artifacts are damaged, or restored; the same again is not recorded again.
+        """Record that a version's artifacts are damaged, or restored; a repeated mark is not recorded.
 
         Parameters
         ----------
         model, version
-            Of whom, in every environment.
+            The version, in every environment.
         mark
             ``damaged`` or ``restored``.
         reason
-            What was found.
+            The finding.
 
         Raises
         ------
@@ -171,21 +171,21 @@ class Registrations:
                 connection.execute(schema.version_marks.insert().values(**row))
 
     def approve(self, model: str, version: int, *, approved: bool, approver: str, reason: str) -> Approval:
-        """Record what a person decided of exactly one version, in this environment; the last word counts.
+        """Record the decision of a person about exactly one version, in this environment; the last decision counts.
 
         Parameters
         ----------
         model, version
-            What it is about.
+            The version.
         approved
             Whether it may be promoted.
         approver, reason
-            Who decided, by their own word, and why.
+            The self-declared name, and the reason.
 
         Raises
         ------
         RegistryError
-            There is no such version, or nobody signed.
+            There is no such version, or the name or reason is empty.
         """
         if not approver.strip() or not reason.strip():
             raise RegistryError(f"an approval of '{model}' version {version} needs a name and a reason", hint="say who decides, and why")
@@ -197,7 +197,7 @@ class Registrations:
             return Approval(**row | {"at": _parse_time(row["at"])})  # type: ignore[arg-type]  # the keys are the fields
 
     def evidence(self, model: str, digest: str) -> tuple[Evidence, ...]:
-        """Return what was found of one candidate in this environment."""
+        """Return the evidence about one candidate in this environment."""
         with self._database.read_transaction() as connection:
             return version_queries.evidence(connection, self._environment, model, digest)
 
@@ -226,7 +226,7 @@ class Registrations:
         return None if row is None else CandidateRecord(**{**row, "created_at": _parse_time(row["created_at"])})
 
     def _verify(self, connection: sa.Connection, model: str, digest: str, gates: Mapping[str, str], what: str) -> tuple[Evidence, ...]:
-        """Return the evidence for exactly this candidate, or refuse with every gate that lacks it."""
+        """Return the evidence for exactly this candidate; raise GateError with every gate that has none."""
         return self._refuse_unproven(model, digest, version_queries.evidence(connection, self._environment, model, digest), gates, what)
 
     def _refuse_unproven(

@@ -41,7 +41,7 @@ class SqlRegistry(Registrations):
     Parameters
     ----------
     database
-        Where.
+        The database of the platform.
     environment
         Separates candidates, evidence and aliases; versions are shared.
     """
@@ -58,20 +58,20 @@ class SqlRegistry(Registrations):
         expected: int | None = ANY_VERSION,
         source: str = "",
     ) -> Version:
-        """Make a version the champion, in one transaction; a champion stays as it is.
+        """Make a version the champion, in one transaction; promoting the champion again changes nothing.
 
         Parameters
         ----------
         model, gates
-            As in :meth:`register`; every gate is verified again, and a relative one must have met the champion of now.
+            As in :meth:`register`; every gate is verified again, and a relative gate must have compared with the current champion.
         actor, reason
             For the log.
         version
-            The newest registered one when None; one that was rolled back is promoted only when it is named.
+            The newest one when None; a version that was rolled back must be named.
         approval
             Whether a person must have approved exactly this version, in this environment.
         expected
-            The champion that the caller saw (None: that there is none): somebody else's move in between is not undone unseen.
+            The champion that the caller saw (None: no champion). A move by another caller in between raises an error.
         source
             The environment whose evidence counts for gates that were not evaluated in this one.
 
@@ -80,7 +80,7 @@ class SqlRegistry(Registrations):
         RegistryError
             There is no such version, its state allows no promotion, or the champion is not the expected one.
         GateError
-            As in :meth:`register`, a gate compared with another champion, or nobody has approved.
+            As in :meth:`register`; or a gate compared with another champion, or the approval is missing.
         """
         with self._database.write_transaction() as connection:
             wanted = version if version is not None else version_queries.newest_number(connection, model)
@@ -92,8 +92,8 @@ class SqlRegistry(Registrations):
                 return chosen
             if version is None and chosen.state == ROLLED_BACK:
                 raise RegistryError(
-                    f"version {wanted} of '{model}' was rolled back, and is not promoted by itself",
-                    hint=f"train a better one, or say `mlops models promote {model} --version {wanted}`",
+                    f"version {wanted} of '{model}' was rolled back, and is not promoted automatically",
+                    hint=f"train a better one, or run `mlops models promote {model} --version {wanted}`",
                 )
             refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
             if source:
@@ -103,7 +103,7 @@ class SqlRegistry(Registrations):
             if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
                 raise GateError(
                     f"version {wanted} of '{model}' is {chosen.approval or 'not approved'}",
-                    hint=f"materialise {graph_key(f'approval/{model}')}, or say `mlops models approve {model} {wanted} --approver NAME --reason WHY`",
+                    hint=f"materialise approval/{model}, or run `mlops models approve {model} {wanted} --approver NAME --reason WHY`",
                 )
             refuse_state(PROMOTION, chosen)
             why = f"from {source}: {reason}" if source else reason
@@ -115,11 +115,11 @@ class SqlRegistry(Registrations):
         Parameters
         ----------
         model
-            Its name.
+            The name of the model.
         actor, reason
             For the log.
         version
-            One that was champion in this environment; the one before the present champion when None.
+            One that was champion in this environment; the one before the current champion when None.
         expected
             As in :meth:`promote`.
 
@@ -148,7 +148,7 @@ class SqlRegistry(Registrations):
         model, gates
             As in :meth:`register`.
         version
-            Which one.
+            The version.
         actor, reason
             For the log.
         expected
@@ -172,12 +172,12 @@ class SqlRegistry(Registrations):
             return self._move(connection, CHALLENGER, chosen, current, CHALLENGE, actor, reason, found)
 
     def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
-        """Take the challenger's alias away, in one transaction.
+        """Remove the alias of the challenger, in one transaction.
 
         Parameters
         ----------
         model
-            Its name.
+            The name of the model.
         actor, reason
             For the log.
 
@@ -199,12 +199,12 @@ class SqlRegistry(Registrations):
             return version_queries.versions(connection, self._environment, model)
 
     def champion(self, model: str) -> Version | None:
-        """Return the version that predicts, or None before the first promotion."""
+        """Return the champion, which serves predictions, or None before the first promotion."""
         with self._database.read_transaction() as connection:
             return version_queries.champion(connection, self._environment, model)
 
     def challenger(self, model: str) -> Version | None:
-        """Return the version that wants to be champion, or None."""
+        """Return the challenger, or None."""
         with self._database.read_transaction() as connection:
             return version_queries.alias_holder(connection, self._environment, model, CHALLENGER)
 
@@ -217,8 +217,8 @@ class SqlRegistry(Registrations):
         for item in found:
             if item.relative and item.champion != (current.digest if current else ""):
                 raise GateError(
-                    f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the champion of now",
-                    hint=f"materialise {graph_key(f'model/{model}')} again: the candidate is then compared with the present champion",
+                    f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the current champion",
+                    hint=f"materialise model/{model} again: the candidate is then compared with the current champion",
                 )
 
     def _move(  # noqa: PLR0913  (one row of the log)
@@ -232,7 +232,7 @@ class SqlRegistry(Registrations):
         reason: str,
         found: Sequence[Evidence],
     ) -> Version:
-        """Move an alias and write why into the log; who becomes champion challenges nobody any more."""
+        """Move an alias and log it; a challenger that becomes champion loses the challenger's alias."""
         row = {"environment": self._environment, "model": chosen.model, "alias": alias}
         connection.execute(delete_rows(schema.aliases, *row), row)
         connection.execute(insert_rows(schema.aliases), {**row, "version": chosen.version})

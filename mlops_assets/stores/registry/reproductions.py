@@ -1,4 +1,4 @@
-"""What came of training a version again: rows that nobody changes."""
+"""Verdicts about training a version again; the rows never change."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Reproduction:
     Parameters
     ----------
     digest
-        Of the version: the verdict is about exactly this candidate.
+        The digest of the version: the verdict is about exactly this candidate.
     mode
-        ``current`` or ``locked``: in which libraries.
+        ``current`` or ``locked`` libraries.
     verdict
         ``IDENTICAL``, ``EQUIVALENT`` or ``DIFFERENT``.
     field
-        The first field of the record that is not as it was; empty when all are.
+        The first field of the record that differs; empty when none does.
     was, now
-        Its values.
+        Its values before and after.
     facts
-        Every difference, which code was run, how long it took; JSON-like.
+        Every difference, the code that ran, and the duration; JSON-like.
     """
 
     model: str
@@ -49,12 +49,12 @@ class Reproduction:
 
     @property
     def holds(self) -> bool:
-        """Whether the version can be had again."""
+        """Whether the version can be reproduced."""
         return self.verdict != "DIFFERENT"
 
     @property
     def text(self) -> str:
-        """One line."""
+        """The verdict in one line."""
         found = f": {self.field} was {self.was}, is {self.now}" if self.field else ""
         return f"{self.model}@{self.version} {self.verdict}{found}"
 

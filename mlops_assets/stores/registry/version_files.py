@@ -1,4 +1,4 @@
-"""What belongs to a version beside its manifest, by name: written once."""
+"""Files of a version other than its manifest, by name; each is written once."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class VersionFiles:
             return {row.name: row.sha256 for row in connection.execute(select_rows(schema.version_files, *values), values)}
 
     def add(self, model: str, version: int, files: Mapping[str, str]) -> dict[str, str]:
-        """Add files to a version and return all that it has; a name that it has already stays what it is.
+        """Add files to a version and return all of its files; an existing name keeps its file.
 
         Parameters
         ----------
         model, version
-            Whose.
+            The version.
         files
             Name → sha256 of stored bytes.
         """

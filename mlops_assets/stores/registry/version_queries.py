@@ -1,4 +1,4 @@
-"""Versions as they are now: one by one query, all by one for each kind of fact, however many there are."""
+"""Read versions and their current state: one version by one query, all versions by one query for each kind of fact."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Key = tuple[str, int]
 
 
 def versions(connection: sa.Connection, environment: str, model: str | None = None) -> list[Version]:
-    """Return versions as they are in an environment, oldest first.
+    """Return versions with their state in an environment, oldest first.
 
     Parameters
     ----------
     connection
-        Within a transaction, so that all facts are of one instant.
+        A connection in a transaction, so that all facts are consistent.
     environment
-        Whose aliases, approvals and evidence count.
+        The environment whose aliases, approvals and evidence count.
     model
-        Of every model when None.
+        The model; every model when None.
     """
     names, values = (() if model is None else ("model",)), ({} if model is None else {"model": model})
     here = {"environment": environment, **values}
@@ -48,7 +48,7 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
     found, rows = [], list[Any](connection.execute(_versions_query(*names), here).all())
     for model_, number, digest, run_id, artifact, snapshot, created_at, passed in rows:
         made, key = datetime.fromisoformat(created_at), (model_, number)
-        if key not in touched:  # most of many: nothing but gates is recorded of it
+        if key not in touched:  # the usual case: only gates are recorded
             found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, unmoved_states[passed]))
             continue
         mark, why = marks.get(key, ("", ""))
@@ -85,7 +85,7 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
 
 
 def new_version(candidate: CandidateRecord, number: int, at: str, found: Sequence[Evidence]) -> Version:
-    """Return a version that was registered in this transaction: nothing but its gates' evidence can be recorded of it."""
+    """Return a version that was registered in this transaction, so that only its gates' evidence is recorded."""
     state = _derive_state((), bool(found) and all(item.passed for item in found), "", None, "")
     made = datetime.fromisoformat(at)
     return Version(candidate.model, number, candidate.digest, candidate.run_id, candidate.artifact, candidate.snapshot, made, state)
@@ -98,7 +98,7 @@ def newest_number(connection: sa.Connection, model: str) -> int | None:
 
 
 def champion(connection: sa.Connection, environment: str, model: str) -> Version | None:
-    """Return the version that predicts: one query, because services ask for it all the time."""
+    """Return the champion by one query, because services request it often."""
     row = connection.execute(_CHAMPION, {"environment": environment, "model": model}).mappings().first()
     if row is None:
         return None
@@ -128,7 +128,7 @@ def alias_events(connection: sa.Connection, model: str) -> list[AliasEvent]:
 
 
 def evidence(connection: sa.Connection, environment: str, model: str, digest: str) -> tuple[Evidence, ...]:
-    """Return what was found of one candidate in an environment."""
+    """Return the evidence about one candidate in an environment."""
     values = {"environment": environment, "model": model, "digest": digest}
     rows = connection.execute(select_rows(schema.evidence, *values), values).mappings()
     return tuple(Evidence(**{k: v for k, v in row.items() if k not in ("environment", "model")}) for row in rows)
@@ -170,7 +170,7 @@ def _group_aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
 
 
 def _last_moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
-    """Return how the champion's alias last came to each version, or went from it."""
+    """Return the last move of the champion's alias to or from each version."""
     found = {}
     for model, version_, previous, kind in rows:
         found[model, version_] = (kind, True)
@@ -195,7 +195,7 @@ def _versions_query(*names: str) -> sa.Select[Any]:
 
 @cache
 def _alias_log_query(*names: str) -> sa.Select[Any]:
-    """Return the query for the moves of the champion's alias, without the gates' reports."""
+    """Return the query for the moves of the champion's alias, without evidence."""
     log = schema.alias_log
     values = (log.c[n] == sa.bindparam(n) for n in ("environment", *names))
     return (
@@ -204,7 +204,7 @@ def _alias_log_query(*names: str) -> sa.Select[Any]:
 
 
 def _newest_value(column: sa.Column[Any], *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
-    """Return a column of the newest row for which something holds."""
+    """Return a column of the newest row that matches some conditions."""
     return sa.select(column).where(*where).order_by(column.table.c.sequence.desc()).limit(1).scalar_subquery()
 
 
@@ -220,7 +220,7 @@ def _version_query() -> sa.Select[Any]:
         log.c.alias == CHAMPION,
         sa.or_(log.c.version == number, log.c.previous == number),
     )
-    said = (approval.c.environment == environment, approval.c.model == model, approval.c.version == number)
+    reviewed = (approval.c.environment == environment, approval.c.model == model, approval.c.version == number)
     marked = (schema.version_marks.c.model == model, schema.version_marks.c.version == number)
     found = schema.evidence
     judged = (found.c.environment == environment, found.c.model == model, found.c.digest == version.c.digest)
@@ -238,7 +238,7 @@ def _version_query() -> sa.Select[Any]:
         *(held.label(alias) for alias, held in holds.items()),
         _newest_value(log.c.kind, *moved).label("move"),
         _newest_value(log.c.version, *moved).label("moved_to"),
-        _newest_value(approval.c.approved, *said, approval.c.digest == version.c.digest).label("approved"),
+        _newest_value(approval.c.approved, *reviewed, approval.c.digest == version.c.digest).label("approved"),
         _newest_value(schema.version_marks.c.mark, *marked).label("mark"),
         _newest_value(schema.version_marks.c.reason, *marked).label("why"),
         sa.select(sa.func.min(sa.cast(found.c.passed, sa.Integer))).where(*judged).scalar_subquery().label("passed"),
@@ -249,7 +249,7 @@ def _champion_query() -> sa.Select[Any]:
     """Return the query for the champion with its last approval and its last mark."""
     version, alias = schema.versions, schema.aliases
     approval, mark = schema.approvals, schema.version_marks
-    said = sa.select(approval.c.approved).where(
+    reviewed = sa.select(approval.c.approved).where(
         approval.c.environment == alias.c.environment,
         approval.c.model == version.c.model,
         approval.c.version == version.c.version,
@@ -259,7 +259,7 @@ def _champion_query() -> sa.Select[Any]:
     return (
         sa.select(
             version,
-            said.order_by(approval.c.sequence.desc()).limit(1).scalar_subquery().label("approved"),
+            reviewed.order_by(approval.c.sequence.desc()).limit(1).scalar_subquery().label("approved"),
             sa.select(mark.c.mark).where(marked).order_by(mark.c.sequence.desc()).limit(1).scalar_subquery().label("mark"),
             sa.select(mark.c.reason).where(marked).order_by(mark.c.sequence.desc()).limit(1).scalar_subquery().label("why"),
         )

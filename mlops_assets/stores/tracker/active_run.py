@@ -1,4 +1,4 @@
-"""The run that goes on: what it logs, and how it ends."""
+"""The active run: what it logs, and how it ends."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _MAX_ERROR_LENGTH = 4000
 
 
 class ActiveRun:
-    """A run that goes on; what it logs is held in memory and written every few seconds, at the end, and at exit.
+    """An active run; its log is kept in memory and written every few seconds, at the end, and at exit.
 
     Parameters
     ----------
     run
-        As it is recorded.
+        The recorded run.
     tracker, artifacts
-        Where it is written to.
+        The stores that it is written to.
     """
 
     def __init__(self, run: Run, tracker: Tracker, artifacts: Artifacts) -> None:
@@ -46,12 +46,12 @@ class ActiveRun:
         self.last: dict[str, float] = {}
         self.params: dict[str, Any] = dict(run.params)
         self._writer, self._artifacts = RunWriter(tracker, run.id), artifacts
-        self.watch: Callable[[str, float, int | None], None] | None = None  # is told of each value, and may raise to end the run
+        self.watch: Callable[[str, float, int | None], None] | None = None  # receives each value, and may raise to end the run
         self._status, self._error = FINISHED, ""
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """The id of the run."""
         return self.run.id
 
     def log_metric(self, name: str, value: object, step: int | None = None) -> None:
@@ -74,7 +74,7 @@ class ActiveRun:
         self.params |= checked
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
-        """Log tags, text to text; the later value of a name counts."""
+        """Log tags, text to text; the latest value of a name counts."""
         self._writer.update(tags=check_tags(tags))
 
     def log_artifact(self, name: str, data_or_path: bytes | str | os.PathLike[str] | Mapping[str, Any] | list[Any]) -> None:
@@ -90,22 +90,22 @@ class ActiveRun:
         self.log_artifact(name + suffix if plain else name, data)
 
     def flush(self) -> None:
-        """Write now what waits in memory."""
+        """Write what is buffered in memory."""
         self._writer.flush()
 
     def end_as(self, status: str, error: str = "") -> None:
-        """Say how the run will have ended, e.g. ``pruned``; ``finished`` unless an exception says otherwise."""
+        """Set the status with which the run ends, e.g. ``pruned``; the default is ``finished``, or ``failed`` after an exception."""
         self._status, self._error = status, error
 
     def close(self, *, metrics: Mapping[str, float] | None = None, record: Mapping[str, Any] | None = None) -> Run:
-        """Write the rest and the end in one transaction, and return the run as it is recorded.
+        """Write the buffer and the end in one transaction, and return the recorded run.
 
         Parameters
         ----------
         metrics
-            Of the whole run, without steps.
+            Metrics of the whole run, without steps.
         record
-            Joined to what was recorded at the start.
+            Merged into the record of the start.
         """
         error = self._error[:_MAX_ERROR_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
         ending = RunEnd(self._status, datetime.now(UTC), error, record or {})
@@ -119,20 +119,20 @@ class ActiveRun:
 
 
 def active_run() -> ActiveRun | None:
-    """Return the run that goes on here; None outside of one."""
+    """Return the active run of this context; None outside of one."""
     return _current.get()
 
 
 @contextmanager
 def record_run(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[ActiveRun]:
-    """Record a run as running, make it the current one, and leave its end to the caller unless something is raised.
+    """Record a run as running and make it the active one; the caller ends it, unless an exception does.
 
     Parameters
     ----------
     run
-        What is known at its start.
+        The run at its start.
     tracker, artifacts
-        Where it is written to.
+        The stores that it is written to.
     """
     begun = replace(
         run, status=RUNNING, ended_at=None, record={**run.record, "process": identify_process(), "machine": dict(describe_machine())}
@@ -181,4 +181,4 @@ def _render_figure(figure: Any) -> tuple[bytes, str]:  # noqa: ANN401
         return buffer.getvalue(), ".png"
     if hasattr(figure, "to_html"):
         return str(figure.to_html(full_html=True, include_plotlyjs=True)).encode(), ".html"
-    raise DataError(f"a {type(figure).__name__} is no figure", hint="give matplotlib's figure, or one that has to_html, such as plotly's")
+    raise DataError(f"a {type(figure).__name__} is not a figure", hint="pass a figure of matplotlib, or one with to_html, such as plotly's")

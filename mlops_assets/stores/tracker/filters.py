@@ -1,4 +1,4 @@
-"""The filter language of runs: parsed into bound values and declared columns, never pasted into SQL.
+"""The filter language of runs, parsed into bound values and declared columns: no text is pasted into SQL.
 
 ::
 
@@ -65,14 +65,14 @@ _LANGUAGE = "write e.g. metrics.roc_auc > 0.7 and params.depth >= 3 and tags.tea
 
 @dataclass(frozen=True)
 class RunField:
-    """One thing to filter or order by; None where it has no such form.
+    """A field to filter or order by; a form that it does not have is None.
 
     Parameters
     ----------
     number, text
-        Its value as either.
+        Its value as a number and as text.
     metric
-        When it is one: which column of the metrics, and its name.
+        For a metric: the column of the metrics table, and its name.
     """
 
     number: sa.ColumnElement[Any] | None
@@ -88,31 +88,31 @@ class OrderTerm:
     descending: bool
 
     def terms(self) -> list[sa.ColumnElement[Any]]:
-        """Return what to order by; what is missing comes last."""
+        """Return the terms of the SQL order; missing values come last."""
         given = [one for one in (self.field.number, self.field.text if self.field.metric is None else None) if one is not None]
         return [term for one in given for term in (one.is_(None), one.desc() if self.descending else one.asc())]
 
 
 def parse_condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
-    """Return a filter as a condition on runs.
+    """Parse a filter into a condition on runs.
 
     Parameters
     ----------
     text
-        In the language above; every run when empty.
+        A filter in the language above; empty for every run.
     dialect
         ``sqlite`` or ``postgresql``.
 
     Raises
     ------
     RegistryError
-        It cannot be read; the message says from where on.
+        The filter cannot be read; the message says from which position on.
     """
     return _Parser(text, dialect).parse_condition() if text.strip() else sa.true()
 
 
 def parse_order(text: str, dialect: str) -> list[OrderTerm]:
-    """Return an order such as ``metrics.roc_auc desc, started_at``."""
+    """Parse an order such as ``metrics.roc_auc desc, started_at``."""
     return _Parser(text, dialect).parse_order() if text.strip() else []
 
 
@@ -272,7 +272,7 @@ class _Parser:
 
     def _error_at(self, at: int, wanted: str) -> RegistryError:
         where = f"at '{self._text[at : at + 40]}'" if self._text[at:].strip() else "at its end"
-        return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"here comes {wanted}; {_LANGUAGE}")
+        return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"expected {wanted}; {_LANGUAGE}")
 
 
 def _kind_and_name(token: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""How runs are found: which, in what order, and all of them as a frame."""
+"""Find runs by filter and order, and return them as a frame."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _NOUNS = {"metrics": "metric", "lowest": "metric", "highest": "metric", "params"
 
 
 def split_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Return ids in as many pieces as databases take in one query."""
+    """Split ids into chunks that fit into one query."""
     return (ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK))
 
 
 def last_values_query() -> sa.Select[Any]:
-    """Return the query for the last value of metrics; the text names one that is not finite."""
+    """Return the query for the last values of metrics; the text holds a value that is not finite."""
     return sa.select(metrics.c.run_id, metrics.c.name, metrics.c.value, metrics.c.text)
 
 
 def find_run_ids(connection: sa.Connection, where: str, order_by: str, limit: int | None, offset: int) -> list[str]:
-    """Return the ids of the runs that a filter finds, in order."""
+    """Return the ids of the runs that match a filter, in order."""
     dialect = connection.dialect.name
     wanted, orders = parse_condition(where, dialect), parse_order(order_by, dialect)
     _refuse_unknown_fields(connection, where, order_by, wanted)
@@ -61,7 +61,7 @@ def _terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
 def _order_by_metric(
     connection: sa.Connection, wanted: sa.ColumnElement[bool], orders: Sequence[OrderTerm], limit: int | None, offset: int
 ) -> list[str]:
-    """Walk along the index of the metric, so that the best of ten thousand runs costs as much as the best of ten; those without it come after."""
+    """Return ids in the order of a metric, by its index, so that the cost does not grow with the runs; runs without it come last."""
     column, name = orders[0].field.metric or (metrics.c.value, "")
     has = sa.and_(metrics.c.name == name, column.is_not(None))
     along = sa.select(runs.c.id).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(has, wanted)
@@ -76,7 +76,7 @@ def _order_by_metric(
 
 
 def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFrame:
-    """Return runs as a frame, in the order of their ids; all of them, newest first, when None."""
+    """Return runs as a frame, in the order of the ids; all runs, newest first, when None."""
     import polars as pl
 
     rows = _run_rows(connection, ids)
@@ -101,7 +101,7 @@ def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict
 
 
 def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[str, int]) -> dict[str, list[float | None]]:
-    """Return one column a metric."""
+    """Return one column per metric."""
     queries = [last_values_query()] if ids is None else [last_values_query().where(metrics.c.run_id.in_(some)) for some in split_ids(ids)]
     columns: dict[str, list[float | None]] = {}
     for query in queries:
@@ -120,7 +120,7 @@ def _to_columns(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _param_series(values: Sequence[Any]) -> pl.Series:
-    """Return a parameter as numbers or truth values when it always is one, else as text."""
+    """Return a parameter as numbers or booleans if all its values are, else as text."""
     import polars as pl
 
     kinds = {type(value) for value in values} - {type(None)}
@@ -136,21 +136,21 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str, wanted: sa.ColumnElement[bool]) -> None:
-    """Refuse a filter by what no run has, and an order by what none of the runs found has.
+    """Refuse a filter by a field of no run, and an order by a field of no matching run.
 
     Parameters
     ----------
     connection
-        To the database of the runs.
+        The connection to the database.
     where, order_by
-        Filter and order as written.
+        The texts of filter and order.
     wanted
-        The filter as a condition on runs.
+        The parsed filter.
 
     Raises
     ------
     RegistryError
-        The message names the field, the hint the nearest that exists. With no run recorded nothing is refused.
+        The message names the field, and the hint the nearest one. Without any recorded run nothing is refused.
     """
     for fields, among, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), wanted, "found")):
         for of, name in dict.fromkeys(fields):
@@ -168,7 +168,7 @@ def _has_name(connection: sa.Connection, of: str, name: str, among: sa.ColumnEle
 
 
 def _names_query(dialect: str, of: str, among: sa.ColumnElement[bool]) -> tuple[sa.Select[Any], sa.ColumnElement[Any]]:
-    """Return the query for the names that runs have of one kind, and its column."""
+    """Return the query for the names of one kind of field, and its column."""
     if _NOUNS[of] == "metric":
         return sa.select(metrics.c.name).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(among), metrics.c.name
     column = runs.c[of]

@@ -1,4 +1,4 @@
-"""What a run adds while it goes on, written in one transaction."""
+"""Batches of what an active run logs, each written in one transaction."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RunArtifact:
     Parameters
     ----------
     name
-        ``/`` between folders.
+        The path within the run, with ``/`` between folders.
     sha256
-        Its name in the artifacts of the platform.
+        Its sha256 in the artifact store.
     size
         In bytes.
     media
@@ -44,12 +44,12 @@ class RunArtifact:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """All that was logged of one metric, in the order of its steps; what came later at the same step stands later.
+    """All logged values of one metric, ordered by step, and by time within a step.
 
     Parameters
     ----------
     steps, values, times
-        Of equal length: int64, float64, microseconds since 1970.
+        Arrays of equal length: int64, float64, microseconds since 1970.
     """
 
     steps: np.ndarray
@@ -59,18 +59,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended.
+    """The end of a run.
 
     Parameters
     ----------
     status
         ``finished``, ``failed`` or ``pruned``.
     at
-        When, aware.
+        The time, with a time zone.
     error
-        Why, when it failed.
+        The reason, when it failed.
     record
-        Joined to what was recorded at its start.
+        Merged into the record of its start.
     """
 
     status: str
@@ -81,16 +81,16 @@ class RunEnd:
 
 @dataclass
 class Batch:
-    """What is not written yet.
+    """Values that are not written yet.
 
     Parameters
     ----------
     points
-        By metric, as they came.
+        Points by metric, in the order of logging.
     plain
-        Metrics without steps: only the value.
+        Metrics without steps.
     params, tags
-        Joined to those of before; the later value counts.
+        Merged into earlier ones; the latest value counts.
     artifacts
         By name.
     """
@@ -106,7 +106,7 @@ class Batch:
 
 
 def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
-    """Write a batch, and how the run ended when it has; within a transaction that no other writer overlaps."""
+    """Write a batch, and the end of the run if given, within a transaction that no other writer overlaps."""
     _update_run(connection, run_id, batch, ending)
     _append_curves(connection, run_id, batch.points)
     summaries = {name: _summarise_points(points) for name, points in batch.points.items()}
@@ -126,7 +126,7 @@ def metric_row(value: float) -> dict[str, Any]:
 def _update_run(connection: sa.Connection, run_id: str, batch: Batch, ending: RunEnd | None) -> None:
     known = connection.execute(sa.select(runs.c.params, runs.c.tags, runs.c.record).where(runs.c.id == run_id)).first()
     if known is None:
-        raise RegistryError(f"there is no run '{run_id}' to write to", hint="begin it with `ml.start_run(...)`")
+        raise RegistryError(f"there is no run '{run_id}' to write to", hint="start it with `ml.start_run(...)`")
     changed: dict[str, Any] = {}
     if batch.params:
         changed["params"] = {**known.params, **batch.params}
@@ -159,7 +159,7 @@ def _pack_points(points: Sequence[Point]) -> dict[str, bytes]:
 
 
 def unpack_curve(parts: Sequence[Any]) -> Curve:
-    """Return the curve of one metric from its parts, oldest first."""
+    """Return the curve of one metric from its stored rows, oldest first."""
     steps, values, times = (
         np.concatenate([np.frombuffer(part[name], kind) for part in parts])
         for name, kind in (("steps", "<i8"), ("values", "<f8"), ("times", "<i8"))
@@ -171,7 +171,7 @@ def unpack_curve(parts: Sequence[Any]) -> Curve:
 def _summarise_points(points: Sequence[Point]) -> dict[str, Any]:
     step, last = points[0][0], points[0][1]
     for at, value, _ in points:
-        if at >= step:  # of one step, what came last
+        if at >= step:  # the last value of the maximum step
             step, last = at, value
     known = [value for _, value, _ in points if math.isfinite(value)]
     return metric_row(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}

@@ -1,4 +1,4 @@
-"""The run tracker: what was trained, from what, with what result."""
+"""The run tracker: recorded runs with their parameters, metrics and files."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ class Run:
     Parameters
     ----------
     model
-        Of a model, its name; of a notebook's run, that of its experiment.
+        The name of the model, or of the experiment of a notebook's run.
     fingerprint
-        Hash of everything that decides the result: data, code, parameters, libraries; empty when that is not known.
+        The hash of everything that decides the result: data, code, parameters, libraries; empty when unknown.
     ended_at
-        None while it goes on.
+        None while the run is active.
     snapshot
-        The state of the lake it read; None when it read none.
+        The snapshot of the lake that it read; None when it read none.
     metrics
-        The last value of each.
+        The last value of each metric.
     record
-        Enough to train it again, as JSON.
+        What is needed to reproduce the run, as JSON.
     kind
         ``training``, ``trial`` or ``run``.
     parent_id
-        The run that this one is a part of.
+        The id of the parent run.
     status
-        ``running``, ``finished``, ``failed``, ``pruned``, or ``killed``: it never ended, and its process is gone.
+        ``running``, ``finished``, ``failed``, ``pruned``, or ``killed`` when its process ended without ending the run.
     error
         Why it failed.
     """
@@ -75,14 +75,14 @@ _CONVERTED = ("sequence", "started_at", "ended_at", "params", "record", "tags")
 
 
 class Tracker(Protocol):
-    """Runs."""
+    """Records and finds runs."""
 
     def add(self, run: Run) -> None:
         """Record a run; recording it again changes nothing."""
         ...
 
     def write_batch(self, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
-        """Add to a run that goes on, and end it."""
+        """Write a batch of an active run, and its end if given."""
         ...
 
     def get(self, run_id: str) -> Run:
@@ -94,11 +94,11 @@ class Tracker(Protocol):
         ...
 
     def search(self, where: str = "", order_by: str = "", limit: int = 100, offset: int = 0) -> Sequence[Run]:
-        """Return the runs that a filter finds."""
+        """Return the runs that match a filter."""
         ...
 
     def curves(self, run_id: str) -> Mapping[str, Curve]:
-        """Return what a run logged, step by step."""
+        """Return the logged values of a run, step by step."""
         ...
 
 
@@ -121,22 +121,22 @@ class SqlTracker:
                 connection.execute(metrics.insert(), values)
 
     def write_batch(self, run_id: str, batch: Batch, ending: RunEnd | None = None) -> None:
-        """Add to a run that goes on, and end it, in one transaction.
+        """Write a batch of an active run, and its end if given, in one transaction.
 
         Parameters
         ----------
         run_id
-            Raises RegistryError when there is none.
+            The run; an unknown id raises RegistryError.
         batch
-            What it logged.
+            The logged values.
         ending
-            None while it goes on.
+            None while the run is active.
         """
         with self._database.write_transaction() as connection:
             write_batch(connection, run_id, batch, ending)
 
     def get(self, run_id: str) -> Run:
-        """Return a run by its id, or by the beginning of its id when that is unique; raise RegistryError when there is none."""
+        """Return a run by its id or by a unique prefix of it; raise RegistryError when there is none."""
         self.reap()
         with self._database.read_transaction() as connection:
             same = sa.or_(runs.c.id == run_id, runs.c.id.startswith(run_id, autoescape=True)) if run_id else sa.false()
@@ -144,7 +144,7 @@ class SqlTracker:
                 connection.execute(sa.select(runs.c.id).where(same).order_by(sa.func.length(runs.c.id)).limit(3)).scalars()
             )
             if not ids or (len(ids) > 1 and ids[0] != run_id):
-                message = f"'{run_id}' begins the ids of several runs" if ids else f"there is no run '{run_id}'"
+                message = f"'{run_id}' is a prefix of several run ids" if ids else f"there is no run '{run_id}'"
                 raise RegistryError(message, hint="`mlops runs list` shows the latest runs")
             return _load_runs(connection, ids[:1])[0]
 
@@ -164,21 +164,21 @@ class SqlTracker:
             return _load_runs(connection, list(connection.execute(query if model is None else query.filter_by(model=model)).scalars()))
 
     def search(self, where: str = "", order_by: str = "", limit: int = 100, offset: int = 0) -> Sequence[Run]:
-        """Return the runs that a filter finds.
+        """Return the runs that match a filter.
 
         Parameters
         ----------
         where
             E.g. ``metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'``; see :mod:`mlops_assets.stores.tracker.filters`.
         order_by
-            E.g. ``metrics.roc_auc desc``; runs that lack it come last; the newest first when empty and among equals.
+            E.g. ``metrics.roc_auc desc``; runs without it come last; empty or equal values: newest first.
         limit, offset
-            How many, and how many to leave out before.
+            The maximum number, and how many to skip first.
 
         Raises
         ------
         RegistryError
-            Filter or order cannot be read, or names a metric, parameter or tag that no run has.
+            The filter or order cannot be read, or names a metric, parameter or tag that no run has.
         """
         self.reap()
         with self._database.read_transaction() as connection:
@@ -204,7 +204,7 @@ class SqlTracker:
             return run_frame(connection, find_run_ids(connection, where, order_by, limit, 0) if where or order_by or limit else None)
 
     def curves(self, run_id: str) -> Mapping[str, Curve]:
-        """Return what a run logged of each metric that has steps."""
+        """Return the curve of each metric with steps."""
         query = sa.select(curves).where(curves.c.run_id == run_id).order_by(curves.c.name, curves.c.part)
         with self._database.read_transaction() as connection:
             parts = connection.execute(query).mappings().all()
@@ -217,19 +217,19 @@ class SqlTracker:
             return [RunArtifact(row.name, row.sha256, row.size, row.media) for row in connection.execute(query)]
 
     def pinned_snapshots(self) -> Sequence[tuple[str, str, int]]:
-        """Return id, model and state of the lake of every run that may have to be made again, or goes on."""
+        """Return id, model and snapshot of every run that may be reproduced or is active."""
         needed = sa.and_(runs.c.snapshot.is_not(None), runs.c.status.in_((FINISHED, RUNNING)))
         with self._database.read_transaction() as connection:
             rows: list[Any] = list(connection.execute(sa.select(runs.c.id, runs.c.model, runs.c.snapshot).where(needed)))
         return [tuple(row) for row in rows]
 
     def reap(self) -> Sequence[str]:
-        """Mark runs of this machine whose process is gone as killed, and return their ids."""
+        """Mark active runs of dead processes on this machine as killed, and return their ids."""
         with self._database.read_transaction() as connection:
             going = connection.execute(sa.select(runs.c.id, runs.c.record).where(runs.c.status == RUNNING)).all()
         dead = [row.id for row in going if is_gone(row.record.get("process", {}))]
         if dead:
-            message = "its process is gone: it was killed, or the machine restarted; what it had not written is lost"
+            message = "its process has ended: it was killed, or the machine restarted; unwritten values are lost"
             with self._database.write_transaction() as connection:
                 still_running = sa.and_(runs.c.id.in_(dead), runs.c.status == RUNNING)
                 connection.execute(runs.update().where(still_running).values(status=KILLED, error=message))
@@ -237,7 +237,7 @@ class SqlTracker:
 
 
 def _load_runs(connection: sa.Connection, ids: Sequence[str]) -> list[Run]:
-    """Return runs in the order of their ids, with two queries for each thousand."""
+    """Return runs in the order of the ids, with two queries per thousand."""
     rows: dict[str, dict[str, Any]] = {}
     values: dict[str, dict[str, float]] = {}
     for some in split_ids(ids):

@@ -1,4 +1,4 @@
-"""What may be recorded of a run: names of one pattern, values that every database holds."""
+"""Check what a run may record: names of one pattern, values that every database can store."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_NAME = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")  # printable ASCII: nothing that only looks like another name
+_NAME = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")  # printable ASCII, so that no two names look alike
 _PART = re.compile(r"[A-Za-z0-9_.-](?:[A-Za-z0-9_. -]*[A-Za-z0-9_.-])?")
 _MAX_NAME, _MAX_PATH, _MAX_TEXT = 200, 250, 20_000
 _MAX_STEP = 2**63 - 1
 
 
 def check_experiment(name: object) -> str:
-    """Return the name of an experiment; raise DataError when it cannot be one."""
+    """Return a valid name of an experiment; raise DataError for any other."""
     if not isinstance(name, str) or not EXPERIMENT.fullmatch(name):
         raise DataError(
             f"an experiment cannot be named {_shorten(name)}",
@@ -31,14 +31,14 @@ def check_experiment(name: object) -> str:
 
 
 def check_name(name: object, what: str) -> str:
-    """Return the name of a metric, parameter, tag or run; raise DataError when it cannot be one.
+    """Return a valid name of a metric, parameter, tag or run; raise DataError for any other.
 
     Parameters
     ----------
     name
-        Printable ASCII, at most 200 characters, no blank at its ends, and no way out of a folder.
+        Printable ASCII, at most 200 characters, without a blank at its ends, and without ``..`` that leaves a folder.
     what
-        Whose it is, for the message.
+        What the name or value is, for the message.
     """
     if not isinstance(name, str) or not _is_name(name):
         raise DataError(
@@ -50,12 +50,12 @@ def check_name(name: object, what: str) -> str:
 
 @lru_cache(4096)
 def _is_name(name: str) -> bool:
-    """Whether something may be so named: a metric is asked at every step."""
+    """Return whether a name is valid; cached, because each step of a metric is checked."""
     return bool(_NAME.fullmatch(name)) and not _leaves_folder(name)
 
 
 def check_path(name: object) -> str:
-    """Return the name of an artifact, ``/`` between its folders; raise DataError when it cannot be one."""
+    """Return a valid path of an artifact, with ``/`` between folders; raise DataError for any other."""
     good = isinstance(name, str) and len(name) <= _MAX_PATH and not _leaves_folder(name)
     if not good or not all(_PART.fullmatch(part) for part in str(name).split("/")):
         raise DataError(
@@ -66,8 +66,8 @@ def check_path(name: object) -> str:
 
 
 def check_number(value: object, name: str) -> float:
-    """Return the value of a metric, NaN and infinities included; raise DataError when it is no number."""
-    if type(value) is float:  # nearly always, and a protocol takes as long to ask for as the rest
+    """Return the value of a metric, NaN and infinities included; raise DataError when it is not a number."""
+    if type(value) is float:  # the usual case; the check of a protocol is slow
         return value
     if isinstance(value, SupportsFloat) and not isinstance(value, str):
         try:
@@ -78,7 +78,7 @@ def check_number(value: object, name: str) -> float:
 
 
 def check_step(step: object, name: str) -> int:
-    """Return a step as a whole number of 64 bits; raise DataError when it is none."""
+    """Return a step as a 64-bit integer; raise DataError for any other value."""
     try:
         whole = operator.index(step)  # type: ignore[arg-type]
     except TypeError:
@@ -89,24 +89,24 @@ def check_step(step: object, name: str) -> int:
 
 
 def check_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as JSON holds them: numbers that are not finite as text, objects by what they print."""
+    """Return parameters as JSON values: numbers that are not finite as text, objects as their repr."""
     return {check_name(name, "a parameter"): to_json_value(value, f"parameter '{name}'") for name, value in params.items()}
 
 
 def check_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Return tags: text to text."""
+    """Return tags as text."""
     return {check_name(name, "a tag"): _check_text(str(value), f"tag '{name}'") for name, value in tags.items()}
 
 
 def to_json_value(value: object, what: str) -> Any:  # noqa: ANN401  (what JSON holds)
-    """Return a value as JSON holds it.
+    """Return a value as JSON can store it.
 
     Parameters
     ----------
     value
-        Anything; what JSON does not know becomes the text that it prints.
+        Any value; objects that JSON does not know become their repr.
     what
-        Whose it is, for the message.
+        What the name or value is, for the message.
     """
     if value is None or isinstance(value, (bool, int)):
         return value
@@ -116,7 +116,7 @@ def to_json_value(value: object, what: str) -> Any:  # noqa: ANN401  (what JSON 
         return {_check_text(str(key), what): to_json_value(inner, what) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json_value(inner, what) for inner in value]
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a number of numpy
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a numpy scalar
         return to_json_value(value.item(), what)
     return _check_text(value if isinstance(value, str) else repr(value), what)
 

@@ -1,4 +1,4 @@
-"""What a run logs, held in memory and written by count, by time, at the end and at exit; a kill loses what was not written, nothing else."""
+"""Buffer what a run logs, and write it by count, by time, at the end and at exit; a kill loses the unwritten values only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.tracker.tracker import Tracker
 
-MAX_POINTS, FLUSH_SECONDS = 10_000, 5.0  # what waits at most, and for how long
+MAX_POINTS, FLUSH_SECONDS = 10_000, 5.0  # the maximum number of buffered points, and how long they wait
 
 
 class RunWriter:
@@ -26,13 +26,13 @@ class RunWriter:
     Parameters
     ----------
     tracker
-        Where it is written to.
+        The tracker to write to.
     run_id
-        The run, which is recorded as running.
+        A run that is recorded as running.
     max_points
-        So many points are written at once.
+        The buffer is written when it holds so many points.
     flush_seconds
-        What was logged is written after so long at the latest, by a thread in the background.
+        A background thread writes the buffer at this interval.
     """
 
     def __init__(self, tracker: Tracker, run_id: str, *, max_points: int = MAX_POINTS, flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -47,7 +47,7 @@ class RunWriter:
         atexit.register(self._flush_at_exit)
 
     def add_metric(self, name: str, value: float, step: int | None) -> None:
-        """Add a value; its step is the one after the greatest so far when None."""
+        """Add a value; its step is one more than the maximum so far when None."""
         with self._lock:
             self._check_owner()
             at = self._next_steps.get(name, 0) if step is None else step
@@ -78,18 +78,18 @@ class RunWriter:
         self.flush() if forked else self._start_thread()
 
     def flush(self) -> None:
-        """Write what waits; raise when that is impossible, and keep it for the next time."""
+        """Write the buffer; on an error, raise it and keep the buffer for the next attempt."""
         self._write(None)
 
     def close(self, ending: RunEnd) -> None:
-        """Write what waits and how the run ended, in one transaction."""
+        """Write the buffer and the end of the run in one transaction."""
         self._write(ending)
         self._ended = True
         self._stop.set()
         atexit.unregister(self._flush_at_exit)
 
     def _write(self, ending: RunEnd | None) -> None:
-        with self._writing:  # what came first is written first
+        with self._writing:  # batches are written in the order of logging
             with self._lock:
                 self._check_owner()
                 batch, self._batch, self._waiting = self._batch, Batch(), 0
@@ -102,12 +102,12 @@ class RunWriter:
                     raise
 
     def _check_owner(self) -> None:
-        """Refuse what comes after the end; forget, in a process that was forked, what waits in the one that it was forked from, which writes it itself."""
+        """Raise RegistryError after the end. In a forked process, drop the parent's buffer, which the parent itself writes."""
         if self._ended:
             raise RegistryError(f"run {self._run_id[:8]} has ended, nothing more can be logged", hint="log within the `with` of the run")
         if self._pid != os.getpid():
             self._pid, self._batch, self._waiting = os.getpid(), Batch(), 0
-            self._thread, self._stop, self._forked = None, threading.Event(), True  # such a process may end without its exit handlers
+            self._thread, self._stop, self._forked = None, threading.Event(), True  # a forked process may skip its exit handlers
 
     def _start_thread(self) -> None:
         if self._thread is None and not self._stop.is_set():
@@ -118,7 +118,7 @@ class RunWriter:
 
     def _flush_periodically(self, stop: threading.Event) -> None:
         while not stop.wait(self._flush_seconds):
-            with suppress(MlopsError):  # tried again, and told when the run ends
+            with suppress(MlopsError):  # the next flush retries, and the end of the run raises
                 self.flush()
 
     def _flush_at_exit(self) -> None:

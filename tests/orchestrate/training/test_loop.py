@@ -179,7 +179,7 @@ def test_a_rollback_is_served_within_two_seconds_and_not_undone(world) -> None:
         assert time.monotonic() - begun < 30
     seconds = time.monotonic() - begun
     assert seconds < 2
-    assert "was rolled back, and is not promoted by itself" in world.run.error("champion/buyer")
+    assert "was rolled back, and is not promoted automatically" in world.run.error("champion/buyer")
     assert world.champion() == 1
 
 

@@ -197,8 +197,8 @@ def test_only_some_views_and_what_they_are_made_from(made, platform) -> None:
 
 def test_a_state_that_a_running_step_reads_is_waited_for(made, platform) -> None:
     at = open_stores(platform)
-    with at.lake.leased() as state:
-        with pytest.raises(ml.errors.LakeError, match=f"process {os.getpid()} reads state {state}(.|\n)*run the same command again"):
+    with at.lake.lease_snapshot() as state:
+        with pytest.raises(ml.errors.LakeError, match=f"process {os.getpid()} reads snapshot {state}(.|\n)*run the same command again"):
             erase(platform)
         assert VICTIM in at.lake.read("dataset/orders", snapshot=state)["customer"]
         assert VICTIM not in at.lake.read("dataset/orders")["customer"]

@@ -123,7 +123,7 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
 def test_the_lease_of_a_killed_process_holds_nothing(platform, tmp_path) -> None:
     code = (
         "import sys, time; from mlops_assets.stores.lake.ducklake import DuckLake\n"
-        "with DuckLake.open(sys.argv[1]).leased() as snapshot:\n    print(snapshot, flush=True)\n    time.sleep(600)"
+        "with DuckLake.open(sys.argv[1]).lease_snapshot() as snapshot:\n    print(snapshot, flush=True)\n    time.sleep(600)"
     )
     lake = open_stores(platform).lake
     from mlops_assets.stores.lake.protocol import Partition

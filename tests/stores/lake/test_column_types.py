@@ -262,7 +262,7 @@ def test_a_column_whose_name_differs_in_case_from_the_tables_is_refused(lake, ta
 
 
 def test_a_table_that_would_give_back_another_type_is_rolled_back(lake, monkeypatch) -> None:
-    monkeypatch.setattr("mlops_assets.stores.lake.rows.normalised", lambda frame: frame)
+    monkeypatch.setattr("mlops_assets.stores.lake.rows.normalize", lambda frame: frame)
     before = lake.snapshot()
     with pytest.raises(DataError, match=r"column 'x' of type List\(Null\) would be stored as List\(Int32\)"):
         lake.write("dataset/u", pl.DataFrame({"x": pl.Series([[None]], dtype=pl.List(pl.Null))}), WHOLE)

@@ -139,7 +139,7 @@ def test_a_damaged_layout_is_made_again(lake, tmp_path, damage, again) -> None:
 def test_a_layout_whose_state_has_other_keys_is_named_and_made_again(lake, tmp_path, how) -> None:
     rows = rows_of(np.random.default_rng(6), 0, 500, 0)
     write(lake, {0: rows})
-    Layouts(tmp_path / "layouts", lake).of(view())
+    Layouts(tmp_path / "layouts", lake).load(view())
     folder = tmp_path / "layouts" / "v-known"
     state = read_state(folder)
     others = {
@@ -152,7 +152,7 @@ def test_a_layout_whose_state_has_other_keys_is_named_and_made_again(lake, tmp_p
         write_state(folder, others[how])  # as another version of the program may have written it, checksum included
     else:
         (folder / "state.json").write_text("[]")
-    assert list(find_damaged_layouts(tmp_path / "layouts")) == [(folder / "state.json", "it is not what was written")]
+    assert list(find_damaged_layouts(tmp_path / "layouts")) == [(folder / "state.json", "its content has changed")]
     assert found(Layouts(tmp_path / "layouts", lake), rows, None)
     assert list(find_damaged_layouts(tmp_path / "layouts")) == []
 
@@ -175,7 +175,7 @@ def test_what_rots_unseen_is_found_when_its_minute_is_over(lake, tmp_path, monke
 
 def test_a_view_without_rows_in_a_state_is_named(lake, tmp_path) -> None:
     with pytest.raises(LakeError, match="the lake has no table 'features/v'"):
-        Layouts(tmp_path / "layouts", lake).of(view())
+        Layouts(tmp_path / "layouts", lake).load(view())
     write(lake, {0: rows_of(np.random.default_rng(6), 0, 0, 0)})
     assert found(Layouts(tmp_path / "layouts", lake), rows_of(np.random.default_rng(6), 0, 0, 0), None)
 

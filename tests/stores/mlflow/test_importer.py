@@ -106,7 +106,7 @@ def test_an_import_that_failed_between_a_run_and_its_values_goes_on(server, plat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
-        patched.setattr(SqlTracker, "write", full)
+        patched.setattr(SqlTracker, "write_batch", full)
         import_from(open_stores(platform), server, ["half"])
     assert open_stores(platform).tracker.get(parent).status == "running"
     assert import_from(open_stores(platform), server, ["half"]) == ImportCounts(runs=2, versions=1, known=0, running=1)

@@ -96,7 +96,7 @@ def test_a_relative_gate_must_have_met_the_champion_of_now(registry) -> None:
     passed(registry, "b", relative=True, champion="a")
     passed(registry, "c", relative=True, champion="a")
     promote(registry, version=3)
-    with pytest.raises(GateError, match="compared candidate b of 'm' with a, not with the champion of now"):
+    with pytest.raises(GateError, match="compared candidate b of 'm' with a, not with the current champion"):
         promote(registry, version=2)
     assert registry.champion("m").digest == "c"
 

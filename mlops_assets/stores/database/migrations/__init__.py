@@ -1,4 +1,4 @@
-"""How the database of tracker and registry becomes what this program knows: made anew, or brought up from any earlier revision."""
+"""Create the database of tracker and registry, or migrate it from any earlier revision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 HEAD = "0002"
-_MARK = 2  # what programs from before revisions look at, to refuse a newer database
+_MARK = 2  # programs older than revisions read this to refuse a newer database
 REVISION_TABLE = sa.Table("mlops_revision", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 
@@ -29,7 +29,7 @@ def read_revision(connection: sa.Connection) -> str | None:
 
 
 def is_current(connection: sa.Connection) -> bool:
-    """Whether nothing is to be done, by one small query."""
+    """Return whether the database has this program's revision; one small query."""
     try:
         return bool(connection.execute(sa.select(REVISION_TABLE.c.version_num)).scalar() == HEAD)
     except sa.exc.DatabaseError:
@@ -38,12 +38,12 @@ def is_current(connection: sa.Connection) -> bool:
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Bring a database to this program's revision, within the transaction of the caller: all of it, or nothing.
+    """Migrate a database to this program's revision, within the caller's transaction: completely or not at all.
 
     Raises
     ------
     PlatformError
-        It was made by a newer program.
+        A newer program made it.
     """
     found = read_revision(connection)
     if found is None:
@@ -59,7 +59,7 @@ def refuse_newer(found: str) -> None:
     if found not in known:
         raise PlatformError(
             f"the registry's database has revision {found}, this program knows {known[0]} to {known[-1]}",
-            hint="upgrade mlops_assets: an older program would not understand what a newer one has written",
+            hint="upgrade mlops_assets: an older program cannot read what a newer one has written",
         )
 
 
@@ -67,7 +67,7 @@ _HERE = Path(__file__).parent
 
 
 def _create_tables(connection: sa.Connection) -> None:
-    """Make every table as it is now: the same as all migrations one after the other, which a test proves, and faster."""
+    """Create the current tables: faster than all migrations in sequence, with the same result, as a test proves."""
     schema.META.create_all(connection)
     REVISION_TABLE.metadata.create_all(connection)
     connection.execute(schema.schema_version.insert().values(version=_MARK))

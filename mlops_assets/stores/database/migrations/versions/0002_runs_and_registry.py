@@ -1,4 +1,4 @@
-"""Runs that go on, curves, artifacts of runs, files and marks of versions, reproductions."""
+"""Add active runs, curves, artifacts of runs, files and marks of versions, and reproductions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add columns with what earlier rows were, then the new tables."""
+    """Add columns, with defaults for earlier rows, then the new tables."""
     with op.batch_alter_table("mlops_runs") as runs:
         runs.alter_column("ended_at", existing_type=sa.String(40), nullable=True)
         runs.alter_column("snapshot", existing_type=sa.Integer(), nullable=True)
@@ -36,11 +36,11 @@ def upgrade() -> None:
         evidence.add_column(sa.Column("low", sa.Float(), nullable=True))
         evidence.add_column(sa.Column("high", sa.Float(), nullable=True))
     op.execute("UPDATE mlops_metrics SET low = value, high = value")
-    _of_runs()
-    _of_versions()
+    _create_run_tables()
+    _create_version_tables()
 
 
-def _of_runs() -> None:
+def _create_run_tables() -> None:
     run = ("run_id", sa.String(64), sa.ForeignKey("mlops_runs.id"))
     op.create_table(
         "mlops_curves",
@@ -61,7 +61,7 @@ def _of_runs() -> None:
     )
 
 
-def _of_versions() -> None:
+def _create_version_tables() -> None:
     op.create_table(
         "mlops_version_files",
         sa.Column("model", sa.String(64), primary_key=True),

@@ -26,7 +26,7 @@ def hosted(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
     """
     from mlops_assets.serving.bridges import bento
 
-    return bento.hosted(folder)
+    return bento.host_bento(folder)
 
 
 def _load_pyfunc(path: str) -> Any:  # noqa: ANN401  (an MLflow model)
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     arguments
         ``supervisor FOLDER`` or ``worker FOLDER INDEX SOCKET CONTROL``.
     """
-    role, *rest = arguments
+    role, *rest = arguments or [""]
     if role == SUPERVISOR:
         from mlops_assets.serving.http import supervisor
 

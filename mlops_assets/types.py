@@ -18,7 +18,7 @@ from mlops_assets.values.training import TrainingSet
 
 if TYPE_CHECKING:
     from mlops_assets.serving.predict.loaded_model import LoadedModel
-    from mlops_assets.serving.push.push import Pushed
+    from mlops_assets.serving.push.push import PushResult
     from mlops_assets.stores.tracker.active_run import ActiveRun
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "Model",
     "OnDemandFeatures",
     "PredictionTimes",
-    "Pushed",
+    "PushResult",
     "SliceMetrics",
     "TrainingSet",
 ]
@@ -46,7 +46,7 @@ __all__ = [
 _LAZY = {
     "ActiveRun": "mlops_assets.stores.tracker.active_run",
     "LoadedModel": "mlops_assets.serving.predict.loaded_model",
-    "Pushed": "mlops_assets.serving.push.push",
+    "PushResult": "mlops_assets.serving.push.push",
 }
 
 

@@ -86,7 +86,7 @@ def export_command(version: str, folder: str, file: str | None) -> None:
 
     Example: mlops mlflow export churn@3 churn-3
     """
-    from mlops_assets.serving.bridges.mlflow_flavour import export
+    from mlops_assets.serving.bridges.mlflow_flavour import export_version
 
     open_stores = _opened(file)
     model, _, number = version.partition("@")
@@ -95,5 +95,5 @@ def export_command(version: str, folder: str, file: str | None) -> None:
         raise RegistryError(
             f"there is no version '{version}'", hint=f"'{model}' has {', '.join(known) or 'none'}: name one as MODEL@VERSION"
         )
-    written = export(open_stores.artifacts, known[number], Path(folder))
+    written = export_version(open_stores.artifacts, known[number], Path(folder))
     console().print(f"wrote {written}: mlflow.pyfunc.load_model({str(written)!r})")

@@ -14,7 +14,7 @@ from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
 from mlops_assets.orchestrate.training.loop import collect_facts, describe_next_action, sensor_name
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.decisions import PERFORMANCE
 from mlops_assets.values.monitoring import Monitor
@@ -133,7 +133,7 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     most = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
     version = next(v for v in project.stores.registry.versions(monitor.model.name) if v.version == most)
     rows = rows.filter(rows[MODEL_VERSION] == most)  # never rows of two versions in one report
-    columns = manifest_of(project.stores.artifacts, version.artifact)["columns"]
+    columns = read_manifest(project.stores.artifacts, version.artifact)["columns"]
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = rename_from_table(reference, TRAINING_SET_COLUMNS)
     path = page_path(project.platform.home, name, partition).with_suffix(".evidently.html")

@@ -17,7 +17,7 @@ import polars as pl
 from mlops_assets.cli.serving import find
 from mlops_assets.errors import DataError, DefinitionError, ServiceError
 from mlops_assets.orchestrate.training.loop import list_source_tables
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.http import control
 from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.window import window_of
@@ -164,7 +164,7 @@ def _bodies(project: LoadedProject, service: Service, frame: pl.DataFrame) -> It
     champion = project.stores.registry.champion(service.model.name)
     if champion is None:
         raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise {graph_key(service.model.key)}")
-    fields: Sequence[dict[str, Any]] = manifest_of(project.stores.artifacts, champion.artifact)["request"]
+    fields: Sequence[dict[str, Any]] = read_manifest(project.stores.artifacts, champion.artifact)["request"]
     needed = [f["name"] for f in fields if f["role"] not in {"key", "time"}]
     if lacking := [name for name in needed if name not in frame.columns]:
         raise DataError(

@@ -15,7 +15,7 @@ from mlops_assets.errors import RegistryError, nearest
 from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.tables.automation import stale
 from mlops_assets.orchestrate.upkeep.upkeep import kept_up
-from mlops_assets.serving.formats.integrity import looked_after
+from mlops_assets.serving.formats.integrity import mark_damage
 from mlops_assets.stores.platform.garbage import collect_garbage
 from mlops_assets.stores.registry.history import model_history
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -74,7 +74,7 @@ def versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
         raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
     at = project.stores
     for held in (v for v in at.registry.versions(model) if v.aliases or v.damage):
-        looked_after(at.registry, at.artifacts, held)  # who serves from memory does not notice that its file is damaged
+        mark_damage(at.registry, at.artifacts, held)  # who serves from memory does not notice that its file is damaged
     found = at.registry.versions(model)
     runs = {run_id: project.stores.tracker.get(run_id) for run_id in {v.run_id for v in found}}
     return [

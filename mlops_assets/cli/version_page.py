@@ -10,9 +10,9 @@ from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.versions.card import ensure_card
-from mlops_assets.serving.formats.integrity import looked_after, parts
-from mlops_assets.serving.formats.judged_fit import judged_fit
-from mlops_assets.serving.formats.packaging import form_of, libraries_of, manifest_of
+from mlops_assets.serving.formats.integrity import list_parts, mark_damage
+from mlops_assets.serving.formats.judged_fit import read_judged_fit
+from mlops_assets.serving.formats.packaging import describe_format, find_other_libraries, read_manifest
 from mlops_assets.stores.registry.version_files import open_version_files
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
     name, _, number = asked.partition("@")
     find(project, name)
     at = project.stores
-    looked_after(at.registry, at.artifacts, _version(project, name, number))
+    mark_damage(at.registry, at.artifacts, _version(project, name, number))
     version = _version(project, name, number)
     run = at.tracker.get(version.run_id)
     return {
@@ -107,7 +107,7 @@ def _headline(project: LoadedProject, version: Version) -> dict[str, Any]:
         "created": _when(version.created_at),
         "candidate": version.digest,
         "artifact": version.artifact,
-        "format": form_of(_manifest(project, version)),
+        "format": describe_format(_manifest(project, version)),
     }
 
 
@@ -129,13 +129,13 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     if version.damage:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
     files = open_version_files(project.platform.registry).list_files(version.model, version.version)
-    every = [("manifest", version.artifact), *parts(dict(manifest_of(artifacts, version.artifact))), *sorted(files.items())]
+    every = [("manifest", version.artifact), *list_parts(dict(read_manifest(artifacts, version.artifact))), *sorted(files.items())]
     return [{"file": name, "sha256": sha256, **_size(artifacts, sha256)} for name, sha256 in every]
 
 
 def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
     """Return both fits of a version that was fitted again after its gates; nothing of one that serves its judged fit."""
-    judged = judged_fit(project.stores.artifacts, version.artifact, version.digest)
+    judged = read_judged_fit(project.stores.artifacts, version.artifact, version.digest)
     if not judged.refitted:
         return {}
     run = find_refit(project.stores, version.run_id, version.artifact)
@@ -157,7 +157,7 @@ def _size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
 def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     """Return the libraries of the training; where another version is installed, both."""
     manifest = _manifest(project, version)
-    others = {other.name: other for other in libraries_of(manifest)}
+    others = {other.name: other for other in find_other_libraries(manifest)}
     told = {None: "the same", False: "differs", True: "differs, and may predict otherwise"}
     return [
         {
@@ -172,7 +172,7 @@ def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]
 
 def _manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
     try:
-        return manifest_of(project.stores.artifacts, version.artifact)
+        return read_manifest(project.stores.artifacts, version.artifact)
     except ArtifactError:
         return {}
 

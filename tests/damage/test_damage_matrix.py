@@ -16,8 +16,8 @@ import pytest
 
 from mlops_assets.cli.main import main
 from mlops_assets.orchestrate.compiler import build
-from mlops_assets.serving.http.own_processes import label_of
-from mlops_assets.serving.http.state import Folder, ServiceSpec, WorkerStatus, write_json
+from mlops_assets.serving.http.service_processes import make_label
+from mlops_assets.serving.http.state import ServiceFolder, ServiceSpec, WorkerStatus, write_json
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 
@@ -84,11 +84,11 @@ def stopped_service(home: Path) -> None:
     """Leave behind what a service does that was stopped."""
     stores = {name: str(home / name) for name in ("artifacts", "online")}
     spec = ServiceSpec(SERVICE, "arrival", str(home), f"sqlite:///{home / 'registry.sqlite'}", **stores)
-    folder = Folder.of(str(home), SERVICE)
+    folder = ServiceFolder.locate(str(home), SERVICE)
     write_json(folder.spec, asdict(spec))
     write_json(folder.wanted, {"state": "stopped"})
-    write_json(folder.supervisor, {"pid": 999_999, "started": 1.5, "folder": label_of(folder.path), "url": None, "problem": ""})
-    write_json(folder.worker(0), asdict(WorkerStatus(0, 999_998, 1.5, folder=label_of(folder.path))))
+    write_json(folder.supervisor, {"pid": 999_999, "started": 1.5, "folder": make_label(folder.path), "url": None, "problem": ""})
+    write_json(folder.worker(0), asdict(WorkerStatus(0, 999_998, 1.5, folder=make_label(folder.path))))
 
 
 def link_or_copy(source: str, target: str) -> None:

@@ -22,12 +22,6 @@ COUNTS = {
     "orchestrate/tables": 53,
     "orchestrate/training": 4,
     "orchestrate/upkeep": 46,
-    "serving/bridges": 10,
-    "serving/formats": 49,
-    "serving/http": 84,
-    "serving/logs": 13,
-    "serving/predict": 32,
-    "serving/push": 17,
     "stores/lake": 1,
     "values": 38,
 }

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from mlops_assets.compute.features.on_demand import apply_on_demand
-from mlops_assets.serving.formats.packaging import Module, pack
+from mlops_assets.serving.formats.packaging import OnDemandSource, pack
 from mlops_assets.serving.http.control import ServiceSpec
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.online.opening import open_online
@@ -97,7 +97,7 @@ class Stage:
         self.registry = open_registry(self.platform.registry)
 
     def register(self, fitted, X: pl.DataFrame, digest: str, *, form: str = "skops", **more) -> int:
-        artifact = pack(self.artifacts, fitted, X=X, modules=[Module(CLOCK, "clock")], form=form, facts=facts(**more))
+        artifact = pack(self.artifacts, fitted, X=X, modules=[OnDemandSource(CLOCK, "clock")], form=form, facts=facts(**more))
         record = CandidateRecord("lateness", digest, "run", artifact, 1, datetime.now(UTC))
         self.registry.submit(record, [])
         return self.registry.register("lateness", {}).version

@@ -13,7 +13,7 @@ from mlops_assets.values.arguments import _ACTIONS, _CLASSES, check_arguments
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 VALUES = [type(name, (), {})() for name in sorted(_CLASSES)]  # of each class by name
-MADE = {"ActiveRun", "Intervals", "LoadedModel", "Pushed"}  # the package makes them, a user never does
+MADE = {"ActiveRun", "Intervals", "LoadedModel", "PushResult"}  # the package makes them, a user never does
 
 
 def _public_callables():

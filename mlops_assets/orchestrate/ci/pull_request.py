@@ -21,8 +21,8 @@ from mlops_assets.orchestrate.training.evaluation import find_rival
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.training.training_set import x_columns
-from mlops_assets.serving.formats.judged_fit import judged_fit
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.judged_fit import read_judged_fit
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker.tracker import Run
@@ -76,7 +76,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
             hint="run `mlops ci train` first, and see why it failed",
         )
     record, evidence = waiting
-    fit = judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
+    fit = read_judged_fit(stores.artifacts, record.artifact, record.digest)  # measured is what the gates have judged, not its refit
     kind = find_kind(model.kind)
     fitted = kind.open(stores, model, fit.artifact)
     splits = _splits(stores, model, record.snapshot)
@@ -115,7 +115,7 @@ def _describe_rival(stores: Stores, rival: Version | None) -> str:
         return ""
     mine = stores.registry.champion(rival.model)
     name = f"version {rival.version}, champion of {stores.platform.environment if mine is not None else stores.platform.against}"
-    refitted = judged_fit(stores.artifacts, rival.artifact, rival.digest).refitted
+    refitted = read_judged_fit(stores.artifacts, rival.artifact, rival.digest).refitted
     return name + (", by its judged fit" if refitted else "")
 
 
@@ -168,7 +168,7 @@ def _data(facts: _Facts) -> list[FieldChange]:
 
 def _drifted_columns(facts: _Facts, rival: Version) -> Iterator[FieldChange]:
     X = pl.concat([split.X for split in facts.splits.values()])
-    manifest = manifest_of(facts.stores.artifacts, rival.artifact)
+    manifest = read_manifest(facts.stores.artifacts, rival.artifact)
     if "profile" not in manifest:
         return
     profile = json.loads(facts.stores.artifacts.get(manifest["profile"]))

@@ -13,7 +13,7 @@ from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, table_
 from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.project import Project, computed_from
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Sql
@@ -54,7 +54,7 @@ def usage(project: Project, stores: Stores, view: FeatureView) -> Usage:
 
 
 def _trained_with(stores: Stores, artifact: str, view: str) -> bool:
-    return any(step.get("view") == view for step in manifest_of(stores.artifacts, artifact).get("steps", ()))
+    return any(step.get("view") == view for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
 
 
 def view_metadata(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table
 from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
 from mlops_assets.orchestrate.tables.tables import check_specs, publish, table_check_specs
-from mlops_assets.serving.push.spec import PushSpec, log_folder
+from mlops_assets.serving.push.spec import PushSpec, push_log_folder
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
@@ -31,15 +31,15 @@ def push_node(source: PushSource, platform: Platform) -> Node:
 
 def _logged(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
     """Return, for each partition that something was pushed for, what changes when more is."""
-    folder = log_folder(platform.home, source.name)
+    folder = push_log_folder(platform.home, source.name)
     if not folder.is_dir():
         return {}
-    from mlops_assets.serving.logs.day_log import log_days
-    from mlops_assets.serving.logs.push_log import push_fingerprint
+    from mlops_assets.serving.logs.day_log import list_log_days
+    from mlops_assets.serving.logs.push_log import hash_push_files
 
-    days = set(log_days(folder))
+    days = set(list_log_days(folder))
     spans = {key: days_of(window_of(partitions, key), days) for key in keys}
-    return {key: push_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
+    return {key: hash_push_files(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
 
 
 def publish_pushed_rows(step: StepContext, source: PushSource) -> Iterator[object]:
@@ -48,9 +48,9 @@ def publish_pushed_rows(step: StepContext, source: PushSource) -> Iterator[objec
 
 
 def _make_rows(step: StepContext, source: PushSource) -> CheckedTable:
-    from mlops_assets.serving.logs.day_log import log_days
+    from mlops_assets.serving.logs.day_log import list_log_days
 
-    days = set(log_days(log_folder(step.stores.platform.home, source.name)))
+    days = set(list_log_days(push_log_folder(step.stores.platform.home, source.name)))
     windows = [window for _, window in step.windows]
     spans = [span for span in (days_of(window, days) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
@@ -82,10 +82,10 @@ def pushed_rows(stores: Stores, source: PushSource, first: date, last: date, cor
     corrupt
         Gets the lines that cannot be read; they are passed over.
     """
-    from mlops_assets.serving.logs.push_log import LOGGED_AT, read_pushed
+    from mlops_assets.serving.logs.push_log import LOGGED_AT, read_pushed_rows
 
-    types = dict(PushSpec.of(source, views_of(source)).types)
-    rows = read_pushed(log_folder(stores.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
+    types = dict(PushSpec.from_source(source, views_of(source)).types)
+    rows = read_pushed_rows(push_log_folder(stores.platform.home, source.name), first, last, types, [] if corrupt is None else corrupt)
     return rows.drop(LOGGED_AT).unique(source.table.key, keep="last", maintain_order=True)
 
 
@@ -101,11 +101,11 @@ def pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
     if not isinstance(source, PushSource):
         return None
     from mlops_assets.compute.features.feature_schema import conform
-    from mlops_assets.serving.logs.day_log import log_days
+    from mlops_assets.serving.logs.day_log import list_log_days
 
-    folder = log_folder(step.stores.platform.home, source.name)
+    folder = push_log_folder(step.stores.platform.home, source.name)
     settled = _settled(step, source, view)
-    open_days = [day for day in log_days(folder) if not _covered(day, settled)]
+    open_days = [day for day in list_log_days(folder) if not _covered(day, settled)]
     frames = [pushed_rows(step.stores, source, day, day) for day in open_days]
     rows = pl.concat(frames) if frames else pushed_rows(step.stores, source, date.max, date.min)
     times = (source.table.event_timestamp or "", source.table.created_timestamp or "")

@@ -15,8 +15,8 @@ from mlops_assets.orchestrate.core.partitions import step_of
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.fitted_rows import mark_fitted_rows
-from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of
-from mlops_assets.serving.formats.prediction_columns import of_one_version
+from mlops_assets.serving.formats.packaging import POSITIVE, read_manifest
+from mlops_assets.serving.formats.prediction_columns import merge_typed_columns
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.monitoring import Monitor
 
@@ -28,7 +28,7 @@ def read_windows(step: StepContext, monitor: Monitor) -> list[PredictionWindow]:
     table = step.read(TableRef(ref.key, ref.partitions, ref.event_timestamp))
     rows, spans = rename_from_table(table, PREDICTION_COLUMNS), [(partition, span) for partition, span in step.windows if span is not None]
     fitted = _mark_fitted(step, monitor, rows, time)
-    return [replace(window, rows=of_one_version(window.rows)) for window in split_windows(rows, table[time], fitted, spans, time)]
+    return [replace(window, rows=merge_typed_columns(window.rows)) for window in split_windows(rows, table[time], fitted, spans, time)]
 
 
 def _mark_fitted(step: StepContext, monitor: Monitor, rows: pl.DataFrame, time: str) -> pl.Series:
@@ -47,7 +47,7 @@ def read_references(stores: Stores, project: Project, monitor: Monitor, versions
     registered = (version for version in stores.registry.versions(monitor.model.name) if version.version in versions)
     found = {}
     for version in registered:
-        manifest = manifest_of(stores.artifacts, version.artifact)
+        manifest = read_manifest(stores.artifacts, version.artifact)
         run, profile = stores.tracker.get(version.run_id), _read_profile(stores, monitor, manifest)
         found[version.version] = VersionReference(
             profile,

@@ -21,7 +21,7 @@ from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.online.materialise import online_key
-from mlops_assets.serving.formats.packaging import functions_of, manifest_of
+from mlops_assets.serving.formats.packaging import read_functions, read_manifest
 from mlops_assets.stores.online.protocol import HISTORY
 from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.features import Entity, FeatureView
@@ -93,7 +93,7 @@ def skew_outcome(step: Looking, service: Service, rows: pl.DataFrame) -> Outcome
     service
         Whose they are.
     rows
-        The answers, as :func:`mlops_assets.serving.logs.served.served` returns them.
+        The answers, as :func:`mlops_assets.serving.logs.prediction_rows.build_prediction_rows` returns them.
     """
     compared, late, found = 0, 0, list[tuple[SkewedValue, str]]()
     for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
@@ -135,13 +135,13 @@ def _version(step: Looking, service: Service, number: int) -> _Version | None:
     registered = next((v for v in step.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
         return None
-    manifest = manifest_of(step.stores.artifacts, registered.artifact)
+    manifest = read_manifest(step.stores.artifacts, registered.artifact)
     declared = {view.name: view for view in step.project.every(FeatureView)}
     steps = [made for made in manifest.get("steps", ()) if "view" in made]
     if not steps or any(made["view"] not in declared for made in steps):
         return None
     views = {made["view"]: _as_trained(declared[made["view"]], made) for made in steps}
-    return _Version(manifest, views, functions_of(step.stores.artifacts, manifest))
+    return _Version(manifest, views, read_functions(step.stores.artifacts, manifest))
 
 
 def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:

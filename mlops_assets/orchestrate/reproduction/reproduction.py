@@ -20,7 +20,7 @@ from mlops_assets.compute.user_code.source_slice import slice_source
 from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.training.kinds import read_kind
-from mlops_assets.serving.formats.judged_fit import judged_fit
+from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import open_erasure_log
 from mlops_assets.stores.registry.records import Version
@@ -86,7 +86,7 @@ def reproduce(
     if options.data == RECORDED:
         _refuse_unreadable(stores, version)
     source, which = _source(stores, version, facts, function, options)
-    fit, begun = judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
+    fit, begun = read_judged_fit(stores.artifacts, version.artifact, version.digest), time.monotonic()
     kind = type(read_kind(run.record))
     locked = parse_lock(stores.artifacts.get(facts["environment"]).decode())
     request: dict[str, Any] = {

@@ -33,7 +33,7 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
 def needed(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
     """Return the run that repairs a service, or in words why none is needed."""
     from mlops_assets.serving.http import control
-    from mlops_assets.serving.http.state import Folder
+    from mlops_assets.serving.http.state import ServiceFolder
 
     seen = control.status(platform.home, service.name)
     if seen.wanted == "unknown":
@@ -43,8 +43,8 @@ def needed(service: Service, platform: Platform, instance: dg.DagsterInstance) -
     behind = [worker for worker in seen.workers if worker.version != seen.champion]
     if seen.running and not behind and not seen.problem:
         return f"{service.name}: {len(seen.workers)} workers answer with version {seen.champion}"
-    folder = Folder.of(platform.home, service.name)
-    last = folder.readable(folder.supervisor) or {}
+    folder = ServiceFolder.locate(platform.home, service.name)
+    last = folder.read_or_none(folder.supervisor) or {}
     event = f"{service.name}-v{seen.champion}-{last.get('pid')}-{last.get('started')}"
     runs = instance.get_runs(filters=dg.RunsFilter(tags={TAG: event}))
     if any(not run.is_finished for run in runs):

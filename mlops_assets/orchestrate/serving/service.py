@@ -35,10 +35,10 @@ from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
 from mlops_assets.orchestrate.tables.tables import check_specs, publish
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.formats.prediction_columns import PredictionKind
-from mlops_assets.serving.logs.served import key_types, served
-from mlops_assets.serving.push.spec import push_specs
+from mlops_assets.serving.logs.prediction_rows import build_prediction_rows, read_key_types, split_storable
+from mlops_assets.serving.push.spec import list_push_specs
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views, stored_views
 from mlops_assets.values.platform import Platform
@@ -47,7 +47,7 @@ from mlops_assets.values.window import merged, window_of
 
 if TYPE_CHECKING:
     from mlops_assets.serving.http.control import ServiceSpec, ServiceStatus
-    from mlops_assets.serving.logs.inference_log import Record
+    from mlops_assets.serving.logs.inference_log import PredictionRecord
 
 _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
 
@@ -70,7 +70,7 @@ def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
         max_rows=service.max_rows,
         max_bytes=service.max_bytes,
         trusted_types=service.model.trusted_types,
-        push=push_specs(stored_views(service.model.training_set.features)),
+        push=list_push_specs(stored_views(service.model.training_set.features)),
     )
 
 
@@ -134,11 +134,11 @@ def _logged(service: Service, platform: Platform, partitions: dg.PartitionsDefin
     folder = log_folder(service, platform)
     if not folder.is_dir():
         return {}
-    from mlops_assets.serving.logs.inference_log import log_days, log_fingerprint
+    from mlops_assets.serving.logs.day_log import hash_log_files, list_log_days
 
-    days = set(log_days(folder))
+    days = set(list_log_days(folder))
     spans = {key: days_of(window_of(partitions, key), days) for key in keys}
-    return {key: log_fingerprint(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
+    return {key: hash_log_files(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
 
 
 def served_rules(project: Project, service: Service) -> Table:
@@ -164,16 +164,16 @@ def publish_served(step: StepContext, service: Service) -> Iterator[object]:
 
 
 def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTable:
-    from mlops_assets.serving.logs.inference_log import Record, frame_records, log_days, read_records
-    from mlops_assets.serving.logs.unstorable import split_storable
+    from mlops_assets.serving.logs.day_log import list_log_days
+    from mlops_assets.serving.logs.inference_log import PredictionRecord, frame_records, read_records
 
     folder, corrupt = log_folder(service, step.stores.platform), list[str]()
     windows = [window for _, window in step.windows]
-    spans = [span for span in (days_of(window, set(log_days(folder))) for window in windows) if span]
+    spans = [span for span in (days_of(window, set(list_log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     records = read_records(folder, first, last, corrupt)
     types, keys, kinds = _types(step, service, sorted({record.version for record in records}))
-    fitting, unfit = list[Record](), list[str]()
+    fitting, unfit = list[PredictionRecord](), list[str]()
     for dtype, some in groupby(sorted(records, key=partial(_dtype, kinds)), key=partial(_dtype, kinds)):
         found, others = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
         fitting, unfit = [*fitting, *found], [*unfit, *others]
@@ -181,7 +181,7 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
     if windows[0] is not None:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
-    answered = served(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
+    answered = build_prediction_rows(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
     answers = as_one_table(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in answered], rules.event_timestamp)
     stored, kept = add_stored_rows(step, answers, rules)
     frame = rename_from_table(stored, PREDICTION_COLUMNS)
@@ -194,7 +194,7 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
     return CheckedTable(stored, [*verify(stored, rules, step.windows), readable_outcome(corrupt, unfit), *skew], facts)
 
 
-def _dtype(kinds: Mapping[int, PredictionKind], record: "Record") -> str:
+def _dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:
     """Return the type of a logged prediction, by its version; of one that the registry does not know, by the newest."""
     newest = kinds[max(kinds)].dtype if kinds else "String"
     return kinds[record.version].dtype if record.version in kinds else newest
@@ -206,7 +206,7 @@ def _types(
     """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and what each predicts."""
     registered = step.stores.registry.versions(service.model.name)
     wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
-    manifests = [manifest_of(step.stores.artifacts, version.artifact) for version in wanted]
+    manifests = [read_manifest(step.stores.artifacts, version.artifact) for version in wanted]
     types = {name: manifest["types"][name] for manifest in manifests for name in manifest["columns"]}
-    keys = {name: dtype for manifest in manifests for name, dtype in key_types(manifest).items()}
-    return types, keys, {v.version: PredictionKind.of(manifest) for v, manifest in zip(wanted, manifests, strict=True)}
+    keys = {name: dtype for manifest in manifests for name, dtype in read_key_types(manifest).items()}
+    return types, keys, {v.version: PredictionKind.from_manifest(manifest) for v, manifest in zip(wanted, manifests, strict=True)}

@@ -8,8 +8,8 @@ import polars as pl
 from mlops_assets.compute.tables.own_columns import is_prediction_column
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.serving.formats.packaging import manifest_of
-from mlops_assets.serving.formats.prediction_columns import TYPED, PredictionKind, changed_kind, in_columns_of_their_types
+from mlops_assets.serving.formats.packaging import read_manifest
+from mlops_assets.serving.formats.prediction_columns import TYPED, PredictionKind, describe_changed_kind, rename_by_type
 from mlops_assets.stores.artifacts.store import Artifacts
 from mlops_assets.stores.lake.protocol import Lake
 from mlops_assets.stores.registry.records import Version
@@ -31,7 +31,7 @@ def as_one_table(step: StepContext, frames: Sequence[pl.DataFrame], event_timest
     event_timestamp
         The table's.
     """
-    placed = in_columns_of_their_types(frames, _types(step, frames, event_timestamp))
+    placed = rename_by_type(frames, _types(step, frames, event_timestamp))
     return placed[0] if len(placed) == 1 else pl.concat(placed, how="diagonal_relaxed")
 
 
@@ -80,10 +80,10 @@ def describe_change_of_kind(artifacts: Artifacts, before: Version | None, after:
     if before is None or before.version == after.version:
         return ""
     try:
-        kinds = [PredictionKind.of(manifest_of(artifacts, version.artifact)) for version in (before, after)]
+        kinds = [PredictionKind.from_manifest(read_manifest(artifacts, version.artifact)) for version in (before, after)]
     except ArtifactError:  # the version before is damaged, which is no reason to refuse the one after it
         return ""
-    told = changed_kind(kinds[0], kinds[1])
+    told = describe_changed_kind(kinds[0], kinds[1])
     if not told:
         return ""
     return f"{told}; in tables of predictions its rows have columns of their own, such as prediction_2, and earlier rows keep theirs"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mlops_assets.serving.formats.integrity import JUDGED, parts
-from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of, unpack
-from mlops_assets.serving.predict.predictor import make_predictor, plain_columns
+from mlops_assets.serving.formats.integrity import JUDGED, list_parts
+from mlops_assets.serving.formats.packaging import POSITIVE, read_manifest, unpack
+from mlops_assets.serving.predict.predictor import list_columns, make_predictor
 from mlops_assets.stores.artifacts.store import Artifacts
 from mlops_assets.values.evaluation import PredictionTimes
 
@@ -39,16 +39,16 @@ class StoredCosts:
 
     def artifact_bytes(self) -> float:
         """Return the size of the manifest and of everything that it names, each file once."""
-        named = {sha256 for name, sha256 in parts(manifest_of(self.artifacts, self.artifact)) if name != JUDGED}
+        named = {sha256 for name, sha256 in list_parts(read_manifest(self.artifacts, self.artifact)) if name != JUDGED}
         return float(sum(len(self.artifacts.get(sha256)) for sha256 in {self.artifact, *named}))
 
     def time_predictions(self, calls: int) -> PredictionTimes:
         """Measure single-row predictions of the predictor that a service makes of these artifacts."""
         bundle = unpack(self.artifacts, self.artifact, self.trusted_types)  # of its own: the predictor sets its estimator to one thread
         probe = pl.read_ipc(io.BytesIO(self.artifacts.get(bundle.manifest["probe"])))
-        predict = make_predictor(bundle.estimator, probe, likeliest=bundle.predicts_likeliest, positive=bundle.manifest.get(POSITIVE))
+        predict = make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=bundle.manifest.get(POSITIVE))
         rows = self.rows.gather_every(max(1, self.rows.height // calls)).head(calls)
-        columns = plain_columns(rows)
+        columns = list_columns(rows)
         requests = [[[column[row]] for column in columns] for row in range(rows.height)]
         for call in range(_WARM_UP):
             predict(requests[call % len(requests)], 1)

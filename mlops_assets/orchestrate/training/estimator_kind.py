@@ -22,11 +22,11 @@ from mlops_assets.orchestrate.training.recorded_function import call_recorded
 from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
 from mlops_assets.orchestrate.training.search import run_search
 from mlops_assets.orchestrate.training.training_log import autolog, record_fit, training_run, warn_of_unrecorded
-from mlops_assets.serving.formats.formats import as_served, refuse_unready
-from mlops_assets.serving.formats.likeliest import labels_of
-from mlops_assets.serving.formats.packaging import POSITIVE, manifest_of, predictions_of, unpack
+from mlops_assets.serving.formats.argmax import predict_labels
+from mlops_assets.serving.formats.estimator_bytes import SKOPS
+from mlops_assets.serving.formats.packaging import POSITIVE, compute_responses, read_manifest, unpack
+from mlops_assets.serving.formats.serialisation import as_served, refuse_unavailable_format
 from mlops_assets.serving.formats.trusted_types import refuse_lambdas, refuse_unknown_types
-from mlops_assets.serving.formats.written import SKOPS
 from mlops_assets.stores.platform.run_log import start_run
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
@@ -44,7 +44,7 @@ class EstimatorKind:
 
     def train(self, step: StepContext, model: Model[..., Any], inputs: TrainingInputs) -> TrainedModel:
         """Search hyperparameters where the model asks for it, call its function, store and record the estimator."""
-        refuse_unready(model.format)
+        refuse_unavailable_format(model.format)
         refuse_unknown_types(model.trusted_types, f"'{model.key}'")
         refuse_lambdas(model.function.function, f"'{model.key}'")
         splits, fingerprint = inputs.splits, inputs.fingerprint
@@ -92,8 +92,8 @@ class EstimatorKind:
 
     def reproduce(self, stores: Stores, again: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fit again from the record, the second fit too where there was one, and predict the stored probe rows."""
-        manifest, reads = manifest_of(stores.artifacts, again.artifact), again.facts["reads"]
-        second = None if again.refit_artifact is None else manifest_of(stores.artifacts, again.refit_artifact)
+        manifest, reads = read_manifest(stores.artifacts, again.artifact), again.facts["reads"]
+        second = None if again.refit_artifact is None else read_manifest(stores.artifacts, again.refit_artifact)
         estimator = _fit_again(again, again.splits)
         refit = None if second is None else _fit_again(again, {"train": merge_parts(again.rows, reads["X"], reads["label"])})
         served = as_served(estimator, manifest.get("form", SKOPS), again.splits["train"].X)
@@ -138,4 +138,4 @@ def _stored_answers(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _answers(estimator: Any, stores: Stores, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
     """Return what an estimator predicts for the stored probe rows."""
     rows = pl.read_ipc(io.BytesIO(stores.artifacts.get(manifest["probe"])))
-    return {"predictions": np.asarray(predictions_of(estimator, rows)).tolist(), "labels": labels_of(estimator, rows).tolist()}
+    return {"predictions": np.asarray(compute_responses(estimator, rows)).tolist(), "labels": predict_labels(estimator, rows).tolist()}

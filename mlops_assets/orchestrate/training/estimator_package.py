@@ -16,8 +16,8 @@ from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit
 from mlops_assets.orchestrate.training.loop import list_source_tables
-from mlops_assets.serving.formats.packaging import POSITIVE, Module, manifest_of, pack, unpack
-from mlops_assets.serving.formats.written import SKOPS
+from mlops_assets.serving.formats.estimator_bytes import SKOPS
+from mlops_assets.serving.formats.packaging import POSITIVE, OnDemandSource, pack, read_manifest, unpack
 from mlops_assets.values.evaluation import Split
 from mlops_assets.values.features import on_demand
 from mlops_assets.values.model import KIND, Model
@@ -58,7 +58,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
         estimator,
         X=on.X,
         holdout=splits["holdout"].X,
-        modules=[Module(f.module_source, f.name) for f in on_demand(declared.features)],
+        modules=[OnDemandSource(f.module_source, f.name) for f in on_demand(declared.features)],
         trusted_types=model.trusted_types,
         form=model.format,
         facts={
@@ -76,7 +76,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
             **facts,
         },
     )
-    stored = manifest_of(artifacts, artifact)
+    stored = read_manifest(artifacts, artifact)
     digest = hashlib.sha256(f"{identity}:{stored['probe_predictions']}:{stored['probe_labels']}".encode()).hexdigest()
     served = estimator if model.format == SKOPS else unpack(artifacts, artifact, model.trusted_types).estimator
     return StoredFit(served, artifact, digest)

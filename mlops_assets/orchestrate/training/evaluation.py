@@ -12,9 +12,9 @@ from mlops_assets.compute.training.responses import CachedPredictor, find_unusab
 from mlops_assets.errors import DataError, MlopsError
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.costs import StoredCosts
-from mlops_assets.serving.formats.judged_fit import JudgedFit, judged_fit
+from mlops_assets.serving.formats.judged_fit import JudgedFit, read_judged_fit
 from mlops_assets.serving.formats.packaging import unpack
-from mlops_assets.serving.predict.batch import model_input
+from mlops_assets.serving.predict.batch import select_input
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.registry import open_registry
@@ -110,7 +110,7 @@ def find_rival(stores: Stores, model: str) -> Version | None:
 
 def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
     """Return the champion's fit that may be compared on a holdout: a second fit may have been fitted on these rows."""
-    return judged_fit(stores.artifacts, rival.artifact, rival.digest)
+    return read_judged_fit(stores.artifacts, rival.artifact, rival.digest)
 
 
 def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival: Version) -> tuple[Evaluation, CachedPredictor | None]:
@@ -131,7 +131,7 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
         for function in bundle.functions:
             made = apply_on_demand([function], columns_as_arrays(rows, rows.columns))
             rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
-        X = model_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
+        X = select_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
         answers = CachedPredictor(bundle.estimator, X)
         split = Split(X, holdout.y, holdout.rows)
         return evaluate(answers, split, model.metrics, model.slices, min_rows=_min_slice_rows(model), positive=model.positive), answers

@@ -10,7 +10,7 @@ from mlops_assets.compute.tables.own_columns import SPLIT, TRAINING_SET_COLUMNS,
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.project import row_key
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
     at the version's snapshot; without a key, the time. A version that was stored before fitted rows were recorded marks no row.
     """
     none = pl.Series([False] * rows.height, dtype=pl.Boolean)
-    fitted = None if version is None or rows.is_empty() else FittedRows.from_manifest(manifest_of(at.artifacts, version.artifact))
+    fitted = None if version is None or rows.is_empty() else FittedRows.from_manifest(read_manifest(at.artifacts, version.artifact))
     if fitted is None or version is None:
         return none
     key = row_key(project, model)
@@ -130,5 +130,5 @@ def _candidates(at: Stores, model: Model[..., Any], champion: Version) -> Iterat
 
 
 def _signature(at: Stores, version: Version) -> tuple[object, ...]:
-    manifest = manifest_of(at.artifacts, version.artifact)
+    manifest = read_manifest(at.artifacts, version.artifact)
     return tuple(manifest.get(name) for name in ("columns", "types", "prediction_type", "classes"))

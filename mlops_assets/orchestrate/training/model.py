@@ -25,7 +25,7 @@ from mlops_assets.orchestrate.training.refit import Submission, refit_after_gate
 from mlops_assets.orchestrate.training.search import search_metadata
 from mlops_assets.orchestrate.training.training_log import show_logged
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
-from mlops_assets.serving.formats.packaging import form_of, manifest_of
+from mlops_assets.serving.formats.packaging import describe_format, read_manifest
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.registry.records import CandidateRecord
@@ -100,7 +100,7 @@ def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: Trai
     positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)
     drawn = plot_model(trained.answers, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
     return {
-        "format": form_of(manifest_of(step.stores.artifacts, submission.artifact)),
+        "format": describe_format(read_manifest(step.stores.artifacts, submission.artifact)),
         **({} if positive is None else {"positive class": str(positive)}),
         **pictures(drawn),
     }

@@ -28,9 +28,9 @@ from mlops_assets.orchestrate.tables.tables import check_specs, publish
 from mlops_assets.orchestrate.training.fitted_rows import choose_versions
 from mlops_assets.orchestrate.training.training_set import view_rows
 from mlops_assets.serving.formats.integrity import refuse_damaged
-from mlops_assets.serving.formats.packaging import libraries_of, unpack
-from mlops_assets.serving.logs.served import batch_identity, key_types
-from mlops_assets.serving.predict.batch import model_input, score
+from mlops_assets.serving.formats.packaging import find_other_libraries, unpack
+from mlops_assets.serving.logs.prediction_rows import identify_batch_rows, read_key_types
+from mlops_assets.serving.predict.batch import score_rows, select_input
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.dataset import Table
@@ -93,21 +93,21 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
     training_set = batch.model.training_set
     refuse_damaged(step.stores.registry, step.stores.artifacts, version)
     bundle = unpack(step.stores.artifacts, version.artifact, batch.model.trusted_types)
-    for other in libraries_of(bundle.manifest):
+    for other in find_other_libraries(bundle.manifest):
         step.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
     steps: list[View | AsOfLayout | Callable[..., Any]] = [
         *(rename_view_rows(view, view_rows(step, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
         *bundle.functions,
     ]
     rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)
-    X = model_input(bundle, rows, f"'{batch.key}'")
+    X = select_input(bundle, rows, f"'{batch.key}'")
     return pl.concat(
         [
-            _identity(batch, rows, X, key_types(bundle.manifest)),
+            _identity(batch, rows, X, read_key_types(bundle.manifest)),
             X,
-            score(bundle, X),
+            score_rows(bundle, X),
             pl.DataFrame({MODEL_VERSION: pl.Series([version.version] * rows.height, dtype=pl.Int64)}),
-            batch_identity(rows, batch.dataset.table.key),
+            identify_batch_rows(rows, batch.dataset.table.key),
         ],
         how="horizontal",
     ).with_columns(pl.lit(step.context.run.run_id).alias(RUN_ID))

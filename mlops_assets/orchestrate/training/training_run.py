@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.training.estimator_package import positive_fact, t
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.training_log import warn_of_unrecorded
 from mlops_assets.orchestrate.training.training_set import x_columns
-from mlops_assets.serving.formats.written import SKOPS
+from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.features import on_demand
 from mlops_assets.values.model import ESTIMATOR, KIND, Model

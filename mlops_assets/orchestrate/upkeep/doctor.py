@@ -16,7 +16,7 @@ from mlops_assets.orchestrate.upkeep.doctor_machine import clock, disk_space, pa
 from mlops_assets.orchestrate.upkeep.doctor_stores import artifact_hashes, database, erasures, lake, orphans, records, versions
 from mlops_assets.orchestrate.upkeep.findings import OK, WARNING, Finding
 from mlops_assets.serving.http import control
-from mlops_assets.serving.http.state import Folder
+from mlops_assets.serving.http.state import ServiceFolder
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.platform import Platform
@@ -142,4 +142,4 @@ def _undeclared(services: Path, declared: Collection[str]) -> Iterator[Finding]:
     """Yield damaged state files of services that the project does not declare."""
     for path in sorted(services.iterdir()) if services.is_dir() else ():
         if path.name not in declared:
-            yield from (Finding.failed("services", error.message, error.hint) for _, error in Folder(path).damage())
+            yield from (Finding.failed("services", error.message, error.hint) for _, error in ServiceFolder(path).find_damage())

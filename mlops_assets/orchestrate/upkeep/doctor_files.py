@@ -10,7 +10,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.online.materialise import online_key, online_views
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.serving.logs.damage import LogDamage, find_changed_predictions, find_changed_pushes
-from mlops_assets.serving.logs.day_log import foreign_entries
+from mlops_assets.serving.logs.day_log import list_foreign_entries
 from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 from mlops_assets.stores.lake.layout_files import find_damaged_layouts
 from mlops_assets.stores.online.lmdb_check import find_lmdb_damage
@@ -122,7 +122,7 @@ def logs(platform: Platform) -> Iterator[Finding]:
     found = [
         Finding("logs", WARNING, f"'{path}' is no day of the prediction log and is ignored", "move it away")
         for folder in predictions
-        for path in foreign_entries(folder)
+        for path in list_foreign_entries(folder)
     ]
     found += [_report_log("prediction log", damage) for folder in predictions for damage in find_changed_predictions(folder)]
     found += [_report_log("push log", damage) for folder in pushes for damage in find_changed_pushes(folder)]

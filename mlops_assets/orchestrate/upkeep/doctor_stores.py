@@ -10,9 +10,9 @@ from mlops_assets.errors import ArtifactError, LakeError, RegistryError
 from mlops_assets.orchestrate.core.partitions import all_keys, sort_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
-from mlops_assets.serving.formats.integrity import JUDGED, parts
-from mlops_assets.serving.formats.judged_fit import named_judged_fit
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.integrity import JUDGED, list_parts
+from mlops_assets.serving.formats.judged_fit import parse_judged_fit
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.database import migrations, sql
 from mlops_assets.stores.lake.protocol import Partition, PartitionRecord
 from mlops_assets.stores.lake.verified_reads import read_verified
@@ -79,11 +79,11 @@ def _files_of(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
 def _parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
     yield "manifest", artifact
     try:
-        manifest = manifest_of(stores.artifacts, artifact)
+        manifest = read_manifest(stores.artifacts, artifact)
     except (ArtifactError, ValueError):
         return  # missing, or damaged: the check of the hashes says so
-    yield from ((what, sha256) for what, sha256 in parts(manifest) if what != JUDGED)
-    if judged := named_judged_fit(manifest):
+    yield from ((what, sha256) for what, sha256 in list_parts(manifest) if what != JUDGED)
+    if judged := parse_judged_fit(manifest):
         yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(stores, judged.artifact))
 
 

@@ -15,7 +15,7 @@ from mlops_assets.errors import DefinitionError, LakeError, nearest
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.tables.lake_events import materialised
 from mlops_assets.orchestrate.upkeep.erased_records import amended, made_from_nodes, tables_of
-from mlops_assets.serving.logs.erasure import erased_predictions, erased_pushes
+from mlops_assets.serving.logs.erasure import erase_predictions, erase_pushes
 from mlops_assets.stores.lake.erasure import Erasure
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import BEGUN, DONE, entity_label, open_erasure_log
@@ -261,8 +261,8 @@ def _beside(request: Request, *, dry: bool) -> _Beside:
     layouts = 0 if dry else stores.layouts.remove(lambda name, _: name in names)
     # Where views are named, the logs of predictions, which hold more than those, stay.
     folders = [] if request.views else sorted((home / "services").glob("*/log"))
-    predictions = sum(erased_predictions(folder, request.entity, dry=dry) for folder in folders)
-    pushed = sum(erased_pushes(folder, request.entity, dry=dry) for folder in _push_logs(request, home))
+    predictions = sum(erase_predictions(folder, request.entity, dry=dry) for folder in folders)
+    pushed = sum(erase_pushes(folder, request.entity, dry=dry) for folder in _push_logs(request, home))
     return _Beside(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
 
 

@@ -13,7 +13,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import Step, asset_key
 from mlops_assets.orchestrate.online.materialise import online_views
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.lake.protocol import MaintenanceReport
 from mlops_assets.stores.platform.garbage import Garbage, collect_garbage, is_own
 from mlops_assets.stores.platform.pins import aliased_artifacts, collect_pins
@@ -103,7 +103,7 @@ def kept_up(projects: Sequence[Project], stores: Stores, *, older_than: timedelt
 def _online(projects: Sequence[Project], stores: Stores) -> set[str]:
     """Return the views that are looked up: those that a project puts online, and those of every version with an alias, whoever declares it."""
     declared = {view.name for project in projects for view in online_views(project)}
-    steps = (step for artifact in aliased_artifacts(stores) for step in manifest_of(stores.artifacts, artifact).get("steps", ()))
+    steps = (step for artifact in aliased_artifacts(stores) for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
     return declared | {step["view"] for step in steps if "view" in step}
 
 

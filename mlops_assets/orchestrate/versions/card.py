@@ -39,8 +39,8 @@ from mlops_assets.orchestrate.training.evaluation import pair_intervals
 from mlops_assets.orchestrate.training.kinds import read_kind
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.training.training_set import check_leakage
-from mlops_assets.serving.formats.judged_fit import judged_fit
-from mlops_assets.serving.formats.packaging import POSITIVE, Bundle, form_of, manifest_of, unpack
+from mlops_assets.serving.formats.judged_fit import read_judged_fit
+from mlops_assets.serving.formats.packaging import POSITIVE, ModelBundle, describe_format, read_manifest, unpack
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import Stores
@@ -88,8 +88,8 @@ class _Subject:
 class _Fits:
     """The fit of an estimator that serves, and the one that the gates judged; one and the same without a refit."""
 
-    served: Bundle
-    judged: Bundle
+    served: ModelBundle
+    judged: ModelBundle
 
     @property
     def refitted(self) -> bool:
@@ -133,7 +133,7 @@ def build_card(project: Project, stores: Stores, model: Model[..., Any], version
     project, stores, model, version, dagster_run
         As in :func:`ensure_card`.
     """
-    run, manifest = stores.tracker.get(version.run_id), manifest_of(stores.artifacts, version.artifact)
+    run, manifest = stores.tracker.get(version.run_id), read_manifest(stores.artifacts, version.artifact)
     subject = _Subject(project, stores, model, version, run, manifest, dagster_run)
     kind = read_kind(manifest)
     if kind.name == ESTIMATOR:
@@ -150,7 +150,7 @@ def build_card(project: Project, stores: Stores, model: Model[..., Any], version
 
 def _open_fits(subject: _Subject) -> _Fits:
     artifacts, version, trusted = subject.stores.artifacts, subject.version, subject.model.trusted_types
-    served, fit = unpack(artifacts, version.artifact, trusted), judged_fit(artifacts, version.artifact, version.digest)
+    served, fit = unpack(artifacts, version.artifact, trusted), read_judged_fit(artifacts, version.artifact, version.digest)
     return _Fits(served, unpack(artifacts, fit.artifact, trusted) if fit.refitted else served)
 
 
@@ -168,7 +168,7 @@ def _estimator_headline(subject: _Subject, fits: _Fits) -> Iterator[tuple[str, s
     if positive is not None:
         yield "positive class", str(positive)
     yield "estimator", _estimator(estimator)
-    yield "stored as", form_of(subject.manifest)
+    yield "stored as", describe_format(subject.manifest)
     if fits.refitted:
         yield (
             "refit",
@@ -330,7 +330,7 @@ def _lineage(subject: _Subject) -> Section:
 
 
 def _refit_lineage(subject: _Subject) -> list[tuple[str, str]]:
-    judged = judged_fit(subject.stores.artifacts, subject.version.artifact, subject.version.digest)
+    judged = read_judged_fit(subject.stores.artifacts, subject.version.artifact, subject.version.digest)
     if not judged.refitted:
         return []
     run = find_refit(subject.stores, subject.version.run_id, subject.version.artifact)

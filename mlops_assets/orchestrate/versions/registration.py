@@ -13,8 +13,8 @@ from mlops_assets.orchestrate.tables.prediction_tables import change_of_kind
 from mlops_assets.orchestrate.training.loop import build_training_record
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
-from mlops_assets.serving.formats.integrity import damage, refuse_damaged
-from mlops_assets.serving.formats.judged_fit import judged_fit
+from mlops_assets.serving.formats.integrity import find_damage, refuse_damaged
+from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.stores.registry.decisions import PASSED, PROMOTED
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.asset_names import graph_key
@@ -61,7 +61,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
 def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
     """Raise ArtifactError for a candidate whose artifacts are missing or changed: a version is immutable."""
     waiting = step.stores.registry.candidate(model.name)
-    if waiting is not None and (found := damage(step.stores.artifacts, waiting[0].artifact)):
+    if waiting is not None and (found := find_damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
             f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {found}",
             hint=f"materialise {graph_key(model.key)} again: what is damaged is trained again",
@@ -90,7 +90,7 @@ def _actor(step: StepContext) -> str:
 
 def _refit_metadata(step: StepContext, version: Version) -> dict[str, Any]:
     """Return the judged fit, where another one serves."""
-    judged = judged_fit(step.stores.artifacts, version.artifact, version.digest)
+    judged = read_judged_fit(step.stores.artifacts, version.artifact, version.digest)
     return (
         {"refit": "yes: the fit that serves was fitted on all rows, after the gates", "judged fit": judged.digest}
         if judged.refitted

@@ -1,7 +1,7 @@
 """A Bento of a service: the same application with the champion's artifacts, packaged and hosted by BentoML.
 
-A Bento holds one version; another one is another Bento. Features are looked up in the folder that ``MLOPS_ONLINE`` names (the platform's
-when it is not set), and predictions are logged below ``MLOPS_HOME``, in the service's own folder.
+A Bento contains one version. Features are looked up in the folder of ``MLOPS_ONLINE``, by default the platform's, and predictions are
+logged below ``MLOPS_HOME``, in the service's own folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import MissingExtraError, ServiceError
-from mlops_assets.serving.http.state import Limits, ServiceSpec, Wanted
+from mlops_assets.serving.http.state import RequestLimits, ServiceSpec, TargetVersion
 from mlops_assets.serving.http.worker_pool import ONE_THREAD
 from mlops_assets.stores.artifacts.store import open_artifacts
 
@@ -57,7 +57,7 @@ class Bento:
     home
         Its ``BENTOML_HOME``, which no other service shares.
     version
-        Of the model.
+        Version of the model.
     """
 
     tag: str
@@ -66,21 +66,21 @@ class Bento:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What must be set to serve it: its own store, nothing sent anywhere, one thread a worker."""
-        return _environment(Path(self.home))
+        """Environment variables to serve it: its own store, no tracking, one thread per worker."""
+        return _bento_environment(Path(self.home))
 
     def command(self, *, host: str = "127.0.0.1", port: int = 3000) -> list[str]:
-        """Return the command that serves it, to run with :attr:`environment`."""
+        """Return the command that serves it; run it with :attr:`environment`."""
         return [sys.executable, "-m", "bentoml", "serve", self.tag, "--host", host, "--port", str(port)]
 
 
 def build_bento(spec: ServiceSpec, home: str | os.PathLike[str] | None = None) -> Bento:
-    """Build the Bento of a service with the champion of now.
+    """Build the Bento of a service with its current champion.
 
     Parameters
     ----------
     spec
-        Of the service.
+        Configuration of the service.
     home
         The store, ``BENTOML_HOME``; ``bento`` in the service's folder when None.
 
@@ -104,34 +104,34 @@ def build_bento(spec: ServiceSpec, home: str | os.PathLike[str] | None = None) -
         _write_context(Path(context), spec, champion)
         command = [sys.executable, "-m", "bentoml", "build", ".", "--name", spec.name, "--output", "tag"]
         built = subprocess.run(  # noqa: S603  (BentoML's own command, on files we made)
-            command, cwd=context, env={**os.environ, **_environment(store)}, capture_output=True, text=True, check=False
+            command, cwd=context, env={**os.environ, **_bento_environment(store)}, capture_output=True, text=True, check=False
         )
     tag = re.search(rf"{spec.name}:\w+", built.stdout)
     if built.returncode or tag is None:
-        raise ServiceError(f"BentoML cannot build '{spec.name}': {built.stderr.strip()[-500:]}", hint="its message says what it lacks")
+        raise ServiceError(f"BentoML cannot build '{spec.name}': {built.stderr.strip()[-500:]}", hint="see the message of BentoML")
     return Bento(tag[0], str(store), champion.version)
 
 
-def _environment(store: Path) -> dict[str, str]:
+def _bento_environment(store: Path) -> dict[str, str]:
     return {"BENTOML_HOME": str(store), "BENTOML_DO_NOT_TRACK": "True", **ONE_THREAD}
 
 
 def _write_context(context: Path, spec: ServiceSpec, champion: Version) -> None:
-    """Write what BentoML packages: the module, what it is to serve, and every artifact that the manifest names."""
+    """Write the files that BentoML packages: the module, the configuration, and every artifact of the manifest."""
     source, model = open_artifacts(spec.artifacts), open_artifacts(str(context / "model"))
     manifest = source.get(champion.artifact)
     model.put(manifest)
     for sha256 in set(_SHA256.findall(manifest.decode())):
         if source.exists(sha256):
             model.put(source.get(sha256))
-    wanted = Wanted(champion.version, champion.digest, champion.artifact)
+    wanted = TargetVersion(champion.version, champion.digest, champion.artifact)
     spec = replace(spec, registry="", artifacts="")  # a Bento asks neither, and their URLs may hold passwords
     (context / "serving.json").write_text(json.dumps({"spec": asdict(spec), "wanted": asdict(wanted)}), encoding="utf-8")
     (context / "service.py").write_text(_MODULE, encoding="utf-8")
     (context / "bentofile.yaml").write_text(json.dumps(_BENTOFILE), encoding="utf-8")
 
 
-def hosted(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
+def host_bento(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
     """Return the BentoML service of a packaged model; it is loaded when a worker begins, not when BentoML looks at the module.
 
     Parameters
@@ -143,20 +143,20 @@ def hosted(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
 
     facts = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
     spec = ServiceSpec(**facts["spec"] | {name: tuple(facts["spec"][name]) for name in ("trusted_types", "push")})
-    app = _Late()
+    app = _LazyApp()
 
     class Hosted:
         """Loads the model, so that BentoML is ready when it is."""
 
         def __init__(self) -> None:
-            app.app = _load(folder, spec, Wanted(**facts["wanted"]), (bentoml.server_context.worker_index or 1) - 1)
+            app.app = _load_app(folder, spec, TargetVersion(**facts["wanted"]), (bentoml.server_context.worker_index or 1) - 1)
 
     # /metrics is the application's own: that of BentoML knows one process.
     options = {"workers": spec.workers, "logging": {"access": {"enabled": False}}, "metrics": {"enabled": False}}
     return bentoml.asgi_app(app, path="/")(bentoml.service(name=spec.name, **options)(Hosted))
 
 
-class _Late:
+class _LazyApp:
     """The application, once it is loaded."""
 
     app: App | None = None
@@ -166,21 +166,21 @@ class _Late:
             await self.app(scope, receive, send)
 
 
-def _load(folder: Path, spec: ServiceSpec, wanted: Wanted, index: int) -> App:
+def _load_app(folder: Path, spec: ServiceSpec, wanted: TargetVersion, index: int) -> App:
     from mlops_assets.serving.http.app import App
     from mlops_assets.serving.http.metrics import Metrics
-    from mlops_assets.serving.http.model import load_model
-    from mlops_assets.serving.http.state import Folder
+    from mlops_assets.serving.http.served_model import load_served_model
+    from mlops_assets.serving.http.state import ServiceFolder
     from mlops_assets.serving.logs.inference_log import InferenceLog
 
     warnings.simplefilter("ignore")  # as in a worker
     environ: Mapping[str, str] = os.environ
-    place = Folder.of(environ.get("MLOPS_HOME") or spec.home, spec.name)
-    limits = Limits(spec.max_rows, spec.max_bytes)
+    place = ServiceFolder.locate(environ.get("MLOPS_HOME") or spec.home, spec.name)
+    limits = RequestLimits(spec.max_rows, spec.max_bytes)
     log = InferenceLog(place.log)
     atexit.register(log.close)
     app = App(log=log, metrics=Metrics(place.path / "bento_metrics", index), limits=limits, versions=lambda: {index: wanted.version})
-    app.model = load_model(
+    app.model = load_served_model(
         spec.model,
         wanted,
         artifacts=open_artifacts(str(folder / "model")),

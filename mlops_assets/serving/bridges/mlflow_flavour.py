@@ -1,4 +1,4 @@
-"""A version as an MLflow model: a folder that ``mlflow.pyfunc.load_model`` loads, with the bytes of ours, verified when they are loaded."""
+"""Export a version as an MLflow model: ``mlflow.pyfunc.load_model`` loads it and verifies the same bytes as a service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import polars as pl
 
 from mlops_assets import entry_points
 from mlops_assets.errors import ArtifactError, DataError
-from mlops_assets.serving.formats.packaging import manifest_of, unpack
+from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.mlflow.client import import_mlflow
 
@@ -40,30 +40,30 @@ _INTEGERS = {
 _TYPES = {**_INTEGERS, "Float32": "float", "Float64": "double", "Boolean": "boolean"}
 
 
-def export(artifacts: Artifacts, version: Version, folder: Path) -> Path:
+def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path:
     """Write a version as an MLflow model and return its folder.
 
     Parameters
     ----------
     artifacts
-        Where the version is stored; every byte is verified.
+        The store of artifacts; every byte is verified.
     version
-        Which.
+        The version to export.
     folder
-        Must not exist, or be empty.
+        Does not exist, or is empty.
 
     Raises
     ------
     ArtifactError
-        The folder holds something, or bytes are missing or changed.
+        The folder is not empty, or bytes are missing or changed.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"'{folder}' holds something already", hint="name a folder that does not exist yet")
-    manifest = manifest_of(artifacts, version.artifact)
+    manifest = read_manifest(artifacts, version.artifact)
     with import_mlflow() as mlflow, tempfile.TemporaryDirectory() as made:
         data = Path(made) / "mlops_assets"
         copied = open_artifacts(str(data))
-        for sha256 in (version.artifact, *_needed(manifest)):
+        for sha256 in (version.artifact, *_list_artifacts(manifest)):
             copied.put(artifacts.get(sha256))
         (data / "version.json").write_text(json.dumps({"manifest": version.artifact, "model": version.model, "version": version.version}))
         whole = Path(made) / "model"
@@ -71,31 +71,31 @@ def export(artifacts: Artifacts, version: Version, folder: Path) -> Path:
             whole,
             loader_module=entry_points.MODULE,
             data_path=str(data),
-            signature=_signature(artifacts, manifest),
-            pip_requirements=[_requirement(name, of) for name, of in manifest.get("libraries", {}).items()],
+            signature=_make_signature(artifacts, manifest),
+            pip_requirements=[_pip_requirement(name, of) for name, of in manifest.get("libraries", {}).items()],
             metadata={"mlops_assets": {"model": version.model, "version": version.version, "digest": version.digest}},
         )
         shutil.copytree(whole, folder, dirs_exist_ok=True)
     return folder
 
 
-def _needed(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what :func:`unpack` reads beside the manifest."""
+def _list_artifacts(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the artifacts that :func:`unpack` reads besides the manifest."""
     yield from (manifest[name] for name in ("estimator", "before", "probe") if name in manifest)
     yield from (module["source"] for module in manifest["modules"])
 
 
-def _requirement(name: str, version: str) -> str:
-    """Return a line of pip's; of ourselves without a version, which need not be published."""
+def _pip_requirement(name: str, version: str) -> str:
+    """Return a requirement for pip; ours has no version, because it need not be published."""
     return "mlops_assets" if name == "mlops_assets" else f"{name}=={version}"
 
 
-def _signature(artifacts: Artifacts, manifest: Mapping[str, Any]) -> Any:  # noqa: ANN401  (MLflow has no types)
+def _make_signature(artifacts: Artifacts, manifest: Mapping[str, Any]) -> Any:  # noqa: ANN401  (MLflow has no types)
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
-    probe = _probe(artifacts, manifest)
+    probe = _read_probe(artifacts, manifest)
     columns = []
     for name, dtype in probe.schema.items():
         known = _TYPES.get(str(dtype))
@@ -104,33 +104,33 @@ def _signature(artifacts: Artifacts, manifest: Mapping[str, Any]) -> Any:  # noq
     return ModelSignature(inputs=Schema(columns), params=ParamSchema([ParamSpec(METHOD, "string", "predict")]))
 
 
-def _probe(artifacts: Artifacts, manifest: Mapping[str, Any]) -> pl.DataFrame:
+def _read_probe(artifacts: Artifacts, manifest: Mapping[str, Any]) -> pl.DataFrame:
     return pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
 
 
 class PyfuncModel:
-    """What MLflow asks: rows of ``X`` in, predictions out.
+    """The model that MLflow calls: rows of ``X`` in, predictions out.
 
     Parameters
     ----------
     folder
-        Of the version's bytes.
+        Folder of the version's artifacts.
     """
 
     def __init__(self, folder: Path) -> None:
-        told = json.loads((folder / "version.json").read_text(encoding="utf-8"))
-        trusted = [name for name in os.environ.get("MLOPS_TRUSTED_TYPES", "").split(",") if name]  # never read from what is loaded
+        stored = json.loads((folder / "version.json").read_text(encoding="utf-8"))
+        trusted = [name for name in os.environ.get("MLOPS_TRUSTED_TYPES", "").split(",") if name]  # never read from the loaded folder
         artifacts = open_artifacts(str(folder))
-        bundle = unpack(artifacts, told["manifest"], trusted)
-        self.estimator, self._rows = bundle.estimator, _probe(artifacts, bundle.manifest).clear()
+        bundle = unpack(artifacts, stored["manifest"], trusted)
+        self.estimator, self._rows = bundle.estimator, _read_probe(artifacts, bundle.manifest).clear()
 
     def predict(self, rows: pd.DataFrame, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401  (what the estimator returns)
-        """Return what the estimator says of rows.
+        """Return the predictions of the estimator.
 
         Parameters
         ----------
         rows
-            With the columns of ``X``; others are left out.
+            With the columns of ``X``; other columns are ignored.
         params
             ``predict_method``: ``predict`` (default), ``predict_proba`` or ``decision_function``.
         """
@@ -145,5 +145,5 @@ class PyfuncModel:
 
 
 def load_pyfunc(path: str) -> PyfuncModel:
-    """Return the model in a folder that :func:`export` wrote."""
+    """Load the model in a folder that :func:`export_version` wrote."""
     return PyfuncModel(Path(path))

@@ -1,4 +1,4 @@
-"""The mirror of a platform on an MLflow server: runs, then versions as models that MLflow loads, then the aliases of this environment."""
+"""Mirror a platform on an MLflow server: runs, versions as models that MLflow loads, and this environment's aliases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.training.lifecycle import CHALLENGER, CHAMPION
-from mlops_assets.serving.bridges.mlflow_flavour import export
+from mlops_assets.serving.bridges.mlflow_flavour import export_version
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.mlflow.client import connect, iterate_pages
 from mlops_assets.stores.mlflow.runs import MIRROR, RunMirror
@@ -21,15 +21,15 @@ DIGEST, VERSION = "mlops_assets.digest", "mlops_assets.version"
 
 
 @dataclass(frozen=True)
-class Mirrored:
-    """What a mirror has changed on the server.
+class MirrorSummary:
+    """The changes of one mirroring on the server.
 
     Parameters
     ----------
     runs, versions, aliases
-        How many were sent, or finished where a kill had left them half sent; of aliases, moved.
+        Numbers of sent runs and versions, also of those completed after a kill, and of moved aliases.
     waiting
-        Runs that go on: the next mirror sends them.
+        Number of active runs, which the next mirroring sends.
     """
 
     runs: int
@@ -38,32 +38,32 @@ class Mirrored:
     waiting: int
 
 
-def mirror(stores: Stores, uri: str) -> Mirrored:
-    """Bring an MLflow server up to what this platform has recorded; what is there already is left as it is.
+def mirror(stores: Stores, uri: str) -> MirrorSummary:
+    """Send to an MLflow server what it lacks of this platform; existing entries stay unchanged.
 
     Parameters
     ----------
     stores
-        What is sent.
+        Stores of the platform.
     uri
-        ``http://…``; nothing is read from it but what was sent before.
+        ``http://…``; only entries that were sent before are read from it.
 
     Raises
     ------
     PlatformError
-        The server is down or refuses; the next mirror goes on.
+        The server is down or refuses; the next mirroring continues.
     """
     locks = Path(stores.platform.home) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with hold_lock(locks / "mlflow"), connect(uri) as server:
         runs = RunMirror(server, stores)
         runs()
-        versions = _Versions(server, stores, runs)
+        versions = _MirroredVersions(server, stores, runs)
         versions()
-        return Mirrored(runs.sent, versions.sent, versions.moved, runs.waiting)
+        return MirrorSummary(runs.sent, versions.sent, versions.moved, runs.waiting)
 
 
-class _Versions:
+class _MirroredVersions:
     """The versions of a platform on a server."""
 
     def __init__(self, server: Any, stores: Stores, runs: RunMirror) -> None:  # noqa: ANN401  (MLflow has no types)
@@ -79,7 +79,7 @@ class _Versions:
 
     def _model(self, model: str, versions: list[Version]) -> None:
         name = self._name(model)
-        known = dict(self._there(name))
+        known = dict(self._read_digests(name))
         for version in versions:
             if version.digest not in known and not version.damage:
                 known[version.digest] = self._send(name, version)
@@ -88,7 +88,7 @@ class _Versions:
         self._aliases(name, held)
 
     def _name(self, model: str) -> str:
-        """Return the registered model; somebody else's of that name is left alone for one beside it."""
+        """Return the name of the registered model; a foreign one of that name is left alone, and a numbered name is used."""
         for number in range(1, 1000):
             tried = model if number == 1 else f"{model}-mlops_assets-{number}"
             found = self._server.search_registered_models(filter_string=f"name = '{tried}'")
@@ -99,7 +99,7 @@ class _Versions:
                 return tried
         raise AssertionError(model)
 
-    def _there(self, name: str) -> list[tuple[str, str]]:
+    def _read_digests(self, name: str) -> list[tuple[str, str]]:
         where = f"name = '{name}'"
         found = iterate_pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
         return [(one.tags[DIGEST], str(one.version)) for one in found if DIGEST in one.tags]
@@ -108,16 +108,16 @@ class _Versions:
         run = self._places.tracker.get(version.run_id)
         there = self._runs.send_run(run)
         with tempfile.TemporaryDirectory() as made:
-            self._server.log_artifacts(there, str(export(self._places.artifacts, version, Path(made) / "model")), "model")
+            self._server.log_artifacts(there, str(export_version(self._places.artifacts, version, Path(made) / "model")), "model")
         tags = {VERSION: str(version.version), DIGEST: version.digest, "mlops_assets.run_id": version.run_id}
         source = f"{self._server.get_run(there).info.artifact_uri}/model"
         return str(self._server.create_model_version(name, source, run_id=there, tags=tags).version)
 
     def _aliases(self, name: str, held: dict[str, str]) -> None:
-        """Move the aliases of this environment, and no other's."""
+        """Move the aliases of this environment only."""
         now = self._server.get_registered_model(name).aliases
         for own in (CHAMPION, CHALLENGER):
-            alias, wanted = alias_there(own, self._places.platform.environment), held.get(own)
+            alias, wanted = mlflow_alias(own, self._places.platform.environment), held.get(own)
             if wanted is not None and str(now.get(alias)) != wanted:
                 self._server.set_registered_model_alias(name, alias, wanted)
             elif wanted is None and alias in now:
@@ -127,6 +127,6 @@ class _Versions:
             self.moved += 1
 
 
-def alias_there(alias: str, environment: str) -> str:
-    """Return an alias as MLflow has it: plain in ``dev``, with the environment in any other."""
+def mlflow_alias(alias: str, environment: str) -> str:
+    """Return the MLflow name of an alias: plain in ``dev``, with the environment elsewhere."""
     return alias if environment == "dev" else f"{alias}-{environment}"

@@ -9,8 +9,8 @@ import polars as pl
 _EXTREMES = {"Float64": (-1e300, 1e300, 0.0), "Float32": (-1e38, 1e38, 0.0)}
 
 
-def hard_rows(probe: pl.DataFrame) -> pl.DataFrame:
-    """Return rows on which two implementations easily differ: the first probe row, with one hard value each, and one of nulls."""
+def make_hard_rows(probe: pl.DataFrame) -> pl.DataFrame:
+    """Return a row of nulls, and copies of the first probe row with one hard value each."""
     usual = probe.head(1)
     frames = [usual.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in probe.schema.items())]
     for name, dtype in probe.schema.items():
@@ -20,12 +20,9 @@ def hard_rows(probe: pl.DataFrame) -> pl.DataFrame:
 
 def _hard_values(dtype: pl.DataType) -> tuple[Any, ...]:
     if dtype == pl.String:
-        return ("", "a category that nobody has seen", "ß中\x00")
+        return ("", "an unseen category", "ß中\x00")
     if dtype == pl.Boolean:
         return (True, False)
     if dtype.is_integer():
         return (0, 1, dtype.min().pipe(pl.select).item(), dtype.max().pipe(pl.select).item())  # type: ignore[attr-defined]
     return _EXTREMES.get(str(dtype), ())
-
-
-_EXTREMES = {"Float64": (-1e300, 1e300, 0.0), "Float32": (-1e38, 1e38, 0.0)}

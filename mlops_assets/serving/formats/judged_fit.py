@@ -1,4 +1,4 @@
-"""A version that was fitted again after its gates: which fit the gates have judged, and which one serves."""
+"""Versions that were refitted after their gates: the gates judged one fit, another one serves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,16 +18,16 @@ REFIT = "refit"  # in the manifest of a second fit: artifact and digest of the f
 
 @dataclass(frozen=True)
 class JudgedFit:
-    """The fit of a version that its gates have judged; the one that serves, unless the version was fitted again.
+    """The fit of a version that its gates judged; it also serves, unless the version was refitted.
 
     Parameters
     ----------
     artifact
         The sha256 of its manifest.
     digest
-        Identifies what it was fitted on and what it predicts.
+        Identifies its training data and its predictions.
     refitted
-        Whether another fit serves, which has seen the holdout.
+        Whether another fit serves, which was trained on the holdout too.
     """
 
     artifact: str
@@ -35,28 +35,28 @@ class JudgedFit:
     refitted: bool = False
 
     def as_json(self) -> dict[str, str]:
-        """Return the value as the manifest of the second fit holds it."""
+        """Return the value for the manifest of the second fit."""
         return {"artifact": self.artifact, "digest": self.digest}
 
 
-def named_judged_fit(manifest: Mapping[str, Any]) -> JudgedFit | None:
-    """Return the judged fit that a manifest names; None where the manifest's own fit was judged."""
+def parse_judged_fit(manifest: Mapping[str, Any]) -> JudgedFit | None:
+    """Return the judged fit that a manifest names; None where its own fit was judged."""
     named = manifest.get(REFIT)
     return None if named is None else JudgedFit(named["artifact"], named["digest"], refitted=True)
 
 
-def judged_fit(artifacts: Artifacts, artifact: str, digest: str) -> JudgedFit:
-    """Return the fit that the gates of a version or a candidate have judged.
+def read_judged_fit(artifacts: Artifacts, artifact: str, digest: str) -> JudgedFit:
+    """Return the fit that the gates of a version or a candidate judged.
 
     Parameters
     ----------
     artifacts
-        Where it is stored.
+        The store of artifacts.
     artifact, digest
-        Of the version or the candidate. One whose manifest cannot be read is taken for its own judged fit: who opens it finds the damage.
+        Of the version or the candidate. One with an unreadable manifest counts as its own judged fit; opening it reports the damage.
     """
     try:
-        named = named_judged_fit(manifest_of(artifacts, artifact))
+        named = parse_judged_fit(read_manifest(artifacts, artifact))
     except ArtifactError:
         named = None
     return named or JudgedFit(artifact, digest)

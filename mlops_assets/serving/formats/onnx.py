@@ -1,8 +1,8 @@
-"""ONNX, where it was proved to predict as the estimator does.
+"""Convert estimators to ONNX where the conversion is verified to predict the same.
 
-A conversion may be silently wrong: categories of histogram gradient boosting, numbers that lose their last bits on the way to 32 of them.
-So it is used only when it agrees on training rows, beside every kind of threshold, on nulls, extremes and categories that nobody has seen;
-else the estimator itself is stored, and the reason is told.
+A conversion may be silently wrong, e.g. for categories of histogram gradient boosting, or for numbers that are rounded to 32 bits. So it
+is used only when it agrees on training rows, around thresholds, and on nulls, extremes and unseen categories. Otherwise the estimator is
+stored in its own format, with the reason.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.hard_rows import hard_rows
-from mlops_assets.serving.formats.likeliest import labels_of, may_predict_likeliest
-from mlops_assets.serving.formats.native import native
-from mlops_assets.serving.formats.readback import Classifier, Regressor, as_estimator, classes_of
-from mlops_assets.serving.formats.written import ONNX, SKOPS, Written, skops_bytes
+from mlops_assets.serving.formats.argmax import may_predict_argmax, predict_labels
+from mlops_assets.serving.formats.estimator_bytes import ONNX, SKOPS, EstimatorBytes, dump_skops
+from mlops_assets.serving.formats.hard_rows import make_hard_rows
+from mlops_assets.serving.formats.native import to_native
+from mlops_assets.serving.formats.stored_estimators import StoredClassifier, StoredRegressor, describe_classes, make_estimator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-TOLERANCE = 1e-5  # of a probability; of a number, times its size
-_ROWS = 20_000  # training rows that are compared
-_NEIGHBOURS = 256  # thresholds of a column that are compared
+TOLERANCE = 1e-5  # of probabilities; relative for numbers
+_MAX_ROWS = 20_000  # of training rows that are compared
+_MAX_THRESHOLDS = 256  # of a column that are compared
 _KINDS = ("double", "float")
-_NOBODY = "\x00 null"  # ONNX has no null text: it is a category that nobody has
+_NULL_TEXT = "\x00 null"  # ONNX has no null text: null is a category of its own
 
 
-def converted(estimator: Any, X: pl.DataFrame) -> Written:  # noqa: ANN401  (any estimator)
-    """Return an estimator as ONNX when a conversion is proved, else in its own form with the reason.
+def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
+    """Convert an estimator to ONNX when a conversion is verified, else keep its own format with the reason.
 
     Parameters
     ----------
@@ -44,38 +44,41 @@ def converted(estimator: Any, X: pl.DataFrame) -> Written:  # noqa: ANN401  (any
     """
     import onnxruntime
 
-    if hasattr(estimator, "predict_proba") and not may_predict_likeliest(estimator):
-        return replace(_own(estimator), refused="its prediction need not be the likeliest class, which is what the ONNX form predicts")
+    if hasattr(estimator, "predict_proba") and not may_predict_argmax(estimator):
+        return replace(
+            _keep_own_format(estimator),
+            refused="its prediction need not be the argmax of its probabilities, which is what the ONNX form predicts",
+        )
     reasons = dict[str, str]()
     for kind in _KINDS:
         for single in (True, False):
             try:
                 done = _convert(estimator, X, kind, single=single)
-                why = disparity(estimator, OnnxModel(done.data, done.facts), X)
-            except Exception as error:  # noqa: BLE001  (what cannot be converted is not)
+                why = find_disparity(estimator, load_onnx(done.data, done.facts), X)
+            except Exception as error:  # noqa: BLE001  (any error means that this conversion fails)
                 why = f"it cannot be converted ({type(error).__name__})"
             if not why:
-                return Written(ONNX, done.data, facts={**done.facts, "onnxruntime": onnxruntime.__version__})
+                return EstimatorBytes(ONNX, done.data, facts={**done.facts, "onnxruntime": onnxruntime.__version__})
             reasons.setdefault(why, kind)
-    told = [why for why in reasons if "cannot be converted" not in why] or list(reasons)
+    texts = [why for why in reasons if "cannot be converted" not in why] or list(reasons)
     wide = [name for name, dtype in X.schema.items() if dtype == pl.Float64]
     hint = (
-        f"; numbers lose bits on the way to 32 of them: cast '{wide[0]}' to Float32 in the training set"
-        if wide and told[-1].startswith(("on training rows", "on rows beside"))
+        f"; numbers are rounded to 32 bits: cast '{wide[0]}' to Float32 in the training set"
+        if wide and texts[-1].startswith(("on training rows", "on rows around"))
         else ""
     )
-    return replace(_own(estimator), refused=told[-1] + hint)
+    return replace(_keep_own_format(estimator), refused=texts[-1] + hint)
 
 
-def _own(estimator: Any) -> Written:  # noqa: ANN401
+def _keep_own_format(estimator: Any) -> EstimatorBytes:  # noqa: ANN401
     """Return an estimator in the file of its own library, or as skops."""
     try:
-        return native(estimator)
+        return to_native(estimator)
     except ArtifactError:
-        return Written(SKOPS, skops_bytes(estimator))
+        return EstimatorBytes(SKOPS, dump_skops(estimator))
 
 
-def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> Written:  # noqa: ANN401
+def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> EstimatorBytes:  # noqa: ANN401
     from skl2onnx import to_onnx
     from skl2onnx.common import data_types
 
@@ -88,14 +91,16 @@ def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> Wri
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = to_onnx(estimator, initial_types=inputs, options=options)
-    _lower(made, [threshold for _, threshold in _thresholds(_last(estimator))])
-    columns = [[name, "number" if _is_number(dtype) else "text"] for name, dtype in X.schema.items()]  # a manifest sorts what has keys
+    _round_thresholds_down(made, [threshold for _, threshold in _thresholds(_final_estimator(estimator))])
+    columns = [[name, "number" if _is_number(dtype) else "text"] for name, dtype in X.schema.items()]  # a manifest sorts mappings by key
     facts = {"kind": kind, "single": single, "columns": columns, "n_features": X.width}
-    return Written(ONNX, made.SerializeToString(), facts=facts | (classes_of(estimator) if hasattr(estimator, "predict_proba") else {}))
+    return EstimatorBytes(
+        ONNX, made.SerializeToString(), facts=facts | (describe_classes(estimator) if hasattr(estimator, "predict_proba") else {})
+    )
 
 
-def _lower(made: Any, thresholds: Sequence[float]) -> None:  # noqa: ANN401  (ONNX's)
-    """Round the thresholds of trees down to 32 bits: a number of 32 bits is at most a threshold exactly when it is at most that.
+def _round_thresholds_down(made: Any, thresholds: Sequence[float]) -> None:  # noqa: ANN401  (ONNX's)
+    """Round the thresholds of trees down to 32 bits, which keeps every comparison with a 32-bit number.
 
     The converter rounds to the nearest, which puts a number that lies between a threshold and its rounding on the wrong side.
     """
@@ -110,15 +115,15 @@ def _lower(made: Any, thresholds: Sequence[float]) -> None:  # noqa: ANN401  (ON
                 attribute.floats[:] = np.where(above, np.nextafter(values, np.float32(-np.inf)), values).tolist()
 
 
-def _last(estimator: Any) -> Any:  # noqa: ANN401
-    return _last(estimator.steps[-1][1]) if type(estimator).__name__ == "Pipeline" else estimator
+def _final_estimator(estimator: Any) -> Any:  # noqa: ANN401
+    return _final_estimator(estimator.steps[-1][1]) if type(estimator).__name__ == "Pipeline" else estimator
 
 
 def _is_number(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype == pl.Boolean
 
 
-def OnnxModel(data: bytes, facts: Mapping[str, Any]) -> Regressor:  # noqa: N802  (it makes one)
+def load_onnx(data: bytes, facts: Mapping[str, Any]) -> StoredRegressor:
     """Return a fitted model that onnxruntime runs.
 
     Parameters
@@ -126,17 +131,17 @@ def OnnxModel(data: bytes, facts: Mapping[str, Any]) -> Regressor:  # noqa: N802
     data
         The file.
     facts
-        As :func:`converted` has told them.
+        From :func:`convert_to_onnx`.
     """
-    return as_estimator(partial(_run, _Sessions(data), facts), facts)
+    return make_estimator(partial(_run, _InferenceSessions(data), facts), facts)
 
 
-class _Sessions:
-    """Sessions of one model, by their number of threads, made when they are first needed."""
+class _InferenceSessions:
+    """Sessions of one model by number of threads, created on first use."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._made = data, dict[int, Any]()
-        self(0)  # a file that is no model is refused now
+        self(0)  # refuse a file that is no model now
 
     def __call__(self, threads: int) -> Any:  # noqa: ANN401
         import onnxruntime
@@ -148,93 +153,93 @@ class _Sessions:
         return self._made[threads]
 
 
-def _run(sessions: _Sessions, facts: Mapping[str, Any], X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
+def _run(sessions: _InferenceSessions, facts: Mapping[str, Any], X: Any, threads: int | None) -> np.ndarray:  # noqa: ANN401
     columns = [name for name, _ in facts["columns"]]
     frame = X if isinstance(X, pl.DataFrame) else pl.DataFrame(np.asarray(X), schema=columns, orient="row")
     if not frame.height:
         return np.zeros((0, len(facts["classes"])) if "classes" in facts else 0)
-    found = sessions(threads or 0).run(None, _feed(frame.select(columns), facts))
+    found = sessions(threads or 0).run(None, _make_inputs(frame.select(columns), facts))
     made = np.asarray(found[1] if "classes" in facts else found[0], dtype=np.float64)
     made = made if "classes" in facts else made.ravel()
     if not np.isfinite(made).all():
-        raise ValueError("the model has no answer for a row with nulls or numbers that are too large")
+        raise ValueError("the model has no prediction for a row with nulls or numbers that are too large")
     return made
 
 
-def _feed(frame: pl.DataFrame, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _make_inputs(frame: pl.DataFrame, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
     dtype = np.float64 if facts["kind"] == "double" else np.float32
     if facts["single"]:
-        return {"X": _numbers(frame).astype(dtype)}
+        return {"X": _to_float_matrix(frame).astype(dtype)}
     return {
-        name: _numbers(frame.select(name)).astype(dtype)
+        name: _to_float_matrix(frame.select(name)).astype(dtype)
         if kind == "number"
-        else frame[name].fill_null(_NOBODY).to_numpy().astype(object).reshape(-1, 1)
+        else frame[name].fill_null(_NULL_TEXT).to_numpy().astype(object).reshape(-1, 1)
         for name, kind in facts["columns"]
     }
 
 
-def _numbers(frame: pl.DataFrame) -> np.ndarray:
+def _to_float_matrix(frame: pl.DataFrame) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what does not fit into 32 bits is compared, and refused by that
+        warnings.simplefilter("ignore")  # numbers that do not fit into 32 bits fail the comparison
         return frame.cast(pl.Float64).to_numpy()
 
 
-def disparity(estimator: Any, model: Regressor, X: pl.DataFrame) -> str:  # noqa: ANN401
-    """Return where a converted model predicts otherwise than the estimator, or ``""``.
+def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> str:  # noqa: ANN401
+    """Return where a converted model and its estimator disagree, or ``""``.
 
     Parameters
     ----------
     estimator, model
-        The two.
+        The fitted estimator and its conversion.
     X
         The training rows.
     """
-    rows = X.gather_every(max(1, X.height // _ROWS)).head(_ROWS)
+    rows = X.gather_every(max(1, X.height // _MAX_ROWS)).head(_MAX_ROWS)
     groups = [
         ("training rows", rows),
-        *((f"rows beside the thresholds of '{name}'", beside) for name, beside in _neighbours(estimator, rows)),
+        *((f"rows around the thresholds of '{name}'", around) for name, around in _rows_around_thresholds(estimator, rows)),
     ]
     for where, some in groups:
-        if why := _difference(estimator, model, some):
+        if why := _describe_difference(estimator, model, some):
             return f"on {where} {why}"
-    hard = hard_rows(rows.head(1))
+    hard = make_hard_rows(rows.head(1))
     for at in range(hard.height):
-        if why := _difference(estimator, model, hard[at]):
+        if why := _describe_difference(estimator, model, hard[at]):
             return f"on a row of nulls, extremes or unseen categories {why}"
     return ""
 
 
-def _difference(estimator: Any, model: Regressor, rows: pl.DataFrame) -> str:  # noqa: ANN401
-    was, now = _outcome(estimator, rows), _outcome(model, rows)
+def _describe_difference(estimator: Any, model: StoredRegressor, rows: pl.DataFrame) -> str:  # noqa: ANN401
+    was, now = _respond(estimator, rows), _respond(model, rows)
     if was is None or now is None:
         return (
             ""
             if was is None and now is None
             else f"it {'answers what' if was is None else 'refuses what'} the estimator {'refuses' if was is None else 'answers'}"
         )
-    off = np.abs(now - was) / (1.0 if isinstance(model, Classifier) else np.maximum(1.0, np.abs(was)))
-    if isinstance(model, Classifier) and (flipped := _flipped(estimator, model, rows)):
+    off = np.abs(now - was) / (1.0 if isinstance(model, StoredClassifier) else np.maximum(1.0, np.abs(was)))
+    if isinstance(model, StoredClassifier) and (flipped := _count_flipped_labels(estimator, model, rows)):
         return f"{flipped} of {rows.height} labels flip"
     return f"predictions differ by {off.max():.2g}" if not (off <= TOLERANCE).all() else ""
 
 
-def _flipped(estimator: Any, model: Regressor, rows: pl.DataFrame) -> int:  # noqa: ANN401
+def _count_flipped_labels(estimator: Any, model: StoredRegressor, rows: pl.DataFrame) -> int:  # noqa: ANN401
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return int((labels_of(estimator, rows) != labels_of(model, rows)).sum())
+        return int((predict_labels(estimator, rows) != predict_labels(model, rows)).sum())
 
 
-def _outcome(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # noqa: ANN401
+def _respond(model: Any, rows: pl.DataFrame) -> np.ndarray | None:  # noqa: ANN401
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return np.asarray(model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows))
-    except Exception:  # noqa: BLE001  (any refusal is a refusal)
+    except Exception:  # noqa: BLE001  (any error is a refusal)
         return None
 
 
-def _neighbours(estimator: Any, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:  # noqa: ANN401
-    """Yield, for each column of fractions, rows that lie just below, on and just above thresholds: midpoints of the data, and those of trees."""
+def _rows_around_thresholds(estimator: Any, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:  # noqa: ANN401
+    """Yield rows just below, on and just above thresholds of each float column: midpoints of the data and splits of trees."""
     known = dict[int, list[float]]()
     for column, threshold in _thresholds(estimator):
         known.setdefault(column, []).append(threshold)
@@ -243,19 +248,19 @@ def _neighbours(estimator: Any, rows: pl.DataFrame) -> Iterator[tuple[str, pl.Da
             values = rows[name].to_numpy()
             order = np.argsort(values, kind="stable")[: int(np.isfinite(values).sum())]
             middle = (values[order][1:] + values[order][:-1]) / 2
-            wanted = np.unique(np.concatenate([_some(middle), _some(np.array(known.get(at, ())))]).astype(values.dtype))
-            beside = np.concatenate([np.nextafter(wanted, -np.inf), wanted, np.nextafter(wanted, np.inf)])
-            if len(order) and len(beside):
-                near = order[np.clip(np.searchsorted(values[order], beside), 0, len(order) - 1)]
-                yield name, rows[near.tolist()].with_columns(pl.Series(name, beside, dtype=dtype))
+            wanted = np.unique(np.concatenate([_thin_out(middle), _thin_out(np.array(known.get(at, ())))]).astype(values.dtype))
+            around = np.concatenate([np.nextafter(wanted, -np.inf), wanted, np.nextafter(wanted, np.inf)])
+            if len(order) and len(around):
+                near = order[np.clip(np.searchsorted(values[order], around), 0, len(order) - 1)]
+                yield name, rows[near.tolist()].with_columns(pl.Series(name, around, dtype=dtype))
 
 
-def _some(values: np.ndarray) -> np.ndarray:
-    return values[:: max(1, len(values) // _NEIGHBOURS)]
+def _thin_out(values: np.ndarray) -> np.ndarray:
+    return values[:: max(1, len(values) // _MAX_THRESHOLDS)]
 
 
 def _thresholds(estimator: Any) -> Iterator[tuple[int, float]]:  # noqa: ANN401
-    """Yield the column and the threshold of each split of scikit-learn's trees, where these take ``X`` as it is."""
+    """Yield column and threshold of each split of scikit-learn's trees, where these take ``X`` unchanged."""
     if getattr(estimator, "_preprocessor", None) is None:
         for tree in (tree for several in getattr(estimator, "_predictors", ()) for tree in several):
             splits = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]

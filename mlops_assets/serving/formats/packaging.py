@@ -1,4 +1,4 @@
-"""A trained model as content-addressed artifacts: estimator, on-demand source, probe rows and a manifest that names them."""
+"""Store and load a trained model: estimator, on-demand sources, probe rows, and a manifest that names these artifacts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlops_assets.compute.training.environment import canonical_name, installed_
 from mlops_assets.compute.training.library_versions import LibraryChange, find_library_changes
 from mlops_assets.compute.user_code.user_errors import describe_error
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.formats import read, written
-from mlops_assets.serving.formats.likeliest import labels_of, may_predict_likeliest, rows_not_likeliest
+from mlops_assets.serving.formats.argmax import count_rows_off_argmax, may_predict_argmax, predict_labels
+from mlops_assets.serving.formats.estimator_bytes import SKOPS, EstimatorBytes
 from mlops_assets.serving.formats.prediction_columns import HAS_PROBABILITIES
 from mlops_assets.serving.formats.project_code import SOURCES, changed_sources, hash_sources
-from mlops_assets.serving.formats.written import SKOPS, Written
+from mlops_assets.serving.formats.serialisation import read_estimator, write_estimator
 from mlops_assets.values.model import ESTIMATOR, KIND
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
     from mlops_assets.stores.artifacts.store import Artifacts
 
-FORMAT = 2  # 1 is skops alone, and is still written for it
+MAX_FORMAT = 2  # 1 is skops only, and still written for skops
 PROBE_ROWS = 64
 POSITIVE = "positive"  # in a manifest: the positive class, where one is declared
-LIKELIEST = "predicts_likeliest"  # in a manifest: on how many rows the prediction was proved to be the likeliest class
+PREDICTS_ARGMAX = "predicts_likeliest"  # in a manifest: the number of rows on which predictions were verified to be the argmax
 _PLAIN_SKOPS = "leave format= out, so that it is stored as skops"
-_CLOSE = 1e-5  # between what was trained and what was read back; ONNX has 32 bits
+_TOLERANCE = 1e-5  # between the fitted and the stored estimator; ONNX has 32 bits
 
 
 @dataclass(frozen=True, eq=False)
-class Bundle:
-    """A model that can predict.
+class ModelBundle:
+    """A loaded model.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Bundle:
     functions
         The on-demand functions that the version stores, in declared order.
     manifest
-        Everything said of it, JSON-like.
+        Its description, JSON-like.
     """
 
     estimator: Any
@@ -60,14 +60,14 @@ class Bundle:
         return tuple(self.manifest["columns"])
 
     @property
-    def predicts_likeliest(self) -> bool:
-        """Whether its prediction was proved to be its likeliest class, on the probe and on the holdout."""
-        return bool(self.manifest.get(LIKELIEST))
+    def predicts_argmax(self) -> bool:
+        """Whether its predictions were verified to be the argmax of its probabilities, on probe and holdout."""
+        return bool(self.manifest.get(PREDICTS_ARGMAX))
 
 
 @dataclass(frozen=True)
-class Module:
-    """An on-demand function's name and the source of its module."""
+class OnDemandSource:
+    """The name of an on-demand function and the source of its module."""
 
     source: str
     name: str
@@ -78,7 +78,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     estimator: Any,  # noqa: ANN401  (any estimator)
     *,
     X: pl.DataFrame,
-    modules: Sequence[Module],
+    modules: Sequence[OnDemandSource],
     holdout: pl.DataFrame | None = None,
     trusted_types: Sequence[str] = (),
     form: str = SKOPS,
@@ -89,42 +89,42 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     Parameters
     ----------
     artifacts
-        Where.
+        The store of artifacts.
     estimator
         Fitted on ``X``.
     X
-        The training rows, from which the probe is taken.
+        The training rows; the probe is taken from them.
     modules
         The sources of on-demand functions.
     holdout
-        Rows on which predictions are proved besides the probe; nothing that needs such a proof is claimed when None.
+        Further rows on which predictions are verified; without them predictions are not recorded as the argmax.
     trusted_types
         Types beyond scikit-learn's own that the project trusts.
     form
-        The format that is asked for, as :class:`mlops_assets.values.model.Model` has them.
+        The requested format: see :class:`mlops_assets.values.model.Model`.
     facts
-        More to say in the manifest, JSON-like.
+        Further entries of the manifest, JSON-like.
 
     Raises
     ------
     ArtifactError
-        The estimator holds a type that nobody trusts, cannot be stored in that form, or predicts otherwise when it is read back.
+        The estimator contains an untrusted type, cannot be stored in that format, or predicts otherwise when it is read back.
     """
-    done, probe = written(estimator, form, X, trusted_types), probe_rows(X)
-    predictions = predictions_of(estimator, probe)
+    done, probe = write_estimator(estimator, form, X, trusted_types), probe_rows(X)
+    predictions = compute_responses(estimator, probe)
     manifest = {
         **facts,
-        **_form_facts(done, estimator, probe, holdout, trusted_types),
-        "format": FORMAT if done.form != SKOPS else 1,
+        **_format_facts(done, estimator, probe, holdout, trusted_types),
+        "format": MAX_FORMAT if done.form != SKOPS else 1,
         "columns": X.columns,
         "signature": describe_columns(X),
         "types": {name: str(dtype) for name, dtype in X.schema.items()},
         "estimator": artifacts.put(done.data),
         **({"before": artifacts.put(done.before)} if done.before else {}),
         "modules": [{"source": artifacts.put(m.source.encode()), "name": m.name} for m in modules],
-        "probe": artifacts.put(_ipc(probe)),
+        "probe": artifacts.put(_to_ipc(probe)),
         "probe_predictions": predictions.tolist(),
-        "probe_labels": labels_of(estimator, probe).tolist(),
+        "probe_labels": predict_labels(estimator, probe).tolist(),
         "classes": np.asarray(getattr(estimator, "classes_", [])).tolist(),
         HAS_PROBABILITIES: hasattr(estimator, "predict_proba"),
         SOURCES: hash_sources(estimator, trusted_types),
@@ -133,57 +133,57 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     return artifacts.put(json.dumps(manifest, sort_keys=True).encode())
 
 
-def _form_facts(
-    done: Written,
+def _format_facts(
+    done: EstimatorBytes,
     estimator: Any,  # noqa: ANN401  (any estimator)
     probe: pl.DataFrame,
     holdout: pl.DataFrame | None,
     trusted_types: Sequence[str],
 ) -> dict[str, Any]:
-    """Return what a manifest says of the form; what another library has written must predict as the estimator did."""
-    told: dict[str, Any] = {"refused_format": done.refused} if done.refused else {}
+    """Return the manifest's entries on the format; a model that another library wrote must predict like the estimator."""
+    facts: dict[str, Any] = {"refused_format": done.refused} if done.refused else {}
     if done.form == SKOPS:
-        return told | _likeliest_facts(estimator, probe, holdout)
-    stored, predictions = read(done, trusted_types), predictions_of(estimator, probe)
-    served = predictions_of(stored, probe)
-    if not np.allclose(served, predictions, atol=_CLOSE, equal_nan=True):
+        return facts | _argmax_facts(estimator, probe, holdout)
+    stored, predictions = read_estimator(done, trusted_types), compute_responses(estimator, probe)
+    served = compute_responses(stored, probe)
+    if not np.allclose(served, predictions, atol=_TOLERANCE, equal_nan=True):
         raise ArtifactError(
             f"the model predicts otherwise when it is read back from {done.form}: by {np.abs(served - predictions).max():.2g}",
             hint=_PLAIN_SKOPS,
         )
     if hasattr(estimator, "predict_proba"):
         for where, rows in (("probe", probe), *((("holdout", holdout),) if holdout is not None else ())):
-            if flipped := int((labels_of(stored, rows) != labels_of(estimator, rows)).sum()):
+            if flipped := int((predict_labels(stored, rows) != predict_labels(estimator, rows)).sum()):
                 raise ArtifactError(
                     f"the model predicts another class for {flipped} of {rows.height} {where} rows when it is read back from {done.form}",
                     hint=_PLAIN_SKOPS,
                 )
-    told |= _likeliest_facts(stored, probe, holdout)
-    return {**told, "form": done.form, "form_facts": dict(done.facts), "served_predictions": served.tolist()}
+    facts |= _argmax_facts(stored, probe, holdout)
+    return {**facts, "form": done.form, "form_facts": dict(done.facts), "served_predictions": served.tolist()}
 
 
-def _likeliest_facts(estimator: Any, probe: pl.DataFrame, holdout: pl.DataFrame | None) -> dict[str, int]:  # noqa: ANN401
-    """Return on how many rows the prediction was proved to be the likeliest class; nothing where it is not."""
-    if holdout is None or not may_predict_likeliest(estimator):
+def _argmax_facts(estimator: Any, probe: pl.DataFrame, holdout: pl.DataFrame | None) -> dict[str, int]:  # noqa: ANN401
+    """Return the number of rows on which predictions are verified to be the argmax; empty where they are not."""
+    if holdout is None or not may_predict_argmax(estimator):
         return {}
-    proved = not any(rows_not_likeliest(estimator, rows) for rows in (probe, holdout))
-    return {LIKELIEST: probe.height + holdout.height} if proved else {}
+    verified = not any(count_rows_off_argmax(estimator, rows) for rows in (probe, holdout))
+    return {PREDICTS_ARGMAX: probe.height + holdout.height} if verified else {}
 
 
-def manifest_of(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, Any]:
-    """Return what is said of a stored model, without loading it."""
+def read_manifest(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, Any]:
+    """Return the manifest of a stored model, without loading the model."""
     return json.loads(artifacts.get(manifest_sha256))  # type: ignore[no-any-return]
 
 
-def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[str] = ()) -> Bundle:
-    """Load a stored model; every byte is verified before it is opened, and the probe must predict as it did.
+def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[str] = ()) -> ModelBundle:
+    """Load a stored model. Every byte is verified before it is opened, and the probe must predict as in training.
 
     Parameters
     ----------
     artifacts
-        Where.
+        The store of artifacts.
     manifest_sha256
-        What :func:`pack` returned.
+        Returned by :func:`pack`.
     trusted_types
         As in :func:`pack`.
 
@@ -192,76 +192,76 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     ArtifactError
         Bytes are missing or changed, a type is not trusted, or the model predicts otherwise than when it was stored.
     """
-    manifest = manifest_of(artifacts, manifest_sha256)
+    manifest = read_manifest(artifacts, manifest_sha256)
     if (kind := manifest.get(KIND, ESTIMATOR)) != ESTIMATOR:
         raise ArtifactError(
             f"{manifest_sha256[:12]} is a candidate of the kind '{kind}', not an estimator", hint="open it with what serves this kind"
         )
-    if manifest["format"] > FORMAT:
+    if manifest["format"] > MAX_FORMAT:
         raise ArtifactError(
-            f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {FORMAT}",
+            f"the model {manifest_sha256[:12]} is stored in format {manifest['format']}, this program knows {MAX_FORMAT}",
             hint="upgrade mlops_assets",
         )
-    functions = functions_of(artifacts, manifest)
+    functions = read_functions(artifacts, manifest)
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
     before = artifacts.get(manifest["before"]) if "before" in manifest else b""
-    stored = Written(manifest.get("form", SKOPS), artifacts.get(manifest["estimator"]), before, manifest.get("form_facts", {}))
+    stored = EstimatorBytes(manifest.get("form", SKOPS), artifacts.get(manifest["estimator"]), before, manifest.get("form_facts", {}))
     try:
-        estimator = read(stored, trusted_types)
+        estimator = read_estimator(stored, trusted_types)
     except ArtifactError as error:
         if error.__cause__ is None or not changed_sources(manifest):
             raise
         raise _refusal(manifest, error.message) from error
     expected = manifest.get("served_predictions", manifest["probe_predictions"])
     try:
-        close = np.allclose(predictions_of(estimator, probe), np.array(expected), equal_nan=True)
-        same = close and _same_labels(estimator, probe, manifest)
+        close = np.allclose(compute_responses(estimator, probe), np.array(expected), equal_nan=True)
+        same = close and _has_same_labels(estimator, probe, manifest)
     except Exception as error:
         raise _refusal(manifest, f"the model {manifest_sha256[:12]} cannot predict any more: {describe_error(error)}") from error
     if not same:
         raise _refusal(manifest, f"the model {manifest_sha256[:12]} predicts otherwise than when it was stored")
-    return Bundle(estimator, functions, manifest)
+    return ModelBundle(estimator, functions, manifest)
 
 
 def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
-    """Return the error for a model that does not predict as it did: the project's own code has changed, or a library has."""
+    """Return the error for a model that predicts otherwise than in training: project code or a library has changed."""
     if changed := changed_sources(manifest):
         return ArtifactError(
             f"{what}: {'; '.join(changed)}",
             hint="the project's own code has changed since the training: restore it, or train the model again",
         )
     return ArtifactError(
-        f"{what}{told_libraries(manifest)}", hint="install the library versions that its manifest names, or train it again"
+        f"{what}{describe_other_libraries(manifest)}", hint="install the library versions that its manifest names, or train it again"
     )
 
 
-def _same_labels(estimator: Any, probe: pl.DataFrame, manifest: Mapping[str, Any]) -> bool:  # noqa: ANN401
-    """Return whether a classifier predicts the classes that it did; numbers are compared as such, within rounding."""
+def _has_same_labels(estimator: Any, probe: pl.DataFrame, manifest: Mapping[str, Any]) -> bool:  # noqa: ANN401
+    """Whether a classifier predicts the stored classes of the probe; a regressor has none."""
     if not manifest["classes"] or "probe_labels" not in manifest:
         return True
-    return bool(labels_of(estimator, probe).tolist() == manifest["probe_labels"])
+    return bool(predict_labels(estimator, probe).tolist() == manifest["probe_labels"])
 
 
-def form_of(manifest: Mapping[str, Any]) -> str:
-    """Return in which format a model is stored, and why it is not the one that was asked for."""
+def describe_format(manifest: Mapping[str, Any]) -> str:
+    """Return the format of a stored model, and why it is not the requested one."""
     refused = manifest.get("refused_format")
     return str(manifest.get("form", SKOPS)) + (f" (not onnx: {refused})" if refused else "")
 
 
-def libraries_of(manifest: Mapping[str, Any]) -> list[LibraryChange]:
+def find_other_libraries(manifest: Mapping[str, Any]) -> list[LibraryChange]:
     """Return the libraries that a model was trained with and of which another version is installed here, the serious ones first."""
     trained: Mapping[str, str] = manifest.get("libraries", {})
     return find_library_changes(trained, {name: installed_distributions().get(canonical_name(name), "") for name in trained})
 
 
-def told_libraries(manifest: Mapping[str, Any]) -> str:
-    """Return the libraries that differ as the end of a sentence; empty when none does."""
-    others = libraries_of(manifest)
+def describe_other_libraries(manifest: Mapping[str, Any]) -> str:
+    """Return the libraries with other versions as the end of a sentence; ``""`` when there are none."""
+    others = find_other_libraries(manifest)
     return f": it was trained with {', '.join(map(str, others))}" if others else ""
 
 
-def functions_of(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
-    """Return the on-demand functions that a stored model names, without loading the model."""
+def read_functions(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
+    """Return the on-demand functions of a stored model, without loading the model."""
     return tuple(f for m in manifest["modules"] for f in load_functions(artifacts.get(m["source"]).decode(), [m["name"]]))
 
 
@@ -270,22 +270,22 @@ def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
     return X.gather_every(max(1, X.height // PROBE_ROWS)).head(PROBE_ROWS)
 
 
-def predictions_of(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
-    """Return what an estimator says of rows: probabilities, decisions or predictions, whichever comes first, float64.
+def compute_responses(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
+    """Return probabilities of rows, else decisions, else predictions, as float64.
 
-    Predictions that are no numbers are returned as the places of their classes.
+    Predictions that are not numbers are returned as the indices of their classes.
     """
     predict = getattr(estimator, "predict_proba", None) or getattr(estimator, "decision_function", None) or estimator.predict
     if not len(rows):
         return np.zeros(0)
-    said = np.asarray(predict(rows))
-    if said.dtype.kind not in "fiub" and hasattr(estimator, "classes_"):
+    responses = np.asarray(predict(rows))
+    if responses.dtype.kind not in "fiub" and hasattr(estimator, "classes_"):
         place = {label: at for at, label in enumerate(np.asarray(estimator.classes_).tolist())}
-        said = np.array([place[label] for label in said.tolist()])
-    return np.ascontiguousarray(said, dtype="<f8")
+        responses = np.array([place[label] for label in responses.tolist()])
+    return np.ascontiguousarray(responses, dtype="<f8")
 
 
-def _ipc(frame: pl.DataFrame) -> bytes:
+def _to_ipc(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.write_ipc(buffer)
     return buffer.getvalue()

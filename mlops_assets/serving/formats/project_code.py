@@ -1,4 +1,4 @@
-"""The project's own types and functions that a stored model is made of: a hash of their code, and what has changed since."""
+"""The project's types and functions in a stored model: hashes of their code, and what has changed since training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mlops_assets.compute.user_code.source_code import source_hash
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-SOURCES = "sources"  # in a manifest: qualified name → hash of the code that it uses
+SOURCES = "sources"  # in a manifest: qualified name → hash of its code
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
 def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # noqa: ANN401  (any estimator)
-    """Return a hash of the code of every type and function of the project that an estimator is made of.
+    """Return the hash of the code of every type and function of the project in an estimator.
 
     Parameters
     ----------
@@ -30,23 +30,23 @@ def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # n
     trusted
         Qualified names of types that the project trusts.
     """
-    found = {_name_of(kind): kind for kind in _own_code(estimator)}
-    found |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_own(kind)}
+    found = {_name_of(kind): kind for kind in _find_project_code(estimator)}
+    found |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_project_code(kind)}
     return {name: source_hash(kind) for name, kind in sorted(found.items())}
 
 
 def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
-    """Return each type or function of the project whose code is not what it was at the training, with file and line.
+    """Return each type or function of the project whose code has changed since training, with file and line.
 
     Parameters
     ----------
     manifest
-        Of the model; one that was stored before sources were recorded names none.
+        Manifest of the model; an old one may name none.
     """
-    return [text for name, was in manifest.get(SOURCES, {}).items() if (text := _change(name, was))]
+    return [text for name, was in manifest.get(SOURCES, {}).items() if (text := _describe_change(name, was))]
 
 
-def _change(name: str, was: str) -> str:
+def _describe_change(name: str, was: str) -> str:
     kind = _find(name, loaded=True)
     if kind is None:
         return f"{name} does not exist any more" if _is_gone(name) else ""
@@ -58,8 +58,8 @@ def _change(name: str, was: str) -> str:
     return f"the code of {name}, or code that it uses, has changed ({shown}:{line})"
 
 
-def _own_code(estimator: Any) -> Iterator[Any]:  # noqa: ANN401
-    """Yield the types and functions of the project among all that an estimator holds."""
+def _find_project_code(estimator: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the types and functions of the project that an estimator contains."""
     waiting, seen = [estimator], set[int]()
     while waiting:
         value = waiting.pop()
@@ -67,7 +67,7 @@ def _own_code(estimator: Any) -> Iterator[Any]:  # noqa: ANN401
             continue
         seen.add(id(value))
         kind = value if isinstance(value, types.FunctionType) else type(value)
-        if _is_own(kind):
+        if _is_project_code(kind):
             yield kind
         waiting += _parts_of(value)
 
@@ -82,8 +82,8 @@ def _parts_of(value: Any) -> list[Any]:  # noqa: ANN401
     return list(getattr(value, "__dict__", {}).values())
 
 
-def _is_own(kind: Any) -> bool:  # noqa: ANN401  (a type or a function)
-    """Return whether a type or a function is defined in a file of the project under a name by which it is found again."""
+def _is_project_code(kind: Any) -> bool:  # noqa: ANN401  (a type or a function)
+    """Whether a type or function is defined in a file of the project under a name that can be imported."""
     if not isinstance(kind, type | types.FunctionType) or "<" in kind.__qualname__ or kind.__module__.split(".")[0] == "mlops_assets":
         return False
     try:
@@ -102,19 +102,19 @@ def _name_of(kind: Any) -> str:  # noqa: ANN401
 
 
 def _is_gone(name: str) -> bool:
-    """Return whether the module of a name is loaded and lacks it, or cannot be found."""
+    """Whether the module of a name is loaded but lacks it, or cannot be found."""
     return any(name.startswith(f"{module}.") for module in tuple(sys.modules)) or find_spec(name.partition(".")[0]) is None
 
 
 def _find(name: str, *, loaded: bool = False) -> Any:  # noqa: ANN401
-    """Return what a qualified name stands for; None where it does not exist.
+    """Return the object of a qualified name; None where it does not exist.
 
     Parameters
     ----------
     name
         Module and name.
     loaded
-        Whether only modules that are loaded already are looked into: nothing is imported because an artifact names it.
+        Whether only loaded modules are searched, so that an artifact cannot cause an import.
     """
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):

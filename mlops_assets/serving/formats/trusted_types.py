@@ -1,8 +1,8 @@
-"""Types that a stored scikit-learn estimator may contain without being named by the project.
+"""Types that a stored scikit-learn estimator may contain without being trusted by the project.
 
-The list is the product's: it is never read from an artifact. Every type on it holds data, or is a function that computes numbers from its
-arguments; none runs code that an artifact brings along. A frozen distribution of scipy does (its state holds source that is executed), so it is
-not on the list: :func:`without_distributions` leaves it out of what is stored.
+The list is never read from an artifact. Every type on it contains data, or is a function that computes numbers from its arguments; none
+runs code from an artifact. A frozen distribution of scipy does, because its state contains source, so it is not on the list:
+:func:`replace_distributions` removes it before an estimator is stored.
 """
 
 from __future__ import annotations
@@ -181,16 +181,16 @@ TRUSTED = frozenset(
         "sklearn.utils.validation.check_array",
     ]
 )
-_KEEP_FUNCTIONS = ("FunctionTransformer", "TransformedTargetRegressor", "make_scorer")  # and so does what is stored of them
+_KEEP_FUNCTIONS = ("FunctionTransformer", "TransformedTargetRegressor", "make_scorer")  # and their stored forms
 LAMBDA_HINT = (
     'move it to a named function in a module of your project, and name that function: @ml.model(trusted_types=["module.function"])'
 )
 
 
-def has_no_name(type_name: str) -> bool:
-    """Return whether a function or class cannot be found by its name: a lambda, or one that is defined within a function.
+def is_nameless(type_name: str) -> bool:
+    """Whether a function or class cannot be imported by name: a lambda, or one that is defined inside a function.
 
-    Only modules that are imported already are looked at: a name may come from an artifact, and importing it would run code.
+    Only imported modules are searched: the name may come from an artifact, and importing its module would run code.
     """
     module, _, name = type_name.rpartition(".")
     known = sys.modules.get(module)
@@ -198,14 +198,14 @@ def has_no_name(type_name: str) -> bool:
 
 
 def refuse_lambdas(function: Callable[..., Any], what: str) -> None:
-    """Raise ArtifactError, before anything is trained, for a lambda that a model's function gives to a transformer.
+    """Raise ArtifactError, before training, for a lambda that a model's function passes to a transformer.
 
     Parameters
     ----------
     function
-        The model's; without its source nothing is checked.
+        Function of the model; nothing is checked without its source.
     what
-        Whose, for the message.
+        Name of the model, for the message.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -220,14 +220,14 @@ def refuse_lambdas(function: Callable[..., Any], what: str) -> None:
 
 
 def refuse_unknown_types(trusted: Sequence[str], what: str) -> None:
-    """Raise ArtifactError, before anything is trained, for a trusted type that cannot be found by its name.
+    """Raise ArtifactError, before training, for a trusted type that cannot be imported by name.
 
     Parameters
     ----------
     trusted
-        Qualified names, as the project declares them.
+        Qualified names that the project declares.
     what
-        Whose, for the message.
+        Name of the model, for the message.
     """
     for name in trusted:
         if "<" in name:
@@ -252,27 +252,27 @@ def _exists(name: str) -> bool:
 
 
 @contextmanager
-def without_distributions(estimator: Any) -> Iterator[None]:  # noqa: ANN401  (any estimator)
-    """Replace the distributions of randomised searches by their description while an estimator is written; predictions do not need them.
+def replace_distributions(estimator: Any) -> Iterator[None]:  # noqa: ANN401  (any estimator)
+    """Replace the distributions of randomised searches by their descriptions while an estimator is written.
 
     Parameters
     ----------
     estimator
-        Fitted; it is unchanged afterwards.
+        Fitted; it is unchanged afterwards. Predictions do not need the distributions.
     """
-    searches = list({id(found): found for found in _searches(estimator, set())}.values())
+    searches = list({id(found): found for found in _find_searches(estimator, set())}.values())
     kept = [search.param_distributions for search in searches]
     try:
         for search, distributions in zip(searches, kept, strict=True):
-            search.param_distributions = _described(distributions)
+            search.param_distributions = _describe_all(distributions)
         yield
     finally:
         for search, distributions in zip(searches, kept, strict=True):
             search.param_distributions = distributions
 
 
-def _searches(value: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
-    """Yield every object with ``param_distributions`` that an estimator is made of."""
+def _find_searches(value: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
+    """Yield every object with ``param_distributions`` in an estimator."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -281,16 +281,16 @@ def _searches(value: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
     parts = vars(value).values() if hasattr(value, "get_params") and hasattr(value, "__dict__") else ()
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else parts
     for part in parts:
-        yield from _searches(part, seen)
+        yield from _find_searches(part, seen)
 
 
-def _described(distributions: Any) -> Any:  # noqa: ANN401
+def _describe_all(distributions: Any) -> Any:  # noqa: ANN401
     if isinstance(distributions, list):
-        return [_described(one) for one in distributions]
-    return {name: _description(value) if hasattr(value, "rvs") else value for name, value in distributions.items()}
+        return [_describe_all(one) for one in distributions]
+    return {name: _describe_distribution(value) if hasattr(value, "rvs") else value for name, value in distributions.items()}
 
 
-def _description(distribution: Any) -> str:  # noqa: ANN401
+def _describe_distribution(distribution: Any) -> str:  # noqa: ANN401
     """Return a distribution as it is written in source, e.g. ``uniform(0.1, 1)``."""
     arguments = [repr(value) for value in getattr(distribution, "args", ())]
     arguments += [f"{name}={value!r}" for name, value in getattr(distribution, "kwds", {}).items()]

@@ -18,20 +18,20 @@ import msgspec
 from mlops_assets.errors import PlatformError
 from mlops_assets.serving.http.reply import Prediction, Reply
 from mlops_assets.serving.http.request_body import explain_not_json, read_body
-from mlops_assets.serving.logs.inference_log import Record
+from mlops_assets.serving.logs.inference_log import PredictionRecord
 from mlops_assets.serving.predict.predictor import NotFiniteError
-from mlops_assets.serving.predict.schema import RequestError
-from mlops_assets.serving.push.http import PATH
+from mlops_assets.serving.predict.request_schema import RequestError
+from mlops_assets.serving.push.endpoint import PUSH_PATH
 from mlops_assets.stores.online.lmdb_check import ReplacedStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 
     from mlops_assets.serving.http.metrics import Metrics
-    from mlops_assets.serving.http.model import Answer, ServedModel
-    from mlops_assets.serving.http.state import Limits
+    from mlops_assets.serving.http.served_model import ModelAnswer, ServedModel
+    from mlops_assets.serving.http.state import RequestLimits
     from mlops_assets.serving.logs.inference_log import InferenceLog
-    from mlops_assets.serving.push.http import PushGate
+    from mlops_assets.serving.push.endpoint import PushEndpoint
 
     Headers = Sequence[tuple[bytes, bytes]]
     Scope = MutableMapping[str, Any]
@@ -43,24 +43,24 @@ _GET = ("/smoke", "/readyz", "/livez", "/metrics", "/openapi.json")
 
 
 class App:
-    """Answers requests with the model of the moment.
+    """Answers requests with the current model.
 
     Parameters
     ----------
     log
-        Where every prediction is written before it is answered.
+        The log that each prediction is written to before its reply is sent.
     metrics
         The counters of this process.
     limits
-        Of one request.
+        Limits of one request.
     versions
-        Returns worker → version, for the metrics.
-    gate
-        Takes pushed rows; None when no view has any.
+        Returns the version of each worker, for the metrics.
+    push_endpoint
+        Answers requests with pushed rows; None when no view takes them.
 
     Notes
     -----
-    ``model`` is replaced by one assignment; a request takes it once, so that its reply names exactly the version that answered.
+    ``model`` is replaced by one assignment. A request reads it once, so its reply names exactly the version that answered.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class App:
         *,
         log: InferenceLog,
         metrics: Metrics,
-        limits: Limits,
+        limits: RequestLimits,
         versions: Callable[[], Mapping[int, int | None]],
-        gate: PushGate | None = None,
+        push_endpoint: PushEndpoint | None = None,
     ) -> None:
-        self._gate = gate
+        self._push_endpoint = push_endpoint
         self.model: ServedModel | None = None
         self.draining = False
         self.end: Callable[[], None] = lambda: None  # of this process; set by the worker
@@ -81,67 +81,67 @@ class App:
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; the lifespan has nothing to do."""
+        """Answer one request."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
-            begun = time.perf_counter()
+            began = time.perf_counter()
             body = await self._body(receive)
             if body is None:
                 return  # the client is gone
             status, reply = (
-                _too_large(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self._predict(scope["headers"], body)
+                _refuse_size(self._limits.max_bytes) if len(body) > self._limits.max_bytes else self._predict(scope["headers"], body)
             )
             await self._reply(send, status, reply, _JSON, close=status == 413)
-            self._metrics.answered(status, time.perf_counter() - begun)
-        elif scope["type"] == "http" and scope["path"].startswith(PATH):
-            await self._pushed(scope, receive, send)
+            self._metrics.count_reply(status, time.perf_counter() - began)
+        elif scope["type"] == "http" and scope["path"].startswith(PUSH_PATH):
+            await self._take_push(scope, receive, send)
         elif scope["type"] == "http":
             self._metrics.count("other_requests")
-            await self._reply(send, *self._other(scope["path"], scope["method"]))
+            await self._reply(send, *self._answer_other(scope["path"], scope["method"]))
 
     def _predict(self, headers: Headers, body: bytes) -> tuple[int, bytes]:
-        """Return status and reply of one request for predictions; a body that is not JSON is explained by its headers."""
+        """Return status and reply of one request for predictions. Headers may explain why a body is not JSON."""
         try:
             unpacked = read_body(headers, body, self._limits.max_bytes)
         except RequestError as error:
             return error.status, error.body
-        return _explained(headers, unpacked, *self.predict(unpacked))
+        return _explain_refusal(headers, unpacked, *self.predict(unpacked))
 
-    def _push(self, gate: PushGate, view: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
-        """Return status and reply of one request with rows, which may wait for the disk."""
+    def _push(self, push_endpoint: PushEndpoint, view: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+        """Return status and reply of one request with pushed rows, which may wait for the disk."""
         call = next((value.decode("latin-1") for name, value in headers if name == b"idempotency-key"), None)
         try:
             unpacked = read_body(headers, body, self._limits.max_bytes)
-            return _explained(headers, unpacked, *gate.answer(view, unpacked, call))
+            return _explain_refusal(headers, unpacked, *push_endpoint.answer(view, unpacked, call))
         except RequestError as error:
             return error.status, error.body
         except Exception as error:  # noqa: BLE001  (one request must not end the service)
-            _tell(error, "a push")
-            return _refused(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
+            _print_failure(error, "a push")
+            return _refuse(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
 
-    async def _pushed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take rows for a view, in another thread: the disk is waited for, and predictions go on."""
-        view, gate = scope["path"].removeprefix(PATH), self._gate
+    async def _take_push(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take rows for a view in another thread, so that waiting for the disk delays no prediction."""
+        view, push_endpoint = scope["path"].removeprefix(PUSH_PATH), self._push_endpoint
         self._metrics.count("push_requests")
         body = await self._body(receive)
         if body is None:
             return
-        if gate is None or view not in gate.names:
-            status, reply = _refused(404, "no rows can be pushed to such a view", "its source must be a PushSource; see the project")
+        if push_endpoint is None or view not in push_endpoint.names:
+            status, reply = _refuse(404, "no rows can be pushed to such a view", "its source must be a PushSource; see the project")
         elif scope["method"] != "POST":
-            status, reply = _refused(405, f"{PATH}<view> takes POST", "send one row, or a list of rows")
+            status, reply = _refuse(405, f"{PUSH_PATH}<view> takes POST", "send one row, or a list of rows")
         elif len(body) > self._limits.max_bytes:
-            status, reply = _too_large(self._limits.max_bytes)
+            status, reply = _refuse_size(self._limits.max_bytes)
         else:
-            status, reply = await asyncio.to_thread(self._push, gate, view, scope["headers"], body)
+            status, reply = await asyncio.to_thread(self._push, push_endpoint, view, scope["headers"], body)
         await self._reply(send, status, reply, _JSON, close=status == 413)
 
     def predict(self, body: bytes) -> tuple[int, bytes]:
         """Return status and reply of one request for predictions."""
         model = self.model
         if model is None:
-            return _refused(503, "no model is loaded", "try again when /readyz says so")
+            return _refuse(503, "no model is loaded", "try again when /readyz says so")
         try:
             answer = model.answer(body)
         except RequestError as error:
@@ -149,27 +149,27 @@ class App:
                 self._metrics.count("not_finite_predictions", error.count)
             return error.status, error.body
         except PlatformError as error:
-            _tell(error)
+            _print_failure(error)
             if isinstance(error, ReplacedStoreError):
                 self.end()  # the supervisor starts a process that opens the new file; LMDB maps a path once in a process
-            return _refused(503, "the online store cannot be read", "the service's log shows where")
+            return _refuse(503, "the online store cannot be read", "the service's log shows where")
         except Exception as error:  # noqa: BLE001  (one request must not end the service)
-            _tell(error)
-            return _refused(500, f"the prediction failed ({type(error).__name__})", "the service's log shows where")
+            _print_failure(error)
+            return _refuse(500, f"the prediction failed ({type(error).__name__})", "the service's log shows where")
         records = self._records(model, answer)
         try:
             self._log.append(records)
         except OSError:
             self._metrics.count("log_failures")
-            return _refused(503, "the prediction cannot be logged, so it is not made", "see the service's status")
+            return _refuse(503, "the prediction cannot be logged, so none is returned", "see the service's status")
         self._metrics.count("predictions", len(records))
-        self._metrics.looked_up(answer.lookups)
+        self._metrics.count_lookups(answer.lookups)
         if missing := sum(map(len, answer.missing)):
             self._metrics.count("missing_features", missing)
         predictions = [Prediction(r.id, r.prediction, r.probability, r.probabilities, r.missing) for r in records]
         return 200, self._encode(Reply(model.name, model.version, model.predictor.positive, predictions))
 
-    def _records(self, model: ServedModel, answer: Answer) -> list[Record]:
+    def _records(self, model: ServedModel, answer: ModelAnswer) -> list[PredictionRecord]:
         rows, scores, pid, now = answer.rows, answer.scores, os.getpid(), time.time_ns() // 1000
         keys = zip(*(rows.columns[name] for name in model.identity), strict=True) if model.identity else [()] * rows.count
         inputs = zip(*answer.columns, strict=True) if answer.columns else [()] * rows.count
@@ -185,7 +185,7 @@ class App:
             strict=True,
         )
         return [
-            Record(
+            PredictionRecord(
                 f"{self._prefix}-{next(self._ids):x}",
                 at,
                 now,
@@ -201,45 +201,45 @@ class App:
             for at, key, x, prediction, probability, probabilities, missing in each
         ]
 
-    def _other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
+    def _answer_other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
         if path not in (*_GET, "/predict"):
-            return *_refused(404, "there is no such path", "POST /predict; /openapi.json describes it"), _JSON
+            return *_refuse(404, "there is no such path", "POST /predict; /openapi.json describes it"), _JSON
         if path == "/predict" or method not in ("GET", "HEAD"):
             allowed = "POST" if path == "/predict" else "GET"
-            return *_refused(405, f"{path} takes {allowed}", "/openapi.json describes it"), _JSON
+            return *_refuse(405, f"{path} takes {allowed}", "/openapi.json describes it"), _JSON
         if path == "/livez":
             return 200, b'{"live":true}', _JSON
         if path == "/metrics":
-            return 200, self._metrics.text(self._versions()).encode(), _TEXT
+            return 200, self._metrics.render(self._versions()).encode(), _TEXT
         model = self.model
-        told = {"/smoke": self._smoke, "/openapi.json": self._described, "/readyz": self._ready}
-        return *told[path](model), _JSON
+        answers = {"/smoke": self._smoke, "/openapi.json": self._describe, "/readyz": self._ready}
+        return *answers[path](model), _JSON
 
-    def _described(self, model: ServedModel | None) -> tuple[int, bytes]:
-        return (200, model.openapi) if model else _refused(503, "no model is loaded", "try again")
+    def _describe(self, model: ServedModel | None) -> tuple[int, bytes]:
+        return (200, model.openapi) if model else _refuse(503, "no model is loaded", "try again")
 
     def _smoke(self, model: ServedModel | None) -> tuple[int, bytes]:
-        """Predict the stored example row, and tell only that it can be done: what nobody asked for is no prediction to be logged."""
+        """Predict the stored example row without logging it, and report only whether it works."""
         if model is None or not model.example:
-            return _refused(503, "there is no example row to predict", "POST /predict")
+            return _refuse(503, "there is no example row to predict", "POST /predict")
         try:
             model.answer(model.example)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the answer says that it cannot be done)
-            _tell(error)
-            return _refused(500, f"the example row cannot be predicted ({type(error).__name__})", "the service's log shows where")
+        except Exception as error:  # noqa: BLE001  (any error means that it does not work)
+            _print_failure(error)
+            return _refuse(500, f"the example row cannot be predicted ({type(error).__name__})", "the service's log shows where")
         return 200, self._encode({"ok": True, "model": model.name, "version": model.version})
 
     def _ready(self, model: ServedModel | None) -> tuple[int, bytes]:
         if model is None:
-            return _refused(503, "no model is loaded", "the service's status says why")
+            return _refuse(503, "no model is loaded", "the service's status says why")
         if self.draining:
-            return _refused(503, "the process is ending", "another one answers")
+            return _refuse(503, "the process is ending", "another worker answers")
         if not self._log.ready():
-            return _refused(503, self._log.problem, "make room, or make the folder writable")
+            return _refuse(503, self._log.problem, "make room, or make the folder writable")
         return 200, self._encode({"ready": True, "model": model.name, "version": model.version})
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Return the body, or as much of it as is too much; None when the client is gone."""
+        """Return the body; stop as soon as it is too large. None when the client is gone."""
         chunks, size = list[bytes](), 0
         while True:
             message = await receive()
@@ -267,23 +267,23 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def _refused(status: int, error: str, hint: str) -> tuple[int, bytes]:
+def _refuse(status: int, error: str, hint: str) -> tuple[int, bytes]:
     return status, json.dumps({"error": error, "hint": hint}).encode()
 
 
-def _too_large(most: int) -> tuple[int, bytes]:
-    return _refused(413, f"the body is larger than {most} bytes", "send the rows in several requests")
+def _refuse_size(max_bytes: int) -> tuple[int, bytes]:
+    return _refuse(413, f"the body is larger than {max_bytes} bytes", "send the rows in several requests")
 
 
-def _explained(headers: Headers, body: bytes, status: int, reply: bytes) -> tuple[int, bytes]:
-    """Return the reply; of a body that is not JSON one that names its type or encoding, where that is the reason."""
+def _explain_refusal(headers: Headers, body: bytes, status: int, reply: bytes) -> tuple[int, bytes]:
+    """Return the reply; for a body that is not JSON, one that names its content type or encoding where that is the reason."""
     reason = explain_not_json(headers, body) if status == 400 else None
     return (status, reply) if reason is None else (reason.status, reason.body)
 
 
-def _tell(error: Exception, what: str = "a prediction") -> None:
-    """Print where something failed; not its message, which may repeat what was sent."""
+def _print_failure(error: Exception, what: str = "a prediction") -> None:
+    """Print where something failed, but not its message, which may repeat what was sent."""
     where = "".join(traceback.format_tb(error.__traceback__))
-    with contextlib.suppress(OSError):  # where it is written may be as full as the log
+    with contextlib.suppress(OSError):  # its disk may be as full as the log's
         sys.stderr.write(f"{what} failed with {type(error).__name__}:\n{where}")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Starting, stopping and looking at a service, from whatever process: a Dagster run, a sensor, the command line."""
+"""Start, stop and inspect a service from any process: a Dagster run, a sensor or the command line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlops_assets import entry_points
 from mlops_assets.compute.user_code.project_modules import child_environment
 from mlops_assets.errors import MissingExtraError, MlopsError, ServiceError
-from mlops_assets.serving.http.own_processes import find_processes, is_label_of, path_of
+from mlops_assets.serving.http.service_processes import find_processes, is_label_of, label_path
 from mlops_assets.serving.http.state import (
-    Folder,
+    ServiceFolder,
     ServiceSpec,
     ServiceStatus,
     WorkerStatus,
     is_alive,
-    started,
+    start_time,
     write_json,
 )
 from mlops_assets.stores.base.lock import hold_lock
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceSpec", "ServiceStatus", "WorkerStatus", "start", "status", "stop"]
 
-_NEEDED = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
-_POLL = 0.05
-_LARGEST_OUTPUT = 10 * 2**20  # bytes of what the processes printed, before it is put aside
+_REQUIRED_PACKAGES = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
+_POLL_SECONDS = 0.05
+_MAX_OUTPUT_BYTES = 10 * 2**20  # of the processes' output, before the file is rotated
 
 
 def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
-    """Bring a service to what is wanted: running, every worker answering with the champion.
+    """Start a service, or bring it to its champion, and wait until every worker answers with it.
 
-    A service that runs already is left alone, unless it was started from another spec: then it is stopped and started.
+    A service that already runs from this spec is left alone. One that runs from another spec is restarted.
 
     Parameters
     ----------
@@ -56,30 +56,30 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     Returns
     -------
     ServiceStatus
-        As it then is.
+        The resulting state.
 
     Raises
     ------
     ServiceError
         The port is in use, there is no champion, it cannot be loaded, the log cannot be written, or it takes too long. What this call
-        started is then stopped again; a service that ran before goes on with the version it has.
+        started is stopped again; a service that ran before keeps its version.
     MissingExtraError
         A package of the extra ``serve`` is missing.
     """
-    for package in _NEEDED:
+    for package in _REQUIRED_PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.from_extra(package, "serve")
     folder = spec.folder
-    _check(spec, folder)
+    _refuse_unready(spec, folder)
     until = time.monotonic() + timeout
     with hold_lock(folder.path / "control.lock"):
-        before = folder.readable(folder.wanted)
-        left_alone = _runs(_supervisor_facts(folder)) and folder.readable_spec() == spec
+        before = folder.read_or_none(folder.wanted)
+        left_alone = _is_running(_read_supervisor(folder)) and folder.find_spec_file() == spec
         try:
             if not left_alone:
                 _start_supervisor(spec, folder, until)
             write_json(folder.wanted, {"state": "running"})
-            return _await(spec, folder, until)
+            return _await_champion(spec, folder, until)
         except BaseException:
             if not left_alone:
                 _stop_processes(folder, 10)
@@ -88,29 +88,29 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
 
 
 def stop(home: str, name: str, *, timeout: float = 30) -> ServiceStatus:
-    """Stop a service; requests in flight are answered, and neither a process nor a damaged state file is left.
+    """Stop a service after answering requests in flight; no process and no damaged state file remain.
 
     Parameters
     ----------
     home
-        Of the platform.
+        Home of the platform.
     name
-        The service's.
+        Name of the service.
     timeout
         Seconds after which its processes are killed.
 
     Returns
     -------
     ServiceStatus
-        As it then is.
+        The resulting state.
     """
-    folder = Folder.of(home, name)
+    folder = ServiceFolder.locate(home, name)
     if folder.path.is_dir():
         with hold_lock(folder.path / "control.lock"):
             if folder.spec.exists() or folder.wanted.exists():
                 write_json(folder.wanted, {"state": "stopped"})
             _stop_processes(folder, timeout)
-            for path, _ in folder.damage():
+            for path, _ in folder.find_damage():
                 with contextlib.suppress(OSError):
                     path.unlink()
     return status(home, name)
@@ -122,19 +122,19 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
     Parameters
     ----------
     home
-        Of the platform.
+        Home of the platform.
     name
-        The service's.
+        Name of the service.
     declared
-        What the project would start: it names the champion of a service that was never started. The spec that was started when None.
+        The spec that the project declares, which names the champion of a service that was never started. The started spec when None.
     """
-    folder = Folder.of(home, name)
-    spec, facts = declared or folder.readable_spec(), _supervisor_facts(folder)
-    running, wanted = _runs(facts) or bool(_hidden(folder, entry_points.SUPERVISOR)), _wanted(folder)
-    champion, unreadable = (None, "") if spec is None else _champion(spec)
-    workers = folder.workers()
+    folder = ServiceFolder.locate(home, name)
+    spec, facts = declared or folder.find_spec_file(), _read_supervisor(folder)
+    running, wanted = _is_running(facts) or bool(_find_unnamed_processes(folder, entry_points.SUPERVISOR)), _read_wanted_state(folder)
+    champion, unreadable = (None, "") if spec is None else _read_champion(spec)
+    workers = folder.read_workers()
     problems = [
-        *_problems(folder, facts, wanted, running=running),
+        *_find_problems(folder, facts, wanted, running=running),
         unreadable,
         *(f"worker {w.index}: {w.error}" for w in workers if w.error),
     ]
@@ -143,29 +143,29 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
     return ServiceStatus(name, wanted, running, url, workers, number, "; ".join(dict.fromkeys(p for p in problems if p)))
 
 
-def _problems(folder: Folder, facts: Mapping[str, Any], wanted: str, *, running: bool) -> Iterator[str]:
+def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], wanted: str, *, running: bool) -> Iterator[str]:
     """Yield what is wrong with the files and the supervisor of a service."""
-    from mlops_assets.serving.logs.inference_log import writing_problem
+    from mlops_assets.serving.logs.day_log import find_write_problem
 
-    yield from (f"{error.message}: {error.hint}" for _, error in folder.damage())
+    yield from (f"{error.message}: {error.hint}" for _, error in folder.find_damage())
     if running or wanted == "running":
         yield facts.get("problem", "")
     if running:
-        yield writing_problem(folder.log, sync=False)
-        yield _online_problem(folder)
+        yield find_write_problem(folder.log, sync=False)
+        yield _find_online_problem(folder)
     if wanted == "never started" and folder.spec.exists():
         yield f"'{folder.wanted}' is missing: `mlops serve start {folder.path.name}` or `mlops serve stop {folder.path.name}` writes it again"
     if wanted == "running" and not running:
-        yield _absence(folder)
+        yield _explain_absence(folder)
     if running and wanted == "stopped":
         yield "it should be stopped, and runs"
 
 
-def _online_problem(folder: Folder) -> str:
+def _find_online_problem(folder: ServiceFolder) -> str:
     """Return what is wrong with the online store that the service reads; services of models without lookups have none."""
     from mlops_assets.stores.online.lmdb_check import damaged_store_error, find_header_damage
 
-    spec = folder.readable_spec()
+    spec = folder.find_spec_file()
     problem = "" if spec is None or "://" in spec.online else find_header_damage(Path(spec.online))
     if not problem or spec is None:
         return ""
@@ -173,33 +173,33 @@ def _online_problem(folder: Folder) -> str:
     return f"{error.message}: {error.hint}"
 
 
-def _absence(folder: Folder) -> str:
+def _explain_absence(folder: ServiceFolder) -> str:
     """Return why a service that should run has no supervisor."""
-    facts = folder.readable(folder.supervisor) or {}
+    facts = folder.read_or_none(folder.supervisor) or {}
     label = facts.get("folder", "")
-    if _runs(facts) and not is_label_of(label, folder.path):
-        return f"it runs in '{path_of(label)}', of which this is a copy; `mlops serve start {folder.path.name}` starts it here"
+    if _is_running(facts) and not is_label_of(label, folder.path):
+        return f"it runs in '{label_path(label)}', and this folder is a copy; `mlops serve start {folder.path.name}` starts it here"
     return "its supervisor is gone"
 
 
-def _supervisor_facts(folder: Folder) -> dict[str, Any]:
-    """Return what this folder's supervisor last said; nothing where the file is missing, damaged, or came with a copy."""
-    facts = folder.readable(folder.supervisor) or {}
+def _read_supervisor(folder: ServiceFolder) -> dict[str, Any]:
+    """Return the last report of this folder's supervisor; empty where the file is missing, damaged or came with a copy."""
+    facts = folder.read_or_none(folder.supervisor) or {}
     return facts if is_label_of(facts.get("folder", ""), folder.path) else {}
 
 
-def _hidden(folder: Folder, *roles: str) -> dict[int, float]:
+def _find_unnamed_processes(folder: ServiceFolder, *roles: str) -> dict[int, float]:
     """Return the processes of a service whose state files do not name them, by process id."""
     was_started = folder.spec.exists() or folder.wanted.exists()
-    is_whole = folder.spec.exists() and folder.supervisor.exists() and not any(folder.damage())
+    is_whole = folder.spec.exists() and folder.supervisor.exists() and not any(folder.find_damage())
     return find_processes(folder.path, *roles) if was_started and not is_whole else {}
 
 
-def _check(spec: ServiceSpec, folder: Folder) -> None:
-    """Refuse what cannot work before anything is started."""
-    from mlops_assets.serving.logs.inference_log import writing_problem
+def _refuse_unready(spec: ServiceSpec, folder: ServiceFolder) -> None:
+    """Raise ServiceError, before anything is started, for what cannot work."""
+    from mlops_assets.serving.logs.day_log import find_write_problem
 
-    champion, unreadable = _champion(spec)
+    champion, unreadable = _read_champion(spec)
     if unreadable:
         raise ServiceError(f"service '{spec.name}': {unreadable}", hint="see that MLOPS_REGISTRY can be reached")
     if champion is None:
@@ -207,27 +207,27 @@ def _check(spec: ServiceSpec, folder: Folder) -> None:
             f"service '{spec.name}' has no champion of '{spec.model}' in environment '{spec.environment}'",
             hint=f"train and promote one: materialise {', '.join(graph_key(f'{kind}/{spec.model}') for kind in ('model', 'version', 'champion'))}",
         )
-    if problem := writing_problem(folder.log):
+    if problem := find_write_problem(folder.log):
         raise ServiceError(f"service '{spec.name}': {problem}", hint="make room, or make the folder writable")
 
 
-def _champion(spec: ServiceSpec) -> tuple[Version | None, str]:
+def _read_champion(spec: ServiceSpec) -> tuple[Version | None, str]:
     from mlops_assets.stores.registry.registry import open_registry
 
     try:
         return open_registry(spec.registry, spec.environment).champion(spec.model), ""
-    except Exception as error:  # noqa: BLE001  (whatever the database's driver raises)
+    except Exception as error:  # noqa: BLE001  (any error of the database's driver)
         return None, f"the registry cannot be read ({error.message if isinstance(error, MlopsError) else type(error).__name__})"
 
 
-def _wanted(folder: Folder) -> Literal["running", "stopped", "never started", "unknown"]:
-    facts = folder.readable(folder.wanted)
+def _read_wanted_state(folder: ServiceFolder) -> Literal["running", "stopped", "never started", "unknown"]:
+    facts = folder.read_or_none(folder.wanted)
     if facts is None:
         return "unknown" if folder.wanted.exists() else "never started"
     return "running" if facts["state"] == "running" else "stopped"
 
 
-def _restore_wanted(folder: Folder, before: dict[str, object] | None) -> None:
+def _restore_wanted(folder: ServiceFolder, before: dict[str, object] | None) -> None:
     if before is None:
         folder.wanted.unlink(missing_ok=True)
         folder.spec.unlink(missing_ok=True)
@@ -235,11 +235,11 @@ def _restore_wanted(folder: Folder, before: dict[str, object] | None) -> None:
         write_json(folder.wanted, before)
 
 
-def _start_supervisor(spec: ServiceSpec, folder: Folder, until: float) -> None:
+def _start_supervisor(spec: ServiceSpec, folder: ServiceFolder, until: float) -> None:
     """Start the detached supervisor; one that runs another spec is stopped first."""
     _stop_processes(folder, 30)
     write_json(folder.spec, asdict(spec))
-    if folder.output.exists() and folder.output.stat().st_size > _LARGEST_OUTPUT:
+    if folder.output.exists() and folder.output.stat().st_size > _MAX_OUTPUT_BYTES:
         folder.output.replace(folder.output.with_suffix(".log.1"))
     with folder.output.open("ab") as output:
         launched = subprocess.run(  # noqa: S603  (our own module)
@@ -257,77 +257,77 @@ def _start_supervisor(spec: ServiceSpec, folder: Folder, until: float) -> None:
     _await_supervisor(spec, folder, int(launched.stdout), until)
 
 
-def _await_supervisor(spec: ServiceSpec, folder: Folder, pid: int, until: float) -> None:
-    """Wait until the supervisor listens, or says why it does not."""
+def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until: float) -> None:
+    """Wait until the supervisor listens, or reports why it does not."""
     while True:
-        facts = folder.readable(folder.supervisor) or {}
-        if _runs(facts) and facts.get("url"):
+        facts = folder.read_or_none(folder.supervisor) or {}
+        if _is_running(facts) and facts.get("url"):
             return
-        if started(pid) is None:
-            facts = folder.readable(folder.supervisor) or {}
+        if start_time(pid) is None:
+            facts = folder.read_or_none(folder.supervisor) or {}
             if facts.get("pid") == pid and facts.get("problem"):
                 raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "`mlops doctor` looks at the rest")))
             unsaid = f"process {pid} wrote nothing before it ended, as one that was killed: look at the machine's memory"
             raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=_log_hint(folder, unsaid))
         if time.monotonic() > until:
-            _signal(pid, signal.SIGTERM)  # it has not told its number, so nobody else would find it
-            unsaid = "it wrote nothing and was still starting: the machine may be busy, start it again"
-            raise ServiceError(f"the supervisor of '{spec.name}' does not say where it listens", hint=_log_hint(folder, unsaid))
-        time.sleep(_POLL)
+            _signal(pid, signal.SIGTERM)  # no state file names it, so nothing else would find it
+            unsaid = "it wrote nothing and was still starting: the machine may be busy; start the service again"
+            raise ServiceError(f"the supervisor of '{spec.name}' does not report where it listens", hint=_log_hint(folder, unsaid))
+        time.sleep(_POLL_SECONDS)
 
 
-def _await(spec: ServiceSpec, folder: Folder, until: float) -> ServiceStatus:
+def _await_champion(spec: ServiceSpec, folder: ServiceFolder, until: float) -> ServiceStatus:
     """Wait until every worker answers with the champion."""
     while True:
         now = status(spec.home, spec.name, spec)
         alive = [w for w in now.workers if w.running]
         if now.running and not now.problem and len(alive) == spec.workers and all(w.version == now.champion for w in alive):
             return now
-        refused = (folder.readable(folder.supervisor) or {}).get("refused")
+        refused = (folder.read_or_none(folder.supervisor) or {}).get("refused")
         if not now.running or (now.champion is not None and now.champion in (refused, *(w.failed for w in alive))):
             reason = status(spec.home, spec.name).problem
-            raise ServiceError(f"service '{spec.name}' does not answer with version {now.champion}: {reason}", hint=_hint(folder))
+            raise ServiceError(f"service '{spec.name}' does not answer with version {now.champion}: {reason}", hint=_rollback_hint(folder))
         if time.monotonic() > until:
             versions = ", ".join(f"worker {w.index}: {w.version or 'none'}" for w in alive) or "no worker runs"
             raise ServiceError(
                 f"service '{spec.name}' does not answer with version {now.champion} in time ({versions})"
                 + (f": {now.problem}" if now.problem else ""),
-                hint=_hint(folder),
+                hint=_rollback_hint(folder),
             )
-        time.sleep(_POLL)
+        time.sleep(_POLL_SECONDS)
 
 
-def _hint(folder: Folder) -> str:
-    rollback = "the version before can be promoted again: mlops models rollback"
+def _rollback_hint(folder: ServiceFolder) -> str:
+    rollback = "to return to the previous version: mlops models rollback"
     return "; ".join(dict.fromkeys([_log_hint(folder, rollback), rollback]))
 
 
-def _log_hint(folder: Folder, unsaid: str) -> str:
-    """Return a hint that names the log, or ``unsaid`` where nothing was written to it."""
-    return f"{folder.output} says more" if folder.output.exists() and folder.output.stat().st_size else unsaid
+def _log_hint(folder: ServiceFolder, unsaid: str) -> str:
+    """Return a hint that names the log, or ``unsaid`` where the log is empty."""
+    return f"{folder.output} has details" if folder.output.exists() and folder.output.stat().st_size else unsaid
 
 
-def _stop_processes(folder: Folder, timeout: float) -> None:
-    """End the supervisor, which ends its workers; then those that are left, by process id."""
-    facts, hidden = _supervisor_facts(folder), _hidden(folder, entry_points.SUPERVISOR, entry_points.WORKER)
-    for pid in [facts["pid"]] if _runs(facts) else _hidden(folder, entry_points.SUPERVISOR):
+def _stop_processes(folder: ServiceFolder, timeout: float) -> None:
+    """End the supervisor, which ends its workers; then kill the remaining processes by their ids."""
+    facts, hidden = _read_supervisor(folder), _find_unnamed_processes(folder, entry_points.SUPERVISOR, entry_points.WORKER)
+    for pid in [facts["pid"]] if _is_running(facts) else _find_unnamed_processes(folder, entry_points.SUPERVISOR):
         _signal(pid, signal.SIGTERM)
     until = time.monotonic() + timeout
-    while _left(folder, facts, hidden) and time.monotonic() < until:
-        time.sleep(_POLL)
-    for pid in _left(folder, facts, hidden):
+    while _find_remaining_processes(folder, facts, hidden) and time.monotonic() < until:
+        time.sleep(_POLL_SECONDS)
+    for pid in _find_remaining_processes(folder, facts, hidden):
         _signal(pid, signal.SIGKILL)
-    while _left(folder, facts, hidden):
-        time.sleep(_POLL)
+    while _find_remaining_processes(folder, facts, hidden):
+        time.sleep(_POLL_SECONDS)
 
 
-def _left(folder: Folder, facts: Mapping[str, Any], hidden: Mapping[int, float]) -> set[int]:
-    supervisor = {int(facts["pid"])} if _runs(facts) else set()
+def _find_remaining_processes(folder: ServiceFolder, facts: Mapping[str, Any], hidden: Mapping[int, float]) -> set[int]:
+    supervisor = {int(facts["pid"])} if _is_running(facts) else set()
     unnamed = {pid for pid, began in hidden.items() if is_alive(pid, began)}
-    return supervisor | unnamed | {w.pid for w in folder.workers() if w.running}
+    return supervisor | unnamed | {w.pid for w in folder.read_workers() if w.running}
 
 
-def _runs(facts: Mapping[str, Any]) -> bool:
+def _is_running(facts: Mapping[str, Any]) -> bool:
     pid, began = facts.get("pid"), facts.get("started")
     return isinstance(pid, int) and isinstance(began, float) and is_alive(pid, began)
 

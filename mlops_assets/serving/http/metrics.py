@@ -1,6 +1,6 @@
-"""Counters that all workers of a service share: each has a mapped file, whoever is asked sums them all.
+"""Counters of all workers of a service: each worker has a memory-mapped file, and the worker that is asked adds them up.
 
-A worker that is started again goes on with the file of its place, so that no counter ever decreases.
+A restarted worker continues with the file of its index, so no counter ever decreases.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from mlops_assets.serving.predict.lookup import Looked
+    from mlops_assets.serving.predict.model_inputs import ViewLookup
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
-_CODES = (200, 400, 413, 422, 500, 503)
+_STATUS_CODES = (200, 400, 413, 422, 500, 503)
 _COUNTERS = {
     "predictions": "Rows that were answered.",
     "not_finite_predictions": "Rows that were refused because the model had no finite prediction for them.",
@@ -33,7 +33,13 @@ _COUNTERS = {
     "model_load_failures": "Versions that could not be loaded.",
     "log_failures": "Requests refused because their prediction could not be logged.",
 }
-_LAYOUT = (*_COUNTERS, *(f"code {code}" for code in _CODES), *(f"le {bucket}" for bucket in (*BUCKETS, "+Inf")), "seconds", "connections")
+_LAYOUT = (
+    *_COUNTERS,
+    *(f"code {code}" for code in _STATUS_CODES),
+    *(f"le {bucket}" for bucket in (*BUCKETS, "+Inf")),
+    "seconds",
+    "connections",
+)
 _SIZE = 8 * len(_LAYOUT)
 _PLACE = {name: place for place, name in enumerate(_LAYOUT)}
 _FIRST_BUCKET = _PLACE[f"le {BUCKETS[0]}"]
@@ -46,11 +52,11 @@ class Metrics:
     Parameters
     ----------
     folder
-        Of all workers of the service.
+        Folder of the counters of all workers.
     index
-        The worker's place.
+        Index of the worker.
     workers
-        How many there are.
+        Number of workers.
 
     Raises
     ------
@@ -60,20 +66,20 @@ class Metrics:
 
     def __init__(self, folder: Path, index: int, *, workers: int = 1) -> None:
         self._folder = folder
-        self._values = _mapped(folder, index)
-        self._others = [_mapped(folder, other) for other in range(workers) if other != index]
+        self._values = _map_counters(folder, index)
+        self._others = [_map_counters(folder, other) for other in range(workers) if other != index]
         self._views = ViewMetrics(folder, index)
-        self.connected(0)
+        self.set_connections(0)
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
         self._values[_PLACE[name]] += by
 
-    def looked_up(self, lookups: Iterable[Looked]) -> None:
-        """Count what one request looked up in the online store."""
+    def count_lookups(self, lookups: Iterable[ViewLookup]) -> None:
+        """Count the lookups of one request in the online store."""
         self._views.count(lookups)
 
-    def answered(self, code: int, seconds: float) -> None:
+    def count_reply(self, code: int, seconds: float) -> None:
         """Count one answered request for a prediction.
 
         Parameters
@@ -81,32 +87,34 @@ class Metrics:
         code
             The status of the reply.
         seconds
-            From its first byte in the application to its last.
+            From the first byte of the request in the application to the last of the reply.
         """
         values = self._values
         values[_PLACE[f"code {code}"]] += 1
         values[_FIRST_BUCKET + bisect_left(BUCKETS, seconds)] += 1
         values[_PLACE["seconds"]] += seconds
 
-    def connected(self, connections: int) -> None:
-        """Tell the other workers how many connections this one has."""
+    def set_connections(self, connections: int) -> None:
+        """Share the number of connections of this worker with the other workers."""
         self._values[_PLACE["connections"]] = connections
 
     def fewest_connections(self) -> float:
-        """Return how many the worker with the fewest has, this one included."""
+        """Return the lowest number of connections of any worker, this one included."""
         place = _PLACE["connections"]
         return min(self._values[place], *(other[place] for other in self._others)) if self._others else self._values[place]
 
-    def text(self, versions: Mapping[int, int | None]) -> str:
+    def render(self, versions: Mapping[int, int | None]) -> str:
         """Return the counters of all workers in Prometheus' text format.
 
         Parameters
         ----------
         versions
-            Worker → the version that it answers with.
+            The version of each worker.
         """
-        totals = [sum(values) for values in zip(*_all(self._folder), strict=True)]
-        return "\n".join([*_counters(totals), *_histogram(totals), *_versions(versions), *self._views.lines(), ""])
+        totals = [sum(values) for values in zip(*_read_counters(self._folder), strict=True)]
+        return "\n".join(
+            [*_render_counters(totals), *_render_histogram(totals), *_render_versions(versions), *self._views.render_lines(), ""]
+        )
 
 
 def counter_file(folder: Path, index: int) -> Path:
@@ -114,8 +122,8 @@ def counter_file(folder: Path, index: int) -> Path:
     return folder / f"{index}{_SUFFIX}"
 
 
-def allocate(folder: Path, index: int) -> Path:
-    """Make the file of a worker's counters, with room for all of them: a page that a full disk refuses would kill the process."""
+def allocate_counters(folder: Path, index: int) -> Path:
+    """Allocate the file of a worker's counters in full, because a mapped page that a full disk refuses would kill the process."""
     _allocate(view_file(folder, index), SIZE)
     return _allocate(counter_file(folder, index), _SIZE)
 
@@ -130,29 +138,31 @@ def _allocate(path: Path, size: int) -> Path:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise ServiceError(f"the counters '{path}' cannot be made: {error.strerror}", hint="make room, or the folder writable") from error
+        raise ServiceError(
+            f"the counters '{path}' cannot be created: {error.strerror}", hint="make room, or make the folder writable"
+        ) from error
     return path
 
 
-def _mapped(folder: Path, index: int) -> memoryview[float]:
-    with allocate(folder, index).open("r+b") as file:
+def _map_counters(folder: Path, index: int) -> memoryview[float]:
+    with allocate_counters(folder, index).open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("d")
 
 
-def _all(folder: Path) -> list[tuple[float, ...]]:
+def _read_counters(folder: Path) -> list[tuple[float, ...]]:
     contents = [path.read_bytes() for path in folder.glob(f"*{_SUFFIX}")]
     return [tuple(memoryview(content).cast("d")) for content in contents if len(content) == _SIZE]
 
 
-def _counters(totals: list[float]) -> Iterable[str]:
+def _render_counters(totals: list[float]) -> Iterable[str]:
     for name, text in _COUNTERS.items():
         yield from (f"# HELP mlops_{name}_total {text}", f"# TYPE mlops_{name}_total counter")
         yield f"mlops_{name}_total {totals[_PLACE[name]]:.0f}"
     yield from ("# HELP mlops_requests_total Requests for predictions, by status.", "# TYPE mlops_requests_total counter")
-    yield from (f'mlops_requests_total{{code="{code}"}} {totals[_PLACE[f"code {code}"]]:.0f}' for code in _CODES)
+    yield from (f'mlops_requests_total{{code="{code}"}} {totals[_PLACE[f"code {code}"]]:.0f}' for code in _STATUS_CODES)
 
 
-def _histogram(totals: list[float]) -> Iterable[str]:
+def _render_histogram(totals: list[float]) -> Iterable[str]:
     name, so_far = "mlops_request_duration_seconds", 0.0
     yield from (f"# HELP {name} Time to answer a request for predictions.", f"# TYPE {name} histogram")
     for place, bucket in enumerate((*BUCKETS, "+Inf")):
@@ -161,6 +171,6 @@ def _histogram(totals: list[float]) -> Iterable[str]:
     yield from (f"{name}_sum {totals[_PLACE['seconds']]:.9g}", f"{name}_count {so_far:.0f}")
 
 
-def _versions(versions: Mapping[int, int | None]) -> Iterable[str]:
+def _render_versions(versions: Mapping[int, int | None]) -> Iterable[str]:
     yield from ("# HELP mlops_worker_version The version that a worker answers with.", "# TYPE mlops_worker_version gauge")
     yield from (f'mlops_worker_version{{worker="{worker}"}} {version}' for worker, version in versions.items() if version is not None)

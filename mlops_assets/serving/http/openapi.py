@@ -9,7 +9,7 @@ import msgspec
 from mlops_assets.serving.http.reply import Error, Reply
 
 if TYPE_CHECKING:
-    from mlops_assets.serving.predict.schema import RequestSchema
+    from mlops_assets.serving.predict.request_schema import RequestSchema
 
 _SCHEMA = "#/components/schemas/{name}"
 _REFUSALS = {
@@ -28,9 +28,9 @@ def openapi(name: str, version: int, schema: RequestSchema) -> dict[str, Any]:
     Parameters
     ----------
     name, version
-        Of the model.
+        Name and version of the model.
     schema
-        Of its requests.
+        Schema of its requests.
     """
     _, schemas = msgspec.json.schema_components((schema.row, Reply, Error), ref_template=_SCHEMA)
     for field in schemas["Row"]["properties"].values():

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection, over uvicorn's: offers of another protocol are ignored, and request heads are bounded."""
+"""HTTP/1.1 on one connection: uvicorn's protocol, which ignores upgrades and bounds the size of request heads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 65_536  # bytes of a request line and headers, after the first read
-_FRAMING = 8  # bytes of framing that each byte of a chunked body may cost
-_TOO_LARGE = b'{"error":"the headers are too large","hint":"send at most 64 KiB of headers"}'
+_MAX_FRAMING = 8  # bytes of framing that each byte of a chunked body may cost
+_REPLY_431 = b'{"error":"the headers are too large","hint":"send at most 64 KiB of headers"}'
 _OFFERS = (b"upgrade", b"http2-settings")
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Answers requests of one connection.
+    """Parses the requests of one connection.
 
     A client that offers HTTP/2 (`Upgrade: h2c`, as JVM clients do) is answered over HTTP/1.1, body included.
     """
@@ -24,7 +24,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._framing = self._body = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived."""
+        """Parse received bytes."""
         self._unset_keepalive_if_required()
         self._framing += len(data)
         try:
@@ -32,7 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
             return
-        if self._framing > MAX_HEAD + _FRAMING * self._body:
+        if self._framing > MAX_HEAD + _MAX_FRAMING * self._body:
             self._refuse_head()
 
     def _feed(self, data: bytes) -> None:
@@ -46,7 +46,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._feed(head + rest)
 
     def _head_without_offer(self) -> bytes:
-        """Return the request line and headers that were parsed, without the offer of another protocol."""
+        """Return the parsed request line and headers without the upgrade."""
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
             if name in _OFFERS:
@@ -58,27 +58,27 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         head = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % len(_TOO_LARGE) + _TOO_LARGE)
+        self.transport.write(head % len(_REPLY_431) + _REPLY_431)
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin to count."""
+        """Start counting the bytes of a request."""
         self._framing = self._body = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Start the answer, unless the head is parsed again without its offer."""
+        """Start the reply, unless the head is parsed again without its upgrade."""
         if not self.parser.should_upgrade():
             self._framing = 0
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Pass a part of the body on."""
+        """Pass on a part of the body."""
         self._framing -= len(body)
         self._body += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End the body, unless the head is parsed again without its offer."""
+        """End the body, unless the head is parsed again without its upgrade."""
         if not self.parser.should_upgrade():
             super().on_message_complete()

@@ -1,11 +1,11 @@
-"""The body of a request as JSON in UTF-8: unpacked within bounds, or a refusal that names its encoding or type."""
+"""Decode the body of a request to JSON in UTF-8, within bounds, or refuse it by its encoding or content type."""
 
 from __future__ import annotations
 
 import zlib
 from typing import TYPE_CHECKING
 
-from mlops_assets.serving.predict.schema import RequestError
+from mlops_assets.serving.predict.request_schema import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,61 +14,61 @@ _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _UTF8 = ("", "utf-8", "utf8", "us-ascii", "ascii")
 _GZIP = 31  # zlib's number for gzip with its header
-_MEMBERS = 64  # of one gzip body: each one costs a copy of all that follow it
-_PLAIN_TYPES = ("", "application/x-www-form-urlencoded")  # what clients send that were told of no type
+_MAX_MEMBERS = 64  # of one gzip body: each one costs a copy of the rest
+_PLAIN_TYPES = ("", "application/x-www-form-urlencoded")  # what clients send by default
 _HINT = "send JSON in UTF-8, plain or with Content-Encoding: gzip"
 
 
 def read_body(headers: Iterable[tuple[bytes, bytes]], body: bytes, max_bytes: int) -> bytes:
-    """Return a body unpacked and without a byte order mark.
+    """Return a body decompressed and without a byte order mark.
 
     Parameters
     ----------
     headers
-        Of the request, names in lower case.
+        Headers of the request, names in lower case.
     body
-        As it was sent.
+        The bytes of the request.
     max_bytes
-        Of the unpacked body.
+        Limit of the decompressed body.
 
     Raises
     ------
     RequestError
         415 for an encoding that is not accepted, 413 for too many bytes, 400 for gzip that is damaged.
     """
-    encoding, kind = _described(headers)
+    encoding, kind = _read_content_headers(headers)
     if encoding in ("gzip", "x-gzip"):
         body = _unpack(body, max_bytes)
     elif encoding not in ("", "identity"):
-        raise _unsupported(f"the content encoding '{encoding}' is not accepted")
-    charset = _charset(kind)
+        raise _refuse_media_type(f"the content encoding '{encoding}' is not accepted")
+    charset = _find_charset(kind)
     if charset not in _UTF8 and not body.isascii():
-        raise _unsupported(f"the charset '{charset}' is not accepted")
+        raise _refuse_media_type(f"the charset '{charset}' is not accepted")
     return body.removeprefix(_BOM)
 
 
 def explain_not_json(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> RequestError | None:
-    """Return why a body that is not JSON cannot be, where its type or its first bytes say so.
+    """Return the refusal of a body whose content type or encoding explains why it is not JSON; None where neither does.
 
     Parameters
     ----------
     headers, body
-        Of the request.
+        Headers and body of the request.
     """
-    _, kind = _described(headers)
+    _, kind = _read_content_headers(headers)
     media = kind.partition(";")[0].strip()
     if body.startswith(_WIDE) or b"\0" in body[:4]:
-        return _unsupported("the body is UTF-16 or UTF-32, which is not accepted")
+        return _refuse_media_type("the body is UTF-16 or UTF-32, which is not accepted")
     if media not in _PLAIN_TYPES and not media.endswith(("/json", "+json")):
-        return _unsupported(f"the content type '{media}' is not accepted")
+        return _refuse_media_type(f"the content type '{media}' is not accepted")
     try:
         body.decode()
     except UnicodeDecodeError:
-        return _unsupported("the body is not UTF-8")
+        return _refuse_media_type("the body is not UTF-8")
     return None
 
 
-def _described(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str]:
+def _read_content_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str]:
     """Return content encoding and content type, in lower case."""
     encoding, kind = b"", b""
     for name, value in headers:
@@ -83,18 +83,18 @@ def _printable(value: bytes) -> str:
     return "".join(letter for letter in value.decode("latin-1").strip().lower()[:100] if letter.isprintable())
 
 
-def _charset(kind: str) -> str:
+def _find_charset(kind: str) -> str:
     parameters = (part.strip() for part in kind.split(";")[1:])
     return next((part.removeprefix("charset=").strip("\"' ") for part in parameters if part.startswith("charset=")), "")
 
 
 def _unpack(body: bytes, max_bytes: int) -> bytes:
-    """Return the bytes of a gzip body, which may have several members; stop as soon as they are too many."""
+    """Decompress a gzip body, which may have several members; stop as soon as it is too large."""
     parts, size, rest = list[bytes](), 0, body
     try:
         while rest:
-            if len(parts) == _MEMBERS:
-                raise RequestError(f"the gzip body has more than {_MEMBERS} members", hint="compress the body as a whole", status=400)
+            if len(parts) == _MAX_MEMBERS:
+                raise RequestError(f"the gzip body has more than {_MAX_MEMBERS} members", hint="compress the body as a whole", status=400)
             member = zlib.decompressobj(_GZIP)
             parts.append(member.decompress(rest, max_bytes + 1 - size))
             size += len(parts[-1])
@@ -110,5 +110,5 @@ def _unpack(body: bytes, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _unsupported(message: str) -> RequestError:
+def _refuse_media_type(message: str) -> RequestError:
     return RequestError(message, hint=_HINT, status=415)

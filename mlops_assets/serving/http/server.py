@@ -1,4 +1,4 @@
-"""The HTTP server in front of the application: uvicorn, without what costs time at every request, and with a fair share of connections."""
+"""The HTTP server: uvicorn without per-request overhead, and an acceptor that shares connections fairly among workers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 KEEP_ALIVE = 75  # seconds that a connection may be idle
-GRACE = 10  # seconds that requests in flight may take when the process ends
-_PAUSE = 0.5  # seconds without new connections when the system refuses one, for want of descriptors say
+MAX_SHUTDOWN_SECONDS = 10  # seconds that requests in flight may take when the process ends
+_PAUSE = 0.5  # seconds without new connections after the system refused one, e.g. for lack of descriptors
 
 
 class Server(uvicorn.Server):
-    """Answers on connections that it is given."""
+    """Serves connections that an acceptor hands over."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -29,11 +29,11 @@ class Server(uvicorn.Server):
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """Number of open connections."""
         return len(self.server_state.connections)
 
     async def take(self, connection: socket.socket) -> None:
-        """Answer on a connection."""
+        """Serve a connection."""
         protocol: Any = self.config.http_protocol_class
         connection.setblocking(False)  # noqa: FBT003
         with contextlib.suppress(OSError):  # it may be gone already
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: Any) -> Server:  # noqa: ANN401  (an ASGI application)
-    """Return a server that logs nothing: counters tell more."""
+    """Return a server without access log: the counters replace it."""
     config = uvicorn.Config(
         app,
         loop="none",
@@ -58,26 +58,26 @@ def make_server(app: Any) -> Server:  # noqa: ANN401  (an ASGI application)
         server_header=False,
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=MAX_SHUTDOWN_SECONDS,
     )
     config.load()
     return Server(config)
 
 
 class Acceptor:
-    """Takes connections from a socket that several processes share.
+    """Accepts connections on a socket that several processes share.
 
-    Whoever comes first gets a connection, and an idle process that has many already would come first again and again, while its
-    neighbours stay idle for as long as the connections last. So one that has more than its share waits a moment.
+    The first process to accept gets a connection. Without a rule, an idle process with many connections would accept again and again
+    while others stay idle. So a process with more than its share waits a moment.
 
     Parameters
     ----------
     server
-        Answers.
+        Serves the connections.
     listener
-        Bound, listening, not blocking.
+        A bound, listening, non-blocking socket.
     patience
-        Returns for how many seconds a connection is left to others first.
+        Returns the seconds to wait before accepting.
     """
 
     def __init__(self, server: Server, listener: socket.socket, patience: Callable[[], float]) -> None:
@@ -88,7 +88,7 @@ class Acceptor:
         self._loop.add_reader(listener, self._readable)
 
     async def close(self) -> None:
-        """Take the connections that wait already, and no more."""
+        """Accept the connections that already wait, and no more."""
         if self._waiting is not None:
             self._waiting.cancel()
         self._loop.remove_reader(self._listener)

@@ -1,4 +1,4 @@
-"""The files of one service: what is wanted, who runs, what each worker answers with."""
+"""The state files of one service: its spec, its wanted state, its processes and the version of each worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlops_assets.errors import ServiceError
-from mlops_assets.serving.http.own_processes import is_label_of
+from mlops_assets.serving.http.service_processes import is_label_of
 from mlops_assets.stores.base.checksums import json_sha256
 from mlops_assets.stores.base.files import write_atomically
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _Kind = TypeVar("_Kind")
-_CHECKSUM = "checksum"  # of a state file: the sha256 of everything else that it says
+_CHECKSUM = "checksum"  # of a state file: the sha256 of all other fields
 
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """Everything that a service's processes must be told.
+    """The configuration of a service's processes.
 
     Parameters
     ----------
     name
-        The service's.
+        Name of the service.
     model
-        Whose champion answers.
+        The model whose champion answers.
     home
-        Of the platform: the service's folder is below.
+        Home of the platform; the service's folder is below it.
     registry, artifacts, online, environment
-        As of the platform.
+        Those of the platform.
     host, port
-        Where it listens; any free port when 0, kept from then on.
+        Address to listen on; port 0 takes any free port and keeps it.
     workers
-        Processes.
+        Number of processes.
     max_rows, max_bytes
-        Of one request.
+        Limits of one request.
     trusted_types
         Types beyond scikit-learn's own that the model may hold.
     push
-        What must be known to take rows for its views, as text: see :class:`mlops_assets.serving.push.spec.PushSpec`.
+        The push sources of its views, as text: see :class:`mlops_assets.serving.push.spec.PushSpec`.
     """
 
     name: str
@@ -62,19 +62,19 @@ class ServiceSpec:
     push: tuple[str, ...] = ()
 
     @property
-    def folder(self) -> Folder:
-        """Where its files are."""
-        return Folder.of(self.home, self.name)
+    def folder(self) -> ServiceFolder:
+        """The folder of its files."""
+        return ServiceFolder.locate(self.home, self.name)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The version that is to answer.
+class TargetVersion:
+    """The version that workers should answer with.
 
     Parameters
     ----------
     version, digest
-        As registered.
+        As in the registry.
     artifact
         The sha256 of its manifest.
     """
@@ -85,8 +85,8 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one request."""
+class RequestLimits:
+    """Limits of one request."""
 
     max_rows: int = 10_000
     max_bytes: int = 8 * 2**20
@@ -94,18 +94,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """What a worker says of itself.
+    """The report of a worker.
 
     Parameters
     ----------
     index
-        Its place.
+        Index of the worker.
     pid, started
-        Its process.
+        Id and start time of its process.
     version, digest
-        What it answers with; None before the first.
+        The version that it answers with; None before the first.
     error, failed
-        Why the wanted version does not answer, and which that is.
+        Why the target version does not answer, and its number.
     loading
         The version that it is loading.
     loaded_at
@@ -113,9 +113,9 @@ class WorkerStatus:
     predictor
         ``compiled``, or ``native`` and why.
     libraries
-        Those of which another version is installed than the model was trained with.
+        Libraries that are installed in another version than in training.
     folder
-        The label of the service's folder: see :func:`mlops_assets.serving.http.own_processes.label_of`.
+        The label of the service's folder: see :func:`mlops_assets.serving.http.service_processes.make_label`.
     running
         Whether its process exists.
     """
@@ -142,17 +142,17 @@ class ServiceStatus:
     Parameters
     ----------
     wanted
-        What was last asked for; ``unknown`` when the file that says so is damaged.
+        The last requested state; ``unknown`` when its file is damaged.
     running
         Whether its supervisor runs.
     url
-        Where it listens, while it runs.
+        Its address, while it runs.
     workers
-        As they report.
+        Their reports.
     champion
         The version that should answer; None when there is none, or the registry cannot be read.
     problem
-        What is wrong, or ``""``.
+        What is wrong; ``""`` when nothing is.
     """
 
     name: str
@@ -165,39 +165,39 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True)
-class Folder:
+class ServiceFolder:
     """The folder of one service."""
 
     path: Path
 
     @classmethod
-    def of(cls, home: str, name: str) -> Folder:
+    def locate(cls, home: str, name: str) -> ServiceFolder:
         """Return the folder of a service of a platform."""
         return cls(Path(home) / "services" / name)
 
     @property
     def spec(self) -> Path:
-        """What was started."""
+        """The started spec."""
         return self.path / "spec.json"
 
     @property
     def wanted(self) -> Path:
-        """Whether it is to run."""
+        """The wanted state."""
         return self.path / "wanted.json"
 
     @property
     def supervisor(self) -> Path:
-        """The supervisor's process, where it listens, what is wrong."""
+        """The report of the supervisor: its process, its address, its problem."""
         return self.path / "supervisor.json"
 
     @property
     def output(self) -> Path:
-        """What its processes print."""
+        """The output of its processes."""
         return self.path / "supervisor.log"
 
     @property
     def log(self) -> Path:
-        """The predictions."""
+        """The prediction log."""
         return self.path / "log"
 
     @property
@@ -206,24 +206,24 @@ class Folder:
         return self.path / "metrics"
 
     def worker(self, index: int) -> Path:
-        """Return what a worker says of itself."""
+        """Return the file of a worker's report."""
         return self.path / "workers" / f"{index}.json"
 
-    def reports(self) -> list[WorkerStatus]:
-        """Return what the workers last said of themselves, in order; damaged files are left out: see :meth:`damage`."""
+    def read_reports(self) -> list[WorkerStatus]:
+        """Return the last reports of the workers, in order, without damaged files: see :meth:`find_damage`."""
         found = []
         for path in self._worker_files():
             with contextlib.suppress(ServiceError):
                 found.append(_read(path, WorkerStatus))
         return [status for status in found if status is not None]
 
-    def workers(self) -> tuple[WorkerStatus, ...]:
-        """Return what the workers last said of themselves, and whether they run; those of a folder that was copied here are left out."""
-        mine = [said for said in self.reports() if is_label_of(said.folder, self.path)]
-        return tuple(replace(said, running=is_alive(said.pid, said.started)) for said in mine)
+    def read_workers(self) -> tuple[WorkerStatus, ...]:
+        """Return the last reports of this folder's workers and whether they run; reports that came with a copy are left out."""
+        mine = [status for status in self.read_reports() if is_label_of(status.folder, self.path)]
+        return tuple(replace(status, running=is_alive(status.pid, status.started)) for status in mine)
 
     def read_spec(self) -> ServiceSpec | None:
-        """Return what was started, or None.
+        """Return the started spec, or None.
 
         Raises
         ------
@@ -232,20 +232,20 @@ class Folder:
         """
         return _read(self.spec, ServiceSpec)
 
-    def readable_spec(self) -> ServiceSpec | None:
-        """Return what was started; None when there is no such file, or it is damaged."""
+    def find_spec_file(self) -> ServiceSpec | None:
+        """Return the started spec; None when its file is missing or damaged."""
         with contextlib.suppress(ServiceError):
             return self.read_spec()
         return None
 
-    def readable(self, path: Path) -> dict[str, Any] | None:
-        """Return what a state file says; None when there is none, or it is damaged."""
+    def read_or_none(self, path: Path) -> dict[str, Any] | None:
+        """Return the content of a state file; None when it is missing or damaged."""
         with contextlib.suppress(ServiceError):
             return read_json(path)
         return None
 
-    def damage(self) -> Iterator[tuple[Path, ServiceError]]:
-        """Yield the state files that cannot be used, each with the error that names it."""
+    def find_damage(self) -> Iterator[tuple[Path, ServiceError]]:
+        """Yield each damaged state file with its error."""
         kinds = {self.spec: ServiceSpec, **dict.fromkeys(self._worker_files(), WorkerStatus)}
         for path in (self.spec, self.wanted, self.supervisor, *self._worker_files()):
             try:
@@ -259,7 +259,7 @@ class Folder:
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a state file whole, with a checksum. Only its owner reads it: a URL may hold a password.
+    """Write a state file whole, with a checksum, readable by its owner only: a URL may hold a password.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a state file says; None when there is none.
+    """Return the content of a state file; None when it does not exist.
 
     Raises
     ------
@@ -288,26 +288,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
+        raise _damage_error(path, f"it cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise _damaged(path, "it is empty" if not path.stat().st_size else "it is not JSON") from error
+        raise _damage_error(path, "it is empty" if not path.stat().st_size else "it is not JSON") from error
     if not isinstance(facts, dict) or facts.pop(_CHECKSUM, "") != json_sha256(facts):
-        raise _damaged(path, "it is not what was written")
+        raise _damage_error(path, "it is not what was written")
     return facts
 
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind | None:
-    """Return what a state file says as a value of a class; JSON has lists where the class has tuples."""
+    """Return the content of a state file as a value of a class; lists become tuples."""
     facts = read_json(path)
     if facts is None:
         return None
     try:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
     except TypeError as error:
-        raise _damaged(path, "another version of the program wrote it") from error
+        raise _damage_error(path, "another version of the program wrote it") from error
 
 
-def _damaged(path: Path, reason: str) -> ServiceError:
+def _damage_error(path: Path, reason: str) -> ServiceError:
     name = (path.parent.parent if path.parent.name == "workers" else path.parent).name
     return ServiceError(
         f"the state file '{path}' is damaged: {reason}",
@@ -315,8 +315,8 @@ def _damaged(path: Path, reason: str) -> ServiceError:
     )
 
 
-def started(pid: int) -> float | None:
-    """Return when a process began, seconds since 1970; None when it is gone, or only its exit code is waited for."""
+def start_time(pid: int) -> float | None:
+    """Return the start time of a process, seconds since 1970; None when it has ended."""
     import psutil
 
     try:
@@ -327,6 +327,6 @@ def started(pid: int) -> float | None:
 
 
 def is_alive(pid: int, began: float) -> bool:
-    """Whether exactly this process runs: its number may have been given to another one."""
-    found = started(pid)
+    """Whether exactly this process runs; its id may belong to another one by now."""
+    found = start_time(pid)
     return found is not None and abs(found - began) < 0.5

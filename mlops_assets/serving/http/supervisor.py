@@ -1,4 +1,4 @@
-"""The supervisor of one service: holds the socket, keeps the workers running, tells them which version is wanted.
+"""The supervisor of one service: it holds the socket, keeps the workers running and sends them their target version.
 
 Started by :func:`mlops_assets.serving.http.control.start` as ``python -m mlops_assets.entry_points supervisor FOLDER``; it detaches itself and
 prints its process id. It imports no model library.
@@ -18,59 +18,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops_assets.errors import MlopsError, ServiceError
-from mlops_assets.serving.http.metrics import allocate
-from mlops_assets.serving.http.own_processes import label_of
-from mlops_assets.serving.http.state import Folder, ServiceSpec, Wanted, is_alive, started, write_json
+from mlops_assets.serving.http.metrics import allocate_counters
+from mlops_assets.serving.http.service_processes import make_label
+from mlops_assets.serving.http.state import ServiceFolder, ServiceSpec, TargetVersion, is_alive, start_time, write_json
 from mlops_assets.serving.http.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from mlops_assets.stores.registry.registry import Registry
 
-POLL = 0.25  # seconds between two looks at the registry
-_TICK = 0.05
-_ORPHANS = 15.0  # seconds that workers of a supervisor that was killed may take to end
+POLL_SECONDS = 0.25  # seconds between two looks at the registry
+_TICK_SECONDS = 0.05
+_MAX_ORPHAN_SECONDS = 15.0  # for workers of a killed supervisor
 
 
 class Supervisor:
-    """Runs one service until it is told to end.
+    """Runs one service until it is asked to end.
 
     Parameters
     ----------
     folder
-        Of the service.
+        Folder of the service.
     spec
-        What to run.
+        Its configuration.
     listener
-        The service's socket, bound and listening.
+        Its bound and listening socket.
     """
 
-    def __init__(self, folder: Folder, spec: ServiceSpec, listener: socket.socket) -> None:
+    def __init__(self, folder: ServiceFolder, spec: ServiceSpec, listener: socket.socket) -> None:
         self._folder, self._spec = folder, spec
         self._port = listener.getsockname()[1]
         self._pool = WorkerPool(folder, spec.workers, listener)
         self._registry: Registry | None = None
-        self._label = label_of(folder.path)
-        self._asked, self._unreadable = 0.0, ""
-        self._said: str | None = None
+        self._label = make_label(folder.path)
+        self._polled_at, self._unreadable = 0.0, ""
+        self._reported: str | None = None
         self.ending = False
 
     def run(self) -> None:
-        """Keep the service as it is wanted; returns when it was told to end, or when no worker can be kept running."""
-        self._say("")
+        """Keep the workers running; return when asked to end, or when no worker can be kept running."""
+        self._report("")
         while not self.ending:
-            self._ask()
+            self._poll_champion()
             self._pool.tick()
             problem = self._unreadable or self._pool.problem
             if self._pool.given_up:
-                self._say(problem)
+                self._report(problem)
                 break
-            self._say(problem)
-            time.sleep(_TICK)
+            self._report(problem)
+            time.sleep(_TICK_SECONDS)
         self._pool.end()
 
-    def _ask(self) -> None:
-        """Learn the champion; an unreadable registry changes nothing but what is told."""
-        if time.monotonic() - self._asked < POLL:
+    def _poll_champion(self) -> None:
+        """Read the champion from the registry; an unreadable registry changes only the report."""
+        if time.monotonic() - self._polled_at < POLL_SECONDS:
             return
         self._restore_files()
         from mlops_assets.stores.registry.registry import open_registry
@@ -79,46 +79,46 @@ class Supervisor:
             self._registry = self._registry or open_registry(self._spec.registry, self._spec.environment)
             champion = self._registry.champion(self._spec.model)
         except Exception as error:  # noqa: BLE001  (a database that is away, locked, or being restored must not end the service)
-            self._unreadable = f"the registry cannot be read ({type(error).__name__}); the service goes on with what it has"
+            self._unreadable = f"the registry cannot be read ({type(error).__name__}); the service keeps its version"
         else:
             self._unreadable = ""
             if champion is not None:
-                self._pool.want(Wanted(champion.version, champion.digest, champion.artifact))
-        self._asked = time.monotonic()
+                self._pool.set_target(TargetVersion(champion.version, champion.digest, champion.artifact))
+        self._polled_at = time.monotonic()
 
     def _restore_files(self) -> None:
-        """Write state files that were damaged or deleted again; a folder that was deleted stays so."""
+        """Restore damaged or deleted state files; a deleted folder stays deleted."""
         folder = self._folder
         if not folder.path.is_dir():
             return
-        if folder.readable(folder.supervisor) is None:
-            self._said = None  # said again in this round
+        if folder.read_or_none(folder.supervisor) is None:
+            self._reported = None  # reported again in this round
         for path, facts in ((folder.spec, asdict(self._spec)), (folder.wanted, {"state": "running"})):
-            if folder.readable(path) is None:
+            if folder.read_or_none(path) is None:
                 with contextlib.suppress(MlopsError):
                     write_json(path, facts)
 
-    def _say(self, problem: str) -> None:
-        """Tell where the service listens, and what is wrong; a full disk must not end it."""
-        if problem == self._said:
+    def _report(self, problem: str) -> None:
+        """Report where the service listens and what is wrong; a full disk must not end it."""
+        if problem == self._reported:
             return
         facts = {
             "pid": os.getpid(),
-            "started": started(os.getpid()),
+            "started": start_time(os.getpid()),
             "host": self._spec.host,
             "port": self._port,
             "folder": self._label,
-            "url": url(self._spec.host, self._port),
+            "url": make_url(self._spec.host, self._port),
             "refused": self._pool.refused,
             "problem": problem,
         }
         with contextlib.suppress(MlopsError):
             write_json(self._folder.supervisor, facts)
-            self._said = problem
+            self._reported = problem
 
 
-def url(host: str, port: int) -> str:
-    """Return where a client of this machine finds the service."""
+def make_url(host: str, port: int) -> str:
+    """Return the URL of the service for clients on this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{name}:{port}"
 
@@ -129,27 +129,27 @@ def listen(spec: ServiceSpec, before: int | None) -> socket.socket:
     Parameters
     ----------
     spec
-        Names host and port.
+        With host and port.
     before
-        The port of last time, which a service without a port of its own keeps while it is free.
+        The previous port, which a service with port 0 keeps while it is free.
 
     Raises
     ------
     ServiceError
-        The port is in use, or the host is not of this machine.
+        The port is in use, or the host is not this machine's.
     """
     for port in (spec.port,) if spec.port or not before else (before, 0):
         try:
-            return _bound(spec.host, port)
+            return _bind(spec.host, port)
         except OSError as error:
             reason = error
     raise ServiceError(
         f"service '{spec.name}' cannot listen on {spec.host}:{spec.port}: {reason.strerror}",
-        hint="end what uses the port, or give the service another one (port=0 takes any free one)",
+        hint="end the program that uses the port, or give the service another one (port=0 takes any free one)",
     )
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
@@ -163,11 +163,11 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def await_orphans(folder: Folder) -> None:
-    """Wait for the workers of a supervisor that was killed: they hold its socket until they have answered what they were asked."""
-    until = time.monotonic() + _ORPHANS
-    while (alive := [w for w in folder.workers() if w.running]) and time.monotonic() < until:
-        time.sleep(_TICK)
+def await_orphans(folder: ServiceFolder) -> None:
+    """Wait for the workers of a killed supervisor: they hold its socket until they have answered their requests."""
+    until = time.monotonic() + _MAX_ORPHAN_SECONDS
+    while (alive := [w for w in folder.read_workers() if w.running]) and time.monotonic() < until:
+        time.sleep(_TICK_SECONDS)
     for worker in alive:
         if is_alive(worker.pid, worker.started):
             with contextlib.suppress(ProcessLookupError):
@@ -177,7 +177,7 @@ def await_orphans(folder: Folder) -> None:
 
 
 def detach() -> None:
-    """Go on as a process that nobody waits for, and tell its number."""
+    """Continue as a detached process and print its id."""
     if child := os.fork():
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
@@ -186,30 +186,30 @@ def detach() -> None:
 
 
 def main(path: str) -> None:
-    """Run the supervisor of the service in a folder; what keeps it from running is left in ``supervisor.json``."""
-    folder = Folder(Path(path))
+    """Run the supervisor of the service in a folder; an error is written to ``supervisor.json``."""
+    folder = ServiceFolder(Path(path))
     with (folder.path / "supervisor.lock").open("a") as lock:
         try:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # another one runs
         try:
-            run(folder)
+            run_service(folder)
         except MlopsError as error:
-            facts = {"pid": os.getpid(), "started": started(os.getpid()), "folder": label_of(folder.path), "url": None}
+            facts = {"pid": os.getpid(), "started": start_time(os.getpid()), "folder": make_label(folder.path), "url": None}
             write_json(folder.supervisor, facts | {"problem": error.message, "hint": error.hint})
             sys.exit(1)
 
 
-def run(folder: Folder) -> None:
-    """Run what a folder's spec says."""
+def run_service(folder: ServiceFolder) -> None:
+    """Run the service of a folder's spec."""
     spec = folder.read_spec()
     if spec is None:
         raise ServiceError(f"'{folder.spec}' is missing", hint="start the service again: mlops serve start")
     await_orphans(folder)
     for index in range(spec.workers):
-        allocate(folder.metrics, index)
-    before = folder.readable(folder.supervisor) or {}
+        allocate_counters(folder.metrics, index)
+    before = folder.read_or_none(folder.supervisor) or {}
     supervisor = Supervisor(folder, spec, listen(spec, before.get("port")))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(supervisor, "ending", True))

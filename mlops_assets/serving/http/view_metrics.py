@@ -1,4 +1,4 @@
-"""What was looked up of each feature view: a counter for each status and a histogram of ages, shared by all workers as the other counters are."""
+"""Metrics of online lookups for each feature view: counts by status and a histogram of ages, summed over all workers."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from mlops_assets.serving.predict.lookup import Looked
+    from mlops_assets.serving.predict.model_inputs import ViewLookup
 
 AGES = (1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 172_800.0, 604_800.0, 2_592_000.0)  # seconds
-_STATUSES = ("fresh", "stale", "missing")  # by the number of mlops_assets.stores.online.protocol.Status; the supervisor imports no numpy
-_MOST, _NAME = 64, 128  # views, and bytes of a name; what is beyond is counted nowhere
+_STATUSES = ("fresh", "stale", "missing")  # in the order of mlops_assets.stores.online.protocol.Status; the supervisor imports no numpy
+_MAX_VIEWS, _MAX_NAME_BYTES = 64, 128  # views beyond these limits are not counted
 _FIRST_AGE = len(_STATUSES)
-_ROW = _NAME + 8 * (len(_STATUSES) + len(AGES) + 2)
-_SUFFIX = f"-{_ROW}-{_MOST}.views"
-SIZE = _ROW * _MOST
+_ROW = _MAX_NAME_BYTES + 8 * (len(_STATUSES) + len(AGES) + 2)
+_SUFFIX = f"-{_ROW}-{_MAX_VIEWS}.views"
+SIZE = _ROW * _MAX_VIEWS
 
 
-def _layout() -> np.dtype[np.void]:
+def _row_dtype() -> np.dtype[np.void]:
     import numpy as np
 
-    return np.dtype([("name", f"S{_NAME}"), ("statuses", "<f8", len(_STATUSES)), ("ages", "<f8", len(AGES) + 1), ("seconds", "<f8")])
+    return np.dtype(
+        [("name", f"S{_MAX_NAME_BYTES}"), ("statuses", "<f8", len(_STATUSES)), ("ages", "<f8", len(AGES) + 1), ("seconds", "<f8")]
+    )
 
 
 def view_file(folder: Path, index: int) -> Path:
-    """Return the file of one worker's figures."""
+    """Return the file of one worker's lookup metrics."""
     return folder / f"{index}{_SUFFIX}"
 
 
 class ViewMetrics:
-    """The figures of one worker.
+    """The lookup metrics of one worker.
 
     Parameters
     ----------
     folder, index
-        As in :class:`mlops_assets.serving.http.metrics.Metrics`; the file of :func:`view_file` has its size.
+        As in :class:`mlops_assets.serving.http.metrics.Metrics`; the file of :func:`view_file` is allocated.
     """
 
     def __init__(self, folder: Path, index: int) -> None:
@@ -48,24 +50,24 @@ class ViewMetrics:
 
         self._folder = folder
         with view_file(folder, index).open("r+b") as file:
-            self._table = np.frombuffer(mmap.mmap(file.fileno(), SIZE), dtype=_layout())
+            self._table = np.frombuffer(mmap.mmap(file.fileno(), SIZE), dtype=_row_dtype())
         bytes_ = memoryview(self._table.view(np.uint8))  # type: ignore[arg-type]  # an array is a buffer
         self._places = {name.decode(): place for place, name in enumerate(self._table["name"].tolist()) if name}
-        self._rows = [bytes_[i * _ROW + _NAME : (i + 1) * _ROW].cast("d") for i in range(_MOST)]
+        self._rows = [bytes_[i * _ROW + _MAX_NAME_BYTES : (i + 1) * _ROW].cast("d") for i in range(_MAX_VIEWS)]
 
-    def count(self, lookups: Iterable[Looked]) -> None:
+    def count(self, lookups: Iterable[ViewLookup]) -> None:
         """Count the rows that one request looked up."""
         for looked in lookups:
             place = self._places.get(looked.view)
-            if place is None and (place := self._new(looked.view)) is None:
+            if place is None and (place := self._add_view(looked.view)) is None:
                 continue
             if len(looked.status) == 1:
-                self._one(self._rows[place], looked.status[0], looked.age[0])
+                self._count_row(self._rows[place], looked.status[0], looked.age[0])
             else:
-                self._many(self._table[place], looked.status, looked.age)  # type: ignore[arg-type]  # arrays, when there are many
+                self._count_rows(self._table[place], looked.status, looked.age)  # type: ignore[arg-type]  # arrays, when there are many
 
     @staticmethod
-    def _one(row: memoryview[float], status: int, age: int) -> None:
+    def _count_row(row: memoryview[float], status: int, age: int) -> None:
         row[status] += 1
         if status == 0:
             seconds = age / 1_000_000
@@ -73,7 +75,7 @@ class ViewMetrics:
             row[-1] += seconds
 
     @staticmethod
-    def _many(row: np.void, status: np.ndarray, age: np.ndarray) -> None:
+    def _count_rows(row: np.void, status: np.ndarray, age: np.ndarray) -> None:
         import numpy as np
 
         row["statuses"] += np.bincount(status, minlength=len(_STATUSES))
@@ -81,22 +83,22 @@ class ViewMetrics:
         row["ages"] += np.bincount(np.searchsorted(AGES, seconds), minlength=len(AGES) + 1)
         row["seconds"] += seconds.sum()
 
-    def _new(self, view: str) -> int | None:
+    def _add_view(self, view: str) -> int | None:
         place, name = len(self._places), view.encode()
-        if place == _MOST or len(name) > _NAME:
+        if place == _MAX_VIEWS or len(name) > _MAX_NAME_BYTES:
             return None
         self._table["name"][place] = name
         self._places[view] = place
         return place
 
-    def lines(self) -> Iterator[str]:
-        """Yield the figures of all workers in Prometheus' text format."""
+    def render_lines(self) -> Iterator[str]:
+        """Yield the metrics of all workers in Prometheus' text format."""
         import numpy as np
 
         totals: dict[str, np.ndarray] = {}
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             content = path.read_bytes()
-            for row in np.frombuffer(content, dtype=_layout()) if len(content) == SIZE else ():
+            for row in np.frombuffer(content, dtype=_row_dtype()) if len(content) == SIZE else ():
                 if row["name"]:
                     figures = np.concatenate([row["statuses"], row["ages"], [row["seconds"]]])
                     name = row["name"].decode()
@@ -110,10 +112,10 @@ class ViewMetrics:
         name = "mlops_feature_age_seconds"
         yield from (f"# HELP {name} Age of the fresh rows at the time of the request's event, by view.", f"# TYPE {name} histogram")
         for view, figures in sorted(totals.items()):
-            yield from _ages(name, view, figures[_FIRST_AGE:])
+            yield from _render_ages(name, view, figures[_FIRST_AGE:])
 
 
-def _ages(name: str, view: str, figures: Sequence[float] | np.ndarray) -> Iterator[str]:
+def _render_ages(name: str, view: str, figures: Sequence[float] | np.ndarray) -> Iterator[str]:
     so_far = 0.0
     for bucket, count in zip((*AGES, "+Inf"), figures[:-1], strict=True):
         so_far += count

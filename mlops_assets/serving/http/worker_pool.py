@@ -1,4 +1,4 @@
-"""The workers of a service, seen from its supervisor: started, told what is wanted, started again when they die."""
+"""The workers of a service as its supervisor manages them: started, sent their target version, restarted when they die."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from mlops_assets import entry_points
 if TYPE_CHECKING:
     import socket
 
-    from mlops_assets.serving.http.state import Folder, Wanted, WorkerStatus
+    from mlops_assets.serving.http.state import ServiceFolder, TargetVersion, WorkerStatus
 
-_QUICK = 10.0  # seconds: a worker that lived no longer died at once
-_MOST = 6  # deaths at once in a row, before a worker is given up
-_LONGEST = 10.0  # seconds of pause before a worker is started again
-_ASK_AGAIN = 1.0  # seconds in which a worker whose file is missing may write it again
-_CRASHES = 2  # of workers that were loading a version, before it is not tried any more
-_END = 15.0  # seconds that workers may take to end before they are killed
-# One thread a worker: pools of threads inside model libraries collapse a busy server.
+_MIN_LIFE_SECONDS = 10.0  # a worker that lived shorter died at once
+_MAX_QUICK_DEATHS = 6  # in a row, before a worker is not restarted any more
+_MAX_PAUSE_SECONDS = 10.0  # before a worker is restarted
+_REPORT_SECONDS = 1.0  # for a worker to write its missing report again
+_MAX_CRASHES = 2  # of workers that were loading a version, before it is refused
+_MAX_END_SECONDS = 15.0  # for workers to end before they are killed
+# One thread per worker: thread pools inside model libraries slow down a busy server.
 _LIBRARIES = ("BLIS_NUM", "MKL_NUM", "NUMEXPR_NUM", "OMP_NUM", "OPENBLAS_NUM", "POLARS_MAX", "VECLIB_MAXIMUM")
 ONE_THREAD = {f"{library}_THREADS": "1" for library in _LIBRARIES}
 
@@ -34,7 +34,7 @@ class _Worker:
     index: int
     process: subprocess.Popen[bytes] | None = None
     control: int = -1
-    told: Wanted | None = None
+    sent: TargetVersion | None = None
     has_reported: bool = False
     next_request: float = 0.0
     began: float = 0.0
@@ -45,35 +45,35 @@ class _Worker:
 
 
 @dataclass
-class _Crashes:
-    counts: dict[Wanted, int] = field(default_factory=dict)
+class _LoadCrashes:
+    counts: dict[TargetVersion, int] = field(default_factory=dict)
 
-    def refused(self, wanted: Wanted | None) -> bool:
-        return wanted is not None and self.counts.get(wanted, 0) >= _CRASHES
+    def is_refused(self, target: TargetVersion | None) -> bool:
+        return target is not None and self.counts.get(target, 0) >= _MAX_CRASHES
 
 
 class WorkerPool:
     """All workers of a service.
 
-    A new version is loaded by one worker first; the others follow when it answers. So a version that cannot be loaded, or that kills
-    who loads it, reaches one worker only.
+    One worker loads a new version first; the others follow when it answers. So a version that cannot be loaded, or that kills its
+    process, reaches one worker only.
 
     Parameters
     ----------
     folder
-        Of the service.
+        Folder of the service.
     size
-        How many workers.
+        Number of workers.
     listener
         The service's socket, which they inherit.
     """
 
-    def __init__(self, folder: Folder, size: int, listener: socket.socket) -> None:
+    def __init__(self, folder: ServiceFolder, size: int, listener: socket.socket) -> None:
         self._folder, self._listener = folder, listener
         self._workers = [_Worker(index) for index in range(size)]
-        self._wanted: Wanted | None = None
-        self._proven: Wanted | None = None  # the last version that a worker answered with
-        self._crashes = _Crashes()
+        self._target: TargetVersion | None = None
+        self._proven: TargetVersion | None = None  # the last version that a worker answered with
+        self._crashes = _LoadCrashes()
         self._leader = self._workers[0]
 
     @property
@@ -84,69 +84,71 @@ class WorkerPool:
     @property
     def problem(self) -> str:
         """What is wrong with the workers, or ``""``."""
-        told = [
-            f"worker {w.index} ended at once {w.deaths} times, last with code {w.last_code}, and is not started again"
+        problems = [
+            f"worker {w.index} ended at once {w.deaths} times, last with code {w.last_code}, and is not restarted"
             for w in self._workers
             if w.given_up
         ]
         if self.refused is not None:
-            told.append(f"version {self.refused} killed the workers that loaded it, and is not loaded again")
-        return "; ".join(told)
+            problems.append(f"version {self.refused} killed the workers that loaded it, and is not loaded again")
+        return "; ".join(problems)
 
     @property
     def refused(self) -> int | None:
-        """The wanted version, when it killed who loaded it."""
-        return self._wanted.version if self._wanted is not None and self._crashes.refused(self._wanted) else None
+        """The target version, when it killed the workers that loaded it."""
+        return self._target.version if self._target is not None and self._crashes.is_refused(self._target) else None
 
-    def want(self, wanted: Wanted) -> None:
-        """Name the version that should answer."""
-        if wanted == self._wanted:
+    def set_target(self, target: TargetVersion) -> None:
+        """Set the version that should answer."""
+        if target == self._target:
             return
-        self._wanted = wanted
-        self._crashes = _Crashes()
+        self._target = target
+        self._crashes = _LoadCrashes()
         for worker in self._workers:  # another version is another chance
             worker.deaths, worker.given_up = 0, False
         self._leader = next((worker for worker in self._workers if worker.process is not None), self._workers[0])
 
     def tick(self) -> None:
-        """Bury the dead, start who is to run, tell each what it is to answer with."""
-        said = {status.index: status for status in self._folder.reports()}
+        """Reap dead workers, start missing ones and send each its target version."""
+        reports = {status.index: status for status in self._folder.read_reports()}
         for worker in self._workers:
-            self._bury(worker, said.get(worker.index))
+            self._reap(worker, reports.get(worker.index))
             if worker.process is None and not worker.given_up and time.monotonic() >= worker.next_start:
                 self._start(worker)
-        current = {w.index: said[w.index] for w in self._workers if w.index in said and w.process and said[w.index].pid == w.process.pid}
-        if self._wanted is not None and any(_answers(status, self._wanted) for status in current.values()):
-            self._proven = self._wanted
-        if self._leader.given_up:  # only then another takes its place: one that dies of the version must not pass it on
+        current = {
+            w.index: reports[w.index] for w in self._workers if w.index in reports and w.process and reports[w.index].pid == w.process.pid
+        }
+        if self._target is not None and any(_answers_with(status, self._target) for status in current.values()):
+            self._proven = self._target
+        if self._leader.given_up:  # only then another one leads: a worker that dies of a version must not pass it on
             self._leader = next((w for w in self._workers if not w.given_up), self._leader)
         for worker in self._workers:
             if worker.process is not None:
                 status = current.get(worker.index)
                 self._ask_for_report(worker, status)
                 empty = status is None or status.version is None
-                self._tell(worker, self._target(leads=worker is self._leader, empty=empty))
+                self._send_target(worker, self._choose_target(leads=worker is self._leader, empty=empty))
 
     def end(self) -> None:
-        """End all workers; what they were asked is answered."""
-        self._listener.close()  # when the last worker closes it too, clients are refused instead of being left to wait
+        """End all workers; requests in flight are answered."""
+        self._listener.close()  # when the last worker closes it too, clients are refused instead of waiting
         running = [w.process for w in self._workers if w.process is not None]
         for process in running:
             process.terminate()
-        until = time.monotonic() + _END
+        until = time.monotonic() + _MAX_END_SECONDS
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))
             process.kill()
             process.wait()
 
-    def _target(self, *, leads: bool, empty: bool) -> Wanted | None:
-        """Return what a worker is to answer with: what is wanted, once it was proved; one proves it, and has the version before first."""
+    def _choose_target(self, *, leads: bool, empty: bool) -> TargetVersion | None:
+        """Return the target of a worker: the new version for the leader, and for the others once a worker answers with it."""
         if empty and self._proven is not None:
             return self._proven
-        refused = self._crashes.refused(self._wanted)
-        if self._wanted is None or (not refused and (leads or self._proven is None or self._proven == self._wanted)):
-            return self._wanted
+        refused = self._crashes.is_refused(self._target)
+        if self._target is None or (not refused and (leads or self._proven is None or self._proven == self._target)):
+            return self._target
         return self._proven
 
     def _start(self, worker: _Worker) -> None:
@@ -160,32 +162,32 @@ class WorkerPool:
             env={**os.environ, **ONE_THREAD},
         )
         os.close(read)
-        worker.control, worker.told, worker.has_reported, worker.began = write, None, False, time.monotonic()
+        worker.control, worker.sent, worker.has_reported, worker.began = write, None, False, time.monotonic()
 
-    def _bury(self, worker: _Worker, status: WorkerStatus | None) -> None:
+    def _reap(self, worker: _Worker, status: WorkerStatus | None) -> None:
         if worker.process is None or worker.process.poll() is None:
             return
-        if status is not None and status.pid == worker.process.pid and status.loading is not None and worker.told is not None:
-            self._crashes.counts[worker.told] = self._crashes.counts.get(worker.told, 0) + 1
+        if status is not None and status.pid == worker.process.pid and status.loading is not None and worker.sent is not None:
+            self._crashes.counts[worker.sent] = self._crashes.counts.get(worker.sent, 0) + 1
         os.close(worker.control)
         worker.last_code, worker.process = worker.process.returncode, None
-        worker.deaths = worker.deaths + 1 if time.monotonic() - worker.began < _QUICK else 0
-        worker.given_up = worker.deaths >= _MOST
-        worker.next_start = time.monotonic() + (min(0.25 * 2**worker.deaths, _LONGEST) if worker.deaths else 0.0)
+        worker.deaths = worker.deaths + 1 if time.monotonic() - worker.began < _MIN_LIFE_SECONDS else 0
+        worker.given_up = worker.deaths >= _MAX_QUICK_DEATHS
+        worker.next_start = time.monotonic() + (min(0.25 * 2**worker.deaths, _MAX_PAUSE_SECONDS) if worker.deaths else 0.0)
 
     def _ask_for_report(self, worker: _Worker, status: WorkerStatus | None) -> None:
-        """Forget what a worker was told when its file was damaged or deleted: told again, it writes the file again."""
+        """Send the target again to a worker whose report was damaged or deleted, so that it writes a new one."""
         worker.has_reported = worker.has_reported or status is not None
         if status is None and worker.has_reported and time.monotonic() >= worker.next_request:
-            worker.told, worker.next_request = None, time.monotonic() + _ASK_AGAIN
+            worker.sent, worker.next_request = None, time.monotonic() + _REPORT_SECONDS
 
-    def _tell(self, worker: _Worker, target: Wanted | None) -> None:
-        if target is None or target == worker.told:
+    def _send_target(self, worker: _Worker, target: TargetVersion | None) -> None:
+        if target is None or target == worker.sent:
             return
-        with contextlib.suppress(BrokenPipeError):  # it is dying, and will be buried
+        with contextlib.suppress(BrokenPipeError):  # it is dying, and is reaped next time
             os.write(worker.control, json.dumps(asdict(target)).encode() + b"\n")
-            worker.told = target
+            worker.sent = target
 
 
-def _answers(status: WorkerStatus, wanted: Wanted) -> bool:
-    return status.version == wanted.version and status.digest == wanted.digest and not status.error
+def _answers_with(status: WorkerStatus, target: TargetVersion) -> bool:
+    return status.version == target.version and status.digest == target.digest and not status.error

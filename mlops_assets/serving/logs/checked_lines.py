@@ -1,4 +1,4 @@
-"""Lines of JSON that carry a checksum, so that a changed digit is noticed."""
+"""Lines of JSON with a checksum that reveals any change."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ CHECKSUM_LENGTH = len(_MARK) + 10  # eight digits, a quote, a brace
 
 
 class ChangedLineError(ValueError):
-    """A line is not what was written."""
+    """A line has changed since it was written."""
 
 
 def sign_line(line: bytes) -> bytes:
-    """Return a JSON object with one more field, ``crc``: the CRC-32 of the object without it, in eight hexadecimal digits."""
+    """Return a JSON object with the additional field ``crc``: the CRC-32 of the object, in eight hexadecimal digits."""
     return b"".join((line[:-1], _MARK, crc32(line).to_bytes(4).hex().encode(), b'"}'))
 
 
 def strip_checksum(line: bytes) -> bytes:
-    """Return the object without its checksum; a line that was written before checksums existed stays as it is.
+    """Return the object without its checksum; an old line without a checksum is returned unchanged.
 
     Raises
     ------
     ChangedLineError
-        The checksum is that of another line.
+        The checksum does not match.
     """
     line = line.rstrip()
     body, mark, rest = (
@@ -40,5 +40,5 @@ def strip_checksum(line: bytes) -> bytes:
 
 
 def has_checksum(line: bytes) -> bool:
-    """Whether a line carries a checksum, right or wrong."""
+    """Whether a line has a checksum, right or wrong."""
     return line.rstrip()[-CHECKSUM_LENGTH : -CHECKSUM_LENGTH + len(_MARK)] == _MARK

@@ -1,4 +1,4 @@
-"""Checks that the lines of prediction logs and push logs are what was written."""
+"""Find changed lines and empty files in prediction logs and push logs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, strip_checksum
-from mlops_assets.serving.logs.day_log import files_of
-from mlops_assets.serving.logs.inference_log import Record
+from mlops_assets.serving.logs.day_log import list_files
+from mlops_assets.serving.logs.inference_log import PredictionRecord
 from mlops_assets.serving.logs.push_log import PushRecord
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogDamage:
-    """What is wrong with one file of a log.
+    """The damage of one file of a log.
 
     Parameters
     ----------
     path
         The file.
     lines
-        Numbers of the lines that are not what was written, from 1; none when the file is empty.
+        Numbers of the changed lines, from 1; none when the file is empty.
     """
 
     path: Path
@@ -35,17 +35,17 @@ class LogDamage:
 
 
 def find_changed_predictions(folder: Path) -> Iterator[LogDamage]:
-    """Yield the files of a prediction log that are empty or hold changed lines; a line of spaces was erased and is sound."""
-    return _find_damage(folder, msgspec.json.Decoder(Record), erased=True)
+    """Yield the files of a prediction log that are empty or have changed lines; a blank line was erased and counts as sound."""
+    return _find_damage(folder, msgspec.json.Decoder(PredictionRecord), erased=True)
 
 
 def find_changed_pushes(folder: Path) -> Iterator[LogDamage]:
-    """Yield the files of a push log that are empty or hold changed lines."""
+    """Yield the files of a push log that are empty or have changed lines."""
     return _find_damage(folder, msgspec.json.Decoder(PushRecord), erased=False)
 
 
 def _find_damage(folder: Path, decoder: msgspec.json.Decoder[Any], *, erased: bool) -> Iterator[LogDamage]:
-    for path in files_of(folder, date.min, date.max):
+    for path in list_files(folder, date.min, date.max):
         with path.open("rb") as file:
             whole = ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))  # a kill tore the last line
             lines = tuple(number for number, line in whole if not (erased and line[:-1].isspace()) and _is_changed(line, decoder))

@@ -1,4 +1,4 @@
-"""Logs of lines in a folder for each UTC day: appended by one system call for each file, forced to the disk, read back by day."""
+"""Logs of lines with a folder for each UTC day: appended by one system call per file, synced to the disk, read by day."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DAY = 86_400_000_000  # microseconds
-PREDICTIONS = "prediction log"
+PREDICTION_LOG = "prediction log"
 _FIRST = date(1970, 1, 1)
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
 @dataclass
-class _File:
+class _OpenFile:
     descriptor: int
     size: int
 
 
 class DayLog:
-    """Appends lines to files of its own.
+    """Appends lines to files that only it writes.
 
     Parameters
     ----------
     folder
-        Made when missing.
+        Created when missing.
     what
-        Its name in messages.
+        Name of the log in messages.
     interval
-        Seconds between two times that what was written is forced to the disk; what a killed process wrote is safe without it. None when
-        only :meth:`sync` does that, and for new files' places in their folders as well.
+        Seconds between two syncs to the disk; lines of a killed process are safe without it. None when only :meth:`sync` syncs, which then
+        includes the folders of new files.
     suffix
-        Of the names of its files.
+        Suffix of the file names.
     descriptors
-        Files that are kept open.
+        Number of files to keep open.
 
     Raises
     ------
@@ -54,16 +54,16 @@ class DayLog:
     """
 
     def __init__(
-        self, folder: Path, *, what: str = PREDICTIONS, interval: float | None = 0.1, descriptors: int = 32, suffix: str = ""
+        self, folder: Path, *, what: str = PREDICTION_LOG, interval: float | None = 0.1, descriptors: int = 32, suffix: str = ""
     ) -> None:
         self.what = what
-        self.problem = writing_problem(folder, what=what)
+        self.problem = find_write_problem(folder, what=what)
         if self.problem:
             raise ServiceError(self.problem, hint="make room, or make the folder writable")
         self._folder, self._interval, self._most = folder, interval or 0.0, descriptors
         self._suffix, self._durable = suffix, interval is None
         self._name = self._new_name()
-        self._open: OrderedDict[int, _File] = OrderedDict()
+        self._open: OrderedDict[int, _OpenFile] = OrderedDict()
         self._lock, self._dirty, self._retired = threading.Lock(), set[int](), list[int]()
         self._syncing = threading.Lock()
         self._closed = threading.Event()
@@ -75,7 +75,7 @@ class DayLog:
         return f"{os.getpid()}-{time.time_ns()}{self._suffix}.jsonl"
 
     def sync(self) -> None:
-        """Force everything that was written to the disk.
+        """Sync all written lines to the disk.
 
         Raises
         ------
@@ -87,13 +87,13 @@ class DayLog:
             raise OSError(self.problem)
 
     def ready(self) -> bool:
-        """Whether lines can be logged; tried, when the last attempt failed."""
+        """Whether lines can be logged; retried after a failed attempt."""
         if self.problem:
-            self.problem = writing_problem(self._folder, what=self.what)
+            self.problem = find_write_problem(self._folder, what=self.what)
         return not self.problem
 
     def close(self) -> None:
-        """Force everything to the disk and close the files."""
+        """Sync all lines to the disk and close the files."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -101,12 +101,12 @@ class DayLog:
         self._sync_once()
 
     def write(self, day: int, data: bytes) -> None:
-        """Write whole lines of one day; all of them, or an OSError."""
+        """Write whole lines of one day: all of them, or raise OSError."""
         file = self._file(day)
         written = 0
         try:
             written = os.write(file.descriptor, data)
-            if written < len(data):  # the disk is full in the middle
+            if written < len(data):  # the disk became full in between
                 written += os.write(file.descriptor, data[written:])
         except OSError:
             if written:
@@ -116,8 +116,8 @@ class DayLog:
         with self._lock:
             self._dirty.add(file.descriptor)
 
-    def _undo(self, day: int, file: _File) -> None:
-        """Take half a line back; where even that fails, the file is left and its last line is torn, which readers know."""
+    def _undo(self, day: int, file: _OpenFile) -> None:
+        """Truncate a half-written line; where that fails too, start a new file, because readers ignore a torn last line."""
         try:
             os.ftruncate(file.descriptor, file.size)
         except OSError:
@@ -126,30 +126,30 @@ class DayLog:
             with self._lock:
                 self._retired.append(file.descriptor)
 
-    def _file(self, day: int) -> _File:
+    def _file(self, day: int) -> _OpenFile:
         if (file := self._open.get(day)) is not None and os.fstat(file.descriptor).st_nlink:
             self._open.move_to_end(day)
             return file
-        if file is not None:  # somebody deleted it: what is written there is nowhere
+        if file is not None:  # the file was deleted: lines written to it would be lost
             self._open.move_to_end(day, last=False)
             self._retire(len(self._open) - 1)
         self._retire(self._most - 1)
         folder = self._folder / (_FIRST + timedelta(days=day)).isoformat()
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder / self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        file = self._open[day] = _File(descriptor, os.fstat(descriptor).st_size)
+        file = self._open[day] = _OpenFile(descriptor, os.fstat(descriptor).st_size)
         if self._durable:
             for place in (folder, self._folder):
                 _sync_folder(place)
         return file
 
     def _retire(self, keep: int) -> None:
-        """Give up the files that were not used for longest; who syncs closes them, lest a number is synced that is another file by then."""
+        """Retire the files that were idle for the longest time. The next sync closes them, so that no reused descriptor is synced by mistake."""
         while len(self._open) > keep:
             _, file = self._open.popitem(last=False)
             with self._lock:
                 self._retired.append(file.descriptor)
-        if len(self._retired) > self._most:  # events of very many days: then they are waited for
+        if len(self._retired) > self._most:  # lines of very many days: sync now
             self._sync_once()
 
     def _sync_forever(self) -> None:
@@ -165,7 +165,7 @@ class DayLog:
                 try:
                     _sync(descriptor)
                 except OSError as error:
-                    self.problem = f"the {self.what} in '{self._folder}' cannot be forced to the disk: {error.strerror}"
+                    self.problem = f"the {self.what} in '{self._folder}' cannot be synced to the disk: {error.strerror}"
             for descriptor in retired:
                 os.close(descriptor)
 
@@ -178,17 +178,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def writing_problem(folder: Path, *, sync: bool = True, what: str = PREDICTIONS) -> str:
-    """Return why a folder cannot be written, or ``""``; it is tried with a page of bytes.
+def find_write_problem(folder: Path, *, sync: bool = True, what: str = PREDICTION_LOG) -> str:
+    """Return why a folder cannot be written, or ``""``, by writing a page of bytes.
 
     Parameters
     ----------
     folder
-        Made when missing.
+        Created when missing.
     sync
-        Whether the page is forced to the disk.
+        Whether the page is synced to the disk.
     what
-        The log's name in the reason.
+        Name of the log in the reason.
     """
     probe = folder / f".{os.getpid()}.probe"
     try:
@@ -206,30 +206,32 @@ def writing_problem(folder: Path, *, sync: bool = True, what: str = PREDICTIONS)
     return ""
 
 
-def log_fingerprint(folder: Path, first: date, last: date) -> str:
-    """Return what changes when lines of these days are logged: a hash of the names and sizes of their files.
+def hash_log_files(folder: Path, first: date, last: date) -> str:
+    """Return a hash that changes when lines of these days are logged: of the names and sizes of their files.
 
     Parameters
     ----------
     folder, first, last
-        Of the log; days in UTC, both included.
+        The log, and its first and last day in UTC.
     """
-    facts = [f"{path.relative_to(folder)} {path.stat().st_size}" for path in files_of(folder, first, last)]
+    facts = [f"{path.relative_to(folder)} {path.stat().st_size}" for path in list_files(folder, first, last)]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
-def log_days(folder: Path) -> list[date]:
-    """Return the days that the log has lines of, in UTC; what else lies in the folder is ignored: see :func:`foreign_entries`."""
-    found = [_day(path) for path in folder.iterdir()] if folder.is_dir() else []
+def list_log_days(folder: Path) -> list[date]:
+    """Return the UTC days with a folder in the log; other entries are ignored: see :func:`list_foreign_entries`."""
+    found = [_parse_day(path) for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(day for day in found if day is not None)
 
 
-def foreign_entries(folder: Path) -> list[Path]:
-    """Return what lies in a log's folder and is no day of the log."""
-    return sorted(path for path in folder.iterdir() if _day(path) is None and not path.name.startswith(".")) if folder.is_dir() else []
+def list_foreign_entries(folder: Path) -> list[Path]:
+    """Return the entries of a log's folder that are not days."""
+    return (
+        sorted(path for path in folder.iterdir() if _parse_day(path) is None and not path.name.startswith(".")) if folder.is_dir() else []
+    )
 
 
-def _day(path: Path) -> date | None:
+def _parse_day(path: Path) -> date | None:
     try:
         day = date.fromisoformat(path.name)
     except ValueError:
@@ -237,8 +239,8 @@ def _day(path: Path) -> date | None:
     return day if path.is_dir() and day.isoformat() == path.name else None
 
 
-def files_of(folder: Path, first: date, last: date) -> Iterator[Path]:
-    """Yield the files of some days, in an order that stays."""
-    for day in log_days(folder):
+def list_files(folder: Path, first: date, last: date) -> Iterator[Path]:
+    """Yield the files of some days, in a stable order."""
+    for day in list_log_days(folder):
         if first <= day <= last:
             yield from sorted((folder / day.isoformat()).glob("*.jsonl"))

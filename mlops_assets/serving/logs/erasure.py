@@ -1,4 +1,4 @@
-"""An entity taken out of the logs of predictions and of pushes, in place: a line keeps its length, and whoever appends meanwhile loses nothing."""
+"""Erase an entity from prediction logs and push logs, in place: lines keep their length, so concurrent appends lose nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlops_assets.serving.logs.checked_lines import CHECKSUM_LENGTH, ChangedLineError, has_checksum, sign_line, strip_checksum
-from mlops_assets.serving.logs.day_log import files_of
+from mlops_assets.serving.logs.day_log import list_files
 from mlops_assets.serving.logs.push_log import PushRecord
 
 if TYPE_CHECKING:
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class _Named(msgspec.Struct, gc=False):
-    """As much of a prediction as names an entity."""
+class _EntityColumns(msgspec.Struct, gc=False):
+    """The columns of a prediction that name an entity."""
 
     key: dict[str, Any]
     x: dict[str, Any]
 
 
-def erased_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = False) -> int:
-    """Blank the lines of predictions about an entity; return how many.
+def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = False) -> int:
+    """Blank the lines of predictions about an entity and return their number.
 
     Parameters
     ----------
     folder
-        Of the log.
+        Folder of the log.
     entity
-        Column to value, as text: in the key of a prediction or among its columns.
+        Column → value, as text: in the key of a prediction or among its columns.
     dry
-        Only count.
+        Whether to count only.
     """
-    decode = msgspec.json.Decoder(_Named).decode
+    decode = msgspec.json.Decoder(_EntityColumns).decode
 
     def change(line: bytes) -> tuple[bytes, int]:
         record = decode(line)
@@ -43,21 +43,21 @@ def erased_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = F
         mine = all(column in named and str(named[column]) == value for column, value in entity.items())
         return (b"", 1) if mine else (line, 0)
 
-    return _changed(folder, change, dry=dry)
+    return _rewrite_lines(folder, change, dry=dry)
 
 
-def erased_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False) -> int:
-    """Take rows of an entity out of the calls that pushed them; return how many. A call stays, with the rows of others or with none.
+def erase_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False) -> int:
+    """Remove the rows of an entity from their calls and return their number. A call stays, with its other rows or with none.
 
     Parameters
     ----------
     folder, entity, dry
-        As of :func:`erased_predictions`.
+        As in :func:`erase_predictions`.
     """
     decode, encode = msgspec.json.Decoder(PushRecord).decode, msgspec.json.Encoder().encode
 
     def change(line: bytes) -> tuple[bytes, int]:
-        record, signature = _unsigned(line, decode)
+        record, signature = _decode_signed(line, decode)
         columns = record.columns
         if not entity.keys() <= columns.keys():
             return line, 0
@@ -68,11 +68,11 @@ def erased_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False)
         record.columns = {name: [values[i] for i in kept] for name, values in columns.items()}
         return signature(encode(record)), count - len(kept)
 
-    return _changed(folder, change, dry=dry)
+    return _rewrite_lines(folder, change, dry=dry)
 
 
-def _unsigned(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[PushRecord, Callable[[bytes], bytes]]:
-    """Return a call, and how its line is signed again; a line without a checksum gets none, and a wrong checksum stays wrong."""
+def _decode_signed(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[PushRecord, Callable[[bytes], bytes]]:
+    """Return a call and the function that signs its line: a line without a checksum gets none, a wrong checksum stays wrong."""
     try:
         body = strip_checksum(line)
     except ChangedLineError:
@@ -82,16 +82,16 @@ def _unsigned(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[PushR
     return decode(body), sign_line if has_checksum(line) else bytes
 
 
-def _changed(folder: Path, change: Callable[[bytes], tuple[bytes, int]], *, dry: bool) -> int:
+def _rewrite_lines(folder: Path, change: Callable[[bytes], tuple[bytes, int]], *, dry: bool) -> int:
     total = 0
-    for path in files_of(folder, date.min, date.max):
+    for path in list_files(folder, date.min, date.max):
         with path.open("rb" if dry else "r+b") as file:
             at = 0
-            for line in file.read().split(b"\n")[:-1]:  # what follows the last newline is torn, or nothing
+            for line in file.read().split(b"\n")[:-1]:  # text after the last newline is torn or empty
                 try:
                     shorter, count = change(line)
                 except (msgspec.DecodeError, UnicodeDecodeError):
-                    shorter, count = line, 0  # erased before, or never readable
+                    shorter, count = line, 0  # erased before, or unreadable
                 if count and not dry:
                     file.seek(at)
                     file.write(shorter.ljust(len(line)))

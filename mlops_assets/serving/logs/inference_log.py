@@ -1,6 +1,6 @@
-"""The prediction log: what was answered, one JSON object a line, in a folder for each day of the event time.
+"""The prediction log: one JSON object per line, with a folder for each day of the event time.
 
-A line is written before its reply is sent, in one system call, so that whatever is killed, what was answered is in the log.
+A line is written in one system call before its reply is sent, so every answered prediction is in the log even when a process is killed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgspec
 
 from mlops_assets.errors import DataError
 from mlops_assets.serving.logs.checked_lines import ChangedLineError, sign_line, strip_checksum
-from mlops_assets.serving.logs.day_log import DAY, DayLog, files_of, log_days, log_fingerprint, writing_problem
+from mlops_assets.serving.logs.day_log import DAY, DayLog, list_files
 
 if TYPE_CHECKING:
     from datetime import date
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-__all__ = ["DAY", "InferenceLog", "Record", "log_days", "log_fingerprint", "read_log", "writing_problem"]
 
-
-class Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class PredictionRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """One prediction. Times are microseconds since 1970 in UTC, in ``key`` and ``x`` too."""
 
     id: str
@@ -39,7 +37,7 @@ class Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class InferenceLog(DayLog):
-    """Appends predictions to files of its own.
+    """Appends predictions to files that only it writes.
 
     Parameters
     ----------
@@ -51,23 +49,23 @@ class InferenceLog(DayLog):
         super().__init__(folder, interval=interval, descriptors=descriptors)
         self._encode = msgspec.json.Encoder().encode
 
-    def append(self, records: list[Record]) -> None:
-        """Write predictions; all of them, or an error.
+    def append(self, records: list[PredictionRecord]) -> None:
+        """Write predictions: all of them, or raise.
 
         Raises
         ------
         OSError
-            They cannot be written, and must not be answered.
+            They cannot be written, so they must not be sent.
         """
         try:
-            for day, lines in self._by_day(records).items():
+            for day, lines in self._group_by_day(records).items():
                 self.write(day, b"\n".join(lines) + b"\n")
         except OSError as error:
             self.problem = f"the prediction log in '{self._folder}' cannot be written: {error.strerror}"
             raise
         self.problem = ""
 
-    def _by_day(self, records: list[Record]) -> dict[int, list[bytes]]:
+    def _group_by_day(self, records: list[PredictionRecord]) -> dict[int, list[bytes]]:
         days: dict[int, list[bytes]] = {}
         for record in records:
             days.setdefault(record.at // DAY, []).append(sign_line(self._encode(record)))
@@ -75,7 +73,7 @@ class InferenceLog(DayLog):
 
 
 def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
-    """Return the predictions of the days of some event times, each once, as a frame.
+    """Return the predictions of some days, each once, as a frame.
 
     Parameters
     ----------
@@ -85,7 +83,7 @@ def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = 
     Returns
     -------
     polars.DataFrame
-        As :func:`frame_records` returns it.
+        See :func:`frame_records`.
 
     Raises
     ------
@@ -95,29 +93,28 @@ def read_log(folder: Path, first: date, last: date, corrupt: list[str] | None = 
     return frame_records(read_records(folder, first, last, corrupt))
 
 
-def read_records(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> list[Record]:
-    """Return the predictions of the days of some event times, each once.
+def read_records(folder: Path, first: date, last: date, corrupt: list[str] | None = None) -> list[PredictionRecord]:
+    """Return the predictions of some days of event time, each once.
 
     Parameters
     ----------
     folder
-        Of the log.
+        Folder of the log.
     first, last
-        Days in UTC, both included.
+        First and last day in UTC.
     corrupt
-        Gets ``file:line`` of every line that cannot be read or is not what was written; a last line that was torn by a kill is none, as
-        it was never answered.
+        Receives ``file:line`` of every unreadable or changed line, except a torn last line, whose prediction was never sent.
 
     Raises
     ------
     DataError
         A line cannot be read, and ``corrupt`` is None.
     """
-    found: dict[str, Record] = {}
+    found: dict[str, PredictionRecord] = {}
     unread: list[str] = []
-    decode = msgspec.json.Decoder(Record).decode
-    for path in files_of(folder, first, last):
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what follows the last newline is torn, or nothing
+    decode = msgspec.json.Decoder(PredictionRecord).decode
+    for path in list_files(folder, first, last):
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # text after the last newline is torn or empty
             try:
                 record = decode(strip_checksum(line))
             except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
@@ -128,46 +125,46 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
     if unread and corrupt is None:
         raise DataError(
             f"{len(unread)} lines of the prediction log cannot be read, the first is {unread[0]}",
-            hint="look at the file; what the line said cannot be guessed",
+            hint="look at the file: the content of the line cannot be restored",
         )
     if corrupt is not None:
         corrupt.extend(unread)
     return list(found.values())
 
 
-def frame_records(records: list[Record]) -> pl.DataFrame:
-    """Return predictions as a frame with the columns of :class:`Record`.
+def frame_records(records: list[PredictionRecord]) -> pl.DataFrame:
+    """Return predictions as a frame with the columns of :class:`PredictionRecord`.
 
-    ``at`` and ``logged_at`` are times in UTC, ``key`` and ``x`` structs of every name that occurs. In the order of event time, then of
-    logging, then of id.
+    ``at`` and ``logged_at`` are times in UTC, ``key`` and ``x`` are structs of all names. Rows are sorted by event time, time of logging
+    and id.
 
     Parameters
     ----------
     records
-        Of the log.
+        Records of the log.
     """
     import polars as pl
 
     utc, text = pl.Datetime("us", "UTC"), pl.String()
     types = {"id": text, "at": utc, "logged_at": utc, "version": pl.Int64(), "probability": pl.Float64(), "missing": pl.List(text)}
     columns = []
-    for name in Record.__struct_fields__:
+    for name in PredictionRecord.__struct_fields__:
         values = [getattr(record, name) for record in records]
         if name in ("key", "x", "probabilities"):
-            columns.append(_struct(name, [value or {} for value in values]))
-        elif name == "prediction" and len({_sort_of(value) for value in values} - {""}) > 1:
-            columns.append(pl.Series(name, values, dtype=pl.Object))  # each version's are read by its own type
+            columns.append(_make_struct(name, [value or {} for value in values]))
+        elif name == "prediction" and len({_name_kind(value) for value in values} - {""}) > 1:
+            columns.append(pl.Series(name, values, dtype=pl.Object))  # each version is read by its own type
         else:
-            # Versions may answer with different types: what they have in common holds them all.
+            # Versions may predict different types: polars finds the common one.
             columns.append(pl.Series(name, values, dtype=types.get(name, pl.Int64() if name == "worker" else None), strict=False))
     return pl.DataFrame(columns).sort("at", "logged_at", "id")
 
 
-def _sort_of(value: object) -> str:
+def _name_kind(value: object) -> str:
     return "" if value is None else "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
 
 
-def _struct(name: str, values: list[dict[str, Any]]) -> pl.Series:
+def _make_struct(name: str, values: list[dict[str, Any]]) -> pl.Series:
     import polars as pl
 
     names = dict.fromkeys(key for value in values for key in value)

@@ -1,4 +1,4 @@
-"""Scoring rows with a stored model."""
+"""Score rows with a stored model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import polars as pl
 
 from mlops_assets.compute.tables.own_columns import INPUT_HASH, PREDICTION
 from mlops_assets.errors import DataError
-from mlops_assets.serving.formats.likeliest import labels_of
-from mlops_assets.serving.formats.prediction_columns import PredictionKind, probability_structs
+from mlops_assets.serving.formats.argmax import predict_labels
+from mlops_assets.serving.formats.prediction_columns import PredictionKind, make_probability_structs
 
 if TYPE_CHECKING:
-    from mlops_assets.serving.formats.packaging import Bundle
+    from mlops_assets.serving.formats.packaging import ModelBundle
 
 
-def model_input(bundle: Bundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Return the columns of ``X`` in the order and the types that the model was trained on.
+def select_input(bundle: ModelBundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return the columns of ``X`` in the order and the types of training.
 
     Raises
     ------
@@ -35,24 +35,24 @@ def model_input(bundle: Bundle, rows: pl.DataFrame, where: str) -> pl.DataFrame:
     return X
 
 
-def score(bundle: Bundle, X: pl.DataFrame) -> pl.DataFrame:
+def score_rows(bundle: ModelBundle, X: pl.DataFrame) -> pl.DataFrame:
     """Return the predictions of rows, their probabilities by class, and a hash of each row's input.
 
     Parameters
     ----------
     bundle
-        The model.
+        The loaded model.
     X
-        From :func:`model_input`.
+        Rows from :func:`select_input`.
     """
-    kind, estimator = PredictionKind.of(bundle.manifest), bundle.estimator
-    predicted = pl.Series(labels_of(estimator, X)) if X.height else pl.Series([], dtype=kind.types[PREDICTION])
+    kind, estimator = PredictionKind.from_manifest(bundle.manifest), bundle.estimator
+    predicted = pl.Series(predict_labels(estimator, X)) if X.height else pl.Series([], dtype=kind.types[PREDICTION])
     shares = np.asarray(estimator.predict_proba(X)) if kind.classes and X.height else np.zeros((X.height, len(kind.classes)))
-    frame = kind.frame(predicted, probability_structs(kind.classes, shares) if kind.classes else None)
-    return frame.with_columns(pl.Series(INPUT_HASH, input_hashes(X), dtype=pl.String))
+    frame = kind.to_frame(predicted, make_probability_structs(kind.classes, shares) if kind.classes else None)
+    return frame.with_columns(pl.Series(INPUT_HASH, hash_inputs(X), dtype=pl.String))
 
 
-def input_hashes(X: pl.DataFrame) -> list[str]:
+def hash_inputs(X: pl.DataFrame) -> list[str]:
     """Return 16 hexadecimal digits for each row: equal inputs, equal hashes, on every machine."""
     return [hashlib.blake2b(repr(row).encode(), digest_size=8).hexdigest() for row in X.iter_rows()]
 

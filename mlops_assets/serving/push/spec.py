@@ -1,4 +1,4 @@
-"""What must be known of a push source to take rows: its rules and its views, also as text for processes without the project file."""
+"""Specification of a push source: its rules and its views, also as text for processes without the project file."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.features import FeatureView
 
-_KINDS = {kind.__name__: kind for kind in PLAIN}
+_PLAIN_TYPES = {kind.__name__: kind for kind in PLAIN}
 
 
 @dataclass(frozen=True)
 class PushView:
-    """One view that pushed rows go online for.
+    """One online view of a push source.
 
     Parameters
     ----------
     name, join_keys
-        Of the view.
+        Those of the view.
     features
-        Name and declared type.
+        Name and declared type of each feature.
     """
 
     name: str
@@ -45,20 +45,20 @@ class PushView:
 
 @dataclass(frozen=True)
 class PushSpec:
-    """A push source.
+    """The rules and views of a push source.
 
     Parameters
     ----------
     name
-        Of the source.
+        Name of the source.
     table
-        Its rules, without partitions: where those begin and end is in ``first`` and ``last``.
+        Its rules, without partitions: ``first`` and ``last`` bound them.
     types
-        Column to polars type, in the order of the schema.
+        Column and polars type, in the order of the schema.
     first, last
-        Event times lie from one on and before the other; None without a bound.
+        Event times lie in [first, last); None without a bound.
     views
-        That are online.
+        Its online views.
     """
 
     name: str
@@ -69,13 +69,13 @@ class PushSpec:
     views: tuple[PushView, ...]
 
     @classmethod
-    def of(cls, source: PushSource, views: Sequence[FeatureView]) -> PushSpec:
-        """Read a declaration.
+    def from_source(cls, source: PushSource, views: Sequence[FeatureView]) -> PushSpec:
+        """Return the specification of a declared source.
 
         Raises
         ------
         DefinitionError
-            A rule of the schema cannot be decided when a row comes.
+            A rule of the schema cannot be verified row by row.
         """
         table, schema = source.table, source.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model
         for name, column in schema.columns.items():
@@ -89,22 +89,28 @@ class PushSpec:
             table.schema, None, table.key, table.event_timestamp, created_timestamp=table.created_timestamp, max_future=table.max_future
         )
         online = tuple(PushView(v.name, v.entity.join_keys, v.features) for v in views if v.online)
-        return cls(source.name, rules, types, *_bounds(table), online)
+        return cls(source.name, rules, types, *_find_bounds(table), online)
 
     @property
     def text(self) -> str:
-        """JSON.
+        """The specification as JSON.
 
         Raises
         ------
         DefinitionError
-            The schema has a check that is a function, or a type that JSON rows do not have.
+            The schema has a check or a type that JSON cannot express.
         """
         rules = {"key": self.table.key, "event": self.table.event_timestamp, "created": self.table.created_timestamp}
         future = self.table.max_future
-        views = [[v.name, v.join_keys, [[name, _label(kind)] for name, kind in v.features]] for v in self.views]
+        views = [[v.name, v.join_keys, [[name, _encode_type(kind)] for name, kind in v.features]] for v in self.views]
         bounds = [None if time is None else time.isoformat() for time in (self.first, self.last)]
-        facts = {"name": self.name, "types": _packed_types(self.types), "columns": list(self._columns()), "views": views, "bounds": bounds}
+        facts = {
+            "name": self.name,
+            "types": _encode_columns(self.types),
+            "columns": list(self._columns()),
+            "views": views,
+            "bounds": bounds,
+        }
         return json.dumps(facts | rules | {"max_future": None if future is None else future.total_seconds()})
 
     # Not pandera's own to_json: it drops checks that are functions, and refuses bounds that are times with a TypeError.
@@ -117,11 +123,11 @@ class PushSpec:
         found = []
         for name, column in schema.columns.items():
             checks = [[check.name, check.statistics] for check in column.checks]
-            if strange := [check for check, _ in checks if check is None or not hasattr(pa.Check, check)]:
-                raise self._not_portable(f"the check {strange[0]} of column '{name}', which is a function")
+            if functions := [check for check, _ in checks if check is None or not hasattr(pa.Check, check)]:
+                raise self._not_portable(f"the check {functions[0]} of column '{name}', which is a function")
             if foreign := [check for check, given in checks if not _is_json(given)]:
                 raise self._not_portable(f"the check {foreign[0]} of column '{name}', whose bounds JSON does not have")
-            if not kind_of(column.dtype.type):
+            if not json_type(column.dtype.type):
                 raise self._not_portable(f"the type {column.dtype.type} of column '{name}', which JSON rows do not have")
             found.append([name, column.nullable, checks])
         return found
@@ -133,74 +139,76 @@ class PushSpec:
         )
 
     @classmethod
-    def parsed(cls, text: str) -> PushSpec:
-        """Return the spec that :attr:`text` gave."""
+    def from_json(cls, text: str) -> PushSpec:
+        """Return the specification of :attr:`text`."""
         import pandera.polars as pa
 
         facts = json.loads(text)
-        types = _unpacked_types(facts["types"])
+        types = _decode_columns(facts["types"])
         columns = {
             name: pa.Column(dict(types)[name], [getattr(pa.Check, check)(**given) for check, given in checks], nullable=nullable)
             for name, nullable, checks in facts["columns"]
         }
         future = None if facts["max_future"] is None else timedelta(seconds=facts["max_future"])
-        schema: Any = _Schema(pa.DataFrameSchema(columns))
+        schema: Any = _SchemaModel(pa.DataFrameSchema(columns))
         table = Table(schema, None, tuple(facts["key"]), facts["event"], created_timestamp=facts["created"], max_future=future)
-        views = tuple(PushView(n, tuple(keys), tuple((f, _kind(label)) for f, label in features)) for n, keys, features in facts["views"])
+        views = tuple(
+            PushView(n, tuple(keys), tuple((f, _decode_type(label)) for f, label in features)) for n, keys, features in facts["views"]
+        )
         first, last = (None if time is None else datetime.fromisoformat(time) for time in facts["bounds"])
         return cls(facts["name"], table, types, first, last, views)
 
 
-class _Schema:
-    """A pandera schema that verification takes for a model."""
+class _SchemaModel:
+    """A pandera schema with the interface of a model."""
 
     def __init__(self, schema: Any) -> None:  # noqa: ANN401  (pandera's)
         self.validate = schema.validate
         self._schema = schema
 
     def to_schema(self) -> Any:  # noqa: ANN401
-        """Return the schema itself."""
+        """Return the schema."""
         return self._schema
 
 
-def push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:
-    """Return, as text, what a service must know to take rows for those of its views that are pushed to.
+def list_push_specs(views: Sequence[FeatureView]) -> tuple[str, ...]:
+    """Return the specifications, as text, of the push sources of a service's views.
 
-    A source whose rules need the project file is left out: its rows are pushed from Python only.
+    A source whose rules need the project file is skipped: its rows are pushed from Python only.
     """
     texts = []
     for source in {id(view.source): view.source for view in views if view.online and isinstance(view.source, PushSource)}.values():
         own = views_of(source) or tuple(view for view in views if view.source is source)
         with contextlib.suppress(DefinitionError):
-            texts.append(PushSpec.of(source, own).text)
+            texts.append(PushSpec.from_source(source, own).text)
     return tuple(texts)
 
 
-def log_folder(home: str, name: str) -> Path:
-    """Return where the pushed rows of a source are logged."""
+def push_log_folder(home: str, name: str) -> Path:
+    """Return the folder of a source's push log."""
     return Path(home) / "push" / name
 
 
-def _bounds(table: Table) -> tuple[datetime | None, datetime | None]:
+def _find_bounds(table: Table) -> tuple[datetime | None, datetime | None]:
     if table.partitions is None:
         return None, None
     partitions: Any = table.partitions
     return tuple(None if time is None else time.astimezone(UTC) for time in (partitions.start, partitions.end))  # type: ignore[return-value]
 
 
-def _label(kind: Any) -> list[Any]:  # noqa: ANN401
+def _encode_type(kind: Any) -> list[Any]:  # noqa: ANN401
     item = item_type(kind)
     return [kind.__name__, False, None] if item is None else [item.__name__, True, length(kind)]
 
 
-def _kind(label: Sequence[Any]) -> Any:  # noqa: ANN401
+def _decode_type(label: Sequence[Any]) -> Any:  # noqa: ANN401
     name, listed, size = label
-    plain: Any = _KINDS[name]
+    plain: Any = _PLAIN_TYPES[name]
     kind: Any = list.__class_getitem__(plain) if listed else plain
     return kind if size is None else Annotated[kind, size]
 
 
-def _packed_types(types: Sequence[tuple[str, pl.DataType]]) -> str:
+def _encode_columns(types: Sequence[tuple[str, pl.DataType]]) -> str:
     import polars as pl
 
     data = io.BytesIO()
@@ -208,7 +216,7 @@ def _packed_types(types: Sequence[tuple[str, pl.DataType]]) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def _unpacked_types(text: str) -> tuple[tuple[str, pl.DataType], ...]:
+def _decode_columns(text: str) -> tuple[tuple[str, pl.DataType], ...]:
     import polars as pl
 
     return tuple(pl.read_ipc(io.BytesIO(base64.b64decode(text))).schema.items())
@@ -222,8 +230,8 @@ def _is_json(value: Any) -> bool:  # noqa: ANN401
     return True
 
 
-def kind_of(dtype: Any) -> str:  # noqa: ANN401  (a polars type)
-    """Return the JSON type of a column; empty where rows of JSON cannot carry it."""
+def json_type(dtype: Any) -> str:  # noqa: ANN401  (a polars type)
+    """Return the JSON type of a column; ``""`` where JSON has none."""
     import polars as pl
 
     if isinstance(dtype, pl.Datetime):

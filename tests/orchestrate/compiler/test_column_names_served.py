@@ -21,8 +21,8 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.formats.packaging import pack
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.lake.ducklake import DuckLake
@@ -88,7 +88,7 @@ ODD = [
     *("order by", "index", "columns", "dtype", "level_0", "µ", "é", "温度", "Ω", "😀", "ß", "x" * 200),
 ]
 NAMES = [*OWN, *REPORTS, *ODD]
-LIMITS = Limits(max_rows=ROWS, max_bytes=10**7)
+LIMITS = RequestLimits(max_rows=ROWS, max_bytes=10**7)
 
 
 @ml.dataset(partitions=DAILY, key=KEY, event_timestamp=TIME)
@@ -139,8 +139,8 @@ def serve(at: Stores, rows: pl.DataFrame) -> list[dict]:
     folder = Path(at.platform.home) / "services" / "api"
     log = InferenceLog(folder / "log")
     app = App(log=log, metrics=Metrics(folder / "metrics", 0), limits=LIMITS, versions=lambda: {0: 1})
-    wanted = Wanted(version.version, version.digest, version.artifact)
-    app.model = load_model("clf", wanted, artifacts=at.artifacts, online=at.platform.online, limits=LIMITS)
+    wanted = TargetVersion(version.version, version.digest, version.artifact)
+    app.model = load_served_model("clf", wanted, artifacts=at.artifacts, online=at.platform.online, limits=LIMITS)
     status, reply = post(app, [row | {TIME: row[TIME].isoformat()} for row in rows.to_dicts()])
     assert status == 200, reply
     for name in NAMES:
@@ -202,7 +202,7 @@ def test_every_accepted_name_is_stored_and_served(stores, names) -> None:
     model = LinearRegression().fit(X, X.to_numpy()[:, 0])
     request = [{"name": name, "type": "float", "nullable": False, "role": "column"} for name in names]
     artifact = pack(artifacts, model, X=X, modules=[], facts={"model": "m", "event_timestamp": None, "request": request, "steps": []})
-    served = load_model("m", Wanted(1, "digest", artifact), artifacts=artifacts, online=str(folder / "online"), limits=LIMITS)
+    served = load_served_model("m", TargetVersion(1, "digest", artifact), artifacts=artifacts, online=str(folder / "online"), limits=LIMITS)
     answer = served.answer(json.dumps(X.to_dicts()).encode())
     assert list(answer.scores.predictions) == pytest.approx(X.to_numpy()[:, 0].tolist(), abs=1e-9)
 
@@ -223,7 +223,7 @@ def test_every_accepted_name_is_looked_up_online_as_offline(stores, names) -> No
     request = [{"name": key, "type": "str", "nullable": False, "role": "join_key"}]
     facts = {"model": "m", "event_timestamp": None, "request": request, "steps": [step]}
     artifact = pack(artifacts, LinearRegression().fit(X, [0.0, 1.0, 0.0]), X=X, modules=[], facts=facts)
-    served = load_model("m", Wanted(1, "digest", artifact), artifacts=artifacts, online=str(folder / "online"), limits=LIMITS)
+    served = load_served_model("m", TargetVersion(1, "digest", artifact), artifacts=artifacts, online=str(folder / "online"), limits=LIMITS)
     answer = served.answer(json.dumps([{key: entity} for entity in spine[key]]).encode())
     assert [list(column) for column in answer.columns] == [X[name].to_list() for name in features]
 

@@ -16,10 +16,10 @@ from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.tables import stored_rows
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted
-from mlops_assets.serving.logs.inference_log import InferenceLog, Record
-from mlops_assets.serving.push.spec import log_folder
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord
+from mlops_assets.serving.push.spec import push_log_folder
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 from tests.conftest import Runner, metadata
@@ -39,9 +39,9 @@ class Trained:
     def app(self, log: InferenceLog) -> App:
         at = open_stores(self.platform)
         version = at.registry.champion("lateness")
-        app = App(log=log, metrics=Metrics(self.folder.parent, 0), limits=Limits(), versions=dict)
-        wanted = Wanted(version.version, version.digest, version.artifact)
-        app.model = load_model("lateness", wanted, artifacts=at.artifacts, online=self.platform.online, limits=Limits())
+        app = App(log=log, metrics=Metrics(self.folder.parent, 0), limits=RequestLimits(), versions=dict)
+        wanted = TargetVersion(version.version, version.digest, version.artifact)
+        app.model = load_served_model("lateness", wanted, artifacts=at.artifacts, online=self.platform.online, limits=RequestLimits())
         return app
 
     def ask(self, *rows: dict) -> list[int]:
@@ -52,7 +52,7 @@ class Trained:
         self.replies = [json.loads(body) for _, body in replies]
         return [status for status, _ in replies]
 
-    def log(self, *records: Record) -> None:
+    def log(self, *records: PredictionRecord) -> None:
         log = InferenceLog(self.folder)
         log.append(list(records))
         log.close()
@@ -73,10 +73,10 @@ def asked(parcel: str = "p1", **more) -> dict:
     return {"parcel": parcel, "sent_on": FIRST, "at": "2024-03-01T12:00:00Z", "weight": 3.0} | more
 
 
-def answered(identity: str, **more) -> Record:
+def answered(identity: str, **more) -> PredictionRecord:
     at = round(datetime(2024, 3, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
     values = {"at": at, "logged_at": at, "version": 1, "key": {"parcel": identity, "sent_on": FIRST}, "x": {"weight": 1.0}}
-    return Record(**{"id": identity, **values, "prediction": False, "probability": 0.25, "missing": [], "worker": 1, **more})
+    return PredictionRecord(**{"id": identity, **values, "prediction": False, "probability": 0.25, "missing": [], "worker": 1, **more})
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_pushed_rows_stay_when_their_log_is_gone_and_a_bad_line_keeps_no_day_out
     at = run(streams.definitions)
     for ship in "abc":
         streams.push(stream.row(ship, 1, 1, 5.0))
-    folder = log_folder(platform.home, "positions")
+    folder = push_log_folder(platform.home, "positions")
     path = next(folder.glob("*/*.jsonl"))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], lines[1].replace(b"5.0", b"6.0"), lines[2]]))
@@ -223,4 +223,4 @@ def test_a_pushed_row_with_a_nul_character_is_refused_and_nothing_is_pushed(plat
     streams = stream.Project(platform)
     with pytest.raises(ml.DataError, match="row 1, column 'ship' holds a NUL character"):
         streams.push([stream.row("a", 1, 1), stream.row("b\0", 1, 1)])
-    assert list(log_folder(platform.home, "positions").glob("*/*.jsonl")) == []
+    assert list(push_log_folder(platform.home, "positions").glob("*/*.jsonl")) == []

@@ -20,7 +20,7 @@ from mlops_assets.compute.features.point_in_time import point_in_time_join
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.features.push import push_node
 from mlops_assets.orchestrate.tables.automation import stale
-from mlops_assets.serving.push.spec import log_folder
+from mlops_assets.serving.push.spec import push_log_folder
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
 from mlops_assets.stores.platform.stores import open_stores
@@ -93,7 +93,7 @@ def test_a_call_counts_once_and_wholly(project, run) -> None:
     assert online(project.platform, "a", 61) == (7.0, "x")
     project.push(rows)  # the same once more, under another id
     # A call of which only a part was written, as by a kill between two of its days, counts nowhere.
-    folder = log_folder(project.platform.home, "positions")
+    folder = push_log_folder(project.platform.home, "positions")
     line = json.dumps(
         {"id": "half", "logged_at": 1, "days": [19783, 19784], "columns": {"ship": ["h"], "at": [micros(2)], "heard_at": [micros(2)]}}
     )
@@ -144,7 +144,7 @@ def test_what_breaks_a_rule_is_named_and_nothing_is_pushed(tmp_path, bad, text) 
         project.push([row("a", 1, 1), row("b", 2, 2) | bad])
     assert text in caught.value.message
     assert "nothing was pushed" in caught.value.message
-    folder = log_folder(project.platform.home, "positions")
+    folder = push_log_folder(project.platform.home, "positions")
     assert [path for path in folder.rglob("*.jsonl") if path.stat().st_size] == []
     assert open_online(project.platform.online).state("fixes") is None
 

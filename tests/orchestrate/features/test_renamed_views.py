@@ -17,8 +17,8 @@ from mlops_assets.orchestrate.features.discovery import usage
 from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep import erasure
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
@@ -131,12 +131,12 @@ def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instanc
     assert usage(project, at, at_airport).versions == ("delay@1",)
 
     version = at.registry.champion("delay")
-    model = load_model(
+    model = load_served_model(
         "delay",
-        Wanted(1, version.digest, version.artifact),
+        TargetVersion(1, version.digest, version.artifact),
         artifacts=at.artifacts,
         online=platform.online,
-        limits=Limits(max_rows=ROWS, max_bytes=10**6),
+        limits=RequestLimits(max_rows=ROWS, max_bytes=10**6),
     )
     asked = spine.select("trip", "leaves", "origin", "dest").with_columns(pl.col("leaves").dt.to_string("iso:strict"))
     many = model.answer(json.dumps(asked.to_dicts()).encode())

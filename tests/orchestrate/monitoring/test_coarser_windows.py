@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
 from mlops_assets.orchestrate.tables.automation import find_due
 from mlops_assets.orchestrate.training.loop import _find_window_end, find_data_end
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 
@@ -91,7 +91,7 @@ def test_a_weekly_monitor_judges_whole_weeks_of_daily_predictions(platform, inst
     assert metadata(result, "performance_report/watch")["summary"].startswith(
         "1 of 2 windows breached: 2024-01-22; 1 of 2 windows are good"
     )
-    profile = json.loads(at.artifacts.get(manifest_of(at.artifacts, at.registry.champion("line").artifact)["profile"]))
+    profile = json.loads(at.artifacts.get(read_manifest(at.artifacts, at.registry.champion("line").artifact)["profile"]))
     assert list(profile[BY_WINDOW]) == ["604800"]
 
     # A monitor that is newer than the version says whose limits it uses.

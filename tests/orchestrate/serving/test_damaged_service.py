@@ -7,7 +7,7 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.serving.repair import needed
 from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
 from mlops_assets.serving.http import control
-from mlops_assets.serving.http.state import Folder, write_json
+from mlops_assets.serving.http.state import ServiceFolder, write_json
 from mlops_assets.values.platform import Platform
 from tests.projects import repeatable
 
@@ -15,9 +15,9 @@ SERVICE = ml.Service("buys_api", model=repeatable.buys)
 
 
 @pytest.fixture
-def folder(platform: Platform) -> Folder:
+def folder(platform: Platform) -> ServiceFolder:
     """The files of a service of which no file says whether it should run."""
-    found = Folder.of(platform.home, SERVICE.name)
+    found = ServiceFolder.locate(platform.home, SERVICE.name)
     write_json(found.wanted, {"state": "stopped"})
     found.wanted.write_text('{"state": "running"}')
     return found

@@ -13,7 +13,7 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.ci.pull_request import build_ci_report
 from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.orchestrate.training.kinds import KINDS, find_kind, read_kind
-from mlops_assets.serving.formats.packaging import manifest_of, unpack
+from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.model import KIND
 from tests.conftest import Runner, metadata
@@ -61,7 +61,7 @@ def test_another_kind_is_trained_judged_registered_opened_and_reproduced(model, 
     stores = open_stores(platform)
     champion = stores.registry.champion("mean_height")
     run = stores.tracker.get(champion.run_id)
-    assert run.record[KIND] == manifest_of(stores.artifacts, champion.artifact)[KIND] == "constant"
+    assert run.record[KIND] == read_manifest(stores.artifacts, champion.artifact)[KIND] == "constant"
     assert read_kind(run.record).open(stores, model, champion.artifact) == pytest.approx(3.0, abs=0.5)
     assert metadata(first, "model/mean_height")["kind of candidate"] == "constant"
     card = metadata(first, "version/mean_height")["model card"]

@@ -13,7 +13,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import _splits
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.training.evaluation import evaluate_rival
-from mlops_assets.serving.formats.packaging import form_of, manifest_of
+from mlops_assets.serving.formats.packaging import describe_format, read_manifest
 from mlops_assets.serving.http.control import status, stop
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
@@ -47,13 +47,13 @@ def world(tmp_path_factory):
 
 
 def manifest(at, model: str) -> dict:
-    return dict(manifest_of(at.artifacts, at.registry.champion(model).artifact))
+    return dict(read_manifest(at.artifacts, at.registry.champion(model).artifact))
 
 
 def test_the_model_asset_says_how_its_candidate_is_stored_and_why_not_otherwise(world) -> None:
     _, at, first, _ = world
     said = {model: metadata(first, f"model/{model}")["format"] for model in MODELS}
-    assert {model: form_of(manifest(at, model)) for model in MODELS} == said
+    assert {model: describe_format(manifest(at, model)) for model in MODELS} == said
     assert (said["boosted"], said["linear"]) == ("lightgbm", "onnx")
     assert said["trees"].startswith("skops (not onnx: ")
 

@@ -7,8 +7,8 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import build_ci_report
-from mlops_assets.serving.formats.integrity import parts
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.integrity import list_parts
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 from tests.projects import shop
@@ -61,7 +61,7 @@ def test_gates_of_every_kind_are_measured_shown_and_evidence(project, platform) 
     found = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer"}
     stores = open_stores(platform)
     (version,) = stores.registry.versions("buyer")
-    stored = {version.artifact, *(sha256 for _, sha256 in parts(manifest_of(stores.artifacts, version.artifact)))}
+    stored = {version.artifact, *(sha256 for _, sha256 in list_parts(read_manifest(stores.artifacts, version.artifact)))}
     size = sum(len(stores.artifacts.get(sha256)) for sha256 in stored)
     assert found["artifact_size_at_most"].metadata["value"].value == size
     assert f"the artifacts have {size:,} bytes ≤ 10,000,000 bytes" in found["artifact_size_at_most"].description

@@ -13,11 +13,11 @@ import mlops_assets as ml
 from mlops_assets.compute.training.comparison import compare_trainings
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.reproduction.reproduction import reproduce
-from mlops_assets.serving.formats.packaging import manifest_of, unpack
+from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
@@ -42,10 +42,10 @@ def world(tmp_path_factory):
 def answering(at, service: str, model: str):
     """Yield the application of a service, in this process, with the champion."""
     champion, folder = at.registry.champion(model), Path(at.platform.home) / "services" / service
-    log, limits = InferenceLog(folder / "log"), Limits()
+    log, limits = InferenceLog(folder / "log"), RequestLimits()
     app = App(log=log, metrics=Metrics(folder / "metrics", 0), limits=limits, versions=dict)
-    wanted = Wanted(champion.version, champion.digest, champion.artifact)
-    app.model = load_model(model, wanted, artifacts=at.artifacts, online=at.platform.online, limits=limits)
+    wanted = TargetVersion(champion.version, champion.digest, champion.artifact)
+    app.model = load_served_model(model, wanted, artifacts=at.artifacts, online=at.platform.online, limits=limits)
     yield app
     log.close()
 
@@ -65,7 +65,7 @@ def requests_of(app: App, rows: pl.DataFrame) -> list[dict]:
 def champion_of(at, model: str):
     """Return the champion's estimator and manifest."""
     artifact = at.registry.champion(model).artifact
-    return unpack(at.artifacts, artifact).estimator, manifest_of(at.artifacts, artifact)
+    return unpack(at.artifacts, artifact).estimator, read_manifest(at.artifacts, artifact)
 
 
 def last_day(at) -> pl.DataFrame:

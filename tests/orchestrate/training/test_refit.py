@@ -25,9 +25,9 @@ from mlops_assets.orchestrate.training import refit
 from mlops_assets.orchestrate.training.refit import find_refit
 from mlops_assets.orchestrate.upkeep import doctor_stores
 from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
-from mlops_assets.serving.formats.integrity import damage
-from mlops_assets.serving.formats.judged_fit import judged_fit
-from mlops_assets.serving.formats.packaging import manifest_of, unpack
+from mlops_assets.serving.formats.integrity import find_damage
+from mlops_assets.serving.formats.judged_fit import read_judged_fit
+from mlops_assets.serving.formats.packaging import read_manifest, unpack
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import ROOT, Runner, clean_environment, metadata
 from tests.projects import refitted as project
@@ -66,7 +66,7 @@ def world(tmp_path_factory):
 def test_the_fit_on_all_rows_serves_and_the_fit_on_train_was_judged(world) -> None:
     at = world[0].stores
     version = at.registry.champion("level")
-    judged, rows = judged_fit(at.artifacts, version.artifact, version.digest), splits(at, version.snapshot)
+    judged, rows = read_judged_fit(at.artifacts, version.artifact, version.digest), splits(at, version.snapshot)
     assert (version.version, judged.refitted) == (2, True)
     served, first = (unpack(at.artifacts, artifact).estimator for artifact in (version.artifact, judged.artifact))
     for estimator, part in ((served, "all"), (first, "train")):
@@ -85,7 +85,7 @@ def test_every_row_of_the_training_set_counts_as_fitted(world) -> None:
     at = world[0].stores
     version = at.registry.champion("level")
     rows = splits(at, version.snapshot)["all"]
-    fitted = FittedRows.from_manifest(manifest_of(at.artifacts, version.artifact))
+    fitted = FittedRows.from_manifest(read_manifest(at.artifacts, version.artifact))
     assert (fitted.parts, fitted.rows) == (("train", "validation", "holdout"), rows.height)
     assert (fitted.first, fitted.last) == (rows["at"].min(), rows["at"].max())
 
@@ -94,7 +94,7 @@ def test_a_refitted_champion_is_compared_by_its_judged_fit(world) -> None:
     at, result = world[0].stores, world[2]
     first, second = at.registry.versions("level")
     holdout = splits(at, second.snapshot)["holdout"]
-    theirs = unpack(at.artifacts, judged_fit(at.artifacts, first.artifact, first.digest).artifact).estimator
+    theirs = unpack(at.artifacts, read_judged_fit(at.artifacts, first.artifact, first.digest).artifact).estimator
     shown = next(r.data for r in metadata(result, "model/level")["metrics"].records)
     assert shown["champion"] == pytest.approx(-mae(theirs, holdout))
     gate = next(e for e in at.registry.evidence("level", second.digest) if e.relative)
@@ -120,7 +120,7 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     shown = metadata(result, "model/level")
     assert shown["refit"] == f"fitted again on all {rows['all'].height:,} rows after the gates"
     assert (shown["refit run"], shown["candidate"]) == (run.id, version.digest)
-    judged = judged_fit(at.artifacts, version.artifact, version.digest)
+    judged = read_judged_fit(at.artifacts, version.artifact, version.digest)
     first = unpack(at.artifacts, judged.artifact).estimator
     card = ensure_card(loaded.parts[0].project, at, model, version)[MARKDOWN]
     assert f"it was fitted again on all {rows['all'].height:,} rows of train, validation and holdout until" in card
@@ -152,15 +152,15 @@ def test_both_fits_are_reproduced(world) -> None:
 def test_a_damaged_judged_fit_is_damage_of_the_version(world) -> None:
     at = world[0].stores
     version = at.registry.versions("level")[0]
-    judged = judged_fit(at.artifacts, version.artifact, version.digest)
-    estimator = manifest_of(at.artifacts, judged.artifact)["estimator"]
+    judged = read_judged_fit(at.artifacts, version.artifact, version.digest)
+    estimator = read_manifest(at.artifacts, judged.artifact)["estimator"]
     path = Path(at.artifacts.url(estimator).removeprefix("file://"))
     data = path.read_bytes()
-    assert damage(at.artifacts, version.artifact) == ""
+    assert find_damage(at.artifacts, version.artifact) == ""
     path.chmod(0o644)
     path.write_bytes(b"x")
     try:
-        assert damage(at.artifacts, version.artifact).startswith("judged fit: estimator: ")
+        assert find_damage(at.artifacts, version.artifact).startswith("judged fit: estimator: ")
         path.unlink()
         found = [finding.text for finding in doctor_stores.versions(at)]
         assert len(found) == 1
@@ -187,7 +187,7 @@ def test_a_candidate_that_fails_a_gate_is_not_fitted_again(world, instance) -> N
     assert shown["refit"] == "no: a gate did not pass"
     assert at.tracker.search("kind = 'refit' and experiment = 'strict'") == []
     candidate, _ = at.registry.candidate("strict")
-    assert not judged_fit(at.artifacts, candidate.artifact, candidate.digest).refitted
+    assert not read_judged_fit(at.artifacts, candidate.artifact, candidate.digest).refitted
 
 
 @ml.model(

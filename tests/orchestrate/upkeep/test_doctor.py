@@ -23,7 +23,7 @@ from mlops_assets.orchestrate.upkeep import doctor, doctor_machine
 from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
 from mlops_assets.orchestrate.upkeep.doctor_files import dagster_files
 from mlops_assets.orchestrate.upkeep.doctor_stores import database
-from mlops_assets.serving.formats.packaging import manifest_of
+from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.http.state import ServiceStatus, WorkerStatus
 from mlops_assets.stores.database import migrations
 from mlops_assets.stores.platform.stores import Stores
@@ -76,7 +76,7 @@ def test_a_healthy_installation_has_nothing(patient) -> None:
 
 def artifact(patient: Patient, what: str) -> Path:
     stores = patient.stores
-    name = manifest_of(stores.artifacts, stores.registry.versions()[0].artifact)[what]
+    name = read_manifest(stores.artifacts, stores.registry.versions()[0].artifact)[what]
     return Path(patient.platform.artifacts) / "sha256" / name[:2] / name
 
 

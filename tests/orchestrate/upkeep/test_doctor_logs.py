@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.orchestrate.upkeep.doctor_files import logs
-from mlops_assets.serving.logs.day_log import DAY, files_of
-from mlops_assets.serving.logs.erasure import erased_predictions
-from mlops_assets.serving.logs.inference_log import InferenceLog, Record
+from mlops_assets.serving.logs.day_log import DAY, list_files
+from mlops_assets.serving.logs.erasure import erase_predictions
+from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord
 from mlops_assets.serving.logs.push_log import PushLog
 from mlops_assets.values.platform import Platform
 
@@ -19,7 +19,7 @@ AT = int(datetime(2024, 1, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 def platform(tmp_path):
     platform = Platform.at(tmp_path)
     log = InferenceLog(tmp_path / "services/api/log")
-    log.append([Record(str(n), AT, AT + n, 1, {"id": n}, {"x": 1234.5}, 0.5, None, [], 0) for n in range(5)])
+    log.append([PredictionRecord(str(n), AT, AT + n, 1, {"id": n}, {"x": 1234.5}, 0.5, None, [], 0) for n in range(5)])
     log.close()
     pushes = PushLog(tmp_path / "push/live")
     pushes.append("a", AT, {"x": [1234.5]}, [AT])
@@ -28,7 +28,7 @@ def platform(tmp_path):
 
 
 def only_file(folder: Path) -> Path:
-    (path,) = files_of(folder, date.min, date.max)
+    (path,) = list_files(folder, date.min, date.max)
     return path
 
 
@@ -49,7 +49,7 @@ def test_a_changed_line_is_named_with_its_file(platform, tmp_path) -> None:
 
 
 def test_a_changed_push_is_named_with_its_file(platform, tmp_path) -> None:
-    path = next(path for path in files_of(tmp_path / "push/live", date.min, date.max) if ".days" not in path.name)
+    path = next(path for path in list_files(tmp_path / "push/live", date.min, date.max) if ".days" not in path.name)
     path.write_bytes(path.read_bytes().replace(b"1234.5", b"1234.6"))
     assert examine(platform) == [("failure", f"{path}:1 is not what was written to the push log")]
 
@@ -62,7 +62,7 @@ def test_an_empty_file_is_a_warning(platform, tmp_path) -> None:
 
 def test_erased_and_torn_lines_are_sound(platform, tmp_path) -> None:
     folder = tmp_path / "services/api/log"
-    assert erased_predictions(folder, {"id": "2"}) == 1
+    assert erase_predictions(folder, {"id": "2"}) == 1
     with only_file(folder).open("ab") as file:
         file.write(b'{"id":"torn')
     assert [state for state, _ in examine(platform)] == ["ok"]

@@ -17,9 +17,9 @@ from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.automation import stale
 from mlops_assets.orchestrate.upkeep import erasure
-from mlops_assets.serving.logs.erasure import erased_pushes
-from mlops_assets.serving.logs.inference_log import InferenceLog, Record, read_log
-from mlops_assets.serving.logs.push_log import PushLog, read_pushed
+from mlops_assets.serving.logs.erasure import erase_pushes
+from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord, read_log
+from mlops_assets.serving.logs.push_log import PushLog, read_pushed_rows
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.online.protocol import Lookup
 from mlops_assets.stores.platform.stores import open_stores
@@ -46,7 +46,12 @@ def log_of(platform: ml.Platform) -> Path:
 def answered(platform: ml.Platform) -> InferenceLog:
     log = InferenceLog(log_of(platform))
     at = round(project.START.timestamp()) * US
-    log.append([Record(str(i), at + i, at, 1, {"customer": c}, {"amount": 1.0}, 0, 0.5, [], 1) for i, c in enumerate(["c1", VICTIM, "c2"])])
+    log.append(
+        [
+            PredictionRecord(str(i), at + i, at, 1, {"customer": c}, {"amount": 1.0}, 0, 0.5, [], 1)
+            for i, c in enumerate(["c1", VICTIM, "c2"])
+        ]
+    )
     return log
 
 
@@ -225,16 +230,16 @@ def test_pushed_rows_go_while_others_are_appended(tmp_path) -> None:
     log.append("both", day, columns, columns["at"])
     log.append("theirs", day, {"customer": [VICTIM], "at": [day], "spent": [float("nan")]}, [day])
     sizes = [path.stat().st_size for path in sorted(folder.rglob("*.jsonl"))]
-    assert erased_pushes(folder, ENTITY, dry=True) == 2
+    assert erase_pushes(folder, ENTITY, dry=True) == 2
     assert holding(folder) != []
-    assert erased_pushes(folder, ENTITY) == 2
+    assert erase_pushes(folder, ENTITY) == 2
     assert holding(folder) == []
     assert [path.stat().st_size for path in sorted(folder.rglob("*.jsonl"))] == sizes  # whoever appends has not lost his place
     log.append("later", day + 5, {"customer": ["c3"], "at": [day], "spent": [4.0]}, [day])
     types = {"customer": pl.String(), "at": pl.Datetime("us", "UTC"), "spent": pl.Float64()}
-    rows = read_pushed(folder, project.START.date(), project.START.date(), types)
+    rows = read_pushed_rows(folder, project.START.date(), project.START.date(), types)
     assert rows["customer"].to_list() == ["c1", "c2", "c3"]
-    assert erased_pushes(folder, ENTITY) == 0
+    assert erase_pushes(folder, ENTITY) == 0
 
 
 def test_files_of_other_shapes_are_found_too(run, platform) -> None:
@@ -298,10 +303,10 @@ def test_a_line_that_loses_a_row_keeps_its_checksum_right_or_wrong(tmp_path, cha
     log.append("one", US, {"customer": ["c1", VICTIM], "amount": [1.5, 1.5]}, [US, US])
     path = next(tmp_path.glob("*/*.jsonl"))
     path.write_bytes(change(path.read_bytes()))
-    assert erased_pushes(tmp_path, ENTITY) == 1
+    assert erase_pushes(tmp_path, ENTITY) == 1
     types, unread = {"customer": pl.String(), "amount": pl.Float64()}, []
-    rows = read_pushed(tmp_path, date(1970, 1, 1), date(1970, 1, 1), types, unread)
+    rows = read_pushed_rows(tmp_path, date(1970, 1, 1), date(1970, 1, 1), types, unread)
     damaged = change(b"1.5") != b"1.5"
     assert (rows["customer"].to_list(), len(unread)) == (([], 1) if damaged else (["c1"], 0))
     assert VICTIM.encode() not in path.read_bytes()
-    assert erased_pushes(tmp_path, {"customer": "c1"}) == 1
+    assert erase_pushes(tmp_path, {"customer": "c1"}) == 1

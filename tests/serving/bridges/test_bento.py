@@ -15,8 +15,8 @@ from mlops_assets.errors import MissingExtraError, ServiceError
 from mlops_assets.serving.bridges.bento import build_bento
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Folder, Limits, Wanted
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, ServiceFolder, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog, read_log
 from tests.serving.support import EVENT, Client, Stage, row, wait_for
 
@@ -79,7 +79,7 @@ def test_a_bento_answers_as_the_service_does(stage, tmp_path) -> None:
         assert {k: v for k, v in mine.items() if k != "id"} == {k: v for k, v in other.items() if k != "id"}
     assert refused[0] == 422
     assert b"mlops_predictions_total 30\n" in counted
-    logged = read_log(Folder.of(str(tmp_path / "elsewhere"), "lateness_api").log, EVENT.date(), EVENT.date())
+    logged = read_log(ServiceFolder.locate(str(tmp_path / "elsewhere"), "lateness_api").log, EVENT.date(), EVENT.date())
     assert logged["id"].sort().to_list() == sorted(p["id"] for p in theirs["predictions"])
 
 
@@ -92,9 +92,9 @@ def of_group(process: psutil.Process, group: int) -> bool:
 
 def plain_answer(stage: Stage, tmp_path: Path) -> list[dict]:
     log = InferenceLog(tmp_path / "log")
-    app = App(log=log, metrics=Metrics(tmp_path / "metrics", 0), limits=Limits(), versions=dict)
-    wanted = Wanted(1, "d", stage.artifact(1))
-    app.model = load_model("lateness", wanted, artifacts=stage.artifacts, online=stage.platform.online, limits=Limits())
+    app = App(log=log, metrics=Metrics(tmp_path / "metrics", 0), limits=RequestLimits(), versions=dict)
+    wanted = TargetVersion(1, "d", stage.artifact(1))
+    app.model = load_served_model("lateness", wanted, artifacts=stage.artifacts, online=stage.platform.online, limits=RequestLimits())
     status, reply = app.predict(json.dumps(ROWS).encode())
     log.close()
     assert status == 200

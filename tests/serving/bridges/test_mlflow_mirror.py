@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.errors import ArtifactError, PlatformError
-from mlops_assets.serving.bridges.mlflow_flavour import export
-from mlops_assets.serving.bridges.mlflow_mirror import Mirrored, mirror
+from mlops_assets.serving.bridges.mlflow_flavour import export_version
+from mlops_assets.serving.bridges.mlflow_mirror import MirrorSummary, mirror
 from mlops_assets.serving.formats.packaging import pack, unpack
 from mlops_assets.stores.mlflow.client import connect, import_mlflow
 from mlops_assets.stores.mlflow.names import to_mlflow_key
@@ -85,7 +85,7 @@ def registered(platform: ml.Platform, model: str, seed: int = 0) -> pl.DataFrame
 
 def test_runs_arrive_whole_and_once(server, platform) -> None:
     outer = logged(platform, "hard")
-    assert mirror(open_stores(platform), server) == Mirrored(runs=2, versions=0, aliases=0, waiting=0)
+    assert mirror(open_stores(platform), server) == MirrorSummary(runs=2, versions=0, aliases=0, waiting=0)
     before = state(server, "hard")
     with connect(server) as flow:
         runs = {run.info.run_name: run for run in flow.search_runs([flow.get_experiment_by_name("hard").experiment_id])}
@@ -102,7 +102,7 @@ def test_runs_arrive_whole_and_once(server, platform) -> None:
         whole = json.loads(Path(flow.download_artifacts(above.info.run_id, "mlops_assets/run.json")).read_text())
         assert whole["params"]["long"] == LONG
         assert Path(flow.download_artifacts(above.info.run_id, "notes/read me.txt")).read_bytes() == b"hello"
-    assert mirror(open_stores(platform), server) == Mirrored(0, 0, 0, 0)
+    assert mirror(open_stores(platform), server) == MirrorSummary(0, 0, 0, 0)
     assert state(server, "hard") == before
 
 
@@ -152,10 +152,10 @@ def test_a_killed_mirror_goes_on(server, platform) -> None:
 
 def test_versions_load_from_the_registry_of_mlflow_and_predict_the_same(server, platform) -> None:
     rows = registered(platform, "churn")
-    assert mirror(open_stores(platform), server) == Mirrored(runs=1, versions=1, aliases=1, waiting=0)
+    assert mirror(open_stores(platform), server) == MirrorSummary(runs=1, versions=1, aliases=1, waiting=0)
     registered(platform, "churn", seed=1)
-    assert mirror(open_stores(platform), server) == Mirrored(runs=1, versions=1, aliases=1, waiting=0)
-    assert mirror(open_stores(platform), server) == Mirrored(0, 0, 0, 0)
+    assert mirror(open_stores(platform), server) == MirrorSummary(runs=1, versions=1, aliases=1, waiting=0)
+    assert mirror(open_stores(platform), server) == MirrorSummary(0, 0, 0, 0)
     with connect(server) as flow, import_mlflow() as mlflow:
         assert flow.get_model_version_by_alias("churn", "champion").version in ("2", 2)
         mlflow.set_tracking_uri(server)
@@ -163,7 +163,7 @@ def test_versions_load_from_the_registry_of_mlflow_and_predict_the_same(server, 
         ours = unpack(open_stores(platform).artifacts, open_stores(platform).registry.versions("churn")[0].artifact).estimator
         assert loaded.predict(rows.to_pandas()).tolist() == ours.predict(rows).tolist()
     open_stores(platform).registry.rollback("churn", actor="ada", reason="alarms")
-    assert mirror(open_stores(platform), server) == Mirrored(0, 0, 1, 0)
+    assert mirror(open_stores(platform), server) == MirrorSummary(0, 0, 1, 0)
 
 
 def test_a_registered_model_of_somebody_else_keeps_its_champion(server, platform) -> None:
@@ -181,7 +181,7 @@ def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform
     rows = registered(platform, "plain")
     version = open_stores(platform).registry.champion("plain")
     ours = unpack(open_stores(platform).artifacts, version.artifact).estimator
-    folder = export(open_stores(platform).artifacts, version, tmp_path / "model")
+    folder = export_version(open_stores(platform).artifacts, version, tmp_path / "model")
     with import_mlflow() as mlflow:
         loaded = mlflow.pyfunc.load_model(str(folder))
         shuffled = rows.to_pandas()[["c", "b", "a"]].assign(other=1)
@@ -191,8 +191,8 @@ def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform
         with pytest.raises(mlflow.exceptions.MlflowException, match="missing inputs"):
             loaded.predict(pd.DataFrame({"a": [1.0]}))
     assert not list(folder.rglob("*.pkl"))
-    with pytest.raises(ArtifactError, match="holds something already"):
-        export(open_stores(platform).artifacts, version, folder)
+    with pytest.raises(ArtifactError, match="is not empty"):
+        export_version(open_stores(platform).artifacts, version, folder)
     estimator = json.loads(open_stores(platform).artifacts.get(version.artifact))["estimator"]
     (path,) = folder.rglob(estimator)
     path.write_bytes(path.read_bytes()[:-1] + b"x")

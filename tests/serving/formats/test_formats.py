@@ -25,9 +25,17 @@ import mlops_assets as ml
 from mlops_assets.compute.features.signature import describe_columns
 from mlops_assets.errors import ArtifactError, DefinitionError
 from mlops_assets.serving.formats import onnx
-from mlops_assets.serving.formats.formats import ALLOW_PICKLE
-from mlops_assets.serving.formats.integrity import damage, parts
-from mlops_assets.serving.formats.packaging import form_of, libraries_of, manifest_of, pack, predictions_of, probe_rows, unpack
+from mlops_assets.serving.formats.integrity import find_damage, list_parts
+from mlops_assets.serving.formats.packaging import (
+    compute_responses,
+    describe_format,
+    find_other_libraries,
+    pack,
+    probe_rows,
+    read_manifest,
+    unpack,
+)
+from mlops_assets.serving.formats.serialisation import ALLOW_PICKLE
 from mlops_assets.serving.http.control import start, status, stop
 from mlops_assets.stores.artifacts.store import open_artifacts
 from tests.serving.formats.test_integrity import Bomb, replaced
@@ -61,7 +69,7 @@ def encoded(*steps):
 def kept(artifacts, fitted, rows: pl.DataFrame, form: str):
     """Return what is read back of an estimator, and its manifest."""
     manifest = pack(artifacts, fitted, X=rows, modules=[], form=form, facts={})
-    return unpack(artifacts, manifest).estimator, manifest_of(artifacts, manifest)
+    return unpack(artifacts, manifest).estimator, read_manifest(artifacts, manifest)
 
 
 def test_every_estimator_of_scikit_learn_is_stored_as_skops_and_predicts_the_same(artifacts) -> None:
@@ -79,7 +87,7 @@ def test_every_estimator_of_scikit_learn_is_stored_as_skops_and_predicts_the_sam
                     refused[name] = str(error)
                     continue
                 read, _ = kept(artifacts, fitted, some, "skops")
-                np.testing.assert_array_equal(predictions_of(read, some), predictions_of(fitted, some), err_msg=name)
+                np.testing.assert_array_equal(compute_responses(read, some), compute_responses(fitted, some), err_msg=name)
                 stored.append(name)
     assert len(stored) > 70, refused
     assert {"RandomForestClassifier", "MLPRegressor", "KNeighborsClassifier", "CalibratedClassifierCV"} <= set(stored)
@@ -106,7 +114,7 @@ def test_every_estimator_of_scikit_learn_is_stored_as_skops_and_predicts_the_sam
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_a_native_file_predicts_to_the_last_bit_and_its_library_opens_it(artifacts, fitted, rows) -> None:
     read, manifest = kept(artifacts, fitted, rows, "native")
-    np.testing.assert_array_equal(predictions_of(read, rows), predictions_of(fitted, rows))
+    np.testing.assert_array_equal(compute_responses(read, rows), compute_responses(fitted, rows))
     np.testing.assert_array_equal(read.predict(rows), fitted.predict(rows))
     assert (is_classifier(read), is_regressor(read)) == (is_classifier(fitted), is_regressor(fitted))
     if is_classifier(fitted):
@@ -119,7 +127,7 @@ def test_a_native_file_predicts_to_the_last_bit_and_its_library_opens_it(artifac
         booster = xgboost.Booster()
         booster.load_model(bytearray(data))
         assert booster.num_boosted_rounds() == 15
-    assert ("before" in dict(parts(dict(manifest)))) == (type(fitted).__name__ == "Pipeline")
+    assert ("before" in dict(list_parts(dict(manifest)))) == (type(fitted).__name__ == "Pipeline")
 
 
 def test_the_number_that_stands_for_a_missing_one_is_kept_though_no_probe_row_has_it(artifacts) -> None:
@@ -178,7 +186,7 @@ def test_onnx_predicts_as_the_estimator_everywhere(artifacts, fitted, rows) -> N
     )
     if "c" in rows.columns:
         fresh = fresh.with_columns(pl.when(pl.col("n") > 7).then(pl.lit("nobody")).otherwise("c").alias("c"))
-    np.testing.assert_allclose(predictions_of(read, fresh), predictions_of(fitted, fresh), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(compute_responses(read, fresh), compute_responses(fitted, fresh), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(read.set_params(n_jobs=1).predict(fresh), read.predict(fresh))
     assert read.predict(rows.clear().head(0)).shape == (0,)
 
@@ -187,7 +195,7 @@ def test_columns_keep_their_order_whatever_they_are_called(artifacts) -> None:
     backwards = NUMBERS.select(reversed(NUMBERS.columns))
     fitted = LogisticRegression().fit(backwards, Y)
     model, manifest = kept(artifacts, fitted, backwards, "onnx")
-    assert form_of(manifest) == "onnx"
+    assert describe_format(manifest) == "onnx"
     np.testing.assert_allclose(model.predict_proba(backwards), fitted.predict_proba(backwards), atol=1e-5)
     np.testing.assert_allclose(model.predict_proba(NUMBERS), fitted.predict_proba(backwards), atol=1e-5)
 
@@ -200,18 +208,18 @@ def test_a_conversion_that_would_predict_otherwise_is_refused_with_its_place(art
     read, manifest = kept(artifacts, model, X, "onnx")
     assert "form" not in manifest
     assert "labels flip" in manifest["refused_format"]
-    np.testing.assert_array_equal(predictions_of(read, X), predictions_of(model, X))
+    np.testing.assert_array_equal(compute_responses(read, X), compute_responses(model, X))
     wide = HistGradientBoostingClassifier(max_iter=10).fit(NUMBERS, Y)
-    told = form_of(kept(artifacts, wide, NUMBERS, "onnx")[1])
+    told = describe_format(kept(artifacts, wide, NUMBERS, "onnx")[1])
     assert told.startswith("skops (not onnx: on ")
     forest = RandomForestClassifier(5, random_state=0).fit(NARROW, Y)
-    assert "nulls, extremes or unseen" in form_of(kept(artifacts, forest, NARROW, "onnx")[1])
+    assert "nulls, extremes or unseen" in describe_format(kept(artifacts, forest, NARROW, "onnx")[1])
     boosted = lightgbm.LGBMClassifier(**LGBM).fit(NUMBERS.to_numpy(), Y)
-    assert form_of(kept(artifacts, boosted, NUMBERS, "onnx")[1]).startswith("lightgbm (not onnx: it cannot be converted")
+    assert describe_format(kept(artifacts, boosted, NUMBERS, "onnx")[1]).startswith("lightgbm (not onnx: it cannot be converted")
     # Without the mended thresholds the converter puts numbers between a threshold and its rounding on the wrong side.
     narrow = HistGradientBoostingClassifier(max_iter=15).fit(NARROW, Y)
-    monkeypatch.setattr(onnx, "_lower", lambda *_: None)
-    assert "beside the thresholds of" in form_of(kept(artifacts, narrow, NARROW, "onnx")[1])
+    monkeypatch.setattr(onnx, "_round_thresholds_down", lambda *_: None)
+    assert "beside the thresholds of" in describe_format(kept(artifacts, narrow, NARROW, "onnx")[1])
 
 
 def test_a_pickle_is_stored_and_read_only_where_it_is_allowed(artifacts, monkeypatch, tmp_path) -> None:
@@ -220,7 +228,7 @@ def test_a_pickle_is_stored_and_read_only_where_it_is_allowed(artifacts, monkeyp
         pack(artifacts, model, X=NUMBERS, modules=[], form="pickle", facts={})
     monkeypatch.setenv(ALLOW_PICKLE, "1")
     manifest = pack(artifacts, model, X=NUMBERS, modules=[], form="pickle", facts={})
-    np.testing.assert_array_equal(predictions_of(unpack(artifacts, manifest).estimator, NUMBERS), predictions_of(model, NUMBERS))
+    np.testing.assert_array_equal(compute_responses(unpack(artifacts, manifest).estimator, NUMBERS), compute_responses(model, NUMBERS))
     monkeypatch.delenv(ALLOW_PICKLE)
     with pytest.raises(ArtifactError, match="none is allowed here"):
         unpack(artifacts, manifest)
@@ -245,7 +253,7 @@ def test_a_flipped_bit_in_a_native_file_is_found(artifacts) -> None:
         whole = file.read_bytes()
         file.chmod(0o644)
         file.write_bytes(bytes([*whole[:40], whole[40] ^ 1, *whole[41:]]))
-        assert damage(artifacts, manifest).startswith(f"{part}: ")
+        assert find_damage(artifacts, manifest).startswith(f"{part}: ")
         with pytest.raises(ArtifactError, match="holds other bytes"):
             unpack(artifacts, manifest)
         file.write_bytes(whole)
@@ -254,7 +262,9 @@ def test_a_flipped_bit_in_a_native_file_is_found(artifacts) -> None:
 
 def test_other_libraries_are_told_when_a_model_predicts_otherwise(artifacts) -> None:
     manifest = pack(artifacts, LogisticRegression().fit(NUMBERS, Y), X=NUMBERS, modules=[], facts={"libraries": {"scikit-learn": "0.1"}})
-    assert [(o.name, o.trained, o.serious) for o in libraries_of(manifest_of(artifacts, manifest))] == [("scikit-learn", "0.1", True)]
+    assert [(o.name, o.trained, o.serious) for o in find_other_libraries(read_manifest(artifacts, manifest))] == [
+        ("scikit-learn", "0.1", True)
+    ]
     unpack(artifacts, manifest)  # it predicts as it did: whoever loads it warns
     other = [[0.5, 0.5]] * 64
     with pytest.raises(ArtifactError, match=r"predicts otherwise than when it was stored: it was trained with scikit-learn 0\.1 then, \d"):
@@ -317,7 +327,7 @@ def test_a_service_answers_from_each_format_as_the_estimator_and_tells_other_lib
             assert worker.libraries.startswith("lightgbm 1.0 then, 4") if version == 1 else worker.libraries == ""
     finally:
         stop(stage.spec().home, "lateness_api", timeout=5)
-    forms = [manifest_of(stage.artifacts, stage.artifact(version)).get("form") for version in fitted]
+    forms = [read_manifest(stage.artifacts, stage.artifact(version)).get("form") for version in fitted]
     assert forms == ["lightgbm", "onnx"]
 
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlops_assets.compute.training.library_versions import find_library_changes
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.integrity import damage
+from mlops_assets.serving.formats.integrity import find_damage
 from mlops_assets.serving.formats.packaging import pack, unpack
 from mlops_assets.stores.artifacts.store import open_artifacts
 from tests.serving.support import Stage
@@ -45,16 +45,16 @@ def replaced(artifacts, manifest: str, **more) -> str:
 @pytest.mark.parametrize("part", ["manifest", "estimator", "probe"])
 def test_one_flipped_bit_anywhere_is_found_and_named(stored, part) -> None:
     artifacts, manifest = stored
-    assert damage(artifacts, manifest) == ""
+    assert find_damage(artifacts, manifest) == ""
     sha256 = manifest if part == "manifest" else json.loads(artifacts.get(manifest))[part]
     file = Path(artifacts.url(sha256).removeprefix("file://"))
     data = bytearray(file.read_bytes())
     data[3] ^= 4
     file.chmod(0o644)
     file.write_bytes(bytes(data))
-    assert damage(artifacts, manifest).startswith(f"{part}: artifact {sha256} holds other bytes")
+    assert find_damage(artifacts, manifest).startswith(f"{part}: artifact {sha256} holds other bytes")
     file.unlink()
-    assert f"artifact {sha256} is missing" in damage(artifacts, manifest)
+    assert f"artifact {sha256} is missing" in find_damage(artifacts, manifest)
 
 
 def test_a_pickle_in_the_place_of_a_model_never_runs(stored, tmp_path) -> None:

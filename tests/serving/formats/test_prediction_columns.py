@@ -5,10 +5,10 @@ import polars as pl
 from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table, rename_to_table
 from mlops_assets.serving.formats.prediction_columns import (
     PredictionKind,
-    changed_kind,
-    column_for,
-    in_columns_of_their_types,
-    of_one_version,
+    describe_changed_kind,
+    find_column,
+    merge_typed_columns,
+    rename_by_type,
 )
 
 NUMBER, FLAG, WORD = (
@@ -19,7 +19,7 @@ NUMBER, FLAG, WORD = (
 
 
 def test_a_number_that_is_not_finite_is_null_with_its_reason() -> None:
-    found = NUMBER.frame(pl.Series([1.0, float("inf"), float("nan")]))
+    found = NUMBER.to_frame(pl.Series([1.0, float("inf"), float("nan")]))
     assert found["__prediction"].to_list() == [1.0, None, None]
     assert found["__prediction_problem"].to_list() == [
         None,
@@ -30,39 +30,41 @@ def test_a_number_that_is_not_finite_is_null_with_its_reason() -> None:
 
 
 def test_a_probability_that_is_not_finite_leaves_no_prediction() -> None:
-    found = WORD.frame(pl.Series(["yes", "no"]), pl.Series([{"no": 0.2, "yes": 0.8}, {"no": float("nan"), "yes": 0.5}]))
+    found = WORD.to_frame(pl.Series(["yes", "no"]), pl.Series([{"no": 0.2, "yes": 0.8}, {"no": float("nan"), "yes": 0.5}]))
     assert found["__prediction"].to_list() == ["yes", None]
     assert found["__probability"].to_list() == [0.8, None]
     assert found["__prediction_problem"][1] == "the model gives a probability that is not finite"
 
 
 def stored(kind: PredictionKind, *values) -> pl.DataFrame:
-    return rename_to_table(kind.frame(*values), PREDICTION_COLUMNS)
+    return rename_to_table(kind.to_frame(*values), PREDICTION_COLUMNS)
 
 
 def read(table: pl.DataFrame) -> pl.DataFrame:
-    return of_one_version(rename_from_table(table, PREDICTION_COLUMNS))
+    return merge_typed_columns(rename_from_table(table, PREDICTION_COLUMNS))
 
 
 def test_each_type_has_a_column_and_keeps_it() -> None:
     flags = stored(FLAG, pl.Series([True]), pl.Series([{"False": 0.1, "True": 0.9}]))
     words = stored(WORD, pl.Series(["no"]), pl.Series([{"no": 0.7, "yes": 0.3}]))
-    placed = in_columns_of_their_types([flags, words], {})
+    placed = rename_by_type([flags, words], {})
     assert [frame.columns[0] for frame in placed] == ["prediction", "prediction_2"]
     table = pl.concat(placed, how="diagonal")
     assert table.select("prediction", "prediction_2").rows() == [(True, None), (None, "no")]
-    again = in_columns_of_their_types([words], dict(table.schema))
+    again = rename_by_type([words], dict(table.schema))
     assert "prediction_2" in again[0].columns
     assert read(table[1:])["__prediction"].to_list() == ["no"]
     assert read(table[1:])["__probabilities"].to_list() == [{"no": 0.7, "yes": 0.3}]
     assert read(table[:1])["__prediction"].to_list() == [True]
-    assert column_for("prediction", pl.Int32(), {"prediction": pl.Int64()}) == "prediction"
+    assert find_column("prediction", pl.Int32(), {"prediction": pl.Int64()}) == "prediction"
 
 
 def test_a_feature_named_like_a_numbered_column_keeps_its_place() -> None:
-    words, users = WORD.frame(pl.Series(["no"]), pl.Series([{"no": 0.7, "yes": 0.3}])), pl.Series("prediction_2", ["mine"])
-    first = rename_to_table(FLAG.frame(pl.Series([True]), pl.Series([{"False": 0.1, "True": 0.9}])).with_columns(users), PREDICTION_COLUMNS)
-    placed = in_columns_of_their_types([first, rename_to_table(words.with_columns(users), PREDICTION_COLUMNS)], {})
+    words, users = WORD.to_frame(pl.Series(["no"]), pl.Series([{"no": 0.7, "yes": 0.3}])), pl.Series("prediction_2", ["mine"])
+    first = rename_to_table(
+        FLAG.to_frame(pl.Series([True]), pl.Series([{"False": 0.1, "True": 0.9}])).with_columns(users), PREDICTION_COLUMNS
+    )
+    placed = rename_by_type([first, rename_to_table(words.with_columns(users), PREDICTION_COLUMNS)], {})
     table = pl.concat(placed, how="diagonal")
     assert {"prediction", "prediction_2", "__input_prediction_2"} <= set(table.columns)
     assert read(table[1:])["__prediction"].to_list() == ["no"]
@@ -70,6 +72,8 @@ def test_a_feature_named_like_a_numbered_column_keeps_its_place() -> None:
 
 
 def test_a_change_is_said_in_words() -> None:
-    assert changed_kind(FLAG, WORD) == "it predicts String, the version before it Boolean"
-    assert changed_kind(WORD, PredictionKind("String", ("no", "yes", "perhaps"))).startswith("it predicts the classes no, yes, perhaps")
-    assert changed_kind(FLAG, FLAG) == ""
+    assert describe_changed_kind(FLAG, WORD) == "it predicts String, the version before it Boolean"
+    assert describe_changed_kind(WORD, PredictionKind("String", ("no", "yes", "perhaps"))).startswith(
+        "it predicts the classes no, yes, perhaps"
+    )
+    assert describe_changed_kind(FLAG, FLAG) == ""

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.packaging import manifest_of, pack, unpack
+from mlops_assets.serving.formats.packaging import pack, read_manifest, unpack
 from mlops_assets.serving.formats.project_code import SOURCES
 from mlops_assets.stores.artifacts.store import open_artifacts
 
@@ -118,6 +118,6 @@ def test_a_change_that_predicts_the_same_is_no_reason_to_refuse(code) -> None:
 
 def test_only_the_projects_own_code_is_recorded(code) -> None:
     artifacts, stored = code.store(importlib.import_module("ratios").Ratio())
-    assert list(manifest_of(artifacts, stored)[SOURCES]) == list(TRUSTED)
+    assert list(read_manifest(artifacts, stored)[SOURCES]) == list(TRUSTED)
     artifacts, plain = code.store(FunctionTransformer())
-    assert list(manifest_of(artifacts, plain)[SOURCES]) == list(TRUSTED), "trusted types count, whether they are met or not"
+    assert list(read_manifest(artifacts, plain)[SOURCES]) == list(TRUSTED), "trusted types count, whether they are met or not"

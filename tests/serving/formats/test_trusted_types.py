@@ -32,9 +32,9 @@ from sklearn.utils import all_estimators
 
 import mlops_assets as ml
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.formats import read, written
+from mlops_assets.serving.formats.estimator_bytes import EstimatorBytes, dump_skops
+from mlops_assets.serving.formats.serialisation import read_estimator, write_estimator
 from mlops_assets.serving.formats.trusted_types import TRUSTED, refuse_lambdas, refuse_unknown_types
-from mlops_assets.serving.formats.written import Written, skops_bytes
 from tests.conftest import Runner
 
 RNG = np.random.default_rng(0)
@@ -58,7 +58,7 @@ NOT_FITTED = {"FrozenEstimator", "SparseCoder"}  # they have no fit of their own
 
 
 def back(estimator):
-    return read(written(estimator, "skops", FRAME, ()), ())
+    return read_estimator(write_estimator(estimator, "skops", FRAME, ()), ())
 
 
 def fitted(instance):
@@ -129,19 +129,19 @@ def test_distributions_of_a_search_are_stored_as_text_and_the_estimator_keeps_it
 def test_a_frozen_distribution_in_an_artifact_stays_refused_because_its_state_is_run() -> None:
     data = skops.io.dumps(uniform(0.1, 1))
     with pytest.raises(ArtifactError, match="scipy.stats"):
-        read(Written("skops", data), ())
+        read_estimator(EstimatorBytes("skops", data), ())
     assert not [name for name in TRUSTED if name.startswith("scipy.stats")]
 
 
 def test_an_artifact_that_names_its_own_trusted_types_is_not_believed() -> None:
-    data = skops_bytes(LINE.fit(X, Y))
+    data = dump_skops(LINE.fit(X, Y))
     forged = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(forged, "w") as target:
         schema = json.loads(source.read("schema.json"))
         schema["__class__"], schema["__module__"], schema["trusted_types"] = "system", "os", ["os.system"]
         target.writestr("schema.json", json.dumps(schema))
     with pytest.raises(ArtifactError):
-        read(Written("skops", forged.getvalue()), ())
+        read_estimator(EstimatorBytes("skops", forged.getvalue()), ())
 
 
 def test_every_scorer_of_scikit_learn_may_be_a_part_of_a_search() -> None:
@@ -160,7 +160,7 @@ def test_a_lambda_is_refused_with_a_hint_that_can_be_followed() -> None:
     named = make_pipeline(FunctionTransformer(squares), LINE).fit(X, Y)
     with pytest.raises(ArtifactError, match=r"trusted_types=\['tests.serving.formats.test_trusted_types.squares'\]"):
         back(named)
-    again = read(written(named, "skops", FRAME, [f"{__name__}.squares"]), [f"{__name__}.squares"])
+    again = read_estimator(write_estimator(named, "skops", FRAME, [f"{__name__}.squares"]), [f"{__name__}.squares"])
     np.testing.assert_array_equal(again.predict(X), named.predict(X))
 
 

@@ -14,14 +14,15 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.packaging import pack, unpack
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted
-from mlops_assets.serving.logs.inference_log import InferenceLog, log_days, read_log
-from mlops_assets.serving.predict.batch import model_input, score
-from mlops_assets.serving.predict.predictor import Form
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.logs.day_log import list_log_days
+from mlops_assets.serving.logs.inference_log import InferenceLog, read_log
+from mlops_assets.serving.predict.batch import score_rows, select_input
+from mlops_assets.serving.predict.predictor import ScoringPath
 from tests.serving.support import COLUMNS, EVENT, Stage, facts, offline, row
 
-LIMITS = Limits(max_rows=50, max_bytes=20_000)
+LIMITS = RequestLimits(max_rows=50, max_bytes=20_000)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def stage(tmp_path_factory):
 
 
 def load(stage: Stage, version: int):
-    wanted = Wanted(version, "digest", stage.artifact(version))
-    return load_model("lateness", wanted, artifacts=stage.artifacts, online=stage.platform.online, limits=LIMITS)
+    wanted = TargetVersion(version, "digest", stage.artifact(version))
+    return load_served_model("lateness", wanted, artifacts=stage.artifacts, online=stage.platform.online, limits=LIMITS)
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +94,8 @@ def test_predictions_are_those_of_batch_scoring(app, stage) -> None:
     _, reply = predict(app, rows)
     logged = read_log(app.folder, EVENT.date(), EVENT.date()).sort(pl.col("id").str.split("-").list.last().str.to_integer(base=16))
     bundle = unpack(stage.artifacts, stage.artifact(1))
-    X = model_input(bundle, logged["x"].struct.unnest().select(COLUMNS), "the log")
-    scored = score(bundle, X)
+    X = select_input(bundle, logged["x"].struct.unnest().select(COLUMNS), "the log")
+    scored = score_rows(bundle, X)
     assert [p["prediction"] for p in reply["predictions"]] == scored["__prediction"].to_list()
     assert [p["probability"] for p in reply["predictions"]] == pytest.approx(scored["__probability"].to_list(), abs=1e-9)
     estimator = bundle.estimator
@@ -104,7 +105,7 @@ def test_predictions_are_those_of_batch_scoring(app, stage) -> None:
 
 def test_no_rows_are_answered_with_none(app) -> None:
     assert predict(app, b"[]") == (200, {"model": "lateness", "version": 1, "probability_of": "True", "predictions": []})
-    assert log_days(app.folder) == []
+    assert list_log_days(app.folder) == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_what_is_refused_is_not_logged(app, body, status) -> None:
     code, reply = predict(app, body)
     assert code == status
     assert set(reply) >= {"error", "hint"}
-    assert log_days(app.folder) == []
+    assert list_log_days(app.folder) == []
 
 
 def test_a_body_may_come_in_pieces_and_is_not_read_beyond_the_limit(app) -> None:
@@ -140,7 +141,7 @@ def test_a_client_that_is_gone_gets_nothing(app) -> None:
         raise AssertionError(message)
 
     asyncio.run(app({"type": "http", "method": "POST", "path": "/predict"}, receive, send))
-    assert log_days(app.folder) == []
+    assert list_log_days(app.folder) == []
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_without_a_log_nothing_is_predicted_and_it_is_not_ready(app, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr("mlops_assets.serving.logs.day_log.os.write", refuse)
         assert predict(app, row())[0] == 503
-        patched.setattr("mlops_assets.serving.logs.day_log.writing_problem", lambda folder, **_: f"{folder} cannot be written")
+        patched.setattr("mlops_assets.serving.logs.day_log.find_write_problem", lambda folder, **_: f"{folder} cannot be written")
         status, _, body = call(app, "GET", "/readyz")
         assert (status, b"cannot be written" in body) == (503, True)
     assert call(app, "GET", "/readyz")[0] == 200
@@ -196,14 +197,14 @@ def test_a_failure_is_told_by_its_place_and_not_by_its_values(app, capsys, monke
     def fail(*_) -> None:
         raise KeyError(f"secret {4700 + 11}")
 
-    monkeypatch.setattr(app.model.predictor, "form", Form(fail, fail))
+    monkeypatch.setattr(app.model.predictor, "form", ScoringPath(fail, fail))
     status, reply = predict(app, row())
     assert (status, reply["error"]) == (500, "the prediction failed (KeyError)")
     told = capsys.readouterr().err
     assert "KeyError" in told
     assert "in fail" in told
     assert "4711" not in told + json.dumps(reply)
-    assert log_days(app.folder) == []
+    assert list_log_days(app.folder) == []
 
 
 def test_the_lifespan_is_answered(app) -> None:
@@ -223,7 +224,7 @@ def test_a_model_that_was_stored_before_there_were_services_is_refused(stage) ->
     X = pl.DataFrame({"a": [1.0, 2.0, 3.0]})
     old = pack(stage.artifacts, LinearRegression().fit(X, [1, 2, 3]), X=X, modules=[], facts={"model": "m"})
     with pytest.raises(ArtifactError, match="was stored without 'request'"):
-        load_model("m", Wanted(1, "d", old), artifacts=stage.artifacts, online="", limits=LIMITS)
+        load_served_model("m", TargetVersion(1, "d", old), artifacts=stage.artifacts, online="", limits=LIMITS)
     fields = [
         {"name": "a", "type": "Date", "nullable": False, "role": "column"},
         {"name": "k", "type": "Date", "nullable": True, "role": "key"},
@@ -233,18 +234,18 @@ def test_a_model_that_was_stored_before_there_were_services_is_refused(stage) ->
         artifact = pack(stage.artifacts, LinearRegression().fit(X, [1, 2, 3]), X=X, modules=[], facts=said)
         if why:
             with pytest.raises(ArtifactError, match=why):
-                load_model("m", Wanted(1, "d", artifact), artifacts=stage.artifacts, online="", limits=LIMITS)
+                load_served_model("m", TargetVersion(1, "d", artifact), artifacts=stage.artifacts, online="", limits=LIMITS)
         else:
-            load_model("m", Wanted(1, "d", artifact), artifacts=stage.artifacts, online="", limits=LIMITS)
+            load_served_model("m", TargetVersion(1, "d", artifact), artifacts=stage.artifacts, online="", limits=LIMITS)
 
 
 WORKER_IMPORTS = """
 import sys
 import mlops_assets.serving.http.worker, mlops_assets.serving.http.supervisor
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
 from mlops_assets.stores.artifacts.store import open_artifacts
-load_model("m", Wanted(1, "d", sys.argv[1]), artifacts=open_artifacts(sys.argv[2]), online=sys.argv[3], limits=Limits())
+load_served_model("m", TargetVersion(1, "d", sys.argv[1]), artifacts=open_artifacts(sys.argv[2]), online=sys.argv[3], limits=RequestLimits())
 print(" ".join({name.split(".")[0] for name in sys.modules}))
 """
 

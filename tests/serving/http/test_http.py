@@ -12,15 +12,15 @@ import pytest
 
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.server import Acceptor, make_server
-from mlops_assets.serving.http.state import Limits
-from mlops_assets.serving.predict.schema import RequestError
+from mlops_assets.serving.http.state import RequestLimits
+from mlops_assets.serving.predict.request_schema import RequestError
 
-LIMITS = Limits(max_rows=10, max_bytes=100_000)
+LIMITS = RequestLimits(max_rows=10, max_bytes=100_000)
 
 
 class Metrics:
     def count(self, *_) -> None: ...
-    def answered(self, *_) -> None: ...
+    def count_reply(self, *_) -> None: ...
 
 
 class Echo(App):
@@ -28,7 +28,7 @@ class Echo(App):
 
     def __init__(self) -> None:
         log = SimpleNamespace(ready=lambda: True, problem="")
-        super().__init__(log=log, metrics=Metrics(), limits=LIMITS, versions=dict, gate=Gate())
+        super().__init__(log=log, metrics=Metrics(), limits=LIMITS, versions=dict, push_endpoint=Endpoint())
 
     def predict(self, body: bytes) -> tuple[int, bytes]:
         try:
@@ -38,7 +38,7 @@ class Echo(App):
             return error.status, error.body
 
 
-class Gate:
+class Endpoint:
     names = frozenset(["rows"])
 
     def answer(self, view: str, body: bytes, call: str | None) -> tuple[int, bytes]:

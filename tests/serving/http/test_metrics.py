@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mlops_assets.errors import ServiceError
-from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate, counter_file
-from mlops_assets.serving.predict.lookup import Looked
+from mlops_assets.serving.http.metrics import BUCKETS, Metrics, allocate_counters, counter_file
+from mlops_assets.serving.predict.model_inputs import ViewLookup
 
 
 def values(text: str) -> dict[str, float]:
@@ -19,11 +19,11 @@ def test_any_worker_answers_for_all(tmp_path) -> None:
     one, two = Metrics(tmp_path, 0), Metrics(tmp_path, 1)
     one.count("predictions", 3)
     two.count("predictions", 4)
-    one.answered(200, 0.0002)
-    two.answered(422, 9.0)
-    two.answered(200, BUCKETS[0])
-    assert one.text({}) == two.text({})
-    found = values(one.text({0: 7, 1: None}))
+    one.count_reply(200, 0.0002)
+    two.count_reply(422, 9.0)
+    two.count_reply(200, BUCKETS[0])
+    assert one.render({}) == two.render({})
+    found = values(one.render({0: 7, 1: None}))
     assert found["mlops_predictions_total"] == 7
     assert found['mlops_requests_total{code="200"}'] == 2
     assert found['mlops_requests_total{code="422"}'] == 1
@@ -33,17 +33,17 @@ def test_any_worker_answers_for_all(tmp_path) -> None:
     assert found['mlops_request_duration_seconds_bucket{le="+Inf"}'] == found["mlops_request_duration_seconds_count"] == 3
     assert found["mlops_request_duration_seconds_sum"] == pytest.approx(9.0003)
     assert found['mlops_worker_version{worker="0"}'] == 7
-    assert 'worker="1"' not in one.text({0: 7, 1: None})
+    assert 'worker="1"' not in one.render({0: 7, 1: None})
 
 
 def test_statuses_and_ages_of_each_view_are_summed_over_workers(tmp_path) -> None:
     one, two = Metrics(tmp_path, 0), Metrics(tmp_path, 1)
-    one.looked_up([Looked("a", (0,), (500_000,)), Looked("b", (2,), (-1,))])
-    two.looked_up([Looked("b", np.array([1, 0, 2]), np.array([9_000_000_000, 20_000_000, -1]))])
-    two.looked_up([Looked(f"v{i}", (0,), (0,)) for i in range(100)])  # more than there is room for
-    Metrics(tmp_path, 0).looked_up([Looked("a", (0,), (1_500_000,))])  # started again
-    assert one.text({}) == two.text({})
-    found = values(one.text({}))
+    one.count_lookups([ViewLookup("a", (0,), (500_000,)), ViewLookup("b", (2,), (-1,))])
+    two.count_lookups([ViewLookup("b", np.array([1, 0, 2]), np.array([9_000_000_000, 20_000_000, -1]))])
+    two.count_lookups([ViewLookup(f"v{i}", (0,), (0,)) for i in range(100)])  # more than there is room for
+    Metrics(tmp_path, 0).count_lookups([ViewLookup("a", (0,), (1_500_000,))])  # started again
+    assert one.render({}) == two.render({})
+    found = values(one.render({}))
     counts = {(v, s): found[f'mlops_feature_rows_total{{view="{v}",status="{s}"}}'] for v in "ab" for s in ("fresh", "stale", "missing")}
     assert list(counts.values()) == [2, 0, 0, 1, 1, 2]
     assert found['mlops_feature_age_seconds_bucket{view="a",le="1.0"}'] == 1
@@ -56,12 +56,12 @@ def test_a_worker_that_is_started_again_goes_on_counting(tmp_path) -> None:
     for n in range(1, 4):
         metrics = Metrics(tmp_path, 0)
         metrics.count("predictions")
-        metrics.answered(200, 0.1)
-        assert values(metrics.text({}))["mlops_predictions_total"] == n
+        metrics.count_reply(200, 0.1)
+        assert values(metrics.render({}))["mlops_predictions_total"] == n
 
 
 def test_every_line_is_prometheus_text(tmp_path) -> None:
-    text = Metrics(tmp_path, 0).text({0: 1})
+    text = Metrics(tmp_path, 0).render({0: 1})
     parsed = pytest.importorskip("prometheus_client.parser").text_string_to_metric_families(text)
     kinds = {family.name: family.type for family in parsed}
     assert kinds["mlops_requests"] == "counter"
@@ -73,13 +73,13 @@ def test_every_line_is_prometheus_text(tmp_path) -> None:
 
 def test_a_full_disk_refuses_a_new_file_instead_of_killing_the_process_later(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ServiceError, match="cannot be made"):
-        allocate(tmp_path / "file", 0)
+    with pytest.raises(ServiceError, match="cannot be created"):
+        allocate_counters(tmp_path / "file", 0)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        with pytest.raises(ServiceError, match="cannot be made"):
-            allocate(tmp_path, 0)
+        with pytest.raises(ServiceError, match="cannot be created"):
+            allocate_counters(tmp_path, 0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert allocate(tmp_path, 0).stat().st_size == counter_file(tmp_path, 0).stat().st_size > 100
+    assert allocate_counters(tmp_path, 0).stat().st_size == counter_file(tmp_path, 0).stat().st_size > 100

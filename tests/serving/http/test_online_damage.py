@@ -9,8 +9,8 @@ import pytest
 
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.stores.online.lmdb_check import MappedFile
 from tests.serving.http.test_app import predict
@@ -37,9 +37,9 @@ def store(stage, tmp_path) -> Path:
 def app(stage, store, tmp_path):
     """A worker's application, with the store mapped."""
     log = InferenceLog(tmp_path / "log")
-    made = App(log=log, metrics=Metrics(tmp_path / "metrics", 0), limits=Limits(), versions=dict)
-    wanted = Wanted(1, "digest", stage.artifact(1))
-    made.model = load_model("lateness", wanted, artifacts=stage.artifacts, online=str(store.parent), limits=Limits())
+    made = App(log=log, metrics=Metrics(tmp_path / "metrics", 0), limits=RequestLimits(), versions=dict)
+    wanted = TargetVersion(1, "digest", stage.artifact(1))
+    made.model = load_served_model("lateness", wanted, artifacts=stage.artifacts, online=str(store.parent), limits=RequestLimits())
     assert predict(made, [row(0), row(1)])[0] == 200
     yield made
     log.close()

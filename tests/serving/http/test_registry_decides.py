@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.http.model import load_model
-from mlops_assets.serving.http.state import Limits, Wanted, write_json
+from mlops_assets.serving.http.served_model import load_served_model
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion, write_json
 from mlops_assets.serving.http.supervisor import Supervisor
 from tests.serving.support import CLOCK, Stage
 
@@ -25,24 +25,24 @@ def stage(tmp_path_factory) -> Stage:
 
 
 @pytest.fixture
-def wanted(stage, monkeypatch) -> Wanted:
+def wanted(stage, monkeypatch) -> TargetVersion:
     """What the supervisor asks its workers for."""
     folder = stage.spec().folder
     folder.path.mkdir(parents=True, exist_ok=True)
     other = {"version": 2, "digest": "digest-1-1", "artifact": stage.artifact(2)}
     write_json(folder.wanted, {"state": "running", **other})
     write_json(folder.supervisor, {"url": None, "refused": None, **other})
-    asked: list[Wanted] = []
+    asked: list[TargetVersion] = []
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         supervisor = Supervisor(folder, stage.spec(), listener)
-        monkeypatch.setattr(supervisor._crew, "want", asked.append)
-        supervisor._ask()
+        monkeypatch.setattr(supervisor._pool, "set_target", asked.append)
+        supervisor._poll_champion()
     return asked[0]
 
 
-def load(stage: Stage, wanted: Wanted):
-    return load_model("lateness", wanted, artifacts=stage.artifacts, online=stage.platform.online, limits=Limits())
+def load(stage: Stage, wanted: TargetVersion):
+    return load_served_model("lateness", wanted, artifacts=stage.artifacts, online=stage.platform.online, limits=RequestLimits())
 
 
 def file_of(stage: Stage, sha256: str) -> Path:
@@ -55,7 +55,7 @@ def hostile(marker: Path) -> str:
 
 
 def test_the_supervisor_takes_the_version_from_the_registry_whatever_the_service_s_files_say(stage, wanted) -> None:
-    assert wanted == Wanted(1, "digest-0-0", stage.artifact(1))
+    assert wanted == TargetVersion(1, "digest-0-0", stage.artifact(1))
     assert load(stage, wanted).version == 1
 
 

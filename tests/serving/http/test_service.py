@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from mlops_assets.errors import MissingExtraError, ServiceError
-from mlops_assets.serving.formats.packaging import Module, pack
+from mlops_assets.serving.formats.packaging import OnDemandSource, pack
 from mlops_assets.serving.http import control
 from mlops_assets.serving.http.control import start, status, stop
-from mlops_assets.serving.http.state import Folder, read_json
+from mlops_assets.serving.http.state import ServiceFolder, read_json
 from mlops_assets.serving.logs.inference_log import read_log
 from mlops_assets.stores.registry.records import CandidateRecord
 from tests.serving.support import CLOCK, EVENT, Client, Stage, estimator, facts, load, offline, processes_of, row, wait_for
@@ -209,7 +209,7 @@ def test_a_corrupted_version_never_takes_traffic_and_the_problem_is_told(stage, 
 def test_a_version_that_kills_who_loads_it_is_given_up_and_the_old_one_goes_on(stage, running) -> None:
     fitted, X = estimator(5)
     deadly = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n" + CLOCK
-    artifact = pack(stage.artifacts, fitted, X=X, modules=[Module(deadly, "clock")], facts=facts())
+    artifact = pack(stage.artifacts, fitted, X=X, modules=[OnDemandSource(deadly, "clock")], facts=facts())
     stage.registry.submit(CandidateRecord("lateness", "deadly", "run", artifact, 1, datetime.now(UTC)), [])
     version = stage.registry.register("lateness", {}).version
     stage.promote(version)
@@ -348,14 +348,14 @@ def test_a_registry_that_cannot_be_read_is_told(cold, tmp_path) -> None:
 
 
 def test_a_missing_package_is_named_with_its_extra(cold, monkeypatch) -> None:
-    monkeypatch.setattr(control, "_NEEDED", ("no_such_package",))
+    monkeypatch.setattr(control, "_REQUIRED_PACKAGES", ("no_such_package",))
     with pytest.raises(MissingExtraError, match=r"no_such_package is not installed\nHint: pip install 'mlops_assets\[serve\]'"):
         start(cold.spec())
 
 
 def test_a_supervisor_that_says_nothing_is_waited_for_no_longer_than_asked(cold) -> None:
     mute = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with pytest.raises(ServiceError, match="does not say where it listens"):
+    with pytest.raises(ServiceError, match="does not report where it listens"):
         control._await_supervisor(cold.spec(), cold.spec().folder, mute.pid, time.monotonic())
     mute.wait(60)  # it was ended; by itself it sleeps ten minutes
     assert not psutil.pid_exists(mute.pid)
@@ -364,4 +364,4 @@ def test_a_supervisor_that_says_nothing_is_waited_for_no_longer_than_asked(cold)
 def test_a_service_that_never_was_has_a_status_and_can_be_stopped(tmp_path) -> None:
     assert status(str(tmp_path), "x") == stop(str(tmp_path), "x")
     assert status(str(tmp_path), "x").wanted == "never started"
-    assert not Folder.of(str(tmp_path), "x").path.exists()
+    assert not ServiceFolder.locate(str(tmp_path), "x").path.exists()

@@ -12,8 +12,8 @@ import pytest
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http.control import start, status, stop
-from mlops_assets.serving.http.own_processes import label_of
-from mlops_assets.serving.http.state import Folder, WorkerStatus, read_json, write_json
+from mlops_assets.serving.http.service_processes import make_label
+from mlops_assets.serving.http.state import ServiceFolder, WorkerStatus, read_json, write_json
 from mlops_assets.serving.http.supervisor import await_orphans
 from tests.serving.support import Client, Stage, processes_of, row, wait_for
 
@@ -47,13 +47,15 @@ def stage(tmp_path_factory) -> Stage:
 
 
 @pytest.fixture
-def stopped(stage) -> Folder:
+def stopped(stage) -> ServiceFolder:
     """What a service that ran and was stopped leaves behind."""
     folder = stage.spec().folder
     write_json(folder.spec, asdict(stage.spec()))
     write_json(folder.wanted, {"state": "stopped"})
-    write_json(folder.supervisor, {"pid": 999_999, "started": 1.5, "folder": label_of(folder.path), "url": None, "problem": "", "port": 7})
-    write_json(folder.worker(0), asdict(WorkerStatus(0, 999_998, 1.5, folder=label_of(folder.path))))
+    write_json(
+        folder.supervisor, {"pid": 999_999, "started": 1.5, "folder": make_label(folder.path), "url": None, "problem": "", "port": 7}
+    )
+    write_json(folder.worker(0), asdict(WorkerStatus(0, 999_998, 1.5, folder=make_label(folder.path))))
     assert status(stage.spec().home, NAME).problem == ""
     return folder
 
@@ -95,7 +97,7 @@ def test_what_lies_among_the_workers_files_and_is_none_is_ignored(stage, stopped
 
 def test_a_file_that_another_version_of_the_program_wrote_is_named(stage, stopped) -> None:
     write_json(stopped.worker(0), {"index": 0, "colour": "red"})
-    assert "another version of the program wrote it" in next(str(error) for _, error in stopped.damage())
+    assert "another version of the program wrote it" in next(str(error) for _, error in stopped.find_damage())
     assert status(stage.spec().home, NAME).workers == ()
 
 
@@ -136,7 +138,7 @@ def test_a_running_service_writes_its_damaged_or_deleted_state_files_again(servi
     for damage in (lambda: path.write_bytes(b""), path.unlink):
         contents = read_json(path)
         damage()
-        wait_for(lambda: path.exists() and serving.folder.readable(path) is not None)
+        wait_for(lambda: path.exists() and serving.folder.read_or_none(path) is not None)
         assert read_json(path) == contents
     after = status(serving.home, NAME)
     assert (after.running, after.url, after.problem, after.workers[0].pid) == (True, before.url, "", before.workers[0].pid)
@@ -146,8 +148,8 @@ def test_a_copied_project_neither_shows_nor_stops_the_processes_of_the_original(
     copy = shutil.copytree(serving.home, tmp_path / "copy", symlinks=True)
     found = status(str(copy), NAME)
     assert (found.wanted, found.running, found.url, found.workers) == ("running", False, None, ())
-    assert found.problem.startswith(f"it runs in '{serving.folder.path}', of which this is a copy; `mlops serve start {NAME}`")
-    await_orphans(Folder.of(str(copy), NAME))
+    assert found.problem.startswith(f"it runs in '{serving.folder.path}', and this folder is a copy; `mlops serve start {NAME}`")
+    await_orphans(ServiceFolder.locate(str(copy), NAME))
     assert stop(str(copy), NAME).wanted == "stopped"
     original = status(serving.home, NAME)
     assert (original.wanted, original.running, len(original.workers), original.problem) == ("running", True, 1, "")

@@ -14,13 +14,14 @@ import pytest
 
 from mlops_assets.errors import DataError, ServiceError
 from mlops_assets.serving.logs import day_log
-from mlops_assets.serving.logs.inference_log import DAY, InferenceLog, Record, log_days, log_fingerprint, read_log, writing_problem
+from mlops_assets.serving.logs.day_log import DAY, find_write_problem, hash_log_files, list_log_days
+from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord, read_log
 
 FIRST, SECOND = date(2013, 4, 1), date(2013, 4, 2)
 AT = int(datetime(2013, 4, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 
 
-def record(identity: str, **more) -> Record:
+def record(identity: str, **more) -> PredictionRecord:
     values = {
         "at": AT,
         "logged_at": AT + 1,
@@ -31,7 +32,7 @@ def record(identity: str, **more) -> Record:
         "probability": 0.5,
         "missing": [],
     }
-    return Record(**{"id": identity, **values, "worker": 7, **more})
+    return PredictionRecord(**{"id": identity, **values, "worker": 7, **more})
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def written(folder, *records, **options) -> None:
 
 def test_predictions_come_back_by_day_of_their_event(folder) -> None:
     written(folder, record("b", key={"flight": "x"}), record("a", at=AT + DAY, missing=["wind"]), record("c", x={"a": None, "b": "y"}))
-    assert log_days(folder) == [FIRST, SECOND]
+    assert list_log_days(folder) == [FIRST, SECOND]
     assert read_log(folder, SECOND, SECOND)["id"].to_list() == ["a"]
     rows = read_log(folder, FIRST, SECOND)
     assert rows["id"].to_list() == ["b", "c", "a"]
@@ -58,9 +59,9 @@ def test_predictions_come_back_by_day_of_their_event(folder) -> None:
 
 
 def test_an_empty_log_has_the_columns(folder) -> None:
-    assert log_days(folder) == []
+    assert list_log_days(folder) == []
     rows = read_log(folder, FIRST, SECOND)
-    assert (rows.height, rows.columns) == (0, list(Record.__struct_fields__))
+    assert (rows.height, rows.columns) == (0, list(PredictionRecord.__struct_fields__))
     written(folder, record("a"))
     assert read_log(folder, FIRST, FIRST)["key"].to_list() == [{}]
 
@@ -98,13 +99,13 @@ def test_a_line_that_cannot_be_read_is_told(folder, broken) -> None:
 
 
 def test_the_fingerprint_changes_with_what_is_logged_and_parses_nothing(folder) -> None:
-    before = log_fingerprint(folder, FIRST, FIRST)
+    before = hash_log_files(folder, FIRST, FIRST)
     written(folder, record("a"))
-    one = log_fingerprint(folder, FIRST, FIRST)
+    one = hash_log_files(folder, FIRST, FIRST)
     written(folder, record("b", at=AT + DAY))
-    assert before != one == log_fingerprint(folder, FIRST, FIRST) != log_fingerprint(folder, FIRST, SECOND)
+    assert before != one == hash_log_files(folder, FIRST, FIRST) != hash_log_files(folder, FIRST, SECOND)
     next((folder / "2013-04-01").glob("*.jsonl")).write_bytes(b"no line at all")
-    assert log_fingerprint(folder, FIRST, FIRST) != one
+    assert hash_log_files(folder, FIRST, FIRST) != one
 
 
 def test_few_files_stay_open_whatever_the_days_of_the_events(folder) -> None:
@@ -131,8 +132,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="cannot be written"):
         InferenceLog(tmp_path / "file")
-    assert "cannot be written" in writing_problem(tmp_path / "file" / "below")
-    assert writing_problem(tmp_path) == ""
+    assert "cannot be written" in find_write_problem(tmp_path / "file" / "below")
+    assert find_write_problem(tmp_path) == ""
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -190,7 +191,7 @@ def test_a_disk_that_cannot_be_synced_is_told(folder, monkeypatch) -> None:
     log.append([record("a")])
     while not log.problem:
         time.sleep(0.001)
-    assert "cannot be forced to the disk" in log.problem
+    assert "cannot be synced to the disk" in log.problem
     log.close()
 
 
@@ -241,12 +242,12 @@ def test_lines_of_before_checksums_are_read(folder) -> None:
 @pytest.mark.parametrize("name", ["old-logs", "2013-4-1", "2013-13-01", "2013-04-01.bak", "20130401", "README"])
 def test_a_foreign_folder_or_file_among_the_days_is_ignored_and_named(folder, name) -> None:
     written(folder, record("a"))
-    fingerprint = log_fingerprint(folder, FIRST, SECOND)
+    fingerprint = hash_log_files(folder, FIRST, SECOND)
     foreign = folder / name
     foreign.mkdir()
     (foreign / "1.jsonl").write_text("not ours\n")
     (folder / "2013-04-02").write_text("a file that is named like a day")
-    assert log_days(folder) == [FIRST]
+    assert list_log_days(folder) == [FIRST]
     assert read_log(folder, FIRST, SECOND)["id"].to_list() == ["a"]
-    assert log_fingerprint(folder, FIRST, SECOND) == fingerprint
-    assert sorted(path.name for path in day_log.foreign_entries(folder)) == sorted([name, "2013-04-02"])
+    assert hash_log_files(folder, FIRST, SECOND) == fingerprint
+    assert sorted(path.name for path in day_log.list_foreign_entries(folder)) == sorted([name, "2013-04-02"])

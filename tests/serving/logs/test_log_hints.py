@@ -6,7 +6,7 @@ import pytest
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http import control
-from mlops_assets.serving.http.state import Folder
+from mlops_assets.serving.http.state import ServiceFolder
 from tests.serving.support import Stage
 
 
@@ -27,9 +27,9 @@ def test_a_supervisor_that_does_not_start_is_explained_by_what_is_known(tmp_path
 
 
 def test_a_version_that_does_not_load_is_not_explained_by_an_empty_log(tmp_path) -> None:
-    folder = Folder(tmp_path)
-    assert control._hint(folder) == "the version before can be promoted again: mlops models rollback"
+    folder = ServiceFolder(tmp_path)
+    assert control._rollback_hint(folder) == "to return to the previous version: mlops models rollback"
     folder.output.write_text("")
-    assert "supervisor.log" not in control._hint(folder)
+    assert "supervisor.log" not in control._rollback_hint(folder)
     folder.output.write_text("worker 0: killed")
-    assert control._hint(folder).startswith(f"{folder.output} says more; the version before")
+    assert control._rollback_hint(folder).startswith(f"{folder.output} has details; the version before")

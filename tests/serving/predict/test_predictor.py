@@ -25,11 +25,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler, TargetEncoder
 from sklearn.tree import DecisionTreeClassifier
 
-from mlops_assets.serving.formats.likeliest import may_predict_likeliest, rows_not_likeliest
+from mlops_assets.serving.formats.argmax import count_rows_off_argmax, may_predict_argmax
 from mlops_assets.serving.predict import predictor as module
-from mlops_assets.serving.predict.final import Trees
-from mlops_assets.serving.predict.predictor import Form, Predictor, disagreement, make_predictor, one_thread, plain_columns
-from mlops_assets.serving.predict.schema import RequestError
+from mlops_assets.serving.predict.final_estimator import BoostedTrees
+from mlops_assets.serving.predict.predictor import Predictor, ScoringPath, find_disagreement, limit_threads, list_columns, make_predictor
+from mlops_assets.serving.predict.request_schema import RequestError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
 
@@ -73,17 +73,17 @@ TARGET = X["distance"].to_numpy() / 1000 + X["wind"].to_numpy()
 
 
 def compiled(fitted, rows: pl.DataFrame) -> Predictor:
-    made = make_predictor(fitted, rows.gather_every(max(1, rows.height // 40)).head(40), likeliest=True)
+    made = make_predictor(fitted, rows.gather_every(max(1, rows.height // 40)).head(40), predicts_argmax=True)
     assert made.how == "compiled"
     return made
 
 
 def assert_agrees(made: Predictor, fitted, rows: pl.DataFrame) -> None:
-    scores = made(plain_columns(rows), rows.height)
+    scores = made(list_columns(rows), rows.height)
     if hasattr(fitted, "predict_proba"):
         shares = fitted.predict_proba(rows)
         assert scores.predictions == fitted.predict(rows).tolist()
-        np.testing.assert_allclose(made.form.scores(made.form.prepare(plain_columns(rows), rows.height)), shares, atol=1e-9)
+        np.testing.assert_allclose(made.form.scores(made.form.prepare(list_columns(rows), rows.height)), shares, atol=1e-9)
         assert (scores.positive is None) == (shares.shape[1] != 2)
         assert [list(row) for row in scores.probabilities] == [[str(c) for c in fitted.classes_.tolist()]] * rows.height
     else:
@@ -149,7 +149,7 @@ def test_every_pipeline_agrees_or_is_not_compiled(before, final, label, data) ->
         fitted.fit(X, TARGET if hasattr(last, "score") and not hasattr(last, "predict_proba") else LABELS[label])
     except (ValueError, TypeError):
         return  # scikit-learn itself refuses the combination, e.g. a dense model on a sparse matrix
-    made = make_predictor(fitted, X.gather_every(15), likeliest=data.draw(st.booleans()))
+    made = make_predictor(fitted, X.gather_every(15), predicts_argmax=data.draw(st.booleans()))
     rows = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=50))
     picked = frame(100, seed=7)[rows]
     assert_agrees(made, fitted, picked) if made.how == "compiled" else pytest.fail(made.how)
@@ -200,7 +200,7 @@ def test_bare_estimators_on_numbers_are_compiled() -> None:
 def test_an_unknown_category_is_refused_where_the_estimator_refuses_it() -> None:
     fitted = make_pipeline(make_column_transformer((OneHotEncoder(), TEXT)), LogisticRegression()).fit(X, _LATE)
     made = compiled(fitted, X)
-    columns = plain_columns(X.head(2))
+    columns = list_columns(X.head(2))
     columns[0] = ["A", "a secret"]
     with pytest.raises(ValueError, match="unknown categories"):
         fitted.predict_proba(X.head(2).with_columns(carrier=pl.Series(["A", "a secret"])))
@@ -248,13 +248,15 @@ def test_a_compiled_form_that_is_wrong_is_found_and_not_used(monkeypatch) -> Non
     fitted = make_pipeline(
         make_column_transformer((OrdinalEncoder(), TEXT), remainder="passthrough"), HistGradientBoostingClassifier(max_iter=8)
     ).fit(X, _LATE)
-    right = Trees.__call__
+    right = BoostedTrees.__call__
     for wrong in (lambda s, m: right(s, m) + 1e-6, lambda s, m: right(s, np.nan_to_num(m)), lambda s, m: right(s, m[:, ::-1].copy())):
-        monkeypatch.setattr(Trees, "__call__", wrong)
+        monkeypatch.setattr(BoostedTrees, "__call__", wrong)
         made = make_predictor(fitted, X.head(64))
         assert made.how == "compiled"  # by the estimator's own predict_proba on the matrix
         assert_agrees(made, fitted, X.tail(50))
-    monkeypatch.setattr(module, "_compiled", lambda *_, **__: Form(lambda _, count: count, lambda count: np.full((count, 2), 0.5)))
+    monkeypatch.setattr(
+        module, "_compile_path", lambda *_, **__: ScoringPath(lambda _, count: count, lambda count: np.full((count, 2), 0.5))
+    )
     assert make_predictor(fitted, X.head(64)).how == "native (the compiled form differs on a probe row)"
 
 
@@ -264,11 +266,11 @@ def test_a_form_that_answers_what_the_estimator_refuses_is_found() -> None:
             raise ValueError
         return np.zeros(count)
 
-    asked, probe = Form(refuses, np.asarray), X.select("distance", "wind").head(20)
-    assert disagreement(asked, asked, probe) == ""
-    always = Form(lambda _, count: np.zeros(count), np.asarray)
-    assert disagreement(asked, always, probe) == "the compiled form differs on a hard row"
-    assert disagreement(asked, asked, probe.clear()) == "there are no probe rows to prove it on"
+    asked, probe = ScoringPath(refuses, np.asarray), X.select("distance", "wind").head(20)
+    assert find_disagreement(asked, asked, probe) == ""
+    always = ScoringPath(lambda _, count: np.zeros(count), np.asarray)
+    assert find_disagreement(asked, always, probe) == "the compiled form differs on a hard row"
+    assert find_disagreement(asked, asked, probe.clear()) == "there are no probe rows to verify it on"
 
 
 class Cautious(LogisticRegression):
@@ -292,22 +294,22 @@ def cautious_forms() -> dict:
 def test_an_estimator_that_does_not_predict_the_likeliest_class_is_asked(name, likeliest) -> None:
     rows = X.select("distance", "hour", "wet")
     fitted = cautious_forms()[name].fit(rows, _LATE)
-    made = make_predictor(fitted, rows.head(40), likeliest=likeliest)
-    scores = made(plain_columns(rows), rows.height)
+    made = make_predictor(fitted, rows.head(40), predicts_argmax=likeliest)
+    scores = made(list_columns(rows), rows.height)
     assert scores.predictions == fitted.predict(rows).tolist()
     assert scores.predictions != fitted.classes_[fitted.predict_proba(rows).argmax(axis=1)].tolist()
-    one = [column[:1] for column in plain_columns(rows)]
+    one = [column[:1] for column in list_columns(rows)]
     assert made(one, 1).predictions == fitted.predict(rows.head(1)).tolist()
 
 
 def test_a_threshold_that_no_row_shows_is_asked_all_the_same() -> None:
     rows = X.select("distance", "wind")
     fitted = FixedThresholdClassifier(LogisticRegression(), threshold=0.5 + 1e-9, pos_label=True).fit(rows, _LATE)
-    assert rows_not_likeliest(fitted, rows) == 0
-    assert not may_predict_likeliest(fitted)
-    assert not may_predict_likeliest(make_pipeline(StandardScaler(), Cautious()).fit(rows, _LATE))
-    assert may_predict_likeliest(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE))
-    assert make_predictor(fitted, rows.head(40), likeliest=True).form.labels is not None
+    assert count_rows_off_argmax(fitted, rows) == 0
+    assert not may_predict_argmax(fitted)
+    assert not may_predict_argmax(make_pipeline(StandardScaler(), Cautious()).fit(rows, _LATE))
+    assert may_predict_argmax(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE))
+    assert make_predictor(fitted, rows.head(40), predicts_argmax=True).form.labels is not None
 
 
 class Growing(LinearRegression):
@@ -332,7 +334,7 @@ def test_the_probability_is_that_of_the_positive_class() -> None:
     rows = X.select("distance", "wind")
     fitted = LogisticRegression().fit(rows, LABELS["words"])
     for positive, at in (("late", 0), ("on time", 1), (None, 1)):
-        scores = make_predictor(fitted, rows.head(40), likeliest=True, positive=positive)(plain_columns(rows), rows.height)
+        scores = make_predictor(fitted, rows.head(40), predicts_argmax=True, positive=positive)(list_columns(rows), rows.height)
         np.testing.assert_allclose(scores.positive, fitted.predict_proba(rows)[:, at], atol=1e-9)
         assert list(scores.probabilities[0]) == ["late", "on time"]
 
@@ -340,7 +342,7 @@ def test_the_probability_is_that_of_the_positive_class() -> None:
 def test_only_an_estimator_without_the_proof_is_asked_twice() -> None:
     rows = X.select("distance", "wind")
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, _LATE)
-    assert make_predictor(fitted, rows.head(40), likeliest=True).form.labels is None
+    assert make_predictor(fitted, rows.head(40), predicts_argmax=True).form.labels is None
     assert make_predictor(fitted, rows.head(40)).form.labels is not None
 
 
@@ -350,9 +352,9 @@ def test_trees_at_once_and_one_by_one_agree(rows) -> None:
     matrix[0, 1] = np.nan
     three = np.random.default_rng(0).integers(0, 3, N)
     fitted = HistGradientBoostingClassifier(max_iter=10).fit(X.select(NUMBERS).to_numpy().astype(float), three)
-    np.testing.assert_allclose(Trees(fitted)(matrix), fitted._raw_predict(matrix), atol=1e-12)
+    np.testing.assert_allclose(BoostedTrees(fitted)(matrix), fitted._raw_predict(matrix), atol=1e-12)
     matrix[0, 0] = np.inf
-    np.testing.assert_allclose(Trees(fitted)(matrix), fitted._raw_predict(matrix), atol=1e-12)
+    np.testing.assert_allclose(BoostedTrees(fitted)(matrix), fitted._raw_predict(matrix), atol=1e-12)
 
 
 def test_a_split_between_missing_and_not_is_kept() -> None:
@@ -360,12 +362,12 @@ def test_a_split_between_missing_and_not_is_kept() -> None:
     fitted = HistGradientBoostingRegressor(max_iter=5).fit(values, np.isnan(values[:, 0]).astype(float))
     for value in (np.nan, 1e308, -1e308, math.inf, -math.inf, 0.0):
         one = np.array([[value]])
-        np.testing.assert_allclose(Trees(fitted)(one)[:, 0], fitted.predict(one), atol=1e-12)
+        np.testing.assert_allclose(BoostedTrees(fitted)(one)[:, 0], fitted.predict(one), atol=1e-12)
 
 
 def test_models_are_told_to_use_one_thread() -> None:
     forest = make_pipeline(SimpleImputer(), RandomForestClassifier(3, n_jobs=-1))
-    one_thread(forest)
+    limit_threads(forest)
     assert forest.get_params()["randomforestclassifier__n_jobs"] == 1
 
 

@@ -11,18 +11,18 @@ import mlops_assets as ml
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.control import start, stop
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.state import Limits
+from mlops_assets.serving.http.state import RequestLimits
 from mlops_assets.serving.logs.inference_log import InferenceLog
-from mlops_assets.serving.logs.push_log import read_pushed
-from mlops_assets.serving.push.http import PushGate
-from mlops_assets.serving.push.spec import PushSpec, log_folder, push_specs
+from mlops_assets.serving.logs.push_log import read_pushed_rows
+from mlops_assets.serving.push.endpoint import PushEndpoint
+from mlops_assets.serving.push.spec import PushSpec, list_push_specs, push_log_folder
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
 from tests.projects import stream
 from tests.serving.http.test_app import call
 from tests.serving.support import Client, Stage
 
-LIMITS = Limits(max_rows=3, max_bytes=5_000)
+LIMITS = RequestLimits(max_rows=3, max_bytes=5_000)
 ROW = {"ship": "a", "at": "2024-03-01T01:00:00Z", "heard_at": "2024-03-01T03:00:00+02:00", "speed": 5.5, "port": "x"}
 
 
@@ -34,8 +34,8 @@ def project(tmp_path) -> stream.Project:
 @pytest.fixture
 def app(tmp_path, project):
     log, at = InferenceLog(tmp_path / "log"), project.platform
-    gate = PushGate(push_specs([project.fixes]), at.home, at.online, LIMITS)
-    yield App(log=log, metrics=Metrics(tmp_path / "metrics", 0), limits=LIMITS, versions=dict, gate=gate)
+    gate = PushEndpoint(list_push_specs([project.fixes]), at.home, at.online, LIMITS)
+    yield App(log=log, metrics=Metrics(tmp_path / "metrics", 0), limits=LIMITS, versions=dict, push_endpoint=gate)
     log.close()
 
 
@@ -56,8 +56,8 @@ def test_rows_are_online_and_logged_when_the_reply_comes(app, project) -> None:
     assert speed(project, hours=0.9) == (None, None)
     status, reply = post(app, {name: ROW[name] for name in ("ship", "at")} | {"speed": 7, "ship": "c"})  # what may be null may be left out
     assert (status, reply["rows"]) == (200, 1)
-    types = dict(PushSpec.of(project.source, [project.fixes]).types)
-    pushed = read_pushed(log_folder(project.platform.home, "positions"), date(2024, 3, 1), date(2024, 3, 1), types)
+    types = dict(PushSpec.from_source(project.source, [project.fixes]).types)
+    pushed = read_pushed_rows(push_log_folder(project.platform.home, "positions"), date(2024, 3, 1), date(2024, 3, 1), types)
     assert pushed["ship"].to_list() == ["a", "b", "c"]
     assert pushed["speed"].to_list() == [5.5, None, 7.0]
     assert call(app, "GET", "/metrics")[2].count(b"mlops_push_requests_total 2") == 1
@@ -98,7 +98,7 @@ def test_other_views_and_other_methods(app, project) -> None:
 
 
 def test_a_store_that_is_away_is_said_so_and_the_row_is_in_the_log(app, project) -> None:
-    app._gate._online = "redis://127.0.0.1:1/0"
+    app._push_endpoint._online = "redis://127.0.0.1:1/0"
     status, reply = post(app, ROW)
     assert status == 503
     assert "Idempotency-Key" in reply["hint"]
@@ -120,8 +120,8 @@ def test_a_schema_that_needs_the_project_is_not_offered(tmp_path, schema) -> Non
     view = ml.FeatureView(
         source=source, entity=ml.Entity("ship"), event_timestamp="at", created_timestamp="heard_at", features={"speed": float}, online=True
     )
-    assert push_specs([view]) == ()
-    assert len(push_specs([stream.Project(ml.Platform.at(tmp_path)).fixes])) == 1
+    assert list_push_specs([view]) == ()
+    assert len(list_push_specs([stream.Project(ml.Platform.at(tmp_path)).fixes])) == 1
 
 
 def test_a_running_service_takes_rows(tmp_path) -> None:
@@ -129,7 +129,7 @@ def test_a_running_service_takes_rows(tmp_path) -> None:
     stage.add(0)
     stage.promote(1)
     project = stream.Project(replace(stage.platform))
-    spec = stage.spec(push=push_specs([project.fixes]), workers=1)
+    spec = stage.spec(push=list_push_specs([project.fixes]), workers=1)
     running = start(spec)
     try:
         client = Client(running.url)

@@ -15,8 +15,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 from mlops_assets.errors import ArtifactError, DataError, PlatformError
-from mlops_assets.serving.formats.packaging import Module, pack, unpack
-from mlops_assets.serving.predict.batch import model_input, score
+from mlops_assets.serving.formats.packaging import OnDemandSource, pack, unpack
+from mlops_assets.serving.predict.batch import score_rows, select_input
 from mlops_assets.stores.artifacts.store import open_artifacts
 
 
@@ -85,15 +85,15 @@ Y = (X["a"] > 8).to_numpy()
 def test_a_model_round_trips_with_its_functions(artifacts) -> None:
     estimator = HistGradientBoostingClassifier(max_iter=5).fit(X, Y)
     source = "import numpy as np\ndef twice(a):\n    return {'double': a * 2}\n"
-    name = pack(artifacts, estimator, X=X, modules=[Module(source, "twice")], facts={"model": "m"})
+    name = pack(artifacts, estimator, X=X, modules=[OnDemandSource(source, "twice")], facts={"model": "m"})
     bundle = unpack(artifacts, name)
     assert bundle.columns == ("a", "b")
     assert bundle.functions[0](a=X["a"].to_numpy())["double"][1] == 2
-    scored = score(bundle, X)
+    scored = score_rows(bundle, X)
     assert (scored["__probability"].to_numpy() == estimator.predict_proba(X)[:, 1]).all()
     assert (scored["__prediction"].to_numpy() == estimator.predict(X)).all()
     assert scored["__input_hash"].n_unique() == X.n_unique()
-    assert score(bundle, X.clear()).schema["__prediction"] == pl.Boolean
+    assert score_rows(bundle, X.clear()).schema["__prediction"] == pl.Boolean
 
 
 def test_a_type_that_nobody_trusts_is_refused_when_it_is_stored(tmp_path) -> None:
@@ -119,9 +119,9 @@ def test_rows_that_do_not_fit_the_model_are_refused(tmp_path) -> None:
     artifacts = open_artifacts(str(tmp_path))
     bundle = unpack(artifacts, pack(artifacts, LogisticRegression().fit(X, Y), X=X, modules=[], facts={}))
     with pytest.raises(DataError, match="lacks the column 'b'"):
-        model_input(bundle, X.drop("b"), "'predictions/p'")
+        select_input(bundle, X.drop("b"), "'predictions/p'")
     with pytest.raises(DataError, match="column 'a' is String, the model was trained on Float64"):
-        model_input(bundle, X.with_columns(pl.col("a").cast(pl.String)), "'predictions/p'")
+        select_input(bundle, X.with_columns(pl.col("a").cast(pl.String)), "'predictions/p'")
 
 
 def test_what_is_stored_is_listed_and_removed_unless_it_was_stored_again(artifacts) -> None:

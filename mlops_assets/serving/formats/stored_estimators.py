@@ -1,4 +1,4 @@
-"""What was read from another library's file, in the shape of scikit-learn's estimators, so that scorers, services and batches take it as one."""
+"""Estimators that wrap a model read from another library's file, with scikit-learn's interface."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Regressor:
-    """A fitted model of numbers.
+class StoredRegressor:
+    """A fitted regressor.
 
     Parameters
     ----------
     raw
-        Rows and a number of threads (None is all) → what is predicted, shape (rows,) or, of a classifier, (rows, classes).
+        From rows and a number of threads (None is all) to predictions, shape (rows,), or probabilities, shape (rows, classes).
     n_features
-        The columns of ``X``.
+        Number of columns of ``X``.
     """
 
     kind = "regressor"
@@ -39,7 +39,7 @@ class Regressor:
         return float((r2_score if self.kind == "regressor" else accuracy_score)(y, self.predict(X)))
 
     def get_params(self, *, deep: bool = True) -> dict[str, Any]:
-        """Return what may be set: the number of threads."""
+        """Return the only parameter: the number of threads."""
         del deep
         return {"n_jobs": self.n_jobs}
 
@@ -49,15 +49,15 @@ class Regressor:
         return self
 
     def fit(self, X: object, y: object) -> Self:
-        """Refuse: it was trained when it was stored."""
+        """Raise: a stored model cannot be trained again."""
         raise NotImplementedError(f"a stored {self.kind} is not trained again")
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Whether it can predict."""
+        """Whether it can predict: always."""
         return True
 
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401
-        """Say what it is."""
+        """Return the tags of scikit-learn."""
         from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags
 
         return Tags(
@@ -68,13 +68,13 @@ class Regressor:
         )
 
 
-class Classifier(Regressor):
-    """A fitted model of classes.
+class StoredClassifier(StoredRegressor):
+    """A fitted classifier.
 
     Parameters
     ----------
     raw, n_features
-        As of :class:`Regressor`.
+        As in :class:`StoredRegressor`.
     facts
         ``classes`` and their ``dtype``.
     """
@@ -91,31 +91,31 @@ class Classifier(Regressor):
         return np.column_stack([1 - shares, shares]) if shares.ndim == 1 else shares
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: ANN401
-        """Return the likeliest class of each row, shape (rows,): proved to be the estimator's prediction when it was stored."""
+        """Return the argmax class of each row, shape (rows,): verified to be the estimator's prediction when it was stored."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]  # type: ignore[no-any-return]
 
 
-def classes_of(estimator: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the classes of a classifier, JSON-like; nothing of a regressor."""
+def describe_classes(estimator: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the classes of a classifier, JSON-like; empty for a regressor."""
     if not hasattr(estimator, "classes_"):
         return {}
     classes = np.asarray(estimator.classes_)
     return {"classes": classes.tolist(), "dtype": "object" if classes.dtype.kind in "UO" else str(classes.dtype)}
 
 
-def as_estimator(raw: Callable[[Any, int | None], np.ndarray], facts: Mapping[str, Any]) -> Regressor:
+def make_estimator(raw: Callable[[Any, int | None], np.ndarray], facts: Mapping[str, Any]) -> StoredRegressor:
     """Return a classifier when there are classes, else a regressor.
 
     Parameters
     ----------
     raw
-        As of :class:`Regressor`.
+        As in :class:`StoredRegressor`.
     facts
         ``n_features``, and ``classes`` with their ``dtype``.
     """
-    return Classifier(raw, facts["n_features"], facts) if "classes" in facts else Regressor(raw, facts["n_features"])
+    return StoredClassifier(raw, facts["n_features"], facts) if "classes" in facts else StoredRegressor(raw, facts["n_features"])
 
 
-def matrix(X: Any) -> Any:  # noqa: ANN401
-    """Return numbers as a matrix of float64, null as NaN; a matrix stays as it is."""
+def to_matrix(X: Any) -> Any:  # noqa: ANN401
+    """Return a frame of numbers as a matrix of float64 with NaN for null; a matrix is returned unchanged."""
     return X.cast(pl.Float64).to_numpy() if isinstance(X, pl.DataFrame) else X

@@ -1,7 +1,7 @@
-"""The forms in which an estimator is stored: skops, the library's own file, ONNX, and pickle where the environment allows it.
+"""Write and read an estimator: as skops, the library's own file, ONNX, or pickle where the environment allows it.
 
-Whatever is read was verified by its sha256 before. Skops, LightGBM's text, XGBoost's UBJSON and ONNX hold numbers and names, no code; what
-skops may construct is said by our list and by the project, never by the artifact. A pickle runs code when it is opened.
+Bytes are verified by their sha256 before they are read. Skops, LightGBM's text, XGBoost's UBJSON and ONNX contain numbers and names, no
+code. Our list and the project decide which types skops may construct, never the artifact. A pickle runs code when it is opened.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import ArtifactError, MissingExtraError
-from mlops_assets.serving.formats.trusted_types import LAMBDA_HINT, TRUSTED, has_no_name
-from mlops_assets.serving.formats.written import LIGHTGBM, ONNX, PICKLE, SKOPS, Written, skops_bytes
+from mlops_assets.serving.formats.estimator_bytes import LIGHTGBM, ONNX, PICKLE, SKOPS, EstimatorBytes, dump_skops
+from mlops_assets.serving.formats.trusted_types import LAMBDA_HINT, TRUSTED, is_nameless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 ALLOW_PICKLE = "MLOPS_ALLOW_PICKLE"
 
 
-def refuse_unready(asked: str) -> None:
-    """Refuse, before anything is trained, a format that cannot be written here.
+def refuse_unavailable_format(asked: str) -> None:
+    """Raise, before anything is trained, for a format that cannot be written here.
 
     Parameters
     ----------
     asked
-        Its name.
+        Name of the format.
 
     Raises
     ------
     ArtifactError
-        It is pickle, and none is allowed.
+        It is pickle, and pickles are not allowed.
     MissingExtraError
         Its libraries are not installed.
     """
@@ -45,8 +45,8 @@ def refuse_unready(asked: str) -> None:
         raise MissingExtraError.from_extra("skl2onnx and onnxruntime", "onnx")
 
 
-def written(estimator: Any, asked: str, X: pl.DataFrame, trusted: Sequence[str]) -> Written:  # noqa: ANN401  (any estimator)
-    """Return an estimator in the form that is asked for; in skops, and why, where ONNX would predict otherwise.
+def write_estimator(estimator: Any, asked: str, X: pl.DataFrame, trusted: Sequence[str]) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
+    """Write an estimator in a format; in its own format, with the reason, where ONNX would predict otherwise.
 
     Parameters
     ----------
@@ -62,39 +62,39 @@ def written(estimator: Any, asked: str, X: pl.DataFrame, trusted: Sequence[str])
     Raises
     ------
     ArtifactError
-        It cannot be stored in that form.
+        It cannot be stored in that format.
     """
     if asked == PICKLE:
         refuse_pickle()
-        return Written(PICKLE, pickle.dumps(estimator))
+        return EstimatorBytes(PICKLE, pickle.dumps(estimator))
     if asked == "native":
-        from mlops_assets.serving.formats.native import native
+        from mlops_assets.serving.formats.native import to_native
 
-        return native(estimator)
+        return to_native(estimator)
     if asked == ONNX:
-        from mlops_assets.serving.formats.onnx import converted
+        from mlops_assets.serving.formats.onnx import convert_to_onnx
 
-        done = converted(estimator, X)
+        done = convert_to_onnx(estimator, X)
     else:
-        done = Written(SKOPS, skops_bytes(estimator))
-    read(done, trusted)  # a type that nobody trusts is refused now rather than when it is needed
+        done = EstimatorBytes(SKOPS, dump_skops(estimator))
+    read_estimator(done, trusted)  # an untrusted type is refused now rather than when the model is needed
     return done
 
 
-def read(stored: Written, trusted: Sequence[str]) -> Any:  # noqa: ANN401
-    """Return the estimator that was written.
+def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
+    """Read an estimator.
 
     Parameters
     ----------
     stored
-        What :func:`written` returned; its bytes are verified.
+        Returned by :func:`write_estimator`; its bytes are verified.
     trusted
-        As in :func:`written`.
+        As in :func:`write_estimator`.
 
     Raises
     ------
     ArtifactError
-        It holds a type that nobody trusts, is a pickle and no pickle is allowed, or cannot be read.
+        It contains an untrusted type, is a pickle and pickles are not allowed, or cannot be read.
     """
     try:
         match stored.form:
@@ -102,15 +102,15 @@ def read(stored: Written, trusted: Sequence[str]) -> Any:  # noqa: ANN401
                 return _from_skops(stored.data, trusted)
             case "pickle":
                 refuse_pickle()
-                return pickle.loads(stored.data)  # noqa: S301  (allowed by whoever runs this process)
+                return pickle.loads(stored.data)  # noqa: S301  (allowed in this process)
             case "lightgbm" | "xgboost":
                 from mlops_assets.serving.formats.native import from_native
 
                 return from_native(stored, _from_skops(stored.before, trusted) if stored.before else None)
             case "onnx":
-                from mlops_assets.serving.formats.onnx import OnnxModel
+                from mlops_assets.serving.formats.onnx import load_onnx
 
-                return OnnxModel(stored.data, stored.facts)
+                return load_onnx(stored.data, stored.facts)
     except ArtifactError:
         raise
     except Exception as error:
@@ -122,32 +122,32 @@ def read(stored: Written, trusted: Sequence[str]) -> Any:  # noqa: ANN401
 
 
 def as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN401
-    """Return what answers of an estimator once it is stored: scorers ask LightGBM or ONNX otherwise than the estimator, and find other ties.
+    """Return the estimator as it will be read back: LightGBM and ONNX break ties otherwise than the fitted estimator.
 
     Parameters
     ----------
     estimator
         Fitted on ``X``, in this process.
     form
-        In which it is stored, as :class:`Written` tells it.
+        Its stored format: see :class:`EstimatorBytes`.
     X
         The training rows.
     """
     if form == LIGHTGBM:
-        from mlops_assets.serving.formats.native import from_native, native
+        from mlops_assets.serving.formats.native import from_native, to_native
 
         before = type(estimator)(list(estimator.steps)) if type(estimator).__name__ == "Pipeline" else None
-        return from_native(native(estimator), before)
+        return from_native(to_native(estimator), before)
     if form == ONNX:
-        from mlops_assets.serving.formats.onnx import OnnxModel, converted
+        from mlops_assets.serving.formats.onnx import convert_to_onnx, load_onnx
 
-        done = converted(estimator, X)
-        return OnnxModel(done.data, done.facts) if done.form == ONNX else estimator
+        done = convert_to_onnx(estimator, X)
+        return load_onnx(done.data, done.facts) if done.form == ONNX else estimator
     return estimator
 
 
 def refuse_pickle() -> None:
-    """Raise ArtifactError unless whoever runs this process allows pickles."""
+    """Raise ArtifactError unless the environment allows pickles."""
     if os.environ.get(ALLOW_PICKLE) != "1":
         raise ArtifactError(
             "a pickle runs code when it is opened, and none is allowed here",
@@ -160,19 +160,19 @@ def _from_skops(data: bytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
     from skops.io.exceptions import UntrustedTypesFoundException
 
     with warnings.catch_warnings():
-        # A later scikit-learn warns about every estimator of an earlier one; the probe decides whether it still predicts the same.
+        # A later scikit-learn warns about every estimator of an earlier one; the probe verifies its predictions.
         warnings.simplefilter("ignore")
         try:
             return skops.io.loads(data, trusted=sorted({*TRUSTED, *trusted}))
         except UntrustedTypesFoundException:
             found = skops.io.get_untrusted_types(data=data)
-    strange = sorted(set(found) - TRUSTED - set(trusted))
-    if nameless := [name for name in strange if has_no_name(name)]:
+    untrusted = sorted(set(found) - TRUSTED - set(trusted))
+    if nameless := [name for name in untrusted if is_nameless(name)]:
         raise ArtifactError(f"the model holds {nameless[0]}, which no program can find by its name", hint=LAMBDA_HINT)
-    native = any(name.startswith(("lightgbm.", "xgboost.")) for name in strange)
+    native = any(name.startswith(("lightgbm.", "xgboost.")) for name in untrusted)
     raise ArtifactError(
-        f"the model holds the type {strange[0]}, which is not trusted",
+        f"the model holds the type {untrusted[0]}, which is not trusted",
         hint='store it in the library\'s own file: @ml.model(format="native")'
         if native
-        else f"if it is yours, say @ml.model(trusted_types={strange!r}); loading it runs its code",
+        else f"if it is yours, say @ml.model(trusted_types={untrusted!r}); loading it runs its code",
     )

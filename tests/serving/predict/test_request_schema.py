@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from mlops_assets.serving.http.openapi import openapi
-from mlops_assets.serving.predict.schema import RequestError, RequestSchema
+from mlops_assets.serving.predict.request_schema import RequestError, RequestSchema
 from tests.serving.support import request_fields, row
 
 NOON = 1_364_817_600_000_000

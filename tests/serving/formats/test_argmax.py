@@ -6,7 +6,7 @@ from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import all_estimators
 
-from mlops_assets.serving.formats.likeliest import likeliest_class, may_predict_likeliest
+from mlops_assets.serving.formats.argmax import argmax_class, may_predict_argmax
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 _COUNTS = ("CategoricalNB", "ComplementNB", "MultinomialNB")  # take no negative numbers
@@ -39,6 +39,6 @@ def test_what_may_predict_the_likeliest_class_predicts_it_far_from_the_training_
     if name in _COUNTS:
         X, far = np.abs(X).round(), np.abs(X).round()
     fitted = _made(name, kind).fit(X, blobs % classes) if classes == 2 or "Threshold" not in name else None
-    if fitted is None or not hasattr(fitted, "predict_proba") or not may_predict_likeliest(fitted):
+    if fitted is None or not hasattr(fitted, "predict_proba") or not may_predict_argmax(fitted):
         return
-    assert (likeliest_class(fitted.classes_, fitted.predict_proba(far)) == fitted.predict(far)).all()
+    assert (argmax_class(fitted.classes_, fitted.predict_proba(far)) == fitted.predict(far)).all()

@@ -1,4 +1,4 @@
-"""A version that is ready to answer: one immutable object, so that taking it once is taking all of it."""
+"""A loaded version that answers requests: one immutable object, so that a swap is one assignment."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.packaging import POSITIVE, libraries_of, unpack
+from mlops_assets.serving.formats.packaging import POSITIVE, find_other_libraries, unpack
 from mlops_assets.serving.http.openapi import openapi
-from mlops_assets.serving.http.state import Limits, Wanted
-from mlops_assets.serving.predict.lookup import InputBuilder, Looked
+from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.predict.model_inputs import InputBuilder, ViewLookup
 from mlops_assets.serving.predict.predictor import Predictor, Scores, make_predictor
-from mlops_assets.serving.predict.schema import TYPES, RequestSchema, Rows
+from mlops_assets.serving.predict.request_schema import TYPES, RequestRows, RequestSchema
 from mlops_assets.stores.online.opening import open_online
 
 if TYPE_CHECKING:
@@ -25,55 +25,55 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What a version says of the rows of one request.
+class ModelAnswer:
+    """The predictions of a version for the rows of one request.
 
     Parameters
     ----------
     rows
-        As they were sent.
+        The rows of the request.
     columns
-        Of ``X``, in order, as the model saw them.
+        The columns of ``X``, in order, as the model received them.
     missing
         For each row the features that were not found.
     scores
         The predictions.
     lookups
-        What was found of each feature view.
+        The results of each feature view.
     """
 
-    rows: Rows
+    rows: RequestRows
     columns: list[Sequence[Any]]
     missing: list[list[str]]
     scores: Scores
-    lookups: tuple[Looked, ...] = ()
+    lookups: tuple[ViewLookup, ...] = ()
 
 
 class ServedModel:
-    """A version that was proved to predict as it did when it was stored.
+    """A version that is verified to predict as it did when it was stored.
 
     Parameters
     ----------
     name
-        The model's.
+        Name of the model.
     wanted
-        Which version.
+        The version.
     schema, inputs, predictor
-        Its request, its ``X``, its predictions.
+        Decode a request, build its ``X``, predict.
     columns
-        Of ``X``, in order.
+        The columns of ``X``, in order.
     openapi
-        Its description, JSON.
+        The OpenAPI document, JSON.
     example
-        A request of one real row, JSON; empty when none is stored.
+        A request with one real row, JSON; empty when none is stored.
     libraries
-        Those of which another version is installed than it was trained with.
+        Libraries that are installed in another version than in training.
     """
 
     def __init__(  # noqa: PLR0913  (all that answers)
         self,
         name: str,
-        wanted: Wanted,
+        wanted: TargetVersion,
         *,
         schema: RequestSchema,
         inputs: InputBuilder,
@@ -86,12 +86,12 @@ class ServedModel:
         self.name, self.wanted, self.version = name, wanted, wanted.version
         self.columns, self.predictor, self.openapi, self.example = columns, predictor, openapi, example
         self.libraries = libraries
-        # What a row says beside X and its time: what identifies it, and what features were looked up or computed by.
+        # Fields of a row besides X and its time: they identify it, or features are looked up or computed by them.
         self.identity = tuple(field for field in schema.names if field not in columns and field != schema.time)
         self._schema, self._inputs = schema, inputs
 
-    def answer(self, body: bytes) -> Answer:
-        """Return what the version says of a request.
+    def answer(self, body: bytes) -> ModelAnswer:
+        """Return the predictions for a request.
 
         Raises
         ------
@@ -100,26 +100,26 @@ class ServedModel:
         """
         rows = self._schema.decode(body)
         inputs = self._inputs(rows)
-        return Answer(rows, inputs.columns, inputs.missing, self.predictor(inputs.columns, rows.count), inputs.lookups)
+        return ModelAnswer(rows, inputs.columns, inputs.missing, self.predictor(inputs.columns, rows.count), inputs.lookups)
 
 
-def load_model(  # noqa: PLR0913  (where everything is)
-    name: str, wanted: Wanted, *, artifacts: Artifacts, online: str, limits: Limits, trusted_types: Sequence[str] = ()
+def load_served_model(  # noqa: PLR0913  (where everything is)
+    name: str, wanted: TargetVersion, *, artifacts: Artifacts, online: str, limits: RequestLimits, trusted_types: Sequence[str] = ()
 ) -> ServedModel:
-    """Load a version, prove it, and make it ready.
+    """Load a version, verify its predictions and make it ready to answer.
 
     Parameters
     ----------
     name
-        The model's.
+        Name of the model.
     wanted
-        Which version.
+        The version.
     artifacts
-        Where it is stored.
+        The store of its artifacts.
     online
-        The online store's folder or URL, which is opened when the version looks features up.
+        Folder or URL of the online store; opened only when the version looks features up.
     limits
-        Of one request.
+        Limits of one request.
     trusted_types
         As in :func:`unpack`.
 
@@ -129,7 +129,7 @@ def load_model(  # noqa: PLR0913  (where everything is)
         Bytes are missing or changed, it predicts otherwise than when it was stored, or it was stored without what serving needs.
     """
     bundle = unpack(artifacts, wanted.artifact, trusted_types)
-    manifest = _checked(bundle.manifest, f"version {wanted.version} of '{name}'")
+    manifest = _check_manifest(bundle.manifest, f"version {wanted.version} of '{name}'")
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
     looks_up = any("view" in step for step in manifest["steps"])
     schema = RequestSchema(manifest["request"], manifest["types"], limits.max_rows)
@@ -139,25 +139,25 @@ def load_model(  # noqa: PLR0913  (where everything is)
         wanted,
         schema=schema,
         inputs=inputs,
-        predictor=make_predictor(bundle.estimator, probe, likeliest=bundle.predicts_likeliest, positive=manifest.get(POSITIVE)),
+        predictor=make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=manifest.get(POSITIVE)),
         columns=bundle.columns,
         openapi=json.dumps(openapi(name, wanted.version, schema)).encode(),
         example=str(manifest.get("example") or "").encode(),
-        libraries=", ".join(map(str, libraries_of(manifest))),
+        libraries=", ".join(map(str, find_other_libraries(manifest))),
     )
 
 
-def _checked(manifest: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the manifest; refuse one that cannot be asked over HTTP. What only identifies a row may be of any type: it is logged as text."""
+def _check_manifest(manifest: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return the manifest; refuse one whose requests JSON cannot carry. Keys may have any type: they are logged as text."""
     if lacking := [name for name in ("request", "steps", "event_timestamp") if name not in manifest]:
         raise ArtifactError(f"{what} was stored without '{lacking[0]}', which a service needs", hint="train it again")
     fields = [
         field | {"type": "date" if field["type"] == "Date" else "str"} if field["role"] == "key" and field["type"] not in TYPES else field
         for field in manifest["request"]
     ]
-    if strange := [field for field in fields if field["type"] not in (*TYPES, "date")]:
+    if unsupported := [field for field in fields if field["type"] not in (*TYPES, "date")]:
         raise ArtifactError(
-            f"{what} takes the field '{strange[0]['name']}' of type {strange[0]['type']}, which JSON cannot carry",
+            f"{what} takes the field '{unsupported[0]['name']}' of type {unsupported[0]['type']}, which JSON cannot carry",
             hint="cast it to text, a number or a time in the training set",
         )
     return {**manifest, "request": fields}

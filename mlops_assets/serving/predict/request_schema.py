@@ -1,4 +1,4 @@
-"""What one row of a request may hold: a strict JSON decoder whose refusals name row, field and type, and repeat no value."""
+"""A strict JSON decoder for the rows of a request. Its errors name row, field and type, and repeat no value."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# Every unit of time that a data frame may use can hold these.
-_EARLIEST, _LATEST = ((datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // _MICROSECOND for year in (1700, 2262))
+# Times in this range fit every time unit of a data frame.
+_MIN_TIME, _MAX_TIME = ((datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // _MICROSECOND for year in (1700, 2262))
 _FLOAT32_MAX = 3.4028234663852886e38
 _PATH = re.compile(r" - at `\$(?:\[(?P<row>\d+)\])?(?:\.(?P<field>.*))?`$", re.DOTALL)
 _NAMED = re.compile(r"field `(.*)`", re.DOTALL)
-TYPES = ("str", "int", "float", "bool", "datetime")  # of a field; a key may also be a "date"
+TYPES = ("str", "int", "float", "bool", "datetime")  # types of a field; a key may also be a "date"
 _ROLES = {
     "key": "Identifies the row; only logged.",
     "time": "The time of the event: features are looked up as of it. Defaults to now.",
@@ -32,7 +32,7 @@ _ROLES = {
     "column": "An input of the model.",
 }
 _NUL = b"\\u0000"  # JSON has no other way to write it
-_WORDS = {
+_EXPECTED = {
     "date": "a date such as 2013-04-01",
     "str": "a string",
     "int": "a whole number",
@@ -43,16 +43,16 @@ _WORDS = {
 
 
 class RequestError(DataError):
-    """A request that is not answered.
+    """A request that is refused.
 
     Parameters
     ----------
     message, hint
-        As of every error.
+        As in :class:`mlops_assets.errors.MlopsError`.
     status
-        Of the reply.
+        HTTP status of the reply.
     where
-        ``row`` and ``field``, and the ``expected`` type, where they are known.
+        ``row``, ``field`` and ``expected`` type, where they are known.
     """
 
     def __init__(self, message: str, *, hint: str, status: int = 422, **where: object) -> None:
@@ -62,13 +62,13 @@ class RequestError(DataError):
 
     @property
     def body(self) -> bytes:
-        """The reply, JSON."""
+        """The body of the reply, JSON."""
         return json.dumps({"error": self.message, "hint": self.hint, **self.where}).encode()
 
 
 @dataclass(frozen=True)
-class Field:
-    """One field of a row, as the stored model names it."""
+class RequestField:
+    """One field of a row, as in the manifest of a stored model."""
 
     name: str
     type: str
@@ -81,21 +81,21 @@ class Field:
         return self.role in ("key", "time")
 
     @property
-    def wanted(self) -> str:
-        """What it must be, in words."""
-        return _WORDS[self.type] + (" or null" if self.nullable and self.role != "time" else "")
+    def expected_type(self) -> str:
+        """The expected type, in words."""
+        return _EXPECTED[self.type] + (" or null" if self.nullable and self.role != "time" else "")
 
 
 @dataclass(frozen=True)
-class Rows:
+class RequestRows:
     """The rows of one request, by column.
 
     Parameters
     ----------
     count
-        How many.
+        Number of rows.
     columns
-        Field → values; times are microseconds since 1970 in UTC, a key that was left out is None.
+        Field → values; times are microseconds since 1970 in UTC, an omitted key is None.
     at
         The event time of each row, in microseconds since 1970 in UTC.
     """
@@ -111,29 +111,29 @@ class RequestSchema:
     Parameters
     ----------
     fields
-        Of a row, as ``manifest["request"]`` has them.
+        Fields of a row, as in ``manifest["request"]``.
     types
-        Column of ``X`` → polars type: numbers must fit it.
+        Column of ``X`` → polars type, which numbers must fit.
     max_rows
-        Of one request.
+        Limit of one request.
     taker
-        Who takes the rows, in messages.
+        The receiver of the rows, for messages.
     """
 
     def __init__(self, fields: Sequence[Mapping[str, Any]], types: Mapping[str, str], max_rows: int, taker: str = "the model") -> None:
         self._taker = taker
-        self.fields = tuple(Field(**field) for field in fields)
+        self.fields = tuple(RequestField(**field) for field in fields)
         self.max_rows = max_rows
         self.names = tuple(field.name for field in self.fields)
         self.time = next((field.name for field in self.fields if field.role == "time"), None)
         self._times = tuple(field.name for field in self.fields if field.type == "datetime")
-        members = [(f"f{i}", *_member(field, types.get(field.name, ""))) for i, field in enumerate(self.fields)]
+        members = [(f"f{i}", *_make_member(field, types.get(field.name, ""))) for i, field in enumerate(self.fields)]
         names = {f"f{i}": field.name for i, field in enumerate(self.fields)}
         row: Any = msgspec.defstruct("Row", members, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
         self.row = row
         self._decode = msgspec.json.Decoder(row | Annotated[list[row], msgspec.Meta(max_length=max_rows)]).decode
 
-    def decode(self, body: bytes) -> Rows:
+    def decode(self, body: bytes) -> RequestRows:
         """Return the rows of a request: one object or a list of objects.
 
         Parameters
@@ -144,7 +144,7 @@ class RequestSchema:
         Raises
         ------
         RequestError
-            400 when it is not JSON, 413 for too many rows, 422 when a row is not what the model takes.
+            400 when it is not JSON, 413 for too many rows, 422 when a row does not fit the model.
         """
         try:
             decoded = self._decode(body)
@@ -161,11 +161,11 @@ class RequestSchema:
         columns: dict[str, Sequence[Any]] = dict(zip(self.names, values, strict=True))
         for name in self._times:
             columns[name] = [self._microseconds(name, row, value) for row, value in enumerate(columns[name])]
-        at: Sequence[int] = columns[self.time] if self.time else [_now()] * len(rows)
-        return Rows(len(rows), columns, at)
+        at: Sequence[int] = columns[self.time] if self.time else [_now_in_microseconds()] * len(rows)
+        return RequestRows(len(rows), columns, at)
 
     def _refuse_nul(self, rows: Sequence[Any]) -> None:
-        """Refuse text that the lake cannot store."""
+        """Raise RequestError for text that the lake cannot store."""
         for row, values in enumerate(map(msgspec.structs.astuple, rows)):
             for field, value in zip(self.fields, values, strict=True):
                 if isinstance(value, str) and "\0" in value:
@@ -179,9 +179,9 @@ class RequestSchema:
 
     def _microseconds(self, name: str, row: int, value: datetime | None) -> int | None:
         if value is None:
-            return _now() if name == self.time else None
+            return _now_in_microseconds() if name == self.time else None
         at = (value - EPOCH) // _MICROSECOND
-        if not _EARLIEST <= at <= _LATEST:
+        if not _MIN_TIME <= at <= _MAX_TIME:
             raise RequestError(
                 f"row {row}: the time '{name}' is not between 1700 and 2262",
                 hint="check the year",
@@ -192,7 +192,7 @@ class RequestSchema:
         return at
 
     def _refusal(self, text: str, body: bytes) -> RequestError:
-        """Say what a row lacks; msgspec's own text names types and fields only, and unknown fields are not repeated either."""
+        """Translate msgspec's error, which names types and fields only; the names of unknown fields are not repeated."""
         if text.startswith("Expected `array` of length"):
             return RequestError(f"a request may have at most {self.max_rows} rows", hint="send them in several requests", status=413)
         path, single = _PATH.search(text), body.lstrip()[:1] == b"{"
@@ -203,7 +203,7 @@ class RequestSchema:
             return RequestError(f"row {row} has a field that {self._taker} does not take", hint=hint, row=row)
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)
-            return self._about(row, field, f"row {row} lacks the field '{field.name}'")
+            return self._field_error(row, field, f"row {row} lacks the field '{field.name}'")
         known = next((f for f in self.fields if path is not None and f.name == path["field"]), None)
         if known is None:
             return RequestError(
@@ -211,25 +211,25 @@ class RequestSchema:
                 hint=f"a row has {', '.join(self.names)}",
             )
         if "timezone" in text:
-            return self._about(row, known, f"row {row}: the time '{known.name}' has no time zone")
-        return self._about(row, known, f"row {row}: field '{known.name}' must be {known.wanted}")
+            return self._field_error(row, known, f"row {row}: the time '{known.name}' has no time zone")
+        return self._field_error(row, known, f"row {row}: field '{known.name}' must be {known.expected_type}")
 
-    def _about(self, row: int, field: Field, message: str) -> RequestError:
-        hint = "give a time zone, e.g. 2013-04-01T12:00:00Z" if field.type == "datetime" else f"'{field.name}' is {field.wanted}"
+    def _field_error(self, row: int, field: RequestField, message: str) -> RequestError:
+        hint = "give a time zone, e.g. 2013-04-01T12:00:00Z" if field.type == "datetime" else f"'{field.name}' is {field.expected_type}"
         if field.type in ("int", "float"):
             hint += ", within the range of its type"
         return RequestError(message, hint=hint, row=row, field=field.name, expected=field.type)
 
 
-def _member(field: Field, dtype: str) -> tuple[Any, ...]:
+def _make_member(field: RequestField, dtype: str) -> tuple[Any, ...]:
     """Return the type of a field with its description, and its default when it may be left out."""
     may_be_null = field.role == "key" or (field.nullable and field.role != "time")
-    kind = _kind(field, dtype)
+    kind = _make_type(field, dtype)
     described: Any = Annotated[kind | None if may_be_null else kind, msgspec.Meta(description=_ROLES[field.role])]
     return (described, None) if field.optional else (described,)
 
 
-def _kind(field: Field, dtype: str) -> Any:  # noqa: ANN401  (a type)
+def _make_type(field: RequestField, dtype: str) -> Any:  # noqa: ANN401  (a type)
     if field.type == "datetime":
         return Annotated[datetime, msgspec.Meta(tz=True)]
     if field.type == "int":
@@ -241,12 +241,12 @@ def _kind(field: Field, dtype: str) -> Any:  # noqa: ANN401  (a type)
 
 
 def integer_range(dtype: str) -> tuple[int, int]:
-    """Return the least and the greatest whole number that a polars type holds; what is no such type is taken as ``Int64``."""
+    """Return the lowest and the highest integer of a polars type; any other type counts as ``Int64``."""
     found = re.fullmatch(r"(U?)Int(\d+)", dtype)
     unsigned, bits = (found[1] == "U", min(int(found[2]), 64)) if found else (False, 64)
     # JSON decoders agree on signed 64 bits.
     return (0, min(2**bits, 2**63) - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def _now() -> int:
+def _now_in_microseconds() -> int:
     return time.time_ns() // 1000

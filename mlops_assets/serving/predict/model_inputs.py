@@ -1,4 +1,4 @@
-"""The inputs of a model, from the rows of a request: looked-up features, on-demand features, columns."""
+"""Build ``X`` from the rows of a request: looked-up features, on-demand features and columns."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 
 from mlops_assets.compute.features.on_demand import apply_on_demand
 from mlops_assets.compute.features.request import RENAMED_FEATURES, RENAMED_KEYS
-from mlops_assets.serving.predict.schema import EPOCH, RequestError
+from mlops_assets.serving.predict.request_schema import EPOCH, RequestError
 from mlops_assets.stores.online.protocol import MISSING, FeatureColumns, FeatureRow, Lookup
 from mlops_assets.stores.online.reader import to_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from mlops_assets.serving.predict.schema import Rows
+    from mlops_assets.serving.predict.request_schema import RequestRows
     from mlops_assets.stores.online.protocol import OnlineStore
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """``X`` of some rows.
+class ModelInputs:
+    """``X`` of the rows of a request.
 
     Parameters
     ----------
@@ -33,21 +33,21 @@ class Inputs:
     missing
         For each row the looked-up features that were not found, or past their ttl, or null.
     lookups
-        What was found of each view, for the metrics.
+        The results of each view, for the metrics.
     """
 
     columns: list[Sequence[Any]]
     missing: list[list[str]]
-    lookups: tuple[Looked, ...] = ()
+    lookups: tuple[ViewLookup, ...] = ()
 
 
-class Looked(NamedTuple):
-    """What was found in one view.
+class ViewLookup(NamedTuple):
+    """The results of the lookups in one view.
 
     Parameters
     ----------
     view
-        Its name.
+        Name of the view.
     status, age
         Of each row: see :class:`mlops_assets.stores.online.protocol.FeatureRow`; -1 for no age.
     """
@@ -58,32 +58,34 @@ class Looked(NamedTuple):
 
 
 class InputBuilder:
-    """Makes ``X`` in the steps that the stored model names.
+    """Builds ``X`` by the steps of the stored model.
 
     Parameters
     ----------
     manifest
-        Of the stored model.
+        Manifest of the stored model.
     functions
         Its on-demand functions, in the order of its steps.
     online
-        Where features are looked up; None when it looks up none.
+        The online store; None for a model without lookups.
     """
 
     def __init__(self, manifest: Mapping[str, Any], functions: Sequence[Callable[..., Any]], online: OnlineStore | None) -> None:
         self._columns = tuple(manifest["columns"])
-        kinds = {name: _kind(dtype) for name, dtype in manifest["types"].items()} | {f["name"]: f["type"] for f in manifest["request"]}
-        self._dtypes = {name: np.dtype(dtype.lower()) for name, dtype in manifest["types"].items() if _kind(dtype) in ("int", "float")}
+        kinds = {name: _json_type(dtype) for name, dtype in manifest["types"].items()} | {f["name"]: f["type"] for f in manifest["request"]}
+        self._dtypes = {name: np.dtype(dtype.lower()) for name, dtype in manifest["types"].items() if _json_type(dtype) in ("int", "float")}
         self._kinds = kinds
         waiting = iter(functions)
-        steps = [_ViewStep(step, kinds) if "view" in step else _Function(next(waiting), step["parameters"]) for step in manifest["steps"]]
+        steps = [
+            _ViewStep(step, kinds) if "view" in step else _OnDemandStep(next(waiting), step["parameters"]) for step in manifest["steps"]
+        ]
         self._steps = [
             made
             for views, each in groupby(steps, lambda step: isinstance(step, _ViewStep))
             for made in (_read_together(each, online) if views else each)
         ]
 
-    def __call__(self, rows: Rows) -> Inputs:
+    def __call__(self, rows: RequestRows) -> ModelInputs:
         """Return the inputs of rows.
 
         Raises
@@ -95,16 +97,16 @@ class InputBuilder:
         """
         values: dict[str, Any] = dict(rows.columns)
         missing: list[list[str]] = [[] for _ in range(rows.count)]
-        lookups: list[Looked] = []
+        lookups: list[ViewLookup] = []
         for step in self._steps:
-            if isinstance(step, _Lookups):
+            if isinstance(step, _OnlineLookups):
                 lookups.extend(step(values, rows.at, missing))
-            elif isinstance(step, _Function):
-                values.update(step({name: self._array(name, values[name]) for name in step.parameters}))
-        return Inputs([_listed(values[name]) for name in self._columns], missing, tuple(lookups))
+            elif isinstance(step, _OnDemandStep):
+                values.update(step({name: self._to_array(name, values[name]) for name in step.parameters}))
+        return ModelInputs([_to_list(values[name]) for name in self._columns], missing, tuple(lookups))
 
-    def _array(self, name: str, values: Any) -> np.ndarray:  # noqa: ANN401  (a list, or an array that another function made)
-        """Return what the training step would have given the function: see :func:`columns_as_arrays`."""
+    def _to_array(self, name: str, values: Any) -> np.ndarray:  # noqa: ANN401  (a list, or an array that another function made)
+        """Return the array that the training step would have passed: see :func:`columns_as_arrays`."""
         if isinstance(values, np.ndarray):
             return values
         kind = self._kinds[name]
@@ -120,7 +122,7 @@ class InputBuilder:
 
 
 class _ViewStep:
-    """What is looked up in one view, and what becomes of what is not there."""
+    """The lookup in one view, with the defaults of missing features."""
 
     def __init__(self, step: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
         self.view, features = step["view"], tuple(step["features"])
@@ -130,7 +132,7 @@ class _ViewStep:
         self.lookup = Lookup(self.view, features, None if step["ttl"] is None else timedelta(seconds=step["ttl"]))
         self._defaults = tuple(step["defaults"].get(name) for name in features)
 
-    def fill_one(self, found: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
+    def fill_row(self, found: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
         """Add the features of one row; put declared defaults where a value is null or NaN, and name it."""
         for name, value, default in zip(self.features, found.values, self._defaults, strict=True):
             if value is None or value != value:  # noqa: PLR0124  (NaN)
@@ -139,7 +141,7 @@ class _ViewStep:
             else:
                 values[name] = (value,)
 
-    def fill(self, found: FeatureColumns, values: dict[str, Any], missing: list[list[str]]) -> None:
+    def fill_rows(self, found: FeatureColumns, values: dict[str, Any], missing: list[list[str]]) -> None:
         """Do the same for many rows."""
         for stored, name, default in zip(self._stored, self.features, self._defaults, strict=True):
             column, absent = found.values[stored], found.nulls[stored]
@@ -152,67 +154,67 @@ class _ViewStep:
             values[name] = listed
 
 
-def _read_together(steps: Iterable[Any], online: OnlineStore | None) -> Iterator[_Lookups]:
-    """Yield lookups of as many views as can be read at once: those whose keys no view before them gives."""
+def _read_together(steps: Iterable[Any], online: OnlineStore | None) -> Iterator[_OnlineLookups]:
+    """Group views that can be read at once: no key of one is a feature of another."""
     views: list[_ViewStep] = []
     for step in steps:
         if any(key in view.features for view in views for key in step.keys):
-            yield _Lookups(views, online)
+            yield _OnlineLookups(views, online)
             views = []
         views.append(step)
-    yield _Lookups(views, online)
+    yield _OnlineLookups(views, online)
 
 
-class _Lookups:
-    """Features of several views, by entity and time."""
+class _OnlineLookups:
+    """Looks up features of several views by entity and time."""
 
     def __init__(self, steps: Sequence[_ViewStep], online: OnlineStore | None) -> None:
         self._steps = tuple(steps)
         self._reader = None if online is None else online.reader([step.lookup for step in steps])
 
-    def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[Looked]:
-        """Add the features to ``values`` and the names of those that are missing to ``missing``; yield what was found."""
+    def __call__(self, values: dict[str, Any], at: Sequence[int], missing: list[list[str]]) -> Iterator[ViewLookup]:
+        """Add features to ``values`` and missing ones to ``missing``; yield the results of each view."""
         if len(at) == 1:
-            for step, answer in zip(self._steps, self._one(values, at[0]), strict=True):
-                step.fill_one(answer, values, missing[0])
-                yield Looked(step.view, (answer.status,), (-1 if answer.age is None else answer.age,))
+            for step, answer in zip(self._steps, self._find_row(values, at[0]), strict=True):
+                step.fill_row(answer, values, missing[0])
+                yield ViewLookup(step.view, (answer.status,), (-1 if answer.age is None else answer.age,))
         else:
-            for step, columns in zip(self._steps, self._many(values, at), strict=True):
-                step.fill(columns, values, missing)
-                yield Looked(step.view, columns.status, columns.age)  # type: ignore[arg-type]  # arrays are sequences
+            for step, columns in zip(self._steps, self._find_rows(values, at), strict=True):
+                step.fill_rows(columns, values, missing)
+                yield ViewLookup(step.view, columns.status, columns.age)  # type: ignore[arg-type]  # arrays are sequences
 
-    def _one(self, values: Mapping[str, Any], at: int) -> Sequence[FeatureRow]:
+    def _find_row(self, values: Mapping[str, Any], at: int) -> Sequence[FeatureRow]:
         if self._reader is None:
             return [FeatureRow((None,) * len(step.features), MISSING, None) for step in self._steps]
-        return self._reader.lookup_one([next(_keys(step, values)) for step in self._steps], at)
+        return self._reader.lookup_one([next(_iterate_keys(step, values)) for step in self._steps], at)
 
-    def _many(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[FeatureColumns]:
+    def _find_rows(self, values: Mapping[str, Any], at: Sequence[int]) -> Sequence[FeatureColumns]:
         if self._reader is None:
             return [
                 to_columns([FeatureRow((None,) * len(s.features), MISSING, None)] * len(at), dict.fromkeys(s.lookup.features, ""))
                 for s in self._steps
             ]
-        shared = {step.keys: list(_keys(step, values)) for step in self._steps}  # views of one entity share the work on it
+        shared = {step.keys: list(_iterate_keys(step, values)) for step in self._steps}  # views of one entity share the work on it
         return self._reader.lookup_many([shared[step.keys] for step in self._steps], at)
 
 
-def _keys(step: _ViewStep, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    columns = [_as_times(values[key]) if time else values[key] for key, time in zip(step.keys, step.times, strict=True)]
+def _iterate_keys(step: _ViewStep, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    columns = [_to_times(values[key]) if time else values[key] for key, time in zip(step.keys, step.times, strict=True)]
     return zip(*columns, strict=True)
 
 
-def _as_times(values: Sequence[int | None]) -> list[datetime | None]:
+def _to_times(values: Sequence[int | None]) -> list[datetime | None]:
     return [None if value is None else EPOCH + timedelta(microseconds=value) for value in values]
 
 
-class _Function:
-    """One on-demand function."""
+class _OnDemandStep:
+    """Computes the features of one on-demand function."""
 
     def __init__(self, function: Callable[..., Any], parameters: Sequence[str]) -> None:
         self._function, self.parameters = [function], tuple(parameters)
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return its features; what goes wrong in it is told without the values that it was given."""
+        """Return the features; an error repeats no value."""
         try:
             return apply_on_demand(self._function, arrays)
         except Exception as error:
@@ -223,7 +225,7 @@ class _Function:
             ) from error
 
 
-def _kind(dtype: str) -> str:
+def _json_type(dtype: str) -> str:
     if dtype.startswith("Datetime"):
         return "datetime"
     if dtype.startswith(("Int", "UInt")):
@@ -231,7 +233,7 @@ def _kind(dtype: str) -> str:
     return "float" if dtype.startswith("Float") else "bool" if dtype == "Boolean" else "str"
 
 
-def _listed(values: Any) -> Sequence[Any]:  # noqa: ANN401  (a list or an array)
+def _to_list(values: Any) -> Sequence[Any]:  # noqa: ANN401  (a list or an array)
     if not isinstance(values, np.ndarray):
         return values  # type: ignore[no-any-return]
     if values.dtype.kind == "M":

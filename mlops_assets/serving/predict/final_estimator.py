@@ -1,6 +1,6 @@
-"""The last step of a model on a matrix, without the checks that scikit-learn makes at every call.
+"""The final estimator of a pipeline on a matrix, without scikit-learn's checks at every call.
 
-Each shortcut is taken only for exactly the class it was written for, and is proved on rows before it serves.
+Each shortcut applies to exactly the class it was written for, and is verified on rows before it serves.
 """
 
 from __future__ import annotations
@@ -10,62 +10,62 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.errors import DataError
-from mlops_assets.serving.predict.compiled import nameless
+from mlops_assets.serving.predict.compiled_preprocessing import drop_feature_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Final = Callable[[np.ndarray], np.ndarray]
+    Scorer = Callable[[np.ndarray], np.ndarray]
 
-BOOSTED = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
+BOOSTING = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
 _LINEAR = ("ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge")
-_CODES = 257  # of a category: histogram gradient boosting knows at most 256, and the last stands for a missing one
-_SMALL = 32  # rows: above, a compiled loop over one tree at a time is faster than numpy over all trees at once
+_MAX_CODES = 257  # histogram gradient boosting has at most 256 categories; the last code stands for a missing one
+_MAX_ROWS_AT_ONCE = 32  # above, the compiled loop over one tree at a time is faster than numpy over all trees
 
 
-def final_step(fitted: Any, *, shortcut: bool = True) -> Final:  # noqa: ANN401
+def compile_final_estimator(fitted: Any, *, shortcut: bool = True) -> Scorer:  # noqa: ANN401
     """Return the function from a matrix to class probabilities, shape (rows, classes), or to predictions, shape (rows,).
 
     Parameters
     ----------
     fitted
-        The estimator.
+        The fitted estimator.
     shortcut
-        Whether it may be something else than its own ``predict_proba`` or ``predict``.
+        Whether a shortcut may replace its own ``predict_proba`` or ``predict``.
     """
     kind = type(fitted).__name__
-    if shortcut and kind in BOOSTED:
-        return boosted(fitted)
+    if shortcut and kind in BOOSTING:
+        return compile_boosting(fitted)
     if shortcut and kind in _LINEAR and type(fitted).__module__.startswith("sklearn.") and isinstance(fitted.coef_, np.ndarray):
-        return linear(fitted)
-    mine = nameless(fitted)
+        return compile_linear(fitted)
+    mine = drop_feature_names(fitted)
     return mine.predict_proba if hasattr(mine, "predict_proba") else mine.predict  # type: ignore[no-any-return]
 
 
-def boosted(fitted: Any, *, encoded: bool = False) -> Final:  # noqa: ANN401
+def compile_boosting(fitted: Any, *, encoded: bool = False) -> Scorer:  # noqa: ANN401
     """Return the prediction of histogram gradient boosting on a matrix.
 
     Parameters
     ----------
     fitted
-        The estimator.
+        The fitted estimator.
     encoded
-        Whether the matrix has passed its own encoder of categories, where it has one.
+        Whether the matrix is already encoded by the estimator's own encoder of categories.
     """
-    trees: Final = Trees(fitted)
+    trees: Scorer = BoostedTrees(fitted)
     if fitted._preprocessor is not None and not encoded:  # noqa: SLF001
-        encode, grown = own_encoder(fitted._preprocessor), trees  # noqa: SLF001
+        encode, grown = compile_boosting_encoder(fitted._preprocessor), trees  # noqa: SLF001
         trees = lambda matrix: grown(encode(matrix))  # noqa: E731
     if hasattr(fitted, "predict_proba"):
         if fitted.n_trees_per_iteration_ > 1:
             return lambda matrix: fitted._loss.predict_proba(np.asfortranarray(trees(matrix)))  # noqa: SLF001
-        return lambda matrix: _two_classes(trees(matrix)[:, 0])
+        return lambda matrix: _to_two_classes(trees(matrix)[:, 0])
     inverse = fitted._loss.link.inverse  # noqa: SLF001
     return lambda matrix: inverse(trees(matrix)[:, 0])
 
 
-def linear(fitted: Any) -> Final:  # noqa: ANN401
-    """Return the prediction of a linear model."""
+def compile_linear(fitted: Any) -> Scorer:  # noqa: ANN401
+    """Return the prediction of a linear model on a matrix."""
     weights, intercept = np.ascontiguousarray(fitted.coef_.T, dtype=np.float64), fitted.intercept_
 
     def decision(matrix: np.ndarray) -> np.ndarray:
@@ -76,24 +76,24 @@ def linear(fitted: Any) -> Final:  # noqa: ANN401
     if not hasattr(fitted, "predict_proba"):
         return decision
     if len(fitted.classes_) == 2:
-        return lambda matrix: _two_classes(decision(matrix)[:, 0])
-    return lambda matrix: _softmax(decision(matrix))
+        return lambda matrix: _to_two_classes(decision(matrix)[:, 0])
+    return lambda matrix: _apply_softmax(decision(matrix))
 
 
-def _two_classes(raw: np.ndarray) -> np.ndarray:
+def _to_two_classes(raw: np.ndarray) -> np.ndarray:
     shares = np.empty((len(raw), 2))
-    shares[:, 1] = 1 / (1 + np.exp(-np.maximum(raw, -700.0)))  # beyond it the exponential overflows, and the share is 0 all the same
+    shares[:, 1] = 1 / (1 + np.exp(-np.maximum(raw, -700.0)))  # beyond it the exponential overflows, and the probability is 0 anyway
     shares[:, 0] = 1 - shares[:, 1]
     return shares
 
 
-def _softmax(raw: np.ndarray) -> np.ndarray:
+def _apply_softmax(raw: np.ndarray) -> np.ndarray:
     shares = np.exp(raw - raw.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
-def own_encoder(fitted: Any) -> Final:  # noqa: ANN401
-    """Return what the encoder inside histogram gradient boosting does to a matrix: categories first, as their ranks, then numbers."""
+def compile_boosting_encoder(fitted: Any) -> Scorer:  # noqa: ANN401
+    """Return the encoder inside histogram gradient boosting as a function of a matrix: ranks of categories first, then numbers."""
     columns = {name: np.asarray(fitted._transformer_to_input_indices[name], dtype=np.intp) for name in ("encoder", "numerical")}  # noqa: SLF001
     known = [np.asarray(categories, dtype=np.float64) for categories in fitted.named_transformers_["encoder"].categories_]
     known = [categories[~np.isnan(categories)] for categories in known]
@@ -110,12 +110,12 @@ def own_encoder(fitted: Any) -> Final:  # noqa: ANN401
     return encode
 
 
-class Trees:
+class BoostedTrees:
     """All trees of a histogram gradient boosting model.
 
-    A few rows go down all trees at once, one level at a time, in arrays: child nodes lie side by side, so that going right is adding
-    one, and leaves lead to themselves. Missing numbers are -∞ for nodes that send them left and +∞ for the others. A split by category
-    has a row in a table of which categories it sends right.
+    A few rows descend all trees at once, one level at a time, in arrays. Children are adjacent, so going right adds one, and leaves lead
+    to themselves. Missing numbers are -∞ for nodes that send them left and +∞ for the others. A split by category has a row in a table
+    that marks the categories it sends right.
     """
 
     def __init__(self, fitted: Any) -> None:  # noqa: ANN401
@@ -131,42 +131,42 @@ class Trees:
 
     def __call__(self, matrix: np.ndarray) -> np.ndarray:
         """Return the sums of the leaves, shape (rows, trees in one iteration)."""
-        if self._flat and len(matrix) <= _SMALL and not np.isinf(matrix).any():
-            return self._all_at_once(matrix)
-        return self._one_by_one(np.ascontiguousarray(matrix))
+        if self._flat and len(matrix) <= _MAX_ROWS_AT_ONCE and not np.isinf(matrix).any():
+            return self._walk_all_trees(matrix)
+        return self._walk_each_tree(np.ascontiguousarray(matrix))
 
     def _flatten(self, trees: list[Any]) -> None:
         feature, threshold, child, value, roots = list[int](), list[float](), list[int](), list[float](), list[int]()
-        right, split = [np.zeros(_CODES, dtype=bool)], list[int]()
+        right, split = [np.zeros(_MAX_CODES, dtype=bool)], list[int]()
         for tree in trees:
-            order = _breadth_first(tree.nodes)
+            order = _order_breadth_first(tree.nodes)
             start, place = len(feature), {node: i for i, node in enumerate(order)}
             roots.append(start)
             for i, node in enumerate(tree.nodes[order]):
                 leaf, categorical = bool(node["is_leaf"]), bool(node["is_categorical"])
                 feature.append(0 if leaf else int(node["feature_idx"]) + (0 if node["missing_go_to_left"] else self._features))
-                # No number is beyond infinity: a leaf, and a split by category, are decided otherwise.
+                # No number exceeds infinity: leaves and splits by category are decided elsewhere.
                 threshold.append(np.inf if leaf or categorical else min(float(node["num_threshold"]), np.finfo(np.float64).max))
                 child.append(start + (i if leaf else place[int(node["left"])]))
                 value.append(float(node["value"]) if leaf else 0.0)
                 split.append(len(right) if categorical and not leaf else 0)
                 if split[-1]:
-                    right.append(self._sent_right(node, tree.raw_left_cat_bitsets[node["bitset_idx"]]))
+                    right.append(self._mark_sent_right(node, tree.raw_left_cat_bitsets[node["bitset_idx"]]))
         self._feature, self._child, self._roots, self._split = (np.array(x, dtype=np.intp) for x in (feature, child, roots, split))
         self._threshold, self._value, self._right = np.array(threshold), np.array(value), np.array(right)
         self._depth = max(int(tree.nodes["depth"].max()) for tree in trees)
         self._categories = np.unique(self._feature[self._split > 0] % self._features)
 
-    def _sent_right(self, node: np.void, left: np.ndarray) -> np.ndarray:
-        """Return for each category, and for a missing one in the last place, whether a node sends it right."""
-        known = _bits(self._known[0][self._known[1][node["feature_idx"]]])
+    def _mark_sent_right(self, node: np.void, left: np.ndarray) -> np.ndarray:
+        """Return whether a node sends each category right, with the missing category last."""
+        known = _unpack_bits(self._known[0][self._known[1][node["feature_idx"]]])
         missing_right = not node["missing_go_to_left"]
-        return np.append(np.where(known, ~_bits(left), missing_right), missing_right)
+        return np.append(np.where(known, ~_unpack_bits(left), missing_right), missing_right)
 
-    def _all_at_once(self, matrix: np.ndarray) -> np.ndarray:
+    def _walk_all_trees(self, matrix: np.ndarray) -> np.ndarray:
         rows, absent = len(matrix), np.isnan(matrix)
         sides = np.concatenate([np.where(absent, -np.inf, matrix), np.where(absent, np.inf, matrix)], axis=1)
-        codes = self._codes(matrix, absent) if len(self._categories) else None
+        codes = self._encode_categories(matrix, absent) if len(self._categories) else None
         first = np.arange(rows)[:, None] * (2 * self._features)
         node = self._roots if rows == 1 else np.broadcast_to(self._roots, (rows, len(self._roots)))
         sides = sides.ravel()
@@ -178,13 +178,13 @@ class Trees:
             node = self._child[node] + right
         return self._value[node].reshape(rows, -1, self._outputs).sum(axis=1) + self._baseline  # type: ignore[no-any-return]
 
-    def _codes(self, matrix: np.ndarray, absent: np.ndarray) -> np.ndarray:
+    def _encode_categories(self, matrix: np.ndarray, absent: np.ndarray) -> np.ndarray:
         codes = np.zeros((len(matrix), 2, self._features), dtype=np.intp)
         for column in self._categories:
-            codes[:, :, column] = np.where(absent[:, column], _CODES - 1, np.clip(matrix[:, column], 0, _CODES - 2))[:, None]
+            codes[:, :, column] = np.where(absent[:, column], _MAX_CODES - 1, np.clip(matrix[:, column], 0, _MAX_CODES - 2))[:, None]
         return codes.ravel()
 
-    def _one_by_one(self, matrix: np.ndarray) -> np.ndarray:
+    def _walk_each_tree(self, matrix: np.ndarray) -> np.ndarray:
         sums = np.tile(self._baseline.astype(np.float64), (len(matrix), 1))
         for iteration in self._predictors:
             for output, tree in enumerate(iteration):
@@ -192,12 +192,12 @@ class Trees:
         return sums
 
 
-def _bits(bitset: np.ndarray) -> np.ndarray:
-    """Return 256 bits, the least first, as booleans."""
+def _unpack_bits(bitset: np.ndarray) -> np.ndarray:
+    """Return 256 bits, the lowest first, as booleans."""
     return np.unpackbits(np.ascontiguousarray(bitset, dtype="<u4").view(np.uint8), bitorder="little").astype(bool)
 
 
-def _breadth_first(nodes: np.ndarray) -> list[int]:
+def _order_breadth_first(nodes: np.ndarray) -> list[int]:
     order = [0]
     for node in order:  # grows while it is walked
         if not nodes[node]["is_leaf"]:

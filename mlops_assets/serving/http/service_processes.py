@@ -1,4 +1,4 @@
-"""Which processes serve a folder: a copy of the folder holds the same files, and none of the processes."""
+"""The processes of a service's folder; a copy of the folder has the same files and no process."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from pathlib import Path
 from mlops_assets import entry_points
 
 
-def label_of(folder: Path) -> str:
-    """Return what tells a folder from a copy of it: its number on the disk, which a move keeps, and its path.
+def make_label(folder: Path) -> str:
+    """Return a label that a copy of the folder does not have: its inode, which a move keeps, and its path.
 
     Parameters
     ----------
     folder
-        Of a service; it exists.
+        An existing folder of a service.
     """
     found = folder.stat()
     return f"{found.st_dev}:{found.st_ino} {folder.resolve()}"
 
 
 def is_label_of(label: str, folder: Path) -> bool:
-    """Whether a label was made of this folder, here or before the folder was moved.
+    """Whether a label belongs to this folder, also after the folder was moved.
 
     Parameters
     ----------
     label
-        As :func:`label_of` returned it.
+        Returned by :func:`make_label`.
     folder
-        Of a service.
+        Folder of a service.
     """
     if not folder.is_dir():
         return False
-    return any(then == now for then, now in zip(label.split(" ", 1), label_of(folder).split(" ", 1), strict=False))
+    return any(then == now for then, now in zip(label.split(" ", 1), make_label(folder).split(" ", 1), strict=False))
 
 
-def path_of(label: str) -> str:
+def label_path(label: str) -> str:
     """Return the path in a label."""
     return label.partition(" ")[2]
 
 
 def find_processes(folder: Path, *roles: str) -> dict[int, float]:
-    """Return the processes that were started for a folder, found by their command lines.
+    """Find the processes of a folder by their command lines.
 
     Parameters
     ----------
     folder
-        Of a service.
+        Folder of a service.
     roles
         ``supervisor`` or ``worker``.
 
     Returns
     -------
     dict
-        Process id → when it began, seconds since 1970.
+        Process id → start time, seconds since 1970.
     """
     import psutil
 

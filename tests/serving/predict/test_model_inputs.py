@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.on_demand import load_functions
 from mlops_assets.compute.features.point_in_time import View, sort_as_of
-from mlops_assets.serving.predict.lookup import InputBuilder
-from mlops_assets.serving.predict.schema import EPOCH, RequestError, Rows
+from mlops_assets.serving.predict.model_inputs import InputBuilder
+from mlops_assets.serving.predict.request_schema import EPOCH, RequestError, RequestRows
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import FRESH, MISSING, STALE, FeatureRow
 from mlops_assets.stores.online.reader import to_columns
@@ -114,8 +114,8 @@ def plain(values) -> list:
     return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 
 
-def rows_of(requests: list[dict]) -> Rows:
-    return Rows(len(requests), {f["name"]: [r[f["name"]] for r in requests] for f in FIELDS}, [r["at"] for r in requests])
+def rows_of(requests: list[dict]) -> RequestRows:
+    return RequestRows(len(requests), {f["name"]: [r[f["name"]] for r in requests] for f in FIELDS}, [r["at"] for r in requests])
 
 
 def spine_of(requests: list[dict]) -> pl.DataFrame:
@@ -203,7 +203,7 @@ def test_times_as_join_keys_and_as_columns(tmp_path) -> None:
     )
     store = open_online(str(tmp_path / "online"))
     store.replace("v", sort_as_of(view), join_keys=["slot"], features=["load"])
-    made = InputBuilder(facts, (), store)(Rows(2, {"at": [micro, micro], "slot": [micro, None]}, [micro, micro]))
+    made = InputBuilder(facts, (), store)(RequestRows(2, {"at": [micro, micro], "slot": [micro, None]}, [micro, micro]))
     assert made.columns == [[0.5, None], [micro, None]]
     assert made.missing == [[], ["load"]]
 

@@ -1,4 +1,4 @@
-"""``POST /features/<view>``: rows of one source over HTTP, refused without repeating a value."""
+"""``POST /features/<view>``: push rows of one source over HTTP. Errors repeat no value."""
 
 from __future__ import annotations
 
@@ -7,95 +7,95 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import PlatformError
-from mlops_assets.serving.predict.schema import RequestError, RequestSchema
-from mlops_assets.serving.push.spec import kind_of
+from mlops_assets.serving.predict.request_schema import RequestError, RequestSchema
+from mlops_assets.serving.push.spec import json_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.serving.http.state import Limits
+    from mlops_assets.serving.http.state import RequestLimits
     from mlops_assets.serving.push.push import Pusher
     from mlops_assets.serving.push.spec import PushSpec
 
-PATH = "/features/"
+PUSH_PATH = "/features/"
 
 
-class PushGate:
-    """Takes rows for the views of a service.
+class PushEndpoint:
+    """Answers requests that push rows to the views of a service.
 
     Parameters
     ----------
     specs
-        As text: see :class:`PushSpec`. They are read when the first row comes, because that imports a data-frame library.
+        As text: see :class:`PushSpec`. They are parsed with the first request, because that imports a data-frame library.
     home, online
-        Of the platform.
+        Those of the platform.
     limits
-        Of one request.
+        Limits of one request.
     """
 
-    def __init__(self, specs: Sequence[str], home: str, online: str, limits: Limits) -> None:
+    def __init__(self, specs: Sequence[str], home: str, online: str, limits: RequestLimits) -> None:
         self._specs, self._home, self._online, self._limits = tuple(specs), home, online, limits
         self._views: dict[str, tuple[RequestSchema, Pusher]] | None = None
         self._lock = threading.Lock()
         self.names = frozenset(name for text in specs for name, *_ in json.loads(text)["views"])
 
     def answer(self, view: str, body: bytes, call: str | None) -> tuple[int, bytes]:
-        """Return status and reply of one request, which may wait for the disk: not for an event loop's thread.
+        """Return status and reply of one request. It may wait for the disk, so do not call it in an event loop.
 
         Parameters
         ----------
         view
-            Its name.
+            Name of the view.
         body
             One object or a list of objects.
         call
-            Its id, from the header ``Idempotency-Key``.
+            Id of the call, from the header ``Idempotency-Key``.
         """
         from mlops_assets.serving.push.push import PushError
 
         try:
-            schema, pusher = self._opened()[view]
+            schema, pusher = self._open_views()[view]
             rows = schema.decode(body)
-            pushed = pusher.push(_listed(rows.columns, rows.count, pusher.spec), call)
+            pushed = pusher.push(_make_frame(rows.columns, rows.count, pusher.spec), call)
         except RequestError as error:
             return error.status, error.body
         except PushError as error:
             where = {"row": error.row, "field": error.field}
-            told = {"error": error.told, "hint": "see the declaration of the source; nothing was pushed"}
-            return 422, json.dumps(told | {k: v for k, v in where.items() if v not in (None, "")}).encode()
+            reply = {"error": error.public_message, "hint": "see the declaration of the source; nothing was pushed"}
+            return 422, json.dumps(reply | {k: v for k, v in where.items() if v not in (None, "")}).encode()
         except PlatformError as error:
             return 503, json.dumps(
                 {"error": error.message.split(":")[0], "hint": "send the rows again with the same Idempotency-Key"}
             ).encode()
         return 200, json.dumps({"id": pushed.id, "rows": pushed.rows, "repeated": pushed.repeated}).encode()
 
-    def _opened(self) -> dict[str, tuple[RequestSchema, Pusher]]:
+    def _open_views(self) -> dict[str, tuple[RequestSchema, Pusher]]:
         with self._lock:
             if self._views is None:
-                self._views = dict(self._open())
+                self._views = dict(self._iterate_views())
             return self._views
 
-    def _open(self) -> Any:  # noqa: ANN401  (pairs)
+    def _iterate_views(self) -> Any:  # noqa: ANN401  (pairs)
         from mlops_assets.serving.push.push import Pusher
         from mlops_assets.serving.push.spec import PushSpec
 
         for text in self._specs:
-            spec = PushSpec.parsed(text)
-            fields = list(_fields(spec, text))
+            spec = PushSpec.from_json(text)
+            fields = list(_describe_fields(spec, text))
             schema = RequestSchema(fields, {name: str(dtype) for name, dtype in spec.types}, self._limits.max_rows, "the source")
             for view in spec.views:
                 yield view.name, (schema, Pusher(spec, self._home, self._online))
 
 
-def _fields(spec: PushSpec, text: str) -> Any:  # noqa: ANN401  (mappings)
+def _describe_fields(spec: PushSpec, text: str) -> Any:  # noqa: ANN401  (mappings)
     nullable = {name: may for name, may, _ in json.loads(text)["columns"]}
     for name, dtype in spec.types:
         created = name == spec.table.created_timestamp
         role = "time" if created else "key" if nullable[name] else "column"
-        yield {"name": name, "type": kind_of(dtype), "nullable": nullable[name], "role": role}
+        yield {"name": name, "type": json_type(dtype), "nullable": nullable[name], "role": role}
 
 
-def _listed(columns: Any, count: int, spec: PushSpec) -> Any:  # noqa: ANN401  (a frame)
+def _make_frame(columns: Any, count: int, spec: PushSpec) -> Any:  # noqa: ANN401  (a frame)
     import polars as pl
 
     series = []

@@ -1,4 +1,4 @@
-"""An estimator as bytes, and its skops form."""
+"""A stored estimator as bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import ArtifactError
-from mlops_assets.serving.formats.trusted_types import without_distributions
+from mlops_assets.serving.formats.trusted_types import replace_distributions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 SKOPS, ONNX, PICKLE = "skops", "onnx", "pickle"
 
 
-LIGHTGBM, XGBOOST = "lightgbm", "xgboost"  # what "native" is, by the estimator
+LIGHTGBM, XGBOOST = "lightgbm", "xgboost"  # the forms of "native"
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class EstimatorBytes:
     """An estimator as bytes.
 
     Parameters
@@ -27,13 +27,13 @@ class Written:
     form
         ``skops``, ``lightgbm``, ``xgboost``, ``onnx`` or ``pickle``.
     data
-        What is stored.
+        The stored bytes.
     before
-        The steps of a pipeline before a native file, as skops; empty when there are none.
+        Earlier steps of a pipeline that ends in a native file, as skops; empty when there are none.
     facts
-        What else is needed to read it, JSON-like.
+        Further settings to read it, JSON-like.
     refused
-        Why it is not in the form that was asked for.
+        Why it is not in the requested format; empty when it is.
     """
 
     form: str
@@ -43,12 +43,12 @@ class Written:
     refused: str = ""
 
 
-def skops_bytes(estimator: Any) -> bytes:  # noqa: ANN401
-    """Return an estimator in skops' form."""
+def dump_skops(estimator: Any) -> bytes:  # noqa: ANN401
+    """Write an estimator as skops."""
     import skops.io
 
     try:
-        with without_distributions(estimator):
+        with replace_distributions(estimator):
             data: bytes = skops.io.dumps(estimator)
     except Exception as error:
         raise ArtifactError(

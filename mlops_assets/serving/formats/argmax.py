@@ -1,0 +1,77 @@
+"""Whether predictions are the argmax of the probabilities, so that a service computes the probabilities only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+_LIBRARIES = ("sklearn.", "lightgbm.", "xgboost.", "mlops_assets.serving.")
+# Thresholds, and estimators of scikit-learn that compute predictions and probabilities separately: they differ far from the training
+# rows, so no holdout shows it.
+_NOT_ARGMAX = frozenset(
+    {
+        *("FixedThresholdClassifier", "TunedThresholdClassifierCV", "SVC", "NuSVC", "SGDClassifier", "OneVsRestClassifier"),
+        *("GaussianProcessClassifier", "NearestCentroid", "RadiusNeighborsClassifier"),
+    }
+)
+
+
+def argmax_class(classes: Any, probabilities: np.ndarray) -> np.ndarray:  # noqa: ANN401  (an estimator's classes)
+    """Return the class with the highest probability of each row, the first of equal ones.
+
+    Parameters
+    ----------
+    classes
+        Classes in the estimator's order.
+    probabilities
+        Shape (rows, classes).
+    """
+    return np.asarray(classes)[np.asarray(probabilities).argmax(axis=1)]  # type: ignore[no-any-return]
+
+
+def may_predict_argmax(estimator: Any) -> bool:  # noqa: ANN401  (any estimator)
+    """Whether no part of an estimator can make its prediction differ from the argmax of its probabilities.
+
+    Thresholds, support vector machines and classes of the project can. Rows cannot distinguish a threshold of 0.499 from 0.5, so the predictions
+    of such an estimator are always computed.
+
+    Parameters
+    ----------
+    estimator
+        Fitted.
+    """
+    if not hasattr(estimator, "predict_proba"):
+        return False
+    params = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else ()
+    parts = [estimator, *(part for part in params if hasattr(part, "predict") and not isinstance(part, type))]
+    return all(type(p).__module__.startswith(_LIBRARIES) and type(p).__name__ not in _NOT_ARGMAX for p in parts)
+
+
+def count_rows_off_argmax(estimator: Any, rows: pl.DataFrame) -> int:  # noqa: ANN401  (any estimator)
+    """Return the number of rows whose prediction is not the argmax of the probabilities.
+
+    Parameters
+    ----------
+    estimator
+        Fitted, with ``predict_proba``.
+    rows
+        Rows of ``X``.
+    """
+    if not rows.height:
+        return 0
+    return int((argmax_class(estimator.classes_, estimator.predict_proba(rows)) != predict_labels(estimator, rows)).sum())
+
+
+def predict_labels(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401  (any estimator)
+    """Return the predictions of rows, as every gate, service, batch and monitor uses them.
+
+    Parameters
+    ----------
+    estimator
+        Fitted.
+    rows
+        Rows of ``X``.
+    """
+    return np.asarray(estimator.predict(rows)) if rows.height else np.asarray(getattr(estimator, "classes_", np.zeros(0)))[:0]

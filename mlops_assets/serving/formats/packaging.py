@@ -249,7 +249,7 @@ def describe_format(manifest: Mapping[str, Any]) -> str:
 
 
 def find_other_libraries(manifest: Mapping[str, Any]) -> list[LibraryChange]:
-    """Return the libraries that a model was trained with and of which another version is installed here, the serious ones first."""
+    """Return libraries that are installed in another version than in training, the critical ones first."""
     trained: Mapping[str, str] = manifest.get("libraries", {})
     return find_library_changes(trained, {name: installed_distributions().get(canonical_name(name), "") for name in trained})
 

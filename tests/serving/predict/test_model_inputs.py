@@ -76,10 +76,10 @@ class TupleReader:
     def __init__(self, rows, lookups) -> None:
         self.rows, self.lookups = rows, lookups
 
-    def one(self, keys, at):
+    def lookup_one(self, keys, at):
         return [self._found(lookup, key, at) for lookup, key in zip(self.lookups, keys, strict=True)]
 
-    def many(self, keys, at):
+    def lookup_many(self, keys, at):
         found = [[self._found(lookup, *row) for row in zip(each, at, strict=True)] for lookup, each in zip(self.lookups, keys, strict=True)]
         return [to_columns(rows, dict.fromkeys(lookup.features, "")) for lookup, rows in zip(self.lookups, found, strict=True)]
 

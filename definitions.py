@@ -109,7 +109,7 @@ def departures(flights: pl.LazyFrame) -> pl.LazyFrame:
 
 
 class Hyperparameters(dg.Config):
-    """What may be tuned in the launchpad."""
+    """Hyperparameters that the launchpad can set."""
 
     learning_rate: float = 0.1
     max_iter: int = 120
@@ -121,8 +121,8 @@ class Hyperparameters(dg.Config):
     gates=[ml.Gate("roc_auc", at_least=0.65), ml.Gate("neg_log_loss", no_worse_than_champion_by=0.005)],
     slices=["origin", "carrier"],
     limits=[
-        "No other airport than EWR, JFK and LGA, and no flight that has left: it knows neither.",
-        "Seasons that it has not learned from are new to it.",
+        "Not for airports other than EWR, JFK and LGA, nor for flights that have departed.",
+        "Not evaluated on seasons outside of the training rows.",
     ],
     cron_schedule="0 4 * * 1",
     cron_timezone="America/New_York",

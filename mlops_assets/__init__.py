@@ -15,8 +15,8 @@ from mlops_assets.decorators import dataset, feature_view, gate, model, on_deman
 from mlops_assets.errors import DataError, DefinitionError, MlopsError, RegistryError
 from mlops_assets.values.dataset import ExternalDataset
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
-from mlops_assets.values.feature_sources import Sql
-from mlops_assets.values.features import DbtProject, Entity, FeatureView
+from mlops_assets.values.feature_sources import DbtProject, Sql
+from mlops_assets.values.features import Entity, FeatureView
 from mlops_assets.values.gate import Gate
 from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
 from mlops_assets.values.platform import Platform

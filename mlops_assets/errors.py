@@ -47,6 +47,21 @@ class MlopsError(Exception):
         What is wrong, naming the asset, partition, column or value.
     hint
         What to do about it, one sentence.
+
+    See Also
+    --------
+    DefinitionError : The project is wrong.
+    DataError : The data is wrong.
+    RegistryError : The registry refuses.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> try:
+    ...     ml.Gate("roc_auc")
+    ... except ml.MlopsError as error:
+    ...     print(type(error).__name__)
+    DefinitionError
     """
 
     def __init__(self, message: str, *, hint: str) -> None:
@@ -64,39 +79,110 @@ def _rebuild(kind: type[MlopsError], message: str, hint: str) -> MlopsError:
 
 
 class DefinitionError(MlopsError):
-    """The project file says something that cannot work."""
+    """The project file says something that cannot work.
+
+    See Also
+    --------
+    MlopsError : The base of all errors.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Entity("Ship")
+    Traceback (most recent call last):
+    mlops_assets.errors.DefinitionError: an entity cannot be named 'Ship'
+    Hint: use lower-case letters, digits and underscores, a letter first, at most 63 characters
+    """
 
 
 class DataError(MlopsError):
-    """Data broke a declared rule; nothing was committed."""
+    """Data broke a declared rule; nothing was committed.
+
+    See Also
+    --------
+    MlopsError : The base of all errors.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from datetime import datetime
+    >>> import mlops_assets as ml
+    >>> ml.training_frame(None, [])
+    Traceback (most recent call last):
+    mlops_assets.errors.DataError: ...
+    """
 
 
 class LakeError(MlopsError):
-    """The lake cannot do what was asked."""
+    """The lake cannot do what was asked.
+
+    See Also
+    --------
+    mlops_assets.read_table : Raises it for an unknown table.
+    """
 
 
 class ArtifactError(MlopsError):
-    """An artifact is missing, or its bytes are not those that were stored."""
+    """An artifact is missing, or its bytes are not those that were stored.
+
+    See Also
+    --------
+    mlops_assets.load_model : Raises it for damaged bytes.
+    """
 
 
 class RegistryError(MlopsError):
-    """The registry has no such thing, or it is in the wrong state."""
+    """The registry has no such thing, or it is in the wrong state.
+
+    See Also
+    --------
+    GateError : Registration or promotion is refused.
+    MlopsError : The base of all errors.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.runs.log_metric("loss", 0.5)
+    Traceback (most recent call last):
+    mlops_assets.errors.RegistryError: log_metric was called outside of a run
+    Hint: ...
+    """
 
 
 class GateError(RegistryError):
-    """Registration or promotion refused: evidence is missing, failed, or another candidate's."""
+    """Registration or promotion refused: evidence is missing, failed, or another candidate's.
+
+    See Also
+    --------
+    RegistryError : Its base.
+    """
 
 
 class ServiceError(MlopsError):
-    """A service cannot start, or does not reach the state that is wanted."""
+    """A service cannot start, or does not reach the state that is wanted.
+
+    See Also
+    --------
+    mlops_assets.Service : Declares a service.
+    """
 
 
 class PlatformError(MlopsError):
-    """This machine or installation lacks something."""
+    """This machine or installation lacks something.
+
+    See Also
+    --------
+    MissingExtraError : An optional dependency is missing.
+    """
 
 
 class MissingExtraError(PlatformError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
+
+    See Also
+    --------
+    PlatformError : Its base.
+    """
 
     @classmethod
     def from_extra(cls, package: str, extra: str) -> MissingExtraError:

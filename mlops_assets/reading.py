@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _ZONED = r"(Z|[+-]\d\d:?\d\d)$"
-_NO_HINT = "mend the file, or declare the type that the column really has"
+_NO_HINT = "correct the file, or declare the type that the column really has"
 
 
 def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFrame:
@@ -58,27 +58,27 @@ def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFr
     """
     import polars as pl
 
-    path, wanted = Path(file), _types(columns)
+    path, wanted = Path(file), _read_types(columns)
     data = path.read_bytes()
-    _utf8(path, data)
+    _check_utf8(path, data)
     header = next(csv.reader(io.StringIO(data.decode("utf-8-sig"))), [])
-    _header(path, header, wanted)
+    _check_header(path, header, wanted)
     try:
         text = pl.read_csv(data, infer_schema=False, columns=list(wanted))
     except pl.exceptions.PolarsError as error:
-        raise _ragged(path, data, len(header), error) from error
-    return text.select(_typed(path, text[name], kind) for name, kind in wanted.items())
+        raise _explain_ragged_row(path, data, len(header), error) from error
+    return text.select(_cast(path, text[name], kind) for name, kind in wanted.items())
 
 
 def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataFrame:
-    """Read a Parquet file whose bytes are those that were written.
+    """Read a Parquet file and verify that its bytes are those that were written.
 
     Parameters
     ----------
     file
         The file.
     sha256
-        Of its bytes; when None, the first word of the file ``<file>.sha256`` beside it (as ``sha256sum`` writes it); when there is none, every page
+        Of its bytes; when None, the first word of the file ``<file>.sha256`` next to it (as ``sha256sum`` writes it); when there is none, every page
         must carry a checksum of its own (``write_page_checksum=True`` in pyarrow), and they are verified.
 
     Raises
@@ -91,8 +91,8 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
     import pyarrow.parquet as pq
 
     path = Path(file)
-    beside = Path(f"{path}.sha256")
-    wanted = sha256 or (beside.read_text(encoding="ascii").split()[0] if beside.exists() else None)
+    sha256_file = Path(f"{path}.sha256")
+    wanted = sha256 or (sha256_file.read_text(encoding="ascii").split()[0] if sha256_file.exists() else None)
     if wanted is not None:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != wanted.lower():
@@ -102,19 +102,19 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
             )
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as opened:
-            if wanted is None and (bare := _without_checksum(path, opened.metadata)):
+            if wanted is None and (bare := _find_column_without_checksum(path, opened.metadata)):
                 raise DataError(
-                    f"'{path}': column '{bare}' carries no page checksums, and there is no '{beside.name}'",
-                    hint=f"write it with write_page_checksum=True, or `sha256sum {path.name} > {beside.name}` where it is made",
+                    f"'{path}': column '{bare}' carries no page checksums, and there is no '{sha256_file.name}'",
+                    hint=f"write it with write_page_checksum=True, or `sha256sum {path.name} > {sha256_file.name}` where it is made",
                 )
             return pl.DataFrame(opened.read())
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"'{path}' is damaged or truncated: {str(error).splitlines()[0]}", hint="fetch the file again, or make it again"
+            f"'{path}' is damaged or truncated: {str(error).splitlines()[0]}", hint="fetch the file again, or write it again"
         ) from error
 
 
-def _without_checksum(path: Path, metadata: Any) -> str:  # noqa: ANN401  (pyarrow's)
+def _find_column_without_checksum(path: Path, metadata: Any) -> str:  # noqa: ANN401  (pyarrow's)
     """Return the first column with a first page that has no checksum; "" when each has one."""
     with path.open("rb") as file:
         for group in range(metadata.num_row_groups):
@@ -139,7 +139,7 @@ def _has_crc(header: bytes) -> bool:
     return field == 4
 
 
-def _types(columns: type | Mapping[str, Any]) -> dict[str, pl.DataType]:
+def _read_types(columns: type | Mapping[str, Any]) -> dict[str, pl.DataType]:
     import polars as pl
 
     if isinstance(columns, type):
@@ -148,7 +148,7 @@ def _types(columns: type | Mapping[str, Any]) -> dict[str, pl.DataType]:
     return pl.DataFrame(schema=dict(columns)).schema
 
 
-def _utf8(path: Path, data: bytes) -> None:
+def _check_utf8(path: Path, data: bytes) -> None:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -160,31 +160,32 @@ def _utf8(path: Path, data: bytes) -> None:
         ) from error
 
 
-def _header(path: Path, header: list[str], wanted: Mapping[str, Any]) -> None:
+def _check_header(path: Path, header: list[str], wanted: Mapping[str, Any]) -> None:
     if twice := [name for name in header if header.count(name) > 1]:
         raise DataError(f"'{path}' has two columns named '{twice[0]}'", hint="rename one of them where the file is made")
     if missing := [name for name in wanted if name not in header]:
         raise DataError(f"'{path}' has no column '{missing[0]}'", hint=nearest(missing[0], header) + f"it has {', '.join(header)}")
 
 
-def _ragged(path: Path, data: bytes, fields: int, error: Exception) -> DataError:
+def _explain_ragged_row(path: Path, data: bytes, fields: int, error: Exception) -> DataError:
     rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     for number, row in enumerate(rows):
         if row and len(row) != fields:
             return DataError(
-                f"'{path}': row {number} has {len(row)} fields, the header {fields}", hint="quote fields that hold a comma; mend the row"
+                f"'{path}': row {number} has {len(row)} fields, the header {fields}",
+                hint="quote fields that contain a comma, or correct the row",
             )
-    return DataError(f"'{path}' cannot be read: {str(error).splitlines()[0]}", hint="mend the file")
+    return DataError(f"'{path}' cannot be read: {str(error).splitlines()[0]}", hint="correct the file")
 
 
-def _typed(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
+def _cast(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
     import polars as pl
 
     if kind == pl.String:
         return text
     rule, hint = f"no {kind}", _NO_HINT
     if kind.is_integer() and (zeros := text.str.contains(r"^[+-]?0\d").fill_null(value=False)).any():
-        raise _bad(
+        raise _bad_value(
             path, text, zeros, "a number with a leading zero, which would be lost", "declare the column as text: it is an identifier"
         )
     if isinstance(kind, pl.Datetime):
@@ -192,8 +193,8 @@ def _typed(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
         wrong = ~zoned if kind.time_zone else zoned
         if wrong.any():
             what = "a time without a time zone among those with one" if kind.time_zone else "a time with a time zone among those without"
-            raise _bad(path, text, wrong, what, "say in the file which instant is meant, e.g. 2024-01-01T05:00:00Z")
-        values = _times(text, kind)
+            raise _bad_value(path, text, wrong, what, "say in the file which instant is meant, e.g. 2024-01-01T05:00:00Z")
+        values = _parse_times(text, kind)
     elif kind == pl.Date:
         values = text.str.to_date(strict=False)
     elif kind == pl.Boolean:
@@ -204,11 +205,11 @@ def _typed(path: Path, text: pl.Series, kind: pl.DataType) -> pl.Series:
         values = text.cast(kind, strict=False)
     bad = values.is_null() & text.is_not_null()
     if bad.any():
-        raise _bad(path, text, bad, rule, hint)
+        raise _bad_value(path, text, bad, rule, hint)
     return values
 
 
-def _times(text: pl.Series, kind: pl.Datetime) -> pl.Series:
+def _parse_times(text: pl.Series, kind: pl.Datetime) -> pl.Series:
     import polars as pl
 
     plain = text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T").str.replace(r"Z$", "+00:00")
@@ -218,7 +219,7 @@ def _times(text: pl.Series, kind: pl.Datetime) -> pl.Series:
     return parsed.dt.convert_time_zone(kind.time_zone) if kind.time_zone else parsed.cast(pl.Datetime(kind.time_unit))
 
 
-def _bad(path: Path, text: pl.Series, rows: pl.Series, rule: str, hint: str) -> DataError:
+def _bad_value(path: Path, text: pl.Series, rows: pl.Series, rule: str, hint: str) -> DataError:
     number = int(rows.arg_max() or 0)
     return DataError(
         f"'{path}': column '{text.name}' of row {number + 1} is {text[number]!r}, {rule} ({rows.sum()} such row(s))", hint=hint

@@ -76,12 +76,12 @@ class _View:
         return self.at(entity, hour).values[0]
 
 
-def _same(found: object, wanted: object, what: str) -> None:
+def _check_equal(found: object, wanted: object, what: str) -> None:
     if found != wanted:
         raise AssertionError(f"{what}: {found!r}, not {wanted!r}")
 
 
-def _refused(work: Callable[[], object], text: str) -> None:
+def _check_refusal(work: Callable[[], object], text: str) -> None:
     try:
         work()
     except PlatformError as error:
@@ -91,7 +91,7 @@ def _refused(work: Callable[[], object], text: str) -> None:
         raise AssertionError(f"nothing was refused where '{text}' is wrong")
 
 
-def _by_the_rule(rows: Sequence[FactRow], entity: str, hour: int) -> Any:  # noqa: ANN401
+def _expected_value(rows: Sequence[FactRow], entity: str, hour: int) -> Any:  # noqa: ANN401
     """The definition in words: of what has happened and is known, the last; of equal ones the one known last."""
     known = [(event, created, value) for k, event, created, value in rows if k == entity and event <= hour and created <= hour]
     return max(known, key=lambda row: row[:2])[2] if known else None
@@ -109,12 +109,12 @@ def lookups_find_what_the_rule_finds(store: OnlineStore) -> None:
         view, rows = _View(store), _random_rows(seed)
         view.replace(rows)
         asked = [(k, hour) for k in "abcdef" for hour in range(-4, 32)]
-        wanted = [_by_the_rule(rows, k, hour) for k, hour in asked]
-        _same([view.value(k, hour) for k, hour in asked], wanted, "one by one")
+        wanted = [_expected_value(rows, k, hour) for k, hour in asked]
+        _check_equal([view.value(k, hour) for k, hour in asked], wanted, "one by one")
         reader = store.reader([Lookup(view.name, ("value",))])
         (found,) = reader.lookup_many([[(k,) for k, _ in asked]], [_START + hour * _HOURS for _, hour in asked])
         listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
-        _same(listed, wanted, "many at once")
+        _check_equal(listed, wanted, "many at once")
 
 
 def updates_in_any_order_end_alike(store: OnlineStore) -> None:
@@ -129,46 +129,46 @@ def updates_in_any_order_end_alike(store: OnlineStore) -> None:
             parts.update(rng.sample(shuffled[: start + 7], min(3, start + 7)))
         for k in "abcde":
             for hour in range(-4, 32):
-                _same(parts.at(k, hour), whole.at(k, hour), f"{k} at {hour}")
+                _check_equal(parts.at(k, hour), whole.at(k, hour), f"{k} at {hour}")
 
 
 def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
     """A late row displaces no newer one, a repeated one changes nothing, a corrected one replaces the old."""
     view = _View(store)
-    _same(view.replace([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 2, "changed by a replacement")
-    _same(view.update([("a", 3, 8, 30)]).changed, 0, "changed by a row that was overtaken before it was known")
-    _same((view.value("a", 5), view.value("a", 9)), (50, 50), "after a late row")
-    _same(view.update([("a", 3, 3, 31)]).changed, 1, "changed by a row of the past")
-    _same((view.value("a", 4), view.value("a", 9)), (31, 50), "the past and the present")
-    _same(view.update([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 0, "changed by the same rows again")
-    _same(view.update([("b", 5, 5, 99)]).changed, 1, "changed by a correction")
-    _same((view.value("a", 9), view.value("b", 9)), (50, 99), "after a correction")
+    _check_equal(view.replace([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 2, "changed by a replacement")
+    _check_equal(view.update([("a", 3, 8, 30)]).changed, 0, "changed by a row that was overtaken before it was known")
+    _check_equal((view.value("a", 5), view.value("a", 9)), (50, 50), "after a late row")
+    _check_equal(view.update([("a", 3, 3, 31)]).changed, 1, "changed by a row of the past")
+    _check_equal((view.value("a", 4), view.value("a", 9)), (31, 50), "the past and the present")
+    _check_equal(view.update([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 0, "changed by the same rows again")
+    _check_equal(view.update([("b", 5, 5, 99)]).changed, 1, "changed by a correction")
+    _check_equal((view.value("a", 9), view.value("b", 9)), (50, 99), "after a correction")
     view.update([("c", 20, 2, 1)])  # a forecast, and its revision
     view.update([("c", 20, 4, 2)])
     view.update([("c", 20, 3, 3)])
-    _same(view.value("c", 20), 2, "of several that were known before their time, the one known last")
+    _check_equal(view.value("c", 20), 2, "of several that were known before their time, the one known last")
 
 
-def ttl_is_enforced_and_told(store: OnlineStore) -> None:
-    """A row holds up to its ttl, inclusive to the microsecond; stale and missing are told apart."""
+def ttl_is_enforced_and_reported(store: OnlineStore) -> None:
+    """A row holds up to its ttl, inclusive to the microsecond; stale and missing differ."""
     view = _View(store)
     view.replace([("a", 5, 5, 1), ("z", 30, 30, 2)])
     reader, at = store.reader([Lookup(view.name, ("value",), 2 * _HOUR)]), _START + 7 * _HOURS
-    _same(reader.lookup_one([("a",)], at)[0], ((1,), FRESH, 2 * _HOURS), "at the ttl")
-    _same(reader.lookup_one([("a",)], at + 1)[0], ((None,), STALE, 2 * _HOURS + 1), "a microsecond later")
-    _same(reader.lookup_one([("z",)], at)[0], ((None,), MISSING, None), "before it was known")
-    _same(reader.lookup_one([("never",)], at)[0], ((None,), MISSING, None), "never seen")
-    _same(reader.lookup_one([(None,)], at)[0], ((None,), MISSING, None), "a null key")
+    _check_equal(reader.lookup_one([("a",)], at)[0], ((1,), FRESH, 2 * _HOURS), "at the ttl")
+    _check_equal(reader.lookup_one([("a",)], at + 1)[0], ((None,), STALE, 2 * _HOURS + 1), "a microsecond later")
+    _check_equal(reader.lookup_one([("z",)], at)[0], ((None,), MISSING, None), "before it was known")
+    _check_equal(reader.lookup_one([("never",)], at)[0], ((None,), MISSING, None), "never seen")
+    _check_equal(reader.lookup_one([(None,)], at)[0], ((None,), MISSING, None), "a null key")
     (found,) = reader.lookup_many([[("a",), ("a",), ("z",), ("never",), (None,)]], [at, at + 1, at, at, at])
-    _same(found.status.tolist(), [FRESH, STALE, MISSING, MISSING, MISSING], "status in columns")
-    _same(found.age.tolist(), [2 * _HOURS, 2 * _HOURS + 1, -1, -1, -1], "age in columns")
-    _same(found.nulls["value"].tolist(), [False, True, True, True, True], "nulls in columns")
+    _check_equal(found.status.tolist(), [FRESH, STALE, MISSING, MISSING, MISSING], "status in columns")
+    _check_equal(found.age.tolist(), [2 * _HOURS, 2 * _HOURS + 1, -1, -1, -1], "age in columns")
+    _check_equal(found.nulls["value"].tolist(), [False, True, True, True, True], "nulls in columns")
     (nothing,) = store.reader([Lookup("never_written", ("value",))]).lookup_many([[("a",)]], [at])
-    _same((nothing.status.tolist(), nothing.nulls["value"].tolist()), ([MISSING], [True]), "a view that was never written")
+    _check_equal((nothing.status.tolist(), nothing.nulls["value"].tolist()), ([MISSING], [True]), "a view that was never written")
 
 
 def values_come_back_exactly(store: OnlineStore) -> None:
-    """Whole numbers beyond floats, NaN beside null, leading zeros, microseconds, lists and embeddings."""
+    """Whole numbers beyond floats, NaN and null, leading zeros, microseconds, lists and embeddings."""
     import polars as pl
 
     utc, time = pl.Datetime("us", "UTC"), datetime(1931, 5, 6, 7, 8, 9, 123_457, tzinfo=UTC)
@@ -188,16 +188,16 @@ def values_come_back_exactly(store: OnlineStore) -> None:
     ):
         view = _View(store)
         view.replace([(k, 1, 1, value) for k, value in zip("abc", given, strict=True)], dtype)
-        _same([view.value(k, 1) for k in "abc"], wanted, f"values of {dtype}")
+        _check_equal([view.value(k, 1) for k in "abc"], wanted, f"values of {dtype}")
         (found,) = store.reader([Lookup(view.name, ("value",))]).lookup_many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
         listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
-        _same(listed, wanted, f"columns of {dtype}")
+        _check_equal(listed, wanted, f"columns of {dtype}")
     view = _View(store)
     view.replace([("a", 1, 1, float("nan")), ("b", 1, 1, None)], pl.Float64)
-    _same(repr([view.value("a", 1), view.value("b", 1)]), "[nan, None]", "NaN and null")
+    _check_equal(repr([view.value("a", 1), view.value("b", 1)]), "[nan, None]", "NaN and null")
 
 
-def entities_are_told_apart(store: OnlineStore) -> None:
+def entities_are_distinguished(store: OnlineStore) -> None:
     """By type and by length; however long they are, and however many keys they have."""
     import polars as pl
 
@@ -212,13 +212,17 @@ def entities_are_told_apart(store: OnlineStore) -> None:
         times = pl.Series([_BASE] * len(keys), dtype=utc)
         columns = {"p": [p for p, _ in keys], "q": [q for _, q in keys], "n": list(range(len(keys)))}
         layout = pl.DataFrame({**columns, "__valid_from": times, "__event": times})
-        _same(store.replace(name, layout, join_keys=["p", "q"], features=["n"]).entities, len(keys), "entities written")
+        _check_equal(store.replace(name, layout, join_keys=["p", "q"], features=["n"]).entities, len(keys), "entities written")
         reader = store.reader([Lookup(name, ("n",))])
-        _same([reader.lookup_one([key], _START)[0].values[0] for key in keys], list(range(len(keys))), f"values of {keys[0]} and others")
-        _same(reader.lookup_one([("nobody", "here")], _START)[0].status, MISSING, "an entity that is none")
+        _check_equal(
+            [reader.lookup_one([key], _START)[0].values[0] for key in keys], list(range(len(keys))), f"values of {keys[0]} and others"
+        )
+        _check_equal(reader.lookup_one([("no one", "here")], _START)[0].status, MISSING, "an entity that is none")
     view = _View(store)
     view.replace([("1", 1, 1, 10)])
-    _same(view.store.reader([Lookup(view.name, ("value",))]).lookup_one([(1,)], _START + _HOURS)[0].status, MISSING, "a number for a text")
+    _check_equal(
+        view.store.reader([Lookup(view.name, ("value",))]).lookup_one([(1,)], _START + _HOURS)[0].status, MISSING, "a number for a text"
+    )
 
 
 def features_are_found_by_name(store: OnlineStore) -> None:
@@ -235,15 +239,15 @@ def features_are_found_by_name(store: OnlineStore) -> None:
     write({"one": 1, "two": 2.0, "three": None})
     both, single = store.reader([Lookup(name, ("two", "one"))]), store.reader([Lookup(name, ("two",))])
     lost = store.reader([Lookup(name, ("three",))])
-    _same(both.lookup_one([("a",)], _START)[0].values, (2.0, 1), "two features")
-    _same(single.lookup_one([("a",)], _START)[0].values, (2.0,), "one feature")
-    _same(lost.lookup_one([("a",)], _START)[0].values, (None,), "a feature of nulls")
+    _check_equal(both.lookup_one([("a",)], _START)[0].values, (2.0, 1), "two features")
+    _check_equal(single.lookup_one([("a",)], _START)[0].values, (2.0,), "one feature")
+    _check_equal(lost.lookup_one([("a",)], _START)[0].values, (None,), "a feature of nulls")
     write({"two": 4.0, "word": "w", "one": 3})
-    _same(both.lookup_one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
+    _check_equal(both.lookup_one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
     (found,) = both.lookup_many([[("a",)]], [_START])
-    _same([found.values[n].tolist() for n in ("two", "one")], [[4.0], [3]], "columns of another schema")
-    _refused(lambda: lost.lookup_one([("a",)], _START), "three")
-    _refused(lambda: lost.lookup_many([[("a",)]], [_START]), "three")
+    _check_equal([found.values[n].tolist() for n in ("two", "one")], [[4.0], [3]], "columns of another schema")
+    _check_refusal(lambda: lost.lookup_one([("a",)], _START), "three")
+    _check_refusal(lambda: lost.lookup_many([[("a",)]], [_START]), "three")
 
 
 def several_views_are_read_at_once(store: OnlineStore) -> None:
@@ -253,9 +257,9 @@ def several_views_are_read_at_once(store: OnlineStore) -> None:
     second.replace([("b", 1, 1, 20), ("a", 1, 1, 21)])
     reader = store.reader([Lookup(first.name, ("value",)), Lookup(second.name, ("value",), _HOUR), Lookup("never_written", ("x",))])
     at = _START + 3 * _HOURS
-    _same([f.status for f in reader.lookup_one([("a",), ("b",), ("a",)], at)], [FRESH, STALE, MISSING], "one entity")
+    _check_equal([f.status for f in reader.lookup_one([("a",), ("b",), ("a",)], at)], [FRESH, STALE, MISSING], "one entity")
     keys: list[list[tuple[Any, ...]]] = [[("a",), ("b",)], [("b",), (None,)], [("a",), ("b",)]]
-    _same(
+    _check_equal(
         [c.status.tolist() for c in reader.lookup_many(keys, [at, at])], [[FRESH, MISSING], [STALE, MISSING], [MISSING] * 2], "two entities"
     )
 
@@ -263,18 +267,18 @@ def several_views_are_read_at_once(store: OnlineStore) -> None:
 def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
     """What the new rows lack is gone, and the mark is that of the replacement; updates keep it unless they give one."""
     view = _View(store)
-    _same(store.state(view.name), None, "state before")
+    _check_equal(store.state(view.name), None, "state before")
     view.replace([("a", 1, 1, 10), ("b", 1, 1, 20)], mark="first")
     view.update([("c", 1, 1, 30)])
     state = store.state(view.name)
-    _same((state and state.mark, state and state.entities), ("first", 3), "mark and entities after an update")
+    _check_equal((state and state.mark, state and state.entities), ("first", 3), "mark and entities after an update")
     view.update([], mark="second")
-    _same((s.mark if (s := store.state(view.name)) else ""), "second", "mark after an update with one")
+    _check_equal((s.mark if (s := store.state(view.name)) else ""), "second", "mark after an update with one")
     view.replace([("b", 1, 1, 21)], mark="third")
-    _same([view.value(k, 1) for k in "abc"], [None, 21, None], "values after a replacement")
+    _check_equal([view.value(k, 1) for k in "abc"], [None, 21, None], "values after a replacement")
     view.replace([])
-    _same(((s.entities, s.mark) if (s := store.state(view.name)) else ()), (0, ""), "after a replacement by nothing")
-    _same(view.value("b", 1), None, "a value after a replacement by nothing")
+    _check_equal(((s.entities, s.mark) if (s := store.state(view.name)) else ()), (0, ""), "after a replacement by nothing")
+    _check_equal(view.value("b", 1), None, "a value after a replacement by nothing")
 
 
 def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
@@ -283,35 +287,35 @@ def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
     view.replace([("a", 1, 1, 10), ("a", 2, 2, 11), ("b", 1, 1, 20), ("c", 1, 1, 30)])
     rebuilt = online_layout([("a", 0, 0, 0), ("b", 0, 0, 0)])
     view.update([("a", 1, 1, 12), ("c", 2, 2, 31)], rebuilt=rebuilt)
-    _same([view.value(k, 9) for k in "abc"], [12, None, 31], "after rebuilding a and b")
-    _same((s.entities if (s := store.state(view.name)) else 0), 2, "entities after rebuilding")
+    _check_equal([view.value(k, 9) for k in "abc"], [12, None, 31], "after rebuilding a and b")
+    _check_equal((s.entities if (s := store.state(view.name)) else 0), 2, "entities after rebuilding")
 
 
-def other_types_are_refused(store: OnlineStore) -> None:
+def a_store_refuses_other_types(store: OnlineStore) -> None:
     """Rows of another type cannot be added, and what cannot be packed is named; nothing has changed then."""
     import polars as pl
 
     view = _View(store)
     view.replace([("a", 1, 1, 10)])
-    _refused(lambda: view.update([("a", 2, 2, "ten")], pl.String), "value")
-    _refused(lambda: view.replace([("a", 2, 2, timedelta(1))], pl.Duration("us")), "value")
-    _same(view.value("a", 9), 10, "the value after what was refused")
+    _check_refusal(lambda: view.update([("a", 2, 2, "ten")], pl.String), "value")
+    _check_refusal(lambda: view.replace([("a", 2, 2, timedelta(1))], pl.Duration("us")), "value")
+    _check_equal(view.value("a", 9), 10, "the value after what was refused")
 
 
 def a_view_is_listed_until_it_is_removed(store: OnlineStore) -> None:
-    """A removed view is found by nobody, readers that were open included, and may be written again."""
+    """No reader finds a removed view, not even one that was open; it may be written again."""
     kept, gone = _View(store), _View(store)
     for view in (kept, gone):
         view.replace([("a", 1, 1, 10)], mark="seen")
     reader = store.reader([Lookup(gone.name, ("value",))])
-    _same([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [FRESH], "before it was removed")
-    _same({kept.name, gone.name} - set(store.views()), set(), "views that were written and are not listed")
+    _check_equal([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [FRESH], "before it was removed")
+    _check_equal({kept.name, gone.name} - set(store.views()), set(), "views that were written and are not listed")
     store.remove(gone.name)
-    _same([name in store.views() for name in (kept.name, gone.name)], [True, False], "whether they are listed")
-    _same([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [MISSING], "after it was removed")
-    _same((store.state(gone.name), kept.value("a", 2), gone.value("a", 2)), (None, 10, None), "state and values")
+    _check_equal([name in store.views() for name in (kept.name, gone.name)], [True, False], "whether they are listed")
+    _check_equal([f.status for f in reader.lookup_one([("a",)], _START + 2 * _HOURS)], [MISSING], "after it was removed")
+    _check_equal((store.state(gone.name), kept.value("a", 2), gone.value("a", 2)), (None, 10, None), "state and values")
     gone.update([("b", 1, 1, 20)])
-    _same((gone.value("a", 2), gone.value("b", 2)), (None, 20), "values after it was written again")
+    _check_equal((gone.value("a", 2), gone.value("b", 2)), (None, 20), "values after it was written again")
     store.remove("never_written")
 
 
@@ -319,13 +323,13 @@ ONLINE_STORE_CHECKS: tuple[Callable[[OnlineStore], None], ...] = (
     lookups_find_what_the_rule_finds,
     updates_in_any_order_end_alike,
     a_row_is_written_only_where_it_belongs,
-    ttl_is_enforced_and_told,
+    ttl_is_enforced_and_reported,
     values_come_back_exactly,
-    entities_are_told_apart,
+    entities_are_distinguished,
     features_are_found_by_name,
     several_views_are_read_at_once,
     a_view_is_replaced_as_a_whole,
     entities_are_rebuilt_exactly,
-    other_types_are_refused,
+    a_store_refuses_other_types,
     a_view_is_listed_until_it_is_removed,
 )

@@ -50,7 +50,7 @@ _IMPORTED = (
     "mlops_assets.cli.running",
     "mlops_assets.cli.status",
     "mlops_assets.cli.summary",
-    "mlops_assets.cli.version_page",
+    "mlops_assets.cli.versions",
     "mlops_assets.orchestrate.core.event_storage",
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from bench.worker import serve
-from mlops_assets.cli.project import LoadedProject, instance, load
+from mlops_assets.cli.project import LoadedProject, load, open_clean_instance
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -15,7 +15,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def main(file: str) -> None:
     """Load the project and open the instance once, and answer."""
     project = load(file)
-    job, opened = project.definitions.resolve_implicit_global_asset_job_def(), instance(project.platform)
+    job, opened = project.definitions.resolve_implicit_global_asset_job_def(), open_clean_instance(project.platform)
     serve({"run": lambda: _run(job, opened), "last": lambda: _last(project)})
 
 

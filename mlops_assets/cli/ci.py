@@ -1,4 +1,4 @@
-"""``mlops ci``: what a pull request trains, and what it is told."""
+"""``mlops ci``: train a candidate for a pull request, and report on it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ environment_option = click.option(
     help="The environment that the candidate belongs to  [MLOPS_ENV or ci]",
 )
 against_option = click.option(
-    "--against", default=lambda: os.environ.get("MLOPS_AGAINST") or "prod", help="Whose champion it meets  [MLOPS_AGAINST or prod]"
+    "--against",
+    default=lambda: os.environ.get("MLOPS_AGAINST") or "prod",
+    help="The environment whose champion it is compared with  [MLOPS_AGAINST or prod]",
 )
 
 
 @click.group()
 def ci() -> None:
-    """Continuous integration: train a candidate, and report what changed."""
+    """Train a candidate in continuous integration, and report on it."""
 
 
 @ci.command()
 @click.argument("model", required=False)
-@click.option("--partitions", metavar="A...B", help="Partitions of every partitioned asset: one key, or the first and the last.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Only the newest N of these partitions: a smaller, faster training.")
+@click.option("--partitions", metavar="A...B", help="Partitions to train on: one key, or the first and the last.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Only the newest N of these partitions, for a faster training.")
 @environment_option
 @against_option
 @file_option
 def train(model: str | None, partitions: str | None, sample: int | None, environment: str, against: str, file: str) -> None:  # noqa: PLR0913  (options)
-    """Train a candidate of MODEL, or of every model, with all that is upstream; never register, promote or serve.
+    """Train a candidate of MODEL, or of every model, with everything upstream; never register, promote or serve.
 
     The exit code is 1 when the training failed or a gate refused the candidate; `mlops ci report` then says why.
 
@@ -48,12 +50,12 @@ def train(model: str | None, partitions: str | None, sample: int | None, environ
     from mlops_assets.cli.running import run
     from mlops_assets.cli.summary import show
 
-    shown = console()
-    project = _load(file, environment, against)
-    for name in _models(project, model):
+    out = console()
+    project = _load_environment(file, environment, against)
+    for name in _choose_models(project, model):
         select = f"+{select_nodes(f'model/{name}')}"
-        finished = run(project, select=select, partitions=_sampled(project, select, partitions, sample), as_of=None, console=shown)
-        show(project, finished, shown)
+        finished = run(project, select=select, partitions=_choose_partitions(project, select, partitions, sample), as_of=None, console=out)
+        show(project, finished, out)
         if not finished.result.success:
             sys.exit(1)
 
@@ -63,17 +65,17 @@ def train(model: str | None, partitions: str | None, sample: int | None, environ
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="The Markdown file; pictures lie in a folder beside it. Standard output when left out.",
+    help="The Markdown file; pictures go to a folder next to it  [default: standard output]",
 )
-@click.option("--html", type=click.Path(path_type=Path), help="The same as one page that needs nothing else.")
-@click.option("--pictures-url", metavar="URL", default="", help="Where the pictures will be found, for a comment that cannot hold them.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write one self-contained page.")
+@click.option("--pictures-url", metavar="URL", default="", help="URL of the pictures, for a comment that cannot contain them.")
 @environment_option
 @against_option
 @file_option
 def report(  # noqa: PLR0913  (options)
     model: str | None, output: Path | None, html: Path | None, pictures_url: str, environment: str, against: str, file: str
 ) -> None:
-    """Report of the candidate of MODEL, or of every model: verdict, metrics beside the champion's, slices, data, record, cost.
+    """Report of the candidate of MODEL, or of every model: verdict, metrics next to the champion's, slices, data, record, cost.
 
     The exit code is 1 when a gate refused a candidate.
 
@@ -81,14 +83,14 @@ def report(  # noqa: PLR0913  (options)
     """
     from dataclasses import replace
 
-    from mlops_assets.cli.registry import find
+    from mlops_assets.cli.registry import find_model
     from mlops_assets.compute.pages.ci_report import render_report
     from mlops_assets.orchestrate.ci.pull_request import build_ci_report
 
-    project = _load(file, environment, against)
-    beside = output or html
-    folder = None if beside is None else beside.with_name(f"{beside.stem}_files")
-    reports = [build_ci_report(project.stores, find(project, name)[1], folder) for name in _models(project, model)]
+    project = _load_environment(file, environment, against)
+    target = output or html
+    folder = None if target is None else target.with_name(f"{target.stem}_files")
+    reports = [build_ci_report(project.stores, find_model(project, name)[1], folder) for name in _choose_models(project, model)]
     linked = [replace(r, pictures={t: f"{pictures_url}{p}" for t, p in r.pictures.items()}) for r in reports]
     if output is None:
         click.echo(render_report(linked))
@@ -101,7 +103,7 @@ def report(  # noqa: PLR0913  (options)
     sys.exit(0 if all(r.passed for r in reports) else 1)
 
 
-def _load(file: str, environment: str, against: str) -> LoadedProject:
+def _load_environment(file: str, environment: str, against: str) -> LoadedProject:
     os.environ["MLOPS_ENV"], os.environ["MLOPS_AGAINST"] = environment, "" if against == environment else against
     project = load(file)
     if project.platform.environment != environment:
@@ -112,13 +114,13 @@ def _load(file: str, environment: str, against: str) -> LoadedProject:
     return project
 
 
-def _models(project: LoadedProject, name: str | None) -> list[str]:
-    from mlops_assets.cli.registry import find
+def _choose_models(project: LoadedProject, name: str | None) -> list[str]:
+    from mlops_assets.cli.registry import find_model
 
-    return models_of(project) if name is None else [find(project, name)[1].name]
+    return model_names(project) if name is None else [find_model(project, name)[1].name]
 
 
-def models_of(project: LoadedProject) -> list[str]:
+def model_names(project: LoadedProject) -> list[str]:
     """Return the names of a project's models.
 
     Raises
@@ -134,12 +136,12 @@ def models_of(project: LoadedProject) -> list[str]:
     return names
 
 
-def _sampled(project: LoadedProject, select: str, partitions: str | None, sample: int | None) -> str | None:
-    """Return the range of partitions that is left of the newest ``sample``; None when nothing is partitioned."""
-    from mlops_assets.cli.running import selected
+def _choose_partitions(project: LoadedProject, select: str, partitions: str | None, sample: int | None) -> str | None:
+    """Return the range of the newest ``sample`` partitions; None when nothing is partitioned."""
+    from mlops_assets.cli.running import select_assets
 
     graph = project.definitions.resolve_asset_graph()
-    found = [d for key in selected(project.definitions, select) if (d := graph.get(key).partitions_def) is not None]
+    found = [d for key in select_assets(project.definitions, select) if (d := graph.get(key).partitions_def) is not None]
     if not found or (sample is None and partitions is not None):
         return partitions if found else None
     keys = list(found[0].get_partition_keys())

@@ -1,4 +1,4 @@
-"""Errors of a database or of the lake that no store has explained: a message with a hint, not a traceback."""
+"""Explain errors of a database or of the lake with a message and a hint instead of a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def explain(error: BaseException) -> MlopsError | None:
-    """Return what an error means when a damaged file causes it; None for any other error.
+    """Return the error to show when a damaged file caused this one; None for any other error.
 
     Parameters
     ----------
@@ -26,34 +26,34 @@ def explain(error: BaseException) -> MlopsError | None:
 
     from mlops_assets.stores.lake.connection import damaged_lake_error
 
-    for cause in _chain(error):
+    for cause in _causes(error):
         if isinstance(cause, MlopsError):
             return cause
         if isinstance(cause, duckdb.Error):
             return damaged_lake_error(Path(Platform.from_env().lake), cause)
         if isinstance(cause, (sqlite3.DatabaseError, sa.exc.DatabaseError)):
-            return _database_error(cause)
+            return _explain_database_error(cause)
     return None
 
 
-def _database_error(error: Exception) -> MlopsError:
+def _explain_database_error(error: Exception) -> MlopsError:
     from mlops_assets.orchestrate.core.dagster_files import dagster_home, damaged_databases
     from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 
     platform = Platform.from_env()
-    ours = [Path(platform.lake) / "catalog.sqlite", Path(platform.registry.removeprefix("sqlite:///"))]
-    broken = [(path, problem) for path in ours if path.is_file() and (problem := find_sqlite_damage(path))]
+    databases = [Path(platform.lake) / "catalog.sqlite", Path(platform.registry.removeprefix("sqlite:///"))]
+    broken = [(path, problem) for path in databases if path.is_file() and (problem := find_sqlite_damage(path))]
     broken += damaged_databases(dagster_home(platform))
-    where = f"'{broken[0][0]}' is damaged: {broken[0][1]}" if broken else f"a database cannot be used: {_line(error)}"
+    where = f"'{broken[0][0]}' is damaged: {broken[0][1]}" if broken else f"a database cannot be used: {_join_lines(error)}"
     return PlatformError(where, hint="restore it from a backup; `mlops doctor` examines everything else")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     found: BaseException | None = error
     while found is not None:
         yield found
         found = found.__cause__ or found.__context__
 
 
-def _line(error: Exception) -> str:
+def _join_lines(error: Exception) -> str:
     return " ".join(str(error).split())[:300]

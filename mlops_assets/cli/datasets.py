@@ -1,4 +1,4 @@
-"""``mlops datasets``: what the lake holds of each dataset, and dropping it."""
+"""``mlops datasets``: list, show and drop the datasets of the lake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows
 from mlops_assets.errors import DefinitionError, LakeError, nearest
 
 if TYPE_CHECKING:
@@ -20,27 +20,24 @@ if TYPE_CHECKING:
     from mlops_assets.values.dataset import Dataset
 
 _PREFIX = "dataset/"
-_PINS = 10  # pins that are listed
+_MAX_PINS = 10  # that are listed
 
 
 @click.group()
 def datasets() -> None:
-    """The datasets of the project, as they are in the lake."""
+    """List, show and drop the datasets of the lake."""
 
 
 @datasets.command("list")
 @file_option
 @json_option
 def list_datasets(file: str, json_file: str | None) -> None:
-    """Show every dataset: rows, partitions, when it was last written, and whether the project declares it.
+    """List datasets with rows, partitions, the time of the last write, and whether the project declares them.
 
     Example: mlops datasets list --json -
     """
-    from mlops_assets.cli.status import table
-
     project = load(file)
-    rows = [_summary(project, name) for name in _names(project)]
-    write_json(rows, json_file) if json_file else console().print(table("datasets", rows))
+    print_rows("datasets", [_summarise(project, name) for name in _list_names(project)], json_file)
 
 
 @datasets.command("show")
@@ -48,21 +45,11 @@ def list_datasets(file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def show_dataset(name: str, file: str, json_file: str | None) -> None:
-    """Show one dataset: its columns with their types, its partitions, and the versions that need earlier states of it.
+    """Show one dataset: columns with types, partitions, and the versions that need earlier states.
 
     Example: mlops datasets show flights
     """
-    from mlops_assets.cli.status import table
-
-    found = _details(load(file), name)
-    if json_file:
-        write_json(found, json_file)
-        return
-    out = console()
-    out.print(table("dataset", [{"": key, name: value} for key, value in found["dataset"].items()]))
-    for title in ("columns", "partitions"):
-        if found[title]:
-            out.print(table(title, found[title]))
+    print_facts(_describe(load(file), name), json_file)
 
 
 @datasets.command("drop")
@@ -70,68 +57,68 @@ def show_dataset(name: str, file: str, json_file: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Drop it without asking.")
 @file_option
 def drop_dataset(name: str, file: str, *, yes: bool) -> None:
-    """Drop a dataset's table and forget its partitions; it can then be materialised with other types.
+    """Drop the table and the records of a dataset; it can then be materialised with other types.
 
     Earlier states of the lake stay: versions that were trained on them can still be reproduced. `mlops gc` frees what none needs.
 
     Example: mlops datasets drop flights --yes
     """
-    from mlops_assets.cli.running import alone
+    from mlops_assets.cli.running import lock_home
     from mlops_assets.orchestrate.core.partitions import all_keys
 
     project = load(file)
-    key, records = _PREFIX + name, _records(project, name)
-    rows, pinned = sum(record.rows for record in records.values()), _pinned(project, name)
+    key, records = _PREFIX + name, _read_records(project, name)
+    rows, pinned = sum(record.rows for record in records.values()), _find_pins(project, name)
     kept = f"; earlier states stay readable for {', '.join(pinned)}" if pinned else ""
     if not yes and not click.confirm(f"drop {key} with {rows} rows in {len(records)} partition(s){kept}?"):
         click.echo("nothing was dropped")
         sys.exit(1)
-    with alone(Path(project.platform.home)):
+    with lock_home(Path(project.platform.home)):
         project.stores.lake.drop(key)
     click.echo(f"dropped {key}: {rows} rows in {len(records)} partition(s){kept}")
-    if (declared := _declared(project).get(name)) is not None:
+    if (declared := _declared_datasets(project).get(name)) is not None:
         partitions = [each for each in all_keys(declared.table.partitions) if each and each in records]
         chosen = f" --partitions {shlex.quote('...'.join(dict.fromkeys((partitions[0], partitions[-1]))))}" if partitions else ""
         click.echo(f"next: mlops run --select 'key:\"{key}\"'{chosen}")
 
 
-def _names(project: LoadedProject) -> list[str]:
+def _list_names(project: LoadedProject) -> list[str]:
     stored = {name.removeprefix(_PREFIX) for name in project.stores.lake.tables() if name.startswith(_PREFIX)}
-    return sorted(stored | set(_declared(project)))
+    return sorted(stored | set(_declared_datasets(project)))
 
 
-def _declared(project: LoadedProject) -> Mapping[str, Dataset[..., Any]]:
+def _declared_datasets(project: LoadedProject) -> Mapping[str, Dataset[..., Any]]:
     from mlops_assets.values.dataset import Dataset
 
     return {dataset.name: dataset for part in project.parts for dataset in part.project.every(Dataset)}
 
 
-def _records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]:
-    """Return what is recorded of a dataset; refuse one that the lake does not hold."""
-    if name not in (known := _names(project)):
+def _read_records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]:
+    """Return the records of a dataset; refuse one that the lake does not hold."""
+    if name not in (known := _list_names(project)):
         raise DefinitionError(f"there is no dataset '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
     records = project.stores.lake.records(_PREFIX + name)
     if not records:
-        raise LakeError(f"'{_PREFIX}{name}' holds nothing", hint=f"mlops run --select 'key:\"{_PREFIX}{name}\"'")
+        raise LakeError(f"'{_PREFIX}{name}' is empty", hint=f"mlops run --select 'key:\"{_PREFIX}{name}\"'")
     return records
 
 
-def _summary(project: LoadedProject, name: str) -> dict[str, Any]:
+def _summarise(project: LoadedProject, name: str) -> dict[str, Any]:
     records = project.stores.lake.records(_PREFIX + name)
     return {
         "dataset": name,
         "rows": sum(record.rows for record in records.values()),
         "partitions": len(records),
         "last written": max((f"{record.recorded_at:%Y-%m-%d %H:%M}" for record in records.values()), default="never"),
-        "declared": "yes" if name in _declared(project) else "no",
+        "declared": "yes" if name in _declared_datasets(project) else "no",
     }
 
 
-def _details(project: LoadedProject, name: str) -> dict[str, Any]:
-    records, declared = _records(project, name), _declared(project).get(name)
-    pinned = _pinned(project, name)
+def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
+    records, declared = _read_records(project, name), _declared_datasets(project).get(name)
+    pinned = _find_pins(project, name)
     facts = {
-        **{key: value for key, value in _summary(project, name).items() if key != "dataset"},
+        **{key: value for key, value in _summarise(project, name).items() if key != "dataset"},
         "key": ", ".join(declared.table.key) if declared else "",
         "event timestamp": (declared.table.event_timestamp or "") if declared else "",
         "earlier states needed by": ", ".join(pinned),
@@ -147,12 +134,12 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
     }
 
 
-def _pinned(project: LoadedProject, name: str) -> list[str]:
-    """Return who needs earlier states of the lake that hold the dataset."""
+def _find_pins(project: LoadedProject, name: str) -> list[str]:
+    """Return the users of earlier states of the lake that hold the dataset."""
     from mlops_assets.stores.platform.pins import collect_pins
 
     lake = project.stores.lake
     holding = [
         who for snapshot, needed in collect_pins(project.stores).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed
     ]
-    return holding[:_PINS] + ([f"{len(holding) - _PINS} more"] if len(holding) > _PINS else [])
+    return holding[:_MAX_PINS] + ([f"{len(holding) - _MAX_PINS} more"] if len(holding) > _MAX_PINS else [])

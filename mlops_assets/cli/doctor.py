@@ -1,4 +1,4 @@
-"""``mlops doctor``: what is wrong with this installation."""
+"""``mlops doctor``: examine an installation, and fix what can be fixed safely."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Mend what can be mended safely, and say what was done.")
+@click.option("--fix", is_flag=True, help="Fix what can be fixed safely, and print what was done.")
 @file_option
 @json_option
 def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
-    """Look at database, artifacts, runs, lake, services, disk, clock, permissions and packages.
+    """Examine database, artifacts, runs, lake, services, disk, clock, permissions and packages.
 
-    Exit code 1 when something fails; a warning alone does not.
+    Exit code 1 when a check fails; warnings do not count.
 
     Example: mlops doctor --fix
     """
     from rich.table import Table
 
     out = console()
-    with out.status("looking"):
-        rows = list(_rows(file, fix=fix))
+    with out.status("examining"):
+        rows = list(_examine(file, fix=fix))
     if json_file:
         write_json(rows, json_file)
     else:
         table = Table(title="doctor", title_justify="left")
-        for column in ("check", "", "what was found", "what to do"):
+        for column in ("check", "state", "finding", "advice"):
             table.add_column(column)
         for row in rows:
-            advice = f"done: {row['mended']}" if row["mended"] else row["advice"] + (" (--fix)" if row["fixable"] else "")
+            advice = f"done: {row['fixed']}" if row["fixed"] else row["advice"] + (" (--fix)" if row["fixable"] else "")
             table.add_row(row["check"], row["state"], row["text"].replace("[", "\\["), advice.replace("[", "\\["))
         out.print(table)
-    sys.exit(1 if any(row["state"] == "failure" and not row["mended"] for row in rows) else 0)
+    sys.exit(1 if any(row["state"] == "failure" and not row["fixed"] for row in rows) else 0)
 
 
-def _rows(file: str, *, fix: bool) -> list[dict[str, str]]:
+def _examine(file: str, *, fix: bool) -> list[dict[str, str]]:
     from mlops_assets.orchestrate.upkeep.doctor import findings
 
-    patient, found = _patient(file)
+    patient, found = _load_patient(file)
     examined = list(findings(patient))
-    said = {finding.text for finding in examined}  # why the instance cannot be opened may be found once more, with a fix
-    found = [*(finding for finding in found if finding.text not in said), *examined]
+    known_texts = {finding.text for finding in examined}  # an instance that cannot be opened may be found again, with a fix
+    found = [*(finding for finding in found if finding.text not in known_texts), *examined]
     done: dict[tuple[str, str], str] = {}
     for finding in found:
         if fix and finding.fix and (finding.check, finding.advice) not in done:
-            done[finding.check, finding.advice] = _mend(finding.fix)
+            done[finding.check, finding.advice] = _apply_fix(finding.fix)
     return [
         {
             "check": finding.check,
@@ -64,23 +64,23 @@ def _rows(file: str, *, fix: bool) -> list[dict[str, str]]:
             "text": finding.text,
             "advice": finding.advice,
             "fixable": "yes" if finding.fix else "",
-            "mended": done.get((finding.check, finding.advice), "") if finding.fix else "",
+            "fixed": done.get((finding.check, finding.advice), "") if finding.fix else "",
         }
         for finding in found
     ]
 
 
-def _mend(fix: Callable[[], str]) -> str:
-    """Return what a fix did; ``""`` when it failed, so that its finding stays a failure."""
+def _apply_fix(fix: Callable[[], str]) -> str:
+    """Apply a fix and return what it did; ``""`` when it failed, so that its finding stays a failure."""
     try:
         return fix()
-    except Exception as error:  # noqa: BLE001  (the other findings are still to be shown)
+    except Exception as error:  # noqa: BLE001  (the other findings are still shown)
         click.echo(f"mlops: a fix failed: {error}", err=True)
         return ""
 
 
-def _patient(file: str) -> tuple[Patient, list[Finding]]:
-    """Return what is examined; a project that cannot be imported, or an instance that cannot be opened, is a finding."""
+def _load_patient(file: str) -> tuple[Patient, list[Finding]]:
+    """Return what to examine; a project that cannot be imported, or an instance that cannot be opened, is a finding."""
     from mlops_assets.orchestrate.core.dagster_files import open_instance
     from mlops_assets.orchestrate.upkeep.doctor import Patient
     from mlops_assets.orchestrate.upkeep.findings import OK, Finding
@@ -88,7 +88,7 @@ def _patient(file: str) -> tuple[Patient, list[Finding]]:
 
     try:
         project = load(file)
-    except Exception as error:  # noqa: BLE001  (whatever importing a project may raise)
+    except Exception as error:  # noqa: BLE001  (importing a project may raise anything)
         platform, projects, definitions = Platform.from_env(), [], None
         message = getattr(error, "message", f"{type(error).__name__}: {error}")
         found = [

@@ -1,4 +1,4 @@
-"""``mlops features``: what feature views there are, what they hold, offline and online, and whether services saw the same."""
+"""``mlops features``: list, show and look up feature views, and compare what services saw with the offline store."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops_assets.cli.options import console, file_option, json_option, load, write_json
-from mlops_assets.errors import DataError, DefinitionError, LakeError, nearest
+from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows, write_json
+from mlops_assets.errors import DataError, DefinitionError, LakeError
 from mlops_assets.values.asset_names import select_nodes
 
 if TYPE_CHECKING:
@@ -25,22 +25,20 @@ if TYPE_CHECKING:
 
 @click.group()
 def features() -> None:
-    """The feature store, offline and online."""
+    """List, show and look up feature views, offline and online."""
 
 
 @features.command("list")
 @file_option
 @json_option
 def list_views(file: str, json_file: str | None) -> None:
-    """Show every feature view: what it is about, how fresh it is, who uses it.
+    """List feature views with entity, features, newest row and the models that use them.
 
     Example: mlops features list --json -
     """
-    from mlops_assets.cli.status import table
-
     project = load(file)
-    rows = [_summary(project, part.project, view) for part in project.parts for view in _views(part.project)]
-    write_json(rows, json_file) if json_file else console().print(table("feature views", rows))
+    rows = [_summarise(project, part.project, view) for part in project.parts for view in _views(part.project)]
+    print_rows("feature views", rows, json_file)
 
 
 @features.command("show")
@@ -48,51 +46,38 @@ def list_views(file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def show(name: str, file: str, json_file: str | None) -> None:
-    """Show one feature view: its figures, its versions, where its columns come from, who uses it.
+    """Show one feature view: statistics, lineage, versions, and the models and services that use it.
 
     Example: mlops features show carrier_punctuality
     """
-    from mlops_assets.cli.status import table
-
-    found = _details(load(file), name)
-    if json_file:
-        write_json(found, json_file)
-        return
-    out = console()
-    for title in ("view", "features", "made from", "versions"):
-        rows = found[title] if isinstance(found[title], list) else [{"": key, name: value} for key, value in found[title].items()]
-        if rows:
-            out.print(table(title, rows))
+    print_facts(_describe(load(file), name), json_file)
 
 
 @features.command("online")
 @click.argument("name")
 @click.option("--entity", "entities", multiple=True, required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Join keys of one entity.")
-@click.option("--at", metavar="TIME", help="As of this time (ISO 8601); now when left out.")
+@click.option("--at", metavar="TIME", help="As of this time (ISO 8601)  [default: now]")
 @file_option
 @json_option
 def online(name: str, entities: tuple[str, ...], at: str | None, file: str, json_file: str | None) -> None:
-    """Show what a service would look up for an entity: values, whether they are fresh, and their age.
+    """Look up the online features of an entity: values, status and age.
 
     Example: mlops features online carrier_punctuality --entity carrier=UA --at 2013-04-01T12:00
     """
-    from mlops_assets.cli.status import table
-
-    rows = _online(load(file), name, entities, at)
-    write_json(rows, json_file) if json_file else console().print(table(f"{name} online", rows))
+    print_rows(f"{name} online", _look_up(load(file), name, entities, at), json_file)
 
 
 @features.command("skew")
 @click.argument("service")
-@click.option("--partitions", metavar="A...B", help="Of the service's predictions; all when left out.")
+@click.option("--partitions", metavar="A...B", help="Partitions of the service's predictions  [default: all]")
 @file_option
 @json_option
 def skew(service: str, partitions: str | None, file: str, json_file: str | None) -> None:
-    """Compare the features that a service answered with with the offline store; fails when one was served wrong.
+    """Compare the features that a service used with the offline store; exit code 1 when one differs.
 
     Example: mlops features skew lateness_api --partitions 2013-04-01
     """
-    outcome = _skew(load(file), service, partitions)
+    outcome = _measure_skew(load(file), service, partitions)
     found = {**outcome.facts, "passed": outcome.passed}
     if json_file:
         write_json(found, json_file)
@@ -106,13 +91,13 @@ def skew(service: str, partitions: str | None, file: str, json_file: str | None)
 @click.argument("version", metavar="NAME@VERSION")
 @file_option
 def remove(version: str, file: str) -> None:
-    """Give an earlier version of a feature view up: `mlops gc` may then delete what it holds.
+    """Remove an earlier version of a feature view; `mlops gc` may then delete its rows.
 
     Example: mlops features remove carrier_punctuality@1a2b3c4d
     """
     name, _, wanted = version.partition("@")
     load(file).stores.view_versions.remove(name, wanted)
-    click.echo(f"version {wanted} of features/{name} is given up; `mlops gc` frees what only it needed")
+    click.echo(f"version {wanted} of features/{name} is removed; `mlops gc` deletes what only it needed")
 
 
 def _views(project: Project) -> Sequence[FeatureView]:
@@ -122,12 +107,9 @@ def _views(project: Project) -> Sequence[FeatureView]:
 
 
 def _find(project: LoadedProject, name: str) -> tuple[Project, FeatureView]:
-    known = {view.name: (part.project, view) for part in project.parts for view in _views(part.project)}
-    if name not in known:
-        raise DefinitionError(
-            f"there is no feature view '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
-        )
-    return known[name]
+    from mlops_assets.values.features import FeatureView
+
+    return project.find(FeatureView, name, "feature view")
 
 
 def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
@@ -137,7 +119,7 @@ def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
         return None
 
 
-def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
+def _summarise(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
     from mlops_assets.orchestrate.features.discovery import usage
 
     rows, used = _rows(project, view), usage(declared, project.stores, view)
@@ -145,7 +127,7 @@ def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> di
         "view": view.name,
         "entity": ", ".join(view.entity.join_keys),
         "features": ", ".join(view.feature_names),
-        "ttl": str(view.ttl or "for ever"),
+        "ttl": str(view.ttl or "unlimited"),
         "rows": 0 if rows is None else rows.height,
         "newest": "" if rows is None else str(rows[view.event_timestamp].max() or "")[:16],
         "online": "yes" if view.online else "no",
@@ -153,7 +135,7 @@ def _summary(project: LoadedProject, declared: Project, view: FeatureView) -> di
     }
 
 
-def _details(project: LoadedProject, name: str) -> dict[str, Any]:
+def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
     from mlops_assets.compute.features.statistics import compute_statistics
     from mlops_assets.orchestrate.features.discovery import source_lineage, usage
     from mlops_assets.values.feature_types import type_label
@@ -170,7 +152,7 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
             "entity": f"{view.entity.name} ({', '.join(view.entity.join_keys)})",
             "event timestamp": view.event_timestamp,
             "created timestamp": view.created_timestamp or view.event_timestamp,
-            "ttl": str(view.ttl or "for ever"),
+            "ttl": str(view.ttl or "unlimited"),
             "online": "yes" if view.online else "no",
             "rows": 0 if rows is None else rows.height,
             "training sets": ", ".join(used.training_sets),
@@ -178,10 +160,12 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
             "services": ", ".join(used.services),
             "model versions": ", ".join(used.versions),
         },
-        "features": [{"feature": f["feature"], "declared": kinds[f["feature"]], **{k: _text(v) for k, v in f.items()}} for f in figures],
-        "made from": [
-            {"column": column, "made from": ", ".join(f"{table}.{part}" for table, part in made)}
-            for column, made in source_lineage(declared, project.stores, view).items()
+        "features": [
+            {"feature": f["feature"], "declared": kinds[f["feature"]], **{k: _format_value(v) for k, v in f.items()}} for f in figures
+        ],
+        "lineage": [
+            {"column": column, "sources": ", ".join(f"{table}.{part}" for table, part in sources)}
+            for column, sources in source_lineage(declared, project.stores, view).items()
         ],
         "versions": [
             {
@@ -194,11 +178,11 @@ def _details(project: LoadedProject, name: str) -> dict[str, Any]:
     }
 
 
-def _text(value: object) -> object:
+def _format_value(value: object) -> object:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str | None) -> list[dict[str, Any]]:
+def _look_up(project: LoadedProject, name: str, entities: Sequence[str], at: str | None) -> list[dict[str, Any]]:
     from mlops_assets.orchestrate.training.training_set import parse_as_of
     from mlops_assets.stores.online.protocol import Lookup
 
@@ -213,14 +197,14 @@ def _online(project: LoadedProject, name: str, entities: Sequence[str], at: str 
         raise LakeError(
             f"'{view.key}' has never been materialised", hint=f"mlops run --select '{select_nodes(view.key, f'online/{name}')}'"
         )
-    keys = [_entity(view, rows, text) for text in entities]
+    keys = [_parse_entity(view, rows, text) for text in entities]
     time = parse_as_of(at) or datetime.now(UTC)
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     reader = project.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
-    return list(_found(view, keys, [reader.lookup_one([key], micros)[0] for key in keys]))
+    return list(_format_rows(view, keys, [reader.lookup_one([key], micros)[0] for key in keys]))
 
 
-def _found(view: FeatureView, keys: Sequence[tuple[Any, ...]], found: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def _format_rows(view: FeatureView, keys: Sequence[tuple[Any, ...]], found: Sequence[Any]) -> Iterator[dict[str, Any]]:
     for key, row in zip(keys, found, strict=True):
         age = "" if row.age is None else str(timedelta(microseconds=row.age)).partition(".")[0]
         yield {**dict(zip(view.entity.join_keys, key, strict=True)), **dict(zip(view.feature_names, row.values, strict=True))} | {
@@ -229,8 +213,8 @@ def _found(view: FeatureView, keys: Sequence[tuple[Any, ...]], found: Sequence[A
         }
 
 
-def _entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]:
-    """Return the join keys that a person wrote, in the types of the view."""
+def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]:
+    """Return the given join keys in the types of the view."""
     given = dict(part.partition("=")[::2] for part in text.split(","))
     if set(given) != set(view.entity.join_keys):
         raise DataError(
@@ -245,7 +229,7 @@ def _entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]
         raise DataError(f"'{text}' does not have the types of the join keys of '{view.key}'", hint=str(error).splitlines()[0]) from error
 
 
-def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
+def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
     from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table, table_name
     from mlops_assets.orchestrate.core.project import served_partitions, served_time
     from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
@@ -264,9 +248,4 @@ def _skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # 
 def _service(project: LoadedProject, name: str) -> tuple[Project, Service]:
     from mlops_assets.values.serving import Service
 
-    known = {service.name: (part.project, service) for part in project.parts for service in part.project.every(Service)}
-    if name not in known:
-        raise DefinitionError(
-            f"there is no service '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
-        )
-    return known[name]
+    return project.find(Service, name, "service")

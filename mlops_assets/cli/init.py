@@ -1,4 +1,4 @@
-"""``mlops init``: the smallest project that runs at once, and the workflows of its repository."""
+"""``mlops init``: a small project that runs, and CI workflows for its repository."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_project(name: str) -> list[Path]:
     Returns
     -------
     list of Path
-        What was written.
+        The files.
 
     Raises
     ------
@@ -35,8 +35,8 @@ def write_project(name: str) -> list[Path]:
     """
     folder = Path(name)
     module = _NOT_A_NAME.sub("_", folder.absolute().name.lower()).strip("_") or "project"
-    files = {path: text.replace("PROJECT_NAME", module) for path, text in _templates().items()}
-    files["data.csv"] = _data()
+    files = {path: text.replace("PROJECT_NAME", module) for path, text in _read_templates().items()}
+    files["data.csv"] = _sample_csv()
     if taken := [path for path in files if (folder / path).exists()]:
         raise DefinitionError(f"'{folder / taken[0]}' exists already", hint="choose another name; nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write_project(name: str) -> list[Path]:
 
 
 def write_ci(folder: Path, kind: str, models: Sequence[str]) -> list[Path]:
-    """Write the workflows of a repository: what a pull request is told, release, rollback, weekly reproduction.
+    """Write CI workflows: pull-request report, release, rollback, weekly reproduction.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def write_ci(folder: Path, kind: str, models: Sequence[str]) -> list[Path]:
     DefinitionError
         A file is there already.
     """
-    files = {folder / path: _for_each(text, models) for path, text in _workflows(kind)}
+    files = {folder / path: _repeat_for_models(text, models) for path, text in _read_workflows(kind)}
     if taken := [path for path in files if path.exists()]:
         raise DefinitionError(f"'{taken[0]}' exists already", hint="move it away first; nothing was written")
     for path, text in files.items():
@@ -71,26 +71,26 @@ def write_ci(folder: Path, kind: str, models: Sequence[str]) -> list[Path]:
     return list(files)
 
 
-def _workflows(kind: str) -> Iterator[tuple[Path, str]]:
+def _read_workflows(kind: str) -> Iterator[tuple[Path, str]]:
     for entry in sorted((resources.files("mlops_assets.cli") / "ci_template" / kind).iterdir(), key=lambda e: e.name):
         name = entry.name.removesuffix(".txt")
         path = Path(".github") / "workflows" / name if kind == "github" else Path(f".{name}")
         yield path, entry.read_text(encoding="utf-8")
 
 
-def _for_each(text: str, models: Sequence[str]) -> str:
-    """Repeat the lines that name a model, for each."""
+def _repeat_for_models(text: str, models: Sequence[str]) -> str:
+    """Repeat the lines with a model's name for each model."""
     lines = (line for line in text.splitlines(keepends=True))
     return "".join("".join(line.replace("MODEL_NAME", name) for name in models) if "MODEL_NAME" in line else line for line in lines)
 
 
-def _templates() -> dict[str, str]:
+def _read_templates() -> dict[str, str]:
     folder = resources.files("mlops_assets.cli") / "template"
     return {entry.name.removesuffix(".txt"): entry.read_text(encoding="utf-8") for entry in sorted(folder.iterdir(), key=lambda e: e.name)}
 
 
-def _data() -> str:
-    """Real rows to begin with: the breast cancer diagnoses that scikit-learn carries (Wolberg, Street, Mangasarian 1995)."""
+def _sample_csv() -> str:
+    """Return scikit-learn's breast cancer data (Wolberg, Street, Mangasarian 1995) as CSV."""
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()

@@ -10,17 +10,17 @@ import click
 from mlops_assets.cli.ci import ci
 from mlops_assets.cli.datasets import datasets
 from mlops_assets.cli.doctor import doctor
-from mlops_assets.cli.erasure import erase
 from mlops_assets.cli.features import features
 from mlops_assets.cli.mlflow_bridge import mlflow
 from mlops_assets.cli.models import models
+from mlops_assets.cli.options import build_table, file_option, json_option, print_facts
 from mlops_assets.cli.options import console as _console
-from mlops_assets.cli.options import file_option, json_option
 from mlops_assets.cli.options import load as _load
 from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
 from mlops_assets.cli.reproduce import reproduce
 from mlops_assets.cli.runs import runs
+from mlops_assets.cli.upkeep import erase
 from mlops_assets.errors import MlopsError
 
 
@@ -50,18 +50,20 @@ mlops.add_command(runs)
 
 @mlops.command()
 @click.argument("name")
-@click.option("--ci", "kind", type=click.Choice(["github", "gitlab"]), help="Write the workflows too; alone, where a project is already.")
+@click.option(
+    "--ci", "kind", type=click.Choice(["github", "gitlab"]), help="Write CI workflows as well; into an existing project, only these."
+)
 def init(name: str, kind: str | None) -> None:
-    """Begin a project in the folder NAME: a dataset from a CSV, a training set, a model and a gate.
+    """Create a project in the folder NAME: a dataset from a CSV file, a training set, a model and a gate.
 
     Example: mlops init churn --ci github && cd churn && mlops run
     """
-    from mlops_assets.cli.ci import models_of
+    from mlops_assets.cli.ci import model_names
     from mlops_assets.cli.init import write_ci, write_project
     from mlops_assets.cli.project_target import has_project
 
     known = kind is not None and has_project(Path(name))
-    models = models_of(_load("", Path(name))) if known else ["benign"]
+    models = model_names(_load("", Path(name))) if known else ["benign"]
     written = [] if known else write_project(name)
     for path in [*written, *(write_ci(Path(name), kind, models) if kind else [])]:
         click.echo(f"wrote {path}")
@@ -70,11 +72,11 @@ def init(name: str, kind: str | None) -> None:
 
 @mlops.command()
 @click.option("--select", default="*", show_default=True, help="Assets, in Dagster's selection syntax.")
-@click.option("--partitions", metavar="A...B", help="Partitions of every partitioned asset: one key, or the first and the last.")
+@click.option("--partitions", metavar="A...B", help="Partitions to materialise: one key, or the first and the last.")
 @click.option("--as-of", metavar="TIME", help="Train on what was known by this time (ISO 8601).")
 @file_option
 def run(select: str, partitions: str | None, as_of: str | None, file: str) -> None:
-    """Materialise assets in this process, partitioned and unpartitioned together.
+    """Materialise assets in this process.
 
     Example: mlops run --select 'key:"dataset/*"' --partitions 2013-01-01...2013-01-31
     """
@@ -93,46 +95,48 @@ def run(select: str, partitions: str | None, as_of: str | None, file: str) -> No
 @file_option
 @json_option
 def status(file: str, json_file: str | None) -> None:
-    """Show tables, models and runs as they are now.
+    """Show the current state of tables, versions, monitors and runs.
 
     Example: mlops status
     """
-    from mlops_assets.cli import status as report
+    from mlops_assets.cli.status import collect_status
 
-    project = _load(file)
-    facts = report.facts(project)
-    _write_json(facts, json_file) if json_file else report.show(facts, _console())
+    print_facts(collect_status(_load(file)), json_file)
 
 
 @mlops.command()
 @file_option
 def validate(file: str) -> None:
-    """Check the whole project without running it.
+    """Validate the project without running it.
 
     Example: mlops validate -f definitions.py
     """
-    from mlops_assets.cli.status import check
+    from mlops_assets.cli.status import validate_project
 
-    project = _load(file)
-    click.echo(check(project))
+    click.echo(validate_project(_load(file)))
 
 
 @mlops.command()
-@click.option("--older-than", "hours", type=float, default=24.0, show_default=True, help="Hours; longer than the longest transaction.")
-@click.option("--dry-run", is_flag=True, help="Only say which artifacts would be removed.")
 @click.option(
-    "--shared-artifacts", "shared", is_flag=True, help="Remove artifacts outside of MLOPS_HOME too: no other platform keeps its own there."
+    "--older-than", "hours", type=float, default=24.0, show_default=True, help="Minimum age in hours; longer than the longest transaction."
+)
+@click.option("--dry-run", is_flag=True, help="Only list the artifacts that would be removed.")
+@click.option(
+    "--shared-artifacts",
+    "shared",
+    is_flag=True,
+    help="Also remove artifacts outside of MLOPS_HOME, when no other platform uses that store.",
 )
 @file_option
 @json_option
 def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared: bool) -> None:
-    """Merge the lake's files, expire old snapshots, remove artifacts that nothing names; never what a version or a run needs.
+    """Merge files of the lake, expire old snapshots and remove unreferenced artifacts; what a version or a run needs stays.
 
     Example: mlops gc --older-than 48 --json -
     """
-    from mlops_assets.cli.status import garbage, upkeep
+    from mlops_assets.cli.upkeep import find_garbage, run_gc
 
-    done = garbage(_load(file), hours) if dry_run else upkeep(_load(file), hours, shared=shared)
+    done = find_garbage(_load(file), hours) if dry_run else run_gc(_load(file), hours, shared=shared)
     if json_file:
         _write_json(done, json_file)
         return
@@ -142,7 +146,7 @@ def gc(hours: float, file: str, json_file: str | None, *, dry_run: bool, shared:
 
 
 @mlops.command()
-@click.option("--port", default=3000, show_default=True, help="Where the web server listens.")
+@click.option("--port", default=3000, show_default=True, help="Port of the web server.")
 @file_option
 def ui(port: int, file: str) -> None:
     """Open the Dagster web UI on the instance that `mlops run` writes to.
@@ -156,27 +160,27 @@ def ui(port: int, file: str) -> None:
 
 @mlops.group()
 def serve() -> None:
-    """Services: the champion behind HTTP."""
+    """Serve champions over HTTP."""
 
 
 @serve.command("start")
 @click.argument("service")
 @file_option
 def start_service(service: str, file: str) -> None:
-    """Start a service, or bring it to the champion.
+    """Start a service, or update it to the champion.
 
     Example: mlops serve start lateness_api
     """
     from mlops_assets.cli import serving
 
-    _console().print(serving.table([serving.start(_load(file), service)]))
+    _console().print(serving.build_service_table([serving.start(_load(file), service)]))
 
 
 @serve.command("stop")
 @click.argument("service")
 @file_option
 def stop_service(service: str, file: str) -> None:
-    """Stop a service; requests in flight are answered, and automation leaves it stopped.
+    """Stop a service after the requests in flight; automation does not restart it.
 
     Example: mlops serve stop lateness_api
     """
@@ -192,7 +196,7 @@ def stop_service(service: str, file: str) -> None:
 @file_option
 @json_option
 def service_status(service: str | None, file: str, json_file: str | None) -> None:
-    """Show services and the versions that their workers answer with; fails when one is not as it is wanted.
+    """Show services and the version of each worker; exit code 1 when one is not in its wanted state.
 
     Example: mlops serve status --json -
     """
@@ -200,20 +204,20 @@ def service_status(service: str | None, file: str, json_file: str | None) -> Non
 
     found = serving.status(_load(file), service)
     if json_file:
-        _write_json([serving.facts(one) for one in found], json_file)
+        _write_json([serving.facts(status) for status in found], json_file)
     else:
-        _console().print(serving.table(found))
-    sys.exit(1 if any(one.problem for one in found) else 0)
+        _console().print(serving.build_service_table(found))
+    sys.exit(1 if any(status.problem for status in found) else 0)
 
 
 @mlops.command()
 @click.argument("service")
 @click.option("--rows", metavar="FILE", help="Rows to send: CSV, Parquet or JSON lines.")
-@click.option("--partitions", metavar="A...B", help="Send these partitions of the data that the model learns from.")
+@click.option("--partitions", metavar="A...B", help="Send these partitions of the model's training data.")
 @file_option
 @json_option
 def predict(service: str, rows: str | None, partitions: str | None, file: str, json_file: str | None) -> None:
-    """Send rows to a running service, one request a row, as its clients would.
+    """Send rows to a running service, one request per row.
 
     Example: mlops predict lateness_api --partitions 2013-04-01
     """
@@ -234,21 +238,20 @@ def predict(service: str, rows: str | None, partitions: str | None, file: str, j
 
 @mlops.group()
 def monitor() -> None:
-    """Drift, performance, and what was decided."""
+    """Drift and performance reports, decisions, and the next step."""
 
 
 @monitor.command("show")
 @click.argument("name")
-@click.option("--partition", help="One window; the latest twenty when left out.")
+@click.option("--partition", help="One window  [default: the latest 20]")
 @file_option
 @json_option
 def show_monitor(name: str, partition: str | None, file: str, json_file: str | None) -> None:
-    """Show reports, decisions, trainings, and what comes next.
+    """Show reports, decisions, trainings and the next step of a monitor.
 
     Example: mlops monitor show lateness_watch --partition 2013-04-02
     """
     from mlops_assets.cli import monitoring
-    from mlops_assets.cli import status as report
 
     found = monitoring.show(_load(file), name, partition)
     if json_file:
@@ -257,7 +260,7 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
     console = _console()
     for title in ("windows", "decisions", "trainings"):
         if found[title]:
-            console.print(report.table(title, found[title]))
+            console.print(build_table(title, found[title]))
     console.print(f"next: {found['next']}", highlight=False, soft_wrap=True)
     if found["page"]:
         console.print(f"page: {found['page']}", highlight=False, soft_wrap=True)
@@ -268,7 +271,7 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
 @file_option
 @json_option
 def step_monitor(name: str, file: str, json_file: str | None) -> None:
-    """Do once, in this process, what the sensors would do now: reports, decision, training, promotion.
+    """Run one turn of the sensors in this process: reports, decision, training, promotion.
 
     Example: mlops monitor step lateness_watch
     """
@@ -286,23 +289,23 @@ def step_monitor(name: str, file: str, json_file: str | None) -> None:
 
 @monitor.command("evidently")
 @click.argument("name")
-@click.option("--partition", required=True, help="Which window.")
+@click.option("--partition", required=True, help="The window.")
 @file_option
 def evidently_report(name: str, partition: str, file: str) -> None:
-    """Write Evidently's own report of a window, some 5 MB of HTML.
+    """Write Evidently's report of a window, about 5 MB of HTML.
 
     Example: mlops monitor evidently lateness_watch --partition 2013-04-01
     """
     from mlops_assets.cli import monitoring
 
     console = _console()
-    with console.status("Evidently takes some ten seconds to begin"):
+    with console.status("Evidently starts in about ten seconds"):
         path = monitoring.evidently(_load(file), name, partition)
     click.echo(f"wrote {path}")
 
 
 def main() -> None:
-    """Run the command; an error of ours is a message with a hint, not a traceback."""
+    """Run the command; print an expected error as a message with a hint instead of a traceback."""
     try:
         mlops()
     except MlopsError as error:
@@ -311,10 +314,10 @@ def main() -> None:
     except Exception as error:
         from mlops_assets.cli.damage import explain
 
-        told = explain(error)
-        if told is None:
+        explained = explain(error)
+        if explained is None:
             raise
-        click.echo(f"mlops: {told}", err=True)
+        click.echo(f"mlops: {explained}", err=True)
         sys.exit(1)
 
 

@@ -15,22 +15,22 @@ from mlops_assets.values.platform import Platform
 if TYPE_CHECKING:
     from mlops_assets.stores.platform.stores import Stores
 
-_uri = click.option("--uri", default="", metavar="URL", help="The server; MLOPS_MLFLOW when left out.")
+_uri = click.option("--uri", default="", metavar="URL", help="The server  [default: MLOPS_MLFLOW]")
 
 
 @click.group("mlflow")
 def mlflow() -> None:
-    """Mirror runs and versions to an MLflow server, import what is in one, export a version as an MLflow model."""
+    """Mirror runs and versions to an MLflow server, import from one, and export a version as an MLflow model."""
 
 
-def _opened(file: str | None) -> Stores:
+def _open_stores(file: str | None) -> Stores:
     from mlops_assets.stores.platform.stores import open_stores
 
     return open_stores(Platform.from_env() if file is None else load(file).platform)
 
 
-def _server(open_stores: Stores, uri: str) -> str:
-    if found := uri or open_stores.platform.mlflow:
+def _server_url(stores: Stores, uri: str) -> str:
+    if found := uri or stores.platform.mlflow:
         return found
     raise PlatformError("no MLflow server is named", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
 
@@ -40,40 +40,40 @@ def _server(open_stores: Stores, uri: str) -> str:
 @platform_option
 @json_option
 def mirror_command(uri: str, file: str | None, json_file: str | None) -> None:
-    """Bring an MLflow server up to what is recorded here; what is there already stays as it is.
+    """Copy new runs, versions and aliases to an MLflow server; what is there already stays as it is.
 
     Example: MLOPS_MLFLOW=http://127.0.0.1:5000 mlops mlflow mirror
     """
     from mlops_assets.serving.bridges.mlflow_mirror import mirror
 
-    open_stores = _opened(file)
-    done = mirror(open_stores, _server(open_stores, uri))
+    stores = _open_stores(file)
+    done = mirror(stores, _server_url(stores, uri))
     if json_file:
         write_json(asdict(done), json_file)
         return
-    waiting = f"; {done.waiting} still going on" if done.waiting else ""
+    waiting = f"; {done.waiting} still active" if done.waiting else ""
     console().print(f"mirrored {done.runs} runs, {done.versions} versions, {done.aliases} aliases{waiting}")
 
 
 @mlflow.command("import")
 @_uri
-@click.option("--experiment", "experiments", multiple=True, metavar="NAME", help="Only these; all when left out.")
-@click.option("--running", is_flag=True, help="Take runs that never ended too, as killed.")
+@click.option("--experiment", "experiments", multiple=True, metavar="NAME", help="Only this experiment; may be repeated  [default: all]")
+@click.option("--running", is_flag=True, help="Also import runs that never ended, as killed.")
 @platform_option
 @json_option
 def import_command(uri: str, experiments: tuple[str, ...], file: str | None, json_file: str | None, *, running: bool) -> None:
-    """Bring experiments and registered models of an MLflow server here: runs, curves, parameters, tags, files, versions.
+    """Import experiments and registered models of an MLflow server: runs, curves, parameters, tags, files, versions.
 
     Example: mlops mlflow import --uri http://127.0.0.1:5000 --experiment churn
     """
     from mlops_assets.stores.mlflow.importer import import_from
 
-    open_stores = _opened(file)
-    done = import_from(open_stores, _server(open_stores, uri), experiments, running=running)
+    stores = _open_stores(file)
+    done = import_from(stores, _server_url(stores, uri), experiments, running=running)
     if json_file:
         write_json(asdict(done), json_file)
         return
-    left = f"; {done.running} runs go on (--running takes them as killed)" if done.running else ""
+    left = f"; {done.running} runs are active (--running imports them as killed)" if done.running else ""
     console().print(f"imported {done.runs} runs and {done.versions} versions; {done.known} were known{left}")
 
 
@@ -82,18 +82,18 @@ def import_command(uri: str, experiments: tuple[str, ...], file: str | None, jso
 @click.argument("folder")
 @platform_option
 def export_command(version: str, folder: str, file: str | None) -> None:
-    """Write a version as a folder that mlflow.pyfunc.load_model loads; every byte is verified.
+    """Export a version as a folder for mlflow.pyfunc.load_model; every byte is verified.
 
     Example: mlops mlflow export churn@3 churn-3
     """
     from mlops_assets.serving.bridges.mlflow_flavour import export_version
 
-    open_stores = _opened(file)
+    stores = _open_stores(file)
     model, _, number = version.partition("@")
-    known = {str(one.version): one for one in open_stores.registry.versions(model)}
+    known = {str(each.version): each for each in stores.registry.versions(model)}
     if number not in known:
         raise RegistryError(
             f"there is no version '{version}'", hint=f"'{model}' has {', '.join(known) or 'none'}: name one as MODEL@VERSION"
         )
-    written = export_version(open_stores.artifacts, known[number], Path(folder))
+    written = export_version(stores.artifacts, known[number], Path(folder))
     console().print(f"wrote {written}: mlflow.pyfunc.load_model({str(written)!r})")

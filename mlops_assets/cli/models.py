@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+from mlops_assets.cli.options import file_option, json_option, load, print_facts, print_rows
 
 
 @click.group()
@@ -21,10 +21,9 @@ def list_models(model: str | None, file: str, json_file: str | None) -> None:
 
     Example: mlops models list lateness --json -
     """
-    from mlops_assets.cli import status as report
+    from mlops_assets.cli.versions import list_versions
 
-    rows = report.versions(load(file), model)
-    write_json(rows, json_file) if json_file else console().print(report.table("versions", rows))
+    print_rows("versions", list_versions(load(file), model), json_file)
 
 
 @models.command("history")
@@ -32,14 +31,14 @@ def list_models(model: str | None, file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def history(model: str, file: str, json_file: str | None) -> None:
-    """Show what has happened to a model, newest first: candidates that gates refused, versions, approvals, promotions, rollbacks.
+    """Show the events of a model, newest first: refused candidates, versions, approvals, promotions, rollbacks.
 
     Example: mlops models history lateness
     """
-    from mlops_assets.cli import status as report
+    from mlops_assets.cli.versions import format_event, list_history
 
-    rows = report.history(load(file), model)
-    write_json(rows, json_file) if json_file else console().print(report.table(f"history of {model}", [report.told(row) for row in rows]))
+    events = list_history(load(file), model)
+    print_rows(f"history of {model}", events if json_file else [format_event(event) for event in events], json_file)
 
 
 @models.command("show")
@@ -47,56 +46,54 @@ def history(model: str, file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def show(version: str, file: str, json_file: str | None) -> None:
-    """Show all that is recorded of one version: state, evidence, approvals, marks, files, its training.
+    """Show one version: state, evidence, approvals, files, training, signature, libraries.
 
     Example: mlops models show lateness@3
     """
-    from mlops_assets.cli import status as report
-    from mlops_assets.cli import version_page
+    from mlops_assets.cli.versions import describe_version
 
-    found = version_page.facts(load(file), version)
-    if json_file:
-        write_json(found, json_file)
-        return
-    for title, rows in found.items():
-        console().print(report.table(title, rows if isinstance(rows, list) else [{"": k, "value": v} for k, v in rows.items()]))
+    print_facts(describe_version(load(file), version), json_file)
 
 
 @models.command("card")
 @click.argument("version", metavar="MODEL@VERSION")
-@click.option("--html", "page", type=click.Path(dir_okay=False, writable=True), metavar="FILE", help="Write the page there instead.")
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, writable=True), metavar="FILE", help="Write the card as a page to FILE instead."
+)
 @file_option
 def card(version: str, page: str | None, file: str) -> None:
-    """Print the model card of one version as Markdown, or write it as a page; a version that has none yet gets it.
+    """Print the model card of one version as Markdown, or write it as a page.
 
     Example: mlops models card lateness@3 --html card.html
     """
     from pathlib import Path
 
-    from mlops_assets.cli import version_page
+    from mlops_assets.cli import versions
     from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE
 
-    found = version_page.card(load(file), version)
+    found = versions.card(load(file), version)
     if page is None:
         click.echo(found[MARKDOWN], nl=False)
         return
     Path(page).write_text(found[PAGE], encoding="utf-8")
-    click.echo(f"written: {page}")
+    click.echo(f"wrote {page}")
 
 
 _reason = click.option("--reason", required=True, help="Why, for the log.")
-_expected = click.option("--expected", metavar="VERSION", help="The one that you saw there, or 'none': refused when it is another by now.")
+_expected = click.option(
+    "--expected", metavar="VERSION", help="The version that you expect to replace, or 'none'; another one there is an error."
+)
 
 
 @models.command("promote")
 @click.argument("model")
-@click.option("--version", type=int, required=True, help="Which version.")
-@click.option("--from", "source", default="", metavar="ENV", help="The environment whose evidence counts where this one has none.")
+@click.option("--version", type=int, required=True, help="The version.")
+@click.option("--from", "source", default="", metavar="ENV", help="The environment whose evidence counts when this one has none.")
 @_expected
 @_reason
 @file_option
 def promote(model: str, version: int, source: str, expected: str | None, reason: str, file: str) -> None:  # noqa: PLR0913  (options)
-    """Make a version the champion; every gate is verified again.
+    """Make a version the champion; the evidence of every gate is verified again.
 
     Example: MLOPS_ENV=prod mlops models promote lateness --version 3 --from staging --reason "two quiet weeks"
     """
@@ -104,25 +101,25 @@ def promote(model: str, version: int, source: str, expected: str | None, reason:
 
     project = load(file)
     before = registry.champion(project, model)
-    done = registry.promote(project, model, version, reason, source=source, expected=_number(expected))
+    done = registry.promote(project, model, version, reason, source=source, expected=_parse_expected(expected))
     click.echo(f"champion of {model}: version {done.version}")
     _print_change(registry.describe_change(project, before, done))
 
 
 @models.command("challenge")
 @click.argument("model")
-@click.option("--version", type=int, required=True, help="Which version.")
+@click.option("--version", type=int, required=True, help="The version.")
 @_expected
 @_reason
 @file_option
 def challenge(model: str, version: int, expected: str | None, reason: str, file: str) -> None:
-    """Make a version the challenger: it may be compared with the champion on real requests.
+    """Make a version the challenger, to compare it with the champion on real requests.
 
     Example: mlops models challenge lateness --version 4 --reason "shadow it for a week"
     """
     from mlops_assets.cli import registry
 
-    done = registry.challenge(load(file), model, version, reason, expected=_number(expected))
+    done = registry.challenge(load(file), model, version, reason, expected=_parse_expected(expected))
     click.echo(f"challenger of {model}: version {done.version}")
 
 
@@ -131,7 +128,7 @@ def challenge(model: str, version: int, expected: str | None, reason: str, file:
 @_reason
 @file_option
 def withdraw(model: str, reason: str, file: str) -> None:
-    """Take the challenger's alias away.
+    """Remove the challenger.
 
     Example: mlops models withdraw lateness --reason "slower than the champion"
     """
@@ -143,7 +140,7 @@ def withdraw(model: str, reason: str, file: str) -> None:
 
 @models.command("rollback")
 @click.argument("model")
-@click.option("--version", "--to", type=int, help="An earlier champion; the one before the present one when left out.")
+@click.option("--version", "--to", type=int, help="An earlier champion  [default: the one before the current champion]")
 @_expected
 @_reason
 @file_option
@@ -156,7 +153,7 @@ def rollback(model: str, version: int | None, expected: str | None, reason: str,
 
     project = load(file)
     before = registry.champion(project, model)
-    done = registry.rollback(project, model, version, reason, expected=_number(expected))
+    done = registry.rollback(project, model, version, reason, expected=_parse_expected(expected))
     click.echo(f"champion of {model}: version {done.version}")
     _print_change(registry.describe_change(project, before, done))
 
@@ -166,8 +163,8 @@ def _print_change(change: str) -> None:
         click.echo(f"note: {change}")
 
 
-def _number(expected: str | None) -> int | None:
-    """Return the version that somebody expects; None is nobody, ANYONE is whoever."""
+def _parse_expected(expected: str | None) -> int | None:
+    """Return the expected version: None for no version, ANY_VERSION when any version may be there."""
     from mlops_assets.stores.registry.alias_checks import ANY_VERSION
 
     if expected is None:
@@ -177,11 +174,11 @@ def _number(expected: str | None) -> int | None:
     return None if expected == "none" else int(expected)
 
 
-def _signed(name: str, *, approved: bool) -> click.Command:
+def _decision_command(name: str, *, approved: bool) -> click.Command:
     @models.command(name)
     @click.argument("model")
     @click.argument("version", type=int)
-    @click.option("--approver", required=True, help="Who decides; the name is taken as it is given.")
+    @click.option("--approver", required=True, help="Who decides; recorded as given.")
     @click.option("--reason", required=True, help="Why.")
     @file_option
     def command(model: str, version: int, approver: str, reason: str, file: str) -> None:
@@ -195,4 +192,4 @@ def _signed(name: str, *, approved: bool) -> click.Command:
     return command
 
 
-approve, reject = _signed("approve", approved=True), _signed("reject", approved=False)
+approve, reject = _decision_command("approve", approved=True), _decision_command("reject", approved=False)

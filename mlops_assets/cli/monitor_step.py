@@ -1,4 +1,4 @@
-"""``mlops monitor step``: one turn of a monitor's loop in this process, with the sensors' own decisions."""
+"""``mlops monitor step``: one turn of a monitor's loop in this process, decided as the sensors decide."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.cli.monitoring import find
-from mlops_assets.cli.project import told_instance
-from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, alone, execute_job
+from mlops_assets.cli.monitoring import find_monitor
+from mlops_assets.cli.project import open_reconciled_instance
+from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job, lock_home
 from mlops_assets.cli.summary import failures
 from mlops_assets.orchestrate.core.liveness import process_tags
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlops_assets.cli.project import LoadedProject
-    from mlops_assets.cli.running import Finished
+    from mlops_assets.cli.running import FinishedRun
     from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.values.monitoring import Monitor
 
 
 @dataclass
 class Turn:
-    """What one turn did: figures by name, and every run that it started."""
+    """The results of one turn, and the runs that it started."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    runs: list[Finished] = field(default_factory=list)
+    runs: list[FinishedRun] = field(default_factory=list)
 
     @property
     def success(self) -> bool:
@@ -46,8 +46,8 @@ class Turn:
     def lines(self) -> Iterator[str]:
         """The summary for people, failures last."""
         for name, value in self.facts.items():
-            for one in value if isinstance(value, list) else [value]:
-                yield f"{name}: {one}"
+            for line in value if isinstance(value, list) else [value]:
+                yield f"{name}: {line}"
         for finished in self.runs:
             yield from failures(finished)
 
@@ -62,7 +62,7 @@ class _Loop:
     opened: dg.DagsterInstance
     console: Console
 
-    def run(self, job: dg.JobDefinition, chosen: list[dg.AssetKey] | None, tags: Mapping[str, str]) -> Finished:
+    def run(self, job: dg.JobDefinition, chosen: list[dg.AssetKey] | None, tags: Mapping[str, str]) -> FinishedRun:
         """Run assets or a whole job in this process."""
         return execute_job(job, self.opened, chosen, {**tags, **process_tags(os.getpid())}, dict(QUIET), self.console)
 
@@ -86,9 +86,9 @@ def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
     PlatformError
         Another run of this project is in progress in this folder.
     """
-    project, monitor = find(loaded, name)
-    with alone(Path(loaded.platform.home)):
-        loop, turn = _Loop(loaded, project, monitor, told_instance(loaded.platform), console), Turn()
+    project, monitor = find_monitor(loaded, name)
+    with lock_home(Path(loaded.platform.home)):
+        loop, turn = _Loop(loaded, project, monitor, open_reconciled_instance(loaded.platform), console), Turn()
         turn.facts["reports"] = _report(loop, turn)
         if turn.success:
             _promote(loop, turn)
@@ -141,7 +141,7 @@ def _train(loop: _Loop, turn: Turn) -> None:
     turn.facts["training"] = _outcome(loop, found, finished)
 
 
-def _outcome(loop: _Loop, started: Launch, finished: Finished) -> str:
+def _outcome(loop: _Loop, started: Launch, finished: FinishedRun) -> str:
     facts = collect_facts(loop.loaded.stores, loop.project, loop.monitor, loop.opened)
     mine = next((t.state for t in facts.runs if t.run_id == finished.result.run_id), "not recorded")
     return f"attempt {started.attempt} of decision {started.decision.id}, run {finished.result.run_id[:8]}: {mine}"

@@ -1,10 +1,10 @@
-"""``mlops monitor``: what was found of the windows, and what was decided."""
+"""``mlops monitor``: reports, decisions and the next step of a monitor."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.cli.project import instance
+from mlops_assets.cli.project import open_clean_instance
 from mlops_assets.compute.monitoring.decide import explain_settlement
 from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlops_assets.orchestrate.core.project import Project
 
 
-def find(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
+def find_monitor(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
     """Return a monitor and the project that declares it.
 
     Raises
@@ -38,25 +38,20 @@ def find(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
     DefinitionError
         There is none of that name.
     """
-    known = {monitor.name: (part.project, monitor) for part in project.parts for monitor in part.project.every(Monitor)}
-    if name not in known:
-        raise DefinitionError(
-            f"there is no monitor '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}"
-        )
-    return known[name]
+    return project.find(Monitor, name, "monitor")
 
 
 def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, Any]:
-    """Return the latest reports, the decisions and what is to come, as JSON-like values."""
-    declared, monitor = find(project, name)
-    _known(monitor, partition)
-    with instance(project.platform) as opened:
+    """Return the latest reports, the decisions and the next step, as JSON-like values."""
+    declared, monitor = find_monitor(project, name)
+    _check_window(monitor, partition)
+    with open_clean_instance(project.platform) as opened:
         facts = collect_facts(project.stores, declared, monitor, opened)
-        ahead = next_step(project, declared, monitor, opened, facts)
+        upcoming = next_step(project, declared, monitor, opened, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
     return {
         "windows": [
-            {"window": r.partition, "report": r.kind, "version": r.version, "state": r.state, "why": r.reason} for r in latest[-20:]
+            {"window": r.partition, "report": r.kind, "version": r.version, "state": r.state, "reason": r.reason} for r in latest[-20:]
         ],
         "decisions": [
             {
@@ -71,24 +66,24 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
         "trainings": [
             {"run": t.run_id[:8], "data until": str(t.as_of), "decision": t.decision or "", "state": t.state} for t in facts.runs
         ],
-        "next": ahead,
+        "next": upcoming,
         "page": str(page_path(project.platform.home, name, latest[-1].partition)) if latest else "",
     }
 
 
 def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opened: dg.DagsterInstance, facts: LoopFacts) -> str:
-    """Return in words what happens next to a monitor: its reports and its decision, and which sensor that waits for."""
+    """Return the next step of a monitor in words, with the sensor that it waits for."""
     command = f"mlops monitor step {monitor.name}"
-    ahead = describe_next_action(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))
+    upcoming = describe_next_action(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))
     due = find_due_reports(declared, monitor, project.stores)
     if not due:
-        return ahead
+        return upcoming
     behind = ", ".join(f"{table} is behind its inputs in {len(keys)} window{'s' * (len(keys) > 1)}" for table, keys in due.items())
-    return f"{behind}{explain_off(project.definitions, [AUTOMATION], opened, command)}. Then: {ahead}"
+    return f"{behind}{explain_off(project.definitions, [AUTOMATION], opened, command)}. Then: {upcoming}"
 
 
 def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[str, Any]]:
-    """Return the newest window of each monitor and what happens next, as JSON-like values."""
+    """Return the newest window and the next step of each monitor, as JSON-like values."""
     rows = []
     for part in project.parts:
         for monitor in part.project.every(Monitor):
@@ -105,7 +100,7 @@ def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[st
     return rows
 
 
-def _known(monitor: Monitor, partition: str | None) -> None:
+def _check_window(monitor: Monitor, partition: str | None) -> None:
     keys = monitor.partitions.get_partition_keys()
     if partition is not None and partition not in keys:
         there = f"there are {keys[0]} to {keys[-1]}" if keys else "there is none yet"
@@ -113,7 +108,7 @@ def _known(monitor: Monitor, partition: str | None) -> None:
 
 
 def evidently(project: LoadedProject, name: str, partition: str) -> Path:
-    """Write Evidently's report of a window beside ours, and return where it is.
+    """Write Evidently's report of a window next to the monitor page, and return its path.
 
     Raises
     ------
@@ -122,17 +117,17 @@ def evidently(project: LoadedProject, name: str, partition: str) -> Path:
     DataError
         Nothing was predicted in the window.
     """
-    declared, monitor = find(project, name)
-    _known(monitor, partition)
+    declared, monitor = find_monitor(project, name)
+    _check_window(monitor, partition)
     ref = declared.by_key[monitor.predictions_key]
     window = window_of(monitor.partitions, partition)
     rows = project.stores.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
     if rows.is_empty():
         raise DataError(f"'{ref.key}' has no row in '{partition}'", hint="materialise it first, or name another window")
     rows = rename_from_table(rows, PREDICTION_COLUMNS)
-    most = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
-    version = next(v for v in project.stores.registry.versions(monitor.model.name) if v.version == most)
-    rows = rows.filter(rows[MODEL_VERSION] == most)  # never rows of two versions in one report
+    version_number = rows[MODEL_VERSION].value_counts(sort=True)[MODEL_VERSION][0]
+    version = next(v for v in project.stores.registry.versions(monitor.model.name) if v.version == version_number)
+    rows = rows.filter(rows[MODEL_VERSION] == version_number)  # never rows of two versions in one report
     columns = read_manifest(project.stores.artifacts, version.artifact)["columns"]
     reference = project.stores.lake.read(monitor.model.training_set.key, snapshot=version.snapshot)
     reference = rename_from_table(reference, TRAINING_SET_COLUMNS)

@@ -1,4 +1,4 @@
-"""What the commands share: options, the console, and how figures leave as JSON."""
+"""Options, tables, JSON output and the console, shared by all commands."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
+    from rich.table import Table
 
     from mlops_assets.cli.project import LoadedProject
 
@@ -23,20 +25,23 @@ file_option = click.option(
     help="The project: a file, or a module such as shop.definitions.  [default: the module of pyproject.toml, else definitions.py]",
 )
 platform_option = click.option(
-    *_NAMES, metavar="PROJECT", default=None, help="The project whose platform is meant, a file or a module; the environment's by default."
+    *_NAMES,
+    metavar="PROJECT",
+    default=None,
+    help="The project whose platform to use, a file or a module  [default: the platform of the environment]",
 )
-json_option = click.option("--json", "json_file", metavar="FILE", help="Write the figures as JSON to FILE, or to standard output with '-'.")
+json_option = click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON to FILE, or to standard output with '-'.")
 
 
 def console() -> Console:
-    """Return the console; the file is named, so that nothing that redirects standard output for a while swallows progress."""
+    """Return the console; it keeps its own file, so that code that redirects standard output does not hide progress."""
     from rich.console import Console
 
     return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)
 
 
 def load(file: str, folder: Path | None = None) -> LoadedProject:
-    """Import a project, by its file or its module, of the current folder when None."""
+    """Import the project of a file or module, or of a folder (default: the current one)."""
     from mlops_assets.cli import project
 
     return project.load(file, folder)
@@ -50,3 +55,38 @@ def write_json(value: Any, target: str) -> None:  # noqa: ANN401
     else:
         with open(target, "w", encoding="utf-8") as file:  # noqa: PTH123  (a name given on the command line)
             file.write(text + "\n")
+
+
+def build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return rows as a table with a column for each key."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for column in columns or ("none",):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(str(row.get(column, ""))) for column in columns))
+    return table
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]], json_file: str | None) -> None:
+    """Print rows as a table, or write them as JSON."""
+    if json_file:
+        write_json(rows, json_file)
+    else:
+        console().print(build_table(title, rows))
+
+
+def print_facts(facts: Mapping[str, Any], json_file: str | None) -> None:
+    """Print each group of facts that is not empty as a table, or write all as JSON; a mapping is a table of names and values."""
+    if json_file:
+        write_json(facts, json_file)
+        return
+    out = console()
+    for title, group in facts.items():
+        if group:
+            out.print(
+                build_table(title, group if isinstance(group, list) else [{"": name, "value": value} for name, value in group.items()])
+            )

@@ -1,4 +1,4 @@
-"""``mlops predict``: send rows to a running service, one request a row, as its clients would."""
+"""``mlops predict``: send rows to a running service, one request per row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from mlops_assets.cli.serving import find
+from mlops_assets.cli.serving import find_service
 from mlops_assets.errors import DataError, DefinitionError, ServiceError
 from mlops_assets.orchestrate.training.loop import list_source_tables
 from mlops_assets.serving.formats.packaging import read_manifest
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Sent:
-    """What came of the requests.
+class SendReport:
+    """The outcome of the requests.
 
     Parameters
     ----------
     seconds
-        Of each request that was answered.
+        Latency of each answered request.
     versions
-        Version → how many it answered.
+        Version → number of answers.
     missing
-        Feature → how many rows lacked it.
+        Feature → number of rows without it.
     refused
-        The first answers that were no prediction.
+        The first error responses.
     """
 
     url: str
@@ -77,7 +77,7 @@ class Sent:
         }
 
 
-def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str | None, progress: Progress) -> Sent:
+def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str | None, progress: Progress) -> SendReport:
     """Send rows to a service.
 
     Parameters
@@ -87,9 +87,9 @@ def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str
     rows
         A CSV, Parquet or JSON-lines file.
     partitions
-        ``KEY`` or ``FIRST...LAST`` of the data that the model learns from, instead of a file.
+        ``KEY`` or ``FIRST...LAST`` of the training data, instead of a file.
     progress
-        Shows how far it is.
+        Shows progress.
 
     Raises
     ------
@@ -100,22 +100,22 @@ def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str
     DataError
         The rows lack a field that the service needs.
     """
-    service = find(project, name)
+    service = find_service(project, name)
     status = control.status(project.platform.home, name)
     if not status.running or status.url is None:
         reason = f" ({status.problem})" if status.problem else ""
         raise ServiceError(f"service '{name}' does not run{reason}", hint=f"start it: mlops serve start {name}")
-    frame = _rows(project, service, rows, partitions)
-    bodies = list(_bodies(project, service, frame))
-    sent = Sent(status.url)
+    frame = _read_rows(project, service, rows, partitions)
+    bodies = list(_encode_requests(project, service, frame))
+    sent = SendReport(status.url)
     connection = http.client.HTTPConnection(urlsplit(status.url).netloc, timeout=60)
     for body in progress.track(bodies, description=f"{len(bodies):,} requests"):
-        _one(connection, body, sent)
+        _send_row(connection, body, sent)
     connection.close()
     return sent
 
 
-def _one(connection: http.client.HTTPConnection, body: bytes, sent: Sent) -> None:
+def _send_row(connection: http.client.HTTPConnection, body: bytes, sent: SendReport) -> None:
     begun = time.perf_counter()
     connection.request("POST", "/predict", body, {"content-type": "application/json"})
     reply = connection.getresponse()
@@ -129,13 +129,13 @@ def _one(connection: http.client.HTTPConnection, body: bytes, sent: Sent) -> Non
     sent.missing.update(answer["predictions"][0]["missing"])
 
 
-def _rows(project: LoadedProject, service: Service, rows: str | None, partitions: str | None) -> pl.DataFrame:
+def _read_rows(project: LoadedProject, service: Service, rows: str | None, partitions: str | None) -> pl.DataFrame:
     if (rows is None) == (partitions is None):
-        raise DefinitionError("which rows are to be sent?", hint="give --rows FILE or --partitions A...B, one of them")
-    return _of_file(Path(rows)) if rows is not None else _of_partitions(project, service, partitions or "")
+        raise DefinitionError("the rows to send are not named", hint="give --rows FILE or --partitions A...B, one of them")
+    return _read_file(Path(rows)) if rows is not None else _read_partitions(project, service, partitions or "")
 
 
-def _of_file(path: Path) -> pl.DataFrame:
+def _read_file(path: Path) -> pl.DataFrame:
     readers = {".csv": lambda: pl.read_csv(path, try_parse_dates=True), ".parquet": lambda: pl.read_parquet(path)}
     readers |= dict.fromkeys((".jsonl", ".ndjson"), lambda: pl.read_ndjson(path))
     if not path.exists() or path.suffix not in readers:
@@ -143,11 +143,11 @@ def _of_file(path: Path) -> pl.DataFrame:
     return readers[path.suffix]()
 
 
-def _of_partitions(project: LoadedProject, service: Service, partitions: str) -> pl.DataFrame:
+def _read_partitions(project: LoadedProject, service: Service, partitions: str) -> pl.DataFrame:
     declared = next(part.project for part in project.parts if service in part.project.nouns)
     ref = next((ref for ref in list_source_tables(declared, service.model.training_set) if ref.partitions is not None), None)
     if ref is None or ref.partitions is None:
-        raise DefinitionError(f"'{service.key}' learns from no partitioned table", hint="give --rows FILE")
+        raise DefinitionError(f"'{service.key}' has no partitioned training data", hint="give --rows FILE")
     first, _, last = partitions.partition("...")
     known = ref.partitions.get_partition_keys()
     if unknown := [key for key in (first, last or first) if key not in known]:
@@ -159,8 +159,8 @@ def _of_partitions(project: LoadedProject, service: Service, partitions: str) ->
     return project.stores.lake.read(ref.key, window=window, event_timestamp=ref.event_timestamp)
 
 
-def _bodies(project: LoadedProject, service: Service, frame: pl.DataFrame) -> Iterator[bytes]:
-    """Yield each row as the JSON of a request: the fields that the champion knows, nothing that is known only later."""
+def _encode_requests(project: LoadedProject, service: Service, frame: pl.DataFrame) -> Iterator[bytes]:
+    """Yield each row as the JSON of a request, with the fields of the champion's request schema."""
     champion = project.stores.registry.champion(service.model.name)
     if champion is None:
         raise ServiceError(f"'{service.key}' has no champion", hint=f"train one: materialise {graph_key(service.model.key)}")

@@ -1,4 +1,4 @@
-"""Finding a project and the Dagster instance it runs on."""
+"""Import a project, and open the Dagster instance that it runs on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 from dagster.components.definitions import LazyDefinitions
 
 from mlops_assets.cli.project_target import ProjectTarget, extend_path, find_target
-from mlops_assets.errors import DefinitionError
+from mlops_assets.errors import DefinitionError, MlopsError, nearest
 from mlops_assets.orchestrate.compiler.build import Built, built
 from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs
@@ -25,9 +25,11 @@ from mlops_assets.values.platform import Platform
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from mlops_assets.orchestrate.core.project import Project
     from mlops_assets.stores.platform.stores import Stores
 
-LATEST = 20  # runs that ended badly; the sensor looks at all
+MAX_FAILED_RUNS = 20  # that a command reports; the sensor reports all
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,25 @@ class LoadedProject:
         """The stores of the project."""
         return open_stores(self.platform)
 
+    def find(self, kind: type[T], name: str, what: str, error: type[MlopsError] = DefinitionError) -> tuple[Project, T]:
+        """Return a declared value and the part of the project that declares it.
+
+        Parameters
+        ----------
+        kind
+            The class of the value.
+        name
+            Its name.
+        what
+            What it is, for the message.
+        error
+            Raised when there is none of that name.
+        """
+        known = {value.name: (part.project, value) for part in self.parts for value in part.project.every(kind)}  # type: ignore[attr-defined]
+        if name not in known:
+            raise error(f"there is no {what} '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+        return known[name]
+
 
 def load(given: str = "", folder: Path | None = None) -> LoadedProject:
     """Import a project and return its definitions.
@@ -62,17 +83,17 @@ def load(given: str = "", folder: Path | None = None) -> LoadedProject:
     Raises
     ------
     DefinitionError
-        There is no such project, or it makes no definitions.
+        There is no such project, or it builds no definitions.
     """
     target = find_target(given, folder)
-    found = [made for value in list(vars(_import(target)).values()) if (made := _definitions(value)) is not None]
+    found = [each for value in list(vars(_import(target)).values()) if (each := _as_definitions(value)) is not None]
     if not found:
-        raise DefinitionError(f"'{target}' makes no definitions", hint="end it with `defs = ml.build_definitions([...])`")
+        raise DefinitionError(f"'{target}' builds no definitions", hint="end it with `defs = ml.build_definitions([...])`")
     return LoadedProject(target, found[0] if len(found) == 1 else dg.Definitions.merge(*found), built())
 
 
-def _definitions(value: object) -> dg.Definitions | None:
-    """Return what a module's name holds, or what the function beneath ``@dg.definitions`` makes."""
+def _as_definitions(value: object) -> dg.Definitions | None:
+    """Return definitions, also those that a function under ``@dg.definitions`` returns; None for any other value."""
     if isinstance(value, LazyDefinitions) and not value.has_context_arg:
         value = value()
     return value if isinstance(value, dg.Definitions) else None
@@ -114,15 +135,15 @@ def _import_file(target: ProjectTarget) -> ModuleType:
     return module
 
 
-def instance(platform: Platform) -> dg.DagsterInstance:
-    """Open the persistent instance, and mark runs whose process is gone as failed."""
+def open_clean_instance(platform: Platform) -> dg.DagsterInstance:
+    """Open the persistent instance and mark runs whose process is gone as failed."""
     opened = open_instance(platform)
     bury_dead_runs(opened)
     return opened
 
 
-def told_instance(platform: Platform) -> dg.DagsterInstance:
-    """Open the persistent instance, and tell it what the last runs that ended badly had committed; this opens the lake, which may be busy."""
-    opened = instance(platform)
-    report_untold(opened, platform, limit=LATEST)
+def open_reconciled_instance(platform: Platform) -> dg.DagsterInstance:
+    """Open the persistent instance and report to it what the last failed runs had committed; this opens the lake, which may be busy."""
+    opened = open_clean_instance(platform)
+    report_untold(opened, platform, limit=MAX_FAILED_RUNS)
     return opened

@@ -1,4 +1,4 @@
-"""Find the project that a command means: a file, a module, or the module that ``pyproject.toml`` names."""
+"""Find the project of a command: a file, a module, or the module that ``pyproject.toml`` names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ProjectTarget:
         Parameters
         ----------
         file
-            How to write the file; as an absolute path when empty.
+            The path to write; absolute when empty.
         """
         if self.in_package:
             return ["-m", self.module, *(["-d", str(self.root)] if self.root != Path.cwd() else [])]
@@ -64,7 +64,7 @@ def find_target(given: str, folder: Path | None = None) -> ProjectTarget:
     given
         A file or a dotted module name; when empty, the module of ``pyproject.toml`` or ``dg.toml``, else ``definitions.py``.
     folder
-        Where it is looked for; the current folder when None.
+        Where to look; the current folder when None.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def _file_target(path: Path, given: str) -> ProjectTarget:
     if not path.is_file():
         raise DefinitionError(
             f"there is no project file '{given}'",
-            hint="run in the project's folder, name a file or a module with -f (e.g. -f shop.definitions), or begin one with `mlops init NAME`",
+            hint="run in the project's folder, name a file or a module with -f (e.g. -f shop.definitions), or create one with `mlops init NAME`",
         )
     root, names = path.parent, [] if path.stem == "__init__" else [path.stem]
     while (root / "__init__.py").exists():
@@ -101,7 +101,7 @@ def _file_target(path: Path, given: str) -> ProjectTarget:
 def _module_target(name: str, here: Path) -> ProjectTarget:
     """Find a module by its name, in the folder, in its ``src`` and among what is installed."""
     extend_path(here / "src" if (here / "src").is_dir() else here, here)
-    file = _file_of(name)
+    file = _find_module_file(name)
     if file is None:
         raise DefinitionError(f"there is no project module '{name}' in {here}", hint=_module_hint(name))
     parts = name.count(".") + (1 if file.name == "__init__.py" else 0)
@@ -113,7 +113,7 @@ def extend_path(*folders: Path) -> None:
     sys.path[:0] = [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]
 
 
-def _file_of(name: str) -> Path | None:
+def _find_module_file(name: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError as error:
@@ -134,8 +134,8 @@ def _module_hint(name: str) -> str:
 
 def _configured_module(folder: Path) -> str:
     """Return the module that the settings of ``dagster dev`` or ``dg`` name, as these read them; empty when they name none."""
-    tools = _read(folder / "pyproject.toml").get("tool", {})
-    dagster, project = tools.get("dagster", {}), _read(folder / "dg.toml").get("project") or tools.get("dg", {}).get("project", {})
+    tools = _read_toml(folder / "pyproject.toml").get("tool", {})
+    dagster, project = tools.get("dagster", {}), _read_toml(folder / "dg.toml").get("project") or tools.get("dg", {}).get("project", {})
     if modules := [each.get("name", "") for each in dagster.get("modules", []) if each.get("type") == "module"]:
         if len(modules) > 1:
             raise DefinitionError(f"[tool.dagster] names the modules {', '.join(modules)}", hint="choose one with -m MODULE")
@@ -152,7 +152,7 @@ def _configured_module(folder: Path) -> str:
     return f"{project['root_module']}.definitions"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:

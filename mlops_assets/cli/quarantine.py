@@ -1,4 +1,4 @@
-"""``mlops quarantine``: rows that were set aside, and trying them again."""
+"""``mlops quarantine``: list, show and replay the rows in quarantine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops_assets.cli.options import console, file_option, json_option, load, write_json
+from mlops_assets.cli.options import console, file_option, json_option, load, print_rows
 from mlops_assets.errors import DefinitionError, LakeError, nearest
 
 if TYPE_CHECKING:
@@ -19,27 +19,25 @@ if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.values.dataset import Dataset
 
-partition_option = click.option("--partition", help="One partition; all when left out.")
+partition_option = click.option("--partition", help="One partition  [default: all]")
 
 
 @click.group()
 def quarantine() -> None:
-    """Rows that broke a rule and were set aside."""
+    """List, show and replay the rows that broke a rule."""
 
 
 @quarantine.command("list")
 @file_option
 @json_option
 def list_quarantines(file: str, json_file: str | None) -> None:
-    """Show how many rows each dataset has set aside, and why.
+    """List the number of rows in quarantine by dataset, partition and reason.
 
     Example: mlops quarantine list --json -
     """
-    from mlops_assets.cli.status import table
-
     project = load(file)
-    rows = [row for dataset in _datasets(project) for row in _counts(dataset.name, _rows(project, dataset, None))]
-    write_json(rows, json_file) if json_file else console().print(table("quarantine", rows))
+    rows = [row for dataset in _datasets(project) for row in _count_reasons(dataset.name, _read_rows(project, dataset, None))]
+    print_rows("quarantine", rows, json_file)
 
 
 @quarantine.command("show")
@@ -48,17 +46,15 @@ def list_quarantines(file: str, json_file: str | None) -> None:
 @file_option
 @json_option
 def show(name: str, partition: str | None, file: str, json_file: str | None) -> None:
-    """Show the rows of a dataset that were set aside, with the reason of each.
+    """Show the quarantined rows of a dataset, each with its reason.
 
     Example: mlops quarantine show flights --partition 2013-01-05
     """
-    from mlops_assets.cli.status import table
-
     project = load(file)
-    found = _rows(project, _dataset(project, name), partition).to_dicts()
+    found = _read_rows(project, _dataset(project, name), partition).to_dicts()
     columns = ("partition", "reason", "row", "run_id", "quarantined_at")
     shown = [{column: row[column] for column in columns} for row in found]
-    write_json(shown, json_file) if json_file else console().print(table(f"quarantine of {name}", shown))
+    print_rows(f"quarantine of {name}", shown, json_file)
 
 
 @quarantine.command("replay")
@@ -66,22 +62,24 @@ def show(name: str, partition: str | None, file: str, json_file: str | None) -> 
 @partition_option
 @file_option
 def replay(name: str, partition: str | None, file: str) -> None:
-    """Make the partitions with rows set aside again, after the function, the schema or the source was mended; fails while rows are left.
+    """Materialise the partitions with quarantined rows again; exit code 1 while rows are left.
+
+    Correct the function, the schema or the source first.
 
     Example: mlops quarantine replay flights
     """
     project, out = load(file), console()
     dataset = _dataset(project, name)
-    before = _rows(project, dataset, partition)
-    failed = [span for span in _spans(dataset, before) if not _again(project, dataset, span, out)]
-    left = _rows(project, dataset, partition)
+    before = _read_rows(project, dataset, partition)
+    failed = [span for span in _group_partitions(dataset, before) if not _rerun(project, dataset, span, out)]
+    left = _read_rows(project, dataset, partition)
     out.print(f"{name}: {before.height} row(s) were set aside, {left.height} are left", highlight=False)
-    for row in _counts(name, left):
+    for row in _count_reasons(name, left):
         out.print(f"  {row['partition']}  {row['reason']}: {row['rows']}", highlight=False, markup=False)
     sys.exit(1 if failed or left.height else 0)
 
 
-def _again(project: LoadedProject, dataset: Dataset[..., Any], span: str | None, out: Console) -> bool:
+def _rerun(project: LoadedProject, dataset: Dataset[..., Any], span: str | None, out: Console) -> bool:
     from mlops_assets.cli.running import run
     from mlops_assets.cli.summary import show as summary
 
@@ -91,8 +89,8 @@ def _again(project: LoadedProject, dataset: Dataset[..., Any], span: str | None,
     return bool(finished.result.success)
 
 
-def _spans(dataset: Dataset[..., Any], rows: pl.DataFrame) -> list[str | None]:
-    """Return the partitions concerned, neighbours as one range: each range is one run."""
+def _group_partitions(dataset: Dataset[..., Any], rows: pl.DataFrame) -> list[str | None]:
+    """Return the ranges of partitions with rows; each range is one run."""
     if rows.is_empty():
         return []
     if dataset.table.partitions is None:
@@ -124,7 +122,7 @@ def _dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:
     return known[name]
 
 
-def _rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | None) -> pl.DataFrame:
+def _read_rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | None) -> pl.DataFrame:
     import polars as pl
 
     from mlops_assets.compute.tables.quarantine import SCHEMA
@@ -136,7 +134,7 @@ def _rows(project: LoadedProject, dataset: Dataset[..., Any], partition: str | N
     return rows if partition is None else rows.filter(pl.col("partition") == partition)
 
 
-def _counts(name: str, rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
+def _count_reasons(name: str, rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
     import polars as pl
 
     from mlops_assets.compute.tables.quarantine import count_reasons

@@ -1,4 +1,4 @@
-"""``mlops run``: materialise in this process, on the persistent instance, and show how it goes."""
+"""``mlops run``: materialise assets in this process on the persistent instance, and show progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.cli.project import LoadedProject, told_instance
+from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
 from mlops_assets.errors import DefinitionError, PlatformError, nearest
 from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.core.beta import beta
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-_POLL = 0.2  # seconds between two looks at the event log
+_POLL = 0.2  # seconds between two reads of the event log
 
 
 @dataclass
-class Step:
-    """How one step went."""
+class StepProgress:
+    """The state and duration of one step."""
 
     name: str
     seconds: float = 0.0
@@ -43,27 +43,27 @@ class Step:
 
 
 @dataclass
-class Finished:
-    """A run that has ended."""
+class FinishedRun:
+    """The result of a run."""
 
     result: dg.ExecuteInProcessResult
-    steps: dict[str, Step] = field(default_factory=dict)
+    steps: dict[str, StepProgress] = field(default_factory=dict)
     seconds: float = 0.0
 
 
-def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: str | None, console: Console) -> Finished:
+def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: str | None, console: Console) -> FinishedRun:
     """Materialise a selection of assets.
 
     Parameters
     ----------
     project
-        What was loaded.
+        The project.
     select
         In Dagster's selection syntax.
     partitions
         ``KEY`` or ``FIRST...LAST``, for every partitioned asset of the selection.
     as_of
-        Training sets use only what was known by then.
+        Training sets use only what was known by this time.
     console
         Where progress goes.
 
@@ -74,23 +74,23 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     PlatformError
         Another run of this command is in progress, or an optional package that the selection needs is not installed.
     """
-    chosen = without_decisions(selected(project.definitions, select), approved_models(project.definitions))
+    chosen = drop_decisions(select_assets(project.definitions, select), models_with_approval(project.definitions))
     _refuse_missing_packages(project, chosen)
-    tags = {**_range(project.definitions, chosen, partitions), **process_tags(os.getpid())}
+    tags = {**_partition_tags(project.definitions, chosen, partitions), **process_tags(os.getpid())}
     config = _run_config(chosen, as_of)
-    with alone(Path(project.platform.home)):
-        opened = told_instance(project.platform)
+    with lock_home(Path(project.platform.home)):
+        opened = open_reconciled_instance(project.platform)
         return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), opened, chosen, tags, config, console)
 
 
 def _refuse_missing_packages(project: LoadedProject, chosen: Sequence[dg.AssetKey]) -> None:
-    """Refuse to begin what would end at an import, after hours perhaps; a mirror to MLflow never stops a run."""
+    """Refuse a run that would fail at an import, perhaps after hours; a missing MLflow mirror never stops a run."""
     keys = {"", *(key.to_user_string() for key in chosen)}
     missing = [need for part in project.parts for need in missing_packages(part.project, part.platform)]
     refuse_missing_packages([need for need in missing if graph_key(need.asset) in keys and need.extra != "mlflow"])
 
 
-def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
+def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
     """Return the materialisable assets of a selection."""
     graph = definitions.resolve_asset_graph()
     try:
@@ -109,7 +109,7 @@ def selected(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]:
     return chosen
 
 
-def approved_models(definitions: dg.Definitions) -> set[str]:
+def models_with_approval(definitions: dg.Definitions) -> set[str]:
     """Return the names of the models whose versions a person approves."""
     return _names_of("approval", definitions.resolve_asset_graph().materializable_asset_keys)
 
@@ -118,8 +118,8 @@ def _names_of(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
     return {find_declared_name(key.to_user_string()) for key in keys if key.path[0] == kind}
 
 
-def without_decisions(chosen: Sequence[dg.AssetKey], approved: AbstractSet[str]) -> list[dg.AssetKey]:
-    """Leave out what a person decides: approvals, and the champion of a version that is made in the same run and cannot be approved yet.
+def drop_decisions(chosen: Sequence[dg.AssetKey], approved: AbstractSet[str]) -> list[dg.AssetKey]:
+    """Leave out what a person decides: approvals, and the champion of a version of the same run that needs approval.
 
     Parameters
     ----------
@@ -142,13 +142,13 @@ def without_decisions(chosen: Sequence[dg.AssetKey], approved: AbstractSet[str])
     if not left:
         name = min(_names_of("approval", chosen))
         raise DefinitionError(
-            f"'{graph_key(f'approval/{name}')}' is what a person decides",
+            f"'{graph_key(f'approval/{name}')}' is decided by a person",
             hint=f"mlops models approve {name} VERSION, or materialise it in the UI's launchpad",
         )
     return left
 
 
-def _range(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
+def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
     graph = definitions.resolve_asset_graph()
     partitioned = {key: graph.get(key).partitions_def for key in chosen if graph.get(key).partitions_def is not None}
     if not partitioned:
@@ -163,7 +163,7 @@ def _range(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partition
     keys = definition.get_partition_keys() if definition else []
     if partitions is None:
         raise DefinitionError(
-            f"'{first_key.to_user_string()}' is partitioned: which partitions?",
+            f"'{first_key.to_user_string()}' is partitioned: name the partitions",
             hint=f"e.g. --partitions {keys[0]}...{keys[min(6, len(keys) - 1)]}; there are {keys[0]} to {keys[-1]}",
         )
     first, _, last = partitions.partition("...")
@@ -186,8 +186,8 @@ def _run_config(chosen: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, A
 
 
 @contextmanager
-def alone(home: Path) -> Iterator[None]:
-    """Refuse a second run at once rather than let it wait behind a training."""
+def lock_home(home: Path) -> Iterator[None]:
+    """Lock a home for one run; a second run is refused at once."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         file = (home / "run.lock").open("a+", encoding="ascii")
@@ -210,29 +210,29 @@ def alone(home: Path) -> Iterator[None]:
         yield
 
 
-def execute_job(  # noqa: PLR0913  (what a run is made of)
+def execute_job(  # noqa: PLR0913  (the parts of a run)
     job: dg.JobDefinition,
     opened: dg.DagsterInstance,
     chosen: Sequence[dg.AssetKey] | None,
     tags: Mapping[str, str],
     config: dict[str, Any],
     console: Console,
-) -> Finished:
-    """Run a job, or the chosen assets of it, in this process, and show how it goes."""
+) -> FinishedRun:
+    """Run a job, or the chosen assets of it, in this process, and show progress."""
     run_id = str(uuid.uuid4())
-    begun = time.monotonic()
-    steps: dict[str, Step] = {}
+    started = time.monotonic()
+    steps: dict[str, StepProgress] = {}
     selection = None if chosen is None else list(chosen)
-    with _watched(opened, run_id, steps, console):
+    with _follow_events(opened, run_id, steps, console):
         result = job.execute_in_process(
             instance=opened, asset_selection=selection, tags=dict(tags), run_config=config, run_id=run_id, raise_on_error=False
         )
-    return Finished(result, steps, time.monotonic() - begun)
+    return FinishedRun(result, steps, time.monotonic() - started)
 
 
 @contextmanager
-def _watched(opened: dg.DagsterInstance, run_id: str, steps: dict[str, Step], console: Console) -> Iterator[None]:
-    """Follow the event log from a thread of its own, so that an interrupt reaches the run."""
+def _follow_events(opened: dg.DagsterInstance, run_id: str, steps: dict[str, StepProgress], console: Console) -> Iterator[None]:
+    """Follow the event log in a thread, so that an interrupt reaches the run."""
     ended = threading.Event()
     with console.status("starting") as status:
         thread = threading.Thread(target=_follow, args=(opened, run_id, steps, console, status.update, ended), daemon=True)
@@ -245,7 +245,12 @@ def _watched(opened: dg.DagsterInstance, run_id: str, steps: dict[str, Step], co
 
 
 def _follow(  # noqa: PLR0913  (everything the thread shares with the run)
-    opened: dg.DagsterInstance, run_id: str, steps: dict[str, Step], console: Console, show: Callable[[str], None], ended: threading.Event
+    opened: dg.DagsterInstance,
+    run_id: str,
+    steps: dict[str, StepProgress],
+    console: Console,
+    show: Callable[[str], None],
+    ended: threading.Event,
 ) -> None:
     cursor: str | None = None
     while True:
@@ -253,17 +258,17 @@ def _follow(  # noqa: PLR0913  (everything the thread shares with the run)
         page = opened.get_records_for_run(run_id, cursor=cursor)
         cursor = page.cursor
         for record in page.records:
-            _note(record.event_log_entry, steps, console, show)
+            _show_event(record.event_log_entry, steps, console, show)
         if last and not page.has_more:
             return
         ended.wait(_POLL)
 
 
-def _note(entry: Any, steps: dict[str, Step], console: Console, show: Callable[[str], None]) -> None:  # noqa: ANN401
+def _show_event(entry: Any, steps: dict[str, StepProgress], console: Console, show: Callable[[str], None]) -> None:  # noqa: ANN401
     event = entry.dagster_event
     if event is None or entry.step_key is None:
         return
-    step = steps.setdefault(entry.step_key, Step(entry.step_key.replace("__", "/", 1)))
+    step = steps.setdefault(entry.step_key, StepProgress(entry.step_key.replace("__", "/", 1)))
     match event.event_type:
         case dg.DagsterEventType.STEP_START:
             step.seconds, step.state = -entry.timestamp, "running"

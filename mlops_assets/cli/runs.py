@@ -1,4 +1,4 @@
-"""``mlops runs``: the tracker."""
+"""``mlops runs``: list, show, compare and export runs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from mlops_assets.stores.platform.stores import Stores
     from mlops_assets.stores.tracker.tracker import Run
 
-_MOST_METRICS = 5
+_MAX_METRICS = 5
 _FIGURES = {"best": "[bold green]✓ {}[/]", "": "{}"}
 _where = click.option(
     "--where", default="", metavar="FILTER", help="E.g. \"metrics.roc_auc > 0.7 and params.depth >= 3 and tags.team = 'x'\"."
 )
-_order = click.option("--order", default="", metavar="ORDER", help="E.g. 'metrics.roc_auc desc'; the newest first when left out.")
+_order = click.option("--order", default="", metavar="ORDER", help="E.g. 'metrics.roc_auc desc'  [default: newest first]")
 
 
 @click.group()
 def runs() -> None:
-    """The tracker: trainings, trials, and runs of notebooks and scripts."""
+    """List, show, compare and export runs: trainings, trials, notebooks and scripts."""
 
 
-def _opened(file: str | None) -> Stores:
+def _open_stores(file: str | None) -> Stores:
     from mlops_assets.stores.platform.stores import open_stores
 
     return open_stores(Platform.from_env() if file is None else load(file).platform)
@@ -44,7 +44,7 @@ def _opened(file: str | None) -> Stores:
 @_where
 @_order
 @click.option("--limit", default=20, show_default=True, help="How many.")
-@click.option("--offset", default=0, help="How many to leave out before.")
+@click.option("--offset", default=0, help="How many to skip first.")
 @platform_option
 @json_option
 def list_runs(  # noqa: PLR0913  (options)
@@ -54,15 +54,15 @@ def list_runs(  # noqa: PLR0913  (options)
 
     Example: mlops runs list --where "experiment = 'lateness' and metrics.roc_auc > 0.7" --order "metrics.roc_auc desc"
     """
-    found = _opened(file).tracker.search(where, order, limit, offset)
+    found = _open_stores(file).tracker.search(where, order, limit, offset)
     if json_file:
         write_json([_facts(run) for run in found], json_file)
         return
-    names = [name for name in dict.fromkeys(n for run in found for n in run.metrics) if "." not in name][:_MOST_METRICS]
+    names = [name for name in dict.fromkeys(n for run in found for n in run.metrics) if "." not in name][:_MAX_METRICS]
     table = _table("runs", ("id", "experiment", "name", "kind", "status", "started", "took", *names))
     for run in found:
-        figures = (_figure(run.metrics.get(name)) for name in names)
-        took = _took(run.started_at, run.ended_at)
+        figures = (_format_number(run.metrics.get(name)) for name in names)
+        took = _format_duration(run.started_at, run.ended_at)
         table.add_row(
             run.id[:8], *map(escape, (run.model, run.name, run.kind, run.status, f"{run.started_at:%Y-%m-%d %H:%M:%S}", took, *figures))
         )
@@ -74,16 +74,16 @@ def list_runs(  # noqa: PLR0913  (options)
 @platform_option
 @json_option
 def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
-    """Show a run: parameters, metrics, files, what it read; the beginning of its id is enough.
+    """Show a run: parameters, metrics, files and children; the beginning of its id is enough.
 
     Example: mlops runs show 3f2a91c0
     """
-    at = _opened(file)
+    at = _open_stores(file)
     run = at.tracker.get(run_id)
     files = at.tracker.artifacts(run.id)
     children = [child.id for child in at.tracker.search(f"parent = '{run.id}'", limit=1000)]
     if json_file:
-        more = {"record": run.record, "artifacts": [vars(one) for one in files], "children": children}
+        more = {"record": run.record, "artifacts": [vars(each) for each in files], "children": children}
         write_json(_facts(run) | more, json_file)
         return
     out = console()
@@ -93,29 +93,29 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
         if mapping:
             out.print(_pairs(title, mapping))
     if files:
-        out.print(_pairs("files", {one.name: f"{one.size:,} bytes, {one.media}, {at.artifacts.url(one.sha256)}" for one in files}))
+        out.print(_pairs("files", {each.name: f"{each.size:,} bytes, {each.media}, {at.artifacts.url(each.sha256)}" for each in files}))
     if children:
         out.print(f"{len(children)} child runs: {', '.join(child[:8] for child in children[:20])}", highlight=False)
 
 
 @runs.command("compare")
 @click.argument("run_ids", nargs=-1, required=True)
-@click.option("--html", metavar="FILE", help="Write the comparison with its curves as a page that stands on its own.")
+@click.option("--html", metavar="FILE", help="Write the comparison with its curves as a self-contained page.")
 @platform_option
 @json_option
 def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, json_file: str | None) -> None:
-    """Compare runs: metrics with the best marked, the parameters that differ, and curves on a page.
+    """Compare runs: metrics with the best marked, parameters that differ, and curves.
 
     Example: mlops runs compare 3f2a91c0 77b0c2d4 --html comparison.html
     """
     from mlops_assets.compute.pages.run_page import render_runs
 
-    compared = [_compared(_opened(file), run_id) for run_id in run_ids]
+    compared = [_load_compared(_open_stores(file), run_id) for run_id in run_ids]
     if html:
         Path(html).write_text(render_runs(compared), encoding="utf-8")
         click.echo(f"wrote {html}", err=json_file == "-")
     if json_file:
-        write_json(_comparison(compared), json_file)
+        write_json(_compare(compared), json_file)
     elif not html:
         _show(compared)
 
@@ -124,14 +124,14 @@ def compare_runs(run_ids: tuple[str, ...], html: str | None, file: str | None, j
 @click.argument("target")
 @_where
 @_order
-@click.option("--limit", type=int, help="How many; all when left out.")
+@click.option("--limit", type=int, help="How many  [default: all]")
 @platform_option
 def export_runs(target: str, where: str, order: str, limit: int | None, file: str | None) -> None:
     """Write runs to TARGET, one row each: .csv, .parquet or .ndjson.
 
     Example: mlops runs export runs.parquet --where "experiment = 'lateness'"
     """
-    frame = _opened(file).tracker.frame(where, order, limit)
+    frame = _open_stores(file).tracker.frame(where, order, limit)
     writers: dict[str, Callable[[str], object]] = {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".ndjson": frame.write_ndjson}
     if Path(target).suffix not in writers:
         raise DataError(f"'{target}' names no format", hint=f"end it with {', '.join(writers)}")
@@ -149,7 +149,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "environment": run.environment,
         "parent": run.parent_id,
         "started": run.started_at.isoformat(timespec="seconds"),
-        "took": _took(run.started_at, run.ended_at),
+        "took": _format_duration(run.started_at, run.ended_at),
         "dagster run": run.dagster_run_id,
         "lake snapshot": run.snapshot,
         "error": run.error,
@@ -159,21 +159,21 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _compared(at: Stores, run_id: str) -> ComparedRun:
+def _load_compared(at: Stores, run_id: str) -> ComparedRun:
     from mlops_assets.compute.pages.run_comparison import ComparedRun
 
     run = at.tracker.get(run_id)
     curves = {name: (curve.steps.tolist(), curve.values.tolist()) for name, curve in at.tracker.curves(run.id).items()}
-    took = _lasted(run.started_at, run.ended_at)
+    took = _duration(run.started_at, run.ended_at)
     return ComparedRun(run.id, run.model, run.name, run.status, run.started_at, took, run.params, run.metrics, run.tags, curves)
 
 
-def _comparison(compared: Sequence[ComparedRun]) -> dict[str, Any]:
+def _compare(compared: Sequence[ComparedRun]) -> dict[str, Any]:
     from mlops_assets.compute.pages.run_comparison import compare_metrics, compare_params
 
     return {
         "runs": [run.id for run in compared],
-        "metrics": [{"metric": r.name, "values": list(map(_plain, r.values)), "best": sorted(r.best)} for r in compare_metrics(compared)],
+        "metrics": [{"metric": r.name, "values": list(map(_to_json, r.values)), "best": sorted(r.best)} for r in compare_metrics(compared)],
         "params": [{"param": r.name, "values": list(r.values), "differs": r.differs} for r in compare_params(compared)],
     }
 
@@ -184,7 +184,7 @@ def _show(compared: Sequence[ComparedRun]) -> None:
     out, titles = console(), [run.title for run in compared]
     metrics = _table("metrics (last values; ✓ the best)", ("metric", *titles))
     for row in compare_metrics(compared):
-        shown = (_FIGURES["best" if i in row.best else ""].format(_figure(value)) for i, value in enumerate(row.values))
+        shown = (_FIGURES["best" if i in row.best else ""].format(_format_number(value)) for i, value in enumerate(row.values))
         metrics.add_row(escape(f"{row.name} {'↓' if row.smaller else '↑'}"), *shown)
     params = _table("parameters that differ", ("parameter", *titles))
     different = [row for row in compare_params(compared) if row.differs]
@@ -205,22 +205,22 @@ def _pairs(title: str, mapping: Mapping[str, Any]) -> Table:
     table = _table(title, ("", ""))
     table.show_header = False
     for name, value in mapping.items():
-        table.add_row(escape(name), escape(_figure(value) if isinstance(value, float) else str(value)))
+        table.add_row(escape(name), escape(_format_number(value) if isinstance(value, float) else str(value)))
     return table
 
 
-def _figure(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _plain(value: float | None) -> float | str | None:
+def _to_json(value: float | None) -> float | str | None:
     return value if value is None or value - value == 0 else str(value)
 
 
-def _lasted(begun: datetime, ended: datetime | None) -> timedelta | None:
-    return None if ended is None else ended - begun
+def _duration(started: datetime, ended: datetime | None) -> timedelta | None:
+    return None if ended is None else ended - started
 
 
-def _took(begun: datetime, ended: datetime | None) -> str:
-    lasted = _lasted(begun, ended)
-    return "" if lasted is None else f"{lasted.total_seconds():.1f} s"
+def _format_duration(started: datetime, ended: datetime | None) -> str:
+    duration = _duration(started, ended)
+    return "" if duration is None else f"{duration.total_seconds():.1f} s"

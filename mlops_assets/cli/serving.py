@@ -1,4 +1,4 @@
-"""``mlops serve``: start, stop and look at services."""
+"""``mlops serve``: start, stop and inspect services."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mlops_assets.errors import ServiceError, nearest
+from mlops_assets.errors import ServiceError
 from mlops_assets.orchestrate.serving.service import spec_of
 from mlops_assets.serving.http import control
 from mlops_assets.values.serving import Service
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.http.control import ServiceStatus
 
 
-def find(project: LoadedProject, name: str) -> Service:
+def find_service(project: LoadedProject, name: str) -> Service:
     """Return a service of the project.
 
     Raises
@@ -24,25 +24,22 @@ def find(project: LoadedProject, name: str) -> Service:
     ServiceError
         There is none of that name.
     """
-    known = {service.name: service for part in project.parts for service in part.project.every(Service)}
-    if name not in known:
-        raise ServiceError(f"there is no service '{name}'", hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}")
-    return known[name]
+    return project.find(Service, name, "service", ServiceError)[1]
 
 
 def start(project: LoadedProject, name: str) -> ServiceStatus:
-    """Start a service, or bring it to the champion."""
-    return control.start(spec_of(find(project, name), project.platform))
+    """Start a service, or update it to the champion."""
+    return control.start(spec_of(find_service(project, name), project.platform))
 
 
 def stop(project: LoadedProject, name: str) -> ServiceStatus:
-    """Stop a service; automation leaves it stopped."""
-    return control.stop(project.platform.home, find(project, name).name)
+    """Stop a service; automation does not restart it."""
+    return control.stop(project.platform.home, find_service(project, name).name)
 
 
 def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     """Return the state of one service, or of all."""
-    services = [find(project, name)] if name else [s for part in project.parts for s in part.project.every(Service)]
+    services = [find_service(project, name)] if name else [s for part in project.parts for s in part.project.every(Service)]
     return [control.status(project.platform.home, each.name, spec_of(each, project.platform)) for each in services]
 
 
@@ -70,14 +67,22 @@ def facts(found: ServiceStatus) -> dict[str, Any]:
     }
 
 
-def table(found: list[ServiceStatus]) -> Table:
+def build_service_table(found: list[ServiceStatus]) -> Table:
     """Return services and their workers as a table."""
     result = Table(title="services", title_justify="left")
-    for column in ("service", "wanted", "running", "url", "champion", "workers answer with", "problem"):
+    for column in ("service", "wanted", "running", "url", "champion", "workers", "problem"):
         result.add_column(column)
-    for one in found:
-        answers = ", ".join(f"version {w.version} (pid {w.pid})" for w in one.workers if w.running) or "nobody answers"
-        others = next((f"trained with {w.libraries}" for w in one.workers if w.running and w.libraries), "")
-        problem = one.problem or others
-        result.add_row(one.name, one.wanted, "yes" if one.running else "no", one.url or "", str(one.champion or "none"), answers, problem)
+    for each in found:
+        answers = ", ".join(f"version {w.version} (pid {w.pid})" for w in each.workers if w.running) or "no worker"
+        others = next((f"trained with {w.libraries}" for w in each.workers if w.running and w.libraries), "")
+        problem = each.problem or others
+        result.add_row(
+            each.name,
+            each.wanted,
+            "yes" if each.running else "no",
+            each.url or "",
+            str(each.champion or "none"),
+            answers,
+            problem,
+        )
     return result

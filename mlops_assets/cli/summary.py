@@ -1,4 +1,4 @@
-"""What a run did, in one screen."""
+"""Summarise a run on one screen."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mlops_assets.cli.running import Finished
+    from mlops_assets.cli.running import FinishedRun
 
 NOTES = (COLUMNS, CUT_TIMES, DUPLICATES, UNRECORDED)
 
 
-def show(project: LoadedProject, finished: Finished, console: Console) -> None:
-    """Print assets with rows and times, models with metrics and gates, versions, and where to look."""
+def show(project: LoadedProject, finished: FinishedRun, console: Console) -> None:
+    """Print assets with rows and durations, metrics, gates, versions, and the next commands."""
     console.print()
-    console.print(_assets(finished))
-    for key, metadata in _last(finished).items():
+    console.print(_asset_table(finished))
+    for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "model":
-            console.print(_metrics(find_declared_name(key.to_user_string()), metadata))
-    gates = _checks(finished)
+            console.print(_metric_table(find_declared_name(key.to_user_string()), metadata))
+    gates = _check_table(finished)
     if gates.row_count:
         console.print(gates)
-    for line in (*notes(finished), *_versions(project, finished), *failures(finished), *_where(project, finished)):
+    for line in (*notes(finished), *_outcomes(project, finished), *failures(finished), *_describe_stores(project, finished)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _last(finished: Finished) -> dict[dg.AssetKey, Mapping[str, Any]]:
-    """Return each asset's metadata; of a range of partitions, the last one's."""
+def _last_metadata(finished: FinishedRun) -> dict[dg.AssetKey, Mapping[str, Any]]:
+    """Return the metadata of each asset; of its last partition in a range."""
     found: dict[dg.AssetKey, Mapping[str, Any]] = {}
     for event in finished.result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
@@ -51,8 +51,8 @@ def _last(finished: Finished) -> dict[dg.AssetKey, Mapping[str, Any]]:
     return found
 
 
-def _side_rows(finished: Finished, key: dg.AssetKey) -> int:
-    """Return the rows that a run set aside: its quarantine is reported partition by partition."""
+def _side_rows(finished: FinishedRun, key: dg.AssetKey) -> int:
+    """Return the number of quarantined rows, summed over the partitions."""
     counts: dict[str | None, int] = {}
     for event in finished.result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
@@ -61,11 +61,11 @@ def _side_rows(finished: Finished, key: dg.AssetKey) -> int:
     return sum(counts.values())
 
 
-def notes(finished: Finished) -> list[str]:
-    """Return once each, as console markup, what a run announces: changed columns, cut times, duplicates and what no record holds."""
+def notes(finished: FinishedRun) -> list[str]:
+    """Return the notices of a run as console markup, each once: changed columns, cut times, duplicates, unrecorded inputs."""
     made = [event.step_materialization_data.materialization for event in finished.result.get_asset_materialization_events()]
     lines = (
-        f"[yellow]{each.asset_key.to_user_string()}[/]: {name}: {_escaped(str(_value(each.metadata, name)))}"
+        f"[yellow]{each.asset_key.to_user_string()}[/]: {name}: {_escape(str(_value(each.metadata, name)))}"
         for each in made
         for name in NOTES
         if name in each.metadata
@@ -77,30 +77,30 @@ def _value(metadata: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
     return metadata[name].value if name in metadata else ""
 
 
-def _assets(finished: Finished) -> Table:
+def _asset_table(finished: FinishedRun) -> Table:
     table = Table(title=f"{'done' if finished.result.success else 'failed'} in {finished.seconds:.1f} s", title_justify="left")
-    for column in ("asset", "rows", "changed", "step s"):
+    for column in ("asset", "rows", "changed", "seconds"):
         table.add_column(column, justify="left" if column == "asset" else "right")
-    for key, metadata in _last(finished).items():
+    for key, metadata in _last_metadata(finished).items():
         rows = _side_rows(finished, key) if key.path[0] == "quarantine" else _value(metadata, "dagster/row_count")
         changed = _value(metadata, "changed partitions") or _value(metadata, "changed") or _value(metadata, "trained")
         step = finished.steps.get("__".join(key.path)) or _shared_step(finished)
         table.add_row(
-            key.to_user_string(), f"{rows:,}" if isinstance(rows, int) else "", _short(changed), f"{step.seconds:.1f}" if step else ""
+            key.to_user_string(), f"{rows:,}" if isinstance(rows, int) else "", _shorten(changed), f"{step.seconds:.1f}" if step else ""
         )
     return table
 
 
-def _short(changed: Any) -> str:  # noqa: ANN401
+def _shorten(changed: Any) -> str:  # noqa: ANN401
     return {"1 of 1": "yes", "0 of 1": "no"}.get(changed, "no" if str(changed).startswith("no:") else str(changed))
 
 
-def _shared_step(finished: Finished) -> Any:  # noqa: ANN401
-    """Several dbt models are made by one step."""
+def _shared_step(finished: FinishedRun) -> Any:  # noqa: ANN401
+    """Return the step of dbt, which builds several models."""
     return next((step for name, step in finished.steps.items() if name.startswith("dbt__")), None)
 
 
-def _metrics(model: str, metadata: Mapping[str, Any]) -> Table:
+def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:
     table = Table(title=f"{model} on {_value(metadata, 'holdout rows'):,} holdout rows", title_justify="left")
     records = [record.data for record in metadata["metrics"].records]
     for column in records[0]:
@@ -110,10 +110,10 @@ def _metrics(model: str, metadata: Mapping[str, Any]) -> Table:
     return table
 
 
-def _checks(finished: Finished) -> Table:
-    """Return the gates, and whatever else did not pass."""
+def _check_table(finished: FinishedRun) -> Table:
+    """Return the gates, and all other checks that did not pass."""
     table = Table(title="gates and failed checks", title_justify="left")
-    for column in ("check", "", "why"):
+    for column in ("check", "result", "reason"):
         table.add_column(column)
     for evaluation in finished.result.get_asset_check_evaluations():
         key = evaluation.asset_key.to_user_string()
@@ -129,15 +129,15 @@ def _checks(finished: Finished) -> Table:
     return table
 
 
-def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
+def _outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
     tables = {graph_key(table): table for part in project.parts for table in part.project.by_key}
-    for key, metadata in _last(finished).items():
+    for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "champion":
             yield f"champion of {find_declared_name(key.to_user_string())}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
             if change := _value(metadata, CHANGE):
                 yield f"note: {change}"
         if key.path[0] == "version":
-            yield from _waiting(project, find_declared_name(key.to_user_string()))
+            yield from _pending_approval(project, find_declared_name(key.to_user_string()))
         if key.path[0] == "predictions":
             yield f"predictions: lake table {tables.get(key.to_user_string(), '')}, model version {_value(metadata, 'model version') or _value(metadata, 'versions')}"
         if key.path[0] == "service":
@@ -146,53 +146,53 @@ def _versions(project: LoadedProject, finished: Finished) -> Iterator[str]:
             yield f"{key.to_user_string()}: {_value(metadata, 'summary')}"
         if _value(metadata, "the loop"):
             yield f"the loop: {_value(metadata, 'the loop')}"
-    for step in {k for k in _failed(finished) if k.startswith("model__")}:
+    for step in {k for k in _failed_steps(finished) if k.startswith("model__")}:
         serving = project.stores.registry.champion(find_declared_name(step.replace("__", "/", 1)))
         yield f"[yellow]the champion stays {'version ' + str(serving.version) if serving else 'as it is: there is none yet'}[/]"
 
 
-def _waiting(project: LoadedProject, model: str) -> Iterator[str]:
-    """Say that a version waits for a person."""
+def _pending_approval(project: LoadedProject, model: str) -> Iterator[str]:
+    """Yield a line when the newest version waits for approval."""
     newest = project.stores.registry.versions(model)[-1]
     if any(m.approval and m.name == model for part in project.parts for m in part.project.every(Model)) and not newest.approval:
         yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise {graph_key(f'approval/{model}')} in the UI"
 
 
-def _failed(finished: Finished) -> dict[str, str]:
+def _failed_steps(finished: FinishedRun) -> dict[str, str]:
     return {e.step_key: _reason(e) for e in finished.result.all_events if e.event_type is dg.DagsterEventType.STEP_FAILURE and e.step_key}
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """Return the message of the error of ours, or of the one that began it all."""
+    """Return the message of the first error of this package, else of the root cause."""
     chain = [event.step_failure_data.error]
     while chain[-1] is not None and chain[-1].cause is not None:
         chain.append(chain[-1].cause)
     known = [link for link in chain if link is not None]
-    ours = [link for link in known if link.cls_name and hasattr(errors, link.cls_name)]
-    found = next(iter(ours or known[-1:]), None)
+    own = [link for link in known if link.cls_name and hasattr(errors, link.cls_name)]
+    found = next(iter(own or known[-1:]), None)
     if found and found.cls_name == "DagsterExecutionInterruptedError":
-        return "it was interrupted; what earlier steps committed stays, and the same command goes on"
-    return re.sub(r"^[\w.]+: ", "", found.message).strip() if found else "no reason is known"
+        return "it was interrupted; what earlier steps committed stays, and the same command continues"
+    return re.sub(r"^[\w.]+: ", "", found.message).strip() if found else "unknown reason"
 
 
-def failures(finished: Finished) -> Iterator[str]:
+def failures(finished: FinishedRun) -> Iterator[str]:
     """Yield each step that failed with its reason, as console markup."""
-    for step, reason in _failed(finished).items():
-        yield f"[red]✗ {step.replace('__', '/', 1)}[/]: {_escaped(reason)}"
+    for step, reason in _failed_steps(finished).items():
+        yield f"[red]✗ {step.replace('__', '/', 1)}[/]: {_escape(reason)}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def _where(project: LoadedProject, finished: Finished) -> Iterator[str]:
+def _describe_stores(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
     home = Path(os.environ["DAGSTER_HOME"])
-    yield f"lake {_near(project.platform.lake)} · registry {_near(project.platform.registry.removeprefix('sqlite:///'))} · artifacts {_near(project.platform.artifacts)}"
-    load = " ".join(project.target.dagster_arguments(_near(str(project.target.file))))
+    yield f"lake {_relative_path(project.platform.lake)} · registry {_relative_path(project.platform.registry.removeprefix('sqlite:///'))} · artifacts {_relative_path(project.platform.artifacts)}"
+    load = " ".join(project.target.dagster_arguments(_relative_path(str(project.target.file))))
     yield f"look: DAGSTER_HOME={home} dagster dev {load}  (or `mlops ui`), run {finished.result.run_id[:8]}"
 
 
-def _near(path: str) -> str:
+def _relative_path(path: str) -> str:
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:

@@ -13,7 +13,7 @@ from mlops_assets.values.platform import Platform
 
 
 def serve(file: str, port: int) -> None:
-    """Become ``dagster dev``.
+    """Replace this process by ``dagster dev``.
 
     Raises
     ------
@@ -23,10 +23,10 @@ def serve(file: str, port: int) -> None:
         The web server is not installed.
     """
     target = find_target(file)
-    beside = Path(sys.executable).parent
-    if not (beside / "dagster-webserver").exists():
+    programs = Path(sys.executable).parent
+    if not (programs / "dagster-webserver").exists():
         raise MissingExtraError.from_extra("dagster-webserver", "demo")
     open_instance(Platform.from_env()).dispose()
     # dagster dev looks for its web server on PATH, where an environment that is not activated is missing.
-    os.environ["PATH"] = f"{beside}{os.pathsep}{os.environ['PATH']}"
-    os.execv(str(beside / "dagster"), ["dagster", "dev", *target.dagster_arguments(), "-p", str(port)])  # noqa: S606  (the program beside this interpreter)
+    os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    os.execv(str(programs / "dagster"), ["dagster", "dev", *target.dagster_arguments(), "-p", str(port)])  # noqa: S606  (a program of this environment)

@@ -74,15 +74,39 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     **options
         Passed to Dagster, as in :func:`dataset`.
 
+    Returns
+    -------
+    TrainingSet
+        The declared training set, still callable as the function.
+
     Raises
     ------
     DefinitionError
         A parameter cannot be injected, or the declarations contradict each other.
+
+    See Also
+    --------
+    model : Trains on a training set.
+    TimeSplit : Splits by time.
+    training_frame : The same join of features in a notebook.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> @ml.dataset(key="visit")
+    ... def visits() -> pl.DataFrame:
+    ...     return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "minutes": [3.0, 9.0], "buys": [0, 1]})
+    >>> @ml.training_set(columns=["minutes"], label="buys", split=ml.GroupSplit("shop"))
+    ... def examples(visits: pl.DataFrame) -> pl.DataFrame:
+    ...     return visits
+    >>> examples.key
+    'training_set/examples'
     """
 
     def decorate(function: Callable[P, R]) -> TrainingSet[P, R]:
         read = read_function(function, kind="training_set", allowed=_TRAINING_SET, what="a training set")
-        X, times, options_ = (tuple(features), names(columns)), (event_timestamp, label_known_at), AssetOptions.of(options)
+        X, times, options_ = (tuple(features), names(columns)), (event_timestamp, label_known_at), AssetOptions.from_arguments(options)
         value = TrainingSet(read, *X, label, split, *times, as_known, names(label_copies), block_length, options_)
         if block_length is not None and (event_timestamp is None or block_length < timedelta(0)):
             raise DefinitionError(
@@ -152,10 +176,38 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     **options
         Passed to Dagster, as in :func:`dataset`.
 
+    Returns
+    -------
+    Model
+        The declared model, still callable as the function.
+
     Raises
     ------
     DefinitionError
         A parameter cannot be injected, no metric is named, two gates have one name, or there is no such format.
+
+    See Also
+    --------
+    training_set : The rows of the model.
+    Gate : What a candidate must pass.
+    load_model : Load a registered version.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> @ml.dataset(key="visit")
+    ... def visits() -> pl.DataFrame:
+    ...     return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "minutes": [3.0, 9.0], "buys": [0, 1]})
+    >>> @ml.training_set(columns=["minutes"], label="buys", split=ml.GroupSplit("shop"))
+    ... def examples(visits: pl.DataFrame) -> pl.DataFrame:
+    ...     return visits
+    >>> @ml.model(training_set=examples, metrics=["roc_auc"])
+    ... def buyer(train: ml.Split) -> LogisticRegression:
+    ...     return LogisticRegression().fit(train.X, train.y)
+    >>> buyer.key
+    'model/buyer'
     """
 
     def decorate(function: Callable[P, R]) -> Model[P, R]:
@@ -169,7 +221,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         if search is not None:
             search.check(read.receiving(Injection.CONFIG), metrics, f"model '{read.name}'")
         judged, schedule = (names(metrics), tuple(gates), names(slices)), (cron_schedule, cron_timezone)
-        stored, options_ = (names(trusted_types), format), AssetOptions.of(options)
+        stored, options_ = (names(trusted_types), format), AssetOptions.from_arguments(options)
         return Model(read, training_set, *judged, *schedule, *stored, approval, search, names(limits), positive, refit, options=options_)
 
     return decorate
@@ -186,10 +238,40 @@ def gate(model: Model[..., Any]) -> Callable[[Callable[P, R]], GateFunction[P, R
     model
         The model whose candidates are judged.
 
+    Returns
+    -------
+    GateFunction
+        The declared gate, still callable as the function.
+
     Raises
     ------
     DefinitionError
         The function does not take a candidate.
+
+    See Also
+    --------
+    Gate : A gate on a metric, without a function.
+    GateResult : What the function may return.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> @ml.dataset(key="visit")
+    ... def visits() -> pl.DataFrame:
+    ...     return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "minutes": [3.0, 9.0], "buys": [0, 1]})
+    >>> @ml.training_set(columns=["minutes"], label="buys", split=ml.GroupSplit("shop"))
+    ... def examples(visits: pl.DataFrame) -> pl.DataFrame:
+    ...     return visits
+    >>> @ml.model(training_set=examples, metrics=["roc_auc"])
+    ... def buyer(train: ml.Split) -> LogisticRegression:
+    ...     return LogisticRegression().fit(train.X, train.y)
+    >>> @ml.gate(buyer)
+    ... def is_better_than_chance(candidate: ml.Candidate) -> bool:
+    ...     return candidate.evaluation.metric("roc_auc") > 0.5
+    >>> is_better_than_chance.name
+    'is_better_than_chance'
     """
 
     def decorate(function: Callable[P, R]) -> GateFunction[P, R]:

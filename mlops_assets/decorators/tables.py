@@ -104,15 +104,15 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
         rows when True, or up to the share that is given.
     keep
-        Which of the rows with one key counts, ``"first"`` or ``"last"``; the others are left out and counted. By default a key that is
-        there twice refuses the write.
+        Which row of a duplicated key is kept, ``"first"`` or ``"last"``; the others are dropped and counted. By default a duplicated
+        key refuses the write.
     order_by
         The column that orders the rows of a key, e.g. ``"updated_at"``; the last one counts unless ``keep`` says otherwise. By default
         the order of the frame.
     max_future
-        How far after now an event time may lie; one day when left out, any time when None. Within partitions, their window decides.
+        How far after now an event time may lie; any time when None. Within partitions, their window decides.
     partition_mappings
-        Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
+        Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition by default.
     call_per
         ``"partition"``: the function is called once for each partition, also in a run over many. ``"range"``: a run over several
         consecutive partitions calls it once, with one window over all of them; it must return the rows of each. A run in which a
@@ -120,10 +120,21 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
     **options
         Passed to Dagster: ``automation_condition``, ``op_tags``, ``pool``, ``owners``, ``tags``, ``retry_policy``, ``group``, ``freshness_policy``.
 
+    Returns
+    -------
+    Dataset
+        The declared table, still callable as the function.
+
     Raises
     ------
     DefinitionError
         A parameter cannot be injected, or the declarations contradict each other.
+
+    See Also
+    --------
+    ExternalDataset : A table that another program writes.
+    PushSource : A table whose rows are pushed.
+    read_table : Read the rows.
 
     Examples
     --------
@@ -159,7 +170,7 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
                 f"dataset '{read.name}' takes a TimeWindow but has no partitions", hint="give partitions=, or drop the parameter"
             )
         check_call_per(call_per, f"dataset '{read.name}'", partitioned=partitions is not None)
-        return Dataset(read, table, pairs(partition_mappings), AssetOptions.of(options), call_per)
+        return Dataset(read, table, pairs(partition_mappings), AssetOptions.from_arguments(options), call_per)
 
     return decorate if function is None else decorate(function)
 
@@ -184,7 +195,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     """Declare a feature view that a function computes.
 
     The function receives what a :func:`dataset` may receive, and returns a frame with the join keys, the times and the features.
-    When its text changes, its history is made anew.
+    When its text changes, its history is rebuilt.
 
     Parameters
     ----------
@@ -195,10 +206,20 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     **options
         Passed to Dagster, as in :func:`dataset`.
 
+    Returns
+    -------
+    ComputedFeatureView
+        The declared view, still callable as the function.
+
     Raises
     ------
     DefinitionError
         A parameter cannot be injected, or the declarations contradict each other.
+
+    See Also
+    --------
+    FeatureView : A view over a dataset, a query or a dbt model.
+    on_demand_features : Features computed from the row itself.
 
     Examples
     --------
@@ -244,10 +265,20 @@ def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
     a dict of arrays of the same length. It lives in a module that imports numpy and the standard library only:
     every version stores that module, and a service runs exactly the stored one.
 
+    Returns
+    -------
+    OnDemandFeatures
+        The declared features, still callable as the function.
+
     Raises
     ------
     DefinitionError
         The function takes ``*args`` or ``**kwargs``.
+
+    See Also
+    --------
+    FeatureView : Features looked up by entity and time.
+    training_set : Takes ``features=``.
 
     Examples
     --------

@@ -52,7 +52,7 @@ def type_checks(signature: inspect.Signature, classes: Iterable[str]) -> dict[st
         Names of the package's own classes.
     """
     known = {*classes, *_OF_DAGSTER}
-    found = {name: _accepted(_text(parameter.annotation), known) for name, parameter in signature.parameters.items()}
+    found = {name: _list_checks(_text(parameter.annotation), known) for name, parameter in signature.parameters.items()}
     return {name: checks for name, checks in found.items() if checks}
 
 
@@ -73,7 +73,8 @@ def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, li
         if accepted and not any(check(value) for _, check in accepted):
             wanted = " or ".join(description for description, _ in accepted if description != "None")
             raise DefinitionError(
-                f"{name} was given {_shown(value)} as '{parameter}', which takes {wanted}", hint=_hint(name, parameter, value, wanted)
+                f"{name} was given {_describe_value(value)} as '{parameter}', which takes {wanted}",
+                hint=_hint(name, parameter, value, wanted),
             )
 
 
@@ -83,7 +84,7 @@ def _text(annotation: object) -> str:
     return getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)
 
 
-def _accepted(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
+def _list_checks(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
     found = []
     for alternative in _alternatives(annotation):
         base, _, inner = alternative.partition("[")
@@ -119,7 +120,7 @@ def _is_instance(name: str) -> Check:
     return lambda value: any(base.__name__ == name for base in type(value).__mro__)
 
 
-def _shown(value: object) -> str:
+def _describe_value(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if inspect.isfunction(value):

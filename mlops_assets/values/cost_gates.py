@@ -32,6 +32,11 @@ class ArtifactSizeGate:
     ------
     DefinitionError
         It is less than 1.
+
+    See Also
+    --------
+    LatencyGate : Limits the time of one prediction.
+    mlops_assets.Gate : Makes it with ``Gate.artifact_size(...)``.
     """
 
     max_bytes: int
@@ -77,6 +82,11 @@ class LatencyGate:
     ------
     DefinitionError
         The maximum is not positive and finite, or there are fewer than 20 calls.
+
+    See Also
+    --------
+    ArtifactSizeGate : Limits the size of what a version stores.
+    mlops_assets.Gate : Makes it with ``Gate.latency(...)``.
     """
 
     p95_ms: float

@@ -1,4 +1,4 @@
-"""Tables that come from outside: made by a function, or written by somebody else."""
+"""Tables that a function makes, or that another program writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Literal
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.function import CallPer, P, R, UserFunction
-from mlops_assets.values.names import checked_name, names, pairs
+from mlops_assets.values.names import names, pairs, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Table:
     @property
     def schema_columns(self) -> tuple[str, ...]:
         """The declared column names, in the order of the schema; empty when nothing is declared."""
-        return tuple(_annotated(self.schema)) if self.schema is not None else ()
+        return tuple(_schema_fields(self.schema)) if self.schema is not None else ()
 
     @property
     def schema_types(self) -> dict[str, type]:
@@ -135,7 +135,7 @@ class Table:
             yield from (("known_at", column), ("known_at", known))
 
 
-def _annotated(schema: type) -> Iterator[str]:
+def _schema_fields(schema: type) -> Iterator[str]:
     """Yield the columns of a DataFrameModel without importing pandera."""
     seen: set[str] = set()
     for base in reversed(schema.__mro__):
@@ -150,7 +150,12 @@ def _annotated(schema: type) -> Iterator[str]:
 @check_constructor
 @dataclass(frozen=True)
 class Dataset(Generic[P, R]):
-    """A table made by a function. Made by :func:`mlops_assets.dataset`; still callable as that function."""
+    """A table made by a function. Made by :func:`mlops_assets.dataset`; still callable as that function.
+
+    See Also
+    --------
+    mlops_assets.dataset : Returns it.
+    """
 
     function: UserFunction[P, R]
     table: Table
@@ -186,9 +191,9 @@ class Dataset(Generic[P, R]):
 @check_constructor
 @dataclass(frozen=True, init=False)
 class ExternalDataset:
-    """A table of the lake that somebody else writes.
+    """A table of the lake that another program writes.
 
-    It is observed, never written: its rows are hashed and verified when they are read, and Dagster shows it as an external asset.
+    This project observes it and never writes it: its rows are hashed and verified when they are read, and Dagster shows it as an external asset.
 
     Parameters
     ----------
@@ -198,6 +203,10 @@ class ExternalDataset:
         As in :func:`mlops_assets.dataset`.
     description
         Shown in the Dagster UI.
+
+    See Also
+    --------
+    dataset : A table that a function of the project makes.
 
     Examples
     --------
@@ -228,7 +237,7 @@ class ExternalDataset:
         **options: object,
     ) -> None:
         set_ = object.__setattr__
-        set_(self, "name", checked_name(name, "an external dataset"))
+        set_(self, "name", validate_name(name, "an external dataset"))
         set_(
             self,
             "table",
@@ -245,7 +254,7 @@ class ExternalDataset:
             ),
         )
         set_(self, "description", description)
-        set_(self, "options", AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
+        set_(self, "options", AssetOptions.from_arguments(AssetArguments(**options)))  # type: ignore[typeddict-item]
         self.table.check(f"external dataset '{name}'")
         if quality is not None and quality.learn_from is not None:
             raise DefinitionError(

@@ -25,6 +25,21 @@ class Split:
         The label, shape (rows,).
     rows
         Every column of the training set for the same rows, for slices.
+
+    See Also
+    --------
+    training_set : Declares how rows are split.
+    model : Its function receives ``train: ml.Split``.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import numpy as np
+    >>> import polars as pl
+    >>> rows = pl.DataFrame({"minutes": [3.0, 9.0], "buys": [0, 1]})
+    >>> train = ml.Split(rows.select("minutes"), np.array([0, 1]), rows)
+    >>> train.X.shape, train.y.tolist()
+    ((2, 1), [0, 1])
     """
 
     X: pl.DataFrame
@@ -45,6 +60,16 @@ class SliceMetrics:
         How many.
     metrics
         Metric → value, as pairs.
+
+    See Also
+    --------
+    Evaluation : Holds the metrics of slices.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.types.SliceMetrics("origin", "LGA", 120, (("roc_auc", 0.58),)).rows
+    120
     """
 
     column: str
@@ -70,6 +95,17 @@ class Evaluation:
         Metrics by the values of the slice columns.
     problems
         Metric → why it is undefined.
+
+    See Also
+    --------
+    Candidate : Has the evaluation that gates judge.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> evaluation = ml.types.Evaluation(200, (("roc_auc", 0.71),), slices=(ml.types.SliceMetrics("origin", "LGA", 120, (("roc_auc", 0.58),)),))
+    >>> evaluation.metric("roc_auc"), evaluation.metric("roc_auc", within=("origin", "LGA"))
+    (0.71, 0.58)
     """
 
     rows: int
@@ -102,6 +138,11 @@ class GateResult:
     low, high
         The interval that decided or is shown: of the difference from the champion, or of the value where there is none.
 
+    See Also
+    --------
+    gate : Declares a gate of your own.
+    Gate : A gate on a metric.
+
     Examples
     --------
     >>> import mlops_assets as ml
@@ -118,7 +159,12 @@ class GateResult:
 
 
 class Intervals(Protocol):
-    """The uncertainty of a candidate's metrics on the rows of its holdout; NaN where it is undefined."""
+    """The uncertainty of a candidate's metrics on the rows of its holdout; NaN where it is undefined.
+
+    See Also
+    --------
+    mlops_assets.Candidate : Has it as ``intervals``.
+    """
 
     @property
     def method(self) -> str:
@@ -144,6 +190,10 @@ class PredictionTimes:
         Of each call.
     how
         What was called, on which rows.
+
+    See Also
+    --------
+    Costs : Measures them.
     """
 
     seconds: tuple[float, ...]
@@ -151,7 +201,12 @@ class PredictionTimes:
 
 
 class Costs(Protocol):
-    """The costs of a candidate, measured in its stored form when a gate asks for them."""
+    """The costs of a candidate, measured in its stored form when a gate asks for them.
+
+    See Also
+    --------
+    mlops_assets.Candidate : Has them as ``costs``.
+    """
 
     def artifact_bytes(self) -> float:
         """Return the size of everything that a version of it stores."""
@@ -185,6 +240,22 @@ class Candidate:
         Intervals of metrics and of their differences from the champion's: ``candidate.intervals.difference("roc_auc")``.
     costs
         Size and prediction time, measured on demand: ``candidate.costs.artifact_bytes()``. None where they cannot be measured.
+
+    See Also
+    --------
+    gate : Declares a function that judges a candidate.
+    GateResult : What it returns.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import numpy as np
+    >>> import polars as pl
+    >>> rows = pl.DataFrame({"minutes": [3.0, 9.0], "buys": [0, 1]})
+    >>> holdout = ml.Split(rows.select("minutes"), np.array([0, 1]), rows)
+    >>> candidate = ml.Candidate("buyer", "3f2a", None, holdout, ml.types.Evaluation(2, (("roc_auc", 0.71),)))
+    >>> candidate.evaluation.metric("roc_auc")
+    0.71
     """
 
     model: str

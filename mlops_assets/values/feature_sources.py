@@ -1,4 +1,4 @@
-"""Sources of feature views that are computed in the view's own step."""
+"""Sources of feature views: dbt models, queries, and functions of the view itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
 from mlops_assets.errors import DefinitionError
-from mlops_assets.values.arguments import check_constructor
+from mlops_assets.values.arguments import check_arguments, check_constructor
 from mlops_assets.values.function import CallPer, P, R, UserFunction
-from mlops_assets.values.names import pairs
+from mlops_assets.values.names import pairs, validate_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +48,8 @@ class Computed(Generic[P, R]):
 class Sql:
     """A query whose result is the feature view, in DuckDB's SQL.
 
-    Tables of the project are read by their names. With partitions the query is asked once for each, over the rows that the
-    partition is made from, and its window is ``getvariable('window_start')`` and ``getvariable('window_end')``.
+    The query reads tables of the project by their names. With partitions it runs once for each, over the rows of its upstream
+    partitions; its window is ``getvariable('window_start')`` and ``getvariable('window_end')``.
 
     Parameters
     ----------
@@ -58,7 +58,12 @@ class Sql:
     partitions
         Time-window partitions of the view.
     partition_mappings
-        Table name to Dagster partition mapping, e.g. for a rolling window; the same partition when left out.
+        Table name to Dagster partition mapping, e.g. for a rolling window; the same partition by default.
+
+    See Also
+    --------
+    FeatureView : The view over the query.
+    feature_view : A view that a function computes.
 
     Examples
     --------
@@ -88,3 +93,69 @@ class Sql:
     def text(self) -> str:
         """What is computed: the query, however it is broken into lines."""
         return " ".join(self.query.split())
+
+
+@check_constructor
+@dataclass(frozen=True)
+class DbtProject:
+    """A dbt project whose models live in the lake.
+
+    Parameters
+    ----------
+    path
+        The folder with ``dbt_project.yml``, relative to the project file's folder.
+
+    See Also
+    --------
+    FeatureView : Features from a dbt model.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.DbtProject("dbt_features").model("carrier_punctuality").name
+    'carrier_punctuality'
+    """
+
+    path: str
+
+    @check_arguments
+    def model(
+        self,
+        name: str,
+        *,
+        partitions: dg.PartitionsDefinition | None = None,
+        partition_mapping: dg.PartitionMapping | None = None,
+    ) -> DbtModel:
+        """Name one model of the project.
+
+        Parameters
+        ----------
+        name
+            The model's name in dbt.
+        partitions
+            Time-window partitions; the model reads its window from ``env_var('MLOPS_WINDOW_START')`` and ``MLOPS_WINDOW_END`` (UTC, ISO 8601).
+        partition_mapping
+            Which partitions of its sources one partition reads; the same partition when None.
+
+        Returns
+        -------
+        DbtModel
+            The model, e.g. for ``FeatureView(source=...)``.
+        """
+        return DbtModel(self, validate_name(name, "a dbt model"), partitions, partition_mapping)
+
+
+@check_constructor
+@dataclass(frozen=True)
+class DbtModel:
+    """One model of a dbt project. Made by :meth:`DbtProject.model`.
+
+    See Also
+    --------
+    mlops_assets.DbtProject : Returns it.
+    """
+
+    project: DbtProject
+    name: str
+    partitions: dg.PartitionsDefinition | None = None
+    partition_mapping: dg.PartitionMapping | None = None

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.values.arguments import check_arguments, check_constructor
 from mlops_assets.values.dataset import Dataset, ExternalDataset
-from mlops_assets.values.feature_sources import Computed, Sql
+from mlops_assets.values.feature_sources import Computed, DbtModel, Sql
 from mlops_assets.values.feature_types import check_type, fits_value, type_label
 from mlops_assets.values.function import P, R
-from mlops_assets.values.names import checked_name, names, pairs
+from mlops_assets.values.names import names, pairs, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True)
 class Entity:
-    """What a feature is about.
+    """What features describe, e.g. a carrier, with its join keys.
 
     Parameters
     ----------
@@ -39,6 +39,10 @@ class Entity:
         E.g. ``"carrier"``.
     join_keys
         The columns that identify one, in a feature table and in a spine alike; ``(name,)`` when empty.
+
+    See Also
+    --------
+    FeatureView : Features of an entity.
 
     Examples
     --------
@@ -52,54 +56,8 @@ class Entity:
 
     def __post_init__(self) -> None:
         """Default the join key to the name."""
-        checked_name(self.name, "an entity")
+        validate_name(self.name, "an entity")
         object.__setattr__(self, "join_keys", names(self.join_keys) or (self.name,))
-
-
-@check_constructor
-@dataclass(frozen=True)
-class DbtProject:
-    """A dbt project whose models live in the lake.
-
-    Parameters
-    ----------
-    path
-        The folder with ``dbt_project.yml``, relative to the project file's folder.
-    """
-
-    path: str
-
-    @check_arguments
-    def model(
-        self,
-        name: str,
-        *,
-        partitions: dg.PartitionsDefinition | None = None,
-        partition_mapping: dg.PartitionMapping | None = None,
-    ) -> DbtModel:
-        """Name one model of the project.
-
-        Parameters
-        ----------
-        name
-            The model's name in dbt.
-        partitions
-            Time-window partitions; the model reads its window from ``env_var('MLOPS_WINDOW_START')`` and ``MLOPS_WINDOW_END`` (UTC, ISO 8601).
-        partition_mapping
-            Which partitions of its sources one partition is made from; the same partition when None.
-        """
-        return DbtModel(self, checked_name(name, "a dbt model"), partitions, partition_mapping)
-
-
-@check_constructor
-@dataclass(frozen=True)
-class DbtModel:
-    """One model of a dbt project. Made by :meth:`DbtProject.model`."""
-
-    project: DbtProject
-    name: str
-    partitions: dg.PartitionsDefinition | None = None
-    partition_mapping: dg.PartitionMapping | None = None
 
 
 FeatureSource = Dataset[..., Any] | ExternalDataset | DbtModel | Computed[..., Any] | Sql
@@ -120,7 +78,7 @@ class FeatureView:
     event_timestamp
         The column of the source with the time from which a row's values hold.
     ttl
-        How long a row's values hold, inclusive; for ever when None.
+        How long a row's values hold, inclusive; without limit when None.
     features
         Column name to Python type: ``float``, ``int``, ``bool``, ``str``, ``datetime``, a list of one of them, or an embedding, e.g.
         ``Annotated[list[float], 384]``.
@@ -131,14 +89,19 @@ class FeatureView:
     online
         Whether serving looks these features up.
     defaults
-        Feature to the value that it has where none is found, in training and in serving alike; null when left out.
+        Feature to the value that it has where none is found, in training and in serving alike; null by default.
     quality
         Limits on nulls, ranges, categories and rows, declared or learnt; a dbt model has dbt's own tests instead.
     freshness
-        How old the newest materialisation may become, or the cron schedule by which it is due. The ttl when None: from then on its values
-        hold no more. Neither counts once the last partition has ended.
+        Maximum age of the newest materialisation, or the cron schedule by which it is due. The ttl when None. It does not apply after the end
+        of the last partition.
     description
         Shown in the Dagster UI.
+
+    See Also
+    --------
+    feature_view : A view that a function computes.
+    on_demand_features : Features computed from the row itself.
 
     Examples
     --------
@@ -189,7 +152,7 @@ class FeatureView:
         if named is None:
             raise DefinitionError("a feature view over a query has no name", hint="give name=")
         values = {
-            "name": checked_name(named, "a feature view"),
+            "name": validate_name(named, "a feature view"),
             "source": source,
             "entity": entity,
             "event_timestamp": event_timestamp,
@@ -201,7 +164,7 @@ class FeatureView:
             "quality": quality,
             "freshness": freshness,
             "description": description,
-            "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
+            "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
             "pinned": "",
             "prefix": "",
             "spine_keys": (),
@@ -273,6 +236,11 @@ class FeatureView:
         ----------
         version
             One of those that ``mlops features show`` lists.
+
+        Returns
+        -------
+        FeatureView
+            The earlier view.
         """
         earlier = copy.copy(self)
         object.__setattr__(earlier, "pinned", version)
@@ -287,7 +255,12 @@ class FeatureView:
         prefix
             Before the name of each feature, e.g. ``"origin_"``.
         join_keys
-            Join key of the view to the column of the spine, and of a request, that holds it; a join key that is left out keeps its name.
+            Join key of the view to the column of the spine, and of a request, that holds it; other join keys keep their names.
+
+        Returns
+        -------
+        FeatureView
+            The renamed view.
 
         Raises
         ------
@@ -322,7 +295,7 @@ class FeatureView:
         return other
 
     def definition(self, source: str = "") -> str:
-        """Return a hash of everything that decides which rows the view holds: a change makes its history anew.
+        """Return a hash of everything that decides which rows the view holds: a change rebuilds its history.
 
         Parameters
         ----------
@@ -344,7 +317,12 @@ def _hash(facts: object) -> str:
 
 
 class ComputedFeatureView(FeatureView, Generic[P, R]):
-    """A feature view that a function computes; still callable as that function. Made by :func:`mlops_assets.feature_view`."""
+    """A feature view that a function computes; still callable as that function. Made by :func:`mlops_assets.feature_view`.
+
+    See Also
+    --------
+    mlops_assets.feature_view : Returns it.
+    """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function that was decorated."""
@@ -357,6 +335,10 @@ class OnDemandFeatures(Generic[P, R]):
     """Features computed from the row itself, by one function for training and for serving.
 
     Made by :func:`mlops_assets.on_demand_features`; still callable as that function.
+
+    See Also
+    --------
+    mlops_assets.on_demand_features : Returns it.
     """
 
     function: Callable[P, R]

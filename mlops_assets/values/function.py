@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Generic, Literal, ParamSpec, TypeVar
 
 from mlops_assets.errors import DefinitionError, nearest
-from mlops_assets.values.names import checked_name
+from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -129,7 +129,7 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
     """
     where = f"@ml.{kind} '{getattr(function, '__name__', function)}'"
     read = UserFunction(function, tuple(_read_parameters(function, where, allowed)))
-    checked_name(read.name, what)
+    validate_name(read.name, what)
     return read
 
 

@@ -24,7 +24,13 @@ _UNKNOWN = (math.nan, math.nan)
 
 
 class GateLike(Protocol):
-    """What every kind of gate has; any object with these members can stand in ``gates=``."""
+    """What every kind of gate has; any object with these members can stand in ``gates=``.
+
+    See Also
+    --------
+    mlops_assets.Gate : The gate on a metric.
+    ArtifactSizeGate : A gate on a size.
+    """
 
     @property
     def name(self) -> str:

@@ -62,7 +62,12 @@ def check_refit(asked: str | None) -> None:
 @check_constructor
 @dataclass(frozen=True)
 class Model(Generic[P, R]):
-    """A model trained by a function. Made by :func:`mlops_assets.model`; still callable as that function."""
+    """A model trained by a function. Made by :func:`mlops_assets.model`; still callable as that function.
+
+    See Also
+    --------
+    mlops_assets.model : Returns it.
+    """
 
     function: UserFunction[P, R]
     training_set: TrainingSet[..., Any]
@@ -99,7 +104,12 @@ class Model(Generic[P, R]):
 @check_constructor
 @dataclass(frozen=True)
 class GateFunction(Generic[P, R]):
-    """A gate of the user's own. Made by :func:`mlops_assets.gate`; still callable as that function."""
+    """A gate of the user's own. Made by :func:`mlops_assets.gate`; still callable as that function.
+
+    See Also
+    --------
+    mlops_assets.gate : Returns it.
+    """
 
     function: UserFunction[P, R]
     model: Model[..., Any]

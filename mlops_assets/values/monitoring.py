@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.names import checked_name, names
+from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 from mlops_assets.values.rule import OneRule
 from mlops_assets.values.serving import BatchPrediction, Service
@@ -44,6 +44,11 @@ class Drift:
     ------
     DefinitionError
         A rate is not between 0 and 1, or the minimum effect is negative.
+
+    See Also
+    --------
+    Performance : Judges a metric.
+    Monitor : Takes expectations.
 
     Examples
     --------
@@ -101,6 +106,11 @@ class Performance(OneRule):
     ------
     DefinitionError
         Not exactly one rule is given, or a number is out of range.
+
+    See Also
+    --------
+    Drift : Compares inputs with the training set.
+    Monitor : Takes expectations.
 
     Examples
     --------
@@ -189,6 +199,10 @@ class Retrain:
     DefinitionError
         A time is negative, or a number less than 1.
 
+    See Also
+    --------
+    Monitor : Takes ``on_failure=``.
+
     Examples
     --------
     >>> from datetime import timedelta
@@ -246,6 +260,13 @@ class Monitor:
     DefinitionError
         There are no partitions, two expectations of one name, or nothing that could ever retrain.
 
+    See Also
+    --------
+    Service : Predicts over HTTP.
+    BatchPrediction : Predicts partitions of a dataset.
+    Drift : An expectation on inputs.
+    Performance : An expectation on a metric.
+
     Examples
     --------
     >>> import dagster as dg
@@ -286,13 +307,13 @@ class Monitor:
         **options: object,
     ) -> None:
         given = {
-            "name": checked_name(name, "a monitor"),
+            "name": validate_name(name, "a monitor"),
             "of": _check_watched(name, of),
             "partitions": _choose_windows(name, of, partitions),
             "expectations": tuple(expectations) if isinstance(expectations, (tuple, list)) else (expectations,),
             "on_failure": on_failure,
             "min_rows": min_rows,
-            "options": AssetOptions.of(AssetArguments(**options)),  # type: ignore[typeddict-item]
+            "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
         for attribute, value in given.items():
             object.__setattr__(self, attribute, value)

@@ -15,7 +15,7 @@ OWN = "__"  # columns of the package start with it, columns of a user never do
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
-def checked_name(name: str, what: str) -> str:
+def validate_name(name: str, what: str) -> str:
     """Return ``name`` when it can name an asset, a table and a file; raise DefinitionError otherwise."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DefinitionError(

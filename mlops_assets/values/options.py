@@ -1,4 +1,4 @@
-"""What passes through to Dagster unchanged."""
+"""Arguments that pass through to Dagster unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class AssetArguments(TypedDict, total=False):
     """Keyword arguments of every decorator and declared asset that Dagster receives unchanged.
 
-    ``automation_condition`` given by the user replaces our default; the others are Dagster's own.
+    ``automation_condition`` of the user replaces the default; the others are Dagster's own.
     """
 
     automation_condition: dg.AutomationCondition[Any] | None
@@ -43,8 +43,8 @@ class AssetOptions:
     freshness_policy: dg.FreshnessPolicy | None = None
 
     @classmethod
-    def of(cls, arguments: AssetArguments) -> AssetOptions:
-        """Freeze what a decorator was given."""
+    def from_arguments(cls, arguments: AssetArguments) -> AssetOptions:
+        """Freeze the arguments of a decorator."""
         values: dict[str, object] = dict(arguments)
         values["op_tags"] = pairs(arguments.get("op_tags"))
         values["tags"] = pairs(arguments.get("tags"))

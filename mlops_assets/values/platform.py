@@ -1,4 +1,4 @@
-"""Where everything lives."""
+"""The places of a platform: lake, registry, artifacts, online store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The one thing that knows where anything lives; each part is one URL or folder.
+    """Where everything lives; each part is one URL or folder.
 
     Parameters
     ----------
@@ -33,11 +33,21 @@ class Platform:
     environment
         Separates aliases: ``dev``, ``staging``, ``prod``.
     webhook
-        URL that is told of failed runs and checks, as JSON; nobody when empty.
+        URL that receives failed runs and checks as JSON; none when empty.
     against
-        The environment whose champion a candidate meets while its own has none; only its own when empty.
+        The environment whose champion a candidate is compared with while its own has none; only its own when empty.
     mlflow
-        URL of an MLflow server that mirrors runs and versions; nowhere when empty.
+        URL of an MLflow server that mirrors runs and versions; none when empty.
+
+    See Also
+    --------
+    build_definitions : Compile a project for a platform.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> ml.Platform.at("shop", environment="prod").environment
+    'prod'
     """
 
     home: str
@@ -53,7 +63,20 @@ class Platform:
     @classmethod
     @check_arguments
     def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
-        """Return the embedded defaults below one folder."""
+        """Return the embedded defaults below one folder.
+
+        Parameters
+        ----------
+        home
+            The folder.
+        environment
+            Separates aliases.
+
+        Returns
+        -------
+        Platform
+            Everything in ``home``.
+        """
         root = Path(home).absolute()
         registry = f"sqlite:///{root / 'registry.sqlite'}"
         return cls(str(root), str(root / "lake"), registry, str(root / "artifacts"), str(root / "online"), environment)
@@ -67,6 +90,11 @@ class Platform:
         ----------
         environ
             The process environment when None.
+
+        Returns
+        -------
+        Platform
+            What the variables name, and the embedded defaults for the others.
         """
         env = os.environ if environ is None else environ
         local = cls.at(env.get("MLOPS_HOME") or ".mlops")

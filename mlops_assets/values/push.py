@@ -1,4 +1,4 @@
-"""A dataset whose rows are pushed, one call at a time, instead of being fetched by a function."""
+"""A dataset whose rows are pushed call by call instead of computed by a function."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
 from mlops_assets.values.dataset import DAY_AHEAD, Dataset, Table
 from mlops_assets.values.function import UserFunction
-from mlops_assets.values.names import checked_name, names
+from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @check_constructor
 class PushSource(Dataset[..., Any]):
-    """A dataset whose rows come by :func:`mlops_assets.push`, or by ``POST /features/<view>`` of a service.
+    """A dataset whose rows are pushed with :func:`mlops_assets.push` or ``POST /features/<view>`` of a service.
 
     A pushed row is in a log and in the online store when the call returns; ``dataset/<name>`` brings the log into the lake.
 
@@ -33,8 +33,8 @@ class PushSource(Dataset[..., Any]):
     schema
         A pandera ``DataFrameModel`` with polars types; a stream has no other types.
     key
-        Column or columns that say what a row is about. A row that is pushed again, known later, stands beside the earlier one; one that
-        became known at the same time replaces it.
+        Column or columns that identify what a row is about. A row that is pushed again and became known later is kept alongside the earlier
+        one; one that became known at the same time replaces it.
     event_timestamp
         The column with the time a row is about, UTC.
     created_timestamp
@@ -50,6 +50,11 @@ class PushSource(Dataset[..., Any]):
     ------
     DefinitionError
         There is no schema or no key, or the declarations contradict each other.
+
+    See Also
+    --------
+    push : Push rows to a source.
+    dataset : A table made by a function.
 
     Examples
     --------
@@ -93,11 +98,11 @@ class PushSource(Dataset[..., Any]):
         )
         table.check(f"push source '{name}'")
 
-        def pushed() -> None:
+        def refuse_call() -> None:
             raise TypeError(f"rows of '{name}' are pushed: there is no function to call")
 
-        pushed.__name__, pushed.__doc__ = checked_name(name, "a push source"), description or f"Rows of {name} that were pushed."
-        super().__init__(UserFunction(pushed, ()), table, (), AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
+        refuse_call.__name__, refuse_call.__doc__ = validate_name(name, "a push source"), description or f"Rows of {name} that were pushed."
+        super().__init__(UserFunction(refuse_call, ()), table, (), AssetOptions.from_arguments(AssetArguments(**options)))  # type: ignore[typeddict-item]
         object.__setattr__(self, "about", about)
 
     about: tuple[str, ...]
@@ -126,8 +131,8 @@ class PushSource(Dataset[..., Any]):
 _VIEWS: dict[int, dict[str, FeatureView]] = {}  # of each source that a project was compiled with
 
 
-def remember(views: Sequence[FeatureView]) -> None:
-    """Note which views are over push sources, so that whoever has a source finds them."""
+def register_views(views: Sequence[FeatureView]) -> None:
+    """Register views over push sources, so that :func:`views_of` finds them."""
     for view in views:
         if isinstance(view.source, PushSource):
             _VIEWS.setdefault(id(view.source), {})[view.name] = view

@@ -1,4 +1,4 @@
-"""What the rows of a table usually look like: limits that are declared, or learnt from a reference period."""
+"""Limits on the rows of a table, declared or learnt from a reference period."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Bounds = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Limit:
-    """One figure of a partition, or value of a row, and what it may be.
+    """A limit on a figure of a partition or on the values of a column.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Limit:
     values
         The allowed categories.
     origin
-        Who says so: ``declared``, or the partitions it was learnt from and the margin.
+        ``declared``, or the partitions that it was learnt from and the margin.
     """
 
     rule: str
@@ -63,22 +63,26 @@ class Quality:
     Parameters
     ----------
     nulls
-        Column → greatest share of nulls in a partition.
+        Column → maximum share of nulls in a partition.
     ranges
-        Column → least and greatest value, inclusive; None on a side without a limit. NaN is outside of every range, null of none.
+        Column → minimum and maximum, inclusive; None for no limit. NaN is outside of every range, null of none.
     categories
         Column → the values that may occur.
     rows
-        Least and greatest number of rows of a partition; None on a side without a limit.
+        Minimum and maximum number of rows of a partition; None for no limit.
     learn_from
         A number of first partitions, or the first day and the day after the last (``("2013-01-01", "2013-02-01")``, by partition key): limits of
         every column are learnt there, recorded in the lake as ``quality/<name>``, and kept until the declaration or those partitions change.
         What is declared as well replaces what would be learnt.
     margin
         How far learnt limits are widened: ranges by this part of their width (of a constant: of its size), numbers of rows and null shares by this part of themselves
-        (a null share by one percentage point at the least).
+        (a null share by at least one percentage point).
     severity
-        ``"error"`` keeps a partition that breaks a limit from being committed; ``"warn"`` commits it and says so.
+        ``"error"`` keeps a partition that breaks a limit from being committed; ``"warn"`` commits it with a warning.
+
+    See Also
+    --------
+    dataset : Declares ``quality=`` of a table.
 
     Examples
     --------
@@ -150,14 +154,14 @@ class Quality:
                 yield f"the null share of '{name}' is {share}", "give a share between 0 and 1"
         for name, (low, high) in (*self.ranges, *((("rows", self.rows),) if self.rows else ())):
             if (low is None and high is None) or (low is not None and high is not None and low > high):
-                yield f"the limits of '{name}' are {low} and {high}", "give the least and the greatest value; None on one side at most"
+                yield f"the limits of '{name}' are {low} and {high}", "give the minimum and the maximum; None on one side at most"
         for name, allowed in self.categories:
             if not allowed:
                 yield f"'{name}' has no allowed category", "name the values that may occur"
         if self.margin < 0:
             yield f"margin={self.margin}", "give a margin of 0 or more"
         if self.severity not in {"error", "warn"}:
-            yield f"severity={self.severity!r}", "say 'error' or 'warn'"
+            yield f"severity={self.severity!r}", "give 'error' or 'warn'"
         yield from self._learning_mistakes()
 
     def _learning_mistakes(self) -> Iterator[tuple[str, str]]:

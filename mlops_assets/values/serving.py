@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_constructor
-from mlops_assets.values.names import checked_name, names
+from mlops_assets.values.names import names, validate_name
 from mlops_assets.values.options import AssetArguments, AssetOptions
 
 if TYPE_CHECKING:
@@ -30,6 +30,28 @@ class BatchPrediction:
         Whose champion predicts.
     dataset
         The rows to predict: it has the model's columns, join keys and event timestamp; what is known later is not read.
+
+    See Also
+    --------
+    Service : Predictions over HTTP.
+    Monitor : Drift and performance of the predictions.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> @ml.dataset(key="visit")
+    ... def visits() -> pl.DataFrame:
+    ...     return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "minutes": [3.0, 9.0], "buys": [0, 1]})
+    >>> @ml.training_set(columns=["minutes"], label="buys", split=ml.GroupSplit("shop"))
+    ... def examples(visits: pl.DataFrame) -> pl.DataFrame:
+    ...     return visits
+    >>> @ml.model(training_set=examples, metrics=["roc_auc"])
+    ... def buyer(train: ml.Split) -> LogisticRegression:
+    ...     return LogisticRegression().fit(train.X, train.y)
+    >>> ml.BatchPrediction("tomorrow", model=buyer, dataset=visits).key
+    'predictions/tomorrow'
     """
 
     name: str
@@ -38,10 +60,10 @@ class BatchPrediction:
     options: AssetOptions = field(default=AssetOptions(), compare=False)
 
     def __init__(self, name: str, *, model: Model[..., Any], dataset: Dataset[..., Any] | ExternalDataset, **options: object) -> None:
-        object.__setattr__(self, "name", checked_name(name, "a batch prediction"))
+        object.__setattr__(self, "name", validate_name(name, "a batch prediction"))
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "dataset", dataset)
-        object.__setattr__(self, "options", AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
+        object.__setattr__(self, "options", AssetOptions.from_arguments(AssetArguments(**options)))  # type: ignore[typeddict-item]
 
     @property
     def key(self) -> str:
@@ -73,6 +95,28 @@ class Service:
     ------
     DefinitionError
         A limit is not positive, or the port is none.
+
+    See Also
+    --------
+    BatchPrediction : Predictions for every partition of a dataset.
+    Monitor : Drift and performance of the predictions.
+
+    Examples
+    --------
+    >>> import mlops_assets as ml
+    >>> import polars as pl
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> @ml.dataset(key="visit")
+    ... def visits() -> pl.DataFrame:
+    ...     return pl.DataFrame({"visit": [1, 2], "shop": ["a", "b"], "minutes": [3.0, 9.0], "buys": [0, 1]})
+    >>> @ml.training_set(columns=["minutes"], label="buys", split=ml.GroupSplit("shop"))
+    ... def examples(visits: pl.DataFrame) -> pl.DataFrame:
+    ...     return visits
+    >>> @ml.model(training_set=examples, metrics=["roc_auc"])
+    ... def buyer(train: ml.Split) -> LogisticRegression:
+    ...     return LogisticRegression().fit(train.X, train.y)
+    >>> ml.Service("buyer_api", model=buyer).key
+    'service/buyer_api'
     """
 
     name: str
@@ -107,10 +151,10 @@ class Service:
             "max_rows": max_rows,
             "max_bytes": max_bytes,
         }
-        object.__setattr__(self, "name", checked_name(name, "a service"))
+        object.__setattr__(self, "name", validate_name(name, "a service"))
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
-        object.__setattr__(self, "options", AssetOptions.of(AssetArguments(**options)))  # type: ignore[typeddict-item]
+        object.__setattr__(self, "options", AssetOptions.from_arguments(AssetArguments(**options)))  # type: ignore[typeddict-item]
         if min(workers, max_rows, max_bytes) < 1 or not 0 <= port < 65_536:
             raise DefinitionError(
                 f"service '{name}' has workers={workers}, max_rows={max_rows}, max_bytes={max_bytes}, port={port}",

@@ -103,7 +103,12 @@ class GroupSplit:
 @check_constructor
 @dataclass(frozen=True)
 class TrainingSet(Generic[P, R]):
-    """Rows with a label, joined with features as they were known. Made by :func:`mlops_assets.training_set`."""
+    """Rows with a label, joined with features as they were known. Made by :func:`mlops_assets.training_set`.
+
+    See Also
+    --------
+    mlops_assets.training_set : Returns it.
+    """
 
     function: UserFunction[P, R]
     features: tuple[Features, ...]

@@ -1,4 +1,4 @@
-"""When the lake is looked after, and what is old enough to be given up."""
+"""When the upkeep of the lake runs, and what it may delete."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ class Upkeep:
     Parameters
     ----------
     cron_schedule
-        When it is materialised.
+        When the asset is materialised.
     cron_timezone
-        Of the schedule.
+        Time zone of the schedule.
     older_than
-        Only states of the lake, and files that nothing names, that are older than this are given up. Longer than the longest
-        notebook session that reads one state; steps of Dagster hold what they read, however long they run.
+        Minimum age of the states and unreferenced files that are deleted. Choose more than the longest notebook session that reads one
+        state; steps of Dagster hold what they read, however long they run.
 
     Raises
     ------
     DefinitionError
         ``older_than`` is negative.
+
+    See Also
+    --------
+    build_definitions : Takes ``upkeep=``.
 
     Examples
     --------

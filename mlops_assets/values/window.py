@@ -25,6 +25,23 @@ class TimeWindow:
     ----------
     start, end
         Aware datetimes in UTC; ``start`` belongs to the window, ``end`` does not.
+
+    Raises
+    ------
+    DefinitionError
+        A bound has no time zone, or the end is not after the start.
+
+    See Also
+    --------
+    dataset : Its function receives the window of its partition.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> import mlops_assets as ml
+    >>> day = ml.TimeWindow(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+    >>> day.end - day.start
+    datetime.timedelta(days=1)
     """
 
     start: datetime
@@ -52,7 +69,7 @@ def window_of(definition: dg.PartitionsDefinition | None, key: str) -> TimeWindo
     return TimeWindow(span.start.astimezone(UTC), span.end.astimezone(UTC))
 
 
-def merged(windows: Iterable[TimeWindow]) -> list[TimeWindow]:
+def join_windows(windows: Iterable[TimeWindow]) -> list[TimeWindow]:
     """Return windows in order, those that touch as one: a year of days is one comparison."""
     spans: list[TimeWindow] = []
     for window in sorted(windows, key=lambda w: w.start):

@@ -71,7 +71,7 @@ def test_init_overwrites_nothing(begun) -> None:
 
 def test_status_models_and_validate_tell_what_there_is(begun) -> None:
     status = json.loads(good(mlops(begun, "status", "--json", "-")))
-    assert {row["table"]: row["behind its inputs"] for row in status["tables"]} == {
+    assert {row["table"]: row["stale partitions"] for row in status["tables"]} == {
         "dataset/diagnoses": 0,
         "training_set/examples": 0,
         "predictions/predictions": 0,
@@ -136,7 +136,7 @@ def test_bad_arguments_are_named_with_a_hint(begun, tmp_path) -> None:
         assert words in done.stderr
         assert "Hint:" in done.stderr
     (tmp_path / "empty.py").write_text("x = 1\n")
-    assert "makes no definitions" in mlops(tmp_path, "run", "-f", "empty.py").stderr
+    assert "builds no definitions" in mlops(tmp_path, "run", "-f", "empty.py").stderr
     (tmp_path / "broken.py").write_text("import mlops_assets as ml\n@ml.dataset()\ndef a(b): ...\n")
     assert "parameter 'b' has no annotation" in mlops(tmp_path, "validate", "-f", "broken.py").stderr
     (tmp_path / "metric.py").write_text((begun / "definitions.py").read_text().replace("roc_auc", "roc_acu"))
@@ -232,7 +232,7 @@ def test_a_second_project_of_monthly_regression(tmp_path) -> None:
     project = str(ROOT / "tests" / "projects" / "sales.py")
     where = {"home": tmp_path / "home", "SALES_FILE": str(tmp_path / "sales.csv")}
     missing = mlops(tmp_path, "run", "-f", project, **where)
-    assert "'dataset/sales' is partitioned: which partitions?" in missing.stderr
+    assert "'dataset/sales' is partitioned: name the partitions" in missing.stderr
     assert "no partition '2024-13-01'" in mlops(tmp_path, "run", "-f", project, "--partitions", "2024-13-01", **where).stderr
     assert "run backwards" in mlops(tmp_path, "run", "-f", project, "--partitions", "2024-03-01...2024-01-01", **where).stderr
     out = good(mlops(tmp_path, "run", "-f", project, "--partitions", "2024-01-01...2024-12-01", **where))

@@ -32,7 +32,7 @@ def test_one_view_with_figures_lineage_versions_and_users(shop) -> None:
     (figures,) = found["features"]
     assert (figures["feature"], figures["declared"], figures["rows"], figures["mean"]) == ("visitors", "float", 4, "200")
     assert figures["histogram"].count("█") == 1
-    assert {"column": "visitors", "made from": "dataset/crowds.visitors"} in found["made from"]
+    assert {"column": "visitors", "sources": "dataset/crowds.visitors"} in found["lineage"]
     assert [version["lake snapshot"] for version in found["versions"]] == ["now"]
 
 

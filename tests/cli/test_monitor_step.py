@@ -18,8 +18,8 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.cli import monitoring
 from mlops_assets.cli.monitor_step import Turn, step
-from mlops_assets.cli.project import LoadedProject, instance
-from mlops_assets.cli.status import facts
+from mlops_assets.cli.project import LoadedProject, open_clean_instance
+from mlops_assets.cli.status import collect_status
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
@@ -84,7 +84,7 @@ class World:
 
     def begin(self) -> "World":
         """Train on four days, and predict two more of which the last is bad."""
-        with instance(self.platform) as opened:
+        with open_clean_instance(self.platform) as opened:
             runner = Runner(self.definitions, opened)
             runner("dataset/points", partitions=f"{key(0)}...{key(3)}")
             runner(*TRAIN[:-1])
@@ -101,11 +101,11 @@ class World:
 
     def sensor(self) -> dg.RunRequest | dg.SkipReason:
         found = next(s for s in self.definitions.sensors if s.name == "watch_retrains")
-        with instance(self.platform) as opened, dg.build_sensor_context(instance=opened) as context:
+        with open_clean_instance(self.platform) as opened, dg.build_sensor_context(instance=opened) as context:
             return found(context)
 
     def runs(self) -> int:
-        with instance(self.platform) as opened:
+        with open_clean_instance(self.platform) as opened:
             return opened.get_runs_count()
 
 
@@ -122,7 +122,7 @@ def stored(tmp_path):
 
 def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_nothing(tmp_path) -> None:
     world = World(tmp_path)
-    (fresh,) = facts(world.loaded)["monitors"]
+    (fresh,) = collect_status(world.loaded)["monitors"]
     assert fresh == {"monitor": "watch", "newest window": "none", "state": "not reported", "next": "no version of line serves"}
     world.begin()
     before = world.show()["next"]
@@ -163,13 +163,13 @@ def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_not
     assert again.facts["training"].startswith("none: no open breach of the serving version 2")
     assert f"the breach of {key(5)} is about version 1, which does not serve: 2 does" in again.facts["next"]
     assert world.runs() == count
-    (row,) = facts(world.loaded)["monitors"]
+    (row,) = collect_status(world.loaded)["monitors"]
     assert (row["newest window"], row["state"], row["next"]) == (key(5), "breach", again.facts["next"])
 
 
 def test_a_training_by_hand_settles_the_decision_and_a_turn_promotes_what_is_approved(tmp_path) -> None:
     world = World(tmp_path, approval=True).begin()
-    with instance(world.platform) as opened:
+    with open_clean_instance(world.platform) as opened:
         runner = Runner(world.definitions, opened)
         runner("performance_report/watch", partitions=f"{key(4)}...{key(5)}")
         assert world.show()["decisions"][0]["state"] == "open"

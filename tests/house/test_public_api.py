@@ -1,6 +1,9 @@
 """The public names: few, documented, and enough for every guide."""
 
+import doctest
 import inspect
+import io
+from pathlib import Path
 
 import pytest
 from numpydoc.docscrape import FunctionDoc
@@ -42,3 +45,53 @@ def test_public_docstrings_name_every_parameter(name: str) -> None:
         return
     wanted = {p for p in inspect.signature(thing).parameters if p not in {"options", "function", "mlops"}}
     assert wanted - documented == set()
+
+
+def _runs(value: object) -> bool:
+    """Return whether a public name needs an example: a call or a declaration of a user."""
+    return not inspect.isclass(value) or value in {getattr(ml, name) for name in ml.__all__ if name not in MODULES}
+
+
+def _returns_a_value(value: object) -> bool:
+    return not inspect.isclass(value) and inspect.signature(value).return_annotation not in ("None", None)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_docstrings_have_types_siblings_returns_and_an_example(name: str) -> None:
+    value = PUBLIC[name]
+    sections = FunctionDoc(value, doc=inspect.getdoc(value))
+    assert sections["See Also"], "name a sibling"
+    if _returns_a_value(value):
+        assert sections["Returns"] or sections["Yields"]
+        assert all(returned.type for returned in (*sections["Returns"], *sections["Yields"]))
+    if _runs(value):
+        assert ">>> " in "\n".join(sections["Examples"])
+
+
+@pytest.mark.parametrize("name", sorted(name for name, value in PUBLIC.items() if ">>> " in (inspect.getdoc(value) or "")))
+def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = doctest.DocTestParser().get_doctest(inspect.getdoc(PUBLIC[name]), {"__name__": "__main__"}, name, None, 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL | doctest.NORMALIZE_WHITESPACE)
+    report = io.StringIO()
+    runner.run(examples, out=report.write)
+    assert runner.summarize(verbose=False).failed == 0, report.getvalue()
+
+
+UNEVEN = {"minimum", "maximum", "least", "most", "greatest", "longest", "largest", "smallest"}
+RULES = {"at_least": "the name of a rule, stored in check names and in the definitions that evidence counts for"}
+LIMITS = {"max_attempts", "max_bytes", "max_future", "max_rows", "min_coverage", "min_labels", "min_psi", "min_rows"}
+
+
+def _parameters() -> set[str]:
+    """Return the parameters of every public callable, methods included."""
+    members = [
+        getattr(value, name) for value in PUBLIC.values() if inspect.isclass(value) for name in vars(value) if not name.startswith("_")
+    ]
+    return {parameter for value in (*PUBLIC.values(), *filter(callable, members)) for parameter in inspect.signature(value).parameters}
+
+
+def test_limits_are_named_min_and_max() -> None:
+    found = _parameters()
+    assert {name for name in found if set(name.split("_")) & UNEVEN} == set(RULES)
+    assert {name for name in found if name.startswith(("min_", "max_"))} == LIMITS

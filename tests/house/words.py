@@ -73,6 +73,7 @@ _VERBS = {"checked", "kept", "made", "parsed", "said", "told", "tried"}  # as ad
 # Names that stay, each with its reason.
 ALLOWED = {
     "at": "`Platform.at(folder)` and `FeatureView.at(version)` read as the value that they return",
+    "hosted": "written into Bentos, see `entry_points`",
     "renamed": "`FeatureView.renamed(...)` returns another view and changes nothing, like `sorted`",
 }
 

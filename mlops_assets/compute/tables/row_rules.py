@@ -11,7 +11,7 @@ import polars as pl
 
 from mlops_assets.compute.user_code.user_errors import find_hint, shorten
 from mlops_assets.errors import nearest
-from mlops_assets.values.window import TimeWindow, merged
+from mlops_assets.values.window import TimeWindow, join_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -226,8 +226,8 @@ def is_utc(dtype: pl.DataType) -> bool:
 
 
 def merge_windows(windows: Sequence[tuple[str, TimeWindow | None]]) -> list[TimeWindow]:
-    """Return windows in order, adjacent ones merged."""
-    return merged(window for _, window in windows if window is not None)
+    """Return windows in order, adjacent ones join_windows."""
+    return join_windows(window for _, window in windows if window is not None)
 
 
 def _is_inside(column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> pl.Expr:

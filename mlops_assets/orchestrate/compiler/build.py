@@ -26,7 +26,8 @@ from mlops_assets.orchestrate.training.loop import build_retrain_sensor, job_nam
 from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.versions.approval import approved_check
 from mlops_assets.values.arguments import check_arguments
-from mlops_assets.values.features import DbtProject, FeatureView
+from mlops_assets.values.feature_sources import DbtProject
+from mlops_assets.values.features import FeatureView
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.platform import Platform
@@ -96,6 +97,10 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     DefinitionError
         Something in the project cannot work; the message names both ends.
 
+    See Also
+    --------
+    Platform : Where everything lives.
+
     Examples
     --------
     >>> import mlops_assets as ml
@@ -104,7 +109,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ... def numbers() -> pl.DataFrame:
     ...     return pl.DataFrame({"id": [1, 2]})
     >>> definitions = ml.build_definitions([numbers])
-    >>> [spec.key.to_user_string() for spec in definitions.get_all_asset_specs()]
+    >>> [spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()]
     ['dataset/numbers']
     """
     where = platform or Platform.from_env()

@@ -38,8 +38,8 @@ from mlops_assets.orchestrate.versions.approval import APPROVAL_CONFIG, approval
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
-from mlops_assets.values.feature_sources import Computed
-from mlops_assets.values.features import DbtModel, FeatureView, stored_views
+from mlops_assets.values.feature_sources import Computed, DbtModel
+from mlops_assets.values.features import FeatureView, stored_views
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.compute.user_code.source_slice import slice_source
 from mlops_assets.errors import DefinitionError, MissingExtraError
 from mlops_assets.values.dataset import Dataset
-from mlops_assets.values.feature_sources import Computed
-from mlops_assets.values.features import DbtProject, FeatureView
+from mlops_assets.values.feature_sources import Computed, DbtProject
+from mlops_assets.values.features import FeatureView
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.serving import Service
 from mlops_assets.values.training import TrainingSet

@@ -13,8 +13,8 @@ from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
 from mlops_assets.orchestrate.core.project import Project, computed_from, row_key
 from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
 from mlops_assets.values.dataset import Dataset, ExternalDataset
-from mlops_assets.values.feature_sources import Computed, Sql
-from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, feature_views, on_demand
+from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
+from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
 from mlops_assets.values.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor

@@ -16,11 +16,11 @@ from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.partitions import lookback
 from mlops_assets.values.asset_names import remember_services
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
-from mlops_assets.values.feature_sources import Computed, Sql
-from mlops_assets.values.features import DbtModel, DbtProject, FeatureView, OnDemandFeatures, stored_views
+from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
+from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
-from mlops_assets.values.push import remember
+from mlops_assets.values.push import register_views
 from mlops_assets.values.serving import BatchPrediction, Service
 from mlops_assets.values.training import TrainingSet
 
@@ -83,7 +83,7 @@ class Project:
         for name, ref in project._refs():
             project.tables.setdefault(name, ref)
             project.by_key[ref.key] = ref
-        remember(project.every(FeatureView))
+        register_views(project.every(FeatureView))
         remember_services(service.name for service in project.every(Service))
         return project
 

@@ -31,7 +31,8 @@ from mlops_assets.orchestrate.tables.automation import follow
 from mlops_assets.orchestrate.tables.tables import COLUMNS
 from mlops_assets.stores.lake.protocol import Commit, Partition
 from mlops_assets.stores.platform.stores import Stores, open_stores
-from mlops_assets.values.features import DbtModel, DbtProject, FeatureView
+from mlops_assets.values.feature_sources import DbtModel, DbtProject
+from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 

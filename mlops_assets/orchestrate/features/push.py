@@ -20,7 +20,7 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource, views_of
-from mlops_assets.values.window import TimeWindow, merged, window_of
+from mlops_assets.values.window import TimeWindow, join_windows, window_of
 
 
 def push_node(source: PushSource, platform: Platform) -> Node:
@@ -58,7 +58,7 @@ def _make_rows(step: StepContext, source: PushSource) -> CheckedTable:
     rows = pushed_rows(step.stores, source, first, last, corrupt)
     if windows[0] is not None:
         time = source.table.event_timestamp or ""
-        inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
+        inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
         rows = rows.filter(pl.any_horizontal(inside))
     rows, kept = add_stored_rows(step, rows, source.table)
     made = check_table(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
@@ -126,7 +126,7 @@ def _settled(step: StepContext, source: PushSource, view: FeatureView) -> list[T
         }
     if source.table.partitions is None:
         return None if fresh else []
-    return merged(span for key in keys if key in fresh and (span := window_of(source.table.partitions, key)))
+    return join_windows(span for key in keys if key in fresh and (span := window_of(source.table.partitions, key)))
 
 
 def _covered(day: date, settled: list[TimeWindow] | None) -> bool:

@@ -36,7 +36,7 @@ from mlops_assets.stores.online.protocol import HISTORY, ViewState, WriteCounts
 from mlops_assets.stores.online.records import RecordSchema
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView
-from mlops_assets.values.window import TimeWindow, merged, window_of
+from mlops_assets.values.window import TimeWindow, join_windows, window_of
 
 ONLINE_CONFIG = {
     "full_rebuild": dg.Field(bool, default_value=False, description="Write the whole view anew instead of what has changed."),
@@ -234,7 +234,7 @@ class _Update:
     def _read(self, keys: Collection[str], snapshot: int) -> pl.DataFrame:
         """Return the rows of some partitions in a state of the lake."""
         view, lake = self._view, self._step.stores.lake
-        spans: list[TimeWindow | None] = [*merged(span for key in keys if (span := window_of(view.partitions, key)))]
+        spans: list[TimeWindow | None] = [*join_windows(span for key in keys if (span := window_of(view.partitions, key)))]
         if keys and view.partitions is None:
             spans = [None]
         parts = [read_view(lake, view, _columns(view), snapshot=snapshot, window=window) for window in spans]

@@ -43,7 +43,7 @@ from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import feature_views, stored_views
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.serving import Service
-from mlops_assets.values.window import merged, window_of
+from mlops_assets.values.window import join_windows, window_of
 
 if TYPE_CHECKING:
     from mlops_assets.serving.http.control import ServiceSpec, ServiceStatus
@@ -179,7 +179,7 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
         fitting, unfit = [*fitting, *found], [*unfit, *others]
     log = frame_records(fitting)
     if windows[0] is not None:
-        inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in merged(w for w in windows if w is not None)]
+        inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
     answered = build_prediction_rows(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
     answers = as_one_table(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in answered], rules.event_timestamp)

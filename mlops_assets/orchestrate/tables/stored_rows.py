@@ -10,7 +10,7 @@ from mlops_assets.errors import DataError, LakeError
 from mlops_assets.orchestrate.core.metadata import markdown
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.values.dataset import Table
-from mlops_assets.values.window import TimeWindow, merged
+from mlops_assets.values.window import TimeWindow, join_windows
 
 READABLE = "log_readable"
 _SHOWN = 20  # lines that are listed
@@ -52,7 +52,7 @@ def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tupl
 
 
 def _spans(windows: Sequence[TimeWindow | None]) -> list[TimeWindow | None]:
-    return [None] if None in windows else [*merged(window for window in windows if window is not None)]
+    return [None] if None in windows else [*join_windows(window for window in windows if window is not None)]
 
 
 def _read(step: StepContext, rules: Table, window: TimeWindow | None) -> pl.DataFrame:

@@ -21,7 +21,8 @@ from mlops_assets.stores.lake.protocol import Lake, Partition, PartitionRecord
 from mlops_assets.stores.lake.rows import slice_partitions
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.dataset import Dataset, ExternalDataset
-from mlops_assets.values.features import DbtModel, FeatureView
+from mlops_assets.values.feature_sources import DbtModel
+from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource
 from mlops_assets.values.serving import BatchPrediction, Service

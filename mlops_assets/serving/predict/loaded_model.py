@@ -33,6 +33,10 @@ class LoadedModel:
     signature
         One mapping for each column of ``X``, in order: ``column``, ``dtype``, ``nulls`` (the share), ``minimum``, ``maximum``,
         ``categories`` and ``others`` (how many further categories), as they were in training.
+
+    See Also
+    --------
+    mlops_assets.load_model : Returns it.
     """
 
     name: str

@@ -60,7 +60,11 @@ class PushResult:
     repeated
         Whether a call of this id was logged before.
     changed
-        Number of changed online records, over all views.
+        Entities whose online record is another one now, over all views.
+
+    See Also
+    --------
+    mlops_assets.push : Returns it.
     """
 
     id: str
@@ -98,6 +102,29 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
         The target is no push source, nor a view over one.
     PlatformError
         The rows cannot be logged; or they are logged, and go online with the next materialisation only.
+
+    See Also
+    --------
+    PushSource : Declares what is pushed.
+    lookup : Look pushed rows up online.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from datetime import UTC, datetime
+    >>> from typing import Annotated
+    >>> import mlops_assets as ml
+    >>> import pandera.polars as pa
+    >>> import polars as pl
+    >>> class Position(pa.DataFrameModel):
+    ...     ship: str
+    ...     at: Annotated[pl.Datetime, "us", "UTC"]
+    ...     heard_at: Annotated[pl.Datetime, "us", "UTC"]
+    ...     speed: float
+    >>> positions = ml.PushSource("positions", schema=Position, key=("ship", "at"), event_timestamp="at", created_timestamp="heard_at")
+    >>> row = {"ship": "Ada", "at": datetime(2024, 1, 1, tzinfo=UTC), "speed": 12.5}
+    >>> ml.push(positions, row, platform=ml.Platform.at(tempfile.mkdtemp())).rows
+    1
     """
     source = target.source if isinstance(target, FeatureView) else target
     if not isinstance(source, PushSource):

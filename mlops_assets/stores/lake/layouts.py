@@ -37,7 +37,7 @@ from mlops_assets.compute.features.point_in_time import (
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.lake.layout_files import STATE, file_checksum, read_state, write_state
 from mlops_assets.stores.lake.verified_reads import read_view
-from mlops_assets.values.window import merged, window_of
+from mlops_assets.values.window import join_windows, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -271,13 +271,13 @@ class _LayoutUpdate:
         if not rewritten:
             return self._merge_buckets(tables, self._order_rows(new))
         # Removing a row may expose rows that it hid; a row that is not in the layout hides nothing.
-        inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in merged(rewritten))
+        inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in join_windows(rewritten))
         gone = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
         return self._rebuild_buckets(gone | self._bucket_numbers(new, len(tables)), len(tables), snapshot)
 
     def _read_partitions(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
         """Return the rows of some partitions in a snapshot."""
-        spans = merged(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
+        spans = join_windows(span for span in (window_of(self._view.partitions, key) for key in keys) if span is not None)
         if not spans:
             return self._lake.read(self._view.key, snapshot=snapshot, columns=self._columns).clear()
         return pl.concat(read_view(self._lake, self._view, self._columns, snapshot=snapshot, window=span) for span in spans)

@@ -11,7 +11,7 @@ import polars as pl
 from mlops_assets.errors import LakeError, nearest
 from mlops_assets.stores.lake.column_types import refuse_difference
 from mlops_assets.stores.lake.rows import quote_name, quote_value, split_name, sql_name, to_polars
-from mlops_assets.values.window import merged
+from mlops_assets.values.window import join_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +160,7 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
     elif whole:
         cursor.execute(f"DELETE FROM {target}")
     else:
-        windows = merged([part.window for part in plan.partitions if part.window is not None])
+        windows = join_windows([part.window for part in plan.partitions if part.window is not None])
         if plan.damaged:
             _rebuild_around(cursor, plan, target, windows)
         _alter_columns(cursor, plan, target)

@@ -69,6 +69,12 @@ def training_frame(  # noqa: PLR0913  (a flat call reads best in a notebook)
     LakeError
         A feature view has never been materialised.
 
+    See Also
+    --------
+    lookup : Online features of entities.
+    training_set : The same join in a project.
+    read_table : Rows of a table.
+
     Examples
     --------
     >>> import mlops_assets as ml

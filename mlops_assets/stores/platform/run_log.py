@@ -60,6 +60,11 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     DataError
         A name or value cannot be recorded.
 
+    See Also
+    --------
+    runs.log_metric : Log a metric of the run.
+    runs.search : Find runs.
+
     Examples
     --------
     >>> import tempfile
@@ -123,6 +128,10 @@ def search(where: str = "", *, order_by: str = "", limit: int | None = None, pla
         Filter or order cannot be read, or names a metric, parameter or tag that no run has; the hint names the nearest one. With no run
         recorded the frame is empty.
 
+    See Also
+    --------
+    start_run : Record a run.
+
     Examples
     --------
     >>> import tempfile
@@ -153,6 +162,11 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     DataError
         The name or the value cannot be recorded.
 
+    See Also
+    --------
+    log_params : Log parameters of the run.
+    mlops_assets.start_run : Start a run in a notebook or script.
+
     Examples
     --------
     >>> import tempfile
@@ -178,6 +192,11 @@ def log_params(params: Mapping[str, Any]) -> None:
         There is no active run.
     DataError
         A name or a value cannot be recorded.
+
+    See Also
+    --------
+    log_metric : Log a metric of the run.
+    mlops_assets.start_run : Start a run in a notebook or script.
 
     Examples
     --------
@@ -209,6 +228,11 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
     PlatformError
         It cannot be written, e.g. because the disk is full; no partial file remains.
 
+    See Also
+    --------
+    log_figure : Log a figure of the run.
+    mlops_assets.start_run : Start a run in a notebook or script.
+
     Examples
     --------
     >>> import tempfile
@@ -237,6 +261,11 @@ def log_figure(name: str, figure: Any) -> None:  # noqa: ANN401  (matplotlib's o
         There is no active run.
     DataError
         The name cannot be one, or this is no figure.
+
+    See Also
+    --------
+    log_artifact : Log a file of the run.
+    mlops_assets.start_run : Start a run in a notebook or script.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.platform import Platform
-from mlops_assets.values.window import merged, window_of
+from mlops_assets.values.window import join_windows, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ def read_table(
     if partitions is not None:
         wanted = _choose_partitions(table, partitions, records)
         parts = [part for part in parts if part.key in wanted]
-        windows = merged(part.window for part in parts if part.window is not None)
+        windows = join_windows(part.window for part in parts if part.window is not None)
     frames = []
     for span in windows:
         inside = [p for p in parts if span is None or (p.window is not None and span.start <= p.window.start < span.end)]

@@ -14,7 +14,7 @@ from mlops_assets.stores.database.cached_statements import delete_rows, insert_i
 from mlops_assets.stores.registry import version_queries
 from mlops_assets.stores.registry.records import CANARY, SHADOW, Approval, CandidateRecord, DamageMark, Evidence, LiveEvidence, Version
 from mlops_assets.values.asset_names import graph_key
-from mlops_assets.values.names import checked_name
+from mlops_assets.values.names import validate_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class Registrations:
         RegistryError
             Evidence names another digest.
         """
-        checked_name(candidate.model, "a model")
+        validate_name(candidate.model, "a model")
         if other := [e.gate for e in evidence if e.digest != candidate.digest]:
             raise RegistryError(
                 f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}",

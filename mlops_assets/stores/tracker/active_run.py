@@ -38,7 +38,11 @@ class ActiveRun:
     run
         The recorded run.
     tracker, artifacts
-        The stores that it is written to.
+        Where it is written to.
+
+    See Also
+    --------
+    mlops_assets.start_run : Yields it.
     """
 
     def __init__(self, run: Run, tracker: Tracker, artifacts: Artifacts) -> None:

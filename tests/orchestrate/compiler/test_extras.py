@@ -13,7 +13,7 @@ import mlops_assets as ml
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.cli.running import run as run_selection
-from mlops_assets.cli.status import check
+from mlops_assets.cli.status import validate_project
 from mlops_assets.errors import MissingExtraError
 from mlops_assets.orchestrate.compiler.build import built
 
@@ -62,7 +62,7 @@ def test_validation_names_all_that_is_missing_at_once(platform, absent) -> None:
     )
     project = loaded(far, trees, view, ml.Service("api", model=trees))
     with pytest.raises(MissingExtraError) as caught:
-        check(project)
+        validate_project(project)
     for words in (
         "the search of 'model/trees' needs optuna, which is not installed",
         "format='onnx' of 'model/trees' needs skl2onnx",
@@ -89,7 +89,7 @@ def test_a_run_is_refused_before_its_first_step_by_what_it_selects(platform, abs
 def test_what_is_not_needed_may_be_absent(platform, absent) -> None:
     absent("optuna", "redis", "psycopg", "s3fs", "mlflow", "skl2onnx", "bentoml", "dagster_dbt")
     grid = ml.model(training_set=examples, metrics=["roc_auc"], search=ml.Search({"max_iter": (1, 2)}, sampler="grid"))
-    assert "shop.py is valid" in check(loaded(platform, grid(trees.function.function)))
+    assert "shop.py is valid" in validate_project(loaded(platform, grid(trees.function.function)))
 
 
 def test_a_dbt_project_without_dbt_is_refused_where_it_is_declared(platform, absent) -> None:

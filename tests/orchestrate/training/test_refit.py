@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import mean_absolute_error
 
 import mlops_assets as ml
-from mlops_assets.cli import version_page
+from mlops_assets.cli import versions
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import DefinitionError
@@ -128,7 +128,7 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     assert run.id in card
     assert judged.digest in card
     assert metadata(result, "version/level")["judged fit"] == judged.digest
-    page = version_page.facts(loaded, "level@2")
+    page = versions.describe_version(loaded, "level@2")
     assert page["refit after the gates, which serves"]["run"] == run.id
     assert page["judged fit, whose metrics and evidence these are"]["digest"] == judged.digest
     assert ("judged fit", judged.artifact) in [(f["file"], f["sha256"]) for f in page["files"]]

@@ -234,7 +234,7 @@ def test_the_command_says_it_all_and_fails_when_something_does(tmp_path, monkeyp
     name = Stores(Platform.from_env()).artifacts.put(b"nobody's")
     os.utime(tmp_path / "home/artifacts/sha256" / name[:2] / name, (0, 0))
     mended = CliRunner().invoke(mlops, ["doctor", "--fix", "--json", "-"])
-    assert [row["mended"] for row in json.loads(mended.stdout) if row["fixable"]] == ["removed 1 artifact(s)"]
+    assert [row["fixed"] for row in json.loads(mended.stdout) if row["fixable"]] == ["removed 1 artifact(s)"]
     (tmp_path / "definitions.py").write_text("1 / 0")
     broken = CliRunner().invoke(mlops, ["doctor"])
     assert broken.exit_code == 1

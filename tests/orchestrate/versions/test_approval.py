@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.cli.running import approved_models, selected, without_decisions
+from mlops_assets.cli.running import drop_decisions, models_with_approval, select_assets
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
@@ -78,12 +78,12 @@ def test_a_champion_runs_after_the_version_of_the_same_run(waiting, platform) ->
 
 
 def test_a_command_leaves_out_the_champion_of_a_version_that_waits_for_a_person(waiting) -> None:
-    chosen = selected(waiting.definitions, 'key:"model/*" or key:"version/*" or key:"champion/*"')
-    assert approved_models(waiting.definitions) == {"buyer"}
-    left = [key.to_user_string() for key in without_decisions(chosen, {"buyer"})]
+    chosen = select_assets(waiting.definitions, 'key:"model/*" or key:"version/*" or key:"champion/*"')
+    assert models_with_approval(waiting.definitions) == {"buyer"}
+    left = [key.to_user_string() for key in drop_decisions(chosen, {"buyer"})]
     assert left == ["model/buyer_candidate", "version/buyer_version"]
-    assert len(without_decisions(chosen, set())) == 3
-    assert without_decisions(chosen[-1:], {"buyer"}) == chosen[-1:]
+    assert len(drop_decisions(chosen, set())) == 3
+    assert drop_decisions(chosen[-1:], {"buyer"}) == chosen[-1:]
 
 
 def test_what_is_not_signed_or_not_there_is_refused(waiting) -> None:

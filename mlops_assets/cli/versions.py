@@ -1,10 +1,10 @@
-"""What ``mlops models show`` shows of one version."""
+"""``mlops models``: the versions of a model, their history, and all that is recorded of one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.cli.registry import find
+from mlops_assets.cli.registry import find_model
 from mlops_assets.compute.features.signature import describe_values
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import ArtifactError, RegistryError, nearest
@@ -13,7 +13,9 @@ from mlops_assets.orchestrate.versions.card import ensure_card
 from mlops_assets.serving.formats.integrity import list_parts, mark_damage
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.serving.formats.packaging import describe_format, find_other_libraries, read_manifest
+from mlops_assets.stores.registry.history import model_history
 from mlops_assets.stores.registry.version_files import open_version_files
+from mlops_assets.values.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,16 +23,17 @@ if TYPE_CHECKING:
     from mlops_assets.cli.project import LoadedProject
     from mlops_assets.stores.artifacts.store import Artifacts
     from mlops_assets.stores.registry.records import Evidence, Version
+    from mlops_assets.stores.tracker.tracker import Run
 
 
-def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
+def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any]:
     """Return all that is recorded of a version, as JSON-like values.
 
     Parameters
     ----------
     project
-        Which declares the model.
-    asked
+        The project that declares the model.
+    version_name
         ``model@version``, or ``model`` for the newest.
 
     Raises
@@ -38,18 +41,18 @@ def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
     RegistryError
         There is no such model or version.
     """
-    name, _, number = asked.partition("@")
-    find(project, name)
+    name, _, number = version_name.partition("@")
+    find_model(project, name)
     at = project.stores
     mark_damage(at.registry, at.artifacts, _version(project, name, number))
     version = _version(project, name, number)
     run = at.tracker.get(version.run_id)
     return {
-        f"{name}@{version.version}": _headline(project, version),
+        f"{name}@{version.version}": _summarise(project, version),
         "evidence": [_evidence(e) for e in at.registry.evidence(name, version.digest)],
         "approvals": [
             {
-                "at": _when(a.at),
+                "at": _format_time(a.at),
                 "environment": a.environment,
                 "approved": a.approved,
                 "approver (self-declared)": a.approver,
@@ -57,23 +60,28 @@ def facts(project: LoadedProject, asked: str) -> dict[str, Any]:
             }
             for a in at.registry.approvals(name, version.version)
         ],
-        "marks": [{"at": _when(m.at), "mark": m.mark, "reason": m.reason} for m in at.registry.marks(name, version.version)],
+        "marks": [{"at": _format_time(m.at), "mark": m.mark, "reason": m.reason} for m in at.registry.marks(name, version.version)],
         "files": _files(project, version),
         **_refit(project, version),
-        "training": {"run": run.id, "lake snapshot": version.snapshot, "started": _when(run.started_at), **_flat("parameter", run.params)},
+        "training": {
+            "run": run.id,
+            "lake snapshot": version.snapshot,
+            "started": _format_time(run.started_at),
+            **_prefix_names("parameter", run.params),
+        },
         "metrics": {k: round(v, 6) for k, v in run.metrics.items()},
         "signature": _signature(project, version),
         "libraries": _libraries(project, version),
     }
 
 
-def card(project: LoadedProject, asked: str) -> dict[str, str]:
+def card(project: LoadedProject, version_name: str) -> dict[str, str]:
     """Return the forms of a version's model card.
 
     Parameters
     ----------
-    project, asked
-        As in :func:`facts`.
+    project, version_name
+        As in :func:`describe_version`.
 
     Raises
     ------
@@ -82,8 +90,8 @@ def card(project: LoadedProject, asked: str) -> dict[str, str]:
     ArtifactError
         The version is damaged.
     """
-    name, _, number = asked.partition("@")
-    declared, model = find(project, name)
+    name, _, number = version_name.partition("@")
+    declared, model = find_model(project, name)
     return ensure_card(declared, project.stores, model, _version(project, name, number))
 
 
@@ -97,14 +105,14 @@ def _version(project: LoadedProject, name: str, number: str) -> Version:
     return found[wanted]
 
 
-def _headline(project: LoadedProject, version: Version) -> dict[str, Any]:
+def _summarise(project: LoadedProject, version: Version) -> dict[str, Any]:
     return {
         "state": version.state,
         **({"damage": version.damage} if version.damage else {}),
         "aliases": ", ".join(version.aliases) or "none",
         "environment": project.platform.environment,
-        "approval": version.approval or "nobody has decided",
-        "created": _when(version.created_at),
+        "approval": version.approval or "pending",
+        "created": _format_time(version.created_at),
         "candidate": version.digest,
         "artifact": version.artifact,
         "format": describe_format(_manifest(project, version)),
@@ -130,7 +138,7 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
     files = open_version_files(project.platform.registry).list_files(version.model, version.version)
     every = [("manifest", version.artifact), *list_parts(dict(read_manifest(artifacts, version.artifact))), *sorted(files.items())]
-    return [{"file": name, "sha256": sha256, **_size(artifacts, sha256)} for name, sha256 in every]
+    return [{"file": name, "sha256": sha256, **_measure_size(artifacts, sha256)} for name, sha256 in every]
 
 
 def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
@@ -140,31 +148,31 @@ def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
         return {}
     run = find_refit(project.stores, version.run_id, version.artifact)
     fitted = FittedRows.from_manifest(_manifest(project, version))
-    rows = {} if fitted is None else {"fitted on": ", ".join(fitted.parts), "rows": fitted.rows, "last row": _when(fitted.last)}
+    rows = {} if fitted is None else {"fitted on": ", ".join(fitted.parts), "rows": fitted.rows, "last row": _format_time(fitted.last)}
     return {
         "refit after the gates, which serves": {"run": run.id if run else "unknown", "artifact": version.artifact, **rows},
         "judged fit, whose metrics and evidence these are": {"run": version.run_id, "artifact": judged.artifact, "digest": judged.digest},
     }
 
 
-def _size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
+def _measure_size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
     try:
         return {"bytes": len(artifacts.get(sha256))}
-    except ArtifactError as error:  # of a card: what a version predicts with is looked after before
+    except ArtifactError as error:  # of a card: the files that predict are examined before
         return {"problem": error.message}
 
 
 def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
-    """Return the libraries of the training; where another version is installed, both."""
+    """Return the libraries of the training, with the installed version where it differs."""
     manifest = _manifest(project, version)
     others = {other.name: other for other in find_other_libraries(manifest)}
-    told = {None: "the same", False: "differs", True: "differs, and may predict otherwise"}
+    words = {None: "same", False: "differs", True: "differs; predictions may differ"}
     return [
         {
             "library": name,
             "trained with": then,
             "installed": others[name].installed or "no" if name in others else then,
-            "": told[others[name].serious if name in others else None],
+            "comparison": words[others[name].serious if name in others else None],
         }
         for name, then in manifest.get("libraries", {}).items()
     ]
@@ -178,21 +186,84 @@ def _manifest(project: LoadedProject, version: Version) -> Mapping[str, Any]:
 
 
 def _signature(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
-    """Return what the model takes, one line for each column of X."""
+    """Return one row for each column of ``X``."""
     return [
         {
-            "column of X": row["column"],
+            "column": row["column"],
             "type": row["dtype"],
-            "null": f"{row['nulls']:.1%}" if row["nulls"] else "never seen",
-            "held in training": describe_values(row),
+            "nulls": f"{row['nulls']:.1%}" if row["nulls"] else "none",
+            "values in training": describe_values(row),
         }
         for row in _manifest(project, version).get("signature", [])
     ]
 
 
-def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _prefix_names(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix} {name}": value for name, value in values.items()}
 
 
-def _when(time: Any) -> str:  # noqa: ANN401  (a time, or nothing yet)
+def _format_time(time: Any) -> str:  # noqa: ANN401  (a time, or nothing yet)
     return time.isoformat(timespec="seconds") if time else ""
+
+
+def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, Any]]:
+    """Return versions, newest first.
+
+    Raises
+    ------
+    RegistryError
+        There is no such model.
+    """
+    known = {m.name for part in project.parts for m in part.project.every(Model)}
+    if model is not None and model not in known:
+        raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
+    at = project.stores
+    for aliased in (v for v in at.registry.versions(model) if v.aliases or v.damage):
+        mark_damage(at.registry, at.artifacts, aliased)  # a service that answers from memory does not notice damaged files
+    found = at.registry.versions(model)
+    runs = {run_id: project.stores.tracker.get(run_id) for run_id in {v.run_id for v in found}}
+    return [
+        {
+            "model": v.model,
+            "version": v.version,
+            "state": f"{v.state}: {v.damage}" if v.damage else v.state,
+            "aliases": ", ".join(v.aliases),
+            **{name: round(value, 5) for name, value in _holdout_metrics(runs[v.run_id])},
+            "created": v.created_at.isoformat(timespec="seconds"),
+            "candidate": v.digest[:12],
+        }
+        for v in reversed(found)
+    ]
+
+
+def _holdout_metrics(run: Run) -> list[tuple[str, float]]:
+    """Return the metrics of the holdout, which gates judge."""
+    names = run.record.get("judged_by", run.metrics)
+    return [(name, value) for name, value in run.metrics.items() if name in names]
+
+
+def list_history(project: LoadedProject, model: str) -> list[dict[str, Any]]:
+    """Return the events of a model, newest first: refused candidates, versions, decisions, damage, moves of aliases."""
+    list_versions(project, model)
+    return [
+        {"at": e.at.isoformat(timespec="seconds"), "environment": e.environment, "kind": e.kind, "version": e.version or "none", "alias": e.alias, "before": (e.previous or "none") if e.alias else "",
+         "actor": e.actor, "reason": e.reason, "gates": ", ".join(f"{g['gate']}: {g['reason']}" for g in e.evidence), "candidate": e.candidate[:12]}
+        for e in reversed(model_history(project.stores.platform.registry, model))
+    ]  # fmt: skip
+
+
+def format_event(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return an event of the history as a row for people."""
+    happened = {"damaged": "damage", "restored": "restoration"}.get(row["kind"], row["kind"])
+    whom = f"candidate {row['candidate']}" if row["version"] == "none" else f"version {row['version']}"
+    what = f"{happened} {'to' if happened == 'rollback' else 'of'} {whom}"
+    before = f", before {row['before']}" if row["before"] else ""
+    reasons = [row["reason"], *([row["gates"]] if row["version"] != "none" else [])]
+    shown = row["at"].removesuffix("+00:00").replace("T", " ")
+    return {
+        "time (UTC)": shown,
+        "environment": row["environment"],
+        "event": what + before,
+        "actor": row["actor"],
+        "reason": "\n".join(filter(None, reasons)),
+    }

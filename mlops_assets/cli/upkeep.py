@@ -1,0 +1,93 @@
+"""``mlops gc`` and ``mlops features erase``: what leaves the lake, the logs and the artifacts."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops_assets.cli.options import file_option, json_option, load, write_json
+from mlops_assets.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from mlops_assets.cli.project import LoadedProject
+
+
+@click.command("erase")
+@click.option("--entity", required=True, metavar="KEY=VALUE[,KEY=VALUE]", help="Rows with all of these values are the entity's.")
+@click.option("--view", "views", multiple=True, metavar="NAME", help="Only this feature view and its sources; may be repeated.")
+@click.option("--reason", required=True, help="Why, for the log.")
+@click.option("--yes", is_flag=True, help="Erase; without this option the command only shows what it would erase.")
+@click.option("--keep-key", is_flag=True, help="Name the entity in the log instead of its hash.")
+@file_option
+@json_option
+def erase(entity: str, views: tuple[str, ...], reason: str, yes: bool, keep_key: bool, file: str, json_file: str | None) -> None:  # noqa: FBT001, PLR0913  (click's way)
+    """Erase an entity: its rows in every table and earlier state of the lake, online, in layouts and in logs.
+
+    Example: mlops features erase --entity customer_id=42 --reason "request 2024-117" --yes
+    """
+    from mlops_assets.cli.project import open_reconciled_instance
+    from mlops_assets.orchestrate.upkeep import erasure
+
+    project = load(file)
+    request = erasure.Request([part.project for part in project.parts], project.stores, _parse_entity(entity), views)
+    if yes:
+        instance = open_reconciled_instance(project.platform)
+        done = erasure.erase(request, actor=getpass.getuser(), reason=reason, keep_key=keep_key, instance=instance)
+    else:
+        done = erasure.planned(request)
+    if json_file:
+        write_json({"done": yes, **done.facts}, json_file)
+        return
+    for line in _format_erasure(done, yes=yes):
+        click.echo(line)
+
+
+def _parse_entity(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise DefinitionError(
+            f"--entity '{wrong[0]}' is not KEY=VALUE", hint="e.g. --entity customer_id=42, or --entity carrier=UA,origin=EWR"
+        )
+    return {name.strip(): value for name, _, value in pairs}
+
+
+def _format_erasure(found: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (imported inside the command)
+    verb = "erased" if yes else "to erase"
+    named = [
+        ("expired states of the lake", found.states),
+        ("model versions that can no longer be reproduced", found.versions),
+        ("earlier versions of views that can no longer be read", found.view_versions),
+        ("views examined online", found.online),
+        ("rebuilt by automation, as they do not have the key", found.anew),
+        ("columns that may hold the entity under another name; erase it there too, with --entity COLUMN=VALUE", found.other_names),
+    ]
+    return [
+        *(f"{table}: {count} row(s) {verb}" for table, count in found.rows.items()),
+        *(f"{title}: {', '.join(map(str, values))}" for title, values in named if values),
+        f"logs: {found.predictions} prediction(s) and {found.pushed} pushed row(s) {verb}",
+        "erased" if yes else "nothing was changed; say --yes to erase",
+    ]
+
+
+def find_garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
+    """Return which artifacts upkeep would remove."""
+    from mlops_assets.stores.platform.garbage import collect_garbage
+
+    found = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry=True)
+    return {
+        "artifacts that would be removed": len(found.removed),
+        "bytes of artifacts": sum(file.size for file in found.removed),
+        "artifacts left": found.left,
+        **{f"artifact {file.name}": f"{file.size} bytes, stored {file.at:%Y-%m-%d %H:%M}" for file in found.removed},
+    }
+
+
+def run_gc(project: LoadedProject, hours: float, *, shared: bool = False) -> dict[str, Any]:
+    """Run the upkeep of the lake and of the other stores, and return what it did."""
+    from mlops_assets.orchestrate.upkeep.upkeep import kept_up
+
+    done = kept_up([part.project for part in project.parts], project.stores, older_than=timedelta(hours=hours), shared=shared)
+    return {**done.figures, "pinned by": {str(number): list(who) for number, who in done.pinned.items()}}

@@ -99,7 +99,7 @@ def _serve(descriptor: int) -> None:
     for name in _IMPORTED:
         import_module(name)
     sys.modules["matplotlib.font_manager"].findfont("DejaVu Sans")  # read once: the list of fonts, and that of installed packages
-    environment.installed()
+    environment.installed_distributions()
     with socket.socket(fileno=descriptor) as here:
         while True:
             data, descriptors, _, _ = socket.recv_fds(here, 1 << 20, 2)

@@ -13,7 +13,15 @@ from mlops_assets.values.arguments import _ACTIONS, _CLASSES, check_arguments
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 VALUES = [type(name, (), {})() for name in sorted(_CLASSES)]  # of each class by name
-MADE = {"ActiveRun", "Intervals", "LoadedModel", "PushResult"}  # the package makes them, a user never does
+MADE = {
+    "ActiveRun",
+    "Costs",
+    "GateLike",
+    "Intervals",
+    "LoadedModel",
+    "PredictionTimes",
+    "PushResult",
+}  # the package makes them, a user never does
 
 
 def _public_callables():
@@ -52,6 +60,8 @@ def _declares(name):
         "DbtProject.model",
         "FeatureView.at",
         "FeatureView.renamed",
+        "Gate.artifact_size",
+        "Gate.latency",
         "Platform.at",
         "Platform.from_env",
     }
@@ -72,6 +82,7 @@ def test_every_method_that_returns_a_value_is_among_those_that_name_the_nearest_
         for name, function in PUBLIC.items()
         if "." in name and name.split(".")[0] not in RAISED and {"DbtModel", *values} & {str(inspect.signature(function).return_annotation)}
     }
+    returning -= {name for name in returning if name.endswith(".judge")}  # the package calls it
     assert returning
     assert all(_declares(name) for name in returning)
 

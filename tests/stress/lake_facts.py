@@ -58,7 +58,7 @@ def rows(token: str, table: str, day: int, n: int) -> pl.DataFrame:
 
 def attempt(lake: DuckLake, ledger: Ledger, token: str, table: str, sizes: dict[int, int]) -> None:
     """Write some days of one table, and say so before and after."""
-    ledger.say("attempt", token=token, table=table, sizes={part(table, day).partition: (day, n) for day, n in sizes.items()})
+    ledger.say("attempt", token=token, table=table, sizes={part(table, day).key: (day, n) for day, n in sizes.items()})
     frame = pl.concat([rows(token, table, day, n) for day, n in sizes.items()])
     parts = [part(table, day) for day in sizes]
     done = lake.write(table, frame, parts, event_timestamp=None if table == WHOLE else "at", key=KEY, run_id=token)

@@ -163,8 +163,8 @@ def test_a_seed_that_comes_from_outside_is_named(world, monkeypatch) -> None:
 
 
 def test_another_order_of_the_same_rows_is_named(world, monkeypatch) -> None:
-    ordered = reproduction_process.in_canonical_order
-    monkeypatch.setattr(reproduction_process, "in_canonical_order", lambda rows, time: ordered(rows, time).reverse())
+    ordered = reproduction_process.sort_canonically
+    monkeypatch.setattr(reproduction_process, "sort_canonically", lambda rows, time: ordered(rows, time).reverse())
     monkeypatch.setattr(reproduction_process, "load_source", lambda _stored, _folder: world.model.function.function)
     monkeypatch.setattr(reproduction, "_run_process", lambda _python, request, _threads: reproduction_process.retrain(request))
     found = world.again()

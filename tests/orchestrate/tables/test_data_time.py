@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.training.loop import _window_end, find_data_end
+from mlops_assets.orchestrate.training.loop import _find_window_end, find_data_end
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 
@@ -86,8 +86,8 @@ def test_data_without_partitions_end_at_their_newest_event_not_at_the_clock(run,
 @pytest.mark.parametrize(("hour", "end"), [(18, 28), (0, 29)])
 def test_the_newest_event_counts_for_the_whole_window_that_holds_it(hour, end) -> None:
     moment = datetime(2024, 1, 27 if hour else 28, hour, tzinfo=UTC)
-    assert _window_end(DAILY, moment) == datetime(2024, 1, end, tzinfo=UTC)
-    assert _window_end(None, moment) == moment
+    assert _find_window_end(DAILY, moment) == datetime(2024, 1, end, tzinfo=UTC)
+    assert _find_window_end(None, moment) == moment
 
 
 def test_data_without_any_time_end_at_the_clock(run, platform) -> None:

@@ -230,7 +230,7 @@ def test_the_first_windows_after_a_refit_are_its_live_evidence(platform, instanc
 
 def train_and_die(home: str) -> None:
     """Train on twenty days; the process is killed when the second fit begins."""
-    refit.seeded = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    refit.seed_globals = lambda _: os.kill(os.getpid(), signal.SIGKILL)
     with dg.DagsterInstance.ephemeral() as instance:
         runner = Runner(ml.build_definitions(project.NOUNS, platform=ml.Platform.at(home)), instance)
         runner("dataset/events", partitions=f"{project.day(0)}...{project.day(19)}")

@@ -171,10 +171,10 @@ def test_a_full_disk(patient, monkeypatch) -> None:
 
 
 def test_a_package_outside_of_our_range(patient, monkeypatch) -> None:
-    known = doctor_machine.installed()
-    monkeypatch.setattr(doctor_machine, "installed", lambda: known | {"pandas": "3.7"})
+    known = doctor_machine.installed_distributions()
+    monkeypatch.setattr(doctor_machine, "installed_distributions", lambda: known | {"pandas": "3.7"})
     assert ill(patient) == {"packages": "pandas 3.7 is installed, outside of <3.1,>=2.2"}
-    monkeypatch.setattr(doctor_machine, "installed", lambda: {n: v for n, v in known.items() if n != "skops"})
+    monkeypatch.setattr(doctor_machine, "installed_distributions", lambda: {n: v for n, v in known.items() if n != "skops"})
     assert ill(patient) == {"packages": "skops is not installed"}
 
 

@@ -105,7 +105,7 @@ def test_a_card_is_written_once(sold, platform) -> None:
     again = metadata(runner("version/buyer"), "version/buyer")
     assert again["model card"] == shown["model card"]
     files = open_version_files(platform.registry)
-    kept = files.of("buyer", 1)
+    kept = files.list_files("buyer", 1)
     assert set(kept) == {MARKDOWN, PAGE}
     assert files.add("buyer", 1, {MARKDOWN: "0" * 64, "model.onnx": "1" * 64}) == kept | {"model.onnx": "1" * 64}
     assert "approved" in section(made_card_text(project, at, model, version), "Approvals")  # only a current card says so
@@ -121,7 +121,7 @@ def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, pla
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     then = ensure_card(project, at, model, version)[MARKDOWN]
-    with sql.open_database(platform.registry).writing() as connection:  # as such a program left it
+    with sql.open_database(platform.registry).write_transaction() as connection:  # as such a program left it
         connection.execute(schema.version_files.delete())
         (row,) = connection.execute(sa.select(schema.runs.c.record).filter_by(id=version.run_id)).scalars()
         older = {name: value for name, value in row.items() if name not in ("facts", "inputs")}
@@ -293,7 +293,7 @@ def test_a_damaged_card_is_refused(sold, platform) -> None:
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     ensure_card(project, at, model, version)
-    sha256 = open_version_files(platform.registry).of("buyer", 1)[MARKDOWN]
+    sha256 = open_version_files(platform.registry).list_files("buyer", 1)[MARKDOWN]
     (file,) = (f for f in Path(platform.home).rglob(f"*{sha256[2:]}*") if f.is_file())
     file.chmod(0o644)
     file.write_bytes(b"x" + file.read_bytes()[1:])

@@ -15,11 +15,11 @@ print(files.add("m", 1, {"card.md": sys.argv[2], f"own.{sys.argv[2][0]}": sys.ar
 
 def test_a_name_that_is_there_stays_what_it_is(url) -> None:
     files = open_version_files(url)
-    assert files.of("m", 1) == {}
+    assert files.list_files("m", 1) == {}
     assert files.add("m", 1, {"card.md": "a" * 64}) == {"card.md": "a" * 64}
     assert files.add("m", 1, {"card.md": "b" * 64, "model.onnx": "c" * 64}) == {"card.md": "a" * 64, "model.onnx": "c" * 64}
-    assert files.add("m", 1, {}) == files.of("m", 1) == {"card.md": "a" * 64, "model.onnx": "c" * 64}
-    assert files.of("m", 2) == files.of("other", 1) == {}
+    assert files.add("m", 1, {}) == files.list_files("m", 1) == {"card.md": "a" * 64, "model.onnx": "c" * 64}
+    assert files.list_files("m", 2) == files.list_files("other", 1) == {}
 
 
 def test_of_six_processes_at_once_the_first_wins_and_all_are_told_so(url) -> None:

@@ -219,7 +219,7 @@ def test_a_conversion_that_would_predict_otherwise_is_refused_with_its_place(art
     # Without the mended thresholds the converter puts numbers between a threshold and its rounding on the wrong side.
     narrow = HistGradientBoostingClassifier(max_iter=15).fit(NARROW, Y)
     monkeypatch.setattr(onnx, "_round_thresholds_down", lambda *_: None)
-    assert "beside the thresholds of" in describe_format(kept(artifacts, narrow, NARROW, "onnx")[1])
+    assert "around the thresholds of" in describe_format(kept(artifacts, narrow, NARROW, "onnx")[1])
 
 
 def test_a_pickle_is_stored_and_read_only_where_it_is_allowed(artifacts, monkeypatch, tmp_path) -> None:

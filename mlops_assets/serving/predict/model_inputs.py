@@ -133,7 +133,7 @@ class _ViewStep:
         self._defaults = tuple(step["defaults"].get(name) for name in features)
 
     def fill_row(self, found: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
-        """Add the features of one row; put declared defaults where a value is null or NaN, and name it."""
+        """Add the features of one row. A null or NaN becomes its declared default and counts as missing."""
         for name, value, default in zip(self.features, found.values, self._defaults, strict=True):
             if value is None or value != value:  # noqa: PLR0124  (NaN)
                 missing.append(name)

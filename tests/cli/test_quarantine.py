@@ -48,7 +48,7 @@ def test_rows_are_listed_shown_and_tried_again_until_none_is_left(tmp_path) -> N
     done = run(home)
     assert done.returncode == 0, done.stdout + done.stderr
     cells = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
-    assert [row[2] for row in cells if row[1:2] == ["quarantine/readings"]] == ["2"]  # of the run, not of its last partition
+    assert [row[2] for row in cells if row[1:2] == ["quarantine/readings_quarantine"]] == ["2"]  # of the run, not of its last partition
     listed = json.loads(mlops(home, "quarantine", "list", "--json", "-").stdout)
     assert [(row["dataset"], row["partition"], row["rows"]) for row in listed] == [
         ("readings", "2024-01-01", 1),

@@ -45,7 +45,7 @@ def test_each_version_has_a_card_of_its_own(two) -> None:
     assert second == newest != first
     assert first.startswith("# benign, version 1\n")
     assert "mlops reproduce benign@2" in second
-    assert "written: " in good(mlops(two, "models", "card", "benign@1", "--html", "card.html"))
+    assert "wrote " in good(mlops(two, "models", "card", "benign@1", "--html", "card.html"))
     assert (two / "card.html").read_text().startswith("<!doctype html>")
     files = {row["file"]: row["bytes"] for row in json.loads(good(mlops(two, "models", "show", "benign@1", "--json", "-")))["files"]}
     assert files["card.html"] == (two / "card.html").stat().st_size
@@ -96,7 +96,7 @@ def test_show_tells_state_evidence_files_and_libraries(two) -> None:
     gate = shown["evidence"][0]
     assert (gate["gate"], gate["passed"]) == ("roc_auc_at_least", True)
     assert {row["file"] for row in shown["files"]} >= {"manifest", "estimator", "probe"}
-    assert all(row[""] == "the same" for row in shown["libraries"])
+    assert all(row["comparison"] == "same" for row in shown["libraries"])
     assert shown["training"]["run"]
     assert "roc_auc" in good(mlops(two, "models", "show", "benign"))
     assert "no version 9" in mlops(two, "models", "show", "benign@9").stderr

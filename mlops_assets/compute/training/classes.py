@@ -103,7 +103,7 @@ class TwoClasses:
     def _encode_decisions(self, margins: np.ndarray) -> np.ndarray:
         return margins if margins.ndim == 2 or self._positive_index() else -margins
 
-    def _place(self) -> int:
+    def _positive_index(self) -> int:
         indices = np.flatnonzero(np.asarray(self._model.classes_) == self._positive)
         if not len(indices):
             raise ValueError(f"the model does not know the class '{self._positive}'")

@@ -26,7 +26,7 @@ def in_memory(module, made, *, as_known, known_by=None):
 
 
 def in_buckets(module, made, *, as_known, known_by=None):
-    spread = module.layout_of(view_of(module, made), as_known=as_known, buckets=7)
+    spread = module.build_layout(view_of(module, made), as_known=as_known, buckets=7)
     return module.point_in_time_join(made.spine, [spread], event_timestamp="t", as_known=as_known, known_by=known_by)
 
 

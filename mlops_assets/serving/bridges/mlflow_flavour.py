@@ -58,7 +58,7 @@ def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path
         The folder is not empty, or bytes are missing or changed.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"'{folder}' holds something already", hint="name a folder that does not exist yet")
+        raise ArtifactError(f"'{folder}' is not empty", hint="name a folder that does not exist yet")
     manifest = read_manifest(artifacts, version.artifact)
     with import_mlflow() as mlflow, tempfile.TemporaryDirectory() as made:
         data = Path(made) / "mlops_assets"

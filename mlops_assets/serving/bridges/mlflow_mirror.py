@@ -67,12 +67,12 @@ class _MirroredVersions:
     """The versions of a platform on a server."""
 
     def __init__(self, server: Any, stores: Stores, runs: RunMirror) -> None:  # noqa: ANN401  (MLflow has no types)
-        self._server, self._places, self._runs = server, stores, runs
+        self._server, self._stores, self._runs = server, stores, runs
         self.sent = self.moved = 0
 
     def __call__(self) -> None:
         models: dict[str, list[Version]] = {}
-        for version in self._places.registry.versions():
+        for version in self._stores.registry.versions():
             models.setdefault(version.model, []).append(version)
         for model, versions in models.items():
             self._model(model, versions)
@@ -105,10 +105,10 @@ class _MirroredVersions:
         return [(one.tags[DIGEST], str(one.version)) for one in found if DIGEST in one.tags]
 
     def _send(self, name: str, version: Version) -> str:
-        run = self._places.tracker.get(version.run_id)
+        run = self._stores.tracker.get(version.run_id)
         there = self._runs.send_run(run)
         with tempfile.TemporaryDirectory() as made:
-            self._server.log_artifacts(there, str(export_version(self._places.artifacts, version, Path(made) / "model")), "model")
+            self._server.log_artifacts(there, str(export_version(self._stores.artifacts, version, Path(made) / "model")), "model")
         tags = {VERSION: str(version.version), DIGEST: version.digest, "mlops_assets.run_id": version.run_id}
         source = f"{self._server.get_run(there).info.artifact_uri}/model"
         return str(self._server.create_model_version(name, source, run_id=there, tags=tags).version)
@@ -117,7 +117,7 @@ class _MirroredVersions:
         """Move the aliases of this environment only."""
         now = self._server.get_registered_model(name).aliases
         for own in (CHAMPION, CHALLENGER):
-            alias, wanted = mlflow_alias(own, self._places.platform.environment), held.get(own)
+            alias, wanted = mlflow_alias(own, self._stores.platform.environment), held.get(own)
             if wanted is not None and str(now.get(alias)) != wanted:
                 self._server.set_registered_model_alias(name, alias, wanted)
             elif wanted is None and alias in now:

@@ -125,7 +125,7 @@ def test_a_killed_mirror_goes_on(server, platform) -> None:
     code = (
         "import os, signal, sys\n"
         "from mlops_assets.values.platform import Platform\n"
-        "from mlops_assets.stores.platform.stores import places\n"
+        "from mlops_assets.stores.platform.stores import open_stores\n"
         "from mlops_assets.stores.mlflow.client import import_mlflow\n"
         "from mlops_assets.serving.bridges.mlflow_mirror import mirror\n"
         "with import_mlflow() as mlflow:\n"
@@ -135,7 +135,7 @@ def test_a_killed_mirror_goes_on(server, platform) -> None:
         "        sent[0] += 1\n"
         "        if sent[0] == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    mlflow.MlflowClient.log_batch = dies\n"
-        "mirror(places(Platform.at(sys.argv[1])), sys.argv[2])\n"
+        "mirror(open_stores(Platform.at(sys.argv[1])), sys.argv[2])\n"
     )
     for at in (1, 3):
         done = subprocess.run([sys.executable, "-c", code, platform.home, server, str(at)], capture_output=True, text=True)

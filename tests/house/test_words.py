@@ -6,24 +6,17 @@ from tests.house.words import ALLOWED, PHRASES, find_offences, is_no_verb
 
 # How many offences each room still has. A count may only fall: lower it when you remove some.
 COUNTS = {
-    "top": 21,
-    "cli": 84,
-    "compute/features": 32,
-    "compute/pages": 28,
-    "compute/tables": 36,
-    "compute/training": 85,
-    "compute/user_code": 16,
-    "decorators": 3,
+    "compute/features": 4,
+    "compute/training": 1,
     "orchestrate/compiler": 14,
-    "orchestrate/core": 32,
-    "orchestrate/features": 31,
-    "orchestrate/online": 18,
+    "orchestrate/core": 27,
+    "orchestrate/features": 21,
+    "orchestrate/online": 17,
     "orchestrate/serving": 3,
-    "orchestrate/tables": 53,
-    "orchestrate/training": 4,
+    "orchestrate/tables": 25,
     "orchestrate/upkeep": 46,
     "stores/lake": 1,
-    "values": 38,
+    "values": 3,
 }
 OFFENCES = find_offences()
 

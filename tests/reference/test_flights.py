@@ -289,7 +289,7 @@ def test_the_card_of_the_model_says_what_scikit_learn_says(demo) -> None:
     assert "| late_share_7d" not in card
     assert "| carrier_late_share_7d | Float64 | features/carrier_punctuality |" in card
     assert "| hour | Int64 | clock, on demand | none | 0 … 23 |" in card
-    assert "No other airport than EWR, JFK and LGA" in card
+    assert "Not for airports other than EWR, JFK and LGA" in card
     for table in ("dataset/flights", "dataset/weather", "features/origin_weather"):
         assert f"| {table} |" in card
 

@@ -1,4 +1,4 @@
-"""A whole project beside a plain script: a dataset, a feature view, a training set and a registered model, in 182 daily partitions.
+"""A whole project next to a plain script: a dataset, a feature view, a training set and a registered model, in 182 daily partitions.
 
 ``python -m bench project --full`` takes three million rows; without ``--full`` it is a smoke run. ``BENCH_ROWS`` names another number.
 """
@@ -85,7 +85,7 @@ def run(*, full: bool) -> Report:
         Facts("What both left", ("", "value"), list(answers.items())),
     ]
     return Report(
-        "project", "A project beside a script", tables, installed(BIN / "python", "mlops_assets", "dagster", "polars", "scikit-learn")
+        "project", "A project next to a script", tables, installed(BIN / "python", "mlops_assets", "dagster", "polars", "scikit-learn")
     )
 
 

@@ -1,4 +1,4 @@
-"""Generate the pages of the site that nobody writes: start, CLI, API, decisions, benchmarks. MkDocs loads this file as a hook."""
+"""Generate pages of the site: start, CLI, API, decisions, benchmarks. MkDocs loads this file as a hook."""
 
 import importlib
 import inspect

@@ -104,6 +104,6 @@ def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, floa
     return None
 
 
-def _lives(told: tuple[int, float] | None) -> bool:
-    since = start_time(told[0]) if told else None
-    return told is not None and since is not None and float(since) <= told[1]
+def _lives(process: tuple[int, float] | None) -> bool:
+    since = start_time(process[0]) if process else None
+    return process is not None and since is not None and float(since) <= process[1]

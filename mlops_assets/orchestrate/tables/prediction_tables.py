@@ -60,11 +60,11 @@ def _is_empty(lake: Lake, table: str, column: str) -> bool:
 
 def change_of_kind(step: StepContext, before: Version | None, after: Version) -> dict[str, str]:
     """Return what a promotion says where the new version predicts another type, or other classes, than the one before it."""
-    told = describe_change_of_kind(step.stores.artifacts, before, after)
-    if not told:
+    change = describe_change_of_kind(step.stores.artifacts, before, after)
+    if not change:
         return {}
-    step.context.log.warning(f"version {after.version} of '{after.model}': {told}")
-    return {CHANGE: told}
+    step.context.log.warning(f"version {after.version} of '{after.model}': {change}")
+    return {CHANGE: change}
 
 
 def describe_change_of_kind(artifacts: Artifacts, before: Version | None, after: Version) -> str:
@@ -83,7 +83,7 @@ def describe_change_of_kind(artifacts: Artifacts, before: Version | None, after:
         kinds = [PredictionKind.from_manifest(read_manifest(artifacts, version.artifact)) for version in (before, after)]
     except ArtifactError:  # the version before is damaged, which is no reason to refuse the one after it
         return ""
-    told = describe_changed_kind(kinds[0], kinds[1])
-    if not told:
+    change = describe_changed_kind(kinds[0], kinds[1])
+    if not change:
         return ""
-    return f"{told}; in tables of predictions its rows have columns of their own, such as prediction_2, and earlier rows keep theirs"
+    return f"{change}; in tables of predictions its rows have columns of their own, such as prediction_2, and earlier rows keep theirs"

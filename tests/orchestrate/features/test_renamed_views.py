@@ -126,7 +126,7 @@ def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instanc
     assert batch.select(X).equals(hand.select(X))
 
     lineage = metadata(made, "training_set/examples")["dagster/column_lineage"].deps_by_column
-    assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["dest_wind"]] == [("features/weather", "wind")]
+    assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["dest_wind"]] == [("features/weather_features", "wind")]
     assert usage(project, at, at_airport).training_sets == ("examples",)
     assert usage(project, at, at_airport).versions == ("delay@1",)
 

@@ -70,7 +70,9 @@ def test_a_view_that_says_online_goes_online_without_a_service(platform, run, mo
     other = ml.FeatureView(name="other", source=sales, entity=ml.Entity("shop"), event_timestamp="at", features={"sold": float})
     definitions = ml.build_definitions([sales, sold, other], platform=platform)
     assert run(definitions)().success
-    assert [key.path[-1] for key in definitions.resolve_asset_graph().materializable_asset_keys if key.path[0] == "online"] == ["sold"]
+    assert [key.path[-1] for key in definitions.resolve_asset_graph().materializable_asset_keys if key.path[0] == "online"] == [
+        "sold_online"
+    ]
     loaded = LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, built()[-1:])
     monkeypatch.setattr("mlops_assets.cli.features.load", lambda _: loaded)
     shown = CliRunner().invoke(features, ["online", "sold", "--entity", "shop=a", "--json", "-"])
@@ -222,7 +224,7 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 home, online, facts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-LmdbStore._put = die  # the last thing of every transaction
+LmdbStore._write_state = die  # the last thing of every transaction
 original = RedisStore.__init__
 def wired(self, url):
     original(self, url)

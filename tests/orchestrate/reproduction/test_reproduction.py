@@ -226,7 +226,7 @@ def test_recorded_versions_are_installed_above_what_there_is(world, tmp_path) ->
     wanted = {**installed_distributions(), "threadpoolctl": "3.5.0"}
     assert installed_distributions()["threadpoolctl"] != "3.5.0"
     python = prepare_locked_python(wanted, str(tmp_path))
-    code = "import threadpoolctl, sklearn, mlops_assets.compute.training.environment as e; print(threadpoolctl.__version__, e.installed()['threadpoolctl'], sklearn.__version__)"
+    code = "import threadpoolctl, sklearn, mlops_assets.compute.training.environment as e; print(threadpoolctl.__version__, e.installed_distributions()['threadpoolctl'], sklearn.__version__)"
     done = subprocess.run([str(python), "-P", "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
     assert done.stdout.split() == ["3.5.0", "3.5.0", installed_distributions()["scikit-learn"]]
     assert prepare_locked_python(wanted, str(tmp_path)) == python

@@ -194,7 +194,7 @@ def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, 
 
     attempts = type(open_stores(platform).attempts)
     with monkeypatch.context() as broken:  # whatever happens after the commit and before the event: here the registry is away
-        broken.setattr(attempts, "succeeded", lambda *_: (_ for _ in ()).throw(OSError("the registry is away")))
+        broken.setattr(attempts, "clear", lambda *_: (_ for _ in ()).throw(OSError("the registry is away")))
         ticks.runner("dataset/shares", partitions="2024-01-01...2024-01-03", ok=False)
     committed = records(platform, "dataset/shares")
     assert committed.keys() == set(days(1, 3))

@@ -30,7 +30,7 @@ def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 def make(home: Path, select: str, **environment: str) -> subprocess.CompletedProcess:
-    return mlops(home, "run", "--select", f'key:"{select}"', "--partitions", project.WHOLE, **environment)
+    return mlops(home, "run", "--select", f'key:"{asset_key(select).to_user_string()}"', "--partitions", project.WHOLE, **environment)
 
 
 def held(home: Path) -> tuple[dict[str, tuple[str, str, int]], list[tuple]]:

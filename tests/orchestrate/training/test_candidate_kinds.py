@@ -71,7 +71,7 @@ def test_another_kind_is_trained_judged_registered_opened_and_reproduced(model, 
     again = reproduce(stores, champion, model.function.function)
     assert (again.verdict, again.field) == ("IDENTICAL", "")
 
-    runner(*STEPS, config={"model__mean_height": {"by": 2.0}}, ok=False)  # a worse constant meets the champion, and is refused
+    runner(*STEPS, config={"model__mean_height_candidate": {"by": 2.0}}, ok=False)  # a worse constant meets the champion, and is refused
     evidence = {item.gate: item for item in stores.registry.candidate("mean_height")[1]}
     assert not evidence[BETTER.name].passed
     assert evidence[BETTER.name].champion == champion.digest

@@ -53,12 +53,12 @@ def project(platform, instance, monkeypatch):
 
 def test_gates_of_every_kind_are_measured_shown_and_evidence(project, platform) -> None:
     runner = project(ml.Gate.artifact_size(max_bytes=10_000_000), ml.Gate.latency(p95_ms=5000, calls=40), ColumnBudget(9))
-    (model,) = [a for a in runner.definitions.assets if a.key.to_user_string() == "model/buyer"]
+    (model,) = [a for a in runner.definitions.assets if a.key.to_user_string() == "model/buyer_candidate"]
     texts = {spec.name: spec.description for spec in model.check_specs}
     assert texts["latency_p95_at_most"] == "p95 of 40 single-row predictions at most 5000 ms"
     assert texts["few_columns"] == "X has at most 9 columns"
     result = runner(*TRAIN, "version/buyer", "champion/buyer")
-    found = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer"}
+    found = {e.check_name: e for e in result.get_asset_check_evaluations() if e.asset_key.to_user_string() == "model/buyer_candidate"}
     stores = open_stores(platform)
     (version,) = stores.registry.versions("buyer")
     stored = {version.artifact, *(sha256 for _, sha256 in list_parts(read_manifest(stores.artifacts, version.artifact)))}

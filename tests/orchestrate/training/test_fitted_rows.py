@@ -136,7 +136,7 @@ def test_only_the_groups_that_were_fitted_are_left_out(run, platform) -> None:
     others = examples.filter((pl.col("at").dt.date() == (BASE + timedelta(days=4)).date()) & (pl.col("split") != "train")).height
     assert 0 < others < ROWS
     assert shown["labels"] == others
-    assert f"{ROWS - others} predictions of rows in training data are left out" in Path(shown["page"]).read_text()
+    assert f"{ROWS - others} predictions of training rows are left out" in Path(shown["page"]).read_text()
 
 
 def test_several_partitions_may_have_several_versions(run, platform) -> None:

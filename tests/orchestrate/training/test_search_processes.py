@@ -114,4 +114,4 @@ def training(home: Path, folder: Path, *, kill: bool) -> int:
 def test_a_function_that_no_other_process_can_call_is_refused(run, platform, tmp_path) -> None:
     search = ml.Search({"C": (1.0, 2.0)}, trials=2, processes=2)
     runner = run(ml.build_definitions(searching.nouns(search, tmp_path / "calls"), platform=platform))
-    assert "'buys' closes over 'calls', whose value no source tells" in runner.error(*ASSETS)
+    assert "'buys' closes over 'calls', whose value is not in the source" in runner.error(*ASSETS)

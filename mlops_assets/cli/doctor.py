@@ -13,7 +13,7 @@ from mlops_assets.errors import MlopsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mlops_assets.orchestrate.upkeep.doctor import Patient
+    from mlops_assets.orchestrate.upkeep.doctor import Installation
     from mlops_assets.orchestrate.upkeep.findings import Finding
 
 
@@ -47,10 +47,10 @@ def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
 
 
 def _examine(file: str, *, fix: bool) -> list[dict[str, str]]:
-    from mlops_assets.orchestrate.upkeep.doctor import findings
+    from mlops_assets.orchestrate.upkeep.doctor import run_checks
 
     patient, found = _load_patient(file)
-    examined = list(findings(patient))
+    examined = list(run_checks(patient))
     known_texts = {finding.text for finding in examined}  # an instance that cannot be opened may be found again, with a fix
     found = [*(finding for finding in found if finding.text not in known_texts), *examined]
     done: dict[tuple[str, str], str] = {}
@@ -79,10 +79,10 @@ def _apply_fix(fix: Callable[[], str]) -> str:
         return ""
 
 
-def _load_patient(file: str) -> tuple[Patient, list[Finding]]:
+def _load_patient(file: str) -> tuple[Installation, list[Finding]]:
     """Return what to examine; a project that cannot be imported, or an instance that cannot be opened, is a finding."""
     from mlops_assets.orchestrate.core.dagster_files import open_instance
-    from mlops_assets.orchestrate.upkeep.doctor import Patient
+    from mlops_assets.orchestrate.upkeep.doctor import Installation
     from mlops_assets.orchestrate.upkeep.findings import OK, Finding
     from mlops_assets.values.platform import Platform
 
@@ -103,4 +103,4 @@ def _load_patient(file: str) -> tuple[Patient, list[Finding]]:
         instance = open_instance(platform)
     except MlopsError as error:
         instance, found = None, [*found, Finding.failed("dagster", error.message, error.hint)]
-    return Patient(platform, projects, instance, definitions), found
+    return Installation(platform, projects, instance, definitions), found

@@ -232,7 +232,7 @@ def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any
 def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> Any:  # noqa: ANN401  (an Outcome)
     from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, rename_from_table, table_name
     from mlops_assets.orchestrate.core.project import served_partitions, served_time
-    from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
+    from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
     from mlops_assets.values.window import TimeWindow, window_of
 
     declared, service = _service(project, name)
@@ -242,7 +242,7 @@ def _measure_skew(project: LoadedProject, name: str, partitions: str | None) -> 
     window = TimeWindow(spans[0].start, spans[-1].end) if spans else None
     lake = project.stores.lake
     rows = lake.read(service.predictions_key, window=window, event_timestamp=table_name(served_time(service), PREDICTION_COLUMNS))
-    return skew_outcome(Reading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
+    return skew_outcome(SkewReading(declared, project.stores, lake.snapshot()), service, rename_from_table(rows, PREDICTION_COLUMNS))
 
 
 def _service(project: LoadedProject, name: str) -> tuple[Project, Service]:

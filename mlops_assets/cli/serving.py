@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from mlops_assets.errors import ServiceError
-from mlops_assets.orchestrate.serving.service import spec_of
+from mlops_assets.orchestrate.serving.service import build_service_spec
 from mlops_assets.serving.http import control
 from mlops_assets.values.serving import Service
 
@@ -29,7 +29,7 @@ def find_service(project: LoadedProject, name: str) -> Service:
 
 def start(project: LoadedProject, name: str) -> ServiceStatus:
     """Start a service, or update it to the champion."""
-    return control.start(spec_of(find_service(project, name), project.platform))
+    return control.start(build_service_spec(find_service(project, name), project.platform))
 
 
 def stop(project: LoadedProject, name: str) -> ServiceStatus:
@@ -40,7 +40,7 @@ def stop(project: LoadedProject, name: str) -> ServiceStatus:
 def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     """Return the state of one service, or of all."""
     services = [find_service(project, name)] if name else [s for part in project.parts for s in part.project.every(Service)]
-    return [control.status(project.platform.home, each.name, spec_of(each, project.platform)) for each in services]
+    return [control.status(project.platform.home, each.name, build_service_spec(each, project.platform)) for each in services]
 
 
 def facts(found: ServiceStatus) -> dict[str, Any]:

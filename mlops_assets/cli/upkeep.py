@@ -32,12 +32,12 @@ def erase(entity: str, views: tuple[str, ...], reason: str, yes: bool, keep_key:
     from mlops_assets.orchestrate.upkeep import erasure
 
     project = load(file)
-    request = erasure.Request([part.project for part in project.parts], project.stores, _parse_entity(entity), views)
+    request = erasure.ErasureRequest([part.project for part in project.parts], project.stores, _parse_entity(entity), views)
     if yes:
         instance = open_reconciled_instance(project.platform)
         done = erasure.erase(request, actor=getpass.getuser(), reason=reason, keep_key=keep_key, instance=instance)
     else:
-        done = erasure.planned(request)
+        done = erasure.plan_erasure(request)
     if json_file:
         write_json({"done": yes, **done.facts}, json_file)
         return
@@ -87,7 +87,7 @@ def find_garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
 
 def run_gc(project: LoadedProject, hours: float, *, shared: bool = False) -> dict[str, Any]:
     """Run the upkeep of the lake and of the other stores, and return what it did."""
-    from mlops_assets.orchestrate.upkeep.upkeep import kept_up
+    from mlops_assets.orchestrate.upkeep.upkeep import run_upkeep
 
-    done = kept_up([part.project for part in project.parts], project.stores, older_than=timedelta(hours=hours), shared=shared)
+    done = run_upkeep([part.project for part in project.parts], project.stores, older_than=timedelta(hours=hours), shared=shared)
     return {**done.figures, "pinned by": {str(number): list(who) for number, who in done.pinned.items()}}

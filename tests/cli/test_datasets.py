@@ -13,7 +13,7 @@ from mlops_assets.cli.datasets import datasets
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.orchestrate.compiler.build import built
-from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
+from mlops_assets.orchestrate.upkeep.doctor import Installation, run_checks
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.tracker import Run
 
@@ -82,6 +82,6 @@ def test_a_dropped_dataset_takes_other_types_and_earlier_states_stay(project, pl
     assert len(at.lake.records("dataset/readings", snapshot=before)) == 2
     assert [
         f.text
-        for f in findings(Patient(platform, [built()[-1].project], project.instance, None))
+        for f in run_checks(Installation(platform, [built()[-1].project], project.instance, None))
         if f.state == "failure" and f.check == "lake"
     ] == []

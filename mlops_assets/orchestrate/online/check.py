@@ -20,7 +20,7 @@ _AT = "__at"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def matches_offline(step: StepContext, view: FeatureView, most: int) -> Outcome:
+def compare_with_lake(step: StepContext, view: FeatureView, most: int) -> Outcome:
     """Compare the store with the lake for some entities, at each time at which an answer of theirs changes.
 
     Parameters
@@ -31,19 +31,19 @@ def matches_offline(step: StepContext, view: FeatureView, most: int) -> Outcome:
         How many entities; all when there are fewer.
     """
     tries = 3 if isinstance(view.source, PushSource) else 1  # what is pushed in between is online and was not looked at
-    outcomes = (_compared(step, view, most) for _ in range(tries))
+    outcomes = (_compare_once(step, view, most) for _ in range(tries))
     first = next(outcomes)
     return first if first.passed else next((outcome for outcome in outcomes if outcome.passed), first)
 
 
-def _compared(step: StepContext, view: FeatureView, most: int) -> Outcome:
+def _compare_once(step: StepContext, view: FeatureView, most: int) -> Outcome:
     rows = together(view_rows(step, view), pending_rows(step, view), view)
     declared = make_view(view, rows)
     keys = list(view.entity.join_keys)
     entities = sort_as_of(declared).select(keys).unique(maintain_order=True)
     state = step.stores.online.state(view.name)
     if state is not None and state.entities != entities.height:
-        return _failed(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
+        return _build_failure(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
     chosen = entities if entities.height <= most else entities.sample(most, seed=step.snapshot)
     spine = _spine(declared, rows.join(chosen, on=keys, how="semi"))
     wanted = point_in_time_join(spine, [declared], event_timestamp=_AT)
@@ -69,20 +69,20 @@ def _spine(view: View, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _first_difference(view: FeatureView, wanted: pl.DataFrame, found: FeatureColumns) -> Outcome | None:
     for name in view.feature_names:
-        expected = _plain(wanted[name])
+        expected = _convert_to_stored(wanted[name])
         nulls = found.nulls[name].tolist()
         values = [None if null else value for value, null in zip(found.values[name].tolist(), nulls, strict=True)]
         for i, (offline, online) in enumerate(zip(expected, values, strict=True)):
             if offline != online and not (offline != offline and online != online):  # noqa: PLR0124  (NaN)
                 row = wanted.row(i, named=True)
                 entity = {key: row[key] for key in view.entity.join_keys}
-                return _failed(
+                return _build_failure(
                     f"feature '{name}' of view '{view.name}' is {online!r} online and {offline!r} in the lake for {entity} at {row[_AT]}"
                 )
     return None
 
 
-def _plain(column: pl.Series) -> list[Any]:
+def _convert_to_stored(column: pl.Series) -> list[Any]:
     """Return values as the store gives them: times in microseconds."""
     values = column.to_list()
     if isinstance(column.dtype, pl.Datetime):
@@ -90,6 +90,6 @@ def _plain(column: pl.Series) -> list[Any]:
     return values
 
 
-def _failed(message: str) -> Outcome:
+def _build_failure(message: str) -> Outcome:
     hint = "materialise it again, which rebuilds the whole view; when that does not help, two writers disagree"
     return Outcome(MATCHES, passed=False, message=message, hint=hint)

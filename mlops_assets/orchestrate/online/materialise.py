@@ -27,7 +27,7 @@ from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.push import pending_rows, together
-from mlops_assets.orchestrate.online.check import MATCHES, matches_offline
+from mlops_assets.orchestrate.online.check import MATCHES, compare_with_lake
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish
 from mlops_assets.orchestrate.training.training_set import view_rows
@@ -44,7 +44,7 @@ ONLINE_CONFIG = {
         int, default_value=1000, description="How many entities are compared with the lake afterwards; all when there are fewer."
     ),
 }
-_HASH = 16  # letters of a content hash that tell one content from another
+_HASH_LETTERS = 16  # letters of a content hash that tell one content from another
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def publish_online(step: StepContext, view: FeatureView) -> Iterator[object]:
 def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
     """Bring the store up to date, compare it with the lake, and return what the lake remembers of it."""
     state = step.stores.online.state(view.name)
-    how = _Update(step, view, state)
+    how = _OnlineUpdate(step, view, state)
     written = how.run(full=step.config["full_rebuild"])
     # A push that was logged while the view was written may have been online before it, and is not now.
     how.put_pending()
-    outcome = matches_offline(step, view, step.config["verify_entities"])
+    outcome = compare_with_lake(step, view, step.config["verify_entities"])
     if not outcome.passed:  # whatever went wrong, the next attempt begins anew
         _write(step, view, view_rows(step, view).clear(), mark="")
     mark = how.mark
@@ -147,14 +147,14 @@ def _describe_update(written: WriteCounts, mark: Mark, outcome: Outcome) -> dict
     }
 
 
-class _Update:
+class _OnlineUpdate:
     """One materialisation: all of a view, or what has changed since the mark."""
 
     def __init__(self, step: StepContext, view: FeatureView, state: ViewState | None) -> None:
         self._step, self._view, self._state = step, view, state
         records = step.stores.lake.records(view.key, snapshot=step.snapshot)
-        self._parts = {key: record.content_hash[:_HASH] for key, record in sorted(records.items())}
-        self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_times(view)))]}))[:_HASH]
+        self._parts = {key: record.content_hash[:_HASH_LETTERS] for key, record in sorted(records.items())}
+        self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_times(view)))]}))[:_HASH_LETTERS]
         self._before = Mark.parsed(state.mark) if state is not None and state.mark else None
         self.mark = self._before or Mark("", 0, {}, None, None)
         self.shown: dict[str, Any] = {}
@@ -224,7 +224,7 @@ class _Update:
         """Note what has been seen."""
         event, created = _times(self._view)
         before = self._before if self._before is not None and self._before.definition == self._definition else self.mark
-        watermark, newest = _later(before.watermark, rows[created].max()), _later(before.newest, rows[event].max())
+        watermark, newest = _max_time(before.watermark, rows[created].max()), _max_time(before.newest, rows[event].max())
         self.mark = Mark(self._definition, self._step.snapshot, self._parts, watermark, newest)
 
     def _rows_of(self, entities: pl.DataFrame) -> pl.DataFrame:
@@ -266,5 +266,5 @@ def _times(view: FeatureView) -> tuple[str, str]:
     return view.event_timestamp, view.created_timestamp or view.event_timestamp
 
 
-def _later(one: datetime | None, other: Any) -> datetime | None:  # noqa: ANN401  (the maximum of a column)
+def _max_time(one: datetime | None, other: Any) -> datetime | None:  # noqa: ANN401  (the maximum of a column)
     return other if one is None else one if other is None else max(one, other)

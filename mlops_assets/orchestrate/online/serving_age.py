@@ -40,7 +40,7 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
     if view.ttl < age:
         yield (
             f"feature view '{view.name}' has a ttl of {view.ttl}, but its newest row is up to {age} old when a service looks it up: {why}. "
-            f"Until the next row is there, its features are STALE or MISSING. Hint: {_hint(view, age)}"
+            f"Until the next row is there, its features are STALE or MISSING. Hint: {_advise_ttl(view, age)}"
         )
     elif isinstance(view.freshness, timedelta) and view.ttl < view.freshness:
         yield (
@@ -55,12 +55,12 @@ def _newest_age(view: FeatureView) -> tuple[timedelta, str]:
         return timedelta(0), ""
     step, early = step_of(view.partitions), getattr(view.partitions, "end_offset", 0)
     lag = f"partitions of {step} are materialised when they have ended" if early == 0 else f"partitions of {step} with end_offset={early}"
-    if _stamped_at_start(view):
+    if _is_stamped_at_start(view):
         return (2 - early) * step, f"{lag}, and its query stamps rows with the start of their partition"
     return (1 - early) * step, lag
 
 
-def _stamped_at_start(view: FeatureView) -> bool:
+def _is_stamped_at_start(view: FeatureView) -> bool:
     """Return whether a query says that the event time is the start of the partition."""
     if not isinstance(view.source, Sql):
         return False
@@ -68,5 +68,5 @@ def _stamped_at_start(view: FeatureView) -> bool:
     return re.search(rf"getvariable\(\s*'window_start'\s*\)\s+(as\s+)?{name}", view.source.query, re.IGNORECASE) is not None
 
 
-def _hint(view: FeatureView, age: timedelta) -> str:
+def _advise_ttl(view: FeatureView, age: timedelta) -> str:
     return f"say ttl={age!r} or more, or use shorter partitions; a ttl is counted from '{view.event_timestamp}'"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 NO_SKEW = "no_skew"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-STATES = 50  # of the lake that are looked at again; more would cost more than they tell
+MAX_STATES = 50  # of the lake that are looked at again; more would cost more than they tell
 _HINT = "compare what is online with the lake: materialise {online} again, and look at its check matches_offline"
 _PAST = (
     "the request is about {at}; {online} keeps what can be looked up from {since} on, the last {days} days before its newest row. "
@@ -42,7 +42,7 @@ _PAST = (
 _ON_DEMAND = "compare the inputs of the request with those of the lake: the function is the same"
 
 
-class Looking(Protocol):
+class SkewContext(Protocol):
     """What a comparison needs to know: a step of a run is one."""
 
     @property
@@ -62,7 +62,7 @@ class Looking(Protocol):
 
 
 @dataclass(frozen=True)
-class Reading:
+class SkewReading:
     """What a comparison needs to know, outside of a run."""
 
     project: Project
@@ -71,7 +71,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Version:
+class _ServedVersion:
     """How one version of the model made its inputs."""
 
     manifest: Mapping[str, Any]
@@ -83,7 +83,7 @@ class _Version:
         return self.manifest["event_timestamp"]  # type: ignore[no-any-return]
 
 
-def skew_outcome(step: Looking, service: Service, rows: pl.DataFrame) -> Outcome:
+def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Outcome:
     """Return whether the features of a service's answers are those of the offline store.
 
     Parameters
@@ -97,17 +97,17 @@ def skew_outcome(step: Looking, service: Service, rows: pl.DataFrame) -> Outcome
     """
     compared, late, found = 0, 0, list[tuple[SkewedValue, str]]()
     for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
-        version = _version(step, service, number)
+        version = _read_version(step, service, number)
         if version is None:
             continue
-        sources = _sources(version)
+        sources = _feature_sources(version)
         features = [name for name in version.manifest["columns"] if name in sources]
-        first = find_skewed(part, _offline(step, version, part, {}), features)
-        wrong = _served_wrong(step, version, part, first, features)
+        first = find_skewed(part, _compute_offline(step, version, part, {}), features)
+        wrong = _select_served_wrong(step, version, part, first, features)
         compared += part.height * len(features)
         late += first.height - wrong.height
         skews = [find_first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
-        found += [(skew, _hint(step, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
+        found += [(skew, _advise(step, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
     facts = {"values compared": compared, "served wrong": len(found), "changed since they were served": late}
     if not found:
         return Outcome(NO_SKEW, passed=True, blocking=False, serious=True, facts=facts)
@@ -116,12 +116,12 @@ def skew_outcome(step: Looking, service: Service, rows: pl.DataFrame) -> Outcome
     return Outcome(NO_SKEW, passed=False, message=message, hint=found[0][1], blocking=False, serious=True, facts=facts | named)
 
 
-def _hint(step: Looking, version: _Version, skew: SkewedValue) -> str:
+def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> str:
     """Return what to do about a value that was served wrong: another thing for a time that the online store no longer knows."""
     view = version.views.get(skew.view)
     if view is None:
         return _ON_DEMAND
-    newest = max((int(bucket.valid_from.max()) for bucket in _layout(step, view, {}).buckets if len(bucket.valid_from)), default=None)
+    newest = max((int(bucket.valid_from.max()) for bucket in _load_layout(step, view, {}).buckets if len(bucket.valid_from)), default=None)
     if newest is not None and skew.at is not None:
         since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # forecasts lie ahead
         at = skew.at if skew.at.tzinfo else skew.at.replace(tzinfo=UTC)
@@ -130,7 +130,7 @@ def _hint(step: Looking, version: _Version, skew: SkewedValue) -> str:
     return _HINT.format(online=graph_key(online_key(view)))
 
 
-def _version(step: Looking, service: Service, number: int) -> _Version | None:
+def _read_version(step: SkewContext, service: Service, number: int) -> _ServedVersion | None:
     """Return how a version made its inputs; None when it cannot be known, or it looked nothing up."""
     registered = next((v for v in step.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
@@ -141,7 +141,7 @@ def _version(step: Looking, service: Service, number: int) -> _Version | None:
     if not steps or any(made["view"] not in declared for made in steps):
         return None
     views = {made["view"]: _as_trained(declared[made["view"]], made) for made in steps}
-    return _Version(manifest, views, read_functions(step.stores.artifacts, manifest))
+    return _ServedVersion(manifest, views, read_functions(step.stores.artifacts, manifest))
 
 
 def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
@@ -159,7 +159,7 @@ def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
     )
 
 
-def _sources(version: _Version) -> dict[str, FeatureSource]:
+def _feature_sources(version: _ServedVersion) -> dict[str, FeatureSource]:
     """Return, for each feature, where it comes from."""
     inputs = [field["name"] for field in version.manifest["request"]]
     looked_up = {
@@ -173,63 +173,67 @@ def _sources(version: _Version) -> dict[str, FeatureSource]:
     return looked_up | ({name: FeatureSource(function["function"], tuple(function["parameters"])) for name in computed} if function else {})
 
 
-def _offline(step: Looking, version: _Version, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
+def _compute_offline(step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
     """Return the features of rows from the lake: from the newest state, or from one that is named for a view."""
     waiting = iter(version.functions)
-    stored = {name: _layout(step, view, states) for name, view in version.views.items()}
-    steps = [_renamed(stored[made["view"]], made) if "view" in made else next(waiting) for made in version.manifest["steps"]]
+    stored = {name: _load_layout(step, view, states) for name, view in version.views.items()}
+    steps = [_rename_columns(stored[made["view"]], made) if "view" in made else next(waiting) for made in version.manifest["steps"]]
     layouts = [made for made in steps if isinstance(made, AsOfLayout)]
-    spine = rows.select(name for name in _asked(version) if name in rows.columns)
+    spine = rows.select(name for name in _request_fields(version) if name in rows.columns)
     keys = {key: layout.schema[key] for layout in layouts for key in layout.join_keys if key in spine.columns}
     joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
     return joined
 
 
-def _renamed(layout: AsOfLayout, step: Mapping[str, Any]) -> AsOfLayout:
+def _rename_columns(layout: AsOfLayout, step: Mapping[str, Any]) -> AsOfLayout:
     return layout.renamed(step[RENAMED_KEYS], step[RENAMED_FEATURES]) if RENAMED_KEYS in step else layout
 
 
-def _asked(version: _Version) -> list[str]:
+def _request_fields(version: _ServedVersion) -> list[str]:
     return [field["name"] for field in version.manifest["request"]]
 
 
-def _layout(step: Looking, view: FeatureView, states: Mapping[str, int | None]) -> AsOfLayout:
+def _load_layout(step: SkewContext, view: FeatureView, states: Mapping[str, int | None]) -> AsOfLayout:
     state = states.get(view.name, step.snapshot)
     layout = step.stores.layouts.load(view, snapshot=step.snapshot if state is None else state)
     return layout if state is not None else layout.emptied()
 
 
-def _served_wrong(step: Looking, version: _Version, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+def _select_served_wrong(
+    step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]
+) -> pl.DataFrame:
     """Return those of the differences that remain when the lake is looked at as it was online when each row was answered."""
     if found.is_empty():
         return found
     chosen = found[ROW].unique().sort()
     suspects = rows[chosen]
-    histories = {name: _history(step, view) for name, view in version.views.items()}
-    states = pl.DataFrame([_online_then(suspects[LOGGED_AT], history).alias(name) for name, history in histories.items()])
+    histories = {name: _read_online_history(step, view) for name, view in version.views.items()}
+    states = pl.DataFrame([_find_online_states(suspects[LOGGED_AT], history).alias(name) for name, history in histories.items()])
     remaining = [found.clear()]
     for index, group in enumerate(states.with_row_index("__i").partition_by(*version.views, maintain_order=True)):
         where = chosen.gather(group["__i"])
         part = found.filter(pl.col(ROW).is_in(where.implode()))
-        if index < STATES:
-            part = part.join(_again(step, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left")
+        if index < MAX_STATES:
+            part = part.join(
+                _compare_again(step, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left"
+            )
         remaining.append(part)
     return pl.concat(remaining).sort(ROW, maintain_order=True)
 
 
-def _again(  # noqa: PLR0913  (one look at one state of the lake)
-    step: Looking, version: _Version, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
+def _compare_again(  # noqa: PLR0913  (one look at one state of the lake)
+    step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, where: pl.Series, group: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
     states = {name: group[name][0] for name in version.views}
     try:
-        offline = _offline(step, version, rows[where], states)
+        offline = _compute_offline(step, version, rows[where], states)
     except LakeError:  # that state has expired: nothing can excuse the difference any more
         return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
     again = find_skewed(rows[where], offline, features)
     return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 
-def _history(step: Looking, view: FeatureView) -> pl.DataFrame:
+def _read_online_history(step: SkewContext, view: FeatureView) -> pl.DataFrame:
     """Return when a view was brought online, and the state of the lake that was then."""
     try:
         records = step.stores.lake.read("_mlops/partitions")
@@ -239,7 +243,7 @@ def _history(step: Looking, view: FeatureView) -> pl.DataFrame:
     return mine.sort("recorded_at")
 
 
-def _online_then(times: pl.Series, history: pl.DataFrame) -> pl.Series:
+def _find_online_states(times: pl.Series, history: pl.DataFrame) -> pl.Series:
     """Return the state that was online at each time; null when none was."""
     asked = pl.DataFrame({"recorded_at": times, "__row": range(times.len())}).sort("recorded_at")
     found = asked.join_asof(history, on="recorded_at", strategy="backward") if history.height else asked.with_columns(snapshot=None)

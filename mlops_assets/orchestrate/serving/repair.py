@@ -23,14 +23,14 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
         description="Repairs services that are not as they are wanted.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        found = [needed(service, platform, context.instance) for service in services]
+        found = [find_repair(service, platform, context.instance) for service in services]
         requests = [one for one in found if isinstance(one, dg.RunRequest)]
         return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("; ".join(str(one) for one in found))
 
     return sensor
 
 
-def needed(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
+def find_repair(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
     """Return the run that repairs a service, or in words why none is needed."""
     from mlops_assets.serving.http import control
     from mlops_assets.serving.http.state import ServiceFolder

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_materialize", "dagster/from_automation_condition")
 
 
-def spec_of(service: Service, platform: Platform) -> "ServiceSpec":
+def build_service_spec(service: Service, platform: Platform) -> "ServiceSpec":
     """Return what the service's processes are told."""
     from mlops_assets.serving.http.control import ServiceSpec
 
@@ -87,13 +87,13 @@ def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
         elif is_automatic and found.wanted == "unknown" and not found.running:
             step.context.log.warning(f"'{service.key}' is left as it is: {found.problem}")
         else:
-            found = control.start(spec_of(service, platform))
-        yield dg.MaterializeResult(asset_key(service.key), metadata=_facts(service, found))
+            found = control.start(build_service_spec(service, platform))
+        yield dg.MaterializeResult(asset_key(service.key), metadata=_build_facts(service, found))
 
     return body
 
 
-def _facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
+def _build_facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
     workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in found.workers]
     facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": markdown(workers)}
     if found.url is None:
@@ -101,10 +101,10 @@ def _facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
     if others := next((w.libraries for w in found.workers if w.libraries), ""):
         facts["trained with other libraries"] = others
     facts |= {"url": dg.MetadataValue.url(found.url), "version": found.champion or 0}
-    return facts | {"smoke latency ms": round(1000 * _smoke(service, found.url), 3)}
+    return facts | {"smoke latency ms": round(1000 * _time_smoke(service, found.url), 3)}
 
 
-def _smoke(service: Service, url: str) -> float:
+def _time_smoke(service: Service, url: str) -> float:
     """Have the stored example row predicted, which is not logged; return the seconds of the second of two."""
     begun = 0.0
     for _ in range(2):
@@ -121,7 +121,7 @@ def _smoke(service: Service, url: str) -> float:
 def served_node(project: Project, service: Service, platform: Platform) -> Node:
     """Return the predictions of a service; what they are made from is the log."""
     partitions = served_partitions(project, service)
-    return Node(service.predictions_key, partitions, outside=lambda keys: _logged(service, platform, partitions, keys))
+    return Node(service.predictions_key, partitions, outside=lambda keys: _hash_logged_partitions(service, platform, partitions, keys))
 
 
 def log_folder(service: Service, platform: Platform) -> Path:
@@ -129,7 +129,9 @@ def log_folder(service: Service, platform: Platform) -> Path:
     return Path(platform.home) / "services" / service.name / "log"
 
 
-def _logged(service: Service, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+def _hash_logged_partitions(
+    service: Service, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]
+) -> Mapping[str, str]:
     """Return, for each partition that something was logged for, what changes when more is."""
     folder = log_folder(service, platform)
     if not folder.is_dir():
@@ -172,9 +174,9 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
     spans = [span for span in (days_of(window, set(list_log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     records = read_records(folder, first, last, corrupt)
-    types, keys, kinds = _types(step, service, sorted({record.version for record in records}))
+    types, keys, kinds = _read_types(step, service, sorted({record.version for record in records}))
     fitting, unfit = list[PredictionRecord](), list[str]()
-    for dtype, some in groupby(sorted(records, key=partial(_dtype, kinds)), key=partial(_dtype, kinds)):
+    for dtype, some in groupby(sorted(records, key=partial(_prediction_dtype, kinds)), key=partial(_prediction_dtype, kinds)):
         found, others = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
         fitting, unfit = [*fitting, *found], [*unfit, *others]
     log = frame_records(fitting)
@@ -194,13 +196,13 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
     return CheckedTable(stored, [*verify(stored, rules, step.windows), readable_outcome(corrupt, unfit), *skew], facts)
 
 
-def _dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:
+def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:
     """Return the type of a logged prediction, by its version; of one that the registry does not know, by the newest."""
     newest = kinds[max(kinds)].dtype if kinds else "String"
     return kinds[record.version].dtype if record.version in kinds else newest
 
 
-def _types(
+def _read_types(
     step: StepContext, service: Service, versions: Sequence[int]
 ) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
     """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and what each predicts."""

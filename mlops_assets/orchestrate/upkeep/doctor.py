@@ -10,10 +10,25 @@ from mlops_assets.errors import MlopsError, PlatformError
 from mlops_assets.orchestrate.core.liveness import bury_dead_runs, dead_runs
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.serving.service import spec_of
-from mlops_assets.orchestrate.upkeep.doctor_files import Rebuild, catalog, dagster_files, layouts, logs, online_store
-from mlops_assets.orchestrate.upkeep.doctor_machine import clock, disk_space, packages_installed, permissions
-from mlops_assets.orchestrate.upkeep.doctor_stores import artifact_hashes, database, erasures, lake, orphans, records, versions
+from mlops_assets.orchestrate.serving.service import build_service_spec
+from mlops_assets.orchestrate.upkeep.doctor_files import (
+    Rebuild,
+    check_catalog,
+    check_dagster_files,
+    check_layouts,
+    check_logs,
+    check_online_store,
+)
+from mlops_assets.orchestrate.upkeep.doctor_machine import check_clock, check_disk_space, check_packages, check_permissions
+from mlops_assets.orchestrate.upkeep.doctor_stores import (
+    check_artifacts,
+    check_database,
+    check_erasures,
+    check_lake,
+    check_orphans,
+    check_records,
+    check_versions,
+)
 from mlops_assets.orchestrate.upkeep.findings import OK, WARNING, Finding
 from mlops_assets.serving.http import control
 from mlops_assets.serving.http.state import ServiceFolder
@@ -26,7 +41,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 @dataclass(frozen=True)
-class Patient:
+class Installation:
     """What is examined.
 
     Parameters
@@ -52,28 +67,28 @@ class Patient:
         return Stores(self.platform)
 
 
-def findings(patient: Patient) -> Iterator[Finding]:
+def run_checks(patient: Installation) -> Iterator[Finding]:
     """Yield what each check found; one that cannot be made is a failure that names the file or folder."""
     platform, home, stores = patient.platform, Path(patient.platform.home), patient.stores
     named: dict[str, tuple[object, Check]] = {
-        "database": (platform.registry, lambda: database(platform)),
-        "dagster": (home / "dagster", lambda: dagster_files(platform)),
-        "versions": (platform.registry, lambda: versions(stores)),
-        "hashes": (platform.artifacts, lambda: artifact_hashes(stores)),
-        "runs": (home / "dagster", lambda: _runs(patient.instance)),
-        "catalog": (platform.lake, lambda: catalog(stores)),
-        "lake": (platform.lake, lambda: lake(stores, patient.projects)),
-        "records": (platform.lake, lambda: records(stores, patient.projects)),
-        "layouts": (home / "layouts", lambda: layouts(platform)),
-        "online": (platform.online, lambda: online_store(stores, patient.projects, _rebuild(patient))),
-        "erasures": (platform.registry, lambda: erasures(platform)),
-        "orphans": (platform.artifacts, lambda: orphans(stores)),
-        "services": (home / "services", lambda: _services(patient, stores)),
-        "logs": (home / "services", lambda: logs(platform)),
-        "disk": (home, lambda: disk_space(platform)),
-        "permissions": (home, lambda: permissions(platform)),
-        "clock": (platform.registry, lambda: clock(stores)),
-        "packages": ("the installed packages", packages_installed),
+        "database": (platform.registry, lambda: check_database(platform)),
+        "dagster": (home / "dagster", lambda: check_dagster_files(platform)),
+        "versions": (platform.registry, lambda: check_versions(stores)),
+        "hashes": (platform.artifacts, lambda: check_artifacts(stores)),
+        "runs": (home / "dagster", lambda: _check_runs(patient.instance)),
+        "catalog": (platform.lake, lambda: check_catalog(stores)),
+        "lake": (platform.lake, lambda: check_lake(stores, patient.projects)),
+        "records": (platform.lake, lambda: check_records(stores, patient.projects)),
+        "layouts": (home / "layouts", lambda: check_layouts(platform)),
+        "online": (platform.online, lambda: check_online_store(stores, patient.projects, _build_rebuild(patient))),
+        "erasures": (platform.registry, lambda: check_erasures(platform)),
+        "orphans": (platform.artifacts, lambda: check_orphans(stores)),
+        "services": (home / "services", lambda: _check_services(patient, stores)),
+        "logs": (home / "services", lambda: check_logs(platform)),
+        "disk": (home, lambda: check_disk_space(platform)),
+        "permissions": (home, lambda: check_permissions(platform)),
+        "clock": (platform.registry, lambda: check_clock(stores)),
+        "packages": ("the installed packages", check_packages),
     }
     for name, (where, check) in named.items():
         try:
@@ -85,7 +100,7 @@ def findings(patient: Patient) -> Iterator[Finding]:
             yield Finding.failed(name, f"'{where}' cannot be examined: {type(error).__name__}: {reason}", "restore it from a backup")
 
 
-def _rebuild(patient: Patient) -> Rebuild | None:
+def _build_rebuild(patient: Installation) -> Rebuild | None:
     """Return what materialises tables of the project; None without a project or an instance."""
     definitions, instance = patient.definitions, patient.instance
     if definitions is None or instance is None:
@@ -101,7 +116,7 @@ def _rebuild(patient: Patient) -> Rebuild | None:
     return rebuild
 
 
-def _runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
+def _check_runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
     if instance is None:
         return  # said by the check that could not open it
     dead = dead_runs(instance)
@@ -117,11 +132,11 @@ def _runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
         yield Finding("runs", OK, "no run counts as running whose process is gone")
 
 
-def _services(patient: Patient, stores: Stores) -> Iterator[Finding]:
+def _check_services(patient: Installation, stores: Stores) -> Iterator[Finding]:
     registry = stores.registry
     services = [service for project in patient.projects for service in project.every(Service)]
     for service in services:
-        state = control.status(patient.platform.home, service.name, spec_of(service, patient.platform))
+        state = control.status(patient.platform.home, service.name, build_service_spec(service, patient.platform))
         champion = registry.champion(service.model.name)
         answering = {worker.version for worker in state.workers if worker.running}
         behind = state.running and champion is not None and answering - {champion.version}
@@ -133,12 +148,12 @@ def _services(patient: Patient, stores: Stores) -> Iterator[Finding]:
             yield Finding.failed("services", text, f"mlops serve start {service.name}")
         else:
             yield Finding("services", OK, f"{service.name} is {'running' if state.running else state.wanted}")
-    yield from _undeclared(Path(patient.platform.home) / "services", {service.name for service in services})
+    yield from _check_undeclared_services(Path(patient.platform.home) / "services", {service.name for service in services})
     if not services:
         yield Finding("services", OK, "none is declared")
 
 
-def _undeclared(services: Path, declared: Collection[str]) -> Iterator[Finding]:
+def _check_undeclared_services(services: Path, declared: Collection[str]) -> Iterator[Finding]:
     """Yield damaged state files of services that the project does not declare."""
     for path in sorted(services.iterdir()) if services.is_dir() else ():
         if path.name not in declared:

@@ -22,7 +22,7 @@ Rebuild = Callable[[Sequence[str]], None]
 _BACKUP = "restore it from a backup"
 
 
-def dagster_files(platform: Platform) -> Iterator[Finding]:
+def check_dagster_files(platform: Platform) -> Iterator[Finding]:
     """Yield damaged databases of the Dagster instance, and those that are missing although runs were recorded."""
     home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
     lost_states = lost_schedules(home)
@@ -42,7 +42,7 @@ def dagster_files(platform: Platform) -> Iterator[Finding]:
     yield from found or [Finding("dagster", OK, f"the databases in '{home}' are sound")]
 
 
-def catalog(stores: Stores) -> Iterator[Finding]:
+def check_catalog(stores: Stores) -> Iterator[Finding]:
     """Yield damage of the lake's catalog, and states of the lake that something needs and the lake never had."""
     path = Path(stores.platform.lake) / "catalog.sqlite"
     if path.exists() and path.stat().st_size and (problem := find_sqlite_damage(path)):
@@ -58,7 +58,7 @@ def catalog(stores: Stores) -> Iterator[Finding]:
         yield Finding("catalog", OK, f"sound; the newest state is {newest}")
 
 
-def online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
+def check_online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
     """Yield damage of the online store, and views that were written and are not there."""
     url = stores.platform.online
     views = {online_key(view): view.name for project in projects for view in online_views(project)}
@@ -70,7 +70,7 @@ def online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild |
         lost = [key for key in written if _is_missing(stores, views[key])]
         text = f"view '{views[lost[0]]}' was written to the online store '{url}' and is not there" if lost else ""
     if text:
-        fix = None if rebuild is None else lambda: _rebuilt(url, lost, rebuild, is_damaged=bool(damage))
+        fix = None if rebuild is None else lambda: _rebuild_views(url, lost, rebuild, is_damaged=bool(damage))
         advice = "rebuild it from the lake" if fix else "correct the project, then `mlops doctor --fix` rebuilds it"
         yield Finding("online", FAILURE, text, advice, fix)
     else:
@@ -82,7 +82,7 @@ def _is_missing(stores: Stores, view: str) -> bool:
     return ("://" not in url and not (Path(url) / "data.mdb").exists()) or stores.online.state(view) is None
 
 
-def _rebuilt(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damaged: bool) -> str:
+def _rebuild_views(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damaged: bool) -> str:
     if is_damaged:
         shutil.rmtree(url)
     if keys:
@@ -90,21 +90,23 @@ def _rebuilt(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damaged: boo
     return f"rebuilt {', '.join(keys) or 'an empty store'} from the lake"
 
 
-def layouts(platform: Platform) -> Iterator[Finding]:
+def check_layouts(platform: Platform) -> Iterator[Finding]:
     """Yield layouts whose files are damaged, and what lies among them that is no layout."""
     folder, sound = Path(platform.home) / "layouts", True
     for path, problem in find_damaged_layouts(folder):
         sound = False
         if problem:
             text = f"the layout file '{path}' is damaged: {problem}"
-            yield Finding("layouts", FAILURE, text, "remove damaged layouts; the next use rebuilds them from the lake", _remove(folder))
+            yield Finding(
+                "layouts", FAILURE, text, "remove damaged layouts; the next use rebuilds them from the lake", _remove_layouts(folder)
+            )
         else:
             yield Finding("layouts", WARNING, f"'{path}' is no part of a layout and is ignored", "remove it")
     if sound:
         yield Finding("layouts", OK, f"every layout in '{folder}' is what was written")
 
 
-def _remove(folder: Path) -> Callable[[], str]:
+def _remove_layouts(folder: Path) -> Callable[[], str]:
     def fix() -> str:
         broken = {path.parent for path, problem in find_damaged_layouts(folder) if problem}
         for layout in broken:
@@ -114,7 +116,7 @@ def _remove(folder: Path) -> Callable[[], str]:
     return fix
 
 
-def logs(platform: Platform) -> Iterator[Finding]:
+def check_logs(platform: Platform) -> Iterator[Finding]:
     """Yield changed lines and empty files of prediction logs and push logs, and entries that are no day of a prediction log."""
     home = Path(platform.home)
     predictions = sorted((home / "services").glob("*/log"))

@@ -18,15 +18,15 @@ from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Findi
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.platform import Platform
 
-_LEAST, _LITTLE = 200 * 2**20, 2 * 2**30  # bytes
-_SKEW = timedelta(seconds=60)
+_MIN_FREE, _LOW_FREE = 200 * 2**20, 2 * 2**30  # bytes
+_MAX_CLOCK_SKEW = timedelta(seconds=60)
 
 
-def disk_space(platform: Platform) -> Iterator[Finding]:
+def check_disk_space(platform: Platform) -> Iterator[Finding]:
     """Yield how much room is left where things are written."""
-    for folder in sorted({_there(path) for path in _folders(platform).values()}):
+    for folder in sorted({_find_existing_folder(path) for path in _folders(platform).values()}):
         usage = shutil.disk_usage(folder)
-        state = FAILURE if usage.free < _LEAST else WARNING if usage.free < _LITTLE else OK
+        state = FAILURE if usage.free < _MIN_FREE else WARNING if usage.free < _LOW_FREE else OK
         text = f"{usage.free / 2**30:.1f} GiB are free at {folder}"
         yield Finding("disk", state, text, "make room: `mlops gc` removes what nothing needs" if state != OK else "")
 
@@ -40,12 +40,12 @@ def _file_of(url: str) -> str:
     return url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""
 
 
-def _there(path: Path) -> Path:
+def _find_existing_folder(path: Path) -> Path:
     """Return the nearest folder that exists."""
-    return path if path.is_dir() else _there(path.parent)
+    return path if path.is_dir() else _find_existing_folder(path.parent)
 
 
-def permissions(platform: Platform) -> Iterator[Finding]:
+def check_permissions(platform: Platform) -> Iterator[Finding]:
     """Yield what cannot be written, and what anybody may write."""
     found = False
     for name, path in _folders(platform).items():
@@ -56,12 +56,12 @@ def permissions(platform: Platform) -> Iterator[Finding]:
             yield Finding.failed("permissions", f"{name} {path} cannot be written", f"chmod u+w {path}")
         if path.stat().st_mode & stat.S_IWOTH and not path.stat().st_mode & stat.S_ISVTX:
             found = True
-            yield Finding("permissions", WARNING, f"{name} {path} can be written by anybody", f"chmod o-w {path}", _closed(path))
+            yield Finding("permissions", WARNING, f"{name} {path} can be written by anybody", f"chmod o-w {path}", _close_to_others(path))
     if not found:
         yield Finding("permissions", OK, "everything is writable, and by nobody else")
 
 
-def _closed(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a fix)
+def _close_to_others(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a fix)
     def fix() -> str:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~stat.S_IWOTH)
         return f"took the right to write {path} from others"
@@ -69,16 +69,16 @@ def _closed(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a fix
     return fix
 
 
-def clock(stores: Stores) -> Iterator[Finding]:
+def check_clock(stores: Stores) -> Iterator[Finding]:
     """Yield whether anything was recorded in the future, and whether the disk tells the same time as the machine."""
     now = datetime.now(UTC)
     runs, versions = stores.tracker.list(limit=1), stores.registry.versions()
     latest = max([*(run.started_at for run in runs), *(v.created_at for v in versions)], default=now)
-    if latest - now > _SKEW:
+    if latest - now > _MAX_CLOCK_SKEW:
         text = f"something was recorded at {latest:%Y-%m-%d %H:%M:%S}, which is in the future: the clock says {now:%Y-%m-%d %H:%M:%S} (UTC)"
         yield Finding.failed("clock", text, "set the clock, by NTP: schedules and what is newest are decided by it")
         return
-    with tempfile.NamedTemporaryFile(dir=_there(Path(stores.platform.home))) as file:
+    with tempfile.NamedTemporaryFile(dir=_find_existing_folder(Path(stores.platform.home))) as file:
         apart = abs(Path(file.name).stat().st_mtime - time.time())
     state = WARNING if apart > 5 else OK
     yield Finding(
@@ -86,7 +86,7 @@ def clock(stores: Stores) -> Iterator[Finding]:
     )
 
 
-def packages_installed() -> Iterator[Finding]:
+def check_packages() -> Iterator[Finding]:
     """Yield dependencies outside of the ranges that this package knows to work, and which extras are installed."""
     wanted = [Requirement(line) for line in metadata.requires("mlops_assets") or ()]
     have, bad = installed_distributions(), False

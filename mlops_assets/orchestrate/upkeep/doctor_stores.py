@@ -29,7 +29,7 @@ _GRACE = timedelta(days=1)
 _RESTORE = "restore it from a backup, or train the version again"
 
 
-def database(platform: Platform) -> Iterator[Finding]:
+def check_database(platform: Platform) -> Iterator[Finding]:
     """Yield the revision of the database, and what is broken in it."""
     revision, broken = sql.inspect_database(platform.registry)
     if broken:
@@ -45,21 +45,21 @@ def database(platform: Platform) -> Iterator[Finding]:
             WARNING,
             f"the database has revision {revision}, this program's is {migrations.HEAD}",
             "migrate it, all or nothing; the first command that writes does the same",
-            lambda: _migrated(platform),
+            lambda: _migrate(platform),
         )
 
 
-def _migrated(platform: Platform) -> str:
+def _migrate(platform: Platform) -> str:
     sql.open_database(platform.registry)
     return f"brought the database to revision {migrations.HEAD}"
 
 
-def versions(stores: Stores) -> Iterator[Finding]:
+def check_versions(stores: Stores) -> Iterator[Finding]:
     """Yield the artifacts of registered versions that are missing."""
     every, missing = stores.registry.versions(), False
     for version in every:
         name = f"{version.model}@{version.version}"
-        for what, sha256 in _files_of(stores, version):
+        for what, sha256 in _list_files(stores, version):
             if not stores.artifacts.exists(sha256):
                 missing = True
                 yield Finding.failed("versions", f"{name}: its {what} {sha256[:12]} is missing at {stores.artifacts.url(sha256)}", _RESTORE)
@@ -67,16 +67,16 @@ def versions(stores: Stores) -> Iterator[Finding]:
         yield Finding("versions", OK, f"{len(every)} version(s), every artifact there")
 
 
-def _files_of(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
+def _list_files(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
     """Yield everything that is stored of a version: a name, and its sha256."""
-    yield from _parts(stores, version.artifact)
+    yield from _list_parts(stores, version.artifact)
     yield from open_version_files(stores.platform.registry).list_files(version.model, version.version).items()
     with suppress(RegistryError):  # there is no such run
         facts = stores.tracker.get(version.run_id).record.get("facts", {})
         yield from ((f"{what} of the training", facts[what]) for what in ("source", "environment") if facts.get(what))
 
 
-def _parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
+def _list_parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
     yield "manifest", artifact
     try:
         manifest = read_manifest(stores.artifacts, artifact)
@@ -84,10 +84,10 @@ def _parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
         return  # missing, or damaged: the check of the hashes says so
     yield from ((what, sha256) for what, sha256 in list_parts(manifest) if what != JUDGED)
     if judged := parse_judged_fit(manifest):
-        yield from ((f"judged fit's {what}", sha256) for what, sha256 in _parts(stores, judged.artifact))
+        yield from ((f"judged fit's {what}", sha256) for what, sha256 in _list_parts(stores, judged.artifact))
 
 
-def artifact_hashes(stores: Stores) -> Iterator[Finding]:
+def check_artifacts(stores: Stores) -> Iterator[Finding]:
     """Yield artifacts whose bytes are not those that were stored."""
     checked, bad = 0, False
     named = referenced_artifacts(stores)
@@ -105,28 +105,28 @@ def artifact_hashes(stores: Stores) -> Iterator[Finding]:
         yield Finding("hashes", OK, f"{checked} artifact(s) hold what was stored")
 
 
-def lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
+def check_lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield files of the lake that are missing or damaged."""
     files, bad = stores.lake.data_files(), set()
     for file in files:
         if not file.path.exists() or file.path.stat().st_size != file.size:
             bad.add(file.table)
             what = f"has {file.path.stat().st_size} bytes instead of {file.size}" if file.path.exists() else "is missing"
-            yield Finding.failed("lake", f"{file.table}: its file {file.path} {what}", _again(file.table))
+            yield Finding.failed("lake", f"{file.table}: its file {file.path} {what}", _advise_rebuild(file.table))
     for project in projects:
         for key, ref in project.by_key.items():
-            if key not in bad and ref.plain is None and (damage := _damage(stores, key, ref.partitions, ref.event_timestamp)):
+            if key not in bad and ref.plain is None and (damage := _find_damage(stores, key, ref.partitions, ref.event_timestamp)):
                 bad.add(key)
                 yield Finding("lake", FAILURE, *damage)
     if not bad:
         yield Finding("lake", OK, f"readable; {len(files)} file(s), every partition holds what was recorded")
 
 
-def _damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
+def _find_damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
     newest, recorded = stores.lake.snapshot(), stores.lake.records(key)
     damaged = sort_keys(partitions, (partition for partition, record in recorded.items() if record.damaged))
     if damaged:
-        return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _again(key)
+        return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _advise_rebuild(key)
     known = sort_keys(partitions, recorded.keys() & set(all_keys(partitions)))
     parts = [Partition(partition, window_of(partitions, partition)) for partition in known]
     if not parts:
@@ -138,11 +138,11 @@ def _damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None
     return None
 
 
-def _again(key: str) -> str:
+def _advise_rebuild(key: str) -> str:
     return f"put the file back from a backup, or make it again: mlops run --select '{select_nodes(key)}'"
 
 
-def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
+def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield records of the lake that are not what was written; the partition of one that still counts can be made again."""
     report = stores.lake.examine_records()
     partitions = {key: set(all_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
@@ -154,7 +154,7 @@ def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
             yield Finding("records", WARNING, f"{text}; a later record counts instead", "restore the file from a backup")
         elif record.partition in partitions.get(record.table, ()):
             advice = f"restore the file from a backup, or count the partition as not made, then: mlops run --select '{select_nodes(record.table)}'"
-            yield Finding("records", FAILURE, text, advice, _distrust(stores, record))
+            yield Finding("records", FAILURE, text, advice, _mark_for_rebuild(stores, record))
         else:
             yield Finding.failed("records", text, "restore the file from a backup")
     if not report.altered:
@@ -162,7 +162,7 @@ def records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
         yield Finding("records", OK, f"{report.intact} record(s) are what was written{older}")
 
 
-def _distrust(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
+def _mark_for_rebuild(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
     def fix() -> str:
         stores.lake.mark_damaged([record])
         return f"counted '{record.table}' as not made; the next run makes it again"
@@ -170,7 +170,7 @@ def _distrust(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
     return fix
 
 
-def erasures(platform: Platform) -> Iterator[Finding]:
+def check_erasures(platform: Platform) -> Iterator[Finding]:
     """Yield erasures that were begun and killed."""
     log = open_erasure_log(platform.registry)
     open_ones = {record.entity for record in log.list() if record.state != DONE and log.find_unfinished(record.entity)}
@@ -180,13 +180,13 @@ def erasures(platform: Platform) -> Iterator[Finding]:
         yield Finding("erasures", OK, "every erasure that was begun has ended")
 
 
-def orphans(stores: Stores) -> Iterator[Finding]:
+def check_orphans(stores: Stores) -> Iterator[Finding]:
     """Yield what nothing names: artifacts, and files of the lake."""
     found = collect_garbage(stores, older_than=_GRACE, dry=True)
     size = sum(file.size for file in found.removed)
     if found.removed:
         text = f"{len(found.removed)} artifact(s) that nothing names, {size:,} bytes, older than a day"
-        fix = (lambda: _removed(stores)) if is_own(stores.platform) else None
+        fix = (lambda: _remove_orphans(stores)) if is_own(stores.platform) else None
         yield Finding(
             "orphans", WARNING, text, "remove them" if fix else "mlops gc --shared-artifacts, if no other platform keeps its own there", fix
         )
@@ -200,5 +200,5 @@ def orphans(stores: Stores) -> Iterator[Finding]:
         yield Finding("orphans", OK, f"none older than a day; {found.left} artifact(s) in all")
 
 
-def _removed(stores: Stores) -> str:
+def _remove_orphans(stores: Stores) -> str:
     return f"removed {len(collect_garbage(stores, older_than=_GRACE).removed)} artifact(s)"

@@ -33,7 +33,7 @@ Records = dict[str, dict[str, PartitionRecord]]
 Shape = tuple[dg.PartitionsDefinition | None, str | None]
 
 
-class _After:
+class _LakeAfterErasure:
     """The records of a lake as they are about to be."""
 
     def __init__(self, lake: Lake, made: Records) -> None:
@@ -43,12 +43,12 @@ class _After:
         return {**self._lake.records(table, snapshot=snapshot), **self._made.get(table, {})}
 
 
-def made_from_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, Node]:
+def collect_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, Node]:
     """Return what every table is made from, but for dbt's models."""
-    return {node.key: node for project in projects for node in _nodes(project, platform)}
+    return {node.key: node for project in projects for node in _project_nodes(project, platform)}
 
 
-def _nodes(project: Project, platform: Platform) -> Iterator[Node]:
+def _project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
     for noun in project.nouns:
         match noun:
             case PushSource():
@@ -61,7 +61,7 @@ def _nodes(project: Project, platform: Platform) -> Iterator[Node]:
                 yield served_node(project, noun, platform)
 
 
-def amended(
+def build_records(
     projects: Sequence[Project], stores: Stores, erasing: Erasure, holding: Sequence[str]
 ) -> tuple[list[PartitionRecord], tuple[str, ...]]:
     """Return the records to be written when rows go, and the tables that are to be made anew.
@@ -79,15 +79,17 @@ def amended(
         The tables that have such rows.
     """
     lake, snapshot = stores.lake, stores.lake.snapshot()
-    shapes, now = tables_of(projects), datetime.now(UTC)
+    shapes, now = collect_shapes(projects), datetime.now(UTC)
     made: Records = {}
     for table in holding:
         partitions, time = shapes.get(table, (None, None))
-        changed = {p: _without(record, rows, now) for p, record, rows in _parts(lake, erasing, table, partitions, time, snapshot)}
+        changed = {
+            p: _recount(record, rows, now) for p, record, rows in _remaining_partitions(lake, erasing, table, partitions, time, snapshot)
+        }
         made[table] = {p: record for p, record in changed.items() if record is not None}
     keyed, anew = set(erasing.tables()), []
-    after: Any = _After(lake, {table: dict(records) for table, records in made.items()})
-    for key, node in made_from_nodes(projects, stores.platform).items():
+    after: Any = _LakeAfterErasure(lake, {table: dict(records) for table, records in made.items()})
+    for key, node in collect_nodes(projects, stores.platform).items():
         old = lake.records(key, snapshot=snapshot)
         before = fingerprints(node, list(old), lake, snapshot=snapshot)
         then = fingerprints(node, list(old), after, snapshot=snapshot)
@@ -102,7 +104,7 @@ def amended(
     return records, tuple(sorted(anew))
 
 
-def tables_of(projects: Sequence[Project]) -> dict[str, Shape]:
+def collect_shapes(projects: Sequence[Project]) -> dict[str, Shape]:
     """Return partitions and time column of every table."""
     found: dict[str, Shape] = {}
     for project in projects:
@@ -113,7 +115,7 @@ def tables_of(projects: Sequence[Project]) -> dict[str, Shape]:
     return found
 
 
-def _parts(  # noqa: PLR0913  (one table, described in full)
+def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
     lake: Lake, erasing: Erasure, table: str, partitions: dg.PartitionsDefinition | None, time: str | None, snapshot: int
 ) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
     """Yield each partition that loses rows, its record, and the rows that stay; nothing of a table that nobody declares."""
@@ -132,7 +134,7 @@ def _parts(  # noqa: PLR0913  (one table, described in full)
             yield part.key, recorded[part.key], kept[start:end]
 
 
-def _without(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
+def _recount(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
     how = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
     counted = rows.select(name for name in how["columns"] if name in rows.columns)
     (digest,) = hash_slices(counted, [(0, counted.height)], how["key"], types=how.get("types"))

@@ -14,7 +14,7 @@ from mlops_assets.compute.features.point_in_time import sort_as_of
 from mlops_assets.errors import DefinitionError, LakeError, nearest
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.tables.lake_events import materialised
-from mlops_assets.orchestrate.upkeep.erased_records import amended, made_from_nodes, tables_of
+from mlops_assets.orchestrate.upkeep.erased_records import build_records, collect_nodes, collect_shapes
 from mlops_assets.serving.logs.erasure import erase_predictions, erase_pushes
 from mlops_assets.stores.lake.erasure import Erasure
 from mlops_assets.stores.platform.stores import Stores
@@ -24,7 +24,7 @@ from mlops_assets.values.training import TrainingSet
 
 
 @dataclass(frozen=True)
-class Erased:
+class ErasureReport:
     """What an erasure does, or has done.
 
     Parameters
@@ -63,7 +63,7 @@ class Erased:
 
 
 @dataclass(frozen=True)
-class Request:
+class ErasureRequest:
     """What is to be erased, where.
 
     Parameters
@@ -112,7 +112,7 @@ class Request:
         """Return the rows of the lake that are meant."""
         if not self.views:
             return self.stores.lake.erasure(self.entity)
-        edges = {key: [e.parent for e in node.edges] for key, node in made_from_nodes(self.projects, self.stores.platform).items()}
+        edges = {key: [e.parent for e in node.edges] for key, node in collect_nodes(self.projects, self.stores.platform).items()}
         wanted, todo = set[str](), [f"features/{name}" for name in self.views]
         while todo:
             wanted.add(key := todo.pop())
@@ -121,7 +121,7 @@ class Request:
         return self.stores.lake.erasure(self.entity, wanted.__contains__)
 
 
-def planned(request: Request) -> Erased:
+def plan_erasure(request: ErasureRequest) -> ErasureReport:
     """Return what :func:`erase` would do.
 
     Parameters
@@ -131,11 +131,11 @@ def planned(request: Request) -> Erased:
     """
     erasing, stores = request.erasure(), request.stores
     with stores.lake.lock():
-        rows = _counted(erasing)
-        states = erasing.snapshots(erasing.files()) if not rows else _all_states(erasing, stores)
-        _, anew = amended(request.projects, stores, erasing, [*rows])
-    beside = _beside(request, dry=True)
-    found = Erased(
+        rows = _count_rows(erasing)
+        states = erasing.snapshots(erasing.files()) if not rows else _list_states(erasing, stores)
+        _, anew = build_records(request.projects, stores, erasing, [*rows])
+    beside = _erase_outside_lake(request, dry=True)
+    found = ErasureReport(
         rows,
         tuple(states),
         anew=anew,
@@ -144,10 +144,12 @@ def planned(request: Request) -> Erased:
         pushed=beside.pushed,
         other_names=request.other_names,
     )
-    return _lost(stores, found)
+    return _add_lost_versions(stores, found)
 
 
-def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, instance: dg.DagsterInstance | None = None) -> Erased:
+def erase(
+    request: ErasureRequest, *, actor: str, reason: str, keep_key: bool = False, instance: dg.DagsterInstance | None = None
+) -> ErasureReport:
     """Erase an entity. Killed anywhere and called again, it goes on.
 
     Parameters
@@ -171,16 +173,16 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, 
     killed = log.find_unfinished(label)
     since = killed.at if killed else datetime.now(UTC)
     with stores.lake.lock():
-        found = _and_before(planned(request), killed.facts if killed else {})
+        found = _merge_unfinished(plan_erasure(request), killed.facts if killed else {})
         log.add(BEGUN, actor=actor, reason=reason, entity=label, facts=found.facts)
-        entities = {view.name: _entities(request, view) for view in request.feature_views}
-        _beside(request, dry=False)  # first what rows could come back from
-        _offline(request, entities)  # before the lake forgets which entities have the keys
+        entities = {view.name: _read_entities(request, view) for view in request.feature_views}
+        _erase_outside_lake(request, dry=False)  # first what rows could come back from
+        _erase_online(request, entities)  # before the lake forgets which entities have the keys
         _erase_in_lake(request, [*found.rows])
-    _offline(request, entities)  # what was materialised meanwhile
-    removed = _beside(request, dry=False)
+    _erase_online(request, entities)  # what was materialised meanwhile
+    removed = _erase_outside_lake(request, dry=False)
     if instance is not None:
-        _tell(request, instance, since)
+        _report_records(request, instance, since)
     readable = {f"{v.view}@{v.version}" for v in stores.view_versions.list_earlier()}
     for name in found.view_versions:
         if name in readable:
@@ -190,19 +192,19 @@ def erase(request: Request, *, actor: str, reason: str, keep_key: bool = False, 
     return done
 
 
-def _erase_in_lake(request: Request, found: Sequence[str]) -> None:
+def _erase_in_lake(request: ErasureRequest, found: Sequence[str]) -> None:
     """Take the rows out of the lake, for good; ``found`` are tables that had some, now or before a kill."""
     erasing = request.erasure()
     holding = [table for table in erasing.tables() if table in found]
     holding = [table for table in holding if erasing.rows(table).height]
     if holding:
-        erasing.delete(holding, amended(request.projects, request.stores, erasing, holding)[0])
+        erasing.delete(holding, build_records(request.projects, request.stores, erasing, holding)[0])
     erasing.rewrite()
     erasing.expire()
     erasing.vacuum()
 
 
-def _and_before(found: Erased, killed: Mapping[str, Any]) -> Erased:
+def _merge_unfinished(found: ErasureReport, killed: Mapping[str, Any]) -> ErasureReport:
     """Return what is found now together with what was found before a kill."""
     if not killed:
         return found
@@ -215,26 +217,26 @@ def _and_before(found: Erased, killed: Mapping[str, Any]) -> Erased:
     return replace(found, rows=rows, **both, **logs)
 
 
-def _tell(request: Request, instance: dg.DagsterInstance, since: datetime) -> None:
+def _report_records(request: ErasureRequest, instance: dg.DagsterInstance, since: datetime) -> None:
     """Report the records that were written: Dagster's data versions are those of the lake."""
-    declared = tables_of(request.projects)
+    declared = collect_shapes(request.projects)
     for table in request.erasure().tables():
         for record in request.stores.lake.records(table).values() if table in declared else ():
             if record.recorded_at >= since:
                 instance.report_runless_asset_event(materialised(record))
 
 
-def _counted(erasing: Erasure) -> dict[str, int]:
+def _count_rows(erasing: Erasure) -> dict[str, int]:
     counts = {table: erasing.rows(table).height for table in erasing.tables()}
     return {table: count for table, count in counts.items() if count}
 
 
-def _all_states(erasing: Erasure, stores: Stores) -> list[int]:
+def _list_states(erasing: Erasure, stores: Stores) -> list[int]:
     """Return the states that will go once the newest one, which still shows the rows, is an older one."""
     return [*erasing.snapshots(erasing.files()), stores.lake.snapshot()]
 
 
-def _lost(stores: Stores, found: Erased) -> Erased:
+def _add_lost_versions(stores: Stores, found: ErasureReport) -> ErasureReport:
     """Add what rests on states that go."""
     states = set(found.states)
     return replace(
@@ -245,7 +247,7 @@ def _lost(stores: Stores, found: Erased) -> Erased:
 
 
 @dataclass(frozen=True)
-class _Beside:
+class _OutsideLake:
     """What stands beside the lake."""
 
     online: tuple[str, ...]
@@ -254,7 +256,7 @@ class _Beside:
     pushed: int
 
 
-def _beside(request: Request, *, dry: bool) -> _Beside:
+def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _OutsideLake:
     """Erase an entity from layouts and logs, and say what there was; with ``dry`` only that."""
     stores, names = request.stores, {view.name for view in request.feature_views}
     home = Path(stores.platform.home)
@@ -262,16 +264,16 @@ def _beside(request: Request, *, dry: bool) -> _Beside:
     # Where views are named, the logs of predictions, which hold more than those, stay.
     folders = [] if request.views else sorted((home / "services").glob("*/log"))
     predictions = sum(erase_predictions(folder, request.entity, dry=dry) for folder in folders)
-    pushed = sum(erase_pushes(folder, request.entity, dry=dry) for folder in _push_logs(request, home))
-    return _Beside(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
+    pushed = sum(erase_pushes(folder, request.entity, dry=dry) for folder in _list_push_logs(request, home))
+    return _OutsideLake(tuple(sorted(set(stores.online.views()) & names)), layouts, predictions, pushed)
 
 
-def _push_logs(request: Request, home: Path) -> Iterator[Path]:
+def _list_push_logs(request: ErasureRequest, home: Path) -> Iterator[Path]:
     sources = {view.source.name for view in request.feature_views if hasattr(view.source, "name")} if request.views else None
     return (path for path in sorted((home / "push").glob("*")) if path.is_dir() and (sources is None or path.name in sources))
 
 
-def _entities(request: Request, view: FeatureView) -> pl.DataFrame | None:
+def _read_entities(request: ErasureRequest, view: FeatureView) -> pl.DataFrame | None:
     """Return the join keys, in their types, of a view's entities that are meant; None when the view has no table yet."""
     keys = list(view.entity.join_keys)
     try:
@@ -287,7 +289,7 @@ def _entities(request: Request, view: FeatureView) -> pl.DataFrame | None:
     return rows.filter(*matches).unique()
 
 
-def _offline(request: Request, entities: Mapping[str, pl.DataFrame | None]) -> None:
+def _erase_online(request: ErasureRequest, entities: Mapping[str, pl.DataFrame | None]) -> None:
     """Take entities out of the online store."""
     stores, known = request.stores, set(request.stores.online.views())
     for view in request.feature_views:

@@ -27,7 +27,7 @@ _JOB = "upkeep"
 
 
 @dataclass(frozen=True)
-class Done:
+class UpkeepReport:
     """What upkeep did.
 
     Parameters
@@ -71,7 +71,7 @@ class Done:
         }
 
 
-def kept_up(projects: Sequence[Project], stores: Stores, *, older_than: timedelta, shared: bool = False) -> Done:
+def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timedelta, shared: bool = False) -> UpkeepReport:
     """Look after the lake and what stands beside it.
 
     Parameters
@@ -86,7 +86,7 @@ def kept_up(projects: Sequence[Project], stores: Stores, *, older_than: timedelt
         Collect artifacts outside of the platform's home too: other platforms may keep theirs in the same place.
     """
     declared = {view.name for project in projects for view in project.every(FeatureView)}
-    wanted = _online(projects, stores)
+    wanted = _list_needed_views(projects, stores)
     store = stores.online
     unwanted = tuple(view for view in store.views() if view not in wanted)
     for view in unwanted:
@@ -97,10 +97,10 @@ def kept_up(projects: Sequence[Project], stores: Stores, *, older_than: timedelt
     done = stores.lake.maintain(needed, older_than=older_than)
     artifacts = collect_garbage(stores, older_than=older_than, dry=not shared and not is_own(stores.platform))
     held = {number: tuple(f"process {pid}" for pid in pids) for number, pids in done.leased.items()}
-    return Done(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted, artifacts)
+    return UpkeepReport(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted, artifacts)
 
 
-def _online(projects: Sequence[Project], stores: Stores) -> set[str]:
+def _list_needed_views(projects: Sequence[Project], stores: Stores) -> set[str]:
     """Return the views that are looked up: those that a project puts online, and those of every version with an alias, whoever declares it."""
     declared = {view.name for project in projects for view in online_views(project)}
     steps = (step for artifact in aliased_artifacts(stores) for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
@@ -122,15 +122,15 @@ def upkeep_body(project: Project, declared: Upkeep) -> Callable[[StepContext], I
     """Return the body of the asset's step."""
 
     def body(step: StepContext) -> Iterator[object]:
-        done = kept_up([project], step.stores, older_than=declared.older_than)
-        who = markdown([{"snapshot": number, "pinned by": _some(names)} for number, names in done.pinned.items()])
+        done = run_upkeep([project], step.stores, older_than=declared.older_than)
+        who = markdown([{"snapshot": number, "pinned by": _join_names(names)} for number, names in done.pinned.items()])
         removed = {"removed": ", ".join(done.online)} if done.online else {}
         yield dg.MaterializeResult(asset_key(LAKE), metadata={**done.figures, **removed, "pins": who})
 
     return body
 
 
-def _some(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 

@@ -14,7 +14,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.features.discovery import usage
-from mlops_assets.orchestrate.online.skew import Reading, skew_outcome
+from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.http.served_model import load_served_model
@@ -149,7 +149,7 @@ def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instanc
 
     now = datetime.now(UTC)
     rows = pl.concat([spine, served], how="horizontal").with_columns(pl.lit(1).alias(MODEL_VERSION), pl.lit(now).alias(LOGGED_AT))
-    reading = Reading(project, at, at.lake.snapshot())
+    reading = SkewReading(project, at, at.lake.snapshot())
     fine = skew_outcome(reading, api, rows)
     assert (fine.passed, fine.facts["values compared"]) == (True, ROWS * len(X))
     number = right["dest_wind"].is_not_null().arg_max()
@@ -200,7 +200,7 @@ def _examples(*features: ml.FeatureView) -> object:
 def test_an_erasure_names_the_columns_that_hold_the_entity_under_another_name(platform) -> None:
     ml.build_definitions(NOUNS, platform=platform)
     projects = [part.project for part in built()]
-    request = erasure.Request(projects, open_stores(platform), {"airport": "JFK"})
+    request = erasure.ErasureRequest(projects, open_stores(platform), {"airport": "JFK"})
     assert request.other_names == ("dest", "origin")
-    assert erasure.Request(projects, open_stores(platform), {"trip": "t1"}).other_names == ()
-    assert erasure.planned(request).facts["other_names"] == ("dest", "origin")
+    assert erasure.ErasureRequest(projects, open_stores(platform), {"trip": "t1"}).other_names == ()
+    assert erasure.plan_erasure(request).facts["other_names"] == ("dest", "origin")

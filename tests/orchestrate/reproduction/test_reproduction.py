@@ -22,7 +22,7 @@ from mlops_assets.orchestrate.reproduction import reproduction
 from mlops_assets.orchestrate.reproduction.checks import find_nondeterminism, report_reproduction, reproduction_schedule
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
-from mlops_assets.orchestrate.upkeep.upkeep import kept_up
+from mlops_assets.orchestrate.upkeep.upkeep import run_upkeep
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import Stores, open_stores
 from mlops_assets.stores.registry.erasures import DONE, open_erasure_log
@@ -236,7 +236,7 @@ def test_recorded_versions_are_installed_above_what_there_is(world, tmp_path) ->
 @pytest.mark.usefixtures("here")
 def test_what_cannot_be_read_any_more_is_refused(world) -> None:
     version = world.version
-    kept_up([], world.at, older_than=timedelta(0))
+    run_upkeep([], world.at, older_than=timedelta(0))
     assert world.again().verdict == "IDENTICAL"  # upkeep keeps what a version pins
     gone = replace(version, snapshot=10_000)
     with pytest.raises(RegistryError, match="snapshot 10000, which it was trained on, is gone"):

@@ -4,8 +4,8 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.serving.repair import needed
-from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
+from mlops_assets.orchestrate.serving.repair import find_repair
+from mlops_assets.orchestrate.upkeep.doctor import Installation, run_checks
 from mlops_assets.serving.http import control
 from mlops_assets.serving.http.state import ServiceFolder, write_json
 from mlops_assets.values.platform import Platform
@@ -24,7 +24,7 @@ def folder(platform: Platform) -> ServiceFolder:
 
 
 def test_the_sensor_repairs_nothing_and_names_the_file(platform, instance, folder) -> None:
-    assert str(needed(SERVICE, platform, instance)).startswith(f"buys_api: the state file '{folder.wanted}' is damaged")
+    assert str(find_repair(SERVICE, platform, instance)).startswith(f"buys_api: the state file '{folder.wanted}' is damaged")
 
 
 def test_an_automatic_step_does_not_start_the_service(platform, instance, folder) -> None:
@@ -37,6 +37,6 @@ def test_an_automatic_step_does_not_start_the_service(platform, instance, folder
 
 
 def test_the_doctor_names_damaged_files_of_services_that_are_not_declared(platform, instance, folder) -> None:
-    (found,) = [row for row in findings(Patient(platform, [], instance)) if row.check == "services" and row.state == "failure"]
+    (found,) = [row for row in run_checks(Installation(platform, [], instance)) if row.check == "services" and row.state == "failure"]
     assert str(folder.wanted) in found.text
     assert "mlops serve start buys_api" in found.advice

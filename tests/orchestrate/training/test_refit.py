@@ -162,7 +162,7 @@ def test_a_damaged_judged_fit_is_damage_of_the_version(world) -> None:
     try:
         assert find_damage(at.artifacts, version.artifact).startswith("judged fit: estimator: ")
         path.unlink()
-        found = [finding.text for finding in doctor_stores.versions(at)]
+        found = [finding.text for finding in doctor_stores.check_versions(at)]
         assert len(found) == 1
         assert found[0].startswith(f"level@1: its judged fit's estimator {estimator[:12]} is missing")
     finally:

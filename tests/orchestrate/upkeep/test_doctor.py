@@ -20,9 +20,9 @@ from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.orchestrate.core.liveness import process_tags
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep import doctor, doctor_machine
-from mlops_assets.orchestrate.upkeep.doctor import Patient, findings
-from mlops_assets.orchestrate.upkeep.doctor_files import dagster_files
-from mlops_assets.orchestrate.upkeep.doctor_stores import database
+from mlops_assets.orchestrate.upkeep.doctor import Installation, run_checks
+from mlops_assets.orchestrate.upkeep.doctor_files import check_dagster_files
+from mlops_assets.orchestrate.upkeep.doctor_stores import check_database
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.http.state import ServiceStatus, WorkerStatus
 from mlops_assets.stores.database import migrations
@@ -40,16 +40,16 @@ def patient(tmp_path_factory):
     platform = Platform.at(tmp_path_factory.mktemp("patient") / "home")
     with dg.DagsterInstance.ephemeral() as instance:
         Runner(ml.build_definitions(repeatable.NOUNS, platform=platform), instance)()
-        yield Patient(platform, [Project.of([*repeatable.NOUNS, ml.Service("buys_api", model=repeatable.buys)])], instance)
+        yield Installation(platform, [Project.of([*repeatable.NOUNS, ml.Service("buys_api", model=repeatable.buys)])], instance)
 
 
-def ill(patient: Patient) -> dict[str, str]:
+def ill(patient: Installation) -> dict[str, str]:
     """Return what is not well: check → text."""
-    return {found.check: found.text for found in findings(patient) if found.state != "ok" and found.check != "disk"}
+    return {found.check: found.text for found in run_checks(patient) if found.state != "ok" and found.check != "disk"}
 
 
 def test_a_healthy_installation_has_nothing(patient) -> None:
-    found = list(findings(patient))
+    found = list(run_checks(patient))
     assert ill(patient) == {}
     checks = {
         "database",
@@ -74,7 +74,7 @@ def test_a_healthy_installation_has_nothing(patient) -> None:
     assert {finding.check for finding in found} == checks
 
 
-def artifact(patient: Patient, what: str) -> Path:
+def artifact(patient: Installation, what: str) -> Path:
     stores = patient.stores
     name = read_manifest(stores.artifacts, stores.registry.versions()[0].artifact)[what]
     return Path(patient.platform.artifacts) / "sha256" / name[:2] / name
@@ -119,7 +119,7 @@ def test_orphaned_artifacts_are_counted_and_removed(patient) -> None:
     assert ill(patient) == {}  # it may be a training's, until it is a day old
     os.utime(Path(patient.platform.artifacts) / "sha256" / name[:2] / name, (0, 0))
     assert ill(patient) == {"orphans": "1 artifact(s) that nothing names, 8 bytes, older than a day"}
-    fixes = [found.fix for found in findings(patient) if found.fix]
+    fixes = [found.fix for found in run_checks(patient) if found.fix]
     assert [fix() for fix in fixes] == ["removed 1 artifact(s)"]
     assert ill(patient) == {}
 
@@ -129,7 +129,7 @@ def test_a_run_whose_process_is_gone(patient) -> None:
     patient.instance.add_run_tags(run.run_id, {"mlops/run": run.run_id})
     patient.instance.report_run_canceling(run)
     assert list(ill(patient)) == ["runs"]
-    fix = next(found.fix for found in findings(patient) if found.check == "runs")
+    fix = next(found.fix for found in run_checks(patient) if found.check == "runs")
     assert fix() == "marked 1 run(s) as failed"
     assert ill(patient) == {}
 
@@ -157,7 +157,7 @@ def test_what_anybody_may_write(patient) -> None:
     file = Path(patient.platform.home) / "registry.sqlite"
     file.chmod(0o666)
     assert ill(patient) == {"permissions": f"registry {file} can be written by anybody"}
-    fix = next(found.fix for found in findings(patient) if found.check == "permissions")
+    fix = next(found.fix for found in run_checks(patient) if found.check == "permissions")
     assert fix() == f"took the right to write {file} from others"
     assert ill(patient) == {}
 
@@ -165,7 +165,7 @@ def test_what_anybody_may_write(patient) -> None:
 def test_a_full_disk(patient, monkeypatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(doctor_machine.shutil, "disk_usage", lambda _: usage._replace(free=10 * 2**20))
-    found = [finding for finding in findings(patient) if finding.check == "disk"]
+    found = [finding for finding in run_checks(patient) if finding.check == "disk"]
     assert {finding.state for finding in found} == {"failure"}
     assert found[0].text.startswith("0.0 GiB are free at")
 
@@ -181,28 +181,28 @@ def test_a_package_outside_of_our_range(patient, monkeypatch) -> None:
 def test_a_clock_that_was_set_back(platform, instance) -> None:
     stores, later = Stores(platform), datetime.now(UTC) + timedelta(hours=1)
     stores.tracker.add(Run("later", "m", "", "", later, later, None, {}, {}, {}))
-    assert list(ill(Patient(platform, [], instance))) == ["clock"]
+    assert list(ill(Installation(platform, [], instance))) == ["clock"]
 
 
 def test_the_revision_of_the_database(tmp_path) -> None:
-    assert [found.text for found in database(Platform.at(tmp_path / "none"))] == ["there is none yet: the first run makes it"]
+    assert [found.text for found in check_database(Platform.at(tmp_path / "none"))] == ["there is none yet: the first run makes it"]
     assert not (tmp_path / "none").exists()  # looking makes nothing
     platform = Platform.at(tmp_path)
     old(tmp_path / "registry.sqlite")
-    found = next(database(platform))
+    found = next(check_database(platform))
     assert (found.state, found.text) == ("warning", f"the database has revision 0001, this program's is {migrations.HEAD}")
     assert found.fix() == f"brought the database to revision {migrations.HEAD}"
-    assert next(database(platform)).state == "ok"
+    assert next(check_database(platform)).state == "ok"
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
         connection.execute("UPDATE mlops_revision SET version_num = '9999'")
     connection.close()
     with dg.DagsterInstance.ephemeral() as instance:
-        assert "revision 9999, this program knows" in ill(Patient(platform, [], instance))["database"]
+        assert "revision 9999, this program knows" in ill(Installation(platform, [], instance))["database"]
 
 
 def test_a_database_that_is_broken(tmp_path) -> None:
     (tmp_path / "registry.sqlite").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
-    found = next(database(Platform.at(tmp_path)))
+    found = next(check_database(Platform.at(tmp_path)))
     assert found.state == "failure"
     assert found.text.startswith("the registry's database is damaged")
 
@@ -213,7 +213,7 @@ def test_the_doctor_advises_what_status_advises_for_a_damaged_history(tmp_path, 
     history = tmp_path / "dagster/history"
     history.mkdir(parents=True)
     (history / "runs.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
-    (found,) = dagster_files(platform)
+    (found,) = check_dagster_files(platform)
     assert found.text.startswith(f"the Dagster database '{history / 'runs.db'}' is damaged")
     assert found.advice == f"restore it from a backup; to begin again without the history of runs, move '{history}' away first"
     with pytest.raises(PlatformError) as status:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.orchestrate.upkeep.doctor_files import logs
+from mlops_assets.orchestrate.upkeep.doctor_files import check_logs
 from mlops_assets.serving.logs.day_log import DAY, list_files
 from mlops_assets.serving.logs.erasure import erase_predictions
 from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord
@@ -33,7 +33,7 @@ def only_file(folder: Path) -> Path:
 
 
 def examine(platform: Platform) -> list[tuple[str, str]]:
-    return [(found.state, found.text) for found in logs(platform)]
+    return [(found.state, found.text) for found in check_logs(platform)]
 
 
 def test_a_changed_line_is_named_with_its_file(platform, tmp_path) -> None:
@@ -41,7 +41,7 @@ def test_a_changed_line_is_named_with_its_file(platform, tmp_path) -> None:
     path = only_file(tmp_path / "services/api/log")
     whole = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*whole[:2], whole[2].replace(b"1234.5", b"1234.6"), *whole[3:]]))
-    (found,) = logs(platform)
+    (found,) = check_logs(platform)
     assert (found.state, found.text) == ("failure", f"{path}:3 is not what was written to the prediction log")
     assert found.advice == "restore the file from a backup; until then, such lines are set aside when the day is brought in"
     path.write_bytes(b"\n".join([*whole[:2], b"{", whole[3][:-20], *whole[4:]]))

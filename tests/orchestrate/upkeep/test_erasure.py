@@ -66,11 +66,11 @@ def made(run, platform):
     return runner
 
 
-def asked(platform: ml.Platform, **more) -> erasure.Request:
-    return erasure.Request([built()[-1].project], open_stores(platform), more.pop("entity", ENTITY), **more)
+def asked(platform: ml.Platform, **more) -> erasure.ErasureRequest:
+    return erasure.ErasureRequest([built()[-1].project], open_stores(platform), more.pop("entity", ENTITY), **more)
 
 
-def erase(platform: ml.Platform, **more) -> erasure.Erased:
+def erase(platform: ml.Platform, **more) -> erasure.ErasureReport:
     return erasure.erase(asked(platform, **more), actor="grace", reason="request 17")
 
 
@@ -100,7 +100,7 @@ def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made,
     assert any(name.startswith("data/") for name in holding(lake))
     assert online_value(platform, VICTIM) is not None
 
-    plan = erasure.planned(asked(platform))
+    plan = erasure.plan_erasure(asked(platform))
     assert plan.rows == {"dataset/orders": 14, "features/spending": 14, "quarantine/orders": 1, "training_set/returns": 14}
     assert plan.versions == ("returned@1",)
     assert (plan.predictions, plan.online, plan.anew) == (1, ("spending",), ("features/takings",))
@@ -191,13 +191,13 @@ def test_the_log_says_who_and_why_and_is_never_changed(made, platform) -> None:
 
 
 def test_only_some_views_and_what_they_are_made_from(made, platform) -> None:
-    plan = erasure.planned(asked(platform, views=("spending",)))
+    plan = erasure.plan_erasure(asked(platform, views=("spending",)))
     assert set(plan.rows) == {"dataset/orders", "features/spending", "quarantine/orders"}
     with pytest.raises(ml.DefinitionError, match="there is no feature view 'spendin'(.|\n)*did you mean 'spending'"):
         asked(platform, views=("spendin",))
     with pytest.raises(ml.DefinitionError, match="no entity is named"):
         asked(platform, entity={})
-    assert erasure.planned(asked(platform, entity={"customer": "nobody"})).rows == {}
+    assert erasure.plan_erasure(asked(platform, entity={"customer": "nobody"})).rows == {}
 
 
 def test_a_state_that_a_running_step_reads_is_waited_for(made, platform) -> None:
@@ -249,12 +249,12 @@ def test_files_of_other_shapes_are_found_too(run, platform) -> None:
     lake.write("dataset/shape", pl.DataFrame({"k": [1], "v": [2]}), [Partition("")])  # another shape: the key is in older states only
     lake.write("dataset/typed", pl.DataFrame({"customer": [7, 8]}), [Partition("")])
     lake.write("dataset/typed", pl.DataFrame({"customer": [[1], [2]]}), [Partition("")])
-    plan = erasure.planned(asked(platform))
+    plan = erasure.plan_erasure(asked(platform))
     assert (plan.rows, len(plan.states)) == ({}, 1)
     erase(platform)
     assert holding(Path(platform.lake)) == []
     assert lake.read("dataset/shape").to_dicts() == [{"k": 1, "v": 2}]
-    assert len(erasure.planned(asked(platform, entity={"customer": "7"})).states) == 1
+    assert len(erasure.plan_erasure(asked(platform, entity={"customer": "7"})).states) == 1
 
 
 def mlops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

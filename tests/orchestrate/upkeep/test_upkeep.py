@@ -16,7 +16,7 @@ import mlops_assets as ml
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.upkeep.upkeep import kept_up
+from mlops_assets.orchestrate.upkeep.upkeep import run_upkeep
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.platform.pins import collect_pins
 from mlops_assets.stores.platform.stores import open_stores
@@ -99,7 +99,7 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
             rows = at.lake.read(table).with_columns(minutes=pl.lit(-1, pl.Int64))
             part = [ml_part(day) for day in routes.DAYS]
             at.lake.write(table, rows, part, event_timestamp="at", key=key)
-        found["done"] = kept_up([Project.of([view])], at, older_than=timedelta(0))
+        found["done"] = run_upkeep([Project.of([view])], at, older_than=timedelta(0))
         found["leased"] = newest
         return trips.rename({"minutes": "then"}).with_columns(late=pl.col("late").cast(pl.Int64))
 
@@ -115,7 +115,7 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
     assert f"process {os.getpid()}" in found["done"].pinned[found["leased"]]
     made = open_stores(platform).lake.read("training_set/delays")
     assert made["minutes"].min() >= 0
-    done = kept_up([Project.of([view])], open_stores(platform), older_than=timedelta(0))
+    done = run_upkeep([Project.of([view])], open_stores(platform), older_than=timedelta(0))
     assert found["leased"] not in done.pinned
     assert found["leased"] not in snapshots(open_stores(platform).lake)
 
@@ -153,10 +153,10 @@ def test_layouts_and_online_rows_that_nobody_declares_are_removed(run, platform)
     declared = next(iter(_views(positions)))
     at.layouts.load(declared)
     (folder,) = (Path(platform.home) / "layouts").iterdir()
-    kept = kept_up([_project(declared)], at, older_than=timedelta(0))
+    kept = run_upkeep([_project(declared)], at, older_than=timedelta(0))
     assert (kept.layouts, kept.online, at.online.views()) == (0, (), ["fixes"])
     assert "online/fixes" in str(kept.pinned)
-    gone = kept_up([Project.of([])], at, older_than=timedelta(0))
+    gone = run_upkeep([Project.of([])], at, older_than=timedelta(0))
     assert (gone.layouts, gone.online, at.online.views()) == (1, ("fixes",), [])
     assert not folder.exists()
     assert at.online.state("fixes") is None

@@ -7,7 +7,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.upkeep.doctor_stores import records
+from mlops_assets.orchestrate.upkeep.doctor_stores import check_records
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import Stores
@@ -70,18 +70,18 @@ def test_the_doctor_names_an_altered_record_and_its_fix_has_the_partition_made_a
     project = Project.of([people])
     lake.write("dataset/people", PEOPLE, [Partition("")], key=["id"])
     change(lake, "UPDATE RECORDS SET run_id = 'other' WHERE table_name = 'dataset/people'")
-    (found,) = [finding for finding in records(Stores(platform), [project]) if finding.state == "failure"]
+    (found,) = [finding for finding in check_records(Stores(platform), [project]) if finding.state == "failure"]
     assert found.text.startswith("the record of 'dataset/people' of 20")
     assert ".parquet'" in found.text
     assert "counted 'dataset/people' as not made" in found.fix()
     assert lake.records("dataset/people")[""].damaged
     lake.write("dataset/people", PEOPLE, [Partition("")], key=["id"])
-    assert [(f.state, "a later record counts" in f.text) for f in records(Stores(platform), [project])] == [("warning", True)]
+    assert [(f.state, "a later record counts" in f.text) for f in check_records(Stores(platform), [project])] == [("warning", True)]
 
 
 def test_an_altered_record_of_a_table_that_is_not_declared_is_a_failure_without_a_fix(lake, platform) -> None:
     change(lake, "UPDATE RECORDS SET run_id = 'other' WHERE partition = '2024-01-02'")
-    (found,) = records(Stores(platform), [])
+    (found,) = check_records(Stores(platform), [])
     assert (found.state, found.fix, found.advice) == ("failure", None, "restore the file from a backup")
 
 
@@ -93,7 +93,7 @@ def test_records_of_a_lake_from_before_checksums_are_counted_and_new_ones_have_o
     write(lake, 0, value=1)
     report = lake.examine_records()
     assert (report.altered, report.intact, report.without_checksum) == ((), 1, 3)
-    assert [f.text for f in records(Stores(platform), [])] == ["1 record(s) are what was written; 3 older one(s) have no checksum"]
+    assert [f.text for f in check_records(Stores(platform), [])] == ["1 record(s) are what was written; 3 older one(s) have no checksum"]
     assert lake.records(TABLE)["2024-01-02"] == before["2024-01-02"]
 
 

@@ -1,7 +1,5 @@
 """Keys of nodes in the asset graph: Dagster labels a node with the last component of its key, so that component says what the node is."""
 
-from collections.abc import Iterable
-
 _SUFFIXES = {
     "approval": "approval",
     "champion": "champion",
@@ -16,34 +14,15 @@ _SUFFIXES = {
     "upkeep": "upkeep",
     "version": "version",
 }
-_SERVICES: set[str] = set()
-
-
-def remember_services(names: Iterable[str]) -> None:
-    """Remember which tables of predictions are those of services; a batch prediction has its name for itself.
-
-    Parameters
-    ----------
-    names : Iterable[str]
-        Names of the services of a project.
-
-    Returns
-    -------
-    None
-        Nothing.
-
-    Examples
-    --------
-    >>> remember_services(["lateness_api"])
-    """
-    _SERVICES.update(names)
+_MAY_BE_IN_NAME = {"features", "predictions"}
 
 
 def graph_key(key: str) -> str:
     """Return the key of the node in the asset graph that stands for ``<kind>/<name>``.
 
-    Datasets, training sets, batch predictions and services keep their names. Every other node adds what it is, because it often shares its name:
-    a model has a candidate, a version and a champion, a feature view the name of its dataset, and predictions that of their service.
+    Datasets, training sets and services keep their names. Every other node adds what it is, because it often shares its name: a model has a
+    candidate, a version and a champion, a feature view the name of its dataset, and predictions that of their service. A feature view or
+    predictions whose name ends so already keep it.
 
     Parameters
     ----------
@@ -62,8 +41,8 @@ def graph_key(key: str) -> str:
     """
     kind, _, name = key.partition("/")
     suffix = _SUFFIXES.get(kind, "")
-    keeps_name = name not in _SERVICES if kind == "predictions" else kind == "features" and name.endswith(suffix)
-    return key if keeps_name or not suffix else f"{key}_{suffix}"
+    says_it_already = kind in _MAY_BE_IN_NAME and name.endswith(suffix)
+    return key if says_it_already or not suffix else f"{key}_{suffix}"
 
 
 def find_declared_name(node_key: str) -> str:

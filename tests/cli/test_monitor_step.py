@@ -134,7 +134,7 @@ def test_one_turn_reports_decides_trains_and_promotes_and_the_sensor_repeats_not
     assert not crashed.success
     assert crashed.facts["reports"][0] == f"drift_report/watch and performance_report/watch of {key(4)} to {key(5)}: made"
     late = f"{key(0)}...{key(3)}"
-    command = f"mlops run --select 'key:\"predictions/scores\"' --partitions {late}"
+    command = f"mlops run --select 'key:\"predictions/scores_predictions\"' --partitions {late}"
     assert crashed.facts["reports"][1] == f"'predictions/scores' is behind its inputs in {late}: {command}"
     assert f"{key(5)}: breach: r2 " in crashed.facts["decision"]
     assert crashed.facts["training"].startswith("attempt 1 of decision")

@@ -117,7 +117,12 @@ def demo(tmp_path_factory) -> Path:
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert "champion of lateness: version 1" in trained.stdout
     predicted = mlops(
-        home, "run", "--select", 'key:"dataset/*" or key:"features/*" or key:"predictions/lateness_tomorrow"', "--partitions", str(NEXT)
+        home,
+        "run",
+        "--select",
+        'key:"dataset/*" or key:"features/*" or key:"predictions/lateness_tomorrow_predictions"',
+        "--partitions",
+        str(NEXT),
     )
     assert predicted.returncode == 0, predicted.stdout + predicted.stderr
     return home
@@ -235,7 +240,7 @@ def test_that_days_outcomes_change_no_prediction(demo, tmp_path) -> None:
         demo,
         "run",
         "--select",
-        'key:"dataset/*" or key:"features/*" or key:"predictions/lateness_tomorrow"',
+        'key:"dataset/*" or key:"features/*" or key:"predictions/lateness_tomorrow_predictions"',
         "--partitions",
         str(NEXT),
         FLIGHTS_DATA=str(altered),

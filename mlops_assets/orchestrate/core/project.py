@@ -14,7 +14,6 @@ from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.partitions import lookback
-from mlops_assets.values.asset_names import remember_services
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
@@ -84,7 +83,6 @@ class Project:
             project.tables.setdefault(name, ref)
             project.by_key[ref.key] = ref
         register_views(project.every(FeatureView))
-        remember_services(service.name for service in project.every(Service))
         return project
 
     def every(self, kind: type[N]) -> tuple[N, ...]:

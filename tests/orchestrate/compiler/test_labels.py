@@ -13,7 +13,7 @@ from mlops_assets.orchestrate.core.io_manager import LakeIOManager
 from mlops_assets.orchestrate.core.project import TableRef
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import open_stores
-from mlops_assets.values.asset_names import find_declared_name, graph_key, remember_services, select_nodes
+from mlops_assets.values.asset_names import find_declared_name, graph_key, select_nodes
 from mlops_assets.values.upkeep import Upkeep
 from tests.projects import meters, shop
 
@@ -42,7 +42,7 @@ def test_a_label_says_what_its_node_is(platform) -> None:
         "buyer_candidate",
         "buyer_version",
         "buyer_champion",
-        "shop_batch",
+        "shop_batch_predictions",
         "shop_api",
         "shop_api_predictions",
         "shop_watch_drift",
@@ -91,7 +91,6 @@ def test_two_nodes_of_one_label_are_refused_with_both_names(platform) -> None:
 
 
 def test_a_selection_names_nodes() -> None:
-    remember_services(["label_api"])
     keys = ("model/lateness", "features/weather", "features/my_features", "dataset/flights", "predictions/label_api", "predictions/daily")
     assert [graph_key(key).partition("/")[2] for key in keys] == [
         "lateness_candidate",
@@ -99,7 +98,7 @@ def test_a_selection_names_nodes() -> None:
         "my_features",
         "flights",
         "label_api_predictions",
-        "daily",
+        "daily_predictions",
     ]
     assert select_nodes("online/weather", "service/api") == 'key:"online/weather_online" or key:"service/api"'
     for kind in ("model", "version", "champion", "approval", "online", "quarantine", "quality", "drift_report", "service"):

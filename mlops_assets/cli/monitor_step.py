@@ -14,7 +14,7 @@ from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job,
 from mlops_assets.cli.summary import failures
 from mlops_assets.orchestrate.core.liveness import process_tags
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
-from mlops_assets.orchestrate.training.loop import advance_loop, collect_facts, describe_next_action, job_name, record_decision
+from mlops_assets.orchestrate.retraining.decisions import advance_loop, collect_facts, describe_next_action, job_name, record_decision
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.decisions import Hold, Launch
 

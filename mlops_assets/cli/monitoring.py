@@ -12,8 +12,8 @@ from mlops_assets.errors import DataError, DefinitionError, nearest
 from mlops_assets.orchestrate.core.sensor_state import explain_off
 from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
+from mlops_assets.orchestrate.retraining.decisions import collect_facts, describe_next_action, sensor_name
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
-from mlops_assets.orchestrate.training.loop import collect_facts, describe_next_action, sensor_name
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.decisions import PERFORMANCE

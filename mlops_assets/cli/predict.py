@@ -16,7 +16,7 @@ import polars as pl
 
 from mlops_assets.cli.serving import find_service
 from mlops_assets.errors import DataError, DefinitionError, ServiceError
-from mlops_assets.orchestrate.training.loop import list_source_tables
+from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.http import control
 from mlops_assets.values.asset_names import graph_key

@@ -24,7 +24,7 @@ from mlops_assets.compute.monitoring.decide import LoopFacts, decide
 from mlops_assets.orchestrate.compiler.build import built
 from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
 from mlops_assets.orchestrate.monitoring.turn import group_ranges
-from mlops_assets.orchestrate.training.loop import describe_next_action
+from mlops_assets.orchestrate.retraining.decisions import describe_next_action
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.decisions import Hold, WindowReport
 from tests.conftest import Runner

@@ -12,7 +12,7 @@ import numpy as np
 from mlops_assets.compute.monitoring.binning import CATEGORICAL, NUMERIC
 from mlops_assets.compute.monitoring.collapse import describe_collapse
 from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.statistics import (
+from mlops_assets.compute.monitoring.drift_statistics import (
     BIN,
     MEAN,
     NULLS,
@@ -51,7 +51,7 @@ class ColumnDrift:
     name, role, kind
         ``role`` is ``feature`` or ``output``; ``kind`` is ``numeric``, ``categorical`` or ``presence`` (only whether there is a value).
     statistics
-        Name → value of each reported statistic of :data:`mlops_assets.compute.monitoring.statistics.STATISTICS`.
+        Name → value of each reported statistic of :data:`mlops_assets.compute.monitoring.drift_statistics.STATISTICS`.
     null_rate, reference_null_rate
         Share of rows without a value; NaN is none.
     new_rate

@@ -10,8 +10,8 @@ import polars as pl
 
 from mlops_assets.compute.monitoring.binning import find_kind
 from mlops_assets.compute.monitoring.column_drift import ColumnComparison, ColumnDrift, judge_column, report_broken_column
+from mlops_assets.compute.monitoring.drift_statistics import min_effects
 from mlops_assets.compute.monitoring.profile import FEATURE, FORMAT, MIN_REFERENCE_ROWS, ColumnProfile
-from mlops_assets.compute.monitoring.statistics import min_effects
 from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds
 from mlops_assets.errors import DataError, nearest
 from mlops_assets.values.monitoring import BREACH, GOOD, IN_TRAINING, NOT_ENOUGH

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlops_assets.compute.monitoring.binning import CellIndex
 from mlops_assets.compute.monitoring.distances import Comparison
-from mlops_assets.compute.monitoring.statistics import deciding_statistics, measure_statistics, sampling_variances
+from mlops_assets.compute.monitoring.drift_statistics import deciding_statistics, measure_statistics, sampling_variances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -193,9 +193,9 @@ def compute_thresholds(
     rate
         The probability that a window without drift exceeds any threshold.
     min_effects
-        From :func:`mlops_assets.compute.monitoring.statistics.min_effects`.
+        From :func:`mlops_assets.compute.monitoring.drift_statistics.min_effects`.
     maxima
-        From :func:`mlops_assets.compute.monitoring.statistics.max_values`, shape (columns, statistics); no threshold is above it.
+        From :func:`mlops_assets.compute.monitoring.drift_statistics.max_values`, shape (columns, statistics); no threshold is above it.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.compute.monitoring.binning import CATEGORICAL
 from mlops_assets.compute.monitoring.drift import CAP_RULE
-from mlops_assets.compute.monitoring.statistics import STATISTICS, reported_statistics
+from mlops_assets.compute.monitoring.drift_statistics import STATISTICS, reported_statistics
 from mlops_assets.compute.pages import charts
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.rendering import render

@@ -18,11 +18,12 @@ from mlops_assets.orchestrate.features.freshness import freshness_of
 from mlops_assets.orchestrate.monitoring.alerts import build_alert_sensors
 from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
 from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, reproduction_schedule
+from mlops_assets.orchestrate.retraining.decisions import job_name
+from mlops_assets.orchestrate.retraining.sensor import build_retrain_sensor
 from mlops_assets.orchestrate.serving.repair import repair_sensor
 from mlops_assets.orchestrate.tables.automation import AUTOMATION_INTERVAL, automation_sensor, dead_run_sensor
 from mlops_assets.orchestrate.tables.external import external_assets, external_checks, external_sensor
 from mlops_assets.orchestrate.tables.quality import companion_assets
-from mlops_assets.orchestrate.training.loop import build_retrain_sensor, job_name
 from mlops_assets.orchestrate.upkeep.upkeep import upkeep_schedule
 from mlops_assets.orchestrate.versions.approval import approved_check
 from mlops_assets.values.arguments import check_arguments

@@ -1,1 +1,1 @@
-"""Steps of monitors: drift and performance reports of each window, their decisions and alerts."""
+"""Steps of monitors: drift and performance reports of each window, and alerts."""

@@ -8,8 +8,8 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.compute.monitoring.drift import DriftReport
+from mlops_assets.compute.monitoring.drift_statistics import reported_statistics
 from mlops_assets.compute.monitoring.performance import PerformanceReport, Verdict
-from mlops_assets.compute.monitoring.statistics import reported_statistics
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, WindowMeasurement, measure_window
 from mlops_assets.compute.pages.charts import Point
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
@@ -22,9 +22,9 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.monitoring.reading import read_labels, read_references, read_windows
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
+from mlops_assets.orchestrate.retraining.decisions import record_decision
 from mlops_assets.orchestrate.tables.quality import CheckedTable
 from mlops_assets.orchestrate.tables.tables import check_specs, publish
-from mlops_assets.orchestrate.training.loop import record_decision
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Hold

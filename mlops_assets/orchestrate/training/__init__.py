@@ -1,1 +1,1 @@
-"""Steps of training: training set, model, search, refit, gates, kinds of candidates, batch predictions, and the retraining loop."""
+"""Steps of training: training set, model, search, refit, gates, kinds of candidates, and batch predictions."""

@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.core.partitions import step_of
 from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit
-from mlops_assets.orchestrate.training.loop import list_source_tables
+from mlops_assets.orchestrate.training.training_record import list_source_tables
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.serving.formats.packaging import POSITIVE, OnDemandSource, pack, read_manifest, unpack
 from mlops_assets.values.evaluation import Split

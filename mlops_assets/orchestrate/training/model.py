@@ -19,11 +19,11 @@ from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_rival
 from mlops_assets.orchestrate.training.gates import bind_evidence, check_result, judge_candidate
 from mlops_assets.orchestrate.training.kinds import find_kind
-from mlops_assets.orchestrate.training.loop import build_training_record
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.training.search import search_metadata
 from mlops_assets.orchestrate.training.training_log import show_logged
+from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
 from mlops_assets.serving.formats.packaging import describe_format, read_manifest
 from mlops_assets.stores.base.lock import hold_lock

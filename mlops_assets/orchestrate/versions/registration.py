@@ -10,8 +10,8 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.prediction_tables import change_of_kind
-from mlops_assets.orchestrate.training.loop import build_training_record
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
+from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
 from mlops_assets.serving.formats.integrity import find_damage, refuse_damaged
 from mlops_assets.serving.formats.judged_fit import read_judged_fit

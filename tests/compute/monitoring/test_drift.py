@@ -14,8 +14,8 @@ from scipy import stats
 import flights_data
 from mlops_assets.compute.monitoring.distances import Comparison
 from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.drift_statistics import max_values, measure_statistics, min_effects
 from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
-from mlops_assets.compute.monitoring.statistics import max_values, measure_statistics, min_effects
 from mlops_assets.compute.monitoring.thresholds import DriftCalibration, compute_thresholds
 from mlops_assets.errors import DataError
 from mlops_assets.values.window import TimeWindow

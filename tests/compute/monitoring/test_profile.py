@@ -17,8 +17,8 @@ from scipy.spatial.distance import jensenshannon
 from mlops_assets.compute.monitoring.binning import CellIndex
 from mlops_assets.compute.monitoring.column_drift import ColumnComparison, judge_column
 from mlops_assets.compute.monitoring.distances import Comparison
+from mlops_assets.compute.monitoring.drift_statistics import measure_statistics, min_effects
 from mlops_assets.compute.monitoring.profile import ColumnProfile, build_profile
-from mlops_assets.compute.monitoring.statistics import measure_statistics, min_effects
 from mlops_assets.compute.monitoring.thresholds import (
     DriftCalibration,
     ExponentialTail,

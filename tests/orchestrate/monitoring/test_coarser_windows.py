@@ -17,7 +17,7 @@ from mlops_assets.orchestrate.core.partitions import by_windows, mapped
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.monitoring.reports import page_path, performance_node
 from mlops_assets.orchestrate.tables.automation import find_due
-from mlops_assets.orchestrate.training.loop import _find_window_end, find_data_end
+from mlops_assets.orchestrate.training.training_record import _find_window_end, find_data_end
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata

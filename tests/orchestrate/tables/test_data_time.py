@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.training.loop import _find_window_end, find_data_end
+from mlops_assets.orchestrate.training.training_record import _find_window_end, find_data_end
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner
 

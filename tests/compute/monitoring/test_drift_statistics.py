@@ -12,8 +12,8 @@ import pytest
 from mlops_assets.compute.monitoring.binning import CATEGORICAL
 from mlops_assets.compute.monitoring.distances import Comparison
 from mlops_assets.compute.monitoring.drift import DriftReport, measure_drift
+from mlops_assets.compute.monitoring.drift_statistics import BIN, STATISTICS, Statistic
 from mlops_assets.compute.monitoring.profile import FORMAT, build_profile
-from mlops_assets.compute.monitoring.statistics import BIN, STATISTICS, Statistic
 from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports, render_monitor
 from mlops_assets.errors import DataError
 

@@ -12,8 +12,8 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.training import loop
-from mlops_assets.orchestrate.training.loop import record_decision
+from mlops_assets.orchestrate.retraining import decisions as loop
+from mlops_assets.orchestrate.retraining.decisions import record_decision
 from mlops_assets.serving.http import control
 from mlops_assets.stores.platform.stores import open_stores
 from tests.client import predict

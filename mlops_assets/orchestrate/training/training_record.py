@@ -1,0 +1,67 @@
+"""The record of a training run, and the time of the data that it was trained on."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
+from mlops_assets.orchestrate.core.partitions import sort_keys
+from mlops_assets.orchestrate.core.project import Project, TableRef
+from mlops_assets.orchestrate.core.step_context import StepContext
+from mlops_assets.stores.platform.stores import Stores
+from mlops_assets.stores.registry.decisions import TrainingRecord
+from mlops_assets.values.decisions import (
+    DECISION_TAG,
+)
+from mlops_assets.values.model import Model
+from mlops_assets.values.monitoring import Monitor
+from mlops_assets.values.training import TrainingSet
+from mlops_assets.values.window import window_of
+
+
+def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> datetime:
+    """Return the end of the newest data for a model: the loop counts in the time of the data, not of the clock.
+
+    A partitioned table ends with its newest partition that has rows. One without partitions ends with its newest event time, as declared by the
+    table or by the training set, rounded up to the end of the partition of predictions that holds it. Only where no table has a time does the clock count.
+    """
+    declared = model.training_set
+    windows = next((predicted_partitions(project, m) for m in project.every(Monitor) if m.model.key == model.key), None)
+    tables = list_source_tables(project, declared)
+    ends = [end for ref in tables if (end := _find_table_end(stores, ref, declared.event_timestamp, windows)) is not None]
+    if not ends:
+        ends = [record.recorded_at.astimezone(UTC) for ref in tables for record in stores.lake.records(ref.key).values()]
+    return max(ends, default=datetime.min.replace(tzinfo=UTC))
+
+
+def _find_table_end(stores: Stores, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
+    """Return the end of a table's newest data in event time; None where it has none."""
+    if ref.partitions is not None:
+        found = stores.lake.records(ref.key)
+        newest = sort_keys(ref.partitions, (key for key, record in found.items() if record.rows))[-1:]
+        span = window_of(ref.partitions, newest[0]) if newest else None
+        return None if span is None else span.end
+    column = next((name for name in (ref.event_timestamp, time) if name and name in stores.lake.schema(ref.key)), None)
+    latest = None if column is None else stores.lake.read(ref.key, columns=[column])[column].max()
+    return _find_window_end(windows, latest) if isinstance(latest, datetime) else None
+
+
+def _find_window_end(windows: dg.PartitionsDefinition | None, time: datetime) -> datetime:
+    """Return the end of the window that holds a time; the time itself without windows."""
+    moment = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    if windows is None:
+        return moment
+    before = windows.get_prev_partition_window(moment, respect_bounds=False)  # type: ignore[attr-defined]  # a time window
+    return windows.get_next_partition_window(before.end, respect_bounds=False).end.astimezone(UTC)  # type: ignore[attr-defined, no-any-return]
+
+
+def list_source_tables(project: Project, declared: TrainingSet[..., object]) -> list[TableRef]:
+    """Return the tables that the rows of a training set come from."""
+    return [ref for p in declared.function.tables if (ref := project.tables[p.name]).plain is None]
+
+
+def build_training_record(step: StepContext, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:
+    """Return the record of the training in this run."""
+    run, as_of = step.context.run, find_data_end(step.stores, step.project, model)
+    return TrainingRecord(model.name, run.run_id, run.tags.get(DECISION_TAG), as_of, version, outcome)

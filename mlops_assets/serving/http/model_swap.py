@@ -1,0 +1,98 @@
+"""Swap the model of a running service: load the target version in the background, then let new requests use it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import asdict, replace
+
+from mlops_assets.errors import MlopsError
+from mlops_assets.serving.http.app import App
+from mlops_assets.serving.http.metrics import Metrics
+from mlops_assets.serving.http.served_model import ServedModel, load_served_model
+from mlops_assets.serving.http.service_processes import make_label
+from mlops_assets.serving.http.state import RequestLimits, ServiceFolder, ServiceSpec, TargetVersion, WorkerStatus, start_time, write_json
+from mlops_assets.stores.artifacts.store import open_artifacts
+
+_RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)  # before each new attempt to load a version
+
+
+class ModelLoader(threading.Thread):
+    """Loads the target version in the background and swaps it into the app.
+
+    Parameters
+    ----------
+    spec
+        Configuration of the service.
+    app
+        Its model is replaced.
+    metrics, folder, index
+        Where to report.
+    """
+
+    def __init__(self, spec: ServiceSpec, app: App, metrics: Metrics, folder: ServiceFolder, index: int) -> None:
+        super().__init__(name="loader", daemon=True)
+        self._spec, self._app, self._metrics = spec, app, metrics
+        self._file = folder.worker(index)
+        self._status = WorkerStatus(index, os.getpid(), start_time(os.getpid()) or 0.0, folder=make_label(folder.path))
+        self._wanted: TargetVersion | None = None
+        self._changed = threading.Event()
+        self._before: ServedModel | None = None  # a roll-back finds it ready
+        self.report()
+
+    def set_target(self, wanted: TargetVersion) -> None:
+        """Request a version; the last requested one counts."""
+        self._wanted = wanted
+        self._changed.set()
+
+    def run(self) -> None:
+        """Load each requested version, for ever."""
+        failures = 0
+        while True:
+            self._changed.wait(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1] if failures else None)
+            failures = 0 if self._changed.is_set() else failures
+            self._changed.clear()
+            if self._wanted is not None and not self._switch_to(self._wanted):
+                failures += 1
+
+    def report(self, **facts: object) -> None:
+        """Write the report of this worker; a full disk must not end it."""
+        self._status = replace(self._status, **facts)  # type: ignore[arg-type]
+        with contextlib.suppress(MlopsError):
+            write_json(self._file, asdict(self._status))
+
+    def _switch_to(self, wanted: TargetVersion) -> bool:
+        """Switch to a version, or keep the previous one and report why."""
+        current = self._app.model
+        if current is not None and current.wanted == wanted:
+            self.report(error="", failed=None, loading=None)
+            return True
+        try:
+            model = self._load(wanted)
+        except Exception as error:  # noqa: BLE001  (after any error the previous version keeps answering)
+            self._metrics.count("model_load_failures")
+            text = error.message if isinstance(error, MlopsError) else f"{type(error).__name__}: {error}"
+            self.report(error=f"version {wanted.version} cannot be loaded: {text}", failed=wanted.version, loading=None)
+            return False
+        if self._wanted == wanted:  # else a newer one was requested meanwhile
+            self._before, self._app.model = current, model
+            self._metrics.count("model_loads")
+            facts = {"version": wanted.version, "digest": wanted.digest, "predictor": model.predictor.how, "libraries": model.libraries}
+            self.report(**facts, loaded_at=time.time(), error="", failed=None, loading=None)
+        return True
+
+    def _load(self, wanted: TargetVersion) -> ServedModel:
+        if self._before is not None and self._before.wanted == wanted:
+            return self._before
+        self.report(loading=wanted.version)
+        spec = self._spec
+        return load_served_model(
+            spec.model,
+            wanted,
+            artifacts=open_artifacts(spec.artifacts),
+            online=spec.online,
+            limits=RequestLimits(spec.max_rows, spec.max_bytes),
+            trusted_types=spec.trusted_types,
+        )

@@ -48,12 +48,12 @@ def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  
     """
     import polars as pl
 
-    from mlops_assets.compute.features.point_in_time import View, sort_as_of
+    from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 
     utc = pl.Datetime("us", "UTC")
     made = [(k, _BASE + event * _HOUR, _BASE + created * _HOUR, value) for k, event, created, value in rows]
     frame = pl.DataFrame(made, schema={"k": pl.String, "event": utc, "created": utc, "value": dtype or pl.Int64}, orient="row")
-    return sort_as_of(View("v", frame, ("k",), "event", "created", None, ("value",)))
+    return sort_as_of(ViewRows("v", frame, ("k",), "event", "created", None, ("value",)))
 
 
 class _View:

@@ -12,19 +12,19 @@ import polars as pl
 
 from bench.projects.online_data import AT, ENTITIES, EVENT, VIEWS, asked, columns, entities, names
 from bench.worker import serve
-from mlops_assets.compute.features.point_in_time import View, sort_as_of
+from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
 
 HISTORY = 10  # rows of an entity in the second kind of write
 
 
-def view_of(number: int, rows: int = 1) -> View:
+def view_of(number: int, rows: int = 1) -> ViewRows:
     """Return the rows of a view; earlier rows of an entity, a minute apart, repeat its values."""
     one = pl.DataFrame({"entity": entities(), **columns(number)})
     times = [pl.lit(EVENT - timedelta(minutes=i)).cast(pl.Datetime("us", "UTC")).alias("event") for i in range(rows)]
     frame = pl.concat([one.with_columns(time_) for time_ in times])
-    return View(f"v{number}", frame, ("entity",), "event", None, timedelta(days=7), tuple(names(number)))
+    return ViewRows(f"v{number}", frame, ("entity",), "event", None, timedelta(days=7), tuple(names(number)))
 
 
 def main(url: str) -> None:

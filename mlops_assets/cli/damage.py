@@ -37,13 +37,13 @@ def explain(error: BaseException) -> MlopsError | None:
 
 
 def _explain_database_error(error: Exception) -> MlopsError:
-    from mlops_assets.orchestrate.core.dagster_files import dagster_home, damaged_databases
+    from mlops_assets.orchestrate.core.dagster_files import find_damaged_databases, prepare_dagster_home
     from mlops_assets.stores.database.sqlite_check import find_sqlite_damage
 
     platform = Platform.from_env()
     databases = [Path(platform.lake) / "catalog.sqlite", Path(platform.registry.removeprefix("sqlite:///"))]
     broken = [(path, problem) for path in databases if path.is_file() and (problem := find_sqlite_damage(path))]
-    broken += damaged_databases(dagster_home(platform))
+    broken += find_damaged_databases(prepare_dagster_home(platform))
     where = f"'{broken[0][0]}' is damaged: {broken[0][1]}" if broken else f"a database cannot be used: {_join_lines(error)}"
     return PlatformError(where, hint="restore it from a backup; `mlops doctor` examines everything else")
 

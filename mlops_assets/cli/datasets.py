@@ -64,7 +64,7 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
     Example: mlops datasets drop flights --yes
     """
     from mlops_assets.cli.running import lock_home
-    from mlops_assets.orchestrate.core.partitions import all_keys
+    from mlops_assets.orchestrate.core.partitions import list_partition_keys
 
     project = load(file)
     key, records = _PREFIX + name, _read_records(project, name)
@@ -77,7 +77,7 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
         project.stores.lake.drop(key)
     click.echo(f"dropped {key}: {rows} rows in {len(records)} partition(s){kept}")
     if (declared := _declared_datasets(project).get(name)) is not None:
-        partitions = [each for each in all_keys(declared.table.partitions) if each and each in records]
+        partitions = [each for each in list_partition_keys(declared.table.partitions) if each and each in records]
         chosen = f" --partitions {shlex.quote('...'.join(dict.fromkeys((partitions[0], partitions[-1]))))}" if partitions else ""
         click.echo(f"next: mlops run --select 'key:\"{key}\"'{chosen}")
 

@@ -120,9 +120,9 @@ def _rows(project: LoadedProject, view: FeatureView) -> pl.DataFrame | None:
 
 
 def _summarise(project: LoadedProject, declared: Project, view: FeatureView) -> dict[str, Any]:
-    from mlops_assets.orchestrate.features.discovery import usage
+    from mlops_assets.orchestrate.features.discovery import find_usage
 
-    rows, used = _rows(project, view), usage(declared, project.stores, view)
+    rows, used = _rows(project, view), find_usage(declared, project.stores, view)
     return {
         "view": view.name,
         "entity": ", ".join(view.entity.join_keys),
@@ -137,11 +137,11 @@ def _summarise(project: LoadedProject, declared: Project, view: FeatureView) -> 
 
 def _describe(project: LoadedProject, name: str) -> dict[str, Any]:
     from mlops_assets.compute.features.statistics import compute_statistics
-    from mlops_assets.orchestrate.features.discovery import source_lineage, usage
+    from mlops_assets.orchestrate.features.discovery import find_usage, source_lineage
     from mlops_assets.values.feature_types import type_label
 
     declared, view = _find(project, name)
-    rows, used = _rows(project, view), usage(declared, project.stores, view)
+    rows, used = _rows(project, view), find_usage(declared, project.stores, view)
     kinds = {feature: type_label(kind) for feature, kind in view.features}
     figures = [{"feature": n, "declared": k} for n, k in kinds.items()] if rows is None else compute_statistics(rows, view.feature_names)
     return {

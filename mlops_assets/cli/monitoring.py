@@ -9,7 +9,7 @@ from mlops_assets.compute.monitoring.decide import explain_settlement
 from mlops_assets.compute.pages.evidently_page import render_evidently
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
 from mlops_assets.errors import DataError, DefinitionError, nearest
-from mlops_assets.orchestrate.core.sensor_state import explain_off
+from mlops_assets.orchestrate.core.sensor_state import explain_sensors_off
 from mlops_assets.orchestrate.monitoring.reports import PAGE_MODE, page_path
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports
 from mlops_assets.orchestrate.retraining.decisions import collect_facts, describe_next_action, sensor_name
@@ -74,12 +74,12 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
 def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opened: dg.DagsterInstance, facts: LoopFacts) -> str:
     """Return the next step of a monitor in words, with the sensor that it waits for."""
     command = f"mlops monitor step {monitor.name}"
-    upcoming = describe_next_action(facts, monitor, explain_off(project.definitions, [sensor_name(monitor)], opened, command))
+    upcoming = describe_next_action(facts, monitor, explain_sensors_off(project.definitions, [sensor_name(monitor)], opened, command))
     due = find_due_reports(declared, monitor, project.stores)
     if not due:
         return upcoming
     behind = ", ".join(f"{table} is behind its inputs in {len(keys)} window{'s' * (len(keys) > 1)}" for table, keys in due.items())
-    return f"{behind}{explain_off(project.definitions, [AUTOMATION], opened, command)}. Then: {upcoming}"
+    return f"{behind}{explain_sensors_off(project.definitions, [AUTOMATION], opened, command)}. Then: {upcoming}"
 
 
 def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[str, Any]]:

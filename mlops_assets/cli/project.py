@@ -15,10 +15,10 @@ from dagster.components.definitions import LazyDefinitions
 
 from mlops_assets.cli.project_target import ProjectTarget, extend_path, find_target
 from mlops_assets.errors import DefinitionError, MlopsError, nearest
-from mlops_assets.orchestrate.compiler.build import Built, built
+from mlops_assets.orchestrate.compiler.build import CompiledProject, compiled_projects
 from mlops_assets.orchestrate.core.dagster_files import open_instance
-from mlops_assets.orchestrate.core.liveness import bury_dead_runs
-from mlops_assets.orchestrate.tables.lake_events import report_untold
+from mlops_assets.orchestrate.core.liveness import reap_dead_runs
+from mlops_assets.orchestrate.tables.lake_events import report_missing_events
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
@@ -38,7 +38,7 @@ class LoadedProject:
 
     target: ProjectTarget
     definitions: dg.Definitions
-    parts: tuple[Built, ...]
+    parts: tuple[CompiledProject, ...]
 
     @cached_property
     def platform(self) -> Platform:
@@ -89,7 +89,7 @@ def load(given: str = "", folder: Path | None = None) -> LoadedProject:
     found = [each for value in list(vars(_import(target)).values()) if (each := _as_definitions(value)) is not None]
     if not found:
         raise DefinitionError(f"'{target}' builds no definitions", hint="end it with `defs = ml.build_definitions([...])`")
-    return LoadedProject(target, found[0] if len(found) == 1 else dg.Definitions.merge(*found), built())
+    return LoadedProject(target, found[0] if len(found) == 1 else dg.Definitions.merge(*found), compiled_projects())
 
 
 def _as_definitions(value: object) -> dg.Definitions | None:
@@ -138,12 +138,12 @@ def _import_file(target: ProjectTarget) -> ModuleType:
 def open_clean_instance(platform: Platform) -> dg.DagsterInstance:
     """Open the persistent instance and mark runs whose process is gone as failed."""
     opened = open_instance(platform)
-    bury_dead_runs(opened)
+    reap_dead_runs(opened)
     return opened
 
 
 def open_reconciled_instance(platform: Platform) -> dg.DagsterInstance:
     """Open the persistent instance and report to it what the last failed runs had committed; this opens the lake, which may be busy."""
     opened = open_clean_instance(platform)
-    report_untold(opened, platform, limit=MAX_FAILED_RUNS)
+    report_missing_events(opened, platform, limit=MAX_FAILED_RUNS)
     return opened

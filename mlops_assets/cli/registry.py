@@ -11,7 +11,7 @@ from mlops_assets.cli.project import open_clean_instance
 from mlops_assets.compute.training.lifecycle import CHAMPION, PROMOTION
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.prediction_tables import CHANGE, describe_change_of_kind
+from mlops_assets.orchestrate.tables.prediction_tables import PREDICTION_CHANGE, describe_prediction_change
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.versions.approval import approval_facts, approval_key, report_approval
 from mlops_assets.serving.formats.integrity import refuse_damaged
@@ -63,7 +63,7 @@ def champion(project: LoadedProject, name: str) -> Version | None:
 
 def describe_change(project: LoadedProject, before: Version | None, after: Version) -> str:
     """Return in words how the predictions of two champions differ in type or classes; empty when they do not."""
-    return describe_change_of_kind(project.stores.artifacts, before, after)
+    return describe_prediction_change(project.stores.artifacts, before, after)
 
 
 def challenge(project: LoadedProject, name: str, version: int, reason: str, *, expected: int | None = ANY_VERSION) -> Version:
@@ -115,7 +115,7 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
 def _report_champion(project: LoadedProject, before: Version | None, version: Version, reason: str) -> Version:
     """Report the new champion to Dagster, so that the web UI shows it."""
     facts: dict[str, Any] = {"version": version.version, "candidate": version.digest, "actor": getpass.getuser(), "reason": reason}
-    facts |= {CHANGE: change} if (change := describe_change(project, before, version)) else {}
+    facts |= {PREDICTION_CHANGE: change} if (change := describe_change(project, before, version)) else {}
     with open_clean_instance(project.platform) as opened:
         opened.report_runless_asset_event(dg.AssetMaterialization(asset_key(f"champion/{version.model}"), metadata=facts))
     return version

@@ -16,10 +16,10 @@ import dagster as dg
 
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
 from mlops_assets.errors import DefinitionError, PlatformError, nearest
-from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_missing_packages
-from mlops_assets.orchestrate.core.beta import beta
+from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.liveness import process_tags
-from mlops_assets.orchestrate.training.training_set import AS_OF
+from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG
 from mlops_assets.values.asset_names import find_declared_name, graph_key
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
 def _refuse_missing_packages(project: LoadedProject, chosen: Sequence[dg.AssetKey]) -> None:
     """Refuse a run that would fail at an import, perhaps after hours; a missing MLflow mirror never stops a run."""
     keys = {"", *(key.to_user_string() for key in chosen)}
-    missing = [need for part in project.parts for need in missing_packages(part.project, part.platform)]
+    missing = [need for part in project.parts for need in find_missing_packages(part.project, part.platform)]
     refuse_missing_packages([need for need in missing if graph_key(need.asset) in keys and need.extra != "mlflow"])
 
 
@@ -94,7 +94,7 @@ def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]
     """Return the materialisable assets of a selection."""
     graph = definitions.resolve_asset_graph()
     try:
-        with beta():
+        with allow_beta():
             keys = dg.AssetSelection.from_string(select).resolve(graph)
     except Exception as error:
         raise DefinitionError(
@@ -182,7 +182,7 @@ def _run_config(chosen: Sequence[dg.AssetKey], as_of: str | None) -> dict[str, A
     if as_of is None:
         return dict(QUIET)
     names = ["__".join(key.path) for key in chosen if key.path[0] == "training_set"]
-    return QUIET | {"ops": {name: {"config": dict.fromkeys(AS_OF, as_of)} for name in names}}
+    return QUIET | {"ops": {name: {"config": dict.fromkeys(AS_OF_CONFIG, as_of)} for name in names}}
 
 
 @contextmanager

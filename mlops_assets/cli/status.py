@@ -8,8 +8,8 @@ from mlops_assets.cli.monitoring import overview
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
 from mlops_assets.cli.versions import list_versions
 from mlops_assets.compute.training.evaluate import check_metrics
-from mlops_assets.orchestrate.compiler.extras import missing_packages, refuse_missing_packages
-from mlops_assets.orchestrate.tables.automation import stale
+from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import FeatureView
@@ -41,7 +41,7 @@ def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, A
             newest = max((r.recorded_at for r in records.values()), default=None)
             derived = not isinstance(noun, ExternalDataset) and not (isinstance(noun, FeatureView) and isinstance(noun.source, DbtModel))
             node = project.node(noun) if derived else None
-            stale_partitions = len(stale(node, loaded.platform)) if node and node.edges else 0
+            stale_partitions = len(find_stale(node, loaded.platform)) if node and node.edges else 0
             yield {
                 "table": noun.key,
                 "partitions": len(records),
@@ -61,7 +61,7 @@ def validate_project(project: LoadedProject) -> str:
     MissingExtraError
         Optional packages that the project needs are not installed.
     """
-    refuse_missing_packages([need for part in project.parts for need in missing_packages(part.project, part.platform)])
+    refuse_missing_packages([need for part in project.parts for need in find_missing_packages(part.project, part.platform)])
     for part in project.parts:
         for model in part.project.every(Model):
             check_metrics(model.metrics, f"'{model.key}'")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mlops_assets import errors
 from mlops_assets.cli.project import LoadedProject
-from mlops_assets.orchestrate.tables.prediction_tables import CHANGE
+from mlops_assets.orchestrate.tables.prediction_tables import PREDICTION_CHANGE
 from mlops_assets.orchestrate.tables.tables import COLUMNS, CUT_TIMES, DUPLICATES
 from mlops_assets.orchestrate.tables.unrecorded import UNRECORDED
 from mlops_assets.values.asset_names import find_declared_name, graph_key
@@ -134,7 +134,7 @@ def _outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
     for key, metadata in _last_metadata(finished).items():
         if key.path[0] == "champion":
             yield f"champion of {find_declared_name(key.to_user_string())}: version {_value(metadata, 'version')} (before: {_value(metadata, 'champion before')})"
-            if change := _value(metadata, CHANGE):
+            if change := _value(metadata, PREDICTION_CHANGE):
                 yield f"note: {change}"
         if key.path[0] == "version":
             yield from _pending_approval(project, find_declared_name(key.to_user_string()))

@@ -12,7 +12,7 @@ import mlops_assets as ml
 from mlops_assets.cli.datasets import datasets
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
-from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.upkeep.doctor import Installation, run_checks
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.tracker.tracker import Run
@@ -32,7 +32,7 @@ def project(platform, run, monkeypatch):
     """Two days of readings, and what materialises another."""
     VALUES[:] = [1]
     definitions = ml.build_definitions([readings], platform=platform)
-    loaded = LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, built()[-1:])
+    loaded = LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, compiled_projects()[-1:])
     monkeypatch.setattr("mlops_assets.cli.datasets.load", lambda _: loaded)
     runner = run(definitions)
     runner("dataset/readings", partitions="2024-01-01...2024-01-02")
@@ -82,6 +82,6 @@ def test_a_dropped_dataset_takes_other_types_and_earlier_states_stay(project, pl
     assert len(at.lake.records("dataset/readings", snapshot=before)) == 2
     assert [
         f.text
-        for f in run_checks(Installation(platform, [built()[-1].project], project.instance, None))
+        for f in run_checks(Installation(platform, [compiled_projects()[-1].project], project.instance, None))
         if f.state == "failure" and f.check == "lake"
     ] == []

@@ -21,8 +21,8 @@ from mlops_assets.cli.monitor_step import Turn, step
 from mlops_assets.cli.project import LoadedProject, open_clean_instance
 from mlops_assets.cli.status import collect_status
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide
-from mlops_assets.orchestrate.compiler.build import built
-from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_off, is_on
+from mlops_assets.orchestrate.compiler.build import compiled_projects
+from mlops_assets.orchestrate.core.sensor_state import HEARTBEAT_LIMIT, explain_sensors_off, is_sensor_on
 from mlops_assets.orchestrate.monitoring.turn import group_ranges
 from mlops_assets.orchestrate.retraining.decisions import describe_next_action
 from mlops_assets.stores.platform.stores import open_stores
@@ -47,7 +47,7 @@ class World:
         self.turns_on, self.crashes = 5, False
         self.platform = ml.Platform.at(folder / "home")
         self.definitions = ml.build_definitions(self.nouns(approval=approval, retrain=retrain), platform=self.platform)
-        self.loaded = LoadedProject(Path("definitions.py"), self.definitions, built()[-1:])
+        self.loaded = LoadedProject(Path("definitions.py"), self.definitions, compiled_projects()[-1:])
         self.at = open_stores(self.platform)
 
     def rows(self, window: ml.TimeWindow) -> pl.DataFrame:
@@ -206,9 +206,9 @@ def test_a_sensor_is_on_as_the_instance_says_or_else_as_the_code_does(stored, ch
     if chosen is not None:
         origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(_location(), "__repository__"), "watch_retrains")
         stored.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, chosen, SensorInstigatorData()))
-    assert is_on(sensor, stored) is on
+    assert is_sensor_on(sensor, stored) is on
     running = dg.SensorDefinition(name="other", job_name="x", evaluation_fn=lambda _: None, default_status=dg.DefaultSensorStatus.RUNNING)
-    assert is_on(running, stored)
+    assert is_sensor_on(running, stored)
 
 
 def _location():
@@ -221,12 +221,12 @@ def _location():
 def test_without_a_daemon_a_sensor_that_is_on_does_nothing(stored) -> None:
     sensor = dg.SensorDefinition(name="on", job_name="x", evaluation_fn=lambda _: None, default_status=dg.DefaultSensorStatus.RUNNING)
     definitions = dg.Definitions(sensors=[sensor])
-    assert "no Dagster daemon runs" in explain_off(definitions, ["on"], stored, "do it")
+    assert "no Dagster daemon runs" in explain_sensors_off(definitions, ["on"], stored, "do it")
     from dagster._daemon.types import DaemonHeartbeat
 
     stored.add_daemon_heartbeat(DaemonHeartbeat(1000.0, "SENSOR", "id", []))
-    assert explain_off(definitions, ["on"], stored, "do it", clock=1000.0 + HEARTBEAT_LIMIT) == ""
-    assert "no Dagster daemon runs" in explain_off(definitions, ["on"], stored, "do it", clock=1001.0 + HEARTBEAT_LIMIT)
+    assert explain_sensors_off(definitions, ["on"], stored, "do it", clock=1000.0 + HEARTBEAT_LIMIT) == ""
+    assert "no Dagster daemon runs" in explain_sensors_off(definitions, ["on"], stored, "do it", clock=1001.0 + HEARTBEAT_LIMIT)
 
 
 def test_windows_with_a_gap_are_two_runs_and_reports_that_need_others_are_apart() -> None:

@@ -103,7 +103,7 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLOPS_HOME", str(copy / ".mlops"))
     monkeypatch.setenv("DAGSTER_HOME", str(copy / ".mlops" / "dagster"))
-    monkeypatch.setattr(build, "_BUILT", [])
+    monkeypatch.setattr(build, "_COMPILED", [])
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setitem(sys.modules, "definitions", None)
@@ -114,7 +114,7 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
 
 def mlops(*arguments: str) -> Answer:
     """Run a command in this process; an error that it does not explain is raised."""
-    build._BUILT.clear()
+    build._COMPILED.clear()
     sys.argv = ["mlops", *arguments]
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), warnings.catch_warnings():

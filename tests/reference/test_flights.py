@@ -21,7 +21,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 import flights_data
 import mlops_assets as ml
 from features import clock
-from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.assemble import bind_rows
 from mlops_assets.compute.features.point_in_time import sort_as_of
 from mlops_assets.compute.training.environment import installed_distributions
 from mlops_assets.orchestrate.core.steps import asset_key
@@ -318,7 +318,7 @@ def test_a_day_of_real_traffic_was_served_as_trained_and_one_wrong_value_is_name
         assert facts["served wrong"] == 0
 
         rows = DuckLake.open(demo / "lake").read("features/carrier_punctuality").filter(pl.col("carrier") == "UA").sort("as_of").tail(1)
-        wrong = sort_as_of(make_view(carrier_punctuality(), rows.with_columns(carrier_late_share_7d=pl.lit(0.5))))
+        wrong = sort_as_of(bind_rows(carrier_punctuality(), rows.with_columns(carrier_late_share_7d=pl.lit(0.5))))
         open_online(str(demo / "online")).update(
             "carrier_punctuality", wrong, join_keys=["carrier"], features=["carrier_late_share_7d", "carrier_mean_delay_7d"]
         )

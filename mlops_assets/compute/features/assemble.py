@@ -9,7 +9,7 @@ import polars as pl
 
 from mlops_assets.compute.features.layout import AsOfLayout
 from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
-from mlops_assets.compute.features.point_in_time import View, build_layout, point_in_time_join
+from mlops_assets.compute.features.point_in_time import ViewRows, build_layout, point_in_time_join
 from mlops_assets.compute.tables.own_columns import MISSING
 from mlops_assets.errors import DataError
 from mlops_assets.values.names import check_columns
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 
-def make_view(declared: FeatureView, rows: pl.DataFrame) -> View:
+def bind_rows(declared: FeatureView, rows: pl.DataFrame) -> ViewRows:
     """Return the rows of a feature view with its declaration."""
-    return View(
+    return ViewRows(
         declared.name,
         rows,
         declared.entity.join_keys,
@@ -35,9 +35,9 @@ def make_view(declared: FeatureView, rows: pl.DataFrame) -> View:
     )
 
 
-def rename_view_rows(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> View | AsOfLayout:
+def rename_view_rows(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> ViewRows | AsOfLayout:
     """Return rows of a feature view under the names that it is renamed to."""
-    view = make_view(declared, rows)
+    view = bind_rows(declared, rows)
     return rename_layout(declared, build_layout(view, as_known=as_known)) if declared.is_renamed else view
 
 
@@ -48,7 +48,7 @@ def rename_layout(declared: FeatureView, layout: AsOfLayout) -> AsOfLayout:
 
 def assemble(  # noqa: PLR0913  (what a training set declares)
     spine: pl.DataFrame,
-    features: Sequence[View | AsOfLayout | Callable[..., Any]],
+    features: Sequence[ViewRows | AsOfLayout | Callable[..., Any]],
     *,
     event_timestamp: str | None,
     as_known: bool,
@@ -79,7 +79,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
         A column is missing, or a feature has the name of a column.
     """
     joined, names, lacks = spine, list[str](), list[pl.Expr]()
-    for looked_up, group in groupby(features, lambda feature: isinstance(feature, (View, AsOfLayout))):
+    for looked_up, group in groupby(features, lambda feature: isinstance(feature, (ViewRows, AsOfLayout))):
         if looked_up:
             views: list[Any] = list(group)
             joined = point_in_time_join(joined, views, event_timestamp=event_timestamp or "", as_known=as_known, known_by=known_by)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def conform(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
+def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str) -> pl.DataFrame:
     """Return a frame with features in their declared types; numbers are widened to 64 bits, nothing else is converted.
 
     Parameters
@@ -31,7 +31,7 @@ def conform(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str)
     DataError
         A column has another type, a value does not fit, or an embedding has another length.
     """
-    frame = frame.with_columns(_plain_name(frame[name], kind, name, view) for name, kind in features)
+    frame = frame.with_columns(_cast_feature(frame[name], kind, name, view) for name, kind in features)
     for name, kind in features:
         size = length(kind)
         if size is None:
@@ -46,7 +46,7 @@ def conform(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view: str)
     return frame
 
 
-def _plain_name(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
+def _cast_feature(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
     item = item_type(kind)
     dtype: Any = series.dtype
     if item is not None:
@@ -55,7 +55,7 @@ def _plain_name(series: pl.Series, kind: Any, name: str, view: str) -> pl.Series
         if isinstance(dtype, pl.List) and (wanted := _fitting_type(dtype.inner, item)) is not None:
             return series if wanted == dtype.inner else series.cast(pl.List(wanted))
     elif (wanted := _fitting_type(dtype, kind)) is not None:
-        return series if wanted == dtype else _cast(series, wanted, name, view)
+        return series if wanted == dtype else _cast_strictly(series, wanted, name, view)
     raise DataError(
         f"'{view}', column '{name}' has type {dtype}, the feature is declared as {type_label(kind)}",
         hint="cast it in the source, or declare the type that it has" + _conversion_hint(dtype, kind),
@@ -76,7 +76,7 @@ def _fitting_type(dtype: Any, kind: type) -> Any:  # noqa: ANN401
     return kept if dtype == pl.Null or fits[kind] else None
 
 
-def _cast(series: pl.Series, wanted: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
+def _cast_strictly(series: pl.Series, wanted: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
     try:
         return series.cast(wanted)
     except pl.exceptions.InvalidOperationError as error:

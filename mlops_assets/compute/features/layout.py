@@ -97,7 +97,7 @@ class AsOfLayout:
         return replace(self, entities=self.entities.clear())
 
 
-def find_runs(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFrame:
+def find_entity_ranges(rows: pl.DataFrame, join_keys: Sequence[str], bucket: int) -> pl.DataFrame:
     """Return the entities of sorted rows with the start and end of their rows.
 
     Parameters

@@ -65,7 +65,7 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
         )
 
 
-def sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
+def make_sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
     """Return made-up rows of typed columns, the same each time, to check functions before data exists.
 
     Parameters
@@ -102,7 +102,7 @@ def _display_value(value: Any) -> str:  # noqa: ANN401
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def checkable_types(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
+def resolve_types(parameters: Sequence[str], known: Mapping[str, type]) -> dict[str, type] | None:
     """Return the types of all parameters; None when one is unknown."""
     types = {name: known[name] for name in parameters if name in known}
     return types if len(types) == len(parameters) and parameters else None

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.compute.features.entity_hash import hash_entities
-from mlops_assets.compute.features.layout import CREATED, EVENT, VALID, AsOfLayout, Bucket, SpineGroups, find_runs, look_up
+from mlops_assets.compute.features.layout import CREATED, EVENT, VALID, AsOfLayout, Bucket, SpineGroups, find_entity_ranges, look_up
 from mlops_assets.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ ROWS_PER_BUCKET = 2**16
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ViewRows:
     """Rows of a feature view with its declaration.
 
     Parameters
@@ -59,7 +59,7 @@ class View:
 
 def point_in_time_join(
     spine: pl.DataFrame,
-    views: Sequence[View | AsOfLayout],
+    views: Sequence[ViewRows | AsOfLayout],
     *,
     event_timestamp: str,
     as_known: bool = True,
@@ -103,7 +103,7 @@ def point_in_time_join(
     return spine.hstack(look_up(layouts, groups, times, limit))
 
 
-def build_layout(view: View, *, as_known: bool = True, buckets: int | None = None) -> AsOfLayout:
+def build_layout(view: ViewRows, *, as_known: bool = True, buckets: int | None = None) -> AsOfLayout:
     """Return the as-of layout of the rows of a view.
 
     Parameters
@@ -119,10 +119,12 @@ def build_layout(view: View, *, as_known: bool = True, buckets: int | None = Non
     count = buckets or choose_bucket_count(rows.height)
     parts = split_buckets(rows, view.join_keys, count)
     tables = [part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts]
-    return join_buckets(view, rows.schema, [find_runs(part, view.join_keys, i) for i, part in enumerate(parts)], tables)
+    return join_buckets(view, rows.schema, [find_entity_ranges(part, view.join_keys, i) for i, part in enumerate(parts)], tables)
 
 
-def join_buckets(view: View, schema: Mapping[str, pl.DataType], entities: Sequence[pl.DataFrame], tables: Sequence[pa.Table]) -> AsOfLayout:
+def join_buckets(
+    view: ViewRows, schema: Mapping[str, pl.DataType], entities: Sequence[pl.DataFrame], tables: Sequence[pa.Table]
+) -> AsOfLayout:
     """Return a layout of several buckets.
 
     Parameters
@@ -132,7 +134,7 @@ def join_buckets(view: View, schema: Mapping[str, pl.DataType], entities: Sequen
     schema
         The types of join keys and features.
     entities
-        Of each bucket, from :func:`find_runs`.
+        Of each bucket, from :func:`find_entity_ranges`.
     tables
         The rows of each bucket.
     """
@@ -156,7 +158,7 @@ def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> l
     return [parts.get((bucket,), rows.clear()) for bucket in range(count)]
 
 
-def sort_as_of(view: View, *, as_known: bool = True) -> pl.DataFrame:
+def sort_as_of(view: ViewRows, *, as_known: bool = True) -> pl.DataFrame:
     """Return rows of a view sorted by (keys, valid_from), one per pair, without rows that can never match.
 
     Returns
@@ -172,7 +174,7 @@ def sort_as_of(view: View, *, as_known: bool = True) -> pl.DataFrame:
     return drop_dominated(rows.with_columns((pl.max_horizontal(EVENT, CREATED) if as_known else pl.col(EVENT)).alias(VALID)), view)
 
 
-def drop_dominated(rows: pl.DataFrame, view: View) -> pl.DataFrame:
+def drop_dominated(rows: pl.DataFrame, view: ViewRows) -> pl.DataFrame:
     """Return rows sorted by (keys, valid_from), one per pair, without those that can never match.
 
     Parameters
@@ -190,7 +192,7 @@ def drop_dominated(rows: pl.DataFrame, view: View) -> pl.DataFrame:
     return rows.filter(~later)
 
 
-def keep_reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:
+def drop_unreachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelta | None, history: timedelta) -> pl.DataFrame:
     """Return the rows of a layout that a lookup can still find, at any time since ``history`` before the newest row.
 
     Parameters
@@ -210,7 +212,7 @@ def keep_reachable(layout: pl.DataFrame, join_keys: Sequence[str], ttl: timedelt
     return layout.filter((ends.is_null() | (ends > since)) & alive)
 
 
-def _drop_repeats(rows: pl.DataFrame, view: View) -> pl.DataFrame:
+def _drop_repeats(rows: pl.DataFrame, view: ViewRows) -> pl.DataFrame:
     """Drop repeated rows; refuse different rows of one key and time."""
     same = rows.select(pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in (*view.join_keys, EVENT, CREATED))).to_series()
     if not same.fill_null(value=False).any():
@@ -227,7 +229,7 @@ def _drop_repeats(rows: pl.DataFrame, view: View) -> pl.DataFrame:
     return rows
 
 
-def _check_rows(view: View) -> None:
+def _check_rows(view: ViewRows) -> None:
     times = (view.event_timestamp, *((view.created_timestamp,) if view.created_timestamp else ()))
     _check_columns(view.rows, (*view.join_keys, *times, *view.features), "its source", view.name)
     for column in times:

@@ -13,7 +13,7 @@ MAX_CATEGORIES = 12
 MIN_ROWS = 5  # a value of fewer rows may be one person's, and is not kept with the model
 
 
-def describe_columns(X: pl.DataFrame) -> list[dict[str, Any]]:
+def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
     """Return one JSON-compatible description per column.
 
     Parameters
@@ -36,12 +36,12 @@ def describe_values(row: Mapping[str, Any]) -> str:
     Parameters
     ----------
     row
-        Of :func:`describe_columns`.
+        Of :func:`describe_signature`.
     """
     if row["nulls"] == 1:
         return "nothing but nulls"
     if row["minimum"] is not None:
-        return f"{_format_end(row['minimum'])} … {_format_end(row['maximum'])}"
+        return f"{_format_bound(row['minimum'])} … {_format_bound(row['maximum'])}"
     often, others = ", ".join(map(str, row["categories"])), row["others"]
     return often + (f" and {others} more" if often else f"{others} different values") * bool(others)
 
@@ -65,5 +65,5 @@ def _to_json(value: Any) -> Any:  # noqa: ANN401  (a number, a time, or none)
     return value if value is None or isinstance(value, (int, float)) else value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _format_end(value: Any) -> str:  # noqa: ANN401
+def _format_bound(value: Any) -> str:  # noqa: ANN401
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -98,7 +98,7 @@ def features_section(signature: Sequence[Mapping[str, Any]], sources: Mapping[st
     Parameters
     ----------
     signature
-        From :func:`mlops_assets.compute.features.signature.describe_columns`.
+        From :func:`mlops_assets.compute.features.signature.describe_signature`.
     sources
         Column → where it comes from.
     """

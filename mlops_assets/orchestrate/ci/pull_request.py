@@ -20,7 +20,7 @@ from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_rival
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.refit import find_refit
-from mlops_assets.orchestrate.training.training_set import x_columns
+from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.judged_fit import read_judged_fit
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import Stores
@@ -107,7 +107,7 @@ def build_ci_report(stores: Stores, model: Model[..., Any], pictures: Path | Non
 def _splits(stores: Stores, model: Model[..., Any], snapshot: int) -> Mapping[str, Split]:
     declared = model.training_set
     rows = sort_canonically(stores.lake.read(declared.key, snapshot=snapshot), declared.event_timestamp)
-    return split_rows(rows, x_columns(declared, rows), declared.label)
+    return split_rows(rows, list_x_columns(declared, rows), declared.label)
 
 
 def _describe_rival(stores: Stores, rival: Version | None) -> str:

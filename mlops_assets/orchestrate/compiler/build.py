@@ -9,12 +9,12 @@ import dagster as dg
 
 from mlops_assets.orchestrate.compiler.compile import Compiler
 from mlops_assets.orchestrate.compiler.executor import tagging_in_process_executor
-from mlops_assets.orchestrate.compiler.extras import is_installed, missing_packages, refuse_missing_packages
+from mlops_assets.orchestrate.compiler.extras import find_missing_packages, is_installed, refuse_missing_packages
 from mlops_assets.orchestrate.compiler.labels import refuse_shared_labels
-from mlops_assets.orchestrate.compiler.validate import validate
+from mlops_assets.orchestrate.compiler.validate import check_project
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.features.freshness import freshness_of
+from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.monitoring.alerts import build_alert_sensors
 from mlops_assets.orchestrate.online.serving_age import warn_of_short_ttls
 from mlops_assets.orchestrate.reproduction.checks import reproduction_checks, reproduction_schedule
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
     Item = Noun | dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition
 
 PLATFORM_KEY = "mlops/platform"
-_BUILT: "list[Built]" = []
+_COMPILED: "list[CompiledProject]" = []
 
 
 @dataclass(frozen=True)
-class Built:
+class CompiledProject:
     """What was compiled."""
 
     project: Project
     platform: Platform
 
 
-def built() -> tuple[Built, ...]:
+def compiled_projects() -> tuple[CompiledProject, ...]:
     """Return what this process has compiled, for the command line."""
-    return tuple(_BUILT)
+    return tuple(_COMPILED)
 
 
 @check_arguments
@@ -115,12 +115,12 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     """
     where = platform or Platform.from_env()
     project = Project.of(items)
-    validate(project)
+    check_project(project)
     warn_of_short_ttls(project)
-    compiled, plain = _assets(project, where, upkeep), _plain(project)
+    compiled, plain = _compile_assets(project, where, upkeep), _list_plain_assets(project)
     refuse_shared_labels(compiled, plain)
-    _BUILT.append(Built(project, where))
-    jobs, schedules = _retraining(project, running=running)
+    _COMPILED.append(CompiledProject(project, where))
+    jobs, schedules = _build_retraining_jobs(project, running=running)
     return dg.Definitions(
         assets=[*compiled, *plain],
         asset_checks=[
@@ -135,26 +135,26 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
             *(reproduction_schedule(m, where, running=running) for m in project.every(Model)),
             *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
         ],
-        sensors=_sensors(project, where, running=running, interval=automation_interval),
+        sensors=_build_sensors(project, where, running=running, interval=automation_interval),
         executor=executor,
         resources=dict(resources or {}),
         metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": where.home, "registry": where.registry, "lake": where.lake})},
     )
 
 
-def _assets(project: Project, where: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def _compile_assets(project: Project, where: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return what the nouns of a project stand for."""
     compiler = Compiler(project, where)
     return [
         *compiler.assets(),
         *([compiler.upkeep(upkeep)] if upkeep else []),
-        *_dbt(project, where),
+        *_compile_dbt(project, where),
         *external_assets(project),
         *companion_assets(project),
     ]
 
 
-def _sensors(project: Project, where: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
+def _build_sensors(project: Project, where: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
     seconds, services = int(interval.total_seconds()), project.every(Service)
     return [
         automation_sensor(running=running, interval=interval),
@@ -166,24 +166,24 @@ def _sensors(project: Project, where: Platform, *, running: bool, interval: time
     ]
 
 
-def _plain(project: Project) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def _list_plain_assets(project: Project) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     return [a for a in project.plain if isinstance(a, (dg.AssetsDefinition, dg.AssetSpec)) and not isinstance(a, dg.AssetChecksDefinition)]
 
 
-def _dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
+def _compile_dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
     if not project.every(DbtProject):
         return
     if not is_installed("dagster_dbt"):
-        refuse_missing_packages(missing_packages(project, platform))
+        refuse_missing_packages(find_missing_packages(project, platform))
     # dagster-dbt costs seconds to import: only projects with dbt pay for it.
-    from mlops_assets.orchestrate.features.dbt import dbt_assets_of
+    from mlops_assets.orchestrate.features.dbt import build_dbt_assets
 
-    fresh = {asset_key(v.key): v.options.freshness_policy or freshness_of(v) for v in project.every(FeatureView)}
-    for assets in dbt_assets_of(project, platform):
+    fresh = {asset_key(v.key): v.options.freshness_policy or build_freshness_policy(v) for v in project.every(FeatureView)}
+    for assets in build_dbt_assets(project, platform):
         yield assets.map_asset_specs(lambda s: s.replace_attributes(freshness_policy=fresh[s.key]) if fresh.get(s.key) else s)
 
 
-def _retraining(project: Project, *, running: bool) -> tuple[list[Any], list[dg.ScheduleDefinition]]:
+def _build_retraining_jobs(project: Project, *, running: bool) -> tuple[list[Any], list[dg.ScheduleDefinition]]:
     """Return each model's one job, and the schedule of those with a calendar."""
     jobs, schedules = [], []
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED

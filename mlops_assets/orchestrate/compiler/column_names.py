@@ -23,11 +23,11 @@ def check_declared_columns(project: Project) -> None:
     DefinitionError
         The first name, and what declares it.
     """
-    for owner, names in _declared(project):
+    for owner, names in _list_declared_columns(project):
         check_columns([name for name in names if name is not None], f"'{owner}'")
 
 
-def _declared(project: Project) -> Iterator[tuple[str, tuple[str | None, ...]]]:
+def _list_declared_columns(project: Project) -> Iterator[tuple[str, tuple[str | None, ...]]]:
     for noun in project.nouns:
         if isinstance(noun, (Dataset, ExternalDataset)):
             table = noun.table

@@ -10,11 +10,11 @@ import dagster as dg
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.io_manager import lake_io_manager
-from mlops_assets.orchestrate.core.project import Project, rules_of
+from mlops_assets.orchestrate.core.project import Project, view_rules
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.core.steps import Step, asset_key, compile_step, function_needs
+from mlops_assets.orchestrate.core.steps import StepSpec, asset_key, compile_step, function_requirements
 from mlops_assets.orchestrate.features.feature_tables import publish_feature_view
-from mlops_assets.orchestrate.features.freshness import freshness_of
+from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.features.push import publish_pushed_rows, push_checks, push_node
 from mlops_assets.orchestrate.monitoring.reports import (
     drift_body,
@@ -26,13 +26,13 @@ from mlops_assets.orchestrate.monitoring.reports import (
 )
 from mlops_assets.orchestrate.online.materialise import ONLINE_CONFIG, online_checks, online_key, online_node, online_views, publish_online
 from mlops_assets.orchestrate.serving.service import publish_served, served_checks, served_node, service_body
-from mlops_assets.orchestrate.tables.automation import after_gates, follow
-from mlops_assets.orchestrate.tables.external import require
+from mlops_assets.orchestrate.tables.automation import follow_gates, follow_inputs
+from mlops_assets.orchestrate.tables.external import require_valid
 from mlops_assets.orchestrate.tables.tables import publish_dataset, table_check_specs
 from mlops_assets.orchestrate.training.gates import gather_gates, hash_gates
 from mlops_assets.orchestrate.training.model import model_body, model_checks
 from mlops_assets.orchestrate.training.predictions import prediction_body, prediction_checks
-from mlops_assets.orchestrate.training.training_set import AS_OF, training_set_body, training_set_checks
+from mlops_assets.orchestrate.training.training_set import AS_OF_CONFIG, training_set_body, training_set_checks
 from mlops_assets.orchestrate.upkeep.upkeep import NODE, upkeep_body, upkeep_step
 from mlops_assets.orchestrate.versions.approval import APPROVAL_CONFIG, approval_body, approval_key
 from mlops_assets.orchestrate.versions.registration import champion_body, version_body
@@ -94,27 +94,27 @@ class Compiler:
 
     def _dataset(self, dataset: Dataset[..., Any]) -> dg.AssetsDefinition:
         node = self.project.node(dataset)
-        config, resources = function_needs(dataset.function)
-        step = Step(
+        config, resources = function_requirements(dataset.function)
+        step = StepSpec(
             dataset.key,
             self._body(node, partial(publish_dataset, dataset=dataset)),
             group=DATA_GROUP,
             description=dataset.function.description,
             kinds=frozenset({"dataset", "duckdb"}),
             partitions=dataset.table.partitions,
-            deps=_deps(node),
+            deps=_list_deps(node),
             ins=self._plain(dataset.function),
             checks=table_check_specs(dataset.key, dataset.table),
             config=config,
             resources=resources,
             options=dataset.options,
-            condition=follow(node, self.platform) if node.edges else None,
+            condition=follow_inputs(node, self.platform) if node.edges else None,
         )
         return compile_step(step, self.io)
 
     def _pushed(self, source: PushSource) -> dg.AssetsDefinition:
         node = push_node(source, self.platform)
-        step = Step(
+        step = StepSpec(
             source.key,
             self._body(node, partial(publish_pushed_rows, source=source)),
             group=DATA_GROUP,
@@ -123,7 +123,7 @@ class Compiler:
             partitions=source.table.partitions,
             checks=push_checks(source),
             options=source.options,
-            condition=follow(node, self.platform),
+            condition=follow_inputs(node, self.platform),
         )
         return compile_step(step, self.io)
 
@@ -131,39 +131,39 @@ class Compiler:
         node = self.project.node(view)
         names = ", ".join(view.feature_names)
         function = view.source.function if isinstance(view.source, Computed) else None
-        config, resources = function_needs(function) if function else ({}, frozenset())
-        step = Step(
+        config, resources = function_requirements(function) if function else ({}, frozenset())
+        step = StepSpec(
             view.key,
             self._body(node, partial(publish_feature_view, view=view)),
             group=DATA_GROUP,
             description=view.description or f"Features of {view.entity.name}: {names}.",
             kinds=frozenset({"features", "duckdb"}),
             partitions=view.partitions,
-            deps=_deps(node),
+            deps=_list_deps(node),
             ins=self._plain(function) if function else {},
-            checks=table_check_specs(view.key, rules_of(view)),
+            checks=table_check_specs(view.key, view_rules(view)),
             config=config,
             resources=resources,
             options=view.options,
-            condition=follow(node, self.platform),
+            condition=follow_inputs(node, self.platform),
             code_version=view.version(view_source_text(view)),
-            freshness=freshness_of(view),
+            freshness=build_freshness_policy(view),
         )
         return compile_step(step, self.io)
 
     def _training_set(self, declared: TrainingSet[..., Any]) -> dg.AssetsDefinition:
         node = self.project.node(declared)
-        config, resources = function_needs(declared.function)
-        step = Step(
+        config, resources = function_requirements(declared.function)
+        step = StepSpec(
             declared.key,
             self._body(node, training_set_body(declared)),
             group=self._group(declared),
             description=declared.function.description,
             kinds=frozenset({"training_set", "duckdb"}),
-            deps=_deps(node),
+            deps=_list_deps(node),
             ins=self._plain(declared.function),
             checks=training_set_checks(declared),
-            config=config | AS_OF,
+            config=config | AS_OF_CONFIG,
             resources=resources,
             options=declared.options,
         )
@@ -178,16 +178,16 @@ class Compiler:
         functions = tuple(f for f in self.project.every(GateFunction) if f.model.key == model.key)
         gates = gather_gates(model, functions)
         definitions = hash_gates(gates)
-        config, resources = function_needs(model.function)
+        config, resources = function_requirements(model.function)
         node = Node(model.key, None, (Edge(model.training_set.key, None),))
         yield compile_step(
-            Step(
+            StepSpec(
                 model.key,
                 self._body(node, model_body(model, gates)),
                 group=model.name,
                 description=model.function.description,
                 kinds=frozenset({"model", "scikitlearn"}),
-                deps=_deps(node),
+                deps=_list_deps(node),
                 checks=model_checks(model, gates),
                 config=config,
                 resources=resources | {p.name for f in functions for p in f.function.receiving(Injection.RESOURCE)},
@@ -211,33 +211,33 @@ class Compiler:
             ("champion", before, waiting, champion_body(model, definitions), "The version that predicts."),
         ):
             above = Node(f"{kind}/{model.name}", None, tuple(Edge(key, None) for key in upstream))
-            step = Step(
+            step = StepSpec(
                 above.key,
                 self._body(above, body),
                 group=model.name,
                 description=text,
                 kinds=frozenset({kind}),
-                deps=_deps(above),
-                condition=after_gates(ignoring=ignoring),
+                deps=_list_deps(above),
+                condition=follow_gates(ignoring=ignoring),
             )
             yield compile_step(step, self.io)
 
     def _approval(self, model: Model[..., Any]) -> dg.AssetsDefinition:
         node = Node(approval_key(model), None, (Edge(f"version/{model.name}", None),))
-        step = Step(
+        step = StepSpec(
             node.key,
             self._body(node, approval_body(model)),
             group=model.name,
             description=f"A person approves or rejects a version of {model.name}: fill in the launchpad.",
             kinds=frozenset({"approval"}),
-            deps=_deps(node),
+            deps=_list_deps(node),
             config=APPROVAL_CONFIG,
         )
         return compile_step(step, self.io)
 
     def _batch(self, batch: BatchPrediction) -> dg.AssetsDefinition:
         node = self.project.node(batch)
-        step = Step(
+        step = StepSpec(
             batch.key,
             self._body(node, prediction_body(batch)),
             group=batch.model.name,
@@ -245,25 +245,25 @@ class Compiler:
             kinds=frozenset({"predictions", "scikitlearn"}),
             partitions=node.partitions,
             # A new champion is no reason to predict the past again, but the graph shows where predictions come from.
-            deps=[*_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
+            deps=[*_list_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
             checks=prediction_checks(batch),
             options=batch.options,
-            condition=follow(node, self.platform, model=batch.model.name, ignoring=[f"champion/{batch.model.name}"]),
+            condition=follow_inputs(node, self.platform, model=batch.model.name, ignoring=[f"champion/{batch.model.name}"]),
         )
         return compile_step(step, self.io)
 
     def _online(self, view: FeatureView) -> dg.AssetsDefinition:
         node = online_node(view)
-        step = Step(
+        step = StepSpec(
             node.key,
             self._body(node, partial(publish_online, view=view)),
             group=self._online_group(view),
             description=f"The rows of {view.key} that services look up.",
             kinds=frozenset({"features", "online"}),
-            deps=_deps(node),
+            deps=_list_deps(node),
             checks=online_checks(view),
             config=ONLINE_CONFIG,
-            condition=follow(node, self.platform),
+            condition=follow_inputs(node, self.platform),
         )
         return compile_step(step, self.io)
 
@@ -279,19 +279,19 @@ class Compiler:
         above = Node(
             service.key, None, (Edge(f"champion/{service.model.name}", None), *(Edge(online_key(view), None) for view in looked_up))
         )
-        running = Step(
+        running = StepSpec(
             service.key,
             self._body(above, service_body(service)),
             group=service.model.name,
             description=f"The champion of {service.model.name} behind HTTP.",
             kinds=frozenset({"service", "python"}),
-            deps=_deps(above),
+            deps=_list_deps(above),
             options=service.options,
-            condition=after_gates(ignoring=[online_key(view) for view in looked_up]),
+            condition=follow_gates(ignoring=[online_key(view) for view in looked_up]),
         )
         yield compile_step(running, self.io)
         node = served_node(self.project, service, self.platform)
-        answered = Step(
+        answered = StepSpec(
             node.key,
             self._body(node, partial(publish_served, service=service)),
             group=service.model.name,
@@ -301,7 +301,7 @@ class Compiler:
             # The graph shows where predictions come from; what they follow is the log.
             deps=[dg.AssetDep(asset_key(service.key))],
             checks=served_checks(self.project, service),
-            condition=follow(node, self.platform, ignoring=[service.key]),
+            condition=follow_inputs(node, self.platform, ignoring=[service.key]),
         )
         yield compile_step(answered, self.io)
 
@@ -324,21 +324,21 @@ class Compiler:
         labels: UserFunction[..., Any] | None = None,
     ) -> dg.AssetsDefinition:
         """Return one report of a monitor; ``labels`` is the function that it calls for the rows with labels."""
-        config, resources = function_needs(labels) if labels else ({}, frozenset[str]())
-        step = Step(
+        config, resources = function_requirements(labels) if labels else ({}, frozenset[str]())
+        step = StepSpec(
             node.key,
             self._body(node, body),
             group=monitor.model.name,
             description=text,
             kinds=frozenset({"report", "duckdb"}),
             partitions=monitor.partitions,
-            deps=_deps(node),
+            deps=_list_deps(node),
             ins=self._plain(labels) if labels else {},
             checks=checks,
             config=config,
             resources=resources,
             options=monitor.options,
-            condition=follow(node, self.platform),
+            condition=follow_inputs(node, self.platform),
         )
         return compile_step(step, self.io)
 
@@ -349,7 +349,7 @@ class Compiler:
 
         def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
             for external in externals:
-                require(external, platform, node.key)
+                require_valid(external, platform, node.key)
             with ExitStack() as leases:
                 yield from body(StepContext(context, project, open_stores(platform), node, loaded, leases=leases))
 
@@ -361,5 +361,5 @@ class Compiler:
         return {name: dg.AssetIn(dg.AssetKey(ref.key.split("/"))) for name, ref in refs.items() if ref.plain is not None}
 
 
-def _deps(node: Node) -> list[dg.AssetDep]:
+def _list_deps(node: Node) -> list[dg.AssetDep]:
     return [dg.AssetDep(asset_key(edge.parent), partition_mapping=edge.mapping) for edge in node.edges]

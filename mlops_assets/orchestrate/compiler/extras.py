@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SERVE = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
 _DBT = ("dagster_dbt", "dbt.cli.main", "dbt.adapters.duckdb")
 _ONNX = ("onnxruntime", "skl2onnx")
-_IMPORTED = {  # what a function may import, and the extra that brings it
+_EXTRAS = {  # what a function may import, and the extra that brings it
     **dict.fromkeys(_ONNX, "onnx"),
     **{name: name for name in ("bentoml", "evidently", "lightgbm", "mlflow", "redis", "xgboost")},
     "optuna": "search",
@@ -53,7 +53,7 @@ class MissingPackage:
     asset: str = ""
 
 
-def missing_packages(project: Project, platform: Platform) -> list[MissingPackage]:
+def find_missing_packages(project: Project, platform: Platform) -> list[MissingPackage]:
     """Return the optional packages that a project needs and that are not installed.
 
     Parameters
@@ -63,7 +63,7 @@ def missing_packages(project: Project, platform: Platform) -> list[MissingPackag
     platform
         Where it lives.
     """
-    needs = [*_of_platform(project, platform), *_of_values(project), *_of_functions(project)]
+    needs = [*_list_platform_packages(project, platform), *_list_declared_packages(project), *_list_imported_packages(project)]
     return [need for need in dict.fromkeys(needs) if not is_installed(need.package)]
 
 
@@ -79,7 +79,7 @@ def refuse_missing_packages(missing: Sequence[MissingPackage]) -> None:
     )
 
 
-def _of_platform(project: Project, platform: Platform) -> Iterator[MissingPackage]:
+def _list_platform_packages(project: Project, platform: Platform) -> Iterator[MissingPackage]:
     if not platform.registry.startswith("sqlite"):
         yield MissingPackage("psycopg", "postgres", "the registry in PostgreSQL (MLOPS_REGISTRY)")
     if platform.artifacts.startswith("s3://"):
@@ -92,7 +92,7 @@ def _of_platform(project: Project, platform: Platform) -> Iterator[MissingPackag
             yield MissingPackage(package, extra, f"the online store of '{view.key}'", f"online/{view.name}")
 
 
-def _of_values(project: Project) -> Iterator[MissingPackage]:
+def _list_declared_packages(project: Project) -> Iterator[MissingPackage]:
     for model in project.every(Model):
         if model.search is not None and model.search.sampler != "grid":
             yield MissingPackage("optuna", "search", f"the search of '{model.key}'", model.key)
@@ -104,14 +104,14 @@ def _of_values(project: Project) -> Iterator[MissingPackage]:
         yield from (MissingPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
 
 
-def _of_functions(project: Project) -> Iterator[MissingPackage]:
+def _list_imported_packages(project: Project) -> Iterator[MissingPackage]:
     """Yield what functions import when they are called; other imports have failed by now."""
-    for key, function in _functions(project):
-        for name in sorted(_imports(function) & set(_IMPORTED)):
-            yield MissingPackage(name, _IMPORTED[name], f"the code of '{key}'", key)
+    for key, function in _list_functions(project):
+        for name in sorted(_find_imports(function) & set(_EXTRAS)):
+            yield MissingPackage(name, _EXTRAS[name], f"the code of '{key}'", key)
 
 
-def _functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]]:
+def _list_functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]]:
     for noun in project.nouns:
         if isinstance(noun, (Dataset, TrainingSet, Model)):
             yield noun.key, noun.function.function
@@ -121,23 +121,23 @@ def _functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]]:
             yield noun.key, noun.source.function.function
 
 
-def _imports(function: Callable[..., Any]) -> set[str]:
+def _find_imports(function: Callable[..., Any]) -> set[str]:
     """Return the top-level packages that a function and what it uses import, but for those whose absence the code handles."""
     try:
         modules: Mapping[str, str] = slice_source(function)["modules"]
     except (DefinitionError, OSError, SyntaxError):
         return set()  # the training says so with its own reason
-    return {name for text in modules.values() for name in _packages(ast.parse(text))}
+    return {name for text in modules.values() for name in _find_packages(ast.parse(text))}
 
 
-def _packages(node: ast.AST) -> Iterator[str]:
+def _find_packages(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name.partition(".")[0] for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
         yield node.module.partition(".")[0]
     for inner in ast.iter_child_nodes(node):
         if not (isinstance(node, ast.Try) and inner in node.body):
-            yield from _packages(inner)
+            yield from _find_packages(inner)
 
 
 def is_installed(package: str) -> bool:

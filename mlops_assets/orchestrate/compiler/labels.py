@@ -25,13 +25,13 @@ def refuse_shared_labels(
         Two nodes share a label; the message names both.
     """
     labels: dict[str, str] = {}
-    for key in _keys(compiled):
+    for key in _list_asset_keys(compiled):
         _add_label(labels, key)
-    for key in _keys(others):
+    for key in _list_asset_keys(others):
         _add_label(dict(labels), key)
 
 
-def _keys(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> Iterator[dg.AssetKey]:
+def _list_asset_keys(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> Iterator[dg.AssetKey]:
     for asset in assets:
         yield from [asset.key] if isinstance(asset, dg.AssetSpec) else asset.keys
 

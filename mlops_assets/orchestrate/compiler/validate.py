@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.errors import DefinitionError, nearest
 from mlops_assets.orchestrate.compiler.column_names import check_declared_columns
 from mlops_assets.orchestrate.core.monitor_windows import check_monitor_windows
-from mlops_assets.orchestrate.core.project import Project, computed_from, row_key
+from mlops_assets.orchestrate.core.project import Project, input_table_names, row_key
 from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
@@ -32,7 +32,7 @@ _PLAIN = (dg.AssetsDefinition, dg.AssetSpec, dg.AssetChecksDefinition)
 Source = Dataset[..., Any] | ExternalDataset
 
 
-def validate(project: Project) -> None:
+def check_project(project: Project) -> None:
     """Check a project.
 
     Raises
@@ -40,32 +40,32 @@ def validate(project: Project) -> None:
     DefinitionError
         The first thing that cannot work.
     """
-    _items(project)
-    _duplicates(project)
-    _references(project)
+    _check_items(project)
+    _check_duplicates(project)
+    _check_references(project)
     check_declared_columns(project)
-    for noun, function in _functions(project):
-        _upstream(project, noun, function)
+    for noun, function in _list_functions(project):
+        _check_upstream(project, noun, function)
     for dataset in project.every(Dataset):
         names = tuple(parameter.name for parameter in dataset.function.tables)
-        _partitions(project, dataset.key, dataset.table.partitions, names, dict(dataset.partition_mappings))
+        _check_partitions(project, dataset.key, dataset.table.partitions, names, dict(dataset.partition_mappings))
     for view in project.every(FeatureView):
-        _view(project, view)
+        _check_view(project, view)
         if isinstance(view.source, PushSource):
             view.source.check_view(view)
     for training_set in project.every(TrainingSet):
-        _training_set(project, training_set)
+        _check_training_set(project, training_set)
     for model in project.every(Model):
-        _slices(model)
+        _check_slices(model)
     for batch in project.every(BatchPrediction):
-        _batch(batch)
+        _check_batch(batch)
     for service in project.every(Service):
-        _service(service)
+        _check_service(service)
     for monitor in project.every(Monitor):
-        _monitor(project, monitor)
+        _check_monitor(project, monitor)
 
 
-def _items(project: Project) -> None:
+def _check_items(project: Project) -> None:
     for item in project.plain:
         if not isinstance(item, _PLAIN):
             raise DefinitionError(
@@ -74,7 +74,7 @@ def _items(project: Project) -> None:
             )
 
 
-def _keys(project: Project) -> Iterator[str]:
+def _list_keys(project: Project) -> Iterator[str]:
     for noun in project.nouns:
         if isinstance(noun, DbtProject):
             yield f"dbt project {noun.path}"
@@ -91,8 +91,8 @@ def _keys(project: Project) -> Iterator[str]:
             yield "/".join(item.key.path)
 
 
-def _duplicates(project: Project) -> None:
-    twice = [key for key, count in Counter(_keys(project)).items() if count > 1]
+def _check_duplicates(project: Project) -> None:
+    twice = [key for key, count in Counter(_list_keys(project)).items() if count > 1]
     if twice:
         raise DefinitionError(f"two items of the project are '{twice[0]}'", hint="give one of them another name; an item is listed once")
     for gate in project.every(GateFunction):
@@ -100,10 +100,10 @@ def _duplicates(project: Project) -> None:
             raise DefinitionError(f"gate '{gate.name}' has the name of a gate of '{gate.model.key}'", hint="rename the function")
 
 
-def _references(project: Project) -> None:
+def _check_references(project: Project) -> None:
     """Whatever a noun refers to must be in the project: it would never be made otherwise."""
-    listed = set(_keys(project))
-    for owner, what, key in _links(project):
+    listed = set(_list_keys(project))
+    for owner, what, key in _list_references(project):
         if key not in listed:
             raise DefinitionError(
                 f"{owner} refers to {what} '{key}', which is not in the project",
@@ -111,7 +111,7 @@ def _references(project: Project) -> None:
             )
 
 
-def _links(project: Project) -> Iterator[tuple[str, str, str]]:
+def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
     for gate in project.every(GateFunction):
         yield f"gate '{gate.name}'", "the model", gate.model.key
     for model in project.every(Model):
@@ -132,7 +132,7 @@ def _links(project: Project) -> Iterator[tuple[str, str, str]]:
         yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
 
 
-def _functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:
+def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:
     for noun in project.nouns:
         if isinstance(noun, (Dataset, TrainingSet)):
             yield noun.key, noun.function
@@ -140,7 +140,7 @@ def _functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]
             yield noun.key, noun.source.function
 
 
-def _upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> None:
+def _check_upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> None:
     others = {model.name: model.key for model in project.every(Model)}
     for parameter in function.tables:
         ref = project.tables.get(parameter.name)
@@ -157,10 +157,10 @@ def _upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> 
             )
         if ref.key == noun:
             raise DefinitionError(f"'{noun}' asks for itself as '{parameter.name}'", hint="name the parameter after another table")
-        _frame_like(noun, parameter.name, ref)
+        _check_returns_frame(noun, parameter.name, ref)
 
 
-def _frame_like(noun: str, name: str, ref: TableRef) -> None:
+def _check_returns_frame(noun: str, name: str, ref: TableRef) -> None:
     """A plain asset that says what it returns must return a frame."""
     if ref.plain is None:
         return
@@ -178,7 +178,7 @@ def _frame_like(noun: str, name: str, ref: TableRef) -> None:
             )
 
 
-def _partitions(
+def _check_partitions(
     project: Project,
     key: str,
     partitions: dg.PartitionsDefinition | None,
@@ -195,10 +195,10 @@ def _partitions(
         ref = project.tables[name]
         if partitions is None or ref.partitions is None or ref.plain is not None:
             continue
-        _mappable(key, partitions, ref, mappings.get(name))
+        _check_mapping(key, partitions, ref, mappings.get(name))
 
 
-def _mappable(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: dg.PartitionMapping | None) -> None:
+def _check_mapping(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: dg.PartitionMapping | None) -> None:
     parent = ref.partitions
     ends = f"'{key}' ({child}) reads '{ref.key}' ({parent})"
     if mapping is None and getattr(child, "timezone", None) != getattr(parent, "timezone", None):
@@ -206,7 +206,7 @@ def _mappable(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: 
             f"{ends}: their days begin at different times",
             hint="give both the same timezone=, or a partition mapping that says what is meant",
         )
-    if mapping is None and _finer(child) and not _finer(parent):
+    if mapping is None and _is_hourly(child) and not _is_hourly(parent):
         raise DefinitionError(
             f"{ends}: a partition would read data from after its own end",
             hint="give partition_mappings={...} that reaches back, or read a finer table",
@@ -220,17 +220,17 @@ def _mappable(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: 
         )
 
 
-def _finer(definition: Any) -> bool:  # noqa: ANN401
+def _is_hourly(definition: Any) -> bool:  # noqa: ANN401
     return "Hourly" in type(definition).__name__
 
 
-def _view(project: Project, view: FeatureView) -> None:
+def _check_view(project: Project, view: FeatureView) -> None:
     if view.is_renamed:
         raise DefinitionError(
             f"'{view.key}' is given to build_definitions renamed", hint="give the view itself; a renamed view stands in features= alone"
         )
     if isinstance(view.source, (Computed, Sql)):
-        _computed(project, view, view.source)
+        _check_computed_view(project, view, view.source)
         return
     if isinstance(view.source, DbtModel):
         if view.quality is not None:
@@ -251,7 +251,7 @@ def _view(project: Project, view: FeatureView) -> None:
         *((view.created_timestamp,) if view.created_timestamp else ()),
         *view.feature_names,
     )
-    _has(f"'{view.key}'", source, wanted, table.schema_columns)
+    _check_columns(f"'{view.key}'", source, wanted, table.schema_columns)
     if table.partitions is not None and view.event_timestamp != table.event_timestamp:
         raise DefinitionError(
             f"'{view.key}' has the event timestamp '{view.event_timestamp}', its partitioned source '{source}' has '{table.event_timestamp}'",
@@ -265,8 +265,8 @@ def _view(project: Project, view: FeatureView) -> None:
             )
 
 
-def _computed(project: Project, view: FeatureView, source: Computed[..., Any] | Sql) -> None:
-    names = computed_from(source)
+def _check_computed_view(project: Project, view: FeatureView, source: Computed[..., Any] | Sql) -> None:
+    names = input_table_names(source)
     for name in names if isinstance(source, Sql) else ():
         ref = project.tables.get(name)
         if ref is None or ref.plain is not None:
@@ -277,10 +277,10 @@ def _computed(project: Project, view: FeatureView, source: Computed[..., Any] | 
             )
         if ref.key == view.key:
             raise DefinitionError(f"the query of '{view.key}' reads itself", hint="name the view otherwise than the table that it reads")
-    _partitions(project, view.key, source.partitions, names, dict(source.partition_mappings))
+    _check_partitions(project, view.key, source.partitions, names, dict(source.partition_mappings))
 
 
-def _has(owner: str, source: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
+def _check_columns(owner: str, source: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
     for name in wanted:
         if columns and name not in columns:
             raise DefinitionError(
@@ -288,16 +288,16 @@ def _has(owner: str, source: str, wanted: Iterable[str], columns: Sequence[str])
             )
 
 
-def _training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
-    _label(declared)
-    _unique_features(declared)
+def _check_training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
+    _check_label(declared)
+    _check_unique_inputs(declared)
     for function in on_demand(declared.features):
         check_on_demand(project, declared, function)
     for dataset in project.datasets_of(declared):
-        _known_in_time(declared, dataset)
+        _check_known_in_time(declared, dataset)
 
 
-def _label(declared: TrainingSet[..., Any]) -> None:
+def _check_label(declared: TrainingSet[..., Any]) -> None:
     if declared.label in declared.columns:
         raise DefinitionError(
             f"'{declared.key}' has its label '{declared.label}' among its columns",
@@ -317,7 +317,7 @@ def _label(declared: TrainingSet[..., Any]) -> None:
             )
 
 
-def _unique_features(declared: TrainingSet[..., Any]) -> None:
+def _check_unique_inputs(declared: TrainingSet[..., Any]) -> None:
     names = [*declared.columns, *(n for view in feature_views(declared.features) for n in view.renamed_features)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -329,7 +329,7 @@ def _unique_features(declared: TrainingSet[..., Any]) -> None:
         raise DefinitionError(f"'{declared.key}' declares no input", hint="name columns=, features=, or both: X is made of them")
 
 
-def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
+def _check_known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
     known = dict(dataset.table.known_at)
     reads = [(name, "columns=") for name in declared.columns] + [
         (p, f"on-demand features '{f.name}'") for f in on_demand(declared.features) for p in f.parameters
@@ -347,7 +347,7 @@ def _known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
         )
 
 
-def _slices(model: Model[..., Any]) -> None:
+def _check_slices(model: Model[..., Any]) -> None:
     for gate in model.gates:
         if isinstance(gate, Gate) and gate.slice_column and gate.slice_column not in model.slices:
             raise DefinitionError(
@@ -356,12 +356,12 @@ def _slices(model: Model[..., Any]) -> None:
             )
 
 
-def _batch(batch: BatchPrediction) -> None:
+def _check_batch(batch: BatchPrediction) -> None:
     training_set, table = batch.model.training_set, batch.dataset.table
     views = feature_views(training_set.features)
     keys = [key for view in views for key in view.renamed_keys]
     wanted = (*training_set.columns, *keys, *((training_set.event_timestamp,) if views and training_set.event_timestamp else ()))
-    _has(f"'{batch.key}'", batch.dataset.key, wanted, table.schema_columns)
+    _check_columns(f"'{batch.key}'", batch.dataset.key, wanted, table.schema_columns)
     for name in training_set.columns:
         if name in table.known_later:
             raise DefinitionError(
@@ -370,7 +370,7 @@ def _batch(batch: BatchPrediction) -> None:
             )
 
 
-def _service(service: Service) -> None:
+def _check_service(service: Service) -> None:
     for view in feature_views(service.model.training_set.features):
         if not view.online:
             raise DefinitionError(
@@ -378,7 +378,7 @@ def _service(service: Service) -> None:
             )
 
 
-def _monitor(project: Project, monitor: Monitor) -> None:
+def _check_monitor(project: Project, monitor: Monitor) -> None:
     check_monitor_windows(project, monitor)
     if monitor.performance and not row_key(project, monitor.model):
         raise DefinitionError(

@@ -8,7 +8,7 @@ import dagster as dg
 
 
 @contextmanager
-def beta() -> Iterator[None]:
+def allow_beta() -> Iterator[None]:
     """Silence Dagster's warning about a beta feature: tests of ours hold it to what we need."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)

@@ -15,7 +15,7 @@ _DEFAULT_STATES = "the default states of sensors and schedules"
 _NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
 
 
-def dagster_home(platform: Platform) -> Path:
+def prepare_dagster_home(platform: Platform) -> Path:
     """Return the folder of the Dagster instance: ``DAGSTER_HOME``, or ``dagster`` below the platform's home; made when missing.
 
     Raises
@@ -47,10 +47,10 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
     PlatformError
         Its configuration or one of its databases is damaged, or names a storage that is not installed.
     """
-    home = dagster_home(platform)
-    if problem := lost_history(home):
+    home = prepare_dagster_home(platform)
+    if problem := find_lost_history(home):
         raise PlatformError(problem, hint=advise_restore(home, home / "history" / "runs.db"))
-    if problem := lost_schedules(home):
+    if problem := find_lost_schedules(home):
         raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
     from mlops_assets.orchestrate.core.event_storage import open_pooled_instance
 
@@ -58,13 +58,13 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
         opened = open_pooled_instance(str(home))
         opened.get_runs(limit=1)
     except Exception as error:
-        raise instance_error(home, error) from error
+        raise explain_instance_error(home, error) from error
     return opened
 
 
-def instance_error(home: Path, error: Exception) -> PlatformError:
+def explain_instance_error(home: Path, error: Exception) -> PlatformError:
     """Return what an error of the Dagster instance means, naming the file that causes it."""
-    broken = damaged_databases(home)
+    broken = find_damaged_databases(home)
     reason = " ".join(str(error).split())[:300]
     if broken:
         path, problem = broken[0]
@@ -84,7 +84,7 @@ def advise_restore(home: Path, path: Path) -> str:
     return _RESTORE.format("the events of this run", path)
 
 
-def damaged_databases(home: Path) -> list[tuple[Path, str]]:
+def find_damaged_databases(home: Path) -> list[tuple[Path, str]]:
     """Return the instance's SQLite files that are damaged, each with the reason."""
     files = [
         *sorted((home / "history").glob("*.db")),
@@ -94,24 +94,24 @@ def damaged_databases(home: Path) -> list[tuple[Path, str]]:
     return [(path, problem) for path in files if (problem := find_sqlite_damage(path))]
 
 
-def lost_history(home: Path) -> str:
+def find_lost_history(home: Path) -> str:
     """Return which database is missing or empty while event logs of runs remain; ``""`` when none is."""
-    return _lost(home, home / "history" / "runs.db", home / "history" / "runs" / "index.db")
+    return _describe_lost_database(home, home / "history" / "runs.db", home / "history" / "runs" / "index.db")
 
 
-def lost_schedules(home: Path) -> str:
+def find_lost_schedules(home: Path) -> str:
     """Return that the states of sensors and schedules are missing or empty while event logs of runs remain; ``""`` when they are not."""
-    return _lost(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
+    return _describe_lost_database(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
 
 
-def begin_schedules(home: Path) -> str:
+def recreate_schedules(home: Path) -> str:
     """Make the database of sensors and schedules again, and say so."""
     os.environ["DAGSTER_HOME"] = str(home)
     dg.DagsterInstance.get().all_instigator_state()
     return f"began again with {_DEFAULT_STATES}"
 
 
-def _lost(home: Path, *databases: Path) -> str:
+def _describe_lost_database(home: Path, *databases: Path) -> str:
     logs = [path for path in (home / "history" / "runs").glob("*.db") if path.stem not in _NOT_RUNS]
     lost = [path for path in databases if not path.exists() or not path.stat().st_size]
     if not logs or not lost:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_assets.orchestrate.core.partitions import mapped
+from mlops_assets.orchestrate.core.partitions import map_partitions
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -38,7 +38,7 @@ class Edge:
     required: bool = False
 
 
-Facts = Callable[[Sequence[str]], Mapping[str, str]]
+ExternalInputs = Callable[[Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Node:
     key: str
     partitions: dg.PartitionsDefinition | None
     edges: tuple[Edge, ...] = ()
-    outside: Facts | None = None
+    outside: ExternalInputs | None = None
     definition: str = ""
 
     @property
@@ -66,7 +66,7 @@ class Node:
         return bool(self.edges) or self.outside is not None
 
 
-def fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
+def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
     """Return, for each partition, one hash of everything it is made from as the lake holds it.
 
     Parameters
@@ -87,29 +87,29 @@ def fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int |
     """
     if not node.derived:
         return dict.fromkeys(keys, "")
-    facts: list[Mapping[str, object]] = [_hashes(node, edge, keys, lake, snapshot) for edge in node.edges]
+    facts: list[Mapping[str, object]] = [_hash_parents(node, edge, keys, lake, snapshot) for edge in node.edges]
     names = [edge.parent for edge in node.edges]
     if node.outside is not None:
         facts.append(node.outside(keys))
         names.append("outside")
     ready = [key for key in keys if all(key in fact for fact in facts)]
     how = [("definition", node.definition)] if node.definition else []
-    return {key: _digest([*how, *((name, fact[key]) for name, fact in zip(names, facts, strict=True))]) for key in ready}
+    return {key: _hash_facts([*how, *((name, fact[key]) for name, fact in zip(names, facts, strict=True))]) for key in ready}
 
 
-def _hashes(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:
+def _hash_parents(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:
     """Return the recorded parents of each child partition whose newest parent is recorded."""
     recorded = {key: record.content_hash for key, record in lake.records(edge.parent, snapshot=snapshot).items()}
     whole = edge.partitions is not None and node.partitions is None
     result: dict[str, list[tuple[str, str]]] = {}
     if not recorded:
         return result
-    for key, parents in mapped(edge, node.partitions, keys).items():
+    for key, parents in map_partitions(edge, node.partitions, keys).items():
         # A window that reaches past the newest data is not ready; one that lies before the first partition is made from nothing.
         if whole or (parents[-1] in recorded if parents else not edge.required):
             result[key] = [(parent, recorded[parent]) for parent in parents if parent in recorded]
     return result
 
 
-def _digest(facts: object) -> str:
+def _hash_facts(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).hexdigest()

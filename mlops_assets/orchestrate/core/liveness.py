@@ -20,7 +20,7 @@ _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagster
 
 
 @cache
-def _tagged(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
+def _tag_once(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
     # A step may have a process of its own, which ends before its run does: the run's is the first that Dagster tells of.
     pid, _ = _first_process(instance, run_id) or (process, 0.0)
     instance.add_run_tags(run_id, {_RUN: run_id, **process_tags(pid)})
@@ -28,7 +28,7 @@ def _tagged(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
 
 def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
     """Tag a run with this host, boot, the process it lives in and its start, once in a process."""
-    _tagged(instance, run_id, os.getpid())
+    _tag_once(instance, run_id, os.getpid())
 
 
 def process_tags(pid: int) -> dict[str, str]:
@@ -43,7 +43,7 @@ def is_gone(tags: dict[str, str]) -> bool:
     return _is_gone(dict(zip(("host", "boot", "pid", "started"), (tags[name] for name in TAGS), strict=True)))
 
 
-def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+def reap_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs of this machine whose process is gone as failed, and free their pool slots.
 
     Returns
@@ -52,14 +52,14 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         The ids of the runs that were marked.
     """
     buried = []
-    for run, cause in dead_runs(instance):
+    for run, cause in find_dead_runs(instance):
         instance.report_run_failed(run, cause)
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         buried.append(run.run_id)
     return buried
 
 
-def dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, str]]:
+def find_dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, str]]:
     """Return the runs of this machine that count as running and whose process is gone, each with how that is known."""
     active = instance.get_runs(filters=dg.RunsFilter(statuses=_ACTIVE))
     return [(run, cause) for run in active if (cause := _cause_of_death(instance, run))]
@@ -74,7 +74,7 @@ def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
         return ""  # Other launchers, on other machines, watch over what they launch.
     server = json.loads(run.tags.get(_CODE_SERVER, "{}")).get("socket", "")
-    if server and _refuses(server) and not _lives(_first_process(instance, run.run_id)):
+    if server and _refuses_connections(server) and not _is_alive(_first_process(instance, run.run_id)):
         return "The code server of this run is gone, and so is its process; they were killed before it told where it lives."
     launched = instance.get_run_stats(run.run_id).launch_time
     if not begun and launched and time.time() - launched > START_TIMEOUT.total_seconds():
@@ -82,7 +82,7 @@ def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return ""
 
 
-def _refuses(server: str) -> bool:
+def _refuses_connections(server: str) -> bool:
     """Whether a socket of this machine is still there, but nobody listens."""
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(1.0)
@@ -104,6 +104,6 @@ def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, floa
     return None
 
 
-def _lives(process: tuple[int, float] | None) -> bool:
+def _is_alive(process: tuple[int, float] | None) -> bool:
     since = start_time(process[0]) if process else None
     return process is not None and since is not None and float(since) <= process[1]

@@ -24,20 +24,20 @@ def table_metadata(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> di
     return {
         "dagster/row_count": frame.height,
         "dagster/column_schema": column_schema(frame, descriptions),
-        **show("null shares", lambda: {"null shares": markdown(nulls)}),
-        **show("preview", lambda: {"preview": markdown(frame.head(PREVIEW_ROWS).to_dicts())}),
+        **draw_safely("null shares", lambda: {"null shares": to_markdown(nulls)}),
+        **draw_safely("preview", lambda: {"preview": to_markdown(frame.head(PREVIEW_ROWS).to_dicts())}),
     }
 
 
-def show(name: str, draw: Callable[[], Mapping[str, Any]], log: Log = _LOGGER.warning) -> dict[str, Any]:
+def draw_safely(name: str, draw: Callable[[], Mapping[str, Any]], log: Log = _LOGGER.warning) -> dict[str, Any]:
     """Return figures for display; where they cannot be drawn, a warning under ``name`` in their place: no figure fails a step."""
     try:
         return dict(draw())
     except Exception as error:  # noqa: BLE001  (whatever a figure ends in)
-        return warning(name, f"{type(error).__name__}: {error}", log)
+        return figure_warning(name, f"{type(error).__name__}: {error}", log)
 
 
-def warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any]:
+def figure_warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any]:
     """Return as metadata, and log, that a figure cannot be drawn."""
     log(f"'{name}' cannot be drawn: {reason}")
     return {name: dg.MetadataValue.text(f"warning: not drawn ({reason})")}
@@ -48,7 +48,7 @@ def column_schema(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> dg.
     return dg.TableSchema([dg.TableColumn(name, str(dtype), descriptions.get(name)) for name, dtype in frame.schema.items()])
 
 
-def markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
+def to_markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     """Return rows as a Markdown table."""
     if not rows:
         return dg.MetadataValue.md("none")
@@ -62,7 +62,7 @@ def _cell(value: object) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     """Return rows as a table that programs can read as well."""
     shown = [
         {
@@ -77,20 +77,20 @@ def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in as_text], schema)
 
 
-def pictures(drawn: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -> dict[str, Any]:
+def to_images(drawn: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -> dict[str, Any]:
     """Return pictures as metadata, and a warning in the place of each that could not be drawn."""
     found: dict[str, Any] = {}
     for title, png in drawn.items():
-        found |= warning(title, png, log) if isinstance(png, str) else {title: picture(png, title)}
+        found |= figure_warning(title, png, log) if isinstance(png, str) else {title: to_image(png, title)}
     return found
 
 
-def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+def to_image(png: bytes, title: str) -> dg.MarkdownMetadataValue:
     """Return a PNG as metadata that the UI draws."""
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
+def to_check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
     """Return what a check found as Dagster's own result."""
     return dg.AssetCheckResult(
         passed=outcome.passed,
@@ -98,9 +98,9 @@ def check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
         check_name=outcome.check,
         severity=dg.AssetCheckSeverity.ERROR if outcome.blocking or outcome.serious else dg.AssetCheckSeverity.WARN,
         description=None if outcome.passed else f"{outcome.message}. Hint: {outcome.hint}",
-        metadata=_facts(outcome.facts),
+        metadata=_plain_facts(outcome.facts),
     )
 
 
-def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in facts.items()}

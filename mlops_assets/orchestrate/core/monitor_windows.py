@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.core.partitions import by_windows, step_of
+from mlops_assets.orchestrate.core.partitions import partition_length, window_mapping
 from mlops_assets.orchestrate.core.project import Project, served_partitions
 from mlops_assets.values.serving import Service
 
@@ -29,7 +29,7 @@ def predicted_partitions(project: Project, monitor: Monitor) -> dg.PartitionsDef
 
 def report_mapping(partitions: dg.PartitionsDefinition | None, monitor: Monitor) -> dg.PartitionMapping | None:
     """Return the mapping from a monitor's window to the partitions of a table within its time; None where both are the same."""
-    return None if partitions is None or partitions == monitor.partitions else by_windows()
+    return None if partitions is None or partitions == monitor.partitions else window_mapping()
 
 
 def check_monitor_windows(project: Project, monitor: Monitor) -> None:
@@ -46,7 +46,7 @@ def check_monitor_windows(project: Project, monitor: Monitor) -> None:
         return
     if not hasattr(predicted, "time_window_for_partition_key"):
         raise DefinitionError(_describe_mismatch(monitor, predicted), hint="give both the same partitions")
-    if step_of(windows) < step_of(predicted):
+    if partition_length(windows) < partition_length(predicted):
         raise DefinitionError(
             f"{_describe_mismatch(monitor, predicted)}: a window is shorter than a partition",
             hint="give both the same partitions, or the monitor coarser ones",

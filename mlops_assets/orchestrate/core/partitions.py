@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.orchestrate.core.beta import beta
+from mlops_assets.orchestrate.core.beta import allow_beta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.window import TimeWindow
 
 
-def all_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
+def list_partition_keys(definition: dg.PartitionsDefinition | None) -> Sequence[str]:
     """Return every partition key; one empty key when unpartitioned."""
     return [""] if definition is None else definition.get_partition_keys()
 
@@ -27,11 +27,11 @@ def sort_keys(definition: dg.PartitionsDefinition | None, keys: Iterable[str]) -
 
     Keys are text in the format of the definition: comparing them as text puts 31-01-2024 after 02-02-2024.
     """
-    position = {key: number for number, key in enumerate(all_keys(definition))}
+    position = {key: number for number, key in enumerate(list_partition_keys(definition))}
     return sorted(keys, key=lambda key: (position.get(key, -1), key))
 
 
-def mapped(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+def map_partitions(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Return, for each child partition, the parent's partitions that it is made from, oldest first.
 
     Parameters
@@ -48,42 +48,42 @@ def mapped(edge: Edge, child: dg.PartitionsDefinition | None, keys: Sequence[str
         return dict.fromkeys(keys, ("",))
     if child is None or isinstance(edge.mapping, dg.AllPartitionMapping):
         return dict.fromkeys(keys, tuple(parent.get_partition_keys()))
-    if parent == child and _plain_offsets(edge.mapping):
-        return _by_offset(edge.mapping, parent.get_partition_keys(), keys)
-    return {key: _by_dagster(edge.mapping, child, parent, key) for key in keys}
+    if parent == child and _is_offset_mapping(edge.mapping):
+        return _map_by_offset(edge.mapping, parent.get_partition_keys(), keys)
+    return {key: _map_by_dagster(edge.mapping, child, parent, key) for key in keys}
 
 
-def _plain_offsets(mapping: dg.PartitionMapping | None) -> bool:
+def _is_offset_mapping(mapping: dg.PartitionMapping | None) -> bool:
     return mapping is None or isinstance(mapping, (dg.IdentityPartitionMapping, dg.TimeWindowPartitionMapping))
 
 
-def _by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+def _map_by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Count positions: Dagster's own mapping costs milliseconds a partition, and a condition maps a year at each tick."""
     first, last = getattr(mapping, "start_offset", 0), getattr(mapping, "end_offset", 0)
     position = {key: index for index, key in enumerate(every)}
     return {key: tuple(every[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
 
 
-_Mapped = tuple[dg.PartitionMapping | None, dg.PartitionsDefinition, dg.PartitionsDefinition, str]
-_SETTLED: dict[_Mapped, Sequence[str]] = {}  # mappings that time cannot change any more
+_MappingKey = tuple[dg.PartitionMapping | None, dg.PartitionsDefinition, dg.PartitionsDefinition, str]
+_FINAL_RESULTS: dict[_MappingKey, Sequence[str]] = {}  # mappings that time cannot change any more
 
 
-def _by_dagster(
+def _map_by_dagster(
     mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str
 ) -> Sequence[str]:
     """Ask Dagster, which takes milliseconds, once for each window that has ended."""
-    if (asked := (mapping, child, parent, key)) in _SETTLED:
-        return _SETTLED[asked]
-    found = _ask_dagster(mapping or by_windows(), child, parent, key)
+    if (asked := (mapping, child, parent, key)) in _FINAL_RESULTS:
+        return _FINAL_RESULTS[asked]
+    found = _ask_dagster(mapping or window_mapping(), child, parent, key)
     timed = all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
-    if timed and step_of(parent) <= step_of(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
-        _SETTLED[asked] = found
+    if timed and partition_length(parent) <= partition_length(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
+        _FINAL_RESULTS[asked] = found
     return found
 
 
-def by_windows() -> dg.TimeWindowPartitionMapping:
+def window_mapping() -> dg.TimeWindowPartitionMapping:
     """Return the mapping to every parent partition within the time of the child's; those that do not exist are left out."""
-    with beta():
+    with allow_beta():
         return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
 
@@ -93,7 +93,7 @@ def _ask_dagster(mapping: dg.PartitionMapping, child: dg.PartitionsDefinition, p
     return tuple(result.partitions_subset.get_partition_keys())
 
 
-def step_of(definition: dg.PartitionsDefinition | None) -> timedelta:
+def partition_length(definition: dg.PartitionsDefinition | None) -> timedelta:
     """Return how long a partition is, as the first one is or will be; a day when unpartitioned."""
     if definition is None:
         return timedelta(days=1)
@@ -102,27 +102,27 @@ def step_of(definition: dg.PartitionsDefinition | None) -> timedelta:
     return timedelta(seconds=first.end.timestamp() - first.start.timestamp())
 
 
-def lookback(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
+def lookback_mapping(parent: dg.PartitionsDefinition | None, seconds: float | None) -> dg.PartitionMapping | None:
     """Return the mapping that reaches back over ``seconds`` of the parent's partitions, or over all when None."""
     if parent is None:
         return None
     if seconds is None:
         return dg.AllPartitionMapping()
     # The shortest regular step of the definition: a day in spring has 23 hours, a month 28 days.
-    step = step_of(parent).total_seconds()
+    step = partition_length(parent).total_seconds()
     days = 1 if getattr(parent, "timezone", None) in (None, "UTC") else 23 / 24
     shortest = step * (28 / 31 if step > 27 * 86400 else days if step >= 86400 else 1)
-    with beta():
+    with allow_beta():
         return dg.TimeWindowPartitionMapping(start_offset=-int(-(-seconds // shortest)), allow_nonexistent_upstream_partitions=True)
 
 
-def days_of(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
+def day_span(window: TimeWindow | None, days: set[date]) -> tuple[date, date] | None:
     """Return the first and the last UTC day of a window; of everything that was logged when there is none."""
     if window is None:
         return (min(days), max(days)) if days else None
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()
 
 
-def days_between(first: date, last: date) -> list[date]:
+def list_days(first: date, last: date) -> list[date]:
     """Return every day from the first to the last."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]

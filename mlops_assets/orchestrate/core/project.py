@@ -13,7 +13,7 @@ from mlops_assets.compute.tables.sql import find_table_names
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.graph import Edge, Node
-from mlops_assets.orchestrate.core.partitions import lookback
+from mlops_assets.orchestrate.core.partitions import lookback_mapping
 from mlops_assets.values.dataset import Dataset, ExternalDataset, Table
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, stored_views
@@ -140,7 +140,7 @@ class Project:
                 views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in stored_views(noun.features))
                 return Node(noun.key, None, (*(e for e in tables if e), *views))
             case BatchPrediction():
-                views = (_looked_up(view) for view in stored_views(noun.model.training_set.features))
+                views = (_lookup_edge(view) for view in stored_views(noun.model.training_set.features))
                 return Node(noun.key, noun.dataset.table.partitions, (Edge(noun.dataset.key, noun.dataset.table.partitions), *views))
         raise DefinitionError(f"{type(noun).__name__} is not a table", hint="datasets, feature views, training sets and predictions are")
 
@@ -151,22 +151,22 @@ class Project:
                 return ()  # dbt's own assets
             case Computed() | Sql():
                 mappings = dict(source.partition_mappings)
-                refs = [(name, self.tables[name]) for name in computed_from(source)]
+                refs = [(name, self.tables[name]) for name in input_table_names(source)]
                 return tuple(Edge(ref.key, ref.partitions, mappings.get(name)) for name, ref in refs if ref.plain is None)
         return (Edge(source.key, view.partitions),)
 
 
-def computed_from(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
+def input_table_names(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
     """Return the names of the tables that a feature view is computed from."""
     return tuple(p.name for p in source.function.tables) if isinstance(source, Computed) else find_table_names(source.query)
 
 
-def _looked_up(view: FeatureView) -> Edge:
+def _lookup_edge(view: FeatureView) -> Edge:
     """A prediction reads the feature rows that can still hold at its time: the ttl back."""
-    return Edge(view.key, view.partitions, lookback(view.partitions, view.ttl.total_seconds() if view.ttl else None))
+    return Edge(view.key, view.partitions, lookback_mapping(view.partitions, view.ttl.total_seconds() if view.ttl else None))
 
 
-def rules_of(view: FeatureView) -> Table:
+def view_rules(view: FeatureView) -> Table:
     """Return the rules that the rows of a feature view must obey."""
     times = tuple(dict.fromkeys(t for t in (view.event_timestamp, view.created_timestamp) if t))
     return Table(

@@ -11,7 +11,7 @@ HEARTBEAT_LIMIT = 300.0  # seconds; the daemon beats every 30
 _DAEMON = "SENSOR"
 
 
-def is_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
+def is_sensor_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
     """Return whether a sensor is switched on: as a person set it on this instance, else as the code declares it."""
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     chosen = [s.status for s in states if s.instigator_name == sensor.name]
@@ -20,7 +20,7 @@ def is_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
     return InstigatorStatus.RUNNING in chosen
 
 
-def explain_off(
+def explain_sensors_off(
     definitions: dg.Definitions, names: Sequence[str], instance: dg.DagsterInstance, command: str, *, clock: float | None = None
 ) -> str:
     """Return why sensors do nothing now and which command does their work once; an empty string when they run.
@@ -41,7 +41,7 @@ def explain_off(
     sensors = [
         sensor for name in names for sensor in definitions.sensors or () if isinstance(sensor, dg.SensorDefinition) and sensor.name == name
     ]
-    off = [sensor.name for sensor in sensors if not is_on(sensor, instance)]
+    off = [sensor.name for sensor in sensors if not is_sensor_on(sensor, instance)]
     if off:
         named = " and ".join(f"'{name}'" for name in off)
         is_off, them = ("is off", "it") if len(off) == 1 else ("are off", "them")

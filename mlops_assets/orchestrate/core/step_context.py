@@ -15,8 +15,8 @@ from mlops_assets.compute.tables.frames import collect, convert_frame, list_colu
 from mlops_assets.compute.user_code.outside_reads import OutsideReads
 from mlops_assets.compute.user_code.user_errors import translate_errors
 from mlops_assets.errors import DataError, LakeError
-from mlops_assets.orchestrate.core.graph import Node, fingerprints
-from mlops_assets.orchestrate.core.partitions import all_keys, mapped, sort_keys
+from mlops_assets.orchestrate.core.graph import Node, compute_fingerprints
+from mlops_assets.orchestrate.core.partitions import list_partition_keys, map_partitions, sort_keys
 from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.verified_reads import read_verified
@@ -28,7 +28,7 @@ from mlops_assets.values.window import TimeWindow, window_of
 
 T = TypeVar("T")
 
-VERIFIED = frozenset({"features", "training_set", "online", "model"})
+VERIFIED_KINDS = frozenset({"features", "training_set", "online", "model"})
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class StepContext:
     @cached_property
     def parts(self) -> tuple[Partition, ...]:
         """What is about to be written, with the fingerprint of what it is made from."""
-        made_from = fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
+        made_from = compute_fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
         return tuple(Partition(key, window, made_from.get(key, "")) for key, window in self.windows)
 
     @property
@@ -122,7 +122,7 @@ class StepContext:
         names = [p.name for p in function.tables if p.name not in self.loaded]
         inputs = {name: self.read(self.project.tables[name]) for name in names}
         for key in self.keys:
-            loaded = {name: _of_partition(value, key) for name, value in self.loaded.items()}
+            loaded = {name: _select_partition(value, key) for name, value in self.loaded.items()}
             one = replace(self, chosen=(key,), inputs=inputs, loaded=loaded)
             vars(one)["outside"] = self.outside
             vars(one)["snapshot"] = self.snapshot
@@ -174,8 +174,8 @@ class StepContext:
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return self._or_explain(ref, lambda: self._rows(ref, None, None, columns))
-        wanted = [key for parents in mapped(edge, self.node.partitions, self.keys).values() for key in parents]
-        span = _span(ref, wanted)
+        wanted = [key for parents in map_partitions(edge, self.node.partitions, self.keys).values() for key in parents]
+        span = _time_span(ref, wanted)
         if span is None:
             return self._or_explain(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
         return self._or_explain(ref, lambda: self._rows(ref, span, wanted, columns))
@@ -185,7 +185,7 @@ class StepContext:
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return rows
-        span = _span(ref, [parent for parents in mapped(edge, self.node.partitions, [key]).values() for parent in parents])
+        span = _time_span(ref, [parent for parents in map_partitions(edge, self.node.partitions, [key]).values() for parent in parents])
         if span is None:
             return rows.clear()
         return rows.filter(pl.col(ref.event_timestamp or "").is_between(span.start, span.end, closed="left"))
@@ -193,9 +193,9 @@ class StepContext:
     def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None) -> pl.DataFrame:
         """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""
         lake, time = self.stores.lake, ref.event_timestamp
-        if self.node.key.split("/")[0] not in VERIFIED or (ref.key, window) in self._verified:
+        if self.node.key.split("/")[0] not in VERIFIED_KINDS or (ref.key, window) in self._verified:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot, columns=columns)
-        wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(all_keys(ref.partitions) if keys is None else keys)
+        wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(list_partition_keys(ref.partitions) if keys is None else keys)
         parts = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, wanted)]
         rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
         self._verified.add((ref.key, window))
@@ -216,12 +216,12 @@ class StepContext:
             ) from error
 
 
-def _of_partition(value: object, key: str) -> object:
+def _select_partition(value: object, key: str) -> object:
     """Return one partition of a plain asset, where its IO manager loads several as a dict."""
     return value[key] if isinstance(value, Mapping) and key in value else value
 
 
-def _span(ref: TableRef, keys: Sequence[str]) -> TimeWindow | None:
+def _time_span(ref: TableRef, keys: Sequence[str]) -> TimeWindow | None:
     """Return the span of event time from the first of some partitions to the last; None when there is none."""
     ends = [window_of(ref.partitions, key) for key in (keys[0], keys[-1])] if keys else []
     spans = [span for span in ends if span is not None]

@@ -6,18 +6,18 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.orchestrate.core.beta import beta
+from mlops_assets.orchestrate.core.beta import allow_beta
 from mlops_assets.orchestrate.core.io_manager import IO_MANAGER_KEY
 from mlops_assets.orchestrate.core.liveness import tag_run
 from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.function import Injection, UserFunction
 from mlops_assets.values.options import AssetOptions
 
-Body = Callable[..., Iterator[object]]
+StepBody = Callable[..., Iterator[object]]
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSpec:
     """The declaration of one asset, before Dagster sees it.
 
     Parameters
@@ -29,7 +29,7 @@ class Step:
     """
 
     key: str
-    body: Body
+    body: StepBody
     group: str
     description: str = ""
     kinds: frozenset[str] = frozenset()
@@ -55,7 +55,7 @@ def op_name(key: str) -> str:
     return graph_key(key).replace("/", "__")
 
 
-def function_needs(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field], frozenset[str]]:
+def function_requirements(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field], frozenset[str]]:
     """Return the configuration fields and resource keys that a user's function asks for."""
     config: dict[str, dg.Field] = {}
     for parameter in function.receiving(Injection.CONFIG):
@@ -63,7 +63,7 @@ def function_needs(function: UserFunction[..., Any]) -> tuple[dict[str, dg.Field
     return config, frozenset(p.name for p in function.receiving(Injection.RESOURCE))
 
 
-def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
+def compile_step(step: StepSpec, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
     """Compile one step to a Dagster asset."""
     options = step.options
     spec = dg.AssetSpec(
@@ -79,7 +79,7 @@ def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
         code_version=step.code_version,
         freshness_policy=options.freshness_policy or step.freshness,
     ).with_io_manager_key(IO_MANAGER_KEY)
-    with beta():  # carrying the IO manager with the asset is what lets these definitions merge into any project
+    with allow_beta():  # carrying the IO manager with the asset is what lets these definitions merge into any project
         decorate = dg.multi_asset(
             specs=[spec],
             name=op_name(step.key),
@@ -93,10 +93,10 @@ def compile_step(step: Step, io: dg.IOManagerDefinition) -> dg.AssetsDefinition:
             pool=options.pool,
             backfill_policy=dg.BackfillPolicy.single_run() if step.partitions else None,
         )
-    return decorate(_with_tags(step.body))
+    return decorate(_wrap_body(step.body))
 
 
-def _with_tags(body: Body) -> Callable[..., Iterator[object]]:
+def _wrap_body(body: StepBody) -> Callable[..., Iterator[object]]:
     def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
         tag_run(context.instance, context.run.run_id)
         yield from body(context, **loaded)

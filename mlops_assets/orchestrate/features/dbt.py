@@ -16,18 +16,18 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 from packaging.version import Version
 
 from mlops_assets.errors import DefinitionError, nearest
-from mlops_assets.orchestrate.core.beta import beta
-from mlops_assets.orchestrate.core.graph import Edge, Node, fingerprints
+from mlops_assets.orchestrate.core.beta import allow_beta
+from mlops_assets.orchestrate.core.graph import Edge, Node, compute_fingerprints
 from mlops_assets.orchestrate.core.io_manager import IO_MANAGER_KEY, lake_io_manager
 from mlops_assets.orchestrate.core.liveness import tag_run
-from mlops_assets.orchestrate.core.metadata import show, table_metadata
+from mlops_assets.orchestrate.core.metadata import draw_safely, table_metadata
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.features.dbt_columns import columns_error, describe_columns
-from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, executable
+from mlops_assets.orchestrate.features.dbt_columns import describe_column_changes, explain_column_error
+from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, find_executable
 from mlops_assets.orchestrate.features.discovery import dbt_lineage, view_metadata
-from mlops_assets.orchestrate.features.freshness import freshness_of
-from mlops_assets.orchestrate.tables.automation import follow
+from mlops_assets.orchestrate.features.freshness import build_freshness_policy
+from mlops_assets.orchestrate.tables.automation import follow_inputs
 from mlops_assets.orchestrate.tables.tables import COLUMNS
 from mlops_assets.stores.lake.protocol import Commit, Partition
 from mlops_assets.stores.platform.stores import Stores, open_stores
@@ -51,20 +51,20 @@ class DbtTable:
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
-def dbt_assets_of(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
+def build_dbt_assets(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
     """Yield the assets of every dbt project: one definition for all models of the same partitions."""
     for declared in project.every(DbtProject):
         folder = DbtFolder(declared.path, platform)
         manifest = folder.manifest()
-        tables = _tables(project, declared, manifest)
+        tables = _read_tables(project, declared, manifest)
         groups: dict[dg.PartitionsDefinition | None, list[str]] = {}
         for name, table in tables.items():
             groups.setdefault(table.node.partitions, []).append(name)
         for index, (partitions, names) in enumerate(groups.items()):
-            yield _assets(folder, manifest, platform, {n: tables[n] for n in names}, partitions, index)
+            yield _build_assets(folder, manifest, platform, {n: tables[n] for n in names}, partitions, index)
 
 
-def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, DbtTable]:
+def _read_tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, DbtTable]:
     """Return the models of a project by name."""
     views = {v.source.name: v for v in project.every(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
     models = {
@@ -75,10 +75,10 @@ def _tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str
             f"'features/{unknown[0]}' names the dbt model '{unknown[0]}', which '{declared.path}' lacks",
             hint=nearest(unknown[0], models) + f"it has {', '.join(sorted(models))}",
         )
-    return {name: _table(project, views, manifest, model) for name, model in models.items()}
+    return {name: _read_table(project, views, manifest, model) for name, model in models.items()}
 
 
-def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, model: Props) -> DbtTable:
+def _read_table(project: Project, views: Mapping[str, FeatureView], manifest: Props, model: Props) -> DbtTable:
     view = views.get(model["name"])
     source = view.source if view and isinstance(view.source, DbtModel) else None
     edges = []
@@ -86,7 +86,7 @@ def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, 
         parent = manifest["sources"].get(unique_id) or manifest["nodes"].get(unique_id)
         if parent is None or parent["resource_type"] not in {"source", "model"}:
             continue
-        key = _key(parent)
+        key = _table_key(parent)
         ref = project.by_key.get(key)
         if ref is None and parent["resource_type"] == "source":
             raise DefinitionError(
@@ -94,8 +94,8 @@ def _table(project: Project, views: Mapping[str, FeatureView], manifest: Props, 
                 hint=nearest(key, project.by_key) + "add it, or correct the source",
             )
         edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
-    text = _text(manifest, model)
-    node = Node(_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(text) if view else text)
+    text = _hash_model(manifest, model)
+    node = Node(_table_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(text) if view else text)
     event = view.event_timestamp if view else None
     identity = (*view.entity.join_keys, view.event_timestamp) if view else ()
     descriptions = {name: column["description"] for name, column in model.get("columns", {}).items() if column.get("description")}
@@ -106,7 +106,7 @@ def _is_incremental(model: Props) -> bool:
     return bool(model["config"]["materialized"] == "incremental")
 
 
-def _text(manifest: Props, model: Props) -> str:
+def _hash_model(manifest: Props, model: Props) -> str:
     """Hash what a model computes: its own text, that of the ephemeral models it includes, and that of the project's macros it calls."""
     project, seen, todo = model["package_name"], dict[str, str](), [model]
     while todo:
@@ -115,16 +115,16 @@ def _text(manifest: Props, model: Props) -> str:
         below = [manifest["nodes"].get(i) for i in node["depends_on"].get("nodes", ())] + [
             manifest["macros"].get(i) for i in node["depends_on"].get("macros", ())
         ]
-        inlined = (n for n in below if n and n["package_name"] == project and (n["resource_type"] == "macro" or _ephemeral(n)))
+        inlined = (n for n in below if n and n["package_name"] == project and (n["resource_type"] == "macro" or _is_ephemeral(n)))
         todo.extend(n for n in inlined if n["unique_id"] not in seen)
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
 
 
-def _ephemeral(node: Props) -> bool:
+def _is_ephemeral(node: Props) -> bool:
     return bool(node["resource_type"] == "model" and node["config"]["materialized"] == "ephemeral")
 
 
-def _key(props: Props) -> str:
+def _table_key(props: Props) -> str:
     """A source is ``<schema>/<table>``, as in the lake; a model is a table of features."""
     return (
         f"{props['schema']}/{props.get('identifier') or props['name']}"
@@ -144,7 +144,7 @@ class _Translator(DagsterDbtTranslator):
     def get_asset_key(self, dbt_resource_props: Props) -> dg.AssetKey:
         """Return the key, the same as of the table in the lake."""
         return (
-            asset_key(_key(dbt_resource_props))
+            asset_key(_table_key(dbt_resource_props))
             if dbt_resource_props["resource_type"] in {"source", "model"}
             else super().get_asset_key(dbt_resource_props)
         )
@@ -177,13 +177,13 @@ class _Translator(DagsterDbtTranslator):
         """Add how fresh the feature view must be, which dagster-dbt does not ask for."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         view = self._view(self.get_resource_props(manifest, unique_id))
-        policy = (view.options.freshness_policy or freshness_of(view)) if view else None
+        policy = (view.options.freshness_policy or build_freshness_policy(view)) if view else None
         return spec if policy is None else spec.replace_attributes(freshness_policy=policy)
 
     def get_partition_mapping(self, dbt_resource_props: Props, dbt_parent_resource_props: Props) -> dg.PartitionMapping | None:
         """Return what the feature view declares."""
         table = self._tables.get(dbt_resource_props["name"])
-        parent = _key(dbt_parent_resource_props)
+        parent = _table_key(dbt_parent_resource_props)
         return next((edge.mapping for edge in table.node.edges if edge.parent == parent), None) if table else None
 
     def get_automation_condition(self, dbt_resource_props: Props) -> Any:  # noqa: ANN401
@@ -191,10 +191,10 @@ class _Translator(DagsterDbtTranslator):
         table = self._tables.get(dbt_resource_props["name"])
         if table is None or dbt_resource_props["resource_type"] != "model":
             return None
-        return (table.view.options.automation_condition if table.view else None) or follow(table.node, self._platform)
+        return (table.view.options.automation_condition if table.view else None) or follow_inputs(table.node, self._platform)
 
 
-def _assets(  # noqa: PLR0913  (one definition)
+def _build_assets(  # noqa: PLR0913  (one definition)
     folder: DbtFolder,
     manifest: Props,
     platform: Platform,
@@ -215,22 +215,22 @@ def _assets(  # noqa: PLR0913  (one definition)
     )
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
         tag_run(context.instance, context.run.run_id)
-        yield from _build(context, folder, open_stores(platform), tables)
+        yield from _run_and_record(context, folder, open_stores(platform), tables)
 
     # with_resources() would also want the default IO manager, which must stay the one of the project these definitions are merged into.
-    with beta():
+    with allow_beta():
         return dg.AssetsDefinition.dagster_internal_init(
             **build.get_attributes_dict() | {"resource_defs": {IO_MANAGER_KEY: lake_io_manager(platform)[1]}}
         )
 
 
-def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
+def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
     """Run dbt, then record what it wrote; a table whose run failed is not recorded, so nothing downstream takes it for made."""
     chosen = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
     partitions = next(iter(tables.values())).node.partitions
     keys = ("",) if partitions is None else tuple(context.partition_keys)
     at.lake.snapshot()  # makes the lake before dbt attaches it
-    parts = {name: _parts(table, keys, at) for name, table in chosen.items()}
+    parts = {name: _list_partitions(table, keys, at) for name, table in chosen.items()}
     for name, table in chosen.items():
         at.attempts.record_start(table.node.key, parts[name], context.run.run_id)
         if table.view:
@@ -238,21 +238,21 @@ def _build(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tab
     printed, before = io.StringIO(), {name: at.lake.schema(table.node.key) for name, table in chosen.items()}
     try:
         with redirect_stdout(printed):  # dbt's own words go into the run's log
-            outputs, others = _invoke(context, folder, _window(partitions, keys))
+            outputs, others = _run_dbt(context, folder, _window_variables(partitions, keys))
     except Exception as error:
         context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's own words; the traceback follows)
         for name, table in chosen.items():
             at.attempts.record_failure(table.node.key, parts[name], str(error))
-        raise columns_error(error, {name: before[name] for name, table in chosen.items() if table.incremental}) from error
+        raise explain_column_error(error, {name: before[name] for name, table in chosen.items() if table.incremental}) from error
     context.log.info(printed.getvalue())
     yield from others
     for output in outputs:
         written = context.asset_key_for_output(output.output_name)
         name = next(name for name, table in chosen.items() if asset_key(table.node.key) == written)
-        yield _recorded(context, at, output, chosen[name], parts[name], folder.compiled(name), before[name])
+        yield _record_output(context, at, output, chosen[name], parts[name], folder.compiled(name), before[name])
 
 
-class _Dbt(DbtCliResource):
+class _DbtCli(DbtCliResource):
     """dbt without what dagster-dbt adds to each start: asking its version (a process) and opening an adapter here (an import)."""
 
     @property
@@ -263,18 +263,18 @@ class _Dbt(DbtCliResource):
         return None
 
 
-def _invoke(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
+def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
     """Run dbt and return the outputs of its models, and whatever else it reported."""
     folder.prepare()
-    dbt = _Dbt(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=executable())
-    with _environment(window):
+    dbt = _DbtCli(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=find_executable())
+    with _set_environment(window):
         invocation = dbt.cli(["build"], context=context, target_path=folder.target)
     events = list(invocation.stream())
     return [e for e in events if isinstance(e, dg.Output)], [e for e in events if not isinstance(e, dg.Output)]
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def _set_environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables for as long as a process is started: dagster-dbt hands on the whole environment, and nothing else."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -288,13 +288,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _window(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+def _window_variables(partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
     first, last = window_of(partitions, keys[0]), window_of(partitions, keys[-1])
     return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
 
 
-def _parts(table: DbtTable, keys: Sequence[str], at: Stores) -> list[Partition]:
-    made_from = fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
+def _list_partitions(table: DbtTable, keys: Sequence[str], at: Stores) -> list[Partition]:
+    made_from = compute_fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
     return [Partition(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
 
 
@@ -306,10 +306,10 @@ def _view_facts(context: dg.AssetExecutionContext, at: Stores, table: DbtTable, 
     def drawn() -> dict[str, Any]:
         return view_metadata(view, rows, dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges]))
 
-    return {"version": view.version(node.definition), **show("statistics", drawn, context.log.warning)}
+    return {"version": view.version(node.definition), **draw_safely("statistics", drawn, context.log.warning)}
 
 
-def _recorded(  # noqa: PLR0913  (one output)
+def _record_output(  # noqa: PLR0913  (one output)
     context: dg.AssetExecutionContext,
     at: Stores,
     output: Any,  # noqa: ANN401
@@ -323,7 +323,7 @@ def _recorded(  # noqa: PLR0913  (one output)
     spans = [part.window for part in parts if part.window]
     window = replace(spans[0], end=spans[-1].end) if spans else None
     rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
-    changes = describe_columns(at.lake, table.node.key, before, compiled, incremental=table.incremental)
+    changes = describe_column_changes(at.lake, table.node.key, before, compiled, incremental=table.incremental)
     for text in changes:
         context.log.warning(f"{table.node.key}: {text}")
     facts = {

@@ -20,7 +20,9 @@ _COLUMN = re.compile(r'.*(?:Binder Error: Referenced column|Conversion Error: .*
 _POLICIES = "on_schema_change='append_new_columns' or 'sync_all_columns'"
 
 
-def describe_columns(lake: Lake, table: str, before: Mapping[str, pl.DataType], compiled: str, *, incremental: bool) -> tuple[str, ...]:
+def describe_column_changes(
+    lake: Lake, table: str, before: Mapping[str, pl.DataType], compiled: str, *, incremental: bool
+) -> tuple[str, ...]:
     """Return in words how the columns of a dbt model's table differ from those before the run, and from those of its query.
 
     Parameters
@@ -39,11 +41,11 @@ def describe_columns(lake: Lake, table: str, before: Mapping[str, pl.DataType], 
     after = lake.schema(table)
     if not before:
         return ()
-    left_out = _left_out(lake, after, compiled) if incremental else []
+    left_out = _describe_missing_columns(lake, after, compiled) if incremental else []
     return (*describe_changes(pl.DataFrame(schema=after), before), *left_out)
 
 
-def _left_out(lake: Lake, after: Mapping[str, pl.DataType], compiled: str) -> list[str]:
+def _describe_missing_columns(lake: Lake, after: Mapping[str, pl.DataType], compiled: str) -> list[str]:
     """Name the columns of a query that its table does not have: dbt ignores them unless it is told otherwise."""
     known = {name.lower() for name in after}
     return [
@@ -53,7 +55,7 @@ def _left_out(lake: Lake, after: Mapping[str, pl.DataType], compiled: str) -> li
     ]
 
 
-def columns_error(error: Exception, tables: Mapping[str, Mapping[str, pl.DataType]]) -> Exception:
+def explain_column_error(error: Exception, tables: Mapping[str, Mapping[str, pl.DataType]]) -> Exception:
     """Return an error that names ``on_schema_change``, where an incremental model failed because its columns have changed; else the error.
 
     Parameters

@@ -19,7 +19,7 @@ def main() -> None:
     """Run dbt with the arguments of this process; a command that writes waits for the lake."""
     from dbt.cli.main import cli
 
-    lock = lock_of(sys.argv[1:], os.environ.get("DBT_PROFILES_DIR", ""))
+    lock = find_lock_path(sys.argv[1:], os.environ.get("DBT_PROFILES_DIR", ""))
     if lock is None or not _WRITES & set(sys.argv[1:]):
         cli()
         return
@@ -27,7 +27,7 @@ def main() -> None:
         cli()
 
 
-def lock_of(arguments: list[str], profiles: str) -> Path | None:
+def find_lock_path(arguments: list[str], profiles: str) -> Path | None:
     """Return the lock that is named beside the profiles; None when dbt runs with profiles that are not ours."""
     if "--profiles-dir" in arguments[:-1]:
         profiles = arguments[arguments.index("--profiles-dir") + 1]

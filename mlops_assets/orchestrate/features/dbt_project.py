@@ -76,7 +76,7 @@ class DbtFolder:
         self._write_profiles()
         kept, files = self.work / "parsed.json", self._content()
         with hold_lock(self.work / "parse.lock"):  # two that parse at once would write into each other's files
-            if (known := _read(kept)) and known["files"] == files:
+            if (known := _read_json(kept)) and known["files"] == files:
                 return known["manifest"]  # type: ignore[no-any-return]
             manifest = self._parsed()
             write_atomically(kept, json.dumps({"files": files, "manifest": manifest}).encode())
@@ -86,7 +86,7 @@ class DbtFolder:
         """Parse the project; again when what dbt wrote was torn by a build that rewrote it at the same time."""
         for _ in range(_ATTEMPTS):
             self._parse()
-            if manifest := _read(self.target / "manifest.json"):
+            if manifest := _read_json(self.target / "manifest.json"):
                 return manifest
         raise PlatformError(
             f"dbt's manifest '{self.target / 'manifest.json'}' cannot be read, although dbt has just written it",
@@ -103,8 +103,10 @@ class DbtFolder:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             link_extensions(self.work / "extensions")
-            _write(self.work / "profiles.yml", json.dumps(_profiles(lake, self.work / "extensions"), indent=2))  # JSON is YAML
-            _write(self.work / LOCK_FILE, str(lake.lock_path))
+            _write_if_changed(
+                self.work / "profiles.yml", json.dumps(_build_profiles(lake, self.work / "extensions"), indent=2)
+            )  # JSON is YAML
+            _write_if_changed(self.work / LOCK_FILE, str(lake.lock_path))
         except OSError as error:
             raise PlatformError(
                 f"'{self.work}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder"
@@ -112,7 +114,7 @@ class DbtFolder:
 
     def _content(self) -> str:
         """Hash every file that dbt parses."""
-        digest = hashlib.sha256(executable().encode())
+        digest = hashlib.sha256(find_executable().encode())
         for file in sorted(
             p for p in self.source.rglob("*") if p.suffix in {".sql", ".yml", ".yaml", ".csv", ".py"} and "target" not in p.parts
         ):
@@ -131,7 +133,7 @@ class DbtFolder:
             str(self.target),
         ]
         done = subprocess.run(  # noqa: S603  (our own executable, our own arguments)
-            [executable(), "--no-use-colors", "parse", *stores],
+            [find_executable(), "--no-use-colors", "parse", *stores],
             env=dict(os.environ) | PARSE_WINDOW,
             capture_output=True,
             text=True,
@@ -139,12 +141,12 @@ class DbtFolder:
         )
         if done.returncode:
             raise DefinitionError(
-                f"dbt cannot parse '{self.path}': {_tail(done.stdout or done.stderr)}",
+                f"dbt cannot parse '{self.path}': {_last_lines(done.stdout or done.stderr)}",
                 hint=f"mend the project; the whole message: {self.target / 'dbt.log'}",
             )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     """Return what a JSON file says; None when there is none, or half of one."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +155,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def executable() -> str:
+def find_executable() -> str:
     """Return the path of ``mlops-dbt``, which stands beside the interpreter even when the environment is not activated."""
     beside = Path(sys.executable).parent / "mlops-dbt"
     found = str(beside) if beside.exists() else shutil.which("mlops-dbt")
@@ -162,7 +164,7 @@ def executable() -> str:
     return found
 
 
-def _profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
+def _build_profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
     """Attach the lake to dbt exactly as our own connections do; one thread, as DuckLake's writers must not overlap."""
     attach = {
         "path": lake.path,
@@ -182,12 +184,12 @@ def _profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
     return {"mlops_lake": {"target": "lake", "outputs": {"lake": output}}}
 
 
-def _write(path: Path, text: str) -> None:
+def _write_if_changed(path: Path, text: str) -> None:
     """Write only what changed: dbt parses everything again when its profiles look newer."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
-def _tail(output: str) -> str:
+def _last_lines(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     return " ".join(lines[-6:])

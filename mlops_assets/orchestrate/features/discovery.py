@@ -10,8 +10,8 @@ import polars as pl
 from mlops_assets.compute.features.column_lineage import trace_columns
 from mlops_assets.compute.features.statistics import compute_statistics
 from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, table_name
-from mlops_assets.orchestrate.core.metadata import markdown
-from mlops_assets.orchestrate.core.project import Project, computed_from
+from mlops_assets.orchestrate.core.metadata import to_markdown
+from mlops_assets.orchestrate.core.project import Project, input_table_names
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.platform.stores import Stores
@@ -26,7 +26,7 @@ Lineage = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
-class Usage:
+class FeatureUsage:
     """Who uses a feature view.
 
     Parameters
@@ -43,34 +43,34 @@ class Usage:
     versions: tuple[str, ...]
 
 
-def usage(project: Project, stores: Stores, view: FeatureView) -> Usage:
+def find_usage(project: Project, stores: Stores, view: FeatureView) -> FeatureUsage:
     """Return who uses a feature view."""
     sets = [t for t in project.every(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
     models = [m for m in project.every(Model) if m.training_set in sets]
     services = [s.name for s in project.every(Service) if s.model in models]
     known = [version for model in models for version in stores.registry.versions(model.name)]
-    versions = [f"{v.model}@{v.version}" for v in known if _trained_with(stores, v.artifact, view.name)]
-    return Usage(tuple(t.name for t in sets), tuple(m.name for m in models), tuple(services), tuple(versions))
+    versions = [f"{v.model}@{v.version}" for v in known if _looks_up(stores, v.artifact, view.name)]
+    return FeatureUsage(tuple(t.name for t in sets), tuple(m.name for m in models), tuple(services), tuple(versions))
 
 
-def _trained_with(stores: Stores, artifact: str, view: str) -> bool:
+def _looks_up(stores: Stores, artifact: str, view: str) -> bool:
     return any(step.get("view") == view for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
 
 
 def view_metadata(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
     """Return what a materialisation of a feature view shows: figures and histograms, and where its columns come from."""
-    shown = [{name: _short(value) for name, value in row.items()} for row in compute_statistics(rows, view.feature_names)]
-    found: dict[str, Any] = {"statistics": markdown(shown)}
+    shown = [{name: _display_value(value) for name, value in row.items()} for row in compute_statistics(rows, view.feature_names)]
+    found: dict[str, Any] = {"statistics": to_markdown(shown)}
     if lineage:
         deps = {c: [dg.TableColumnDep(asset_key(table), column) for table, column in made] for c, made in lineage.items()}
         found["dagster/column_lineage"] = dg.TableColumnLineage(deps)
-        found["column lineage"] = markdown(
+        found["column lineage"] = to_markdown(
             [{"column": c, "made from": ", ".join(f"{table}.{column}" for table, column in made)} for c, made in lineage.items()]
         )
     return found
 
 
-def _short(value: object) -> object:
+def _display_value(value: object) -> object:
     return "" if value is None else value
 
 
@@ -80,8 +80,8 @@ def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Linea
     if isinstance(source, (Dataset, ExternalDataset)):
         return {name: [(source.key, name)] for name in (*view.entity.join_keys, *view.feature_names)}
     if isinstance(source, Sql):
-        refs = {name: project.tables[name].key for name in computed_from(source)}
-        found = trace_columns(source.query, _columns(view), {name: tuple(stores.lake.schema(key)) for name, key in refs.items()})
+        refs = {name: project.tables[name].key for name in input_table_names(source)}
+        found = trace_columns(source.query, _list_columns(view), {name: tuple(stores.lake.schema(key)) for name, key in refs.items()})
         return {column: [(refs[table], name) for table, name in made if table in refs] for column, made in found.items()}
     return {}
 
@@ -99,9 +99,9 @@ def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
 def dbt_lineage(view: FeatureView, compiled: str, stores: Stores, parents: Sequence[str]) -> Lineage:
     """Return where the columns of a dbt model come from, by its compiled text."""
     tables = {key.rpartition("/")[2]: tuple(stores.lake.schema(key)) for key in parents}
-    found = trace_columns(compiled, _columns(view), tables)
+    found = trace_columns(compiled, _list_columns(view), tables)
     return {column: kept for column, made in found.items() if (kept := [(t, c) for t, c in made if t in parents])}
 
 
-def _columns(view: FeatureView) -> list[str]:
+def _list_columns(view: FeatureView) -> list[str]:
     return [*view.entity.join_keys, view.event_timestamp, *view.feature_names]

@@ -8,16 +8,16 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.features.feature_schema import conform
+from mlops_assets.compute.features.feature_schema import cast_features
 from mlops_assets.compute.tables.sql import run_query
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.metadata import show
-from mlops_assets.orchestrate.core.project import computed_from, rules_of
+from mlops_assets.orchestrate.core.metadata import draw_safely
+from mlops_assets.orchestrate.core.project import input_table_names, view_rules
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import source_lineage, view_metadata
-from mlops_assets.orchestrate.tables.backfill import Chunks, publish_in_chunks
-from mlops_assets.orchestrate.tables.partition_calls import Produced, call_function
+from mlops_assets.orchestrate.tables.backfill import ChunkPlan, publish_in_chunks
+from mlops_assets.orchestrate.tables.partition_calls import ProducedRows, call_function
 from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table
 from mlops_assets.orchestrate.tables.unrecorded import warn_of_unrecorded
 from mlops_assets.values.dataset import Dataset, ExternalDataset
@@ -29,8 +29,8 @@ from mlops_assets.values.function import Injection
 def publish_feature_view(step: StepContext, view: FeatureView) -> Iterator[object]:
     """Make, check and commit the partitions of a feature view, in chunks where it has many."""
     step.stores.view_versions.declare(view, view.version(view_source_text(view)), step.stores.lake.snapshot())
-    chunks = Chunks(
-        rules_of(view),
+    chunks = ChunkPlan(
+        view_rules(view),
         make=partial(_make_view, view=view),
         read=partial(_read_view, view=view),
         describe=partial(_describe_view, view=view),
@@ -41,40 +41,42 @@ def publish_feature_view(step: StepContext, view: FeatureView) -> Iterator[objec
 
 
 def _make_view(step: StepContext, view: FeatureView) -> CheckedTable:
-    made = _check_view(step, _source_rows(step, view), view)
+    made = _check_view(step, _load_source_rows(step, view), view)
     return replace(made, metadata={"source": _source_name(view), **made.metadata, **warn_of_unrecorded(step, view)})
 
 
 def _read_view(step: StepContext, view: FeatureView) -> CheckedTable:
     """Read and check the partitions that the lake holds already."""
     rows = step.stores.lake.read(
-        view.key, window=step.window, event_timestamp=view.event_timestamp, snapshot=step.snapshot, columns=_columns(view)
+        view.key, window=step.window, event_timestamp=view.event_timestamp, snapshot=step.snapshot, columns=_list_columns(view)
     )
     return _check_view(step, rows, view)
 
 
-def _check_view(step: StepContext, rows: Produced | pl.DataFrame, view: FeatureView) -> CheckedTable:
-    made = check_table(step, rows, rules_of(view), quality_key=view.quality_key)
+def _check_view(step: StepContext, rows: ProducedRows | pl.DataFrame, view: FeatureView) -> CheckedTable:
+    made = check_table(step, rows, view_rules(view), quality_key=view.quality_key)
     return replace(made, metadata={"version": view.version(view_source_text(view))})
 
 
 def _describe_view(step: StepContext, frame: pl.DataFrame, view: FeatureView) -> Mapping[str, Any]:
-    return show("statistics", lambda: view_metadata(view, frame, source_lineage(step.project, step.stores, view)), step.context.log.warning)
+    return draw_safely(
+        "statistics", lambda: view_metadata(view, frame, source_lineage(step.project, step.stores, view)), step.context.log.warning
+    )
 
 
-def _columns(view: FeatureView) -> tuple[str, ...]:
-    key = rules_of(view).key
+def _list_columns(view: FeatureView) -> tuple[str, ...]:
+    key = view_rules(view).key
     return (*key, *(name for name in view.feature_names if name not in key))
 
 
 def _select_columns(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the columns of a view, as the types of its features; rows without a key are dropped."""
-    columns = _columns(view)
+    columns = _list_columns(view)
     if missing := [name for name in columns if name not in rows.columns]:
         raise DataError(
             f"'{view.key}' needs the column '{missing[0]}', which {_source_name(view)} lacks", hint=f"it has {', '.join(rows.columns)}"
         )
-    return conform(rows.select(columns).drop_nulls(rules_of(view).key), view.features, view.key)
+    return cast_features(rows.select(columns).drop_nulls(view_rules(view).key), view.features, view.key)
 
 
 def _source_name(view: FeatureView) -> str:
@@ -89,22 +91,22 @@ def _source_name(view: FeatureView) -> str:
     raise TypeError(view.source)  # dbt's models are dbt's own assets
 
 
-def _source_rows(step: StepContext, view: FeatureView) -> Produced | pl.DataFrame:
+def _load_source_rows(step: StepContext, view: FeatureView) -> ProducedRows | pl.DataFrame:
     """Return the rows that a feature view is made from, with its columns."""
     shape = partial(_select_columns, view)
     match view.source:
         case Computed():
             return call_function(step, view.source.function, view.source.call_per, view.event_timestamp, shape)
         case Sql():
-            return shape(pl.concat(_answers(step, view, view.source), how="vertical_relaxed"))
+            return shape(pl.concat(_run_queries(step, view, view.source), how="vertical_relaxed"))
         case Dataset() | ExternalDataset():
             return shape(step.read(step.project.by_key[view.source.key]))
     raise TypeError(view.source)
 
 
-def _answers(step: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
+def _run_queries(step: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
     """Ask a query once for each partition: what it says of its window is then the same in a run over many."""
-    refs = {name: step.project.tables[name] for name in computed_from(source)}
+    refs = {name: step.project.tables[name] for name in input_table_names(source)}
     whole = {name: step.read(ref) for name, ref in refs.items()}
     for key, window in step.windows:
         tables = {name: step.part(refs[name], rows, key) for name, rows in whole.items()}

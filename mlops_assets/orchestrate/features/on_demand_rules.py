@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlops_assets.compute.features.on_demand import foreign_imports
-from mlops_assets.compute.features.parity import checkable_types, find_disparity, sample_rows
+from mlops_assets.compute.features.on_demand import find_foreign_imports
+from mlops_assets.compute.features.parity import find_disparity, make_sample_rows, resolve_types
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.values.feature_types import PLAIN
@@ -21,20 +21,20 @@ def check_on_demand(project: Project, declared: TrainingSet[..., Any], function:
     DefinitionError
         Its module imports what a service may lack, or it computes other features for rows together than for one alone.
     """
-    if foreign := foreign_imports(function.module_source):
+    if foreign := find_foreign_imports(function.module_source):
         raise DefinitionError(
             f"on-demand features '{function.name}' of '{declared.key}' live in a module that imports {min(foreign)}",
             hint="move the function into a module that imports numpy and the standard library only: a service runs exactly that module",
         )
-    types = checkable_types(function.parameters, _types(project, declared))
-    if types and (found := _disparity(function, types)):
+    types = resolve_types(function.parameters, _declared_types(project, declared))
+    if types and (found := _find_disparity(function, types)):
         raise DefinitionError(
             f"on-demand features '{function.name}' of '{declared.key}' are not the same in training and in serving: on made-up rows {found}",
             hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
         )
 
 
-def _types(project: Project, declared: TrainingSet[..., Any]) -> dict[str, type]:
+def _declared_types(project: Project, declared: TrainingSet[..., Any]) -> dict[str, type]:
     """Return the types of columns and features, where they are declared."""
     known: dict[str, type] = {}
     for parameter in declared.function.tables:
@@ -48,8 +48,8 @@ def _types(project: Project, declared: TrainingSet[..., Any]) -> dict[str, type]
     }
 
 
-def _disparity(function: OnDemandFeatures[..., Any], types: dict[str, type]) -> str:
+def _find_disparity(function: OnDemandFeatures[..., Any], types: dict[str, type]) -> str:
     try:
-        return find_disparity(function.function, sample_rows(types))
+        return find_disparity(function.function, make_sample_rows(types))
     except Exception:  # noqa: BLE001  (made-up values may be none that it expects; real ones are tried when the training set is made)
         return ""

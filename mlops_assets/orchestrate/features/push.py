@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.orchestrate.core.graph import Node, fingerprints
-from mlops_assets.orchestrate.core.partitions import all_keys, days_between, days_of
+from mlops_assets.orchestrate.core.graph import Node, compute_fingerprints
+from mlops_assets.orchestrate.core.partitions import day_span, list_days, list_partition_keys
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table
-from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
-from mlops_assets.orchestrate.tables.tables import check_specs, publish, table_check_specs
+from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, log_metadata, log_readable_outcome
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table, table_check_specs
 from mlops_assets.serving.push.spec import PushSpec, push_log_folder
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.features import FeatureView
@@ -26,10 +26,10 @@ from mlops_assets.values.window import TimeWindow, join_windows, window_of
 def push_node(source: PushSource, platform: Platform) -> Node:
     """Return the table of a source; what it is made from is the log."""
     partitions = source.table.partitions
-    return Node(source.key, partitions, outside=lambda keys: _logged(source, platform, partitions, keys))
+    return Node(source.key, partitions, outside=lambda keys: _hash_log(source, platform, partitions, keys))
 
 
-def _logged(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
+def _hash_log(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
     """Return, for each partition that something was pushed for, what changes when more is."""
     folder = push_log_folder(platform.home, source.name)
     if not folder.is_dir():
@@ -38,39 +38,41 @@ def _logged(source: PushSource, platform: Platform, partitions: dg.PartitionsDef
     from mlops_assets.serving.logs.push_log import hash_push_files
 
     days = set(list_log_days(folder))
-    spans = {key: days_of(window_of(partitions, key), days) for key in keys}
-    return {key: hash_push_files(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
+    spans = {key: day_span(window_of(partitions, key), days) for key in keys}
+    return {key: hash_push_files(folder, *span) for key, span in spans.items() if span and days & set(list_days(*span))}
 
 
 def publish_pushed_rows(step: StepContext, source: PushSource) -> Iterator[object]:
     """Bring pushed rows from their log into the lake."""
-    yield from publish(step, source.table, partial(_make_rows, step, source))
+    yield from publish_table(step, source.table, partial(_make_pushed_rows, step, source))
 
 
-def _make_rows(step: StepContext, source: PushSource) -> CheckedTable:
+def _make_pushed_rows(step: StepContext, source: PushSource) -> CheckedTable:
     from mlops_assets.serving.logs.day_log import list_log_days
 
     days = set(list_log_days(push_log_folder(step.stores.platform.home, source.name)))
     windows = [window for _, window in step.windows]
-    spans = [span for span in (days_of(window, days) for window in windows) if span]
+    spans = [span for span in (day_span(window, days) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     corrupt: list[str] = []
-    rows = pushed_rows(step.stores, source, first, last, corrupt)
+    rows = load_pushed_rows(step.stores, source, first, last, corrupt)
     if windows[0] is not None:
         time = source.table.event_timestamp or ""
         inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
         rows = rows.filter(pl.any_horizontal(inside))
     rows, kept = add_stored_rows(step, rows, source.table)
     made = check_table(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
-    return replace(made, outcomes=[*made.outcomes, readable_outcome(corrupt)], metadata={**made.metadata, **aside_facts(kept, corrupt)})
+    return replace(
+        made, outcomes=[*made.outcomes, log_readable_outcome(corrupt)], metadata={**made.metadata, **log_metadata(kept, corrupt)}
+    )
 
 
 def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
     """Return the declarations of the checks of a source: those of a dataset, and whether every line of the log can be read."""
-    return [*table_check_specs(source.key, source.table), *check_specs(source.key, (READABLE,), warnings=(READABLE,))]
+    return [*table_check_specs(source.key, source.table), *check_specs(source.key, (LOG_READABLE,), warnings=(LOG_READABLE,))]
 
 
-def pushed_rows(stores: Stores, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
+def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
     """Return what was pushed about some days of event times, each row once: of those that became known at the same time, the last pushed.
 
     Parameters
@@ -89,7 +91,7 @@ def pushed_rows(stores: Stores, source: PushSource, first: date, last: date, cor
     return rows.drop(LOGGED_AT).unique(source.table.key, keep="last", maintain_order=True)
 
 
-def pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
+def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
     """Return what was pushed and is not in the view's table yet, as the view has it; None when its rows are not pushed.
 
     Parameters
@@ -100,27 +102,27 @@ def pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
     source = view.source
     if not isinstance(source, PushSource):
         return None
-    from mlops_assets.compute.features.feature_schema import conform
+    from mlops_assets.compute.features.feature_schema import cast_features
     from mlops_assets.serving.logs.day_log import list_log_days
 
     folder = push_log_folder(step.stores.platform.home, source.name)
-    settled = _settled(step, source, view)
-    open_days = [day for day in list_log_days(folder) if not _covered(day, settled)]
-    frames = [pushed_rows(step.stores, source, day, day) for day in open_days]
-    rows = pl.concat(frames) if frames else pushed_rows(step.stores, source, date.max, date.min)
+    settled = _find_settled_windows(step, source, view)
+    open_days = [day for day in list_log_days(folder) if not _is_covered(day, settled)]
+    frames = [load_pushed_rows(step.stores, source, day, day) for day in open_days]
+    rows = pl.concat(frames) if frames else load_pushed_rows(step.stores, source, date.max, date.min)
     times = (source.table.event_timestamp or "", source.table.created_timestamp or "")
     columns = list(dict.fromkeys((*view.entity.join_keys, *times, *view.feature_names)))
-    return conform(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)
+    return cast_features(rows.select(columns).drop_nulls([*view.entity.join_keys, *times]), view.features, view.key)
 
 
-def _settled(step: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
+def _find_settled_windows(step: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
     """Return the spans of event time whose pushed rows are all in the view's table; None when that is all of time."""
     lake, snapshot = step.stores.lake, step.snapshot
-    keys = list(all_keys(source.table.partitions))
+    keys = list(list_partition_keys(source.table.partitions))
     fresh = set(keys)
     for node in (push_node(source, step.stores.platform), step.project.node(view)):
         made = lake.records(node.key, snapshot=snapshot)
-        now = fingerprints(node, keys, lake, snapshot=snapshot)
+        now = compute_fingerprints(node, keys, lake, snapshot=snapshot)
         fresh &= {key for key in keys if key in made and made[key].inputs == now.get(key)} | {
             k for k in keys if k not in now and k not in made
         }
@@ -129,7 +131,7 @@ def _settled(step: StepContext, source: PushSource, view: FeatureView) -> list[T
     return join_windows(span for key in keys if key in fresh and (span := window_of(source.table.partitions, key)))
 
 
-def _covered(day: date, settled: list[TimeWindow] | None) -> bool:
+def _is_covered(day: date, settled: list[TimeWindow] | None) -> bool:
     if settled is None:
         return True
     from datetime import UTC, datetime
@@ -138,7 +140,7 @@ def _covered(day: date, settled: list[TimeWindow] | None) -> bool:
     return any(span.start <= start and start + timedelta(days=1) <= span.end for span in settled)
 
 
-def together(rows: pl.DataFrame, pending: pl.DataFrame | None, view: FeatureView) -> pl.DataFrame:
+def merge_pending(rows: pl.DataFrame, pending: pl.DataFrame | None, view: FeatureView) -> pl.DataFrame:
     """Return the rows of a view's table and those that are on their way there; what was pushed last wins."""
     if pending is None or pending.is_empty():
         return rows

@@ -11,7 +11,7 @@ from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH
 from mlops_assets.compute.monitoring.windows import LabelTable, PredictionWindow, VersionReference, split_windows
 from mlops_assets.compute.tables.own_columns import MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions
-from mlops_assets.orchestrate.core.partitions import step_of
+from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.core.project import Project, TableRef, row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.fitted_rows import mark_fitted_rows
@@ -64,16 +64,16 @@ def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any])
     if not (stored := manifest.get("profile")):
         return None
     profile: dict[str, Any] = json.loads(stores.artifacts.get(stored))
-    found: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(step_of(monitor.partitions).total_seconds())), profile)
+    found: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(partition_length(monitor.partitions).total_seconds())), profile)
     return found
 
 
 def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[str, Any]) -> str:
     """Return that the thresholds are calibrated on shorter windows than the monitor's, which is newer than the version."""
-    length, partitions = step_of(monitor.partitions), predicted_partitions(project, monitor)
-    if partitions is None or length == step_of(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
+    length, partitions = partition_length(monitor.partitions), predicted_partitions(project, monitor)
+    if partitions is None or length == partition_length(partitions) or profile.get(WINDOW_LENGTH) == length.total_seconds():
         return ""
-    return f"; its limits are calibrated on windows of {step_of(partitions)}, not of {length}: train again"
+    return f"; its limits are calibrated on windows of {partition_length(partitions)}, not of {length}: train again"
 
 
 def read_labels(step: StepContext, monitor: Monitor) -> LabelTable:

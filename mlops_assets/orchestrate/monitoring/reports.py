@@ -16,7 +16,7 @@ from mlops_assets.compute.pages.monitor_page import MonitorPage, VersionReports,
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.graph import Edge, Node
-from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.monitor_windows import predicted_partitions, report_mapping
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -24,7 +24,7 @@ from mlops_assets.orchestrate.monitoring.reading import read_labels, read_refere
 from mlops_assets.orchestrate.monitoring.window_summary import WindowState, summary_facts
 from mlops_assets.orchestrate.retraining.decisions import record_decision
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.stores.base.files import write_atomically
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.decisions import Hold
@@ -70,7 +70,7 @@ def drift_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that publishes drift reports."""
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish(step, _RULES, lambda: _publish_drift(step, monitor))
+        yield from publish_table(step, _RULES, lambda: _publish_drift(step, monitor))
 
     return body
 
@@ -161,14 +161,14 @@ def _drift_facts(report: DriftReport) -> dict[str, Any]:
         {"column": c.name, "drifted": c.drifted, "severity": c.severity, "by": c.statistic, "value": c.value, "threshold": c.threshold}
         for c in report.columns
     ]
-    return {"drifted columns": len(report.drifted), "columns": markdown(rows[:TOP])}
+    return {"drifted columns": len(report.drifted), "columns": to_markdown(rows[:TOP])}
 
 
 def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of the step that publishes performance reports."""
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish(step, _RULES, lambda: _publish_performance(step, monitor))
+        yield from publish_table(step, _RULES, lambda: _publish_performance(step, monitor))
 
     return body
 
@@ -251,8 +251,8 @@ def _performance_facts(report: PerformanceReport) -> dict[str, Any]:
         "labels": report.arrivals.labelled,
         "share without a prediction": report.arrivals.unpredicted / max(1, report.arrivals.predicted),
         **{m.name: m.value for m in report.metrics if m.value is not None},
-        "metrics": markdown(metrics),
-        **({"slices": markdown(slices)} if slices else {}),
+        "metrics": to_markdown(metrics),
+        **({"slices": to_markdown(slices)} if slices else {}),
     }
 
 

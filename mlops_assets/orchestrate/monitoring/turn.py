@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.compute.training.lifecycle import APPROVED
-from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.partitions import list_partition_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.monitoring.reports import drift_node, performance_node
@@ -36,7 +36,7 @@ def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefi
     partitions
         Of every table.
     """
-    position = {key: number for number, key in enumerate(all_keys(partitions))}
+    position = {key: number for number, key in enumerate(list_partition_keys(partitions))}
     alike: dict[tuple[str, ...], list[str]] = {}
     for table, keys in due.items():
         alike.setdefault(tuple(sorted(keys, key=position.__getitem__)), []).append(table)

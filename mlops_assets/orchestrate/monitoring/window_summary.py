@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.values.monitoring import BREACH, CANNOT, GOOD, IN_TRAINING, NOT_ENOUGH
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
     facts: dict[str, Any] = {"state": state, "summary": summarize_windows(merged, failing)}
     if len(windows) > 1:
         shared = len(merged) < len(windows)
-        facts["windows"] = markdown(
+        facts["windows"] = to_markdown(
             [{"window": w.partition, **({"version": w.version} if shared else {}), "state": w.state, "summary": w.summary} for w in windows]
         )
     return facts

@@ -5,12 +5,12 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.compute.features.assemble import make_view
-from mlops_assets.compute.features.point_in_time import View, point_in_time_join, sort_as_of
+from mlops_assets.compute.features.assemble import bind_rows
+from mlops_assets.compute.features.point_in_time import ViewRows, point_in_time_join, sort_as_of
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.features.push import pending_rows, together
-from mlops_assets.orchestrate.training.training_set import view_rows
+from mlops_assets.orchestrate.features.push import load_pending_rows, merge_pending
+from mlops_assets.orchestrate.training.training_set import read_view_rows
 from mlops_assets.stores.online.protocol import HISTORY, FeatureColumns, Lookup
 from mlops_assets.values.features import FeatureView
 from mlops_assets.values.push import PushSource
@@ -37,8 +37,8 @@ def compare_with_lake(step: StepContext, view: FeatureView, most: int) -> Outcom
 
 
 def _compare_once(step: StepContext, view: FeatureView, most: int) -> Outcome:
-    rows = together(view_rows(step, view), pending_rows(step, view), view)
-    declared = make_view(view, rows)
+    rows = merge_pending(read_view_rows(step, view), load_pending_rows(step, view), view)
+    declared = bind_rows(view, rows)
     keys = list(view.entity.join_keys)
     entities = sort_as_of(declared).select(keys).unique(maintain_order=True)
     state = step.stores.online.state(view.name)
@@ -54,10 +54,10 @@ def _compare_once(step: StepContext, view: FeatureView, most: int) -> Outcome:
     return _first_difference(view, wanted, found) or Outcome(MATCHES, passed=True, facts=facts)
 
 
-def _spine(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+def _spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
     """Return each entity with the times from which its rows hold, as far back as lookups reach, and now."""
     held = sort_as_of(
-        View(view.name, rows, *(getattr(view, n) for n in ("join_keys", "event_timestamp", "created_timestamp", "ttl", "features")))
+        ViewRows(view.name, rows, *(getattr(view, n) for n in ("join_keys", "event_timestamp", "created_timestamp", "ttl", "features")))
     )
     now = datetime.now(UTC)
     since = min(held["__valid_from"].max() or now, now) - HISTORY  # type: ignore[operator]  # a datetime

@@ -16,8 +16,8 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from mlops_assets.compute.features.assemble import make_view
-from mlops_assets.compute.features.point_in_time import keep_reachable, sort_as_of
+from mlops_assets.compute.features.assemble import bind_rows
+from mlops_assets.compute.features.point_in_time import drop_unreachable, sort_as_of
 from mlops_assets.compute.tables.changes import find_changed_rows
 from mlops_assets.compute.tables.content_hash import content_hash
 from mlops_assets.compute.tables.stored_types import normalize
@@ -26,11 +26,11 @@ from mlops_assets.errors import LakeError
 from mlops_assets.orchestrate.core.graph import Edge, Node
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.features.push import pending_rows, together
+from mlops_assets.orchestrate.features.push import load_pending_rows, merge_pending
 from mlops_assets.orchestrate.online.check import MATCHES, compare_with_lake
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish
-from mlops_assets.orchestrate.training.training_set import view_rows
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
+from mlops_assets.orchestrate.training.training_set import read_view_rows
 from mlops_assets.stores.lake.verified_reads import read_view
 from mlops_assets.stores.online.protocol import HISTORY, ViewState, WriteCounts
 from mlops_assets.stores.online.records import RecordSchema
@@ -107,7 +107,7 @@ def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
 
 def publish_online(step: StepContext, view: FeatureView) -> Iterator[object]:
     """Put a feature view online and record in the lake what the online store holds."""
-    yield from publish(step, Table(), partial(_update_online, step, view))
+    yield from publish_table(step, Table(), partial(_update_online, step, view))
 
 
 def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
@@ -119,7 +119,7 @@ def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
     how.put_pending()
     outcome = compare_with_lake(step, view, step.config["verify_entities"])
     if not outcome.passed:  # whatever went wrong, the next attempt begins anew
-        _write(step, view, view_rows(step, view).clear(), mark="")
+        _write(step, view, read_view_rows(step, view).clear(), mark="")
     mark = how.mark
     facts: dict[str, Any] = {
         "view": view.name,
@@ -172,16 +172,16 @@ class _OnlineUpdate:
         self.shown = {"mode": "incremental", "rows added": added.height, "rows gone": gone.height, "entities rebuilt": rebuilt.height}
         if rebuilt.height:
             added = pl.concat([added, self._rows_of(rebuilt)]).unique(maintain_order=True)
-        if (pending := pending_rows(self._step, self._view)) is not None:
+        if (pending := load_pending_rows(self._step, self._view)) is not None:
             self.shown["rows pushed, not yet in the lake"] = pending.height
-            added = together(added, pending, self._view)
+            added = merge_pending(added, pending, self._view)
         if added.is_empty() and not rebuilt.height and self.mark == self._before:
             return WriteCounts(0, 0, 0)
         return _write(self._step, self._view, added, rebuilt=rebuilt, mark=self.mark.text)
 
     def put_pending(self) -> None:
         """Write what was pushed and is not in the lake yet."""
-        pending = pending_rows(self._step, self._view)
+        pending = load_pending_rows(self._step, self._view)
         if pending is not None and pending.height:
             _write(self._step, self._view, pending, mark=None)
 
@@ -191,7 +191,7 @@ class _OnlineUpdate:
             return "the first time"
         if self._before.definition != self._definition:
             return "the definition has changed"
-        empty = sort_as_of(make_view(self._view, view_rows(self._step, self._view).clear()))
+        empty = sort_as_of(bind_rows(self._view, read_view_rows(self._step, self._view).clear()))
         return (
             "" if RecordSchema.from_layout(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
         )
@@ -210,11 +210,11 @@ class _OnlineUpdate:
     def _all(self) -> WriteCounts:
         rows = self._rows()
         self._look(rows)
-        layout = sort_as_of(make_view(self._view, together(rows, pending_rows(self._step, self._view), self._view)))
+        layout = sort_as_of(bind_rows(self._view, merge_pending(rows, load_pending_rows(self._step, self._view), self._view)))
         newest, now = layout["__valid_from"].max(), datetime.now(UTC)
         # Forecasts may lie ahead: what is reached from now must stay.
         ahead = newest - now if isinstance(newest, datetime) and newest > now else timedelta(0)
-        kept = keep_reachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
+        kept = drop_unreachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
         view = self._view
         return self._step.stores.online.replace(
             view.name, kept, join_keys=view.entity.join_keys, features=view.feature_names, mark=self.mark.text
@@ -241,7 +241,7 @@ class _OnlineUpdate:
         return pl.concat(parts) if parts else self._rows().clear()
 
     def _rows(self) -> pl.DataFrame:
-        return view_rows(self._step, self._view).select(_columns(self._view))
+        return read_view_rows(self._step, self._view).select(_columns(self._view))
 
 
 def _write(
@@ -249,7 +249,7 @@ def _write(
 ) -> WriteCounts:
     return step.stores.online.update(
         view.name,
-        sort_as_of(make_view(view, rows)),
+        sort_as_of(bind_rows(view, rows)),
         join_keys=view.entity.join_keys,
         features=view.feature_names,
         rebuilt=rebuilt,

@@ -7,8 +7,8 @@ import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mlops_assets.orchestrate.core.partitions import step_of
-from mlops_assets.orchestrate.features.freshness import ended
+from mlops_assets.orchestrate.core.partitions import partition_length
+from mlops_assets.orchestrate.features.freshness import has_ended
 from mlops_assets.orchestrate.online.materialise import online_views
 from mlops_assets.values.feature_sources import Sql
 from mlops_assets.values.push import PushSource
@@ -34,7 +34,7 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
     old as one partition, a row with the time of its start as old as two. A view whose partitions have ended is not judged, nor is one whose rows are
     pushed: they are online at once.
     """
-    if view.ttl is None or isinstance(view.source, PushSource) or ended(view.partitions):
+    if view.ttl is None or isinstance(view.source, PushSource) or has_ended(view.partitions):
         return
     age, why = _newest_age(view)
     if view.ttl < age:
@@ -53,7 +53,7 @@ def _newest_age(view: FeatureView) -> tuple[timedelta, str]:
     """Return how old the newest row is just before the next one exists, and why; nothing is known without partitions."""
     if view.partitions is None:
         return timedelta(0), ""
-    step, early = step_of(view.partitions), getattr(view.partitions, "end_offset", 0)
+    step, early = partition_length(view.partitions), getattr(view.partitions, "end_offset", 0)
     lag = f"partitions of {step} are materialised when they have ended" if early == 0 else f"partitions of {step} with end_offset={early}"
     if _is_stamped_at_start(view):
         return (2 - early) * step, f"{lag}, and its query stamps rows with the start of their partition"

@@ -127,7 +127,7 @@ def describe_next_action(facts: LoopFacts, monitor: Monitor, turned_off: str = "
     facts, monitor
         The recorded facts of a monitor, and the monitor.
     turned_off
-        The reason why no sensor acts, from :func:`~mlops_assets.orchestrate.core.sensor_state.explain_off`; empty when the sensors run.
+        The reason why no sensor acts, from :func:`~mlops_assets.orchestrate.core.sensor_state.explain_sensors_off`; empty when the sensors run.
     """
     if monitor.on_failure is None:
         return NO_RETRAINING + _describe_newest_breach(facts)

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mlops_assets.orchestrate.core.liveness import bury_dead_runs
+from mlops_assets.orchestrate.core.liveness import reap_dead_runs
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.retraining.decisions import advance_loop, job_name, sensor_name
 from mlops_assets.stores.platform.stores import open_stores
@@ -26,7 +26,7 @@ def build_retrain_sensor(project: Project, monitor: Monitor, platform: Platform,
         description=f"Retrains {monitor.model.name} after a decision of {monitor.name}.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        bury_dead_runs(context.instance)
+        reap_dead_runs(context.instance)
         stores = open_stores(platform)
         found = advance_loop(stores, project, monitor, context.instance)
         if isinstance(found, Hold):

@@ -25,16 +25,16 @@ from mlops_assets.compute.tables.own_columns import (
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import ServiceError
 from mlops_assets.orchestrate.core.graph import Node
-from mlops_assets.orchestrate.core.metadata import markdown
-from mlops_assets.orchestrate.core.partitions import days_between, days_of
+from mlops_assets.orchestrate.core.metadata import to_markdown
+from mlops_assets.orchestrate.core.partitions import day_span, list_days
 from mlops_assets.orchestrate.core.project import Project, served_partitions, served_time
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.online.skew import NO_SKEW, skew_outcome
-from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
+from mlops_assets.orchestrate.tables.prediction_tables import stack_predictions
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.stored_rows import READABLE, add_stored_rows, aside_facts, readable_outcome
-from mlops_assets.orchestrate.tables.tables import check_specs, publish
+from mlops_assets.orchestrate.tables.stored_rows import LOG_READABLE, add_stored_rows, log_metadata, log_readable_outcome
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.serving.formats.prediction_columns import PredictionKind
 from mlops_assets.serving.logs.prediction_rows import build_prediction_rows, read_key_types, split_storable
@@ -95,7 +95,7 @@ def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
 
 def _build_facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
     workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in found.workers]
-    facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": markdown(workers)}
+    facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": to_markdown(workers)}
     if found.url is None:
         return facts
     if others := next((w.libraries for w in found.workers if w.libraries), ""):
@@ -139,8 +139,8 @@ def _hash_logged_partitions(
     from mlops_assets.serving.logs.day_log import hash_log_files, list_log_days
 
     days = set(list_log_days(folder))
-    spans = {key: days_of(window_of(partitions, key), days) for key in keys}
-    return {key: hash_log_files(folder, *span) for key, span in spans.items() if span and days & set(days_between(*span))}
+    spans = {key: day_span(window_of(partitions, key), days) for key in keys}
+    return {key: hash_log_files(folder, *span) for key, span in spans.items() if span and days & set(list_days(*span))}
 
 
 def served_rules(project: Project, service: Service) -> Table:
@@ -155,14 +155,14 @@ def served_rules(project: Project, service: Service) -> Table:
 
 def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
     """Return the declarations of the checks of a service's predictions."""
-    mine = (READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (READABLE,)
+    mine = (LOG_READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (LOG_READABLE,)
     return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *mine), warnings=mine)
 
 
 def publish_served(step: StepContext, service: Service) -> Iterator[object]:
     """Bring the logged predictions of a service into the lake."""
     rules = served_rules(step.project, service)
-    yield from publish(step, rules, partial(_make_served, step, service, rules), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
+    yield from publish_table(step, rules, partial(_make_served, step, service, rules), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
 
 
 def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTable:
@@ -171,7 +171,7 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
 
     folder, corrupt = log_folder(service, step.stores.platform), list[str]()
     windows = [window for _, window in step.windows]
-    spans = [span for span in (days_of(window, set(list_log_days(folder))) for window in windows) if span]
+    spans = [span for span in (day_span(window, set(list_log_days(folder))) for window in windows) if span]
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     records = read_records(folder, first, last, corrupt)
     types, keys, kinds = _read_types(step, service, sorted({record.version for record in records}))
@@ -184,16 +184,16 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
     answered = build_prediction_rows(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
-    answers = as_one_table(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in answered], rules.event_timestamp)
+    answers = stack_predictions(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in answered], rules.event_timestamp)
     stored, kept = add_stored_rows(step, answers, rules)
     frame = rename_from_table(stored, PREDICTION_COLUMNS)
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
         "logged until": str(frame[LOGGED_AT].max()),
-        **aside_facts(kept, corrupt, unfit),
+        **log_metadata(kept, corrupt, unfit),
     }
     skew = [skew_outcome(step, service, frame)] if feature_views(service.model.training_set.features) else []
-    return CheckedTable(stored, [*verify(stored, rules, step.windows), readable_outcome(corrupt, unfit), *skew], facts)
+    return CheckedTable(stored, [*verify(stored, rules, step.windows), log_readable_outcome(corrupt, unfit), *skew], facts)
 
 
 def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.orchestrate.core.beta import beta
-from mlops_assets.orchestrate.core.graph import Node, fingerprints
-from mlops_assets.orchestrate.core.liveness import bury_dead_runs
-from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.beta import allow_beta
+from mlops_assets.orchestrate.core.graph import Node, compute_fingerprints
+from mlops_assets.orchestrate.core.liveness import reap_dead_runs
+from mlops_assets.orchestrate.core.partitions import list_partition_keys
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.lake_events import report_untold
+from mlops_assets.orchestrate.tables.lake_events import report_missing_events
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 AUTOMATION, DEAD_RUNS = "mlops_automation", "mlops_dead_runs"
 AUTOMATION_INTERVAL = timedelta(seconds=30)
-_CLOCKS = timedelta(minutes=1)  # by which those of two machines may differ
+_MAX_CLOCK_SKEW = timedelta(minutes=1)  # by which those of two machines may differ
 
 
 @dataclass(frozen=True, unsafe_hash=True)
@@ -50,16 +50,16 @@ class InputsChanged(dg.AutomationCondition[Any]):
     def evaluate(self, context: dg.AutomationContext[Any]) -> dg.AutomationResult[Any]:
         """Compare fingerprints with records: one look at the lake for each table, all partitions at once."""
         wanted = [] if self._waits() else find_due(self.node, self.platform, context.evaluation_time.astimezone(UTC))
-        return dg.AutomationResult(context, true_subset=_subset(context, self.node, wanted))
+        return dg.AutomationResult(context, true_subset=_to_subset(context, self.node, wanted))
 
     def _waits(self) -> bool:
         return bool(self.model) and open_stores(self.platform).registry.champion(self.model) is None
 
 
-def stale(node: Node, platform: Platform) -> dict[str, str]:
+def find_stale(node: Node, platform: Platform) -> dict[str, str]:
     """Return partition → fingerprint where what upstream holds now is not what the partition was made from."""
     lake = open_stores(platform).lake
-    now = fingerprints(node, all_keys(node.partitions), lake, snapshot=lake.snapshot())
+    now = compute_fingerprints(node, list_partition_keys(node.partitions), lake, snapshot=lake.snapshot())
     made = lake.records(node.key)
     return {key: inputs for key, inputs in now.items() if key not in made or made[key].inputs != inputs}
 
@@ -74,12 +74,12 @@ def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
     clock
         The current time (aware): a failed attempt blocks the next one for a while.
     """
-    wanted = stale(node, platform)
+    wanted = find_stale(node, platform)
     blocked = open_stores(platform).attempts.find_blocked(node.key, wanted, clock) if wanted else {}
     return [key for key in wanted if key not in blocked]
 
 
-def _subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> Any:  # noqa: ANN401  (Dagster's EntitySubset is not public)
+def _to_subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> Any:  # noqa: ANN401  (Dagster's EntitySubset is not public)
     if not keys:
         return context.get_empty_subset()
     if node.partitions is None:
@@ -88,7 +88,7 @@ def _subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> 
     return context.candidate_subset.compute_intersection(exact)
 
 
-def follow(node: Node, platform: Platform, *, model: str = "", ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+def follow_inputs(node: Node, platform: Platform, *, model: str = "", ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
     """Return the default condition of a derived table.
 
     Parameters
@@ -98,16 +98,16 @@ def follow(node: Node, platform: Platform, *, model: str = "", ignoring: Sequenc
     ignoring
         Assets that the graph shows upstream, whose runs are nothing to wait for.
     """
-    busy = _without(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+    busy = _ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignoring)
     changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~busy
     return changed.with_label("follows its inputs")
 
 
-def _without(condition: "DepsAutomationCondition[Any]", keys: Sequence[str]) -> dg.AutomationCondition[Any]:
+def _ignore_deps(condition: "DepsAutomationCondition[Any]", keys: Sequence[str]) -> dg.AutomationCondition[Any]:
     return condition.ignore(dg.AssetSelection.assets(*(asset_key(key) for key in keys))) if keys else condition
 
 
-def after_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
+def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
     """Return the condition of a version, a champion and a service: what is upstream is new and has passed.
 
     Parameters
@@ -116,22 +116,22 @@ def after_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
         Assets upstream whose changes are no reason to run.
     """
     return (
-        _without(dg.AutomationCondition.any_deps_updated(), ignoring).since_last_handled()
+        _ignore_deps(dg.AutomationCondition.any_deps_updated(), ignoring).since_last_handled()
         & dg.AutomationCondition.all_deps_blocking_checks_passed()
         & ~dg.AutomationCondition.any_deps_missing()
-        & ~_without(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+        & ~_ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignoring)
         & ~dg.AutomationCondition.in_progress()
     ).with_label("after the gates")
 
 
 def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.AutomationConditionSensorDefinition:
     """Return the sensor that evaluates every condition; conditions of ours need the code of the project."""
-    with beta():
+    with allow_beta():
         return dg.AutomationConditionSensorDefinition(
             AUTOMATION,
             target=dg.AssetSelection.all(),
             use_user_code_server=True,
-            default_status=_status(running=running),
+            default_status=_default_status(running=running),
             minimum_interval_seconds=int(interval.total_seconds()),
         )
 
@@ -142,13 +142,13 @@ def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = 
     @dg.sensor(
         name=DEAD_RUNS,
         minimum_interval_seconds=int(interval.total_seconds()),
-        default_status=_status(running=running),
+        default_status=_default_status(running=running),
         description="Marks runs whose process is gone as failed, and reports what they committed and could not tell.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        buried = bury_dead_runs(context.instance)
-        looked = datetime.now(UTC) - _CLOCKS
-        told = report_untold(context.instance, platform, since=datetime.fromisoformat(context.cursor) if context.cursor else None)
+        buried = reap_dead_runs(context.instance)
+        looked = datetime.now(UTC) - _MAX_CLOCK_SKEW
+        told = report_missing_events(context.instance, platform, since=datetime.fromisoformat(context.cursor) if context.cursor else None)
         context.update_cursor(looked.isoformat())
         marked = f"marked {', '.join(run[:8] for run in buried)} as failed" if buried else "every run that is started has its process"
         return dg.SkipReason(f"{marked}; reported {len(told)} partitions that they had committed" if told else marked)
@@ -156,5 +156,5 @@ def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = 
     return sensor
 
 
-def _status(*, running: bool) -> dg.DefaultSensorStatus:
+def _default_status(*, running: bool) -> dg.DefaultSensorStatus:
     return dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED

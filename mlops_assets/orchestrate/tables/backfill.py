@@ -12,7 +12,7 @@ from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.tables.quality import CheckedTable, reference_windows
-from mlops_assets.orchestrate.tables.tables import check_results, make_and_commit, materialize_result, publish, refusal
+from mlops_assets.orchestrate.tables.tables import check_results, make_and_commit, materialize_result, publish_table, refusal_error
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded
 from mlops_assets.stores.lake.column_types import ColumnTypeError
 from mlops_assets.stores.lake.protocol import Commit
@@ -23,7 +23,7 @@ MAX_CHUNKS = 100  # transactions in one run, however many partitions it has
 
 
 @dataclass(frozen=True)
-class Chunks:
+class ChunkPlan:
     """How the partitions of a table are made, some at a time.
 
     Parameters
@@ -85,8 +85,8 @@ class _ChunkTotal:
         return Commit(self.commits[-1].snapshot, tuple(records[key] for key in keys), tuple(key for key in keys if key in changed), columns)
 
 
-def publish_in_chunks(step: StepContext, chunks: Chunks) -> Iterator[object]:
-    """Make a table as :func:`mlops_assets.orchestrate.tables.tables.publish` does, but commit its partitions chunk by chunk.
+def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
+    """Make a table as :func:`mlops_assets.orchestrate.tables.tables.publish_table` does, but commit its partitions chunk by chunk.
 
     Each chunk reads the lake as it is when the chunk begins, so that what is recorded of a partition is what it was made from.
 
@@ -103,7 +103,7 @@ def publish_in_chunks(step: StepContext, chunks: Chunks) -> Iterator[object]:
         return
     try:
         made, commit = _make_chunks(step, chunks, groups)
-    except _RefusedError as refused:
+    except _ChunkRefusedError as refused:
         yield from check_results(step, refused.outcomes)
         raise refused.error from None
     except ColumnTypeError:
@@ -115,7 +115,7 @@ def publish_in_chunks(step: StepContext, chunks: Chunks) -> Iterator[object]:
     yield materialize_result(step, made, commit)
 
 
-class _RefusedError(Exception):
+class _ChunkRefusedError(Exception):
     """A check refused a chunk."""
 
     def __init__(self, outcomes: Sequence[Outcome], error: DataError) -> None:
@@ -123,12 +123,12 @@ class _RefusedError(Exception):
         self.outcomes, self.error = outcomes, error
 
 
-def _publish_whole(step: StepContext, chunks: Chunks) -> Iterator[object]:
+def _publish_whole(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
     """Make all partitions in one transaction, which may replace the types of a table."""
-    yield from publish(step, chunks.rules, lambda: _add_description(step, chunks, chunks.make(step)))
+    yield from publish_table(step, chunks.rules, lambda: _add_description(step, chunks, chunks.make(step)))
 
 
-def _make_chunks(step: StepContext, chunks: Chunks, groups: Sequence[Sequence[str]]) -> tuple[CheckedTable, Commit]:
+def _make_chunks(step: StepContext, chunks: ChunkPlan, groups: Sequence[Sequence[str]]) -> tuple[CheckedTable, Commit]:
     """Make and commit one chunk after the other; return what they come to."""
     total = _ChunkTotal()
     for keys in groups:
@@ -136,7 +136,7 @@ def _make_chunks(step: StepContext, chunks: Chunks, groups: Sequence[Sequence[st
         kept = _read_recorded(part, chunks)
         made, commit = kept or make_and_commit(part, chunks.rules, partial(chunks.make, part))
         if commit is None or any(o.blocking and not o.passed for o in made.outcomes):
-            raise _RefusedError(total.outcomes(*made.outcomes), _stop_error(part, made, total.partitions, len(step.keys)))
+            raise _ChunkRefusedError(total.outcomes(*made.outcomes), _stop_error(part, made, total.partitions, len(step.keys)))
         total.made.append(made)
         total.commits.append(commit)
         total.passed_over += kept is not None
@@ -145,11 +145,11 @@ def _make_chunks(step: StepContext, chunks: Chunks, groups: Sequence[Sequence[st
     return _add_description(step, chunks, total.merge(len(groups))), total.commit(step.keys)
 
 
-def _add_description(step: StepContext, chunks: Chunks, made: CheckedTable) -> CheckedTable:
+def _add_description(step: StepContext, chunks: ChunkPlan, made: CheckedTable) -> CheckedTable:
     return replace(made, metadata={**made.metadata, **chunks.describe(step, made.frame)})
 
 
-def _split_step(step: StepContext, chunks: Chunks) -> list[list[str]]:
+def _split_step(step: StepContext, chunks: ChunkPlan) -> list[list[str]]:
     quality = chunks.rules.quality
     first = {name for name, _ in reference_windows(quality, chunks.rules, step.node.key)} if quality and quality.learn_from else set()
     return split_keys(step.keys, first)
@@ -176,7 +176,7 @@ def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[st
     return result
 
 
-def _read_recorded(step: StepContext, chunks: Chunks) -> tuple[CheckedTable, Commit] | None:
+def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, Commit] | None:
     """Return what the lake holds of a chunk that need not be made again."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.is_repeatable else {}
     if not all(part.inputs and part.key in recorded and recorded[part.key].inputs == part.inputs for part in step.parts):
@@ -185,7 +185,7 @@ def _read_recorded(step: StepContext, chunks: Chunks) -> tuple[CheckedTable, Com
 
 
 def _stop_error(step: StepContext, made: CheckedTable, before: int, of: int) -> DataError:
-    error = refusal(step, made.outcomes)
+    error = refusal_error(step, made.outcomes)
     return DataError(f"{error.message}. {before} of the {of} partitions of this run are committed", hint=error.hint)
 
 

@@ -6,11 +6,11 @@ import dagster as dg
 
 from mlops_assets.compute.tables.verify import Outcome, check_names, verify
 from mlops_assets.errors import DataError, LakeError
-from mlops_assets.orchestrate.core.metadata import check_result
-from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.metadata import to_check_result
+from mlops_assets.orchestrate.core.partitions import list_partition_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.lake_events import materialised
+from mlops_assets.orchestrate.tables.lake_events import materialization_event
 from mlops_assets.orchestrate.tables.tables import check_specs
 from mlops_assets.stores.lake.protocol import Commit, Partition
 from mlops_assets.stores.platform.stores import open_stores
@@ -18,7 +18,7 @@ from mlops_assets.values.dataset import ExternalDataset
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.window import window_of
 
-SENSOR = "mlops_external_datasets"
+EXTERNAL_SENSOR = "mlops_external_datasets"
 
 
 def external_assets(project: Project) -> list[dg.AssetSpec]:
@@ -39,29 +39,29 @@ def external_assets(project: Project) -> list[dg.AssetSpec]:
 
 def external_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
     """Return the checks of external assets, run by hand or with whatever reads them."""
-    return [_checks(e, platform) for e in project.every(ExternalDataset) if check_names(e.table)]
+    return [_build_checks(e, platform) for e in project.every(ExternalDataset) if check_names(e.table)]
 
 
-def _checks(external: ExternalDataset, platform: Platform) -> dg.AssetChecksDefinition:
+def _build_checks(external: ExternalDataset, platform: Platform) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=f"{external.key.replace('/', '__')}__checks", specs=check_specs(external.key, check_names(external.table)))
     def checks() -> Iterator[dg.AssetCheckResult]:
-        for outcome in observed_outcomes(external, platform):
-            yield check_result(asset_key(external.key), outcome)
+        for outcome in verify_external(external, platform):
+            yield to_check_result(asset_key(external.key), outcome)
 
     return checks
 
 
-def observed_outcomes(external: ExternalDataset, platform: Platform) -> list[Outcome]:
+def verify_external(external: ExternalDataset, platform: Platform) -> list[Outcome]:
     """Verify everything that an external table holds."""
     frame = open_stores(platform).lake.read(external.key)
-    windows = [(part.key, part.window) for part in _parts(external, platform)]
+    windows = [(part.key, part.window) for part in _list_written_partitions(external, platform)]
     return verify(frame, external.table, windows)
 
 
-def _parts(external: ExternalDataset, platform: Platform) -> list[Partition]:
+def _list_written_partitions(external: ExternalDataset, platform: Platform) -> list[Partition]:
     """Return the partitions between the first and the last row: what was not written yet is not missing."""
     definition, lake = external.table.partitions, open_stores(platform).lake
-    parts = [Partition(key, window_of(definition, key)) for key in all_keys(definition)]
+    parts = [Partition(key, window_of(definition, key)) for key in list_partition_keys(definition)]
     if definition is None:
         return parts
     times = lake.read(external.key, columns=[external.table.event_timestamp or ""]).to_series()
@@ -69,7 +69,7 @@ def _parts(external: ExternalDataset, platform: Platform) -> list[Partition]:
     return [p for p in parts if p.window and first is not None and p.window.start <= last and p.window.end > first]  # type: ignore[operator]
 
 
-def require(external: ExternalDataset, platform: Platform, reader: str) -> None:
+def require_valid(external: ExternalDataset, platform: Platform, reader: str) -> None:
     """Verify and record an external table before a step reads it.
 
     Raises
@@ -78,37 +78,37 @@ def require(external: ExternalDataset, platform: Platform, reader: str) -> None:
         It breaks a declared rule.
     """
     try:
-        broken = [o for o in observed_outcomes(external, platform) if o.blocking and not o.passed]
+        broken = [o for o in verify_external(external, platform) if o.blocking and not o.passed]
     except LakeError:
         return  # the read itself says best what is missing
     if broken:
         raise DataError(f"'{reader}' reads '{external.key}', which somebody else wrote: {broken[0].message}", hint=broken[0].hint)
-    _recorded(external, platform)
+    _record(external, platform)
 
 
-def observe(external: ExternalDataset, platform: Platform) -> Commit | None:
+def record_external(external: ExternalDataset, platform: Platform) -> Commit | None:
     """Record what an external table holds now; None when it does not exist yet or breaks a rule."""
     try:
-        if any(o.blocking and not o.passed for o in observed_outcomes(external, platform)):
+        if any(o.blocking and not o.passed for o in verify_external(external, platform)):
             return None
-        return _recorded(external, platform)
+        return _record(external, platform)
     except LakeError:
         return None
 
 
-def _recorded(external: ExternalDataset, platform: Platform) -> Commit | None:
-    parts, rules = _parts(external, platform), external.table
+def _record(external: ExternalDataset, platform: Platform) -> Commit | None:
+    parts, rules = _list_written_partitions(external, platform), external.table
     return open_stores(platform).lake.record(external.key, parts, event_timestamp=rules.event_timestamp, key=rules.key) if parts else None
 
 
-def observe_all(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
+def record_all_external(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
     """Record every external table, and report what changed to Dagster."""
     changed = []
     for external in project.every(ExternalDataset):
-        commit = observe(external, platform)
+        commit = record_external(external, platform)
         for record in commit.records if commit else ():
             if record.partition in commit.changed:  # type: ignore[union-attr]
-                instance.report_runless_asset_event(materialised(record))
+                instance.report_runless_asset_event(materialization_event(record))
                 changed.append(f"{external.key} {record.partition}".strip())
     return changed
 
@@ -120,13 +120,16 @@ def external_sensor(project: Project, platform: Platform, *, running: bool) -> l
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(
-        name=SENSOR, minimum_interval_seconds=60, default_status=status, description="Records what others have written into the lake."
+        name=EXTERNAL_SENSOR,
+        minimum_interval_seconds=60,
+        default_status=status,
+        description="Records what others have written into the lake.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         snapshot = str(open_stores(platform).lake.snapshot())
         if context.cursor == snapshot:
             return dg.SkipReason("nothing was written into the lake")
-        changed = observe_all(project, platform, context.instance)
+        changed = record_all_external(project, platform, context.instance)
         context.update_cursor(str(open_stores(platform).lake.snapshot()))
         return dg.SkipReason(f"recorded {', '.join(changed)}" if changed else "no external table has changed")
 

@@ -10,11 +10,11 @@ from mlops_assets.stores.lake.protocol import Partition, PartitionRecord
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
 
-_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_UNSUCCESSFUL = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _DATA_VERSION = "dagster/data_version"
 
 
-def materialised(record: PartitionRecord) -> dg.AssetMaterialization:
+def materialization_event(record: PartitionRecord) -> dg.AssetMaterialization:
     """Return the event that says what a partition holds."""
     facts: dict[str, Any] = {
         "dagster/row_count": record.rows,
@@ -26,7 +26,7 @@ def materialised(record: PartitionRecord) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(asset_key(record.table), metadata=facts, partition=record.partition or None, tags=tags)
 
 
-def report_untold(
+def report_missing_events(
     instance: dg.DagsterInstance, platform: Platform, *, since: datetime | None = None, limit: int | None = None
 ) -> list[PartitionRecord]:
     """Report what runs that failed or were cancelled had committed to the lake without an event: it would be shown as missing for ever.
@@ -47,18 +47,18 @@ def report_untold(
     list of PartitionRecord
         What was reported; a partition that another run has written or told of since then is not.
     """
-    runs = instance.get_run_ids(dg.RunsFilter(statuses=_BADLY, updated_after=since), limit=limit)
+    runs = instance.get_run_ids(dg.RunsFilter(statuses=_UNSUCCESSFUL, updated_after=since), limit=limit)
     if not runs:
         return []
     at = open_stores(platform)
-    untold = [record for record in at.lake.records_of_runs(runs) if not _told(instance, record)]
+    untold = [record for record in at.lake.records_of_runs(runs) if not _is_reported(instance, record)]
     for record in untold:
         at.attempts.clear(record.table, [Partition(record.partition)])
-        instance.report_runless_asset_event(materialised(record))
+        instance.report_runless_asset_event(materialization_event(record))
     return untold
 
 
-def _told(instance: dg.DagsterInstance, record: PartitionRecord) -> bool:
+def _is_reported(instance: dg.DagsterInstance, record: PartitionRecord) -> bool:
     """Whether the partition was materialised after this was committed: a run tells when it has committed."""
     events = dg.AssetRecordsFilter(
         asset_key(record.table),

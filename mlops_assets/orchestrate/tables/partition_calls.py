@@ -17,7 +17,7 @@ _WINDOW_HINT = "return the rows of the given window only: the function is called
 
 
 @dataclass(frozen=True)
-class Produced:
+class ProducedRows:
     """Rows that a function returned for the partitions of a step.
 
     Parameters
@@ -41,7 +41,7 @@ def call_function(
     call_per: CallPer,
     event_timestamp: str,
     shape: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
-) -> Produced:
+) -> ProducedRows:
     """Call a function for the partitions of a step and return what it made.
 
     Parameters
@@ -58,19 +58,19 @@ def call_function(
         Applied to what each call returns.
     """
     if len(step.keys) == 1 or call_per == "range":
-        return Produced(shape(step.frame(function)), {}, whole_range=len(step.keys) > 1)
+        return ProducedRows(shape(step.frame(function)), {}, whole_range=len(step.keys) > 1)
     made: list[tuple[str, pl.DataFrame]] = []
     strays: dict[str, pl.DataFrame] = {}
     for each in step.by_partition(function):
         frame = shape(each.frame(function))
-        inside = _inside(frame, event_timestamp, each.window, step.window)
+        inside = _mark_own_rows(frame, event_timestamp, each.window, step.window)
         made.append((each.keys[0], frame.filter(inside)))
         if not inside.all():
             strays[each.keys[0]] = frame.filter(~inside)
-    return Produced(stack_frames(made, f"'{step.node.key}'"), strays)
+    return ProducedRows(stack_frames(made, f"'{step.node.key}'"), strays)
 
 
-def _inside(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
+def _mark_own_rows(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
     """Return False where a row belongs to another partition of the run than the one its call was for."""
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
@@ -99,7 +99,7 @@ def stack_frames(made: Sequence[tuple[str, pl.DataFrame]], what: str) -> pl.Data
                 hint="return the same columns for every partition",
             )
         for name, dtype in model.schema.items():
-            if not _fits(dtype, frame.schema[name]):
+            if not _are_compatible(dtype, frame.schema[name]):
                 raise DataError(
                     f"{what}: column '{name}' is {dtype} in partition '{first}' and {frame.schema[name]} in partition '{key}'",
                     hint=f"cast '{name}' in the function, so that every partition has the same type",
@@ -108,11 +108,11 @@ def stack_frames(made: Sequence[tuple[str, pl.DataFrame]], what: str) -> pl.Data
     return pl.concat(frames, how="vertical_relaxed") if frames else model
 
 
-def _fits(one: pl.DataType, other: pl.DataType) -> bool:
+def _are_compatible(one: pl.DataType, other: pl.DataType) -> bool:
     return one == other or pl.Null in (one, other) or (one.is_integer() and other.is_integer()) or (one.is_float() and other.is_float())
 
 
-def misplaced_outcome(produced: Produced, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
+def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
     """Return the failed check of the first call that returned rows of another partition; None when there is none."""
     for key, rows in produced.strays.items():
         found = next(find_time_violations(rows, table.event_timestamp or "", [(key, windows[key])], None))

@@ -15,11 +15,11 @@ from mlops_assets.stores.lake.protocol import Lake
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.window import TimeWindow
 
-CHANGE = "predictions change"  # in the metadata of a promotion
-_FEW = TimeWindow(datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 1, tzinfo=UTC))  # types are asked for, not rows
+PREDICTION_CHANGE = "predictions change"  # in the metadata of a promotion
+_EMPTY_WINDOW = TimeWindow(datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 1, tzinfo=UTC))  # types are asked for, not rows
 
 
-def as_one_table(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> pl.DataFrame:
+def stack_predictions(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> pl.DataFrame:
     """Return predictions as rows of the step's table: what has another type than its column goes to a column of its own.
 
     Parameters
@@ -31,11 +31,11 @@ def as_one_table(step: StepContext, frames: Sequence[pl.DataFrame], event_timest
     event_timestamp
         The table's.
     """
-    placed = rename_by_type(frames, _types(step, frames, event_timestamp))
+    placed = rename_by_type(frames, _stored_types(step, frames, event_timestamp))
     return placed[0] if len(placed) == 1 else pl.concat(placed, how="diagonal_relaxed")
 
 
-def _types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
+def _stored_types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
     """Return the types of the table's columns that hold predictions; nothing where the whole table is replaced."""
     lake, key = step.stores.lake, step.node.key
     if step.node.partitions is None or event_timestamp is None:
@@ -44,7 +44,7 @@ def _types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: s
     if not names:
         return {}
     try:
-        types = dict(lake.read(key, window=_FEW, event_timestamp=event_timestamp, columns=names).schema)
+        types = dict(lake.read(key, window=_EMPTY_WINDOW, event_timestamp=event_timestamp, columns=names).schema)
         new = [frame.schema[base] for frame in frames for base in TYPED if base in frame.columns]
         # A column without any value takes the type of the first one: it is looked for only where a type is new.
         unknown = [name for name, dtype in types.items() if any(dtype != other for other in new) and _is_empty(lake, key, name)]
@@ -58,16 +58,16 @@ def _is_empty(lake: Lake, table: str, column: str) -> bool:
     return values.null_count() == len(values)
 
 
-def change_of_kind(step: StepContext, before: Version | None, after: Version) -> dict[str, str]:
+def prediction_change_metadata(step: StepContext, before: Version | None, after: Version) -> dict[str, str]:
     """Return what a promotion says where the new version predicts another type, or other classes, than the one before it."""
-    change = describe_change_of_kind(step.stores.artifacts, before, after)
+    change = describe_prediction_change(step.stores.artifacts, before, after)
     if not change:
         return {}
     step.context.log.warning(f"version {after.version} of '{after.model}': {change}")
-    return {CHANGE: change}
+    return {PREDICTION_CHANGE: change}
 
 
-def describe_change_of_kind(artifacts: Artifacts, before: Version | None, after: Version) -> str:
+def describe_prediction_change(artifacts: Artifacts, before: Version | None, after: Version) -> str:
     """Return in words how the predictions of a new champion differ in type or classes, and where they go; empty when they do not.
 
     Parameters

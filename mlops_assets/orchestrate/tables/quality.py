@@ -25,12 +25,12 @@ from mlops_assets.compute.tables.row_rules import merge_windows
 from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.compute.tables.verify import Outcome, check_names, find_violations, verify
 from mlops_assets.errors import DefinitionError, LakeError
-from mlops_assets.orchestrate.core.metadata import markdown
-from mlops_assets.orchestrate.core.partitions import all_keys
+from mlops_assets.orchestrate.core.metadata import to_markdown
+from mlops_assets.orchestrate.core.partitions import list_partition_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.partition_calls import Produced, emptied_outcome, misplaced_outcome
+from mlops_assets.orchestrate.tables.partition_calls import ProducedRows, emptied_outcome, misplaced_outcome
 from mlops_assets.stores.lake.protocol import Partition, TableWrite
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.stores.lake.table_sql import MAX_KEYS
@@ -40,7 +40,7 @@ from mlops_assets.values.quality import Limit, Quality
 from mlops_assets.values.window import TimeWindow, window_of
 
 Windows = Sequence[tuple[str, TimeWindow | None]]
-PREVIEW = 20
+MAX_PREVIEW_ROWS = 20
 KEY_ACROSS = "key_across_partitions"
 
 
@@ -92,7 +92,7 @@ def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
     """Yield the quarantines and the learnt limits of a project as assets; the steps of their tables write them."""
     nouns: list[Dataset[..., Any] | FeatureView] = [*project.every(Dataset), *project.every(FeatureView)]
     for noun in nouns:
-        table = _table(noun)
+        table = _table_rules(noun)
         group = noun.options.group or "data"
         if isinstance(noun, Dataset) and table.quarantine is not None:
             text = f"Rows of {noun.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {noun.name}` tries them again."
@@ -101,7 +101,7 @@ def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
             yield _companion_spec(noun.quality_key, noun.key, f"The limits that {noun.key} has learnt.", "quality", group, None)
 
 
-def _table(noun: Dataset[..., Any] | FeatureView) -> Table:
+def _table_rules(noun: Dataset[..., Any] | FeatureView) -> Table:
     return noun.table if isinstance(noun, Dataset) else Table(quality=noun.quality)
 
 
@@ -111,22 +111,22 @@ def _companion_spec(key: str, of: str, text: str, kind: str, group: str, partiti
     )
 
 
-def table_checks(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def list_checks(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of a table's checks, and of those among them that only warn."""
     warns = ("quality",) if table.quality is not None and not table.quality.blocks else ()
     aside = (NO_QUARANTINED_ROWS,) if table.quarantine is not None else ()
-    across = (KEY_ACROSS,) if _may_repeat(table) else ()
+    across = (KEY_ACROSS,) if _keys_may_repeat(table) else ()
     return (*check_names(table), *across, *aside), (*warns, *across, *aside)
 
 
-def _may_repeat(table: Table) -> bool:
+def _keys_may_repeat(table: Table) -> bool:
     """Whether a key can be in two partitions: not when the time that divides them is part of it."""
     return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
 
 
 def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
     """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
-    if not _may_repeat(table) or not set(table.key) <= set(frame.columns):
+    if not _keys_may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
     windows = merge_windows(step.windows)
     time, lake = table.event_timestamp or "", step.stores.lake
@@ -147,7 +147,7 @@ def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table
 
 
 def check_table(
-    step: StepContext, produced: Produced | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = ""
+    step: StepContext, produced: ProducedRows | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = ""
 ) -> CheckedTable:
     """Verify rows, learn limits where they are due, and set bad rows aside where the table has a quarantine.
 
@@ -158,7 +158,7 @@ def check_table(
     quality_key, quarantine_key
         Tables of the learnt limits and of the quarantined rows.
     """
-    produced = produced if isinstance(produced, Produced) else Produced(produced, {})
+    produced = produced if isinstance(produced, ProducedRows) else ProducedRows(produced, {})
     frame = produced.frame
     refuse_unstorable(frame, step.node.key)
     if table.quarantine is not None:
@@ -169,7 +169,7 @@ def check_table(
 
 
 def _check_with_quarantine(  # noqa: PLR0913  (one table)
-    step: StepContext, produced: Produced, table: Table, share: float, quality_key: str, quarantine_key: str
+    step: StepContext, produced: ProducedRows, table: Table, share: float, quality_key: str, quarantine_key: str
 ) -> CheckedTable:
     frame, windows = produced.frame, dict(step.windows)
     split = partial(split_quarantine, table=table, run_id=step.context.run.run_id, now=datetime.now(UTC))
@@ -189,10 +189,12 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
         outcomes = [unwritten_outcome(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in outcomes]
     # The quarantine comes first: rules that the good rows alone break are a consequence of too many bad ones.
     outcomes = sorted(outcomes, key=lambda o: o.check != NO_QUARANTINED_ROWS)
-    return CheckedTable(kept, outcomes, companions=[*companions, _quarantine_rows(step, quarantine_key, refused)])
+    return CheckedTable(kept, outcomes, companions=[*companions, _build_quarantine_write(step, quarantine_key, refused)])
 
 
-def _add_call_outcomes(step: StepContext, produced: Produced, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]) -> list[Outcome]:
+def _add_call_outcomes(
+    step: StepContext, produced: ProducedRows, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]
+) -> list[Outcome]:
     """Replace outcomes that passed by what was wrong with the calls of the function."""
     misplaced = misplaced_outcome(produced, table, dict(step.windows))
     emptied = emptied_outcome(step, frame, table) if produced.whole_range else None
@@ -200,7 +202,7 @@ def _add_call_outcomes(step: StepContext, produced: Produced, frame: pl.DataFram
     return [worse.get(outcome.check, outcome) if outcome.passed else outcome for outcome in found]
 
 
-def _quarantine_rows(step: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
+def _build_quarantine_write(step: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
     parts = [Partition(name, window) for name, window in step.windows]
     partitioned = step.node.partitions is not None
     shown = {name: _summarise_rows(refused.filter(pl.col("partition") == name)) for name, _ in step.windows}
@@ -210,8 +212,8 @@ def _quarantine_rows(step: StepContext, key: str, refused: pl.DataFrame) -> Comp
 def _summarise_rows(rows: pl.DataFrame) -> dict[str, Any]:
     return {
         "dagster/row_count": rows.height,
-        "by reason": markdown([{"reason": reason, "rows": count} for reason, count in count_reasons(rows)]),
-        "preview": markdown(rows.select("row", "column", "reason").head(PREVIEW).to_dicts()),
+        "by reason": to_markdown([{"reason": reason, "rows": count} for reason, count in count_reasons(rows)]),
+        "preview": to_markdown(rows.select("row", "column", "reason").head(MAX_PREVIEW_ROWS).to_dicts()),
     }
 
 
@@ -236,13 +238,13 @@ def _find_limits(
     rows = _reference_rows(step, table, good_rows(), windows, writing)
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
     limits = learn_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
-    shown = {"": {"limits": markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
+    shown = {"": {"limits": to_markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
     return limits, [CompanionWrite(TableWrite(key, limits_to_table(limits, quality), [Partition("")]), shown)]
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
     """Return the partitions that the limits of a table are learnt from; ``key`` names it."""
-    every = all_keys(table.partitions)
+    every = list_partition_keys(table.partitions)
     learn_from = quality.learn_from
     chosen = every[:learn_from] if isinstance(learn_from, int) else _select_partitions(table, learn_from)
     if not chosen:
@@ -255,7 +257,7 @@ def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[st
 
 def _select_partitions(table: Table, learn_from: tuple[str, str] | None) -> Sequence[str]:
     """Return the partitions from the first that is named up to the second, by time; by their text where one is no partition key."""
-    every = all_keys(table.partitions)
+    every = list_partition_keys(table.partitions)
     if learn_from is None:
         return []
     try:

@@ -7,13 +7,13 @@ import polars as pl
 
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError, LakeError
-from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.window import TimeWindow, join_windows
 
-READABLE = "log_readable"
-_SHOWN = 20  # lines that are listed
+LOG_READABLE = "log_readable"
+_MAX_LINES = 20  # lines that are listed
 
 
 def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tuple[pl.DataFrame, int]:
@@ -45,17 +45,17 @@ def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tupl
     for key, window in damaged:
         _refuse_loss(step, rows, rules, key, window, records[key].rows)
     sound = [window for key, window in step.windows if key in records and not records[key].damaged]
-    stored = [_read(step, rules, window) for window in _spans(sound)]
+    stored = [_read_window(step, rules, window) for window in _merge_windows(sound)]
     kept = [frame.join(rows, on=list(rules.key), how="anti", nulls_equal=True) for frame in stored]
-    kept = [_cast(step, frame, rows) for frame in kept if frame.height]
+    kept = [_cast_to_log_types(step, frame, rows) for frame in kept if frame.height]
     return pl.concat([rows, *kept], how="diagonal"), sum(frame.height for frame in kept)
 
 
-def _spans(windows: Sequence[TimeWindow | None]) -> list[TimeWindow | None]:
+def _merge_windows(windows: Sequence[TimeWindow | None]) -> list[TimeWindow | None]:
     return [None] if None in windows else [*join_windows(window for window in windows if window is not None)]
 
 
-def _read(step: StepContext, rules: Table, window: TimeWindow | None) -> pl.DataFrame:
+def _read_window(step: StepContext, rules: Table, window: TimeWindow | None) -> pl.DataFrame:
     try:
         return step.stores.lake.read(step.node.key, window=window, event_timestamp=rules.event_timestamp, snapshot=step.snapshot)
     except LakeError as error:
@@ -77,7 +77,7 @@ def _refuse_loss(step: StepContext, rows: pl.DataFrame, rules: Table, key: str, 
         )
 
 
-def _cast(step: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+def _cast_to_log_types(step: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Give the lake's rows the types of the log's; refuse a change of type that would change a value."""
     columns = []
     for column in stored:
@@ -94,7 +94,7 @@ def _cast(step: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.Dat
     return pl.DataFrame(columns)
 
 
-def readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outcome:
+def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outcome:
     """Return the check that counts the lines that were set aside and names the first.
 
     Parameters
@@ -106,7 +106,7 @@ def readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outco
     """
     first = next(iter([*(f"the first is {place}" for place in corrupt), *unfit]), "")
     return Outcome(
-        READABLE,
+        LOG_READABLE,
         passed=not first,
         blocking=False,
         message=f"{len(corrupt) + len(unfit)} line(s) of the log are set aside: {first}" if first else "",
@@ -115,8 +115,8 @@ def readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> Outco
     )
 
 
-def aside_facts(kept: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
+def log_metadata(kept: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
     """Return metadata of a table that is filled from a log: rows that only the lake has, and lines that were set aside."""
     lines = [*corrupt, *unfit]
     facts: dict[str, Any] = {"rows that the log lacks": kept} if kept else {}
-    return facts | ({"lines set aside": markdown([{"line": line} for line in lines[:_SHOWN]])} if lines else {})
+    return facts | ({"lines set aside": to_markdown([{"line": line} for line in lines[:_MAX_LINES]])} if lines else {})

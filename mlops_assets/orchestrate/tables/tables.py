@@ -14,11 +14,11 @@ from mlops_assets.compute.tables.stored_types import cast_to_stored, count_cut_t
 from mlops_assets.compute.tables.verify import Outcome
 from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.column_descriptions import describe_columns
-from mlops_assets.orchestrate.core.metadata import check_result, show, table_metadata
+from mlops_assets.orchestrate.core.metadata import draw_safely, table_metadata, to_check_result
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.partition_calls import Produced, call_function
-from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table, table_checks
+from mlops_assets.orchestrate.tables.partition_calls import ProducedRows, call_function
+from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table, list_checks
 from mlops_assets.stores.lake.protocol import Commit
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Dataset, Table
@@ -31,7 +31,7 @@ def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = (
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
 
-def publish(step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()) -> Iterator[object]:
+def publish_table(step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()) -> Iterator[object]:
     """Make a table and commit it, unless a blocking check has failed; yield what Dagster reports.
 
     Parameters
@@ -48,7 +48,7 @@ def publish(step: StepContext, rules: Table, make: Callable[[], CheckedTable], *
     made, commit = make_and_commit(step, rules, make, unhashed=unhashed)
     if commit is None:
         yield from check_results(step, made.outcomes)
-        raise refusal(step, made.outcomes)
+        raise refusal_error(step, made.outcomes)
     yield materialize_result(step, made, commit)
 
 
@@ -75,21 +75,21 @@ def make_and_commit(
 
 def materialize_result(step: StepContext, made: CheckedTable, commit: Commit) -> dg.MaterializeResult[Any]:
     """Return Dagster's result of a step: the commit, the outcomes of its checks, and figures of its rows."""
-    cut = cut_times(made.frame)
+    cut = describe_cut_times(made.frame)
     for text in (*(f"{name}: {text}" for name, text in cut.items()), *commit.columns):
         step.context.log.warning(f"{step.node.key}: {text}")
-    descriptions = show("column descriptions", lambda: describe_columns(step.project, step.node.key), step.context.log.warning)
+    descriptions = draw_safely("column descriptions", lambda: describe_columns(step.project, step.node.key), step.context.log.warning)
     return dg.MaterializeResult(
         asset_key(step.node.key),
         check_results=check_results(step, made.outcomes),
         metadata={**_commit_facts(step, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame), descriptions)},
-        data_version=dg.DataVersion(_version(commit)),
+        data_version=dg.DataVersion(_data_version(commit)),
     )
 
 
 def check_results(step: StepContext, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
     """Return what the checks of a step found."""
-    return [check_result(asset_key(step.node.key), outcome) for outcome in outcomes]
+    return [to_check_result(asset_key(step.node.key), outcome) for outcome in outcomes]
 
 
 def _blocking_failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -109,7 +109,7 @@ def _commit(step: StepContext, rules: Table, made: CheckedTable, unhashed: Colle
     )
 
 
-def refusal(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
+def refusal_error(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
     """Return the error that says why a step's partitions were not committed."""
     keys, refused = step.keys, _blocking_failures(outcomes)
     where = (
@@ -121,7 +121,7 @@ def refusal(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
     )
 
 
-def _version(commit: Commit) -> str:
+def _data_version(commit: Commit) -> str:
     hashes = [record.content_hash for record in commit.records]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
@@ -133,13 +133,13 @@ def _commit_facts(step: StepContext, commit: Commit) -> dict[str, Any]:
     changed = f"{len(commit.changed)} of {len(commit.records)}"
     return {
         "lake snapshot": commit.snapshot,
-        "content hash": _version(commit),
+        "content hash": _data_version(commit),
         "changed partitions" if step.node.partitions else "changed": changed,
         **({COLUMNS: "; ".join(commit.columns)} if commit.columns else {}),
     }
 
 
-def cut_times(frame: pl.DataFrame) -> dict[str, str]:
+def describe_cut_times(frame: pl.DataFrame) -> dict[str, str]:
     """Return as metadata how many times have lost digits, which are finer than the microseconds of the lake; empty when none has."""
     counts = count_cut_times(frame)
     listed = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
@@ -148,7 +148,7 @@ def cut_times(frame: pl.DataFrame) -> dict[str, str]:
 
 def publish_dataset(step: StepContext, dataset: Dataset[..., Any]) -> Iterator[object]:
     """Make, check and commit the partitions of a dataset."""
-    yield from publish(step, dataset.table, partial(_make_dataset, step, dataset))
+    yield from publish_table(step, dataset.table, partial(_make_dataset, step, dataset))
 
 
 def _make_dataset(step: StepContext, dataset: Dataset[..., Any]) -> CheckedTable:
@@ -158,7 +158,7 @@ def _make_dataset(step: StepContext, dataset: Dataset[..., Any]) -> CheckedTable
     return replace(made, metadata={**made.metadata, **dropped})
 
 
-def _drop_duplicates(step: StepContext, made: Produced, table: Table) -> tuple[Produced, dict[str, str]]:
+def _drop_duplicates(step: StepContext, made: ProducedRows, table: Table) -> tuple[ProducedRows, dict[str, str]]:
     """Keep one row of each key where the dataset says which, and describe how many are left out."""
     if table.keep is None:
         return made, {}
@@ -174,5 +174,5 @@ def _drop_duplicates(step: StepContext, made: Produced, table: Table) -> tuple[P
 
 def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:
     """Return the declarations of the checks of a dataset or a feature view."""
-    names, warnings = table_checks(table)
+    names, warnings = list_checks(table)
     return check_specs(key, names, warnings=warnings)

@@ -21,7 +21,7 @@ from mlops_assets.orchestrate.training.evaluation import compare_with_champion
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
 from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
 from mlops_assets.orchestrate.training.search import run_search
-from mlops_assets.orchestrate.training.training_log import autolog, record_fit, training_run, warn_of_unrecorded
+from mlops_assets.orchestrate.training.training_log import autolog, record_fit, record_training_run, warn_of_unrecorded
 from mlops_assets.serving.formats.argmax import predict_labels
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.serving.formats.packaging import POSITIVE, compute_responses, read_manifest, unpack
@@ -48,7 +48,7 @@ class EstimatorKind:
         refuse_unknown_types(model.trusted_types, f"'{model.key}'")
         refuse_lambdas(model.function.function, f"'{model.key}'")
         splits, fingerprint = inputs.splits, inputs.fingerprint
-        with training_run(step, model, inputs.decides, fingerprint) as active:
+        with record_training_run(step, model, inputs.decides, fingerprint) as active:
             chosen = run_search(step, model, splits, active, fingerprint)
             received = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
             with seed_globals(fingerprint) as draws:
@@ -56,7 +56,7 @@ class EstimatorKind:
             unrecorded = warn_of_unrecorded(chosen, model)
             refuse_without_predict(model, estimator)
             autolog(chosen, active, estimator)
-            fitted_rows = _fitted_rows(model.training_set, splits, tuple(received))
+            fitted_rows = _describe_fitted_rows(model.training_set, splits, tuple(received))
             fit = self.package(chosen, model, estimator, splits["train"], splits, fingerprint, {FITTED: fitted_rows.as_json()})
             # The stored form is evaluated: the champion that it is compared with has been stored as well.
             metrics = dict(self.evaluate(model, fit.fitted, splits).metrics)
@@ -97,10 +97,10 @@ class EstimatorKind:
         estimator = _fit_again(again, again.splits)
         refit = None if second is None else _fit_again(again, {"train": merge_parts(again.rows, reads["X"], reads["label"])})
         served = as_served(estimator, manifest.get("form", SKOPS), again.splits["train"].X)
-        was = _stored_answers(manifest)
-        now = {**result_facts(estimator, again.source), **_answers(estimator, stores, manifest)}
+        was = _read_stored_predictions(manifest)
+        now = {**result_facts(estimator, again.source), **_predict_probe(estimator, stores, manifest)}
         if second is not None:
-            was["refit"], now["refit"] = _stored_answers(second), _answers(refit, stores, second)
+            was["refit"], now["refit"] = _read_stored_predictions(second), _predict_probe(refit, stores, second)
         found = evaluate(served, again.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
         return was, now | {"metrics": dict(found.metrics)}
 
@@ -114,7 +114,7 @@ def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # n
         )
 
 
-def _fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
+def _describe_fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
     """Return the rows that a fit received."""
     return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
 
@@ -129,13 +129,13 @@ def _fit_again(again: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: 
         return call_recorded(again.function, splits, again.params)
 
 
-def _stored_answers(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _read_stored_predictions(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stored predictions of the probe rows, and the classes of a classifier."""
     labels = {"labels": manifest["probe_labels"]} if manifest["classes"] and "probe_labels" in manifest else {}
     return {"predictions": manifest["probe_predictions"], **labels}
 
 
-def _answers(estimator: Any, stores: Stores, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
+def _predict_probe(estimator: Any, stores: Stores, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
     """Return what an estimator predicts for the stored probe rows."""
     rows = pl.read_ipc(io.BytesIO(stores.artifacts.get(manifest["probe"])))
     return {"predictions": np.asarray(compute_responses(estimator, rows)).tolist(), "labels": predict_labels(estimator, rows).tolist()}

@@ -11,7 +11,7 @@ import polars as pl
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
 from mlops_assets.compute.training.environment import installed_distributions
-from mlops_assets.orchestrate.core.partitions import step_of
+from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit
@@ -98,9 +98,9 @@ def _reference_profile(step: StepContext, splits: Mapping[str, Split], declared:
     partitions = next((ref.partitions for ref in list_source_tables(step.project, declared) if ref.partitions is not None), None)
     times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
-    profile = build_profile(X, local, window=step_of(partitions))
+    profile = build_profile(X, local, window=partition_length(partitions))
     watching = [m for m in step.project.every(Monitor) if m.drift and m.model.training_set.key == declared.key]
-    longer = {step_of(m.partitions) for m in watching} - {step_of(partitions)}
+    longer = {partition_length(m.partitions) for m in watching} - {partition_length(partitions)}
     if longer:
         profile[BY_WINDOW] = {
             str(int(step.total_seconds())): build_profile(X, local, window=step) | {WINDOW_LENGTH: step.total_seconds()}

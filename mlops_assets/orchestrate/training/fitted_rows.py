@@ -53,14 +53,14 @@ def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
         not fitted.by_time
         and key
         and set(key) <= set(rows.columns)
-        and (known := _fitted_keys(at, model, version, fitted, key)) is not None
+        and (known := _read_fitted_keys(at, model, version, fitted, key)) is not None
     ):
         return _match_keys(rows.select(key), known)
     time = next((name for name in (model.training_set.event_timestamp, event_timestamp) if name and name in rows.columns), None)
     return none if time is None else fitted.contain_times(rows[time])
 
 
-def _fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
+def _read_fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
     """Return the keys of the fitted rows; None when the training set no longer holds them."""
     try:
         rows = rename_from_table(at.lake.read(model.training_set.key, snapshot=version.snapshot), TRAINING_SET_COLUMNS)
@@ -105,7 +105,7 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
     A version that was rolled back predicts nothing, nor does one with other inputs or another type of prediction than the champion.
     """
     chosen, open_parts = [], parts.unique(maintain_order=True)
-    for version in _candidates(at, model, champion):
+    for version in _list_eligible_versions(at, model, champion):
         fitted = mark_fitted_rows(at, project, model, version, rows, event_timestamp)
         touched = parts.filter(fitted).unique()
         mine = open_parts.filter(~open_parts.is_in(touched.implode()))
@@ -118,17 +118,17 @@ def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
     return [(version, part) for version, part in found if part.height] or [(champion, rows)]
 
 
-def _candidates(at: Stores, model: Model[..., Any], champion: Version) -> Iterator[Version]:
+def _list_eligible_versions(at: Stores, model: Model[..., Any], champion: Version) -> Iterator[Version]:
     """Yield the champion and earlier champions with the same inputs and type of prediction, newest first."""
     yield champion
     withdrawn = {event.previous for event in at.registry.history(model.name) if event.kind == "rollback"}
-    signature = _signature(at, champion)
+    signature = _read_signature(at, champion)
     for version in reversed(at.registry.versions(model.name)):
         usable = version.was_champion and not version.damage and version.version not in withdrawn
-        if version.version < champion.version and usable and _signature(at, version) == signature:
+        if version.version < champion.version and usable and _read_signature(at, version) == signature:
             yield version
 
 
-def _signature(at: Stores, version: Version) -> tuple[object, ...]:
+def _read_signature(at: Stores, version: Version) -> tuple[object, ...]:
     manifest = read_manifest(at.artifacts, version.artifact)
     return tuple(manifest.get(name) for name in ("columns", "types", "prediction_type", "classes"))

@@ -104,7 +104,7 @@ def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], 
     ]
 
 
-def check_result(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
+def to_gate_result(model: Model[..., Any], name: str, result: GateResult) -> dg.AssetCheckResult:
     """Return the result of a gate as the result of its asset check."""
     figures = {"value": result.value, "threshold": result.threshold, "interval, low": result.low, "interval, high": result.high}
     return dg.AssetCheckResult(

@@ -19,7 +19,7 @@ def mirror_to_mlflow(step: StepContext) -> None:
     platform = step.stores.platform
     if not platform.mlflow:
         return
-    problem = _run_mirror(platform, _seconds())
+    problem = _run_mirror(platform, _timeout_seconds())
     if problem:
         step.context.log.warning(f"not mirrored to MLflow at {hide_password(platform.mlflow)}: {problem}; the next mirror catches up")
 
@@ -39,7 +39,7 @@ def _run_mirror(platform: Platform, seconds: float) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it failed"])[-1]
 
 
-def _seconds() -> float:
+def _timeout_seconds() -> float:
     try:
         return float(os.environ.get("MLOPS_MLFLOW_SECONDS") or DEFAULT_SECONDS)
     except ValueError:

@@ -11,18 +11,18 @@ from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.evaluate import tabulate_metrics
 from mlops_assets.compute.training.fitted_rows import FITTED
 from mlops_assets.compute.training.plots import plot_model
-from mlops_assets.orchestrate.core.metadata import markdown, pictures, show, table
+from mlops_assets.orchestrate.core.metadata import draw_safely, to_images, to_markdown, to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.unrecorded import unrecorded_metadata
 from mlops_assets.orchestrate.training.candidate_kind import TrainedModel
 from mlops_assets.orchestrate.training.evaluation import find_rival
-from mlops_assets.orchestrate.training.gates import bind_evidence, check_result, judge_candidate
+from mlops_assets.orchestrate.training.gates import bind_evidence, judge_candidate, to_gate_result
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.refit import Submission, refit_after_gates
 from mlops_assets.orchestrate.training.search import search_metadata
-from mlops_assets.orchestrate.training.training_log import show_logged
+from mlops_assets.orchestrate.training.training_log import logged_metadata
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.training.training_run import train_model, training_lock
 from mlops_assets.serving.formats.packaging import describe_format, read_manifest
@@ -52,27 +52,27 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
         rival = find_rival(step.stores, model.name)
         candidate = find_kind(model.kind).compare(step.stores, model, trained, rival)
         results = judge_candidate(step, gates, candidate, rival)
-        submission = _submission(step, model, trained, results)
+        submission = _choose_submission(step, model, trained, results)
         evidence = bind_evidence(results, gates, submission.digest, rival)
-        step.stores.registry.submit(_record(model, trained, submission), evidence)
+        step.stores.registry.submit(_candidate_record(model, trained, submission), evidence)
         step.stores.decisions.record_training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         mirror_to_mlflow(step)
         yield dg.MaterializeResult(
             asset_key(model.key),
-            check_results=[check_result(model, name, result) for name, result in results.items()],
-            metadata=_metadata(trained, candidate)
+            check_results=[to_gate_result(model, name, result) for name, result in results.items()],
+            metadata=_training_metadata(trained, candidate)
             | {"candidate": submission.digest}
             | _estimator_metadata(step, model, trained, submission)
             | _refit_metadata(model, submission)
-            | show("logged", lambda: show_logged(step, trained.run, model.metrics), step.context.log.warning)
-            | show("search", lambda: search_metadata(step, model, trained.run), step.context.log.warning),
+            | draw_safely("logged", lambda: logged_metadata(step, trained.run, model.metrics), step.context.log.warning)
+            | draw_safely("search", lambda: search_metadata(step, model, trained.run), step.context.log.warning),
             data_version=dg.DataVersion(submission.digest),
         )
 
     return body
 
 
-def _submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:
+def _choose_submission(step: StepContext, model: Model[..., Any], trained: TrainedModel, results: Mapping[str, GateResult]) -> Submission:
     """Return the fit to submit: a second one where the model declares it and every gate has passed."""
     if model.refit is None or not all(result.passed for result in results.values()):
         return Submission(trained.artifact, trained.digest)
@@ -80,7 +80,7 @@ def _submission(step: StepContext, model: Model[..., Any], trained: TrainedModel
         return refit_after_gates(step, model, trained)
 
 
-def _record(model: Model[..., Any], trained: TrainedModel, submission: Submission) -> CandidateRecord:
+def _candidate_record(model: Model[..., Any], trained: TrainedModel, submission: Submission) -> CandidateRecord:
     return CandidateRecord(model.name, submission.digest, trained.run.id, submission.artifact, trained.snapshot, datetime.now(UTC))
 
 
@@ -102,27 +102,29 @@ def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: Trai
     return {
         "format": describe_format(read_manifest(step.stores.artifacts, submission.artifact)),
         **({} if positive is None else {"positive class": str(positive)}),
-        **pictures(drawn),
+        **to_images(drawn),
     }
 
 
-def _metadata(trained: TrainedModel, candidate: Candidate) -> dict[str, Any]:
+def _training_metadata(trained: TrainedModel, candidate: Candidate) -> dict[str, Any]:
     evaluation = candidate.evaluation
     slices = [{"slice": f"{s.column} = {s.value}", "rows": s.rows, **dict(s.metrics)} for s in evaluation.slices[:_MAX_SLICES]]
     outside: dict[str, str] = dict(trained.run.record.get("outside", {}))
     headline = {name: value for name, value in evaluation.metrics if value == value}  # noqa: PLR0124  (NaN has no place in a chart)
     return {
         **headline,
-        "metrics": table(tabulate_metrics(candidate)),
+        "metrics": to_table(tabulate_metrics(candidate)),
         **({"intervals": candidate.intervals.method} if candidate.intervals else {}),
-        **({"slices": markdown(slices)} if slices else {}),
-        **({"undefined": markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
+        **({"slices": to_markdown(slices)} if slices else {}),
+        **({"undefined": to_markdown([{"metric": m, "why": why} for m, why in evaluation.problems])} if evaluation.problems else {}),
         "candidate": trained.digest,
         "run": trained.run.id,
         "trained": "no: the same data, code, parameters and libraries as before" if trained.reused else "yes",
         "train rows": len(trained.splits["train"].y),
         "holdout rows": len(trained.splits["holdout"].y),
-        "read besides the data": markdown([{"what": name, "sha256": digest} for name, digest in outside.items()]) if outside else "nothing",
+        "read besides the data": to_markdown([{"what": name, "sha256": digest} for name, digest in outside.items()])
+        if outside
+        else "nothing",
         "params": dict(trained.run.record.get("config", trained.run.params)),
         "lake snapshot": trained.snapshot,
         **unrecorded_metadata(trained.unrecorded),

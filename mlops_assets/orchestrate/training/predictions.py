@@ -8,7 +8,7 @@ import polars as pl
 
 from mlops_assets.compute.features.assemble import assemble, rename_view_rows
 from mlops_assets.compute.features.layout import AsOfLayout
-from mlops_assets.compute.features.point_in_time import View
+from mlops_assets.compute.features.point_in_time import ViewRows
 from mlops_assets.compute.tables.own_columns import (
     MODEL_VERSION,
     PREDICTION_COLUMNS,
@@ -22,11 +22,11 @@ from mlops_assets.compute.tables.own_columns import (
 from mlops_assets.compute.tables.verify import check_names, verify
 from mlops_assets.errors import RegistryError
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.tables.prediction_tables import as_one_table
+from mlops_assets.orchestrate.tables.prediction_tables import stack_predictions
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.orchestrate.training.fitted_rows import choose_versions
-from mlops_assets.orchestrate.training.training_set import view_rows
+from mlops_assets.orchestrate.training.training_set import read_view_rows
 from mlops_assets.serving.formats.integrity import refuse_damaged
 from mlops_assets.serving.formats.packaging import find_other_libraries, unpack
 from mlops_assets.serving.logs.prediction_rows import identify_batch_rows, read_key_types
@@ -38,7 +38,7 @@ from mlops_assets.values.features import feature_views
 from mlops_assets.values.serving import BatchPrediction
 
 
-def rules(batch: BatchPrediction) -> Table:
+def prediction_rules(batch: BatchPrediction) -> Table:
     """Return the rules for rows of predictions: the keys and times of the dataset."""
     table = batch.dataset.table
     key = tuple(table_name(column, PREDICTION_COLUMNS) for column in table.key)
@@ -48,7 +48,7 @@ def rules(batch: BatchPrediction) -> Table:
 
 def prediction_checks(batch: BatchPrediction) -> list[dg.AssetCheckSpec]:
     """Return the declarations of the checks of predictions."""
-    return check_specs(batch.key, check_names(rules(batch)))
+    return check_specs(batch.key, check_names(prediction_rules(batch)))
 
 
 def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[object]]:
@@ -61,24 +61,31 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
                 hint=f"train one first: mlops run --select '{select_nodes(*(f'{kind}/{batch.model.name}' for kind in ('model', 'version', 'champion')))}'",
             )
-        yield from publish(step, rules(batch), lambda: _produce(step, batch, serving), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
+        yield from publish_table(
+            step,
+            prediction_rules(batch),
+            lambda: _predict_partitions(step, batch, serving),
+            unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),),
+        )
 
     return body
 
 
-def _produce(step: StepContext, batch: BatchPrediction, serving: Version) -> CheckedTable:
+def _predict_partitions(step: StepContext, batch: BatchPrediction, serving: Version) -> CheckedTable:
     source = step.read(step.project.by_key[batch.dataset.key])
     # Columns that are known later than their row do not exist at prediction time.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
     time = batch.dataset.table.event_timestamp
-    chosen = choose_versions(step.stores, step.project, batch.model, serving, spine, _partitions(step, spine, time), time)
+    chosen = choose_versions(step.stores, step.project, batch.model, serving, spine, _assign_partitions(step, spine, time), time)
     predicted = [_predict(step, batch, version, rows) for version, rows in chosen]
-    frame = as_one_table(step, [rename_to_table(rows, PREDICTION_COLUMNS) for rows in predicted], time)
+    frame = stack_predictions(step, [rename_to_table(rows, PREDICTION_COLUMNS) for rows in predicted], time)
     scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
-    return CheckedTable(frame, verify(frame, rules(batch), step.windows), _facts([version for version, _ in chosen], scored))
+    return CheckedTable(
+        frame, verify(frame, prediction_rules(batch), step.windows), _prediction_metadata([version for version, _ in chosen], scored)
+    )
 
 
-def _partitions(step: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:
+def _assign_partitions(step: StepContext, rows: pl.DataFrame, time: str | None) -> pl.Series:
     """Return the partition of each row; one empty key when unpartitioned."""
     spans = [(key, span) for key, span in step.windows if span is not None]
     if time is None or not spans:
@@ -95,15 +102,18 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
     bundle = unpack(step.stores.artifacts, version.artifact, batch.model.trusted_types)
     for other in find_other_libraries(bundle.manifest):
         step.context.log.warning(f"version {version.version} of '{version.model}' was trained with other libraries: {other}")
-    steps: list[View | AsOfLayout | Callable[..., Any]] = [
-        *(rename_view_rows(view, view_rows(step, view), as_known=training_set.as_known) for view in feature_views(training_set.features)),
+    steps: list[ViewRows | AsOfLayout | Callable[..., Any]] = [
+        *(
+            rename_view_rows(view, read_view_rows(step, view), as_known=training_set.as_known)
+            for view in feature_views(training_set.features)
+        ),
         *bundle.functions,
     ]
     rows, _ = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known, flag_missing=True)
     X = select_input(bundle, rows, f"'{batch.key}'")
     return pl.concat(
         [
-            _identity(batch, rows, X, read_key_types(bundle.manifest)),
+            _select_identity(batch, rows, X, read_key_types(bundle.manifest)),
             X,
             score_rows(bundle, X),
             pl.DataFrame({MODEL_VERSION: pl.Series([version.version] * rows.height, dtype=pl.Int64)}),
@@ -113,14 +123,14 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
     ).with_columns(pl.lit(step.context.run.run_id).alias(RUN_ID))
 
 
-def _identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:
+def _select_identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:
     """Return the columns for lookups, key and times of each row that are not inputs themselves."""
     times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
     wanted = dict.fromkeys(c for c in (*asked, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns)
     return rows.select(list(wanted))
 
 
-def _facts(versions: Sequence[Version], scored: pl.DataFrame) -> dict[str, Any]:
+def _prediction_metadata(versions: Sequence[Version], scored: pl.DataFrame) -> dict[str, Any]:
     mean, refused = scored[PROBABILITY].mean(), scored.height - scored[PROBLEM].null_count()
     numbers = sorted(version.version for version in versions)
     facts: dict[str, Any] = {"model version": numbers[0] if len(numbers) == 1 else ", ".join(map(str, numbers))}

@@ -16,8 +16,8 @@ from mlops_assets.orchestrate.training.estimator_kind import refuse_without_pred
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.run_facts import result_facts
 from mlops_assets.orchestrate.training.training_log import autolog
-from mlops_assets.orchestrate.training.training_run import training_rows
-from mlops_assets.orchestrate.training.training_set import x_columns
+from mlops_assets.orchestrate.training.training_run import read_training_rows
+from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.judged_fit import REFIT, JudgedFit
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.tracker.active_run import record_run
@@ -63,8 +63,8 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
     """
     known = find_refit(step.stores, trained.run.id)
     if known is not None and _can_open(step, model, known):
-        return _submission(known)
-    return _submission(_fit_again(step, model, trained))
+        return _to_submission(known)
+    return _to_submission(_fit_again(step, model, trained))
 
 
 def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
@@ -83,7 +83,7 @@ def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
     return next((run for run in found if not artifact or run.record["artifact"] == artifact), None)
 
 
-def _submission(run: Run) -> Submission:
+def _to_submission(run: Run) -> Submission:
     return Submission(str(run.record["artifact"]), str(run.record["digest"]), run)
 
 
@@ -99,9 +99,9 @@ def _can_open(step: StepContext, model: Model[..., Any], run: Run) -> bool:
 def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Run:
     declared, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
-    rows = training_rows(step, declared)
-    whole = merge_parts(rows, x_columns(declared, rows), declared.label)
-    with record_run(_new_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
+    rows = read_training_rows(step, declared)
+    whole = merge_parts(rows, list_x_columns(declared, rows), declared.label)
+    with record_run(_build_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
         with seed_globals(fingerprint) as draws:
             estimator = refitted.call(model.function, train=whole)
         refuse_without_predict(model, estimator)
@@ -123,7 +123,7 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
     return run
 
 
-def _new_run(step: StepContext, trained: TrainedModel) -> Run:
+def _build_run(step: StepContext, trained: TrainedModel) -> Run:
     training = trained.run
     return replace(
         training,

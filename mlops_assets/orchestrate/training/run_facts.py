@@ -66,7 +66,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         The identity of the training.
     """
     declared, artifacts = model.training_set, step.stores.artifacts
-    source, problem = _source(model)
+    source, problem = _slice_source(model)
     views = [f for f in declared.features if isinstance(f, FeatureView)]
     return {
         "data": {declared.key: decides["training_set"]},
@@ -74,7 +74,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         "code": {"source": decides["code"]},
         "params": dict(decides["params"]),
         **result_facts(estimator, source or {"modules": {}}),
-        "tables": dict(_tables(step.project, step.stores.lake, declared, step.snapshot)),
+        "tables": dict(_hash_tables(step.project, step.stores.lake, declared, step.snapshot)),
         "views": {view.name: view.version(view_source_text(view)) for view in views},
         "seed": derive_seed(fingerprint),
         "fingerprint": fingerprint,
@@ -114,7 +114,7 @@ def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[st
     }
 
 
-def _source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
+def _slice_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
     """Return the source of a model's function, or why it cannot be stored: the training continues, a reproduction reports it."""
     try:
         return slice_source(model.function.function), ""
@@ -122,7 +122,7 @@ def _source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
         return None, getattr(error, "message", str(error))
 
 
-def _tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
+def _hash_tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
     """Yield the training set and every table upstream, with a hash of its contents."""
     nouns = {noun.key: noun for noun in project.nouns if hasattr(noun, "key")}
     waiting, seen = [declared.key], set[str]()
@@ -135,10 +135,10 @@ def _tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], snaps
         if recorded:
             held = json.dumps(sorted((partition, record.content_hash) for partition, record in recorded.items()))
             yield key, hashlib.sha256(held.encode()).hexdigest()
-        waiting += [edge.parent for edge in _edges(project, nouns.get(key))]
+        waiting += [edge.parent for edge in _list_edges(project, nouns.get(key))]
 
 
-def _edges(project: Project, noun: Any) -> tuple[Any, ...]:  # noqa: ANN401  (a noun, or None)
+def _list_edges(project: Project, noun: Any) -> tuple[Any, ...]:  # noqa: ANN401  (a noun, or None)
     try:
         return project.node(noun).edges
     except DefinitionError:  # an external table, or a plain asset

@@ -7,11 +7,11 @@ from typing import Any
 from mlops_assets.compute.pages.search_plot import plot_search
 from mlops_assets.compute.training.search import Trial, best_trial, run_trials
 from mlops_assets.compute.user_code.source_slice import slice_source
-from mlops_assets.orchestrate.core.metadata import picture, table
+from mlops_assets.orchestrate.core.metadata import to_image, to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.recorded_function import refuse_unrecorded
 from mlops_assets.orchestrate.training.trial import SearchContext, run_trial
-from mlops_assets.orchestrate.training.trial_process import Round, trial_processes
+from mlops_assets.orchestrate.training.trial_process import RunRound, start_trial_processes
 from mlops_assets.stores.tracker.active_run import ActiveRun
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Split
@@ -35,9 +35,9 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
     """
     if model.search is None:
         return step
-    at = SearchContext(model.search, _metric(model), active.run, fingerprint, splits, model.positive)
-    known = _finished_trials(step, fingerprint)
-    with _rounds(step, model, at) as run:
+    at = SearchContext(model.search, _search_metric(model), active.run, fingerprint, splits, model.positive)
+    known = _read_finished_trials(step, fingerprint)
+    with _open_rounds(step, model, at) as run:
 
         def run_round(proposed: Sequence[Trial], before: Sequence[Trial]) -> list[Trial]:
             new = {trial.number: trial for trial in run([trial for trial in proposed if trial.number not in known], before)}
@@ -49,9 +49,9 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
         found = run_trials(model.search, run_round)
     chosen = best_trial(found, f"'{model.key}'")
     active.log_params({**chosen.params, "search/best_trial": chosen.number})
-    active.log_metric(f"search/{_metric(model)}", chosen.value)
+    active.log_metric(f"search/{_search_metric(model)}", chosen.value)
     earlier = sum(trial.number in known for trial in found)
-    result = f"{_metric(model)} {chosen.value:.5g} on the validation part"
+    result = f"{_search_metric(model)} {chosen.value:.5g} on the validation part"
     step.context.log.info(f"trial {chosen.number} of {len(found)} is the best, {result}; {earlier} of them come from an earlier run")
     return step.with_params(chosen.params)
 
@@ -60,21 +60,21 @@ def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict
     """Return the best trials of a training as the UI shows them."""
     if model.search is None:
         return {}
-    known = sorted(_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
+    known = sorted(_read_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
     if not known:
         return {}
-    metric = _metric(model)
+    metric = _search_metric(model)
     ranked = sorted(known, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
     rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_MAX_TRIALS]]
     shown = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
-    return {"trials": table(shown), "search": picture(plot_search(model.search, known, metric), "search")}
+    return {"trials": to_table(shown), "search": to_image(plot_search(model.search, known, metric), "search")}
 
 
-def _metric(model: Model[..., Any]) -> str:
+def _search_metric(model: Model[..., Any]) -> str:
     return (model.search.metric if model.search else "") or model.metrics[0]
 
 
-def _finished_trials(step: StepContext, fingerprint: str) -> dict[int, Trial]:
+def _read_finished_trials(step: StepContext, fingerprint: str) -> dict[int, Trial]:
     """Return the finished trials of a fingerprint: with a value, pruned or failed."""
     found = step.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
     stored = [run.record["trial"] for run in found if "trial" in run.record]
@@ -82,11 +82,11 @@ def _finished_trials(step: StepContext, fingerprint: str) -> dict[int, Trial]:
 
 
 @contextmanager
-def _rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -> Iterator[Round]:
+def _open_rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -> Iterator[RunRound]:
     """Yield the function that runs the trials of a round: here one after the other, or each in a process."""
     if at.search.processes > 1:
         refuse_unrecorded(model.function)
-        with trial_processes(at, step.stores.platform, slice_source(model.function.function), step.config) as run:
+        with start_trial_processes(at, step.stores.platform, slice_source(model.function.function), step.config) as run:
             yield run
         return
     wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}

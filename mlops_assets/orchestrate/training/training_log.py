@@ -13,7 +13,7 @@ from mlops_assets.compute.training.autolog import read_training_log
 from mlops_assets.compute.training.plots import plot_curves
 from mlops_assets.compute.user_code.source_code import find_unrecorded
 from mlops_assets.errors import DataError
-from mlops_assets.orchestrate.core.metadata import picture
+from mlops_assets.orchestrate.core.metadata import to_image
 from mlops_assets.orchestrate.core.partitions import sort_keys
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.candidate_kind import StoredFit, TrainingInputs
@@ -26,7 +26,7 @@ _MAX_VALUES = 60  # in the metadata of one materialisation
 
 
 @contextmanager
-def training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
+def record_training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
     """Record a training from its start; what the model function logs belongs to it, and an exception ends it as failed."""
     config = to_json_value(step.config, f"the configuration of '{model.key}'")
     run = Run(
@@ -39,7 +39,13 @@ def training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str
         snapshot=step.snapshot,
         params=config,
         metrics={},
-        record={**decides, KIND: model.kind, "config": config, "judged_by": list(model.metrics), "inputs": list(_inputs(step, model))},
+        record={
+            **decides,
+            KIND: model.kind,
+            "config": config,
+            "judged_by": list(model.metrics),
+            "inputs": list(_describe_inputs(step, model)),
+        },
         environment=step.stores.platform.environment,
         status=RUNNING,
     )
@@ -117,7 +123,7 @@ def _log_or_warn(step: StepContext, log: Any) -> None:  # noqa: ANN401
         step.context.log.warning(f"not logged: {error.message}")
 
 
-def _inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
+def _describe_inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
     """Yield the training set and its upstream tables: partitions, rows and one hash of their contents."""
     declared = model.training_set
     for key in (declared.key, *(edge.parent for edge in step.project.node(declared).edges)):
@@ -136,7 +142,7 @@ def _inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any
         }
 
 
-def show_logged(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
+def logged_metadata(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[str, Any]:
     """Return the log of a training as the UI shows it: last values as numbers, curves as a picture.
 
     Parameters
@@ -150,5 +156,5 @@ def show_logged(step: StepContext, run: Run, metrics: tuple[str, ...]) -> dict[s
     """
     values = {name: value for name, value in run.metrics.items() if name not in metrics and math.isfinite(value)}
     curves = {name: curve for name, curve in step.stores.tracker.curves(run.id).items() if curve.steps.size > 1}
-    drawn = {"curves": picture(plot_curves(curves), "curves")} if curves else {}
+    drawn = {"curves": to_image(plot_curves(curves), "curves")} if curves else {}
     return {f"logged/{name}": value for name, value in list(values.items())[:_MAX_VALUES]} | drawn

@@ -21,7 +21,7 @@ from mlops_assets.orchestrate.training.candidate_kind import TrainedModel, Train
 from mlops_assets.orchestrate.training.estimator_package import positive_fact, training_libraries
 from mlops_assets.orchestrate.training.kinds import find_kind
 from mlops_assets.orchestrate.training.training_log import warn_of_unrecorded
-from mlops_assets.orchestrate.training.training_set import x_columns
+from mlops_assets.orchestrate.training.training_set import list_x_columns
 from mlops_assets.serving.formats.estimator_bytes import SKOPS
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.features import on_demand
@@ -45,9 +45,9 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     """
     kind = find_kind(model.kind)
     declared, lake = model.training_set, step.stores.lake
-    rows = training_rows(step, declared)
+    rows = read_training_rows(step, declared)
     content = lake.records(declared.key, snapshot=step.snapshot)[""].content_hash
-    columns = x_columns(declared, rows)
+    columns = list_x_columns(declared, rows)
     splits = split_rows(rows, columns, declared.label)
     refuse_unclear_classes(
         f"'{model.key}'", declared.label, [part.y for part in splits.values()], _list_metrics(step.project, model), model.positive
@@ -76,7 +76,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         **({KIND: model.kind} if model.kind != ESTIMATOR else {}),
     }
     decides, fingerprint, known = _find_earlier_run(step, model, decides)
-    if known is not None and (fitted := _open_earlier(step, model, known)) is not None:
+    if known is not None and (fitted := _open_earlier_fit(step, model, known)) is not None:
         step.context.log.info(
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
@@ -84,7 +84,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
     return kind.train(step, model, TrainingInputs(rows, splits, decides, fingerprint))
 
 
-def training_rows(step: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
+def read_training_rows(step: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
     """Return the rows of a training set in the order in which they are fitted."""
     return sort_canonically(step.read(step.project.by_key[declared.key]), declared.event_timestamp)
 
@@ -123,7 +123,7 @@ def training_lock(step: StepContext, model: Model[..., Any]) -> Path:
     return folder / f"train_{model.name}"
 
 
-def _open_earlier(step: StepContext, model: Model[..., Any], run: Run) -> Any:  # noqa: ANN401  (what this kind trains)
+def _open_earlier_fit(step: StepContext, model: Model[..., Any], run: Run) -> Any:  # noqa: ANN401  (what this kind trains)
     """Return what an earlier run has stored; None where that is damaged."""
     try:
         return find_kind(model.kind).open(step.stores, model, str(run.record["artifact"]))

@@ -25,21 +25,21 @@ from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.features.discovery import lookup_lineage
 from mlops_assets.orchestrate.tables.quality import CheckedTable
-from mlops_assets.orchestrate.tables.tables import check_specs, publish
+from mlops_assets.orchestrate.tables.tables import check_specs, publish_table
 from mlops_assets.orchestrate.training.training_labels import ONE_LABEL, check_labels
 from mlops_assets.stores.lake.rows import refuse_unstorable
 from mlops_assets.values.dataset import Table
 from mlops_assets.values.features import FeatureView, on_demand
 from mlops_assets.values.training import TimeSplit, TrainingSet
 
-AS_OF = {
+AS_OF_CONFIG = {
     "as_of": dg.Field(str, is_required=False, description="Use only what was known by this time (ISO 8601; UTC when it names no zone).")
 }
 NO_LEAKAGE = "no_leakage"
 ReadColumns = Callable[[TableRef, Sequence[str]], pl.DataFrame]
 
 
-def rules(training_set: TrainingSet[..., Any]) -> Table:
+def training_set_rules(training_set: TrainingSet[..., Any]) -> Table:
     """Return the rules for rows of a training set."""
     time = training_set.event_timestamp
     return Table(event_timestamp=time and table_name(time, TRAINING_SET_COLUMNS))
@@ -47,19 +47,19 @@ def rules(training_set: TrainingSet[..., Any]) -> Table:
 
 def training_set_checks(training_set: TrainingSet[..., Any]) -> list[dg.AssetCheckSpec]:
     """Return the declarations of a training set's checks."""
-    return check_specs(training_set.key, (*check_names(rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
+    return check_specs(training_set.key, (*check_names(training_set_rules(training_set)), ONE_LABEL, NO_LEAKAGE), warnings=(NO_LEAKAGE,))
 
 
 def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepContext], Iterator[object]]:
     """Return the body of a training set's step."""
 
     def body(step: StepContext) -> Iterator[object]:
-        yield from publish(step, rules(training_set), lambda: _produce(step, training_set))
+        yield from publish_table(step, training_set_rules(training_set), lambda: _make_training_set(step, training_set))
 
     return body
 
 
-def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> CheckedTable:
+def _make_training_set(step: StepContext, declared: TrainingSet[..., Any]) -> CheckedTable:
     as_of = parse_as_of(step.config.get("as_of"))
     spine = _filter_known(step.frame(declared.function), declared, as_of)
     steps = [step.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
@@ -67,7 +67,7 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> CheckedTable
     for function in on_demand(declared.features):
         sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
         refuse_disparity(function.function, sample, f"'{declared.key}'")
-    frame = frame.with_columns(_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
+    frame = frame.with_columns(_assign_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
     X = (*names, *declared.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in SPLIT_NAMES}
     labels = check_labels(step.project, declared, spine)
@@ -81,7 +81,7 @@ def _produce(step: StepContext, declared: TrainingSet[..., Any]) -> CheckedTable
     return CheckedTable(
         stored,
         [
-            *verify(stored, rules(declared), step.windows),
+            *verify(stored, training_set_rules(declared), step.windows),
             labels,
             check_leakage(step.project, step.read, declared, frame, X),
         ],
@@ -100,7 +100,7 @@ def parse_as_of(text: str | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def view_rows(step: StepContext, view: FeatureView) -> pl.DataFrame:
+def read_view_rows(step: StepContext, view: FeatureView) -> pl.DataFrame:
     """Return the rows of a feature view that a step may look up."""
     return step.read(TableRef(view.key, view.partitions, view.event_timestamp))
 
@@ -134,7 +134,7 @@ def _filter_known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: d
     return spine
 
 
-def _split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
+def _assign_split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
     if isinstance(declared.split, TimeSplit):
         known = frame[declared.label_known_at] if declared.label_known_at else None
         spans = declared.split
@@ -164,11 +164,13 @@ def check_leakage(project: Project, read: ReadColumns, declared: TrainingSet[...
         Its rows, and the columns that models see.
     """
     return _report_leakage(
-        _leaks(project, read, declared, frame, X), find_strong_columns(frame, X, declared.label), _newer(declared, frame, X)
+        _find_repeats(project, read, declared, frame, X),
+        find_strong_columns(frame, X, declared.label),
+        _find_newer_times(declared, frame, X),
     )
 
 
-def _leaks(
+def _find_repeats(
     project: Project, read: ReadColumns, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> list[RepeatedColumn]:
     """Compare every column of X with the label and with every column that its datasets declare as known later."""
@@ -186,7 +188,7 @@ def _leaks(
     return found
 
 
-def _newer(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[LaterTime]:
+def _find_newer_times(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[LaterTime]:
     return find_later_times(frame, X, declared.event_timestamp) if declared.event_timestamp else []
 
 
@@ -215,7 +217,7 @@ def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], 
     return Outcome(NO_LEAKAGE, passed=False, blocking=False, message=message, hint=hint, facts={k: v for k, v in facts.items() if v})
 
 
-def x_columns(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str, ...]:
+def list_x_columns(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str, ...]:
     """Return the columns of ``X``, in their order; the names of on-demand features are found by running them on a few rows."""
     steps = [f for f in declared.features if not isinstance(f, FeatureView)]
     outputs: dict[str, tuple[str, ...]] = {}

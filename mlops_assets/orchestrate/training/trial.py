@@ -73,12 +73,12 @@ def run_trial(at: SearchContext, stores: Stores, trial: Trial, before: Sequence[
             if at.search.prune and should_prune(step, logged, before):
                 raise PrunedError
 
-    with record_run(_run(at, trial), stores.tracker, stores.artifacts) as active:
+    with record_run(_build_run(at, trial), stores.tracker, stores.artifacts) as active:
         active.watch = watch
         try:
             with seed_globals(at.fingerprint):
                 estimator = train(trial.params)
-            value = _score(at, estimator)
+            value = _score_trial(at, estimator)
         except PrunedError:
             active.end_as(PRUNED)
         except Exception as raised:  # noqa: BLE001  (values that the function cannot take: the search continues)
@@ -89,7 +89,7 @@ def run_trial(at: SearchContext, stores: Stores, trial: Trial, before: Sequence[
     return replace(trial, value=value, steps=steps, error=error)
 
 
-def _run(at: SearchContext, trial: Trial) -> Run:
+def _build_run(at: SearchContext, trial: Trial) -> Run:
     return replace(
         at.parent,
         id=uuid.uuid4().hex,
@@ -103,7 +103,7 @@ def _run(at: SearchContext, trial: Trial) -> Run:
     )
 
 
-def _score(at: SearchContext, estimator: Any) -> float:  # noqa: ANN401
+def _score_trial(at: SearchContext, estimator: Any) -> float:  # noqa: ANN401
     found = evaluate(estimator, at.splits["validation"], (at.metric,), positive=at.positive, part="validation")
     if found.problems:
         raise DataError(f"{at.metric} is undefined on the validation part: {found.problems[0][1]}", hint="see its rows and labels")

@@ -55,11 +55,13 @@ class WorkerSetup:
     folder: str
 
 
-Round = Callable[[Sequence[Trial], Sequence[Trial]], list[Trial]]
+RunRound = Callable[[Sequence[Trial], Sequence[Trial]], list[Trial]]
 
 
 @contextmanager
-def trial_processes(at: SearchContext, platform: Platform, source: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Round]:
+def start_trial_processes(
+    at: SearchContext, platform: Platform, source: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[RunRound]:
     """Start the workers of a search, yield the function that runs the trials of one round, and stop the workers at the end.
 
     Parameters
@@ -71,7 +73,7 @@ def trial_processes(at: SearchContext, platform: Platform, source: Mapping[str, 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         setup = WorkerSetup(at, platform, source, config, max(1, (os.cpu_count() or 1) // count), folder)
-        workers = [stack.enter_context(_worker(setup)) for _ in range(count)]
+        workers = [stack.enter_context(_start_worker(setup)) for _ in range(count)]
         threads = stack.enter_context(ThreadPoolExecutor(count))
         idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         for worker in workers:
@@ -79,7 +81,7 @@ def trial_processes(at: SearchContext, platform: Platform, source: Mapping[str, 
 
         def run_one(trial: Trial, before: Sequence[Trial]) -> Trial:
             worker = idle.get()
-            answer = _ask(worker, trial, before)
+            answer = _request_trial(worker, trial, before)
             idle.put(worker)
             return answer
 
@@ -87,17 +89,17 @@ def trial_processes(at: SearchContext, platform: Platform, source: Mapping[str, 
 
 
 @contextmanager
-def _worker(setup: WorkerSetup) -> Iterator[subprocess.Popen[bytes]]:
+def _start_worker(setup: WorkerSetup) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-P", "-m", "mlops_assets.orchestrate.training.trial_process"]
     with subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
         try:
-            _send(process, setup)
+            _send_message(process, setup)
             yield process
         finally:
             process.kill()  # it is idle, or its result is no longer wanted
 
 
-def _send(process: "subprocess.Popen[bytes]", message: object) -> None:
+def _send_message(process: "subprocess.Popen[bytes]", message: object) -> None:
     if process.stdin is None:
         raise AssertionError
     try:
@@ -107,10 +109,10 @@ def _send(process: "subprocess.Popen[bytes]", message: object) -> None:
         pass  # the process has died: reading its answer reports it
 
 
-def _ask(process: "subprocess.Popen[bytes]", trial: Trial, before: Sequence[Trial]) -> Trial:
+def _request_trial(process: "subprocess.Popen[bytes]", trial: Trial, before: Sequence[Trial]) -> Trial:
     if process.stdout is None:
         raise AssertionError
-    _send(process, (trial, before))
+    _send_message(process, (trial, before))
     try:
         answer: Trial | errors.MlopsError = pickle.load(process.stdout)  # noqa: S301  (from the process that this one has started)
     except (EOFError, pickle.UnpicklingError):
@@ -129,7 +131,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of the model's function is no answer
     requests: SimpleQueue[Any] = SimpleQueue()
-    Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
+    Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
     setup: WorkerSetup = requests.get()
     stores = Stores(setup.platform)
     function = load_source(setup.source, Path(tempfile.mkdtemp(dir=setup.folder)))
@@ -145,7 +147,7 @@ def main() -> None:
             answers.flush()
 
 
-def _listen(source: IO[bytes], requests: "SimpleQueue[Any]") -> None:
+def _read_requests(source: IO[bytes], requests: "SimpleQueue[Any]") -> None:
     try:
         while True:
             requests.put(pickle.load(source))  # noqa: S301  (from the process that has started this one)

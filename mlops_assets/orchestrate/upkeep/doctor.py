@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from mlops_assets.errors import MlopsError, PlatformError
-from mlops_assets.orchestrate.core.liveness import bury_dead_runs, dead_runs
+from mlops_assets.orchestrate.core.liveness import find_dead_runs, reap_dead_runs
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.serving.service import build_service_spec
@@ -119,14 +119,14 @@ def _build_rebuild(patient: Installation) -> Rebuild | None:
 def _check_runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
     if instance is None:
         return  # said by the check that could not open it
-    dead = dead_runs(instance)
+    dead = find_dead_runs(instance)
     for run, cause in dead:
         yield Finding(
             "runs",
             WARNING,
             f"run {run.run_id[:8]} counts as running: {cause}",
             "mark it as failed",
-            lambda: f"marked {len(bury_dead_runs(instance))} run(s) as failed",
+            lambda: f"marked {len(reap_dead_runs(instance))} run(s) as failed",
         )
     if not dead:
         yield Finding("runs", OK, "no run counts as running whose process is gone")

@@ -5,7 +5,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlops_assets.orchestrate.core.dagster_files import advise_restore, begin_schedules, damaged_databases, lost_history, lost_schedules
+from mlops_assets.orchestrate.core.dagster_files import (
+    advise_restore,
+    find_damaged_databases,
+    find_lost_history,
+    find_lost_schedules,
+    recreate_schedules,
+)
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.online.materialise import online_key, online_views
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
@@ -25,17 +31,17 @@ _BACKUP = "restore it from a backup"
 def check_dagster_files(platform: Platform) -> Iterator[Finding]:
     """Yield damaged databases of the Dagster instance, and those that are missing although runs were recorded."""
     home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
-    lost_states = lost_schedules(home)
+    lost_states = find_lost_schedules(home)
     found = [
         Finding.failed("dagster", f"the Dagster database '{path}' is damaged: {problem}", advise_restore(home, path))
-        for path, problem in damaged_databases(home)
+        for path, problem in find_damaged_databases(home)
         if not (lost_states and path.parent.name == "schedules")
     ]
-    if problem := lost_history(home):
+    if problem := find_lost_history(home):
         found.append(Finding.failed("dagster", problem, advise_restore(home, home / "history" / "runs.db")))
     if lost_states:
         advice = f"{_BACKUP}, or begin again with the default states of sensors and schedules"
-        found.append(Finding("dagster", FAILURE, lost_states, advice, lambda: begin_schedules(home)))
+        found.append(Finding("dagster", FAILURE, lost_states, advice, lambda: recreate_schedules(home)))
     config = home / "dagster.yaml"
     if config.exists() and not config.stat().st_size:
         found.append(Finding.failed("dagster", f"'{config}' is empty", "remove it: the next command writes the defaults"))

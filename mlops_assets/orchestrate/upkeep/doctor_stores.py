@@ -7,7 +7,7 @@ from datetime import timedelta
 import dagster as dg
 
 from mlops_assets.errors import ArtifactError, LakeError, RegistryError
-from mlops_assets.orchestrate.core.partitions import all_keys, sort_keys
+from mlops_assets.orchestrate.core.partitions import list_partition_keys, sort_keys
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.upkeep.findings import FAILURE, OK, WARNING, Finding
 from mlops_assets.serving.formats.integrity import JUDGED, list_parts
@@ -127,7 +127,7 @@ def _find_damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition |
     damaged = sort_keys(partitions, (partition for partition, record in recorded.items() if record.damaged))
     if damaged:
         return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _advise_rebuild(key)
-    known = sort_keys(partitions, recorded.keys() & set(all_keys(partitions)))
+    known = sort_keys(partitions, recorded.keys() & set(list_partition_keys(partitions)))
     parts = [Partition(partition, window_of(partitions, partition)) for partition in known]
     if not parts:
         return None
@@ -145,7 +145,7 @@ def _advise_rebuild(key: str) -> str:
 def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield records of the lake that are not what was written; the partition of one that still counts can be made again."""
     report = stores.lake.examine_records()
-    partitions = {key: set(all_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
+    partitions = {key: set(list_partition_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
     for found in report.altered:
         record = found.record
         where = f"'{record.table}'" + (f" partition '{record.partition}'" if record.partition else "")

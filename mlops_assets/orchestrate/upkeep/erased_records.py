@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.compute.tables.content_hash import hash_slices
 from mlops_assets.compute.tables.quarantine import TIME
 from mlops_assets.compute.tables.stored_types import normalize
-from mlops_assets.orchestrate.core.graph import Node, fingerprints
+from mlops_assets.orchestrate.core.graph import Node, compute_fingerprints
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.features.push import push_node
 from mlops_assets.orchestrate.serving.service import served_node
@@ -91,8 +91,8 @@ def build_records(
     after: Any = _LakeAfterErasure(lake, {table: dict(records) for table, records in made.items()})
     for key, node in collect_nodes(projects, stores.platform).items():
         old = lake.records(key, snapshot=snapshot)
-        before = fingerprints(node, list(old), lake, snapshot=snapshot)
-        then = fingerprints(node, list(old), after, snapshot=snapshot)
+        before = compute_fingerprints(node, list(old), lake, snapshot=snapshot)
+        then = compute_fingerprints(node, list(old), after, snapshot=snapshot)
         follow = {p: then[p] for p, record in old.items() if p in then and record.inputs and record.inputs == before.get(p) != then[p]}
         if key not in keyed:
             anew += [key] if follow else []

@@ -9,11 +9,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.assemble import bind_rows
 from mlops_assets.compute.features.point_in_time import sort_as_of
 from mlops_assets.errors import DefinitionError, LakeError, nearest
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.tables.lake_events import materialised
+from mlops_assets.orchestrate.tables.lake_events import materialization_event
 from mlops_assets.orchestrate.upkeep.erased_records import build_records, collect_nodes, collect_shapes
 from mlops_assets.serving.logs.erasure import erase_predictions, erase_pushes
 from mlops_assets.stores.lake.erasure import Erasure
@@ -223,7 +223,7 @@ def _report_records(request: ErasureRequest, instance: dg.DagsterInstance, since
     for table in request.erasure().tables():
         for record in request.stores.lake.records(table).values() if table in declared else ():
             if record.recorded_at >= since:
-                instance.report_runless_asset_event(materialised(record))
+                instance.report_runless_asset_event(materialization_event(record))
 
 
 def _count_rows(erasing: Erasure) -> dict[str, int]:
@@ -296,5 +296,5 @@ def _erase_online(request: ErasureRequest, entities: Mapping[str, pl.DataFrame |
         mine = entities[view.name]
         if mine is None or mine.is_empty() or view.name not in known:
             continue
-        empty = sort_as_of(make_view(view, stores.lake.read(view.key).clear()))
+        empty = sort_as_of(bind_rows(view, stores.lake.read(view.key).clear()))
         stores.online.update(view.name, empty, join_keys=view.entity.join_keys, features=view.feature_names, rebuilt=mine)

@@ -8,10 +8,10 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.orchestrate.core.graph import Node
-from mlops_assets.orchestrate.core.metadata import markdown
+from mlops_assets.orchestrate.core.metadata import to_markdown
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.core.steps import Step, asset_key
+from mlops_assets.orchestrate.core.steps import StepSpec, asset_key
 from mlops_assets.orchestrate.online.materialise import online_views
 from mlops_assets.serving.formats.packaging import read_manifest
 from mlops_assets.stores.lake.protocol import MaintenanceReport
@@ -107,9 +107,9 @@ def _list_needed_views(projects: Sequence[Project], stores: Stores) -> set[str]:
     return declared | {step["view"] for step in steps if "view" in step}
 
 
-def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> Step:
+def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> StepSpec:
     """Return the declaration of the asset."""
-    return Step(
+    return StepSpec(
         LAKE,
         run,
         group="upkeep",
@@ -123,7 +123,7 @@ def upkeep_body(project: Project, declared: Upkeep) -> Callable[[StepContext], I
 
     def body(step: StepContext) -> Iterator[object]:
         done = run_upkeep([project], step.stores, older_than=declared.older_than)
-        who = markdown([{"snapshot": number, "pinned by": _join_names(names)} for number, names in done.pinned.items()])
+        who = to_markdown([{"snapshot": number, "pinned by": _join_names(names)} for number, names in done.pinned.items()])
         removed = {"removed": ", ".join(done.online)} if done.online else {}
         yield dg.MaterializeResult(asset_key(LAKE), metadata={**done.figures, **removed, "pins": who})
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays
-from mlops_assets.compute.features.signature import describe_columns
+from mlops_assets.compute.features.signature import describe_signature
 from mlops_assets.compute.pages.card import Card, Section
 from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import (
@@ -243,7 +243,7 @@ def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> It
         answers, holdout, metrics, [c for c in subject.model.slices if c in rows.columns], train=parts["train"], positive=subject.positive
     )
     yield data_section(reads["table"], parts, reads["event_timestamp"], reads["label"], kind, refitted=fits.refitted)
-    yield features_section(subject.manifest.get("signature") or describe_columns(parts["train"].X), _sources(subject, fits, rows))
+    yield features_section(subject.manifest.get("signature") or describe_signature(parts["train"].X), _sources(subject, fits, rows))
     yield metrics_section(
         evaluation, {name: intervals.value(name) for name, value in evaluation.metrics if math.isfinite(value)}, intervals.method
     )

@@ -9,7 +9,7 @@ import dagster as dg
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.prediction_tables import change_of_kind
+from mlops_assets.orchestrate.tables.prediction_tables import prediction_change_metadata
 from mlops_assets.orchestrate.training.mlflow_mirror import mirror_to_mlflow
 from mlops_assets.orchestrate.training.training_record import build_training_record
 from mlops_assets.orchestrate.versions.card import MARKDOWN, ensure_card
@@ -52,7 +52,7 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
             mirror_to_mlflow(step)
         was = "the same" if before and before.version == version.version else f"version {before.version}" if before else "none"
         metadata = {**_version_metadata(version), "champion before": was, "environment": step.stores.platform.environment}
-        metadata |= change_of_kind(step, before, version)
+        metadata |= prediction_change_metadata(step, before, version)
         yield dg.MaterializeResult(asset_key(f"champion/{model.name}"), metadata=metadata, data_version=dg.DataVersion(version.digest))
 
     return body

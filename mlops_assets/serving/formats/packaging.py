@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mlops_assets.compute.features.on_demand import load_functions
-from mlops_assets.compute.features.signature import describe_columns
+from mlops_assets.compute.features.signature import describe_signature
 from mlops_assets.compute.training.environment import canonical_name, installed_distributions
 from mlops_assets.compute.training.library_versions import LibraryChange, find_library_changes
 from mlops_assets.compute.user_code.user_errors import describe_error
@@ -117,7 +117,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
         **_format_facts(done, estimator, probe, holdout, trusted_types),
         "format": MAX_FORMAT if done.form != SKOPS else 1,
         "columns": X.columns,
-        "signature": describe_columns(X),
+        "signature": describe_signature(X),
         "types": {name: str(dtype) for name, dtype in X.schema.items()},
         "estimator": artifacts.put(done.data),
         **({"before": artifacts.put(done.before)} if done.before else {}),

@@ -187,7 +187,7 @@ class Pusher:
     def _verify(self, rows: Rows, now: int) -> pl.DataFrame:
         import polars as pl
 
-        from mlops_assets.compute.features.feature_schema import conform
+        from mlops_assets.compute.features.feature_schema import cast_features
         from mlops_assets.compute.tables.verify import find_violations
 
         spec, table = self.spec, self.spec.table
@@ -201,7 +201,7 @@ class Pusher:
             raise self._refusal(finding, frame)
         for view in spec.views:
             try:
-                conform(frame, view.features, f"features/{view.name}")
+                cast_features(frame, view.features, f"features/{view.name}")
             except DataError as error:
                 raise PushError(error.message, hint=error.hint, public_message=f"the rows do not fit the view '{view.name}'") from error
         return frame
@@ -269,12 +269,14 @@ class Pusher:
 
 def make_view_layout(spec: PushSpec, view: PushView, frame: pl.DataFrame) -> pl.DataFrame:
     """Return the layout of a view of pushed rows, in the types in which the view keeps them."""
-    from mlops_assets.compute.features.feature_schema import conform
-    from mlops_assets.compute.features.point_in_time import View, sort_as_of
+    from mlops_assets.compute.features.feature_schema import cast_features
+    from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 
-    rows = conform(frame, view.features, f"features/{view.name}")
+    rows = cast_features(frame, view.features, f"features/{view.name}")
     names = tuple(name for name, _ in view.features)
-    return sort_as_of(View(view.name, rows, view.join_keys, spec.table.event_timestamp or "", spec.table.created_timestamp, None, names))
+    return sort_as_of(
+        ViewRows(view.name, rows, view.join_keys, spec.table.event_timestamp or "", spec.table.created_timestamp, None, names)
+    )
 
 
 def _refuse_nul(frame: pl.DataFrame) -> None:

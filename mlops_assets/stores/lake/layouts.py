@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from mlops_assets.compute.features.assemble import make_view, rename_layout
+from mlops_assets.compute.features.assemble import bind_rows, rename_layout
 from mlops_assets.compute.features.entity_hash import hash_entities
-from mlops_assets.compute.features.layout import EVENT, AsOfLayout, find_runs
+from mlops_assets.compute.features.layout import EVENT, AsOfLayout, find_entity_ranges
 from mlops_assets.compute.features.point_in_time import (
     ROWS_PER_BUCKET,
-    View,
+    ViewRows,
     build_layout,
     choose_bucket_count,
     drop_dominated,
@@ -217,7 +217,7 @@ class _LayoutUpdate:
         """Return the rows of a bucket and the position of each entity in it."""
         keys = list(self._view.entity.join_keys)
         table = self._map_file(file)
-        return None if table is None else (table, find_runs(pl.DataFrame(table.select(keys)), keys, number))
+        return None if table is None else (table, find_entity_ranges(pl.DataFrame(table.select(keys)), keys, number))
 
     def _read_state(self) -> _LayoutState | None:
         stored = read_state(self._folder)
@@ -252,8 +252,8 @@ class _LayoutUpdate:
     def _order_rows(self, source: pl.DataFrame) -> pl.DataFrame:
         return sort_as_of(self._bind_view(source), as_known=self._as_known)
 
-    def _bind_view(self, rows: pl.DataFrame | None = None) -> View:
-        return make_view(self._view, pl.DataFrame() if rows is None else rows)
+    def _bind_view(self, rows: pl.DataFrame | None = None) -> ViewRows:
+        return bind_rows(self._view, pl.DataFrame() if rows is None else rows)
 
     def _changed_buckets(self, before: _LayoutState, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
         """Return the buckets that change; None when all must be rebuilt."""

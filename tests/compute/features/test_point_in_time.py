@@ -61,7 +61,7 @@ def check(module, features, spine, as_known, ttl, two_keys, created):
     names = ("k", "j") if two_keys else ("k",)
     times = pl.Datetime("us", "UTC")
     table = pl.DataFrame(rows, schema={"k": pl.String, "j": pl.Int64, "event": times, "created": times, "value": pl.Int64})
-    view = module.View("v", table, names, "event", "created" if created else None, ttl, ("value",))
+    view = module.ViewRows("v", table, names, "event", "created" if created else None, ttl, ("value",))
     if not created:
         rows = [row | {"created": row["event"]} for row in rows]
         if len({(*(row[k] for k in names), row["event"]) for row in rows}) < len(rows):
@@ -84,7 +84,7 @@ def test_equals_the_oracle(features, spine, as_known, ttl, two_keys, created) ->
 
 def mixed_zones(rows, spine):
     return point_in_time.point_in_time_join(
-        spine, [point_in_time.View("v", rows, ("k",), "event", None, None, ("value",))], event_timestamp="t"
+        spine, [point_in_time.ViewRows("v", rows, ("k",), "event", None, None, ("value",))], event_timestamp="t"
     )
 
 

@@ -18,7 +18,7 @@ WORLDS = 200  # of 2,600 rows, both semantics: more than a million
 
 
 def view_of(module, made):
-    return module.View("v", made.rows, made.keys, "event", made.created, made.ttl, FEATURES)
+    return module.ViewRows("v", made.rows, made.keys, "event", made.created, made.ttl, FEATURES)
 
 
 def in_memory(module, made, *, as_known, known_by=None):

@@ -20,7 +20,7 @@ from sklearn.metrics import brier_score_loss, get_scorer
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from mlops_assets.compute.features.signature import MAX_CATEGORIES, MIN_ROWS, describe_columns, describe_values
+from mlops_assets.compute.features.signature import MAX_CATEGORIES, MIN_ROWS, describe_signature, describe_values
 from mlops_assets.compute.pages.card import Card, CardTable, Section
 from mlops_assets.compute.pages.card_charts import draw_importance
 from mlops_assets.compute.pages.card_forms import render_html, render_markdown
@@ -196,7 +196,7 @@ def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
             "mails": [f"{i}@home" for i in range(200)],
         }
     )
-    signature = json.loads(json.dumps(describe_columns(X)))
+    signature = json.loads(json.dumps(describe_signature(X)))
     seen = {row["column"]: (describe_values(row), row["nulls"]) for row in signature}
     assert (*seen["number"], signature[0]["dtype"]) == ("-1.5 … 1e+09", 0.005, "Float64")
     assert seen["whole"][0] == "0 … 199"

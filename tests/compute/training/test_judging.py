@@ -10,7 +10,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import mlops_assets as ml
-from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays, foreign_imports, load_functions
+from mlops_assets.compute.features.on_demand import apply_on_demand, columns_as_arrays, find_foreign_imports, load_functions
 from mlops_assets.compute.training.evaluate import check_metrics, evaluate, tabulate_metrics
 from mlops_assets.compute.training.gates import FunctionGate, judge
 from mlops_assets.compute.training.leakage import find_later_times, find_repeated_columns, find_strong_columns
@@ -223,7 +223,7 @@ def test_on_demand_features_are_the_same_function_from_stored_source() -> None:
     source = "import numpy as np\ndef double(x):\n    return {'twice': x * 2}\n"
     (stored,) = load_functions(source, ["double"])
     assert apply_on_demand([stored], {"x": np.array([1, 2])})["twice"].tolist() == [2, 4]
-    assert foreign_imports("import numpy\nimport os\nfrom scipy import stats\nimport pandas as pd") == {"scipy", "pandas"}
+    assert find_foreign_imports("import numpy\nimport os\nfrom scipy import stats\nimport pandas as pd") == {"scipy", "pandas"}
     times = pl.DataFrame({"t": pl.Series([0], dtype=pl.Datetime("ns", "UTC"))})
     assert columns_as_arrays(times, ["t"])["t"].dtype == np.dtype("datetime64[us]")
 

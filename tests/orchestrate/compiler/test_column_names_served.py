@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import mlops_assets as ml
 from mlops_assets.compute.features.assemble import assemble
-from mlops_assets.compute.features.point_in_time import View, sort_as_of
+from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, rename_from_table
 from mlops_assets.errors import DefinitionError
 from mlops_assets.serving.formats.packaging import pack
@@ -214,7 +214,7 @@ def test_every_accepted_name_is_looked_up_online_as_offline(stores, names) -> No
     (key, *features), rng = names, np.random.default_rng(0)
     values = pl.DataFrame({key: ["a", "b"], **{name: rng.normal(size=2) for name in features}})
     times = pl.Series("__at", [START, START], dtype=pl.Datetime("us", "UTC"))
-    view = View("view", values.with_columns(times), (key,), "__at", None, None, tuple(features))
+    view = ViewRows("view", values.with_columns(times), (key,), "__at", None, None, tuple(features))
     open_online(str(folder / "online")).replace("view", sort_as_of(view), join_keys=[key], features=features)
     spine = pl.DataFrame({key: ["b", "a", "b"], "__at": [START] * 3}, schema_overrides={"__at": pl.Datetime("us", "UTC")})
     offline, _ = assemble(spine, [view], event_timestamp="__at", as_known=True)

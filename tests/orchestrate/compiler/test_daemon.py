@@ -21,7 +21,7 @@ from dagster._core.events import EngineEventData
 
 from mlops_assets.orchestrate.core import liveness
 from mlops_assets.orchestrate.core.dagster_files import DAGSTER_YAML
-from mlops_assets.orchestrate.core.liveness import bury_dead_runs, process_tags
+from mlops_assets.orchestrate.core.liveness import process_tags, reap_dead_runs
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
 from mlops_assets.values.platform import Platform
@@ -224,9 +224,9 @@ def tell_process(instance: dg.DagsterInstance, run: dg.DagsterRun, pid: int) -> 
 
 def test_a_run_that_was_launched_and_never_started_is_buried_after_a_while(stored, monkeypatch) -> None:
     run = launched(stored, STARTING)
-    assert bury_dead_runs(stored) == []
+    assert reap_dead_runs(stored) == []
     monkeypatch.setattr(liveness, "START_TIMEOUT", timedelta(seconds=-1))
-    assert bury_dead_runs(stored) == [run.run_id]
+    assert reap_dead_runs(stored) == [run.run_id]
     assert stored.get_run_by_id(run.run_id).status is FAILURE
 
 
@@ -240,24 +240,24 @@ def test_a_run_whose_code_server_died_before_it_told_its_process_is_buried(store
         silent, told, alive, others = (launched(stored, status, **t) for t in (tags, tags, tags, elsewhere))
         tell_process(stored, told, dead_pid)
         tell_process(stored, alive, os.getpid())
-        assert bury_dead_runs(stored) == []  # the server answers
+        assert reap_dead_runs(stored) == []  # the server answers
         server.close()
-        assert sorted(bury_dead_runs(stored)) == sorted([silent.run_id, told.run_id])
+        assert sorted(reap_dead_runs(stored)) == sorted([silent.run_id, told.run_id])
         assert {stored.get_run_by_id(run.run_id).status for run in (alive, others)} == {status}
 
 
 def test_a_step_in_a_process_of_its_own_does_not_speak_for_its_run(stored, dead_pid) -> None:
     run = launched(stored, STARTED)
     tell_process(stored, run, os.getpid())  # the run's process; the step's has ended
-    liveness._tagged(stored, run.run_id, dead_pid)
-    assert bury_dead_runs(stored) == []
+    liveness._tag_once(stored, run.run_id, dead_pid)
+    assert reap_dead_runs(stored) == []
 
 
 def test_tags_that_were_copied_from_a_dead_run_do_not_count(stored, dead_pid) -> None:
     tags = process_tags(dead_pid) | {"mlops/run": "the run that is repeated"}
     launched(stored, STARTED, **tags)
     launched(stored, STARTING, **process_tags(dead_pid))
-    assert bury_dead_runs(stored) == []
+    assert reap_dead_runs(stored) == []
 
 
 def test_a_process_that_ended_unnoticed_is_gone() -> None:

@@ -15,7 +15,7 @@ from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.cli.running import run as run_selection
 from mlops_assets.cli.status import validate_project
 from mlops_assets.errors import MissingExtraError
-from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.compiler.build import compiled_projects
 
 
 @ml.dataset(key="id")
@@ -45,7 +45,7 @@ def trees(train: ml.Split, params: Limits) -> object:
 
 def loaded(platform: ml.Platform, *nouns: object) -> LoadedProject:
     definitions = ml.build_definitions([people, examples, *nouns], platform=platform)
-    return LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, built()[-1:])
+    return LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, compiled_projects()[-1:])
 
 
 @pytest.fixture

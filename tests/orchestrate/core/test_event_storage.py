@@ -10,7 +10,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from sqlalchemy.engine import Engine
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.core.dagster_files import dagster_home, open_instance
+from mlops_assets.orchestrate.core.dagster_files import open_instance, prepare_dagster_home
 from mlops_assets.orchestrate.core.event_storage import PooledEventLog, open_pooled_instance
 
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-31")
@@ -27,7 +27,7 @@ def numbers(window: ml.TimeWindow) -> pl.DataFrame:
 def home(platform, monkeypatch):
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE", raising=False)
-    return dagster_home(platform)
+    return prepare_dagster_home(platform)
 
 
 def materialise(instance: dg.DagsterInstance, platform: ml.Platform) -> dg.ExecuteInProcessResult:

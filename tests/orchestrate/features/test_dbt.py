@@ -9,7 +9,7 @@ import pytest
 import mlops_assets as ml
 from mlops_assets.errors import DefinitionError, PlatformError
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.features.dbt_columns import columns_error
+from mlops_assets.orchestrate.features.dbt_columns import explain_column_error
 from mlops_assets.orchestrate.features.dbt_project import DbtFolder
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata
@@ -104,7 +104,7 @@ def test_changed_columns_of_an_incremental_model_are_announced_or_name_on_schema
 )
 def test_only_an_error_of_changed_columns_names_on_schema_change(message, translated) -> None:
     error = RuntimeError(message)
-    found = columns_error(error, {"means": {"z": pl.Int64()}})
+    found = explain_column_error(error, {"means": {"z": pl.Int64()}})
     assert (found is not error) == translated
     assert not translated or "on_schema_change" in found.hint
 

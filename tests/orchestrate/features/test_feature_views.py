@@ -9,7 +9,7 @@ import pytest
 
 import mlops_assets as ml
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.tables.automation import stale
+from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.stores.platform.offline import training_batches
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import metadata, records
@@ -110,10 +110,10 @@ def test_a_changed_definition_makes_history_anew_in_one_run(made, platform, worl
 
 def stale_partitions(definitions: dg.Definitions, platform: ml.Platform) -> dict[str, list[str]]:
     """Return what the default condition would ask for."""
-    from mlops_assets.orchestrate.compiler.build import built
+    from mlops_assets.orchestrate.compiler.build import compiled_projects
 
-    project = built()[-1].project
-    return {view.key: sorted(stale(project.node(view), platform)) for view in project.every(ml.FeatureView)}
+    project = compiled_projects()[-1].project
+    return {view.key: sorted(find_stale(project.node(view), platform)) for view in project.every(ml.FeatureView)}
 
 
 def one_view(features: dict, function, **more) -> ml.FeatureView:

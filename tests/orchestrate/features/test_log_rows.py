@@ -115,13 +115,13 @@ def test_a_type_of_the_log_that_would_change_a_stored_value_is_refused() -> None
     step = SimpleNamespace(node=SimpleNamespace(key="predictions/parcel_api"))
     fitting = pl.DataFrame({"weight": [1.0, None, 3.0]})
     wanted = pl.DataFrame(schema={"weight": pl.Int64})
-    assert stored_rows._cast(step, fitting, wanted)["weight"].to_list() == [1, None, 3]
+    assert stored_rows._cast_to_log_types(step, fitting, wanted)["weight"].to_list() == [1, None, 3]
     with pytest.raises(
         DataError, match=r"column 'weight' of 'predictions/parcel_api' is Float64 in the lake and Int64 in the log.*with 1\.5 among"
     ):
-        stored_rows._cast(step, pl.DataFrame({"weight": [1.0, 1.5]}), wanted)
+        stored_rows._cast_to_log_types(step, pl.DataFrame({"weight": [1.0, 1.5]}), wanted)
     with pytest.raises(DataError, match="with 9007199254740993 among"):
-        stored_rows._cast(step, pl.DataFrame({"weight": [2**53 + 1]}), pl.DataFrame(schema={"weight": pl.Float64}))
+        stored_rows._cast_to_log_types(step, pl.DataFrame({"weight": [2**53 + 1]}), pl.DataFrame(schema={"weight": pl.Float64}))
 
 
 def test_rows_of_one_partition_stay_when_another_is_brought_in(trained) -> None:

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import mlops_assets as ml
-from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.assemble import bind_rows
 from mlops_assets.compute.features.point_in_time import point_in_time_join
 from mlops_assets.errors import DataError, DefinitionError
 from mlops_assets.orchestrate.features.push import push_node
-from mlops_assets.orchestrate.tables.automation import stale
+from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.serving.push.spec import push_log_folder
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup
@@ -68,15 +68,15 @@ def test_a_pushed_row_is_online_at_once_and_in_the_lake_when_it_is_compacted(pro
     assert online(project.platform, "b", 30.5) == (None, None)
     assert online(project.platform, "b", 31) == (None, "x")
     at = run(project.definitions)
-    assert set(stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
+    assert set(find_stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
     at(*LAKE, partitions=ALL)
-    assert stale(push_node(project.source, project.platform), project.platform) == {}
+    assert find_stale(push_node(project.source, project.platform), project.platform) == {}
     lake = open_stores(project.platform).lake.read("dataset/positions").sort("ship")
     assert lake["speed"].to_list() == [5.0, None]
     shown = metadata(at(*ONLINE), "online/fixes")
     assert shown["mode"] == "full rebuild: the first time"
     project.push([row("a", 100, 100, 7.0)])
-    assert set(stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-05"}
+    assert set(find_stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-05"}
     for config in ({}, {"full_rebuild": True}):  # neither loses what is not in the lake yet
         at("online/fixes", config={"online__fixes_online": config})
         assert online(project.platform, "a", 100) == (7.0, "x")
@@ -106,7 +106,7 @@ def test_a_call_counts_once_and_wholly(project, run) -> None:
     # Once its other half is there, it counts, and automation sees that.
     other = line.replace(str(micros(2)), str(micros(26)))
     (folder / "2024-03-02" / "1-3.days.jsonl").write_text(f"{other}\n")
-    assert set(stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
+    assert set(find_stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-01", "2024-03-02"}
     at(*LAKE, partitions=ALL)
     assert open_stores(project.platform).lake.read("dataset/positions").height == 5
 
@@ -212,7 +212,7 @@ def test_random_pushes_are_the_same_online_and_in_the_lake(tmp_path_factory, sto
             at("dataset/positions", "features/fixes")
             at("online/fixes", config={"online__fixes_online": {"full_rebuild": what == "rebuild"}})
     at(*LAKE)
-    view = make_view(project.fixes, open_stores(project.platform).lake.read("features/fixes"))
+    view = bind_rows(project.fixes, open_stores(project.platform).lake.read("features/fixes"))
     asked = [(ship, hour) for ship in "abcd" for hour in range(0, 260, 3)]
     # Records hold what the last week reaches: what happened before is not asked for.
     newest = max((max(hour, hour + late) for call in calls for _, hour, late, *_ in call), default=0)

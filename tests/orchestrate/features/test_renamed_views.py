@@ -11,9 +11,9 @@ from sklearn.tree import DecisionTreeRegressor
 import mlops_assets as ml
 from mlops_assets.compute.tables.own_columns import LOGGED_AT, MODEL_VERSION, PREDICTION_COLUMNS, rename_from_table
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.core.project import Project
-from mlops_assets.orchestrate.features.discovery import usage
+from mlops_assets.orchestrate.features.discovery import find_usage
 from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep import erasure
@@ -127,8 +127,8 @@ def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instanc
 
     lineage = metadata(made, "training_set/examples")["dagster/column_lineage"].deps_by_column
     assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["dest_wind"]] == [("features/weather_features", "wind")]
-    assert usage(project, at, at_airport).training_sets == ("examples",)
-    assert usage(project, at, at_airport).versions == ("delay@1",)
+    assert find_usage(project, at, at_airport).training_sets == ("examples",)
+    assert find_usage(project, at, at_airport).versions == ("delay@1",)
 
     version = at.registry.champion("delay")
     model = load_served_model(
@@ -199,7 +199,7 @@ def _examples(*features: ml.FeatureView) -> object:
 
 def test_an_erasure_names_the_columns_that_hold_the_entity_under_another_name(platform) -> None:
     ml.build_definitions(NOUNS, platform=platform)
-    projects = [part.project for part in built()]
+    projects = [part.project for part in compiled_projects()]
     request = erasure.ErasureRequest(projects, open_stores(platform), {"airport": "JFK"})
     assert request.other_names == ("dest", "origin")
     assert erasure.ErasureRequest(projects, open_stores(platform), {"trip": "t1"}).other_names == ()

@@ -9,7 +9,7 @@ from mlops_assets.cli import monitoring
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.errors import DefinitionError
-from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.monitoring.reports import page_path
 from tests.conftest import Runner, metadata
 from tests.projects import visits as project
@@ -60,7 +60,7 @@ def test_a_monitor_that_expects_nothing_of_drift_says_so_on_its_page(run, platfo
 def test_a_window_that_is_not_there_is_named(platform, command) -> None:
     nouns = project.nouns(project.World())
     definitions = ml.build_definitions([*nouns, ml.Monitor("watch", of=nouns[-1], expectations=ml.Drift())], platform=platform)
-    loaded = LoadedProject(ProjectTarget(Path("visits.py"), "visits", Path(), in_package=False), definitions, built()[-1:])
+    loaded = LoadedProject(ProjectTarget(Path("visits.py"), "visits", Path(), in_package=False), definitions, compiled_projects()[-1:])
     with pytest.raises(
         DefinitionError, match="monitor 'watch' has no window '2024-01-32'.*\nHint: did you mean '2024-01-30'.*there are 2024-01-01 to"
     ):

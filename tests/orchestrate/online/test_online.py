@@ -18,7 +18,7 @@ from mlops_assets.cli.features import features
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
 from mlops_assets.compute.tables.changes import find_changed_rows
-from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import FRESH, Lookup
 from mlops_assets.stores.platform.stores import open_stores
@@ -73,7 +73,7 @@ def test_a_view_that_says_online_goes_online_without_a_service(platform, run, mo
     assert [key.path[-1] for key in definitions.resolve_asset_graph().materializable_asset_keys if key.path[0] == "online"] == [
         "sold_online"
     ]
-    loaded = LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, built()[-1:])
+    loaded = LoadedProject(ProjectTarget(Path("shop.py"), "shop", Path(), in_package=False), definitions, compiled_projects()[-1:])
     monkeypatch.setattr("mlops_assets.cli.features.load", lambda _: loaded)
     shown = CliRunner().invoke(features, ["online", "sold", "--entity", "shop=a", "--json", "-"])
     assert [(row["sold"], row["status"]) for row in json.loads(shown.stdout)] == [(3.0, "FRESH")]

@@ -4,7 +4,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from mlops_assets.compute.features.assemble import make_view
+from mlops_assets.compute.features.assemble import bind_rows
 from mlops_assets.compute.features.point_in_time import sort_as_of
 from mlops_assets.serving.http import control
 from tests.client import predict
@@ -49,7 +49,7 @@ def test_green_on_real_traffic_red_on_a_wrong_value_patient_with_late_data(world
     world.run("online/crowds")
     rows = world.at.lake.read("features/crowds").filter((pl.col("shop") == "north") & (pl.col("day") == pl.col("day").max()))
     right = rows["visitors"][0]
-    wrong = sort_as_of(make_view(shop.crowding, rows.with_columns(visitors=pl.lit(right + 0.5))))
+    wrong = sort_as_of(bind_rows(shop.crowding, rows.with_columns(visitors=pl.lit(right + 0.5))))
     world.at.online.update("crowds", wrong, join_keys=["shop"], features=["visitors"])
     passed, facts, message, severity = skew(serve(world, 4))
     assert not passed

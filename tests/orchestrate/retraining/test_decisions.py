@@ -201,9 +201,9 @@ def test_reports_of_an_empty_day_and_of_late_labels_are_not_enough_data(world) -
 
 
 def _built(world: Shop):
-    from mlops_assets.orchestrate.compiler.build import built
+    from mlops_assets.orchestrate.compiler.build import compiled_projects
 
-    return [b.project for b in built() if b.platform == world.platform]
+    return [b.project for b in compiled_projects() if b.platform == world.platform]
 
 
 def test_a_tick_collects_its_facts_once(world, monkeypatch) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from mlops_assets.orchestrate.core.liveness import bury_dead_runs, process_tags
+from mlops_assets.orchestrate.core.liveness import process_tags, reap_dead_runs
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, records
@@ -169,7 +169,7 @@ def test_runs_whose_process_is_gone_are_buried_and_automation_goes_on(ticks) -> 
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={asset_key("dataset/shares")})
     more = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-21"}
     run = instance.create_run_for_job(job, tags=tags | more, status=dg.DagsterRunStatus.STARTED)
-    assert bury_dead_runs(instance) == []  # it lives
+    assert reap_dead_runs(instance) == []  # it lives
     dead.kill()
     dead.wait()
     dead.stdin.close()
@@ -218,7 +218,7 @@ def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, 
 def test_another_hosts_runs_are_left_alone(instance) -> None:
     tags = process_tags(1) | {"mlops/host": "elsewhere", "mlops/pid": "999999"}
     instance.create_run_for_job(dg.GraphDefinition("g").to_job(), tags=tags, status=dg.DagsterRunStatus.STARTED)
-    assert bury_dead_runs(instance) == []
+    assert reap_dead_runs(instance) == []
 
 
 def test_after_gates_a_good_model_flows_and_a_bad_one_does_not(ticks, world) -> None:

@@ -92,7 +92,7 @@ def test_one_picture_that_cannot_be_drawn_leaves_the_others(monkeypatch) -> None
     monkeypatch.setattr(pictures_of_models, "_plot_calibration", lambda *_: 1 / 0)
     drawn = pictures_of_models.plot_model(LogisticRegression().fit(X, y), ml.Split(X, y, X), "accuracy", "seed")
     warnings: list[str] = []
-    found = shown.pictures(drawn, warnings.append)
+    found = shown.to_images(drawn, warnings.append)
     assert found["calibration"].value == "warning: not drawn (ZeroDivisionError: division by zero)"
     assert warnings == ["'calibration' cannot be drawn: ZeroDivisionError: division by zero"]
     assert found["ROC"].value.startswith("![")

@@ -14,7 +14,7 @@ from sklearn.metrics import mean_absolute_error
 import mlops_assets as ml
 from mlops_assets.cli import models
 from mlops_assets.cli.project import LoadedProject
-from mlops_assets.orchestrate.compiler.build import Built
+from mlops_assets.orchestrate.compiler.build import CompiledProject
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
@@ -152,7 +152,7 @@ def test_a_column_without_any_value_takes_the_new_type(world) -> None:
 
 
 def test_promote_and_rollback_say_that_predictions_change(world, monkeypatch) -> None:
-    loaded = LoadedProject(world.platform.home, world.definitions, (Built(Project.of(world.nouns), world.platform),))
+    loaded = LoadedProject(world.platform.home, world.definitions, (CompiledProject(Project.of(world.nouns), world.platform),))
     monkeypatch.setattr(models, "load", lambda _: loaded)
     monkeypatch.setenv("DAGSTER_HOME", "")
     back = CliRunner().invoke(models.models, ["rollback", "level", "--reason", "complaints"], catch_exceptions=False)

@@ -11,7 +11,7 @@ from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.training.candidate_kind import Retraining, StoredFit, TrainedModel, TrainingInputs
 from mlops_assets.orchestrate.training.recorded_function import call_recorded
 from mlops_assets.orchestrate.training.run_facts import result_facts, run_facts
-from mlops_assets.orchestrate.training.training_log import record_fit, training_run
+from mlops_assets.orchestrate.training.training_log import record_fit, record_training_run
 from mlops_assets.values.model import KIND
 
 
@@ -22,7 +22,7 @@ class ConstantKind:
 
     def train(self, step, model, inputs: TrainingInputs) -> TrainedModel:
         splits, fingerprint = inputs.splits, inputs.fingerprint
-        with training_run(step, model, inputs.decides, fingerprint) as active:
+        with record_training_run(step, model, inputs.decides, fingerprint) as active:
             with seed_globals(fingerprint) as draws:
                 value = step.call(model.function, train=splits["train"])
             fit = self.package(step, model, value, splits["train"], splits, fingerprint, {})

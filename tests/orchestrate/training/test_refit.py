@@ -18,7 +18,7 @@ from mlops_assets.cli.project import LoadedProject
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import build_ci_report
-from mlops_assets.orchestrate.compiler.build import Built
+from mlops_assets.orchestrate.compiler.build import CompiledProject
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.orchestrate.training import refit
@@ -53,7 +53,7 @@ def world(tmp_path_factory):
     """Two trainings, ten days apart; both passed."""
     platform = ml.Platform.at(tmp_path_factory.mktemp("refit") / "home")
     definitions = ml.build_definitions(project.NOUNS, platform=platform)
-    loaded = LoadedProject(Path("refitted.py"), definitions, (Built(Project.of(project.NOUNS), platform),))
+    loaded = LoadedProject(Path("refitted.py"), definitions, (CompiledProject(Project.of(project.NOUNS), platform),))
     with dg.DagsterInstance.ephemeral() as instance:
         runner = Runner(definitions, instance)
         runner("dataset/events", partitions=f"{project.day(0)}...{project.day(19)}")

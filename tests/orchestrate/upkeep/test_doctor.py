@@ -227,7 +227,7 @@ def test_the_command_says_it_all_and_fails_when_something_does(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "tests/projects/repeatable.py", tmp_path / "definitions.py")
     monkeypatch.setitem(sys.modules, "definitions", None)
-    monkeypatch.setattr(build, "_BUILT", [])  # of this process so far
+    monkeypatch.setattr(build, "_COMPILED", [])  # of this process so far
     well = CliRunner().invoke(mlops, ["doctor", "--json", "-"])
     rows = json.loads(well.stdout)
     assert (well.exit_code, rows[0]["text"]) == (0, "definitions.py can be imported")

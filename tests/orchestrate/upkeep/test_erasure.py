@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from polars.testing import assert_frame_equal
 
 import mlops_assets as ml
-from mlops_assets.orchestrate.compiler.build import built
+from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.orchestrate.core.steps import asset_key
-from mlops_assets.orchestrate.tables.automation import stale
+from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.logs.erasure import erase_pushes
 from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord, read_log
@@ -67,7 +67,7 @@ def made(run, platform):
 
 
 def asked(platform: ml.Platform, **more) -> erasure.ErasureRequest:
-    return erasure.ErasureRequest([built()[-1].project], open_stores(platform), more.pop("entity", ENTITY), **more)
+    return erasure.ErasureRequest([compiled_projects()[-1].project], open_stores(platform), more.pop("entity", ENTITY), **more)
 
 
 def erase(platform: ml.Platform, **more) -> erasure.ErasureReport:
@@ -80,18 +80,18 @@ def online_value(platform: ml.Platform, customer: str):
 
 
 def stale_tables(platform: ml.Platform) -> dict[str, int]:
-    declared = built()[-1].project
+    declared = compiled_projects()[-1].project
     nodes = [
         declared.node(n)
         for n in (*declared.every(ml.types.Dataset), *declared.every(ml.FeatureView), *declared.every(ml.types.TrainingSet))
     ]
-    return {node.key: len(stale(node, platform)) for node in nodes if node.edges}
+    return {node.key: len(find_stale(node, platform)) for node in nodes if node.edges}
 
 
 def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made, platform) -> None:
     at, lake = open_stores(platform), Path(platform.lake)
     answered(platform).close()
-    at.layouts.load(next(v for v in built()[-1].project.every(ml.FeatureView) if v.name == "spending"))
+    at.layouts.load(next(v for v in compiled_projects()[-1].project.every(ml.FeatureView) if v.name == "spending"))
     at.lake.maintain({v.snapshot for v in at.registry.versions()}, older_than=timedelta(0))  # merged files hold rows of several states
     tables = (*DATA, "training_set/returns", "quarantine/orders")
     before = {table: at.lake.read(table) for table in tables}

@@ -166,10 +166,10 @@ def test_layouts_and_online_rows_that_nobody_declares_are_removed(run, platform)
 
 
 def _views(module) -> list[ml.FeatureView]:
-    from mlops_assets.orchestrate.compiler.build import built
+    from mlops_assets.orchestrate.compiler.build import compiled_projects
 
     assert module is positions
-    return list(built()[-1].project.every(ml.FeatureView))
+    return list(compiled_projects()[-1].project.every(ml.FeatureView))
 
 
 def _project(view: ml.FeatureView) -> Project:

@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils import all_estimators
 
 import mlops_assets as ml
-from mlops_assets.compute.features.signature import describe_columns
+from mlops_assets.compute.features.signature import describe_signature
 from mlops_assets.errors import ArtifactError, DefinitionError
 from mlops_assets.serving.formats import onnx
 from mlops_assets.serving.formats.integrity import find_damage, list_parts
@@ -279,12 +279,12 @@ def test_a_signature_says_what_was_seen(artifacts) -> None:
             "at": pl.Series(["2024-01-02T00:00:00", None, None, "2023-01-01T00:00:00"] * 5).str.to_datetime(time_zone="UTC"),
         }
     )
-    x, t, at = json.loads(json.dumps(describe_columns(rows)))
+    x, t, at = json.loads(json.dumps(describe_signature(rows)))
     assert (x["minimum"], x["maximum"], x["nulls"]) == (1.5, 1.5, 0.25)
     assert t == {"column": "t", "dtype": "String", "nulls": 0.25, "minimum": None, "maximum": None, "categories": ["a", "b"], "others": 0}
     assert (at["minimum"], at["maximum"]) == ("2023-01-01T00:00:00+00:00", "2024-01-02T00:00:00+00:00")
     manifest = kept(artifacts, LogisticRegression().fit(NUMBERS, Y), NUMBERS, "skops")[1]
-    assert manifest["signature"] == describe_columns(NUMBERS)
+    assert manifest["signature"] == describe_signature(NUMBERS)
 
 
 def test_a_format_that_is_none_is_refused_when_it_is_declared() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.compute.features.assemble import assemble
 from mlops_assets.compute.features.on_demand import load_functions
-from mlops_assets.compute.features.point_in_time import View, sort_as_of
+from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 from mlops_assets.serving.predict.model_inputs import InputBuilder
 from mlops_assets.serving.predict.request_schema import EPOCH, RequestError, RequestRows
 from mlops_assets.stores.online.opening import open_online
@@ -123,14 +123,14 @@ def spine_of(requests: list[dict]) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(name, [r[name] for r in requests], dtype=dtype) for name, dtype in types.items()])
 
 
-def view_of(name: str, rows: dict, ttl: timedelta | None) -> View:
+def view_of(name: str, rows: dict, ttl: timedelta | None) -> ViewRows:
     keys, features = VIEWS[name]
     types = {"carrier": pl.String, "stop": pl.Int64, "as_of": UTC_TIME, "share": pl.Float64, "word": pl.String, "delay": pl.Int64}
     columns = (
         dict(zip((*keys, "as_of", *features), zip(*((*k, t, *v) for (k, t), v in rows.items()), strict=True), strict=True)) if rows else {}
     )
     frame = pl.DataFrame([pl.Series(n, columns.get(n, []), dtype=types[n]) for n in (*keys, "as_of", *features)])
-    return View(name, frame, keys, "as_of", None, ttl, features)
+    return ViewRows(name, frame, keys, "as_of", None, ttl, features)
 
 
 @settings(max_examples=60, deadline=None)
@@ -192,7 +192,7 @@ def test_times_as_join_keys_and_as_columns(tmp_path) -> None:
     }
     slot = datetime(2013, 4, 1, 12, tzinfo=UTC)
     micro = (slot - EPOCH) // timedelta(microseconds=1)
-    view = View(
+    view = ViewRows(
         "v",
         pl.DataFrame({"slot": [slot], "as_of": [slot], "load": [0.5]}, schema={"slot": UTC_TIME, "as_of": UTC_TIME, "load": pl.Float64}),
         ("slot",),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.compute.features.point_in_time import View, keep_reachable, point_in_time_join, sort_as_of
+from mlops_assets.compute.features.point_in_time import ViewRows, drop_unreachable, point_in_time_join, sort_as_of
 from mlops_assets.errors import PlatformError
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup, OnlineStore
@@ -57,9 +57,9 @@ rows = st.lists(
 asked = st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", None]), st.integers(-8, 30)), min_size=1, max_size=15)
 
 
-def as_view(made, ttl) -> View:
+def as_view(made, ttl) -> ViewRows:
     frame = pl.DataFrame([(k, BASE + e * HOUR, BASE + (e + late) * HOUR, v) for k, e, late, v in made], schema=TYPES, orient="row")
-    return View("v", frame, ("k",), "event", "created", ttl, ("value",))
+    return ViewRows("v", frame, ("k",), "event", "created", ttl, ("value",))
 
 
 @settings(
@@ -83,10 +83,10 @@ def test_a_lookup_finds_what_the_join_finds_however_the_rows_came(store, made, w
 def test_what_no_lookup_can_reach_is_left_out_and_nothing_else() -> None:
     times = [BASE + n * HOUR for n in range(10)]
     frame = pl.DataFrame({"k": ["a"] * 10, "event": times, "created": times, "value": range(10)}, schema=TYPES)
-    view = View("v", frame, ("k",), "event", "created", 2 * HOUR, ("value",))
-    kept = keep_reachable(sort_as_of(view), ["k"], view.ttl, 3 * HOUR)
+    view = ViewRows("v", frame, ("k",), "event", "created", 2 * HOUR, ("value",))
+    kept = drop_unreachable(sort_as_of(view), ["k"], view.ttl, 3 * HOUR)
     assert kept["value"].to_list() == [6, 7, 8, 9]  # as of 06:00 and later; what held before is over
-    ever = keep_reachable(sort_as_of(View("v", frame[:1], ("k",), "event", "created", None, ("value",))), ["k"], None, HOUR)
+    ever = drop_unreachable(sort_as_of(ViewRows("v", frame[:1], ("k",), "event", "created", None, ("value",))), ["k"], None, HOUR)
     assert ever.height == 1
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops_assets.compute.features.point_in_time import View, sort_as_of
+from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 from mlops_assets.stores.online.lmdb_store import LmdbStore
 from mlops_assets.stores.online.protocol import FRESH, Lookup
 from tests.compute.features.worlds import NOTHING, World, expected, world
@@ -13,7 +13,7 @@ FEATURES = {"fixed": ("value", "half", "even", "then"), "mixed": ("value", "text
 
 
 def filled(store: LmdbStore, made: World, kind: str) -> None:
-    view = View("v", made.rows, made.keys, "event", made.created, made.ttl, FEATURES[kind])
+    view = ViewRows("v", made.rows, made.keys, "event", made.created, made.ttl, FEATURES[kind])
     store.replace("v", sort_as_of(view), join_keys=made.keys, features=view.features)
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import mlops_assets as ml
-from mlops_assets.compute.features.point_in_time import View, sort_as_of
+from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import open_stores
@@ -26,7 +26,7 @@ def view(name: str = "carriers", **more) -> ml.FeatureView:
 def write(platform: ml.Platform, declared: ml.FeatureView, rows: pl.DataFrame) -> None:
     """Write rows into the lake and the online store."""
     DuckLake.open(platform.lake).write(declared.key, rows, [Partition("all", None)], event_timestamp="at", key=("carrier", "at"))
-    layout = sort_as_of(View(declared.name, rows, ("carrier",), "at", None, None, declared.feature_names))
+    layout = sort_as_of(ViewRows(declared.name, rows, ("carrier",), "at", None, None, declared.feature_names))
     open_stores(platform).online.replace(declared.name, layout, join_keys=["carrier"], features=declared.feature_names)
 
 

@@ -6,7 +6,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 FIRST_QUARTER := 2013-01-01...2013-03-31
 NEXT_DAY := 2013-04-01
 
-.PHONY: help demo test check bench docs site ui stress format clean
+.PHONY: help demo test check bench pictures site ui stress format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,7 +61,7 @@ check: .stamps/dev ## check lint, format, types and import contracts
 bench: .stamps/dev ## measure against peers, into bench/results
 	@$(BIN)/python -m bench
 
-docs: .stamps/system ## take the pictures of the web UI for docs/
+pictures: .stamps/system ## take the pictures of the web UI for docs/
 	@$(BIN)/python docs/pictures.py
 
 site: .stamps/dev ## build the documentation site into build/site; a broken link is an error

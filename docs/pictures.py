@@ -1,4 +1,4 @@
-"""Pictures of the reference project for the documentation: the real web UI, in a real browser. `make docs` runs it after `make demo`."""
+"""Pictures of the reference project for the documentation: the real web UI, in a real browser. `make pictures` runs it after `make demo`."""
 
 import os
 import sys

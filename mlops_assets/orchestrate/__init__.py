@@ -1,1 +1,1 @@
-"""The only package that imports Dagster: it compiles a project's values to Dagster definitions."""
+"""Compile a project's values to Dagster definitions, and run their steps."""

@@ -56,7 +56,7 @@ def begun(tmp_path_factory) -> Path:
 
 def test_init_writes_a_small_project_that_runs_at_once(begun) -> None:
     assert len([line for line in (begun / "definitions.py").read_text().splitlines() if line.strip()]) <= 25
-    assert DuckLake.open(begun / ".mlops" / "lake").read("predictions/predictions").height == 569
+    assert DuckLake.open(begun / ".mlops" / "lake").read("predictions/screening").height == 569
     again = good(mlops(begun, "run"))
     assert "champion of benign: version 1 (before: the same)" in again
     assert "✓ model/benign_candidate" in again
@@ -74,7 +74,7 @@ def test_status_models_and_validate_tell_what_there_is(begun) -> None:
     assert {row["table"]: row["stale partitions"] for row in status["tables"]} == {
         "dataset/diagnoses": 0,
         "training_set/examples": 0,
-        "predictions/predictions": 0,
+        "predictions/screening": 0,
     }
     versions = json.loads(good(mlops(begun, "models", "list", "--json", "-")))
     assert [(v["version"], v["state"]) for v in versions] == [(1, "champion")]

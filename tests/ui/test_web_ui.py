@@ -50,7 +50,7 @@ def instance(project) -> Iterator[dg.DagsterInstance]:
 def test_the_graph_shows_every_asset_in_its_group(ui) -> None:
     page, url = ui
     open_graph(page, url, ["data", "benign"])
-    for name in ("diagnoses", "examples", "benign_candidate", "benign_version", "benign_champion", "predictions"):
+    for name in ("diagnoses", "examples", "benign_candidate", "benign_version", "benign_champion", "screening_predictions"):
         expect(page.locator("foreignObject").filter(has_text=name).first).to_be_visible()
     for group in ("data", "benign"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.user_code.source_slice import slice_source
 from mlops_assets.errors import DefinitionError, MissingExtraError
+from mlops_assets.stores.online.opening import find_backend
 from mlops_assets.values.dataset import Dataset
 from mlops_assets.values.feature_sources import Computed, DbtProject
 from mlops_assets.values.features import FeatureView
@@ -86,10 +87,10 @@ def _list_platform_packages(project: Project, platform: Platform) -> Iterator[Mi
         yield MissingPackage("s3fs", "s3", "the artifacts in S3 (MLOPS_ARTIFACTS)")
     if platform.mlflow:
         yield MissingPackage("mlflow", "mlflow", "the mirror to MLflow (MLOPS_MLFLOW)")
-    package, extra = ("lmdb", "serve") if "://" not in platform.online else ("redis", "redis")
     for view in project.every(FeatureView):
         if view.online:
-            yield MissingPackage(package, extra, f"the online store of '{view.key}'", f"online/{view.name}")
+            backend = find_backend(platform.online)
+            yield MissingPackage(backend.package, backend.extra, f"the online store of '{view.key}'", f"online/{view.name}")
 
 
 def _list_declared_packages(project: Project) -> Iterator[MissingPackage]:

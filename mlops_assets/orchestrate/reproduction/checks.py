@@ -11,6 +11,7 @@ from mlops_assets.orchestrate.reproduction.reproduction import reproduce
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.reproductions import Reproduction, open_reproductions
+from mlops_assets.values.asset_names import graph_key
 from mlops_assets.values.model import Model
 from mlops_assets.values.platform import Platform
 
@@ -124,7 +125,8 @@ def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running
         context.log.info(found.text)
 
     @dg.job(
-        name=name, description=f"Trains the champion of {model.name} again and compares; the verdict is a check of version/{model.name}."
+        name=name,
+        description=f"Trains the champion of {model.name} again and compares; the verdict is a check of {graph_key(f'version/{model.name}')}.",
     )
     def job() -> None:
         champion()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,56 @@ from typing import TYPE_CHECKING
 from mlops_assets.errors import PlatformError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlops_assets.stores.online.protocol import OnlineStore
+
+
+def _open_lmdb(url: str) -> OnlineStore:
+    from mlops_assets.stores.online.lmdb_store import LmdbStore
+
+    return LmdbStore(Path(url).absolute())
+
+
+def _open_redis(url: str) -> OnlineStore:
+    from mlops_assets.stores.online.redis_store import RedisStore
+
+    return RedisStore(url)
+
+
+@dataclass(frozen=True)
+class OnlineBackend:
+    """One kind of online store: the URLs that name it, the package it needs with the extra that installs it, and how to open it."""
+
+    schemes: tuple[str, ...]
+    package: str
+    extra: str
+    open: Callable[[str], OnlineStore]
+
+
+# A new online store is a module with an `OnlineStore` and an `OnlineReader`, and one line here.
+BACKENDS = (
+    OnlineBackend(("redis", "rediss", "unix"), "redis", "redis", _open_redis),
+    OnlineBackend(("",), "lmdb", "serve", _open_lmdb),  # a folder
+)
+
+
+def find_backend(url: str) -> OnlineBackend:
+    """Return the kind of online store that a URL names.
+
+    Raises
+    ------
+    PlatformError
+        No kind has the scheme of the URL.
+    """
+    scheme = url.partition("://")[0] if "://" in url else ""
+    found = next((backend for backend in BACKENDS if scheme in backend.schemes), None)
+    if found is None:
+        raise PlatformError(
+            f"the online store '{url}' is neither a folder nor a Redis server",
+            hint="set MLOPS_ONLINE to a folder or to redis://host:port/db",
+        )
+    return found
 
 
 @cache
@@ -21,15 +71,4 @@ def open_online(url: str) -> OnlineStore:
     PlatformError
         It cannot be opened, or the URL has an unknown scheme.
     """
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        from mlops_assets.stores.online.redis_store import RedisStore
-
-        return RedisStore(url)
-    if "://" in url:
-        raise PlatformError(
-            f"the online store '{url}' is neither a folder nor a Redis server",
-            hint="set MLOPS_ONLINE to a folder or to redis://host:port/db",
-        )
-    from mlops_assets.stores.online.lmdb_store import LmdbStore
-
-    return LmdbStore(Path(url).absolute())
+    return find_backend(url).open(url)

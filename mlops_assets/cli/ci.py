@@ -130,7 +130,7 @@ def model_names(project: LoadedProject) -> list[str]:
     """
     from mlops_assets.values.model import Model
 
-    names = sorted(model.name for part in project.parts for model in part.project.every(Model))
+    names = sorted(model.name for part in project.parts for model in part.project.select(Model))
     if not names:
         raise DefinitionError("the project has no model", hint="declare one with @ml.model")
     return names

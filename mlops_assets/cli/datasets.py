@@ -90,7 +90,7 @@ def _list_names(project: LoadedProject) -> list[str]:
 def _declared_datasets(project: LoadedProject) -> Mapping[str, Dataset[..., Any]]:
     from mlops_assets.values.dataset import Dataset
 
-    return {dataset.name: dataset for part in project.parts for dataset in part.project.every(Dataset)}
+    return {dataset.name: dataset for part in project.parts for dataset in part.project.select(Dataset)}
 
 
 def _read_records(project: LoadedProject, name: str) -> Mapping[str, PartitionRecord]:

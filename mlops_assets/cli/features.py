@@ -103,7 +103,7 @@ def remove(version: str, file: str) -> None:
 def _views(project: Project) -> Sequence[FeatureView]:
     from mlops_assets.values.features import FeatureView
 
-    return project.every(FeatureView)
+    return project.select(FeatureView)
 
 
 def _find(project: LoadedProject, name: str) -> tuple[Project, FeatureView]:

@@ -86,7 +86,7 @@ def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[st
     """Return the newest window and the next step of each monitor, as JSON-like values."""
     rows = []
     for part in project.parts:
-        for monitor in part.project.every(Monitor):
+        for monitor in part.project.select(Monitor):
             facts = collect_facts(project.stores, part.project, monitor, opened)
             newest = next((r for r in reversed(facts.latest_reports) if r.kind == PERFORMANCE or not monitor.performance), None)
             rows.append(

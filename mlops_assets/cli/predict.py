@@ -144,7 +144,7 @@ def _read_file(path: Path) -> pl.DataFrame:
 
 
 def _read_partitions(project: LoadedProject, service: Service, partitions: str) -> pl.DataFrame:
-    declared = next(part.project for part in project.parts if service in part.project.nouns)
+    declared = next(part.project for part in project.parts if service in part.project.declarations)
     ref = next((ref for ref in list_source_tables(declared, service.model.training_set) if ref.partitions is not None), None)
     if ref is None or ref.partitions is None:
         raise DefinitionError(f"'{service.key}' has no partitioned training data", hint="give --rows FILE")

@@ -64,7 +64,7 @@ class LoadedProject:
         error
             Raised when there is none of that name.
         """
-        known = {value.name: (part.project, value) for part in self.parts for value in part.project.every(kind)}  # type: ignore[attr-defined]
+        known = {value.name: (part.project, value) for part in self.parts for value in part.project.select(kind)}  # type: ignore[attr-defined]
         if name not in known:
             raise error(f"there is no {what} '{name}'", hint=nearest(name, known) + f"there are {', '.join(sorted(known)) or 'none'}")
         return known[name]

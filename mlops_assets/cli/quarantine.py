@@ -109,7 +109,7 @@ def _group_partitions(dataset: Dataset[..., Any], rows: pl.DataFrame) -> list[st
 def _datasets(project: LoadedProject) -> list[Dataset[..., Any]]:
     from mlops_assets.values.dataset import Dataset
 
-    return [d for part in project.parts for d in part.project.every(Dataset) if d.table.quarantine is not None]
+    return [d for part in project.parts for d in part.project.select(Dataset) if d.table.quarantine is not None]
 
 
 def _dataset(project: LoadedProject, name: str) -> Dataset[..., Any]:

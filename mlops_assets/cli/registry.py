@@ -81,7 +81,7 @@ def withdraw(project: LoadedProject, name: str, reason: str) -> Version:
 
 def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str, str]]:
     declared, model = find_model(project, name)
-    return model, hash_gates(gather_gates(model, declared.every(GateFunction)))
+    return model, hash_gates(gather_gates(model, declared.select(GateFunction)))
 
 
 def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:

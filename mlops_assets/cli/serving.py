@@ -39,7 +39,7 @@ def stop(project: LoadedProject, name: str) -> ServiceStatus:
 
 def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     """Return the state of one service, or of all."""
-    services = [find_service(project, name)] if name else [s for part in project.parts for s in part.project.every(Service)]
+    services = [find_service(project, name)] if name else [s for part in project.parts for s in part.project.select(Service)]
     return [control.status(project.platform.home, each.name, build_service_spec(each, project.platform)) for each in services]
 
 

@@ -35,7 +35,7 @@ def collect_status(project: LoadedProject) -> dict[str, Any]:
 
 
 def _table_rows(loaded: LoadedProject, project: Project) -> Iterator[dict[str, Any]]:
-    for noun in project.nouns:
+    for noun in project.declarations:
         if isinstance(noun, (Dataset, ExternalDataset, FeatureView, TrainingSet, BatchPrediction)):
             records = loaded.stores.lake.records(noun.key)
             newest = max((r.recorded_at for r in records.values()), default=None)
@@ -63,7 +63,7 @@ def validate_project(project: LoadedProject) -> str:
     """
     refuse_missing_packages([need for part in project.parts for need in find_missing_packages(part.project, part.platform)])
     for part in project.parts:
-        for model in part.project.every(Model):
+        for model in part.project.select(Model):
             check_metrics(model.metrics, f"'{model.key}'")
     graph = project.definitions.resolve_asset_graph()
     project.definitions.resolve_all_job_defs()

@@ -154,7 +154,7 @@ def _outcomes(project: LoadedProject, finished: FinishedRun) -> Iterator[str]:
 def _pending_approval(project: LoadedProject, model: str) -> Iterator[str]:
     """Yield a line when the newest version waits for approval."""
     newest = project.stores.registry.versions(model)[-1]
-    if any(m.approval and m.name == model for part in project.parts for m in part.project.every(Model)) and not newest.approval:
+    if any(m.approval and m.name == model for part in project.parts for m in part.project.select(Model)) and not newest.approval:
         yield f"version {newest.version} of {model} waits for approval: mlops models approve {model} {newest.version}, or materialise {graph_key(f'approval/{model}')} in the UI"
 
 

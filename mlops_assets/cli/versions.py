@@ -214,7 +214,7 @@ def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, A
     RegistryError
         There is no such model.
     """
-    known = {m.name for part in project.parts for m in part.project.every(Model)}
+    known = {m.name for part in project.parts for m in part.project.select(Model)}
     if model is not None and model not in known:
         raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
     at = project.stores

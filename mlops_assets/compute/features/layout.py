@@ -41,7 +41,7 @@ class Bucket:
     features: pa.Table
 
     @classmethod
-    def of(cls, table: pa.Table, features: Sequence[str]) -> Bucket:
+    def from_arrow(cls, table: pa.Table, features: Sequence[str]) -> Bucket:
         """Return the rows of an Arrow table in layout columns, without copying."""
         valid, event = (_column_buffers(table[name], np.dtype(np.int64))[0] for name in (VALID, EVENT))
         return cls(valid, event, table.select(list(features)))
@@ -92,7 +92,7 @@ class AsOfLayout:
             defaults=tuple((names[name], value) for name, value in self.defaults),
         )
 
-    def emptied(self) -> AsOfLayout:
+    def clear(self) -> AsOfLayout:
         """Return the layout without any row."""
         return replace(self, entities=self.entities.clear())
 
@@ -136,7 +136,7 @@ class SpineGroups:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, spine: pl.DataFrame, join_keys: Sequence[str]) -> SpineGroups:
+    def from_spine(cls, spine: pl.DataFrame, join_keys: Sequence[str]) -> SpineGroups:
         """Return the entities of a spine."""
         keys = list(join_keys)
         entities = spine.select(keys).drop_nulls().unique(maintain_order=True)
@@ -167,7 +167,7 @@ def look_up(
     """
     # Views are searched side by side, then features are gathered side by side: three views keep two cores busy to the end.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda layout: _ViewMatches.of(layout, groups[layout.join_keys], times, known_by), layouts))
+        found = list(pool.map(lambda layout: _ViewMatches.from_lookup(layout, groups[layout.join_keys], times, known_by), layouts))
         return list(pool.map(lambda job: job[0].series(job[1]), [(each, name) for each in found for name in each.layout.features]))
 
 
@@ -191,7 +191,7 @@ class _ViewMatches:
     there: pl.Series | None
 
     @classmethod
-    def of(cls, layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> _ViewMatches:
+    def from_lookup(cls, layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> _ViewMatches:
         hits = list(_match_bucket(layout, groups, times, known_by))
         count = sum(len(hit.rows) for hit in hits)
         where = np.full(len(times), count, dtype=np.intp)

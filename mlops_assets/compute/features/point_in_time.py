@@ -99,7 +99,7 @@ def point_in_time_join(
         return spine
     times = spine[event_timestamp].dt.cast_time_unit("us").to_physical().fill_null(NO_TIME).to_numpy()
     limit = None if known_by is None else (known_by - _EPOCH) // _MICROSECOND
-    groups = {keys: SpineGroups.of(spine, keys) for keys in dict.fromkeys(layout.join_keys for layout in layouts)}
+    groups = {keys: SpineGroups.from_spine(spine, keys) for keys in dict.fromkeys(layout.join_keys for layout in layouts)}
     return spine.hstack(look_up(layouts, groups, times, limit))
 
 
@@ -140,7 +140,7 @@ def join_buckets(
     """
     ttl = None if view.ttl is None else min(view.ttl // _MICROSECOND, _MAX_TTL)
     types = {name: schema[name] for name in (*view.join_keys, *view.features)}
-    rows = tuple(Bucket.of(table, view.features) for table in tables)
+    rows = tuple(Bucket.from_arrow(table, view.features) for table in tables)
     return AsOfLayout(view.name, view.join_keys, view.features, types, ttl, pl.concat(entities), rows, view.defaults)
 
 

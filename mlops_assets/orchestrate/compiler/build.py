@@ -36,9 +36,9 @@ from mlops_assets.values.serving import Service
 from mlops_assets.values.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from mlops_assets.orchestrate.core.project import Noun
+    from mlops_assets.orchestrate.core.project import Declaration
 
-    Item = Noun | dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition
+    Item = Declaration | dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition
 
 PLATFORM_KEY = "mlops/platform"
 _COMPILED: "list[CompiledProject]" = []
@@ -114,7 +114,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ['dataset/numbers']
     """
     where = platform or Platform.from_env()
-    project = Project.of(items)
+    project = Project.from_items(items)
     check_project(project)
     warn_of_short_ttls(project)
     compiled, plain = _compile_assets(project, where, upkeep), _list_plain_assets(project)
@@ -125,14 +125,14 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
         assets=[*compiled, *plain],
         asset_checks=[
             *external_checks(project, where),
-            *(approved_check(m, where) for m in project.every(Model) if m.approval),
-            *(reproduction_checks(m, where) for m in project.every(Model)),
+            *(approved_check(m, where) for m in project.select(Model) if m.approval),
+            *(reproduction_checks(m, where) for m in project.select(Model)),
             *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
         ],
         jobs=jobs,
         schedules=[
             *schedules,
-            *(reproduction_schedule(m, where, running=running) for m in project.every(Model)),
+            *(reproduction_schedule(m, where, running=running) for m in project.select(Model)),
             *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
         ],
         sensors=_build_sensors(project, where, running=running, interval=automation_interval),
@@ -143,7 +143,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
 
 
 def _compile_assets(project: Project, where: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return what the nouns of a project stand for."""
+    """Return what the declarations of a project stand for."""
     compiler = Compiler(project, where)
     return [
         *compiler.assets(),
@@ -155,12 +155,12 @@ def _compile_assets(project: Project, where: Platform, upkeep: Upkeep | None) ->
 
 
 def _build_sensors(project: Project, where: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
-    seconds, services = int(interval.total_seconds()), project.every(Service)
+    seconds, services = int(interval.total_seconds()), project.select(Service)
     return [
         automation_sensor(running=running, interval=interval),
         dead_run_sensor(where, running=running, interval=interval),
         *external_sensor(project, where, running=running),
-        *(build_retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.every(Monitor) if m.on_failure),
+        *(build_retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.select(Monitor) if m.on_failure),
         *([repair_sensor(services, where, running=running, interval=seconds)] if services else []),
         *build_alert_sensors(where.webhook, running=running, interval=seconds),
     ]
@@ -171,14 +171,14 @@ def _list_plain_assets(project: Project) -> list[dg.AssetsDefinition | dg.AssetS
 
 
 def _compile_dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
-    if not project.every(DbtProject):
+    if not project.select(DbtProject):
         return
     if not is_installed("dagster_dbt"):
         refuse_missing_packages(find_missing_packages(project, platform))
     # dagster-dbt costs seconds to import: only projects with dbt pay for it.
     from mlops_assets.orchestrate.features.dbt import build_dbt_assets
 
-    fresh = {asset_key(v.key): v.options.freshness_policy or build_freshness_policy(v) for v in project.every(FeatureView)}
+    fresh = {asset_key(v.key): v.options.freshness_policy or build_freshness_policy(v) for v in project.select(FeatureView)}
     for assets in build_dbt_assets(project, platform):
         yield assets.map_asset_specs(lambda s: s.replace_attributes(freshness_policy=fresh[s.key]) if fresh.get(s.key) else s)
 
@@ -187,8 +187,8 @@ def _build_retraining_jobs(project: Project, *, running: bool) -> tuple[list[Any
     """Return each model's one job, and the schedule of those with a calendar."""
     jobs, schedules = [], []
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
-    for model in project.every(Model):
-        services = [service.key for service in project.every(Service) if service.model.key == model.key]
+    for model in project.select(Model):
+        services = [service.key for service in project.select(Service) if service.model.key == model.key]
         # With approval the job ends where a person must decide; what follows, follows the approval.
         promoted = [] if model.approval else [f"champion/{model.name}", *services]
         steps = [model.training_set.key, model.key, f"version/{model.name}", *promoted]

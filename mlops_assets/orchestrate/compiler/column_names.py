@@ -28,14 +28,20 @@ def check_declared_columns(project: Project) -> None:
 
 
 def _list_declared_columns(project: Project) -> Iterator[tuple[str, tuple[str | None, ...]]]:
-    for noun in project.nouns:
-        if isinstance(noun, (Dataset, ExternalDataset)):
-            table = noun.table
+    for declaration in project.declarations:
+        if isinstance(declaration, (Dataset, ExternalDataset)):
+            table = declaration.table
             known = (name for pair in table.known_at for name in pair)
-            yield noun.key, (*table.schema_columns, *table.key, table.event_timestamp, table.created_timestamp, *known)
-        elif isinstance(noun, FeatureView):
-            yield noun.key, (*noun.entity.join_keys, noun.event_timestamp, noun.created_timestamp, *noun.feature_names)
-        elif isinstance(noun, TrainingSet):
-            group = noun.split.column if isinstance(noun.split, GroupSplit) else None
-            looked_up = (name for view in feature_views(noun.features) for name in (*view.renamed_keys, *view.renamed_features))
-            yield noun.key, (*noun.columns, noun.label, noun.event_timestamp, noun.label_known_at, group, *looked_up)
+            yield declaration.key, (*table.schema_columns, *table.key, table.event_timestamp, table.created_timestamp, *known)
+        elif isinstance(declaration, FeatureView):
+            yield (
+                declaration.key,
+                (*declaration.entity.join_keys, declaration.event_timestamp, declaration.created_timestamp, *declaration.feature_names),
+            )
+        elif isinstance(declaration, TrainingSet):
+            group = declaration.split.column if isinstance(declaration.split, GroupSplit) else None
+            looked_up = (name for view in feature_views(declaration.features) for name in (*view.renamed_keys, *view.renamed_features))
+            yield (
+                declaration.key,
+                (*declaration.columns, declaration.label, declaration.event_timestamp, declaration.label_known_at, group, *looked_up),
+            )

@@ -1,4 +1,4 @@
-"""From a noun to the Dagster assets it stands for."""
+"""From a declaration to the Dagster assets it stands for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -54,7 +54,7 @@ StepFunction = Callable[[StepContext], Iterator[object]]
 
 
 class Compiler:
-    """Compiles the nouns of one project.
+    """Compiles the declarations of one project.
 
     Parameters
     ----------
@@ -70,22 +70,22 @@ class Compiler:
 
     def assets(self) -> Iterator[dg.AssetsDefinition]:
         """Yield every asset but those of dbt."""
-        for dataset in self.project.every(Dataset):
+        for dataset in self.project.select(Dataset):
             yield self._pushed(dataset) if isinstance(dataset, PushSource) else self._dataset(dataset)
-        for view in self.project.every(FeatureView):
+        for view in self.project.select(FeatureView):
             if not isinstance(view.source, DbtModel):
                 yield self._feature_view(view)
-        for training_set in self.project.every(TrainingSet):
+        for training_set in self.project.select(TrainingSet):
             yield self._training_set(training_set)
-        for model in self.project.every(Model):
+        for model in self.project.select(Model):
             yield from self._model(model)
-        for batch in self.project.every(BatchPrediction):
+        for batch in self.project.select(BatchPrediction):
             yield self._batch(batch)
         for view in online_views(self.project):
             yield self._online(view)
-        for service in self.project.every(Service):
+        for service in self.project.select(Service):
             yield from self._service(service)
-        for monitor in self.project.every(Monitor):
+        for monitor in self.project.select(Monitor):
             yield from self._monitor(monitor)
 
     def upkeep(self, declared: Upkeep) -> dg.AssetsDefinition:
@@ -171,11 +171,11 @@ class Compiler:
 
     def _group(self, declared: TrainingSet[..., Any]) -> str:
         """A training set stands with its model; one that several models share stands by itself."""
-        users = [model.name for model in self.project.every(Model) if model.training_set.key == declared.key]
+        users = [model.name for model in self.project.select(Model) if model.training_set.key == declared.key]
         return users[0] if len(users) == 1 else declared.name
 
     def _model(self, model: Model[..., Any]) -> Iterator[dg.AssetsDefinition]:
-        functions = tuple(f for f in self.project.every(GateFunction) if f.model.key == model.key)
+        functions = tuple(f for f in self.project.select(GateFunction) if f.model.key == model.key)
         gates = gather_gates(model, functions)
         definitions = hash_gates(gates)
         config, resources = function_requirements(model.function)
@@ -270,7 +270,7 @@ class Compiler:
     def _online_group(self, view: FeatureView) -> str:
         """Online rows stand with the model whose services look them up; those of several stand with the data."""
         users = {
-            s.model.name for s in self.project.every(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
+            s.model.name for s in self.project.select(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
         }
         return users.pop() if len(users) == 1 else DATA_GROUP
 
@@ -345,7 +345,7 @@ class Compiler:
     def _body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
         project, platform = self.project, self.platform
         parents = {edge.parent for edge in node.edges}
-        externals = [e for e in project.every(ExternalDataset) if e.key in parents]
+        externals = [e for e in project.select(ExternalDataset) if e.key in parents]
 
         def run(context: dg.AssetExecutionContext, **loaded: object) -> Iterator[object]:
             for external in externals:

@@ -87,21 +87,21 @@ def _list_platform_packages(project: Project, platform: Platform) -> Iterator[Mi
         yield MissingPackage("s3fs", "s3", "the artifacts in S3 (MLOPS_ARTIFACTS)")
     if platform.mlflow:
         yield MissingPackage("mlflow", "mlflow", "the mirror to MLflow (MLOPS_MLFLOW)")
-    for view in project.every(FeatureView):
+    for view in project.select(FeatureView):
         if view.online:
             backend = find_backend(platform.online)
             yield MissingPackage(backend.package, backend.extra, f"the online store of '{view.key}'", f"online/{view.name}")
 
 
 def _list_declared_packages(project: Project) -> Iterator[MissingPackage]:
-    for model in project.every(Model):
+    for model in project.select(Model):
         if model.search is not None and model.search.sampler != "grid":
             yield MissingPackage("optuna", "search", f"the search of '{model.key}'", model.key)
         if model.format == "onnx":
             yield from (MissingPackage(name, "onnx", f"format='onnx' of '{model.key}'", model.key) for name in _ONNX)
-    for service in project.every(Service):
+    for service in project.select(Service):
         yield from (MissingPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
-    for dbt in project.every(DbtProject):
+    for dbt in project.select(DbtProject):
         yield from (MissingPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
 
 
@@ -113,13 +113,13 @@ def _list_imported_packages(project: Project) -> Iterator[MissingPackage]:
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]]:
-    for noun in project.nouns:
-        if isinstance(noun, (Dataset, TrainingSet, Model)):
-            yield noun.key, noun.function.function
-        elif isinstance(noun, GateFunction):
-            yield noun.model.key, noun.function.function
-        elif isinstance(noun, FeatureView) and isinstance(noun.source, Computed):
-            yield noun.key, noun.source.function.function
+    for declaration in project.declarations:
+        if isinstance(declaration, (Dataset, TrainingSet, Model)):
+            yield declaration.key, declaration.function.function
+        elif isinstance(declaration, GateFunction):
+            yield declaration.model.key, declaration.function.function
+        elif isinstance(declaration, FeatureView) and isinstance(declaration.source, Computed):
+            yield declaration.key, declaration.source.function.function
 
 
 def _find_imports(function: Callable[..., Any]) -> set[str]:

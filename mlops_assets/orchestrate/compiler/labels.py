@@ -15,7 +15,7 @@ def refuse_shared_labels(
     Parameters
     ----------
     compiled
-        What the project's nouns were compiled to.
+        What the project's declarations were compiled to.
     others
         Plain Dagster assets.
 

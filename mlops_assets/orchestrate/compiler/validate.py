@@ -44,24 +44,24 @@ def check_project(project: Project) -> None:
     _check_duplicates(project)
     _check_references(project)
     check_declared_columns(project)
-    for noun, function in _list_functions(project):
-        _check_upstream(project, noun, function)
-    for dataset in project.every(Dataset):
+    for key, function in _list_functions(project):
+        _check_upstream(project, key, function)
+    for dataset in project.select(Dataset):
         names = tuple(parameter.name for parameter in dataset.function.tables)
         _check_partitions(project, dataset.key, dataset.table.partitions, names, dict(dataset.partition_mappings))
-    for view in project.every(FeatureView):
+    for view in project.select(FeatureView):
         _check_view(project, view)
         if isinstance(view.source, PushSource):
             view.source.check_view(view)
-    for training_set in project.every(TrainingSet):
+    for training_set in project.select(TrainingSet):
         _check_training_set(project, training_set)
-    for model in project.every(Model):
+    for model in project.select(Model):
         _check_slices(model)
-    for batch in project.every(BatchPrediction):
+    for batch in project.select(BatchPrediction):
         _check_batch(batch)
-    for service in project.every(Service):
+    for service in project.select(Service):
         _check_service(service)
-    for monitor in project.every(Monitor):
+    for monitor in project.select(Monitor):
         _check_monitor(project, monitor)
 
 
@@ -70,20 +70,20 @@ def _check_items(project: Project) -> None:
         if not isinstance(item, _PLAIN):
             raise DefinitionError(
                 f"build_definitions was given {getattr(item, '__name__', item)!r}, a {type(item).__name__}",
-                hint="give nouns of mlops_assets and Dagster assets; a function needs its decorator, a resource goes into resources=",
+                hint="give declarations of mlops_assets and Dagster assets; a function needs its decorator, a resource goes into resources=",
             )
 
 
 def _list_keys(project: Project) -> Iterator[str]:
-    for noun in project.nouns:
-        if isinstance(noun, DbtProject):
-            yield f"dbt project {noun.path}"
-        elif isinstance(noun, (OnDemandFeatures, GateFunction)):
-            yield f"{'gate' if isinstance(noun, GateFunction) else 'on_demand'}/{noun.name}"
-        elif isinstance(noun, Monitor):
-            yield from (noun.drift_key, noun.performance_key)
+    for declaration in project.declarations:
+        if isinstance(declaration, DbtProject):
+            yield f"dbt project {declaration.path}"
+        elif isinstance(declaration, (OnDemandFeatures, GateFunction)):
+            yield f"{'gate' if isinstance(declaration, GateFunction) else 'on_demand'}/{declaration.name}"
+        elif isinstance(declaration, Monitor):
+            yield from (declaration.drift_key, declaration.performance_key)
         else:
-            yield from (noun.key, *((noun.predictions_key,) if isinstance(noun, Service) else ()))
+            yield from (declaration.key, *((declaration.predictions_key,) if isinstance(declaration, Service) else ()))
     for item in project.plain:
         if isinstance(item, dg.AssetsDefinition):
             yield from ("/".join(key.path) for key in item.keys)
@@ -95,13 +95,13 @@ def _check_duplicates(project: Project) -> None:
     twice = [key for key, count in Counter(_list_keys(project)).items() if count > 1]
     if twice:
         raise DefinitionError(f"two items of the project are '{twice[0]}'", hint="give one of them another name; an item is listed once")
-    for gate in project.every(GateFunction):
+    for gate in project.select(GateFunction):
         if gate.name in {g.name for g in gate.model.gates}:
             raise DefinitionError(f"gate '{gate.name}' has the name of a gate of '{gate.model.key}'", hint="rename the function")
 
 
 def _check_references(project: Project) -> None:
-    """Whatever a noun refers to must be in the project: it would never be made otherwise."""
+    """Whatever a declaration refers to must be in the project: it would never be made otherwise."""
     listed = set(_list_keys(project))
     for owner, what, key in _list_references(project):
         if key not in listed:
@@ -112,55 +112,55 @@ def _check_references(project: Project) -> None:
 
 
 def _list_references(project: Project) -> Iterator[tuple[str, str, str]]:
-    for gate in project.every(GateFunction):
+    for gate in project.select(GateFunction):
         yield f"gate '{gate.name}'", "the model", gate.model.key
-    for model in project.every(Model):
+    for model in project.select(Model):
         yield f"'{model.key}'", "the training set", model.training_set.key
-    for training_set in project.every(TrainingSet):
+    for training_set in project.select(TrainingSet):
         yield from ((f"'{training_set.key}'", "the feature view", view.key) for view in feature_views(training_set.features))
-    for view in project.every(FeatureView):
+    for view in project.select(FeatureView):
         if isinstance(view.source, DbtModel):
             yield f"'{view.key}'", "the", f"dbt project {view.source.project.path}"
         elif isinstance(view.source, (Dataset, ExternalDataset)):
             yield f"'{view.key}'", "the dataset", view.source.key
-    for batch in project.every(BatchPrediction):
+    for batch in project.select(BatchPrediction):
         yield f"'{batch.key}'", "the model", batch.model.key
         yield f"'{batch.key}'", "the dataset", batch.dataset.key
-    for service in project.every(Service):
+    for service in project.select(Service):
         yield f"'{service.key}'", "the model", service.model.key
-    for monitor in project.every(Monitor):
+    for monitor in project.select(Monitor):
         yield f"monitor '{monitor.name}'", "the predictions", monitor.predictions_key
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., Any]]]:
-    for noun in project.nouns:
-        if isinstance(noun, (Dataset, TrainingSet)):
-            yield noun.key, noun.function
-        elif isinstance(noun, FeatureView) and isinstance(noun.source, Computed):
-            yield noun.key, noun.source.function
+    for declaration in project.declarations:
+        if isinstance(declaration, (Dataset, TrainingSet)):
+            yield declaration.key, declaration.function
+        elif isinstance(declaration, FeatureView) and isinstance(declaration.source, Computed):
+            yield declaration.key, declaration.source.function
 
 
-def _check_upstream(project: Project, noun: str, function: UserFunction[..., Any]) -> None:
-    others = {model.name: model.key for model in project.every(Model)}
+def _check_upstream(project: Project, key: str, function: UserFunction[..., Any]) -> None:
+    others = {model.name: model.key for model in project.select(Model)}
     for parameter in function.tables:
         ref = project.tables.get(parameter.name)
         if ref is None and parameter.name in others:
             raise DefinitionError(
-                f"'{noun}' asks for '{parameter.name}' as a {parameter.frame}, but '{others[parameter.name]}' is no table",
+                f"'{key}' asks for '{parameter.name}' as a {parameter.frame}, but '{others[parameter.name]}' is no table",
                 hint="ask for its predictions or its training set",
             )
         if ref is None:
             known = sorted(project.tables)
             raise DefinitionError(
-                f"'{noun}' asks for the table '{parameter.name}', which nobody makes",
+                f"'{key}' asks for the table '{parameter.name}', which nobody makes",
                 hint=nearest(parameter.name, known) + f"there are {', '.join(known) or 'none'}",
             )
-        if ref.key == noun:
-            raise DefinitionError(f"'{noun}' asks for itself as '{parameter.name}'", hint="name the parameter after another table")
-        _check_returns_frame(noun, parameter.name, ref)
+        if ref.key == key:
+            raise DefinitionError(f"'{key}' asks for itself as '{parameter.name}'", hint="name the parameter after another table")
+        _check_returns_frame(key, parameter.name, ref)
 
 
-def _check_returns_frame(noun: str, name: str, ref: TableRef) -> None:
+def _check_returns_frame(key: str, name: str, ref: TableRef) -> None:
     """A plain asset that says what it returns must return a frame."""
     if ref.plain is None:
         return
@@ -173,7 +173,7 @@ def _check_returns_frame(noun: str, name: str, ref: TableRef) -> None:
             and kind.__name__ not in {"DataFrame", "LazyFrame", "DuckDBPyRelation", "Any", "NoneType", "MaterializeResult"}
         ):
             raise DefinitionError(
-                f"'{noun}' asks for '{name}' as a frame, but the asset '{ref.key}' returns {kind.__name__}",
+                f"'{key}' asks for '{name}' as a frame, but the asset '{ref.key}' returns {kind.__name__}",
                 hint="return a polars, pandas or DuckDB frame, or drop the parameter",
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlops_assets.compute.tables.own_columns import PREDICTION_COLUMNS, TRAINING_SET_COLUMNS, table_name
-from mlops_assets.orchestrate.core.project import Noun, Project
+from mlops_assets.orchestrate.core.project import Declaration, Project
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed
 from mlops_assets.values.features import FeatureView, feature_views
@@ -45,11 +45,11 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
     dict
         Column of the lake → description; columns without one are left out.
     """
-    for noun in project.nouns:
-        if isinstance(noun, Service) and noun.predictions_key == key:
-            return _DESCRIPTIONS | _rename_stored(_describe_training_set(project, noun.model.training_set), PREDICTION_COLUMNS)
-        if getattr(noun, "key", "") == key:
-            return _describe(project, noun)
+    for declaration in project.declarations:
+        if isinstance(declaration, Service) and declaration.predictions_key == key:
+            return _DESCRIPTIONS | _rename_stored(_describe_training_set(project, declaration.model.training_set), PREDICTION_COLUMNS)
+        if getattr(declaration, "key", "") == key:
+            return _describe(project, declaration)
     return {}
 
 
@@ -67,18 +67,18 @@ def parse_attributes(docstring: str) -> dict[str, str]:
     return {name: " ".join(lines) for name, lines in found.items()}
 
 
-def _describe(project: Project, noun: Noun) -> dict[str, str]:
-    match noun:
+def _describe(project: Project, declaration: Declaration) -> dict[str, str]:
+    match declaration:
         case Dataset() | ExternalDataset():
-            return _describe_dataset(noun)
+            return _describe_dataset(declaration)
         case FeatureView():
-            return _describe_view(noun)
+            return _describe_view(declaration)
         case TrainingSet():
-            return _rename_stored(_describe_training_set(project, noun), TRAINING_SET_COLUMNS) | {
+            return _rename_stored(_describe_training_set(project, declaration), TRAINING_SET_COLUMNS) | {
                 "split": "The part of the training set that the row is in."
             }
         case BatchPrediction():
-            columns = _describe_training_set(project, noun.model.training_set) | _describe_dataset(noun.dataset)
+            columns = _describe_training_set(project, declaration.model.training_set) | _describe_dataset(declaration.dataset)
             return _DESCRIPTIONS | _rename_stored(columns, PREDICTION_COLUMNS)
     return {}
 

@@ -47,7 +47,7 @@ class Node:
 
     Parameters
     ----------
-    outside
+    external_inputs
         For a table that is also made from something outside of the lake: returns, for those of its partitions that something is there
         for, what identifies it.
     definition
@@ -57,13 +57,13 @@ class Node:
     key: str
     partitions: dg.PartitionsDefinition | None
     edges: tuple[Edge, ...] = ()
-    outside: ExternalInputs | None = None
+    external_inputs: ExternalInputs | None = None
     definition: str = ""
 
     @property
-    def derived(self) -> bool:
+    def is_derived(self) -> bool:
         """Whether it is made from anything that is recorded."""
-        return bool(self.edges) or self.outside is not None
+        return bool(self.edges) or self.external_inputs is not None
 
 
 def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
@@ -85,12 +85,12 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
     dict
         Partition → fingerprint. A partition whose newest input does not exist yet has none; a table that comes from outside has ``""``.
     """
-    if not node.derived:
+    if not node.is_derived:
         return dict.fromkeys(keys, "")
     facts: list[Mapping[str, object]] = [_hash_parents(node, edge, keys, lake, snapshot) for edge in node.edges]
     names = [edge.parent for edge in node.edges]
-    if node.outside is not None:
-        facts.append(node.outside(keys))
+    if node.external_inputs is not None:
+        facts.append(node.external_inputs(keys))
         names.append("outside")
     ready = [key for key in keys if all(key in fact for fact in facts)]
     how = [("definition", node.definition)] if node.definition else []

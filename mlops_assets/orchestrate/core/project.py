@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.function import Parameter
 
-Noun = (
+Declaration = (
     Dataset[..., Any]
     | ExternalDataset
     | FeatureView
@@ -51,11 +51,11 @@ class TableRef:
     Parameters
     ----------
     key
-        ``<kind>/<name>`` of ours; the asset key of a plain asset, joined by slashes.
+        ``<kind>/<name>`` of a declaration; the asset key of a plain asset, joined by slashes.
     partitions, event_timestamp
         Of the table.
     plain
-        The Dagster asset, when it is not one of ours.
+        The Dagster asset, when the table is not declared with this package.
     """
 
     key: str
@@ -68,31 +68,31 @@ class TableRef:
 class Project:
     """What was given to ``build_definitions``, sorted by what it is."""
 
-    nouns: tuple[Noun, ...]
+    declarations: tuple[Declaration, ...]
     plain: tuple[object, ...]
     tables: dict[str, TableRef] = field(default_factory=dict)
     by_key: dict[str, TableRef] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, items: Sequence[object]) -> Project:
+    def from_items(cls, items: Sequence[object]) -> Project:
         """Sort the items of a project and index its tables by name."""
-        ours = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Noun))
-        nouns = tuple(item for item in items if isinstance(item, ours))
-        project = cls(nouns, tuple(item for item in items if not isinstance(item, ours)))
+        kinds = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(Declaration))
+        declarations = tuple(item for item in items if isinstance(item, kinds))
+        project = cls(declarations, tuple(item for item in items if not isinstance(item, kinds)))
         for name, ref in project._refs():
             project.tables.setdefault(name, ref)
             project.by_key[ref.key] = ref
-        register_views(project.every(FeatureView))
+        register_views(project.select(FeatureView))
         return project
 
-    def every(self, kind: type[N]) -> tuple[N, ...]:
-        """Return the nouns of one kind."""
-        return tuple(noun for noun in self.nouns if isinstance(noun, kind))
+    def select(self, kind: type[N]) -> tuple[N, ...]:
+        """Return the declarations of one kind."""
+        return tuple(declaration for declaration in self.declarations if isinstance(declaration, kind))
 
     @property
     def datasets(self) -> tuple[Dataset[..., Any] | ExternalDataset, ...]:
         """Every dataset, whoever writes it."""
-        return tuple(noun for noun in self.nouns if isinstance(noun, (Dataset, ExternalDataset)))
+        return tuple(declaration for declaration in self.declarations if isinstance(declaration, (Dataset, ExternalDataset)))
 
     def dataset(self, name: str) -> Dataset[..., Any] | ExternalDataset | None:
         """Return the dataset of a name, or None."""
@@ -110,15 +110,15 @@ class Project:
             if isinstance(asset, dg.AssetsDefinition):
                 for key in asset.keys:
                     yield key.path[-1], TableRef("/".join(key.path), asset.specs_by_key[key].partitions_def, plain=asset)
-        for view in self.every(FeatureView):
+        for view in self.select(FeatureView):
             yield view.name, TableRef(view.key, view.partitions, view.event_timestamp)
-        for batch in self.every(BatchPrediction):
+        for batch in self.select(BatchPrediction):
             time = batch.dataset.table.event_timestamp
             yield batch.name, TableRef(batch.key, batch.dataset.table.partitions, time and table_name(time, PREDICTION_COLUMNS))
-        for service in self.every(Service):
+        for service in self.select(Service):
             partitions = served_partitions(self, service)
             yield service.name, TableRef(service.predictions_key, partitions, table_name(served_time(service), PREDICTION_COLUMNS))
-        for training_set in self.every(TrainingSet):
+        for training_set in self.select(TrainingSet):
             yield training_set.name, TableRef(training_set.key)
 
     def edge(self, parameter: Parameter, mapping: dg.PartitionMapping | None = None) -> Edge | None:
@@ -126,23 +126,34 @@ class Project:
         ref = self.tables[parameter.name]
         return None if ref.plain is not None else Edge(ref.key, ref.partitions, mapping)
 
-    def node(self, noun: Noun) -> Node:
+    def node(self, declaration: Declaration) -> Node:
         """Return a table and what it is made from."""
-        match noun:
+        match declaration:
             case Dataset():
-                mappings = dict(noun.partition_mappings)
-                edges = (self.edge(p, mappings.get(p.name)) for p in noun.function.tables)
-                return Node(noun.key, noun.table.partitions, tuple(e for e in edges if e))
+                mappings = dict(declaration.partition_mappings)
+                edges = (self.edge(p, mappings.get(p.name)) for p in declaration.function.tables)
+                return Node(declaration.key, declaration.table.partitions, tuple(e for e in edges if e))
             case FeatureView():
-                return Node(noun.key, noun.partitions, self._view_edges(noun), definition=noun.definition(view_source_text(noun)))
+                return Node(
+                    declaration.key,
+                    declaration.partitions,
+                    self._view_edges(declaration),
+                    definition=declaration.definition(view_source_text(declaration)),
+                )
             case TrainingSet():
-                tables = (self.edge(p, dg.AllPartitionMapping()) for p in noun.function.tables)
-                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in stored_views(noun.features))
-                return Node(noun.key, None, (*(e for e in tables if e), *views))
+                tables = (self.edge(p, dg.AllPartitionMapping()) for p in declaration.function.tables)
+                views = (Edge(v.key, v.partitions, dg.AllPartitionMapping()) for v in stored_views(declaration.features))
+                return Node(declaration.key, None, (*(e for e in tables if e), *views))
             case BatchPrediction():
-                views = (_lookup_edge(view) for view in stored_views(noun.model.training_set.features))
-                return Node(noun.key, noun.dataset.table.partitions, (Edge(noun.dataset.key, noun.dataset.table.partitions), *views))
-        raise DefinitionError(f"{type(noun).__name__} is not a table", hint="datasets, feature views, training sets and predictions are")
+                views = (_lookup_edge(view) for view in stored_views(declaration.model.training_set.features))
+                return Node(
+                    declaration.key,
+                    declaration.dataset.table.partitions,
+                    (Edge(declaration.dataset.key, declaration.dataset.table.partitions), *views),
+                )
+        raise DefinitionError(
+            f"{type(declaration).__name__} is not a table", hint="datasets, feature views, training sets and predictions are"
+        )
 
     def _view_edges(self, view: FeatureView) -> tuple[Edge, ...]:
         source = view.source
@@ -180,7 +191,7 @@ def view_rules(view: FeatureView) -> Table:
 
 def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
     """Return the columns that identify a row: as a service of the model says, else the key of the first dataset of its training set that has one."""
-    said = next((service.row_key for service in project.every(Service) if service.model.key == model.key and service.row_key), ())
+    said = next((service.row_key for service in project.select(Service) if service.model.key == model.key and service.row_key), ())
     if said:
         return said
     return next((dataset.table.key for dataset in project.datasets_of(model.training_set) if dataset.table.key), ())

@@ -43,13 +43,13 @@ class StepContext:
         What is declared, and where it lives.
     node
         The table that is made.
-    loaded
+    plain_inputs
         Frames of plain upstream assets, by parameter name.
-    chosen
+    selected_keys
         Those of the step's partitions that are worked on now; all when None.
-    inputs
+    shared_inputs
         Tables of the lake that were read for more partitions than these, by parameter name.
-    searched
+    trial_params
         Hyperparameters that a search has chosen, over those of the run configuration.
     leases
         What keeps the states of the lake readable that the step reads; closed when it ends.
@@ -59,17 +59,17 @@ class StepContext:
     project: Project
     stores: Stores
     node: Node
-    loaded: Mapping[str, object]
-    chosen: tuple[str, ...] | None = None
-    inputs: Mapping[str, pl.DataFrame] = field(default_factory=dict, compare=False)
-    searched: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    plain_inputs: Mapping[str, object]
+    selected_keys: tuple[str, ...] | None = None
+    shared_inputs: Mapping[str, pl.DataFrame] = field(default_factory=dict, compare=False)
+    trial_params: Mapping[str, Any] = field(default_factory=dict, compare=False)
     leases: ExitStack = field(default_factory=ExitStack, compare=False)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The partitions of this step, oldest first; one empty key when unpartitioned."""
-        if self.chosen is not None:
-            return self.chosen
+        if self.selected_keys is not None:
+            return self.selected_keys
         return ("",) if self.node.partitions is None else tuple(self.context.partition_keys)
 
     @cached_property
@@ -89,19 +89,19 @@ class StepContext:
         return self.leases.enter_context(self.stores.lake.lease_snapshot())
 
     @cached_property
-    def outside(self) -> OutsideReads:
+    def outside_reads(self) -> OutsideReads:
         """What users' functions read in this step besides their arguments."""
         at = self.stores.platform
         folders = (place.removeprefix("file://") for place in (at.home, at.lake, at.artifacts, at.online))
         return OutsideReads(tuple(os.path.realpath(folder) + os.sep for folder in folders if "://" not in folder))
 
     @cached_property
-    def _verified(self) -> set[tuple[str, TimeWindow | None]]:
+    def _verified_reads(self) -> set[tuple[str, TimeWindow | None]]:
         """What this step has read and found undamaged."""
         return set()
 
     @cached_property
-    def parts(self) -> tuple[Partition, ...]:
+    def partitions(self) -> tuple[Partition, ...]:
         """What is about to be written, with the fingerprint of what it is made from."""
         made_from = compute_fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
         return tuple(Partition(key, window, made_from.get(key, "")) for key, window in self.windows)
@@ -109,22 +109,22 @@ class StepContext:
     @property
     def config(self) -> dict[str, Any]:
         """The step's run configuration, defaults filled in."""
-        return {**(self.context.op_execution_context.op_config or {}), **self.searched}
+        return {**(self.context.op_execution_context.op_config or {}), **self.trial_params}
 
     def with_params(self, params: Mapping[str, Any]) -> "StepContext":
         """Return the same step with other hyperparameters, on the same state of the lake."""
-        other = replace(self, searched=dict(params))
+        other = replace(self, trial_params=dict(params))
         vars(other)["snapshot"] = self.snapshot
         return other
 
-    def by_partition(self, function: UserFunction[..., Any]) -> Iterator["StepContext"]:
+    def split_by_partition(self, function: UserFunction[..., Any]) -> Iterator["StepContext"]:
         """Yield the step of each partition alone; what the function reads is read once for all of them."""
-        names = [p.name for p in function.tables if p.name not in self.loaded]
-        inputs = {name: self.read(self.project.tables[name]) for name in names}
+        names = [p.name for p in function.tables if p.name not in self.plain_inputs]
+        shared = {name: self.read(self.project.tables[name]) for name in names}
         for key in self.keys:
-            loaded = {name: _select_partition(value, key) for name, value in self.loaded.items()}
-            one = replace(self, chosen=(key,), inputs=inputs, loaded=loaded)
-            vars(one)["outside"] = self.outside
+            plain = {name: _select_partition(value, key) for name, value in self.plain_inputs.items()}
+            one = replace(self, selected_keys=(key,), shared_inputs=shared, plain_inputs=plain)
+            vars(one)["outside_reads"] = self.outside_reads
             vars(one)["snapshot"] = self.snapshot
             yield one
 
@@ -132,7 +132,7 @@ class StepContext:
         """Call a user's function with everything it asks for."""
         return self._result(function, given, lambda value: value)
 
-    def frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
+    def call_for_frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
         """Call a user's function and collect the frame that it returns."""
         return self._result(function, {}, lambda value: collect(value, f"'{self.node.key}'"))
 
@@ -140,7 +140,7 @@ class StepContext:
         """Call a user's function and use what it returns; a query that it returns runs there, so that its errors are the function's."""
         arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
         with translate_errors(function.function, self._place, lambda: list_columns(arguments.values())):
-            with self.outside.recording():
+            with self.outside_reads.recording():
                 value = function(**arguments)
             return use(value)
 
@@ -163,24 +163,28 @@ class StepContext:
             case Injection.CONFIG:
                 fields = parameter.annotation.model_fields  # type: ignore[attr-defined]  # a pydantic model
                 return parameter.annotation(**{name: value for name, value in self.config.items() if name in fields})
-        if parameter.name in self.loaded:
-            return convert_frame(collect(self.loaded[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
+        if parameter.name in self.plain_inputs:
+            return convert_frame(collect(self.plain_inputs[parameter.name], f"asset '{parameter.name}'"), parameter.frame)
         ref = self.project.tables[parameter.name]
-        rows = self.part(ref, self.inputs[parameter.name], self.keys[0]) if parameter.name in self.inputs else self.read(ref)
+        rows = (
+            self.filter_for_partition(ref, self.shared_inputs[parameter.name], self.keys[0])
+            if parameter.name in self.shared_inputs
+            else self.read(ref)
+        )
         return convert_frame(rows, parameter.frame)
 
     def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read the rows of an upstream table that this step's partitions are made from; all columns when None are named."""
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
-            return self._or_explain(ref, lambda: self._rows(ref, None, None, columns))
+            return self._explain_lake_error(ref, lambda: self._rows(ref, None, None, columns))
         wanted = [key for parents in map_partitions(edge, self.node.partitions, self.keys).values() for key in parents]
         span = _time_span(ref, wanted)
         if span is None:
-            return self._or_explain(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
-        return self._or_explain(ref, lambda: self._rows(ref, span, wanted, columns))
+            return self._explain_lake_error(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
+        return self._explain_lake_error(ref, lambda: self._rows(ref, span, wanted, columns))
 
-    def part(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
+    def filter_for_partition(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
         """Return those of the rows that were read which one partition is made from."""
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
@@ -193,20 +197,20 @@ class StepContext:
     def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None) -> pl.DataFrame:
         """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""
         lake, time = self.stores.lake, ref.event_timestamp
-        if self.node.key.split("/")[0] not in VERIFIED_KINDS or (ref.key, window) in self._verified:
+        if self.node.key.split("/")[0] not in VERIFIED_KINDS or (ref.key, window) in self._verified_reads:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot, columns=columns)
         wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(list_partition_keys(ref.partitions) if keys is None else keys)
         parts = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, wanted)]
         rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
-        self._verified.add((ref.key, window))
+        self._verified_reads.add((ref.key, window))
         return rows if columns is None else rows.select(columns)
 
-    def layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
+    def load_layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
         """Return all rows of a feature view, ready to be looked up."""
         ref = TableRef(view.key)
-        return self._or_explain(ref, lambda: self.stores.layouts.load(view, snapshot=self.snapshot, as_known=as_known))
+        return self._explain_lake_error(ref, lambda: self.stores.layouts.load(view, snapshot=self.snapshot, as_known=as_known))
 
-    def _or_explain(self, ref: TableRef, read: Callable[[], T]) -> T:
+    def _explain_lake_error(self, ref: TableRef, read: Callable[[], T]) -> T:
         try:
             return read()
         except LakeError as error:

@@ -53,7 +53,7 @@ class DbtTable:
 
 def build_dbt_assets(project: Project, platform: Platform) -> Iterator[dg.AssetsDefinition]:
     """Yield the assets of every dbt project: one definition for all models of the same partitions."""
-    for declared in project.every(DbtProject):
+    for declared in project.select(DbtProject):
         folder = DbtFolder(declared.path, platform)
         manifest = folder.manifest()
         tables = _read_tables(project, declared, manifest)
@@ -66,7 +66,7 @@ def build_dbt_assets(project: Project, platform: Platform) -> Iterator[dg.Assets
 
 def _read_tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, DbtTable]:
     """Return the models of a project by name."""
-    views = {v.source.name: v for v in project.every(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
+    views = {v.source.name: v for v in project.select(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
     models = {
         m["name"]: m for m in manifest["nodes"].values() if m["resource_type"] == "model" and m["config"]["materialized"] != "ephemeral"
     }

@@ -45,9 +45,9 @@ class FeatureUsage:
 
 def find_usage(project: Project, stores: Stores, view: FeatureView) -> FeatureUsage:
     """Return who uses a feature view."""
-    sets = [t for t in project.every(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
-    models = [m for m in project.every(Model) if m.training_set in sets]
-    services = [s.name for s in project.every(Service) if s.model in models]
+    sets = [t for t in project.select(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
+    models = [m for m in project.select(Model) if m.training_set in sets]
+    services = [s.name for s in project.select(Service) if s.model in models]
     known = [version for model in models for version in stores.registry.versions(model.name)]
     versions = [f"{v.model}@{v.version}" for v in known if _looks_up(stores, v.artifact, view.name)]
     return FeatureUsage(tuple(t.name for t in sets), tuple(m.name for m in models), tuple(services), tuple(versions))

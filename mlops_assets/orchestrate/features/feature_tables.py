@@ -109,7 +109,7 @@ def _run_queries(step: StepContext, view: FeatureView, source: Sql) -> Iterator[
     refs = {name: step.project.tables[name] for name in input_table_names(source)}
     whole = {name: step.read(ref) for name, ref in refs.items()}
     for key, window in step.windows:
-        tables = {name: step.part(refs[name], rows, key) for name, rows in whole.items()}
+        tables = {name: step.filter_for_partition(refs[name], rows, key) for name, rows in whole.items()}
         yield run_query(source.query, tables, window, f"'{view.key}'")
 
 
@@ -118,7 +118,7 @@ def _is_divisible(step: StepContext, view: FeatureView) -> bool:
     if not isinstance(view.source, Computed) or view.source.call_per == "partition":
         return True
     function = view.source.function
-    if step.loaded or function.receiving(Injection.CONTEXT):
+    if step.plain_inputs or function.receiving(Injection.CONTEXT):
         return False
     bounded = any(e.partitions is not None and not isinstance(e.mapping, dg.AllPartitionMapping) for e in step.node.edges)
     return bool(function.receiving(Injection.WINDOW)) or bounded

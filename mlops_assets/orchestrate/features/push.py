@@ -26,7 +26,7 @@ from mlops_assets.values.window import TimeWindow, join_windows, window_of
 def push_node(source: PushSource, platform: Platform) -> Node:
     """Return the table of a source; what it is made from is the log."""
     partitions = source.table.partitions
-    return Node(source.key, partitions, outside=lambda keys: _hash_log(source, platform, partitions, keys))
+    return Node(source.key, partitions, external_inputs=lambda keys: _hash_log(source, platform, partitions, keys))
 
 
 def _hash_log(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:

@@ -78,4 +78,4 @@ def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[s
 
 def read_labels(step: StepContext, monitor: Monitor) -> LabelTable:
     """Return the rows of the model's training set, as far as their labels have arrived."""
-    return LabelTable(step.frame(monitor.model.training_set.function), row_key(step.project, monitor.model))
+    return LabelTable(step.call_for_frame(monitor.model.training_set.function), row_key(step.project, monitor.model))

@@ -58,7 +58,7 @@ def find_promotion(stores: Stores, project: Project, model: Model[..., Any]) -> 
     newest = next(iter(stores.registry.versions(model.name)[-1:]), None)
     if not model.approval or newest is None or newest.was_champion or newest.approval != APPROVED:
         return []
-    services = [service.key for service in project.every(Service) if service.model.key == model.key]
+    services = [service.key for service in project.select(Service) if service.model.key == model.key]
     return [asset_key(key) for key in (f"champion/{model.name}", *services)]
 
 

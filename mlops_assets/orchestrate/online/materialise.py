@@ -87,7 +87,7 @@ class Mark:
 
 def online_views(project: Project) -> list[FeatureView]:
     """Return the feature views that go online: those that say so, whether or not a service of this project looks them up."""
-    return [view for view in project.every(FeatureView) if view.online]
+    return [view for view in project.select(FeatureView) if view.online]
 
 
 def online_key(view: FeatureView) -> str:

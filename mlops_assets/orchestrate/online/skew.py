@@ -136,7 +136,7 @@ def _read_version(step: SkewContext, service: Service, number: int) -> _ServedVe
     if registered is None:
         return None
     manifest = read_manifest(step.stores.artifacts, registered.artifact)
-    declared = {view.name: view for view in step.project.every(FeatureView)}
+    declared = {view.name: view for view in step.project.select(FeatureView)}
     steps = [made for made in manifest.get("steps", ()) if "view" in made]
     if not steps or any(made["view"] not in declared for made in steps):
         return None
@@ -196,7 +196,7 @@ def _request_fields(version: _ServedVersion) -> list[str]:
 def _load_layout(step: SkewContext, view: FeatureView, states: Mapping[str, int | None]) -> AsOfLayout:
     state = states.get(view.name, step.snapshot)
     layout = step.stores.layouts.load(view, snapshot=step.snapshot if state is None else state)
-    return layout if state is not None else layout.emptied()
+    return layout if state is not None else layout.clear()
 
 
 def _select_served_wrong(

@@ -121,7 +121,9 @@ def _time_smoke(service: Service, url: str) -> float:
 def served_node(project: Project, service: Service, platform: Platform) -> Node:
     """Return the predictions of a service; what they are made from is the log."""
     partitions = served_partitions(project, service)
-    return Node(service.predictions_key, partitions, outside=lambda keys: _hash_logged_partitions(service, platform, partitions, keys))
+    return Node(
+        service.predictions_key, partitions, external_inputs=lambda keys: _hash_logged_partitions(service, platform, partitions, keys)
+    )
 
 
 def log_folder(service: Service, platform: Platform) -> Path:

@@ -110,7 +110,7 @@ def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
         if not step.stores.lake.records(step.node.key).keys() <= set(step.keys):
             raise
         step.context.log.warning(f"{step.node.key}: a column has another type, so all {len(step.keys)} partitions are made at once")
-        yield from _publish_whole(replace(step, chosen=tuple(step.keys)), chunks)
+        yield from _publish_whole(replace(step, selected_keys=tuple(step.keys)), chunks)
         return
     yield materialize_result(step, made, commit)
 
@@ -132,7 +132,7 @@ def _make_chunks(step: StepContext, chunks: ChunkPlan, groups: Sequence[Sequence
     """Make and commit one chunk after the other; return what they come to."""
     total = _ChunkTotal()
     for keys in groups:
-        part = replace(step, chosen=tuple(keys))
+        part = replace(step, selected_keys=tuple(keys))
         kept = _read_recorded(part, chunks)
         made, commit = kept or make_and_commit(part, chunks.rules, partial(chunks.make, part))
         if commit is None or any(o.blocking and not o.passed for o in made.outcomes):
@@ -179,7 +179,7 @@ def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[st
 def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, Commit] | None:
     """Return what the lake holds of a chunk that need not be made again."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.is_repeatable else {}
-    if not all(part.inputs and part.key in recorded and recorded[part.key].inputs == part.inputs for part in step.parts):
+    if not all(part.inputs and part.key in recorded and recorded[part.key].inputs == part.inputs for part in step.partitions):
         return None
     return chunks.read(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
 

@@ -33,13 +33,13 @@ def external_assets(project: Project) -> list[dg.AssetSpec]:
             owners=list(e.options.owners),
             tags=dict(e.options.tags),
         )
-        for e in project.every(ExternalDataset)
+        for e in project.select(ExternalDataset)
     ]
 
 
 def external_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
     """Return the checks of external assets, run by hand or with whatever reads them."""
-    return [_build_checks(e, platform) for e in project.every(ExternalDataset) if check_names(e.table)]
+    return [_build_checks(e, platform) for e in project.select(ExternalDataset) if check_names(e.table)]
 
 
 def _build_checks(external: ExternalDataset, platform: Platform) -> dg.AssetChecksDefinition:
@@ -104,7 +104,7 @@ def _record(external: ExternalDataset, platform: Platform) -> Commit | None:
 def record_all_external(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
     """Record every external table, and report what changed to Dagster."""
     changed = []
-    for external in project.every(ExternalDataset):
+    for external in project.select(ExternalDataset):
         commit = record_external(external, platform)
         for record in commit.records if commit else ():
             if record.partition in commit.changed:  # type: ignore[union-attr]
@@ -115,7 +115,7 @@ def record_all_external(project: Project, platform: Platform, instance: dg.Dagst
 
 def external_sensor(project: Project, platform: Platform, *, running: bool) -> list[dg.SensorDefinition]:
     """Return the sensor that observes external tables, when there are any."""
-    if not project.every(ExternalDataset):
+    if not project.select(ExternalDataset):
         return []
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 

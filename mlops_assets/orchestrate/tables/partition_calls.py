@@ -58,11 +58,11 @@ def call_function(
         Applied to what each call returns.
     """
     if len(step.keys) == 1 or call_per == "range":
-        return ProducedRows(shape(step.frame(function)), {}, whole_range=len(step.keys) > 1)
+        return ProducedRows(shape(step.call_for_frame(function)), {}, whole_range=len(step.keys) > 1)
     made: list[tuple[str, pl.DataFrame]] = []
     strays: dict[str, pl.DataFrame] = {}
-    for each in step.by_partition(function):
-        frame = shape(each.frame(function))
+    for each in step.split_by_partition(function):
+        frame = shape(each.call_for_frame(function))
         inside = _mark_own_rows(frame, event_timestamp, each.window, step.window)
         made.append((each.keys[0], frame.filter(inside)))
         if not inside.all():

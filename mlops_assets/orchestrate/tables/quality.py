@@ -90,19 +90,21 @@ class CheckedTable:
 
 def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
     """Yield the quarantines and the learnt limits of a project as assets; the steps of their tables write them."""
-    nouns: list[Dataset[..., Any] | FeatureView] = [*project.every(Dataset), *project.every(FeatureView)]
-    for noun in nouns:
-        table = _table_rules(noun)
-        group = noun.options.group or "data"
-        if isinstance(noun, Dataset) and table.quarantine is not None:
-            text = f"Rows of {noun.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {noun.name}` tries them again."
-            yield _companion_spec(noun.quarantine_key, noun.key, text, "quarantine", group, noun.table.partitions)
+    tables: list[Dataset[..., Any] | FeatureView] = [*project.select(Dataset), *project.select(FeatureView)]
+    for declaration in tables:
+        table = _table_rules(declaration)
+        group = declaration.options.group or "data"
+        if isinstance(declaration, Dataset) and table.quarantine is not None:
+            text = f"Rows of {declaration.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {declaration.name}` tries them again."
+            yield _companion_spec(declaration.quarantine_key, declaration.key, text, "quarantine", group, declaration.table.partitions)
         if table.quality is not None and table.quality.learn_from is not None:
-            yield _companion_spec(noun.quality_key, noun.key, f"The limits that {noun.key} has learnt.", "quality", group, None)
+            yield _companion_spec(
+                declaration.quality_key, declaration.key, f"The limits that {declaration.key} has learnt.", "quality", group, None
+            )
 
 
-def _table_rules(noun: Dataset[..., Any] | FeatureView) -> Table:
-    return noun.table if isinstance(noun, Dataset) else Table(quality=noun.quality)
+def _table_rules(declaration: Dataset[..., Any] | FeatureView) -> Table:
+    return declaration.table if isinstance(declaration, Dataset) else Table(quality=declaration.quality)
 
 
 def _companion_spec(key: str, of: str, text: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetSpec:  # noqa: PLR0913  (one declaration)

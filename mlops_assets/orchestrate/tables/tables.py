@@ -57,17 +57,17 @@ def make_and_commit(
 ) -> tuple[CheckedTable, Commit | None]:
     """Make rows and commit them, and record the attempt; no commit when a blocking check has failed."""
     attempts, key = step.stores.attempts, step.node.key
-    attempts.record_start(key, step.parts, step.context.run.run_id)
+    attempts.record_start(key, step.partitions, step.context.run.run_id)
     try:
         made = make()
         commit = None if _blocking_failures(made.outcomes) else _commit(step, rules, made, unhashed)
     except Exception as error:
-        attempts.record_failure(key, step.parts, f"{type(error).__name__}: {error}")
+        attempts.record_failure(key, step.partitions, f"{type(error).__name__}: {error}")
         raise
     if commit is None:
-        attempts.record_failure(key, step.parts, _blocking_failures(made.outcomes)[0].message)
+        attempts.record_failure(key, step.partitions, _blocking_failures(made.outcomes)[0].message)
         return made, None
-    attempts.clear(key, step.parts)
+    attempts.clear(key, step.partitions)
     for companion in made.companions:
         companion.report(step)
     return made, commit
@@ -100,7 +100,7 @@ def _commit(step: StepContext, rules: Table, made: CheckedTable, unhashed: Colle
     return step.stores.lake.write(
         step.node.key,
         made.frame,
-        step.parts,
+        step.partitions,
         event_timestamp=rules.event_timestamp,
         key=rules.key,
         run_id=step.context.run.run_id,

@@ -28,7 +28,7 @@ def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
     """Warn of everything that the rows of a view depend on and its version does not; return it as metadata."""
     if not isinstance(view.source, Computed):
         return {}
-    used, read = find_unrecorded(view.source.function.function), step.outside.names()
+    used, read = find_unrecorded(view.source.function.function), step.outside_reads.names()
     for name in used:
         step.context.log.warning(f"'{view.key}' uses {name}, which its version does not cover: make its history again when that changes")
     for name in read:

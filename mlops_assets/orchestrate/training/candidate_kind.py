@@ -26,15 +26,15 @@ class TrainingInputs:
         The training set in its canonical order.
     splits
         Its parts.
-    decides
+    deciding_facts
         Hashes and values that identify the training, as its record holds them.
     fingerprint
-        One hash of ``decides``.
+        One hash of ``deciding_facts``.
     """
 
     rows: pl.DataFrame
     splits: Mapping[str, Split]
-    decides: Mapping[str, Any]
+    deciding_facts: Mapping[str, Any]
     fingerprint: str
 
 
@@ -82,7 +82,7 @@ class TrainedModel:
     unrecorded: tuple[str, ...] = ()
 
     @cached_property
-    def answers(self) -> CachedPredictor:
+    def predictor(self) -> CachedPredictor:
         """The answers of an estimator on the holdout, computed once for metrics, gates and plots."""
         return CachedPredictor(self.fitted, self.splits["holdout"].X)
 
@@ -151,7 +151,7 @@ class CandidateKind(Protocol):
         step: StepContext,
         model: Model[..., Any],
         fitted: Any,  # noqa: ANN401  (what this kind trains)
-        on: Split,
+        fitted_on: Split,
         splits: Mapping[str, Split],
         identity: str,
         facts: Mapping[str, Any],
@@ -171,6 +171,6 @@ class CandidateKind(Protocol):
         """Evaluate a trained model and the champion on the same holdout, and return the candidate that gates judge."""
         ...
 
-    def reproduce(self, stores: Stores, again: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
         """Train again; return the stored and the new ``predictions`` and ``labels``, and new ``metrics``."""
         ...

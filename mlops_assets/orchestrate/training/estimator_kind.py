@@ -48,7 +48,7 @@ class EstimatorKind:
         refuse_unknown_types(model.trusted_types, f"'{model.key}'")
         refuse_lambdas(model.function.function, f"'{model.key}'")
         splits, fingerprint = inputs.splits, inputs.fingerprint
-        with record_training_run(step, model, inputs.decides, fingerprint) as active:
+        with record_training_run(step, model, inputs.deciding_facts, fingerprint) as active:
             chosen = run_search(step, model, splits, active, fingerprint)
             received = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
             with seed_globals(fingerprint) as draws:
@@ -60,8 +60,8 @@ class EstimatorKind:
             fit = self.package(chosen, model, estimator, splits["train"], splits, fingerprint, {FITTED: fitted_rows.as_json()})
             # The stored form is evaluated: the champion that it is compared with has been stored as well.
             metrics = dict(self.evaluate(model, fit.fitted, splits).metrics)
-            decides = {**inputs.decides, "params": chosen.config}
-            facts = run_facts(chosen, model, inputs.rows, splits, estimator, draws, decides, fingerprint)
+            deciding_facts = {**inputs.deciding_facts, "params": chosen.config}
+            facts = run_facts(chosen, model, inputs.rows, splits, estimator, draws, deciding_facts, fingerprint)
             run = record_fit(active, chosen, inputs, fit, metrics, facts)
         return TrainedModel(run, fit.fitted, splits, reused=False, unrecorded=unrecorded)
 
@@ -70,13 +70,13 @@ class EstimatorKind:
         step: StepContext,
         model: Model[..., Any],
         fitted: Any,  # noqa: ANN401  (any estimator)
-        on: Split,
+        fitted_on: Split,
         splits: Mapping[str, Split],
         identity: str,
         facts: Mapping[str, Any],
     ) -> StoredFit:
         """Store an estimator in the format that the model declares."""
-        return store_fit(step, model, fitted, on, splits, identity, facts)
+        return store_fit(step, model, fitted, fitted_on, splits, identity, facts)
 
     def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401  (any estimator)
         """Return the stored estimator."""
@@ -90,18 +90,18 @@ class EstimatorKind:
         """Evaluate the estimator and the champion on the same holdout, with slices and paired intervals."""
         return compare_with_champion(stores, model, trained, rival)
 
-    def reproduce(self, stores: Stores, again: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reproduce(self, stores: Stores, retraining: Retraining) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fit again from the record, the second fit too where there was one, and predict the stored probe rows."""
-        manifest, reads = read_manifest(stores.artifacts, again.artifact), again.facts["reads"]
-        second = None if again.refit_artifact is None else read_manifest(stores.artifacts, again.refit_artifact)
-        estimator = _fit_again(again, again.splits)
-        refit = None if second is None else _fit_again(again, {"train": merge_parts(again.rows, reads["X"], reads["label"])})
-        served = as_served(estimator, manifest.get("form", SKOPS), again.splits["train"].X)
+        manifest, reads = read_manifest(stores.artifacts, retraining.artifact), retraining.facts["reads"]
+        second = None if retraining.refit_artifact is None else read_manifest(stores.artifacts, retraining.refit_artifact)
+        estimator = _fit_again(retraining, retraining.splits)
+        refit = None if second is None else _fit_again(retraining, {"train": merge_parts(retraining.rows, reads["X"], reads["label"])})
+        served = as_served(estimator, manifest.get("form", SKOPS), retraining.splits["train"].X)
         was = _read_stored_predictions(manifest)
-        now = {**result_facts(estimator, again.source), **_predict_probe(estimator, stores, manifest)}
+        now = {**result_facts(estimator, retraining.source), **_predict_probe(estimator, stores, manifest)}
         if second is not None:
             was["refit"], now["refit"] = _read_stored_predictions(second), _predict_probe(refit, stores, second)
-        found = evaluate(served, again.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
+        found = evaluate(served, retraining.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
         return was, now | {"metrics": dict(found.metrics)}
 
 
@@ -119,14 +119,14 @@ def _describe_fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, 
     return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
 
 
-def _fit_again(again: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)
+def _fit_again(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)
     """Call the recorded function; what it logs goes to a tracker that is thrown away."""
     with (
         tempfile.TemporaryDirectory() as folder,
         start_run("reproduction", platform=Platform.at(Path(folder))),
-        seed_globals(again.facts["fingerprint"]),
+        seed_globals(retraining.facts["fingerprint"]),
     ):
-        return call_recorded(again.function, splits, again.params)
+        return call_recorded(retraining.function, splits, retraining.params)
 
 
 def _read_stored_predictions(manifest: Mapping[str, Any]) -> dict[str, Any]:

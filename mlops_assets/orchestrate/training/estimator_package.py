@@ -29,7 +29,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     step: StepContext,
     model: Model[..., Any],
     estimator: Any,  # noqa: ANN401  (any estimator)
-    on: Split,
+    fitted_on: Split,
     splits: Mapping[str, Split],
     identity: str,
     facts: Mapping[str, Any],
@@ -42,7 +42,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
         Of the training.
     estimator
         As the model's function returned it.
-    on
+    fitted_on
         The rows that it was fitted on; the probe is taken from them.
     splits
         The parts of the training set.
@@ -52,11 +52,11 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
         More for the manifest.
     """
     declared, artifacts = model.training_set, step.stores.artifacts
-    fields = request_fields(declared, on.rows, row_key(step.project, model))
+    fields = request_fields(declared, fitted_on.rows, row_key(step.project, model))
     artifact = pack(
         artifacts,
         estimator,
-        X=on.X,
+        X=fitted_on.X,
         holdout=splits["holdout"].X,
         modules=[OnDemandSource(f.module_source, f.name) for f in on_demand(declared.features)],
         trusted_types=model.trusted_types,
@@ -70,7 +70,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
             "libraries": dict(training_libraries()),
             "event_timestamp": declared.event_timestamp,
             "request": fields,
-            "example": example_row(fields, on.rows),
+            "example": example_row(fields, fitted_on.rows),
             "steps": serving_steps(declared),
             "profile": artifacts.put(_reference_profile(step, splits, declared)),
             **facts,
@@ -99,7 +99,7 @@ def _reference_profile(step: StepContext, splits: Mapping[str, Split], declared:
     times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
     profile = build_profile(X, local, window=partition_length(partitions))
-    watching = [m for m in step.project.every(Monitor) if m.drift and m.model.training_set.key == declared.key]
+    watching = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == declared.key]
     longer = {partition_length(m.partitions) for m in watching} - {partition_length(partitions)}
     if longer:
         profile[BY_WINDOW] = {

@@ -42,14 +42,14 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
         Its predictions are all the same, or not finite.
     """
     holdout = trained.splits["holdout"]
-    answers = trained.answers
-    if why := find_unusable_predictions(answers.scores, len(holdout.y)):
+    predictor = trained.predictor
+    if why := find_unusable_predictions(predictor.scores, len(holdout.y)):
         raise DataError(
             f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
             hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
         )
     evaluation = evaluate(
-        answers,
+        predictor,
         holdout,
         model.metrics,
         model.slices,
@@ -57,20 +57,20 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
         min_rows=_min_slice_rows(model),
         positive=model.positive,
     )
-    champion, rival_answers = None, None
+    champion, rival_predictor = None, None
     if rival is not None and find_judged_fit(stores, rival).digest == trained.digest:
-        champion, rival_answers = evaluation, answers
+        champion, rival_predictor = evaluation, predictor
     elif rival is not None:
-        champion, rival_answers = evaluate_rival(stores, model, holdout, rival)
-    intervals = pair_intervals(model.training_set, answers, rival_answers, holdout, trained.digest, model.positive)
+        champion, rival_predictor = evaluate_rival(stores, model, holdout, rival)
+    intervals = pair_intervals(model.training_set, predictor, rival_predictor, holdout, trained.digest, model.positive)
     costs = StoredCosts(stores.artifacts, trained.artifact, model.trusted_types, holdout.X)
     return Candidate(model.name, trained.digest, trained.fitted, holdout, evaluation, champion, intervals, costs)
 
 
 def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
     declared: TrainingSet[..., Any],
-    answers: CachedPredictor,
-    rival_answers: CachedPredictor | None,
+    predictor: CachedPredictor,
+    rival_predictor: CachedPredictor | None,
     holdout: Split,
     seed: str,
     positive: Any = None,  # noqa: ANN401  (any label)
@@ -81,7 +81,7 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
     ----------
     declared
         The training set, with its event time and the declared length of a block.
-    answers, rival_answers
+    predictor, rival_predictor
         Predictions of the candidate and of the champion for the holdout.
     holdout, seed
         As in :class:`PairedIntervals`.
@@ -89,10 +89,10 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
         The positive one of two classes, for both models.
     """
     times = holdout.rows[declared.event_timestamp] if declared.event_timestamp in holdout.rows.columns else None
-    encoded = class_to_encode(getattr(answers, "classes_", None), holdout.y, positive)
-    rival, y = None if rival_answers is None else wrap_two_classes(rival_answers, encoded), encode_labels(holdout.y, encoded)
+    encoded = class_to_encode(getattr(predictor, "classes_", None), holdout.y, positive)
+    rival, y = None if rival_predictor is None else wrap_two_classes(rival_predictor, encoded), encode_labels(holdout.y, encoded)
     return PairedIntervals(
-        wrap_two_classes(answers, encoded), rival, y, holdout.rows, seed, times=times, block_length=declared.block_length
+        wrap_two_classes(predictor, encoded), rival, y, holdout.rows, seed, times=times, block_length=declared.block_length
     )
 
 
@@ -132,9 +132,9 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
             made = apply_on_demand([function], columns_as_arrays(rows, rows.columns))
             rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
         X = select_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
-        answers = CachedPredictor(bundle.estimator, X)
+        predictor = CachedPredictor(bundle.estimator, X)
         split = Split(X, holdout.y, holdout.rows)
-        return evaluate(answers, split, model.metrics, model.slices, min_rows=_min_slice_rows(model), positive=model.positive), answers
+        return evaluate(predictor, split, model.metrics, model.slices, min_rows=_min_slice_rows(model), positive=model.positive), predictor
     except MlopsError as error:
         reason = f"champion version {rival.version} cannot be evaluated: {error.message}"
         undefined = tuple((m, float("nan")) for m in model.metrics)

@@ -98,7 +98,7 @@ def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: Trai
     if model.kind != ESTIMATOR:
         return {"kind of candidate": model.kind}
     positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)
-    drawn = plot_model(trained.answers, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
+    drawn = plot_model(trained.predictor, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
     return {
         "format": describe_format(read_manifest(step.stores.artifacts, submission.artifact)),
         **({} if positive is None else {"positive class": str(positive)}),

@@ -115,7 +115,7 @@ def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel)
             "artifact": fit.artifact,
             "judged": trained.digest,
             FITTED: fitted.as_json(),
-            "outside": refitted.outside.hashes(),
+            "outside": refitted.outside_reads.hashes(),
             "facts": {**result_facts(estimator, {"modules": {}}), "drawn": list(draws.drawn)},
         }
         run = active.close(metrics={}, record=record)

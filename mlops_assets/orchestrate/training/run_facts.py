@@ -45,7 +45,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
     splits: Mapping[str, Split],
     estimator: Any,  # noqa: ANN401  (any estimator)
     draws: GlobalDraws,
-    decides: Mapping[str, Any],
+    deciding_facts: Mapping[str, Any],
     fingerprint: str,
 ) -> dict[str, Any]:
     """Return the facts of a training.
@@ -62,17 +62,17 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         As the function returned it.
     draws
         The draws from the global random generators.
-    decides, fingerprint
+    deciding_facts, fingerprint
         The identity of the training.
     """
     declared, artifacts = model.training_set, step.stores.artifacts
     source, problem = _slice_source(model)
     views = [f for f in declared.features if isinstance(f, FeatureView)]
     return {
-        "data": {declared.key: decides["training_set"]},
+        "data": {declared.key: deciding_facts["training_set"]},
         **data_facts(rows, splits),
-        "code": {"source": decides["code"]},
-        "params": dict(decides["params"]),
+        "code": {"source": deciding_facts["code"]},
+        "params": dict(deciding_facts["params"]),
         **result_facts(estimator, source or {"modules": {}}),
         "tables": dict(_hash_tables(step.project, step.stores.lake, declared, step.snapshot)),
         "views": {view.name: view.version(view_source_text(view)) for view in views},
@@ -89,7 +89,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
             "table": declared.key,
             "label": declared.label,
             "event_timestamp": declared.event_timestamp,
-            "X": list(decides["X"]),
+            "X": list(deciding_facts["X"]),
             "metrics": list(model.metrics),
         },
     }
@@ -124,7 +124,7 @@ def _slice_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
 
 def _hash_tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
     """Yield the training set and every table upstream, with a hash of its contents."""
-    nouns = {noun.key: noun for noun in project.nouns if hasattr(noun, "key")}
+    declarations = {declaration.key: declaration for declaration in project.declarations if hasattr(declaration, "key")}
     waiting, seen = [declared.key], set[str]()
     while waiting:
         key = waiting.pop()
@@ -135,12 +135,12 @@ def _hash_tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], 
         if recorded:
             held = json.dumps(sorted((partition, record.content_hash) for partition, record in recorded.items()))
             yield key, hashlib.sha256(held.encode()).hexdigest()
-        waiting += [edge.parent for edge in _list_edges(project, nouns.get(key))]
+        waiting += [edge.parent for edge in _list_edges(project, declarations.get(key))]
 
 
-def _list_edges(project: Project, noun: Any) -> tuple[Any, ...]:  # noqa: ANN401  (a noun, or None)
+def _list_edges(project: Project, declaration: Any) -> tuple[Any, ...]:  # noqa: ANN401  (a declaration, or None)
     try:
-        return project.node(noun).edges
+        return project.node(declaration).edges
     except DefinitionError:  # an external table, or a plain asset
         return ()
 

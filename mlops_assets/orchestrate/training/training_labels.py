@@ -52,7 +52,7 @@ def _identity_columns(project: Project, declared: TrainingSet[..., Any]) -> tupl
     """Return the columns that identify a row: the key for labels, and the event time where the keyed dataset has another or none."""
     keyed = next((dataset.table for dataset in project.datasets_of(declared) if dataset.table.key), None)
     own = keyed.key if keyed else ()
-    key = next((found for model in project.every(Model) if model.training_set == declared and (found := row_key(project, model))), own)
+    key = next((found for model in project.select(Model) if model.training_set == declared and (found := row_key(project, model))), own)
     time = declared.event_timestamp
     snapshots = keyed is not None and key == own and time not in (None, keyed.event_timestamp)
     return (*key, *([time] if snapshots and time and time not in key else []))

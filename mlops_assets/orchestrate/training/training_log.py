@@ -26,7 +26,9 @@ _MAX_VALUES = 60  # in the metadata of one materialisation
 
 
 @contextmanager
-def record_training_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any], fingerprint: str) -> Iterator[ActiveRun]:
+def record_training_run(
+    step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any], fingerprint: str
+) -> Iterator[ActiveRun]:
     """Record a training from its start; what the model function logs belongs to it, and an exception ends it as failed."""
     config = to_json_value(step.config, f"the configuration of '{model.key}'")
     run = Run(
@@ -40,7 +42,7 @@ def record_training_run(step: StepContext, model: Model[..., Any], decides: Mapp
         params=config,
         metrics={},
         record={
-            **decides,
+            **deciding_facts,
             KIND: model.kind,
             "config": config,
             "judged_by": list(model.metrics),
@@ -81,7 +83,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
             "artifact": fit.artifact,
             "python": platform.python_version(),
             "rows": {part: len(split.y) for part, split in inputs.splits.items()},
-            "outside": step.outside.hashes(),
+            "outside": step.outside_reads.hashes(),
             "facts": dict(facts),
         },
     )
@@ -89,7 +91,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
 
 def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
     """Warn of everything that decides the fit and is not in its record, and return it with its consequence."""
-    copied = ["the whole environment"] if step.outside.whole_environment else []
+    copied = ["the whole environment"] if step.outside_reads.whole_environment else []
     names = [*find_unrecorded(model.function.function), *copied]
     for name in names:
         step.context.log.warning(

@@ -27,7 +27,7 @@ def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> d
     table or by the training set, rounded up to the end of the partition of predictions that holds it. Only where no table has a time does the clock count.
     """
     declared = model.training_set
-    windows = next((predicted_partitions(project, m) for m in project.every(Monitor) if m.model.key == model.key), None)
+    windows = next((predicted_partitions(project, m) for m in project.select(Monitor) if m.model.key == model.key), None)
     tables = list_source_tables(project, declared)
     ends = [end for ref in tables if (end := _find_table_end(stores, ref, declared.event_timestamp, windows)) is not None]
     if not ends:

@@ -59,7 +59,7 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         allowed=declared.label_copies,
         what=f"the holdout of '{declared.key}', so that '{model.key}' is not trained",
     )
-    decides = {
+    deciding_facts = {
         "training_set": content,
         "X": list(columns),
         "params": step.config,
@@ -75,13 +75,13 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         **({"refit": model.refit} if model.refit else {}),
         **({KIND: model.kind} if model.kind != ESTIMATOR else {}),
     }
-    decides, fingerprint, known = _find_earlier_run(step, model, decides)
+    deciding_facts, fingerprint, known = _find_earlier_run(step, model, deciding_facts)
     if known is not None and (fitted := _open_earlier_fit(step, model, known)) is not None:
         step.context.log.info(
             f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
         )
         return TrainedModel(known, fitted, splits, reused=True, unrecorded=warn_of_unrecorded(step, model))
-    return kind.train(step, model, TrainingInputs(rows, splits, decides, fingerprint))
+    return kind.train(step, model, TrainingInputs(rows, splits, deciding_facts, fingerprint))
 
 
 def read_training_rows(step: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
@@ -89,13 +89,15 @@ def read_training_rows(step: StepContext, declared: TrainingSet[..., Any]) -> pl
     return sort_canonically(step.read(step.project.by_key[declared.key]), declared.event_timestamp)
 
 
-def _find_earlier_run(step: StepContext, model: Model[..., Any], decides: Mapping[str, Any]) -> tuple[dict[str, Any], str, Run | None]:
+def _find_earlier_run(
+    step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any]
+) -> tuple[dict[str, Any], str, Run | None]:
     """Return what decides a training, its fingerprint, and the earlier run that it would repeat.
 
     Only an earlier run knows what the function reads besides its arguments: where that has changed, it becomes a part of what decides
     this training.
     """
-    now, seen = dict(decides), set[str]()
+    now, seen = dict(deciding_facts), set[str]()
     while True:
         fingerprint = hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()
         known = step.stores.tracker.find(model.name, fingerprint)
@@ -112,7 +114,7 @@ def _find_earlier_run(step: StepContext, model: Model[..., Any], decides: Mappin
 
 def _list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
     """Return the metrics of a model: its own, and those that its monitors expect."""
-    watched = [e.metric for monitor in project.every(Monitor) if monitor.model.name == model.name for e in monitor.performance]
+    watched = [e.metric for monitor in project.select(Monitor) if monitor.model.name == model.name for e in monitor.performance]
     return list(dict.fromkeys([*model.metrics, *watched]))
 
 

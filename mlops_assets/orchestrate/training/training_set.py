@@ -61,8 +61,8 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
 
 def _make_training_set(step: StepContext, declared: TrainingSet[..., Any]) -> CheckedTable:
     as_of = parse_as_of(step.config.get("as_of"))
-    spine = _filter_known(step.frame(declared.function), declared, as_of)
-    steps = [step.layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
+    spine = _filter_known(step.call_for_frame(declared.function), declared, as_of)
+    steps = [step.load_layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
     frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
     for function in on_demand(declared.features):
         sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)

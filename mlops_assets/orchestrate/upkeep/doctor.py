@@ -134,7 +134,7 @@ def _check_runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
 
 def _check_services(patient: Installation, stores: Stores) -> Iterator[Finding]:
     registry = stores.registry
-    services = [service for project in patient.projects for service in project.every(Service)]
+    services = [service for project in patient.projects for service in project.select(Service)]
     for service in services:
         state = control.status(patient.platform.home, service.name, build_service_spec(service, patient.platform))
         champion = registry.champion(service.model.name)

@@ -49,7 +49,7 @@ def collect_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, 
 
 
 def _project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
-    for noun in project.nouns:
+    for noun in project.declarations:
         match noun:
             case PushSource():
                 yield push_node(noun, platform)

@@ -85,7 +85,7 @@ class ErasureRequest:
         """Check the names."""
         if not self.entity:
             raise DefinitionError("no entity is named", hint="say which, e.g. --entity customer_id=42")
-        known = {view.name for project in self.projects for view in project.every(FeatureView)}
+        known = {view.name for project in self.projects for view in project.select(FeatureView)}
         if missing := [name for name in self.views if name not in known]:
             raise DefinitionError(
                 f"there is no feature view '{missing[0]}'",
@@ -95,7 +95,7 @@ class ErasureRequest:
     @property
     def feature_views(self) -> list[FeatureView]:
         """The views that have rows of the entity."""
-        every = [view for project in self.projects for view in project.every(FeatureView)]
+        every = [view for project in self.projects for view in project.select(FeatureView)]
         chosen = [view for view in every if not self.views or view.name in self.views]
         return [view for view in chosen if self.entity.keys() <= set(view.entity.join_keys)]
 
@@ -103,7 +103,7 @@ class ErasureRequest:
     def other_names(self) -> tuple[str, ...]:
         """The columns that hold the entity where a view is looked up under other names, e.g. ``from_card`` of ``card``."""
         looked_up = [
-            view for project in self.projects for declared in project.every(TrainingSet) for view in feature_views(declared.features)
+            view for project in self.projects for declared in project.select(TrainingSet) for view in feature_views(declared.features)
         ]
         pairs = {pair for view in looked_up for pair in zip(view.entity.join_keys, view.renamed_keys, strict=True)}
         return tuple(sorted(column for key, column in pairs if key in self.entity and column != key))

@@ -85,7 +85,7 @@ def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timed
     shared
         Collect artifacts outside of the platform's home too: other platforms may keep theirs in the same place.
     """
-    declared = {view.name for project in projects for view in project.every(FeatureView)}
+    declared = {view.name for project in projects for view in project.select(FeatureView)}
     wanted = _list_needed_views(projects, stores)
     store = stores.online
     unwanted = tuple(view for view in store.views() if view not in wanted)

@@ -70,7 +70,7 @@ def examples(orders: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def test_columns_are_described_by_fields_docstrings_and_features() -> None:
-    project = Project.of([orders, sales, examples])
+    project = Project.from_items([orders, sales, examples])
     of_orders = {"order": "Number on the invoice.", "price": "Euros, with tax.", "prediction": "Euros, with tax."}
     assert describe_columns(project, "dataset/orders") == of_orders | {"weight": "Kilograms.", "shop": "Where it was sold."}
     assert describe_columns(project, "features/sales") == {"turnover": "Euros a day."}

@@ -88,8 +88,8 @@ def test_every_type_of_feature_comes_back_by_a_composite_key(made, platform, wor
 
 def test_a_changed_definition_makes_history_anew_in_one_run(made, platform, world, run) -> None:
     before = {view: records(platform, view) for view in VIEWS}
-    project = Project.of([*routes.declared(world).values()])
-    assert len({view.version() for view in project.every(ml.FeatureView)}) == 4
+    project = Project.from_items([*routes.declared(world).values()])
+    assert len({view.version() for view in project.select(ml.FeatureView)}) == 4
     same = routes.build(platform, routes.World())
     assert stale_partitions(same, platform) == {view: [] for view in VIEWS}
     changed = routes.World(query=routes.LATE_SHARE.replace("avg(late::DOUBLE)", "2 * avg(late::DOUBLE)"))
@@ -113,7 +113,7 @@ def stale_partitions(definitions: dg.Definitions, platform: ml.Platform) -> dict
     from mlops_assets.orchestrate.compiler.build import compiled_projects
 
     project = compiled_projects()[-1].project
-    return {view.key: sorted(find_stale(project.node(view), platform)) for view in project.every(ml.FeatureView)}
+    return {view.key: sorted(find_stale(project.node(view), platform)) for view in project.select(ml.FeatureView)}
 
 
 def one_view(features: dict, function, **more) -> ml.FeatureView:

@@ -104,7 +104,7 @@ X = ["origin_gusts", "origin_wind", "dest_gusts", "dest_wind"]
 
 
 def test_one_view_is_looked_up_by_two_columns_everywhere_alike(platform, instance) -> None:
-    runner, at, project = Runner(ml.build_definitions(NOUNS, platform=platform), instance), open_stores(platform), Project.of(NOUNS)
+    runner, at, project = Runner(ml.build_definitions(NOUNS, platform=platform), instance), open_stores(platform), Project.from_items(NOUNS)
     made = runner(
         "dataset/weather",
         "dataset/flights",

@@ -62,7 +62,11 @@ def nouns(windows: dg.PartitionsDefinition, predicted: dg.PartitionsDefinition =
 
 def test_a_weekly_monitor_judges_whole_weeks_of_daily_predictions(platform, instance) -> None:
     declared = nouns(WEEKLY)
-    runner, at, project = Runner(ml.build_definitions(declared, platform=platform), instance), open_stores(platform), Project.of(declared)
+    runner, at, project = (
+        Runner(ml.build_definitions(declared, platform=platform), instance),
+        open_stores(platform),
+        Project.from_items(declared),
+    )
     runner("dataset/points", partitions="2024-01-01...2024-01-14")
     runner(*TRAIN)
     runner("dataset/points", "predictions/scores", partitions="2024-01-15...2024-01-27")
@@ -159,7 +163,7 @@ def test_the_newest_event_without_partitions_counts_until_the_end_of_its_day_not
     definitions = ml.build_definitions(every, platform=platform)
     with dg.DagsterInstance.ephemeral() as opened:
         Runner(definitions, opened)("dataset/labels")
-    assert find_data_end(open_stores(platform), Project.of(every), late) == datetime(2024, 1, 4, tzinfo=UTC)
+    assert find_data_end(open_stores(platform), Project.from_items(every), late) == datetime(2024, 1, 4, tzinfo=UTC)
     assert _find_window_end(DAILY, datetime(2024, 1, 3, 12, tzinfo=UTC)) == datetime(2024, 1, 4, tzinfo=UTC)
     assert (line.name, batch.name, monitor.name) == ("line", "scores", "watch")
 

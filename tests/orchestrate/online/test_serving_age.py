@@ -98,7 +98,7 @@ def test_the_hint_about_a_request_for_the_past_says_that_the_online_store_keeps_
     runner, at = Runner(ml.build_definitions(nouns, platform=platform), instance), open_stores(platform)
     runner("dataset/sales", "features/sold", partitions="2024-01-01...2024-01-20")
     runner("online/sold", "training_set/examples", "model/spending", "version/spending", "champion/spending")
-    reading, api = SkewReading(Project.of(nouns), at, at.lake.snapshot()), nouns[-1]
+    reading, api = SkewReading(Project.from_items(nouns), at, at.lake.snapshot()), nouns[-1]
 
     def hint(day: int) -> str:
         rows = {"at": [datetime(2024, 1, day, 12, tzinfo=UTC)], "shop": ["north"], "sold": [None], MODEL_VERSION: [1]}

@@ -210,5 +210,5 @@ def test_a_tick_collects_its_facts_once(world, monkeypatch) -> None:
     monitor, collected = shop.shop_watch, []
     collect = loop.collect_facts
     monkeypatch.setattr(loop, "collect_facts", lambda *given: collected.append(given) or collect(*given))
-    loop.advance_loop(world.at, Project.of(shop.NOUNS), monitor, world.instance)
+    loop.advance_loop(world.at, Project.from_items(shop.NOUNS), monitor, world.instance)
     assert len(collected) == 1

@@ -53,7 +53,7 @@ def test_the_newest_partition_is_the_newest_by_time(run, platform) -> None:
     runner("dataset/trips", partitions="25-01-2024...02-02-2024")
     runner("training_set/examples")
     runner("model/guess")
-    at, project = open_stores(platform), Project.of(nouns)
+    at, project = open_stores(platform), Project.from_items(nouns)
     assert find_data_end(at, project, nouns[-1]) == datetime(2024, 2, 3, tzinfo=UTC)
     (found,) = at.tracker.list("guess")
     (read,) = [each for each in found.record["inputs"] if each["table"] == "dataset/trips"]
@@ -80,7 +80,7 @@ def test_data_without_partitions_end_at_their_newest_event_not_at_the_clock(run,
     nouns = [trips, *model_of_trips()]
     run(ml.build_definitions(nouns, platform=platform))("dataset/trips")
     at = open_stores(platform)
-    assert find_data_end(at, Project.of(nouns), nouns[-1]) == START + timedelta(days=2, hours=18)
+    assert find_data_end(at, Project.from_items(nouns), nouns[-1]) == START + timedelta(days=2, hours=18)
 
 
 @pytest.mark.parametrize(("hour", "end"), [(18, 28), (0, 29)])
@@ -97,4 +97,4 @@ def test_data_without_any_time_end_at_the_clock(run, platform) -> None:
 
     nouns = [trips, *model_of_trips()]
     run(ml.build_definitions(nouns, platform=platform))("dataset/trips")
-    assert find_data_end(open_stores(platform), Project.of(nouns), nouns[-1]) > datetime.now(UTC) - timedelta(minutes=5)
+    assert find_data_end(open_stores(platform), Project.from_items(nouns), nouns[-1]) > datetime.now(UTC) - timedelta(minutes=5)

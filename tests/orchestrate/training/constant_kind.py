@@ -22,16 +22,16 @@ class ConstantKind:
 
     def train(self, step, model, inputs: TrainingInputs) -> TrainedModel:
         splits, fingerprint = inputs.splits, inputs.fingerprint
-        with record_training_run(step, model, inputs.decides, fingerprint) as active:
+        with record_training_run(step, model, inputs.deciding_facts, fingerprint) as active:
             with seed_globals(fingerprint) as draws:
                 value = step.call(model.function, train=splits["train"])
             fit = self.package(step, model, value, splits["train"], splits, fingerprint, {})
-            facts = run_facts(step, model, inputs.rows, splits, value, draws, inputs.decides, fingerprint)
+            facts = run_facts(step, model, inputs.rows, splits, value, draws, inputs.deciding_facts, fingerprint)
             run = record_fit(active, step, inputs, fit, dict(self.evaluate(model, fit.fitted, splits).metrics), facts)
         return TrainedModel(run, fit.fitted, splits, reused=False)
 
-    def package(self, step, _model, fitted, on, _splits, identity, facts) -> StoredFit:
-        manifest = {KIND: self.name, "constant": fitted, "rows": len(on.y), **facts}
+    def package(self, step, _model, fitted, fitted_on, _splits, identity, facts) -> StoredFit:
+        manifest = {KIND: self.name, "constant": fitted, "rows": len(fitted_on.y), **facts}
         artifact = step.stores.artifacts.put(json.dumps(manifest).encode())
         return StoredFit(fitted, artifact, hashlib.sha256(f"{identity}:{fitted}".encode()).hexdigest())
 
@@ -50,9 +50,9 @@ class ConstantKind:
         theirs = None if rival is None else self.evaluate(model, self.open(stores, model, rival.artifact), trained.splits)
         return ml.Candidate(model.name, trained.digest, trained.fitted, trained.splits["holdout"], mine, theirs)
 
-    def reproduce(self, stores, again: Retraining) -> tuple[dict, dict]:
-        value = call_recorded(again.function, again.splits, again.params)
-        y = again.splits["holdout"].y
+    def reproduce(self, stores, retraining: Retraining) -> tuple[dict, dict]:
+        value = call_recorded(retraining.function, retraining.splits, retraining.params)
+        y = retraining.splits["holdout"].y
         metrics = {"neg_mean_absolute_error": -float(np.abs(y - value).mean())}
-        was = {"predictions": [json.loads(stores.artifacts.get(again.artifact))["constant"]]}
-        return was, {**result_facts(value, again.source), "predictions": [value], "metrics": metrics}
+        was = {"predictions": [json.loads(stores.artifacts.get(retraining.artifact))["constant"]]}
+        return was, {**result_facts(value, retraining.source), "predictions": [value], "metrics": metrics}

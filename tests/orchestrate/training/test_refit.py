@@ -53,7 +53,7 @@ def world(tmp_path_factory):
     """Two trainings, ten days apart; both passed."""
     platform = ml.Platform.at(tmp_path_factory.mktemp("refit") / "home")
     definitions = ml.build_definitions(project.NOUNS, platform=platform)
-    loaded = LoadedProject(Path("refitted.py"), definitions, (CompiledProject(Project.of(project.NOUNS), platform),))
+    loaded = LoadedProject(Path("refitted.py"), definitions, (CompiledProject(Project.from_items(project.NOUNS), platform),))
     with dg.DagsterInstance.ephemeral() as instance:
         runner = Runner(definitions, instance)
         runner("dataset/events", partitions=f"{project.day(0)}...{project.day(19)}")

@@ -40,7 +40,7 @@ def patient(tmp_path_factory):
     platform = Platform.at(tmp_path_factory.mktemp("patient") / "home")
     with dg.DagsterInstance.ephemeral() as instance:
         Runner(ml.build_definitions(repeatable.NOUNS, platform=platform), instance)()
-        yield Installation(platform, [Project.of([*repeatable.NOUNS, ml.Service("buys_api", model=repeatable.buys)])], instance)
+        yield Installation(platform, [Project.from_items([*repeatable.NOUNS, ml.Service("buys_api", model=repeatable.buys)])], instance)
 
 
 def ill(patient: Installation) -> dict[str, str]:

@@ -83,7 +83,7 @@ def stale_tables(platform: ml.Platform) -> dict[str, int]:
     declared = compiled_projects()[-1].project
     nodes = [
         declared.node(n)
-        for n in (*declared.every(ml.types.Dataset), *declared.every(ml.FeatureView), *declared.every(ml.types.TrainingSet))
+        for n in (*declared.select(ml.types.Dataset), *declared.select(ml.FeatureView), *declared.select(ml.types.TrainingSet))
     ]
     return {node.key: len(find_stale(node, platform)) for node in nodes if node.edges}
 
@@ -91,7 +91,7 @@ def stale_tables(platform: ml.Platform) -> dict[str, int]:
 def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made, platform) -> None:
     at, lake = open_stores(platform), Path(platform.lake)
     answered(platform).close()
-    at.layouts.load(next(v for v in compiled_projects()[-1].project.every(ml.FeatureView) if v.name == "spending"))
+    at.layouts.load(next(v for v in compiled_projects()[-1].project.select(ml.FeatureView) if v.name == "spending"))
     at.lake.maintain({v.snapshot for v in at.registry.versions()}, older_than=timedelta(0))  # merged files hold rows of several states
     tables = (*DATA, "training_set/returns", "quarantine/orders")
     before = {table: at.lake.read(table) for table in tables}

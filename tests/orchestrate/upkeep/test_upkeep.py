@@ -99,7 +99,7 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
             rows = at.lake.read(table).with_columns(minutes=pl.lit(-1, pl.Int64))
             part = [ml_part(day) for day in routes.DAYS]
             at.lake.write(table, rows, part, event_timestamp="at", key=key)
-        found["done"] = run_upkeep([Project.of([view])], at, older_than=timedelta(0))
+        found["done"] = run_upkeep([Project.from_items([view])], at, older_than=timedelta(0))
         found["leased"] = newest
         return trips.rename({"minutes": "then"}).with_columns(late=pl.col("late").cast(pl.Int64))
 
@@ -115,7 +115,7 @@ def test_a_training_set_that_is_being_made_keeps_the_state_it_reads(run, platfor
     assert f"process {os.getpid()}" in found["done"].pinned[found["leased"]]
     made = open_stores(platform).lake.read("training_set/delays")
     assert made["minutes"].min() >= 0
-    done = run_upkeep([Project.of([view])], open_stores(platform), older_than=timedelta(0))
+    done = run_upkeep([Project.from_items([view])], open_stores(platform), older_than=timedelta(0))
     assert found["leased"] not in done.pinned
     assert found["leased"] not in snapshots(open_stores(platform).lake)
 
@@ -156,7 +156,7 @@ def test_layouts_and_online_rows_that_nobody_declares_are_removed(run, platform)
     kept = run_upkeep([_project(declared)], at, older_than=timedelta(0))
     assert (kept.layouts, kept.online, at.online.views()) == (0, (), ["fixes"])
     assert "online/fixes" in str(kept.pinned)
-    gone = run_upkeep([Project.of([])], at, older_than=timedelta(0))
+    gone = run_upkeep([Project.from_items([])], at, older_than=timedelta(0))
     assert (gone.layouts, gone.online, at.online.views()) == (1, ("fixes",), [])
     assert not folder.exists()
     assert at.online.state("fixes") is None
@@ -169,8 +169,8 @@ def _views(module) -> list[ml.FeatureView]:
     from mlops_assets.orchestrate.compiler.build import compiled_projects
 
     assert module is positions
-    return list(compiled_projects()[-1].project.every(ml.FeatureView))
+    return list(compiled_projects()[-1].project.select(ml.FeatureView))
 
 
 def _project(view: ml.FeatureView) -> Project:
-    return Project.of([view])
+    return Project.from_items([view])

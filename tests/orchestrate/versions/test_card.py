@@ -49,7 +49,7 @@ def sold(platform, instance, monkeypatch):
     runner = Runner(ml.build_definitions([*TABLES, model], platform=platform), instance)
     runner(*shop.DATA, partitions=f"{shop.day_of(0)}...{shop.day_of(4)}")
     result = runner(*STEPS)
-    return runner, Project.of([*TABLES, model]), model, metadata(result, "version/buyer")
+    return runner, Project.from_items([*TABLES, model]), model, metadata(result, "version/buyer")
 
 
 def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> None:
@@ -247,7 +247,7 @@ def test_other_kinds_of_models_have_cards_too(platform, instance, kind) -> None:
         assert f"{holdout['y'].mean():#.4g}".rstrip(".") in spread
         assert "in units of the label" in section(card, "Calibration")
     assert float(cells(section(card, "Importance"), "x2")[1].replace("−", "-")) > 0
-    page = ensure_card(Project.of(nouns), at, judge, version)[PAGE]
+    page = ensure_card(Project.from_items(nouns), at, judge, version)[PAGE]
     assert "<b>virginica" not in page
     assert page.count("<svg") == 2
 

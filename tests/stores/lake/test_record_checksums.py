@@ -67,7 +67,7 @@ def test_an_altered_column_of_one_record_is_found_with_its_file(lake, column) ->
 
 
 def test_the_doctor_names_an_altered_record_and_its_fix_has_the_partition_made_again(lake, platform) -> None:
-    project = Project.of([people])
+    project = Project.from_items([people])
     lake.write("dataset/people", PEOPLE, [Partition("")], key=["id"])
     change(lake, "UPDATE RECORDS SET run_id = 'other' WHERE table_name = 'dataset/people'")
     (found,) = [finding for finding in check_records(Stores(platform), [project]) if finding.state == "failure"]

@@ -56,7 +56,7 @@ def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  
     return sort_as_of(ViewRows("v", frame, ("k",), "event", "created", None, ("value",)))
 
 
-class _View:
+class _StoreView:
     """A view of its own in a store, with one key and one feature."""
 
     def __init__(self, store: OnlineStore) -> None:
@@ -106,7 +106,7 @@ def _random_rows(seed: int) -> list[FactRow]:
 def lookups_find_what_the_rule_finds(store: OnlineStore) -> None:
     """One by one and many at once, at every hour."""
     for seed in range(5):
-        view, rows = _View(store), _random_rows(seed)
+        view, rows = _StoreView(store), _random_rows(seed)
         view.replace(rows)
         asked = [(k, hour) for k in "abcdef" for hour in range(-4, 32)]
         wanted = [_expected_value(rows, k, hour) for k, hour in asked]
@@ -121,7 +121,7 @@ def updates_in_any_order_end_alike(store: OnlineStore) -> None:
     """Batches that come late, twice and out of order make what one replacement makes."""
     for seed in range(5):
         rng, rows = random.Random(seed), _random_rows(seed)  # noqa: S311
-        whole, parts = _View(store), _View(store)
+        whole, parts = _StoreView(store), _StoreView(store)
         whole.replace(rows)
         shuffled = rng.sample(rows, len(rows))
         for start in range(0, len(rows), 7):
@@ -134,7 +134,7 @@ def updates_in_any_order_end_alike(store: OnlineStore) -> None:
 
 def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
     """A late row displaces no newer one, a repeated one changes nothing, a corrected one replaces the old."""
-    view = _View(store)
+    view = _StoreView(store)
     _check_equal(view.replace([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 2, "changed by a replacement")
     _check_equal(view.update([("a", 3, 8, 30)]).changed, 0, "changed by a row that was overtaken before it was known")
     _check_equal((view.value("a", 5), view.value("a", 9)), (50, 50), "after a late row")
@@ -151,7 +151,7 @@ def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
 
 def ttl_is_enforced_and_reported(store: OnlineStore) -> None:
     """A row holds up to its ttl, inclusive to the microsecond; stale and missing differ."""
-    view = _View(store)
+    view = _StoreView(store)
     view.replace([("a", 5, 5, 1), ("z", 30, 30, 2)])
     reader, at = store.reader([Lookup(view.name, ("value",), 2 * _HOUR)]), _START + 7 * _HOURS
     _check_equal(reader.lookup_one([("a",)], at)[0], ((1,), FRESH, 2 * _HOURS), "at the ttl")
@@ -186,13 +186,13 @@ def values_come_back_exactly(store: OnlineStore) -> None:
         (pl.Array(pl.Float64, 2), [[0.5, 1.5], [2.0, 3.0], None], [[0.5, 1.5], [2.0, 3.0], None]),
         (pl.List(pl.String), [["00", "é"], [], None], [["00", "é"], [], None]),
     ):
-        view = _View(store)
+        view = _StoreView(store)
         view.replace([(k, 1, 1, value) for k, value in zip("abc", given, strict=True)], dtype)
         _check_equal([view.value(k, 1) for k in "abc"], wanted, f"values of {dtype}")
         (found,) = store.reader([Lookup(view.name, ("value",))]).lookup_many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
         listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
         _check_equal(listed, wanted, f"columns of {dtype}")
-    view = _View(store)
+    view = _StoreView(store)
     view.replace([("a", 1, 1, float("nan")), ("b", 1, 1, None)], pl.Float64)
     _check_equal(repr([view.value("a", 1), view.value("b", 1)]), "[nan, None]", "NaN and null")
 
@@ -201,7 +201,7 @@ def entities_are_distinguished(store: OnlineStore) -> None:
     """By type and by length; however long they are, and however many keys they have."""
     import polars as pl
 
-    name, utc = _View(store).name, pl.Datetime("us", "UTC")
+    name, utc = _StoreView(store).name, pl.Datetime("us", "UTC")
     for keys in (
         [("ab", "c"), ("a", "bc"), ("", "abc"), ("x" * 2000, "y"), ("x" * 2000, "z"), ("1:s", "")],
         [("a", 1), ("a", -1), ("1", 11), ("11", 1), ("é", 2**53 + 1)],
@@ -218,7 +218,7 @@ def entities_are_distinguished(store: OnlineStore) -> None:
             [reader.lookup_one([key], _START)[0].values[0] for key in keys], list(range(len(keys))), f"values of {keys[0]} and others"
         )
         _check_equal(reader.lookup_one([("no one", "here")], _START)[0].status, MISSING, "an entity that is none")
-    view = _View(store)
+    view = _StoreView(store)
     view.replace([("1", 1, 1, 10)])
     _check_equal(
         view.store.reader([Lookup(view.name, ("value",))]).lookup_one([(1,)], _START + _HOURS)[0].status, MISSING, "a number for a text"
@@ -229,7 +229,7 @@ def features_are_found_by_name(store: OnlineStore) -> None:
     """In any order, some of them, after the view got other ones; one that is not there is refused by name."""
     import polars as pl
 
-    name = _View(store).name
+    name = _StoreView(store).name
 
     def write(values: dict[str, Any]) -> None:
         times = pl.Series([_BASE], dtype=pl.Datetime("us", "UTC"))
@@ -252,7 +252,7 @@ def features_are_found_by_name(store: OnlineStore) -> None:
 
 def several_views_are_read_at_once(store: OnlineStore) -> None:
     """Each by its own key and ttl."""
-    first, second = _View(store), _View(store)
+    first, second = _StoreView(store), _StoreView(store)
     first.replace([("a", 1, 1, 10)])
     second.replace([("b", 1, 1, 20), ("a", 1, 1, 21)])
     reader = store.reader([Lookup(first.name, ("value",)), Lookup(second.name, ("value",), _HOUR), Lookup("never_written", ("x",))])
@@ -266,7 +266,7 @@ def several_views_are_read_at_once(store: OnlineStore) -> None:
 
 def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
     """What the new rows lack is gone, and the mark is that of the replacement; updates keep it unless they give one."""
-    view = _View(store)
+    view = _StoreView(store)
     _check_equal(store.state(view.name), None, "state before")
     view.replace([("a", 1, 1, 10), ("b", 1, 1, 20)], mark="first")
     view.update([("c", 1, 1, 30)])
@@ -283,7 +283,7 @@ def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
 
 def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
     """What is rebuilt forgets its rows; the others keep theirs."""
-    view = _View(store)
+    view = _StoreView(store)
     view.replace([("a", 1, 1, 10), ("a", 2, 2, 11), ("b", 1, 1, 20), ("c", 1, 1, 30)])
     rebuilt = online_layout([("a", 0, 0, 0), ("b", 0, 0, 0)])
     view.update([("a", 1, 1, 12), ("c", 2, 2, 31)], rebuilt=rebuilt)
@@ -295,7 +295,7 @@ def a_store_refuses_other_types(store: OnlineStore) -> None:
     """Rows of another type cannot be added, and what cannot be packed is named; nothing has changed then."""
     import polars as pl
 
-    view = _View(store)
+    view = _StoreView(store)
     view.replace([("a", 1, 1, 10)])
     _check_refusal(lambda: view.update([("a", 2, 2, "ten")], pl.String), "value")
     _check_refusal(lambda: view.replace([("a", 2, 2, timedelta(1))], pl.Duration("us")), "value")
@@ -304,7 +304,7 @@ def a_store_refuses_other_types(store: OnlineStore) -> None:
 
 def a_view_is_listed_until_it_is_removed(store: OnlineStore) -> None:
     """No reader finds a removed view, not even one that was open; it may be written again."""
-    kept, gone = _View(store), _View(store)
+    kept, gone = _StoreView(store), _StoreView(store)
     for view in (kept, gone):
         view.replace([("a", 1, 1, 10)], mark="seen")
     reader = store.reader([Lookup(gone.name, ("value",))])

@@ -141,13 +141,13 @@ def _choose_partitions(project: LoadedProject, select: str, partitions: str | No
     from mlops_assets.cli.running import select_assets
 
     graph = project.definitions.resolve_asset_graph()
-    found = [d for key in select_assets(project.definitions, select) if (d := graph.get(key).partitions_def) is not None]
-    if not found or (sample is None and partitions is not None):
-        return partitions if found else None
-    keys = list(found[0].get_partition_keys())
+    definitions = [d for key in select_assets(project.definitions, select) if (d := graph.get(key).partitions_def) is not None]
+    if not definitions or (sample is None and partitions is not None):
+        return partitions if definitions else None
+    keys = list(definitions[0].get_partition_keys())
     first, _, last = (partitions or f"{keys[0]}...{keys[-1]}").partition("...")
     if {first, last or first} <= set(keys):
         keys = keys[keys.index(first) : keys.index(last or first) + 1]
-        kept = keys[-sample:] if sample else keys
-        return f"{kept[0]}...{kept[-1]}"
+        newest = keys[-sample:] if sample else keys
+        return f"{newest[0]}...{newest[-1]}"
     return partitions  # the run says what is wrong with it

@@ -69,15 +69,15 @@ def drop_dataset(name: str, file: str, *, yes: bool) -> None:
     project = load(file)
     key, records = _PREFIX + name, _read_records(project, name)
     rows, pinned = sum(record.rows for record in records.values()), _find_pins(project, name)
-    kept = f"; earlier states stay readable for {', '.join(pinned)}" if pinned else ""
-    if not yes and not click.confirm(f"drop {key} with {rows} rows in {len(records)} partition(s){kept}?"):
+    note = f"; earlier states stay readable for {', '.join(pinned)}" if pinned else ""
+    if not yes and not click.confirm(f"drop {key} with {rows} rows in {len(records)} partition(s){note}?"):
         click.echo("nothing was dropped")
         sys.exit(1)
     with lock_home(Path(project.platform.home)):
         project.stores.lake.drop(key)
-    click.echo(f"dropped {key}: {rows} rows in {len(records)} partition(s){kept}")
+    click.echo(f"dropped {key}: {rows} rows in {len(records)} partition(s){note}")
     if (declared := _declared_datasets(project).get(name)) is not None:
-        partitions = [each for each in list_partition_keys(declared.table.partitions) if each and each in records]
+        partitions = [partition for partition in list_partition_keys(declared.table.partitions) if partition and partition in records]
         chosen = f" --partitions {shlex.quote('...'.join(dict.fromkeys((partitions[0], partitions[-1]))))}" if partitions else ""
         click.echo(f"next: mlops run --select 'key:\"{key}\"'{chosen}")
 
@@ -139,7 +139,7 @@ def _find_pins(project: LoadedProject, name: str) -> list[str]:
     from mlops_assets.stores.platform.pins import collect_pins
 
     lake = project.stores.lake
-    holding = [
-        who for snapshot, needed in collect_pins(project.stores).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for who in needed
+    users = [
+        user for snapshot, pins in collect_pins(project.stores).items() if lake.schema(_PREFIX + name, snapshot=snapshot) for user in pins
     ]
-    return holding[:_MAX_PINS] + ([f"{len(holding) - _MAX_PINS} more"] if len(holding) > _MAX_PINS else [])
+    return users[:_MAX_PINS] + ([f"{len(users) - _MAX_PINS} more"] if len(users) > _MAX_PINS else [])

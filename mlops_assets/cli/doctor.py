@@ -49,8 +49,8 @@ def doctor(file: str, json_file: str | None, *, fix: bool) -> None:
 def _examine(file: str, *, fix: bool) -> list[dict[str, str]]:
     from mlops_assets.orchestrate.upkeep.doctor import run_checks
 
-    patient, found = _load_patient(file)
-    examined = list(run_checks(patient))
+    installation, found = _load_installation(file)
+    examined = list(run_checks(installation))
     known_texts = {finding.text for finding in examined}  # an instance that cannot be opened may be found again, with a fix
     found = [*(finding for finding in found if finding.text not in known_texts), *examined]
     done: dict[tuple[str, str], str] = {}
@@ -79,7 +79,7 @@ def _apply_fix(fix: Callable[[], str]) -> str:
         return ""
 
 
-def _load_patient(file: str) -> tuple[Installation, list[Finding]]:
+def _load_installation(file: str) -> tuple[Installation, list[Finding]]:
     """Return what to examine; a project that cannot be imported, or an instance that cannot be opened, is a finding."""
     from mlops_assets.orchestrate.core.dagster_files import open_instance
     from mlops_assets.orchestrate.upkeep.doctor import Installation
@@ -92,7 +92,7 @@ def _load_patient(file: str) -> tuple[Installation, list[Finding]]:
         platform, projects, definitions = Platform.from_env(), [], None
         message = getattr(error, "message", f"{type(error).__name__}: {error}")
         found = [
-            Finding.failed(
+            Finding.failure(
                 "project", f"'{file or 'the project'}' cannot be imported: {message}", getattr(error, "hint", "correct it, then look again")
             )
         ]
@@ -102,5 +102,5 @@ def _load_patient(file: str) -> tuple[Installation, list[Finding]]:
     try:
         instance = open_instance(platform)
     except MlopsError as error:
-        instance, found = None, [*found, Finding.failed("dagster", error.message, error.hint)]
+        instance, found = None, [*found, Finding.failure("dagster", error.message, error.hint)]
     return Installation(platform, projects, instance, definitions), found

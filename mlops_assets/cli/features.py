@@ -78,11 +78,11 @@ def skew(service: str, partitions: str | None, file: str, json_file: str | None)
     Example: mlops features skew lateness_api --partitions 2013-04-01
     """
     outcome = _measure_skew(load(file), service, partitions)
-    found = {**outcome.facts, "passed": outcome.passed}
+    facts = {**outcome.facts, "passed": outcome.passed}
     if json_file:
-        write_json(found, json_file)
+        write_json(facts, json_file)
     else:
-        for title, value in found.items():
+        for title, value in facts.items():
             click.echo(f"{title}: {value}")
     sys.exit(0 if outcome.passed else 1)
 
@@ -95,9 +95,9 @@ def remove(version: str, file: str) -> None:
 
     Example: mlops features remove carrier_punctuality@1a2b3c4d
     """
-    name, _, wanted = version.partition("@")
-    load(file).stores.view_versions.remove(name, wanted)
-    click.echo(f"version {wanted} of features/{name} is removed; `mlops gc` deletes what only it needed")
+    name, _, number = version.partition("@")
+    load(file).stores.view_versions.remove(name, number)
+    click.echo(f"version {number} of features/{name} is removed; `mlops gc` deletes what only it needed")
 
 
 def _views(project: Project) -> Sequence[FeatureView]:
@@ -198,14 +198,14 @@ def _look_up(project: LoadedProject, name: str, entities: Sequence[str], at: str
             f"'{view.key}' has never been materialised", hint=f"mlops run --select '{select_nodes(view.key, f'online/{name}')}'"
         )
     keys = [_parse_entity(view, rows, text) for text in entities]
-    time = parse_as_of(at) or datetime.now(UTC)
-    micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    at_time = parse_as_of(at) or datetime.now(UTC)
+    micros = (at_time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     reader = project.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     return list(_format_rows(view, keys, [reader.lookup_one([key], micros)[0] for key in keys]))
 
 
-def _format_rows(view: FeatureView, keys: Sequence[tuple[Any, ...]], found: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    for key, row in zip(keys, found, strict=True):
+def _format_rows(view: FeatureView, keys: Sequence[tuple[Any, ...]], rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    for key, row in zip(keys, rows, strict=True):
         age = "" if row.age is None else str(timedelta(microseconds=row.age)).partition(".")[0]
         yield {**dict(zip(view.entity.join_keys, key, strict=True)), **dict(zip(view.feature_names, row.values, strict=True))} | {
             "status": row.status.name,
@@ -215,14 +215,14 @@ def _format_rows(view: FeatureView, keys: Sequence[tuple[Any, ...]], found: Sequ
 
 def _parse_entity(view: FeatureView, rows: pl.DataFrame, text: str) -> tuple[Any, ...]:
     """Return the given join keys in the types of the view."""
-    given = dict(part.partition("=")[::2] for part in text.split(","))
-    if set(given) != set(view.entity.join_keys):
+    values = dict(part.partition("=")[::2] for part in text.split(","))
+    if set(values) != set(view.entity.join_keys):
         raise DataError(
             f"'{text}' does not name an entity of '{view.key}'", hint=f"give {','.join(f'{k}=...' for k in view.entity.join_keys)}"
         )
     import polars as pl
 
-    frame = pl.DataFrame({key: [given[key]] for key in view.entity.join_keys})
+    frame = pl.DataFrame({key: [values[key]] for key in view.entity.join_keys})
     try:
         return frame.cast({key: rows.schema[key] for key in view.entity.join_keys}).row(0)
     except pl.exceptions.InvalidOperationError as error:

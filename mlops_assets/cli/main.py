@@ -62,9 +62,9 @@ def init(name: str, kind: str | None) -> None:
     from mlops_assets.cli.init import write_ci, write_project
     from mlops_assets.cli.project_target import has_project
 
-    known = kind is not None and has_project(Path(name))
-    models = model_names(_load("", Path(name))) if known else ["benign"]
-    written = [] if known else write_project(name)
+    exists = kind is not None and has_project(Path(name))
+    models = model_names(_load("", Path(name))) if exists else ["benign"]
+    written = [] if exists else write_project(name)
     for path in [*written, *(write_ci(Path(name), kind, models) if kind else [])]:
         click.echo(f"wrote {path}")
     click.echo(f"next: cd {name} && mlops run" if name != "." else "next: mlops run")
@@ -186,9 +186,9 @@ def stop_service(service: str, file: str) -> None:
     """
     from mlops_assets.cli import serving
 
-    found = serving.stop(_load(file), service)
-    click.echo(f"{found.name} is {'still running' if found.running else 'stopped'}" + (f": {found.problem}" if found.problem else ""))
-    sys.exit(1 if found.running else 0)
+    state = serving.stop(_load(file), service)
+    click.echo(f"{state.name} is {'still running' if state.running else 'stopped'}" + (f": {state.problem}" if state.problem else ""))
+    sys.exit(1 if state.running else 0)
 
 
 @serve.command("status")
@@ -202,12 +202,12 @@ def service_status(service: str | None, file: str, json_file: str | None) -> Non
     """
     from mlops_assets.cli import serving
 
-    found = serving.status(_load(file), service)
+    states = serving.status(_load(file), service)
     if json_file:
-        _write_json([serving.facts(status) for status in found], json_file)
+        _write_json([serving.facts(state) for state in states], json_file)
     else:
-        _console().print(serving.build_service_table(found))
-    sys.exit(1 if any(status.problem for status in found) else 0)
+        _console().print(serving.build_service_table(states))
+    sys.exit(1 if any(state.problem for state in states) else 0)
 
 
 @mlops.command()
@@ -253,17 +253,17 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
     """
     from mlops_assets.cli import monitoring
 
-    found = monitoring.show(_load(file), name, partition)
+    report = monitoring.show(_load(file), name, partition)
     if json_file:
-        _write_json(found, json_file)
+        _write_json(report, json_file)
         return
     console = _console()
     for title in ("windows", "decisions", "trainings"):
-        if found[title]:
-            console.print(build_table(title, found[title]))
-    console.print(f"next: {found['next']}", highlight=False, soft_wrap=True)
-    if found["page"]:
-        console.print(f"page: {found['page']}", highlight=False, soft_wrap=True)
+        if report[title]:
+            console.print(build_table(title, report[title]))
+    console.print(f"next: {report['next']}", highlight=False, soft_wrap=True)
+    if report["page"]:
+        console.print(f"page: {report['page']}", highlight=False, soft_wrap=True)
 
 
 @monitor.command("step")

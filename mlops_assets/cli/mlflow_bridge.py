@@ -30,8 +30,8 @@ def _open_stores(file: str | None) -> Stores:
 
 
 def _server_url(stores: Stores, uri: str) -> str:
-    if found := uri or stores.platform.mlflow:
-        return found
+    if url := uri or stores.platform.mlflow:
+        return url
     raise PlatformError("no MLflow server is named", hint="set MLOPS_MLFLOW=http://host:5000, or give --uri")
 
 

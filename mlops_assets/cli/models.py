@@ -71,11 +71,11 @@ def card(version: str, page: str | None, file: str) -> None:
     from mlops_assets.cli import versions
     from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE
 
-    found = versions.card(load(file), version)
+    forms = versions.card(load(file), version)
     if page is None:
-        click.echo(found[MARKDOWN], nl=False)
+        click.echo(forms[MARKDOWN], nl=False)
         return
-    Path(page).write_text(found[PAGE], encoding="utf-8")
+    Path(page).write_text(forms[PAGE], encoding="utf-8")
     click.echo(f"wrote {page}")
 
 

@@ -59,12 +59,12 @@ class _Loop:
     loaded: LoadedProject
     project: Project
     monitor: Monitor
-    opened: dg.DagsterInstance
+    instance: dg.DagsterInstance
     console: Console
 
     def run(self, job: dg.JobDefinition, chosen: list[dg.AssetKey] | None, tags: Mapping[str, str]) -> FinishedRun:
         """Run assets or a whole job in this process."""
-        return execute_job(job, self.opened, chosen, {**tags, **process_tags(os.getpid())}, dict(QUIET), self.console)
+        return execute_job(job, self.instance, chosen, {**tags, **process_tags(os.getpid())}, dict(QUIET), self.console)
 
 
 def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
@@ -96,7 +96,7 @@ def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
             _train(loop, turn)
         champion = loaded.stores.registry.champion(monitor.model.name)
         turn.facts["promotion"] = f"champion of {monitor.model.name}: {f'version {champion.version}' if champion else 'none'}"
-        turn.facts["next"] = describe_next_action(collect_facts(loaded.stores, project, monitor, loop.opened), monitor)
+        turn.facts["next"] = describe_next_action(collect_facts(loaded.stores, project, monitor, loop.instance), monitor)
     return turn
 
 
@@ -128,23 +128,23 @@ def _explain_late_predictions(loop: _Loop) -> Iterator[str]:
 
 def _train(loop: _Loop, turn: Turn) -> None:
     """Decide as the sensor does, and run the training that is due."""
-    at, model = loop.loaded.stores, loop.monitor.model.name
-    found = advance_loop(at, loop.project, loop.monitor, loop.opened)
-    decisions = collect_facts(at, loop.project, loop.monitor, loop.opened).open_decisions
+    stores, model = loop.loaded.stores, loop.monitor.model.name
+    action = advance_loop(stores, loop.project, loop.monitor, loop.instance)
+    decisions = collect_facts(stores, loop.project, loop.monitor, loop.instance).open_decisions
     turn.facts["decision"] = f"{decisions[0].id}: {decisions[0].reason}" if decisions else "none is open"
-    if isinstance(found, Hold):
-        turn.facts["training"] = f"none: {found.reason}"
+    if isinstance(action, Hold):
+        turn.facts["training"] = f"none: {action.reason}"
         return
-    finished = loop.run(loop.loaded.definitions.resolve_job_def(job_name(model)), None, found.tags)
+    finished = loop.run(loop.loaded.definitions.resolve_job_def(job_name(model)), None, action.tags)
     turn.runs.append(finished)
-    record_decision(at, loop.project, loop.monitor, loop.opened)  # closes the decision that the training has settled
-    turn.facts["training"] = _outcome(loop, found, finished)
+    record_decision(stores, loop.project, loop.monitor, loop.instance)  # closes the decision that the training has settled
+    turn.facts["training"] = _outcome(loop, action, finished)
 
 
 def _outcome(loop: _Loop, started: Launch, finished: FinishedRun) -> str:
-    facts = collect_facts(loop.loaded.stores, loop.project, loop.monitor, loop.opened)
-    mine = next((t.state for t in facts.runs if t.run_id == finished.result.run_id), "not recorded")
-    return f"attempt {started.attempt} of decision {started.decision.id}, run {finished.result.run_id[:8]}: {mine}"
+    facts = collect_facts(loop.loaded.stores, loop.project, loop.monitor, loop.instance)
+    state = next((t.state for t in facts.runs if t.run_id == finished.result.run_id), "not recorded")
+    return f"attempt {started.attempt} of decision {started.decision.id}, run {finished.result.run_id[:8]}: {state}"
 
 
 def _promote(loop: _Loop, turn: Turn) -> None:

@@ -45,9 +45,9 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
     """Return the latest reports, the decisions and the next step, as JSON-like values."""
     declared, monitor = find_monitor(project, name)
     _check_window(monitor, partition)
-    with open_clean_instance(project.platform) as opened:
-        facts = collect_facts(project.stores, declared, monitor, opened)
-        upcoming = next_step(project, declared, monitor, opened, facts)
+    with open_clean_instance(project.platform) as instance:
+        facts = collect_facts(project.stores, declared, monitor, instance)
+        upcoming = next_step(project, declared, monitor, instance, facts)
     latest = [r for r in facts.latest_reports if partition in (None, r.partition)]
     return {
         "windows": [
@@ -71,30 +71,30 @@ def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, 
     }
 
 
-def next_step(project: LoadedProject, declared: Project, monitor: Monitor, opened: dg.DagsterInstance, facts: LoopFacts) -> str:
+def next_step(project: LoadedProject, declared: Project, monitor: Monitor, instance: dg.DagsterInstance, facts: LoopFacts) -> str:
     """Return the next step of a monitor in words, with the sensor that it waits for."""
     command = f"mlops monitor step {monitor.name}"
-    upcoming = describe_next_action(facts, monitor, explain_sensors_off(project.definitions, [sensor_name(monitor)], opened, command))
+    upcoming = describe_next_action(facts, monitor, explain_sensors_off(project.definitions, [sensor_name(monitor)], instance, command))
     due = find_due_reports(declared, monitor, project.stores)
     if not due:
         return upcoming
     behind = ", ".join(f"{table} is behind its inputs in {len(keys)} window{'s' * (len(keys) > 1)}" for table, keys in due.items())
-    return f"{behind}{explain_sensors_off(project.definitions, [AUTOMATION], opened, command)}. Then: {upcoming}"
+    return f"{behind}{explain_sensors_off(project.definitions, [AUTOMATION], instance, command)}. Then: {upcoming}"
 
 
-def overview(project: LoadedProject, opened: dg.DagsterInstance) -> list[dict[str, Any]]:
+def overview(project: LoadedProject, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
     """Return the newest window and the next step of each monitor, as JSON-like values."""
     rows = []
     for part in project.parts:
         for monitor in part.project.select(Monitor):
-            facts = collect_facts(project.stores, part.project, monitor, opened)
+            facts = collect_facts(project.stores, part.project, monitor, instance)
             newest = next((r for r in reversed(facts.latest_reports) if r.kind == PERFORMANCE or not monitor.performance), None)
             rows.append(
                 {
                     "monitor": monitor.name,
                     "newest window": newest.partition if newest else "none",
                     "state": newest.state if newest else "not reported",
-                    "next": next_step(project, part.project, monitor, opened, facts),
+                    "next": next_step(project, part.project, monitor, instance, facts),
                 }
             )
     return rows

@@ -70,12 +70,12 @@ class LoadedProject:
         return known[name]
 
 
-def load(given: str = "", folder: Path | None = None) -> LoadedProject:
+def load(location: str = "", folder: Path | None = None) -> LoadedProject:
     """Import a project and return its definitions.
 
     Parameters
     ----------
-    given
+    location
         A file or a module; see :func:`mlops_assets.cli.project_target.find_target`.
     folder
         Where it is looked for; the current folder when None.
@@ -85,11 +85,11 @@ def load(given: str = "", folder: Path | None = None) -> LoadedProject:
     DefinitionError
         There is no such project, or it builds no definitions.
     """
-    target = find_target(given, folder)
-    found = [each for value in list(vars(_import(target)).values()) if (each := _as_definitions(value)) is not None]
-    if not found:
+    target = find_target(location, folder)
+    definitions = [candidate for value in list(vars(_import(target)).values()) if (candidate := _as_definitions(value)) is not None]
+    if not definitions:
         raise DefinitionError(f"'{target}' builds no definitions", hint="end it with `defs = ml.build_definitions([...])`")
-    return LoadedProject(target, found[0] if len(found) == 1 else dg.Definitions.merge(*found), compiled_projects())
+    return LoadedProject(target, definitions[0] if len(definitions) == 1 else dg.Definitions.merge(*definitions), compiled_projects())
 
 
 def _as_definitions(value: object) -> dg.Definitions | None:
@@ -108,9 +108,9 @@ def _import_from_package(target: ProjectTarget) -> ModuleType:
     sys.path.append(str(target.file.parent))  # `from helpers import ...` works in a package too, after everything else
     sys.modules.pop(target.module, None)
     module = importlib.import_module(target.module)
-    if (found := Path(module.__file__ or "")).resolve() != target.file.resolve():
+    if (imported := Path(module.__file__ or "")).resolve() != target.file.resolve():
         raise DefinitionError(
-            f"'{target.module}' is imported from {found}, not from {target.file}",
+            f"'{target.module}' is imported from {imported}, not from {target.file}",
             hint=f"rename the package '{target.module.partition('.')[0]}': its name is taken",
         )
     return module
@@ -137,13 +137,13 @@ def _import_file(target: ProjectTarget) -> ModuleType:
 
 def open_clean_instance(platform: Platform) -> dg.DagsterInstance:
     """Open the persistent instance and mark runs whose process is gone as failed."""
-    opened = open_instance(platform)
-    reap_dead_runs(opened)
-    return opened
+    instance = open_instance(platform)
+    reap_dead_runs(instance)
+    return instance
 
 
 def open_reconciled_instance(platform: Platform) -> dg.DagsterInstance:
     """Open the persistent instance and report to it what the last failed runs had committed; this opens the lake, which may be busy."""
-    opened = open_clean_instance(platform)
-    report_missing_events(opened, platform, limit=MAX_FAILED_RUNS)
-    return opened
+    instance = open_clean_instance(platform)
+    report_missing_events(instance, platform, limit=MAX_FAILED_RUNS)
+    return instance

@@ -56,12 +56,12 @@ class ProjectTarget:
         return ["-f", file or str(self.file)]
 
 
-def find_target(given: str, folder: Path | None = None) -> ProjectTarget:
+def find_target(location: str, folder: Path | None = None) -> ProjectTarget:
     """Find a project.
 
     Parameters
     ----------
-    given
+    location
         A file or a dotted module name; when empty, the module of ``pyproject.toml`` or ``dg.toml``, else ``definitions.py``.
     folder
         Where to look; the current folder when None.
@@ -72,13 +72,13 @@ def find_target(given: str, folder: Path | None = None) -> ProjectTarget:
         There is no such project, or several are named.
     """
     here = (folder or Path.cwd()).absolute()
-    if not given:
+    if not location:
         configured = _configured_module(here)
         return _module_target(configured, here) if configured else _file_target(here / DEFAULT_FILE, DEFAULT_FILE)
-    path = Path(os.path.normpath(here / given))
-    if not path.is_file() and path.suffix != ".py" and _MODULE.fullmatch(given):
-        return _module_target(given, here)
-    return _file_target(path, given)
+    path = Path(os.path.normpath(here / location))
+    if not path.is_file() and path.suffix != ".py" and _MODULE.fullmatch(location):
+        return _module_target(location, here)
+    return _file_target(path, location)
 
 
 def has_project(folder: Path) -> bool:
@@ -86,10 +86,10 @@ def has_project(folder: Path) -> bool:
     return (folder / DEFAULT_FILE).exists() or bool(_configured_module(folder))
 
 
-def _file_target(path: Path, given: str) -> ProjectTarget:
+def _file_target(path: Path, location: str) -> ProjectTarget:
     if not path.is_file():
         raise DefinitionError(
-            f"there is no project file '{given}'",
+            f"there is no project file '{location}'",
             hint="run in the project's folder, name a file or a module with -f (e.g. -f shop.definitions), or create one with `mlops init NAME`",
         )
     root, names = path.parent, [] if path.stem == "__init__" else [path.stem]
@@ -125,11 +125,9 @@ def _find_module_file(name: str) -> Path | None:
 
 def _module_hint(name: str) -> str:
     package, _, last = name.rpartition(".")
-    held = getattr(sys.modules.get(package), "__path__", None)
-    found = nearest(last, [module.name for module in pkgutil.iter_modules(held)]) if held else ""
-    return (
-        f"{found}name the module that calls ml.build_definitions, e.g. -m shop.definitions, in the folder that holds its package or `src`"
-    )
+    search_path = getattr(sys.modules.get(package), "__path__", None)
+    suggestion = nearest(last, [module.name for module in pkgutil.iter_modules(search_path)]) if search_path else ""
+    return f"{suggestion}name the module that calls ml.build_definitions, e.g. -m shop.definitions, in the folder that holds its package or `src`"
 
 
 def _configured_module(folder: Path) -> str:
@@ -140,8 +138,8 @@ def _configured_module(folder: Path) -> str:
         if len(modules) > 1:
             raise DefinitionError(f"[tool.dagster] names the modules {', '.join(modules)}", hint="choose one with -m MODULE")
         return str(modules[0])
-    if named := dagster.get("module_name") or project.get("code_location_target_module"):
-        return str(named)
+    if module := dagster.get("module_name") or project.get("code_location_target_module"):
+        return str(module)
     if "root_module" not in project:
         return ""
     if project.get("autoload_defs"):

@@ -51,9 +51,9 @@ def show(name: str, partition: str | None, file: str, json_file: str | None) -> 
     Example: mlops quarantine show flights --partition 2013-01-05
     """
     project = load(file)
-    found = _read_rows(project, _dataset(project, name), partition).to_dicts()
+    rows = _read_rows(project, _dataset(project, name), partition).to_dicts()
     columns = ("partition", "reason", "row", "run_id", "quarantined_at")
-    shown = [{column: row[column] for column in columns} for row in found]
+    shown = [{column: row[column] for column in columns} for row in rows]
     print_rows(f"quarantine of {name}", shown, json_file)
 
 
@@ -72,11 +72,11 @@ def replay(name: str, partition: str | None, file: str) -> None:
     dataset = _dataset(project, name)
     before = _read_rows(project, dataset, partition)
     failed = [span for span in _group_partitions(dataset, before) if not _rerun(project, dataset, span, out)]
-    left = _read_rows(project, dataset, partition)
-    out.print(f"{name}: {before.height} row(s) were set aside, {left.height} are left", highlight=False)
-    for row in _count_reasons(name, left):
+    remaining = _read_rows(project, dataset, partition)
+    out.print(f"{name}: {before.height} row(s) were set aside, {remaining.height} are left", highlight=False)
+    for row in _count_reasons(name, remaining):
         out.print(f"  {row['partition']}  {row['reason']}: {row['rows']}", highlight=False, markup=False)
-    sys.exit(1 if failed or left.height else 0)
+    sys.exit(1 if failed or remaining.height else 0)
 
 
 def _rerun(project: LoadedProject, dataset: Dataset[..., Any], span: str | None, out: Console) -> bool:
@@ -95,15 +95,15 @@ def _group_partitions(dataset: Dataset[..., Any], rows: pl.DataFrame) -> list[st
         return []
     if dataset.table.partitions is None:
         return [None]
-    every = list(dataset.table.partitions.get_partition_keys())
-    numbers = sorted({every.index(key) for key in rows["partition"].unique() if key in every})
+    keys = list(dataset.table.partitions.get_partition_keys())
+    numbers = sorted({keys.index(key) for key in rows["partition"].unique() if key in keys})
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and ranges[-1][1] == number - 1:
             ranges[-1][1] = number
         else:
             ranges.append([number, number])
-    return [f"{every[first]}...{every[last]}" for first, last in ranges]
+    return [f"{keys[first]}...{keys[last]}" for first, last in ranges]
 
 
 def _datasets(project: LoadedProject) -> list[Dataset[..., Any]]:

@@ -86,10 +86,10 @@ def _gates(project: LoadedProject, name: str) -> tuple[Model[..., Any], dict[str
 
 def _refuse_damaged(project: LoadedProject, name: str, version: int) -> None:
     """Read every byte of a version before an alias moves to it; the registry refuses a version that does not exist."""
-    at = project.stores
-    for found in at.registry.versions(name):
-        if found.version == version:
-            refuse_damaged(at.registry, at.artifacts, found)
+    stores = project.stores
+    for registered in stores.registry.versions(name):
+        if registered.version == version:
+            refuse_damaged(stores.registry, stores.artifacts, registered)
 
 
 def _previous_champion(project: LoadedProject, name: str) -> int | None:
@@ -104,18 +104,18 @@ def approve(  # noqa: PLR0913  (who decided what, and why)
 ) -> Approval:
     """Record a person's decision, and report it to Dagster as the check of the version."""
     _, model = find_model(project, name)
-    found = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
-    with open_clean_instance(project.platform) as opened:
+    approval = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
+    with open_clean_instance(project.platform) as instance:
         if model.approval:
-            report_approval(opened, model, found)
-            opened.report_runless_asset_event(dg.AssetMaterialization(asset_key(approval_key(model)), metadata=approval_facts(found)))
-    return found
+            report_approval(instance, model, approval)
+            instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(approval_key(model)), metadata=approval_facts(approval)))
+    return approval
 
 
 def _report_champion(project: LoadedProject, before: Version | None, version: Version, reason: str) -> Version:
     """Report the new champion to Dagster, so that the web UI shows it."""
     facts: dict[str, Any] = {"version": version.version, "candidate": version.digest, "actor": getpass.getuser(), "reason": reason}
     facts |= {PREDICTION_CHANGE: change} if (change := describe_change(project, before, version)) else {}
-    with open_clean_instance(project.platform) as opened:
-        opened.report_runless_asset_event(dg.AssetMaterialization(asset_key(f"champion/{version.model}"), metadata=facts))
+    with open_clean_instance(project.platform) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(f"champion/{version.model}"), metadata=facts))
     return version

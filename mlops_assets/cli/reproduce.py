@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--history", metavar="MODEL", help="Show earlier verdicts of this model instead.")
 @file_option
 @json_option
-def reproduce(version: str | None, history: str | None, file: str, json_file: str | None, **asked: Any) -> None:  # noqa: ANN401
+def reproduce(version: str | None, history: str | None, file: str, json_file: str | None, **choices: Any) -> None:  # noqa: ANN401
     """Train a version again from its record, in a new process, and compare: IDENTICAL, EQUIVALENT or DIFFERENT.
 
     Exit code 0 for the first two. With current data, current code or other parameters no verdict is recorded.
@@ -58,36 +58,36 @@ def reproduce(version: str | None, history: str | None, file: str, json_file: st
         return
     out = console()
     with out.status(f"training {version} again"):
-        found = _reproduce(project, version or "", asked)
+        reproduction = _reproduce(project, version or "", choices)
     if json_file:
-        write_json(_facts(found), json_file)
+        write_json(_facts(reproduction), json_file)
     else:
-        for line in _format_lines(found):
+        for line in _format_lines(reproduction):
             out.print(line, highlight=False, soft_wrap=True, markup=False)
-    sys.exit(0 if found.holds else 1)
+    sys.exit(0 if reproduction.holds else 1)
 
 
-def _reproduce(project: LoadedProject, named: str, asked: dict[str, Any]) -> Reproduction:
+def _reproduce(project: LoadedProject, version_name: str, choices: dict[str, Any]) -> Reproduction:
     from mlops_assets.cli.project import open_clean_instance
     from mlops_assets.cli.registry import find_model
     from mlops_assets.errors import RegistryError
     from mlops_assets.orchestrate.reproduction.checks import report_failure, report_reproduction
     from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 
-    name, _, number = named.partition("@")
+    name, _, number = version_name.partition("@")
     _, model = find_model(project, name)
     version = _version(project, name, number or "champion")
-    how = ReproductionOptions(asked["env"], asked["data"], asked["code"], _params(asked["params"]))
-    with open_clean_instance(project.platform) as opened:
+    options = ReproductionOptions(choices["env"], choices["data"], choices["code"], _params(choices["params"]))
+    with open_clean_instance(project.platform) as instance:
         try:
-            found = reproduce(project.stores, version, model.function.function, how)
+            reproduction = reproduce(project.stores, version, model.function.function, options)
         except RegistryError as error:
-            if how.plain:
-                report_failure(opened, model, version, error)
+            if options.plain:
+                report_failure(instance, model, version, error)
             raise
-        if how.plain:
-            report_reproduction(opened, model, version, found)
-    return found
+        if options.plain:
+            report_reproduction(instance, model, version, reproduction)
+    return reproduction
 
 
 def _params(text: str | None) -> dict[str, Any] | None:
@@ -96,48 +96,50 @@ def _params(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        found = json.loads(text)
+        params = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        params = None
+    if not isinstance(params, dict):
         raise DataError(f"--params '{text}' is no JSON object", hint="""give it as --params '{"max_iter": 100}'""")
-    return found
+    return params
 
 
-def _version(project: LoadedProject, model: str, wanted: str) -> Version:
+def _version(project: LoadedProject, model: str, number_or_alias: str) -> Version:
     from mlops_assets.errors import RegistryError
 
     known = project.stores.registry.versions(model)
-    found = [v for v in known if wanted == str(v.version) or wanted in v.aliases]
-    if not found:
-        there = ", ".join(str(v.version) for v in known) or "none"
-        raise RegistryError(f"{model} has no version '{wanted}'", hint=f"there are {there}; `mlops models list {model}` shows them")
-    return found[-1]
+    matching = [v for v in known if number_or_alias == str(v.version) or number_or_alias in v.aliases]
+    if not matching:
+        existing = ", ".join(str(v.version) for v in known) or "none"
+        raise RegistryError(
+            f"{model} has no version '{number_or_alias}'", hint=f"there are {existing}; `mlops models list {model}` shows them"
+        )
+    return matching[-1]
 
 
-def _facts(found: Reproduction) -> dict[str, Any]:
+def _facts(reproduction: Reproduction) -> dict[str, Any]:
     return {
-        "version": f"{found.model}@{found.version}",
-        "verdict": found.verdict,
-        "env": found.mode,
-        "field": found.field,
-        "was": found.was,
-        "now": found.now,
-        "at": found.at.isoformat(timespec="seconds"),
-        **found.facts,
+        "version": f"{reproduction.model}@{reproduction.version}",
+        "verdict": reproduction.verdict,
+        "env": reproduction.mode,
+        "field": reproduction.field,
+        "was": reproduction.was,
+        "now": reproduction.now,
+        "at": reproduction.at.isoformat(timespec="seconds"),
+        **reproduction.facts,
     }
 
 
-def _format_lines(found: Reproduction) -> list[str]:
-    rest = [f"  {d['field']}: was {_shorten(d['was'])}, is {_shorten(d['now'])}" for d in found.facts["differences"]]
-    first = f"first field that differs: {found.field}" if found.field else "every field is as recorded"
-    largest = found.facts["largest difference of a prediction"]
+def _format_lines(reproduction: Reproduction) -> list[str]:
+    rest = [f"  {d['field']}: was {_shorten(d['was'])}, is {_shorten(d['now'])}" for d in reproduction.facts["differences"]]
+    first = f"first field that differs: {reproduction.field}" if reproduction.field else "every field is as recorded"
+    largest = reproduction.facts["largest difference of a prediction"]
     return [
-        f"{found.model}@{found.version}: {found.verdict}",
+        f"{reproduction.model}@{reproduction.version}: {reproduction.verdict}",
         first,
         *rest[:20],
         *([f"  and {len(rest) - 20} more"] if len(rest) > 20 else []),
-        f"code: {found.facts['code']}",
+        f"code: {reproduction.facts['code']}",
         f"largest difference of a probe prediction: {largest:.3g}",
     ]
 
@@ -152,7 +154,7 @@ def _show_history(project: LoadedProject, model: str, json_file: str | None) -> 
     from mlops_assets.stores.registry.reproductions import open_reproductions
 
     find_model(project, model)
-    found = [_facts(each) for each in reversed(open_reproductions(project.platform.registry).list(model))]
-    shown = ("version", "verdict", "env", "field", "was", "now", "at", "code")
-    rows = found if json_file else [{name: _shorten(row[name]) for name in shown} for row in found]
+    facts = [_facts(each) for each in reversed(open_reproductions(project.platform.registry).list(model))]
+    columns = ("version", "verdict", "env", "field", "was", "now", "at", "code")
+    rows = facts if json_file else [{name: _shorten(row[name]) for name in columns} for row in facts]
     print_rows(f"reproductions of {model}", rows, json_file)

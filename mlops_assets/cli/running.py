@@ -79,8 +79,8 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     tags = {**_partition_tags(project.definitions, chosen, partitions), **process_tags(os.getpid())}
     config = _run_config(chosen, as_of)
     with lock_home(Path(project.platform.home)):
-        opened = open_reconciled_instance(project.platform)
-        return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), opened, chosen, tags, config, console)
+        instance = open_reconciled_instance(project.platform)
+        return execute_job(project.definitions.resolve_implicit_global_asset_job_def(), instance, chosen, tags, config, console)
 
 
 def _refuse_missing_packages(project: LoadedProject, chosen: Sequence[dg.AssetKey]) -> None:
@@ -104,8 +104,8 @@ def select_assets(definitions: dg.Definitions, select: str) -> list[dg.AssetKey]
     chosen = [key for key in graph.toposorted_asset_keys if key in keys and key in graph.materializable_asset_keys]
     if not chosen:
         known = sorted(key.to_user_string() for key in graph.materializable_asset_keys)
-        wanted = select.split('"')[1] if '"' in select else select
-        raise DefinitionError(f"the selection {select!r} holds no asset", hint=nearest(wanted, known) + f"there are {', '.join(known)}")
+        pattern = select.split('"')[1] if '"' in select else select
+        raise DefinitionError(f"the selection {select!r} holds no asset", hint=nearest(pattern, known) + f"there are {', '.join(known)}")
     return chosen
 
 
@@ -118,14 +118,14 @@ def _names_of(kind: str, keys: Iterable[dg.AssetKey]) -> set[str]:
     return {find_declared_name(key.to_user_string()) for key in keys if key.path[0] == kind}
 
 
-def drop_decisions(chosen: Sequence[dg.AssetKey], approved: AbstractSet[str]) -> list[dg.AssetKey]:
+def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[str]) -> list[dg.AssetKey]:
     """Leave out what a person decides: approvals, and the champion of a version of the same run that needs approval.
 
     Parameters
     ----------
     chosen
         Assets of a selection.
-    approved
+    needs_approval
         Models whose versions a person approves.
 
     Raises
@@ -133,19 +133,19 @@ def drop_decisions(chosen: Sequence[dg.AssetKey], approved: AbstractSet[str]) ->
     DefinitionError
         Nothing is left.
     """
-    held = approved & _names_of("version", chosen)  # versions that this run makes, which no one can have approved yet
-    left = [
+    unapproved = needs_approval & _names_of("version", chosen)  # versions that this run makes, which no one can have approved yet
+    remaining = [
         key
         for key in chosen
-        if key.path[0] != "approval" and not (key.path[0] == "champion" and find_declared_name(key.to_user_string()) in held)
+        if key.path[0] != "approval" and not (key.path[0] == "champion" and find_declared_name(key.to_user_string()) in unapproved)
     ]
-    if not left:
+    if not remaining:
         name = min(_names_of("approval", chosen))
         raise DefinitionError(
             f"'{graph_key(f'approval/{name}')}' is decided by a person",
             hint=f"mlops models approve {name} VERSION, or materialise it in the UI's launchpad",
         )
-    return left
+    return remaining
 
 
 def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], partitions: str | None) -> dict[str, str]:
@@ -167,11 +167,11 @@ def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], 
             hint=f"e.g. --partitions {keys[0]}...{keys[min(6, len(keys) - 1)]}; there are {keys[0]} to {keys[-1]}",
         )
     first, _, last = partitions.partition("...")
-    for wanted in (first, last or first):
-        if wanted not in keys:
+    for partition in (first, last or first):
+        if partition not in keys:
             raise DefinitionError(
-                f"'{first_key.to_user_string()}' has no partition '{wanted}'",
-                hint=nearest(wanted, keys) + f"there are {keys[0]} to {keys[-1]}",
+                f"'{first_key.to_user_string()}' has no partition '{partition}'",
+                hint=nearest(partition, keys) + f"there are {keys[0]} to {keys[-1]}",
             )
     if last and keys.index(last) < keys.index(first):
         raise DefinitionError(f"the partitions {partitions} run backwards", hint=f"write {last}...{first}")
@@ -212,7 +212,7 @@ def lock_home(home: Path) -> Iterator[None]:
 
 def execute_job(  # noqa: PLR0913  (the parts of a run)
     job: dg.JobDefinition,
-    opened: dg.DagsterInstance,
+    instance: dg.DagsterInstance,
     chosen: Sequence[dg.AssetKey] | None,
     tags: Mapping[str, str],
     config: dict[str, Any],
@@ -223,19 +223,19 @@ def execute_job(  # noqa: PLR0913  (the parts of a run)
     started = time.monotonic()
     steps: dict[str, StepProgress] = {}
     selection = None if chosen is None else list(chosen)
-    with _follow_events(opened, run_id, steps, console):
+    with _follow_events(instance, run_id, steps, console):
         result = job.execute_in_process(
-            instance=opened, asset_selection=selection, tags=dict(tags), run_config=config, run_id=run_id, raise_on_error=False
+            instance=instance, asset_selection=selection, tags=dict(tags), run_config=config, run_id=run_id, raise_on_error=False
         )
     return FinishedRun(result, steps, time.monotonic() - started)
 
 
 @contextmanager
-def _follow_events(opened: dg.DagsterInstance, run_id: str, steps: dict[str, StepProgress], console: Console) -> Iterator[None]:
+def _follow_events(instance: dg.DagsterInstance, run_id: str, steps: dict[str, StepProgress], console: Console) -> Iterator[None]:
     """Follow the event log in a thread, so that an interrupt reaches the run."""
     ended = threading.Event()
     with console.status("starting") as status:
-        thread = threading.Thread(target=_follow, args=(opened, run_id, steps, console, status.update, ended), daemon=True)
+        thread = threading.Thread(target=_follow, args=(instance, run_id, steps, console, status.update, ended), daemon=True)
         thread.start()
         try:
             yield
@@ -245,7 +245,7 @@ def _follow_events(opened: dg.DagsterInstance, run_id: str, steps: dict[str, Ste
 
 
 def _follow(  # noqa: PLR0913  (everything the thread shares with the run)
-    opened: dg.DagsterInstance,
+    instance: dg.DagsterInstance,
     run_id: str,
     steps: dict[str, StepProgress],
     console: Console,
@@ -255,7 +255,7 @@ def _follow(  # noqa: PLR0913  (everything the thread shares with the run)
     cursor: str | None = None
     while True:
         last = ended.is_set()
-        page = opened.get_records_for_run(run_id, cursor=cursor)
+        page = instance.get_records_for_run(run_id, cursor=cursor)
         cursor = page.cursor
         for record in page.records:
             _show_event(record.event_log_entry, steps, console, show)

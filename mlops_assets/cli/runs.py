@@ -78,10 +78,10 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
 
     Example: mlops runs show 3f2a91c0
     """
-    at = _open_stores(file)
-    run = at.tracker.get(run_id)
-    files = at.tracker.artifacts(run.id)
-    children = [child.id for child in at.tracker.search(f"parent = '{run.id}'", limit=1000)]
+    stores = _open_stores(file)
+    run = stores.tracker.get(run_id)
+    files = stores.tracker.artifacts(run.id)
+    children = [child.id for child in stores.tracker.search(f"parent = '{run.id}'", limit=1000)]
     if json_file:
         more = {"record": run.record, "artifacts": [vars(each) for each in files], "children": children}
         write_json(_facts(run) | more, json_file)
@@ -93,7 +93,7 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
         if mapping:
             out.print(_pairs(title, mapping))
     if files:
-        out.print(_pairs("files", {each.name: f"{each.size:,} bytes, {each.media}, {at.artifacts.url(each.sha256)}" for each in files}))
+        out.print(_pairs("files", {each.name: f"{each.size:,} bytes, {each.media}, {stores.artifacts.url(each.sha256)}" for each in files}))
     if children:
         out.print(f"{len(children)} child runs: {', '.join(child[:8] for child in children[:20])}", highlight=False)
 
@@ -159,11 +159,11 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _load_compared(at: Stores, run_id: str) -> ComparedRun:
+def _load_compared(stores: Stores, run_id: str) -> ComparedRun:
     from mlops_assets.compute.pages.run_comparison import ComparedRun
 
-    run = at.tracker.get(run_id)
-    curves = {name: (curve.steps.tolist(), curve.values.tolist()) for name, curve in at.tracker.curves(run.id).items()}
+    run = stores.tracker.get(run_id)
+    curves = {name: (curve.steps.tolist(), curve.values.tolist()) for name, curve in stores.tracker.curves(run.id).items()}
     took = _duration(run.started_at, run.ended_at)
     return ComparedRun(run.id, run.model, run.name, run.status, run.started_at, took, run.params, run.metrics, run.tags, curves)
 

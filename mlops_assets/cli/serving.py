@@ -43,7 +43,7 @@ def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     return [control.status(project.platform.home, each.name, build_service_spec(each, project.platform)) for each in services]
 
 
-def facts(found: ServiceStatus) -> dict[str, Any]:
+def facts(status: ServiceStatus) -> dict[str, Any]:
     """Return a state as JSON-like values."""
     workers = [
         {
@@ -54,35 +54,35 @@ def facts(found: ServiceStatus) -> dict[str, Any]:
             "problem": w.error or "",
             "other libraries": w.libraries,
         }
-        for w in found.workers
+        for w in status.workers
     ]
     return {
-        "service": found.name,
-        "wanted": found.wanted,
-        "running": found.running,
-        "url": found.url,
-        "champion": found.champion,
+        "service": status.name,
+        "wanted": status.wanted,
+        "running": status.running,
+        "url": status.url,
+        "champion": status.champion,
         "workers": workers,
-        "problem": found.problem,
+        "problem": status.problem,
     }
 
 
-def build_service_table(found: list[ServiceStatus]) -> Table:
+def build_service_table(statuses: list[ServiceStatus]) -> Table:
     """Return services and their workers as a table."""
-    result = Table(title="services", title_justify="left")
+    table = Table(title="services", title_justify="left")
     for column in ("service", "wanted", "running", "url", "champion", "workers", "problem"):
-        result.add_column(column)
-    for each in found:
-        answers = ", ".join(f"version {w.version} (pid {w.pid})" for w in each.workers if w.running) or "no worker"
-        others = next((f"trained with {w.libraries}" for w in each.workers if w.running and w.libraries), "")
-        problem = each.problem or others
-        result.add_row(
-            each.name,
-            each.wanted,
-            "yes" if each.running else "no",
-            each.url or "",
-            str(each.champion or "none"),
+        table.add_column(column)
+    for status in statuses:
+        answers = ", ".join(f"version {w.version} (pid {w.pid})" for w in status.workers if w.running) or "no worker"
+        others = next((f"trained with {w.libraries}" for w in status.workers if w.running and w.libraries), "")
+        problem = status.problem or others
+        table.add_row(
+            status.name,
+            status.wanted,
+            "yes" if status.running else "no",
+            status.url or "",
+            str(status.champion or "none"),
             answers,
             problem,
         )
-    return result
+    return table

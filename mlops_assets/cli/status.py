@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 def collect_status(project: LoadedProject) -> dict[str, Any]:
     """Return tables, versions, monitors and the latest runs as JSON-like values."""
-    opened = open_reconciled_instance(project.platform)
+    instance = open_reconciled_instance(project.platform)
     return {
         "tables": [row for part in project.parts for row in _table_rows(project, part.project)],
         "versions": list_versions(project, None),
-        "monitors": overview(project, opened),
-        "runs": [{"run": r.run_id[:8], "status": r.status.value, "job": r.job_name} for r in opened.get_runs(limit=5)],
+        "monitors": overview(project, instance),
+        "runs": [{"run": r.run_id[:8], "status": r.status.value, "job": r.job_name} for r in instance.get_runs(limit=5)],
     }
 
 

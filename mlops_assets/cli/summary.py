@@ -44,11 +44,11 @@ def show(project: LoadedProject, finished: FinishedRun, console: Console) -> Non
 
 def _last_metadata(finished: FinishedRun) -> dict[dg.AssetKey, Mapping[str, Any]]:
     """Return the metadata of each asset; of its last partition in a range."""
-    found: dict[dg.AssetKey, Mapping[str, Any]] = {}
+    by_asset: dict[dg.AssetKey, Mapping[str, Any]] = {}
     for event in finished.result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
-        found[materialization.asset_key] = materialization.metadata
-    return found
+        by_asset[materialization.asset_key] = materialization.metadata
+    return by_asset
 
 
 def _side_rows(finished: FinishedRun, key: dg.AssetKey) -> int:
@@ -63,12 +63,12 @@ def _side_rows(finished: FinishedRun, key: dg.AssetKey) -> int:
 
 def notes(finished: FinishedRun) -> list[str]:
     """Return the notices of a run as console markup, each once: changed columns, cut times, duplicates, unrecorded inputs."""
-    made = [event.step_materialization_data.materialization for event in finished.result.get_asset_materialization_events()]
+    materializations = [event.step_materialization_data.materialization for event in finished.result.get_asset_materialization_events()]
     lines = (
-        f"[yellow]{each.asset_key.to_user_string()}[/]: {name}: {_escape(str(_value(each.metadata, name)))}"
-        for each in made
+        f"[yellow]{materialization.asset_key.to_user_string()}[/]: {name}: {_escape(str(_value(materialization.metadata, name)))}"
+        for materialization in materializations
         for name in NOTES
-        if name in each.metadata
+        if name in materialization.metadata
     )
     return list(dict.fromkeys(lines))
 
@@ -169,10 +169,10 @@ def _reason(event: dg.DagsterEvent) -> str:
         chain.append(chain[-1].cause)
     known = [link for link in chain if link is not None]
     own = [link for link in known if link.cls_name and hasattr(errors, link.cls_name)]
-    found = next(iter(own or known[-1:]), None)
-    if found and found.cls_name == "DagsterExecutionInterruptedError":
+    cause = next(iter(own or known[-1:]), None)
+    if cause and cause.cls_name == "DagsterExecutionInterruptedError":
         return "it was interrupted; what earlier steps committed stays, and the same command continues"
-    return re.sub(r"^[\w.]+: ", "", found.message).strip() if found else "unknown reason"
+    return re.sub(r"^[\w.]+: ", "", cause.message).strip() if cause else "unknown reason"
 
 
 def failures(finished: FinishedRun) -> Iterator[str]:

@@ -54,20 +54,20 @@ def _parse_entity(text: str) -> dict[str, str]:
     return {name.strip(): value for name, _, value in pairs}
 
 
-def _format_erasure(found: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (imported inside the command)
+def _format_erasure(report: Any, *, yes: bool) -> list[str]:  # noqa: ANN401  (imported inside the command)
     verb = "erased" if yes else "to erase"
-    named = [
-        ("expired states of the lake", found.states),
-        ("model versions that can no longer be reproduced", found.versions),
-        ("earlier versions of views that can no longer be read", found.view_versions),
-        ("views examined online", found.online),
-        ("rebuilt by automation, as they do not have the key", found.anew),
-        ("columns that may hold the entity under another name; erase it there too, with --entity COLUMN=VALUE", found.other_names),
+    lists = [
+        ("expired states of the lake", report.states),
+        ("model versions that can no longer be reproduced", report.versions),
+        ("earlier versions of views that can no longer be read", report.view_versions),
+        ("views examined online", report.online),
+        ("rebuilt by automation, as they do not have the key", report.stale_tables),
+        ("columns that may hold the entity under another name; erase it there too, with --entity COLUMN=VALUE", report.other_names),
     ]
     return [
-        *(f"{table}: {count} row(s) {verb}" for table, count in found.rows.items()),
-        *(f"{title}: {', '.join(map(str, values))}" for title, values in named if values),
-        f"logs: {found.predictions} prediction(s) and {found.pushed} pushed row(s) {verb}",
+        *(f"{table}: {count} row(s) {verb}" for table, count in report.rows.items()),
+        *(f"{title}: {', '.join(map(str, values))}" for title, values in lists if values),
+        f"logs: {report.predictions} prediction(s) and {report.pushed} pushed row(s) {verb}",
         "erased" if yes else "nothing was changed; say --yes to erase",
     ]
 
@@ -76,12 +76,12 @@ def find_garbage(project: LoadedProject, hours: float) -> dict[str, Any]:
     """Return which artifacts upkeep would remove."""
     from mlops_assets.stores.platform.garbage import collect_garbage
 
-    found = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry=True)
+    garbage = collect_garbage(project.stores, older_than=timedelta(hours=hours), dry=True)
     return {
-        "artifacts that would be removed": len(found.removed),
-        "bytes of artifacts": sum(file.size for file in found.removed),
-        "artifacts left": found.left,
-        **{f"artifact {file.name}": f"{file.size} bytes, stored {file.at:%Y-%m-%d %H:%M}" for file in found.removed},
+        "artifacts that would be removed": len(garbage.removed),
+        "bytes of artifacts": sum(file.size for file in garbage.removed),
+        "artifacts left": garbage.left,
+        **{f"artifact {file.name}": f"{file.size} bytes, stored {file.at:%Y-%m-%d %H:%M}" for file in garbage.removed},
     }
 
 
@@ -89,5 +89,5 @@ def run_gc(project: LoadedProject, hours: float, *, shared: bool = False) -> dic
     """Run the upkeep of the lake and of the other stores, and return what it did."""
     from mlops_assets.orchestrate.upkeep.upkeep import run_upkeep
 
-    done = run_upkeep([part.project for part in project.parts], project.stores, older_than=timedelta(hours=hours), shared=shared)
-    return {**done.figures, "pinned by": {str(number): list(who) for number, who in done.pinned.items()}}
+    report = run_upkeep([part.project for part in project.parts], project.stores, older_than=timedelta(hours=hours), shared=shared)
+    return {**report.figures, "pinned by": {str(number): list(users) for number, users in report.pinned.items()}}

@@ -43,13 +43,13 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
     """
     name, _, number = version_name.partition("@")
     find_model(project, name)
-    at = project.stores
-    mark_damage(at.registry, at.artifacts, _version(project, name, number))
+    stores = project.stores
+    mark_damage(stores.registry, stores.artifacts, _version(project, name, number))
     version = _version(project, name, number)
-    run = at.tracker.get(version.run_id)
+    run = stores.tracker.get(version.run_id)
     return {
         f"{name}@{version.version}": _summarise(project, version),
-        "evidence": [_evidence(e) for e in at.registry.evidence(name, version.digest)],
+        "evidence": [_evidence(e) for e in stores.registry.evidence(name, version.digest)],
         "approvals": [
             {
                 "at": _format_time(a.at),
@@ -58,9 +58,9 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
                 "approver (self-declared)": a.approver,
                 "reason": a.reason,
             }
-            for a in at.registry.approvals(name, version.version)
+            for a in stores.registry.approvals(name, version.version)
         ],
-        "marks": [{"at": _format_time(m.at), "mark": m.mark, "reason": m.reason} for m in at.registry.marks(name, version.version)],
+        "marks": [{"at": _format_time(m.at), "mark": m.mark, "reason": m.reason} for m in stores.registry.marks(name, version.version)],
         "files": _files(project, version),
         **_refit(project, version),
         "training": {
@@ -96,13 +96,14 @@ def card(project: LoadedProject, version_name: str) -> dict[str, str]:
 
 
 def _version(project: LoadedProject, name: str, number: str) -> Version:
-    found = {str(v.version): v for v in project.stores.registry.versions(name)}
-    wanted = number or max(found, key=int, default="")
-    if wanted not in found:
+    by_number = {str(v.version): v for v in project.stores.registry.versions(name)}
+    chosen = number or max(by_number, key=int, default="")
+    if chosen not in by_number:
         raise RegistryError(
-            f"model '{name}' has no version {wanted or 'at all'}", hint=nearest(wanted, found) + f"it has {', '.join(found) or 'none'}"
+            f"model '{name}' has no version {chosen or 'at all'}",
+            hint=nearest(chosen, by_number) + f"it has {', '.join(by_number) or 'none'}",
         )
-    return found[wanted]
+    return by_number[chosen]
 
 
 def _summarise(project: LoadedProject, version: Version) -> dict[str, Any]:
@@ -119,16 +120,16 @@ def _summarise(project: LoadedProject, version: Version) -> dict[str, Any]:
     }
 
 
-def _evidence(found: Evidence) -> dict[str, Any]:
-    known = found.low is not None and found.high is not None
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    known = evidence.low is not None and evidence.high is not None
     return {
-        "gate": found.gate,
-        "passed": found.passed,
-        "value": found.value,
-        "threshold": found.threshold,
-        "interval": f"{found.low:+.5g} … {found.high:+.5g}" if known else "",
-        "compared with": (found.champion[:12] or "no champion") if found.relative else "",
-        "reason": found.reason,
+        "gate": evidence.gate,
+        "passed": evidence.passed,
+        "value": evidence.value,
+        "threshold": evidence.threshold,
+        "interval": f"{evidence.low:+.5g} … {evidence.high:+.5g}" if known else "",
+        "compared with": (evidence.champion[:12] or "no champion") if evidence.relative else "",
+        "reason": evidence.reason,
     }
 
 
@@ -137,8 +138,8 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     if version.damage:
         return [{"file": "manifest", "sha256": version.artifact, "problem": version.damage}]
     files = open_version_files(project.platform.registry).list_files(version.model, version.version)
-    every = [("manifest", version.artifact), *list_parts(dict(read_manifest(artifacts, version.artifact))), *sorted(files.items())]
-    return [{"file": name, "sha256": sha256, **_measure_size(artifacts, sha256)} for name, sha256 in every]
+    parts = [("manifest", version.artifact), *list_parts(dict(read_manifest(artifacts, version.artifact))), *sorted(files.items())]
+    return [{"file": name, "sha256": sha256, **_measure_size(artifacts, sha256)} for name, sha256 in parts]
 
 
 def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
@@ -217,11 +218,11 @@ def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, A
     known = {m.name for part in project.parts for m in part.project.select(Model)}
     if model is not None and model not in known:
         raise RegistryError(f"there is no model '{model}'", hint=nearest(model, known) + f"there are {', '.join(sorted(known)) or 'none'}")
-    at = project.stores
-    for aliased in (v for v in at.registry.versions(model) if v.aliases or v.damage):
-        mark_damage(at.registry, at.artifacts, aliased)  # a service that answers from memory does not notice damaged files
-    found = at.registry.versions(model)
-    runs = {run_id: project.stores.tracker.get(run_id) for run_id in {v.run_id for v in found}}
+    stores = project.stores
+    for aliased in (v for v in stores.registry.versions(model) if v.aliases or v.damage):
+        mark_damage(stores.registry, stores.artifacts, aliased)  # a service that answers from memory does not notice damaged files
+    versions = stores.registry.versions(model)
+    runs = {run_id: project.stores.tracker.get(run_id) for run_id in {v.run_id for v in versions}}
     return [
         {
             "model": v.model,
@@ -232,7 +233,7 @@ def list_versions(project: LoadedProject, model: str | None) -> list[dict[str, A
             "created": v.created_at.isoformat(timespec="seconds"),
             "candidate": v.digest[:12],
         }
-        for v in reversed(found)
+        for v in reversed(versions)
     ]
 
 

@@ -91,3 +91,12 @@ def test_no_committed_file_names_a_registry_or_a_place_of_a_machine() -> None:
 def test_the_changelog_and_the_version_agree() -> None:
     assert f'version = "{mlops_assets.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert f"## [{mlops_assets.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_class_name_exists_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.strip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

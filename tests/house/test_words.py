@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.house.words import ALLOWED, PHRASES, find_offences, is_no_verb
+from tests.house.words import ALLOWED, PHRASES, find_offences, find_phrases, is_no_verb
 
 # How many offences each room still has. A count may only fall: lower it when you remove some.
 COUNTS = {
@@ -11,12 +11,7 @@ COUNTS = {
     "orchestrate/compiler": 14,
     "orchestrate/core": 27,
     "orchestrate/features": 21,
-    "orchestrate/online": 17,
-    "orchestrate/serving": 3,
     "orchestrate/tables": 25,
-    "orchestrate/upkeep": 46,
-    "stores/lake": 1,
-    "values": 3,
 }
 OFFENCES = find_offences()
 
@@ -37,6 +32,16 @@ def test_a_participle_a_preposition_and_a_vague_word_are_no_verbs(name: str) -> 
 )
 def test_a_verb_a_noun_and_an_idiom_stay(name: str) -> None:
     assert not is_no_verb(name)
+
+
+def test_the_phrases_are_found_as_whole_words() -> None:
+    assert find_phrases("Whoever is told of now goes on.") == [
+        "told → report, say, print",
+        "Whoever → the role, any, the passive",
+        "of now → current",
+        "goes on → continue, run, active",
+    ]
+    assert find_phrases("a bestiary, a toldo, at least, greatest(1, 2)") == []
 
 
 def test_every_allowed_name_has_a_reason_and_needs_one() -> None:

@@ -95,7 +95,7 @@ class _Figure:
 
 
 @dataclass(frozen=True)
-class _Section:
+class _VersionSection:
     """What the template draws of one version."""
 
     reports: VersionReports
@@ -139,9 +139,9 @@ def render_monitor(page: MonitorPage) -> str:
     )
 
 
-def _build_section(reports: VersionReports, title: str) -> _Section:
+def _build_section(reports: VersionReports, title: str) -> _VersionSection:
     report = reports.performance
-    return _Section(
+    return _VersionSection(
         reports,
         title,
         (_performance_state(report), _drift_state(reports.drift)),

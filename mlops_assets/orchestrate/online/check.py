@@ -1,4 +1,4 @@
-"""Whether the online store answers what the point-in-time join answers."""
+"""The check that the online store returns what the point-in-time join returns."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,23 +20,23 @@ _AT = "__at"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def compare_with_lake(step: StepContext, view: FeatureView, most: int) -> Outcome:
-    """Compare the store with the lake for some entities, at each time at which an answer of theirs changes.
+def compare_with_lake(step: StepContext, view: FeatureView, max_entities: int) -> Outcome:
+    """Compare the store with the lake for some entities, at each time when one of their values changes.
 
     Parameters
     ----------
     step, view
-        What was materialised.
-    most
-        How many entities; all when there are fewer.
+        The step, and the view that it materialised.
+    max_entities
+        The maximum number of entities to compare.
     """
-    tries = 3 if isinstance(view.source, PushSource) else 1  # what is pushed in between is online and was not looked at
-    outcomes = (_compare_once(step, view, most) for _ in range(tries))
+    tries = 3 if isinstance(view.source, PushSource) else 1  # rows pushed in between are online and are not compared
+    outcomes = (_compare_once(step, view, max_entities) for _ in range(tries))
     first = next(outcomes)
     return first if first.passed else next((outcome for outcome in outcomes if outcome.passed), first)
 
 
-def _compare_once(step: StepContext, view: FeatureView, most: int) -> Outcome:
+def _compare_once(step: StepContext, view: FeatureView, max_entities: int) -> Outcome:
     rows = merge_pending(read_view_rows(step, view), load_pending_rows(step, view), view)
     declared = bind_rows(view, rows)
     keys = list(view.entity.join_keys)
@@ -44,46 +44,46 @@ def _compare_once(step: StepContext, view: FeatureView, most: int) -> Outcome:
     state = step.stores.online.state(view.name)
     if state is not None and state.entities != entities.height:
         return _build_failure(f"view '{view.name}' has {state.entities} entities online, and {entities.height} in the lake")
-    chosen = entities if entities.height <= most else entities.sample(most, seed=step.snapshot)
+    chosen = entities if entities.height <= max_entities else entities.sample(max_entities, seed=step.snapshot)
     spine = _spine(declared, rows.join(chosen, on=keys, how="semi"))
-    wanted = point_in_time_join(spine, [declared], event_timestamp=_AT)
+    offline = point_in_time_join(spine, [declared], event_timestamp=_AT)
     reader = step.stores.online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     at = spine[_AT].dt.epoch("us").to_list()
-    (found,) = reader.lookup_many([list(spine.select(keys).iter_rows())], at)
+    (online,) = reader.lookup_many([list(spine.select(keys).iter_rows())], at)
     facts = {"entities": chosen.height, "compared": spine.height * len(view.feature_names)}
-    return _first_difference(view, wanted, found) or Outcome(MATCHES, passed=True, facts=facts)
+    return _first_difference(view, offline, online) or Outcome(MATCHES, passed=True, facts=facts)
 
 
 def _spine(view: ViewRows, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return each entity with the times from which its rows hold, as far back as lookups reach, and now."""
-    held = sort_as_of(
+    """Return each entity with the times at which its values change, as far back as lookups reach, and the current time."""
+    layout = sort_as_of(
         ViewRows(view.name, rows, *(getattr(view, n) for n in ("join_keys", "event_timestamp", "created_timestamp", "ttl", "features")))
     )
     now = datetime.now(UTC)
-    since = min(held["__valid_from"].max() or now, now) - HISTORY  # type: ignore[operator]  # a datetime
+    since = min(layout["__valid_from"].max() or now, now) - HISTORY  # type: ignore[operator]  # a datetime
     keys = list(view.join_keys)
-    times = held.filter(pl.col("__valid_from") >= since).select(*keys, pl.col("__valid_from").alias(_AT))
+    times = layout.filter(pl.col("__valid_from") >= since).select(*keys, pl.col("__valid_from").alias(_AT))
     present = pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(_AT)
-    return pl.concat([times, held.select(keys).unique(maintain_order=True).with_columns(present)])
+    return pl.concat([times, layout.select(keys).unique(maintain_order=True).with_columns(present)])
 
 
-def _first_difference(view: FeatureView, wanted: pl.DataFrame, found: FeatureColumns) -> Outcome | None:
+def _first_difference(view: FeatureView, offline: pl.DataFrame, online: FeatureColumns) -> Outcome | None:
     for name in view.feature_names:
-        expected = _convert_to_stored(wanted[name])
-        nulls = found.nulls[name].tolist()
-        values = [None if null else value for value, null in zip(found.values[name].tolist(), nulls, strict=True)]
-        for i, (offline, online) in enumerate(zip(expected, values, strict=True)):
-            if offline != online and not (offline != offline and online != online):  # noqa: PLR0124  (NaN)
-                row = wanted.row(i, named=True)
+        expected = _convert_to_stored(offline[name])
+        nulls = online.nulls[name].tolist()
+        values = [None if null else value for value, null in zip(online.values[name].tolist(), nulls, strict=True)]
+        for i, (offline_value, online_value) in enumerate(zip(expected, values, strict=True)):
+            if offline_value != online_value and not (offline_value != offline_value and online_value != online_value):  # noqa: PLR0124  (NaN)
+                row = offline.row(i, named=True)
                 entity = {key: row[key] for key in view.entity.join_keys}
                 return _build_failure(
-                    f"feature '{name}' of view '{view.name}' is {online!r} online and {offline!r} in the lake for {entity} at {row[_AT]}"
+                    f"feature '{name}' of view '{view.name}' is {online_value!r} online and {offline_value!r} in the lake for {entity} at {row[_AT]}"
                 )
     return None
 
 
 def _convert_to_stored(column: pl.Series) -> list[Any]:
-    """Return values as the store gives them: times in microseconds."""
+    """Return values as the store returns them: times in microseconds."""
     values = column.to_list()
     if isinstance(column.dtype, pl.Datetime):
         return [None if value is None else (value - _EPOCH) // timedelta(microseconds=1) for value in values]
@@ -91,5 +91,5 @@ def _convert_to_stored(column: pl.Series) -> list[Any]:
 
 
 def _build_failure(message: str) -> Outcome:
-    hint = "materialise it again, which rebuilds the whole view; when that does not help, two writers disagree"
+    hint = "materialise it again, which rebuilds the whole view; if that does not help, two writers disagree"
     return Outcome(MATCHES, passed=False, message=message, hint=hint)

@@ -1,8 +1,7 @@
-"""The online store's step: the feature rows that a service may still look up, brought up to date by what has changed.
+"""The step that updates the online store with the changed feature rows that a service can still look up.
 
-What the store holds is written down in the store itself, in the transaction that writes it: the *mark*, with the content hash of each
-partition of the feature view. What is new is what the lake has recorded since, compared row by row, so that a row arrives whenever its
-event was.
+The store records its own state in the transaction that writes it: the *mark*, with the content hash of each partition of the feature view.
+The next step compares changed partitions row by row, so a row arrives however old its event is.
 """
 
 import json
@@ -39,26 +38,26 @@ from mlops_assets.values.features import FeatureView
 from mlops_assets.values.window import TimeWindow, join_windows, window_of
 
 ONLINE_CONFIG = {
-    "full_rebuild": dg.Field(bool, default_value=False, description="Write the whole view anew instead of what has changed."),
+    "full_rebuild": dg.Field(bool, default_value=False, description="Rebuild the whole view instead of writing changed rows."),
     "verify_entities": dg.Field(
-        int, default_value=1000, description="How many entities are compared with the lake afterwards; all when there are fewer."
+        int, default_value=1000, description="The maximum number of entities that are compared with the lake afterwards."
     ),
 }
-_HASH_LETTERS = 16  # letters of a content hash that tell one content from another
+_HASH_LETTERS = 16  # enough to distinguish contents
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a materialisation has seen.
+    """The state of the lake that a materialisation has written.
 
     Parameters
     ----------
     definition
-        Hash of what the rows depend on beside the lake.
+        Hash of the view's definition.
     snapshot
-        Of the lake.
+        The snapshot of the lake.
     parts
-        Partition of the feature view to its content.
+        Partition of the feature view to its content hash.
     watermark
         The latest time at which any row became known.
     newest
@@ -73,25 +72,25 @@ class Mark:
 
     @property
     def text(self) -> str:
-        """JSON."""
+        """The mark as JSON."""
         times = [None if time is None else time.isoformat() for time in (self.watermark, self.newest)]
         return json.dumps([self.definition, self.snapshot, self.parts, *times], separators=(",", ":"))
 
     @classmethod
-    def parsed(cls, text: str) -> "Mark":
-        """Return the mark that :attr:`text` gave."""
+    def parse(cls, text: str) -> "Mark":
+        """Return the mark of a :attr:`text`."""
         definition, snapshot, parts, *times = json.loads(text)
         watermark, newest = (None if time is None else datetime.fromisoformat(time) for time in times)
         return cls(definition, snapshot, parts, watermark, newest)
 
 
 def online_views(project: Project) -> list[FeatureView]:
-    """Return the feature views that go online: those that say so, whether or not a service of this project looks them up."""
+    """Return the feature views with ``online=True``, even when no service of this project looks them up."""
     return [view for view in project.select(FeatureView) if view.online]
 
 
 def online_key(view: FeatureView) -> str:
-    """``online/<name>``."""
+    """Return the key of a view's online asset, ``online/<name>``."""
     return f"online/{view.name}"
 
 
@@ -101,26 +100,26 @@ def online_node(view: FeatureView) -> Node:
 
 
 def online_checks(view: FeatureView) -> list[dg.AssetCheckSpec]:
-    """Return the declaration of the comparison of what is online with what the lake holds."""
+    """Return the declaration of the check that compares the online store with the lake."""
     return check_specs(online_key(view), (MATCHES,))
 
 
 def publish_online(step: StepContext, view: FeatureView) -> Iterator[object]:
-    """Put a feature view online and record in the lake what the online store holds."""
+    """Update the online store with a feature view, and record the new state in the lake."""
     yield from publish_table(step, Table(), partial(_update_online, step, view))
 
 
 def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
-    """Bring the store up to date, compare it with the lake, and return what the lake remembers of it."""
+    """Update the store, compare it with the lake, and return the record for the lake."""
     state = step.stores.online.state(view.name)
-    how = _OnlineUpdate(step, view, state)
-    written = how.run(full=step.config["full_rebuild"])
-    # A push that was logged while the view was written may have been online before it, and is not now.
-    how.put_pending()
+    update = _OnlineUpdate(step, view, state)
+    written = update.run(full=step.config["full_rebuild"])
+    # Writing the view may have replaced a push that was logged meanwhile.
+    update.write_pending()
     outcome = compare_with_lake(step, view, step.config["verify_entities"])
-    if not outcome.passed:  # whatever went wrong, the next attempt begins anew
+    if not outcome.passed:  # the next attempt rebuilds the view
         _write(step, view, read_view_rows(step, view).clear(), mark="")
-    mark = how.mark
+    mark = update.mark
     facts: dict[str, Any] = {
         "view": view.name,
         "newest": mark.newest,
@@ -128,7 +127,7 @@ def _update_online(step: StepContext, view: FeatureView) -> CheckedTable:
         "content": content_hash(normalize(pl.DataFrame({"partition": list(mark.parts), "content": list(mark.parts.values())}))),
     }
     frame = pl.DataFrame([facts], schema_overrides={"newest": _UTC, "watermark": _UTC})
-    return CheckedTable(frame, [outcome], how.shown | _describe_update(written, mark, outcome))
+    return CheckedTable(frame, [outcome], update.metadata | _describe_update(written, mark, outcome))
 
 
 _UTC = pl.Datetime("us", "UTC")
@@ -148,47 +147,47 @@ def _describe_update(written: WriteCounts, mark: Mark, outcome: Outcome) -> dict
 
 
 class _OnlineUpdate:
-    """One materialisation: all of a view, or what has changed since the mark."""
+    """One materialisation: a full rebuild of a view, or the changes since the mark."""
 
     def __init__(self, step: StepContext, view: FeatureView, state: ViewState | None) -> None:
         self._step, self._view, self._state = step, view, state
         records = step.stores.lake.records(view.key, snapshot=step.snapshot)
         self._parts = {key: record.content_hash[:_HASH_LETTERS] for key, record in sorted(records.items())}
         self._definition = content_hash(pl.DataFrame({"d": [repr((view.entity.join_keys, view.features, *_times(view)))]}))[:_HASH_LETTERS]
-        self._before = Mark.parsed(state.mark) if state is not None and state.mark else None
+        self._before = Mark.parse(state.mark) if state is not None and state.mark else None
         self.mark = self._before or Mark("", 0, {}, None, None)
-        self.shown: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
 
     def run(self, *, full: bool) -> WriteCounts:
-        """Write what is to be written, and say how in ``shown``."""
-        reason = "asked for" if full else self._reason()
-        changes = None if reason else self._changes()
+        """Write all rows or the changed ones, and describe the update in ``metadata``."""
+        reason = "requested" if full else self._rebuild_reason()
+        changes = None if reason else self._find_changes()
         if changes is None:
-            self.shown = {"mode": f"full rebuild: {reason or 'an earlier state of the lake is no longer kept'}"}
-            return self._all()
-        added, gone = changes
-        self._look(added)
-        rebuilt = gone.select(self._view.entity.join_keys).unique()
-        self.shown = {"mode": "incremental", "rows added": added.height, "rows gone": gone.height, "entities rebuilt": rebuilt.height}
+            self.metadata = {"mode": f"full rebuild: {reason or 'an earlier snapshot of the lake has expired'}"}
+            return self._write_all()
+        added, removed = changes
+        self._advance_mark(added)
+        rebuilt = removed.select(self._view.entity.join_keys).unique()
+        self.metadata = {"mode": "incremental", "rows added": added.height, "rows gone": removed.height, "entities rebuilt": rebuilt.height}
         if rebuilt.height:
             added = pl.concat([added, self._rows_of(rebuilt)]).unique(maintain_order=True)
         if (pending := load_pending_rows(self._step, self._view)) is not None:
-            self.shown["rows pushed, not yet in the lake"] = pending.height
+            self.metadata["rows pushed, not yet in the lake"] = pending.height
             added = merge_pending(added, pending, self._view)
         if added.is_empty() and not rebuilt.height and self.mark == self._before:
             return WriteCounts(0, 0, 0)
         return _write(self._step, self._view, added, rebuilt=rebuilt, mark=self.mark.text)
 
-    def put_pending(self) -> None:
-        """Write what was pushed and is not in the lake yet."""
+    def write_pending(self) -> None:
+        """Write pushed rows that are not in the lake yet."""
         pending = load_pending_rows(self._step, self._view)
         if pending is not None and pending.height:
             _write(self._step, self._view, pending, mark=None)
 
-    def _reason(self) -> str:
-        """Return why the whole view is to be written; empty when what has changed is enough."""
+    def _rebuild_reason(self) -> str:
+        """Return why the whole view must be rebuilt; empty when the changes are enough."""
         if self._before is None or self._state is None:
-            return "the first time"
+            return "the first materialisation"
         if self._before.definition != self._definition:
             return "the definition has changed"
         empty = sort_as_of(bind_rows(self._view, read_view_rows(self._step, self._view).clear()))
@@ -196,32 +195,32 @@ class _OnlineUpdate:
             "" if RecordSchema.from_layout(self._view.name, empty, self._view.feature_names) == self._state.schema else "types have changed"
         )
 
-    def _changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-        """Return rows that came and rows that went since the mark, or None when that cannot be known."""
-        assert self._before is not None  # noqa: S101  (_reason asked)
+    def _find_changes(self) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+        """Return the rows added and removed since the mark, or None when its snapshot has expired."""
+        assert self._before is not None  # noqa: S101  (_rebuild_reason checked it)
         before = self._before.parts
-        differ = [key for key in {**before, **self._parts} if before.get(key) != self._parts.get(key)]
+        changed = [key for key in {**before, **self._parts} if before.get(key) != self._parts.get(key)]
         try:
-            old = self._read([key for key in differ if key in before], self._before.snapshot)
-        except (LakeError, duckdb.Error):  # that snapshot has been expired
+            old = self._read([key for key in changed if key in before], self._before.snapshot)
+        except (LakeError, duckdb.Error):  # that snapshot has expired
             return None
-        return find_changed_rows(old, self._read(differ, self._step.snapshot))
+        return find_changed_rows(old, self._read(changed, self._step.snapshot))
 
-    def _all(self) -> WriteCounts:
+    def _write_all(self) -> WriteCounts:
         rows = self._rows()
-        self._look(rows)
+        self._advance_mark(rows)
         layout = sort_as_of(bind_rows(self._view, merge_pending(rows, load_pending_rows(self._step, self._view), self._view)))
         newest, now = layout["__valid_from"].max(), datetime.now(UTC)
-        # Forecasts may lie ahead: what is reached from now must stay.
+        # Rows of forecasts lie in the future; rows that are current now must stay.
         ahead = newest - now if isinstance(newest, datetime) and newest > now else timedelta(0)
-        kept = drop_unreachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
+        reachable = drop_unreachable(layout, self._view.entity.join_keys, None, HISTORY + ahead)
         view = self._view
         return self._step.stores.online.replace(
-            view.name, kept, join_keys=view.entity.join_keys, features=view.feature_names, mark=self.mark.text
+            view.name, reachable, join_keys=view.entity.join_keys, features=view.feature_names, mark=self.mark.text
         )
 
-    def _look(self, rows: pl.DataFrame) -> None:
-        """Note what has been seen."""
+    def _advance_mark(self, rows: pl.DataFrame) -> None:
+        """Move the mark to the current snapshot and to the latest times of these rows."""
         event, created = _times(self._view)
         before = self._before if self._before is not None and self._before.definition == self._definition else self.mark
         watermark, newest = _max_time(before.watermark, rows[created].max()), _max_time(before.newest, rows[event].max())

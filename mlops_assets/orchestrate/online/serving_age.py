@@ -1,4 +1,4 @@
-"""How old the newest row of a feature view is when a service looks it up: a ttl below that makes it STALE or MISSING."""
+"""Warn of a ttl that is shorter than the age of a view's newest row at serving, which is then STALE or MISSING."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 def warn_of_short_ttls(project: Project) -> None:
-    """Warn of each view that is online and whose ttl ends before its next row can be there."""
+    """Warn of each online view whose ttl ends before its next row can exist."""
     for view in online_views(project):
         for text in explain_short_ttl(view):
             warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def explain_short_ttl(view: FeatureView) -> Iterator[str]:
-    """Yield why the values of a view are STALE or MISSING at serving for a part of the time; nothing where the ttl suffices.
+    """Yield why the values of a view are temporarily STALE or MISSING at serving; nothing where the ttl suffices.
 
-    The rows of a partition exist when it has ended, and count until the next one has ended. A row with the time of its partition's end is then as
-    old as one partition, a row with the time of its start as old as two. A view whose partitions have ended is not judged, nor is one whose rows are
-    pushed: they are online at once.
+    The rows of a partition exist when it has ended, and are the newest until the next one has ended. So a row stamped with the end of its
+    partition is up to one partition old, and a row stamped with its start up to two. A view whose last partition has ended is not checked,
+    nor is a view of pushed rows, which are online at once.
     """
     if view.ttl is None or isinstance(view.source, PushSource) or has_ended(view.partitions):
         return
@@ -45,12 +45,12 @@ def explain_short_ttl(view: FeatureView) -> Iterator[str]:
     elif isinstance(view.freshness, timedelta) and view.ttl < view.freshness:
         yield (
             f"feature view '{view.name}' has a ttl of {view.ttl}, but freshness= allows its newest materialisation to be {view.freshness} old: "
-            f"its features are STALE or MISSING before anything warns. Hint: say ttl={view.freshness!r} or more, or a shorter freshness="
+            f"its features are STALE or MISSING before anything warns. Hint: set ttl={view.freshness!r} or more, or a shorter freshness="
         )
 
 
 def _newest_age(view: FeatureView) -> tuple[timedelta, str]:
-    """Return how old the newest row is just before the next one exists, and why; nothing is known without partitions."""
+    """Return the maximum age of the newest row, and why; zero without partitions."""
     if view.partitions is None:
         return timedelta(0), ""
     step, early = partition_length(view.partitions), getattr(view.partitions, "end_offset", 0)
@@ -61,7 +61,7 @@ def _newest_age(view: FeatureView) -> tuple[timedelta, str]:
 
 
 def _is_stamped_at_start(view: FeatureView) -> bool:
-    """Return whether a query says that the event time is the start of the partition."""
+    """Return whether a query uses the start of the partition as the event time."""
     if not isinstance(view.source, Sql):
         return False
     name = rf'"?{re.escape(view.event_timestamp)}"?(?!\w)'
@@ -69,4 +69,4 @@ def _is_stamped_at_start(view: FeatureView) -> bool:
 
 
 def _advise_ttl(view: FeatureView, age: timedelta) -> str:
-    return f"say ttl={age!r} or more, or use shorter partitions; a ttl is counted from '{view.event_timestamp}'"
+    return f"set ttl={age!r} or more, or use shorter partitions; a ttl is counted from '{view.event_timestamp}'"

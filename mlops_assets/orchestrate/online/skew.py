@@ -1,7 +1,7 @@
-"""The skew check of a service: the features that it answered with, computed again from the lake for the same times.
+"""The skew check of a service: compare the served features with the same features computed from the lake.
 
-A value that differs from what the lake holds now may have been right when it was served: its row was not online yet. So what differs
-is computed once more from the state of the lake that was online then; what still differs was served wrong.
+A value that differs from the current lake may have been right when it was served, because its row was not online yet. So a value that
+differs is computed again from the snapshot that was online then. A value that still differs was served wrong.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ if TYPE_CHECKING:
 
 NO_SKEW = "no_skew"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MAX_STATES = 50  # of the lake that are looked at again; more would cost more than they tell
-_HINT = "compare what is online with the lake: materialise {online} again, and look at its check matches_offline"
+MAX_SNAPSHOTS = 50  # of the lake that are read again for one check
+_HINT = "compare the online store with the lake: materialise {online} again, and look at its check matches_offline"
 _PAST = (
-    "the request is about {at}; {online} keeps what can be looked up from {since} on, the last {days} days before its newest row. "
-    "Materialising it again brings no older rows: ask about recent times, and read the past with ml.training_frame or a batch prediction"
+    "the request is for {at}; {online} holds rows from {since} on, the last {days} days before its newest row. "
+    "Materialising it again adds no older rows: send requests for recent times, and read the past with ml.training_frame or a batch prediction"
 )
 _ON_DEMAND = "compare the inputs of the request with those of the lake: the function is the same"
 
 
 class SkewContext(Protocol):
-    """What a comparison needs to know: a step of a run is one."""
+    """The project, stores and snapshot that a comparison needs; a step context has them."""
 
     @property
     def project(self) -> Project:
-        """What is declared."""
+        """The project that declares the views."""
         ...
 
     @property
     def stores(self) -> Stores:
-        """Where it lives."""
+        """The stores of the platform."""
         ...
 
     @property
     def snapshot(self) -> int:
-        """The state of the lake."""
+        """The snapshot of the lake."""
         ...
 
 
 @dataclass(frozen=True)
 class SkewReading:
-    """What a comparison needs to know, outside of a run."""
+    """The context of a comparison outside of a run."""
 
     project: Project
     stores: Stores
@@ -72,7 +72,7 @@ class SkewReading:
 
 @dataclass(frozen=True)
 class _ServedVersion:
-    """How one version of the model made its inputs."""
+    """The manifest, views and functions that one version computes its inputs with."""
 
     manifest: Mapping[str, Any]
     views: Mapping[str, FeatureView]
@@ -84,18 +84,18 @@ class _ServedVersion:
 
 
 def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Outcome:
-    """Return whether the features of a service's answers are those of the offline store.
+    """Return the outcome of the skew check: whether the served features equal those of the offline store.
 
     Parameters
     ----------
     step
-        The step that brought the answers into the lake, or whoever asks.
+        The step that imports the predictions into the lake, or another context.
     service
-        Whose they are.
+        The service that predicted.
     rows
-        The answers, as :func:`mlops_assets.serving.logs.prediction_rows.build_prediction_rows` returns them.
+        The predictions, as :func:`mlops_assets.serving.logs.prediction_rows.build_prediction_rows` returns them.
     """
-    compared, late, found = 0, 0, list[tuple[SkewedValue, str]]()
+    compared, late, skewed = 0, 0, list[tuple[SkewedValue, str]]()
     for (number,), part in rows.partition_by(MODEL_VERSION, as_dict=True, maintain_order=True).items():
         version = _read_version(step, service, number)
         if version is None:
@@ -107,23 +107,23 @@ def skew_outcome(step: SkewContext, service: Service, rows: pl.DataFrame) -> Out
         compared += part.height * len(features)
         late += first.height - wrong.height
         skews = [find_first_skew(wrong[i : i + 1], part, sources, version.time or "") for i in range(wrong.height)]
-        found += [(skew, _advise(step, version, skew) if number == 0 and not found else "") for number, skew in enumerate(skews)]
-    facts = {"values compared": compared, "served wrong": len(found), "changed since they were served": late}
-    if not found:
+        skewed += [(skew, _advise(step, version, skew) if number == 0 and not skewed else "") for number, skew in enumerate(skews)]
+    facts = {"values compared": compared, "served wrong": len(skewed), "changed since they were served": late}
+    if not skewed:
         return Outcome(NO_SKEW, passed=True, blocking=False, serious=True, facts=facts)
-    message = f"{len(found)} of {compared} values were served otherwise than the offline store has them; the first: {found[0][0]}"
-    named = {"first": str(found[0][0])}
-    return Outcome(NO_SKEW, passed=False, message=message, hint=found[0][1], blocking=False, serious=True, facts=facts | named)
+    message = f"{len(skewed)} of {compared} served values differ from the offline store; the first: {skewed[0][0]}"
+    first_skew = {"first": str(skewed[0][0])}
+    return Outcome(NO_SKEW, passed=False, message=message, hint=skewed[0][1], blocking=False, serious=True, facts=facts | first_skew)
 
 
 def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> str:
-    """Return what to do about a value that was served wrong: another thing for a time that the online store no longer knows."""
+    """Return a hint for a value that was served wrong; times before the online store's history get their own."""
     view = version.views.get(skew.view)
     if view is None:
         return _ON_DEMAND
     newest = max((int(bucket.valid_from.max()) for bucket in _load_layout(step, view, {}).buckets if len(bucket.valid_from)), default=None)
     if newest is not None and skew.at is not None:
-        since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # forecasts lie ahead
+        since = min(EPOCH + timedelta(microseconds=newest), datetime.now(UTC)) - HISTORY  # rows of forecasts lie in the future
         at = skew.at if skew.at.tzinfo else skew.at.replace(tzinfo=UTC)
         if at < since:
             return _PAST.format(at=skew.at, online=graph_key(online_key(view)), since=since, days=HISTORY.days)
@@ -131,21 +131,21 @@ def _advise(step: SkewContext, version: _ServedVersion, skew: SkewedValue) -> st
 
 
 def _read_version(step: SkewContext, service: Service, number: int) -> _ServedVersion | None:
-    """Return how a version made its inputs; None when it cannot be known, or it looked nothing up."""
+    """Return how a version computes its inputs; None when a view is not declared any more, or it looks nothing up."""
     registered = next((v for v in step.stores.registry.versions(service.model.name) if v.version == number), None)
     if registered is None:
         return None
     manifest = read_manifest(step.stores.artifacts, registered.artifact)
     declared = {view.name: view for view in step.project.select(FeatureView)}
-    steps = [made for made in manifest.get("steps", ()) if "view" in made]
-    if not steps or any(made["view"] not in declared for made in steps):
+    steps = [entry for entry in manifest.get("steps", ()) if "view" in entry]
+    if not steps or any(entry["view"] not in declared for entry in steps):
         return None
-    views = {made["view"]: _as_trained(declared[made["view"]], made) for made in steps}
+    views = {entry["view"]: _restore_trained_view(declared[entry["view"]], entry) for entry in steps}
     return _ServedVersion(manifest, views, read_functions(step.stores.artifacts, manifest))
 
 
-def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
-    """Return a feature view with what the stored model says of it."""
+def _restore_trained_view(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
+    """Return a feature view with the keys, ttl, features and defaults that the stored model recorded."""
     kinds = dict(view.features)
     return FeatureView(
         name=view.name,
@@ -160,7 +160,7 @@ def _as_trained(view: FeatureView, step: Mapping[str, Any]) -> FeatureView:
 
 
 def _feature_sources(version: _ServedVersion) -> dict[str, FeatureSource]:
-    """Return, for each feature, where it comes from."""
+    """Return the source of each feature."""
     inputs = [field["name"] for field in version.manifest["request"]]
     looked_up = {
         name: FeatureSource(step["view"], tuple(step.get(RENAMED_KEYS, step["join_keys"])))
@@ -174,11 +174,11 @@ def _feature_sources(version: _ServedVersion) -> dict[str, FeatureSource]:
 
 
 def _compute_offline(step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, states: Mapping[str, int | None]) -> pl.DataFrame:
-    """Return the features of rows from the lake: from the newest state, or from one that is named for a view."""
-    waiting = iter(version.functions)
+    """Return the features of rows, computed from the lake; ``states`` names another snapshot for a view."""
+    functions = iter(version.functions)
     stored = {name: _load_layout(step, view, states) for name, view in version.views.items()}
-    steps = [_rename_columns(stored[made["view"]], made) if "view" in made else next(waiting) for made in version.manifest["steps"]]
-    layouts = [made for made in steps if isinstance(made, AsOfLayout)]
+    steps = [_rename_columns(stored[e["view"]], e) if "view" in e else next(functions) for e in version.manifest["steps"]]
+    layouts = [entry for entry in steps if isinstance(entry, AsOfLayout)]
     spine = rows.select(name for name in _request_fields(version) if name in rows.columns)
     keys = {key: layout.schema[key] for layout in layouts for key in layout.join_keys if key in spine.columns}
     joined, _ = assemble(spine.cast(keys), steps, event_timestamp=version.time, as_known=True)  # type: ignore[arg-type]  # names to types
@@ -200,20 +200,20 @@ def _load_layout(step: SkewContext, view: FeatureView, states: Mapping[str, int 
 
 
 def _select_served_wrong(
-    step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, found: pl.DataFrame, features: Sequence[str]
+    step: SkewContext, version: _ServedVersion, rows: pl.DataFrame, differences: pl.DataFrame, features: Sequence[str]
 ) -> pl.DataFrame:
-    """Return those of the differences that remain when the lake is looked at as it was online when each row was answered."""
-    if found.is_empty():
-        return found
-    chosen = found[ROW].unique().sort()
+    """Return the differences that remain with the snapshot that was online when each row was served."""
+    if differences.is_empty():
+        return differences
+    chosen = differences[ROW].unique().sort()
     suspects = rows[chosen]
     histories = {name: _read_online_history(step, view) for name, view in version.views.items()}
     states = pl.DataFrame([_find_online_states(suspects[LOGGED_AT], history).alias(name) for name, history in histories.items()])
-    remaining = [found.clear()]
+    remaining = [differences.clear()]
     for index, group in enumerate(states.with_row_index("__i").partition_by(*version.views, maintain_order=True)):
         where = chosen.gather(group["__i"])
-        part = found.filter(pl.col(ROW).is_in(where.implode()))
-        if index < MAX_STATES:
+        part = differences.filter(pl.col(ROW).is_in(where.implode()))
+        if index < MAX_SNAPSHOTS:
             part = part.join(
                 _compare_again(step, version, rows, where, group, features), on=[ROW, FEATURE], how="semi", maintain_order="left"
             )
@@ -227,24 +227,24 @@ def _compare_again(  # noqa: PLR0913  (one look at one state of the lake)
     states = {name: group[name][0] for name in version.views}
     try:
         offline = _compute_offline(step, version, rows[where], states)
-    except LakeError:  # that state has expired: nothing can excuse the difference any more
+    except LakeError:  # that snapshot has expired, so the difference counts
         return pl.DataFrame({ROW: where.cast(pl.UInt32)}).join(pl.DataFrame({FEATURE: list(features)}), how="cross")
     again = find_skewed(rows[where], offline, features)
     return again.with_columns(where.gather(again[ROW]).cast(pl.UInt32).alias(ROW))
 
 
 def _read_online_history(step: SkewContext, view: FeatureView) -> pl.DataFrame:
-    """Return when a view was brought online, and the state of the lake that was then."""
+    """Return when a view was materialised online, and the snapshot of the lake at that time."""
     try:
         records = step.stores.lake.read("_mlops/partitions")
     except LakeError:
         return pl.DataFrame(schema={"recorded_at": pl.Datetime("us", "UTC"), "snapshot": pl.Int64})
-    mine = records.filter(pl.col("table_name") == online_key(view)).select("recorded_at", pl.col("snapshot") - 1)
-    return mine.sort("recorded_at")
+    view_records = records.filter(pl.col("table_name") == online_key(view)).select("recorded_at", pl.col("snapshot") - 1)
+    return view_records.sort("recorded_at")
 
 
 def _find_online_states(times: pl.Series, history: pl.DataFrame) -> pl.Series:
-    """Return the state that was online at each time; null when none was."""
-    asked = pl.DataFrame({"recorded_at": times, "__row": range(times.len())}).sort("recorded_at")
-    found = asked.join_asof(history, on="recorded_at", strategy="backward") if history.height else asked.with_columns(snapshot=None)
-    return found.sort("__row")["snapshot"].cast(pl.Int64)
+    """Return the snapshot that was online at each time; null when none was."""
+    served = pl.DataFrame({"recorded_at": times, "__row": range(times.len())}).sort("recorded_at")
+    matched = served.join_asof(history, on="recorded_at", strategy="backward") if history.height else served.with_columns(snapshot=None)
+    return matched.sort("__row")["snapshot"].cast(pl.Int64)

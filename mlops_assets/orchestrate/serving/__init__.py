@@ -1,1 +1,1 @@
-"""Steps of services: deploy a version, collect what was answered, and repair what does not run."""
+"""Steps of services: deploy a version, import its predictions, and repair services that do not run."""

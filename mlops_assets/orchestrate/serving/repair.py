@@ -1,4 +1,4 @@
-"""The sensor that keeps services as they are wanted: running, and with the champion."""
+"""The sensor that repairs services that should run and do not, or that answer with another version than the champion."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ SENSOR, TAG, ATTEMPTS = "mlops_services", "mlops/repair", 3
 
 
 def repair_sensor(services: Sequence[Service], platform: Platform, *, running: bool, interval: int) -> dg.SensorDefinition:
-    """Return the sensor; it asks for the service's own asset, so that what was repaired is seen where everything else is."""
+    """Return the sensor. It requests a run of the service's own asset, so a repair is visible like every run."""
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(
@@ -20,35 +20,35 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
         target=dg.AssetSelection.assets(*(asset_key(service.key) for service in services)),
         minimum_interval_seconds=interval,
         default_status=status,
-        description="Repairs services that are not as they are wanted.",
+        description="Repairs services that should run and do not, or that are behind the champion.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        found = [find_repair(service, platform, context.instance) for service in services]
-        requests = [one for one in found if isinstance(one, dg.RunRequest)]
-        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("; ".join(str(one) for one in found))
+        repairs = [find_repair(service, platform, context.instance) for service in services]
+        requests = [repair for repair in repairs if isinstance(repair, dg.RunRequest)]
+        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("; ".join(str(reason) for reason in repairs))
 
     return sensor
 
 
 def find_repair(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
-    """Return the run that repairs a service, or in words why none is needed."""
+    """Return the run that repairs a service, or the reason why none is needed."""
     from mlops_assets.serving.http import control
     from mlops_assets.serving.http.state import ServiceFolder
 
-    seen = control.status(platform.home, service.name)
-    if seen.wanted == "unknown":
-        return f"{service.name}: {seen.problem}"
-    if seen.wanted != "running":
-        return f"{service.name} is {seen.wanted}" if seen.wanted == "stopped" else f"{service.name} was never started"
-    behind = [worker for worker in seen.workers if worker.version != seen.champion]
-    if seen.running and not behind and not seen.problem:
-        return f"{service.name}: {len(seen.workers)} workers answer with version {seen.champion}"
+    status = control.status(platform.home, service.name)
+    if status.wanted == "unknown":
+        return f"{service.name}: {status.problem}"
+    if status.wanted != "running":
+        return f"{service.name} is {status.wanted}" if status.wanted == "stopped" else f"{service.name} was never started"
+    behind = [worker for worker in status.workers if worker.version != status.champion]
+    if status.running and not behind and not status.problem:
+        return f"{service.name}: {len(status.workers)} workers answer with version {status.champion}"
     folder = ServiceFolder.locate(platform.home, service.name)
     last = folder.read_or_none(folder.supervisor) or {}
-    event = f"{service.name}-v{seen.champion}-{last.get('pid')}-{last.get('started')}"
+    event = f"{service.name}-v{status.champion}-{last.get('pid')}-{last.get('started')}"
     runs = instance.get_runs(filters=dg.RunsFilter(tags={TAG: event}))
     if any(not run.is_finished for run in runs):
         return f"{service.name} is being repaired by run {runs[0].run_id[:8]}"
     if len(runs) >= ATTEMPTS:
-        return f"{service.name} is still not well after {len(runs)} repairs ({seen.problem or 'a worker is behind'}): look at `mlops serve status {service.name}`"
+        return f"{service.name} is still unhealthy after {len(runs)} repairs ({status.problem or 'a worker is behind'}): look at `mlops serve status {service.name}`"
     return dg.RunRequest(run_key=f"{event}#{len(runs) + 1}", asset_selection=[asset_key(service.key)], tags={TAG: event})

@@ -1,4 +1,4 @@
-"""The service's steps: bring it to the champion, and bring what it answered into the lake."""
+"""The steps of a service: update it to the champion, and import its predictions into the lake."""
 
 import time
 import urllib.request
@@ -53,7 +53,7 @@ _AUTOMATIC = ("dagster/sensor_name", "dagster/schedule_name", "dagster/auto_mate
 
 
 def build_service_spec(service: Service, platform: Platform) -> "ServiceSpec":
-    """Return what the service's processes are told."""
+    """Return the specification with which the service's processes start."""
     from mlops_assets.serving.http.control import ServiceSpec
 
     return ServiceSpec(
@@ -75,37 +75,39 @@ def build_service_spec(service: Service, platform: Platform) -> "ServiceSpec":
 
 
 def service_body(service: Service) -> Callable[[StepContext], Iterator[object]]:
-    """Return the body of the step that starts a service or brings it to the champion."""
+    """Return the body of the step that starts a service or updates it to the champion."""
 
     def body(step: StepContext) -> Iterator[object]:
         from mlops_assets.serving.http import control
 
         platform = step.stores.platform
-        found, is_automatic = control.status(platform.home, service.name), any(tag in step.context.run.tags for tag in _AUTOMATIC)
-        if is_automatic and found.wanted == "stopped":
-            step.context.log.info(f"'{service.key}' was stopped by a person, and stays so: `mlops serve start {service.name}` starts it")
-        elif is_automatic and found.wanted == "unknown" and not found.running:
-            step.context.log.warning(f"'{service.key}' is left as it is: {found.problem}")
+        status, is_automatic = control.status(platform.home, service.name), any(tag in step.context.run.tags for tag in _AUTOMATIC)
+        if is_automatic and status.wanted == "stopped":
+            step.context.log.info(
+                f"'{service.key}' was stopped by a person and stays stopped: `mlops serve start {service.name}` starts it"
+            )
+        elif is_automatic and status.wanted == "unknown" and not status.running:
+            step.context.log.warning(f"'{service.key}' is left as it is: {status.problem}")
         else:
-            found = control.start(build_service_spec(service, platform))
-        yield dg.MaterializeResult(asset_key(service.key), metadata=_build_facts(service, found))
+            status = control.start(build_service_spec(service, platform))
+        yield dg.MaterializeResult(asset_key(service.key), metadata=_build_facts(service, status))
 
     return body
 
 
-def _build_facts(service: Service, found: "ServiceStatus") -> dict[str, Any]:
-    workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in found.workers]
-    facts: dict[str, Any] = {"state": "running" if found.running else "stopped", "workers": to_markdown(workers)}
-    if found.url is None:
+def _build_facts(service: Service, status: "ServiceStatus") -> dict[str, Any]:
+    workers = [{"worker": w.index, "pid": w.pid, "version": w.version, "problem": w.error or ""} for w in status.workers]
+    facts: dict[str, Any] = {"state": "running" if status.running else "stopped", "workers": to_markdown(workers)}
+    if status.url is None:
         return facts
-    if others := next((w.libraries for w in found.workers if w.libraries), ""):
+    if others := next((w.libraries for w in status.workers if w.libraries), ""):
         facts["trained with other libraries"] = others
-    facts |= {"url": dg.MetadataValue.url(found.url), "version": found.champion or 0}
-    return facts | {"smoke latency ms": round(1000 * _time_smoke(service, found.url), 3)}
+    facts |= {"url": dg.MetadataValue.url(status.url), "version": status.champion or 0}
+    return facts | {"smoke latency ms": round(1000 * _time_smoke(service, status.url), 3)}
 
 
 def _time_smoke(service: Service, url: str) -> float:
-    """Have the stored example row predicted, which is not logged; return the seconds of the second of two."""
+    """Return the seconds of a prediction of the stored example row, the second of two; neither is logged."""
     begun = 0.0
     for _ in range(2):
         begun = time.perf_counter()
@@ -119,7 +121,7 @@ def _time_smoke(service: Service, url: str) -> float:
 
 
 def served_node(project: Project, service: Service, platform: Platform) -> Node:
-    """Return the predictions of a service; what they are made from is the log."""
+    """Return the node of a service's predictions; the prediction log is its input."""
     partitions = served_partitions(project, service)
     return Node(
         service.predictions_key, partitions, external_inputs=lambda keys: _hash_logged_partitions(service, platform, partitions, keys)
@@ -127,14 +129,14 @@ def served_node(project: Project, service: Service, platform: Platform) -> Node:
 
 
 def log_folder(service: Service, platform: Platform) -> Path:
-    """Return where the service's predictions are logged."""
+    """Return the folder of the service's prediction log."""
     return Path(platform.home) / "services" / service.name / "log"
 
 
 def _hash_logged_partitions(
     service: Service, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]
 ) -> Mapping[str, str]:
-    """Return, for each partition that something was logged for, what changes when more is."""
+    """Return partition → hash of its log files, for partitions with logged predictions."""
     folder = log_folder(service, platform)
     if not folder.is_dir():
         return {}
@@ -146,7 +148,7 @@ def _hash_logged_partitions(
 
 
 def served_rules(project: Project, service: Service) -> Table:
-    """Return what the rows of a service's predictions must obey: each answer once, in its window."""
+    """Return the rules of a service's predictions: each prediction once, in its window."""
     return Table(
         partitions=served_partitions(project, service),
         key=(table_name(PREDICTION_ID, PREDICTION_COLUMNS),),
@@ -157,12 +159,12 @@ def served_rules(project: Project, service: Service) -> Table:
 
 def served_checks(project: Project, service: Service) -> list[dg.AssetCheckSpec]:
     """Return the declarations of the checks of a service's predictions."""
-    mine = (LOG_READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (LOG_READABLE,)
-    return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *mine), warnings=mine)
+    own_checks = (LOG_READABLE, NO_SKEW) if feature_views(service.model.training_set.features) else (LOG_READABLE,)
+    return check_specs(service.predictions_key, (*check_names(served_rules(project, service)), *own_checks), warnings=own_checks)
 
 
 def publish_served(step: StepContext, service: Service) -> Iterator[object]:
-    """Bring the logged predictions of a service into the lake."""
+    """Import the logged predictions of a service into the lake."""
     rules = served_rules(step.project, service)
     yield from publish_table(step, rules, partial(_make_served, step, service, rules), unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),))
 
@@ -177,16 +179,16 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
     first, last = (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (date.min, date.min)
     records = read_records(folder, first, last, corrupt)
     types, keys, kinds = _read_types(step, service, sorted({record.version for record in records}))
-    fitting, unfit = list[PredictionRecord](), list[str]()
+    storable, unfit = list[PredictionRecord](), list[str]()
     for dtype, some in groupby(sorted(records, key=partial(_prediction_dtype, kinds)), key=partial(_prediction_dtype, kinds)):
-        found, others = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
-        fitting, unfit = [*fitting, *found], [*unfit, *others]
-    log = frame_records(fitting)
+        accepted, rejected = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
+        storable, unfit = [*storable, *accepted], [*unfit, *rejected]
+    log = frame_records(storable)
     if windows[0] is not None:
         inside = [pl.col("at").is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
         log = log.filter(pl.any_horizontal(inside))
-    answered = build_prediction_rows(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
-    answers = stack_predictions(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in answered], rules.event_timestamp)
+    typed_frames = build_prediction_rows(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
+    answers = stack_predictions(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in typed_frames], rules.event_timestamp)
     stored, kept = add_stored_rows(step, answers, rules)
     frame = rename_from_table(stored, PREDICTION_COLUMNS)
     facts = {
@@ -199,7 +201,7 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
 
 
 def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRecord") -> str:
-    """Return the type of a logged prediction, by its version; of one that the registry does not know, by the newest."""
+    """Return the type of a logged prediction by its version; an unregistered version uses the type of the newest."""
     newest = kinds[max(kinds)].dtype if kinds else "String"
     return kinds[record.version].dtype if record.version in kinds else newest
 
@@ -207,10 +209,13 @@ def _prediction_dtype(kinds: Mapping[int, PredictionKind], record: "PredictionRe
 def _read_types(
     step: StepContext, service: Service, versions: Sequence[int]
 ) -> tuple[dict[str, str], dict[str, str], dict[int, PredictionKind]]:
-    """Return the columns of ``X`` and of the key, with their types, of every version that answered, and of the champion; and what each predicts."""
+    """Return the types of the columns of ``X`` and of the key, and the kind of prediction of each version.
+
+    The versions are those that predicted, and the champion.
+    """
     registered = step.stores.registry.versions(service.model.name)
-    wanted = [v for v in registered if v.version in versions or "champion" in v.aliases]
-    manifests = [read_manifest(step.stores.artifacts, version.artifact) for version in wanted]
+    selected = [v for v in registered if v.version in versions or "champion" in v.aliases]
+    manifests = [read_manifest(step.stores.artifacts, version.artifact) for version in selected]
     types = {name: manifest["types"][name] for manifest in manifests for name in manifest["columns"]}
     keys = {name: dtype for manifest in manifests for name, dtype in read_key_types(manifest).items()}
-    return types, keys, {v.version: PredictionKind.from_manifest(manifest) for v, manifest in zip(wanted, manifests, strict=True)}
+    return types, keys, {v.version: PredictionKind.from_manifest(manifest) for v, manifest in zip(selected, manifests, strict=True)}

@@ -1,4 +1,4 @@
-"""What is wrong with an installation, and what of it can be mended safely."""
+"""Examine an installation: each check yields findings, some with a safe fix."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,18 +42,18 @@ Check = Callable[[], Iterator[Finding]]
 
 @dataclass(frozen=True)
 class Installation:
-    """What is examined.
+    """The installation that the checks examine.
 
     Parameters
     ----------
     platform
         Where everything lives.
     projects
-        What is declared; empty when the project file cannot be imported.
+        The projects of the platform; empty when the project file cannot be imported.
     instance
-        Dagster's; None when it cannot be opened.
+        The Dagster instance; None when it cannot be opened.
     definitions
-        Of the project, to rebuild what is derived; None when the project file cannot be imported.
+        The definitions of the project, to rebuild tables; None when the project file cannot be imported.
     """
 
     platform: Platform
@@ -63,46 +63,46 @@ class Installation:
 
     @property
     def stores(self) -> Stores:
-        """The stores, opened again at each examination, which trusts nothing that an earlier one has cached."""
+        """The stores, opened again for each examination: nothing is read from the cache of an earlier one."""
         return Stores(self.platform)
 
 
-def run_checks(patient: Installation) -> Iterator[Finding]:
-    """Yield what each check found; one that cannot be made is a failure that names the file or folder."""
-    platform, home, stores = patient.platform, Path(patient.platform.home), patient.stores
-    named: dict[str, tuple[object, Check]] = {
+def run_checks(installation: Installation) -> Iterator[Finding]:
+    """Run every check and yield its findings; a check that raises is a failure that names the file or folder."""
+    platform, home, stores = installation.platform, Path(installation.platform.home), installation.stores
+    checks: dict[str, tuple[object, Check]] = {
         "database": (platform.registry, lambda: check_database(platform)),
         "dagster": (home / "dagster", lambda: check_dagster_files(platform)),
         "versions": (platform.registry, lambda: check_versions(stores)),
         "hashes": (platform.artifacts, lambda: check_artifacts(stores)),
-        "runs": (home / "dagster", lambda: _check_runs(patient.instance)),
+        "runs": (home / "dagster", lambda: _check_runs(installation.instance)),
         "catalog": (platform.lake, lambda: check_catalog(stores)),
-        "lake": (platform.lake, lambda: check_lake(stores, patient.projects)),
-        "records": (platform.lake, lambda: check_records(stores, patient.projects)),
+        "lake": (platform.lake, lambda: check_lake(stores, installation.projects)),
+        "records": (platform.lake, lambda: check_records(stores, installation.projects)),
         "layouts": (home / "layouts", lambda: check_layouts(platform)),
-        "online": (platform.online, lambda: check_online_store(stores, patient.projects, _build_rebuild(patient))),
+        "online": (platform.online, lambda: check_online_store(stores, installation.projects, _build_rebuild(installation))),
         "erasures": (platform.registry, lambda: check_erasures(platform)),
         "orphans": (platform.artifacts, lambda: check_orphans(stores)),
-        "services": (home / "services", lambda: _check_services(patient, stores)),
+        "services": (home / "services", lambda: _check_services(installation, stores)),
         "logs": (home / "services", lambda: check_logs(platform)),
         "disk": (home, lambda: check_disk_space(platform)),
         "permissions": (home, lambda: check_permissions(platform)),
         "clock": (platform.registry, lambda: check_clock(stores)),
         "packages": ("the installed packages", check_packages),
     }
-    for name, (where, check) in named.items():
+    for name, (where, check) in checks.items():
         try:
             yield from check()
         except MlopsError as error:
-            yield Finding.failed(name, error.message, error.hint)
-        except Exception as error:  # noqa: BLE001  (a damaged file may raise anything, and the other checks are still to be made)
+            yield Finding.failure(name, error.message, error.hint)
+        except Exception as error:  # noqa: BLE001  (a damaged file may raise anything, and the other checks still run)
             reason = " ".join(str(error).split())[:300]
-            yield Finding.failed(name, f"'{where}' cannot be examined: {type(error).__name__}: {reason}", "restore it from a backup")
+            yield Finding.failure(name, f"'{where}' cannot be examined: {type(error).__name__}: {reason}", "restore it from a backup")
 
 
-def _build_rebuild(patient: Installation) -> Rebuild | None:
-    """Return what materialises tables of the project; None without a project or an instance."""
-    definitions, instance = patient.definitions, patient.instance
+def _build_rebuild(installation: Installation) -> Rebuild | None:
+    """Return a function that materialises tables of the project; None without a project or an instance."""
+    definitions, instance = installation.definitions, installation.instance
     if definitions is None or instance is None:
         return None
 
@@ -118,7 +118,7 @@ def _build_rebuild(patient: Installation) -> Rebuild | None:
 
 def _check_runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
     if instance is None:
-        return  # said by the check that could not open it
+        return  # the check that could not open it has reported that
     dead = find_dead_runs(instance)
     for run, cause in dead:
         yield Finding(
@@ -132,23 +132,23 @@ def _check_runs(instance: dg.DagsterInstance | None) -> Iterator[Finding]:
         yield Finding("runs", OK, "no run counts as running whose process is gone")
 
 
-def _check_services(patient: Installation, stores: Stores) -> Iterator[Finding]:
+def _check_services(installation: Installation, stores: Stores) -> Iterator[Finding]:
     registry = stores.registry
-    services = [service for project in patient.projects for service in project.select(Service)]
+    services = [service for project in installation.projects for service in project.select(Service)]
     for service in services:
-        state = control.status(patient.platform.home, service.name, build_service_spec(service, patient.platform))
+        state = control.status(installation.platform.home, service.name, build_service_spec(service, installation.platform))
         champion = registry.champion(service.model.name)
         answering = {worker.version for worker in state.workers if worker.running}
         behind = state.running and champion is not None and answering - {champion.version}
         if state.problem:
-            yield Finding.failed("services", f"{service.name}: {state.problem}", f"mlops serve start {service.name}")
+            yield Finding.failure("services", f"{service.name}: {state.problem}", f"mlops serve start {service.name}")
         elif behind:
-            told = ", ".join(str(version) for version in sorted(behind, key=str))
-            text = f"{service.name} answers with version {told}, the champion is {champion.version if champion else 'none'}"
-            yield Finding.failed("services", text, f"mlops serve start {service.name}")
+            answers = ", ".join(str(version) for version in sorted(behind, key=str))
+            text = f"{service.name} answers with version {answers}, the champion is {champion.version if champion else 'none'}"
+            yield Finding.failure("services", text, f"mlops serve start {service.name}")
         else:
             yield Finding("services", OK, f"{service.name} is {'running' if state.running else state.wanted}")
-    yield from _check_undeclared_services(Path(patient.platform.home) / "services", {service.name for service in services})
+    yield from _check_undeclared_services(Path(installation.platform.home) / "services", {service.name for service in services})
     if not services:
         yield Finding("services", OK, "none is declared")
 
@@ -157,4 +157,4 @@ def _check_undeclared_services(services: Path, declared: Collection[str]) -> Ite
     """Yield damaged state files of services that the project does not declare."""
     for path in sorted(services.iterdir()) if services.is_dir() else ():
         if path.name not in declared:
-            yield from (Finding.failed("services", error.message, error.hint) for _, error in ServiceFolder(path).find_damage())
+            yield from (Finding.failure("services", error.message, error.hint) for _, error in ServiceFolder(path).find_damage())

@@ -1,4 +1,4 @@
-"""The doctor's look at files below the home: Dagster's databases, the lake's catalog, the online store, layouts and logs."""
+"""Checks of the files below the home: Dagster's databases, the lake's catalog, online store, layouts and logs."""
 
 import os
 import shutil
@@ -32,40 +32,40 @@ def check_dagster_files(platform: Platform) -> Iterator[Finding]:
     """Yield damaged databases of the Dagster instance, and those that are missing although runs were recorded."""
     home = Path(os.environ.get("DAGSTER_HOME") or Path(platform.home) / "dagster")
     lost_states = find_lost_schedules(home)
-    found = [
-        Finding.failed("dagster", f"the Dagster database '{path}' is damaged: {problem}", advise_restore(home, path))
+    findings = [
+        Finding.failure("dagster", f"the Dagster database '{path}' is damaged: {problem}", advise_restore(home, path))
         for path, problem in find_damaged_databases(home)
         if not (lost_states and path.parent.name == "schedules")
     ]
     if problem := find_lost_history(home):
-        found.append(Finding.failed("dagster", problem, advise_restore(home, home / "history" / "runs.db")))
+        findings.append(Finding.failure("dagster", problem, advise_restore(home, home / "history" / "runs.db")))
     if lost_states:
         advice = f"{_BACKUP}, or begin again with the default states of sensors and schedules"
-        found.append(Finding("dagster", FAILURE, lost_states, advice, lambda: recreate_schedules(home)))
+        findings.append(Finding("dagster", FAILURE, lost_states, advice, lambda: recreate_schedules(home)))
     config = home / "dagster.yaml"
     if config.exists() and not config.stat().st_size:
-        found.append(Finding.failed("dagster", f"'{config}' is empty", "remove it: the next command writes the defaults"))
-    yield from found or [Finding("dagster", OK, f"the databases in '{home}' are sound")]
+        findings.append(Finding.failure("dagster", f"'{config}' is empty", "remove it: the next command writes the defaults"))
+    yield from findings or [Finding("dagster", OK, f"the databases in '{home}' are sound")]
 
 
 def check_catalog(stores: Stores) -> Iterator[Finding]:
-    """Yield damage of the lake's catalog, and states of the lake that something needs and the lake never had."""
+    """Yield damage of the lake's catalog, and snapshots that something needs although the lake never had them."""
     path = Path(stores.platform.lake) / "catalog.sqlite"
     if path.exists() and path.stat().st_size and (problem := find_sqlite_damage(path)):
-        yield Finding.failed("catalog", f"the lake's catalog '{path}' is damaged: {problem}", _BACKUP)
+        yield Finding.failure("catalog", f"the lake's catalog '{path}' is damaged: {problem}", _BACKUP)
         return
     newest = stores.lake.snapshot()
     ahead = {snapshot: who for snapshot, who in collect_pins(stores).items() if snapshot > newest}
     if ahead:
         last = max(ahead)
         text = f"{ahead[last][0]} needs state {last} of the lake, but the newest state in '{path}' is {newest}: the lake was deleted or replaced"
-        yield Finding.failed("catalog", text, f"{_BACKUP}; without it, these versions cannot be reproduced")
+        yield Finding.failure("catalog", text, f"{_BACKUP}; without it, these versions cannot be reproduced")
     else:
         yield Finding("catalog", OK, f"sound; the newest state is {newest}")
 
 
 def check_online_store(stores: Stores, projects: Sequence[Project], rebuild: Rebuild | None) -> Iterator[Finding]:
-    """Yield damage of the online store, and views that were written and are not there."""
+    """Yield damage of the online store, and views that were written and are missing."""
     url = stores.platform.online
     views = {online_key(view): view.name for project in projects for view in online_views(project)}
     damage = "" if "://" in url else find_lmdb_damage(Path(url))
@@ -74,13 +74,13 @@ def check_online_store(stores: Stores, projects: Sequence[Project], rebuild: Reb
         text, lost = f"the online store '{Path(url) / 'data.mdb'}' is damaged: {damage}", written
     else:
         lost = [key for key in written if _is_missing(stores, views[key])]
-        text = f"view '{views[lost[0]]}' was written to the online store '{url}' and is not there" if lost else ""
+        text = f"view '{views[lost[0]]}' was written to the online store '{url}' and is missing" if lost else ""
     if text:
         fix = None if rebuild is None else lambda: _rebuild_views(url, lost, rebuild, is_damaged=bool(damage))
         advice = "rebuild it from the lake" if fix else "correct the project, then `mlops doctor --fix` rebuilds it"
         yield Finding("online", FAILURE, text, advice, fix)
     else:
-        yield Finding("online", OK, f"{len(written)} view(s) that were written are there")
+        yield Finding("online", OK, f"all {len(written)} written view(s) exist")
 
 
 def _is_missing(stores: Stores, view: str) -> bool:
@@ -97,7 +97,7 @@ def _rebuild_views(url: str, keys: Sequence[str], rebuild: Rebuild, *, is_damage
 
 
 def check_layouts(platform: Platform) -> Iterator[Finding]:
-    """Yield layouts whose files are damaged, and what lies among them that is no layout."""
+    """Yield damaged layout files, and unexpected files in the folder of the layouts."""
     folder, sound = Path(platform.home) / "layouts", True
     for path, problem in find_damaged_layouts(folder):
         sound = False
@@ -107,9 +107,9 @@ def check_layouts(platform: Platform) -> Iterator[Finding]:
                 "layouts", FAILURE, text, "remove damaged layouts; the next use rebuilds them from the lake", _remove_layouts(folder)
             )
         else:
-            yield Finding("layouts", WARNING, f"'{path}' is no part of a layout and is ignored", "remove it")
+            yield Finding("layouts", WARNING, f"'{path}' does not belong to a layout and is ignored", "remove it")
     if sound:
-        yield Finding("layouts", OK, f"every layout in '{folder}' is what was written")
+        yield Finding("layouts", OK, f"no layout in '{folder}' is damaged")
 
 
 def _remove_layouts(folder: Path) -> Callable[[], str]:
@@ -123,18 +123,18 @@ def _remove_layouts(folder: Path) -> Callable[[], str]:
 
 
 def check_logs(platform: Platform) -> Iterator[Finding]:
-    """Yield changed lines and empty files of prediction logs and push logs, and entries that are no day of a prediction log."""
+    """Yield changed lines, empty files and unexpected entries of prediction logs and push logs."""
     home = Path(platform.home)
     predictions = sorted((home / "services").glob("*/log"))
     pushes = sorted(path for path in (home / "push").glob("*") if path.is_dir())
-    found = [
-        Finding("logs", WARNING, f"'{path}' is no day of the prediction log and is ignored", "move it away")
+    findings = [
+        Finding("logs", WARNING, f"'{path}' is not a day of the prediction log and is ignored", "move it away")
         for folder in predictions
         for path in list_foreign_entries(folder)
     ]
-    found += [_report_log("prediction log", damage) for folder in predictions for damage in find_changed_predictions(folder)]
-    found += [_report_log("push log", damage) for folder in pushes for damage in find_changed_pushes(folder)]
-    yield from found or [Finding("logs", OK, "every line of the logs is what was written")]
+    findings += [_report_log("prediction log", damage) for folder in predictions for damage in find_changed_predictions(folder)]
+    findings += [_report_log("push log", damage) for folder in pushes for damage in find_changed_pushes(folder)]
+    yield from findings or [Finding("logs", OK, "no line of the logs is changed")]
 
 
 def _report_log(kind: str, damage: LogDamage) -> Finding:
@@ -142,4 +142,4 @@ def _report_log(kind: str, damage: LogDamage) -> Finding:
         return Finding("logs", WARNING, f"the {kind} file '{damage.path}' is empty", f"{_BACKUP}; without one, remove it")
     more = f"; {len(damage.lines) - 1} later line(s) are changed too" if len(damage.lines) > 1 else ""
     text = f"{damage.path}:{damage.lines[0]} is not what was written to the {kind}{more}"
-    return Finding.failed("logs", text, "restore the file from a backup; until then, such lines are set aside when the day is brought in")
+    return Finding.failure("logs", text, "restore the file from a backup; until then, an import of that day skips such lines")

@@ -1,4 +1,4 @@
-"""The doctor's look at the stores: database, artifacts, lake."""
+"""Checks of the stores: database, artifacts and lake."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -30,12 +30,12 @@ _RESTORE = "restore it from a backup, or train the version again"
 
 
 def check_database(platform: Platform) -> Iterator[Finding]:
-    """Yield the revision of the database, and what is broken in it."""
+    """Yield the revision of the database, and damage in it."""
     revision, broken = sql.inspect_database(platform.registry)
     if broken:
-        yield Finding.failed("database", f"the registry's database is damaged: {broken}", "restore it from a backup")
+        yield Finding.failure("database", f"the registry's database is damaged: {broken}", "restore it from a backup")
     elif revision is None:
-        yield Finding("database", OK, "there is none yet: the first run makes it")
+        yield Finding("database", OK, "there is none yet: the first run creates it")
     elif revision == migrations.HEAD:
         yield Finding("database", OK, f"revision {revision}")
     else:
@@ -51,24 +51,26 @@ def check_database(platform: Platform) -> Iterator[Finding]:
 
 def _migrate(platform: Platform) -> str:
     sql.open_database(platform.registry)
-    return f"brought the database to revision {migrations.HEAD}"
+    return f"migrated the database to revision {migrations.HEAD}"
 
 
 def check_versions(stores: Stores) -> Iterator[Finding]:
     """Yield the artifacts of registered versions that are missing."""
-    every, missing = stores.registry.versions(), False
-    for version in every:
+    versions, missing = stores.registry.versions(), False
+    for version in versions:
         name = f"{version.model}@{version.version}"
         for what, sha256 in _list_files(stores, version):
             if not stores.artifacts.exists(sha256):
                 missing = True
-                yield Finding.failed("versions", f"{name}: its {what} {sha256[:12]} is missing at {stores.artifacts.url(sha256)}", _RESTORE)
+                yield Finding.failure(
+                    "versions", f"{name}: its {what} {sha256[:12]} is missing at {stores.artifacts.url(sha256)}", _RESTORE
+                )
     if not missing:
-        yield Finding("versions", OK, f"{len(every)} version(s), every artifact there")
+        yield Finding("versions", OK, f"{len(versions)} version(s), every artifact exists")
 
 
 def _list_files(stores: Stores, version: Version) -> Iterator[tuple[str, str]]:
-    """Yield everything that is stored of a version: a name, and its sha256."""
+    """Yield the name and sha256 of every artifact of a version."""
     yield from _list_parts(stores, version.artifact)
     yield from open_version_files(stores.platform.registry).list_files(version.model, version.version).items()
     with suppress(RegistryError):  # there is no such run
@@ -81,16 +83,16 @@ def _list_parts(stores: Stores, artifact: str) -> Iterator[tuple[str, str]]:
     try:
         manifest = read_manifest(stores.artifacts, artifact)
     except (ArtifactError, ValueError):
-        return  # missing, or damaged: the check of the hashes says so
+        return  # missing or damaged: the check of the hashes reports it
     yield from ((what, sha256) for what, sha256 in list_parts(manifest) if what != JUDGED)
     if judged := parse_judged_fit(manifest):
         yield from ((f"judged fit's {what}", sha256) for what, sha256 in _list_parts(stores, judged.artifact))
 
 
 def check_artifacts(stores: Stores) -> Iterator[Finding]:
-    """Yield artifacts whose bytes are not those that were stored."""
-    checked, bad = 0, False
-    named = referenced_artifacts(stores)
+    """Yield artifacts whose bytes differ from what was stored."""
+    checked, has_problem = 0, False
+    owners = referenced_artifacts(stores)
     for file in stores.artifacts.files():
         if len(file.name) != 64:
             continue
@@ -98,35 +100,39 @@ def check_artifacts(stores: Stores) -> Iterator[Finding]:
         try:
             stores.artifacts.get(file.name)
         except ArtifactError as error:
-            bad = True
-            who = f"; named by {', '.join(named[file.name])}" if file.name in named else ""
-            yield Finding.failed("hashes", f"{error.message}{who}", error.hint)
-    if not bad:
-        yield Finding("hashes", OK, f"{checked} artifact(s) hold what was stored")
+            has_problem = True
+            needed_by = f"; needed by {', '.join(owners[file.name])}" if file.name in owners else ""
+            yield Finding.failure("hashes", f"{error.message}{needed_by}", error.hint)
+    if not has_problem:
+        yield Finding("hashes", OK, f"{checked} artifact(s) match their hashes")
 
 
 def check_lake(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
     """Yield files of the lake that are missing or damaged."""
-    files, bad = stores.lake.data_files(), set()
+    files, damaged_tables = stores.lake.data_files(), set()
     for file in files:
         if not file.path.exists() or file.path.stat().st_size != file.size:
-            bad.add(file.table)
+            damaged_tables.add(file.table)
             what = f"has {file.path.stat().st_size} bytes instead of {file.size}" if file.path.exists() else "is missing"
-            yield Finding.failed("lake", f"{file.table}: its file {file.path} {what}", _advise_rebuild(file.table))
+            yield Finding.failure("lake", f"{file.table}: its file {file.path} {what}", _advise_rebuild(file.table))
     for project in projects:
         for key, ref in project.by_key.items():
-            if key not in bad and ref.plain is None and (damage := _find_damage(stores, key, ref.partitions, ref.event_timestamp)):
-                bad.add(key)
+            if (
+                key not in damaged_tables
+                and ref.plain is None
+                and (damage := _find_damage(stores, key, ref.partitions, ref.event_timestamp))
+            ):
+                damaged_tables.add(key)
                 yield Finding("lake", FAILURE, *damage)
-    if not bad:
-        yield Finding("lake", OK, f"readable; {len(files)} file(s), every partition holds what was recorded")
+    if not damaged_tables:
+        yield Finding("lake", OK, f"readable; {len(files)} file(s), every partition matches its record")
 
 
 def _find_damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition | None, time: str | None) -> tuple[str, str] | None:
     newest, recorded = stores.lake.snapshot(), stores.lake.records(key)
     damaged = sort_keys(partitions, (partition for partition, record in recorded.items() if record.damaged))
     if damaged:
-        return f"'{key}' partition '{damaged[0]}' was found damaged and has not been made again", _advise_rebuild(key)
+        return f"'{key}' partition '{damaged[0]}' was found damaged and has not been rebuilt", _advise_rebuild(key)
     known = sort_keys(partitions, recorded.keys() & set(list_partition_keys(partitions)))
     parts = [Partition(partition, window_of(partitions, partition)) for partition in known]
     if not parts:
@@ -139,24 +145,26 @@ def _find_damage(stores: Stores, key: str, partitions: dg.PartitionsDefinition |
 
 
 def _advise_rebuild(key: str) -> str:
-    return f"put the file back from a backup, or make it again: mlops run --select '{select_nodes(key)}'"
+    return f"restore the file from a backup, or rebuild it: mlops run --select '{select_nodes(key)}'"
 
 
 def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Finding]:
-    """Yield records of the lake that are not what was written; the partition of one that still counts can be made again."""
+    """Yield changed records of the lake; a partition whose latest record is changed can be rebuilt."""
     report = stores.lake.examine_records()
     partitions = {key: set(list_partition_keys(ref.partitions)) for project in projects for key, ref in project.by_key.items()}
-    for found in report.altered:
-        record = found.record
+    for altered in report.altered:
+        record = altered.record
         where = f"'{record.table}'" + (f" partition '{record.partition}'" if record.partition else "")
-        text = f"the record of {where} of {record.recorded_at:%Y-%m-%d %H:%M:%S} is not what was written: '{found.file}'"
-        if not found.is_latest:
+        text = f"the record of {where} of {record.recorded_at:%Y-%m-%d %H:%M:%S} is not what was written: '{altered.file}'"
+        if not altered.is_latest:
             yield Finding("records", WARNING, f"{text}; a later record counts instead", "restore the file from a backup")
         elif record.partition in partitions.get(record.table, ()):
-            advice = f"restore the file from a backup, or count the partition as not made, then: mlops run --select '{select_nodes(record.table)}'"
+            advice = (
+                f"restore the file from a backup, or mark the partition as missing, then: mlops run --select '{select_nodes(record.table)}'"
+            )
             yield Finding("records", FAILURE, text, advice, _mark_for_rebuild(stores, record))
         else:
-            yield Finding.failed("records", text, "restore the file from a backup")
+            yield Finding.failure("records", text, "restore the file from a backup")
     if not report.altered:
         older = f"; {report.without_checksum} older one(s) have no checksum" if report.without_checksum else ""
         yield Finding("records", OK, f"{report.intact} record(s) are what was written{older}")
@@ -165,30 +173,34 @@ def check_records(stores: Stores, projects: Sequence[Project]) -> Iterator[Findi
 def _mark_for_rebuild(stores: Stores, record: PartitionRecord) -> Callable[[], str]:
     def fix() -> str:
         stores.lake.mark_damaged([record])
-        return f"counted '{record.table}' as not made; the next run makes it again"
+        return f"marked the partition of '{record.table}' as missing; the next run rebuilds it"
 
     return fix
 
 
 def check_erasures(platform: Platform) -> Iterator[Finding]:
-    """Yield erasures that were begun and killed."""
+    """Yield erasures that have not finished."""
     log = open_erasure_log(platform.registry)
-    open_ones = {record.entity for record in log.list() if record.state != DONE and log.find_unfinished(record.entity)}
-    for entity in sorted(open_ones):
-        yield Finding.failed("erasures", f"the erasure of {entity} was begun and has not ended", "ask for it again: mlops features erase")
-    if not open_ones:
-        yield Finding("erasures", OK, "every erasure that was begun has ended")
+    unfinished = {record.entity for record in log.list() if record.state != DONE and log.find_unfinished(record.entity)}
+    for entity in sorted(unfinished):
+        yield Finding.failure("erasures", f"the erasure of {entity} has not finished", "run it again: mlops features erase")
+    if not unfinished:
+        yield Finding("erasures", OK, "every erasure has finished")
 
 
 def check_orphans(stores: Stores) -> Iterator[Finding]:
-    """Yield what nothing names: artifacts, and files of the lake."""
-    found = collect_garbage(stores, older_than=_GRACE, dry=True)
-    size = sum(file.size for file in found.removed)
-    if found.removed:
-        text = f"{len(found.removed)} artifact(s) that nothing names, {size:,} bytes, older than a day"
+    """Yield unused artifacts, and files that the lake's catalog does not name."""
+    garbage = collect_garbage(stores, older_than=_GRACE, dry=True)
+    size = sum(file.size for file in garbage.removed)
+    if garbage.removed:
+        text = f"{len(garbage.removed)} unused artifact(s), {size:,} bytes, older than a day"
         fix = (lambda: _remove_orphans(stores)) if is_own(stores.platform) else None
         yield Finding(
-            "orphans", WARNING, text, "remove them" if fix else "mlops gc --shared-artifacts, if no other platform keeps its own there", fix
+            "orphans",
+            WARNING,
+            text,
+            "remove them" if fix else "mlops gc --shared-artifacts, if no other platform stores artifacts there",
+            fix,
         )
     stray = stores.lake.orphaned_files(older_than=_GRACE)
     if stray:
@@ -196,8 +208,8 @@ def check_orphans(stores: Stores) -> Iterator[Finding]:
             f"{len(stray)} file(s) of the lake that its catalog does not name, {sum(p.stat().st_size for p in stray):,} bytes: {stray[0]}"
         )
         yield Finding("orphans", WARNING, text, "`mlops gc` removes them")
-    if not found.removed and not stray:
-        yield Finding("orphans", OK, f"none older than a day; {found.left} artifact(s) in all")
+    if not garbage.removed and not stray:
+        yield Finding("orphans", OK, f"none older than a day; {garbage.left} artifact(s) in all")
 
 
 def _remove_orphans(stores: Stores) -> str:

@@ -1,4 +1,4 @@
-"""What the lake remembers of partitions that lost rows: their content now, made from what their inputs are now."""
+"""Records of the lake after an erasure: the new content of partitions that lose rows, and of what is made from them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,17 +34,17 @@ Shape = tuple[dg.PartitionsDefinition | None, str | None]
 
 
 class _LakeAfterErasure:
-    """The records of a lake as they are about to be."""
+    """A lake whose records include those of a planned erasure."""
 
-    def __init__(self, lake: Lake, made: Records) -> None:
-        self._lake, self._made = lake, made
+    def __init__(self, lake: Lake, new_records: Records) -> None:
+        self._lake, self._new_records = lake, new_records
 
     def records(self, table: str, *, snapshot: int | None = None) -> Mapping[str, PartitionRecord]:
-        return {**self._lake.records(table, snapshot=snapshot), **self._made.get(table, {})}
+        return {**self._lake.records(table, snapshot=snapshot), **self._new_records.get(table, {})}
 
 
 def collect_nodes(projects: Sequence[Project], platform: Platform) -> dict[str, Node]:
-    """Return what every table is made from, but for dbt's models."""
+    """Return the node of every table by its key, except those of dbt models."""
     return {node.key: node for project in projects for node in _project_nodes(project, platform)}
 
 
@@ -62,63 +62,63 @@ def _project_nodes(project: Project, platform: Platform) -> Iterator[Node]:
 
 
 def build_records(
-    projects: Sequence[Project], stores: Stores, erasing: Erasure, holding: Sequence[str]
+    projects: Sequence[Project], stores: Stores, erasing: Erasure, tables_with_rows: Sequence[str]
 ) -> tuple[list[PartitionRecord], tuple[str, ...]]:
-    """Return the records to be written when rows go, and the tables that are to be made anew.
+    """Return the records to write when rows are erased, and the tables that become stale.
 
-    A table with the entity's keys is taken to say nothing of one entity in the rows of another: a partition that was up to date before is
-    up to date afterwards. Every other table that is made from one whose content changes is stale.
+    A row with the entity's keys is assumed to depend on that entity only. So a table with the keys stays up to date where it was up to date.
+    Every other table that is made from a changed one is stale.
 
     Parameters
     ----------
     projects, stores
-        Of the platform.
+        All projects of the platform, and its stores.
     erasing
-        The rows that go.
-    holding
+        The rows to erase.
+    tables_with_rows
         The tables that have such rows.
     """
     lake, snapshot = stores.lake, stores.lake.snapshot()
     shapes, now = collect_shapes(projects), datetime.now(UTC)
-    made: Records = {}
-    for table in holding:
+    new_records: Records = {}
+    for table in tables_with_rows:
         partitions, time = shapes.get(table, (None, None))
         changed = {
             p: _recount(record, rows, now) for p, record, rows in _remaining_partitions(lake, erasing, table, partitions, time, snapshot)
         }
-        made[table] = {p: record for p, record in changed.items() if record is not None}
-    keyed, anew = set(erasing.tables()), []
-    after: Any = _LakeAfterErasure(lake, {table: dict(records) for table, records in made.items()})
+        new_records[table] = {p: record for p, record in changed.items() if record is not None}
+    keyed, stale = set(erasing.tables()), []
+    after: Any = _LakeAfterErasure(lake, {table: dict(records) for table, records in new_records.items()})
     for key, node in collect_nodes(projects, stores.platform).items():
         old = lake.records(key, snapshot=snapshot)
         before = compute_fingerprints(node, list(old), lake, snapshot=snapshot)
-        then = compute_fingerprints(node, list(old), after, snapshot=snapshot)
-        follow = {p: then[p] for p, record in old.items() if p in then and record.inputs and record.inputs == before.get(p) != then[p]}
+        afterwards = compute_fingerprints(node, list(old), after, snapshot=snapshot)
+        follow = {p: new for p, new in afterwards.items() if p in old and old[p].inputs and old[p].inputs == before.get(p) != new}
         if key not in keyed:
-            anew += [key] if follow else []
+            stale += [key] if follow else []
             continue
         for partition, inputs in follow.items():
-            record = made.setdefault(key, {}).get(partition, old[partition])
-            made[key][partition] = replace(record, inputs=inputs, recorded_at=now)
-    records = [replace(record, snapshot=snapshot + 1) for table in made.values() for record in table.values()]
-    return records, tuple(sorted(anew))
+            record = new_records.setdefault(key, {}).get(partition, old[partition])
+            new_records[key][partition] = replace(record, inputs=inputs, recorded_at=now)
+    records = [replace(record, snapshot=snapshot + 1) for table in new_records.values() for record in table.values()]
+    return records, tuple(sorted(stale))
 
 
 def collect_shapes(projects: Sequence[Project]) -> dict[str, Shape]:
     """Return partitions and time column of every table."""
-    found: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     for project in projects:
-        found |= {key: (ref.partitions, ref.event_timestamp) for key, ref in project.by_key.items()}
+        shapes |= {key: (ref.partitions, ref.event_timestamp) for key, ref in project.by_key.items()}
         for dataset in project.datasets:
             if not isinstance(dataset, ExternalDataset):
-                found[dataset.quarantine_key] = (dataset.table.partitions, TIME)
-    return found
+                shapes[dataset.quarantine_key] = (dataset.table.partitions, TIME)
+    return shapes
 
 
 def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
     lake: Lake, erasing: Erasure, table: str, partitions: dg.PartitionsDefinition | None, time: str | None, snapshot: int
 ) -> Iterator[tuple[str, PartitionRecord, pl.DataFrame]]:
-    """Yield each partition that loses rows, its record, and the rows that stay; nothing of a table that nobody declares."""
+    """Yield each partition that loses rows, its record and its remaining rows; nothing of an undeclared table."""
     recorded = dict(lake.records(table, snapshot=snapshot))
     rows = normalize(erasing.remaining_rows(table, snapshot))
     if set(recorded) == {""}:
@@ -127,15 +127,15 @@ def _remaining_partitions(  # noqa: PLR0913  (one table, described in full)
     if partitions is None or time is None or not recorded:
         return
     parts = [Partition(key, window_of(partitions, key)) for key in recorded]
-    gone, counts = slice_partitions(normalize(erasing.rows(table)), parts, time, table, others=True)
-    kept, bounds = slice_partitions(rows, parts, time, table, others=True)
-    for part, (first, last), (start, end) in zip(parts, counts, bounds, strict=True):
-        if last > first and gone.height:
-            yield part.key, recorded[part.key], kept[start:end]
+    erased, erased_bounds = slice_partitions(normalize(erasing.rows(table)), parts, time, table, others=True)
+    remaining, bounds = slice_partitions(rows, parts, time, table, others=True)
+    for part, (first, last), (start, end) in zip(parts, erased_bounds, bounds, strict=True):
+        if last > first and erased.height:
+            yield part.key, recorded[part.key], remaining[start:end]
 
 
 def _recount(record: PartitionRecord, rows: pl.DataFrame, now: datetime) -> PartitionRecord:
-    how = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
-    counted = rows.select(name for name in how["columns"] if name in rows.columns)
-    (digest,) = hash_slices(counted, [(0, counted.height)], how["key"], types=how.get("types"))
+    recipe = json.loads(record.hashed) if record.hashed else {"key": [], "columns": rows.columns}
+    hashed_rows = rows.select(name for name in recipe["columns"] if name in rows.columns)
+    (digest,) = hash_slices(hashed_rows, [(0, hashed_rows.height)], recipe["key"], types=recipe.get("types"))
     return replace(record, content_hash=digest, rows=rows.height, recorded_at=now)

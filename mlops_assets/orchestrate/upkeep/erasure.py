@@ -1,4 +1,4 @@
-"""An entity erased from a platform: tables, older states, online store, layouts and logs; and what can no longer be reproduced then."""
+"""Erase an entity from a platform: tables, older snapshots, online store, layouts and logs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,27 +22,29 @@ from mlops_assets.stores.registry.erasures import BEGUN, DONE, entity_label, ope
 from mlops_assets.values.features import FeatureView, feature_views
 from mlops_assets.values.training import TrainingSet
 
+_STORED_NAMES = {"stale_tables": "anew"}  # as the log of erasures names them
+
 
 @dataclass(frozen=True)
 class ErasureReport:
-    """What an erasure does, or has done.
+    """The effects of an erasure, planned or done.
 
     Parameters
     ----------
     rows
-        Table of the lake to rows that go.
+        Table of the lake to its number of erased rows.
     states
-        States of the lake that are given up because they show those rows.
+        Snapshots of the lake that expire because they show those rows.
     versions, view_versions
-        Registered versions of models that can no longer be reproduced, and earlier versions of views that can no longer be read.
+        Registered model versions that can no longer be reproduced, and earlier view versions that can no longer be read.
     online, layouts
-        Views that are looked at in the online store, and whose layouts are made again when they are next used.
+        Views of the online store that are searched, and the number of removed layouts, which the next use rebuilds.
     predictions, pushed
-        Lines of the logs of predictions and rows of those of pushes.
-    anew
-        Tables without the entity's keys that were made from its rows: they are stale then, and automation makes them again.
+        Erased lines of the prediction logs, and erased rows of the push logs.
+    stale_tables
+        Tables without the entity's keys that were made from its rows; automation rebuilds them.
     other_names
-        Columns in which renamed views look the entity up, and which may hold it too: they need an erasure of their own.
+        Columns in which renamed views look the entity up. They may hold it too and need an erasure of their own.
     """
 
     rows: Mapping[str, int]
@@ -53,27 +55,28 @@ class ErasureReport:
     layouts: int = 0
     predictions: int = 0
     pushed: int = 0
-    anew: tuple[str, ...] = ()
+    stale_tables: tuple[str, ...] = ()
     other_names: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """JSON-like."""
-        return asdict(self)
+        """The effects, as the log of erasures stores them."""
+        facts = asdict(self)
+        return {_STORED_NAMES.get(name, name): value for name, value in facts.items()}
 
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """What is to be erased, where.
+    """An entity to erase, and where.
 
     Parameters
     ----------
     projects, stores
-        All projects of a platform, and its places.
+        All projects of a platform, and its stores.
     entity
         Column to value, as text.
     views
-        Only these feature views and what they are made from; everything when empty.
+        Only these feature views and the tables they are made from; every table when empty.
     """
 
     projects: Sequence[Project]
@@ -82,7 +85,7 @@ class ErasureRequest:
     views: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the names."""
+        """Refuse a request without an entity, and unknown views."""
         if not self.entity:
             raise DefinitionError("no entity is named", hint="say which, e.g. --entity customer_id=42")
         known = {view.name for project in self.projects for view in project.select(FeatureView)}
@@ -109,116 +112,116 @@ class ErasureRequest:
         return tuple(sorted(column for key, column in pairs if key in self.entity and column != key))
 
     def erasure(self) -> Erasure:
-        """Return the rows of the lake that are meant."""
+        """Return the rows of the lake to erase."""
         if not self.views:
             return self.stores.lake.erasure(self.entity)
         edges = {key: [e.parent for e in node.edges] for key, node in collect_nodes(self.projects, self.stores.platform).items()}
-        wanted, todo = set[str](), [f"features/{name}" for name in self.views]
+        tables, todo = set[str](), [f"features/{name}" for name in self.views]
         while todo:
-            wanted.add(key := todo.pop())
-            todo += [parent for parent in edges.get(key, ()) if parent not in wanted]
-        wanted |= {f"quarantine/{key.partition('/')[2]}" for key in wanted if key.startswith("dataset/")}
-        return self.stores.lake.erasure(self.entity, wanted.__contains__)
+            tables.add(key := todo.pop())
+            todo += [parent for parent in edges.get(key, ()) if parent not in tables]
+        tables |= {f"quarantine/{key.partition('/')[2]}" for key in tables if key.startswith("dataset/")}
+        return self.stores.lake.erasure(self.entity, tables.__contains__)
 
 
 def plan_erasure(request: ErasureRequest) -> ErasureReport:
-    """Return what :func:`erase` would do.
+    """Return the effects that :func:`erase` would have.
 
     Parameters
     ----------
     request
-        What is to be erased.
+        The entity to erase, and where.
     """
     erasing, stores = request.erasure(), request.stores
     with stores.lake.lock():
         rows = _count_rows(erasing)
         states = erasing.snapshots(erasing.files()) if not rows else _list_states(erasing, stores)
-        _, anew = build_records(request.projects, stores, erasing, [*rows])
-    beside = _erase_outside_lake(request, dry=True)
-    found = ErasureReport(
+        _, stale_tables = build_records(request.projects, stores, erasing, [*rows])
+    outside = _erase_outside_lake(request, dry=True)
+    report = ErasureReport(
         rows,
         tuple(states),
-        anew=anew,
-        online=beside.online,
-        predictions=beside.predictions,
-        pushed=beside.pushed,
+        stale_tables=stale_tables,
+        online=outside.online,
+        predictions=outside.predictions,
+        pushed=outside.pushed,
         other_names=request.other_names,
     )
-    return _add_lost_versions(stores, found)
+    return _add_lost_versions(stores, report)
 
 
 def erase(
     request: ErasureRequest, *, actor: str, reason: str, keep_key: bool = False, instance: dg.DagsterInstance | None = None
 ) -> ErasureReport:
-    """Erase an entity. Killed anywhere and called again, it goes on.
+    """Erase an entity. After a kill, call it again: it continues.
 
     Parameters
     ----------
     request
-        What is to be erased.
+        The entity to erase, and where.
     actor, reason
-        For the log, which is in the registry.
+        Who erases and why, for the log in the registry.
     keep_key
-        Whether the log names the entity; else it has a hash.
+        Whether the log names the entity; else it stores a hash.
     instance
-        Of Dagster, to be told what the partitions hold now.
+        The Dagster instance that gets the new data versions of the partitions.
 
     Raises
     ------
     LakeError
-        A running step reads a state that must be given up, or somebody keeps the catalog open; called again, it goes on.
+        A running step reads a snapshot that must expire, or another process keeps the catalog open. Call it again later: it continues.
     """
     stores, label = request.stores, entity_label(request.entity, keep=keep_key)
     log = open_erasure_log(stores.platform.registry)
-    killed = log.find_unfinished(label)
-    since = killed.at if killed else datetime.now(UTC)
+    unfinished = log.find_unfinished(label)
+    since = unfinished.at if unfinished else datetime.now(UTC)
     with stores.lake.lock():
-        found = _merge_unfinished(plan_erasure(request), killed.facts if killed else {})
-        log.add(BEGUN, actor=actor, reason=reason, entity=label, facts=found.facts)
+        report = _merge_unfinished(plan_erasure(request), unfinished.facts if unfinished else {})
+        log.add(BEGUN, actor=actor, reason=reason, entity=label, facts=report.facts)
         entities = {view.name: _read_entities(request, view) for view in request.feature_views}
-        _erase_outside_lake(request, dry=False)  # first what rows could come back from
+        _erase_outside_lake(request, dry=False)  # first the logs and layouts, from which rows could return
         _erase_online(request, entities)  # before the lake forgets which entities have the keys
-        _erase_in_lake(request, [*found.rows])
+        _erase_in_lake(request, [*report.rows])
     _erase_online(request, entities)  # what was materialised meanwhile
     removed = _erase_outside_lake(request, dry=False)
     if instance is not None:
         _report_records(request, instance, since)
     readable = {f"{v.view}@{v.version}" for v in stores.view_versions.list_earlier()}
-    for name in found.view_versions:
+    for name in report.view_versions:
         if name in readable:
             stores.view_versions.remove(*name.split("@"))
-    done = replace(found, layouts=removed.layouts)
+    done = replace(report, layouts=removed.layouts)
     log.add(DONE, actor=actor, reason=reason, entity=label, facts=done.facts)
     return done
 
 
-def _erase_in_lake(request: ErasureRequest, found: Sequence[str]) -> None:
-    """Take the rows out of the lake, for good; ``found`` are tables that had some, now or before a kill."""
+def _erase_in_lake(request: ErasureRequest, reported_tables: Sequence[str]) -> None:
+    """Delete the rows from the lake and its older snapshots; the tables may have had rows only before a kill."""
     erasing = request.erasure()
-    holding = [table for table in erasing.tables() if table in found]
-    holding = [table for table in holding if erasing.rows(table).height]
-    if holding:
-        erasing.delete(holding, build_records(request.projects, request.stores, erasing, holding)[0])
+    tables = [table for table in erasing.tables() if table in reported_tables]
+    tables = [table for table in tables if erasing.rows(table).height]
+    if tables:
+        erasing.delete(tables, build_records(request.projects, request.stores, erasing, tables)[0])
     erasing.rewrite()
     erasing.expire()
     erasing.vacuum()
 
 
-def _merge_unfinished(found: ErasureReport, killed: Mapping[str, Any]) -> ErasureReport:
-    """Return what is found now together with what was found before a kill."""
-    if not killed:
-        return found
-    both: dict[str, Any] = {
-        name: tuple(dict.fromkeys([*killed.get(name, ()), *getattr(found, name)]))
-        for name in ("states", "versions", "view_versions", "online", "anew")
+def _merge_unfinished(report: ErasureReport, earlier: Mapping[str, Any]) -> ErasureReport:
+    """Return a report that includes what a killed attempt recorded."""
+    if not earlier:
+        return report
+    merged: dict[str, Any] = {
+        name: tuple(dict.fromkeys([*earlier.get(_STORED_NAMES.get(name, name), ()), *getattr(report, name)]))
+        for name in ("states", "versions", "view_versions", "online", "stale_tables")
     }
-    rows = {**killed.get("rows", {}), **found.rows}
-    logs = {name: max(killed.get(name, 0), getattr(found, name)) for name in ("predictions", "pushed")}
-    return replace(found, rows=rows, **both, **logs)
+    rows = {**earlier.get("rows", {}), **report.rows}
+    logs = {name: max(earlier.get(name, 0), getattr(report, name)) for name in ("predictions", "pushed")}
+    return replace(report, rows=rows, **merged, **logs)
 
 
 def _report_records(request: ErasureRequest, instance: dg.DagsterInstance, since: datetime) -> None:
-    """Report the records that were written: Dagster's data versions are those of the lake."""
+    """Report the new records to Dagster, so that its data versions are those of the lake."""
     declared = collect_shapes(request.projects)
     for table in request.erasure().tables():
         for record in request.stores.lake.records(table).values() if table in declared else ():
@@ -232,15 +235,15 @@ def _count_rows(erasing: Erasure) -> dict[str, int]:
 
 
 def _list_states(erasing: Erasure, stores: Stores) -> list[int]:
-    """Return the states that will go once the newest one, which still shows the rows, is an older one."""
+    """Return the snapshots that show the rows: the older ones, and the newest, which is older after the erasure."""
     return [*erasing.snapshots(erasing.files()), stores.lake.snapshot()]
 
 
-def _add_lost_versions(stores: Stores, found: ErasureReport) -> ErasureReport:
-    """Add what rests on states that go."""
-    states = set(found.states)
+def _add_lost_versions(stores: Stores, report: ErasureReport) -> ErasureReport:
+    """Add the versions that need snapshots which expire."""
+    states = set(report.states)
     return replace(
-        found,
+        report,
         versions=tuple(f"{v.model}@{v.version}" for v in stores.registry.versions() if v.snapshot in states),
         view_versions=tuple(f"{v.view}@{v.version}" for v in stores.view_versions.list_earlier() if v.last_snapshot in states),
     )
@@ -248,7 +251,7 @@ def _add_lost_versions(stores: Stores, found: ErasureReport) -> ErasureReport:
 
 @dataclass(frozen=True)
 class _OutsideLake:
-    """What stands beside the lake."""
+    """What an erasure finds outside of the lake."""
 
     online: tuple[str, ...]
     layouts: int
@@ -257,11 +260,11 @@ class _OutsideLake:
 
 
 def _erase_outside_lake(request: ErasureRequest, *, dry: bool) -> _OutsideLake:
-    """Erase an entity from layouts and logs, and say what there was; with ``dry`` only that."""
+    """Erase an entity from layouts and logs, and return what was found; with ``dry`` change nothing."""
     stores, names = request.stores, {view.name for view in request.feature_views}
     home = Path(stores.platform.home)
     layouts = 0 if dry else stores.layouts.remove(lambda name, _: name in names)
-    # Where views are named, the logs of predictions, which hold more than those, stay.
+    # A prediction log holds more than the named views, so it stays.
     folders = [] if request.views else sorted((home / "services").glob("*/log"))
     predictions = sum(erase_predictions(folder, request.entity, dry=dry) for folder in folders)
     pushed = sum(erase_pushes(folder, request.entity, dry=dry) for folder in _list_push_logs(request, home))
@@ -274,27 +277,27 @@ def _list_push_logs(request: ErasureRequest, home: Path) -> Iterator[Path]:
 
 
 def _read_entities(request: ErasureRequest, view: FeatureView) -> pl.DataFrame | None:
-    """Return the join keys, in their types, of a view's entities that are meant; None when the view has no table yet."""
+    """Return the join keys, with their types, of the view's entities to erase; None when the view has no table yet."""
     keys = list(view.entity.join_keys)
     try:
         rows = request.stores.lake.read(view.key, columns=keys)
     except LakeError:
         return None
-    if set(keys) == set(request.entity):  # also what is online and was never in the lake
+    if set(keys) == set(request.entity):  # the store may hold an entity that never was in the lake
         try:
             return pl.DataFrame({name: [request.entity[name]] for name in keys}).cast({name: rows.schema[name] for name in keys})
         except pl.exceptions.InvalidOperationError:
-            return rows.clear()  # no such value can be in it
+            return rows.clear()  # the column cannot hold such a value
     matches = [pl.col(name).cast(pl.String) == value for name, value in request.entity.items()]
     return rows.filter(*matches).unique()
 
 
 def _erase_online(request: ErasureRequest, entities: Mapping[str, pl.DataFrame | None]) -> None:
-    """Take entities out of the online store."""
+    """Remove entities from the online store."""
     stores, known = request.stores, set(request.stores.online.views())
     for view in request.feature_views:
-        mine = entities[view.name]
-        if mine is None or mine.is_empty() or view.name not in known:
+        view_entities = entities[view.name]
+        if view_entities is None or view_entities.is_empty() or view.name not in known:
             continue
         empty = sort_as_of(bind_rows(view, stores.lake.read(view.key).clear()))
-        stores.online.update(view.name, empty, join_keys=view.entity.join_keys, features=view.feature_names, rebuilt=mine)
+        stores.online.update(view.name, empty, join_keys=view.entity.join_keys, features=view.feature_names, rebuilt=view_entities)

@@ -1,4 +1,4 @@
-"""What the doctor says."""
+"""The findings of the doctor."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ OK, WARNING, FAILURE = "ok", "warning", "failure"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line.
+    """One finding of a check.
 
     Parameters
     ----------
     check
-        What was looked at.
+        The name of the check.
     state
         ``ok``, ``warning`` or ``failure``.
     text
-        What was found, naming the thing.
+        What was found, with the name of the file, table or version.
     advice
-        What to do; with ``fix``, what that does.
+        What a person can do; with ``fix``, what the fix does.
     fix
-        Mends it and says what it did; None when a person must.
+        Repairs the problem and returns what it did; None when only a person can.
     """
 
     check: str
@@ -36,6 +36,6 @@ class Finding:
     fix: Callable[[], str] | None = None
 
     @classmethod
-    def failed(cls, check: str, text: str, advice: str) -> Finding:
-        """Return a failure that a person must mend."""
+    def failure(cls, check: str, text: str, advice: str) -> Finding:
+        """Return a failure that only a person can repair."""
         return cls(check, FAILURE, text, advice)

@@ -1,4 +1,4 @@
-"""Upkeep of a platform: files merged, old states given up, what no project declares any more removed; as an asset with figures."""
+"""Upkeep of a platform as an asset: merge files, expire old snapshots and remove what no project declares."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ _JOB = "upkeep"
 
 @dataclass(frozen=True)
 class UpkeepReport:
-    """What upkeep did.
+    """The results of one upkeep.
 
     Parameters
     ----------
     lake
-        To the lake.
+        The maintenance of the lake.
     pinned
-        State of the lake and who needs it.
+        Snapshot of the lake to what needs it.
     layouts, online
-        How many layouts and which online views were removed.
+        The number of removed layouts, and the removed online views.
     artifacts
-        Files of the artifact store that nothing names.
+        The unused files of the artifact store.
     """
 
     lake: MaintenanceReport
@@ -72,36 +72,37 @@ class UpkeepReport:
 
 
 def run_upkeep(projects: Sequence[Project], stores: Stores, *, older_than: timedelta, shared: bool = False) -> UpkeepReport:
-    """Look after the lake and what stands beside it.
+    """Maintain the lake, layouts, online store and artifacts of a platform.
 
     Parameters
     ----------
     projects
-        All that use this platform; an online view that another one declares is kept while a version with an alias looks it up.
+        All projects of the platform. An online view of another project stays while a version with an alias looks it up.
     stores
-        The platform's.
+        The stores of the platform.
     older_than
-        As of :class:`mlops_assets.values.upkeep.Upkeep`.
+        As in :class:`mlops_assets.values.upkeep.Upkeep`.
     shared
-        Collect artifacts outside of the platform's home too: other platforms may keep theirs in the same place.
+        Collect artifacts outside of the platform's home too, where other platforms may store theirs.
     """
     declared = {view.name for project in projects for view in project.select(FeatureView)}
-    wanted = _list_needed_views(projects, stores)
+    needed_views = _list_needed_views(projects, stores)
     store = stores.online
-    unwanted = tuple(view for view in store.views() if view not in wanted)
-    for view in unwanted:
+    unneeded = tuple(view for view in store.views() if view not in needed_views)
+    for view in unneeded:
         store.remove(view)
     readable = {(version.view, version.version) for version in stores.view_versions.list_earlier()}
     layouts = stores.layouts.remove(lambda name, pinned: (name, pinned) not in readable if pinned else name not in declared)
-    needed = collect_pins(stores, [view for view in wanted if view in declared])
-    done = stores.lake.maintain(needed, older_than=older_than)
+    pins = collect_pins(stores, [view for view in needed_views if view in declared])
+    maintenance = stores.lake.maintain(pins, older_than=older_than)
     artifacts = collect_garbage(stores, older_than=older_than, dry=not shared and not is_own(stores.platform))
-    held = {number: tuple(f"process {pid}" for pid in pids) for number, pids in done.leased.items()}
-    return UpkeepReport(done, {n: (*needed.get(n, ()), *held.get(n, ())) for n in sorted({*needed, *held})}, layouts, unwanted, artifacts)
+    leases = {number: tuple(f"process {pid}" for pid in pids) for number, pids in maintenance.leased.items()}
+    pinned = {n: (*pins.get(n, ()), *leases.get(n, ())) for n in sorted({*pins, *leases})}
+    return UpkeepReport(maintenance, pinned, layouts, unneeded, artifacts)
 
 
 def _list_needed_views(projects: Sequence[Project], stores: Stores) -> set[str]:
-    """Return the views that are looked up: those that a project puts online, and those of every version with an alias, whoever declares it."""
+    """Return the views that services look up: online views of the projects, and views of every version with an alias."""
     declared = {view.name for project in projects for view in online_views(project)}
     steps = (step for artifact in aliased_artifacts(stores) for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
     return declared | {step["view"] for step in steps if "view" in step}
@@ -113,7 +114,7 @@ def upkeep_step(declared: Upkeep, run: Callable[..., Iterator[object]]) -> StepS
         LAKE,
         run,
         group="upkeep",
-        description=f"The lake's files merged; states older than {declared.older_than} given up, but for those that something pins.",
+        description=f"Merges the lake's files and expires snapshots older than {declared.older_than}, except pinned ones.",
         kinds=frozenset({"duckdb"}),
     )
 
@@ -122,10 +123,10 @@ def upkeep_body(project: Project, declared: Upkeep) -> Callable[[StepContext], I
     """Return the body of the asset's step."""
 
     def body(step: StepContext) -> Iterator[object]:
-        done = run_upkeep([project], step.stores, older_than=declared.older_than)
-        who = to_markdown([{"snapshot": number, "pinned by": _join_names(names)} for number, names in done.pinned.items()])
-        removed = {"removed": ", ".join(done.online)} if done.online else {}
-        yield dg.MaterializeResult(asset_key(LAKE), metadata={**done.figures, **removed, "pins": who})
+        report = run_upkeep([project], step.stores, older_than=declared.older_than)
+        pins = to_markdown([{"snapshot": number, "pinned by": _join_names(names)} for number, names in report.pinned.items()])
+        removed = {"removed": ", ".join(report.online)} if report.online else {}
+        yield dg.MaterializeResult(asset_key(LAKE), metadata={**report.figures, **removed, "pins": pins})
 
     return body
 
@@ -138,9 +139,13 @@ def upkeep_schedule(declared: Upkeep, *, running: bool) -> dg.ScheduleDefinition
     """Return the schedule of the asset."""
     return dg.ScheduleDefinition(
         name=f"{_JOB}_schedule",
-        job=dg.define_asset_job(_JOB, selection=dg.AssetSelection.assets(asset_key(LAKE)), description="Looks after the lake."),
+        job=dg.define_asset_job(
+            _JOB,
+            selection=dg.AssetSelection.assets(asset_key(LAKE)),
+            description="Maintains the lake, layouts, online store and artifacts.",
+        ),
         cron_schedule=declared.cron_schedule,
         execution_timezone=declared.cron_timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
-        description="Looks after the lake.",
+        description="Maintains the lake, layouts, online store and artifacts.",
     )

@@ -285,29 +285,29 @@ def find_disagreement(asked: ScoringPath, compiled: ScoringPath, probe: pl.DataF
 
 
 @dataclass(frozen=True, eq=False)
-class _Outcome:
+class _ScoredRows:
     """Class probabilities or numbers, and predictions, of some rows."""
 
     scores: np.ndarray
     labels: np.ndarray
 
-    def __getitem__(self, row: int) -> _Outcome:
-        return _Outcome(self.scores[row : row + 1], self.labels[row : row + 1])
+    def __getitem__(self, row: int) -> _ScoredRows:
+        return _ScoredRows(self.scores[row : row + 1], self.labels[row : row + 1])
 
 
-def _run_path(form: ScoringPath, columns: Sequence[Sequence[Any]], classes: Any) -> _Outcome | None:  # noqa: ANN401
+def _run_path(form: ScoringPath, columns: Sequence[Sequence[Any]], classes: Any) -> _ScoredRows | None:  # noqa: ANN401
     """Return the predictions of a path; None when it refuses the rows."""
     try:
         rows = form.prepare(columns, len(columns[0]))
         scores = np.asarray(form.scores(rows))
         if form.labels is not None:
-            return _Outcome(scores, np.asarray(form.labels(rows)))
-        return _Outcome(scores, argmax_class(classes, scores) if scores.ndim == 2 and classes is not None else scores)
+            return _ScoredRows(scores, np.asarray(form.labels(rows)))
+        return _ScoredRows(scores, argmax_class(classes, scores) if scores.ndim == 2 and classes is not None else scores)
     except Exception:  # noqa: BLE001  (any refusal is a refusal)
         return None
 
 
-def _is_equal(asked: _Outcome | None, compiled: _Outcome | None) -> bool:
+def _is_equal(asked: _ScoredRows | None, compiled: _ScoredRows | None) -> bool:
     if asked is None or compiled is None:
         return asked is None and compiled is None
     if asked.scores.shape != compiled.scores.shape or not _is_close(asked.scores, compiled.scores):

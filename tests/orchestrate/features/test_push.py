@@ -74,7 +74,7 @@ def test_a_pushed_row_is_online_at_once_and_in_the_lake_when_it_is_compacted(pro
     lake = open_stores(project.platform).lake.read("dataset/positions").sort("ship")
     assert lake["speed"].to_list() == [5.0, None]
     shown = metadata(at(*ONLINE), "online/fixes")
-    assert shown["mode"] == "full rebuild: the first time"
+    assert shown["mode"] == "full rebuild: the first materialisation"
     project.push([row("a", 100, 100, 7.0)])
     assert set(find_stale(push_node(project.source, project.platform), project.platform)) == {"2024-03-05"}
     for config in ({}, {"full_rebuild": True}):  # neither loses what is not in the lake yet

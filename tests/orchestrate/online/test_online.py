@@ -86,7 +86,7 @@ def test_what_has_changed_goes_online_and_nothing_else(at, run) -> None:
     ships = Ships(at, run)
     ships.lake(FIRST)
     shown = ships.online()
-    assert (shown["mode"], shown["online rows"], shown["entities written"]) == ("full rebuild: the first time", 4, 3)
+    assert (shown["mode"], shown["online rows"], shown["entities written"]) == ("full rebuild: the first materialisation", 4, 3)
     assert shown["watermark on created"] == "2024-03-03 23:00:00+00:00"
     assert shown["newest event"] == "2024-03-03 22:00:00+00:00"
     shown = ships.online()
@@ -134,7 +134,7 @@ def test_random_histories_end_as_a_full_rebuild_does(at, run) -> None:
         return [repr(ships.value(s, hour, f)) for s in "abcd" for hour in range(0, 160, 3) for f in ("speed", "port")]
 
     after = answers()
-    assert ships.online(full_rebuild=True)["mode"] == "full rebuild: asked for"
+    assert ships.online(full_rebuild=True)["mode"] == "full rebuild: requested"
     assert answers() == after
 
 
@@ -158,7 +158,7 @@ def test_other_features_and_a_lost_store_are_rebuilt(platform, run) -> None:
     assert ships.value("c", 72, "port") == "y"
     moved = replace(platform, online=f"{platform.online}-elsewhere")
     ships = Ships(moved, run, features={"speed": float, "port": str})
-    assert ships.online()["mode"] == "full rebuild: the first time"
+    assert ships.online()["mode"] == "full rebuild: the first materialisation"
 
 
 def test_an_expired_state_of_the_lake_is_no_obstacle(platform, run) -> None:
@@ -171,7 +171,7 @@ def test_an_expired_state_of_the_lake_is_no_obstacle(platform, run) -> None:
     lake.maintain([], older_than=timedelta(0))
     with pytest.raises(Exception, match=r"."):
         lake.read("features/fixes", snapshot=mark[1])
-    assert ships.online()["mode"] == "full rebuild: an earlier state of the lake is no longer kept"
+    assert ships.online()["mode"] == "full rebuild: an earlier snapshot of the lake has expired"
     assert ships.value("a", 61) == 6.0
 
 
@@ -187,7 +187,7 @@ def test_what_differs_is_named_and_mended_by_the_next_attempt(at, run) -> None:
     store.update("fixes", wrong, join_keys=["ship"], features=["speed"])
     message = ships.run.error("online/fixes")
     assert "feature 'speed' of view 'fixes' is 99.0 online and 2.0 in the lake for {'ship': 'a'} at 2024-03-02 06:00:00+00:00" in message
-    assert ships.online()["mode"] == "full rebuild: the first time"
+    assert ships.online()["mode"] == "full rebuild: the first materialisation"
     assert ships.value("a", 31) == 2.0
     extra = wrong.with_columns(pl.lit("ghost").alias("ship"))
     store.update("fixes", extra, join_keys=["ship"], features=["speed"])
@@ -250,7 +250,7 @@ def test_a_killed_materialisation_is_finished_by_the_next(at, run) -> None:
     ships.lake(FIRST)
     killed(FIRST)
     assert open_online(at.online).state("fixes") is None
-    assert ships.online()["mode"] == "full rebuild: the first time"
+    assert ships.online()["mode"] == "full rebuild: the first materialisation"
     more = [*FIRST[1:], ("a", 60, 60, 6.0, "x")]
     ships.lake(more)
     killed(more)

@@ -58,7 +58,7 @@ def test_a_ttl_must_last_until_the_next_row_can_be_there(declared, age) -> None:
     assert len(found) == (age is not None)
     if age is not None:
         assert f"feature view 'sold' has a ttl of {declared.ttl}, but its newest row is up to {age} old" in found[0]
-        assert f"Hint: say ttl={age!r} or more" in found[0]
+        assert f"Hint: set ttl={age!r} or more" in found[0]
 
 
 def test_a_ttl_shorter_than_the_declared_freshness_is_warned_of() -> None:
@@ -108,10 +108,7 @@ def test_the_hint_about_a_request_for_the_past_says_that_the_online_store_keeps_
         return outcome.hint
 
     past = hint(10)
-    assert (
-        "the request is about 2024-01-10 12:00:00+00:00; online/sold_online keeps what can be looked up from 2024-01-13 00:00:00+00:00 on"
-        in past
-    )
-    assert "Materialising it again brings no older rows" in past
+    assert "the request is for 2024-01-10 12:00:00+00:00; online/sold_online holds rows from 2024-01-13 00:00:00+00:00 on" in past
+    assert "Materialising it again adds no older rows" in past
     assert "ml.training_frame" in past
-    assert hint(19) == "compare what is online with the lake: materialise online/sold_online again, and look at its check matches_offline"
+    assert hint(19) == "compare the online store with the lake: materialise online/sold_online again, and look at its check matches_offline"

@@ -36,21 +36,21 @@ from tests.stores.database.test_migrations import old
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory):
+def installation(tmp_path_factory):
     platform = Platform.at(tmp_path_factory.mktemp("patient") / "home")
     with dg.DagsterInstance.ephemeral() as instance:
         Runner(ml.build_definitions(repeatable.NOUNS, platform=platform), instance)()
         yield Installation(platform, [Project.from_items([*repeatable.NOUNS, ml.Service("buys_api", model=repeatable.buys)])], instance)
 
 
-def ill(patient: Installation) -> dict[str, str]:
+def ill(installation: Installation) -> dict[str, str]:
     """Return what is not well: check → text."""
-    return {found.check: found.text for found in run_checks(patient) if found.state != "ok" and found.check != "disk"}
+    return {found.check: found.text for found in run_checks(installation) if found.state != "ok" and found.check != "disk"}
 
 
-def test_a_healthy_installation_has_nothing(patient) -> None:
-    found = list(run_checks(patient))
-    assert ill(patient) == {}
+def test_a_healthy_installation_has_nothing(installation) -> None:
+    found = list(run_checks(installation))
+    assert ill(installation) == {}
     checks = {
         "database",
         "dagster",
@@ -74,108 +74,110 @@ def test_a_healthy_installation_has_nothing(patient) -> None:
     assert {finding.check for finding in found} == checks
 
 
-def artifact(patient: Installation, what: str) -> Path:
-    stores = patient.stores
+def artifact(installation: Installation, what: str) -> Path:
+    stores = installation.stores
     name = read_manifest(stores.artifacts, stores.registry.versions()[0].artifact)[what]
-    return Path(patient.platform.artifacts) / "sha256" / name[:2] / name
+    return Path(installation.platform.artifacts) / "sha256" / name[:2] / name
 
 
-def test_a_version_s_missing_artifact(patient, tmp_path) -> None:
-    file = artifact(patient, "estimator")
+def test_a_version_s_missing_artifact(installation, tmp_path) -> None:
+    file = artifact(installation, "estimator")
     shutil.move(file, tmp_path / "aside")
     try:
-        assert list(ill(patient)) == ["versions"]
-        assert f"buys@1: its estimator {file.name[:12]} is missing" in ill(patient)["versions"]
+        assert list(ill(installation)) == ["versions"]
+        assert f"buys@1: its estimator {file.name[:12]} is missing" in ill(installation)["versions"]
     finally:
         shutil.move(tmp_path / "aside", file)
 
 
-def test_a_flipped_bit_in_an_artifact(patient) -> None:
-    file = artifact(patient, "probe")
+def test_a_flipped_bit_in_an_artifact(installation) -> None:
+    file = artifact(installation, "probe")
     data = file.read_bytes()
     file.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
     try:
-        assert list(ill(patient)) == ["hashes"]
-        assert file.name in ill(patient)["hashes"]
+        assert list(ill(installation)) == ["hashes"]
+        assert file.name in ill(installation)["hashes"]
     finally:
         file.write_bytes(data)
 
 
 @pytest.mark.parametrize("fault", ["gone", "short"])
-def test_a_damaged_file_of_the_lake(patient, fault) -> None:
-    file = next(Path(patient.platform.lake).glob("data/dataset/people/*.parquet"))
+def test_a_damaged_file_of_the_lake(installation, fault) -> None:
+    file = next(Path(installation.platform.lake).glob("data/dataset/people/*.parquet"))
     data = file.read_bytes()
     file.unlink() if fault == "gone" else file.write_bytes(data[:-1])
     try:
-        assert list(ill(patient)) == ["lake"]
-        assert ill(patient)["lake"].startswith("dataset/people: its file")
+        assert list(ill(installation)) == ["lake"]
+        assert ill(installation)["lake"].startswith("dataset/people: its file")
     finally:
         file.write_bytes(data)
 
 
-def test_orphaned_artifacts_are_counted_and_removed(patient) -> None:
-    stores = patient.stores
+def test_orphaned_artifacts_are_counted_and_removed(installation) -> None:
+    stores = installation.stores
     name = stores.artifacts.put(b"nobody's")
-    assert ill(patient) == {}  # it may be a training's, until it is a day old
-    os.utime(Path(patient.platform.artifacts) / "sha256" / name[:2] / name, (0, 0))
-    assert ill(patient) == {"orphans": "1 artifact(s) that nothing names, 8 bytes, older than a day"}
-    fixes = [found.fix for found in run_checks(patient) if found.fix]
+    assert ill(installation) == {}  # it may be a training's, until it is a day old
+    os.utime(Path(installation.platform.artifacts) / "sha256" / name[:2] / name, (0, 0))
+    assert ill(installation) == {"orphans": "1 unused artifact(s), 8 bytes, older than a day"}
+    fixes = [found.fix for found in run_checks(installation) if found.fix]
     assert [fix() for fix in fixes] == ["removed 1 artifact(s)"]
-    assert ill(patient) == {}
+    assert ill(installation) == {}
 
 
-def test_a_run_whose_process_is_gone(patient) -> None:
-    run = patient.instance.create_run_for_job(dg.GraphDefinition("g").to_job(), tags=process_tags(os.getpid()) | {"mlops/pid": "999999"})
-    patient.instance.add_run_tags(run.run_id, {"mlops/run": run.run_id})
-    patient.instance.report_run_canceling(run)
-    assert list(ill(patient)) == ["runs"]
-    fix = next(found.fix for found in run_checks(patient) if found.check == "runs")
+def test_a_run_whose_process_is_gone(installation) -> None:
+    run = installation.instance.create_run_for_job(
+        dg.GraphDefinition("g").to_job(), tags=process_tags(os.getpid()) | {"mlops/pid": "999999"}
+    )
+    installation.instance.add_run_tags(run.run_id, {"mlops/run": run.run_id})
+    installation.instance.report_run_canceling(run)
+    assert list(ill(installation)) == ["runs"]
+    fix = next(found.fix for found in run_checks(installation) if found.check == "runs")
     assert fix() == "marked 1 run(s) as failed"
-    assert ill(patient) == {}
+    assert ill(installation) == {}
 
 
 @pytest.mark.parametrize("fault", ["problem", "behind"])
-def test_a_service_that_is_not_as_it_should_be(patient, fault, monkeypatch) -> None:
+def test_a_service_that_is_not_as_it_should_be(installation, fault, monkeypatch) -> None:
     worker = WorkerStatus.__new__(WorkerStatus)
     object.__setattr__(worker, "running", True)
     object.__setattr__(worker, "version", 7)
     told = ServiceStatus("buys_api", "running", True, "http://x", (worker,), 1, "worker 0: out of memory" if fault == "problem" else "")
     monkeypatch.setattr(doctor.control, "status", lambda *_: told)
     wanted = {"problem": "buys_api: worker 0: out of memory", "behind": "buys_api answers with version 7, the champion is 1"}
-    assert ill(patient) == {"services": wanted[fault]}
+    assert ill(installation) == {"services": wanted[fault]}
 
 
-def test_an_erasure_that_was_killed(patient) -> None:
-    log = open_erasure_log(patient.platform.registry)
+def test_an_erasure_that_was_killed(installation) -> None:
+    log = open_erasure_log(installation.platform.registry)
     log.add(BEGUN, actor="ada", reason="r", entity="sha256:12", facts={})
-    assert ill(patient) == {"erasures": "the erasure of sha256:12 was begun and has not ended"}
+    assert ill(installation) == {"erasures": "the erasure of sha256:12 has not finished"}
     log.add(DONE, actor="ada", reason="r", entity="sha256:12", facts={})
-    assert ill(patient) == {}
+    assert ill(installation) == {}
 
 
-def test_what_anybody_may_write(patient) -> None:
-    file = Path(patient.platform.home) / "registry.sqlite"
+def test_what_anybody_may_write(installation) -> None:
+    file = Path(installation.platform.home) / "registry.sqlite"
     file.chmod(0o666)
-    assert ill(patient) == {"permissions": f"registry {file} can be written by anybody"}
-    fix = next(found.fix for found in run_checks(patient) if found.check == "permissions")
-    assert fix() == f"took the right to write {file} from others"
-    assert ill(patient) == {}
+    assert ill(installation) == {"permissions": f"registry {file} can be written by every user"}
+    fix = next(found.fix for found in run_checks(installation) if found.check == "permissions")
+    assert fix() == f"removed the write permission of other users from {file}"
+    assert ill(installation) == {}
 
 
-def test_a_full_disk(patient, monkeypatch) -> None:
+def test_a_full_disk(installation, monkeypatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(doctor_machine.shutil, "disk_usage", lambda _: usage._replace(free=10 * 2**20))
-    found = [finding for finding in run_checks(patient) if finding.check == "disk"]
+    found = [finding for finding in run_checks(installation) if finding.check == "disk"]
     assert {finding.state for finding in found} == {"failure"}
     assert found[0].text.startswith("0.0 GiB are free at")
 
 
-def test_a_package_outside_of_our_range(patient, monkeypatch) -> None:
+def test_a_package_outside_of_our_range(installation, monkeypatch) -> None:
     known = doctor_machine.installed_distributions()
     monkeypatch.setattr(doctor_machine, "installed_distributions", lambda: known | {"pandas": "3.7"})
-    assert ill(patient) == {"packages": "pandas 3.7 is installed, outside of <3.1,>=2.2"}
+    assert ill(installation) == {"packages": "pandas 3.7 is installed, outside of <3.1,>=2.2"}
     monkeypatch.setattr(doctor_machine, "installed_distributions", lambda: {n: v for n, v in known.items() if n != "skops"})
-    assert ill(patient) == {"packages": "skops is not installed"}
+    assert ill(installation) == {"packages": "skops is not installed"}
 
 
 def test_a_clock_that_was_set_back(platform, instance) -> None:
@@ -185,13 +187,13 @@ def test_a_clock_that_was_set_back(platform, instance) -> None:
 
 
 def test_the_revision_of_the_database(tmp_path) -> None:
-    assert [found.text for found in check_database(Platform.at(tmp_path / "none"))] == ["there is none yet: the first run makes it"]
+    assert [found.text for found in check_database(Platform.at(tmp_path / "none"))] == ["there is none yet: the first run creates it"]
     assert not (tmp_path / "none").exists()  # looking makes nothing
     platform = Platform.at(tmp_path)
     old(tmp_path / "registry.sqlite")
     found = next(check_database(platform))
     assert (found.state, found.text) == ("warning", f"the database has revision 0001, this program's is {migrations.HEAD}")
-    assert found.fix() == f"brought the database to revision {migrations.HEAD}"
+    assert found.fix() == f"migrated the database to revision {migrations.HEAD}"
     assert next(check_database(platform)).state == "ok"
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
         connection.execute("UPDATE mlops_revision SET version_num = '9999'")

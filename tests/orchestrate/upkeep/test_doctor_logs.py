@@ -37,13 +37,13 @@ def examine(platform: Platform) -> list[tuple[str, str]]:
 
 
 def test_a_changed_line_is_named_with_its_file(platform, tmp_path) -> None:
-    assert examine(platform) == [("ok", "every line of the logs is what was written")]
+    assert examine(platform) == [("ok", "no line of the logs is changed")]
     path = only_file(tmp_path / "services/api/log")
     whole = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*whole[:2], whole[2].replace(b"1234.5", b"1234.6"), *whole[3:]]))
     (found,) = check_logs(platform)
     assert (found.state, found.text) == ("failure", f"{path}:3 is not what was written to the prediction log")
-    assert found.advice == "restore the file from a backup; until then, such lines are set aside when the day is brought in"
+    assert found.advice == "restore the file from a backup; until then, an import of that day skips such lines"
     path.write_bytes(b"\n".join([*whole[:2], b"{", whole[3][:-20], *whole[4:]]))
     assert examine(platform) == [("failure", f"{path}:3 is not what was written to the prediction log; 1 later line(s) are changed too")]
 

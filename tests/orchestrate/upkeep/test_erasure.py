@@ -103,7 +103,7 @@ def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made,
     plan = erasure.plan_erasure(asked(platform))
     assert plan.rows == {"dataset/orders": 14, "features/spending": 14, "quarantine/orders": 1, "training_set/returns": 14}
     assert plan.versions == ("returned@1",)
-    assert (plan.predictions, plan.online, plan.anew) == (1, ("spending",), ("features/takings",))
+    assert (plan.predictions, plan.online, plan.stale_tables) == (1, ("spending",), ("features/takings",))
     assert at.lake.read("dataset/orders").height == before["dataset/orders"].height
     assert records(platform, "dataset/orders") == hashes["dataset/orders"]
 

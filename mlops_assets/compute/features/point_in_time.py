@@ -153,8 +153,11 @@ def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> l
     """Return the rows of each bucket, in their order."""
     if count == 1:
         return [rows]
-    number = pl.Series("__number", hash_entities(rows.select(join_keys)) % np.uint64(count))
-    parts = rows.with_columns(number).partition_by("__number", as_dict=True, include_key=False, maintain_order=True)
+    keys = list(join_keys)
+    entities = rows.select(keys).unique()  # an entity has many rows: each is hashed once
+    numbers = entities.with_columns(pl.Series("__number", hash_entities(entities) % np.uint64(count)))
+    numbered = rows.join(numbers, on=keys, how="left", maintain_order="left")
+    parts = numbered.partition_by("__number", as_dict=True, include_key=False, maintain_order=True)
     return [parts.get((bucket,), rows.clear()) for bucket in range(count)]
 
 

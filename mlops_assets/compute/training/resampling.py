@@ -4,6 +4,7 @@ Where a metric is the mean of something row by row, the interval is Student's, o
 resampled: the same rows drawn with replacement for both models, 1,000 times, and the percentiles of the differences taken
 (B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Draws are counts of rows, many draws at once; what has no
 form of its own asks scikit-learn's scorer again for each of fewer draws. A form of ours counts only where it gives the scorer's own value.
+The area under the ROC curve of many rows is not resampled: its linear form gives nearly the same interval as Student's.
 
 Rows that follow each other in time often share their errors. Whole blocks of time are then drawn in place of rows, and the interval is wider
 by what few blocks leave open: Student's quantile in place of the normal one. See ``compute/time_blocks.py`` for the length of a block.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+MAX_RESAMPLED_ROWS = 20_000  # of more rows, a metric that has a linear form gets Student's interval of it
 _MAX_DRAWN_COUNTS = 100_000_000  # rows times draws, of forms of ours
 _MAX_SCORED = 20_000_000  # rows times draws, of scorers that are asked one draw at a time
 _CHUNK = 1 << 18  # counts that fit a processor's cache
@@ -170,7 +172,7 @@ def estimate_spreads(  # noqa: PLR0913  (models, rows and their blocks)
         if not all(math.isfinite(value) for value in whole) or (blocks is not None and not freedom):
             return [_Spread(math.nan)] * len(models)
         forms = [_proven_form(metric, model, chosen, y, value) for model, value in zip(models, whole, strict=True)]
-        by_row = [form.by_row for form in forms if form is not None and form.by_row is not None]
+        by_row = [values for form in forms if form is not None and (values := _values_by_row(form, len(y))) is not None]
         if len(by_row) == len(models):
             return [_spread_of_mean(values, blocks) for values in (by_row[0], *([by_row[0] - by_row[1]] if len(models) == 2 else []))]
         kept = [form for form in forms if form is not None]
@@ -199,6 +201,11 @@ def _proven_form(metric: str, model: CachedPredictor, chosen: np.ndarray, y: np.
     except (ValueError, TypeError, AttributeError, IndexError):
         return None
     return form if math.isclose(mine, value, rel_tol=1e-9, abs_tol=1e-12) else None
+
+
+def _values_by_row(form: CountedMetric, rows: int) -> np.ndarray | None:
+    """Return what a metric is the mean of, exactly or, over many rows, nearly; None where it must be resampled."""
+    return form.linearize() if form.by_row is None and rows > MAX_RESAMPLED_ROWS else form.by_row
 
 
 def _spread_of_mean(values: np.ndarray, blocks: np.ndarray | None) -> _Spread:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlops_assets.compute.training.responses import CachedPredictor
 
 _MAX_CLASSES = 10
+_MIN_CLASS_ROWS = 1_000  # of either class, for a linear form of the area under the ROC curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +26,13 @@ class CountedMetric:
         Counts of rows, shape (draws, rows) → values, shape (draws,).
     by_row
         What the metric is the mean of; None when it is no mean.
+    linearize
+        Returns values of rows whose mean is the metric and varies like it over many rows; None where that is unknown.
     """
 
     measure: Callable[[np.ndarray], np.ndarray]
     by_row: np.ndarray | None = None
+    linearize: Callable[[], np.ndarray | None] = lambda: None
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
         """Evaluate draws."""
@@ -128,7 +132,36 @@ def _auc_form(model: CachedPredictor, chosen: np.ndarray, y: np.ndarray) -> Coun
         pairs = up.sum(axis=1) * below[:, -1]
         return np.where(pairs > 0, np.einsum("ij,ij->i", up, below - down / 2) / pairs, np.nan)
 
-    return CountedMetric(measure)
+    return CountedMetric(measure, linearize=lambda: _placements(order, first, above))
+
+
+def _placements(order: np.ndarray, first: np.ndarray, positive: np.ndarray) -> np.ndarray | None:
+    """Return the influence of each row on the area under the ROC curve, plus the area; None with few rows of a class.
+
+    Parameters
+    ----------
+    order
+        The rows by their score.
+    first
+        Where each distinct score begins in that order.
+    positive
+        In that order, 1 for a row of the positive class.
+
+    References
+    ----------
+    DeLong, DeLong and Clarke-Pearson, *Biometrics* 44, 837, 1988.
+    """
+    rows, up = len(order), np.add.reduceat(positive, first)
+    down = np.add.reduceat(1 - positive, first)
+    ups, downs = up.sum(), down.sum()
+    if min(ups, downs) < _MIN_CLASS_ROWS:
+        return None
+    lengths = np.diff(np.r_[first, rows])
+    lower, higher = np.repeat(np.cumsum(down) - down / 2, lengths) / downs, np.repeat(ups - np.cumsum(up) + up / 2, lengths) / ups
+    area = float(lower @ positive) / ups
+    values = np.empty(rows)
+    values[order] = area + np.where(positive > 0, (lower - area) * (rows / ups), (higher - area) * (rows / downs))
+    return values
 
 
 def _confusion_form(

@@ -11,6 +11,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.tree import DecisionTreeClassifier
 
+from mlops_assets.compute.training import resampling
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import CachedPredictor, find_unusable_predictions
 from mlops_assets.compute.training.score_forms import find_form
@@ -120,6 +121,32 @@ def test_scipy_gives_nearly_the_same_interval() -> None:
     width = peer.confidence_interval.high - peer.confidence_interval.low
     assert abs(low - peer.confidence_interval.low) < 0.15 * width
     assert abs(high - peer.confidence_interval.high) < 0.15 * width
+
+
+def test_an_area_over_many_rows_has_the_bootstraps_interval_without_draws(monkeypatch) -> None:
+    rows = resampling.MAX_RESAMPLED_ROWS + 1
+    y, mine, rival = world(np.random.default_rng(3), rows)
+    mine = np.round(mine, 2)  # ties
+    linear = intervals(y, mine, rival)
+    found = [linear.value("roc_auc"), linear.difference("roc_auc")]
+    assert found == [intervals(y, mine, rival, "other").value("roc_auc"), intervals(y, mine, rival, "other").difference("roc_auc")]
+    monkeypatch.setattr(resampling, "MAX_RESAMPLED_ROWS", rows)
+    drawn = intervals(y, mine, rival)
+    for (low, high), (drawn_low, drawn_high) in zip(found, [drawn.value("roc_auc"), drawn.difference("roc_auc")], strict=True):
+        width = drawn_high - drawn_low
+        assert 0 < abs(low - drawn_low) < 0.1 * width
+        assert 0 < abs(high - drawn_high) < 0.1 * width
+
+
+def test_an_area_of_few_rows_of_a_class_is_resampled() -> None:
+    rows = resampling.MAX_RESAMPLED_ROWS + 1
+    _, mine, rival = world(np.random.default_rng(3), rows)
+    rare = (np.arange(rows) % 1000 == 0).astype(int)
+    model = CachedPredictor(Says(mine), pl.DataFrame({"x": np.zeros(rows)}))
+    form = find_form("roc_auc", model, np.arange(rows), rare)
+    assert form is not None
+    assert form.linearize() is None
+    assert intervals(rare, mine, rival, "a").difference("roc_auc") != intervals(rare, mine, rival, "b").difference("roc_auc")
 
 
 def test_the_seed_is_the_candidates_digest() -> None:

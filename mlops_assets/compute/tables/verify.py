@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from mlops_assets.compute.tables.quality import describe_limits, find_limit_violations
 from mlops_assets.compute.tables.row_rules import (
     RuleViolation,
@@ -19,8 +21,6 @@ from mlops_assets.compute.tables.stored_types import cast_to_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    import polars as pl
 
     from mlops_assets.values.dataset import Table
     from mlops_assets.values.quality import Limit
@@ -176,6 +176,7 @@ def _is_empty(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, Tim
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return
     times = frame[column].drop_nulls().sort()
-    for key, window in windows:
-        if window is not None and times.search_sorted(window.start) == times.search_sorted(window.end):
-            yield key
+    spans = [(key, window) for key, window in windows if window is not None]
+    edges = pl.Series([edge for _, window in spans for edge in (window.start, window.end)], dtype=times.dtype)
+    found = times.search_sorted(edges).to_list()
+    yield from (key for (key, _), first, end in zip(spans, found[::2], found[1::2], strict=True) if first == end)

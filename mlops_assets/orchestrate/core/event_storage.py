@@ -15,12 +15,14 @@ import dagster as dg
 import sqlalchemy as db
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_conn_string
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._serdes import ConfigurableClassData
+from dagster._serdes import ConfigurableClassData, serialize_value
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
@@ -66,6 +68,8 @@ class PooledEventLog(SqliteEventLogStorage):
         self._engines: dict[str, Engine] = {}
         self._in_batch: dict[str, Connection] = {}
         self._tables: set[str] = set()
+        self._asset_columns: set[str] = set()
+        self._last_events: dict[tuple[str, str], tuple[EventLogEntry, int]] = {}
         self._lock = threading.RLock()
         super().__init__(base_dir)
 
@@ -101,8 +105,42 @@ class PooledEventLog(SqliteEventLogStorage):
         with self._lock, ExitStack() as stack:
             connections = {shard: stack.enter_context(self._connect(shard)) for shard in shards}
             stack.callback(self._in_batch.clear)
+            stack.callback(self._last_events.clear)
             self._in_batch.update(connections)
             super().store_event_batch(events)
+            for event, event_id in self._last_events.values():
+                super()._store_asset_event(connections[INDEX_SHARD_NAME], event, event_id)
+
+    def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:
+        """Update the summary of an asset; within a batch once for each type of event, with the last one."""
+        if not self._in_batch:
+            super()._store_asset_event(conn, event, event_id)
+        elif event.dagster_event and event.dagster_event.asset_key:
+            kind = (event.dagster_event.asset_key.to_string(), event.dagster_event.event_type_value)
+            self._last_events.pop(kind, None)  # the order is that of the last events
+            self._last_events[kind] = event, event_id
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        """Return whether the table of assets has a column; Dagster asks for each event."""
+        if column_name not in self._asset_columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._asset_columns.add(column_name)
+        return column_name in self._asset_columns
+
+    def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
+        """Record that a check will run; as Dagster does, but the event is serialised once for all partitions."""
+        planned: Any = event.get_dagster_event().event_specific_data
+        row = {
+            "asset_key": planned.asset_key.to_string(),
+            "check_name": planned.check_name,
+            "run_id": event.run_id,
+            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+            "evaluation_event": serialize_value(event),
+            "evaluation_event_timestamp": self._event_insert_timestamp(event),
+            "evaluation_event_storage_id": event_id,
+        }
+        keys = planned.partitions_subset.get_partition_keys() if planned.partitions_subset else [None]
+        with self.index_connection() as connection:
+            connection.execute(AssetCheckExecutionsTable.insert(), [row | {"partition": key} for key in keys])
 
     def dispose(self) -> None:
         """Close the databases."""

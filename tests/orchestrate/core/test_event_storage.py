@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import sqlalchemy as db
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from sqlalchemy.engine import Engine
 
@@ -75,6 +76,27 @@ def test_a_batch_that_fails_leaves_none_of_its_events(home, platform, monkeypatc
         assert len(events(instance, run_id)) == len(told)
         log.store_event_batch(told[:3])
         assert len(events(instance, run_id)) == len(told) + 3
+
+
+def rows(log: SqliteEventLogStorage, table: db.Table) -> list[tuple]:
+    columns = [column for column in table.c if column.name not in {"id", "create_timestamp"}]
+    with log.index_connection() as connection:
+        return sorted(map(tuple, connection.execute(db.select(*columns)).fetchall()), key=str)
+
+
+def test_a_batch_leaves_the_summaries_that_single_events_leave(home, platform, tmp_path) -> None:
+    with open_instance(platform) as instance:
+        run_id = materialise(instance, platform).run_id
+        recorded = [record.event_log_entry for record in instance.get_records_for_run(run_id).records]
+    batched, single = PooledEventLog(str(tmp_path / "batched")), SqliteEventLogStorage(str(tmp_path / "single"))
+    batched.store_event_batch(recorded)
+    for event in recorded:
+        single.store_event(event)
+    assert len(rows(batched, AssetKeyTable)) == 1
+    assert rows(batched, AssetKeyTable) == rows(single, AssetKeyTable)
+    assert len(rows(batched, AssetCheckExecutionsTable)) >= 30
+    assert rows(batched, AssetCheckExecutionsTable) == rows(single, AssetCheckExecutionsTable)
+    batched.dispose()
 
 
 def test_another_storage_is_left_as_the_user_configured_it(home, platform) -> None:

@@ -6,10 +6,7 @@ from tests.house.words import ALLOWED, PHRASES, find_offences, find_phrases, is_
 
 # How many offences each room still has. A count may only fall: lower it when you remove some.
 COUNTS = {
-    "compute/features": 4,
     "compute/training": 1,
-    "orchestrate/compiler": 14,
-    "orchestrate/core": 27,
     "orchestrate/features": 21,
     "orchestrate/tables": 25,
 }

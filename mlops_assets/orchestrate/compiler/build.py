@@ -1,4 +1,4 @@
-"""A project's values, compiled to plain Dagster definitions."""
+"""Compile the declarations of a project to plain Dagster definitions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,14 +46,14 @@ _COMPILED: "list[CompiledProject]" = []
 
 @dataclass(frozen=True)
 class CompiledProject:
-    """What was compiled."""
+    """A project that this process has compiled, with its platform."""
 
     project: Project
     platform: Platform
 
 
 def compiled_projects() -> tuple[CompiledProject, ...]:
-    """Return what this process has compiled, for the command line."""
+    """Return the projects that this process has compiled, for the command line."""
     return tuple(_COMPILED)
 
 
@@ -74,7 +74,7 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     ----------
     items
         Datasets, external ones, dbt projects, feature views, on-demand features, training sets, models, gates, batch predictions,
-        services, monitors, and plain Dagster assets beside them, in any order.
+        services, monitors, and plain Dagster assets, in any order.
     platform
         Where everything lives; ``Platform.from_env()`` when None.
     executor
@@ -84,9 +84,9 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     running
         Whether sensors and schedules start with the code location instead of being switched on in the UI.
     automation_interval
-        How often automation looks for changes and for runs whose process is gone; Dagster's daemon looks every five seconds at most.
+        How often automation looks for changes and for runs whose process is gone. Dagster's daemon evaluates it every five seconds at most.
     upkeep
-        When the lake is looked after, as an asset ``upkeep/lake`` with a schedule: ``mlops_assets.values.upkeep.Upkeep()``. By nobody but `mlops gc` when None.
+        ``mlops_assets.values.upkeep.Upkeep()`` adds an asset ``upkeep/lake`` with a schedule. When None, only `mlops gc` maintains the lake.
 
     Returns
     -------
@@ -113,56 +113,65 @@ def build_definitions(  # noqa: PLR0913  (each has a default)
     >>> [spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()]
     ['dataset/numbers']
     """
-    where = platform or Platform.from_env()
+    platform = platform or Platform.from_env()
     project = Project.from_items(items)
     check_project(project)
     warn_of_short_ttls(project)
-    compiled, plain = _compile_assets(project, where, upkeep), _list_plain_assets(project)
+    compiled, plain = _compile_assets(project, platform, upkeep), _list_plain_assets(project)
     refuse_shared_labels(compiled, plain)
-    _COMPILED.append(CompiledProject(project, where))
+    _COMPILED.append(CompiledProject(project, platform))
     jobs, schedules = _build_retraining_jobs(project, running=running)
     return dg.Definitions(
         assets=[*compiled, *plain],
-        asset_checks=[
-            *external_checks(project, where),
-            *(approved_check(m, where) for m in project.select(Model) if m.approval),
-            *(reproduction_checks(m, where) for m in project.select(Model)),
-            *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
-        ],
+        asset_checks=_build_checks(project, platform),
         jobs=jobs,
-        schedules=[
-            *schedules,
-            *(reproduction_schedule(m, where, running=running) for m in project.select(Model)),
-            *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
-        ],
-        sensors=_build_sensors(project, where, running=running, interval=automation_interval),
+        schedules=[*schedules, *_build_upkeep_schedules(project, platform, upkeep, running=running)],
+        sensors=_build_sensors(project, platform, running=running, interval=automation_interval),
         executor=executor,
         resources=dict(resources or {}),
-        metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": where.home, "registry": where.registry, "lake": where.lake})},
+        metadata={PLATFORM_KEY: dg.MetadataValue.json({"home": platform.home, "registry": platform.registry, "lake": platform.lake})},
     )
 
 
-def _compile_assets(project: Project, where: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return what the declarations of a project stand for."""
-    compiler = Compiler(project, where)
+def _compile_assets(project: Project, platform: Platform, upkeep: Upkeep | None) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return the assets of a project's declarations."""
+    compiler = Compiler(project, platform)
     return [
-        *compiler.assets(),
-        *([compiler.upkeep(upkeep)] if upkeep else []),
-        *_compile_dbt(project, where),
+        *compiler.compile_assets(),
+        *([compiler.compile_upkeep(upkeep)] if upkeep else []),
+        *_compile_dbt(project, platform),
         *external_assets(project),
         *companion_assets(project),
     ]
 
 
-def _build_sensors(project: Project, where: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
+def _build_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
+    """Return the checks that run outside of the steps."""
+    return [
+        *external_checks(project, platform),
+        *(approved_check(m, platform) for m in project.select(Model) if m.approval),
+        *(reproduction_checks(m, platform) for m in project.select(Model)),
+        *(a for a in project.plain if isinstance(a, dg.AssetChecksDefinition)),
+    ]
+
+
+def _build_upkeep_schedules(project: Project, platform: Platform, upkeep: Upkeep | None, *, running: bool) -> list[dg.ScheduleDefinition]:
+    """Return the schedules of reproductions and of the upkeep of the lake."""
+    return [
+        *(reproduction_schedule(m, platform, running=running) for m in project.select(Model)),
+        *([upkeep_schedule(upkeep, running=running)] if upkeep else []),
+    ]
+
+
+def _build_sensors(project: Project, platform: Platform, *, running: bool, interval: timedelta) -> list[dg.SensorDefinition]:
     seconds, services = int(interval.total_seconds()), project.select(Service)
     return [
         automation_sensor(running=running, interval=interval),
-        dead_run_sensor(where, running=running, interval=interval),
-        *external_sensor(project, where, running=running),
-        *(build_retrain_sensor(project, m, where, running=running, interval=seconds) for m in project.select(Monitor) if m.on_failure),
-        *([repair_sensor(services, where, running=running, interval=seconds)] if services else []),
-        *build_alert_sensors(where.webhook, running=running, interval=seconds),
+        dead_run_sensor(platform, running=running, interval=interval),
+        *external_sensor(project, platform, running=running),
+        *(build_retrain_sensor(project, m, platform, running=running, interval=seconds) for m in project.select(Monitor) if m.on_failure),
+        *([repair_sensor(services, platform, running=running, interval=seconds)] if services else []),
+        *build_alert_sensors(platform.webhook, running=running, interval=seconds),
     ]
 
 
@@ -175,21 +184,21 @@ def _compile_dbt(project: Project, platform: Platform) -> Iterator[dg.AssetsDefi
         return
     if not is_installed("dagster_dbt"):
         refuse_missing_packages(find_missing_packages(project, platform))
-    # dagster-dbt costs seconds to import: only projects with dbt pay for it.
+    # Importing dagster-dbt takes seconds: only projects with dbt do it.
     from mlops_assets.orchestrate.features.dbt import build_dbt_assets
 
-    fresh = {asset_key(v.key): v.options.freshness_policy or build_freshness_policy(v) for v in project.select(FeatureView)}
+    policies = {asset_key(v.key): v.options.freshness_policy or build_freshness_policy(v) for v in project.select(FeatureView)}
     for assets in build_dbt_assets(project, platform):
-        yield assets.map_asset_specs(lambda s: s.replace_attributes(freshness_policy=fresh[s.key]) if fresh.get(s.key) else s)
+        yield assets.map_asset_specs(lambda s: s.replace_attributes(freshness_policy=policies[s.key]) if policies.get(s.key) else s)
 
 
 def _build_retraining_jobs(project: Project, *, running: bool) -> tuple[list[Any], list[dg.ScheduleDefinition]]:
-    """Return each model's one job, and the schedule of those with a calendar."""
+    """Return the retraining job of each model, and the schedules of those with a cron schedule."""
     jobs, schedules = [], []
     status = dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED
     for model in project.select(Model):
         services = [service.key for service in project.select(Service) if service.model.key == model.key]
-        # With approval the job ends where a person must decide; what follows, follows the approval.
+        # With approval, the job ends where a person must decide; the rest follows the approval.
         promoted = [] if model.approval else [f"champion/{model.name}", *services]
         steps = [model.training_set.key, model.key, f"version/{model.name}", *promoted]
         job = dg.define_asset_job(

@@ -1,4 +1,4 @@
-"""Names of columns that a project declares: those that a table, a log and a request can carry alike."""
+"""Check the names of declared columns: a table, a log and a request must all be able to carry them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def check_declared_columns(project: Project) -> None:
-    """Refuse declared columns whose names nothing can carry.
+    """Refuse declared columns whose names a table, a log or a request cannot carry.
 
     Raises
     ------
     DefinitionError
-        The first name, and what declares it.
+        Names the first such column, and the item that declares it.
     """
     for owner, names in _list_declared_columns(project):
         check_columns([name for name in names if name is not None], f"'{owner}'")

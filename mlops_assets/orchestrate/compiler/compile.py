@@ -1,4 +1,4 @@
-"""From a declaration to the Dagster assets it stands for."""
+"""Compile each declaration to its Dagster assets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -59,7 +59,7 @@ class Compiler:
     Parameters
     ----------
     project, platform
-        What is declared, and where it lives.
+        The declarations, and where everything is stored.
     """
 
     def __init__(self, project: Project, platform: Platform) -> None:
@@ -68,42 +68,42 @@ class Compiler:
         manager, self.io = lake_io_manager(platform)
         manager.add_tables(project)
 
-    def assets(self) -> Iterator[dg.AssetsDefinition]:
-        """Yield every asset but those of dbt."""
+    def compile_assets(self) -> Iterator[dg.AssetsDefinition]:
+        """Yield every asset except those of dbt."""
         for dataset in self.project.select(Dataset):
-            yield self._pushed(dataset) if isinstance(dataset, PushSource) else self._dataset(dataset)
+            yield self._compile_pushed(dataset) if isinstance(dataset, PushSource) else self._compile_dataset(dataset)
         for view in self.project.select(FeatureView):
             if not isinstance(view.source, DbtModel):
-                yield self._feature_view(view)
+                yield self._compile_feature_view(view)
         for training_set in self.project.select(TrainingSet):
-            yield self._training_set(training_set)
+            yield self._compile_training_set(training_set)
         for model in self.project.select(Model):
-            yield from self._model(model)
+            yield from self._compile_model(model)
         for batch in self.project.select(BatchPrediction):
-            yield self._batch(batch)
+            yield self._compile_batch(batch)
         for view in online_views(self.project):
-            yield self._online(view)
+            yield self._compile_online(view)
         for service in self.project.select(Service):
-            yield from self._service(service)
+            yield from self._compile_service(service)
         for monitor in self.project.select(Monitor):
-            yield from self._monitor(monitor)
+            yield from self._compile_monitor(monitor)
 
-    def upkeep(self, declared: Upkeep) -> dg.AssetsDefinition:
-        """Return the asset that looks after the lake."""
-        return compile_step(upkeep_step(declared, self._body(NODE, upkeep_body(self.project, declared))), self.io)
+    def compile_upkeep(self, upkeep: Upkeep) -> dg.AssetsDefinition:
+        """Return the asset that maintains the lake."""
+        return compile_step(upkeep_step(upkeep, self._bind_body(NODE, upkeep_body(self.project, upkeep))), self.io)
 
-    def _dataset(self, dataset: Dataset[..., Any]) -> dg.AssetsDefinition:
+    def _compile_dataset(self, dataset: Dataset[..., Any]) -> dg.AssetsDefinition:
         node = self.project.node(dataset)
         config, resources = function_requirements(dataset.function)
         step = StepSpec(
             dataset.key,
-            self._body(node, partial(publish_dataset, dataset=dataset)),
+            self._bind_body(node, partial(publish_dataset, dataset=dataset)),
             group=DATA_GROUP,
             description=dataset.function.description,
             kinds=frozenset({"dataset", "duckdb"}),
             partitions=dataset.table.partitions,
             deps=_list_deps(node),
-            ins=self._plain(dataset.function),
+            ins=self._list_plain_inputs(dataset.function),
             checks=table_check_specs(dataset.key, dataset.table),
             config=config,
             resources=resources,
@@ -112,11 +112,11 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _pushed(self, source: PushSource) -> dg.AssetsDefinition:
+    def _compile_pushed(self, source: PushSource) -> dg.AssetsDefinition:
         node = push_node(source, self.platform)
         step = StepSpec(
             source.key,
-            self._body(node, partial(publish_pushed_rows, source=source)),
+            self._bind_body(node, partial(publish_pushed_rows, source=source)),
             group=DATA_GROUP,
             description=source.function.description,
             kinds=frozenset({"dataset", "stream", "duckdb"}),
@@ -127,20 +127,20 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _feature_view(self, view: FeatureView) -> dg.AssetsDefinition:
+    def _compile_feature_view(self, view: FeatureView) -> dg.AssetsDefinition:
         node = self.project.node(view)
         names = ", ".join(view.feature_names)
         function = view.source.function if isinstance(view.source, Computed) else None
         config, resources = function_requirements(function) if function else ({}, frozenset())
         step = StepSpec(
             view.key,
-            self._body(node, partial(publish_feature_view, view=view)),
+            self._bind_body(node, partial(publish_feature_view, view=view)),
             group=DATA_GROUP,
             description=view.description or f"Features of {view.entity.name}: {names}.",
             kinds=frozenset({"features", "duckdb"}),
             partitions=view.partitions,
             deps=_list_deps(node),
-            ins=self._plain(function) if function else {},
+            ins=self._list_plain_inputs(function) if function else {},
             checks=table_check_specs(view.key, view_rules(view)),
             config=config,
             resources=resources,
@@ -151,30 +151,30 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _training_set(self, declared: TrainingSet[..., Any]) -> dg.AssetsDefinition:
-        node = self.project.node(declared)
-        config, resources = function_requirements(declared.function)
+    def _compile_training_set(self, training_set: TrainingSet[..., Any]) -> dg.AssetsDefinition:
+        node = self.project.node(training_set)
+        config, resources = function_requirements(training_set.function)
         step = StepSpec(
-            declared.key,
-            self._body(node, training_set_body(declared)),
-            group=self._group(declared),
-            description=declared.function.description,
+            training_set.key,
+            self._bind_body(node, training_set_body(training_set)),
+            group=self._find_training_set_group(training_set),
+            description=training_set.function.description,
             kinds=frozenset({"training_set", "duckdb"}),
             deps=_list_deps(node),
-            ins=self._plain(declared.function),
-            checks=training_set_checks(declared),
+            ins=self._list_plain_inputs(training_set.function),
+            checks=training_set_checks(training_set),
             config=config | AS_OF_CONFIG,
             resources=resources,
-            options=declared.options,
+            options=training_set.options,
         )
         return compile_step(step, self.io)
 
-    def _group(self, declared: TrainingSet[..., Any]) -> str:
-        """A training set stands with its model; one that several models share stands by itself."""
-        users = [model.name for model in self.project.select(Model) if model.training_set.key == declared.key]
-        return users[0] if len(users) == 1 else declared.name
+    def _find_training_set_group(self, training_set: TrainingSet[..., Any]) -> str:
+        """Return the group of the training set's only model; its own name when several models share it."""
+        users = [model.name for model in self.project.select(Model) if model.training_set.key == training_set.key]
+        return users[0] if len(users) == 1 else training_set.name
 
-    def _model(self, model: Model[..., Any]) -> Iterator[dg.AssetsDefinition]:
+    def _compile_model(self, model: Model[..., Any]) -> Iterator[dg.AssetsDefinition]:
         functions = tuple(f for f in self.project.select(GateFunction) if f.model.key == model.key)
         gates = gather_gates(model, functions)
         definitions = hash_gates(gates)
@@ -183,7 +183,7 @@ class Compiler:
         yield compile_step(
             StepSpec(
                 model.key,
-                self._body(node, model_body(model, gates)),
+                self._bind_body(node, model_body(model, gates)),
                 group=model.name,
                 description=model.function.description,
                 kinds=frozenset({"model", "scikitlearn"}),
@@ -196,11 +196,11 @@ class Compiler:
             self.io,
         )
         if model.approval:
-            yield self._approval(model)
+            yield self._compile_approval(model)
         registered = f"version/{model.name}"
-        # A new version that waits for a person is no reason to promote, but a champion never runs before the version of the same run.
-        before, waiting = ((approval_key(model), registered), [registered]) if model.approval else ((registered,), [])
-        for kind, upstream, ignoring, body, text in (
+        # A new version that waits for approval does not trigger the champion, but the champion runs after the version of the same run.
+        inputs, ignored = ((approval_key(model), registered), [registered]) if model.approval else ((registered,), [])
+        for kind, upstream, ignoring, body, description in (
             (
                 "version",
                 (model.key,),
@@ -208,25 +208,25 @@ class Compiler:
                 version_body(model, definitions),
                 "The candidate, registered when every gate has passed for exactly it.",
             ),
-            ("champion", before, waiting, champion_body(model, definitions), "The version that predicts."),
+            ("champion", inputs, ignored, champion_body(model, definitions), "The version that predicts."),
         ):
-            above = Node(f"{kind}/{model.name}", None, tuple(Edge(key, None) for key in upstream))
+            node = Node(f"{kind}/{model.name}", None, tuple(Edge(key, None) for key in upstream))
             step = StepSpec(
-                above.key,
-                self._body(above, body),
+                node.key,
+                self._bind_body(node, body),
                 group=model.name,
-                description=text,
+                description=description,
                 kinds=frozenset({kind}),
-                deps=_list_deps(above),
+                deps=_list_deps(node),
                 condition=follow_gates(ignoring=ignoring),
             )
             yield compile_step(step, self.io)
 
-    def _approval(self, model: Model[..., Any]) -> dg.AssetsDefinition:
+    def _compile_approval(self, model: Model[..., Any]) -> dg.AssetsDefinition:
         node = Node(approval_key(model), None, (Edge(f"version/{model.name}", None),))
         step = StepSpec(
             node.key,
-            self._body(node, approval_body(model)),
+            self._bind_body(node, approval_body(model)),
             group=model.name,
             description=f"A person approves or rejects a version of {model.name}: fill in the launchpad.",
             kinds=frozenset({"approval"}),
@@ -235,16 +235,16 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _batch(self, batch: BatchPrediction) -> dg.AssetsDefinition:
+    def _compile_batch(self, batch: BatchPrediction) -> dg.AssetsDefinition:
         node = self.project.node(batch)
         step = StepSpec(
             batch.key,
-            self._body(node, prediction_body(batch)),
+            self._bind_body(node, prediction_body(batch)),
             group=batch.model.name,
             description=f"Predictions of the champion of {batch.model.name} for {batch.dataset.key}.",
             kinds=frozenset({"predictions", "scikitlearn"}),
             partitions=node.partitions,
-            # A new champion is no reason to predict the past again, but the graph shows where predictions come from.
+            # A new champion does not trigger new predictions of the past; the dependency is for the graph.
             deps=[*_list_deps(node), dg.AssetDep(asset_key(f"champion/{batch.model.name}"))],
             checks=prediction_checks(batch),
             options=batch.options,
@@ -252,12 +252,12 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _online(self, view: FeatureView) -> dg.AssetsDefinition:
+    def _compile_online(self, view: FeatureView) -> dg.AssetsDefinition:
         node = online_node(view)
         step = StepSpec(
             node.key,
-            self._body(node, partial(publish_online, view=view)),
-            group=self._online_group(view),
+            self._bind_body(node, partial(publish_online, view=view)),
+            group=self._find_online_group(view),
             description=f"The rows of {view.key} that services look up.",
             kinds=frozenset({"features", "online"}),
             deps=_list_deps(node),
@@ -267,54 +267,54 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _online_group(self, view: FeatureView) -> str:
-        """Online rows stand with the model whose services look them up; those of several stand with the data."""
+    def _find_online_group(self, view: FeatureView) -> str:
+        """Return the group of the only model whose services look the view up; that of the data when there are several."""
         users = {
             s.model.name for s in self.project.select(Service) if view.key in {v.key for v in stored_views(s.model.training_set.features)}
         }
         return users.pop() if len(users) == 1 else DATA_GROUP
 
-    def _service(self, service: Service) -> Iterator[dg.AssetsDefinition]:
+    def _compile_service(self, service: Service) -> Iterator[dg.AssetsDefinition]:
         looked_up = [view for view in stored_views(service.model.training_set.features) if view.online]
-        above = Node(
+        node = Node(
             service.key, None, (Edge(f"champion/{service.model.name}", None), *(Edge(online_key(view), None) for view in looked_up))
         )
-        running = StepSpec(
+        service_step = StepSpec(
             service.key,
-            self._body(above, service_body(service)),
+            self._bind_body(node, service_body(service)),
             group=service.model.name,
             description=f"The champion of {service.model.name} behind HTTP.",
             kinds=frozenset({"service", "python"}),
-            deps=_list_deps(above),
+            deps=_list_deps(node),
             options=service.options,
             condition=follow_gates(ignoring=[online_key(view) for view in looked_up]),
         )
-        yield compile_step(running, self.io)
+        yield compile_step(service_step, self.io)
         node = served_node(self.project, service, self.platform)
-        answered = StepSpec(
+        predictions_step = StepSpec(
             node.key,
-            self._body(node, partial(publish_served, service=service)),
+            self._bind_body(node, partial(publish_served, service=service)),
             group=service.model.name,
-            description=f"What {service.key} answered, from its log.",
+            description=f"Predictions of {service.key}, from its log.",
             kinds=frozenset({"predictions", "duckdb"}),
             partitions=node.partitions,
-            # The graph shows where predictions come from; what they follow is the log.
+            # The dependency is for the graph; the predictions follow the log.
             deps=[dg.AssetDep(asset_key(service.key))],
             checks=served_checks(self.project, service),
             condition=follow_inputs(node, self.platform, ignoring=[service.key]),
         )
-        yield compile_step(answered, self.io)
+        yield compile_step(predictions_step, self.io)
 
-    def _monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
+    def _compile_monitor(self, monitor: Monitor) -> Iterator[dg.AssetsDefinition]:
         if monitor.drift:
             text = f"How far {monitor.predictions_key} has drifted from what each version was trained on."
-            yield self._report(monitor, drift_node(self.project, monitor), drift_body(monitor), drift_checks(monitor), text)
+            yield self._compile_report(monitor, drift_node(self.project, monitor), drift_body(monitor), drift_checks(monitor), text)
         if monitor.performance:
             text = f"How good {monitor.predictions_key} turned out, by the labels that have arrived."
             node, labels = performance_node(self.project, monitor), monitor.model.training_set.function
-            yield self._report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)
+            yield self._compile_report(monitor, node, performance_body(monitor), performance_checks(monitor), text, labels)
 
-    def _report(  # noqa: PLR0913  (what the two reports differ in)
+    def _compile_report(  # noqa: PLR0913  (the differences of the two reports)
         self,
         monitor: Monitor,
         node: Node,
@@ -323,17 +323,17 @@ class Compiler:
         text: str,
         labels: UserFunction[..., Any] | None = None,
     ) -> dg.AssetsDefinition:
-        """Return one report of a monitor; ``labels`` is the function that it calls for the rows with labels."""
+        """Return a report of a monitor; it calls the function ``labels`` for the rows with labels."""
         config, resources = function_requirements(labels) if labels else ({}, frozenset[str]())
         step = StepSpec(
             node.key,
-            self._body(node, body),
+            self._bind_body(node, body),
             group=monitor.model.name,
             description=text,
             kinds=frozenset({"report", "duckdb"}),
             partitions=monitor.partitions,
             deps=_list_deps(node),
-            ins=self._plain(labels) if labels else {},
+            ins=self._list_plain_inputs(labels) if labels else {},
             checks=checks,
             config=config,
             resources=resources,
@@ -342,7 +342,7 @@ class Compiler:
         )
         return compile_step(step, self.io)
 
-    def _body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
+    def _bind_body(self, node: Node, body: StepFunction) -> Callable[..., Iterator[object]]:
         project, platform = self.project, self.platform
         parents = {edge.parent for edge in node.edges}
         externals = [e for e in project.select(ExternalDataset) if e.key in parents]
@@ -355,8 +355,8 @@ class Compiler:
 
         return run
 
-    def _plain(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
-        """Return the inputs that Dagster loads: tables of plain assets."""
+    def _list_plain_inputs(self, function: UserFunction[..., Any]) -> Mapping[str, dg.AssetIn]:
+        """Return the inputs that Dagster loads: plain assets."""
         refs = {p.name: self.project.tables[p.name] for p in function.tables}
         return {name: dg.AssetIn(dg.AssetKey(ref.key.split("/"))) for name, ref in refs.items() if ref.plain is not None}
 

@@ -1,4 +1,4 @@
-"""Runs in one process: five empty steps would cost half a minute if each imported everything again."""
+"""Run all steps in one process: with one process for each, five empty steps spend half a minute on imports."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,19 +9,19 @@ from mlops_assets.orchestrate.core.liveness import tag_run
 
 
 class TaggingExecutor(dg.Executor):
-    """An executor that first writes down in which process the run lives."""
+    """An executor that first records the process of the run."""
 
     def __init__(self, inner: Any) -> None:  # noqa: ANN401  (dg.Executor, whose methods are untyped)
         self._inner = inner
 
     @property
     def retries(self) -> Any:  # noqa: ANN401
-        """Of the executor that does the work."""
+        """The retry mode of the inner executor."""
         return self._inner.retries
 
     @property
     def step_dependency_config(self) -> Any:  # noqa: ANN401
-        """Of the executor that does the work."""
+        """The step dependencies of the inner executor."""
         return self._inner.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:  # noqa: ANN401
@@ -32,5 +32,5 @@ class TaggingExecutor(dg.Executor):
 
 @dg.executor(name="in_process", config_schema=dg.in_process_executor.config_schema)  # type: ignore[call-overload, untyped-decorator]  # it takes them all
 def tagging_in_process_executor(init_context: dg.InitExecutorContext) -> TaggingExecutor:
-    """Run all steps in one process, which the run's tags name."""
+    """Run all steps in one process, and name it in the tags of the run."""
     return TaggingExecutor(dg.in_process_executor.executor_creation_fn(init_context))  # type: ignore[misc]

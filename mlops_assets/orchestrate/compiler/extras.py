@@ -1,4 +1,4 @@
-"""Name every optional package that a project needs and that is not installed, before anything runs."""
+"""Find the optional packages that a project needs and that are not installed, before anything runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SERVE = ("uvicorn", "httptools", "uvloop", "msgspec", "lmdb")
 _DBT = ("dagster_dbt", "dbt.cli.main", "dbt.adapters.duckdb")
 _ONNX = ("onnxruntime", "skl2onnx")
-_EXTRAS = {  # what a function may import, and the extra that brings it
+_EXTRAS = {  # packages that a function may import → the extra that installs them
     **dict.fromkeys(_ONNX, "onnx"),
     **{name: name for name in ("bentoml", "evidently", "lightgbm", "mlflow", "redis", "xgboost")},
     "optuna": "search",
@@ -35,13 +35,13 @@ _EXTRAS = {  # what a function may import, and the extra that brings it
 
 
 @dataclass(frozen=True)
-class MissingPackage:
-    """An optional package that is not installed.
+class RequiredPackage:
+    """An optional package that a project needs.
 
     Parameters
     ----------
     package, extra
-        Its name for an import, and the extra that brings it.
+        The module to import, and the extra that installs it.
     reason
         What needs it.
     asset
@@ -54,21 +54,21 @@ class MissingPackage:
     asset: str = ""
 
 
-def find_missing_packages(project: Project, platform: Platform) -> list[MissingPackage]:
+def find_missing_packages(project: Project, platform: Platform) -> list[RequiredPackage]:
     """Return the optional packages that a project needs and that are not installed.
 
     Parameters
     ----------
     project
-        What is declared.
+        The declarations.
     platform
-        Where it lives.
+        Where everything is stored.
     """
     needs = [*_list_platform_packages(project, platform), *_list_declared_packages(project), *_list_imported_packages(project)]
     return [need for need in dict.fromkeys(needs) if not is_installed(need.package)]
 
 
-def refuse_missing_packages(missing: Sequence[MissingPackage]) -> None:
+def refuse_missing_packages(missing: Sequence[RequiredPackage]) -> None:
     """Raise MissingExtraError that names every missing package, and one line that installs them all."""
     if not missing:
         return
@@ -80,36 +80,36 @@ def refuse_missing_packages(missing: Sequence[MissingPackage]) -> None:
     )
 
 
-def _list_platform_packages(project: Project, platform: Platform) -> Iterator[MissingPackage]:
+def _list_platform_packages(project: Project, platform: Platform) -> Iterator[RequiredPackage]:
     if not platform.registry.startswith("sqlite"):
-        yield MissingPackage("psycopg", "postgres", "the registry in PostgreSQL (MLOPS_REGISTRY)")
+        yield RequiredPackage("psycopg", "postgres", "the registry in PostgreSQL (MLOPS_REGISTRY)")
     if platform.artifacts.startswith("s3://"):
-        yield MissingPackage("s3fs", "s3", "the artifacts in S3 (MLOPS_ARTIFACTS)")
+        yield RequiredPackage("s3fs", "s3", "the artifacts in S3 (MLOPS_ARTIFACTS)")
     if platform.mlflow:
-        yield MissingPackage("mlflow", "mlflow", "the mirror to MLflow (MLOPS_MLFLOW)")
+        yield RequiredPackage("mlflow", "mlflow", "the mirror to MLflow (MLOPS_MLFLOW)")
     for view in project.select(FeatureView):
         if view.online:
             backend = find_backend(platform.online)
-            yield MissingPackage(backend.package, backend.extra, f"the online store of '{view.key}'", f"online/{view.name}")
+            yield RequiredPackage(backend.package, backend.extra, f"the online store of '{view.key}'", f"online/{view.name}")
 
 
-def _list_declared_packages(project: Project) -> Iterator[MissingPackage]:
+def _list_declared_packages(project: Project) -> Iterator[RequiredPackage]:
     for model in project.select(Model):
         if model.search is not None and model.search.sampler != "grid":
-            yield MissingPackage("optuna", "search", f"the search of '{model.key}'", model.key)
+            yield RequiredPackage("optuna", "search", f"the search of '{model.key}'", model.key)
         if model.format == "onnx":
-            yield from (MissingPackage(name, "onnx", f"format='onnx' of '{model.key}'", model.key) for name in _ONNX)
+            yield from (RequiredPackage(name, "onnx", f"format='onnx' of '{model.key}'", model.key) for name in _ONNX)
     for service in project.select(Service):
-        yield from (MissingPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
+        yield from (RequiredPackage(name, "serve", f"'{service.key}'", service.key) for name in _SERVE)
     for dbt in project.select(DbtProject):
-        yield from (MissingPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
+        yield from (RequiredPackage(name, "dbt", f"the dbt project '{dbt.path}'") for name in _DBT)
 
 
-def _list_imported_packages(project: Project) -> Iterator[MissingPackage]:
-    """Yield what functions import when they are called; other imports have failed by now."""
+def _list_imported_packages(project: Project) -> Iterator[RequiredPackage]:
+    """Yield the packages that functions import when they are called; imports at the top of a module have already run."""
     for key, function in _list_functions(project):
         for name in sorted(_find_imports(function) & set(_EXTRAS)):
-            yield MissingPackage(name, _EXTRAS[name], f"the code of '{key}'", key)
+            yield RequiredPackage(name, _EXTRAS[name], f"the code of '{key}'", key)
 
 
 def _list_functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -123,11 +123,11 @@ def _list_functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]
 
 
 def _find_imports(function: Callable[..., Any]) -> set[str]:
-    """Return the top-level packages that a function and what it uses import, but for those whose absence the code handles."""
+    """Return the packages that a function and the code it uses import, without imports inside ``try``."""
     try:
         modules: Mapping[str, str] = slice_source(function)["modules"]
     except (DefinitionError, OSError, SyntaxError):
-        return set()  # the training says so with its own reason
+        return set()  # the training reports it
     return {name for text in modules.values() for name in _find_packages(ast.parse(text))}
 
 
@@ -142,7 +142,7 @@ def _find_packages(node: ast.AST) -> Iterator[str]:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a module can be imported, without importing it."""
+    """Return whether a module can be imported, without importing it."""
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):

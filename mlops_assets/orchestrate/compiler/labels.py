@@ -1,4 +1,4 @@
-"""Labels of the asset graph: Dagster shows the last component of a node's key, at any zoom the only text."""
+"""Labels of the asset graph: Dagster shows only the last component of a node's key."""
 
 from collections.abc import Iterable, Iterator
 
@@ -15,7 +15,7 @@ def refuse_shared_labels(
     Parameters
     ----------
     compiled
-        What the project's declarations were compiled to.
+        The assets of the project's declarations.
     others
         Plain Dagster assets.
 

@@ -1,4 +1,4 @@
-"""The whole project is checked before Dagster sees it: every message names both ends and ends in a hint."""
+"""Check a whole project before it is compiled: every message names both ends and has a hint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlops_assets.values.function import UserFunction
 
 _PLAIN = (dg.AssetsDefinition, dg.AssetSpec, dg.AssetChecksDefinition)
-Source = Dataset[..., Any] | ExternalDataset
+_Source = Dataset[..., Any] | ExternalDataset
 
 
 def check_project(project: Project) -> None:
@@ -38,7 +38,7 @@ def check_project(project: Project) -> None:
     Raises
     ------
     DefinitionError
-        The first thing that cannot work.
+        The project cannot work; the message names the first reason.
     """
     _check_items(project)
     _check_duplicates(project)
@@ -92,22 +92,24 @@ def _list_keys(project: Project) -> Iterator[str]:
 
 
 def _check_duplicates(project: Project) -> None:
-    twice = [key for key, count in Counter(_list_keys(project)).items() if count > 1]
-    if twice:
-        raise DefinitionError(f"two items of the project are '{twice[0]}'", hint="give one of them another name; an item is listed once")
+    duplicates = [key for key, count in Counter(_list_keys(project)).items() if count > 1]
+    if duplicates:
+        raise DefinitionError(
+            f"two items of the project are '{duplicates[0]}'", hint="give one of them another name; an item is listed once"
+        )
     for gate in project.select(GateFunction):
         if gate.name in {g.name for g in gate.model.gates}:
             raise DefinitionError(f"gate '{gate.name}' has the name of a gate of '{gate.model.key}'", hint="rename the function")
 
 
 def _check_references(project: Project) -> None:
-    """Whatever a declaration refers to must be in the project: it would never be made otherwise."""
-    listed = set(_list_keys(project))
-    for owner, what, key in _list_references(project):
-        if key not in listed:
+    """Check that the project contains everything that its declarations refer to; the rest would never be made."""
+    known = set(_list_keys(project))
+    for owner, role, key in _list_references(project):
+        if key not in known:
             raise DefinitionError(
-                f"{owner} refers to {what} '{key}', which is not in the project",
-                hint=nearest(key, listed) + "add it to the list given to build_definitions",
+                f"{owner} refers to {role} '{key}', which is not in the project",
+                hint=nearest(key, known) + "add it to the list given to build_definitions",
             )
 
 
@@ -141,18 +143,18 @@ def _list_functions(project: Project) -> Iterator[tuple[str, UserFunction[..., A
 
 
 def _check_upstream(project: Project, key: str, function: UserFunction[..., Any]) -> None:
-    others = {model.name: model.key for model in project.select(Model)}
+    models = {model.name: model.key for model in project.select(Model)}
     for parameter in function.tables:
         ref = project.tables.get(parameter.name)
-        if ref is None and parameter.name in others:
+        if ref is None and parameter.name in models:
             raise DefinitionError(
-                f"'{key}' asks for '{parameter.name}' as a {parameter.frame}, but '{others[parameter.name]}' is no table",
+                f"'{key}' asks for '{parameter.name}' as a {parameter.frame}, but '{models[parameter.name]}' is no table",
                 hint="ask for its predictions or its training set",
             )
         if ref is None:
             known = sorted(project.tables)
             raise DefinitionError(
-                f"'{key}' asks for the table '{parameter.name}', which nobody makes",
+                f"'{key}' asks for the table '{parameter.name}', which no item of the project makes",
                 hint=nearest(parameter.name, known) + f"there are {', '.join(known) or 'none'}",
             )
         if ref.key == key:
@@ -161,7 +163,7 @@ def _check_upstream(project: Project, key: str, function: UserFunction[..., Any]
 
 
 def _check_returns_frame(key: str, name: str, ref: TableRef) -> None:
-    """A plain asset that says what it returns must return a frame."""
+    """Check that a plain asset with an annotated result returns a frame."""
     if ref.plain is None:
         return
     op = getattr(ref.plain, "node_def", None)
@@ -185,7 +187,7 @@ def _check_partitions(
     names: tuple[str, ...],
     mappings: Mapping[str, dg.PartitionMapping],
 ) -> None:
-    """Check that what a table reads can be mapped to its partitions."""
+    """Check that the partitions of a table can be mapped to those of its inputs."""
     if unknown := set(mappings) - set(names):
         raise DefinitionError(
             f"'{key}' maps the partitions of '{min(unknown)}', which it does not read",
@@ -200,22 +202,22 @@ def _check_partitions(
 
 def _check_mapping(key: str, child: dg.PartitionsDefinition, ref: TableRef, mapping: dg.PartitionMapping | None) -> None:
     parent = ref.partitions
-    ends = f"'{key}' ({child}) reads '{ref.key}' ({parent})"
+    both = f"'{key}' ({child}) reads '{ref.key}' ({parent})"
     if mapping is None and getattr(child, "timezone", None) != getattr(parent, "timezone", None):
         raise DefinitionError(
-            f"{ends}: their days begin at different times",
+            f"{both}: their days begin at different times",
             hint="give both the same timezone=, or a partition mapping that says what is meant",
         )
     if mapping is None and _is_hourly(child) and not _is_hourly(parent):
         raise DefinitionError(
-            f"{ends}: a partition would read data from after its own end",
+            f"{both}: a partition would read data from after its own end",
             hint="give partition_mappings={...} that reaches back, or read a finer table",
         )
     if mapping is not None and not isinstance(
         mapping, (dg.TimeWindowPartitionMapping, dg.AllPartitionMapping, dg.IdentityPartitionMapping)
     ):
         raise DefinitionError(
-            f"{ends} by a {type(mapping).__name__}",
+            f"{both} by a {type(mapping).__name__}",
             hint="use dg.TimeWindowPartitionMapping, dg.IdentityPartitionMapping or dg.AllPartitionMapping",
         )
 
@@ -245,13 +247,13 @@ def _check_view(project: Project, view: FeatureView) -> None:
             )
         return
     table, source = view.source.table, view.source.key
-    wanted = (
+    required = (
         *view.entity.join_keys,
         view.event_timestamp,
         *((view.created_timestamp,) if view.created_timestamp else ()),
         *view.feature_names,
     )
-    _check_columns(f"'{view.key}'", source, wanted, table.schema_columns)
+    _check_columns(f"'{view.key}'", source, required, table.schema_columns)
     if table.partitions is not None and view.event_timestamp != table.event_timestamp:
         raise DefinitionError(
             f"'{view.key}' has the event timestamp '{view.event_timestamp}', its partitioned source '{source}' has '{table.event_timestamp}'",
@@ -272,7 +274,7 @@ def _check_computed_view(project: Project, view: FeatureView, source: Computed[.
         if ref is None or ref.plain is not None:
             known = sorted(name for name, ref in project.tables.items() if ref.plain is None)
             raise DefinitionError(
-                f"the query of '{view.key}' reads the table '{name}', which nobody makes",
+                f"the query of '{view.key}' reads the table '{name}', which no item of the project makes",
                 hint=nearest(name, known) + f"there are {', '.join(known) or 'none'}",
             )
         if ref.key == view.key:
@@ -280,70 +282,70 @@ def _check_computed_view(project: Project, view: FeatureView, source: Computed[.
     _check_partitions(project, view.key, source.partitions, names, dict(source.partition_mappings))
 
 
-def _check_columns(owner: str, source: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
-    for name in wanted:
+def _check_columns(owner: str, source: str, required: Iterable[str], columns: Sequence[str]) -> None:
+    for name in required:
         if columns and name not in columns:
             raise DefinitionError(
                 f"{owner} needs the column '{name}', which '{source}' lacks", hint=nearest(name, columns) + f"it has {', '.join(columns)}"
             )
 
 
-def _check_training_set(project: Project, declared: TrainingSet[..., Any]) -> None:
-    _check_label(declared)
-    _check_unique_inputs(declared)
-    for function in on_demand(declared.features):
-        check_on_demand(project, declared, function)
-    for dataset in project.datasets_of(declared):
-        _check_known_in_time(declared, dataset)
+def _check_training_set(project: Project, training_set: TrainingSet[..., Any]) -> None:
+    _check_label(training_set)
+    _check_unique_inputs(training_set)
+    for function in on_demand(training_set.features):
+        check_on_demand(project, training_set, function)
+    for dataset in project.datasets_of(training_set):
+        _check_known_in_time(training_set, dataset)
 
 
-def _check_label(declared: TrainingSet[..., Any]) -> None:
-    if declared.label in declared.columns:
+def _check_label(training_set: TrainingSet[..., Any]) -> None:
+    if training_set.label in training_set.columns:
         raise DefinitionError(
-            f"'{declared.key}' has its label '{declared.label}' among its columns",
-            hint=f"drop '{declared.label}' from columns=: it is what is predicted",
+            f"'{training_set.key}' has its label '{training_set.label}' among its columns",
+            hint=f"drop '{training_set.label}' from columns=: it is what is predicted",
         )
-    for view in feature_views(declared.features):
-        if declared.label in view.renamed_features:
+    for view in feature_views(training_set.features):
+        if training_set.label in view.renamed_features:
             raise DefinitionError(
-                f"the label '{declared.label}' of '{declared.key}' is also a feature of '{view.key}'",
+                f"the label '{training_set.label}' of '{training_set.key}' is also a feature of '{view.key}'",
                 hint="rename one of them, if they are not the same thing",
             )
-    for function in on_demand(declared.features):
-        if declared.label in function.parameters:
+    for function in on_demand(training_set.features):
+        if training_set.label in function.parameters:
             raise DefinitionError(
-                f"on-demand features '{function.name}' read the label '{declared.label}' of '{declared.key}'",
+                f"on-demand features '{function.name}' read the label '{training_set.label}' of '{training_set.key}'",
                 hint="compute features from what is known at prediction time",
             )
 
 
-def _check_unique_inputs(declared: TrainingSet[..., Any]) -> None:
-    names = [*declared.columns, *(n for view in feature_views(declared.features) for n in view.renamed_features)]
+def _check_unique_inputs(training_set: TrainingSet[..., Any]) -> None:
+    names = [*training_set.columns, *(n for view in feature_views(training_set.features) for n in view.renamed_features)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DefinitionError(
-            f"'{declared.key}' has two inputs named '{twice[0]}'",
+            f"'{training_set.key}' has two inputs named '{twice[0]}'",
             hint="rename one of the features, or look the view up as view.renamed('prefix_')",
         )
-    if not names and not on_demand(declared.features):
-        raise DefinitionError(f"'{declared.key}' declares no input", hint="name columns=, features=, or both: X is made of them")
+    if not names and not on_demand(training_set.features):
+        raise DefinitionError(f"'{training_set.key}' declares no input", hint="name columns=, features=, or both: X is made of them")
 
 
-def _check_known_in_time(declared: TrainingSet[..., Any], dataset: Source) -> None:
+def _check_known_in_time(training_set: TrainingSet[..., Any], dataset: _Source) -> None:
     known = dict(dataset.table.known_at)
-    reads = [(name, "columns=") for name in declared.columns] + [
-        (p, f"on-demand features '{f.name}'") for f in on_demand(declared.features) for p in f.parameters
+    reads = [(name, "columns=") for name in training_set.columns] + [
+        (p, f"on-demand features '{f.name}'") for f in on_demand(training_set.features) for p in f.parameters
     ]
     for name, where in reads:
         if name in known:
             raise DefinitionError(
-                f"'{declared.key}' uses '{name}' in {where}, but '{dataset.key}' declares that it is known only at '{known[name]}'",
+                f"'{training_set.key}' uses '{name}' in {where}, but '{dataset.key}' declares that it is known only at '{known[name]}'",
                 hint=f"drop '{name}': at prediction time it does not exist",
             )
-    if declared.label in known and declared.label_known_at is None:
+    if training_set.label in known and training_set.label_known_at is None:
         raise DefinitionError(
-            f"the label '{declared.label}' of '{declared.key}' is known only at '{known[declared.label]}' of '{dataset.key}'",
-            hint=f"say label_known_at='{known[declared.label]}', so that no split uses a label before it is known",
+            f"the label '{training_set.label}' of '{training_set.key}' is known only at '{known[training_set.label]}' of '{dataset.key}'",
+            hint=f"say label_known_at='{known[training_set.label]}', so that no split uses a label before it is known",
         )
 
 
@@ -360,8 +362,8 @@ def _check_batch(batch: BatchPrediction) -> None:
     training_set, table = batch.model.training_set, batch.dataset.table
     views = feature_views(training_set.features)
     keys = [key for view in views for key in view.renamed_keys]
-    wanted = (*training_set.columns, *keys, *((training_set.event_timestamp,) if views and training_set.event_timestamp else ()))
-    _check_columns(f"'{batch.key}'", batch.dataset.key, wanted, table.schema_columns)
+    required = (*training_set.columns, *keys, *((training_set.event_timestamp,) if views and training_set.event_timestamp else ()))
+    _check_columns(f"'{batch.key}'", batch.dataset.key, required, table.schema_columns)
     for name in training_set.columns:
         if name in table.known_later:
             raise DefinitionError(

@@ -1,4 +1,4 @@
-"""Parts of Dagster that it still calls beta, used knowingly."""
+"""Dagster features that are still in beta."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import dagster as dg
 
 @contextmanager
 def allow_beta() -> Iterator[None]:
-    """Silence Dagster's warning about a beta feature: tests of ours hold it to what we need."""
+    """Silence Dagster's warnings about beta features; our tests pin the behaviour that we use."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         yield

@@ -1,4 +1,4 @@
-"""Descriptions of columns for the Dagster UI, from what users have written already: docstrings, schemas and features."""
+"""Descriptions of columns for the Dagster UI, from docstrings, schemas and feature declarations."""
 
 import inspect
 import re
@@ -36,7 +36,7 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
     Parameters
     ----------
     project
-        What is declared.
+        The declarations.
     key
         The table, ``<kind>/<name>``.
 
@@ -56,15 +56,15 @@ def describe_columns(project: Project, key: str) -> dict[str, str]:
 def parse_attributes(docstring: str) -> dict[str, str]:
     """Return the descriptions in the numpydoc section *Attributes* of a docstring, each as one line."""
     section = _ATTRIBUTES.search(inspect.cleandoc(docstring) + "\n")
-    found: dict[str, list[str]] = {}
+    lines_of: dict[str, list[str]] = {}
     names: list[str] = []
     for line in section.group(1).splitlines() if section else ():
         if line.strip() and not line.startswith(" "):
             names = [name.strip() for name in line.partition(":")[0].split(",")]
         elif line.strip():
             for name in names:
-                found.setdefault(name, []).append(line.strip())
-    return {name: " ".join(lines) for name, lines in found.items()}
+                lines_of.setdefault(name, []).append(line.strip())
+    return {name: " ".join(lines) for name, lines in lines_of.items()}
 
 
 def _describe(project: Project, declaration: Declaration) -> dict[str, str]:
@@ -89,7 +89,7 @@ def _describe_dataset(dataset: Dataset[..., Any] | ExternalDataset) -> dict[str,
 
 
 def _describe_schema(schema: type | None) -> Iterator[tuple[str, str]]:
-    """Yield what a pandera schema says of its columns; a field's own description comes before the docstring's."""
+    """Yield the column descriptions of a pandera schema; that of a field overrides that of the docstring."""
     if schema is None:
         return
     described: Mapping[str, str] = {}
@@ -102,23 +102,23 @@ def _describe_schema(schema: type | None) -> Iterator[tuple[str, str]]:
 
 
 def _describe_view(view: FeatureView) -> dict[str, str]:
-    """Return what is said of a view's columns, by itself or by the dataset that it is taken from."""
+    """Return the descriptions of a view's columns; its own override those of its source."""
     source = view.source
-    below = _describe_dataset(source) if isinstance(source, (Dataset, ExternalDataset)) else {}
+    inherited = _describe_dataset(source) if isinstance(source, (Dataset, ExternalDataset)) else {}
     text = source.function.description if isinstance(source, Computed) else ""
-    return below | parse_attributes(text) | parse_attributes(view.description)
+    return inherited | parse_attributes(text) | parse_attributes(view.description)
 
 
-def _describe_training_set(project: Project, declared: TrainingSet[..., Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for dataset in project.datasets_of(declared):
-        found |= _describe_dataset(dataset)
-    for view in feature_views(declared.features):
+def _describe_training_set(project: Project, training_set: TrainingSet[..., Any]) -> dict[str, str]:
+    descriptions: dict[str, str] = {}
+    for dataset in project.datasets_of(training_set):
+        descriptions |= _describe_dataset(dataset)
+    for view in feature_views(training_set.features):
         described = _describe_view(view)
         renamed = zip((*view.renamed_keys, *view.renamed_features), (*view.entity.join_keys, *view.feature_names), strict=True)
-        found |= {new: described[name] for new, name in renamed if name in described}
-    return found | parse_attributes(declared.function.description)
+        descriptions |= {new: described[name] for new, name in renamed if name in described}
+    return descriptions | parse_attributes(training_set.function.description)
 
 
-def _rename_stored(described: Mapping[str, str], own: tuple[str, ...]) -> dict[str, str]:
-    return {table_name(name, own): text for name, text in described.items()}
+def _rename_stored(descriptions: Mapping[str, str], reserved: tuple[str, ...]) -> dict[str, str]:
+    return {table_name(name, reserved): text for name, text in descriptions.items()}

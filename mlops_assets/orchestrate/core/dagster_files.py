@@ -1,4 +1,4 @@
-"""The files of the Dagster instance: where they lie, what of them is damaged, and opening the instance with errors that name them."""
+"""The files of the Dagster instance: prepare its folder, find damage, and open it with errors that name a file."""
 
 import os
 from pathlib import Path
@@ -16,24 +16,24 @@ _NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
 
 
 def prepare_dagster_home(platform: Platform) -> Path:
-    """Return the folder of the Dagster instance: ``DAGSTER_HOME``, or ``dagster`` below the platform's home; made when missing.
+    """Return the folder of the Dagster instance: ``DAGSTER_HOME``, or ``dagster`` below the platform's home; create it when it is missing.
 
     Raises
     ------
     PlatformError
         The folder cannot be written.
     """
-    named = os.environ.get("DAGSTER_HOME")
+    configured = os.environ.get("DAGSTER_HOME")
     try:
-        home = Path(named or Path(platform.home) / "dagster").expanduser().absolute()
+        home = Path(configured or Path(platform.home) / "dagster").expanduser().absolute()
         home.mkdir(parents=True, exist_ok=True)
         if not (home / "dagster.yaml").exists():
             (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
     except (OSError, RuntimeError) as error:  # a RuntimeError for the home folder of an unknown user
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PlatformError(
-            f"'{named or platform.home}' cannot be the folder of the Dagster instance: {reason}",
-            hint=f"make it writable, or set {'DAGSTER_HOME' if named else 'MLOPS_HOME'} to another folder",
+            f"'{configured or platform.home}' cannot be the folder of the Dagster instance: {reason}",
+            hint=f"make it writable, or set {'DAGSTER_HOME' if configured else 'MLOPS_HOME'} to another folder",
         ) from error
     os.environ["DAGSTER_HOME"] = str(home)
     return home
@@ -63,11 +63,11 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
 
 
 def explain_instance_error(home: Path, error: Exception) -> PlatformError:
-    """Return what an error of the Dagster instance means, naming the file that causes it."""
-    broken = find_damaged_databases(home)
+    """Return the error to raise for a failure of the Dagster instance; it names the file that causes it."""
+    damaged = find_damaged_databases(home)
     reason = " ".join(str(error).split())[:300]
-    if broken:
-        path, problem = broken[0]
+    if damaged:
+        path, problem = damaged[0]
         return PlatformError(f"the Dagster database '{path}' is damaged: {problem}", hint=advise_restore(home, path))
     return PlatformError(
         f"the Dagster instance of '{home / 'dagster.yaml'}' cannot be opened: {type(error).__name__}: {reason}",
@@ -76,7 +76,7 @@ def explain_instance_error(home: Path, error: Exception) -> PlatformError:
 
 
 def advise_restore(home: Path, path: Path) -> str:
-    """Return what to do about a damaged database of the instance, and how to begin again without it."""
+    """Return a hint for a damaged database of the instance: how to restore it, and how to begin again without it."""
     if path.parent.name == "schedules":
         return f"restore it from a backup; to begin again with {_DEFAULT_STATES}, move '{path}' away and run `mlops doctor --fix`"
     if path.stem in ("runs", *_NOT_RUNS):  # without it, the event logs of the runs cannot be used
@@ -95,17 +95,17 @@ def find_damaged_databases(home: Path) -> list[tuple[Path, str]]:
 
 
 def find_lost_history(home: Path) -> str:
-    """Return which database is missing or empty while event logs of runs remain; ``""`` when none is."""
+    """Return a sentence about a database of runs that is missing or empty while event logs of runs remain; ``""`` when none is."""
     return _describe_lost_database(home, home / "history" / "runs.db", home / "history" / "runs" / "index.db")
 
 
 def find_lost_schedules(home: Path) -> str:
-    """Return that the states of sensors and schedules are missing or empty while event logs of runs remain; ``""`` when they are not."""
+    """Return a sentence when the database of sensors and schedules is missing or empty while event logs of runs remain; ``""`` otherwise."""
     return _describe_lost_database(home, home / "schedules" / "schedules.db") if (home / "schedules").is_dir() else ""
 
 
 def recreate_schedules(home: Path) -> str:
-    """Make the database of sensors and schedules again, and say so."""
+    """Create the database of sensors and schedules again, and return a sentence about it."""
     os.environ["DAGSTER_HOME"] = str(home)
     dg.DagsterInstance.get().all_instigator_state()
     return f"began again with {_DEFAULT_STATES}"
@@ -113,7 +113,7 @@ def recreate_schedules(home: Path) -> str:
 
 def _describe_lost_database(home: Path, *databases: Path) -> str:
     logs = [path for path in (home / "history" / "runs").glob("*.db") if path.stem not in _NOT_RUNS]
-    lost = [path for path in databases if not path.exists() or not path.stat().st_size]
-    if not logs or not lost:
+    missing = [path for path in databases if not path.exists() or not path.stat().st_size]
+    if not logs or not missing:
         return ""
-    return f"the Dagster database '{lost[0]}' is missing or empty, but the event logs of {len(logs)} run(s) remain, such as '{logs[0]}'"
+    return f"the Dagster database '{missing[0]}' is missing or empty, but the event logs of {len(logs)} run(s) remain, such as '{logs[0]}'"

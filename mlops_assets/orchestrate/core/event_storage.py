@@ -30,20 +30,20 @@ MAX_BATCH = 1_000  # events that Dagster hands over at once, such as the partiti
 
 
 def open_pooled_instance(home: str) -> dg.DagsterInstance:
-    """Open the Dagster instance of a folder; one that keeps its events in SQLite keeps its databases open.
+    """Open the Dagster instance of a folder; its SQLite databases stay open.
 
     Parameters
     ----------
     home
         The folder with ``dagster.yaml``.
     """
-    found = InstanceRef.from_dir(home)
-    data = found.storage_data
+    instance_ref = InstanceRef.from_dir(home)
+    data = instance_ref.storage_data
     if data is None or data.class_name != DagsterSqliteStorage.__name__:
-        return dg.DagsterInstance.from_ref(found)
+        return dg.DagsterInstance.from_ref(instance_ref)
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(MAX_BATCH))
     pooled = ConfigurableClassData(__name__, PooledSqliteStorage.__name__, data.config_yaml)
-    return dg.DagsterInstance.from_ref(found._replace(storage_data=pooled))
+    return dg.DagsterInstance.from_ref(instance_ref._replace(storage_data=pooled))
 
 
 def open_engine(url: str) -> Engine:
@@ -88,7 +88,7 @@ class PooledEventLog(SqliteEventLogStorage):
                 yield connection
 
     def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:  # noqa: FBT001, FBT002  (Dagster's signature)
-        """Make the tables where there are none; Dagster also reads every migration of its own to find out."""
+        """Create the tables when there are none; Dagster would read each of its migrations to find out."""
         if not _has_tables(engine):
             super()._initdb(engine, for_index_shard)
 
@@ -159,12 +159,12 @@ class PooledRunStorage(SqliteRunStorage):
 
     @classmethod
     def open(cls, folder: str) -> "PooledRunStorage":
-        """Open the storage in a folder, making it when it does not exist."""
+        """Open the storage in a folder; create it when it does not exist."""
         if (Path(folder) / "runs.db").exists():
-            found = cls(create_db_conn_string(folder, "runs"))
-            if _has_tables(found._engine):
-                return found
-            found.dispose()
+            storage = cls(create_db_conn_string(folder, "runs"))
+            if _has_tables(storage._engine):
+                return storage
+            storage.dispose()
         return cls.from_local(folder)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Tables and what each is made from: the facts that automation follows."""
+"""Tables and their inputs: the graph that automation follows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Edge:
     mapping
         Which of them one partition of the child needs; the same one when None.
     required
-        Whether a partition of the child that has no parent partition is never made; it is made from nothing otherwise.
+        Whether a child partition without a parent partition is never made; otherwise it is made without this parent.
     """
 
     parent: str
@@ -48,10 +48,10 @@ class Node:
     Parameters
     ----------
     external_inputs
-        For a table that is also made from something outside of the lake: returns, for those of its partitions that something is there
-        for, what identifies it.
+        For a table that is also made from data outside the lake: a function that returns a value for each partition with such data.
+        The value changes with the data.
     definition
-        A hash of how a derived table is made; when it changes, every partition is made anew.
+        A hash of how a derived table is made; when it changes, every partition is rebuilt.
     """
 
     key: str
@@ -62,12 +62,12 @@ class Node:
 
     @property
     def is_derived(self) -> bool:
-        """Whether it is made from anything that is recorded."""
+        """Whether the table is made from recorded inputs."""
         return bool(self.edges) or self.external_inputs is not None
 
 
 def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapshot: int | None = None) -> dict[str, str]:
-    """Return, for each partition, one hash of everything it is made from as the lake holds it.
+    """Return a hash of each partition's inputs as the lake holds them.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
     Returns
     -------
     dict
-        Partition → fingerprint. A partition whose newest input does not exist yet has none; a table that comes from outside has ``""``.
+        Partition → fingerprint. A partition whose newest input does not exist yet has none; in a table without inputs each has ``""``.
     """
     if not node.is_derived:
         return dict.fromkeys(keys, "")
@@ -93,8 +93,8 @@ def compute_fingerprints(node: Node, keys: Sequence[str], lake: Lake, *, snapsho
         facts.append(node.external_inputs(keys))
         names.append("outside")
     ready = [key for key in keys if all(key in fact for fact in facts)]
-    how = [("definition", node.definition)] if node.definition else []
-    return {key: _hash_facts([*how, *((name, fact[key]) for name, fact in zip(names, facts, strict=True))]) for key in ready}
+    definition = [("definition", node.definition)] if node.definition else []
+    return {key: _hash_facts([*definition, *((name, fact[key]) for name, fact in zip(names, facts, strict=True))]) for key in ready}
 
 
 def _hash_parents(node: Node, edge: Edge, keys: Sequence[str], lake: Lake, snapshot: int | None) -> dict[str, list[tuple[str, str]]]:

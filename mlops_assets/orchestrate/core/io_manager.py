@@ -1,4 +1,4 @@
-"""How a plain Dagster asset reads our tables, by an ordinary parameter."""
+"""Load tables of the lake into the parameters of plain Dagster assets."""
 
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ IO_MANAGER_KEY = "mlops_lake"
 
 
 class LakeIOManager(dg.IOManager):
-    """Loads tables of the lake for the assets downstream of ours; our own assets write the lake themselves.
+    """Loads tables of the lake for plain assets; the steps of this package write the lake themselves.
 
     Parameters
     ----------
@@ -30,11 +30,11 @@ class LakeIOManager(dg.IOManager):
         self._refs: dict[str, TableRef] = {}
 
     def add_tables(self, project: Project) -> None:
-        """Make the tables of a project known by their keys in the asset graph."""
+        """Register the tables of a project by their keys in the asset graph."""
         self._refs.update({graph_key(key): ref for key, ref in project.by_key.items()})
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Do nothing: a step of ours has committed its table before it ends."""
+        """Do nothing: a step commits its table before it ends."""
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  (what the parameter's annotation says)
         """Return the table, or the partitions of it that the step maps to, as the annotated frame type; a polars frame by default."""
@@ -55,7 +55,7 @@ class LakeIOManager(dg.IOManager):
 
 @cache
 def lake_io_manager(platform: Platform) -> tuple[LakeIOManager, dg.IOManagerDefinition]:
-    """Return the IO manager of a platform, always the same: Dagster refuses two of one key when projects are merged."""
+    """Return the one IO manager of a platform: Dagster refuses two with one key when projects are merged."""
     manager = LakeIOManager(platform)
     return manager, dg.IOManagerDefinition.hardcoded_io_manager(manager)
 

@@ -1,4 +1,4 @@
-"""Which process a run lives in, so that a run whose process is gone can be told from a busy one."""
+"""Tag a run with its process, to distinguish a run whose process is gone from a busy one."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from mlops_assets.stores.base.process import is_gone as _is_gone
 
 TAGS = ("mlops/host", "mlops/boot", "mlops/pid", "mlops/started")
 START_TIMEOUT = timedelta(minutes=3)  # as in Dagster's own run monitoring
-_RUN = "mlops/run"  # tags are copied to a run that repeats another: whose they are
+_RUN = "mlops/run"  # the run that these tags describe: Dagster copies tags to a run that repeats another
 _CODE_SERVER = ".dagster/grpc_info"  # where Dagster's default launcher sent a run
 _ACTIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 @cache
 def _tag_once(instance: dg.DagsterInstance, run_id: str, process: int) -> None:
-    # A step may have a process of its own, which ends before its run does: the run's is the first that Dagster tells of.
+    # A step may have a process of its own, which ends before its run does: that of the run is the first in its log.
     pid, _ = _first_process(instance, run_id) or (process, 0.0)
     instance.add_run_tags(run_id, {_RUN: run_id, **process_tags(pid)})
 
@@ -37,7 +37,7 @@ def process_tags(pid: int) -> dict[str, str]:
 
 
 def is_gone(tags: dict[str, str]) -> bool:
-    """Whether the process that a run's tags name was of this machine and runs no more."""
+    """Return whether the process that a run's tags name belonged to this machine and has ended."""
     if any(name not in tags for name in TAGS):
         return False
     return _is_gone(dict(zip(("host", "boot", "pid", "started"), (tags[name] for name in TAGS), strict=True)))
@@ -51,39 +51,39 @@ def reap_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     list of str
         The ids of the runs that were marked.
     """
-    buried = []
+    reaped = []
     for run, cause in find_dead_runs(instance):
         instance.report_run_failed(run, cause)
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-        buried.append(run.run_id)
-    return buried
+        reaped.append(run.run_id)
+    return reaped
 
 
 def find_dead_runs(instance: dg.DagsterInstance) -> list[tuple[dg.DagsterRun, str]]:
-    """Return the runs of this machine that count as running and whose process is gone, each with how that is known."""
+    """Return the active runs of this machine whose process is gone, each with the cause."""
     active = instance.get_runs(filters=dg.RunsFilter(statuses=_ACTIVE))
     return [(run, cause) for run in active if (cause := _cause_of_death(instance, run))]
 
 
 def _cause_of_death(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Say why a run is dead; empty when it is not, or when nobody can tell."""
-    begun, mine = run.status is not dg.DagsterRunStatus.STARTING, run.tags.get(_RUN, run.run_id) == run.run_id
-    if begun and mine and TAGS[2] in run.tags:
+    """Return why a run is dead; empty when it is alive or when that is unknown."""
+    started, has_own_tags = run.status is not dg.DagsterRunStatus.STARTING, run.tags.get(_RUN, run.run_id) == run.run_id
+    if started and has_own_tags and TAGS[2] in run.tags:
         gone = is_gone(dict(run.tags))
         return f"The process {run.tags[TAGS[2]]} of this run is gone; it was killed or the machine restarted." if gone else ""
     if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
-        return ""  # Other launchers, on other machines, watch over what they launch.
+        return ""  # other launchers monitor their own runs
     server = json.loads(run.tags.get(_CODE_SERVER, "{}")).get("socket", "")
     if server and _refuses_connections(server) and not _is_alive(_first_process(instance, run.run_id)):
-        return "The code server of this run is gone, and so is its process; they were killed before it told where it lives."
+        return "The code server of this run is gone, and so is its process; they were killed before the run recorded its process."
     launched = instance.get_run_stats(run.run_id).launch_time
-    if not begun and launched and time.time() - launched > START_TIMEOUT.total_seconds():
+    if not started and launched and time.time() - launched > START_TIMEOUT.total_seconds():
         return f"It was launched and has not started within {START_TIMEOUT}."
     return ""
 
 
 def _refuses_connections(server: str) -> bool:
-    """Whether a socket of this machine is still there, but nobody listens."""
+    """Return whether a socket of this machine exists and no process listens to it."""
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(1.0)
         try:
@@ -96,7 +96,7 @@ def _refuses_connections(server: str) -> bool:
 
 
 def _first_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-    """Return the first process that a run's log tells of, and since when."""
+    """Return the first process in a run's log, with the time of the entry."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         metadata = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}
         if "pid" in metadata:

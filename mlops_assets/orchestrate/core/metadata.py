@@ -1,4 +1,4 @@
-"""What a materialisation shows in the Dagster UI."""
+"""Metadata of materialisations and check results for the Dagster UI."""
 
 import base64
 import logging
@@ -30,15 +30,15 @@ def table_metadata(frame: "pl.DataFrame", descriptions: Mapping[str, str]) -> di
 
 
 def draw_safely(name: str, draw: Callable[[], Mapping[str, Any]], log: Log = _LOGGER.warning) -> dict[str, Any]:
-    """Return figures for display; where they cannot be drawn, a warning under ``name`` in their place: no figure fails a step."""
+    """Return figures for display, or a warning under ``name`` when they cannot be drawn: no figure fails a step."""
     try:
         return dict(draw())
-    except Exception as error:  # noqa: BLE001  (whatever a figure ends in)
+    except Exception as error:  # noqa: BLE001  (a figure for display fails no step)
         return figure_warning(name, f"{type(error).__name__}: {error}", log)
 
 
 def figure_warning(name: str, reason: str, log: Log = _LOGGER.warning) -> dict[str, Any]:
-    """Return as metadata, and log, that a figure cannot be drawn."""
+    """Log that a figure cannot be drawn, and return the warning as metadata."""
     log(f"'{name}' cannot be drawn: {reason}")
     return {name: dg.MetadataValue.text(f"warning: not drawn ({reason})")}
 
@@ -63,7 +63,7 @@ def _cell(value: object) -> str:
 
 
 def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Return rows as a table that programs can read as well."""
+    """Return rows as a table that programs can read too."""
     shown = [
         {
             name: value if isinstance(value, str) or (isinstance(value, float) and math.isfinite(value)) else str(value)
@@ -77,21 +77,21 @@ def to_table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(row) for row in as_text], schema)
 
 
-def to_images(drawn: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -> dict[str, Any]:
-    """Return pictures as metadata, and a warning in the place of each that could not be drawn."""
-    found: dict[str, Any] = {}
-    for title, png in drawn.items():
-        found |= figure_warning(title, png, log) if isinstance(png, str) else {title: to_image(png, title)}
-    return found
+def to_images(drawings: Mapping[str, bytes | str], log: Log = _LOGGER.warning) -> dict[str, Any]:
+    """Return drawings as metadata, with a warning in place of each that failed."""
+    images: dict[str, Any] = {}
+    for title, png in drawings.items():
+        images |= figure_warning(title, png, log) if isinstance(png, str) else {title: to_image(png, title)}
+    return images
 
 
 def to_image(png: bytes, title: str) -> dg.MarkdownMetadataValue:
-    """Return a PNG as metadata that the UI draws."""
+    """Return a PNG as metadata that the UI displays."""
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
 def to_check_result(key: dg.AssetKey, outcome: "Outcome") -> dg.AssetCheckResult:
-    """Return what a check found as Dagster's own result."""
+    """Return the outcome of a check as Dagster's check result."""
     return dg.AssetCheckResult(
         passed=outcome.passed,
         asset_key=key,

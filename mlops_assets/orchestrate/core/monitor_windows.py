@@ -1,4 +1,4 @@
-"""The windows of a monitor, which are the partitions of its predictions or coarser ones."""
+"""The windows of a monitor: the partitions of its predictions, or coarser ones."""
 
 from __future__ import annotations
 
@@ -52,9 +52,11 @@ def check_monitor_windows(project: Project, monitor: Monitor) -> None:
             hint="give both the same partitions, or the monitor coarser ones",
         )
     if (cut := next(_find_cuts(windows, predicted), None)) is not None:
-        held = predicted.get_next_partition_window(predicted.get_prev_partition_window(cut, respect_bounds=False).end, respect_bounds=False)
+        partition = predicted.get_next_partition_window(
+            predicted.get_prev_partition_window(cut, respect_bounds=False).end, respect_bounds=False
+        )
         raise DefinitionError(
-            f"{_describe_mismatch(monitor, predicted)}: the partition from {held.start} to {held.end} lies in two windows: one begins at {cut}",
+            f"{_describe_mismatch(monitor, predicted)}: the partition from {partition.start} to {partition.end} lies in two windows: one begins at {cut}",
             hint="begin every window where a partition begins: the same timezone=, and hour_offset= or day_offset= that fit",
         )
     _check_bounds(monitor, windows, predicted)

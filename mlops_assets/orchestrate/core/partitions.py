@@ -1,4 +1,4 @@
-"""Partition arithmetic: which partitions of a table another one's partition is made from."""
+"""Partition arithmetic: map partitions of a table to those of its inputs."""
 
 from __future__ import annotations
 
@@ -57,28 +57,28 @@ def _is_offset_mapping(mapping: dg.PartitionMapping | None) -> bool:
     return mapping is None or isinstance(mapping, (dg.IdentityPartitionMapping, dg.TimeWindowPartitionMapping))
 
 
-def _map_by_offset(mapping: dg.PartitionMapping | None, every: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Count positions: Dagster's own mapping costs milliseconds a partition, and a condition maps a year at each tick."""
+def _map_by_offset(mapping: dg.PartitionMapping | None, parent_keys: Sequence[str], keys: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Map partitions by position: Dagster's own mapping costs milliseconds a partition, and a condition maps a year at each tick."""
     first, last = getattr(mapping, "start_offset", 0), getattr(mapping, "end_offset", 0)
-    position = {key: index for index, key in enumerate(every)}
-    return {key: tuple(every[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
+    position = {key: index for index, key in enumerate(parent_keys)}
+    return {key: tuple(parent_keys[max(0, position[key] + first) : max(0, position[key] + last + 1)]) for key in keys if key in position}
 
 
 _MappingKey = tuple[dg.PartitionMapping | None, dg.PartitionsDefinition, dg.PartitionsDefinition, str]
-_FINAL_RESULTS: dict[_MappingKey, Sequence[str]] = {}  # mappings that time cannot change any more
+_FINAL_RESULTS: dict[_MappingKey, Sequence[str]] = {}  # mappings of windows that have ended: time cannot change them
 
 
 def _map_by_dagster(
     mapping: dg.PartitionMapping | None, child: dg.PartitionsDefinition, parent: dg.PartitionsDefinition, key: str
 ) -> Sequence[str]:
-    """Ask Dagster, which takes milliseconds, once for each window that has ended."""
-    if (asked := (mapping, child, parent, key)) in _FINAL_RESULTS:
-        return _FINAL_RESULTS[asked]
-    found = _ask_dagster(mapping or window_mapping(), child, parent, key)
+    """Map a partition with Dagster, which takes milliseconds; cache the result once its window has ended."""
+    if (request := (mapping, child, parent, key)) in _FINAL_RESULTS:
+        return _FINAL_RESULTS[request]
+    parents = _ask_dagster(mapping or window_mapping(), child, parent, key)
     timed = all(hasattr(definition, "time_window_for_partition_key") for definition in (child, parent))
     if timed and partition_length(parent) <= partition_length(child) and child.time_window_for_partition_key(key).end <= datetime.now(UTC):  # type: ignore[attr-defined]
-        _FINAL_RESULTS[asked] = found
-    return found
+        _FINAL_RESULTS[request] = parents
+    return parents
 
 
 def window_mapping() -> dg.TimeWindowPartitionMapping:
@@ -94,7 +94,7 @@ def _ask_dagster(mapping: dg.PartitionMapping, child: dg.PartitionsDefinition, p
 
 
 def partition_length(definition: dg.PartitionsDefinition | None) -> timedelta:
-    """Return how long a partition is, as the first one is or will be; a day when unpartitioned."""
+    """Return the length of the first partition, which may not have ended; a day when unpartitioned."""
     if definition is None:
         return timedelta(days=1)
     # Not the first key: before the first partition has ended there is none.

@@ -1,4 +1,4 @@
-"""All that one project declares, found by name and by key."""
+"""The declarations of one project, indexed by name and by key."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TableRef:
 
 @dataclass(frozen=True)
 class Project:
-    """What was given to ``build_definitions``, sorted by what it is."""
+    """The items of ``build_definitions``: declarations, plain Dagster items, and an index of their tables."""
 
     declarations: tuple[Declaration, ...]
     plain: tuple[object, ...]
@@ -91,16 +91,16 @@ class Project:
 
     @property
     def datasets(self) -> tuple[Dataset[..., Any] | ExternalDataset, ...]:
-        """Every dataset, whoever writes it."""
+        """All datasets, external ones too."""
         return tuple(declaration for declaration in self.declarations if isinstance(declaration, (Dataset, ExternalDataset)))
 
     def dataset(self, name: str) -> Dataset[..., Any] | ExternalDataset | None:
         """Return the dataset of a name, or None."""
         return next((d for d in self.datasets if d.name == name), None)
 
-    def datasets_of(self, declared: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
+    def datasets_of(self, training_set: TrainingSet[..., Any]) -> Iterator[Dataset[..., Any] | ExternalDataset]:
         """Yield the datasets that the rows of a training set come from, in the order in which its function asks for them."""
-        yield from (dataset for parameter in declared.function.tables if (dataset := self.dataset(parameter.name)) is not None)
+        yield from (dataset for parameter in training_set.function.tables if (dataset := self.dataset(parameter.name)) is not None)
 
     def _refs(self) -> Iterator[tuple[str, TableRef]]:
         """Yield every table; where two kinds share a name, the first one wins."""
@@ -122,12 +122,12 @@ class Project:
             yield training_set.name, TableRef(training_set.key)
 
     def edge(self, parameter: Parameter, mapping: dg.PartitionMapping | None = None) -> Edge | None:
-        """Return the edge to the table that a parameter names, or None for a plain asset."""
+        """Return the edge to the table that a parameter names; None for a plain asset."""
         ref = self.tables[parameter.name]
         return None if ref.plain is not None else Edge(ref.key, ref.partitions, mapping)
 
     def node(self, declaration: Declaration) -> Node:
-        """Return a table and what it is made from."""
+        """Return a declared table with its edges."""
         match declaration:
             case Dataset():
                 mappings = dict(declaration.partition_mappings)
@@ -173,7 +173,7 @@ def input_table_names(source: Computed[..., Any] | Sql) -> tuple[str, ...]:
 
 
 def _lookup_edge(view: FeatureView) -> Edge:
-    """A prediction reads the feature rows that can still hold at its time: the ttl back."""
+    """Return the edge of a lookup: a prediction reads the feature rows of the ttl before its time."""
     return Edge(view.key, view.partitions, lookback_mapping(view.partitions, view.ttl.total_seconds() if view.ttl else None))
 
 
@@ -190,17 +190,17 @@ def view_rules(view: FeatureView) -> Table:
 
 
 def row_key(project: Project, model: Model[..., Any]) -> tuple[str, ...]:
-    """Return the columns that identify a row: as a service of the model says, else the key of the first dataset of its training set that has one."""
-    said = next((service.row_key for service in project.select(Service) if service.model.key == model.key and service.row_key), ())
-    if said:
-        return said
+    """Return the columns that identify a row: ``row_key`` of a service of the model, else the key of the first dataset of its training set with one."""
+    declared_key = next((service.row_key for service in project.select(Service) if service.model.key == model.key and service.row_key), ())
+    if declared_key:
+        return declared_key
     return next((dataset.table.key for dataset in project.datasets_of(model.training_set) if dataset.table.key), ())
 
 
 def served_partitions(project: Project, service: Service) -> dg.PartitionsDefinition | None:
-    """Return the partitions of what a service answered: those of the data that its model learns from."""
-    read = project.datasets_of(service.model.training_set)
-    return next((dataset.table.partitions for dataset in read if dataset.table.partitions is not None), None)
+    """Return the partitions of a service's predictions: those of the data that its model is trained on."""
+    datasets = project.datasets_of(service.model.training_set)
+    return next((dataset.table.partitions for dataset in datasets if dataset.table.partitions is not None), None)
 
 
 def served_time(service: Service) -> str:

@@ -1,4 +1,4 @@
-"""Whether sensors run: what the Dagster instance and the daemon's heartbeat say."""
+"""Whether sensors run, by the state of the Dagster instance and the daemon's heartbeat."""
 
 import time
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ _DAEMON = "SENSOR"
 
 
 def is_sensor_on(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> bool:
-    """Return whether a sensor is switched on: as a person set it on this instance, else as the code declares it."""
+    """Return whether a sensor is switched on: by a person on this instance, else by default."""
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    chosen = [s.status for s in states if s.instigator_name == sensor.name]
-    if not set(chosen) & {InstigatorStatus.RUNNING, InstigatorStatus.STOPPED}:
+    statuses = [s.status for s in states if s.instigator_name == sensor.name]
+    if not set(statuses) & {InstigatorStatus.RUNNING, InstigatorStatus.STOPPED}:
         return sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    return InstigatorStatus.RUNNING in chosen
+    return InstigatorStatus.RUNNING in statuses
 
 
 def explain_sensors_off(
     definitions: dg.Definitions, names: Sequence[str], instance: dg.DagsterInstance, command: str, *, clock: float | None = None
 ) -> str:
-    """Return why sensors do nothing now and which command does their work once; an empty string when they run.
+    """Return why sensors are idle and which command does their work once; an empty string when they run.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ def explain_sensors_off(
     names
         Their names, the most important first.
     instance
-        Which instance.
+        The Dagster instance that runs them.
     command
-        Does what the sensors would do now.
+        The command that does the sensors' work once.
     clock
         Seconds since 1970; the current time when None.
     """

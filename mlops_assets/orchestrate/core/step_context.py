@@ -1,4 +1,4 @@
-"""What one step works on: its partitions, the state of the lake it reads, and what its function receives."""
+"""The context of a step: its partitions, the state of the lake it reads, and the arguments of its function."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,26 +33,26 @@ VERIFIED_KINDS = frozenset({"features", "training_set", "online", "model"})
 
 @dataclass(frozen=True)
 class StepContext:
-    """One step of one run.
+    """One step of one run, on one state of the lake.
 
     Parameters
     ----------
     context
-        Dagster's own.
+        Of Dagster.
     project, stores
-        What is declared, and where it lives.
+        The declarations, and where tables and models are stored.
     node
-        The table that is made.
+        The table that the step makes.
     plain_inputs
         Frames of plain upstream assets, by parameter name.
     selected_keys
-        Those of the step's partitions that are worked on now; all when None.
+        The partitions to make now; all of the step when None.
     shared_inputs
-        Tables of the lake that were read for more partitions than these, by parameter name.
+        Tables that were read once for all partitions of the step, by parameter name.
     trial_params
-        Hyperparameters that a search has chosen, over those of the run configuration.
+        Hyperparameters of a search's trial; they override the run configuration.
     leases
-        What keeps the states of the lake readable that the step reads; closed when it ends.
+        Keep the snapshots that the step reads; closed when it ends.
     """
 
     context: dg.AssetExecutionContext
@@ -74,71 +74,71 @@ class StepContext:
 
     @cached_property
     def windows(self) -> tuple[tuple[str, TimeWindow | None], ...]:
-        """Each partition with its span of event time."""
+        """Each partition with its window of event time."""
         return tuple((key, window_of(self.node.partitions, key)) for key in self.keys)
 
     @cached_property
     def window(self) -> TimeWindow:
-        """The span of the whole step."""
+        """The window of the whole step."""
         spans = [window for _, window in self.windows if window is not None]
         return TimeWindow(spans[0].start, spans[-1].end)
 
     @cached_property
     def snapshot(self) -> int:
-        """The one state of the lake that everything in this step reads."""
+        """The snapshot of the lake that everything in this step reads."""
         return self.leases.enter_context(self.stores.lake.lease_snapshot())
 
     @cached_property
     def outside_reads(self) -> OutsideReads:
-        """What users' functions read in this step besides their arguments."""
-        at = self.stores.platform
-        folders = (place.removeprefix("file://") for place in (at.home, at.lake, at.artifacts, at.online))
+        """Files and variables that users' functions read in this step in addition to their arguments."""
+        platform = self.stores.platform
+        folders = (url.removeprefix("file://") for url in (platform.home, platform.lake, platform.artifacts, platform.online))
         return OutsideReads(tuple(os.path.realpath(folder) + os.sep for folder in folders if "://" not in folder))
 
     @cached_property
     def _verified_reads(self) -> set[tuple[str, TimeWindow | None]]:
-        """What this step has read and found undamaged."""
+        """Tables and windows that this step has read and verified."""
         return set()
 
     @cached_property
     def partitions(self) -> tuple[Partition, ...]:
-        """What is about to be written, with the fingerprint of what it is made from."""
-        made_from = compute_fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
-        return tuple(Partition(key, window, made_from.get(key, "")) for key, window in self.windows)
+        """The partitions to write, each with the fingerprint of its inputs."""
+        inputs = compute_fingerprints(self.node, self.keys, self.stores.lake, snapshot=self.snapshot)
+        return tuple(Partition(key, window, inputs.get(key, "")) for key, window in self.windows)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The step's run configuration, defaults filled in."""
+        """The run configuration of the step with its defaults."""
         return {**(self.context.op_execution_context.op_config or {}), **self.trial_params}
 
     def with_params(self, params: Mapping[str, Any]) -> "StepContext":
-        """Return the same step with other hyperparameters, on the same state of the lake."""
-        other = replace(self, trial_params=dict(params))
-        vars(other)["snapshot"] = self.snapshot
-        return other
+        """Return the same step with other hyperparameters, on the same snapshot."""
+        changed = replace(self, trial_params=dict(params))
+        vars(changed)["snapshot"] = self.snapshot
+        return changed
 
     def split_by_partition(self, function: UserFunction[..., Any]) -> Iterator["StepContext"]:
-        """Yield the step of each partition alone; what the function reads is read once for all of them."""
+        """Yield one step for each partition; the tables that the function reads are read once for all of them."""
         names = [p.name for p in function.tables if p.name not in self.plain_inputs]
         shared = {name: self.read(self.project.tables[name]) for name in names}
         for key in self.keys:
             plain = {name: _select_partition(value, key) for name, value in self.plain_inputs.items()}
-            one = replace(self, selected_keys=(key,), shared_inputs=shared, plain_inputs=plain)
-            vars(one)["outside_reads"] = self.outside_reads
-            vars(one)["snapshot"] = self.snapshot
-            yield one
+            step = replace(self, selected_keys=(key,), shared_inputs=shared, plain_inputs=plain)
+            vars(step)["outside_reads"] = self.outside_reads
+            vars(step)["snapshot"] = self.snapshot
+            yield step
 
-    def call(self, function: UserFunction[..., Any], **given: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
-        """Call a user's function with everything it asks for."""
-        return self._result(function, given, lambda value: value)
+    def call(self, function: UserFunction[..., Any], **overrides: object) -> Any:  # noqa: ANN401  (a user's function returns what it likes)
+        """Call a user's function with the arguments that it asks for; ``overrides`` replace some by name."""
+        return self._call_and_use(function, overrides, lambda value: value)
 
     def call_for_frame(self, function: UserFunction[..., Any]) -> pl.DataFrame:
         """Call a user's function and collect the frame that it returns."""
-        return self._result(function, {}, lambda value: collect(value, f"'{self.node.key}'"))
+        return self._call_and_use(function, {}, lambda value: collect(value, f"'{self.node.key}'"))
 
-    def _result(self, function: UserFunction[..., Any], given: Mapping[str, object], use: Callable[[Any], T]) -> T:
-        """Call a user's function and use what it returns; a query that it returns runs there, so that its errors are the function's."""
-        arguments = {p.name: given[p.name] if p.name in given else self._argument(p) for p in function.parameters}
+    def _call_and_use(self, function: UserFunction[..., Any], overrides: Mapping[str, object], use: Callable[[Any], T]) -> T:
+        """Call a user's function and use its result there: a lazy query runs in ``use``, and its errors name the function."""
+        arguments = {p.name: overrides[p.name] if p.name in overrides else self._argument(p) for p in function.parameters}
         with translate_errors(function.function, self._place, lambda: list_columns(arguments.values())):
             with self.outside_reads.recording():
                 value = function(**arguments)
@@ -174,18 +174,18 @@ class StepContext:
         return convert_frame(rows, parameter.frame)
 
     def read(self, ref: TableRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Read the rows of an upstream table that this step's partitions are made from; all columns when None are named."""
+        """Read the rows of an upstream table that this step's partitions need; every column when ``columns`` is None."""
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return self._explain_lake_error(ref, lambda: self._rows(ref, None, None, columns))
-        wanted = [key for parents in map_partitions(edge, self.node.partitions, self.keys).values() for key in parents]
-        span = _time_span(ref, wanted)
+        parent_keys = [key for parents in map_partitions(edge, self.node.partitions, self.keys).values() for key in parents]
+        span = _time_span(ref, parent_keys)
         if span is None:
             return self._explain_lake_error(ref, lambda: self.stores.lake.read(ref.key, columns=columns, snapshot=self.snapshot).clear())
-        return self._explain_lake_error(ref, lambda: self._rows(ref, span, wanted, columns))
+        return self._explain_lake_error(ref, lambda: self._rows(ref, span, parent_keys, columns))
 
     def filter_for_partition(self, ref: TableRef, rows: pl.DataFrame, key: str) -> pl.DataFrame:
-        """Return those of the rows that were read which one partition is made from."""
+        """Return the rows that one partition needs, from rows that were read for several."""
         edge = next((e for e in self.node.edges if e.parent == ref.key), None)
         if edge is None or self.node.partitions is None or ref.partitions is None:
             return rows
@@ -195,18 +195,18 @@ class StepContext:
         return rows.filter(pl.col(ref.event_timestamp or "").is_between(span.start, span.end, closed="left"))
 
     def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None) -> pl.DataFrame:
-        """Read rows; those that a model will learn from or a service look up are held against their recorded hashes."""
+        """Read rows; verify their recorded hashes where a model is trained on them or a service looks them up."""
         lake, time = self.stores.lake, ref.event_timestamp
         if self.node.key.split("/")[0] not in VERIFIED_KINDS or (ref.key, window) in self._verified_reads:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot, columns=columns)
-        wanted = lake.records(ref.key, snapshot=self.snapshot).keys() & set(list_partition_keys(ref.partitions) if keys is None else keys)
-        parts = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, wanted)]
-        rows = read_verified(lake, ref.key, parts, window=window, event_timestamp=time, snapshot=self.snapshot)
+        recorded = lake.records(ref.key, snapshot=self.snapshot).keys() & set(list_partition_keys(ref.partitions) if keys is None else keys)
+        partitions = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, recorded)]
+        rows = read_verified(lake, ref.key, partitions, window=window, event_timestamp=time, snapshot=self.snapshot)
         self._verified_reads.add((ref.key, window))
         return rows if columns is None else rows.select(columns)
 
     def load_layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
-        """Return all rows of a feature view, ready to be looked up."""
+        """Return the as-of layout of a feature view, with all its rows."""
         ref = TableRef(view.key)
         return self._explain_lake_error(ref, lambda: self.stores.layouts.load(view, snapshot=self.snapshot, as_known=as_known))
 
@@ -221,7 +221,7 @@ class StepContext:
 
 
 def _select_partition(value: object, key: str) -> object:
-    """Return one partition of a plain asset, where its IO manager loads several as a dict."""
+    """Return one partition of a plain asset whose IO manager loads several as a dict; any other value as it is."""
     return value[key] if isinstance(value, Mapping) and key in value else value
 
 

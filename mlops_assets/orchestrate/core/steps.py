@@ -1,4 +1,4 @@
-"""How every step of ours becomes a Dagster asset: one op, its checks, its IO manager."""
+"""Compile a step to a Dagster asset: one op with its checks and its IO manager."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ StepBody = Callable[..., Iterator[object]]
 
 @dataclass(frozen=True)
 class StepSpec:
-    """The declaration of one asset, before Dagster sees it.
+    """The specification of one asset, before it is compiled to Dagster.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ class StepSpec:
 
 
 def asset_key(key: str) -> dg.AssetKey:
-    """Return the Dagster key of the node that stands for ``<kind>/<name>``."""
+    """Return the Dagster asset key of ``<kind>/<name>``."""
     return dg.AssetKey(graph_key(key).split("/"))
 
 
 def op_name(key: str) -> str:
-    """Return the name of the op that makes the node of ``<kind>/<name>``."""
+    """Return the op name of ``<kind>/<name>``."""
     return graph_key(key).replace("/", "__")
 
 
@@ -79,7 +79,7 @@ def compile_step(step: StepSpec, io: dg.IOManagerDefinition) -> dg.AssetsDefinit
         code_version=step.code_version,
         freshness_policy=options.freshness_policy or step.freshness,
     ).with_io_manager_key(IO_MANAGER_KEY)
-    with allow_beta():  # carrying the IO manager with the asset is what lets these definitions merge into any project
+    with allow_beta():  # each asset brings its IO manager, so that these definitions merge into any project
         decorate = dg.multi_asset(
             specs=[spec],
             name=op_name(step.key),

@@ -176,7 +176,7 @@ def query(text: str, **more) -> ml.FeatureView:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SELECT * FROM nobody", "the query of 'features/q' reads the table 'nobody', which nobody makes"),
+        ("SELECT * FROM nobody", "the query of 'features/q' reads the table 'nobody', which no item of the project makes"),
         ("SELECT * FROM q", "the query of 'features/q' reads itself"),
         ("DELETE FROM trips", "is not one SELECT"),
         ("SELEC 1", "cannot be parsed"),

@@ -52,8 +52,8 @@ def type_checks(signature: inspect.Signature, classes: Iterable[str]) -> dict[st
         Names of the package's own classes.
     """
     known = {*classes, *_OF_DAGSTER}
-    found = {name: _list_checks(_text(parameter.annotation), known) for name, parameter in signature.parameters.items()}
-    return {name: checks for name, checks in found.items() if checks}
+    checks_by_name = {name: _list_checks(_text(parameter.annotation), known) for name, parameter in signature.parameters.items()}
+    return {name: checks for name, checks in checks_by_name.items() if checks}
 
 
 def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, list[tuple[str, Check]]]) -> None:
@@ -71,10 +71,10 @@ def check_types(name: str, arguments: Mapping[str, Any], checks: Mapping[str, li
     for parameter, value in arguments.items():
         accepted = checks.get(parameter, [])
         if accepted and not any(check(value) for _, check in accepted):
-            wanted = " or ".join(description for description, _ in accepted if description != "None")
+            expected = " or ".join(description for description, _ in accepted if description != "None")
             raise DefinitionError(
-                f"{name} was given {_describe_value(value)} as '{parameter}', which takes {wanted}",
-                hint=_hint(name, parameter, value, wanted),
+                f"{name} was given {_describe_value(value)} as '{parameter}', which takes {expected}",
+                hint=_hint(name, parameter, value, expected),
             )
 
 
@@ -85,19 +85,19 @@ def _text(annotation: object) -> str:
 
 
 def _list_checks(annotation: str, known: set[str]) -> list[tuple[str, Check]]:
-    found = []
+    checks = []
     for alternative in _alternatives(annotation):
         base, _, inner = alternative.partition("[")
         base = base.rpartition(".")[2]
         if base in _PLAIN:
             description, check = _PLAIN[base]
             lists_values = description == "a list" and not inner.startswith(("str", "Any"))
-            found.append((description, _not_text(check) if lists_values else check))
+            checks.append((description, _not_text(check) if lists_values else check))
         elif base in known:
-            found.append((f"a {base}", _is_instance(base)))
+            checks.append((f"a {base}", _is_instance(base)))
         else:
             return []
-    return found
+    return checks
 
 
 def _alternatives(annotation: str) -> list[str]:
@@ -128,21 +128,23 @@ def _describe_value(value: object) -> str:
     return repr(value)[:60] if isinstance(value, _SHOWN) else f"a {type(value).__name__}"
 
 
-def _hint(name: str, parameter: str, value: Any, wanted: str) -> str:  # noqa: ANN401  (a list of cases)
+def _hint(name: str, parameter: str, value: Any, expected: str) -> str:  # noqa: ANN401  (a list of cases)
     if name == "ml.Entity" and isinstance(value, (list, tuple)):
         return f"name the entity and list its columns: ml.Entity({'_'.join(map(str, value))!r}, join_keys={list(value)!r})"
-    if wanted == "a list":
+    if expected == "a list":
         return f"put it into a list: {name}([…])" if parameter == "items" else f"put it into a list: {parameter}=[…]"
-    if wanted in _EXAMPLES:
-        return _EXAMPLES[wanted]
+    if expected in _EXAMPLES:
+        return _EXAMPLES[expected]
     if isinstance(value, type):
         return f"make one of it: {value.__name__}(…)"
     if inspect.isfunction(value):
-        return f"write @{name}(…) above '{value.__name__}'" if name == "ml.gate" else f"decorate '{value.__name__}' first, or give {wanted}"
-    return _plain_hint(parameter, value, wanted)
+        return (
+            f"write @{name}(…) above '{value.__name__}'" if name == "ml.gate" else f"decorate '{value.__name__}' first, or give {expected}"
+        )
+    return _plain_hint(parameter, value, expected)
 
 
-def _plain_hint(parameter: str, value: object, wanted: str) -> str:
+def _plain_hint(parameter: str, value: object, expected: str) -> str:
     if isinstance(value, str):
-        return f"give {wanted} itself, not its name"
-    return f"give one text as {parameter}=" if wanted == "a text" else f"give {wanted}"
+        return f"give {expected} itself, not its name"
+    return f"give one text as {parameter}=" if expected == "a text" else f"give {expected}"

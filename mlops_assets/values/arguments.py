@@ -91,10 +91,10 @@ def _check_call(name: str, signature: inspect.Signature, args: tuple[Any, ...], 
     known = [n for n, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if any(p.kind is p.VAR_KEYWORD for p in own.values()):
         known += [option for option in AssetArguments.__annotations__ if option not in known]
-    for given in kwargs:
-        if given not in known:
+    for argument in kwargs:
+        if argument not in known:
             raise DefinitionError(
-                f"{name} has no argument '{given}'", hint=nearest(given, known) + f"it takes {', '.join(known) or 'no keyword'}"
+                f"{name} has no argument '{argument}'", hint=nearest(argument, known) + f"it takes {', '.join(known) or 'no keyword'}"
             ) from None
     try:
         signature.bind(*args, **kwargs)

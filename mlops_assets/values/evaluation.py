@@ -118,8 +118,8 @@ class Evaluation:
         """Return one metric, of a slice ``(column, value)`` when given; NaN when it was not measured."""
         if within is None:
             return dict(self.metrics).get(name, float("nan"))
-        found = next((s for s in self.slices if (s.column, s.value) == within), None)
-        return dict(found.metrics).get(name, float("nan")) if found else float("nan")
+        match = next((s for s in self.slices if (s.column, s.value) == within), None)
+        return dict(match.metrics).get(name, float("nan")) if match else float("nan")
 
 
 @check_constructor

@@ -148,11 +148,11 @@ class FeatureView:
         description: str = "",
         **options: object,
     ) -> None:
-        named = name or getattr(source, "name", None)
-        if named is None:
+        chosen_name = name or getattr(source, "name", None)
+        if chosen_name is None:
             raise DefinitionError("a feature view over a query has no name", hint="give name=")
         values = {
-            "name": validate_name(named, "a feature view"),
+            "name": validate_name(chosen_name, "a feature view"),
             "source": source,
             "entity": entity,
             "event_timestamp": event_timestamp,

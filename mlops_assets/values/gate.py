@@ -281,15 +281,15 @@ def _judge_relative(gate: Gate, within: Slice | None, candidate: Candidate, valu
 
 def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateResult:
     """Judge every value of a column that has enough rows, and show the one furthest below its bound."""
-    found = [s for s in candidate.evaluation.slices if s.column == column]
-    enough = [s for s in found if s.rows >= gate.min_rows]
-    if not enough:
-        largest = max((s.rows for s in found), default=0)
+    slices = [s for s in candidate.evaluation.slices if s.column == column]
+    judged = [s for s in slices if s.rows >= gate.min_rows]
+    if not judged:
+        largest = max((s.rows for s in slices), default=0)
         return GateResult(passed=False, reason=f"no value of {column} has {gate.min_rows} holdout rows: the most frequent has {largest}")
-    results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in enough]
+    results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in judged]
     failed = [(s, result) for s, result in results if not result.passed]
     worst, result = min(failed or results, key=lambda each: _margin(each[1]))
-    few = f"; {len(found) - len(enough)} with fewer rows are not judged" if len(found) > len(enough) else ""
+    few = f"; {len(slices) - len(judged)} with fewer rows are not judged" if len(slices) > len(judged) else ""
     head = (
         f"fails in {len(failed)} of {len(results)} slices by {column}, worst"
         if failed

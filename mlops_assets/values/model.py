@@ -20,12 +20,12 @@ Refit = Literal["after_gates"]
 KIND, ESTIMATOR = "candidate_kind", "estimator"  # the field of a record that names the kind of candidate, and the kind without such a field
 
 
-def check_format(asked: str) -> None:
+def check_format(name: str) -> None:
     """Raise DefinitionError for a format that does not exist.
 
     Parameters
     ----------
-    asked
+    name
         Its name.
 
     Raises
@@ -33,18 +33,18 @@ def check_format(asked: str) -> None:
     DefinitionError
         It is none of the four.
     """
-    if asked not in get_args(Format):
+    if name not in get_args(Format):
         raise DefinitionError(
-            f"there is no format '{asked}'", hint=nearest(asked, get_args(Format)) + f"there are {', '.join(get_args(Format))}"
+            f"there is no format '{name}'", hint=nearest(name, get_args(Format)) + f"there are {', '.join(get_args(Format))}"
         )
 
 
-def check_refit(asked: str | None) -> None:
+def check_refit(name: str | None) -> None:
     """Raise DefinitionError for a ``refit=`` that does not exist.
 
     Parameters
     ----------
-    asked
+    name
         Its name; None without a refit.
 
     Raises
@@ -52,10 +52,10 @@ def check_refit(asked: str | None) -> None:
     DefinitionError
         It is not ``after_gates``.
     """
-    if asked is not None and asked not in get_args(Refit):
+    if name is not None and name not in get_args(Refit):
         raise DefinitionError(
-            f"there is no refit={asked!r}",
-            hint=nearest(str(asked), get_args(Refit)) + "refit='after_gates' fits again on all rows once the gates have passed",
+            f"there is no refit={name!r}",
+            hint=nearest(str(name), get_args(Refit)) + "refit='after_gates' fits again on all rows once the gates have passed",
         )
 
 

@@ -142,7 +142,7 @@ class Performance(OneRule):
         certain: bool = False,
         confidence: float = 0.95,
     ) -> None:
-        given = {
+        values = {
             "metric": metric,
             "at_least": at_least,
             "no_worse_than_reference_by": no_worse_than_reference_by,
@@ -152,7 +152,7 @@ class Performance(OneRule):
             "certain": certain,
             "confidence": confidence,
         }
-        for attribute, value in given.items():
+        for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
         self._check()
 
@@ -306,7 +306,7 @@ class Monitor:
         min_rows: int = 100,
         **options: object,
     ) -> None:
-        given = {
+        values = {
             "name": validate_name(name, "a monitor"),
             "of": _check_watched(name, of),
             "partitions": _choose_windows(name, of, partitions),
@@ -315,7 +315,7 @@ class Monitor:
             "min_rows": min_rows,
             "options": AssetOptions.from_arguments(AssetArguments(**options)),  # type: ignore[typeddict-item]
         }
-        for attribute, value in given.items():
+        for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
         self._check()
 
@@ -374,12 +374,12 @@ def _check_watched(name: str, of: Service | BatchPrediction) -> Service | BatchP
     return of
 
 
-def _choose_windows(name: str, of: Service | BatchPrediction, given: dg.PartitionsDefinition | None) -> dg.PartitionsDefinition:
-    found = given if given is not None or isinstance(of, Service) else of.dataset.table.partitions
-    if found is None:
+def _choose_windows(name: str, of: Service | BatchPrediction, declared: dg.PartitionsDefinition | None) -> dg.PartitionsDefinition:
+    chosen = declared if declared is not None or isinstance(of, Service) else of.dataset.table.partitions
+    if chosen is None:
         raise DefinitionError(f"monitor '{name}' has no windows", hint="pass partitions=, e.g. a dg.DailyPartitionsDefinition")
-    if not hasattr(found, "time_window_for_partition_key"):
+    if not hasattr(chosen, "time_window_for_partition_key"):
         raise DefinitionError(
-            f"monitor '{name}' has partitions of type {type(found).__name__}", hint="use time-window partitions (hourly to yearly)"
+            f"monitor '{name}' has partitions of type {type(chosen).__name__}", hint="use time-window partitions (hourly to yearly)"
         )
-    return found
+    return chosen

@@ -25,8 +25,8 @@ class OneRule:
 
     def _check_rule(self, what: str) -> None:
         """Raise DefinitionError unless exactly one rule is given, and finite."""
-        given = [rule for rule in self.RULES if getattr(self, rule) is not None]
-        if len(given) != 1:
-            raise DefinitionError(f"{what} has {len(given)} rules", hint=f"give exactly one of {', '.join(self.RULES)}")
+        rules = [rule for rule in self.RULES if getattr(self, rule) is not None]
+        if len(rules) != 1:
+            raise DefinitionError(f"{what} has {len(rules)} rules", hint=f"give exactly one of {', '.join(self.RULES)}")
         if not math.isfinite(self.threshold):
             raise DefinitionError(f"{what} has the bound {self.threshold}", hint="give a finite number")

@@ -136,7 +136,7 @@ class Search:
         pairs = tuple(sorted((name, values if isinstance(values, Range) else tuple(values)) for name, values in dict(space).items()))
         for name, values in pairs:
             _check_values(name, values, sampler)
-        given = {
+        attributes = {
             "space": pairs,
             "trials": trials,
             "metric": metric,
@@ -145,7 +145,7 @@ class Search:
             "seed": seed,
             "processes": processes,
         }
-        for name, value in given.items():
+        for name, value in attributes.items():
             object.__setattr__(self, name, value)
 
     def check(self, configs: Iterable[Parameter], metrics: Sequence[str], where: str) -> None:

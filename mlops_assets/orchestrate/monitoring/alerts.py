@@ -48,46 +48,48 @@ def _build_run_failure_sensor(url: str, status: dg.DefaultSensorStatus, interval
 def _build_check_failure_sensor(url: str, status: dg.DefaultSensorStatus, interval: int) -> dg.SensorDefinition:
     @dg.sensor(name=CHECKS, default_status=status, minimum_interval_seconds=interval, description="Posts failed checks to the webhook.")
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        seen: dict[str, int] = json.loads(context.cursor or "{}")
+        last_ids: dict[str, int] = json.loads(context.cursor or "{}")
         keys = sorted(context.repository_def.asset_graph.asset_check_keys) if context.repository_def else []
         posted, problem = 0, ""
         try:
-            for _ in _post_failed_checks(url, context.instance, keys, seen):
+            for _ in _post_failed_checks(url, context.instance, keys, last_ids):
                 posted += 1
         except OSError as error:
             if not posted:
                 raise
             problem = f"; then the webhook failed ({error}), the rest follows at the next tick"  # a failed tick would post the others again
-        context.update_cursor(json.dumps(seen))
+        context.update_cursor(json.dumps(last_ids))
         return dg.SkipReason(f"posted {posted} checks{problem}")
 
     return sensor
 
 
-def _post_failed_checks(url: str, instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], seen: dict[str, int]) -> Iterator[str]:
+def _post_failed_checks(
+    url: str, instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey], last_ids: dict[str, int]
+) -> Iterator[str]:
     """Post checks that failed since they were last seen, and yield the name of each."""
     for key in keys:
         name = key.to_user_string()
         # The first look posts nothing: a new webhook gets no failures of last year.
-        for storage_id, found in _read_new_evaluations(instance, key, seen.get(name)):
-            failed = not found.passed and name in seen
+        for storage_id, evaluation in _read_new_evaluations(instance, key, last_ids.get(name)):
+            failed = not evaluation.passed and name in last_ids
             if failed:
-                post_alert(url, _build_event(found))
-            seen[name] = storage_id
+                post_alert(url, _build_event(evaluation))
+            last_ids[name] = storage_id
             if failed:
                 yield name
-        seen.setdefault(name, 0)
+        last_ids.setdefault(name, 0)
 
 
-def _build_event(found: dg.AssetCheckEvaluation) -> dict[str, Any]:
-    key = found.asset_key.to_user_string()
+def _build_event(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    key = evaluation.asset_key.to_user_string()
     return {
         "kind": "check_failure",
         "asset": key,
-        "check": found.check_name,
-        "severity": found.severity.value,
-        "partition": found.partition,
-        "text": f"{key}: {found.check_name} did not pass: {found.description or ''}",
+        "check": evaluation.check_name,
+        "severity": evaluation.severity.value,
+        "partition": evaluation.partition,
+        "text": f"{key}: {evaluation.check_name} did not pass: {evaluation.description or ''}",
     }
 
 

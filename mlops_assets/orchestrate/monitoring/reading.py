@@ -37,26 +37,26 @@ def _mark_fitted(step: StepContext, monitor: Monitor, rows: pl.DataFrame, time: 
     predicted = set(rows[MODEL_VERSION].unique()) if rows.height else set()
     for version in step.stores.registry.versions(monitor.model.name):
         if version.version in predicted:
-            mine = rows[MODEL_VERSION] == version.version
-            fitted |= mine & mark_fitted_rows(step.stores, step.project, monitor.model, version, rows, time)
+            by_version = rows[MODEL_VERSION] == version.version
+            fitted |= by_version & mark_fitted_rows(step.stores, step.project, monitor.model, version, rows, time)
     return fitted
 
 
 def read_references(stores: Stores, project: Project, monitor: Monitor, versions: set[int]) -> dict[int, VersionReference]:
     """Return what is stored of some versions; a version that is not registered has no reference."""
     registered = (version for version in stores.registry.versions(monitor.model.name) if version.version in versions)
-    found = {}
+    references = {}
     for version in registered:
         manifest = read_manifest(stores.artifacts, version.artifact)
         run, profile = stores.tracker.get(version.run_id), _read_profile(stores, monitor, manifest)
-        found[version.version] = VersionReference(
+        references[version.version] = VersionReference(
             profile,
             run.metrics if run else None,
             manifest.get("classes") or None,
             manifest.get(POSITIVE),
             "" if profile is None else _explain_other_length(project, monitor, profile),
         )
-    return found
+    return references
 
 
 def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -64,8 +64,8 @@ def _read_profile(stores: Stores, monitor: Monitor, manifest: Mapping[str, Any])
     if not (stored := manifest.get("profile")):
         return None
     profile: dict[str, Any] = json.loads(stores.artifacts.get(stored))
-    found: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(partition_length(monitor.partitions).total_seconds())), profile)
-    return found
+    calibrated: Mapping[str, Any] = profile.get(BY_WINDOW, {}).get(str(int(partition_length(monitor.partitions).total_seconds())), profile)
+    return calibrated
 
 
 def _explain_other_length(project: Project, monitor: Monitor, profile: Mapping[str, Any]) -> str:

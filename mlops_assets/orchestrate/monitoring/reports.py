@@ -88,13 +88,15 @@ def _measure(step: StepContext, monitor: Monitor, labels: LabelTable | None = No
 
 
 def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
-    found = _measure(step, monitor)
+    measurements = _measure(step, monitor)
     with_performance = step.stores.lake.records(monitor.performance_key)
-    for partition, units in _group_by_partition(found).items():
+    for partition, units in _group_by_partition(measurements).items():
         if partition not in with_performance:  # else the performance step draws the page, again when the predictions change
             _write_page(step, monitor, partition, [VersionReports(unit.window.version, unit.drift) for unit in units])
-    step.stores.decisions.record_reports(monitor.name, monitor.model.name, [unit.drift_record for unit in found if unit.drift_record])
-    reports = [(unit.window, unit.drift) for unit in found if unit.drift is not None]
+    step.stores.decisions.record_reports(
+        monitor.name, monitor.model.name, [unit.drift_record for unit in measurements if unit.drift_record]
+    )
+    reports = [(unit.window, unit.drift) for unit in measurements if unit.drift is not None]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "drifted")
     drifted = [(window, report.drifted) for window, report in reports if report.drifted]
     outcome = Outcome(
@@ -113,20 +115,20 @@ def _publish_drift(step: StepContext, monitor: Monitor) -> CheckedTable:
     )
     frame = pl.concat([_drift_rows(window, report) for window, report in reports], how="vertical_relaxed")
     last, report = reports[-1]
-    facts = summary | _drift_facts(report) | _window_facts(step, monitor, last, found)
+    facts = summary | _drift_facts(report) | _window_facts(step, monitor, last, measurements)
     return CheckedTable(frame, [outcome] if monitor.drift else [], facts)
 
 
-def _group_by_partition(found: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
+def _group_by_partition(measurements: Sequence[WindowMeasurement]) -> dict[str, list[WindowMeasurement]]:
     by_partition: dict[str, list[WindowMeasurement]] = {}
-    for unit in found:
+    for unit in measurements:
         by_partition.setdefault(unit.window.partition, []).append(unit)
     return by_partition
 
 
-def _window_facts(step: StepContext, monitor: Monitor, last: PredictionWindow, found: Sequence[WindowMeasurement]) -> dict[str, Any]:
+def _window_facts(step: StepContext, monitor: Monitor, last: PredictionWindow, measurements: Sequence[WindowMeasurement]) -> dict[str, Any]:
     """Return which window and version the other facts are about, every version that predicted in it, and its page."""
-    versions = [unit.window.version for unit in found if unit.window.partition == last.partition and unit.window.version is not None]
+    versions = [unit.window.version for unit in measurements if unit.window.partition == last.partition and unit.window.version is not None]
     return {
         "window": last.title,
         "versions": ", ".join(map(str, versions)) or "none",
@@ -175,14 +177,14 @@ def performance_body(monitor: Monitor) -> Callable[[StepContext], Iterator[objec
 
 def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     # Drift is measured, not read: it takes a fraction of a second, and so the two steps need not wait for each other.
-    found = _measure(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
-    records = [unit.performance_record for unit in found if unit.performance_record]
+    measurements = _measure(step, monitor, read_labels(step, monitor), drift=monitor.drift is not None)
+    records = [unit.performance_record for unit in measurements if unit.performance_record]
     step.stores.decisions.record_reports(monitor.name, monitor.model.name, records)
     decided = record_decision(step.stores, step.project, monitor, step.context.instance)
     loop = decided.reason if isinstance(decided, Hold) else f"retrain: {decided.reason}"
-    reports = [(unit.window, unit.performance) for unit in found if unit.performance is not None]
+    reports = [(unit.window, unit.performance) for unit in measurements if unit.performance is not None]
     earlier = _read_earlier(step, monitor)
-    for partition, units in _group_by_partition(found).items():
+    for partition, units in _group_by_partition(measurements).items():
         sections = [
             VersionReports(u.window.version, u.drift, u.performance, _build_history(earlier, u.window, u.performance)) for u in units
         ]
@@ -190,13 +192,13 @@ def _publish_performance(step: StepContext, monitor: Monitor) -> CheckedTable:
     frame = pl.concat([_performance_rows(window, report) for window, report in reports], how="vertical_relaxed")
     last, report = reports[-1]
     summary = summary_facts([WindowState(w.partition, r.state, r.summary, w.version) for w, r in reports], "breached")
-    facts = summary | _performance_facts(report) | _window_facts(step, monitor, last, found) | {"the loop": loop}
+    facts = summary | _performance_facts(report) | _window_facts(step, monitor, last, measurements) | {"the loop": loop}
     return CheckedTable(frame, _build_outcomes(monitor, reports), facts)
 
 
-def _build_outcomes(monitor: Monitor, found: Sequence[tuple[PredictionWindow, PerformanceReport]]) -> list[Outcome]:
+def _build_outcomes(monitor: Monitor, reports: Sequence[tuple[PredictionWindow, PerformanceReport]]) -> list[Outcome]:
     return [
-        _build_outcome(name, [(w, v) for w, report in found for v in report.verdicts if v.expectation == name])
+        _build_outcome(name, [(w, v) for w, report in reports for v in report.verdicts if v.expectation == name])
         for name in (e.name for e in monitor.performance)
     ]
 

@@ -63,7 +63,7 @@ def _merge_versions(windows: Sequence[WindowState]) -> list[WindowState]:
     by_partition: dict[str, list[WindowState]] = {}
     for window in windows:
         by_partition.setdefault(window.partition, []).append(window)
-    return [found[0] if len(found) == 1 else _merge(partition, found) for partition, found in by_partition.items()]
+    return [states[0] if len(states) == 1 else _merge(partition, states) for partition, states in by_partition.items()]
 
 
 def _merge(partition: str, versions: Sequence[WindowState]) -> WindowState:

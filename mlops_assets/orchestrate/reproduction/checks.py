@@ -30,11 +30,11 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
 
     @dg.multi_asset_check(specs=specs, name=f"reproducibility_of_{model.name}")
     def checks() -> Iterator[dg.AssetCheckResult]:
-        at = open_stores(platform)
-        newest = at.registry.versions(model.name)[-1]
-        found = open_reproductions(platform.registry).latest(model.name, newest.digest)
-        yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_check_fields(newest, found))
-        facts = at.tracker.get(newest.run_id).record.get("facts", {})
+        stores = open_stores(platform)
+        newest = stores.registry.versions(model.name)[-1]
+        reproduction = open_reproductions(platform.registry).latest(model.name, newest.digest)
+        yield dg.AssetCheckResult(asset_key=_key(model), check_name=REPRODUCIBLE, **_check_fields(newest, reproduction))
+        facts = stores.tracker.get(newest.run_id).record.get("facts", {})
         reasons = find_nondeterminism(facts)
         yield dg.AssetCheckResult(
             asset_key=_key(model),
@@ -50,44 +50,44 @@ def reproduction_checks(model: Model[..., Any], platform: Platform) -> dg.AssetC
 
 def find_nondeterminism(facts: dict[str, Any]) -> list[str]:
     """Return why a training may give another result, by its recorded facts: unseeded random numbers, rows without one order."""
-    found = []
+    reasons = []
     unseeded = sorted(name for name, value in facts.get("seeds", {}).items() if value is None)
     if facts.get("drawn"):
         source = f"{unseeded[0]} is None" if unseeded else "the function itself, or a library"
-        found.append(
+        reasons.append(
             f"the training draws from the global generator of {' and '.join(facts['drawn'])} ({source}): "
             f"it is seeded with {facts['seed']} here and with nothing elsewhere; give random_state= a number"
         )
-    return [*found, *([facts["unsorted"]] if facts.get("unsorted") else [])]
+    return [*reasons, *([facts["unsorted"]] if facts.get("unsorted") else [])]
 
 
 def _key(model: Model[..., Any]) -> dg.AssetKey:
     return asset_key(f"version/{model.name}")
 
 
-def _check_fields(version: Version, found: Reproduction | None) -> dict[str, Any]:
+def _check_fields(version: Version, reproduction: Reproduction | None) -> dict[str, Any]:
     """Return the fields of the check; a version that was never reproduced passes and says so."""
-    if found is None:
+    if reproduction is None:
         text = f"version {version.version} has not been reproduced yet: mlops reproduce {version.model}@{version.version}"
         return {"passed": True, "severity": dg.AssetCheckSeverity.WARN, "description": text, "metadata": {"verdict": "not tried"}}
     facts = {
-        "verdict": found.verdict,
-        "version": found.version,
-        "env": found.mode,
-        "at": found.at.isoformat(),
-        "field": found.field or "none",
+        "verdict": reproduction.verdict,
+        "version": reproduction.version,
+        "env": reproduction.mode,
+        "at": reproduction.at.isoformat(),
+        "field": reproduction.field or "none",
     }
     return {
-        "passed": found.holds,
+        "passed": reproduction.holds,
         "severity": dg.AssetCheckSeverity.WARN,
-        "description": found.text,
-        "metadata": {**facts, "was": str(found.was), "now": str(found.now)},
+        "description": reproduction.text,
+        "metadata": {**facts, "was": str(reproduction.was), "now": str(reproduction.now)},
     }
 
 
-def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, found: Reproduction) -> None:
+def report_reproduction(instance: dg.DagsterInstance, model: Model[..., Any], version: Version, reproduction: Reproduction) -> None:
     """Report a verdict as the check of the version, from the command line as from a job."""
-    fields = _check_fields(version, found)
+    fields = _check_fields(version, reproduction)
     instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=_key(model), check_name=REPRODUCIBLE, **fields))
 
 
@@ -111,18 +111,18 @@ def reproduction_schedule(model: Model[..., Any], platform: Platform, *, running
 
     @dg.op(name=f"{name}_champion", ins={}, out=dg.Out(dg.Nothing), description=f"Trains the champion of {model.name} again.")
     def champion(context: dg.OpExecutionContext) -> None:
-        at = open_stores(platform)
-        version = at.registry.champion(model.name)
+        stores = open_stores(platform)
+        version = stores.registry.champion(model.name)
         if version is None:
             context.log.info(f"{model.name} has no champion yet")
             return
         try:
-            found = reproduce(at, version, model.function.function)
+            reproduction = reproduce(stores, version, model.function.function)
         except RegistryError as error:
             report_failure(context.instance, model, version, error)
             raise
-        report_reproduction(context.instance, model, version, found)
-        context.log.info(found.text)
+        report_reproduction(context.instance, model, version, reproduction)
+        context.log.info(reproduction.text)
 
     @dg.job(
         name=name,

@@ -17,7 +17,7 @@ from mlops_assets.stores.base.lock import hold_lock
 _DONE = "complete"
 
 
-def prepare_locked_python(wanted: Mapping[str, str], home: str) -> Path:
+def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
     """Return the interpreter of an environment with the wanted versions, and create the environment when there is none.
 
     The new environment lies above the current one. Packages that have the wanted version come from there; uv or pip installs only the
@@ -26,7 +26,7 @@ def prepare_locked_python(wanted: Mapping[str, str], home: str) -> Path:
 
     Parameters
     ----------
-    wanted
+    versions
         Distribution to version.
     home
         Of the platform.
@@ -36,15 +36,15 @@ def prepare_locked_python(wanted: Mapping[str, str], home: str) -> Path:
     PlatformError
         A version cannot be installed.
     """
-    have, own = installed_distributions(), local_distributions() | {"mlops-assets", "pip", "setuptools"}
-    missing = {name: version for name, version in wanted.items() if have.get(name) != version and name not in own}
+    installed, own = installed_distributions(), local_distributions() | {"mlops-assets", "pip", "setuptools"}
+    missing = {name: version for name, version in versions.items() if installed.get(name) != version and name not in own}
     if not missing:
         return Path(sys.executable)
-    named = hashlib.sha256(repr((sorted(missing.items()), sys.version, sys.prefix)).encode()).hexdigest()[:16]
-    folder = Path(home) / "environments" / named
+    digest = hashlib.sha256(repr((sorted(missing.items()), sys.version, sys.prefix)).encode()).hexdigest()[:16]
+    folder = Path(home) / "environments" / digest
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / "bin" / "python"
-    with hold_lock(folder.parent / f"{named}.lock"):
+    with hold_lock(folder.parent / f"{digest}.lock"):
         if not (folder / _DONE).exists():
             shutil.rmtree(folder, ignore_errors=True)
             _create_environment(folder, python, missing)
@@ -62,9 +62,9 @@ def _create_environment(folder: Path, python: Path, missing: Mapping[str, str]) 
     lines = "; ".join(["import site", *(f"site.addsitedir({path!r})" for path in below)])
     (site / "below.pth").write_text(f"{lines}\n", encoding="utf-8")
     pins = [f"{name}=={version}" for name, version in sorted(missing.items())]
-    done = subprocess.run([*_install_command(python), *pins], capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
-    if done.returncode:
-        output = (done.stderr or done.stdout).strip().splitlines()
+    install = subprocess.run([*_install_command(python), *pins], capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
+    if install.returncode:
+        output = (install.stderr or install.stdout).strip().splitlines()
         raise PlatformError(
             f"the recorded versions cannot be installed: {', '.join(pins[:5])}: {output[-1] if output else 'no reason was given'}",
             hint="configure the index that has them for pip or uv, or compare in what is installed: --env current",

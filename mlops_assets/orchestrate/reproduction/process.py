@@ -60,18 +60,18 @@ def retrain(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"was": was, "now": neutral | now}
 
 
-def _import_kind(named: str) -> CandidateKind:
+def _import_kind(path: str) -> CandidateKind:
     """Return the kind of candidate that the parent process has looked up."""
-    module, _, cls = named.partition(":")
+    module, _, cls = path.partition(":")
     kind: CandidateKind = getattr(importlib.import_module(module), cls)()
     return kind
 
 
 def _name_other_package(request: Mapping[str, Any]) -> str:
     """Return the first package whose version is not the recorded one, as the end of a sentence."""
-    have = {"python": platform.python_version(), **installed_distributions()}
+    installed = {"python": platform.python_version(), **installed_distributions()}
     recorded = request["facts"]["packages"].items()
-    return next((f"; {name} was {was}, is {have.get(name, 'absent')}" for name, was in recorded if have.get(name) != was), "")
+    return next((f"; {name} was {was}, is {installed.get(name, 'absent')}" for name, was in recorded if installed.get(name) != was), "")
 
 
 def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:

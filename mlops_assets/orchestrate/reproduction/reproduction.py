@@ -104,15 +104,15 @@ def reproduce(
     result = _run_process(python, request, facts if options.env == LOCKED else {})
     metrics = {name: run.metrics[name] for name in facts["reads"]["metrics"]}  # the function may have logged others
     was, now = {**facts, "other_packages": locked, "metrics": metrics, **result["was"]}, result["now"]
-    found = _build_reproduction(
+    reproduction = _build_reproduction(
         version,
         options,
         compare_trainings(was, now),
         {"code": which, "changed besides the data": describe_changes(request["outside"]), "seconds": round(time.monotonic() - begun, 1)},
     )
     if options.plain:
-        open_reproductions(stores.platform.registry).add(found)
-    return found
+        open_reproductions(stores.platform.registry).add(reproduction)
+    return reproduction
 
 
 def _facts(run: Run, version: Version) -> Mapping[str, Any]:
@@ -121,8 +121,8 @@ def _facts(run: Run, version: Version) -> Mapping[str, Any]:
             f"{version.model}@{version.version} was trained before records were complete enough to train it again",
             hint=f"train and register it again: mlops run --select '{select_nodes(f'model/{version.model}', f'version/{version.model}')}'",
         )
-    found: Mapping[str, Any] = run.record["facts"]
-    return found
+    facts: Mapping[str, Any] = run.record["facts"]
+    return facts
 
 
 def _refuse_unreadable(stores: Stores, version: Version) -> None:
@@ -181,10 +181,10 @@ def _run_process(python: Path, request: Mapping[str, Any], threads_of: Mapping[s
 
 
 def _build_reproduction(
-    version: Version, options: ReproductionOptions, found: TrainingComparison, facts: Mapping[str, Any]
+    version: Version, options: ReproductionOptions, comparison: TrainingComparison, facts: Mapping[str, Any]
 ) -> Reproduction:
-    first = found.first
-    differences = [asdict(difference) for difference in found.differences]
-    more = {**facts, "differences": differences, "largest difference of a prediction": found.largest, "tolerance": TOLERANCE}
+    first = comparison.first
+    differences = [asdict(difference) for difference in comparison.differences]
+    more = {**facts, "differences": differences, "largest difference of a prediction": comparison.largest, "tolerance": TOLERANCE}
     field, was, now = (first.field, first.was, first.now) if first else ("", None, None)
-    return Reproduction(version.model, version.version, version.digest, options.env, found.verdict, field, was, now, more)
+    return Reproduction(version.model, version.version, version.digest, options.env, comparison.verdict, field, was, now, more)

@@ -189,12 +189,12 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
         log = log.filter(pl.any_horizontal(inside))
     typed_frames = build_prediction_rows(log, types, keys=keys, event_timestamp=served_time(service), kinds=kinds)
     answers = stack_predictions(step, [rename_to_table(frame, PREDICTION_COLUMNS) for frame in typed_frames], rules.event_timestamp)
-    stored, kept = add_stored_rows(step, answers, rules)
+    stored, counts = add_stored_rows(step, answers, rules)
     frame = rename_from_table(stored, PREDICTION_COLUMNS)
     facts = {
         "versions": ", ".join(map(str, sorted(frame[MODEL_VERSION].unique()))),
         "logged until": str(frame[LOGGED_AT].max()),
-        **log_metadata(kept, corrupt, unfit),
+        **log_metadata(counts, corrupt, unfit),
     }
     skew = [skew_outcome(step, service, frame)] if feature_views(service.model.training_set.features) else []
     return CheckedTable(stored, [*verify(stored, rules, step.windows), log_readable_outcome(corrupt, unfit), *skew], facts)

@@ -31,33 +31,40 @@ def approval_body(model: Model[..., Any]) -> Callable[[StepContext], Iterator[ob
 
     def body(step: StepContext) -> Iterator[object]:
         config = step.config
-        found = step.stores.registry.approve(
+        approval = step.stores.registry.approve(
             model.name, config["version"], approved=config["approved"], approver=config["approver"], reason=config["reason"]
         )
-        report_approval(step.context.instance, model, found)
+        report_approval(step.context.instance, model, approval)
         yield dg.MaterializeResult(
-            asset_key(approval_key(model)), metadata=approval_facts(found), data_version=dg.DataVersion(f"{found.digest}:{found.approved}")
+            asset_key(approval_key(model)),
+            metadata=approval_facts(approval),
+            data_version=dg.DataVersion(f"{approval.digest}:{approval.approved}"),
         )
 
     return body
 
 
-def approval_facts(found: Approval) -> dict[str, Any]:
+def approval_facts(approval: Approval) -> dict[str, Any]:
     """Return an approval as metadata."""
-    return {"version": found.version, "approved": found.approved, "approver (self-declared)": found.approver, "reason": found.reason}
+    return {
+        "version": approval.version,
+        "approved": approval.approved,
+        "approver (self-declared)": approval.approver,
+        "reason": approval.reason,
+    }
 
 
-def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], found: Approval) -> None:
+def report_approval(instance: dg.DagsterInstance, model: Model[..., Any], approval: Approval) -> None:
     """Report an approval as the check of the version, from the command line as from the UI."""
-    text = f"version {found.version} {'approved' if found.approved else 'rejected'} by {found.approver} (self-declared): {found.reason}"
+    text = f"version {approval.version} {'approved' if approval.approved else 'rejected'} by {approval.approver} (self-declared): {approval.reason}"
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=asset_key(f"version/{model.name}"),
             check_name=APPROVED,
-            passed=found.approved,
+            passed=approval.approved,
             severity=dg.AssetCheckSeverity.WARN,
             description=text,
-            metadata={"version": found.version, "approver": found.approver},
+            metadata={"version": approval.version, "approver": approval.approver},
         )
     )
 

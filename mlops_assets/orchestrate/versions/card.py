@@ -250,38 +250,38 @@ def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> It
     yield from filter(None, (slices_section(evaluation),))
     yield calibration_section(assess_predictions(answers, kind, holdout.y, subject.positive))
     yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=subject.positive))
-    found = [*_leaking(subject, rows), *find_nondeterminism(dict(subject.facts))]
+    limits = [*_leaking(subject, rows), *find_nondeterminism(dict(subject.facts))]
     yield limits_section(
-        subject.model.limits, found, looked_for=("leakage", *(("unseeded random numbers", "unsorted rows") if subject.facts else ()))
+        subject.model.limits, limits, looked_for=("leakage", *(("unseeded random numbers", "unsorted rows") if subject.facts else ()))
     )
 
 
 def _sources(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> dict[str, str]:
     """Return the source of each column of X, as the project declares it now."""
     declared, few = subject.model.training_set, rows.head(8)
-    found = dict.fromkeys(declared.columns, f"a column of {declared.key}")
+    sources = dict.fromkeys(declared.columns, f"a column of {declared.key}")
     for view in declared.features:
         if isinstance(view, FeatureView):
-            found |= dict.fromkeys(view.renamed_features, view.key)
+            sources |= dict.fromkeys(view.renamed_features, view.key)
     for step, stored in zip(on_demand(declared.features), fits.served.functions, strict=False):
-        made = apply_on_demand([stored], columns_as_arrays(few, few.columns))
-        found |= dict.fromkeys(made, f"{step.name}, on demand")
-    return found
+        computed = apply_on_demand([stored], columns_as_arrays(few, few.columns))
+        sources |= dict.fromkeys(computed, f"{step.name}, on demand")
+    return sources
 
 
 def _leaking(subject: _Subject, rows: pl.DataFrame) -> Iterator[str]:
     declared, lake = subject.model.training_set, subject.stores.lake
     if declared.label not in rows.columns:
         return
-    found = check_leakage(
+    outcome = check_leakage(
         subject.project,
         lambda ref, columns: lake.read(ref.key, columns=columns, snapshot=subject.version.snapshot),
         declared,
         rows,
         subject.reads["X"],
     )
-    if not found.passed:
-        yield f"{found.message}: {found.hint}"
+    if not outcome.passed:
+        yield f"{outcome.message}: {outcome.hint}"
 
 
 def _registry_sections(subject: _Subject) -> Iterator[Section]:
@@ -293,9 +293,9 @@ def _registry_sections(subject: _Subject) -> Iterator[Section]:
         (f"{a.at:%Y-%m-%d %H:%M}", a.environment, "approved" if a.approved else "rejected", a.approver, a.reason)
         for a in registry.approvals(version.model, version.version)
     ]
-    asked = subject.model.approval
-    needs = ("A person must approve it before it becomes champion." if asked else "No approval is required.",)
-    undecided = ("It is not decided yet.",) if asked and not approvals else ()
+    needs_approval = subject.model.approval
+    needs = ("A person must approve it before it becomes champion." if needs_approval else "No approval is required.",)
+    undecided = ("It is not decided yet.",) if needs_approval and not approvals else ()
     yield pairs_section("Approvals", (*needs, *undecided), (("at", "environment", "", "who", "why"), approvals))
 
 
@@ -321,7 +321,7 @@ def _lineage(subject: _Subject) -> Section:
         ("commit", git.get("commit", "none") + (", with changes that were not committed" if "diff" in git else "")),
         ("Python", str(run.record.get("python", "unknown"))),
         ("libraries", ", ".join(f"{n} {v}" for n, v in dict(subject.manifest.get("libraries", {})).items())),
-        *((f"view {name}", f"version {held}") for name, held in facts.get("views", {}).items()),
+        *((f"view {name}", f"version {view_version}") for name, view_version in facts.get("views", {}).items()),
     ]
     params = [(name, json.dumps(value, default=str)) for name, value in dict(facts.get("params", run.params)).items()]
     words = ("Every table upstream, with a hash of its contents.",) if tables else ()

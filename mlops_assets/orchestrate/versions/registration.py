@@ -61,9 +61,9 @@ def champion_body(model: Model[..., Any], gates: Gates) -> Callable[[StepContext
 def _refuse_incomplete(step: StepContext, model: Model[..., Any]) -> None:
     """Raise ArtifactError for a candidate whose artifacts are missing or changed: a version is immutable."""
     waiting = step.stores.registry.candidate(model.name)
-    if waiting is not None and (found := find_damage(step.stores.artifacts, waiting[0].artifact)):
+    if waiting is not None and (damage := find_damage(step.stores.artifacts, waiting[0].artifact)):
         raise ArtifactError(
-            f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {found}",
+            f"candidate {waiting[0].digest[:12]} of '{model.name}' is damaged and is not registered: {damage}",
             hint=f"materialise {graph_key(model.key)} again: what is damaged is trained again",
         )
 

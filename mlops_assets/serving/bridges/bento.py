@@ -124,9 +124,9 @@ def _write_context(context: Path, spec: ServiceSpec, champion: Version) -> None:
     for sha256 in set(_SHA256.findall(manifest.decode())):
         if source.exists(sha256):
             model.put(source.get(sha256))
-    wanted = TargetVersion(champion.version, champion.digest, champion.artifact)
+    target = TargetVersion(champion.version, champion.digest, champion.artifact)
     spec = replace(spec, registry="", artifacts="")  # a Bento asks neither, and their URLs may hold passwords
-    (context / "serving.json").write_text(json.dumps({"spec": asdict(spec), "wanted": asdict(wanted)}), encoding="utf-8")
+    (context / "serving.json").write_text(json.dumps({"spec": asdict(spec), "wanted": asdict(target)}), encoding="utf-8")
     (context / "service.py").write_text(_MODULE, encoding="utf-8")
     (context / "bentofile.yaml").write_text(json.dumps(_BENTOFILE), encoding="utf-8")
 
@@ -166,7 +166,7 @@ class _LazyApp:
             await self.app(scope, receive, send)
 
 
-def _load_app(folder: Path, spec: ServiceSpec, wanted: TargetVersion, index: int) -> App:
+def _load_app(folder: Path, spec: ServiceSpec, target: TargetVersion, index: int) -> App:
     from mlops_assets.serving.http.app import App
     from mlops_assets.serving.http.metrics import Metrics
     from mlops_assets.serving.http.served_model import load_served_model
@@ -179,10 +179,10 @@ def _load_app(folder: Path, spec: ServiceSpec, wanted: TargetVersion, index: int
     limits = RequestLimits(spec.max_rows, spec.max_bytes)
     log = InferenceLog(place.log)
     atexit.register(log.close)
-    app = App(log=log, metrics=Metrics(place.path / "bento_metrics", index), limits=limits, versions=lambda: {index: wanted.version})
+    app = App(log=log, metrics=Metrics(place.path / "bento_metrics", index), limits=limits, versions=lambda: {index: target.version})
     app.model = load_served_model(
         spec.model,
-        wanted,
+        target,
         artifacts=open_artifacts(str(folder / "model")),
         online=environ.get("MLOPS_ONLINE") or spec.online,
         limits=limits,

@@ -60,13 +60,13 @@ def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"'{folder}' is not empty", hint="name a folder that does not exist yet")
     manifest = read_manifest(artifacts, version.artifact)
-    with import_mlflow() as mlflow, tempfile.TemporaryDirectory() as made:
-        data = Path(made) / "mlops_assets"
+    with import_mlflow() as mlflow, tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "mlops_assets"
         copied = open_artifacts(str(data))
         for sha256 in (version.artifact, *_list_artifacts(manifest)):
             copied.put(artifacts.get(sha256))
         (data / "version.json").write_text(json.dumps({"manifest": version.artifact, "model": version.model, "version": version.version}))
-        whole = Path(made) / "model"
+        whole = Path(scratch) / "model"
         mlflow.pyfunc.save_model(
             whole,
             loader_module=entry_points.MODULE,
@@ -137,11 +137,11 @@ class PyfuncModel:
         method = (params or {}).get(METHOD, "predict")
         if method not in _METHODS or not hasattr(self.estimator, method):
             raise DataError(f"the model has no '{method}'", hint=f"give one of {', '.join(_METHODS)} as {METHOD}")
-        wanted = self._rows.schema
-        if lacking := [name for name in wanted if name not in rows.columns]:
-            raise DataError(f"the rows have no column '{lacking[0]}'", hint=f"the model reads {', '.join(wanted)}")
-        taken = pl.from_pandas(rows[list(wanted)].reset_index(drop=True))
-        return getattr(self.estimator, method)(taken.cast(wanted))
+        types = self._rows.schema
+        if lacking := [name for name in types if name not in rows.columns]:
+            raise DataError(f"the rows have no column '{lacking[0]}'", hint=f"the model reads {', '.join(types)}")
+        taken = pl.from_pandas(rows[list(types)].reset_index(drop=True))
+        return getattr(self.estimator, method)(taken.cast(types))
 
 
 def load_pyfunc(path: str) -> PyfuncModel:

@@ -84,43 +84,43 @@ class _MirroredVersions:
             if version.digest not in known and not version.damage:
                 known[version.digest] = self._send(name, version)
                 self.sent += 1
-        held = {alias: known[v.digest] for v in versions for alias in v.aliases if v.digest in known}
-        self._aliases(name, held)
+        numbers = {alias: known[v.digest] for v in versions for alias in v.aliases if v.digest in known}
+        self._aliases(name, numbers)
 
     def _name(self, model: str) -> str:
         """Return the name of the registered model; a foreign one of that name is left alone, and a numbered name is used."""
         for number in range(1, 1000):
             tried = model if number == 1 else f"{model}-mlops_assets-{number}"
-            found = self._server.search_registered_models(filter_string=f"name = '{tried}'")
-            if not found:
+            models = self._server.search_registered_models(filter_string=f"name = '{tried}'")
+            if not models:
                 self._server.create_registered_model(tried, tags={MIRROR: model})
                 return tried
-            if found[0].tags.get(MIRROR) == model:
+            if models[0].tags.get(MIRROR) == model:
                 return tried
         raise AssertionError(model)
 
     def _read_digests(self, name: str) -> list[tuple[str, str]]:
         where = f"name = '{name}'"
-        found = iterate_pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
-        return [(one.tags[DIGEST], str(one.version)) for one in found if DIGEST in one.tags]
+        versions = iterate_pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
+        return [(one.tags[DIGEST], str(one.version)) for one in versions if DIGEST in one.tags]
 
     def _send(self, name: str, version: Version) -> str:
         run = self._stores.tracker.get(version.run_id)
         there = self._runs.send_run(run)
-        with tempfile.TemporaryDirectory() as made:
-            self._server.log_artifacts(there, str(export_version(self._stores.artifacts, version, Path(made) / "model")), "model")
+        with tempfile.TemporaryDirectory() as scratch:
+            self._server.log_artifacts(there, str(export_version(self._stores.artifacts, version, Path(scratch) / "model")), "model")
         tags = {VERSION: str(version.version), DIGEST: version.digest, "mlops_assets.run_id": version.run_id}
         source = f"{self._server.get_run(there).info.artifact_uri}/model"
         return str(self._server.create_model_version(name, source, run_id=there, tags=tags).version)
 
-    def _aliases(self, name: str, held: dict[str, str]) -> None:
+    def _aliases(self, name: str, numbers: dict[str, str]) -> None:
         """Move the aliases of this environment only."""
         now = self._server.get_registered_model(name).aliases
         for own in (CHAMPION, CHALLENGER):
-            alias, wanted = mlflow_alias(own, self._stores.platform.environment), held.get(own)
-            if wanted is not None and str(now.get(alias)) != wanted:
-                self._server.set_registered_model_alias(name, alias, wanted)
-            elif wanted is None and alias in now:
+            alias, number = mlflow_alias(own, self._stores.platform.environment), numbers.get(own)
+            if number is not None and str(now.get(alias)) != number:
+                self._server.set_registered_model_alias(name, alias, number)
+            elif number is None and alias in now:
                 self._server.delete_registered_model_alias(name, alias)
             else:
                 continue

@@ -45,8 +45,8 @@ def find_damage(artifacts: Artifacts, artifact: str) -> str:
     try:
         manifest = json.loads(artifacts.get(artifact))
         for what, sha256 in list_parts(manifest):
-            if what == JUDGED and (found := find_damage(artifacts, sha256)):
-                return f"{JUDGED}: {found}"
+            if what == JUDGED and (damage := find_damage(artifacts, sha256)):
+                return f"{JUDGED}: {damage}"
             artifacts.get(sha256)
     except ArtifactError as error:
         return f"{what}: {error.message}"
@@ -65,18 +65,18 @@ def mark_damage(registry: Registry, artifacts: Artifacts, version: Version) -> s
     version
         The version; every byte is read.
     """
-    found = find_damage(artifacts, version.artifact)
-    if found and not version.damage:
-        registry.mark(version.model, version.version, DAMAGED, found)
-    elif version.damage and not found:
+    damage = find_damage(artifacts, version.artifact)
+    if damage and not version.damage:
+        registry.mark(version.model, version.version, DAMAGED, damage)
+    elif version.damage and not damage:
         registry.mark(version.model, version.version, RESTORED, "every byte is as it was stored")
-    return found
+    return damage
 
 
 def refuse_damaged(registry: Registry, artifacts: Artifacts, version: Version) -> None:
     """Mark a damaged version and raise ArtifactError; running services keep their loaded version."""
-    if found := mark_damage(registry, artifacts, version):
+    if damage := mark_damage(registry, artifacts, version):
         raise ArtifactError(
-            f"version {version.version} of '{version.model}' is damaged: {found}",
+            f"version {version.version} of '{version.model}' is damaged: {damage}",
             hint="restore the artifact from a backup, or train the version again; the champion is as it was",
         )

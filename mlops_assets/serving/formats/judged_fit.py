@@ -41,8 +41,8 @@ class JudgedFit:
 
 def parse_judged_fit(manifest: Mapping[str, Any]) -> JudgedFit | None:
     """Return the judged fit that a manifest names; None where its own fit was judged."""
-    named = manifest.get(REFIT)
-    return None if named is None else JudgedFit(named["artifact"], named["digest"], refitted=True)
+    entry = manifest.get(REFIT)
+    return None if entry is None else JudgedFit(entry["artifact"], entry["digest"], refitted=True)
 
 
 def read_judged_fit(artifacts: Artifacts, artifact: str, digest: str) -> JudgedFit:
@@ -56,7 +56,7 @@ def read_judged_fit(artifacts: Artifacts, artifact: str, digest: str) -> JudgedF
         Of the version or the candidate. One with an unreadable manifest counts as its own judged fit; opening it reports the damage.
     """
     try:
-        named = parse_judged_fit(read_manifest(artifacts, artifact))
+        judged = parse_judged_fit(read_manifest(artifacts, artifact))
     except ArtifactError:
-        named = None
-    return named or JudgedFit(artifact, digest)
+        judged = None
+    return judged or JudgedFit(artifact, digest)

@@ -90,16 +90,16 @@ def _convert(estimator: Any, X: pl.DataFrame, kind: str, *, single: bool) -> Est
     options = {"zipmap": False} if hasattr(estimator, "predict_proba") else None  # probabilities as a matrix
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = to_onnx(estimator, initial_types=inputs, options=options)
-    _round_thresholds_down(made, [threshold for _, threshold in _thresholds(_final_estimator(estimator))])
+        model = to_onnx(estimator, initial_types=inputs, options=options)
+    _round_thresholds_down(model, [threshold for _, threshold in _thresholds(_final_estimator(estimator))])
     columns = [[name, "number" if _is_number(dtype) else "text"] for name, dtype in X.schema.items()]  # a manifest sorts mappings by key
     facts = {"kind": kind, "single": single, "columns": columns, "n_features": X.width}
     return EstimatorBytes(
-        ONNX, made.SerializeToString(), facts=facts | (describe_classes(estimator) if hasattr(estimator, "predict_proba") else {})
+        ONNX, model.SerializeToString(), facts=facts | (describe_classes(estimator) if hasattr(estimator, "predict_proba") else {})
     )
 
 
-def _round_thresholds_down(made: Any, thresholds: Sequence[float]) -> None:  # noqa: ANN401  (ONNX's)
+def _round_thresholds_down(model: Any, thresholds: Sequence[float]) -> None:  # noqa: ANN401  (ONNX's)
     """Round the thresholds of trees down to 32 bits, which keeps every comparison with a 32-bit number.
 
     The converter rounds to the nearest, which puts a number that lies between a threshold and its rounding on the wrong side.
@@ -107,7 +107,7 @@ def _round_thresholds_down(made: Any, thresholds: Sequence[float]) -> None:  # n
     exact = np.array(thresholds)
     near = exact.astype(np.float32)
     high = dict(zip(near.tolist(), (near.astype(np.float64) > exact).tolist(), strict=True))
-    for node in made.graph.node:
+    for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "nodes_values":
                 values = np.array(attribute.floats, dtype=np.float32)
@@ -158,12 +158,12 @@ def _run(sessions: _InferenceSessions, facts: Mapping[str, Any], X: Any, threads
     frame = X if isinstance(X, pl.DataFrame) else pl.DataFrame(np.asarray(X), schema=columns, orient="row")
     if not frame.height:
         return np.zeros((0, len(facts["classes"])) if "classes" in facts else 0)
-    found = sessions(threads or 0).run(None, _make_inputs(frame.select(columns), facts))
-    made = np.asarray(found[1] if "classes" in facts else found[0], dtype=np.float64)
-    made = made if "classes" in facts else made.ravel()
-    if not np.isfinite(made).all():
+    outputs = sessions(threads or 0).run(None, _make_inputs(frame.select(columns), facts))
+    scores = np.asarray(outputs[1] if "classes" in facts else outputs[0], dtype=np.float64)
+    scores = scores if "classes" in facts else scores.ravel()
+    if not np.isfinite(scores).all():
         raise ValueError("the model has no prediction for a row with nulls or numbers that are too large")
-    return made
+    return scores
 
 
 def _make_inputs(frame: pl.DataFrame, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -248,8 +248,8 @@ def _rows_around_thresholds(estimator: Any, rows: pl.DataFrame) -> Iterator[tupl
             values = rows[name].to_numpy()
             order = np.argsort(values, kind="stable")[: int(np.isfinite(values).sum())]
             middle = (values[order][1:] + values[order][:-1]) / 2
-            wanted = np.unique(np.concatenate([_thin_out(middle), _thin_out(np.array(known.get(at, ())))]).astype(values.dtype))
-            around = np.concatenate([np.nextafter(wanted, -np.inf), wanted, np.nextafter(wanted, np.inf)])
+            points = np.unique(np.concatenate([_thin_out(middle), _thin_out(np.array(known.get(at, ())))]).astype(values.dtype))
+            around = np.concatenate([np.nextafter(points, -np.inf), points, np.nextafter(points, np.inf)])
             if len(order) and len(around):
                 near = order[np.clip(np.searchsorted(values[order], around), 0, len(order) - 1)]
                 yield name, rows[near.tolist()].with_columns(pl.Series(name, around, dtype=dtype))

@@ -55,8 +55,8 @@ class PredictionKind:
     @property
     def types(self) -> dict[str, pl.DataType]:
         """The types of the columns that depend on the model."""
-        found = {PREDICTION: find_polars_type(self.dtype, PREDICTION)}
-        return found | ({PROBABILITIES: pl.Struct(dict.fromkeys(self.classes, pl.Float64()))} if self.classes else {})
+        types = {PREDICTION: find_polars_type(self.dtype, PREDICTION)}
+        return types | ({PROBABILITIES: pl.Struct(dict.fromkeys(self.classes, pl.Float64()))} if self.classes else {})
 
     def to_frame(self, predictions: pl.Series, probabilities: pl.Series | None = None) -> pl.DataFrame:
         """Return the prediction columns of rows; a row without finite numbers has no prediction but a reason.
@@ -143,13 +143,13 @@ def rename_by_type(frames: Sequence[pl.DataFrame], taken: Mapping[str, pl.DataTy
     taken
         Columns of the table that have values, with their types.
     """
-    known, found = dict(taken), []
+    known, renamed = dict(taken), []
     for frame in frames:
         others = {name: pl.Null() for name in frame.columns if name not in TYPED and name not in known}  # a column of the user is not free
         names = {base: find_column(base, frame.schema[base], {**known, **others}) for base in TYPED if base in frame.columns}
         known |= {name: frame.schema[base] for base, name in names.items() if name not in known}
-        found.append(frame.rename(names))
-    return found
+        renamed.append(frame.rename(names))
+    return renamed
 
 
 def merge_typed_columns(rows: pl.DataFrame) -> pl.DataFrame:
@@ -162,9 +162,9 @@ def merge_typed_columns(rows: pl.DataFrame) -> pl.DataFrame:
     """
     for name in (PREDICTION, PROBABILITIES):
         others = [other for other in rows.columns if other.startswith(f"{name}_") and other.removeprefix(f"{name}_").isdigit()]
-        held = [column for column in (name, *others) if column in rows.columns and rows[column].null_count() < rows.height]
-        if held and held[0] != name:
-            rows = rows.with_columns(rows[held[0]].alias(name))
+        filled = [column for column in (name, *others) if column in rows.columns and rows[column].null_count() < rows.height]
+        if filled and filled[0] != name:
+            rows = rows.with_columns(rows[filled[0]].alias(name))
     return rows if PREDICTION in rows.columns else rows.with_columns(pl.lit(None).alias(PREDICTION))
 
 
@@ -185,7 +185,7 @@ def find_polars_type(dtype: str, column: str) -> pl.DataType:
     DataError
         It is not one that a request can carry.
     """
-    found: Any = getattr(pl, dtype, None)
-    if not (isinstance(found, type) and issubclass(found, pl.DataType)):
+    polars_type: Any = getattr(pl, dtype, None)
+    if not (isinstance(polars_type, type) and issubclass(polars_type, pl.DataType)):
         raise DataError(f"column '{column}' has the type {dtype}, which a prediction log cannot hold", hint="cast it in the training set")
-    return found()
+    return polars_type()

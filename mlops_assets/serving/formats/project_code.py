@@ -30,9 +30,9 @@ def hash_sources(estimator: Any, trusted: Sequence[str]) -> dict[str, str]:  # n
     trusted
         Qualified names of types that the project trusts.
     """
-    found = {_name_of(kind): kind for kind in _find_project_code(estimator)}
-    found |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_project_code(kind)}
-    return {name: source_hash(kind) for name, kind in sorted(found.items())}
+    kinds = {_name_of(kind): kind for kind in _find_project_code(estimator)}
+    kinds |= {name: kind for name in trusted if (kind := _find(name)) is not None and _is_project_code(kind)}
+    return {name: source_hash(kind) for name, kind in sorted(kinds.items())}
 
 
 def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
@@ -120,12 +120,12 @@ def _find(name: str, *, loaded: bool = False) -> Any:  # noqa: ANN401
     for end in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:end])
         try:
-            found: Any = sys.modules.get(module) if loaded else import_module(module)
+            value: Any = sys.modules.get(module) if loaded else import_module(module)
         except ImportError:
             continue
-        if found is None:
+        if value is None:
             continue
         for part in parts[end:]:
-            found = getattr(found, part, None)
-        return found
+            value = getattr(value, part, None)
+        return value
     return None

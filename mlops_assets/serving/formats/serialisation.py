@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 ALLOW_PICKLE = "MLOPS_ALLOW_PICKLE"
 
 
-def refuse_unavailable_format(asked: str) -> None:
+def refuse_unavailable_format(requested_format: str) -> None:
     """Raise, before anything is trained, for a format that cannot be written here.
 
     Parameters
     ----------
-    asked
+    requested_format
         Name of the format.
 
     Raises
@@ -39,20 +39,20 @@ def refuse_unavailable_format(asked: str) -> None:
     MissingExtraError
         Its libraries are not installed.
     """
-    if asked == PICKLE:
+    if requested_format == PICKLE:
         refuse_pickle()
-    if asked == ONNX and not all(find_spec(name) for name in ("onnxruntime", "skl2onnx")):
+    if requested_format == ONNX and not all(find_spec(name) for name in ("onnxruntime", "skl2onnx")):
         raise MissingExtraError.from_extra("skl2onnx and onnxruntime", "onnx")
 
 
-def write_estimator(estimator: Any, asked: str, X: pl.DataFrame, trusted: Sequence[str]) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
+def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trusted: Sequence[str]) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
     """Write an estimator in a format; in its own format, with the reason, where ONNX would predict otherwise.
 
     Parameters
     ----------
     estimator
         Fitted on ``X``.
-    asked
+    requested_format
         As in :class:`mlops_assets.values.model.Model`.
     X
         The training rows.
@@ -64,14 +64,14 @@ def write_estimator(estimator: Any, asked: str, X: pl.DataFrame, trusted: Sequen
     ArtifactError
         It cannot be stored in that format.
     """
-    if asked == PICKLE:
+    if requested_format == PICKLE:
         refuse_pickle()
         return EstimatorBytes(PICKLE, pickle.dumps(estimator))
-    if asked == "native":
+    if requested_format == "native":
         from mlops_assets.serving.formats.native import to_native
 
         return to_native(estimator)
-    if asked == ONNX:
+    if requested_format == ONNX:
         from mlops_assets.serving.formats.onnx import convert_to_onnx
 
         done = convert_to_onnx(estimator, X)
@@ -165,8 +165,8 @@ def _from_skops(data: bytes, trusted: Sequence[str]) -> Any:  # noqa: ANN401
         try:
             return skops.io.loads(data, trusted=sorted({*TRUSTED, *trusted}))
         except UntrustedTypesFoundException:
-            found = skops.io.get_untrusted_types(data=data)
-    untrusted = sorted(set(found) - TRUSTED - set(trusted))
+            types = skops.io.get_untrusted_types(data=data)
+    untrusted = sorted(set(types) - TRUSTED - set(trusted))
     if nameless := [name for name in untrusted if is_nameless(name)]:
         raise ArtifactError(f"the model holds {nameless[0]}, which no program can find by its name", hint=LAMBDA_HINT)
     native = any(name.startswith(("lightgbm.", "xgboost.")) for name in untrusted)

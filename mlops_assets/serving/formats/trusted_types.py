@@ -242,12 +242,12 @@ def _exists(name: str) -> bool:
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
         try:
-            found: Any = import_module(".".join(parts[:end]))
+            value: Any = import_module(".".join(parts[:end]))
         except ImportError:
             continue
         for part in parts[end:]:
-            found = getattr(found, part, None)
-        return found is not None
+            value = getattr(value, part, None)
+        return value is not None
     return False
 
 
@@ -260,14 +260,14 @@ def replace_distributions(estimator: Any) -> Iterator[None]:  # noqa: ANN401  (a
     estimator
         Fitted; it is unchanged afterwards. Predictions do not need the distributions.
     """
-    searches = list({id(found): found for found in _find_searches(estimator, set())}.values())
-    kept = [search.param_distributions for search in searches]
+    searches = list({id(search): search for search in _find_searches(estimator, set())}.values())
+    originals = [search.param_distributions for search in searches]
     try:
-        for search, distributions in zip(searches, kept, strict=True):
+        for search, distributions in zip(searches, originals, strict=True):
             search.param_distributions = _describe_all(distributions)
         yield
     finally:
-        for search, distributions in zip(searches, kept, strict=True):
+        for search, distributions in zip(searches, originals, strict=True):
             search.param_distributions = distributions
 
 

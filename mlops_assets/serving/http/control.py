@@ -143,21 +143,21 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
     return ServiceStatus(name, wanted, running, url, workers, number, "; ".join(dict.fromkeys(p for p in problems if p)))
 
 
-def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], wanted: str, *, running: bool) -> Iterator[str]:
+def _find_problems(folder: ServiceFolder, facts: Mapping[str, Any], state: str, *, running: bool) -> Iterator[str]:
     """Yield what is wrong with the files and the supervisor of a service."""
     from mlops_assets.serving.logs.day_log import find_write_problem
 
     yield from (f"{error.message}: {error.hint}" for _, error in folder.find_damage())
-    if running or wanted == "running":
+    if running or state == "running":
         yield facts.get("problem", "")
     if running:
         yield find_write_problem(folder.log, sync=False)
         yield _find_online_problem(folder)
-    if wanted == "never started" and folder.spec.exists():
+    if state == "never started" and folder.spec.exists():
         yield f"'{folder.wanted}' is missing: `mlops serve start {folder.path.name}` or `mlops serve stop {folder.path.name}` writes it again"
-    if wanted == "running" and not running:
+    if state == "running" and not running:
         yield _explain_absence(folder)
-    if running and wanted == "stopped":
+    if running and state == "stopped":
         yield "it should be stopped, and runs"
 
 

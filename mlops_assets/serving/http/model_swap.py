@@ -37,14 +37,14 @@ class ModelLoader(threading.Thread):
         self._spec, self._app, self._metrics = spec, app, metrics
         self._file = folder.worker(index)
         self._status = WorkerStatus(index, os.getpid(), start_time(os.getpid()) or 0.0, folder=make_label(folder.path))
-        self._wanted: TargetVersion | None = None
+        self._target: TargetVersion | None = None
         self._changed = threading.Event()
         self._before: ServedModel | None = None  # a roll-back finds it ready
         self.report()
 
-    def set_target(self, wanted: TargetVersion) -> None:
+    def set_target(self, target: TargetVersion) -> None:
         """Request a version; the last requested one counts."""
-        self._wanted = wanted
+        self._target = target
         self._changed.set()
 
     def run(self) -> None:
@@ -54,7 +54,7 @@ class ModelLoader(threading.Thread):
             self._changed.wait(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1] if failures else None)
             failures = 0 if self._changed.is_set() else failures
             self._changed.clear()
-            if self._wanted is not None and not self._switch_to(self._wanted):
+            if self._target is not None and not self._switch_to(self._target):
                 failures += 1
 
     def report(self, **facts: object) -> None:
@@ -63,34 +63,34 @@ class ModelLoader(threading.Thread):
         with contextlib.suppress(MlopsError):
             write_json(self._file, asdict(self._status))
 
-    def _switch_to(self, wanted: TargetVersion) -> bool:
+    def _switch_to(self, target: TargetVersion) -> bool:
         """Switch to a version, or keep the previous one and report why."""
         current = self._app.model
-        if current is not None and current.wanted == wanted:
+        if current is not None and current.target == target:
             self.report(error="", failed=None, loading=None)
             return True
         try:
-            model = self._load(wanted)
+            model = self._load(target)
         except Exception as error:  # noqa: BLE001  (after any error the previous version keeps answering)
             self._metrics.count("model_load_failures")
             text = error.message if isinstance(error, MlopsError) else f"{type(error).__name__}: {error}"
-            self.report(error=f"version {wanted.version} cannot be loaded: {text}", failed=wanted.version, loading=None)
+            self.report(error=f"version {target.version} cannot be loaded: {text}", failed=target.version, loading=None)
             return False
-        if self._wanted == wanted:  # else a newer one was requested meanwhile
+        if self._target == target:  # else a newer one was requested meanwhile
             self._before, self._app.model = current, model
             self._metrics.count("model_loads")
-            facts = {"version": wanted.version, "digest": wanted.digest, "predictor": model.predictor.how, "libraries": model.libraries}
+            facts = {"version": target.version, "digest": target.digest, "predictor": model.predictor.how, "libraries": model.libraries}
             self.report(**facts, loaded_at=time.time(), error="", failed=None, loading=None)
         return True
 
-    def _load(self, wanted: TargetVersion) -> ServedModel:
-        if self._before is not None and self._before.wanted == wanted:
+    def _load(self, target: TargetVersion) -> ServedModel:
+        if self._before is not None and self._before.target == target:
             return self._before
-        self.report(loading=wanted.version)
+        self.report(loading=target.version)
         spec = self._spec
         return load_served_model(
             spec.model,
-            wanted,
+            target,
             artifacts=open_artifacts(spec.artifacts),
             online=spec.online,
             limits=RequestLimits(spec.max_rows, spec.max_bytes),

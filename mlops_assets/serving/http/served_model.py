@@ -56,7 +56,7 @@ class ServedModel:
     ----------
     name
         Name of the model.
-    wanted
+    target
         The version.
     schema, inputs, predictor
         Decode a request, build its ``X``, predict.
@@ -73,7 +73,7 @@ class ServedModel:
     def __init__(  # noqa: PLR0913  (all that answers)
         self,
         name: str,
-        wanted: TargetVersion,
+        target: TargetVersion,
         *,
         schema: RequestSchema,
         inputs: InputBuilder,
@@ -83,7 +83,7 @@ class ServedModel:
         example: bytes = b"",
         libraries: str = "",
     ) -> None:
-        self.name, self.wanted, self.version = name, wanted, wanted.version
+        self.name, self.target, self.version = name, target, target.version
         self.columns, self.predictor, self.openapi, self.example = columns, predictor, openapi, example
         self.libraries = libraries
         # Fields of a row besides X and its time: they identify it, or features are looked up or computed by them.
@@ -104,7 +104,7 @@ class ServedModel:
 
 
 def load_served_model(  # noqa: PLR0913  (where everything is)
-    name: str, wanted: TargetVersion, *, artifacts: Artifacts, online: str, limits: RequestLimits, trusted_types: Sequence[str] = ()
+    name: str, target: TargetVersion, *, artifacts: Artifacts, online: str, limits: RequestLimits, trusted_types: Sequence[str] = ()
 ) -> ServedModel:
     """Load a version, verify its predictions and make it ready to answer.
 
@@ -112,7 +112,7 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     ----------
     name
         Name of the model.
-    wanted
+    target
         The version.
     artifacts
         The store of its artifacts.
@@ -128,20 +128,20 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     ArtifactError
         Bytes are missing or changed, it predicts otherwise than when it was stored, or it was stored without what serving needs.
     """
-    bundle = unpack(artifacts, wanted.artifact, trusted_types)
-    manifest = _check_manifest(bundle.manifest, f"version {wanted.version} of '{name}'")
+    bundle = unpack(artifacts, target.artifact, trusted_types)
+    manifest = _check_manifest(bundle.manifest, f"version {target.version} of '{name}'")
     probe = pl.read_ipc(io.BytesIO(artifacts.get(manifest["probe"])))
     looks_up = any("view" in step for step in manifest["steps"])
     schema = RequestSchema(manifest["request"], manifest["types"], limits.max_rows)
     inputs = InputBuilder(manifest, bundle.functions, open_online(online) if looks_up else None)
     return ServedModel(
         name,
-        wanted,
+        target,
         schema=schema,
         inputs=inputs,
         predictor=make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=manifest.get(POSITIVE)),
         columns=bundle.columns,
-        openapi=json.dumps(openapi(name, wanted.version, schema)).encode(),
+        openapi=json.dumps(openapi(name, target.version, schema)).encode(),
         example=str(manifest.get("example") or "").encode(),
         libraries=", ".join(map(str, find_other_libraries(manifest))),
     )

@@ -16,8 +16,8 @@ def make_label(folder: Path) -> str:
     folder
         An existing folder of a service.
     """
-    found = folder.stat()
-    return f"{found.st_dev}:{found.st_ino} {folder.resolve()}"
+    info = folder.stat()
+    return f"{info.st_dev}:{info.st_ino} {folder.resolve()}"
 
 
 def is_label_of(label: str, folder: Path) -> bool:
@@ -57,11 +57,11 @@ def find_processes(folder: Path, *roles: str) -> dict[int, float]:
     """
     import psutil
 
-    found: dict[int, float] = {}
+    started: dict[int, float] = {}
     for process in psutil.process_iter(["cmdline", "status", "create_time"]):
         arguments = process.info["cmdline"] or ()
         pairs = itertools.pairwise(arguments) if entry_points.MODULE in arguments else ()
         serves = any(role in roles and Path(path).resolve() == folder.resolve() for role, path in pairs)
         if serves and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found[process.pid] = process.info["create_time"]
-    return found
+            started[process.pid] = process.info["create_time"]
+    return started

@@ -211,16 +211,16 @@ class ServiceFolder:
 
     def read_reports(self) -> list[WorkerStatus]:
         """Return the last reports of the workers, in order, without damaged files: see :meth:`find_damage`."""
-        found = []
+        reports = []
         for path in self._worker_files():
             with contextlib.suppress(ServiceError):
-                found.append(_read(path, WorkerStatus))
-        return [status for status in found if status is not None]
+                reports.append(_read(path, WorkerStatus))
+        return [status for status in reports if status is not None]
 
     def read_workers(self) -> tuple[WorkerStatus, ...]:
         """Return the last reports of this folder's workers and whether they run; reports that came with a copy are left out."""
-        mine = [status for status in self.read_reports() if is_label_of(status.folder, self.path)]
-        return tuple(replace(status, running=is_alive(status.pid, status.started)) for status in mine)
+        own_reports = [status for status in self.read_reports() if is_label_of(status.folder, self.path)]
+        return tuple(replace(status, running=is_alive(status.pid, status.started)) for status in own_reports)
 
     def read_spec(self) -> ServiceSpec | None:
         """Return the started spec, or None.
@@ -254,8 +254,8 @@ class ServiceFolder:
                 yield path, error
 
     def _worker_files(self) -> list[Path]:
-        found = (path for path in (self.path / "workers").glob("*.json") if path.stem.isdecimal())
-        return sorted(found, key=lambda path: int(path.stem))
+        files = (path for path in (self.path / "workers").glob("*.json") if path.stem.isdecimal())
+        return sorted(files, key=lambda path: int(path.stem))
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
@@ -328,5 +328,5 @@ def start_time(pid: int) -> float | None:
 
 def is_alive(pid: int, began: float) -> bool:
     """Whether exactly this process runs; its id may belong to another one by now."""
-    found = start_time(pid)
-    return found is not None and abs(found - began) < 0.5
+    started = start_time(pid)
+    return started is not None and abs(started - began) < 0.5

@@ -220,8 +220,8 @@ def hash_log_files(folder: Path, first: date, last: date) -> str:
 
 def list_log_days(folder: Path) -> list[date]:
     """Return the UTC days with a folder in the log; other entries are ignored: see :func:`list_foreign_entries`."""
-    found = [_parse_day(path) for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(day for day in found if day is not None)
+    days = [_parse_day(path) for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(day for day in days if day is not None)
 
 
 def list_foreign_entries(folder: Path) -> list[Path]:

@@ -39,9 +39,9 @@ def erase_predictions(folder: Path, entity: Mapping[str, str], *, dry: bool = Fa
 
     def change(line: bytes) -> tuple[bytes, int]:
         record = decode(line)
-        named = {**record.x, **record.key}
-        mine = all(column in named and str(named[column]) == value for column, value in entity.items())
-        return (b"", 1) if mine else (line, 0)
+        values = {**record.x, **record.key}
+        is_entity = all(column in values and str(values[column]) == value for column, value in entity.items())
+        return (b"", 1) if is_entity else (line, 0)
 
     return _rewrite_lines(folder, change, dry=dry)
 
@@ -62,11 +62,11 @@ def erase_pushes(folder: Path, entity: Mapping[str, str], *, dry: bool = False) 
         if not entity.keys() <= columns.keys():
             return line, 0
         count = len(next(iter(columns.values()), []))
-        kept = [i for i in range(count) if not all(str(columns[name][i]) == value for name, value in entity.items())]
-        if len(kept) == count:
+        remaining = [i for i in range(count) if not all(str(columns[name][i]) == value for name, value in entity.items())]
+        if len(remaining) == count:
             return line, 0
-        record.columns = {name: [values[i] for i in kept] for name, values in columns.items()}
-        return signature(encode(record)), count - len(kept)
+        record.columns = {name: [values[i] for i in remaining] for name, values in columns.items()}
+        return signature(encode(record)), count - len(remaining)
 
     return _rewrite_lines(folder, change, dry=dry)
 
@@ -76,9 +76,9 @@ def _decode_signed(line: bytes, decode: Callable[[bytes], PushRecord]) -> tuple[
     try:
         body = strip_checksum(line)
     except ChangedLineError:
-        kept = line.rstrip()
-        wrong = kept[-CHECKSUM_LENGTH:]
-        return decode(kept[:-CHECKSUM_LENGTH] + b"}"), lambda new: new[:-1] + wrong
+        signed = line.rstrip()
+        wrong = signed[-CHECKSUM_LENGTH:]
+        return decode(signed[:-CHECKSUM_LENGTH] + b"}"), lambda new: new[:-1] + wrong
     return decode(body), sign_line if has_checksum(line) else bytes
 
 

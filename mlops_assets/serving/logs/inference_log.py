@@ -110,7 +110,7 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
     DataError
         A line cannot be read, and ``corrupt`` is None.
     """
-    found: dict[str, PredictionRecord] = {}
+    by_id: dict[str, PredictionRecord] = {}
     unread: list[str] = []
     decode = msgspec.json.Decoder(PredictionRecord).decode
     for path in list_files(folder, first, last):
@@ -121,7 +121,7 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
                 if not line.isspace():  # an erased one
                     unread.append(f"{path.relative_to(folder)}:{number}")
             else:
-                found.setdefault(record.id, record)
+                by_id.setdefault(record.id, record)
     if unread and corrupt is None:
         raise DataError(
             f"{len(unread)} lines of the prediction log cannot be read, the first is {unread[0]}",
@@ -129,7 +129,7 @@ def read_records(folder: Path, first: date, last: date, corrupt: list[str] | Non
         )
     if corrupt is not None:
         corrupt.extend(unread)
-    return list(found.values())
+    return list(by_id.values())
 
 
 def frame_records(records: list[PredictionRecord]) -> pl.DataFrame:

@@ -61,8 +61,8 @@ def build_prediction_rows(
     by_kind: dict[PredictionKind, list[int]] = {kind: [] for kind in known}
     for version in log["version"].unique().to_list():
         by_kind[kinds.get(version, known[-1])].append(version)
-    found = [_build_frame(log.filter(pl.col("version").is_in(v)), types, keys, event_timestamp, kind) for kind, v in by_kind.items()]
-    return [frame for frame in found if frame.height] or found[-1:]
+    frames = [_build_frame(log.filter(pl.col("version").is_in(v)), types, keys, event_timestamp, kind) for kind, v in by_kind.items()]
+    return [frame for frame in frames if frame.height] or frames[-1:]
 
 
 def _build_frame(

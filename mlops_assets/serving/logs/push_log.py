@@ -133,7 +133,7 @@ def read_pushed_rows(
     import polars as pl
 
     decode, unread = msgspec.json.Decoder(PushRecord).decode, list[str]()
-    found: dict[tuple[str, date], tuple[PushRecord, str]] = {}
+    by_call: dict[tuple[str, date], tuple[PushRecord, str]] = {}
     for path in list_files(folder, first, last):
         day = _folder_day(path)
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # text after the last newline is torn or empty
@@ -142,9 +142,9 @@ def read_pushed_rows(
             except (msgspec.DecodeError, UnicodeDecodeError, ChangedLineError):
                 unread.append(f"{path.relative_to(folder)}:{number}")
                 continue
-            if (before := found.get((record.id, day))) is None or record.logged_at < before[0].logged_at:
-                found[record.id, day] = record, f"{path.relative_to(folder)}:{number}"
-    frames = [_frame_or_report(record, place, types, unread) for record, place in _sort_complete_calls(folder, found.values())]
+            if (before := by_call.get((record.id, day))) is None or record.logged_at < before[0].logged_at:
+                by_call[record.id, day] = record, f"{path.relative_to(folder)}:{number}"
+    frames = [_frame_or_report(record, place, types, unread) for record, place in _sort_complete_calls(folder, by_call.values())]
     if unread and corrupt is None:
         raise DataError(
             f"{len(unread)} lines of the push log cannot be read, the first is {unread[0]}",
@@ -155,9 +155,9 @@ def read_pushed_rows(
     return pl.concat([pl.DataFrame(schema={**types, LOGGED_AT: pl.Int64}), *frames])
 
 
-def _sort_complete_calls(folder: Path, found: Iterable[tuple[PushRecord, str]]) -> list[tuple[PushRecord, str]]:
+def _sort_complete_calls(folder: Path, calls: Iterable[tuple[PushRecord, str]]) -> list[tuple[PushRecord, str]]:
     """Return the complete calls in the order in which they were pushed."""
-    whole = [(record, place) for record, place in found if _is_complete(folder, record.id, record.days)]
+    whole = [(record, place) for record, place in calls if _is_complete(folder, record.id, record.days)]
     return sorted(whole, key=lambda pair: (pair[0].logged_at, pair[0].id))
 
 
@@ -172,10 +172,10 @@ def _frame_or_report(record: PushRecord, place: str, types: Mapping[str, pl.Data
         return pl.DataFrame(schema={**types, LOGGED_AT: pl.Int64})
     texts = [name for name, dtype in types.items() if dtype == pl.String]
     good = pl.all_horizontal(~pl.col(name).str.contains("\0", literal=True).fill_null(value=False) for name in texts) if texts else True
-    kept = frame.filter(good)
-    if kept.height < frame.height:
+    valid = frame.filter(good)
+    if valid.height < frame.height:
         unread.append(f"{place} (text with a NUL character)")
-    return kept
+    return valid
 
 
 def hash_push_files(folder: Path, first: date, last: date) -> str:

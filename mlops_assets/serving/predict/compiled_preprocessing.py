@@ -88,12 +88,12 @@ class EncodingTable:
             The encoder refuses a category.
         """
         get, unknown = self.codes.get, self.unknown
-        found = [get(value if value == value else None, unknown) for value in columns[self.column]]  # noqa: PLR0124  (NaN)
-        if None in found:
+        rows = [get(value if value == value else None, unknown) for value in columns[self.column]]  # noqa: PLR0124  (NaN)
+        if None in rows:
             raise DataError(
                 f"column {self.column} of X holds a category that the model does not know", hint="send one that the model was trained on"
             )
-        return found  # type: ignore[return-value]
+        return rows  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,11 +253,11 @@ class TransformerCompiler:
             answers: list[np.ndarray | None] = list(ask(position, values))
         except Exception:  # noqa: BLE001  (an encoder may refuse null or an unknown value: each is asked alone)
             answers = [*ask(position, values[:-2]), ask.ask_one(position, values[-2]), ask.ask_one(position, values[-1])]
-        given = [answer for answer in answers if answer is not None]
-        slots = np.flatnonzero([_has_difference(np.array([answer[i] for answer in given]), base[i]) for i in range(len(base))])
+        known_answers = [answer for answer in answers if answer is not None]
+        slots = np.flatnonzero([_has_difference(np.array([answer[i] for answer in known_answers]), base[i]) for i in range(len(base))])
         rows = {i: row for row, i in enumerate(i for i, answer in enumerate(answers) if answer is not None)}
         codes = {value: rows.get(i) for i, value in enumerate(values[:-1])}
-        return EncodingTable(column, codes, rows.get(len(values) - 1), np.array(given)[:, slots]), slots
+        return EncodingTable(column, codes, rows.get(len(values) - 1), np.array(known_answers)[:, slots]), slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,24 +333,24 @@ def compile_operation(fitted: Any) -> Callable[[np.ndarray], np.ndarray]:  # noq
         fill = np.asarray(fitted.statistics_)
         if fill.dtype.kind == "f" and np.isfinite(fill).all():
             return lambda matrix: np.where(np.isnan(matrix), fill, matrix)
-    mine = drop_feature_names(fitted)
-    return lambda matrix: to_dense(mine.transform(matrix))
+    unnamed = drop_feature_names(fitted)
+    return lambda matrix: to_dense(unnamed.transform(matrix))
 
 
 def drop_feature_names(fitted: Any) -> Any:  # noqa: ANN401
     """Return a shallow copy, of nested estimators too, that takes a matrix without a warning about feature names."""
-    mine = copy.copy(fitted)
-    vars(mine).pop("feature_names_in_", None)
-    for name, value in list(vars(mine).items()):
+    unnamed = copy.copy(fitted)
+    vars(unnamed).pop("feature_names_in_", None)
+    for name, value in list(vars(unnamed).items()):
         if name == "steps":
-            mine.steps = [(step, drop_feature_names(part) if hasattr(part, "feature_names_in_") else part) for step, part in value]
+            unnamed.steps = [(step, drop_feature_names(part) if hasattr(part, "feature_names_in_") else part) for step, part in value]
         elif hasattr(value, "feature_names_in_"):
-            setattr(mine, name, drop_feature_names(value))
+            setattr(unnamed, name, drop_feature_names(value))
         elif isinstance(value, list) and any(hasattr(part, "feature_names_in_") for part in value):
-            setattr(mine, name, [drop_feature_names(part) if hasattr(part, "feature_names_in_") else part for part in value])
-    return mine
+            setattr(unnamed, name, [drop_feature_names(part) if hasattr(part, "feature_names_in_") else part for part in value])
+    return unnamed
 
 
-def to_dense(made: Any) -> np.ndarray:  # noqa: ANN401
+def to_dense(matrix: Any) -> np.ndarray:  # noqa: ANN401
     """Return the output of a transformer as a dense matrix of float64."""
-    return np.asarray(made.toarray() if hasattr(made, "toarray") else made, dtype=np.float64)
+    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float64)

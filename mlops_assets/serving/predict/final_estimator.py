@@ -38,8 +38,8 @@ def compile_final_estimator(fitted: Any, *, shortcut: bool = True) -> Scorer:  #
         return compile_boosting(fitted)
     if shortcut and kind in _LINEAR and type(fitted).__module__.startswith("sklearn.") and isinstance(fitted.coef_, np.ndarray):
         return compile_linear(fitted)
-    mine = drop_feature_names(fitted)
-    return mine.predict_proba if hasattr(mine, "predict_proba") else mine.predict  # type: ignore[no-any-return]
+    unnamed = drop_feature_names(fitted)
+    return unnamed.predict_proba if hasattr(unnamed, "predict_proba") else unnamed.predict  # type: ignore[no-any-return]
 
 
 def compile_boosting(fitted: Any, *, encoded: bool = False) -> Scorer:  # noqa: ANN401

@@ -97,18 +97,19 @@ def load_model(model: str, *, trusted_types: Sequence[str] = (), platform: Platf
 
 def _find_version(registry: Registry, model: str) -> Version:
     """Return the version that ``name@alias`` or ``name@number`` names."""
-    name, _, wanted = model.partition("@")
+    name, _, reference = model.partition("@")
     versions = registry.versions(name)
     if not versions:
         known = sorted({version.model for version in registry.versions()})
         there = f"there are {', '.join(known)}" if known else "there are none in this home: train one, or look at `mlops models list`"
         raise RegistryError(f"there is no registered model '{name}'", hint=nearest(name, known) + there)
-    found = next((version for version in versions if wanted in (*version.aliases, str(version.version))), None)
-    if found is None:
+    match = next((version for version in versions if reference in (*version.aliases, str(version.version))), None)
+    if match is None:
         numbers = [str(version.version) for version in versions]
-        held = [alias for alias in (CHAMPION, CHALLENGER) if any(alias in version.aliases for version in versions)]
-        what = f"has no '{wanted}'" if wanted else "is named without a version"
+        aliases = [alias for alias in (CHAMPION, CHALLENGER) if any(alias in version.aliases for version in versions)]
+        what = f"has no '{reference}'" if reference else "is named without a version"
         raise RegistryError(
-            f"model '{name}' {what}", hint=nearest(wanted, [*held, *numbers]) + f"give {name}@ and one of {', '.join([*held, *numbers])}"
+            f"model '{name}' {what}",
+            hint=nearest(reference, [*aliases, *numbers]) + f"give {name}@ and one of {', '.join([*aliases, *numbers])}",
         )
-    return found
+    return match

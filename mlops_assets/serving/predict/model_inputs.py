@@ -80,9 +80,9 @@ class InputBuilder:
             _ViewStep(step, kinds) if "view" in step else _OnDemandStep(next(waiting), step["parameters"]) for step in manifest["steps"]
         ]
         self._steps = [
-            made
+            input_step
             for views, each in groupby(steps, lambda step: isinstance(step, _ViewStep))
-            for made in (_read_together(each, online) if views else each)
+            for input_step in (_read_together(each, online) if views else each)
         ]
 
     def __call__(self, rows: RequestRows) -> ModelInputs:
@@ -132,19 +132,19 @@ class _ViewStep:
         self.lookup = Lookup(self.view, features, None if step["ttl"] is None else timedelta(seconds=step["ttl"]))
         self._defaults = tuple(step["defaults"].get(name) for name in features)
 
-    def fill_row(self, found: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
+    def fill_row(self, row: FeatureRow, values: dict[str, Any], missing: list[str]) -> None:
         """Add the features of one row. A null or NaN becomes its declared default and counts as missing."""
-        for name, value, default in zip(self.features, found.values, self._defaults, strict=True):
+        for name, value, default in zip(self.features, row.values, self._defaults, strict=True):
             if value is None or value != value:  # noqa: PLR0124  (NaN)
                 missing.append(name)
                 values[name] = (default,)
             else:
                 values[name] = (value,)
 
-    def fill_rows(self, found: FeatureColumns, values: dict[str, Any], missing: list[list[str]]) -> None:
+    def fill_rows(self, columns: FeatureColumns, values: dict[str, Any], missing: list[list[str]]) -> None:
         """Do the same for many rows."""
         for stored, name, default in zip(self._stored, self.features, self._defaults, strict=True):
-            column, absent = found.values[stored], found.nulls[stored]
+            column, absent = columns.values[stored], columns.nulls[stored]
             if column.dtype.kind == "f":
                 absent = absent | np.isnan(column)
             listed = column.tolist()

@@ -96,8 +96,8 @@ class Predictor:
     def __init__(self, estimator: Any, form: ScoringPath, how: str, positive: Any = None) -> None:  # noqa: ANN401
         self._classes = estimator.classes_ if hasattr(estimator, "predict_proba") else None
         self._names = () if self._classes is None else tuple(class_names(self._classes))
-        wanted = positive_class(() if self._classes is None else self._classes, positive)
-        self.positive = None if wanted is None else str(wanted)
+        positive_label = positive_class(() if self._classes is None else self._classes, positive)
+        self.positive = None if positive_label is None else str(positive_label)
         self.form = form
         self.how = how
 
@@ -121,26 +121,26 @@ class Predictor:
         form = self.form
         try:
             rows = form.prepare(columns, count)
-            made = form.scores(rows)
+            scores = form.scores(rows)
             labels = None if form.labels is None else form.labels(rows)
         except MlopsError as error:
             raise RequestError(error.message, hint=error.hint) from error
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
             raise RequestError(f"the model cannot predict these rows ({type(error).__name__})", hint=_HINT) from error
-        made = np.asarray(made)
-        _refuse_not_finite(made)
+        scores = np.asarray(scores)
+        _refuse_not_finite(scores)
         if self._classes is None:
-            return Scores(made.tolist())
-        predictions, names = (self._classes[made.argmax(axis=1)] if labels is None else labels).tolist(), self._names
-        probabilities = [dict(zip(names, row, strict=True)) for row in made.tolist()]
+            return Scores(scores.tolist())
+        predictions, names = (self._classes[scores.argmax(axis=1)] if labels is None else labels).tolist(), self._names
+        probabilities = [dict(zip(names, row, strict=True)) for row in scores.tolist()]
         positive = self.positive
         return Scores(predictions, None if positive is None else [row[positive] for row in probabilities], probabilities)
 
 
-def _refuse_not_finite(made: np.ndarray) -> None:
+def _refuse_not_finite(scores: np.ndarray) -> None:
     """Raise NotFiniteError for rows whose prediction is not finite."""
-    if made.dtype.kind == "f" and not (known := np.isfinite(made)).all():
-        bad = np.flatnonzero(~known.reshape(len(made), -1).all(axis=1))
+    if scores.dtype.kind == "f" and not (known := np.isfinite(scores)).all():
+        bad = np.flatnonzero(~known.reshape(len(scores), -1).all(axis=1))
         raise NotFiniteError(int(bad[0]), len(bad))
 
 
@@ -160,7 +160,7 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
         The positive one of two classes; the second when None.
     """
     limit_threads(estimator)
-    asked = _native_path(estimator, probe)
+    native_path = _native_path(estimator, probe)
     alone = predicts_argmax and may_predict_argmax(estimator)
     why = ""
     for shortcut, labels in dict.fromkeys([(True, not alone), (False, not alone), (True, True), (False, True)]):
@@ -174,10 +174,10 @@ def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool
             break
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hard rows overflow and have unknown categories on purpose
-            why = find_disagreement(asked, compiled, probe, getattr(estimator, "classes_", None))
+            why = find_disagreement(native_path, compiled, probe, getattr(estimator, "classes_", None))
         if not why:
             return Predictor(estimator, compiled, "compiled", positive)
-    native = replace(asked, labels=None) if alone and _labels_are_argmax(asked, probe, estimator.classes_) else asked
+    native = replace(native_path, labels=None) if alone and _labels_are_argmax(native_path, probe, estimator.classes_) else native_path
     return Predictor(estimator, native, f"native ({why})", positive)
 
 
@@ -203,11 +203,11 @@ def _native_path(estimator: Any, probe: pl.DataFrame) -> ScoringPath:  # noqa: A
     return ScoringPath(prepare, lambda rows: np.asarray(estimator.predict_proba(rows)), lambda rows: np.asarray(estimator.predict(rows)))
 
 
-def _labels_are_argmax(asked: ScoringPath, probe: pl.DataFrame, classes: Any) -> bool:  # noqa: ANN401
+def _labels_are_argmax(native: ScoringPath, probe: pl.DataFrame, classes: Any) -> bool:  # noqa: ANN401
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = [_run_path(asked, list_columns(rows), classes) for rows in (probe, *make_hard_rows(probe).iter_slices(1))]
-    return all((argmax_class(classes, one.scores) == one.labels).all() for one in found if one is not None)
+        results = [_run_path(native, list_columns(rows), classes) for rows in (probe, *make_hard_rows(probe).iter_slices(1))]
+    return all((argmax_class(classes, one.scores) == one.labels).all() for one in results if one is not None)
 
 
 def _make_series(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
@@ -253,7 +253,7 @@ def list_columns(rows: pl.DataFrame) -> list[list[Any]]:
     ]
 
 
-def find_disagreement(asked: ScoringPath, compiled: ScoringPath, probe: pl.DataFrame, classes: Any = None) -> str:  # noqa: ANN401
+def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.DataFrame, classes: Any = None) -> str:  # noqa: ANN401
     """Return where two paths differ, or ``""``.
 
     They are compared on the probe rows, together and alone, and on hard rows: nulls, unseen categories, extreme numbers. Probabilities
@@ -261,7 +261,7 @@ def find_disagreement(asked: ScoringPath, compiled: ScoringPath, probe: pl.DataF
 
     Parameters
     ----------
-    asked, compiled
+    native, compiled
         The native and the compiled path.
     probe
         The probe rows.
@@ -272,11 +272,11 @@ def find_disagreement(asked: ScoringPath, compiled: ScoringPath, probe: pl.DataF
         return "there are no probe rows to verify it on"
     usual, hard = list_columns(probe), list_columns(make_hard_rows(probe))
     for columns in (usual, hard):
-        together = _run_path(asked, columns, classes)
+        together = _run_path(native, columns, classes)
         for row in range(len(columns[0])):
             alone = [[column[row]] for column in columns]
             # A native call for all rows costs as much as one for a single row, so only every 16th row is predicted alone.
-            expected = together[row] if together is not None and row % 16 else _run_path(asked, alone, classes)
+            expected = together[row] if together is not None and row % 16 else _run_path(native, alone, classes)
             if not _is_equal(expected, _run_path(compiled, alone, classes)):
                 return "the compiled form differs on " + ("a probe row" if columns is usual else "a hard row")
         if not _is_equal(together, _run_path(compiled, columns, classes)):
@@ -307,16 +307,16 @@ def _run_path(form: ScoringPath, columns: Sequence[Sequence[Any]], classes: Any)
         return None
 
 
-def _is_equal(asked: _ScoredRows | None, compiled: _ScoredRows | None) -> bool:
-    if asked is None or compiled is None:
-        return asked is None and compiled is None
-    if asked.scores.shape != compiled.scores.shape or not _is_close(asked.scores, compiled.scores):
+def _is_equal(native: _ScoredRows | None, compiled: _ScoredRows | None) -> bool:
+    if native is None or compiled is None:
+        return native is None and compiled is None
+    if native.scores.shape != compiled.scores.shape or not _is_close(native.scores, compiled.scores):
         return False
-    return asked.scores.ndim == 1 or bool((asked.labels == compiled.labels).all())
+    return native.scores.ndim == 1 or bool((native.labels == compiled.labels).all())
 
 
-def _is_close(asked: np.ndarray, compiled: np.ndarray) -> bool:
-    if asked.dtype.kind not in "fiu":
-        return bool((asked == compiled).all())
-    close = np.abs(asked - compiled) <= TOLERANCE * np.maximum(1.0, np.abs(asked))
-    return bool((close | (asked == compiled) | (np.isnan(asked) & np.isnan(compiled))).all())
+def _is_close(native: np.ndarray, compiled: np.ndarray) -> bool:
+    if native.dtype.kind not in "fiu":
+        return bool((native == compiled).all())
+    close = np.abs(native - compiled) <= TOLERANCE * np.maximum(1.0, np.abs(native))
+    return bool((close | (native == compiled) | (np.isnan(native) & np.isnan(compiled))).all())

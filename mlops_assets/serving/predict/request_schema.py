@@ -198,8 +198,8 @@ class RequestSchema:
         path, single = _PATH.search(text), body.lstrip()[:1] == b"{"
         row = 0 if single or path is None else int(path["row"] or 0)
         if text.startswith("Object contains unknown field"):
-            named = _NAMED.search(text[: path.start()] if path and not single else text)
-            hint = nearest(named[1] if named else "", self.names) + f"a row has {', '.join(self.names)}"
+            match = _NAMED.search(text[: path.start()] if path and not single else text)
+            hint = nearest(match[1] if match else "", self.names) + f"a row has {', '.join(self.names)}"
             return RequestError(f"row {row} has a field that {self._taker} does not take", hint=hint, row=row)
         if text.startswith("Object missing required field"):
             field = next(f for f in self.fields if f"`{f.name}`" in text)
@@ -242,8 +242,8 @@ def _make_type(field: RequestField, dtype: str) -> Any:  # noqa: ANN401  (a type
 
 def integer_range(dtype: str) -> tuple[int, int]:
     """Return the lowest and the highest integer of a polars type; any other type counts as ``Int64``."""
-    found = re.fullmatch(r"(U?)Int(\d+)", dtype)
-    unsigned, bits = (found[1] == "U", min(int(found[2]), 64)) if found else (False, 64)
+    match = re.fullmatch(r"(U?)Int(\d+)", dtype)
+    unsigned, bits = (match[1] == "U", min(int(match[2]), 64)) if match else (False, 64)
     # JSON decoders agree on signed 64 bits.
     return (0, min(2**bits, 2**63) - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 

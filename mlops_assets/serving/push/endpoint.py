@@ -101,6 +101,6 @@ def _make_frame(columns: Any, count: int, spec: PushSpec) -> Any:  # noqa: ANN40
     series = []
     for name, dtype in spec.types:
         values = list(columns[name])[:count]
-        given = pl.Series(name, values, dtype=pl.Int64 if isinstance(dtype, pl.Datetime) else dtype)
-        series.append(given.cast(pl.Datetime("us", "UTC")).cast(dtype) if isinstance(dtype, pl.Datetime) else given)
+        column = pl.Series(name, values, dtype=pl.Int64 if isinstance(dtype, pl.Datetime) else dtype)
+        series.append(column.cast(pl.Datetime("us", "UTC")).cast(dtype) if isinstance(dtype, pl.Datetime) else column)
     return pl.DataFrame(series)

@@ -163,10 +163,10 @@ class Pusher:
         frame = self._verify(rows, now)
         if frame.is_empty():
             return PushResult(call or "", 0)
-        named = call or uuid.uuid4().hex
+        call_id = call or uuid.uuid4().hex
         event = frame[self.spec.table.event_timestamp or ""].dt.epoch("us").to_list()
         try:
-            log.append(named, now, {name: _list_values(frame[name]) for name in frame.columns}, event)
+            log.append(call_id, now, {name: _list_values(frame[name]) for name in frame.columns}, event)
         except OSError as error:
             raise PlatformError(
                 f"rows of '{self.spec.name}' cannot be logged: {error}", hint="make room, or the folder writable"
@@ -174,7 +174,7 @@ class Pusher:
         changed = sum(self._put_online(view, frame) for view in self.spec.views)
         if call is not None:
             _remember_call(self._folder, call)
-        return PushResult(named, frame.height, changed=changed)
+        return PushResult(call_id, frame.height, changed=changed)
 
     def _log(self) -> Any:  # noqa: ANN401
         return open_push_log(self._folder)
@@ -224,8 +224,8 @@ class Pusher:
             )
         columns = []
         for name, dtype in types.items():
-            given = frame[name] if name in frame.columns else pl.Series(name, [None] * frame.height, dtype=dtype)
-            columns.append(given if given.dtype == dtype else self._cast(given, dtype))
+            column = frame[name] if name in frame.columns else pl.Series(name, [None] * frame.height, dtype=dtype)
+            columns.append(column if column.dtype == dtype else self._cast(column, dtype))
         return pl.DataFrame(columns)
 
     def _cast(self, column: pl.Series, dtype: pl.DataType) -> pl.Series:

@@ -120,17 +120,17 @@ class PushSpec:
         schema: Any = self.table.schema.to_schema()  # type: ignore[union-attr]  # a pandera model, or as one
         if schema.checks:
             raise self._not_portable("a check on the whole table")
-        found = []
+        columns = []
         for name, column in schema.columns.items():
             checks = [[check.name, check.statistics] for check in column.checks]
             if functions := [check for check, _ in checks if check is None or not hasattr(pa.Check, check)]:
                 raise self._not_portable(f"the check {functions[0]} of column '{name}', which is a function")
-            if foreign := [check for check, given in checks if not _is_json(given)]:
+            if foreign := [check for check, argument in checks if not _is_json(argument)]:
                 raise self._not_portable(f"the check {foreign[0]} of column '{name}', whose bounds JSON does not have")
             if not json_type(column.dtype.type):
                 raise self._not_portable(f"the type {column.dtype.type} of column '{name}', which JSON rows do not have")
-            found.append([name, column.nullable, checks])
-        return found
+            columns.append([name, column.nullable, checks])
+        return columns
 
     def _not_portable(self, what: str) -> DefinitionError:
         return DefinitionError(
@@ -146,7 +146,7 @@ class PushSpec:
         facts = json.loads(text)
         types = _decode_columns(facts["types"])
         columns = {
-            name: pa.Column(dict(types)[name], [getattr(pa.Check, check)(**given) for check, given in checks], nullable=nullable)
+            name: pa.Column(dict(types)[name], [getattr(pa.Check, check)(**arguments) for check, arguments in checks], nullable=nullable)
             for name, nullable, checks in facts["columns"]
         }
         future = None if facts["max_future"] is None else timedelta(seconds=facts["max_future"])

@@ -103,8 +103,8 @@ class FsspecArtifacts:
 
     def files(self) -> Iterator[StoredFile]:
         """Yield every stored file."""
-        found = self._fs.find(f"{self._root}/sha256", detail=True)
-        for path, info in found.items():
+        entries = self._fs.find(f"{self._root}/sha256", detail=True)
+        for path, info in entries.items():
             if not path.endswith("/lock"):
                 yield StoredFile(path.rsplit("/", 1)[-1], int(info["size"]), _modification_time(info))
 

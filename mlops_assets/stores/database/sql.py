@@ -179,10 +179,10 @@ def _create_engine(url: str) -> sa.Engine:
 
 def _file_identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        info = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return info.st_dev, info.st_ino
 
 
 def _close_idle() -> None:
@@ -230,11 +230,11 @@ def inspect_database(url: str) -> tuple[str | None, str]:
 def _refuse_leftovers(registry: Path) -> None:
     """Raise RegistryError when a registry file is missing or empty, but the home holds artifacts or prediction logs of an earlier one."""
     home = registry.parent
-    found = {
+    leftovers = {
         "artifact(s)": [path for path in (home / "artifacts" / "sha256").glob("*/*") if len(path.name) == _SHA256_LENGTH],
         "prediction log file(s)": list((home / "services").glob("*/log/*/*.jsonl")),
     }
-    remains = [f"{len(files)} {what}, such as '{files[0]}'," for what, files in found.items() if files]
+    remains = [f"{len(files)} {what}, such as '{files[0]}'," for what, files in leftovers.items() if files]
     if remains:
         raise RegistryError(
             f"the registry '{registry}' is missing or empty, but {' and '.join(remains)} remain",

@@ -23,7 +23,7 @@ def find_sqlite_damage(path: Path) -> str:
         return "the file is empty"
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=30)) as connection:
-            found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            result = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     except sqlite3.DatabaseError as error:
         return str(error)
-    return "" if found == "ok" else " ".join(found.split())
+    return "" if result == "ok" else " ".join(result.split())

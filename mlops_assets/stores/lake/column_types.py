@@ -64,9 +64,9 @@ def fill_unknown_types(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) ->
 def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> tuple[str, ...]:
     """Return in words how the columns of new rows differ from those of a table."""
     new = [f"column '{name}' is new" for name in frame.columns if name not in known]
-    gone = [f"column '{name}' is no longer there" for name in known if name not in frame.columns]
+    removed = [f"column '{name}' is no longer there" for name in known if name not in frame.columns]
     other = [_describe_change(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
-    return (*new, *gone, *other)
+    return (*new, *removed, *other)
 
 
 def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
@@ -91,12 +91,12 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
         elif same != name:
             conflicts.append(f"column '{name}' is named '{same}' in the lake, which ignores case in names")
         elif dtype != known[name]:
-            wanted = _common_type(series, known[name], stored)
-            if wanted is None:
+            target = _common_type(series, known[name], stored)
+            if target is None:
                 conflicts.append(f"column '{name}' is {known[name]} in the lake and {dtype} in the new rows")
             else:
-                series = series.cast(wanted)  # noqa: PLW2901  (the fitted column)
-                changes += [] if wanted == known[name] else [_describe_change(name, known[name], wanted)]
+                series = series.cast(target)  # noqa: PLW2901  (the fitted column)
+                changes += [] if target == known[name] else [_describe_change(name, known[name], target)]
         columns.append(series)
     new = {name.lower() for name in frame.columns}
     changes += [f"column '{name}' is missing in the new rows and null there" for name in known if name.lower() not in new]
@@ -116,13 +116,13 @@ def refuse_conflicts(table: str, fit: TypeFit) -> None:
         )
 
 
-def refuse_difference(table: str, given: Mapping[str, pl.DataType], stored: Mapping[str, pl.DataType]) -> None:
+def refuse_difference(table: str, written: Mapping[str, pl.DataType], stored: Mapping[str, pl.DataType]) -> None:
     """Raise DataError when a table does not return the names and types of the rows that were written to it."""
-    for name, dtype in given.items():
+    for name, dtype in written.items():
         if stored.get(name) != dtype:
-            found = f"as {stored[name]}" if name in stored else "under another name"
+            difference = f"as {stored[name]}" if name in stored else "under another name"
             raise DataError(
-                f"'{table}': column '{name}' of type {dtype} would be stored {found}. Nothing was committed; the earlier data stay readable",
+                f"'{table}': column '{name}' of type {dtype} would be stored {difference}. Nothing was committed; the earlier data stay readable",
                 hint="rename it, or cast it to a number, text, a time in UTC, or a list or struct of them",
             )
 

@@ -23,11 +23,11 @@ _ORPHANS = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, older_t
 
 def list_data_files(cursor: duckdb.DuckDBPyConnection) -> list[DataFile]:
     """Return the files of every table in the newest snapshot."""
-    found = []
+    files = []
     for table in list_tables(cursor):
         schema, _, name = table.partition("/")
-        found += [DataFile(table, Path(path), size) for path, size in cursor.execute(_FILES, [name, schema]).fetchall()]
-    return found
+        files += [DataFile(table, Path(path), size) for path, size in cursor.execute(_FILES, [name, schema]).fetchall()]
+    return files
 
 
 def list_partition_files(

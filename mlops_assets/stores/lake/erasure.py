@@ -109,7 +109,7 @@ class Erasure:
             path = stores.get(name.rpartition("/")[2])
             if path is not None and not table.startswith("_mlops/") and self._include(table):
                 known.setdefault(table, []).append((path, first_snapshot, end_snapshot))
-        return [held for table, files in known.items() for held in self._entity_files(table, files)]
+        return [file for table, files in known.items() for file in self._entity_files(table, files)]
 
     def snapshots(self, files: Sequence[EntityFile]) -> list[int]:
         """Return the snapshots, except the newest, that show one of some files."""
@@ -138,12 +138,14 @@ class Erasure:
         LakeError
             A rewritten file still holds rows of the entity.
         """
-        for table in sorted({held.table for held in self.files() if held.end_snapshot is None}):
+        for table in sorted({file.table for file in self.files() if file.end_snapshot is None}):
             schema, name = split_name(table)
             call = "CALL ducklake_rewrite_data_files('lake', ?, schema => ?, delete_threshold => 0)"
             self._cursor.execute(call, [name, schema]).fetchall()
-        if left := [held for held in self.files() if held.end_snapshot is None]:
-            raise LakeError(f"'{left[0].table}' still holds rows of the entity, in {left[0].path.name}", hint="run the same command again")
+        if remaining := [file for file in self.files() if file.end_snapshot is None]:
+            raise LakeError(
+                f"'{remaining[0].table}' still holds rows of the entity, in {remaining[0].path.name}", hint="run the same command again"
+            )
 
     def expire(self) -> list[int]:
         """Expire every snapshot that shows a file with rows of the entity, pinned or not, and delete the files.
@@ -243,5 +245,5 @@ class Erasure:
 
     def _check_file(self, table: str, path: Path) -> set[str]:
         columns = self._columns("read_parquet('{}')".format(str(path).replace("'", "''")))
-        wanted = {"row"} if table.startswith(f"{QUARANTINE}/") else set(self._entity)
-        return self._paths_with_entity(table, [path]) if wanted <= columns else set()
+        entity_columns = {"row"} if table.startswith(f"{QUARANTINE}/") else set(self._entity)
+        return self._paths_with_entity(table, [path]) if entity_columns <= columns else set()

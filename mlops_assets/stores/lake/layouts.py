@@ -158,39 +158,39 @@ class _LayoutUpdate:
     def layout(self, snapshot: int) -> AsOfLayout:
         if (cache := self._cache.get(self._folder)) is not None and cache.snapshot_checked == snapshot and self._is_unchanged(cache):
             return self._assemble(cache)  # a snapshot never changes
-        wanted = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
-        if (loaded := self._load_current(wanted, snapshot)) is not None:
+        hashes = {key: record.content_hash for key, record in self._lake.records(self._view.key, snapshot=snapshot).items()}
+        if (loaded := self._load_current(hashes, snapshot)) is not None:
             return loaded
         self._folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self._folder / "lock"):
-            if (loaded := self._load_current(wanted, snapshot)) is not None:
+            if (loaded := self._load_current(hashes, snapshot)) is not None:
                 return loaded  # another process has updated it meanwhile
             before = self._read_state()
             if before is not None and before.snapshot > snapshot:
                 return self._build_in_memory(snapshot)
-            changed = None if before is None else self._changed_buckets(before, wanted, snapshot)
+            changed = None if before is None else self._changed_buckets(before, hashes, snapshot)
             if before is None or changed is None:
                 self._publish(
-                    [self._write_bucket(number, part) for number, part in enumerate(self._build_buckets(snapshot))], wanted, snapshot
+                    [self._write_bucket(number, part) for number, part in enumerate(self._build_buckets(snapshot))], hashes, snapshot
                 )
             else:
                 written = {number: self._write_bucket(number, part) for number, part in changed.items()}
-                self._publish([written.get(number, file) for number, file in enumerate(before.buckets)], wanted, snapshot)
-        made = self._load_current(wanted, snapshot)
-        return self._build_in_memory(snapshot) if made is None else made  # a third process has updated it to a newer snapshot
+                self._publish([written.get(number, file) for number, file in enumerate(before.buckets)], hashes, snapshot)
+        new_files = self._load_current(hashes, snapshot)
+        return self._build_in_memory(snapshot) if new_files is None else new_files  # a third process has updated it to a newer snapshot
 
-    def _load_current(self, wanted: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
+    def _load_current(self, hashes: Mapping[str, str], snapshot: int) -> AsOfLayout | None:
         state, cache = self._read_state(), self._cache.get(self._folder)
-        if state is None or state.partitions != wanted:
+        if state is None or state.partitions != hashes:
             return None
-        found = cache if cache is not None and self._is_unchanged(cache) else self._open_verified(state)
-        if found is None:
+        opened = cache if cache is not None and self._is_unchanged(cache) else self._open_verified(state)
+        if opened is None:
             return None
-        self._cache[self._folder] = replace(found, snapshot_checked=snapshot)
-        return self._assemble(found)
+        self._cache[self._folder] = replace(opened, snapshot_checked=snapshot)
+        return self._assemble(opened)
 
-    def _assemble(self, found: _OpenLayout) -> AsOfLayout:
-        return join_buckets(self._bind_view(), pl.DataFrame(found.tables[0].slice(0, 0)).schema, found.entities, found.tables)
+    def _assemble(self, opened: _OpenLayout) -> AsOfLayout:
+        return join_buckets(self._bind_view(), pl.DataFrame(opened.tables[0].slice(0, 0)).schema, opened.entities, opened.tables)
 
     def _is_unchanged(self, cache: _OpenLayout) -> bool:
         """Return whether the files were verified a moment ago and have not changed since."""
@@ -255,11 +255,11 @@ class _LayoutUpdate:
     def _bind_view(self, rows: pl.DataFrame | None = None) -> ViewRows:
         return bind_rows(self._view, pl.DataFrame() if rows is None else rows)
 
-    def _changed_buckets(self, before: _LayoutState, wanted: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
+    def _changed_buckets(self, before: _LayoutState, hashes: Mapping[str, str], snapshot: int) -> dict[int, pl.DataFrame] | None:
         """Return the buckets that change; None when all must be rebuilt."""
-        if self._view.partitions is None or any(key not in wanted for key in before.partitions):
+        if self._view.partitions is None or any(key not in hashes for key in before.partitions):
             return None
-        changed = [key for key, digest in wanted.items() if before.partitions.get(key) != digest]
+        changed = [key for key, digest in hashes.items() if before.partitions.get(key) != digest]
         rewritten = [span for key in changed if key in before.partitions and (span := window_of(self._view.partitions, key))]
         new = self._read_partitions(changed, snapshot)
         if before.rows + new.height > 2 * ROWS_PER_BUCKET * len(before.buckets):
@@ -272,8 +272,8 @@ class _LayoutUpdate:
             return self._merge_buckets(tables, self._order_rows(new))
         # Removing a row may expose rows that it hid; a row that is not in the layout hides nothing.
         inside = pl.any_horizontal((pl.col(EVENT) >= span.start) & (pl.col(EVENT) < span.end) for span in join_windows(rewritten))
-        gone = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
-        return self._rebuild_buckets(gone | self._bucket_numbers(new, len(tables)), len(tables), snapshot)
+        removed = {number for number, table in enumerate(tables) if table.select(inside.any()).item()}
+        return self._rebuild_buckets(removed | self._bucket_numbers(new, len(tables)), len(tables), snapshot)
 
     def _read_partitions(self, keys: Sequence[str], snapshot: int) -> pl.DataFrame:
         """Return the rows of some partitions in a snapshot."""
@@ -299,17 +299,17 @@ class _LayoutUpdate:
         parts = enumerate(split_buckets(new, self._view.entity.join_keys, len(old)))
         return {number: drop_dominated(pl.concat([old[number], added]), self._bind_view()) for number, added in parts if added.height}
 
-    def _publish(self, files: Sequence[_BucketFile], wanted: Mapping[str, str], snapshot: int) -> None:
+    def _publish(self, files: Sequence[_BucketFile], hashes: Mapping[str, str], snapshot: int) -> None:
         """Publish the files of a state in one rename, then remove files that no state lists."""
-        state = _LayoutState(self._definition, snapshot, wanted, tuple(files))
+        state = _LayoutState(self._definition, snapshot, hashes, tuple(files))
         write_state(self._folder, asdict(state))
-        named = {file.name for file in state.buckets} | {STATE, "lock"}
-        for path in self._unlisted_files(named):
+        listed = {file.name for file in state.buckets} | {STATE, "lock"}
+        for path in self._unlisted_files(listed):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def _unlisted_files(self, named: set[str]) -> Iterator[Path]:
-        return (path for path in self._folder.iterdir() if path.name not in named)
+    def _unlisted_files(self, listed: set[str]) -> Iterator[Path]:
+        return (path for path in self._folder.iterdir() if path.name not in listed)
 
     def _write_bucket(self, number: int, rows: pl.DataFrame) -> _BucketFile:
         name = f"bucket-{number:04}-{uuid.uuid4().hex[:12]}.arrow"
@@ -320,6 +320,6 @@ class _LayoutUpdate:
 
 def _file_stamp(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(FileNotFoundError):
-        found = path.stat()
-        return found.st_ino, found.st_mtime_ns
+        info = path.stat()
+        return info.st_ino, info.st_mtime_ns
     return None

@@ -64,7 +64,7 @@ class Leases:
 
     def list_active(self) -> dict[int, tuple[int, ...]]:
         """Return the leased snapshots and their processes, and remove leases of dead processes; call it within :meth:`block`."""
-        found: dict[int, tuple[int, ...]] = {}
+        by_snapshot: dict[int, tuple[int, ...]] = {}
         for path in self._folder.iterdir():
             snapshot, _, rest = path.name.partition("-")
             if not rest:
@@ -74,10 +74,10 @@ class Leases:
                     fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     number = int(snapshot)
-                    found[number] = (*found.get(number, ()), int(rest.partition("-")[0]))
+                    by_snapshot[number] = (*by_snapshot.get(number, ()), int(rest.partition("-")[0]))
                 else:
                     path.unlink(missing_ok=True)
-        return found
+        return by_snapshot
 
 
 def run_maintenance(connections: LakeConnections, pins: Collection[int], *, older_than: timedelta) -> MaintenanceReport:

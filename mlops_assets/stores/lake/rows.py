@@ -106,8 +106,8 @@ def slice_partitions(
     times = frame[event_timestamp]
     windows = [partition.window for partition in partitions if partition.window is not None]
     edges = pl.Series([edge for window in windows for edge in (window.start, window.end)], dtype=times.dtype)
-    found = times.search_sorted(edges).to_list()
-    bounds = list(zip(found[::2], found[1::2], strict=True))
+    positions = times.search_sorted(edges).to_list()
+    bounds = list(zip(positions[::2], positions[1::2], strict=True))
     if others:
         cut = [frame[start:end] for start, end in bounds]
         ends = list(itertools.accumulate((partition.height for partition in cut), initial=0))

@@ -171,8 +171,8 @@ def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target
 
 def _rebuild_around(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str, windows: Sequence[TimeWindow]) -> None:
     """Rebuild the table from the rows outside of damaged partitions: a DELETE would read the damaged files."""
-    kept = _read_outside(cursor, target, windows, plan.event_timestamp)
-    cursor.register("mlops_kept", kept.to_arrow())
+    outside_rows = _read_outside(cursor, target, windows, plan.event_timestamp)
+    cursor.register("mlops_kept", outside_rows.to_arrow())
     cursor.execute(f"DROP TABLE {target}")
     cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_kept")
     cursor.unregister("mlops_kept")

@@ -86,8 +86,8 @@ def _find_differing(
         by_coverage.setdefault(json.dumps(coverage, sort_keys=True), []).append(partition)
     bad: list[Partition] = []
     for coverage_json, same in by_coverage.items():
-        found = _hash_partitions(frame, json.loads(coverage_json), same, event_timestamp, table)
-        bad += [partition for partition, digest in zip(same, found, strict=True) if digest != records[partition.key].content_hash]
+        digests = _hash_partitions(frame, json.loads(coverage_json), same, event_timestamp, table)
+        bad += [partition for partition, digest in zip(same, digests, strict=True) if digest != records[partition.key].content_hash]
     return [partition for partition in partitions if partition in bad]
 
 

@@ -85,12 +85,12 @@ class ViewVersions:
                 .all()
             )
         ends = [*(row["snapshot"] for row in rows), None][1:] if rows else []
-        found = [
+        versions = [
             ViewVersion(name, row["version"], row["definition"], end, datetime.fromisoformat(row["recorded_at"]))
             for row, end in zip(rows, ends, strict=True)
             if row["removed_at"] is None
         ]
-        return found[::-1]
+        return versions[::-1]
 
     def resolve(self, view: FeatureView) -> tuple[FeatureView, int | None]:
         """Return a pinned view as it was declared, and the snapshot that holds it.
@@ -101,14 +101,14 @@ class ViewVersions:
             There is no such version, or it was removed.
         """
         known = self.list_versions(view.name)
-        found = next((version for version in known if version.version == view.pinned), None)
-        if found is None:
+        match = next((version for version in known if version.version == view.pinned), None)
+        if match is None:
             names = [version.version for version in known]
             raise RegistryError(
                 f"'{view.key}' has no version '{view.pinned}'",
                 hint=nearest(view.pinned, names) + (f"there are {', '.join(names)}" if names else "it has never been materialised"),
             )
-        return _restore_view(view, found.definition), found.last_snapshot
+        return _restore_view(view, match.definition), match.last_snapshot
 
     def remove(self, name: str, version: str) -> int:
         """Remove an earlier version, so that its snapshot may expire; return how often it had been declared.

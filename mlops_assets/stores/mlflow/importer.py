@@ -85,19 +85,19 @@ class _Importer:
 
     def experiments(self, names: Sequence[str]) -> list[Any]:
         """Return the experiments that are not a mirror of this package's runs."""
-        found = list(iterate_pages(lambda token: self._server.search_experiments(max_results=PAGE_SIZE, page_token=token)))
-        known = {one.name: one for one in found}
+        experiments = list(iterate_pages(lambda token: self._server.search_experiments(max_results=PAGE_SIZE, page_token=token)))
+        known = {experiment.name: experiment for experiment in experiments}
         if lacking := [name for name in names if name not in known]:
             raise RegistryError(
                 f"there is no experiment '{lacking[0]}' at {hide_password(self._uri)}",
                 hint=nearest(lacking[0], known) + f"it has {', '.join(known)}",
             )
-        return [one for one in found if (not names or one.name in names) and MIRROR not in one.tags]
+        return [experiment for experiment in experiments if (not names or experiment.name in names) and MIRROR not in experiment.tags]
 
     def runs(self, experiment: Any) -> None:  # noqa: ANN401
         """Import the runs of one experiment, oldest first, so that parents come before their children."""
-        asked = {"experiment_ids": [experiment.experiment_id], "order_by": ["attributes.start_time ASC"], "max_results": PAGE_SIZE}
-        for run in iterate_pages(lambda token: self._server.search_runs(**asked, page_token=token)):
+        query = {"experiment_ids": [experiment.experiment_id], "order_by": ["attributes.start_time ASC"], "max_results": PAGE_SIZE}
+        for run in iterate_pages(lambda token: self._server.search_runs(**query, page_token=token)):
             if RUN in run.data.tags:
                 continue
             self._chosen_runs.add(run.info.run_id)
@@ -187,12 +187,12 @@ class _Importer:
 
     def _store_files(self, root: Path) -> dict[str, RunArtifact]:
         """Store the files of a folder as bytes, and return them by their names in this package."""
-        found = {}
+        stored = {}
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink()):
             data, name = path.read_bytes(), from_mlflow_path(path.relative_to(root).as_posix())
             media = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            found[name] = RunArtifact(name, self._stores.artifacts.put(data), len(data), media)
-        return found
+            stored[name] = RunArtifact(name, self._stores.artifacts.put(data), len(data), media)
+        return stored
 
 
 def _foreign_run(  # noqa: PLR0913  (what is known of it)

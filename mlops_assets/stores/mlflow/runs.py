@@ -61,9 +61,9 @@ class RunMirror:
         """Yield the runs that did not come from MLflow, oldest first."""
         self._stores.tracker.reap()
         offset = 0
-        while found := self._stores.tracker.search("", "started_at", PAGE_SIZE, offset):
-            offset += len(found)
-            yield from (run for run in found if FOREIGN not in run.record)
+        while page := self._stores.tracker.search("", "started_at", PAGE_SIZE, offset):
+            offset += len(page)
+            yield from (run for run in page if FOREIGN not in run.record)
 
     def _has_ended(self, run: Run) -> bool:
         if run.status == RUNNING:
@@ -73,8 +73,8 @@ class RunMirror:
     def _experiment(self, name: str) -> str:
         """Return the id of the experiment with a name; a deleted or foreign one is left alone, and another name is used."""
         if name not in self._experiments:
-            found = self._experiments[name] = self._find_or_create(name)
-            self._load_sent(found)
+            experiment_id = self._experiments[name] = self._find_or_create(name)
+            self._load_sent(experiment_id)
         return self._experiments[name]
 
     def _find_or_create(self, name: str) -> str:
@@ -99,8 +99,8 @@ class RunMirror:
         run_id = self._ids.get(run.id)
         if run_id is None:
             name = run.name or f"{run.kind} {run.id[:8]}"
-            made = self._client.create_run(experiment, start_time=_milliseconds(run.started_at), tags=self._tags(run), run_name=name)
-            run_id = self._ids[run.id] = made.info.run_id
+            created = self._client.create_run(experiment, start_time=_milliseconds(run.started_at), tags=self._tags(run), run_name=name)
+            run_id = self._ids[run.id] = created.info.run_id
         self._send_values(run, run_id)
         self._send_files(run, run_id)
         self._client.set_terminated(

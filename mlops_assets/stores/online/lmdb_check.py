@@ -103,22 +103,22 @@ class MappedFile:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._path = folder, folder / "data.mdb"
-        found = self._path.stat()
-        self._number, self._size = found.st_ino, found.st_size
+        info = self._path.stat()
+        self._number, self._size = info.st_ino, info.st_size
 
     def refuse_changed(self) -> None:
         """Raise PlatformError when the file is missing or shorter (LMDB never shortens it), ReplacedStoreError when it was replaced."""
         try:
-            found = self._path.stat()
+            info = self._path.stat()
         except OSError as error:
             raise damaged_store_error(self.folder, f"it cannot be found ({error.strerror})") from error
-        if found.st_ino != self._number:
+        if info.st_ino != self._number:
             raise ReplacedStoreError(
                 f"the online store '{self._path}' was replaced while it was open", hint="open it again; workers of services do"
             )
-        if found.st_size < self._size:
-            raise damaged_store_error(self.folder, f"it has {found.st_size} bytes instead of {self._size}")
-        self._size = found.st_size
+        if info.st_size < self._size:
+            raise damaged_store_error(self.folder, f"it has {info.st_size} bytes instead of {self._size}")
+        self._size = info.st_size
 
 
 def _parse_meta_page(data: bytes) -> tuple[int, int, int] | None:

@@ -108,10 +108,10 @@ class LmdbStore:
                     new = record if old is None or entity in rebuilt_entities else merge_records(old, record, schema, before=now)
                     added += old is None
                     changed += new != old and cursor.put(entity, new)
-                gone = sum(cursor.pop(entity) is not None for entity in rebuilt_entities.difference(packed.entities))
+                removed = sum(cursor.pop(entity) is not None for entity in rebuilt_entities.difference(packed.entities))
             mark = state.mark if mark is None else mark
-            self._write_state(transaction, view, side, ViewState(schema, state.entities + added - gone, mark))
-        return WriteCounts(packed.rows, len(packed.entities) + gone, changed + gone)
+            self._write_state(transaction, view, side, ViewState(schema, state.entities + added - removed, mark))
+        return WriteCounts(packed.rows, len(packed.entities) + removed, changed + removed)
 
     def reader(self, lookups: Sequence[Lookup]) -> OnlineReader:
         """Return a reader of some views."""
@@ -136,12 +136,12 @@ class LmdbStore:
                 transaction.drop(self._tables[view.encode() + side], delete=False)
 
     def _read_side(self, transaction: lmdb.Transaction, view: str) -> bytes | None:
-        found = transaction.get(view.encode(), db=self._about)
-        return None if found is None else bytes(found[:1])
+        value = transaction.get(view.encode(), db=self._about)
+        return None if value is None else bytes(value[:1])
 
     def _read_state(self, transaction: lmdb.Transaction, view: str) -> ViewState | None:
-        found = transaction.get(view.encode(), db=self._about)
-        return None if found is None else ViewState.from_json(bytes(found[1:]))
+        value = transaction.get(view.encode(), db=self._about)
+        return None if value is None else ViewState.from_json(bytes(value[1:]))
 
     def _write_state(self, transaction: lmdb.Transaction, view: str, side: bytes, state: ViewState) -> None:
         transaction.put(_SCHEMA + state.schema.id, state.schema.data, db=self._about)
@@ -237,13 +237,13 @@ class _LmdbReader(OnlineReader):
     def _current_tables(self) -> tuple[Any, list[Any]]:
         """Begin a transaction, and return it with its tables, which are looked up again only after a write."""
         while True:
-            transaction, seen = self._begin(), self._seen
-            if transaction.id() == seen[0]:
-                return transaction, seen[1]
-            found = [transaction.get(name, db=self._about) for name in self._names]
+            transaction, cached = self._begin(), self._seen
+            if transaction.id() == cached[0]:
+                return transaction, cached[1]
+            entries = [transaction.get(name, db=self._about) for name in self._names]
             number = transaction.id()
             transaction.abort()
-            names = [None if value is None else name + value[:1] for name, value in zip(self._names, found, strict=True)]
+            names = [None if value is None else name + value[:1] for name, value in zip(self._names, entries, strict=True)]
             for name in names:
                 if name is not None:
                     self._tables.find(name)
@@ -252,10 +252,10 @@ class _LmdbReader(OnlineReader):
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         try:
             with self._begin() as transaction:
-                found = transaction.get(_SCHEMA + digest, db=self._about)
+                value = transaction.get(_SCHEMA + digest, db=self._about)
         except self._damage as error:
             raise damaged_store_error(self._file.folder, str(error)) from error
-        return None if found is None else RecordSchema.from_json(found)
+        return None if value is None else RecordSchema.from_json(value)
 
 
 def _entity_set(rows: pl.DataFrame | None, join_keys: Sequence[str]) -> set[bytes]:

@@ -146,9 +146,9 @@ class OnlineReader(ABC):
             One time for each entity.
         """
         encoded = {id(each): _encode_keys(each) for each in keys}
-        wanted = [encoded[id(each)] for each in keys]
+        entities = [encoded[id(each)] for each in keys]
         times = np.asarray(at, dtype=np.int64)
-        return [self._columns(i, records, times) for i, records in enumerate(self._fetch_many(wanted))]
+        return [self._columns(i, records, times) for i, records in enumerate(self._fetch_many(entities))]
 
     @abstractmethod
     def _fetch_one(self, entities: Sequence[bytes | None]) -> Sequence[bytes | None]:
@@ -187,12 +187,12 @@ class OnlineReader(ABC):
                 return columns
         digests = {record[-ID_BYTES:] for record in records if record is not None}
         plans = [self._plans[i].get(digest) or self._plan_schema(i, digest) for digest in digests]
-        found = [
+        answers = [
             self._nothing[i] if record is None else self._plans[i][record[-ID_BYTES:]](record, time)
             for record, time in zip(records, at.tolist(), strict=True)
         ]
         kinds = dict(plans[0].kinds) if plans else dict.fromkeys(self._lookups[i].features, "float")
-        return to_columns(found, kinds)
+        return to_columns(answers, kinds)
 
 
 def _encode_keys(keys: Sequence[tuple[Any, ...]]) -> list[bytes | None]:
@@ -227,8 +227,8 @@ class _RecordPlan(ABC):
         if any(record is not None and record[-ID_BYTES:] != self.schema.id for record in records):
             return None
         times = at.tolist()
-        found = [self._missing if record is None else self(record, time) for record, time in zip(records, times, strict=True)]
-        return to_columns(found, dict(self.kinds))
+        rows = [self._missing if record is None else self(record, time) for record, time in zip(records, times, strict=True)]
+        return to_columns(rows, dict(self.kinds))
 
 
 class _FixedPlan(_RecordPlan):
@@ -304,13 +304,13 @@ class _FixedPlan(_RecordPlan):
             ends = b"".join([record[-end:] for record in records if record is not None])
         if len(ends) != end * (len(records) if there is None else int(there.sum())):
             return None, there
-        found = np.frombuffer(ends, dtype=self._dtype)
-        if not (found["id"] == self._id).all():
+        last_rows = np.frombuffer(ends, dtype=self._dtype)
+        if not (last_rows["id"] == self._id).all():
             return None, there
         if there is None:
-            return found, None
+            return last_rows, None
         rows = np.zeros(len(records), dtype=self._dtype)
-        rows[there] = found
+        rows[there] = last_rows
         return rows, there
 
     def _replace_early_rows(
@@ -350,12 +350,12 @@ class _MixedPlan(_RecordPlan):
         return FeatureRow(tuple(values) if self._pick is None else self._pick(values), FRESH, age)
 
 
-def to_columns(found: Sequence[FeatureRow], kinds: Mapping[str, str]) -> FeatureColumns:
+def to_columns(rows: Sequence[FeatureRow], kinds: Mapping[str, str]) -> FeatureColumns:
     """Convert feature rows to columns.
 
     Parameters
     ----------
-    found
+    rows
         One row for each entity.
     kinds
         The kinds of the features; see :class:`RecordSchema`.
@@ -363,12 +363,12 @@ def to_columns(found: Sequence[FeatureRow], kinds: Mapping[str, str]) -> Feature
     values: dict[str, np.ndarray] = {}
     nulls: dict[str, np.ndarray] = {}
     for i, (name, kind) in enumerate(kinds.items()):
-        column = [answer.values[i] for answer in found]
+        column = [answer.values[i] for answer in rows]
         nulls[name] = np.array([value is None for value in column], dtype=bool)
         if kind in _TYPES:
             values[name] = np.array([0 if value is None else value for value in column], dtype=_TYPES[kind])
         else:
             values[name] = np.empty(len(column), dtype=object)
             values[name][:] = column
-    status = np.array([answer.status for answer in found], dtype=np.int64)
-    return FeatureColumns(values, nulls, status, np.array([-1 if a.age is None else a.age for a in found], dtype=np.int64))
+    status = np.array([answer.status for answer in rows], dtype=np.int64)
+    return FeatureColumns(values, nulls, status, np.array([-1 if a.age is None else a.age for a in rows], dtype=np.int64))

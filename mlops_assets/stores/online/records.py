@@ -180,18 +180,18 @@ def _is_ordered(rows: pl.DataFrame, begins: np.ndarray) -> bool:
 def _pack_fixed(rows: pl.DataFrame, event: np.ndarray, created: np.ndarray, starts: np.ndarray, schema: RecordSchema) -> list[bytes]:
     single = len(starts) == rows.height
     dtype = np.dtype([*schema.dtype.descr, ("id", f"V{ID_BYTES}")]) if single else schema.dtype
-    made = np.zeros(rows.height, dtype=dtype)
-    made["event"], made["created"] = event, created
+    packed = np.zeros(rows.height, dtype=dtype)
+    packed["event"], packed["created"] = event, created
     columns = [_to_physical(rows[name]) for name in schema.names]
     if any(column.null_count() for column in columns):
         nulls = np.column_stack([column.is_null().to_numpy() for column in columns])
-        made["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
+        packed["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
     for i, column in enumerate(columns):
-        made[f"v{i}"] = (column.fill_null(strategy="zero") if column.null_count() else column).to_numpy()
+        packed[f"v{i}"] = (column.fill_null(strategy="zero") if column.null_count() else column).to_numpy()
     if single:
-        made["id"] = np.frombuffer(schema.id, dtype=f"V{ID_BYTES}")[0]
-        return made.view(f"V{dtype.itemsize}").tolist()
-    data, width = made.tobytes(), schema.dtype.itemsize
+        packed["id"] = np.frombuffer(schema.id, dtype=f"V{ID_BYTES}")[0]
+        return packed.view(f"V{dtype.itemsize}").tolist()
+    data, width = packed.tobytes(), schema.dtype.itemsize
     bounds = [*(starts * width).tolist(), len(data)]
     return [data[a:b] + schema.id for a, b in pairwise(bounds)]
 
@@ -281,16 +281,16 @@ def merge_records(old: bytes | None, new: bytes, schema: RecordSchema, *, before
         raise PlatformError("a record in the online store has another schema than its view", hint="materialise it with full_rebuild=True")
     rows = {row[:2]: row for row in unpack_rows(old, schema)} if old is not None else {}
     rows |= {row[:2]: row for row in unpack_rows(new, schema)}
-    kept: list[Row] = []
+    merged: list[Row] = []
     latest = -(2**63)
     for row in sorted(rows.values(), key=lambda row: (max(row[0], row[1]), row[0], row[1])):
         if row[0] < latest:
             continue  # a row with a later event was known no later
         latest = row[0]
-        if kept and max(kept[-1][:2]) == max(row[:2]):
-            kept.pop()
-        kept.append(row)
-    return pack_rows(_drop_unreachable(kept, before), schema)
+        if merged and max(merged[-1][:2]) == max(row[:2]):
+            merged.pop()
+        merged.append(row)
+    return pack_rows(_drop_unreachable(merged, before), schema)
 
 
 def _drop_unreachable(rows: list[Row], before: int) -> list[Row]:
@@ -342,9 +342,9 @@ def entity_keys(rows: pl.DataFrame, join_keys: Sequence[str]) -> pl.Series:
         return _encode_rows(rows, join_keys)
     parts = [_value_expression(pl.col(key), rows.schema[key]) for key in join_keys]
     lengths = [pl.concat_str(part.str.len_bytes().cast(pl.String), pl.lit(":"), part) for part in parts[:-1]]
-    made = rows.select(pl.concat_str([*lengths, parts[-1]]).alias("entity")).to_series()
-    max_length = made.str.len_bytes().max()
-    return _encode_rows(rows, join_keys) if isinstance(max_length, int) and max_length > MAX_ENTITY_BYTES else made
+    encoded = rows.select(pl.concat_str([*lengths, parts[-1]]).alias("entity")).to_series()
+    max_length = encoded.str.len_bytes().max()
+    return _encode_rows(rows, join_keys) if isinstance(max_length, int) and max_length > MAX_ENTITY_BYTES else encoded
 
 
 def _value_expression(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

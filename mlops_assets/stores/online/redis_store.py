@@ -109,7 +109,7 @@ class RedisStore:
         rebuilt_entities = (
             set() if rebuilt is None or rebuilt.is_empty() else {_to_bytes(entity) for entity in entity_keys(rebuilt, join_keys).to_list()}
         )
-        wanted = [
+        records = [
             *zip(packed.entities, packed.records, strict=True),
             *((entity, b"") for entity in rebuilt_entities.difference(packed.entities)),
         ]
@@ -117,14 +117,14 @@ class RedisStore:
         def write() -> WriteCounts:
             refuse_other_schema(view, self.state(view), schema)
             self._client.set(_schema_key(schema.id), schema.data)
-            if not wanted:
+            if not records:
                 self._swap(keys=[_rows_key(view), _state_key(view)], args=[schema.data])
             changed = sum(
-                self._merge_chunk(view, wanted[i : i + _CHUNK_SIZE], rebuilt_entities, schema) for i in range(0, len(wanted), _CHUNK_SIZE)
+                self._merge_chunk(view, records[i : i + _CHUNK_SIZE], rebuilt_entities, schema) for i in range(0, len(records), _CHUNK_SIZE)
             )
             if mark is not None:
                 self._client.hset(_state_key(view), "mark", mark)
-            return WriteCounts(packed.rows, len(wanted), changed)
+            return WriteCounts(packed.rows, len(records), changed)
 
         return self._run(write)
 
@@ -134,24 +134,24 @@ class RedisStore:
 
     def state(self, view: str) -> ViewState | None:
         """Return the state of a view; None when it was never written."""
-        found: dict[bytes, bytes] = self._run(lambda: self._client.hgetall(_state_key(view)))
-        if b"schema" not in found:
+        fields: dict[bytes, bytes] = self._run(lambda: self._client.hgetall(_state_key(view)))
+        if b"schema" not in fields:
             return None
         entities = self._run(lambda: self._client.hlen(_rows_key(view)))
-        return ViewState(RecordSchema.from_json(found[b"schema"]), int(entities), found.get(b"mark", b"").decode())
+        return ViewState(RecordSchema.from_json(fields[b"schema"]), int(entities), fields.get(b"mark", b"").decode())
 
     def views(self) -> list[str]:
         """Return the names of all stored views."""
-        found: list[bytes] = self._run(lambda: list(self._client.scan_iter(match=_state_key("*"), count=1000)))
-        return sorted({key.decode().partition("{")[2].rstrip("}") for key in found})
+        keys: list[bytes] = self._run(lambda: list(self._client.scan_iter(match=_state_key("*"), count=1000)))
+        return sorted({key.decode().partition("{")[2].rstrip("}") for key in keys})
 
     def remove(self, view: str) -> None:
         """Delete a view and its rows: see :class:`OnlineStore`."""
         self._run(lambda: self._client.delete(_state_key(view), _rows_key(view)))
 
-    def _merge_chunk(self, view: str, wanted: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
+    def _merge_chunk(self, view: str, records: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
         """Merge records into the stored ones, again where another writer was faster; return how many changed."""
-        changed, left = 0, list(wanted)
+        changed, left = 0, list(records)
         for attempt in range(_MAX_ATTEMPTS):
             swaps, again = self._plan_swaps(view, left, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
             if swaps:
@@ -172,16 +172,16 @@ class RedisStore:
         )
 
     def _plan_swaps(
-        self, view: str, wanted: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema
+        self, view: str, records: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema
     ) -> list[tuple[bytes, bytes, bytes, bytes]]:
         """Return entity, old, merged and given record of each record that changes."""
         now = time.time_ns() // 1000
-        found = self._client.hmget(_rows_key(view), [entity for entity, _ in wanted])
+        stored = self._client.hmget(_rows_key(view), [entity for entity, _ in records])
         swaps = []
-        for (entity, given), old in zip(wanted, found, strict=True):
-            record = given if old is None or entity in rebuilt_entities else merge_records(old, given, schema, before=now)
+        for (entity, new), old in zip(records, stored, strict=True):
+            record = new if old is None or entity in rebuilt_entities else merge_records(old, new, schema, before=now)
             if record != (old or b""):
-                swaps.append((entity, old or b"", record, given))
+                swaps.append((entity, old or b"", record, new))
         return swaps
 
     def _run(self, work: Callable[[], T]) -> T:
@@ -210,25 +210,25 @@ class _Pipeline:
     def __init__(self, pool: Any, tried: Callable[[Callable[[], Any]], Any]) -> None:  # noqa: ANN401  (redis-py is not there for mypy)
         self._pool, self._run, self._local = pool, tried, threading.local()
 
-    def replies(self, asked: Sequence[bytes]) -> list[Any]:
+    def replies(self, commands: Sequence[bytes]) -> list[Any]:
         """Return one reply for each packed command."""
-        if not asked:
+        if not commands:
             return []
         import redis
 
         try:
-            return self._exchange(asked)
+            return self._exchange(commands)
         except redis.RedisError:  # the connection may have been idle for too long: retry once over a new one
-            return self._run(lambda: self._exchange(asked))  # type: ignore[no-any-return]
+            return self._run(lambda: self._exchange(commands))  # type: ignore[no-any-return]
 
-    def _exchange(self, asked: Sequence[bytes]) -> list[Any]:
+    def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)
-        connection.send_packed_command((b"".join(asked),))
+        connection.send_packed_command((b"".join(commands),))
         read = connection.read_response
         try:
-            return [read(True) for _ in asked]  # noqa: FBT003  (without decoding)
+            return [read(True) for _ in commands]  # noqa: FBT003  (without decoding)
         except BaseException:
             connection.disconnect()  # unread replies must not reach the next request
             raise
@@ -244,30 +244,30 @@ class _RedisReader(OnlineReader):
         self._many_heads = [b"$5\r\nHMGET\r\n" + _encode_bulk(_rows_key(lookup.view).encode()) for lookup in lookups]
 
     def _fetch_one(self, entities: Sequence[bytes | None]) -> list[bytes | None]:
-        asked = [
+        commands = [
             b"*3\r\n%b$%d\r\n%b\r\n" % (head, len(entity), entity)
             for head, entity in zip(self._heads, entities, strict=True)
             if entity is not None
         ]
-        replies = iter(self._replies(asked))
+        replies = iter(self._replies(commands))
         return [None if entity is None else next(replies) for entity in entities]
 
     def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
-        asked, there = [], [[entity for entity in each if entity is not None] for each in entities]
+        commands, there = [], [[entity for entity in each if entity is not None] for each in entities]
         for head, each in zip(self._many_heads, there, strict=True):
             if each:
                 fields = b"".join([b"$%d\r\n%b\r\n" % (len(entity), entity) for entity in each])
-                asked.append(b"*%d\r\n%b%b" % (len(each) + 2, head, fields))
-        replies = iter(self._replies(asked))
-        found = [next(replies) if each else [] for each in there]
+                commands.append(b"*%d\r\n%b%b" % (len(each) + 2, head, fields))
+        replies = iter(self._replies(commands))
+        answers = [next(replies) if each else [] for each in there]
         return [
-            records if len(records) == len(each) else _align_records(each, records) for each, records in zip(entities, found, strict=True)
+            records if len(records) == len(each) else _align_records(each, records) for each, records in zip(entities, answers, strict=True)
         ]
 
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:
         key = _schema_key(digest).encode()
-        (found,) = self._replies([b"*2\r\n$3\r\nGET\r\n" + _encode_bulk(key)])
-        return None if found is None else RecordSchema.from_json(found)
+        (value,) = self._replies([b"*2\r\n$3\r\nGET\r\n" + _encode_bulk(key)])
+        return None if value is None else RecordSchema.from_json(value)
 
 
 def _align_records(entities: Sequence[bytes | None], records: Sequence[bytes | None]) -> list[bytes | None]:

@@ -73,27 +73,27 @@ def collect_garbage(stores: Stores, *, older_than: timedelta, dry: bool = False)
 
 def referenced_artifacts(stores: Stores) -> dict[str, tuple[str, ...]]:
     """Return every artifact that a row of the database references, in any column, with the tables of those rows."""
-    found: dict[str, tuple[str, ...]] = {}
+    owners: dict[str, tuple[str, ...]] = {}
     with sql.open_database(stores.platform.registry).read_transaction() as connection:
         for table in schema.META.sorted_tables:
             columns = [column for column in table.c if isinstance(column.type, (sa.String, sa.JSON))]
             for row in connection.execute(sa.select(*columns)) if columns else ():
                 for name in set(_NAME.findall(" ".join(str(value) for value in row))):
-                    if table.name not in found.get(name, ()):
-                        found[name] = (*found.get(name, ()), table.name)
-    return found
+                    if table.name not in owners.get(name, ()):
+                        owners[name] = (*owners.get(name, ()), table.name)
+    return owners
 
 
 def find_reachable(stores: Stores, stored: Mapping[str, StoredFile]) -> set[str]:
     """Return the artifacts that the database references, directly or through other artifacts."""
-    found: set[str] = set()
+    reachable: set[str] = set()
     waiting = [name for name in referenced_artifacts(stores) if name in stored]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += [named for named in _list_references(stores, stored[name]) if named in stored]
-    return found
+        if name not in reachable:
+            reachable.add(name)
+            waiting += [reference for reference in _list_references(stores, stored[name]) if reference in stored]
+    return reachable
 
 
 def _list_references(stores: Stores, file: StoredFile) -> Iterator[str]:

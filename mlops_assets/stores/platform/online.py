@@ -81,8 +81,8 @@ def lookup(
     """
     if at is not None and at.tzinfo is None:
         raise DataError(f"at {at} names no time zone", hint="add a time zone: datetime(..., tzinfo=UTC)")
-    named = [entities] if isinstance(entities, Mapping) else entities
-    rows = pl.DataFrame(named) if isinstance(named, list) else collect(named, "entities")
+    entity_rows = [entities] if isinstance(entities, Mapping) else entities
+    rows = pl.DataFrame(entity_rows) if isinstance(entity_rows, list) else collect(entity_rows, "entities")
     online = open_stores(platform or Platform.from_env()).online
     micros = ((at or datetime.now(UTC)) - _EPOCH) // timedelta(microseconds=1)
     for view in [views] if isinstance(views, FeatureView) else views:
@@ -118,19 +118,19 @@ def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int
             f"'{view.key}' gives the column '{taken[0]}', which is there already", hint="look the view up with a prefix: view.renamed(...)"
         )
     reader = online.reader([Lookup(view.name, view.feature_names, view.ttl)])
-    (found,) = reader.lookup_many([rows.select(view.renamed_keys).rows()], [at] * rows.height)
-    status = pl.Series(own[0], [Status(code).name for code in found.status.tolist()], dtype=pl.String)
-    ages = pl.Series(own[1], found.age.tolist(), dtype=pl.Duration("us"))
-    return [*_features(view, found).get_columns(), status, ages.set(status == Status.MISSING.name, None)]
+    (answer,) = reader.lookup_many([rows.select(view.renamed_keys).rows()], [at] * rows.height)
+    status = pl.Series(own[0], [Status(code).name for code in answer.status.tolist()], dtype=pl.String)
+    ages = pl.Series(own[1], answer.age.tolist(), dtype=pl.Duration("us"))
+    return [*_features(view, answer).get_columns(), status, ages.set(status == Status.MISSING.name, None)]
 
 
-def _features(view: FeatureView, found: FeatureColumns) -> pl.DataFrame:
+def _features(view: FeatureView, answer: FeatureColumns) -> pl.DataFrame:
     """Return the features in their declared types; defaults fill what is null."""
-    made = []
+    series = []
     for (name, kind), column in zip(view.features, view.renamed_features, strict=True):
         item = item_type(kind)
         dtype = _DTYPES[kind] if item is None else pl.List(_DTYPES[item])
-        values = [None if null else value for value, null in zip(found.values[name].tolist(), found.nulls[name].tolist(), strict=True)]
-        made.append(pl.Series(column, values, dtype=pl.Int64 if kind is datetime else dtype).cast(dtype))
+        values = [None if null else value for value, null in zip(answer.values[name].tolist(), answer.nulls[name].tolist(), strict=True)]
+        series.append(pl.Series(column, values, dtype=pl.Int64 if kind is datetime else dtype).cast(dtype))
     names = dict(zip(view.feature_names, view.renamed_features, strict=True))
-    return pl.DataFrame(made).with_columns(pl.col(names[name]).fill_null(value) for name, value in view.defaults)
+    return pl.DataFrame(series).with_columns(pl.col(names[name]).fill_null(value) for name, value in view.defaults)

@@ -25,10 +25,10 @@ def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, t
     online
         Views whose online rows continue from the snapshot that they have read.
     """
-    found: dict[int, tuple[str, ...]] = {}
+    pins: dict[int, tuple[str, ...]] = {}
     for snapshot, who in _list_pins(stores, online):
-        found[snapshot] = (*found.get(snapshot, ()), who)
-    return dict(sorted(found.items()))
+        pins[snapshot] = (*pins.get(snapshot, ()), who)
+    return dict(sorted(pins.items()))
 
 
 def aliased_artifacts(stores: Stores) -> list[str]:

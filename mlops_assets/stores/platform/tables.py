@@ -84,8 +84,8 @@ def read_table(
     time, parts = _list_partitions(name, table, records)
     windows: list[Any] = [None]
     if partitions is not None:
-        wanted = _choose_partitions(table, partitions, records)
-        parts = [part for part in parts if part.key in wanted]
+        chosen = _choose_partitions(table, partitions, records)
+        parts = [part for part in parts if part.key in chosen]
         windows = join_windows(part.window for part in parts if part.window is not None)
     frames = []
     for span in windows:
@@ -115,14 +115,14 @@ def _list_partitions(name: str | Declared, table: str, records: Mapping[str, Par
 
 
 def _choose_partitions(table: str, partitions: str | Sequence[str], records: Mapping[str, PartitionRecord]) -> set[str]:
-    wanted = {partitions} if isinstance(partitions, str) else set(partitions)
+    chosen = {partitions} if isinstance(partitions, str) else set(partitions)
     known = sorted(records.keys() - {""})
-    if not wanted:
+    if not chosen:
         raise DefinitionError("ml.read_table was given no partition", hint="leave partitions= out for the whole table")
-    if missing := sorted(wanted - set(known)):
-        held = f"it has {known[0]} to {known[-1]}" if known else "it is not partitioned" if records else "nothing was written yet"
-        raise LakeError(f"'{table}' has no partition '{missing[0]}'", hint=nearest(missing[0], known) + held)
-    return wanted
+    if missing := sorted(chosen - set(known)):
+        advice = f"it has {known[0]} to {known[-1]}" if known else "it is not partitioned" if records else "nothing was written yet"
+        raise LakeError(f"'{table}' has no partition '{missing[0]}'", hint=nearest(missing[0], known) + advice)
+    return chosen
 
 
 def _select_columns(frame: pl.DataFrame, columns: Sequence[str] | None, table: str) -> pl.DataFrame:

@@ -54,17 +54,17 @@ def previous_champion(connection: sa.Connection, environment: str, current: Vers
         It was not champion before.
     """
     log = schema.alias_log
-    mine = sa.select(log).filter_by(environment=environment, model=current.model, alias=CHAMPION).order_by(log.c.sequence.desc())
-    events = connection.execute(mine).mappings().all()
+    moves = sa.select(log).filter_by(environment=environment, model=current.model, alias=CHAMPION).order_by(log.c.sequence.desc())
+    events = connection.execute(moves).mappings().all()
     came = next(e for e in events if e["version"] == current.version and e["kind"] == PROMOTION)
-    wanted: int | None = version if version is not None else came["previous"]
-    held = sorted({e["version"] for e in events} - {current.version})
-    if wanted is None or wanted not in held:
+    number: int | None = version if version is not None else came["previous"]
+    earlier = sorted({e["version"] for e in events} - {current.version})
+    if number is None or number not in earlier:
         raise RegistryError(
-            f"version {'none' if wanted is None else wanted} of '{current.model}' was not champion in '{environment}' before version {current.version}",
-            hint=f"earlier champions are {', '.join(map(str, held)) or 'none'}",
+            f"version {'none' if number is None else number} of '{current.model}' was not champion in '{environment}' before version {current.version}",
+            hint=f"earlier champions are {', '.join(map(str, earlier)) or 'none'}",
         )
-    return wanted
+    return number
 
 
 def copy_evidence(connection: sa.Connection, model: str, digest: str, source: str, target: str) -> None:

@@ -72,11 +72,11 @@ class Attempts:
         return {partition: reason for partition, times in tries.items() if (reason := _blocked_reason(times, now, max_attempts, backoff))}
 
     def _change(self, table: str, partitions: Sequence[Partition], error: str | None) -> None:
-        mine = sa.and_(schema.attempts.c.table_name == table, schema.attempts.c.partition == sa.bindparam("p"))
+        matching = sa.and_(schema.attempts.c.table_name == table, schema.attempts.c.partition == sa.bindparam("p"))
         change = (
-            schema.attempts.delete().where(mine)
+            schema.attempts.delete().where(matching)
             if error is None
-            else schema.attempts.update().where(mine, schema.attempts.c.error.is_(None)).values(error=error[:2000])
+            else schema.attempts.update().where(matching, schema.attempts.c.error.is_(None)).values(error=error[:2000])
         )
         if partitions:
             with self._database.write_transaction() as connection:

@@ -59,9 +59,9 @@ class Decisions:
         self._database = database
         self._environment = environment
 
-    def record_reports(self, monitor: str, model: str, found: Sequence[WindowReport]) -> None:
+    def record_reports(self, monitor: str, model: str, reports: Sequence[WindowReport]) -> None:
         """Record reports of a monitor; the latest report of a window and version counts."""
-        rows = [self._report_row(monitor, model, report) for report in found]
+        rows = [self._report_row(monitor, model, report) for report in reports]
         if rows:
             with self._database.write_transaction() as connection:
                 connection.execute(schema.reports.insert(), rows)
@@ -87,11 +87,11 @@ class Decisions:
 
     def close(self, decision: str, why: str) -> None:
         """Record why a decision is closed; the first reason stays."""
-        mine = sa.and_(
+        matching = sa.and_(
             schema.decisions.c.environment == self._environment, schema.decisions.c.id == decision, schema.decisions.c.closed == ""
         )
         with self._database.write_transaction() as connection:
-            connection.execute(schema.decisions.update().where(mine).values(closed=why))
+            connection.execute(schema.decisions.update().where(matching).values(closed=why))
 
     def decisions(self, model: str) -> tuple[Decision, ...]:
         """Return the decisions about a model in the order of recording."""
@@ -103,14 +103,14 @@ class Decisions:
 
     def record_training(self, record: TrainingRecord) -> None:
         """Record the progress of a training; an earlier stage never replaces a later one."""
-        mine = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
+        key = {"environment": self._environment, "model": record.model, "run_id": record.run_id}
         with self._database.write_transaction() as connection:
-            old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**mine)).first()
+            old = connection.execute(sa.select(schema.trainings.c.outcome, schema.trainings.c.version).filter_by(**key)).first()
             if old is None:
                 values = {"decision": record.decision, "as_of": record.as_of.isoformat(), "started_at": sql.timestamp()}
-                connection.execute(schema.trainings.insert().values(**mine, **values, version=record.version, outcome=record.outcome))
+                connection.execute(schema.trainings.insert().values(**key, **values, version=record.version, outcome=record.outcome))
             elif _ORDER.index(record.outcome) >= _ORDER.index(old.outcome):
-                change = schema.trainings.update().filter_by(**mine)
+                change = schema.trainings.update().filter_by(**key)
                 connection.execute(change.values(outcome=record.outcome, version=record.version or old.version))
 
     def trainings(self, model: str) -> tuple[TrainingRecord, ...]:

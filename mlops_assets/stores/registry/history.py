@@ -67,29 +67,29 @@ def model_history(url: str, model: str) -> list[HistoryEvent]:
     """
     with sql.open_database(url).read_transaction() as connection:
         digests = {v.version: v.digest for v in connection.execute(sa.select(schema.versions).filter_by(model=model))}
-        found = [
+        events = [
             *_refusals(connection, model, set(digests.values())),
             *_registrations(connection, model),
             *_approvals(connection, model),
             *_marks(connection, model, digests),
             *_alias_moves(connection, model, digests),
         ]
-    return sorted(found, key=lambda event: event.at)  # events at the same time stay in this order
+    return sorted(events, key=lambda event: event.at)  # events at the same time stay in this order
 
 
 def _refusals(connection: sa.Connection, model: str, registered: set[str]) -> Iterator[HistoryEvent]:
     of, gates = schema.candidates, schema.evidence
     joined = sa.select(gates, of.c.created_at).join(of, (of.c.model == gates.c.model) & (of.c.digest == gates.c.digest))
     rows = connection.execute(joined.where(gates.c.model == model).order_by(of.c.created_at, gates.c.gate)).mappings()
-    held: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
+    by_candidate: dict[tuple[str, str], list[Mapping[Any, Any]]] = {}
     for row in rows:
         if row["digest"] not in registered:
-            held.setdefault((row["environment"], row["digest"]), []).append(row)
-    for (environment, digest), found in held.items():
-        failed = [f"{row['gate']}: {row['reason']}" for row in found if not row["passed"]]
+            by_candidate.setdefault((row["environment"], row["digest"]), []).append(row)
+    for (environment, digest), evidence_rows in by_candidate.items():
+        failed = [f"{row['gate']}: {row['reason']}" for row in evidence_rows if not row["passed"]]
         if failed:
-            evidence = tuple({"gate": row["gate"], "reason": row["reason"], "passed": row["passed"]} for row in found)
-            at = datetime.fromisoformat(found[0]["created_at"])
+            evidence = tuple({"gate": row["gate"], "reason": row["reason"], "passed": row["passed"]} for row in evidence_rows)
+            at = datetime.fromisoformat(evidence_rows[0]["created_at"])
             yield HistoryEvent(at, REFUSAL, environment, digest, reason="; ".join(failed), evidence=evidence)
 
 

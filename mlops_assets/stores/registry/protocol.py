@@ -56,7 +56,7 @@ class Registry(Protocol):
         """Remove the alias of the challenger."""
         ...
 
-    def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
+    def observe(self, model: str, version: int, live: LiveEvidence) -> None:
         """Record evidence about a version from real requests."""
         ...
 

@@ -74,19 +74,19 @@ class Registrations:
                 f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}",
                 hint="evaluate the gates for the submitted candidate",
             )
-        mine = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
+        key = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}
         with self._database.write_transaction() as connection:
             connection.execute(insert_if_new(schema.candidates), vars(candidate) | {"created_at": candidate.created_at.isoformat()})
-            connection.execute(_DELETE_GATE_EVIDENCE, mine)
+            connection.execute(_DELETE_GATE_EVIDENCE, key)
             if evidence:
                 connection.execute(insert_rows(schema.evidence), [self._evidence_row(candidate.model, e) for e in evidence])
-            connection.execute(upsert_row(schema.waiting), mine)
+            connection.execute(upsert_row(schema.waiting), key)
 
     def candidate(self, model: str) -> tuple[CandidateRecord, tuple[Evidence, ...]] | None:
         """Return the candidate of a model and its evidence; None before the first."""
         with self._database.read_transaction() as connection:
-            found = self._candidate(connection, model)
-            return None if found is None else (found, version_queries.evidence(connection, self._environment, model, found.digest))
+            record = self._candidate(connection, model)
+            return None if record is None else (record, version_queries.evidence(connection, self._environment, model, record.digest))
 
     def register(self, model: str, gates: Mapping[str, str]) -> Version:
         """Register the candidate as a version; the same candidate is always the same version.
@@ -106,28 +106,28 @@ class Registrations:
             A gate was not evaluated, failed, or changed since, for exactly this candidate.
         """
         with self._database.write_transaction() as connection:
-            found = self._candidate(connection, model)
-            if found is None:
+            record = self._candidate(connection, model)
+            if record is None:
                 raise RegistryError(f"model '{model}' has no candidate", hint=f"materialise {graph_key(f'model/{model}')} first")
-            evidence_found = version_queries.evidence(connection, self._environment, model, found.digest)
-            self._refuse_unproven(model, found.digest, evidence_found, gates, "registered")
-            same = {"model": model, "digest": found.digest}
+            evidence_found = version_queries.evidence(connection, self._environment, model, record.digest)
+            self._refuse_unproven(model, record.digest, evidence_found, gates, "registered")
+            same = {"model": model, "digest": record.digest}
             numbers: Any = connection.execute(_VERSION_NUMBERS, same).one()
             known, newest = numbers
             if known is not None:
                 return self._version(connection, model, known)
             number, at = (newest or 0) + 1, sql.timestamp()
-            connection.execute(insert_rows(schema.versions), {**vars(found), "version": number, "created_at": at})
-            return version_queries.new_version(found, number, at, evidence_found)
+            connection.execute(insert_rows(schema.versions), {**vars(record), "version": number, "created_at": at})
+            return version_queries.new_version(record, number, at, evidence_found)
 
-    def observe(self, model: str, version: int, seen: LiveEvidence) -> None:
+    def observe(self, model: str, version: int, live: LiveEvidence) -> None:
         """Record evidence about a version from real requests; the newest evidence of each kind counts.
 
         Parameters
         ----------
         model, version
             The version.
-        seen
+        live
             The evidence for the gate named ``shadow`` or ``canary``, in this environment.
 
         Raises
@@ -137,14 +137,14 @@ class Registrations:
         """
         with self._database.write_transaction() as connection:
             chosen = self._version(connection, model, version)
-            if seen.kind not in (SHADOW, CANARY) or seen.digest != chosen.digest:
+            if live.kind not in (SHADOW, CANARY) or live.digest != chosen.digest:
                 raise RegistryError(
-                    f"evidence of '{seen.kind}' about {seen.digest[:12]} is not about version {version} of '{model}', {chosen.digest[:12]}",
+                    f"evidence of '{live.kind}' about {live.digest[:12]} is not about version {version} of '{model}', {chosen.digest[:12]}",
                     hint=f"give evidence of {SHADOW} or {CANARY} about exactly this version",
                 )
-            row = self._evidence_row(model, seen.evidence)
-            mine = {name: row[name] for name in ("environment", "model", "digest", "gate")}
-            connection.execute(schema.evidence.delete().filter_by(**mine))
+            row = self._evidence_row(model, live.evidence)
+            key = {name: row[name] for name in ("environment", "model", "digest", "gate")}
+            connection.execute(schema.evidence.delete().filter_by(**key))
             connection.execute(schema.evidence.insert().values(**row))
 
     def mark(self, model: str, version: int, mark: str, reason: str) -> None:
@@ -232,25 +232,25 @@ class Registrations:
     def _refuse_unproven(
         self, model: str, digest: str, evidence_found: Sequence[Evidence], gates: Mapping[str, str], what: str
     ) -> tuple[Evidence, ...]:
-        found = {item.gate: item for item in evidence_found}
-        refused = [text for name, definition in gates.items() if (text := _refusal_reason(name, definition, found.get(name)))]
+        by_gate = {item.gate: item for item in evidence_found}
+        refused = [text for name, definition in gates.items() if (text := _refusal_reason(name, definition, by_gate.get(name)))]
         if refused:
             raise GateError(
                 f"candidate {digest[:12]} of '{model}' cannot be {what}: {'; '.join(refused)}",
                 hint=f"materialise {graph_key(f'model/{model}')} for a candidate that passes; the champion keeps serving",
             )
-        return tuple(found[name] for name in gates)
+        return tuple(by_gate[name] for name in gates)
 
     def _version(self, connection: sa.Connection, model: str, version: int) -> Version:
         return version_queries.version(connection, self._environment, model, version)
 
 
-def _refusal_reason(name: str, definition: str, found: Evidence | None) -> str:
-    if found is None:
+def _refusal_reason(name: str, definition: str, evidence: Evidence | None) -> str:
+    if evidence is None:
         return f"gate '{name}' was never evaluated for it"
-    if found.definition != definition:
+    if evidence.definition != definition:
         return f"gate '{name}' has changed since it was evaluated"
-    return "" if found.passed else f"gate '{name}' failed ({found.reason})"
+    return "" if evidence.passed else f"gate '{name}' failed ({evidence.reason})"
 
 
 def _parse_time(text: str) -> datetime:

@@ -83,31 +83,31 @@ class SqlRegistry(Registrations):
             As in :meth:`register`; or a gate compared with another champion, or the approval is missing.
         """
         with self._database.write_transaction() as connection:
-            wanted = version if version is not None else version_queries.newest_number(connection, model)
-            if wanted is None:
+            number = version if version is not None else version_queries.newest_number(connection, model)
+            if number is None:
                 raise RegistryError(f"model '{model}' has no registered version", hint=f"materialise {graph_key(f'version/{model}')} first")
-            chosen = self._version(connection, model, wanted)
+            chosen = self._version(connection, model, number)
             current = version_queries.champion(connection, self._environment, model)
-            if current is not None and current.version == wanted:
+            if current is not None and current.version == number:
                 return chosen
             if version is None and chosen.state == ROLLED_BACK:
                 raise RegistryError(
-                    f"version {wanted} of '{model}' was rolled back, and is not promoted automatically",
-                    hint=f"train a better one, or run `mlops models promote {model} --version {wanted}`",
+                    f"version {number} of '{model}' was rolled back, and is not promoted automatically",
+                    hint=f"train a better one, or run `mlops models promote {model} --version {number}`",
                 )
             refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
             if source:
                 copy_evidence(connection, model, chosen.digest, source, self._environment)
-            found = self._verify(connection, model, chosen.digest, gates, "promoted")
-            self._verify_comparison(model, found, current)
+            evidence = self._verify(connection, model, chosen.digest, gates, "promoted")
+            self._verify_comparison(model, evidence, current)
             if (approval or chosen.approval == REJECTED) and chosen.approval != APPROVED:
                 raise GateError(
-                    f"version {wanted} of '{model}' is {chosen.approval or 'not approved'}",
-                    hint=f"materialise approval/{model}, or run `mlops models approve {model} {wanted} --approver NAME --reason WHY`",
+                    f"version {number} of '{model}' is {chosen.approval or 'not approved'}",
+                    hint=f"materialise approval/{model}, or run `mlops models approve {model} {number} --approver NAME --reason WHY`",
                 )
             refuse_state(PROMOTION, chosen)
             why = f"from {source}: {reason}" if source else reason
-            return self._move(connection, CHAMPION, chosen, current, PROMOTION, actor, why, found)
+            return self._move(connection, CHAMPION, chosen, current, PROMOTION, actor, why, evidence)
 
     def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANY_VERSION) -> Version:
         """Make an earlier champion the champion again, in one transaction.
@@ -133,8 +133,8 @@ class SqlRegistry(Registrations):
             refuse_lost_race(connection, self._environment, model, CHAMPION, expected, current)
             if current is None:
                 raise RegistryError(f"model '{model}' has no champion in '{self._environment}'", hint="there is nothing to roll back")
-            wanted = previous_champion(connection, self._environment, current, version)
-            chosen = self._version(connection, model, wanted)
+            number = previous_champion(connection, self._environment, current, version)
+            chosen = self._version(connection, model, number)
             refuse_state(ROLLBACK, chosen)
             return self._move(connection, CHAMPION, chosen, current, ROLLBACK, actor, reason, ())
 
@@ -168,8 +168,8 @@ class SqlRegistry(Registrations):
                 return chosen
             refuse_lost_race(connection, self._environment, model, CHALLENGER, expected, current)
             refuse_state(CHALLENGE, chosen)
-            found = self._verify(connection, model, chosen.digest, gates, "challenger")
-            return self._move(connection, CHALLENGER, chosen, current, CHALLENGE, actor, reason, found)
+            evidence = self._verify(connection, model, chosen.digest, gates, "challenger")
+            return self._move(connection, CHALLENGER, chosen, current, CHALLENGE, actor, reason, evidence)
 
     def withdraw(self, model: str, *, actor: str, reason: str) -> Version:
         """Remove the alias of the challenger, in one transaction.
@@ -213,8 +213,8 @@ class SqlRegistry(Registrations):
         with self._database.read_transaction() as connection:
             return version_queries.alias_events(connection, model)
 
-    def _verify_comparison(self, model: str, found: Sequence[Evidence], current: Version | None) -> None:
-        for item in found:
+    def _verify_comparison(self, model: str, evidence: Sequence[Evidence], current: Version | None) -> None:
+        for item in evidence:
             if item.relative and item.champion != (current.digest if current else ""):
                 raise GateError(
                     f"gate '{item.gate}' compared candidate {item.digest[:12]} of '{model}' with {item.champion[:12] or 'no champion'}, not with the current champion",
@@ -230,13 +230,13 @@ class SqlRegistry(Registrations):
         kind: str,
         actor: str,
         reason: str,
-        found: Sequence[Evidence],
+        evidence: Sequence[Evidence],
     ) -> Version:
         """Move an alias and log it; a challenger that becomes champion loses the challenger's alias."""
         row = {"environment": self._environment, "model": chosen.model, "alias": alias}
         connection.execute(delete_rows(schema.aliases, *row), row)
         connection.execute(insert_rows(schema.aliases), {**row, "version": chosen.version})
-        self._log(connection, row, chosen.version, current.version if current else None, kind, actor, reason, found)
+        self._log(connection, row, chosen.version, current.version if current else None, kind, actor, reason, evidence)
         if alias == CHAMPION and CHALLENGER in chosen.aliases:
             self._release(connection, chosen, actor, f"became champion by a {kind}")
         return replace(chosen, state=alias, aliases=(alias,), was_champion=chosen.was_champion or alias == CHAMPION)
@@ -255,9 +255,9 @@ class SqlRegistry(Registrations):
         kind: str,
         actor: str,
         reason: str,
-        found: Sequence[Evidence],
+        evidence: Sequence[Evidence],
     ) -> None:
-        report = [asdict(e) for e in found]
+        report = [asdict(e) for e in evidence]
         log = {"kind": kind, "previous": previous, "actor": actor, "reason": reason, "evidence": report, "at": sql.timestamp()}
         connection.execute(insert_rows(schema.alias_log), {**row, "version": version, **log})
 

@@ -55,8 +55,8 @@ class Reproduction:
     @property
     def text(self) -> str:
         """The verdict in one line."""
-        found = f": {self.field} was {self.was}, is {self.now}" if self.field else ""
-        return f"{self.model}@{self.version} {self.verdict}{found}"
+        difference = f": {self.field} was {self.was}, is {self.now}" if self.field else ""
+        return f"{self.model}@{self.version} {self.verdict}{difference}"
 
 
 class Reproductions:
@@ -65,10 +65,15 @@ class Reproductions:
     def __init__(self, database: sql.Database) -> None:
         self._database = database
 
-    def add(self, found: Reproduction) -> None:
+    def add(self, reproduction: Reproduction) -> None:
         """Record a verdict."""
-        row = {name: getattr(found, name) for name in ("model", "version", "digest", "mode", "verdict", "field")}
-        values = {"was": json.dumps(found.was), "now": json.dumps(found.now), "facts": dict(found.facts), "at": found.at.isoformat()}
+        row = {name: getattr(reproduction, name) for name in ("model", "version", "digest", "mode", "verdict", "field")}
+        values = {
+            "was": json.dumps(reproduction.was),
+            "now": json.dumps(reproduction.now),
+            "facts": dict(reproduction.facts),
+            "at": reproduction.at.isoformat(),
+        }
         with self._database.write_transaction() as connection:
             connection.execute(schema.reproductions.insert().values(**row, **values))
 
@@ -81,7 +86,7 @@ class Reproductions:
 
     def latest(self, model: str, digest: str) -> Reproduction | None:
         """Return the last verdict about a candidate."""
-        return next((found for found in reversed(self.list(model)) if found.digest == digest), None)
+        return next((reproduction for reproduction in reversed(self.list(model)) if reproduction.digest == digest), None)
 
 
 def _parse_row(row: sa.RowMapping) -> Reproduction:

@@ -45,21 +45,21 @@ def versions(connection: sa.Connection, environment: str, model: str | None = No
     }
     touched = {*aliases, *moves, *marks, *((model_, number) for model_, number, _ in approvals)}
     unmoved_states = {passed: _derive_state((), passed == 1, "", None, "") for passed in (None, 0, 1)}
-    found, rows = [], list[Any](connection.execute(_versions_query(*names), here).all())
+    result, rows = [], list[Any](connection.execute(_versions_query(*names), here).all())
     for model_, number, digest, run_id, artifact, snapshot, created_at, passed in rows:
-        made, key = datetime.fromisoformat(created_at), (model_, number)
+        created, key = datetime.fromisoformat(created_at), (model_, number)
         if key not in touched:  # the usual case: only gates are recorded
-            found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, unmoved_states[passed]))
+            result.append(Version(model_, number, digest, run_id, artifact, snapshot, created, unmoved_states[passed]))
             continue
         mark, why = marks.get(key, ("", ""))
-        held, move, approval = aliases.get(key, ()), moves.get(key), approvals.get((model_, number, digest), "")
+        own_aliases, move, approval = aliases.get(key, ()), moves.get(key), approvals.get((model_, number, digest), "")
         state, damage, was = (
-            _derive_state(held, passed == 1, approval, move, mark),
+            _derive_state(own_aliases, passed == 1, approval, move, mark),
             why if mark == DAMAGED else "",
-            move is not None or CHAMPION in held,
+            move is not None or CHAMPION in own_aliases,
         )
-        found.append(Version(model_, number, digest, run_id, artifact, snapshot, made, state, held, approval, damage, was))
-    return found
+        result.append(Version(model_, number, digest, run_id, artifact, snapshot, created, state, own_aliases, approval, damage, was))
+    return result
 
 
 def version(connection: sa.Connection, environment: str, model: str, number: int) -> Version:
@@ -72,23 +72,23 @@ def version(connection: sa.Connection, environment: str, model: str, number: int
     """
     row = connection.execute(_VERSION, {"environment": environment, "model": model, "version": number}).mappings().first()
     if row is not None:
-        held = tuple(alias for alias in (CHALLENGER, CHAMPION) if row[alias])
+        aliases = tuple(alias for alias in (CHALLENGER, CHAMPION) if row[alias])
         move = None if row["move"] is None else (row["move"], row["moved_to"] == number)
         approval = _approval_text(row["approved"])
-        facts = VersionFacts(held, bool(row["passed"]), approval, move, row["mark"] or "")
-        was = CHAMPION in held or move is not None
-        return _build_version(row, state_of(facts), held, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
-    known = [str(found.version) for found in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
+        facts = VersionFacts(aliases, bool(row["passed"]), approval, move, row["mark"] or "")
+        was = CHAMPION in aliases or move is not None
+        return _build_version(row, state_of(facts), aliases, approval, row["why"] if row["mark"] == DAMAGED else "", was_champion=was)
+    known = [str(known_row.version) for known_row in connection.execute(select_rows(schema.versions, "model"), {"model": model})]
     raise RegistryError(
         f"model '{model}' has no version {number}", hint=nearest(str(number), known) + f"it has {', '.join(known) or 'none'}"
     )
 
 
-def new_version(candidate: CandidateRecord, number: int, at: str, found: Sequence[Evidence]) -> Version:
+def new_version(candidate: CandidateRecord, number: int, at: str, evidence: Sequence[Evidence]) -> Version:
     """Return a version that was registered in this transaction, so that only its gates' evidence is recorded."""
-    state = _derive_state((), bool(found) and all(item.passed for item in found), "", None, "")
-    made = datetime.fromisoformat(at)
-    return Version(candidate.model, number, candidate.digest, candidate.run_id, candidate.artifact, candidate.snapshot, made, state)
+    state = _derive_state((), bool(evidence) and all(item.passed for item in evidence), "", None, "")
+    created = datetime.fromisoformat(at)
+    return Version(candidate.model, number, candidate.digest, candidate.run_id, candidate.artifact, candidate.snapshot, created, state)
 
 
 def newest_number(connection: sa.Connection, model: str) -> int | None:
@@ -153,8 +153,8 @@ def _build_version(  # noqa: PLR0913  (what is known of it)
     row: Mapping[Any, Any], state: str, aliases: tuple[str, ...], approval: str, damage: str, *, was_champion: bool
 ) -> Version:
     own = {name: row[name] for name in ("model", "version", "digest", "run_id", "artifact", "snapshot")}
-    made = datetime.fromisoformat(row["created_at"])
-    return Version(**own, created_at=made, state=state, aliases=aliases, approval=approval, damage=damage, was_champion=was_champion)
+    created = datetime.fromisoformat(row["created_at"])
+    return Version(**own, created_at=created, state=state, aliases=aliases, approval=approval, damage=damage, was_champion=was_champion)
 
 
 def _approval_text(approved: bool | None) -> str:  # noqa: FBT001
@@ -162,33 +162,37 @@ def _approval_text(approved: bool | None) -> str:  # noqa: FBT001
 
 
 def _group_aliases(rows: Iterable[Any]) -> dict[Key, tuple[str, ...]]:
-    found: dict[Key, tuple[str, ...]] = {}
+    by_version: dict[Key, tuple[str, ...]] = {}
     for row in rows:
         key = (row.model, row.version)
-        found[key] = tuple(sorted((*found.get(key, ()), row.alias)))
-    return found
+        by_version[key] = tuple(sorted((*by_version.get(key, ()), row.alias)))
+    return by_version
 
 
 def _last_moves(rows: Iterable[Any]) -> dict[Key, tuple[str, bool]]:
     """Return the last move of the champion's alias to or from each version."""
-    found = {}
+    moves = {}
     for model, version_, previous, kind in rows:
-        found[model, version_] = (kind, True)
+        moves[model, version_] = (kind, True)
         if previous is not None and previous != version_:
-            found[model, previous] = (kind, False)
-    return found
+            moves[model, previous] = (kind, False)
+    return moves
 
 
-def _derive_state(held: tuple[str, ...], passed: bool, approval: str, move: tuple[str, bool] | None, mark: str) -> str:  # noqa: FBT001
-    return state_of(VersionFacts(held, passed, approval, move, mark))
+def _derive_state(aliases: tuple[str, ...], passed: bool, approval: str, move: tuple[str, bool] | None, mark: str) -> str:  # noqa: FBT001
+    return state_of(VersionFacts(aliases, passed, approval, move, mark))
 
 
 @cache
 def _versions_query(*names: str) -> sa.Select[Any]:
     """Return the query for versions, each with whether every gate passed in an environment; null when none was evaluated."""
-    table, found = schema.versions, schema.evidence
-    judged = (found.c.environment == sa.bindparam("environment"), found.c.model == table.c.model, found.c.digest == table.c.digest)
-    passed = sa.select(sa.func.min(sa.cast(found.c.passed, sa.Integer))).where(*judged).correlate(table).scalar_subquery()
+    table, evidence_table = schema.versions, schema.evidence
+    judged = (
+        evidence_table.c.environment == sa.bindparam("environment"),
+        evidence_table.c.model == table.c.model,
+        evidence_table.c.digest == table.c.digest,
+    )
+    passed = sa.select(sa.func.min(sa.cast(evidence_table.c.passed, sa.Integer))).where(*judged).correlate(table).scalar_subquery()
     values = (table.c[n] == sa.bindparam(n) for n in names)
     return sa.select(table, passed).where(*values).order_by(table.c.model, table.c.version)
 
@@ -222,8 +226,8 @@ def _version_query() -> sa.Select[Any]:
     )
     reviewed = (approval.c.environment == environment, approval.c.model == model, approval.c.version == number)
     marked = (schema.version_marks.c.model == model, schema.version_marks.c.version == number)
-    found = schema.evidence
-    judged = (found.c.environment == environment, found.c.model == model, found.c.digest == version.c.digest)
+    evidence_table = schema.evidence
+    judged = (evidence_table.c.environment == environment, evidence_table.c.model == model, evidence_table.c.digest == version.c.digest)
     holds = {
         alias: sa.exists().where(
             schema.aliases.c.environment == environment,
@@ -235,13 +239,13 @@ def _version_query() -> sa.Select[Any]:
     }
     return sa.select(
         version,
-        *(held.label(alias) for alias, held in holds.items()),
+        *(expression.label(alias) for alias, expression in holds.items()),
         _newest_value(log.c.kind, *moved).label("move"),
         _newest_value(log.c.version, *moved).label("moved_to"),
         _newest_value(approval.c.approved, *reviewed, approval.c.digest == version.c.digest).label("approved"),
         _newest_value(schema.version_marks.c.mark, *marked).label("mark"),
         _newest_value(schema.version_marks.c.reason, *marked).label("why"),
-        sa.select(sa.func.min(sa.cast(found.c.passed, sa.Integer))).where(*judged).scalar_subquery().label("passed"),
+        sa.select(sa.func.min(sa.cast(evidence_table.c.passed, sa.Integer))).where(*judged).scalar_subquery().label("passed"),
     ).where(version.c.model == model, version.c.version == number)
 
 

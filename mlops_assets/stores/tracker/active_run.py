@@ -155,13 +155,13 @@ def record_run(run: Run, tracker: Tracker, artifacts: Artifacts) -> Iterator[Act
         _current.reset(token)
 
 
-def _collect_files(name: str, given: Any) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
-    if isinstance(given, (bytes, bytearray, memoryview)):
-        yield name, bytes(given)
-    elif isinstance(given, (dict, list)):
-        yield name, json.dumps(given, indent=2, default=str).encode()
+def _collect_files(name: str, value: Any) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        yield name, bytes(value)
+    elif isinstance(value, (dict, list)):
+        yield name, json.dumps(value, indent=2, default=str).encode()
     else:
-        path = Path(given)
+        path = Path(value)
         if path.is_dir() and not path.is_symlink():
             for inner in sorted(path.rglob("*")):
                 if not inner.is_dir() or inner.is_symlink():

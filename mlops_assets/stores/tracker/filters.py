@@ -89,8 +89,8 @@ class OrderTerm:
 
     def terms(self) -> list[sa.ColumnElement[Any]]:
         """Return the terms of the SQL order; missing values come last."""
-        given = [one for one in (self.field.number, self.field.text if self.field.metric is None else None) if one is not None]
-        return [term for one in given for term in (one.is_(None), one.desc() if self.descending else one.asc())]
+        columns = [column for column in (self.field.number, self.field.text if self.field.metric is None else None) if column is not None]
+        return [term for column in columns for term in (column.is_(None), column.desc() if self.descending else column.asc())]
 
 
 def parse_condition(text: str, dialect: str) -> sa.ColumnElement[bool]:
@@ -131,10 +131,10 @@ class _Parser:
         self._tokens = list(self._tokenize())
 
     def parse_condition(self) -> sa.ColumnElement[bool]:
-        found = self._parse_or()
+        condition = self._parse_or()
         if self._peek():
             raise self._syntax_error("'and', 'or' or the end")
-        return found
+        return condition
 
     def parse_order(self) -> list[OrderTerm]:
         terms = [self._parse_term()]
@@ -171,28 +171,28 @@ class _Parser:
         if self._depth > _MAX_DEPTH:
             raise self._syntax_error(f"at most {_MAX_DEPTH} terms within each other")
         if self._accept("not"):
-            found: sa.ColumnElement[bool] = sa.not_(self._parse_not())
+            condition: sa.ColumnElement[bool] = sa.not_(self._parse_not())
         elif self._accept("("):
-            found = self._parse_or()
+            condition = self._parse_or()
             if not self._accept(")"):
                 raise self._syntax_error("')'")
         else:
-            found = self._parse_comparison()
+            condition = self._parse_comparison()
         self._depth -= 1
-        return found
+        return condition
 
     def _parse_comparison(self) -> sa.ColumnElement[bool]:
         field = self._parse_field()
         if self._accept("like"):
             return sa.func.lower(self._typed_column(field, "")).like(str(self._parse_value()).lower())
         if self._accept("in"):
-            wanted = self._parse_values()
-            return sa.or_(*(self._typed_column(field, value) == value for value in wanted))
+            values = self._parse_values()
+            return sa.or_(*(self._typed_column(field, value) == value for value in values))
         for sign, operator_ in _OPERATORS.items():
             if self._accept(sign):
                 value = self._parse_value()
-                found: sa.ColumnElement[bool] = operator_(self._typed_column(field, value), value)
-                return found
+                condition: sa.ColumnElement[bool] = operator_(self._typed_column(field, value), value)
+                return condition
         raise self._syntax_error("=, !=, <, <=, >, >=, like or in")
 
     def _parse_values(self) -> list[float | str]:
@@ -206,10 +206,10 @@ class _Parser:
         return values
 
     def _typed_column(self, field: RunField, value: float | str) -> sa.ColumnElement[Any]:
-        found = field.text if isinstance(value, str) else field.number
-        if found is None:
+        column = field.text if isinstance(value, str) else field.number
+        if column is None:
             raise self._syntax_error("a number" if isinstance(value, str) else "a text in single quotes", back=1)
-        return found
+        return column
 
     def _parse_field(self) -> RunField:
         kind, token = self._advance("a field")
@@ -241,14 +241,14 @@ class _Parser:
         raise self._syntax_error("a number, a text in single quotes, true or false", back=1)
 
     def _tokenize(self) -> Sequence[tuple[str, str, int]]:
-        found, at, end = [], 0, len(self._text.rstrip())
+        tokens, at, end = [], 0, len(self._text.rstrip())
         while at < end:
             match = _TOKEN.match(self._text, at)
             if match is None or match.lastgroup is None:
                 raise self._error_at(at, "a field, a value or a sign")
-            found.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+            tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
             at = match.end()
-        return found
+        return tokens
 
     def _peek(self) -> str:
         return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
@@ -259,20 +259,20 @@ class _Parser:
             return word
         return ""
 
-    def _advance(self, wanted: str) -> tuple[str, str]:
+    def _advance(self, expected: str) -> tuple[str, str]:
         if self._at >= len(self._tokens):
-            raise self._syntax_error(wanted)
+            raise self._syntax_error(expected)
         kind, token, _ = self._tokens[self._at]
         self._at += 1
         return kind, token
 
-    def _syntax_error(self, wanted: str, *, back: int = 0) -> RegistryError:
+    def _syntax_error(self, expected: str, *, back: int = 0) -> RegistryError:
         at = self._at - back
-        return self._error_at(self._tokens[at][2] if at < len(self._tokens) else len(self._text), wanted)
+        return self._error_at(self._tokens[at][2] if at < len(self._tokens) else len(self._text), expected)
 
-    def _error_at(self, at: int, wanted: str) -> RegistryError:
+    def _error_at(self, at: int, expected: str) -> RegistryError:
         where = f"at '{self._text[at : at + 40]}'" if self._text[at:].strip() else "at its end"
-        return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"expected {wanted}; {_LANGUAGE}")
+        return RegistryError(f"the filter {self._text[:200]!r} cannot be read {where}", hint=f"expected {expected}; {_LANGUAGE}")
 
 
 def _kind_and_name(token: str) -> tuple[str, str]:

@@ -46,11 +46,11 @@ def last_values_query() -> sa.Select[Any]:
 def find_run_ids(connection: sa.Connection, where: str, order_by: str, limit: int | None, offset: int) -> list[str]:
     """Return the ids of the runs that match a filter, in order."""
     dialect = connection.dialect.name
-    wanted, orders = parse_condition(where, dialect), parse_order(order_by, dialect)
-    _refuse_unknown_fields(connection, where, order_by, wanted)
+    condition, orders = parse_condition(where, dialect), parse_order(order_by, dialect)
+    _refuse_unknown_fields(connection, where, order_by, condition)
     if orders and orders[0].field.metric is not None:
-        return _order_by_metric(connection, wanted, orders, limit, offset)
-    query = sa.select(runs.c.id).where(wanted).order_by(*_terms(orders)).limit(limit).offset(offset)
+        return _order_by_metric(connection, condition, orders, limit, offset)
+    query = sa.select(runs.c.id).where(condition).order_by(*_terms(orders)).limit(limit).offset(offset)
     return list(connection.execute(query).scalars())
 
 
@@ -59,19 +59,19 @@ def _terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
 
 
 def _order_by_metric(
-    connection: sa.Connection, wanted: sa.ColumnElement[bool], orders: Sequence[OrderTerm], limit: int | None, offset: int
+    connection: sa.Connection, condition: sa.ColumnElement[bool], orders: Sequence[OrderTerm], limit: int | None, offset: int
 ) -> list[str]:
     """Return ids in the order of a metric, by its index, so that the cost does not grow with the runs; runs without it come last."""
     column, name = orders[0].field.metric or (metrics.c.value, "")
     has = sa.and_(metrics.c.name == name, column.is_not(None))
-    along = sa.select(runs.c.id).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(has, wanted)
+    along = sa.select(runs.c.id).join_from(metrics, runs, metrics.c.run_id == runs.c.id).where(has, condition)
     term = column.desc() if orders[0].descending else column.asc()
     ids: list[str] = list(connection.execute(along.order_by(term, *_terms(orders[1:])).limit(limit).offset(offset)).scalars())
     if limit is not None and len(ids) >= limit:
         return ids
     before = 0 if not offset else connection.execute(sa.select(sa.func.count()).select_from(along.subquery())).scalar_one()
     lacks = ~sa.exists().where(metrics.c.run_id == runs.c.id, has).correlate(runs)
-    rest = sa.select(runs.c.id).where(wanted, lacks).order_by(*_terms(orders[1:])).limit(None if limit is None else limit - len(ids))
+    rest = sa.select(runs.c.id).where(condition, lacks).order_by(*_terms(orders[1:])).limit(None if limit is None else limit - len(ids))
     return [*ids, *connection.execute(rest.offset(max(0, offset - before))).scalars()]
 
 
@@ -85,19 +85,19 @@ def run_frame(connection: sa.Connection, ids: Sequence[str] | None) -> pl.DataFr
     plain: dict[str, Any] = {name: pl.Series([row[column] for row in rows], dtype=pl.String) for name, column in _FIRST_COLUMNS.items()}
     plain |= {name: pl.Series(times, dtype=pl.Datetime("us", "UTC")) for name, times in (("started_at", begun), ("ended_at", ended))}
     plain |= {n: pl.Series([row[c] for row in rows], dtype=pl.Int64 if n == "snapshot" else pl.String) for n, c in _LAST_COLUMNS.items()}
-    found = pl.DataFrame(plain).with_columns(duration_s=(pl.col("ended_at") - pl.col("started_at")).dt.total_microseconds() / 1e6)
+    frame = pl.DataFrame(plain).with_columns(duration_s=(pl.col("ended_at") - pl.col("started_at")).dt.total_microseconds() / 1e6)
     params = {f"params.{name}": _param_series(values) for name, values in _to_columns([row["params"] for row in rows]).items()}
     tags = {f"tags.{name}": pl.Series(values, dtype=pl.String) for name, values in _to_columns([row["tags"] for row in rows]).items()}
     figures = {f"metrics.{name}": pl.Series(values, dtype=pl.Float64) for name, values in _metric_columns(connection, ids, at).items()}
-    return found.with_columns(**params, **figures, **tags)
+    return frame.with_columns(**params, **figures, **tags)
 
 
 def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict[str, Any]]:
     query = sa.select(*(column for column in runs.c if column.name != "record"))
     if ids is None:
         return [dict(row) for row in connection.execute(query.order_by(runs.c.sequence.desc())).mappings()]
-    found = {row["id"]: dict(row) for some in split_ids(ids) for row in connection.execute(query.where(runs.c.id.in_(some))).mappings()}
-    return [found[run_id] for run_id in ids]
+    by_id = {row["id"]: dict(row) for some in split_ids(ids) for row in connection.execute(query.where(runs.c.id.in_(some))).mappings()}
+    return [by_id[run_id] for run_id in ids]
 
 
 def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[str, int]) -> dict[str, list[float | None]]:
@@ -135,7 +135,7 @@ def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str, wanted: sa.ColumnElement[bool]) -> None:
+def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str, condition: sa.ColumnElement[bool]) -> None:
     """Refuse a filter by a field of no run, and an order by a field of no matching run.
 
     Parameters
@@ -144,7 +144,7 @@ def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str,
         The connection to the database.
     where, order_by
         The texts of filter and order.
-    wanted
+    condition
         The parsed filter.
 
     Raises
@@ -152,7 +152,7 @@ def _refuse_unknown_fields(connection: sa.Connection, where: str, order_by: str,
     RegistryError
         The message names the field, and the hint the nearest one. Without any recorded run nothing is refused.
     """
-    for fields, among, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), wanted, "found")):
+    for fields, among, reason in ((list_fields(where), sa.true(), "recorded"), (list_fields(order_by), condition, "found")):
         for of, name in dict.fromkeys(fields):
             if not _has_name(connection, of, name, among) and _exists(connection, sa.select(runs.c.id).where(among)):
                 raise _unknown_field_error(connection, of, name, among, reason)

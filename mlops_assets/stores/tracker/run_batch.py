@@ -112,8 +112,8 @@ def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: Ru
     summaries = {name: _summarise_points(points) for name, points in batch.points.items()}
     _upsert_metrics(connection, run_id, summaries | {name: metric_row(value) for name, value in batch.plain.items()})
     if batch.artifacts:
-        named = sa.and_(run_artifacts.c.run_id == run_id, run_artifacts.c.name.in_(batch.artifacts))
-        connection.execute(run_artifacts.delete().where(named))
+        replaced = sa.and_(run_artifacts.c.run_id == run_id, run_artifacts.c.name.in_(batch.artifacts))
+        connection.execute(run_artifacts.delete().where(replaced))
         connection.execute(run_artifacts.insert(), [{"run_id": run_id, **vars(one)} for one in batch.artifacts.values()])
 
 
@@ -177,21 +177,21 @@ def _summarise_points(points: Sequence[Point]) -> dict[str, Any]:
     return metric_row(last) | {"step": step, "count": len(points), "low": min(known, default=None), "high": max(known, default=None)}
 
 
-def _upsert_metrics(connection: sa.Connection, run_id: str, found: Mapping[str, Mapping[str, Any]]) -> None:
-    if not found:
+def _upsert_metrics(connection: sa.Connection, run_id: str, rows_by_name: Mapping[str, Mapping[str, Any]]) -> None:
+    if not rows_by_name:
         return
     before: dict[str, Any] = {
         row["name"]: row for row in connection.execute(sa.select(metrics).where(metrics.c.run_id == run_id)).mappings()
     }
-    new = [{"run_id": run_id, "name": name, **row} for name, row in found.items() if name not in before]
-    changed = [{"n": name, **_merge_rows(before[name], row)} for name, row in found.items() if name in before]
+    new = [{"run_id": run_id, "name": name, **row} for name, row in rows_by_name.items() if name not in before]
+    changed = [{"n": name, **_merge_rows(before[name], row)} for name, row in rows_by_name.items() if name in before]
     if new:
         connection.execute(metrics.insert(), new)
     if changed:
         columns: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in ("value", "text", "step", "low", "high", "count")}
         rows = [{"n": row.pop("n"), **{f"new_{name}": value for name, value in row.items()}} for row in changed]
-        mine = sa.and_(metrics.c.run_id == run_id, metrics.c.name == sa.bindparam("n"))
-        connection.execute(metrics.update().where(mine).values(columns), rows)
+        matching = sa.and_(metrics.c.run_id == run_id, metrics.c.name == sa.bindparam("n"))
+        connection.execute(metrics.update().where(matching).values(columns), rows)
 
 
 def _merge_rows(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

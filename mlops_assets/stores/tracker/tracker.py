@@ -153,8 +153,8 @@ class SqlTracker:
         same = {"model": model, "fingerprint": fingerprint, "status": FINISHED, "kind": "training"}
         with self._database.read_transaction() as connection:
             newest = sa.select(runs.c.id).filter_by(**same).order_by(runs.c.sequence.desc()).limit(1)
-            found = _load_runs(connection, list(connection.execute(newest).scalars()))
-        return found[0] if found else None
+            loaded = _load_runs(connection, list(connection.execute(newest).scalars()))
+        return loaded[0] if loaded else None
 
     def list(self, model: str | None = None, limit: int = 100) -> Sequence[Run]:
         """Return runs, newest first; of every model when None."""

@@ -45,20 +45,20 @@ def migrate(connection: sa.Connection) -> None:
     PlatformError
         A newer program made it.
     """
-    found = read_revision(connection)
-    if found is None:
+    revision = read_revision(connection)
+    if revision is None:
         _create_tables(connection)
-    elif found != HEAD:
-        refuse_newer(found)
-        _upgrade(connection, found)
+    elif revision != HEAD:
+        refuse_newer(revision)
+        _upgrade(connection, revision)
 
 
-def refuse_newer(found: str) -> None:
+def refuse_newer(revision: str) -> None:
     """Refuse a revision that this program does not know."""
     known = [path.stem.split("_")[0] for path in sorted((_HERE / "versions").glob("[0-9]*.py"))]
-    if found not in known:
+    if revision not in known:
         raise PlatformError(
-            f"the registry's database has revision {found}, this program knows {known[0]} to {known[-1]}",
+            f"the registry's database has revision {revision}, this program knows {known[0]} to {known[-1]}",
             hint="upgrade mlops_assets: an older program cannot read what a newer one has written",
         )
 
@@ -75,13 +75,13 @@ def _create_tables(connection: sa.Connection) -> None:
     schema.forbid_changes(connection)
 
 
-def _upgrade(connection: sa.Connection, found: str) -> None:
+def _upgrade(connection: sa.Connection, revision: str) -> None:
     from alembic.runtime.environment import EnvironmentContext
 
     scripts = _alembic_scripts()
     if REVISION_TABLE.name not in sa.inspect(connection).get_table_names():
         REVISION_TABLE.metadata.create_all(connection)
-        connection.execute(REVISION_TABLE.insert().values(version_num=found))
+        connection.execute(REVISION_TABLE.insert().values(version_num=revision))
 
     def steps(current: Any, _context: MigrationContext) -> Any:  # noqa: ANN401  (alembic's own lists)
         return scripts._upgrade_revs(HEAD, current)  # noqa: SLF001  (what alembic's own `upgrade` command calls)

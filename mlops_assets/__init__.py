@@ -17,7 +17,7 @@ from mlops_assets.values.dataset import ExternalDataset
 from mlops_assets.values.evaluation import Candidate, GateResult, Split
 from mlops_assets.values.feature_sources import DbtProject, Sql
 from mlops_assets.values.features import Entity, FeatureView
-from mlops_assets.values.gate import Gate
+from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.monitoring import Drift, Monitor, Performance, Retrain
 from mlops_assets.values.platform import Platform
 from mlops_assets.values.push import PushSource

@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from mlops_assets.values.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.dataset import Dataset
 from mlops_assets.values.evaluation import Costs, Evaluation, Intervals, PredictionTimes, SliceMetrics
 from mlops_assets.values.feature_sources import DbtModel
 from mlops_assets.values.features import ComputedFeatureView, OnDemandFeatures
-from mlops_assets.values.gate import GateLike
+from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
+from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.training import TrainingSet
 

@@ -46,11 +46,11 @@ _IMPORTED = (
     "mlops_assets",
     "mlops_assets.cli.main",
     "mlops_assets.cli.project",
-    "mlops_assets.cli.registry",
+    "mlops_assets.cli.registry.aliases",
     "mlops_assets.cli.running",
     "mlops_assets.cli.status",
     "mlops_assets.cli.summary",
-    "mlops_assets.cli.versions",
+    "mlops_assets.cli.registry.versions",
     "mlops_assets.orchestrate.core.event_storage",
 )
 

@@ -83,7 +83,7 @@ def report(  # noqa: PLR0913  (options)
     """
     from dataclasses import replace
 
-    from mlops_assets.cli.registry import find_model
+    from mlops_assets.cli.registry.aliases import find_model
     from mlops_assets.compute.pages.ci_report import render_report
     from mlops_assets.orchestrate.ci.pull_request import build_ci_report
 
@@ -115,7 +115,7 @@ def _load_environment(file: str, environment: str, against: str) -> LoadedProjec
 
 
 def _choose_models(project: LoadedProject, name: str | None) -> list[str]:
-    from mlops_assets.cli.registry import find_model
+    from mlops_assets.cli.registry.aliases import find_model
 
     return model_names(project) if name is None else [find_model(project, name)[1].name]
 

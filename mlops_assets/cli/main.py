@@ -12,13 +12,13 @@ from mlops_assets.cli.datasets import datasets
 from mlops_assets.cli.doctor import doctor
 from mlops_assets.cli.features import features
 from mlops_assets.cli.mlflow_bridge import mlflow
-from mlops_assets.cli.models import models
 from mlops_assets.cli.options import build_table, file_option, json_option, print_facts
 from mlops_assets.cli.options import console as _console
 from mlops_assets.cli.options import load as _load
 from mlops_assets.cli.options import write_json as _write_json
 from mlops_assets.cli.quarantine import quarantine
-from mlops_assets.cli.reproduce import reproduce
+from mlops_assets.cli.registry.models import models
+from mlops_assets.cli.registry.reproduce import reproduce
 from mlops_assets.cli.runs import runs
 from mlops_assets.cli.upkeep import erase
 from mlops_assets.errors import MlopsError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.monitoring import overview
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
-from mlops_assets.cli.versions import list_versions
+from mlops_assets.cli.registry.versions import list_versions
 from mlops_assets.compute.training.evaluate import check_metrics
 from mlops_assets.orchestrate.compiler.extras import find_missing_packages, refuse_missing_packages
 from mlops_assets.orchestrate.tables.automation import find_stale

@@ -9,7 +9,7 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_arguments
 from mlops_assets.values.features import OnDemandFeatures
 from mlops_assets.values.function import EVERYWHERE, Injection, UserFunction, read_function
-from mlops_assets.values.gate import GATE_MEMBERS, Gate
+from mlops_assets.values.gates.gate import GATE_MEMBERS, Gate
 from mlops_assets.values.model import Format, GateFunction, Model, Refit, check_format, check_refit
 from mlops_assets.values.names import names
 from mlops_assets.values.options import AssetArguments, AssetOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mlops_assets.values.features import Features
-    from mlops_assets.values.gate import GateLike
+    from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.search import Search
 
 P = ParamSpec("P")

@@ -11,7 +11,7 @@ from mlops_assets.values.function import P, R, UserFunction
 from mlops_assets.values.options import AssetOptions
 
 if TYPE_CHECKING:
-    from mlops_assets.values.gate import GateLike
+    from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.search import Search
     from mlops_assets.values.training import TrainingSet
 

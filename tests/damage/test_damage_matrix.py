@@ -16,8 +16,8 @@ import pytest
 
 from mlops_assets.cli.main import main
 from mlops_assets.orchestrate.compiler import build
+from mlops_assets.serving.http.service_folder import ServiceFolder, ServiceSpec, WorkerStatus, write_json
 from mlops_assets.serving.http.service_processes import make_label
-from mlops_assets.serving.http.state import ServiceFolder, ServiceSpec, WorkerStatus, write_json
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment
 

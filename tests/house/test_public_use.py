@@ -54,9 +54,9 @@ def test_what_users_read_takes_public_names_only(name: str) -> None:
 
 
 def test_a_private_use_is_found() -> None:
-    source = "import mlops_assets.values.gate\nfrom mlops_assets.stores.lake.ducklake import DuckLake\nml.nearest\nml.errors.nearest\nml.errors.LakeError"
+    source = "import mlops_assets.values.gates.gate\nfrom mlops_assets.stores.lake.ducklake import DuckLake\nml.nearest\nml.errors.nearest\nml.errors.LakeError"
     assert private_uses(source) == [
-        "mlops_assets.values.gate",
+        "mlops_assets.values.gates.gate",
         "mlops_assets.stores.lake.ducklake.DuckLake",
         "ml.nearest",
         "ml.errors.nearest",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlops_assets.values.evaluation import Candidate
-    from mlops_assets.values.gate import GateLike
+    from mlops_assets.values.gates.gate import GateLike
     from mlops_assets.values.model import GateFunction
 
 

@@ -27,7 +27,7 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.tracker.tracker import Run
 from mlops_assets.values.evaluation import Candidate, Evaluation, Split
-from mlops_assets.values.gate import Gate
+from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.model import ESTIMATOR, Model
 
 # Record fields shown in the report; the others are redundant or change on every run. Data have a section of their own.

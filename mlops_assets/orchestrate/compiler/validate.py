@@ -15,7 +15,7 @@ from mlops_assets.orchestrate.features.on_demand_rules import check_on_demand
 from mlops_assets.values.dataset import Dataset, ExternalDataset
 from mlops_assets.values.feature_sources import Computed, DbtModel, DbtProject, Sql
 from mlops_assets.values.features import FeatureView, OnDemandFeatures, feature_views, on_demand
-from mlops_assets.values.gate import Gate
+from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.model import GateFunction, Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.push import PushSource

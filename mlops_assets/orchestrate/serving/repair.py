@@ -33,7 +33,7 @@ def repair_sensor(services: Sequence[Service], platform: Platform, *, running: b
 def find_repair(service: Service, platform: Platform, instance: dg.DagsterInstance) -> dg.RunRequest | str:
     """Return the run that repairs a service, or the reason why none is needed."""
     from mlops_assets.serving.http import control
-    from mlops_assets.serving.http.state import ServiceFolder
+    from mlops_assets.serving.http.service_folder import ServiceFolder
 
     status = control.status(platform.home, service.name)
     if status.wanted == "unknown":

@@ -19,7 +19,7 @@ from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.records import Version
 from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.values.evaluation import Candidate, Evaluation, Split
-from mlops_assets.values.gate import Gate
+from mlops_assets.values.gates.gate import Gate
 from mlops_assets.values.model import Model
 from mlops_assets.values.training import TrainingSet
 

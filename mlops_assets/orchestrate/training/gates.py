@@ -14,7 +14,7 @@ from mlops_assets.orchestrate.training.evaluation import find_judged_fit
 from mlops_assets.stores.registry.records import Evidence, Version
 from mlops_assets.values.evaluation import Candidate, GateResult
 from mlops_assets.values.function import Injection
-from mlops_assets.values.gate import Gate, GateLike
+from mlops_assets.values.gates.gate import Gate, GateLike
 from mlops_assets.values.model import GateFunction, Model
 
 _BY_JUDGED_FIT = " (by the champion's judged fit: its second fit may have seen these rows)"

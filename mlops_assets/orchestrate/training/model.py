@@ -30,7 +30,7 @@ from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.stores.registry.decisions import PASSED, REJECTED, STARTED
 from mlops_assets.stores.registry.records import CandidateRecord
 from mlops_assets.values.evaluation import Candidate, GateResult
-from mlops_assets.values.gate import GateLike
+from mlops_assets.values.gates.gate import GateLike
 from mlops_assets.values.model import ESTIMATOR, Model
 
 _MAX_SLICES = 200  # slices in the UI; gates judge them all

@@ -31,7 +31,7 @@ from mlops_assets.orchestrate.upkeep.doctor_stores import (
 )
 from mlops_assets.orchestrate.upkeep.findings import OK, WARNING, Finding
 from mlops_assets.serving.http import control
-from mlops_assets.serving.http.state import ServiceFolder
+from mlops_assets.serving.http.service_folder import ServiceFolder
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.values.asset_names import select_nodes
 from mlops_assets.values.platform import Platform

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import MissingExtraError, ServiceError
-from mlops_assets.serving.http.state import RequestLimits, ServiceSpec, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, ServiceSpec, TargetVersion
 from mlops_assets.serving.http.worker_pool import ONE_THREAD
 from mlops_assets.stores.artifacts.store import open_artifacts
 
@@ -170,7 +170,7 @@ def _load_app(folder: Path, spec: ServiceSpec, target: TargetVersion, index: int
     from mlops_assets.serving.http.app import App
     from mlops_assets.serving.http.metrics import Metrics
     from mlops_assets.serving.http.served_model import load_served_model
-    from mlops_assets.serving.http.state import ServiceFolder
+    from mlops_assets.serving.http.service_folder import ServiceFolder
     from mlops_assets.serving.logs.inference_log import InferenceLog
 
     warnings.simplefilter("ignore")  # as in a worker

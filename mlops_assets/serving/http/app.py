@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.serving.http.metrics import Metrics
     from mlops_assets.serving.http.served_model import ModelAnswer, ServedModel
-    from mlops_assets.serving.http.state import RequestLimits
+    from mlops_assets.serving.http.service_folder import RequestLimits
     from mlops_assets.serving.logs.inference_log import InferenceLog
     from mlops_assets.serving.push.endpoint import PushEndpoint
 

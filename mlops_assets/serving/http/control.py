@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlops_assets import entry_points
 from mlops_assets.compute.user_code.project_modules import child_environment
 from mlops_assets.errors import MissingExtraError, MlopsError, ServiceError
-from mlops_assets.serving.http.service_processes import find_processes, is_label_of, label_path
-from mlops_assets.serving.http.state import (
+from mlops_assets.serving.http.service_folder import (
     ServiceFolder,
     ServiceSpec,
     ServiceStatus,
@@ -26,6 +25,7 @@ from mlops_assets.serving.http.state import (
     start_time,
     write_json,
 )
+from mlops_assets.serving.http.service_processes import find_processes, is_label_of, label_path
 from mlops_assets.stores.base.lock import hold_lock
 from mlops_assets.values.asset_names import graph_key
 

@@ -12,8 +12,16 @@ from mlops_assets.errors import MlopsError
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.served_model import ServedModel, load_served_model
+from mlops_assets.serving.http.service_folder import (
+    RequestLimits,
+    ServiceFolder,
+    ServiceSpec,
+    TargetVersion,
+    WorkerStatus,
+    start_time,
+    write_json,
+)
 from mlops_assets.serving.http.service_processes import make_label
-from mlops_assets.serving.http.state import RequestLimits, ServiceFolder, ServiceSpec, TargetVersion, WorkerStatus, start_time, write_json
 from mlops_assets.stores.artifacts.store import open_artifacts
 
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)  # before each new attempt to load a version

@@ -12,7 +12,7 @@ import polars as pl
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.packaging import POSITIVE, find_other_libraries, unpack
 from mlops_assets.serving.http.openapi import openapi
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.predict.model_inputs import InputBuilder, ViewLookup
 from mlops_assets.serving.predict.predictor import Predictor, Scores, make_predictor
 from mlops_assets.serving.predict.request_schema import TYPES, RequestRows, RequestSchema

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.errors import MlopsError, ServiceError
 from mlops_assets.serving.http.metrics import allocate_counters
+from mlops_assets.serving.http.service_folder import ServiceFolder, ServiceSpec, TargetVersion, is_alive, start_time, write_json
 from mlops_assets.serving.http.service_processes import make_label
-from mlops_assets.serving.http.state import ServiceFolder, ServiceSpec, TargetVersion, is_alive, start_time, write_json
 from mlops_assets.serving.http.worker_pool import WorkerPool
 
 if TYPE_CHECKING:

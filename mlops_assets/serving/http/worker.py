@@ -22,7 +22,7 @@ from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.model_swap import ModelLoader
 from mlops_assets.serving.http.server import Acceptor, make_server
-from mlops_assets.serving.http.state import RequestLimits, ServiceFolder, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, ServiceFolder, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.serving.push.endpoint import PushEndpoint
 

@@ -16,7 +16,7 @@ from mlops_assets import entry_points
 if TYPE_CHECKING:
     import socket
 
-    from mlops_assets.serving.http.state import ServiceFolder, TargetVersion, WorkerStatus
+    from mlops_assets.serving.http.service_folder import ServiceFolder, TargetVersion, WorkerStatus
 
 _MIN_LIFE_SECONDS = 10.0  # a worker that lived shorter died at once
 _MAX_QUICK_DEATHS = 6  # in a row, before a worker is not restarted any more

@@ -13,7 +13,7 @@ from mlops_assets.serving.push.spec import json_type
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlops_assets.serving.http.state import RequestLimits
+    from mlops_assets.serving.http.service_folder import RequestLimits
     from mlops_assets.serving.push.push import Pusher
     from mlops_assets.serving.push.spec import PushSpec
 

@@ -22,7 +22,7 @@ from mlops_assets.serving.formats.packaging import pack
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.stores.artifacts.store import open_artifacts
 from mlops_assets.stores.lake.ducklake import DuckLake

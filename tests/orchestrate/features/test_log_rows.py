@@ -17,7 +17,7 @@ from mlops_assets.orchestrate.tables import stored_rows
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog, PredictionRecord
 from mlops_assets.serving.push.spec import push_log_folder
 from mlops_assets.stores.platform.stores import open_stores

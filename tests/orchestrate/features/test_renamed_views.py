@@ -18,7 +18,7 @@ from mlops_assets.orchestrate.online.skew import SkewReading, skew_outcome
 from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
 from mlops_assets.orchestrate.upkeep import erasure
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.stores.platform.stores import open_stores
 from tests.conftest import Runner, metadata
 

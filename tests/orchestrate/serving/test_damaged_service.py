@@ -7,7 +7,7 @@ from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.serving.repair import find_repair
 from mlops_assets.orchestrate.upkeep.doctor import Installation, run_checks
 from mlops_assets.serving.http import control
-from mlops_assets.serving.http.state import ServiceFolder, write_json
+from mlops_assets.serving.http.service_folder import ServiceFolder, write_json
 from mlops_assets.values.platform import Platform
 from tests.projects import repeatable
 

@@ -12,8 +12,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import mean_absolute_error
 
 import mlops_assets as ml
-from mlops_assets.cli import models
 from mlops_assets.cli.project import LoadedProject
+from mlops_assets.cli.registry import models
 from mlops_assets.orchestrate.compiler.build import CompiledProject
 from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key

@@ -13,8 +13,8 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import mean_absolute_error
 
 import mlops_assets as ml
-from mlops_assets.cli import versions
 from mlops_assets.cli.project import LoadedProject
+from mlops_assets.cli.registry import versions
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.ci.pull_request import build_ci_report

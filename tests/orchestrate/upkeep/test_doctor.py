@@ -24,7 +24,7 @@ from mlops_assets.orchestrate.upkeep.doctor import Installation, run_checks
 from mlops_assets.orchestrate.upkeep.doctor_files import check_dagster_files
 from mlops_assets.orchestrate.upkeep.doctor_stores import check_database
 from mlops_assets.serving.formats.packaging import read_manifest
-from mlops_assets.serving.http.state import ServiceStatus, WorkerStatus
+from mlops_assets.serving.http.service_folder import ServiceStatus, WorkerStatus
 from mlops_assets.stores.database import migrations
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.erasures import BEGUN, DONE, open_erasure_log

@@ -16,7 +16,7 @@ from mlops_assets.serving.bridges.bento import build_bento
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, ServiceFolder, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, ServiceFolder, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog, read_log
 from tests.serving.support import EVENT, Client, Stage, row, wait_for
 

@@ -15,7 +15,7 @@ from mlops_assets.serving.formats.packaging import pack, unpack
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.day_log import list_log_days
 from mlops_assets.serving.logs.inference_log import InferenceLog, read_log
 from mlops_assets.serving.predict.batch import score_rows, select_input
@@ -243,7 +243,7 @@ WORKER_IMPORTS = """
 import sys
 import mlops_assets.serving.http.worker, mlops_assets.serving.http.supervisor
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.stores.artifacts.store import open_artifacts
 load_served_model("m", TargetVersion(1, "d", sys.argv[1]), artifacts=open_artifacts(sys.argv[2]), online=sys.argv[3], limits=RequestLimits())
 print(" ".join({name.split(".")[0] for name in sys.modules}))

@@ -12,7 +12,7 @@ import pytest
 
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.server import Acceptor, make_server
-from mlops_assets.serving.http.state import RequestLimits
+from mlops_assets.serving.http.service_folder import RequestLimits
 from mlops_assets.serving.predict.request_schema import RequestError
 
 LIMITS = RequestLimits(max_rows=10, max_bytes=100_000)

@@ -10,7 +10,7 @@ import pytest
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.metrics import Metrics
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.stores.online.lmdb_check import MappedFile
 from tests.serving.http.test_app import predict

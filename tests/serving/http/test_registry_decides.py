@@ -9,7 +9,7 @@ import pytest
 
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.http.served_model import load_served_model
-from mlops_assets.serving.http.state import RequestLimits, TargetVersion, write_json
+from mlops_assets.serving.http.service_folder import RequestLimits, TargetVersion, write_json
 from mlops_assets.serving.http.supervisor import Supervisor
 from tests.serving.support import CLOCK, Stage
 

@@ -20,7 +20,7 @@ from mlops_assets.errors import MissingExtraError, ServiceError
 from mlops_assets.serving.formats.packaging import OnDemandSource, pack
 from mlops_assets.serving.http import control
 from mlops_assets.serving.http.control import start, status, stop
-from mlops_assets.serving.http.state import ServiceFolder, read_json
+from mlops_assets.serving.http.service_folder import ServiceFolder, read_json
 from mlops_assets.serving.logs.inference_log import read_log
 from mlops_assets.stores.registry.records import CandidateRecord
 from tests.serving.support import CLOCK, EVENT, Client, Stage, estimator, facts, load, offline, processes_of, row, wait_for

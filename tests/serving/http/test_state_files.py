@@ -12,8 +12,8 @@ import pytest
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http.control import start, status, stop
+from mlops_assets.serving.http.service_folder import ServiceFolder, WorkerStatus, read_json, write_json
 from mlops_assets.serving.http.service_processes import make_label
-from mlops_assets.serving.http.state import ServiceFolder, WorkerStatus, read_json, write_json
 from mlops_assets.serving.http.supervisor import await_orphans
 from tests.serving.support import Client, Stage, processes_of, row, wait_for
 

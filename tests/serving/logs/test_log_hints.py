@@ -6,7 +6,7 @@ import pytest
 
 from mlops_assets.errors import ServiceError
 from mlops_assets.serving.http import control
-from mlops_assets.serving.http.state import ServiceFolder
+from mlops_assets.serving.http.service_folder import ServiceFolder
 from tests.serving.support import Stage
 
 

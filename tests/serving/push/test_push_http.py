@@ -11,7 +11,7 @@ import mlops_assets as ml
 from mlops_assets.serving.http.app import App
 from mlops_assets.serving.http.control import start, stop
 from mlops_assets.serving.http.metrics import Metrics
-from mlops_assets.serving.http.state import RequestLimits
+from mlops_assets.serving.http.service_folder import RequestLimits
 from mlops_assets.serving.logs.inference_log import InferenceLog
 from mlops_assets.serving.logs.push_log import read_pushed_rows
 from mlops_assets.serving.push.endpoint import PushEndpoint

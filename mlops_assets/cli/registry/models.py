@@ -21,7 +21,7 @@ def list_models(model: str | None, file: str, json_file: str | None) -> None:
 
     Example: mlops models list lateness --json -
     """
-    from mlops_assets.cli.versions import list_versions
+    from mlops_assets.cli.registry.versions import list_versions
 
     print_rows("versions", list_versions(load(file), model), json_file)
 
@@ -35,7 +35,7 @@ def history(model: str, file: str, json_file: str | None) -> None:
 
     Example: mlops models history lateness
     """
-    from mlops_assets.cli.versions import format_event, list_history
+    from mlops_assets.cli.registry.versions import format_event, list_history
 
     events = list_history(load(file), model)
     print_rows(f"history of {model}", events if json_file else [format_event(event) for event in events], json_file)
@@ -50,7 +50,7 @@ def show(version: str, file: str, json_file: str | None) -> None:
 
     Example: mlops models show lateness@3
     """
-    from mlops_assets.cli.versions import describe_version
+    from mlops_assets.cli.registry.versions import describe_version
 
     print_facts(describe_version(load(file), version), json_file)
 
@@ -68,7 +68,7 @@ def card(version: str, page: str | None, file: str) -> None:
     """
     from pathlib import Path
 
-    from mlops_assets.cli import versions
+    from mlops_assets.cli.registry import versions
     from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE
 
     forms = versions.card(load(file), version)
@@ -97,13 +97,13 @@ def promote(model: str, version: int, source: str, expected: str | None, reason:
 
     Example: MLOPS_ENV=prod mlops models promote lateness --version 3 --from staging --reason "two quiet weeks"
     """
-    from mlops_assets.cli import registry
+    from mlops_assets.cli.registry import aliases
 
     project = load(file)
-    before = registry.champion(project, model)
-    done = registry.promote(project, model, version, reason, source=source, expected=_parse_expected(expected))
+    before = aliases.champion(project, model)
+    done = aliases.promote(project, model, version, reason, source=source, expected=_parse_expected(expected))
     click.echo(f"champion of {model}: version {done.version}")
-    _print_change(registry.describe_change(project, before, done))
+    _print_change(aliases.describe_change(project, before, done))
 
 
 @models.command("challenge")
@@ -117,9 +117,9 @@ def challenge(model: str, version: int, expected: str | None, reason: str, file:
 
     Example: mlops models challenge lateness --version 4 --reason "shadow it for a week"
     """
-    from mlops_assets.cli import registry
+    from mlops_assets.cli.registry import aliases
 
-    done = registry.challenge(load(file), model, version, reason, expected=_parse_expected(expected))
+    done = aliases.challenge(load(file), model, version, reason, expected=_parse_expected(expected))
     click.echo(f"challenger of {model}: version {done.version}")
 
 
@@ -132,9 +132,9 @@ def withdraw(model: str, reason: str, file: str) -> None:
 
     Example: mlops models withdraw lateness --reason "slower than the champion"
     """
-    from mlops_assets.cli import registry
+    from mlops_assets.cli.registry import aliases
 
-    done = registry.withdraw(load(file), model, reason)
+    done = aliases.withdraw(load(file), model, reason)
     click.echo(f"{model} has no challenger; version {done.version} is {done.state}")
 
 
@@ -149,13 +149,13 @@ def rollback(model: str, version: int | None, expected: str | None, reason: str,
 
     Example: mlops models rollback lateness --reason "complaints from LGA"
     """
-    from mlops_assets.cli import registry
+    from mlops_assets.cli.registry import aliases
 
     project = load(file)
-    before = registry.champion(project, model)
-    done = registry.rollback(project, model, version, reason, expected=_parse_expected(expected))
+    before = aliases.champion(project, model)
+    done = aliases.rollback(project, model, version, reason, expected=_parse_expected(expected))
     click.echo(f"champion of {model}: version {done.version}")
-    _print_change(registry.describe_change(project, before, done))
+    _print_change(aliases.describe_change(project, before, done))
 
 
 def _print_change(change: str) -> None:
@@ -182,9 +182,9 @@ def _decision_command(name: str, *, approved: bool) -> click.Command:
     @click.option("--reason", required=True, help="Why.")
     @file_option
     def command(model: str, version: int, approver: str, reason: str, file: str) -> None:
-        from mlops_assets.cli import registry
+        from mlops_assets.cli.registry import aliases
 
-        registry.approve(load(file), model, version, approved=approved, approver=approver, reason=reason)
+        aliases.approve(load(file), model, version, approved=approved, approver=approver, reason=reason)
         click.echo(f"{model} version {version}: {'approved' if approved else 'rejected'} by {approver}")
 
     verb = "Approve" if approved else "Reject"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.cli.registry import find_model
+from mlops_assets.cli.registry.aliases import find_model
 from mlops_assets.compute.features.signature import describe_values
 from mlops_assets.compute.training.fitted_rows import FittedRows
 from mlops_assets.errors import ArtifactError, RegistryError, nearest

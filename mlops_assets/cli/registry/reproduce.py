@@ -69,7 +69,7 @@ def reproduce(version: str | None, history: str | None, file: str, json_file: st
 
 def _reproduce(project: LoadedProject, version_name: str, choices: dict[str, Any]) -> Reproduction:
     from mlops_assets.cli.project import open_clean_instance
-    from mlops_assets.cli.registry import find_model
+    from mlops_assets.cli.registry.aliases import find_model
     from mlops_assets.errors import RegistryError
     from mlops_assets.orchestrate.reproduction.checks import report_failure, report_reproduction
     from mlops_assets.orchestrate.reproduction.reproduction import ReproductionOptions, reproduce
@@ -150,7 +150,7 @@ def _shorten(value: Any) -> str:  # noqa: ANN401
 
 
 def _show_history(project: LoadedProject, model: str, json_file: str | None) -> None:
-    from mlops_assets.cli.registry import find_model
+    from mlops_assets.cli.registry.aliases import find_model
     from mlops_assets.stores.registry.reproductions import open_reproductions
 
     find_model(project, model)

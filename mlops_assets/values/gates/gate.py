@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mlops_assets.errors import DefinitionError
 from mlops_assets.values.arguments import check_arguments, check_constructor
-from mlops_assets.values.cost_gates import ArtifactSizeGate, LatencyGate
 from mlops_assets.values.evaluation import GateResult
-from mlops_assets.values.rule import OneRule
+from mlops_assets.values.gates.cost_gates import ArtifactSizeGate, LatencyGate
+from mlops_assets.values.gates.rule import OneRule
 
 if TYPE_CHECKING:
     from mlops_assets.values.evaluation import Candidate, Evaluation

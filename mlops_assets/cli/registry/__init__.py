@@ -1,0 +1,1 @@
+"""``mlops models`` and ``mlops reproduce``: versions, aliases, approvals and repeated trainings."""

@@ -1,0 +1,1 @@
+"""Gates: rules that a candidate must pass before it can be registered."""

@@ -8,7 +8,7 @@ from mlops_assets.compute.features.assemble import bind_rows
 from mlops_assets.compute.features.point_in_time import sort_as_of
 from mlops_assets.serving.http import control
 from tests.client import predict
-from tests.orchestrate.training.test_loop import SERVICE, Shop
+from tests.orchestrate.retraining.test_decisions import SERVICE, Shop
 from tests.projects import shop
 
 

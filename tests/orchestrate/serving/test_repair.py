@@ -10,7 +10,7 @@ import pytest
 
 from mlops_assets.orchestrate.serving.repair import SENSOR
 from mlops_assets.serving.http import control
-from tests.orchestrate.training.test_loop import SERVICE, Shop
+from tests.orchestrate.retraining.test_decisions import SERVICE, Shop
 from tests.projects import shop
 
 

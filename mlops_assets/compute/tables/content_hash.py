@@ -24,6 +24,8 @@ _PLAIN: dict[str, pl.DataType] = {
 }
 
 _SAMPLE = 1_000  # rows that say which columns decide a sort
+_MIN_PACKED_ROWS = 100_000  # of a slice whose leading columns are packed into one number before it is sorted
+_MAX_PACKED = 2**62  # different numbers
 
 
 def content_hash(frame: pl.DataFrame, key: Sequence[str] = ()) -> str:
@@ -124,6 +126,11 @@ def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
 
 def _sort_slice(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl.DataFrame:
     """Return rows sorted by every column of ``by``; ``few`` of them are enough unless two rows agree in these."""
+    if rows.height >= _MIN_PACKED_ROWS and (packed := _pack([rows[name] for name in few])) is not None:
+        order = packed.arg_sort()
+        in_order = packed.gather(order)
+        if (in_order[1:] != in_order[:-1]).all():
+            return rows[order]
     if not any(rows[name].dtype.is_nested() for name in few):
         ordered = _sort(rows, few)
         if len(few) == len(by) or not _has_ties(ordered, few):
@@ -136,6 +143,34 @@ def _sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     keys = [pl.Series(name, _to_text(rows[name])) if rows[name].dtype.is_nested() else rows[name] for name in by]
     order = pl.DataFrame(keys).select(pl.arg_sort_by([pl.col(name) for name in by], nulls_last=True))
     return rows[order.to_series()]
+
+
+def _pack(columns: Sequence[pl.Series]) -> pl.Series | None:
+    """Return a number for each row that sorts like the columns, or the first of them; None where not even the first can be packed."""
+    packed, span = None, 1
+    for series in columns:
+        ranks = _rank(series)
+        if ranks is None or span * (size := int(ranks.max() or 0) + 1) > _MAX_PACKED:  # type: ignore[arg-type]  # whole numbers
+            break
+        packed, span = (ranks if packed is None else packed * size + ranks), span * size
+    return packed
+
+
+def _rank(series: pl.Series) -> pl.Series | None:
+    """Return whole numbers from 0 that sort like the values, nulls last; None where that would cost as much as the sort."""
+    if series.dtype == pl.String:
+        if series.head(_SAMPLE).n_unique() > _SAMPLE // 2:
+            return None
+        ranks = series.cast(pl.Enum(series.unique().drop_nulls().sort())).to_physical().cast(pl.Int64)
+    elif series.dtype in (pl.Boolean, pl.Date, pl.Int64, pl.Int32, pl.Int16, pl.Int8) or isinstance(series.dtype, pl.Datetime):
+        ranks = series.to_physical().cast(pl.Int64)
+        lowest, highest = int(ranks.min() or 0), int(ranks.max() or 0)  # type: ignore[arg-type]  # whole numbers
+        if highest - lowest >= _MAX_PACKED:
+            return None
+        ranks = ranks - lowest
+    else:
+        return None
+    return ranks.fill_null(int(ranks.max() or 0) + 1) if ranks.null_count() else ranks  # type: ignore[arg-type]  # a whole number
 
 
 def _has_ties(ordered: pl.DataFrame, by: Sequence[str]) -> bool:

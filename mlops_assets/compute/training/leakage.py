@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MIN_AGREEMENT = 0.99  # of the rows on which a column must repeat a later one
-_SAMPLE_ROWS = 20_000
+_SAMPLE_ROWS = 20_000  # at least, of more rows
 _MIN_AUC, _MIN_RANK_CORRELATION = 0.975, 0.98  # from which a single column is too good
 _MIN_ROWS = 25  # rows of each class
 
@@ -35,24 +35,27 @@ class RepeatedColumn:
     share: float
 
 
+def sample_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows at equal distances, 20,000 to 40,000 where there are more; a sample is its own sample."""
+    return rows.gather_every(max(1, rows.height // _SAMPLE_ROWS))
+
+
 def find_repeated_columns(rows: pl.DataFrame, columns: Sequence[str], later: pl.DataFrame) -> list[RepeatedColumn]:
     """Find columns that repeat a later-known column up to scale and offset.
 
     Parameters
     ----------
     rows
-        The training set.
+        A sample of the training set.
     columns
         The columns of ``X`` that might.
     later
         The later-known columns, in the rows of ``rows``.
     """
-    step = max(1, rows.height // _SAMPLE_ROWS)
-    sample, known = rows.gather_every(step), later.gather_every(step)
     found = []
     for column in columns:
-        for name in known.columns:
-            share = _measure_agreement(sample[column], known[name])
+        for name in later.columns:
+            share = _measure_agreement(rows[column], later[name])
             if share >= _MIN_AGREEMENT:
                 found.append(RepeatedColumn(column, name, share))
     return found
@@ -117,7 +120,7 @@ def find_strong_columns(rows: pl.DataFrame, columns: Sequence[str], label: str) 
     label
         With two values, or numbers; nothing is found for others.
     """
-    sample = rows.gather_every(max(1, rows.height // _SAMPLE_ROWS)).drop_nulls(label)
+    sample = sample_rows(rows).drop_nulls(label)
     classes = sample[label].unique().sort()
     if len(classes) == 2:
         positive = sample[label] == classes[1]

@@ -28,11 +28,12 @@ def check_labels(project: Project, declared: TrainingSet[..., Any], spine: pl.Da
     if not key:
         return Outcome(ONE_LABEL, passed=True, facts={"not judged": "no dataset that it reads declares a key"})
     rows = spine.select(*key, pl.col(declared.label).alias("__label")).drop_nulls(key)
-    counts = rows.group_by(key, maintain_order=True).agg(
-        rows=pl.len(), labels=pl.col("__label").n_unique(), first=pl.col("__label").unique(maintain_order=True).head(3)
+    several = rows.filter(pl.struct(key).is_duplicated())
+    counts = several.group_by(key, maintain_order=True).agg(
+        labels=pl.col("__label").n_unique(), first=pl.col("__label").unique(maintain_order=True).head(3)
     )
-    repeated = int((counts["rows"] - 1).sum())
-    facts = {"key": ", ".join(key), "keys": counts.height, "repeated rows": repeated}
+    repeated = several.height - counts.height
+    facts = {"key": ", ".join(key), "keys": rows.height - repeated, "repeated rows": repeated}
     torn = counts.filter(pl.col("labels") > 1)
     if torn.is_empty():
         return Outcome(ONE_LABEL, passed=True, facts=facts)

@@ -18,6 +18,7 @@ from mlops_assets.compute.training.leakage import (
     find_later_times,
     find_repeated_columns,
     find_strong_columns,
+    sample_rows,
 )
 from mlops_assets.compute.training.split import SPLIT_NAMES, split_by_group, split_by_time
 from mlops_assets.errors import DataError, DefinitionError
@@ -174,7 +175,8 @@ def _find_repeats(
     project: Project, read: ReadColumns, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> list[RepeatedColumn]:
     """Compare every column of X with the label and with every column that its datasets declare as known later."""
-    found = find_repeated_columns(frame, X, frame.select(pl.col(declared.label).alias(f"the label {declared.label}")))
+    sample = sample_rows(frame)
+    found = find_repeated_columns(sample, X, sample.select(pl.col(declared.label).alias(f"the label {declared.label}")))
     for parameter in declared.function.tables:
         dataset = project.dataset(parameter.name)
         if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
@@ -183,8 +185,8 @@ def _find_repeats(
         key = dataset.table.key
         source = read(project.by_key[dataset.key], (*key, *(c for c in later if c not in key)))
         source = source.select(*key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
-        later_columns = frame.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
-        found += find_repeated_columns(frame, X, later_columns.drop(dataset.table.key))
+        later_columns = sample.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
+        found += find_repeated_columns(sample, X, later_columns.drop(dataset.table.key))
     return found
 
 

@@ -1,6 +1,7 @@
 """Content hashes: equal for equal rows in any order, and for nothing else."""
 
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.compute.tables import content_hash as module
 from mlops_assets.compute.tables.content_hash import content_hash, hash_slices
 from mlops_assets.compute.tables.stored_types import normalize
 from mlops_assets.errors import DataError
@@ -91,3 +93,35 @@ def test_slices_are_sorted_each_by_itself() -> None:
     rows = pl.DataFrame({"n": [3, 1, 2, 2, 1, 3], "text": ["ä", None, "", "long enough not to be inlined", "b", "a"]})
     whole = hash_slices(rows, [(0, 2), (2, 2), (2, 6)], ["n"])
     assert whole == [content_hash(rows[0:2], ["n"]), content_hash(rows[:0], ["n"]), content_hash(rows[2:6], ["n"])]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "", "a", "ä", "a long text that is not inlined"]),
+            st.sampled_from([None, -(2**63), -3, 0, 7, 2**63 - 1]) | st.integers(-2, 2),
+            st.none() | st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)),
+            st.none() | st.booleans(),
+            st.floats(),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from([(), ("text",), ("n", "t")]),
+)
+def test_rows_sorted_by_packed_columns_have_the_same_hash(values, key) -> None:
+    schema = {"text": pl.String, "n": pl.Int64, "t": pl.Datetime("us"), "flag": pl.Boolean, "x": pl.Float64}
+    rows = pl.DataFrame(values, schema=schema, orient="row")
+    plain = content_hash(rows, key)
+    with mock.patch.object(module, "_MIN_PACKED_ROWS", 1):
+        assert content_hash(rows, key) == plain
+
+
+def test_many_rows_are_sorted_by_packed_columns() -> None:
+    rows = pl.DataFrame({"a": ["x", "y"] * 50_000, "b": range(100_000), "c": 0.5}).sample(fraction=1, shuffle=True, seed=1)
+    packed = module._pack([rows["a"], rows["b"], rows["c"]])
+    assert packed is not None
+    assert packed.n_unique() == rows.height
+    with mock.patch.object(module, "_sort", side_effect=AssertionError("sorted by several columns")):
+        assert len(content_hash(rows)) == 64

@@ -37,8 +37,8 @@ def write_project(name: str) -> list[Path]:
     module = _NOT_A_NAME.sub("_", folder.absolute().name.lower()).strip("_") or "project"
     files = {path: text.replace("PROJECT_NAME", module) for path, text in _read_templates().items()}
     files["data.csv"] = _sample_csv()
-    if taken := [path for path in files if (folder / path).exists()]:
-        raise DefinitionError(f"'{folder / taken[0]}' exists already", hint="choose another name; nothing was written")
+    if existing := [path for path in files if (folder / path).exists()]:
+        raise DefinitionError(f"'{folder / existing[0]}' exists already", hint="choose another name; nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         (folder / path).write_text(text, encoding="utf-8")
@@ -63,8 +63,8 @@ def write_ci(folder: Path, kind: str, models: Sequence[str]) -> list[Path]:
         A file is there already.
     """
     files = {folder / path: _repeat_for_models(text, models) for path, text in _read_workflows(kind)}
-    if taken := [path for path in files if path.exists()]:
-        raise DefinitionError(f"'{taken[0]}' exists already", hint="move it away first; nothing was written")
+    if existing := [path for path in files if path.exists()]:
+        raise DefinitionError(f"'{existing[0]}' exists already", hint="move it away first; nothing was written")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -73,8 +73,8 @@ def import_command(uri: str, experiments: tuple[str, ...], file: str | None, jso
     if json_file:
         write_json(asdict(done), json_file)
         return
-    left = f"; {done.running} runs are active (--running imports them as killed)" if done.running else ""
-    console().print(f"imported {done.runs} runs and {done.versions} versions; {done.known} were known{left}")
+    note = f"; {done.running} runs are active (--running imports them as killed)" if done.running else ""
+    console().print(f"imported {done.runs} runs and {done.versions} versions; {done.known} were known{note}")
 
 
 @mlflow.command("export")

@@ -103,8 +103,8 @@ def overview(project: LoadedProject, instance: dg.DagsterInstance) -> list[dict[
 def _check_window(monitor: Monitor, partition: str | None) -> None:
     keys = monitor.partitions.get_partition_keys()
     if partition is not None and partition not in keys:
-        there = f"there are {keys[0]} to {keys[-1]}" if keys else "there is none yet"
-        raise DefinitionError(f"monitor '{monitor.name}' has no window '{partition}'", hint=nearest(partition, keys) + there)
+        advice = f"there are {keys[0]} to {keys[-1]}" if keys else "there is none yet"
+        raise DefinitionError(f"monitor '{monitor.name}' has no window '{partition}'", hint=nearest(partition, keys) + advice)
 
 
 def evidently(project: LoadedProject, name: str, partition: str) -> Path:

@@ -153,9 +153,9 @@ def _partition_tags(definitions: dg.Definitions, chosen: Sequence[dg.AssetKey], 
     partitioned = {key: graph.get(key).partitions_def for key in chosen if graph.get(key).partitions_def is not None}
     if not partitioned:
         return {}
-    (first_key, definition), *others = partitioned.items()
-    for key, other in others:
-        if other != definition:
+    (first_key, definition), *rest = partitioned.items()
+    for key, partitioning in rest:
+        if partitioning != definition:
             raise DefinitionError(
                 f"'{first_key.to_user_string()}' and '{key.to_user_string()}' have different partitions",
                 hint="run them one after the other with --select",

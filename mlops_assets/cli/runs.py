@@ -83,8 +83,8 @@ def show_run(run_id: str, file: str | None, json_file: str | None) -> None:
     files = stores.tracker.artifacts(run.id)
     children = [child.id for child in stores.tracker.search(f"parent = '{run.id}'", limit=1000)]
     if json_file:
-        more = {"record": run.record, "artifacts": [vars(each) for each in files], "children": children}
-        write_json(_facts(run) | more, json_file)
+        details = {"record": run.record, "artifacts": [vars(each) for each in files], "children": children}
+        write_json(_facts(run) | details, json_file)
         return
     out = console()
     facts = {name: value for name, value in _facts(run).items() if name not in ("params", "metrics", "tags") and value not in ("", None)}

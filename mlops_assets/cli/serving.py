@@ -74,8 +74,8 @@ def build_service_table(statuses: list[ServiceStatus]) -> Table:
         table.add_column(column)
     for status in statuses:
         answers = ", ".join(f"version {w.version} (pid {w.pid})" for w in status.workers if w.running) or "no worker"
-        others = next((f"trained with {w.libraries}" for w in status.workers if w.running and w.libraries), "")
-        problem = status.problem or others
+        library_note = next((f"trained with {w.libraries}" for w in status.workers if w.running and w.libraries), "")
+        problem = status.problem or library_note
         table.add_row(
             status.name,
             status.wanted,

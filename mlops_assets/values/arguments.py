@@ -114,13 +114,13 @@ def _describe(name: str, signature: inspect.Signature, args: tuple[Any, ...], kw
             f"write @{name}({_keywords(required)})",
         )
     skipped = len(placed) - len([n for n in placed if n not in ("self", "cls")])
-    taken = len(placed) - skipped
+    accepted = len(placed) - skipped
     if len(args) > len(placed) and str(parameters[placed[0]].annotation).startswith("Sequence"):
         return f"{name} takes one list, {len(args)} arguments were given", f"put them into it: {name}([…, …])"
     if len(args) > len(placed):
         by_name = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in kwargs]
         return (
-            f"{name} takes {taken} argument{'' if taken == 1 else 's'} by position, {len(args) - skipped} were given",
+            f"{name} takes {accepted} argument{'' if accepted == 1 else 's'} by position, {len(args) - skipped} were given",
             f"give the others by name: {_keywords(by_name)}" if by_name else f"give {_keywords(placed[skipped:]) or 'none'}",
         )
     missing = [n for n in (*placed[len(args) :], *required) if parameters[n].default is parameters[n].empty and n not in kwargs]

@@ -284,15 +284,15 @@ class FeatureView:
                 f"feature view '{self.name}' has no join key '{unknown[0]}' to rename",
                 hint=nearest(unknown[0], self.entity.join_keys) + f"it has {', '.join(self.entity.join_keys)}",
             )
-        other = copy.copy(self)
-        object.__setattr__(other, "prefix", prefix)
-        object.__setattr__(other, "spine_keys", mapped)
-        if len(set(other.renamed_keys)) < len(other.renamed_keys):
+        view = copy.copy(self)
+        object.__setattr__(view, "prefix", prefix)
+        object.__setattr__(view, "spine_keys", mapped)
+        if len(set(view.renamed_keys)) < len(view.renamed_keys):
             raise DefinitionError(
-                f"feature view '{self.name}' has two join keys in the columns {', '.join(other.renamed_keys)}",
+                f"feature view '{self.name}' has two join keys in the columns {', '.join(view.renamed_keys)}",
                 hint="give each join key a column of its own",
             )
-        return other
+        return view
 
     def definition(self, source: str = "") -> str:
         """Return a hash of everything that decides which rows the view holds: a change rebuilds its history.

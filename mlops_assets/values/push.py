@@ -116,9 +116,9 @@ class PushSource(Dataset[..., Any]):
                 f"'{view.key}' has the times {times[0]} and {times[1]}, but its source '{self.key}' has {own[0]} and {own[1]}",
                 hint=f"say event_timestamp='{own[0]}', created_timestamp='{own[1]}' in the view",
             )
-        if more := [column for column in self.about if column not in (*view.entity.join_keys, view.event_timestamp)]:
+        if extra := [column for column in self.about if column not in (*view.entity.join_keys, view.event_timestamp)]:
             raise DefinitionError(
-                f"'{view.key}' has one row for each {', '.join(view.entity.join_keys)} and {view.event_timestamp}, but its source '{self.key}' may have several: its key has '{more[0]}'",
+                f"'{view.key}' has one row for each {', '.join(view.entity.join_keys)} and {view.event_timestamp}, but its source '{self.key}' may have several: its key has '{extra[0]}'",
                 hint="let the source's key be the join keys and the event time, or make a dataset between them",
             )
         columns = self.table.schema_columns

@@ -41,8 +41,8 @@ def promote(  # noqa: PLR0913  (what is moved, and why)
     """Make a version the champion; evidence and every stored byte are verified again."""
     model, gates = _gates(project, name)
     _refuse_damaged(project, name, version)
-    who, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
-    done = project.stores.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **who)
+    entry, before = {"actor": getpass.getuser(), "reason": reason}, champion(project, name)
+    done = project.stores.registry.promote(name, gates, version=version, approval=model.approval, source=source, expected=expected, **entry)
     return _report_champion(project, before, done, reason)
 
 

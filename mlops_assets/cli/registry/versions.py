@@ -166,16 +166,16 @@ def _measure_size(artifacts: Artifacts, sha256: str) -> dict[str, Any]:
 def _libraries(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
     """Return the libraries of the training, with the installed version where it differs."""
     manifest = _manifest(project, version)
-    others = {other.name: other for other in find_other_libraries(manifest)}
+    changes = {change.name: change for change in find_other_libraries(manifest)}
     words = {None: "same", False: "differs", True: "differs; predictions may differ"}
     return [
         {
             "library": name,
-            "trained with": then,
-            "installed": others[name].installed or "no" if name in others else then,
-            "comparison": words[others[name].serious if name in others else None],
+            "trained with": trained_version,
+            "installed": changes[name].installed or "no" if name in changes else trained_version,
+            "comparison": words[changes[name].serious if name in changes else None],
         }
-        for name, then in manifest.get("libraries", {}).items()
+        for name, trained_version in manifest.get("libraries", {}).items()
     ]
 
 

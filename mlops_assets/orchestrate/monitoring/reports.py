@@ -204,18 +204,18 @@ def _build_outcomes(monitor: Monitor, reports: Sequence[tuple[PredictionWindow, 
 
 
 def _build_outcome(name: str, verdicts: Sequence[tuple[PredictionWindow, Verdict]]) -> Outcome:
-    bad = [(window, verdict) for window, verdict in verdicts if verdict.state == BREACH]
+    breaches = [(window, verdict) for window, verdict in verdicts if verdict.state == BREACH]
     facts: dict[str, Any] = {}
     if verdicts:
         summed = summary_facts([WindowState(w.partition, v.state, v.reason, w.version) for w, v in verdicts], "breached")
-        last = bad[-1][1] if bad else verdicts[-1][1]
+        last = breaches[-1][1] if breaches else verdicts[-1][1]
         facts = {"state": summed["state"], "windows": summed["summary"]}
         facts |= {k: v for k, v in (("value", last.value), ("bound", last.bound)) if v is not None}
     return Outcome(
         name,
-        passed=not bad,
+        passed=not breaches,
         blocking=False,
-        message="; ".join(f"{window.title}: {verdict.reason}" for window, verdict in bad),
+        message="; ".join(f"{window.title}: {verdict.reason}" for window, verdict in breaches),
         hint="the page of the window shows the report; `mlops monitor show` lists its decisions",
         facts=facts,
     )

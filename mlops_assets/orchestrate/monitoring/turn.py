@@ -37,10 +37,10 @@ def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefi
         Of every table.
     """
     position = {key: number for number, key in enumerate(list_partition_keys(partitions))}
-    alike: dict[tuple[str, ...], list[str]] = {}
+    tables_by_keys: dict[tuple[str, ...], list[str]] = {}
     for table, keys in due.items():
-        alike.setdefault(tuple(sorted(keys, key=position.__getitem__)), []).append(table)
-    for keys, tables in alike.items():
+        tables_by_keys.setdefault(tuple(sorted(keys, key=position.__getitem__)), []).append(table)
+    for keys, tables in tables_by_keys.items():
         first = last = keys[0]
         for key in keys[1:]:
             if position[key] != position[last] + 1:

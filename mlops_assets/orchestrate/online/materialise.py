@@ -265,5 +265,5 @@ def _times(view: FeatureView) -> tuple[str, str]:
     return view.event_timestamp, view.created_timestamp or view.event_timestamp
 
 
-def _max_time(one: datetime | None, other: Any) -> datetime | None:  # noqa: ANN401  (the maximum of a column)
-    return other if one is None else one if other is None else max(one, other)
+def _max_time(first: datetime | None, second: Any) -> datetime | None:  # noqa: ANN401  (the maximum of a column)
+    return second if first is None else first if second is None else max(first, second)

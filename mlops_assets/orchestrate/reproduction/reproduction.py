@@ -185,6 +185,6 @@ def _build_reproduction(
 ) -> Reproduction:
     first = comparison.first
     differences = [asdict(difference) for difference in comparison.differences]
-    more = {**facts, "differences": differences, "largest difference of a prediction": comparison.largest, "tolerance": TOLERANCE}
+    details = {**facts, "differences": differences, "largest difference of a prediction": comparison.largest, "tolerance": TOLERANCE}
     field, was, now = (first.field, first.was, first.now) if first else ("", None, None)
-    return Reproduction(version.model, version.version, version.digest, options.env, comparison.verdict, field, was, now, more)
+    return Reproduction(version.model, version.version, version.digest, options.env, comparison.verdict, field, was, now, details)

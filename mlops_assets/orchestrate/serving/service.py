@@ -100,8 +100,8 @@ def _build_facts(service: Service, status: "ServiceStatus") -> dict[str, Any]:
     facts: dict[str, Any] = {"state": "running" if status.running else "stopped", "workers": to_markdown(workers)}
     if status.url is None:
         return facts
-    if others := next((w.libraries for w in status.workers if w.libraries), ""):
-        facts["trained with other libraries"] = others
+    if changed_libraries := next((w.libraries for w in status.workers if w.libraries), ""):
+        facts["trained with other libraries"] = changed_libraries
     facts |= {"url": dg.MetadataValue.url(status.url), "version": status.champion or 0}
     return facts | {"smoke latency ms": round(1000 * _time_smoke(service, status.url), 3)}
 
@@ -180,8 +180,8 @@ def _make_served(step: StepContext, service: Service, rules: Table) -> CheckedTa
     records = read_records(folder, first, last, corrupt)
     types, keys, kinds = _read_types(step, service, sorted({record.version for record in records}))
     storable, unfit = list[PredictionRecord](), list[str]()
-    for dtype, some in groupby(sorted(records, key=partial(_prediction_dtype, kinds)), key=partial(_prediction_dtype, kinds)):
-        accepted, rejected = split_storable(list(some), types=types, keys=keys, prediction_type=dtype)
+    for dtype, group in groupby(sorted(records, key=partial(_prediction_dtype, kinds)), key=partial(_prediction_dtype, kinds)):
+        accepted, rejected = split_storable(list(group), types=types, keys=keys, prediction_type=dtype)
         storable, unfit = [*storable, *accepted], [*unfit, *rejected]
     log = frame_records(storable)
     if windows[0] is not None:

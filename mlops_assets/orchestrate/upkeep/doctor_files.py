@@ -55,7 +55,7 @@ def check_catalog(stores: Stores) -> Iterator[Finding]:
         yield Finding.failure("catalog", f"the lake's catalog '{path}' is damaged: {problem}", _BACKUP)
         return
     newest = stores.lake.snapshot()
-    ahead = {snapshot: who for snapshot, who in collect_pins(stores).items() if snapshot > newest}
+    ahead = {snapshot: users for snapshot, users in collect_pins(stores).items() if snapshot > newest}
     if ahead:
         last = max(ahead)
         text = f"{ahead[last][0]} needs state {last} of the lake, but the newest state in '{path}' is {newest}: the lake was deleted or replaced"
@@ -140,6 +140,6 @@ def check_logs(platform: Platform) -> Iterator[Finding]:
 def _report_log(kind: str, damage: LogDamage) -> Finding:
     if not damage.lines:
         return Finding("logs", WARNING, f"the {kind} file '{damage.path}' is empty", f"{_BACKUP}; without one, remove it")
-    more = f"; {len(damage.lines) - 1} later line(s) are changed too" if len(damage.lines) > 1 else ""
-    text = f"{damage.path}:{damage.lines[0]} is not what was written to the {kind}{more}"
+    rest = f"; {len(damage.lines) - 1} later line(s) are changed too" if len(damage.lines) > 1 else ""
+    text = f"{damage.path}:{damage.lines[0]} is not what was written to the {kind}{rest}"
     return Finding.failure("logs", text, "restore the file from a backup; until then, an import of that day skips such lines")

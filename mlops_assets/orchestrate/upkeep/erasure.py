@@ -98,8 +98,8 @@ class ErasureRequest:
     @property
     def feature_views(self) -> list[FeatureView]:
         """The views that have rows of the entity."""
-        every = [view for project in self.projects for view in project.select(FeatureView)]
-        chosen = [view for view in every if not self.views or view.name in self.views]
+        declared = [view for project in self.projects for view in project.select(FeatureView)]
+        chosen = [view for view in declared if not self.views or view.name in self.views]
         return [view for view in chosen if self.entity.keys() <= set(view.entity.join_keys)]
 
     @property

@@ -258,13 +258,13 @@ def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> It
 
 def _sources(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> dict[str, str]:
     """Return the source of each column of X, as the project declares it now."""
-    declared, few = subject.model.training_set, rows.head(8)
+    declared, sample = subject.model.training_set, rows.head(8)
     sources = dict.fromkeys(declared.columns, f"a column of {declared.key}")
     for view in declared.features:
         if isinstance(view, FeatureView):
             sources |= dict.fromkeys(view.renamed_features, view.key)
     for step, stored in zip(on_demand(declared.features), fits.served.functions, strict=False):
-        computed = apply_on_demand([stored], columns_as_arrays(few, few.columns))
+        computed = apply_on_demand([stored], columns_as_arrays(sample, sample.columns))
         sources |= dict.fromkeys(computed, f"{step.name}, on demand")
     return sources
 
@@ -302,8 +302,8 @@ def _registry_sections(subject: _Subject) -> Iterator[Section]:
 def _lineage(subject: _Subject) -> Section:
     """Return the lineage: state of the lake, tables with hashes, run, code."""
     run, facts, version = subject.run, subject.facts, subject.version
-    inputs = {one["table"]: one for one in run.record.get("inputs", ())}
-    hashes = {**{table: one["content_hash"] for table, one in inputs.items()}, **facts.get("tables", {})}
+    inputs = {entry["table"]: entry for entry in run.record.get("inputs", ())}
+    hashes = {**{table: entry["content_hash"] for table, entry in inputs.items()}, **facts.get("tables", {})}
     tables = [
         (name, f"{inputs[name]['rows']:,}" if name in inputs else "–", str(inputs[name]["partitions"]) if name in inputs else "–", sha[:16])
         for name, sha in hashes.items()

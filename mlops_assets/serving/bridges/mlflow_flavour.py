@@ -66,16 +66,16 @@ def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path
         for sha256 in (version.artifact, *_list_artifacts(manifest)):
             copied.put(artifacts.get(sha256))
         (data / "version.json").write_text(json.dumps({"manifest": version.artifact, "model": version.model, "version": version.version}))
-        whole = Path(scratch) / "model"
+        model_folder = Path(scratch) / "model"
         mlflow.pyfunc.save_model(
-            whole,
+            model_folder,
             loader_module=entry_points.MODULE,
             data_path=str(data),
             signature=_make_signature(artifacts, manifest),
             pip_requirements=[_pip_requirement(name, of) for name, of in manifest.get("libraries", {}).items()],
             metadata={"mlops_assets": {"model": version.model, "version": version.version, "digest": version.digest}},
         )
-        shutil.copytree(whole, folder, dirs_exist_ok=True)
+        shutil.copytree(model_folder, folder, dirs_exist_ok=True)
     return folder
 
 
@@ -140,8 +140,8 @@ class PyfuncModel:
         types = self._rows.schema
         if lacking := [name for name in types if name not in rows.columns]:
             raise DataError(f"the rows have no column '{lacking[0]}'", hint=f"the model reads {', '.join(types)}")
-        taken = pl.from_pandas(rows[list(types)].reset_index(drop=True))
-        return getattr(self.estimator, method)(taken.cast(types))
+        frame = pl.from_pandas(rows[list(types)].reset_index(drop=True))
+        return getattr(self.estimator, method)(frame.cast(types))
 
 
 def load_pyfunc(path: str) -> PyfuncModel:

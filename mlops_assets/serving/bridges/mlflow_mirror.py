@@ -102,16 +102,16 @@ class _MirroredVersions:
     def _read_digests(self, name: str) -> list[tuple[str, str]]:
         where = f"name = '{name}'"
         versions = iterate_pages(lambda token: self._server.search_model_versions(where, max_results=200, page_token=token))
-        return [(one.tags[DIGEST], str(one.version)) for one in versions if DIGEST in one.tags]
+        return [(version.tags[DIGEST], str(version.version)) for version in versions if DIGEST in version.tags]
 
     def _send(self, name: str, version: Version) -> str:
         run = self._stores.tracker.get(version.run_id)
-        there = self._runs.send_run(run)
+        run_id = self._runs.send_run(run)
         with tempfile.TemporaryDirectory() as scratch:
-            self._server.log_artifacts(there, str(export_version(self._stores.artifacts, version, Path(scratch) / "model")), "model")
+            self._server.log_artifacts(run_id, str(export_version(self._stores.artifacts, version, Path(scratch) / "model")), "model")
         tags = {VERSION: str(version.version), DIGEST: version.digest, "mlops_assets.run_id": version.run_id}
-        source = f"{self._server.get_run(there).info.artifact_uri}/model"
-        return str(self._server.create_model_version(name, source, run_id=there, tags=tags).version)
+        source = f"{self._server.get_run(run_id).info.artifact_uri}/model"
+        return str(self._server.create_model_version(name, source, run_id=run_id, tags=tags).version)
 
     def _aliases(self, name: str, numbers: dict[str, str]) -> None:
         """Move the aliases of this environment only."""

@@ -199,8 +199,8 @@ def find_disparity(estimator: Any, model: StoredRegressor, X: pl.DataFrame) -> s
         ("training rows", rows),
         *((f"rows around the thresholds of '{name}'", around) for name, around in _rows_around_thresholds(estimator, rows)),
     ]
-    for where, some in groups:
-        if why := _describe_difference(estimator, model, some):
+    for where, group in groups:
+        if why := _describe_difference(estimator, model, group):
             return f"on {where} {why}"
     hard = make_hard_rows(rows.head(1))
     for at in range(hard.height):

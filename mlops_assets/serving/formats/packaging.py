@@ -256,8 +256,8 @@ def find_other_libraries(manifest: Mapping[str, Any]) -> list[LibraryChange]:
 
 def describe_other_libraries(manifest: Mapping[str, Any]) -> str:
     """Return the libraries with other versions as the end of a sentence; ``""`` when there are none."""
-    others = find_other_libraries(manifest)
-    return f": it was trained with {', '.join(map(str, others))}" if others else ""
+    changes = find_other_libraries(manifest)
+    return f": it was trained with {', '.join(map(str, changes))}" if changes else ""
 
 
 def read_functions(artifacts: Artifacts, manifest: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:

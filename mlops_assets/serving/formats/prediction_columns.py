@@ -81,9 +81,9 @@ class PredictionKind:
             .otherwise(None)
             .alias(PROBLEM)
         )
-        good = pl.col(PROBLEM).is_null()
+        is_storable = pl.col(PROBLEM).is_null()
         frame = frame.with_columns(
-            pl.when(good).then(pl.col(name)).alias(name) for name in (PREDICTION, PROBABILITIES) if name in frame.columns
+            pl.when(is_storable).then(pl.col(name)).alias(name) for name in (PREDICTION, PROBABILITIES) if name in frame.columns
         )
         known = self.positive and shares is not None
         of_positive = pl.col(PROBABILITIES).struct.field(self.positive) if known else pl.lit(None)

@@ -286,7 +286,7 @@ def _find_searches(value: Any, seen: set[int]) -> Iterator[Any]:  # noqa: ANN401
 
 def _describe_all(distributions: Any) -> Any:  # noqa: ANN401
     if isinstance(distributions, list):
-        return [_describe_all(one) for one in distributions]
+        return [_describe_all(distribution) for distribution in distributions]
     return {name: _describe_distribution(value) if hasattr(value, "rvs") else value for name, value in distributions.items()}
 
 

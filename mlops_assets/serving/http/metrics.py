@@ -67,7 +67,7 @@ class Metrics:
     def __init__(self, folder: Path, index: int, *, workers: int = 1) -> None:
         self._folder = folder
         self._values = _map_counters(folder, index)
-        self._others = [_map_counters(folder, other) for other in range(workers) if other != index]
+        self._others = [_map_counters(folder, worker) for worker in range(workers) if worker != index]
         self._views = ViewMetrics(folder, index)
         self.set_connections(0)
 
@@ -101,7 +101,7 @@ class Metrics:
     def fewest_connections(self) -> float:
         """Return the lowest number of connections of any worker, this one included."""
         place = _PLACE["connections"]
-        return min(self._values[place], *(other[place] for other in self._others)) if self._others else self._values[place]
+        return min(self._values[place], *(counters[place] for counters in self._others)) if self._others else self._values[place]
 
     def render(self, versions: Mapping[int, int | None]) -> str:
         """Return the counters of all workers in Prometheus' text format.

@@ -32,7 +32,7 @@ def is_label_of(label: str, folder: Path) -> bool:
     """
     if not folder.is_dir():
         return False
-    return any(then == now for then, now in zip(label.split(" ", 1), make_label(folder).split(" ", 1), strict=False))
+    return any(labelled == current for labelled, current in zip(label.split(" ", 1), make_label(folder).split(" ", 1), strict=False))
 
 
 def label_path(label: str) -> str:

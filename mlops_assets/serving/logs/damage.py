@@ -47,8 +47,8 @@ def find_changed_pushes(folder: Path) -> Iterator[LogDamage]:
 def _find_damage(folder: Path, decoder: msgspec.json.Decoder[Any], *, erased: bool) -> Iterator[LogDamage]:
     for path in list_files(folder, date.min, date.max):
         with path.open("rb") as file:
-            whole = ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))  # a kill tore the last line
-            lines = tuple(number for number, line in whole if not (erased and line[:-1].isspace()) and _is_changed(line, decoder))
+            complete = ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))  # a kill tore the last line
+            lines = tuple(number for number, line in complete if not (erased and line[:-1].isspace()) and _is_changed(line, decoder))
         if lines or not path.stat().st_size:
             yield LogDamage(path, lines)
 

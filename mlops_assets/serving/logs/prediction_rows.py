@@ -56,8 +56,8 @@ def build_prediction_rows(
     """
     known = [kinds[version] for version in sorted(kinds)]
     if not known:
-        other = PredictionKind(str(log["prediction"].dtype)) if log.height else None
-        return [_build_frame(log, types, keys, event_timestamp, other)]
+        kind_of_log = PredictionKind(str(log["prediction"].dtype)) if log.height else None
+        return [_build_frame(log, types, keys, event_timestamp, kind_of_log)]
     by_kind: dict[PredictionKind, list[int]] = {kind: [] for kind in known}
     for version in log["version"].unique().to_list():
         by_kind[kinds.get(version, known[-1])].append(version)

@@ -157,8 +157,8 @@ def read_pushed_rows(
 
 def _sort_complete_calls(folder: Path, calls: Iterable[tuple[PushRecord, str]]) -> list[tuple[PushRecord, str]]:
     """Return the complete calls in the order in which they were pushed."""
-    whole = [(record, place) for record, place in calls if _is_complete(folder, record.id, record.days)]
-    return sorted(whole, key=lambda pair: (pair[0].logged_at, pair[0].id))
+    complete = [(record, place) for record, place in calls if _is_complete(folder, record.id, record.days)]
+    return sorted(complete, key=lambda pair: (pair[0].logged_at, pair[0].id))
 
 
 def _frame_or_report(record: PushRecord, place: str, types: Mapping[str, pl.DataType], unread: list[str]) -> pl.DataFrame:
@@ -171,8 +171,8 @@ def _frame_or_report(record: PushRecord, place: str, types: Mapping[str, pl.Data
         unread.append(place)
         return pl.DataFrame(schema={**types, LOGGED_AT: pl.Int64})
     texts = [name for name, dtype in types.items() if dtype == pl.String]
-    good = pl.all_horizontal(~pl.col(name).str.contains("\0", literal=True).fill_null(value=False) for name in texts) if texts else True
-    valid = frame.filter(good)
+    is_valid = pl.all_horizontal(~pl.col(name).str.contains("\0", literal=True).fill_null(value=False) for name in texts) if texts else True
+    valid = frame.filter(is_valid)
     if valid.height < frame.height:
         unread.append(f"{place} (text with a NUL character)")
     return valid

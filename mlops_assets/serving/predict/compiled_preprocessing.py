@@ -218,8 +218,8 @@ class TransformerCompiler:
         imputers = list(takewhile(lambda step: type(step).__name__ == "SimpleImputer", steps))
         after = steps[len(imputers) :]
         if after and type(after[0]).__name__ in _ENCODERS:
-            if other := [step for step in after if type(step).__name__ not in _BY_COLUMN]:
-                raise NotCompilable(f"{type(other[0]).__name__} after an encoder in one pipeline")
+            if unsupported := [step for step in after if type(step).__name__ not in _BY_COLUMN]:
+                raise NotCompilable(f"{type(unsupported[0]).__name__} after an encoder in one pipeline")
             return self._tabulate(fitted, after[0], columns)
         return self.compile_transformer(steps[0], columns).add_operations(map(compile_operation, steps[1:]))
 

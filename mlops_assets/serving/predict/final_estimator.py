@@ -119,7 +119,7 @@ class BoostedTrees:
     """
 
     def __init__(self, fitted: Any) -> None:  # noqa: ANN401
-        self._predictors = [list(one) for one in fitted._predictors]  # noqa: SLF001
+        self._predictors = [list(predictors) for predictors in fitted._predictors]  # noqa: SLF001
         self._known = fitted._bin_mapper.make_known_categories_bitsets()  # noqa: SLF001
         self._baseline = fitted._baseline_prediction  # noqa: SLF001
         self._outputs, self._features = fitted.n_trees_per_iteration_, fitted._n_features  # noqa: SLF001

@@ -116,9 +116,9 @@ class InputBuilder:
             return np.array(values, dtype=object)
         if kind == "bool":
             return np.array(values, dtype=bool)
-        whole = kind == "int" and None not in values
-        dtype = self._dtypes.get(name, np.dtype(np.int64 if whole else np.float64))
-        return np.array(values, dtype=dtype if whole or dtype.kind == "f" else np.float64)
+        is_integer = kind == "int" and None not in values
+        dtype = self._dtypes.get(name, np.dtype(np.int64 if is_integer else np.float64))
+        return np.array(values, dtype=dtype if is_integer or dtype.kind == "f" else np.float64)
 
 
 class _ViewStep:
@@ -237,6 +237,6 @@ def _to_list(values: Any) -> Sequence[Any]:  # noqa: ANN401  (a list or an array
     if not isinstance(values, np.ndarray):
         return values  # type: ignore[no-any-return]
     if values.dtype.kind == "M":
-        whole = values.astype("datetime64[us]").astype(np.int64).tolist()
-        return [None if absent else value for value, absent in zip(whole, np.isnat(values).tolist(), strict=True)]
+        integers = values.astype("datetime64[us]").astype(np.int64).tolist()
+        return [None if absent else value for value, absent in zip(integers, np.isnat(values).tolist(), strict=True)]
     return values.tolist()  # type: ignore[no-any-return]

@@ -139,9 +139,9 @@ class Predictor:
 
 def _refuse_not_finite(scores: np.ndarray) -> None:
     """Raise NotFiniteError for rows whose prediction is not finite."""
-    if scores.dtype.kind == "f" and not (known := np.isfinite(scores)).all():
-        bad = np.flatnonzero(~known.reshape(len(scores), -1).all(axis=1))
-        raise NotFiniteError(int(bad[0]), len(bad))
+    if scores.dtype.kind == "f" and not (finite := np.isfinite(scores)).all():
+        rows = np.flatnonzero(~finite.reshape(len(scores), -1).all(axis=1))
+        raise NotFiniteError(int(rows[0]), len(rows))
 
 
 def make_predictor(estimator: Any, probe: pl.DataFrame, *, predicts_argmax: bool = False, positive: Any = None) -> Predictor:  # noqa: ANN401
@@ -207,7 +207,7 @@ def _labels_are_argmax(native: ScoringPath, probe: pl.DataFrame, classes: Any) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = [_run_path(native, list_columns(rows), classes) for rows in (probe, *make_hard_rows(probe).iter_slices(1))]
-    return all((argmax_class(classes, one.scores) == one.labels).all() for one in results if one is not None)
+    return all((argmax_class(classes, scored.scores) == scored.labels).all() for scored in results if scored is not None)
 
 
 def _make_series(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
@@ -272,14 +272,14 @@ def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.Data
         return "there are no probe rows to verify it on"
     usual, hard = list_columns(probe), list_columns(make_hard_rows(probe))
     for columns in (usual, hard):
-        together = _run_path(native, columns, classes)
+        batch = _run_path(native, columns, classes)
         for row in range(len(columns[0])):
-            alone = [[column[row]] for column in columns]
+            single = [[column[row]] for column in columns]
             # A native call for all rows costs as much as one for a single row, so only every 16th row is predicted alone.
-            expected = together[row] if together is not None and row % 16 else _run_path(native, alone, classes)
-            if not _is_equal(expected, _run_path(compiled, alone, classes)):
+            expected = batch[row] if batch is not None and row % 16 else _run_path(native, single, classes)
+            if not _is_equal(expected, _run_path(compiled, single, classes)):
                 return "the compiled form differs on " + ("a probe row" if columns is usual else "a hard row")
-        if not _is_equal(together, _run_path(compiled, columns, classes)):
+        if not _is_equal(batch, _run_path(compiled, columns, classes)):
             return "the compiled form differs on several rows at once"
     return ""
 

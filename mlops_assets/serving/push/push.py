@@ -235,8 +235,8 @@ class Pusher:
         name, hint = column.name, f"'{column.name}' is {dtype}"
         public_message = f"field '{name}' has another type"
         naive = isinstance(dtype, pl.Datetime) and (not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None)
-        other = any(kind in (column.dtype, dtype) for kind in (pl.String, pl.Boolean))
-        if column.dtype != pl.Null and (naive or other):
+        is_text = any(kind in (column.dtype, dtype) for kind in (pl.String, pl.Boolean))
+        if column.dtype != pl.Null and (naive or is_text):
             raise PushError(f"column '{name}' is {column.dtype}; nothing was pushed", hint=hint, public_message=public_message, field=name)
         try:
             cast = column.cast(dtype, strict=True)
@@ -284,8 +284,8 @@ def _refuse_nul(frame: pl.DataFrame) -> None:
     import polars as pl
 
     for column in frame.select(pl.col(pl.String)):
-        if (bad := column.str.contains("\0", literal=True).fill_null(value=False)).any():
-            row, rule = int(bad.arg_true()[0]), "text without NUL characters"
+        if (has_nul := column.str.contains("\0", literal=True).fill_null(value=False)).any():
+            row, rule = int(has_nul.arg_true()[0]), "text without NUL characters"
             raise PushError(
                 f"row {row}, column '{column.name}' holds a NUL character, which cannot be stored; nothing was pushed",
                 hint=f"'{column.name}' is {rule}",

@@ -65,8 +65,8 @@ def describe_changes(frame: pl.DataFrame, known: Mapping[str, pl.DataType]) -> t
     """Return in words how the columns of new rows differ from those of a table."""
     new = [f"column '{name}' is new" for name in frame.columns if name not in known]
     removed = [f"column '{name}' is no longer there" for name in known if name not in frame.columns]
-    other = [_describe_change(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
-    return (*new, *removed, *other)
+    retyped = [_describe_change(name, known[name], dtype) for name, dtype in frame.schema.items() if name in known and known[name] != dtype]
+    return (*new, *removed, *retyped)
 
 
 def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: StoredValues) -> TypeFit:
@@ -106,11 +106,11 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
 def refuse_conflicts(table: str, fit: TypeFit) -> None:
     """Raise ColumnTypeError when a column does not fit; it names the first one."""
     if fit.conflicts:
-        more = f" (and {len(fit.conflicts) - 1} more)" if len(fit.conflicts) > 1 else ""
+        rest = f" (and {len(fit.conflicts) - 1} more)" if len(fit.conflicts) > 1 else ""
         kind, _, name = table.partition("/")
         drop = f", and so does `mlops datasets drop {name}` before the next run" if kind == "dataset" else ""
         raise ColumnTypeError(
-            f"'{table}': {fit.conflicts[0]}{more}. Nothing was committed; the earlier data stay readable",
+            f"'{table}': {fit.conflicts[0]}{rest}. Nothing was committed; the earlier data stay readable",
             hint="cast it to the old type, or give the new column another name; a run over all recorded partitions at once replaces the type"
             f"{drop}. A schema= gives a column its type from the start",
         )
@@ -145,15 +145,15 @@ def _common_type(new: pl.Series, old: pl.DataType, stored: StoredValues) -> pl.D
     return wider if wider is None or wider == old or not old.is_nested() else None
 
 
-def _wider_type(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
-    if one == other:
-        return one
-    if one.is_integer() and other.is_integer():
-        return next((kind() for kind in _RANGES if _covers(kind, one) and _covers(kind, other)), None)
-    if one.is_float() and other.is_float():
+def _wider_type(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
+    if first == second:
+        return first
+    if first.is_integer() and second.is_integer():
+        return next((kind() for kind in _RANGES if _covers(kind, first) and _covers(kind, second)), None)
+    if first.is_float() and second.is_float():
         return pl.Float64()
-    if isinstance(one, pl.List) and isinstance(other, pl.List):
-        inner = _wider_type(one.inner, other.inner)  # type: ignore[arg-type]  # of a column's type these are instances
+    if isinstance(first, pl.List) and isinstance(second, pl.List):
+        inner = _wider_type(first.inner, second.inner)  # type: ignore[arg-type]  # of a column's type these are instances
         return None if inner is None else pl.List(inner)
     return None
 

@@ -113,8 +113,8 @@ class Erasure:
 
     def snapshots(self, files: Sequence[EntityFile]) -> list[int]:
         """Return the snapshots, except the newest, that show one of some files."""
-        every = [row[0] for row in self._cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY 1").fetchall()]
-        return [n for n in every[:-1] if any(f.first_snapshot <= n and (f.end_snapshot is None or n < f.end_snapshot) for f in files)]
+        numbers = [row[0] for row in self._cursor.execute("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY 1").fetchall()]
+        return [n for n in numbers[:-1] if any(f.first_snapshot <= n and (f.end_snapshot is None or n < f.end_snapshot) for f in files)]
 
     def delete(self, tables: Sequence[str], records: Sequence[PartitionRecord]) -> dict[str, int]:
         """Delete the rows and write new records in one transaction; return the number of deleted rows by table.

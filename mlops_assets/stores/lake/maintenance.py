@@ -99,15 +99,15 @@ def run_maintenance(connections: LakeConnections, pins: Collection[int], *, olde
         with connections.leases.block():
             leased = connections.leases.list_active()
             query = "SELECT snapshot_id, snapshot_time < ? FROM ducklake_snapshots('lake') ORDER BY 1"
-            every = cursor.execute(query, [before]).fetchall()
-            expired = sorted({number for number, old in every if old} - {*pins, *leased, every[-1][0]})
+            snapshots = cursor.execute(query, [before]).fetchall()
+            expired = sorted({number for number, old in snapshots if old} - {*pins, *leased, snapshots[-1][0]})
             if expired:
                 cursor.execute(f"CALL ducklake_expire_snapshots('lake', versions => {expired})").fetchall()
         cleaned = cursor.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
         orphans = cursor.execute("CALL ducklake_delete_orphaned_files('lake', older_than => ?::TIMESTAMPTZ)", [before]).fetchall()
         files, size = zip(at_first, measure_disk(connections.data_path), strict=True)
     return MaintenanceReport(
-        len(merged), len(expired), len(cleaned) + len(orphans), len(every) - len(expired), files, size, leased, _count_records(cursor)
+        len(merged), len(expired), len(cleaned) + len(orphans), len(snapshots) - len(expired), files, size, leased, _count_records(cursor)
     )
 
 

@@ -150,14 +150,14 @@ def replace_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, inser
 
 def _clear_partitions(cursor: duckdb.DuckDBPyConnection, plan: WritePlan, target: str) -> None:
     """Delete the rows that are replaced, and give the table the columns of the new rows."""
-    whole = any(part.window is None for part in plan.partitions)
+    is_unpartitioned = any(part.window is None for part in plan.partitions)
     if plan.stored_schema is None:
         cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
-    elif plan.replaces_table or (whole and (plan.damaged or column_types(cursor, target) != column_types(cursor, "mlops_rows"))):
+    elif plan.replaces_table or (is_unpartitioned and (plan.damaged or column_types(cursor, target) != column_types(cursor, "mlops_rows"))):
         # The whole table is replaced with other columns; older snapshots keep the old columns.
         cursor.execute(f"DROP TABLE {target}")
         cursor.execute(f"CREATE TABLE {target} AS SELECT * FROM mlops_rows")
-    elif whole:
+    elif is_unpartitioned:
         cursor.execute(f"DELETE FROM {target}")
     else:
         windows = join_windows([part.window for part in plan.partitions if part.window is not None])

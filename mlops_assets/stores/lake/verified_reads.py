@@ -50,12 +50,12 @@ def read_verified(  # noqa: PLR0913  (where rows are read)
     try:
         frame = lake.read(table, window=window, event_timestamp=event_timestamp, snapshot=snapshot)
     except LakeError as error:
-        bad = [partition for partition in known if not _is_readable(lake, table, partition, event_timestamp, snapshot)]
-        if not bad:
+        damaged = [partition for partition in known if not _is_readable(lake, table, partition, event_timestamp, snapshot)]
+        if not damaged:
             raise
-        raise _report_damage(lake, table, bad, records, event_timestamp, snapshot) from error
-    if bad := _find_differing(frame, table, known, records, event_timestamp):
-        raise _report_damage(lake, table, bad, records, event_timestamp, snapshot)
+        raise _report_damage(lake, table, damaged, records, event_timestamp, snapshot) from error
+    if damaged := _find_differing(frame, table, known, records, event_timestamp):
+        raise _report_damage(lake, table, damaged, records, event_timestamp, snapshot)
     return frame
 
 
@@ -84,11 +84,11 @@ def _find_differing(
     for partition in partitions:
         coverage = {name: value for name, value in records[partition.key].coverage.items() if name in _HASH_INPUTS}
         by_coverage.setdefault(json.dumps(coverage, sort_keys=True), []).append(partition)
-    bad: list[Partition] = []
+    differing: list[Partition] = []
     for coverage_json, same in by_coverage.items():
         digests = _hash_partitions(frame, json.loads(coverage_json), same, event_timestamp, table)
-        bad += [partition for partition, digest in zip(same, digests, strict=True) if digest != records[partition.key].content_hash]
-    return [partition for partition in partitions if partition in bad]
+        differing += [partition for partition, digest in zip(same, digests, strict=True) if digest != records[partition.key].content_hash]
+    return [partition for partition in partitions if partition in differing]
 
 
 def _hash_partitions(
@@ -111,7 +111,7 @@ def _report_damage(  # noqa: PLR0913  (what a message names)
     """Record partitions as damaged, and return the error that names them and their files."""
     first = partitions[0]
     label = f" partition '{first.key}'" if first.key else ""
-    more = f" (and {len(partitions) - 1} other partition(s))" if len(partitions) > 1 else ""
+    rest = f" (and {len(partitions) - 1} other partition(s))" if len(partitions) > 1 else ""
     files = ", ".join(lake.partition_files(table, first.window, event_timestamp, snapshot)) or "a file that cannot be read"
     newest = lake.records(table)  # an older snapshot does not show what has replaced the rows since
     same = [records[partition.key] for partition in partitions if newest[partition.key].content_hash == records[partition.key].content_hash]
@@ -119,7 +119,7 @@ def _report_damage(  # noqa: PLR0913  (what a message names)
         lake.mark_damaged(same)
     where = f" --partitions {first.key}" if first.key else ""
     return ArtifactError(
-        f"'{table}'{label}{more} does not hold what was recorded when it was written: a file of the lake is damaged, or another "
+        f"'{table}'{label}{rest} does not hold what was recorded when it was written: a file of the lake is damaged, or another "
         f"program wrote it: {files}",
         hint=f"restore the file from a backup, or rebuild the partition: mlops run --select 'key:\"{table}\"'{where}",
     )

@@ -115,30 +115,36 @@ class _Importer:
             for alias, number in dict(model.aliases).items():
                 aliases.setdefault(str(number), []).append(alias)
             where = "name = '" + model.name.replace("'", "''") + "'"
-            for one in iterate_pages(
+            for version in iterate_pages(
                 lambda token, where=where: self._server.search_model_versions(where, max_results=200, page_token=token)
             ):
-                if only and one.run_id not in self._chosen_runs:
+                if only and version.run_id not in self._chosen_runs:
                     continue
-                self._version(one, sorted(aliases.get(str(one.version), [])))
+                self._version(version, sorted(aliases.get(str(version.version), [])))
 
-    def _version(self, one: Any, aliases: list[str]) -> None:  # noqa: ANN401
-        at, ended = _parse_time(one.creation_timestamp), _parse_time(one.last_updated_timestamp or one.creation_timestamp)
+    def _version(self, version: Any, aliases: list[str]) -> None:  # noqa: ANN401
+        created, ended = _parse_time(version.creation_timestamp), _parse_time(version.last_updated_timestamp or version.creation_timestamp)
         facts = {
             "server": hide_password(self._uri),
-            "model": one.name,
-            "version": str(one.version),
-            "source": one.source,
-            "run_id": one.run_id or "",
+            "model": version.name,
+            "version": str(version.version),
+            "source": version.source,
+            "run_id": version.run_id or "",
         }
-        identity = hashlib.sha256(f"{hide_password(self._uri)}\n{one.name}\n{one.version}\n{one.creation_timestamp}".encode()).hexdigest()[
-            :32
-        ]
-        tags = {from_mlflow_key(f"mlflow.alias.{alias}"): "1" for alias in aliases} | _tags(one.tags)
+        identity = hashlib.sha256(
+            f"{hide_password(self._uri)}\n{version.name}\n{version.version}\n{version.creation_timestamp}".encode()
+        ).hexdigest()[:32]
+        tags = {from_mlflow_key(f"mlflow.alias.{alias}"): "1" for alias in aliases} | _tags(version.tags)
         run = _foreign_run(
-            identity, from_mlflow_experiment(one.name), at, facts, kind=VERSION, name=f"version {one.version}", parent=one.run_id or None
+            identity,
+            from_mlflow_experiment(version.name),
+            created,
+            facts,
+            kind=VERSION,
+            name=f"version {version.version}",
+            parent=version.run_id or None,
         )
-        batch = lambda: Batch(tags=tags, artifacts=self._version_files(one))  # noqa: E731
+        batch = lambda: Batch(tags=tags, artifacts=self._version_files(version))  # noqa: E731
         if self._record(run, batch, RunEnd(FINISHED, ended)):
             self.done.versions += 1
         else:
@@ -169,16 +175,16 @@ class _Importer:
         return Batch(points, {}, params, _tags(run.data.tags), self._run_files(run.info.run_id))
 
     def _points(self, run_id: str, name: str) -> Iterator[tuple[int, float, int]]:
-        history = sorted(self._server.get_metric_history(run_id, name), key=lambda one: (one.timestamp, one.step))
-        return ((int(one.step), from_mlflow_value(one.value), int(one.timestamp) * 1000) for one in history)
+        history = sorted(self._server.get_metric_history(run_id, name), key=lambda point: (point.timestamp, point.step))
+        return ((int(point.step), from_mlflow_value(point.value), int(point.timestamp) * 1000) for point in history)
 
-    def _version_files(self, one: Any) -> dict[str, RunArtifact]:  # noqa: ANN401
+    def _version_files(self, version: Any) -> dict[str, RunArtifact]:  # noqa: ANN401
         import mlflow
 
         mlflow.set_tracking_uri(self._uri)  # an address models:/… is looked up where the process says
         mlflow.set_registry_uri(self._uri)
         with tempfile.TemporaryDirectory() as folder:
-            address = f"models:/{one.name}/{one.version}"
+            address = f"models:/{version.name}/{version.version}"
             return self._store_files(Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=folder)))
 
     def _run_files(self, run_id: str) -> dict[str, RunArtifact]:

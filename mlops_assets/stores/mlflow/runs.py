@@ -121,15 +121,15 @@ class RunMirror:
         from mlflow.entities import Metric, Param
 
         params = [Param(to_mlflow_key(name), to_mlflow_text(_text(value), MAX_PARAM)) for name, value in run.params.items()]
-        for some in split_batches(params, 100, lambda param: 6 * (len(param.key) + len(param.value)) + 40):
-            self._client.log_batch(run_id, params=some)
+        for param_batch in split_batches(params, 100, lambda param: 6 * (len(param.key) + len(param.value)) + 40):
+            self._client.log_batch(run_id, params=param_batch)
         known = {name: self._history(run_id, name) for name in self._client.get_run(run_id).data.metrics}
         new = [point for point in dict.fromkeys(self._points(run)) if _comparable(point) not in known.get(point[0], ())]
         for batch in split_batches([Metric(*point) for point in new], PAGE_SIZE, lambda metric: len(metric.key) + 120):
             self._client.log_batch(run_id, metrics=batch)
 
     def _history(self, run_id: str, name: str) -> set[tuple[Any, ...]]:
-        return {_comparable((name, one.value, one.timestamp, one.step)) for one in self._client.get_metric_history(run_id, name)}
+        return {_comparable((name, point.value, point.timestamp, point.step)) for point in self._client.get_metric_history(run_id, name)}
 
     def _points(self, run: Run) -> Iterator[tuple[str, float, int, int]]:
         """Yield name, value, milliseconds and step of all that was logged; a value without steps has step 0 and the end of the run."""
@@ -142,17 +142,17 @@ class RunMirror:
                 yield to_mlflow_key(name), value, _milliseconds(run.ended_at or run.started_at), 0
 
     def _send_files(self, run: Run, run_id: str) -> None:
-        whole = {
+        names = {
             name: getattr(run, name) for name in ("id", "model", "name", "kind", "status", "error", "params", "metrics", "tags", "record")
         }
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            for one in self._stores.tracker.artifacts(run.id):
-                path = root / one.name
+            for file in self._stores.tracker.artifacts(run.id):
+                path = root / file.name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(self._stores.artifacts.get(one.sha256))
+                path.write_bytes(self._stores.artifacts.get(file.sha256))
             (root / "mlops_assets").mkdir(exist_ok=True)
-            (root / "mlops_assets" / "run.json").write_text(json.dumps(whole, indent=1, default=str), encoding="utf-8")
+            (root / "mlops_assets" / "run.json").write_text(json.dumps(names, indent=1, default=str), encoding="utf-8")
             self._client.log_artifacts(run_id, folder)
 
 

@@ -271,20 +271,20 @@ class _FixedPlan(_RecordPlan):
 
     def read_many(self, records: Sequence[bytes | None], at: np.ndarray) -> FeatureColumns | None:
         """Return the features in records at their times, from their last rows, or from earlier rows where those were valid."""
-        rows, there = self._last_rows(records)
+        rows, present = self._last_rows(records)
         if rows is None:
             return None
         early = np.maximum(rows["event"], rows["created"]) > at
         if early.any():
-            rows, there = self._replace_early_rows(records, at, rows, early if there is None else early & there, there)
+            rows, present = self._replace_early_rows(records, at, rows, early if present is None else early & present, present)
         age = at - rows["event"]
         stale = age > self._ttl
         bits, fields, schema = rows["nulls"], self._fields, self.schema
         nulls = np.unpackbits(bits, axis=1, count=len(schema.names), bitorder="little").view(bool) if bits.any() else None
-        if there is not None or stale.any():
+        if present is not None or stale.any():
             status = stale.astype(np.int64)  # stale is 1
-            if there is not None:
-                status[~there], age[~there] = MISSING.value, -1
+            if present is not None:
+                status[~present], age[~present] = MISSING.value, -1
             absent = status != 0
             nulls = np.repeat(absent[:, None], len(schema.names), axis=1) if nulls is None else nulls | absent[:, None]
         else:
@@ -296,36 +296,36 @@ class _FixedPlan(_RecordPlan):
 
     def _last_rows(self, records: Sequence[bytes | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the last row of each record (None if one has another schema), and which records exist (None if all do)."""
-        end, there = self._end, None
+        end, present = self._end, None
         try:
             ends = b"".join([record[-end:] for record in records])  # type: ignore[index]
         except TypeError:  # one of them is None
-            there = np.array([record is not None for record in records])
+            present = np.array([record is not None for record in records])
             ends = b"".join([record[-end:] for record in records if record is not None])
-        if len(ends) != end * (len(records) if there is None else int(there.sum())):
-            return None, there
+        if len(ends) != end * (len(records) if present is None else int(present.sum())):
+            return None, present
         last_rows = np.frombuffer(ends, dtype=self._dtype)
         if not (last_rows["id"] == self._id).all():
-            return None, there
-        if there is None:
+            return None, present
+        if present is None:
             return last_rows, None
         rows = np.zeros(len(records), dtype=self._dtype)
-        rows[there] = last_rows
-        return rows, there
+        rows[present] = last_rows
+        return rows, present
 
     def _replace_early_rows(
-        self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, there: np.ndarray | None
+        self, records: Sequence[bytes | None], at: np.ndarray, rows: np.ndarray, early: np.ndarray, present: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Replace rows that were not valid yet by the earlier rows that were."""
-        rows, there = rows.copy(), np.ones(len(rows), dtype=bool) if there is None else there
+        rows, present = rows.copy(), np.ones(len(rows), dtype=bool) if present is None else present
         for i in np.flatnonzero(early).tolist():
             record = records[i]
             position = -1 if record is None else self._find_row(record, int(at[i]))
-            there[i] = position >= 0
+            present[i] = position >= 0
             if record is not None and position >= 0:
                 whole = record[position : position + self._width] + self.schema.id
                 rows[i] = np.frombuffer(whole, dtype=self._dtype)[0]
-        return rows, there
+        return rows, present
 
 
 class _MixedPlan(_RecordPlan):

@@ -311,15 +311,15 @@ def entity_key(key: Sequence[Any]) -> bytes:
         The values of the join keys, none of them null.
     """
     if len(key) == 1 and type(key[0]) is str:
-        whole = b"s" + key[0].encode()
+        joined = b"s" + key[0].encode()
     else:
         parts = [_encode_value(value) for value in key]
-        whole = b"".join([*(b"%d:%b" % (len(part), part) for part in parts[:-1]), parts[-1]])
-    return whole if len(whole) <= MAX_ENTITY_BYTES else _hash_key(whole)
+        joined = b"".join([*(b"%d:%b" % (len(part), part) for part in parts[:-1]), parts[-1]])
+    return joined if len(joined) <= MAX_ENTITY_BYTES else _hash_key(joined)
 
 
-def _hash_key(whole: bytes) -> bytes:
-    return b"\xff" + hashlib.sha256(whole).digest()  # no text begins with this byte
+def _hash_key(key: bytes) -> bytes:
+    return b"\xff" + hashlib.sha256(key).digest()  # no text begins with this byte
 
 
 def _encode_value(value: Any) -> bytes:  # noqa: ANN401  (any join key)

@@ -151,9 +151,9 @@ class RedisStore:
 
     def _merge_chunk(self, view: str, records: Sequence[tuple[bytes, bytes]], rebuilt_entities: set[bytes], schema: RecordSchema) -> int:
         """Merge records into the stored ones, again where another writer was faster; return how many changed."""
-        changed, left = 0, list(records)
+        changed, remaining = 0, list(records)
         for attempt in range(_MAX_ATTEMPTS):
-            swaps, again = self._plan_swaps(view, left, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
+            swaps, again = self._plan_swaps(view, remaining, rebuilt_entities, schema), list[tuple[bytes, bytes]]()
             if swaps:
                 late = self._swap(
                     keys=[_rows_key(view), _state_key(view)], args=[schema.data, *(part for swap in swaps for part in swap[:3])]
@@ -165,7 +165,7 @@ class RedisStore:
             changed += len(swaps) - len(again)
             if not again:
                 return changed
-            left = again
+            remaining = again
             time.sleep(min(0.1, _FIRST_WAIT * attempt))
         raise PlatformError(
             f"view '{view}' cannot be written: other writers keep changing its records", hint="let fewer processes write at a time"
@@ -253,15 +253,15 @@ class _RedisReader(OnlineReader):
         return [None if entity is None else next(replies) for entity in entities]
 
     def _fetch_many(self, entities: Sequence[Sequence[bytes | None]]) -> list[list[bytes | None]]:
-        commands, there = [], [[entity for entity in each if entity is not None] for each in entities]
-        for head, each in zip(self._many_heads, there, strict=True):
-            if each:
-                fields = b"".join([b"$%d\r\n%b\r\n" % (len(entity), entity) for entity in each])
-                commands.append(b"*%d\r\n%b%b" % (len(each) + 2, head, fields))
+        commands, known = [], [[entity for entity in keys if entity is not None] for keys in entities]
+        for head, keys in zip(self._many_heads, known, strict=True):
+            if keys:
+                fields = b"".join([b"$%d\r\n%b\r\n" % (len(entity), entity) for entity in keys])
+                commands.append(b"*%d\r\n%b%b" % (len(keys) + 2, head, fields))
         replies = iter(self._replies(commands))
-        answers = [next(replies) if each else [] for each in there]
+        answers = [next(replies) if keys else [] for keys in known]
         return [
-            records if len(records) == len(each) else _align_records(each, records) for each, records in zip(entities, answers, strict=True)
+            records if len(records) == len(keys) else _align_records(keys, records) for keys, records in zip(entities, answers, strict=True)
         ]
 
     def _fetch_schema(self, digest: bytes) -> RecordSchema | None:

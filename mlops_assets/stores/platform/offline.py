@@ -176,9 +176,9 @@ def _resolve_features(
 
 def _resolve_feature(feature: Features, as_known: bool, snapshot: int | None, newest: int | None, platform: Platform) -> AsOfLayout | Any:  # noqa: ANN401, FBT001
     if isinstance(feature, FeatureView) and feature.pinned:
-        at = open_stores(platform)
-        view, last = at.view_versions.resolve(feature)
-        return at.layouts.load(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
+        stores = open_stores(platform)
+        view, last = stores.view_versions.resolve(feature)
+        return stores.layouts.load(view, snapshot=last if snapshot is None else snapshot, as_known=as_known)
     if isinstance(feature, FeatureView):
         return open_stores(platform).layouts.load(feature, snapshot=newest, as_known=as_known)
     if isinstance(feature, OnDemandFeatures):

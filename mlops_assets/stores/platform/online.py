@@ -113,9 +113,10 @@ def _look_up(view: FeatureView, rows: pl.DataFrame, online: OnlineStore, at: int
             f"entities lack the join key '{missing[0]}' of '{view.key}'", hint=f"they have {', '.join(rows.columns) or 'no column'}"
         )
     own = [f"{view.prefix}{view.name}_{end}" for end in (STATUS, AGE)]
-    if taken := [name for name in (*view.renamed_features, *own) if name in rows.columns]:
+    if existing := [name for name in (*view.renamed_features, *own) if name in rows.columns]:
         raise DataError(
-            f"'{view.key}' gives the column '{taken[0]}', which is there already", hint="look the view up with a prefix: view.renamed(...)"
+            f"'{view.key}' gives the column '{existing[0]}', which is there already",
+            hint="look the view up with a prefix: view.renamed(...)",
         )
     reader = online.reader([Lookup(view.name, view.feature_names, view.ttl)])
     (answer,) = reader.lookup_many([rows.select(view.renamed_keys).rows()], [at] * rows.height)

@@ -26,8 +26,8 @@ def collect_pins(stores: Stores, online: Collection[str] = ()) -> Mapping[int, t
         Views whose online rows continue from the snapshot that they have read.
     """
     pins: dict[int, tuple[str, ...]] = {}
-    for snapshot, who in _list_pins(stores, online):
-        pins[snapshot] = (*pins.get(snapshot, ()), who)
+    for snapshot, user in _list_pins(stores, online):
+        pins[snapshot] = (*pins.get(snapshot, ()), user)
     return dict(sorted(pins.items()))
 
 

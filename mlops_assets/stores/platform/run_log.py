@@ -77,7 +77,7 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
     [0.1]
     """
     around, where = active_run(), platform or Platform.from_env()
-    at = open_stores(where)
+    stores = open_stores(where)
     run = Run(
         id=uuid.uuid4().hex,
         model=check_experiment(experiment),
@@ -96,7 +96,7 @@ def start_run(  # noqa: PLR0913  (a flat call reads best in a notebook)
         parent_id=parent or (around.id if around else None) or None,
         tags=check_tags(tags or {}),
     )
-    with record_run(run, at.tracker, at.artifacts) as active:
+    with record_run(run, stores.tracker, stores.artifacts) as active:
         yield active
         active.close()
 

@@ -26,9 +26,9 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
     log = schema.alias_log
     moved = sa.select(log).filter_by(environment=environment, model=model, alias=alias).order_by(log.c.sequence.desc())
     last = connection.execute(moved).mappings().first()
-    who = f": {last['actor']} moved it at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
+    cause = f": {last['actor']} moved it at {last['at'][:19]} UTC by a {last['kind']} ({last['reason']})" if last else ""
     raise RegistryError(
-        f"the {alias} of '{model}' in '{environment}' is {_version_text(now)}, not {_version_text(expected)} as you saw it{who}",
+        f"the {alias} of '{model}' in '{environment}' is {_version_text(now)}, not {_version_text(expected)} as you saw it{cause}",
         hint="read `mlops models history`, and decide again",
     )
 
@@ -36,9 +36,9 @@ def refuse_lost_race(  # noqa: PLR0913  (who expected what)
 def refuse_state(kind: str, chosen: Version) -> None:
     """Raise RegistryError when the state of a version does not allow a move."""
     if why := refusal(kind, chosen.state):
-        more = f": {chosen.damage}" if chosen.state == DAMAGED else ""
+        damage = f": {chosen.damage}" if chosen.state == DAMAGED else ""
         raise RegistryError(
-            f"version {chosen.version} of '{chosen.model}' is {chosen.state}{more}; {why}",
+            f"version {chosen.version} of '{chosen.model}' is {chosen.state}{damage}; {why}",
             hint="restore its artifacts and run this command again, or choose another version: `mlops models list`"
             if chosen.state == DAMAGED
             else "choose another version: `mlops models list`",

@@ -69,9 +69,9 @@ class Registrations:
             Evidence names another digest.
         """
         validate_name(candidate.model, "a model")
-        if other := [e.gate for e in evidence if e.digest != candidate.digest]:
+        if foreign := [e.gate for e in evidence if e.digest != candidate.digest]:
             raise RegistryError(
-                f"evidence of gate '{other[0]}' is about another candidate than {candidate.digest[:12]}",
+                f"evidence of gate '{foreign[0]}' is about another candidate than {candidate.digest[:12]}",
                 hint="evaluate the gates for the submitted candidate",
             )
         key = {"environment": self._environment, "model": candidate.model, "digest": candidate.digest}

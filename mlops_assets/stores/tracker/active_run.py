@@ -116,9 +116,9 @@ class ActiveRun:
         self._writer.update(plain=metrics)
         self._writer.close(ending)
         figures = dict(sorted((self.last | dict(metrics or {})).items()))
-        whole = {**self.run.record, **ending.record}
+        full_record = {**self.run.record, **ending.record}
         return replace(
-            self.run, status=ending.status, ended_at=ending.at, error=ending.error, params=self.params, metrics=figures, record=whole
+            self.run, status=ending.status, ended_at=ending.at, error=ending.error, params=self.params, metrics=figures, record=full_record
         )
 
 

@@ -55,7 +55,7 @@ def find_run_ids(connection: sa.Connection, where: str, order_by: str, limit: in
 
 
 def _terms(orders: Sequence[OrderTerm]) -> list[sa.ColumnElement[Any]]:
-    return [*(term for one in orders for term in one.terms()), runs.c.sequence.desc()]
+    return [*(term for order in orders for term in order.terms()), runs.c.sequence.desc()]
 
 
 def _order_by_metric(
@@ -96,13 +96,13 @@ def _run_rows(connection: sa.Connection, ids: Sequence[str] | None) -> list[dict
     query = sa.select(*(column for column in runs.c if column.name != "record"))
     if ids is None:
         return [dict(row) for row in connection.execute(query.order_by(runs.c.sequence.desc())).mappings()]
-    by_id = {row["id"]: dict(row) for some in split_ids(ids) for row in connection.execute(query.where(runs.c.id.in_(some))).mappings()}
+    by_id = {row["id"]: dict(row) for chunk in split_ids(ids) for row in connection.execute(query.where(runs.c.id.in_(chunk))).mappings()}
     return [by_id[run_id] for run_id in ids]
 
 
 def _metric_columns(connection: sa.Connection, ids: Sequence[str] | None, at: Mapping[str, int]) -> dict[str, list[float | None]]:
     """Return one column per metric."""
-    queries = [last_values_query()] if ids is None else [last_values_query().where(metrics.c.run_id.in_(some)) for some in split_ids(ids)]
+    queries = [last_values_query()] if ids is None else [last_values_query().where(metrics.c.run_id.in_(chunk)) for chunk in split_ids(ids)]
     columns: dict[str, list[float | None]] = {}
     for query in queries:
         rows: list[Any] = list(connection.execute(query))
@@ -182,7 +182,7 @@ def _names_query(dialect: str, of: str, among: sa.ColumnElement[bool]) -> tuple[
 def _unknown_field_error(connection: sa.Connection, of: str, name: str, among: sa.ColumnElement[bool], reason: str) -> RegistryError:
     known = {kind: _known_names(connection, kind, among) for kind in dict.fromkeys((of, "metrics", "params", "tags"))}
     hint = nearest(name, known[of]) or next((f"did you mean '{kind}.{name}'? " for kind, names in known.items() if name in names), "")
-    listed = ", ".join(f"{of}.{_quote_name(one)}" for one in known[of][:10]) + (", …" if len(known[of]) > 10 else "")
+    listed = ", ".join(f"{of}.{_quote_name(known_name)}" for known_name in known[of][:10]) + (", …" if len(known[of]) > 10 else "")
     return RegistryError(
         f"no run {reason} has the {_NOUNS[of]} '{name}'",
         hint=f"{hint}there are {listed}" if listed else f"{hint}no run {reason} has any {_NOUNS[of]}",

@@ -114,7 +114,7 @@ def write_batch(connection: sa.Connection, run_id: str, batch: Batch, ending: Ru
     if batch.artifacts:
         replaced = sa.and_(run_artifacts.c.run_id == run_id, run_artifacts.c.name.in_(batch.artifacts))
         connection.execute(run_artifacts.delete().where(replaced))
-        connection.execute(run_artifacts.insert(), [{"run_id": run_id, **vars(one)} for one in batch.artifacts.values()])
+        connection.execute(run_artifacts.insert(), [{"run_id": run_id, **vars(artifact)} for artifact in batch.artifacts.values()])
 
 
 def metric_row(value: float) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _append_curves(connection: sa.Connection, run_id: str, points: Mapping[str, 
     query = sa.select(curves.c.name, sa.func.max(curves.c.part)).where(curves.c.run_id == run_id).group_by(curves.c.name)
     known: list[Any] = list(connection.execute(query))
     last = dict(known)
-    rows = [{"run_id": run_id, "name": name, "part": last.get(name, -1) + 1, **_pack_points(some)} for name, some in points.items()]
+    rows = [{"run_id": run_id, "name": name, "part": last.get(name, -1) + 1, **_pack_points(curve)} for name, curve in points.items()]
     connection.execute(curves.insert(), rows)
 
 
@@ -197,7 +197,7 @@ def _upsert_metrics(connection: sa.Connection, run_id: str, rows_by_name: Mappin
 def _merge_rows(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     newer = before["step"] is None or row["step"] is None or row["step"] >= before["step"]
     last = row if newer else before
-    lows, highs = ([one[name] for one in (before, row) if one[name] is not None] for name in ("low", "high"))
+    lows, highs = ([values[name] for values in (before, row) if values[name] is not None] for name in ("low", "high"))
     return {
         **{name: last[name] for name in ("value", "text", "step")},
         "low": min(lows, default=None),

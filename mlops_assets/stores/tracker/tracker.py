@@ -208,7 +208,7 @@ class SqlTracker:
         query = sa.select(curves).where(curves.c.run_id == run_id).order_by(curves.c.name, curves.c.part)
         with self._database.read_transaction() as connection:
             parts = connection.execute(query).mappings().all()
-        return {name: unpack_curve(list(some)) for name, some in groupby(parts, key=itemgetter("name"))}
+        return {name: unpack_curve(list(group)) for name, group in groupby(parts, key=itemgetter("name"))}
 
     def artifacts(self, run_id: str) -> Sequence[RunArtifact]:
         """Return the files of a run, by name."""
@@ -240,9 +240,9 @@ def _load_runs(connection: sa.Connection, ids: Sequence[str]) -> list[Run]:
     """Return runs in the order of the ids, with two queries per thousand."""
     rows: dict[str, dict[str, Any]] = {}
     values: dict[str, dict[str, float]] = {}
-    for some in split_ids(ids):
-        rows |= {row["id"]: dict(row) for row in connection.execute(sa.select(runs).where(runs.c.id.in_(some))).mappings()}
-        figures: list[Any] = list(connection.execute(last_values_query().where(metrics.c.run_id.in_(some))))
+    for chunk in split_ids(ids):
+        rows |= {row["id"]: dict(row) for row in connection.execute(sa.select(runs).where(runs.c.id.in_(chunk))).mappings()}
+        figures: list[Any] = list(connection.execute(last_values_query().where(metrics.c.run_id.in_(chunk))))
         for run_id, name, value, text in figures:
             values.setdefault(run_id, {})[name] = float(text) if value is None else value
     return [_build_run(rows[run_id], values.get(run_id, {})) for run_id in ids]

@@ -56,8 +56,8 @@ def _is_name(name: str) -> bool:
 
 def check_path(name: object) -> str:
     """Return a valid path of an artifact, with ``/`` between folders; raise DataError for any other."""
-    good = isinstance(name, str) and len(name) <= _MAX_PATH and not _leaves_folder(name)
-    if not good or not all(_PART.fullmatch(part) for part in str(name).split("/")):
+    is_valid = isinstance(name, str) and len(name) <= _MAX_PATH and not _leaves_folder(name)
+    if not is_valid or not all(_PART.fullmatch(part) for part in str(name).split("/")):
         raise DataError(
             f"an artifact cannot be named {_shorten(name)}",
             hint=f"use letters, digits, '_', '.', '-' and blanks within, '/' between folders, at most {_MAX_PATH} characters, no '..'",
@@ -80,12 +80,12 @@ def check_number(value: object, name: str) -> float:
 def check_step(step: object, name: str) -> int:
     """Return a step as a 64-bit integer; raise DataError for any other value."""
     try:
-        whole = operator.index(step)  # type: ignore[arg-type]
+        number = operator.index(step)  # type: ignore[arg-type]
     except TypeError:
-        whole = _MAX_STEP + 1
-    if not -_MAX_STEP <= whole <= _MAX_STEP:
+        number = _MAX_STEP + 1
+    if not -_MAX_STEP <= number <= _MAX_STEP:
         raise DataError(f"metric '{name}' has no step {_shorten(step)}", hint="a step is a whole number of at most 63 bits")
-    return whole
+    return number
 
 
 def check_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,6 +126,8 @@ class RunWriter:
             self.flush()
 
 
-def _join_batches(first: Batch, then: Batch) -> Batch:
-    points = {name: [*first.points.get(name, ()), *then.points.get(name, ())] for name in (*first.points, *then.points)}
-    return Batch(points, first.plain | then.plain, first.params | then.params, first.tags | then.tags, first.artifacts | then.artifacts)
+def _join_batches(first: Batch, second: Batch) -> Batch:
+    points = {name: [*first.points.get(name, ()), *second.points.get(name, ())] for name in (*first.points, *second.points)}
+    return Batch(
+        points, first.plain | second.plain, first.params | second.params, first.tags | second.tags, first.artifacts | second.artifacts
+    )

@@ -188,15 +188,15 @@ class Gate(OneRule):
     def text(self) -> str:
         """The rule in words."""
         confidence = f", at {self.confidence:g} confidence" if self.confidence else ""
-        every = f", for every {self.slice} with {self.min_rows} rows" if isinstance(self.slice, str) else ""
-        return f"{self.metric} {self.rule.replace('_', ' ')} {self.threshold:g}{every}{confidence}"
+        scope = f", for every {self.slice} with {self.min_rows} rows" if isinstance(self.slice, str) else ""
+        return f"{self.metric} {self.rule.replace('_', ' ')} {self.threshold:g}{scope}{confidence}"
 
     @property
     def definition(self) -> str:
         """A hash of everything the gate requires: evidence for another definition does not count."""
-        more = [self.confidence, self.min_rows if isinstance(self.slice, str) else None]
+        options = [self.confidence, self.min_rows if isinstance(self.slice, str) else None]
         # A gate without the newer options keeps its earlier hash, so that stored evidence still counts.
-        text = json.dumps([self.metric, self.rule, self.threshold, self.slice, *(more if any(more) else [])])
+        text = json.dumps([self.metric, self.rule, self.threshold, self.slice, *(options if any(options) else [])])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def judge(self, candidate: Candidate) -> GateResult:
@@ -289,14 +289,14 @@ def _judge_every_value(gate: Gate, column: str, candidate: Candidate) -> GateRes
     results = [(s, _judge_rows(gate, (column, s.value), candidate)) for s in judged]
     failed = [(s, result) for s, result in results if not result.passed]
     worst, result = min(failed or results, key=lambda each: _margin(each[1]))
-    few = f"; {len(slices) - len(judged)} with fewer rows are not judged" if len(slices) > len(judged) else ""
+    note = f"; {len(slices) - len(judged)} with fewer rows are not judged" if len(slices) > len(judged) else ""
     head = (
         f"fails in {len(failed)} of {len(results)} slices by {column}, worst"
         if failed
         else f"holds in all {len(results)} slices by {column}, lowest"
     )
     return replace(
-        result, reason=f"{head} in {column} {worst.value} ({worst.rows} rows): {result.reason}{few} (of at least {gate.min_rows} rows)"
+        result, reason=f"{head} in {column} {worst.value} ({worst.rows} rows): {result.reason}{note} (of at least {gate.min_rows} rows)"
     )
 
 

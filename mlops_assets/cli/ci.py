@@ -126,7 +126,7 @@ def model_names(project: LoadedProject) -> list[str]:
     Raises
     ------
     DefinitionError
-        It has none.
+        The project has no model.
     """
     from mlops_assets.values.model import Model
 

@@ -77,7 +77,7 @@ def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
     name
         The monitor.
     console
-        Where progress goes.
+        The console that shows progress.
 
     Raises
     ------

@@ -83,7 +83,7 @@ def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str
     Parameters
     ----------
     project, name
-        Whose service.
+        The project, and the name of its service.
     rows
         A CSV, Parquet or JSON-lines file.
     partitions

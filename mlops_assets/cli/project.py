@@ -42,7 +42,7 @@ class LoadedProject:
 
     @cached_property
     def platform(self) -> Platform:
-        """Where the project lives."""
+        """The platform of the project."""
         return self.parts[0].platform if self.parts else Platform.from_env()
 
     @property
@@ -58,9 +58,9 @@ class LoadedProject:
         kind
             The class of the value.
         name
-            Its name.
+            The name of the value.
         what
-            What it is, for the message.
+            The noun for the message: ``model``.
         error
             Raised when there is none of that name.
         """
@@ -78,7 +78,7 @@ def load(location: str = "", folder: Path | None = None) -> LoadedProject:
     location
         A file or a module; see :func:`mlops_assets.cli.project_target.find_target`.
     folder
-        Where it is looked for; the current folder when None.
+        The folder to search; the current one when None.
 
     Raises
     ------

@@ -27,7 +27,7 @@ class ProjectTarget:
     file
         The module's file.
     module
-        Its dotted name.
+        The dotted name of the module.
     root
         The folder that holds the file, or the file's whole package.
     in_package
@@ -64,7 +64,7 @@ def find_target(location: str, folder: Path | None = None) -> ProjectTarget:
     location
         A file or a dotted module name; when empty, the module of ``pyproject.toml`` or ``dg.toml``, else ``definitions.py``.
     folder
-        Where to look; the current folder when None.
+        The folder to search; the current one when None.
 
     Raises
     ------

@@ -65,7 +65,7 @@ def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: s
     as_of
         Training sets use only what was known by this time.
     console
-        Where progress goes.
+        The console that shows progress.
 
     Raises
     ------

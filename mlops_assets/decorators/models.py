@@ -54,7 +54,7 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
     label
         The column to predict.
     split
-        How rows are divided into train, validation and holdout.
+        The rule that divides rows into train, validation and holdout.
     features
         Feature views and on-demand features; with ``columns`` they make ``X``, in that order.
     columns
@@ -149,15 +149,15 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     Parameters
     ----------
     training_set
-        What it learns from.
+        The training set to fit on.
     metrics
         scikit-learn scorer names, greater is better.
     gates
-        What a candidate must pass before it can be registered.
+        The gates that a candidate must pass before it can be registered.
     slices
         Columns of the training set by whose values the metrics are broken down.
     cron_schedule, cron_timezone
-        When to refresh what is upstream and train again, and in which time zone that is.
+        The schedule on which upstream assets are refreshed and the model is trained again, and its time zone.
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
     format
@@ -167,7 +167,7 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     search
         Hyperparameters to search for before the training.
     limits
-        What it must not be used for and where it is known to fail, in sentences for its model card.
+        Known limits and excluded uses, as sentences for the model card.
     positive
         The positive one of two classes, as the label has it; needed by metrics such as ``recall`` unless the label is True or 1.
     refit

@@ -1,1 +1,1 @@
-"""What runs a model without Dagster: packaging, batch scoring, services and their log."""
+"""Serving without Dagster: packaging, batch scoring, services and their logs."""

@@ -26,7 +26,7 @@ QUARANTINE = 0.05
 
 @dataclass(frozen=True)
 class Table:
-    """What is declared of a table's rows.
+    """The declared rules of a table's rows.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Table:
     max_future
         How far after now an event time may lie where no partition bounds it; None when it does not matter.
     keep, order_by
-        Which row of a key counts, and the column that orders them; None when a key that is there twice refuses the write.
+        The row of a repeated key to keep, and the column that orders them; None when a repeated key refuses the write.
     """
 
     schema: type | None = None

@@ -55,7 +55,7 @@ class SliceMetrics:
     Parameters
     ----------
     column, value
-        Which rows.
+        The slice: the rows with this value in this column.
     rows
         How many.
     metrics
@@ -168,7 +168,7 @@ class Intervals(Protocol):
 
     @property
     def method(self) -> str:
-        """What is resampled: ``independent rows``, or which blocks of time."""
+        """The resampled units: ``independent rows``, or blocks of time."""
         ...
 
     def value(self, metric: str, confidence: float = 0.95, within: tuple[str, str] | None = None) -> tuple[float, float]:
@@ -182,14 +182,14 @@ class Intervals(Protocol):
 
 @dataclass(frozen=True)
 class PredictionTimes:
-    """How long single-row predictions took.
+    """The times of single-row predictions.
 
     Parameters
     ----------
     seconds
-        Of each call.
+        The seconds of each call.
     how
-        What was called, on which rows.
+        The called method, and its rows, in words.
 
     See Also
     --------

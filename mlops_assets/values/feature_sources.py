@@ -35,7 +35,7 @@ class Computed(Generic[P, R]):
 
     @property
     def text(self) -> str:
-        """What is computed: the function's source, without its place in the file; its compiled code when there is no file."""
+        """The function's source without its place in the file; its compiled code when there is no file."""
         try:
             return textwrap.dedent(inspect.getsource(self.function.function))
         except (OSError, TypeError):
@@ -91,7 +91,7 @@ class Sql:
 
     @property
     def text(self) -> str:
-        """What is computed: the query, however it is broken into lines."""
+        """The query with normalised white space."""
         return " ".join(self.query.split())
 
 
@@ -135,7 +135,7 @@ class DbtProject:
         partitions
             Time-window partitions; the model reads its window from ``env_var('MLOPS_WINDOW_START')`` and ``MLOPS_WINDOW_END`` (UTC, ISO 8601).
         partition_mapping
-            Which partitions of its sources one partition reads; the same partition when None.
+            The partitions of its sources that one partition reads; the same partition when None.
 
         Returns
         -------

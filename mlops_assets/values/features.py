@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True)
 class Entity:
-    """What features describe, e.g. a carrier, with its join keys.
+    """The subject of features, e.g. a carrier, with its join keys.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class FeatureView:
         A dbt model, a query (:class:`Sql`), or a dataset whose rows carry the join keys, the time and the features. A function of
         your own is decorated with :func:`mlops_assets.feature_view` instead.
     entity
-        Whose features these are.
+        The entity that the features describe.
     event_timestamp
         The column of the source with the time from which a row's values hold.
     ttl
@@ -220,7 +220,7 @@ class FeatureView:
 
     @property
     def is_renamed(self) -> bool:
-        """Whether this was made by :meth:`renamed`."""
+        """Whether :meth:`renamed` returned this view."""
         return bool(self.prefix or self.spine_keys)
 
     @property
@@ -300,7 +300,7 @@ class FeatureView:
         Parameters
         ----------
         source
-            What its source computes, where that is known outside of the project file (a dbt model's text).
+            The text of a source outside of the project file, such as a dbt model.
         """
         text = source or (self.source.text if isinstance(self.source, (Computed, Sql)) else "")
         kinds = [(name, type_label(kind)) for name, kind in self.features]

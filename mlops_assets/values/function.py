@@ -1,4 +1,4 @@
-"""How a user's function is read: once, at decoration, by its signature."""
+"""Read the signature of a user's function, once, at decoration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CallPer = Literal["partition", "range"]
 
 
 class Injection(Enum):
-    """What a parameter receives."""
+    """The kinds of values that a parameter receives."""
 
     WINDOW = "TimeWindow"
     SPLIT = "Split"
@@ -62,7 +62,7 @@ class Parameter:
     annotation
         The resolved type.
     injection
-        What it receives.
+        The kind of value that it receives.
     frame
         For a table, the qualified name of the annotated frame type, e.g. ``"polars.LazyFrame"``.
     """
@@ -77,7 +77,7 @@ class Parameter:
 class UserFunction(Generic[P, R]):
     """A user's function with its signature read.
 
-    It stays the plain function: calling it calls what the user wrote.
+    Calling it calls the user's function unchanged.
     """
 
     function: Callable[P, R]
@@ -113,13 +113,13 @@ def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[In
     Parameters
     ----------
     function
-        What the user decorated.
+        The decorated function.
     kind
         The decorator's name, for messages.
     allowed
-        What a function of this kind may receive.
+        The kinds of values that such a function may receive.
     what
-        What its name will name, for messages: ``a dataset``.
+        The noun for messages: ``a dataset``.
 
     Raises
     ------

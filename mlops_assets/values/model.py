@@ -26,12 +26,12 @@ def check_format(name: str) -> None:
     Parameters
     ----------
     name
-        Its name.
+        The name of the format.
 
     Raises
     ------
     DefinitionError
-        It is none of the four.
+        There is no such format.
     """
     if name not in get_args(Format):
         raise DefinitionError(
@@ -45,12 +45,12 @@ def check_refit(name: str | None) -> None:
     Parameters
     ----------
     name
-        Its name; None without a refit.
+        The name of the refit; None without one.
 
     Raises
     ------
     DefinitionError
-        It is not ``after_gates``.
+        There is no such refit.
     """
     if name is not None and name not in get_args(Refit):
         raise DefinitionError(

@@ -33,7 +33,7 @@ class Drift:
     Parameters
     ----------
     columns
-        Which columns of ``X`` to compare; all when None.
+        The columns of ``X`` to compare; all when None.
     false_alarm_rate
         The expected share of windows without drift that are reported as drifted.
     min_psi

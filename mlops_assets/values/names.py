@@ -33,7 +33,7 @@ def check_columns(columns: Iterable[str], what: str) -> None:
     columns
         The names.
     what
-        Whose they are, for messages.
+        The owner of the columns, for messages.
 
     Raises
     ------

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @check_constructor
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Where everything lives; each part is one URL or folder.
+    """The stores of a project; each is one URL or folder.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Platform:
         Returns
         -------
         Platform
-            What the variables name, and the embedded defaults for the others.
+            The stores that the variables name, and embedded defaults for the others.
         """
         env = os.environ if environ is None else environ
         local = cls.at(env.get("MLOPS_HOME") or ".mlops")

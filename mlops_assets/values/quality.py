@@ -73,7 +73,7 @@ class Quality:
     learn_from
         A number of first partitions, or the first day and the day after the last (``("2013-01-01", "2013-02-01")``, by partition key): limits of
         every column are learnt there, recorded in the lake as ``quality/<name>``, and kept until the declaration or those partitions change.
-        What is declared as well replaces what would be learnt.
+        A declared limit replaces the learnt one.
     margin
         How far learnt limits are widened: ranges by this part of their width (of a constant: of its size), numbers of rows and null shares by this part of themselves
         (a null share by at least one percentage point).

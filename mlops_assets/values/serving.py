@@ -1,4 +1,4 @@
-"""Where a model's predictions come from."""
+"""Declarations of predictions: batch predictions and services."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BatchPrediction:
     name
         Names the asset ``predictions/<name>`` and the lake table.
     model
-        Whose champion predicts.
+        The model whose champion predicts.
     dataset
         The rows to predict: it has the model's columns, join keys and event timestamp; what is known later is not read.
 
@@ -81,15 +81,15 @@ class Service:
     name
         Names the assets ``service/<name>`` and ``predictions/<name>``, the lake table, and the folder below the platform's home.
     model
-        Whose champion answers.
+        The model whose champion answers.
     key
         Columns that identify a row, so that its label can be joined later; those of the training set's first dataset that has them when empty.
     host, port
-        Where it listens; any free port when 0, kept from then on.
+        The address to listen on; port 0 takes any free port and keeps it.
     workers
         Processes.
     max_rows, max_bytes
-        Of one request.
+        Limits of one request.
 
     Raises
     ------

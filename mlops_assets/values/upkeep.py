@@ -1,4 +1,4 @@
-"""When the upkeep of the lake runs, and what it may delete."""
+"""The schedule of the lake's upkeep, and the age from which it deletes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Upkeep:
     Parameters
     ----------
     cron_schedule
-        When the asset is materialised.
+        The cron schedule of the asset.
     cron_timezone
         Time zone of the schedule.
     older_than

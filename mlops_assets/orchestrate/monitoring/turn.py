@@ -34,7 +34,7 @@ def group_ranges(due: Mapping[str, Sequence[str]], partitions: dg.PartitionsDefi
     due
         Table → the partitions to materialise.
     partitions
-        Of every table.
+        The partitions of every table.
     """
     position = {key: number for number, key in enumerate(list_partition_keys(partitions))}
     tables_by_keys: dict[tuple[str, ...], list[str]] = {}

@@ -28,7 +28,7 @@ class WindowState:
     summary
         In words.
     version
-        Whose predictions; None when nothing was predicted.
+        The version that predicted; None without predictions.
     """
 
     partition: str
@@ -45,7 +45,7 @@ def summary_facts(windows: Sequence[WindowState], failing: str) -> dict[str, Any
     windows
         Oldest first; at least one.
     failing
-        What a window with a breach does, in the past tense: ``drifted``, ``breached``.
+        The verb for a window with a breach, in the past tense: ``drifted``, ``breached``.
     """
     merged = _merge_versions(windows)
     state = next(state for state in _WORST_FIRST if any(w.state == state for w in merged))

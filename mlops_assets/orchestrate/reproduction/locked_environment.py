@@ -29,7 +29,7 @@ def prepare_locked_python(versions: Mapping[str, str], home: str) -> Path:
     versions
         Distribution to version.
     home
-        Of the platform.
+        The home of the platform.
 
     Raises
     ------

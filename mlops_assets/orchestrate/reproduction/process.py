@@ -80,7 +80,7 @@ def failure_hint(error: Exception, request: Mapping[str, Any]) -> str:
     Parameters
     ----------
     error
-        What the recorded code raised.
+        The error that the recorded code raised.
     request
         As for :func:`retrain`.
     """

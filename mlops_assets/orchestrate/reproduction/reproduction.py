@@ -34,7 +34,7 @@ _PROCESS = "mlops_assets.orchestrate.reproduction.process"
 
 @dataclass(frozen=True)
 class ReproductionOptions:
-    """How a version is trained again.
+    """The options of a repeated training.
 
     Parameters
     ----------
@@ -65,13 +65,13 @@ def reproduce(
     Parameters
     ----------
     stores
-        Of the platform.
+        The stores of the platform.
     version
         As registered.
     function
         The model's function in the current project; None when the project has no such model any more.
     options
-        How to train it.
+        The options of the training.
 
     Raises
     ------

@@ -47,7 +47,7 @@ class Installation:
     Parameters
     ----------
     platform
-        Where everything lives.
+        The platform to examine.
     projects
         The projects of the platform; empty when the project file cannot be imported.
     instance

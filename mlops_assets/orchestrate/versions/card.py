@@ -73,7 +73,7 @@ class _Subject:
 
     @property
     def reads(self) -> Mapping[str, Any]:
-        """Its training table and columns."""
+        """The training table and its columns."""
         declared = self.model.training_set
         now = {"table": declared.key, "label": declared.label, "event_timestamp": declared.event_timestamp, "metrics": self.model.metrics}
         return now | dict(self.facts.get("reads", {})) | {"X": self.manifest.get("columns", ())}
@@ -93,7 +93,7 @@ class _Fits:
 
     @property
     def refitted(self) -> bool:
-        """Whether they are two."""
+        """Whether another fit serves than the gates judged."""
         return self.judged is not self.served
 
 
@@ -105,9 +105,9 @@ def ensure_card(project: Project, stores: Stores, model: Model[..., Any], versio
     project
         The project that declares the model.
     stores
-        Of the platform.
+        The stores of the platform.
     model, version
-        What the card describes.
+        The model and the version that the card describes.
     dagster_run
         The Dagster run that registers the version. Rows that it verified for the training are not verified again.
 

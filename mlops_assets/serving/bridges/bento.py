@@ -55,7 +55,7 @@ class Bento:
     tag
         ``name:version`` in its store.
     home
-        Its ``BENTOML_HOME``, which no other service shares.
+        The ``BENTOML_HOME`` of this service alone.
     version
         Version of the model.
     """

@@ -1,4 +1,4 @@
-"""Whether predictions are the argmax of the probabilities, so that a service computes the probabilities only."""
+"""Verify that predictions are the argmax of the probabilities, so that a service computes only the probabilities."""
 
 from __future__ import annotations
 

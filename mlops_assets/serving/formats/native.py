@@ -27,7 +27,7 @@ def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator
     Raises
     ------
     ArtifactError
-        It is neither, or has a custom objective.
+        The estimator is neither, or has a custom objective.
     """
     if type(estimator).__name__ == "Pipeline":
         name, last = estimator.steps[-1]
@@ -62,7 +62,7 @@ def from_native(stored: EstimatorBytes, before: Any) -> Any:  # noqa: ANN401
     Parameters
     ----------
     stored
-        Its verified bytes.
+        The verified bytes.
     before
         The pipeline without its last step, or None.
     """

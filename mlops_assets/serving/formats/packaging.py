@@ -47,7 +47,7 @@ class ModelBundle:
     functions
         The on-demand functions that the version stores, in declared order.
     manifest
-        Its description, JSON-like.
+        The manifest, as JSON-like values.
     """
 
     estimator: Any

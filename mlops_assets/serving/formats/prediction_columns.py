@@ -183,7 +183,7 @@ def find_polars_type(dtype: str, column: str) -> pl.DataType:
     Raises
     ------
     DataError
-        It is not one that a request can carry.
+        A request cannot carry this type.
     """
     polars_type: Any = getattr(pl, dtype, None)
     if not (isinstance(polars_type, type) and issubclass(polars_type, pl.DataType)):

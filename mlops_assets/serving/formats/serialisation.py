@@ -35,9 +35,9 @@ def refuse_unavailable_format(requested_format: str) -> None:
     Raises
     ------
     ArtifactError
-        It is pickle, and pickles are not allowed.
+        The format is pickle, and pickles are not allowed.
     MissingExtraError
-        Its libraries are not installed.
+        The libraries of the format are not installed.
     """
     if requested_format == PICKLE:
         refuse_pickle()
@@ -62,7 +62,7 @@ def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trus
     Raises
     ------
     ArtifactError
-        It cannot be stored in that format.
+        The estimator cannot be stored in that format.
     """
     if requested_format == PICKLE:
         refuse_pickle()
@@ -94,7 +94,7 @@ def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # no
     Raises
     ------
     ArtifactError
-        It contains an untrusted type, is a pickle and pickles are not allowed, or cannot be read.
+        The bytes contain an untrusted type or a forbidden pickle, or cannot be read.
     """
     try:
         match stored.form:
@@ -129,7 +129,7 @@ def as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN40
     estimator
         Fitted on ``X``, in this process.
     form
-        Its stored format: see :class:`EstimatorBytes`.
+        The stored format: see :class:`EstimatorBytes`.
     X
         The training rows.
     """

@@ -49,9 +49,9 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     Parameters
     ----------
     spec
-        What to run.
+        The specification of the service.
     timeout
-        Seconds.
+        The maximum seconds to wait.
 
     Returns
     -------

@@ -35,9 +35,9 @@ class ModelLoader(threading.Thread):
     spec
         Configuration of the service.
     app
-        Its model is replaced.
+        The app whose model is replaced.
     metrics, folder, index
-        Where to report.
+        The counters, the service's folder and the index of the worker, to report to.
     """
 
     def __init__(self, spec: ServiceSpec, app: App, metrics: Metrics, folder: ServiceFolder, index: int) -> None:

@@ -30,7 +30,7 @@ class Reply(msgspec.Struct, gc=False):
 
 
 class Error(msgspec.Struct):
-    """Why a request was refused; no value of the request is repeated."""
+    """The reason for which a request was refused; it repeats no value of the request."""
 
     error: str
     hint: Annotated[str, Meta(description="What to do about it.")]

@@ -33,7 +33,7 @@ class ServiceSpec:
     home
         Home of the platform; the service's folder is below it.
     registry, artifacts, online, environment
-        Those of the platform.
+        The stores and the environment of the platform.
     host, port
         Address to listen on; port 0 takes any free port and keeps it.
     workers
@@ -109,7 +109,7 @@ class WorkerStatus:
     loading
         The version that it is loading.
     loaded_at
-        When ``version`` began to answer, seconds since 1970.
+        The time at which ``version`` began to answer, in seconds since 1970.
     predictor
         ``compiled``, or ``native`` and why.
     libraries
@@ -146,13 +146,13 @@ class ServiceStatus:
     running
         Whether its supervisor runs.
     url
-        Its address, while it runs.
+        The address, while the service runs.
     workers
         Their reports.
     champion
         The version that should answer; None when there is none, or the registry cannot be read.
     problem
-        What is wrong; ``""`` when nothing is.
+        The problem; ``""`` without one.
     """
 
     name: str
@@ -264,7 +264,7 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
     Raises
     ------
     ServiceError
-        It cannot be written.
+        The file cannot be written.
     """
     try:
         write_atomically(path, json.dumps({**facts, _CHECKSUM: json_sha256(facts)}).encode())

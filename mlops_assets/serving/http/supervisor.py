@@ -39,9 +39,9 @@ class Supervisor:
     folder
         Folder of the service.
     spec
-        Its configuration.
+        The configuration of the service.
     listener
-        Its bound and listening socket.
+        The bound and listening socket.
     """
 
     def __init__(self, folder: ServiceFolder, spec: ServiceSpec, listener: socket.socket) -> None:

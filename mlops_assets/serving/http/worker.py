@@ -60,7 +60,7 @@ async def serve(app: App, metrics: Metrics, listener: socket.socket, start: Call
     app
         The application.
     metrics
-        Where workers share their numbers of connections.
+        The counters in which workers share their numbers of connections.
     listener
         The service's socket.
     start

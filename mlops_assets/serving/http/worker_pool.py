@@ -78,12 +78,12 @@ class WorkerPool:
 
     @property
     def given_up(self) -> bool:
-        """Whether no worker can be kept running."""
+        """Whether every restart of the workers failed."""
         return all(worker.given_up for worker in self._workers)
 
     @property
     def problem(self) -> str:
-        """What is wrong with the workers, or ``""``."""
+        """The problem of the workers, or ``""``."""
         problems = [
             f"worker {w.index} ended at once {w.deaths} times, last with code {w.last_code}, and is not restarted"
             for w in self._workers

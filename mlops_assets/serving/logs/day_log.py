@@ -80,7 +80,7 @@ class DayLog:
         Raises
         ------
         OSError
-            It cannot be.
+            The file cannot be synced.
         """
         self._sync_once()
         if self.problem:

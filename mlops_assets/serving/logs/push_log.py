@@ -79,7 +79,7 @@ class PushLog:
         Raises
         ------
         OSError
-            It cannot be written.
+            The line cannot be written.
         """
         rows: dict[int, list[int]] = {}
         for row, time in enumerate(at):

@@ -65,7 +65,7 @@ class InputBuilder:
     manifest
         Manifest of the stored model.
     functions
-        Its on-demand functions, in the order of its steps.
+        The on-demand functions, in the order of the steps.
     online
         The online store; None for a model without lookups.
     """

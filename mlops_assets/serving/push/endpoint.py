@@ -28,7 +28,7 @@ class PushEndpoint:
     specs
         As text: see :class:`PushSpec`. They are parsed with the first request, because that imports a data-frame library.
     home, online
-        Those of the platform.
+        Home and online store of the platform.
     limits
         Limits of one request.
     """

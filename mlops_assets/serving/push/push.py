@@ -147,7 +147,7 @@ class Pusher:
     spec
         Specification of the source.
     home, online
-        Those of the platform.
+        Home and online store of the platform.
     """
 
     def __init__(self, spec: PushSpec, home: str, online: str) -> None:

@@ -33,7 +33,7 @@ class PushView:
     Parameters
     ----------
     name, join_keys
-        Those of the view.
+        Name and join keys of the view.
     features
         Name and declared type of each feature.
     """
@@ -52,13 +52,13 @@ class PushSpec:
     name
         Name of the source.
     table
-        Its rules, without partitions: ``first`` and ``last`` bound them.
+        The rules of the rows, without partitions: ``first`` and ``last`` bound them.
     types
         Column and polars type, in the order of the schema.
     first, last
         Event times lie in [first, last); None without a bound.
     views
-        Its online views.
+        The online views of the source.
     """
 
     name: str

@@ -30,7 +30,7 @@ class StoredFile:
     size
         Bytes.
     at
-        When it was last stored.
+        The time when the file was last stored.
     """
 
     name: str

@@ -20,7 +20,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     data
         The content, forced to the disk before the rename.
     mode
-        Its permissions, less the umask.
+        The permissions of the file, less the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{secrets.token_hex(8)}")  # short: the name itself may be as long as the file system allows

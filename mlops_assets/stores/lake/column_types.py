@@ -45,7 +45,7 @@ class TypeFit:
     frame
         The rows.
     changes
-        How the table's columns change, in words.
+        The changes of the table's columns, in words.
     conflicts
         Columns that cannot be fitted, in words.
     """
@@ -79,7 +79,7 @@ def fit_columns(frame: pl.DataFrame, known: Mapping[str, pl.DataType], stored: S
     known
         The table's columns.
     stored
-        Its values.
+        The stored values.
     """
     folded = {name.lower(): name for name in known}
     columns, changes, conflicts = [], list[str](), list[str]()

@@ -118,7 +118,7 @@ class LakeConnections:
 
 @dataclass(frozen=True)
 class LakeAttachment:
-    """How DuckDB in another process, such as dbt, attaches a lake.
+    """The settings with which DuckDB in another process, such as dbt, attaches a lake.
 
     Parameters
     ----------

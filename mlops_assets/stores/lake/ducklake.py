@@ -87,7 +87,7 @@ class DuckLake:
         snapshot
             The newest when None.
         columns
-            All when None.
+            The columns to read; all when None.
 
         Raises
         ------

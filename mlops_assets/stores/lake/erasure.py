@@ -58,7 +58,7 @@ class EntityFile:
     Parameters
     ----------
     table, path
-        Its table and its path.
+        The table and the path of the file.
     first_snapshot, end_snapshot
         The first snapshot that shows it, and the first that no longer does; None while the newest shows it.
     """

@@ -120,7 +120,7 @@ class Layouts:
         LakeError
             The view has no rows in that snapshot.
         DataError
-            It has two different rows of one entity and time.
+            The view has two different rows of one entity and time.
         """
         upkeep = _LayoutUpdate(self._folder, self._lake, view, as_known, self._open)
         return rename_layout(view, upkeep.layout(self._lake.snapshot() if snapshot is None else snapshot))

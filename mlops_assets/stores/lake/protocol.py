@@ -105,7 +105,7 @@ class Commit:
     changed
         The partitions whose content differs from before.
     columns
-        How the columns of the table changed, in words.
+        The changes of the table's columns, in words.
     """
 
     snapshot: int

@@ -74,7 +74,7 @@ def find_keys(  # noqa: PLR0913  (where it looks)
     Parameters
     ----------
     cursor, table, snapshot
-        Where to look; a table that does not exist has no keys.
+        The table and snapshot to search; a missing table has no keys.
     keys
         The key columns of rows that are about to be written.
     outside

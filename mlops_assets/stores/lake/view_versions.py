@@ -25,13 +25,13 @@ class ViewVersion:
     Parameters
     ----------
     view, version
-        Its name and version.
+        The name and version of the view.
     definition
         The declaration, JSON-like.
     last_snapshot
         The last snapshot of this version; None for the current one.
     recorded_at
-        When it was first materialised.
+        The time of its first materialisation.
     """
 
     view: str
@@ -55,7 +55,7 @@ class ViewVersions:
         view
             The current declaration.
         version
-            Its version.
+            The version of the view.
         snapshot
             The snapshot before anything of this version is written.
         """
@@ -116,7 +116,7 @@ class ViewVersions:
         Raises
         ------
         RegistryError
-            It is the current version, or does not exist.
+            The version is current, or does not exist.
         """
         known = self.list_versions(name)
         if known and known[0].version == version:

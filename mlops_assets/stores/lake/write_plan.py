@@ -36,7 +36,7 @@ class WritePlan:
     stored_schema
         The table's columns; None when the table does not exist.
     changes
-        How the columns change, in words.
+        The changes of the columns, in words.
     replaces_table
         Whether every recorded partition is written again, with columns that the table cannot take.
     """
@@ -70,7 +70,7 @@ class TableState:
     Parameters
     ----------
     schema
-        Its columns; None when the table does not exist.
+        The columns; None when the table does not exist.
     records
         The current record of each partition.
     values

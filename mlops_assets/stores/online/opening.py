@@ -69,6 +69,6 @@ def open_online(url: str) -> OnlineStore:
     Raises
     ------
     PlatformError
-        It cannot be opened, or the URL has an unknown scheme.
+        The store cannot be opened, or the URL has an unknown scheme.
     """
     return find_backend(url).open(url)

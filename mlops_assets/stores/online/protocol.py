@@ -63,7 +63,7 @@ class ViewState:
     entities
         How many entities it has.
     mark
-        What its last materialisation recorded in the transaction of its rows; empty when there was none.
+        The mark of the last materialisation, written with its rows; empty without one.
     """
 
     schema: RecordSchema

@@ -98,7 +98,7 @@ class OnlineReader(ABC):
 
     Notes
     -----
-    It loads each schema when it first reads a record with it, so that a view may be rebuilt with other columns meanwhile.
+    It loads a schema with the first record that uses it, so a view can be rebuilt with other columns meanwhile.
     """
 
     def __init__(self, lookups: Sequence[Lookup]) -> None:

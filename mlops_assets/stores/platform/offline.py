@@ -116,7 +116,7 @@ def training_batches(  # noqa: PLR0913  (as training_frame)
     features, event_timestamp, as_of, as_known, snapshot, platform
         As in :func:`training_frame`; all batches read one snapshot.
     rows
-        Of one batch, at most.
+        The maximum number of rows of a batch.
     """
     steps = _resolve_features(features, _check_as_of(as_of), as_known, snapshot, platform or Platform.from_env())
     for batch in spine.collect_batches(chunk_size=rows, maintain_order=True):
@@ -130,7 +130,7 @@ def write_training_frame(path: str | Path, spine: pl.LazyFrame, features: Sequen
     Parameters
     ----------
     path
-        Of the file.
+        The path of the file.
     spine, features, **options
         As in :func:`training_batches`.
     """

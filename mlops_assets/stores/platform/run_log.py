@@ -113,7 +113,7 @@ def search(where: str = "", *, order_by: str = "", limit: int | None = None, pla
     order_by
         E.g. ``"metrics.roc_auc desc"``; runs that lack it come last; the newest first when empty.
     limit
-        All when None.
+        The maximum number of runs; all when None.
     platform
         Where they are recorded; ``Platform.from_env()`` when None.
 
@@ -215,7 +215,7 @@ def log_artifact(name: str, data_or_path: bytes | str | os.PathLike[str] | Mappi
     Parameters
     ----------
     name
-        Of the file or folder within the run, ``/`` between folders.
+        The name of the file or folder within the run, with ``/`` between folders.
     data_or_path
         Bytes; a path to a file or folder, as text or path; or a mapping or list, which is stored as JSON. Symbolic links are refused.
 

@@ -35,7 +35,7 @@ class Stores:
     Parameters
     ----------
     platform
-        Where the stores are.
+        The platform whose stores to open.
     """
 
     def __init__(self, platform: Platform) -> None:

@@ -51,7 +51,7 @@ def previous_champion(connection: sa.Connection, environment: str, current: Vers
     Raises
     ------
     RegistryError
-        It was not champion before.
+        The version was not champion before.
     """
     log = schema.alias_log
     moves = sa.select(log).filter_by(environment=environment, model=current.model, alias=CHAMPION).order_by(log.c.sequence.desc())

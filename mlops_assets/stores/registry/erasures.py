@@ -29,7 +29,7 @@ class ErasureRecord:
     entity
         The sha256 of its keys and values, or the keys and values if requested.
     facts
-        What was deleted, and what can no longer be reproduced.
+        The deleted rows, and the versions that can no longer be reproduced.
     """
 
     at: datetime
@@ -64,7 +64,7 @@ class ErasureLog:
         Parameters
         ----------
         entity
-            Its label in the log.
+            The label of the entity in the log.
         """
         own = [record for record in self.list() if record.entity == entity]
         ended = max((i for i, record in enumerate(own) if record.state == DONE), default=-1)

@@ -38,7 +38,7 @@ class HistoryEvent:
     alias, previous
         The alias that moved, and its previous version.
     actor, reason
-        Who did it, and why.
+        The person or process that acted, and the reason.
     evidence
         The results of the gates, JSON-like.
     """

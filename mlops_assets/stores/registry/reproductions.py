@@ -31,7 +31,7 @@ class Reproduction:
     field
         The first field of the record that differs; empty when none does.
     was, now
-        Its values before and after.
+        The recorded and the new value of the field.
     facts
         Every difference, the code that ran, and the duration; JSON-like.
     """

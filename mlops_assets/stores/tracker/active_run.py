@@ -38,7 +38,7 @@ class ActiveRun:
     run
         The recorded run.
     tracker, artifacts
-        Where it is written to.
+        The stores that the run is written to.
 
     See Also
     --------

@@ -70,7 +70,7 @@ class RunField:
     Parameters
     ----------
     number, text
-        Its value as a number and as text.
+        The value as a number and as text.
     metric
         For a metric: the column of the metrics table, and its name.
     """

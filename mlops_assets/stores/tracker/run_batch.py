@@ -29,11 +29,11 @@ class RunArtifact:
     name
         The path within the run, with ``/`` between folders.
     sha256
-        Its sha256 in the artifact store.
+        The sha256 in the artifact store.
     size
         In bytes.
     media
-        Its media type.
+        The media type.
     """
 
     name: str

@@ -41,7 +41,7 @@ class Run:
     metrics
         The last value of each metric.
     record
-        What is needed to reproduce the run, as JSON.
+        The record that reproduces the run, as JSON.
     kind
         ``training``, ``trial`` or ``run``.
     parent_id
@@ -192,7 +192,7 @@ class SqlTracker:
         where, order_by
             As in :meth:`search`.
         limit
-            All when None.
+            The maximum number of runs; all when None.
 
         Returns
         -------

@@ -38,7 +38,7 @@ def check_name(name: object, what: str) -> str:
     name
         Printable ASCII, at most 200 characters, without a blank at its ends, and without ``..`` that leaves a folder.
     what
-        What the name or value is, for the message.
+        The noun for messages: ``a metric``.
     """
     if not isinstance(name, str) or not _is_name(name):
         raise DataError(
@@ -106,7 +106,7 @@ def to_json_value(value: object, what: str) -> Any:  # noqa: ANN401  (what JSON 
     value
         Any value; objects that JSON does not know become their repr.
     what
-        What the name or value is, for the message.
+        The noun for messages: ``a metric``.
     """
     if value is None or isinstance(value, (bool, int)):
         return value

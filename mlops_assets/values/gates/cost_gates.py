@@ -31,7 +31,7 @@ class ArtifactSizeGate:
     Raises
     ------
     DefinitionError
-        It is less than 1.
+        The maximum is less than 1.
 
     See Also
     --------

@@ -24,7 +24,7 @@ _UNKNOWN = (math.nan, math.nan)
 
 
 class GateLike(Protocol):
-    """What every kind of gate has; any object with these members can stand in ``gates=``.
+    """The protocol of gates: any object with these members can stand in ``gates=``.
 
     See Also
     --------

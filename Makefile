@@ -6,7 +6,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 FIRST_QUARTER := 2013-01-01...2013-03-31
 NEXT_DAY := 2013-04-01
 
-.PHONY: help demo test check bench pictures site ui stress format clean
+.PHONY: help demo test check bench pictures site ui environments stress format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -67,6 +67,9 @@ pictures: .stamps/system ## take the pictures of the web UI for docs/
 site: .stamps/dev ## build the documentation site into build/site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html; for the search box: $(BIN)/python -m http.server -d build/site"
+
+environments: .stamps/dev ## run both projects on the lowest versions that pyproject.toml allows, and on Python 3.12 and 3.13
+	@$(BIN)/python -m pytest -m stress tests/cli/test_wheel.py
 
 stress: .stamps/dev ## run the long form of the lake's stress test, and tests that wait for minutes
 	@$(BIN)/python -m pytest -m stress tests/stores

@@ -67,7 +67,7 @@ def test_what_cannot_be_reported_is_named(project, tmp_path) -> None:
     (project / "fixed.py").write_text(
         (project / "definitions.py")
         .read_text()
-        .replace("predictions])", 'predictions], platform=ml.Platform.at("here", environment="prod"))')
+        .replace("screening])", 'screening], platform=ml.Platform.at("here", environment="prod"))')
     )
     done = mlops(project, "ci", "train", "-f", "fixed.py")
     assert done.returncode == 1

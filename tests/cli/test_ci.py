@@ -65,9 +65,7 @@ def test_what_cannot_be_reported_is_named(project, tmp_path) -> None:
     assert "model 'benign' has no candidate in 'staging'" in done.stderr
     assert "`mlops ci train`" in done.stderr
     (project / "fixed.py").write_text(
-        (project / "definitions.py")
-        .read_text()
-        .replace("screening])", 'screening], platform=ml.Platform.at("here", environment="prod"))')
+        (project / "definitions.py").read_text().replace("screening])", 'screening], platform=ml.Platform.at("here", environment="prod"))')
     )
     done = mlops(project, "ci", "train", "-f", "fixed.py")
     assert done.returncode == 1

@@ -156,7 +156,7 @@ def split_buckets(rows: pl.DataFrame, join_keys: Sequence[str], count: int) -> l
     keys = list(join_keys)
     entities = rows.select(keys).unique()  # an entity has many rows: each is hashed once
     numbers = entities.with_columns(pl.Series("__number", hash_entities(entities) % np.uint64(count)))
-    numbered = rows.join(numbers, on=keys, how="left", maintain_order="left")
+    numbered = rows.join(numbers, on=keys, how="left", maintain_order="left", nulls_equal=True)
     parts = numbered.partition_by("__number", as_dict=True, include_key=False, maintain_order=True)
     return [parts.get((bucket,), rows.clear()) for bucket in range(count)]
 

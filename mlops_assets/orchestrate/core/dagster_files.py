@@ -12,6 +12,7 @@ from mlops_assets.values.platform import Platform
 DAGSTER_YAML = "# Written by mlops_assets; yours to change.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 _RESTORE = "restore it from a backup; to begin again without {}, move '{}' away first"
 _DEFAULT_STATES = "the default states of sensors and schedules"
+_POOLED_DAGSTER = "1.13."  # the versions whose storage `event_storage` extends; others keep their own, which is slower
 _NOT_RUNS = ("index", "mlops")  # files alongside the event logs of the runs
 
 
@@ -52,14 +53,20 @@ def open_instance(platform: Platform) -> dg.DagsterInstance:
         raise PlatformError(problem, hint=advise_restore(home, home / "history" / "runs.db"))
     if problem := find_lost_schedules(home):
         raise PlatformError(problem, hint=f"restore it from a backup; `mlops doctor --fix` begins again with {_DEFAULT_STATES}")
-    from mlops_assets.orchestrate.core.event_storage import open_pooled_instance
-
     try:
-        opened = open_pooled_instance(str(home))
+        opened = _open_at(home)
         opened.get_runs(limit=1)
     except Exception as error:
         raise explain_instance_error(home, error) from error
     return opened
+
+
+def _open_at(home: Path) -> dg.DagsterInstance:
+    if not dg.__version__.startswith(_POOLED_DAGSTER):
+        return dg.DagsterInstance.from_config(str(home))
+    from mlops_assets.orchestrate.core.event_storage import open_pooled_instance
+
+    return open_pooled_instance(str(home))
 
 
 def explain_instance_error(home: Path, error: Exception) -> PlatformError:

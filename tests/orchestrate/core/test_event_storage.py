@@ -107,3 +107,11 @@ def test_another_storage_is_left_as_the_user_configured_it(home, platform) -> No
     with open_pooled_instance(str(home)) as instance:
         assert not isinstance(instance.event_log_storage, PooledEventLog)
         assert (home / "elsewhere" / "runs.db").exists()
+
+
+@pytest.mark.parametrize(("version", "pooled"), [("1.13.27", True), ("1.14.0", False), ("1.130.0", False)])
+def test_an_untested_version_of_dagster_keeps_its_own_storage(home, platform, monkeypatch, version, pooled) -> None:
+    monkeypatch.setattr(dg, "__version__", version)
+    with open_instance(platform) as opened:
+        assert isinstance(opened.event_log_storage, PooledEventLog) is pooled
+        assert materialise(opened, platform).success

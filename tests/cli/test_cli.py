@@ -69,7 +69,7 @@ def test_init_overwrites_nothing(begun) -> None:
     assert "Hint:" in done.stderr
 
 
-def test_status_models_and_validate_tell_what_there_is(begun) -> None:
+def test_status_models_and_validate_describe_the_project(begun) -> None:
     status = json.loads(good(mlops(begun, "status", "--json", "-")))
     assert {row["table"]: row["stale partitions"] for row in status["tables"]} == {
         "dataset/diagnoses": 0,
@@ -179,7 +179,7 @@ def test_a_second_run_is_refused_while_the_first_one_works(begun, tmp_path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_in_the_background_ends_when_it_is_told_to(number, tmp_path) -> None:
+def test_a_run_in_the_background_ends_on_request(number, tmp_path) -> None:
     (tmp_path / "slow.py").write_text(
         "import time, pathlib\nimport mlops_assets as ml, polars as pl\n"
         "@ml.dataset()\ndef first() -> pl.DataFrame:\n    return pl.DataFrame({'a': [1]})\n"

@@ -54,7 +54,7 @@ def test_what_a_service_would_look_up(shop) -> None:
         (("remove", "crowds@deadbeef"), "'features/crowds' has no version 'deadbeef'"),
     ],
 )
-def test_what_cannot_be_asked_is_said_with_a_hint(shop, arguments, message) -> None:
+def test_an_impossible_request_is_refused_with_a_hint(shop, arguments, message) -> None:
     done = mlops(shop, "features", *arguments, *SHOP)
     assert done.returncode == 1
     assert message in done.stderr

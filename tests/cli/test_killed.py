@@ -72,7 +72,7 @@ def test_killed_and_run_again_ends_as_if_undisturbed(point, undisturbed, tmp_pat
     assert sorted(s.value for s in statuses(home)) == ["FAILURE", "SUCCESS"]
 
 
-def test_what_a_killed_run_had_committed_is_told_to_dagster_once_and_made_by_nobody_again(tmp_path) -> None:
+def test_commits_of_a_killed_run_are_reported_to_dagster_once_and_not_made_again(tmp_path) -> None:
     home = tmp_path / "home"
     assert run(home, KILL_AT=POINTS["after the predictions are committed"]).returncode == -9
     key = asset_key(project.PREDICTIONS)

@@ -90,7 +90,7 @@ def flipped(two: Path, part: str, version: int) -> Path:
     return file
 
 
-def test_show_tells_state_evidence_files_and_libraries(two) -> None:
+def test_show_prints_state_evidence_files_and_libraries(two) -> None:
     shown = json.loads(good(mlops(two, "models", "show", "benign@2", "--json", "-")))
     assert shown["benign@2"]["state"] == "champion"
     gate = shown["evidence"][0]
@@ -134,7 +134,7 @@ def test_a_flipped_bit_is_refused_before_anything_is_opened_and_the_champion_sta
     assert [row["mark"] for row in shown["marks"]] == ["damaged", "restored"]
 
 
-def test_a_damaged_champion_is_told_by_status(two) -> None:
+def test_status_reports_a_damaged_champion(two) -> None:
     flipped(two, "estimator", 2)
     told = json.loads(good(mlops(two, "status", "--json", "-")))
     assert next(row["state"] for row in told["versions"] if row["version"] == 2).startswith("damaged: estimator")

@@ -71,7 +71,7 @@ def test_runs_are_listed_shown_and_exported(home, tmp_path) -> None:
         assert f"metrics.{EVIL}" in next(csv.reader(file))
 
 
-def test_what_cannot_be_is_said_with_a_hint(home, tmp_path) -> None:
+def test_an_impossible_request_is_refused_with_a_hint(home, tmp_path) -> None:
     assert "Hint: " in mlops(home, "list", "--where", "metrics.roc_auc >", code=1)
     assert "Hint: did you mean 'roc_auc'?" in mlops(home, "list", "--order", "metrics.roc_acu desc", code=1)
     assert "no run 'zz'" in mlops(home, "show", "zz", code=1)

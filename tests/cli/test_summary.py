@@ -55,7 +55,7 @@ def test_a_run_announces_each_thing_once(run, platform) -> None:
         assert model.endswith("test_summary.py:DRAWS (Random): after a change of it, the model is not trained again")
 
 
-def test_chunks_of_a_run_announce_together_what_no_record_holds() -> None:
+def test_a_summary_merges_the_unrecorded_inputs_of_all_chunks() -> None:
     parts = [unrecorded_metadata(["a", "b"]), {}, unrecorded_metadata(["b", "c"])]
     assert merge_unrecorded(parts) == {"not recorded": "a; b; c"}
     assert merge_unrecorded([{}]) == {}

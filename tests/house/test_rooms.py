@@ -64,7 +64,7 @@ def test_no_folder_is_crowded() -> None:
     assert {folder: count for folder, count in counts.items() if count > MAX_FILES} == {}
 
 
-def test_every_room_says_what_it_is_for() -> None:
+def test_every_room_states_its_purpose() -> None:
     rooms = [path.parent / "__init__.py" for path in _modules("mlops_assets").values()]
     assert [str(room) for room in set(rooms) if not ast.get_docstring(ast.parse(room.read_text()))] == []
 

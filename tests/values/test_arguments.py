@@ -201,7 +201,7 @@ def test_a_decorator_that_needs_arguments_says_so_when_it_stands_bare():
         ml.model(clf)
 
 
-def test_a_type_error_within_a_callable_stays_what_it_is():
+def test_a_type_error_within_a_callable_stays_a_type_error():
     @check_arguments
     def compare(value: object) -> bool:
         return value < 2

@@ -345,7 +345,7 @@ def test_a_column_that_is_constant_in_every_window_may_be_constant() -> None:
     assert measure_drift(profile, pl.DataFrame({"month": [2.0] * 200})).drifted == ()
 
 
-def test_too_few_windows_for_the_rate_are_said_with_the_rule_that_judges() -> None:
+def test_too_few_windows_for_the_rate_name_the_rule_that_decides() -> None:
     frame, _ = months(np.random.default_rng(4), 1)
     report = measure_drift(twenty_months(), frame)
     assert report.capped
@@ -355,7 +355,7 @@ def test_too_few_windows_for_the_rate_are_said_with_the_rule_that_judges() -> No
     assert measure_drift(reference()[1], rows(np.random.default_rng(8), 500)).capped == ()
 
 
-def test_few_windows_alarm_no_more_than_is_said() -> None:
+def test_few_windows_alarm_no_more_often_than_stated() -> None:
     rng = np.random.default_rng(6)
     alarms = 0
     for _ in range(6):

@@ -235,7 +235,7 @@ def test_a_tail_is_extrapolated_with_its_uncertainty() -> None:
     assert np.mean(rates) == pytest.approx(0.001, rel=0.35)  # one in a thousand from ninety, on average over samples
 
 
-def test_windows_that_follow_each_other_alike_tell_less() -> None:
+def test_correlated_windows_count_as_fewer() -> None:
     steady = np.abs(RNG.normal(size=200))
     alike = np.convolve(RNG.normal(size=219), np.ones(20), "valid")
     assert 1.0 < _allow_for_few(steady) < 1.02

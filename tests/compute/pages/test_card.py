@@ -154,7 +154,7 @@ def test_importance_is_bounded_and_the_same_for_the_same_seed(binary) -> None:
     assert sum(asked) <= 450_000
 
 
-def test_an_undefined_metric_is_said_and_nothing_is_drawn(binary) -> None:
+def test_an_undefined_metric_is_reported_and_not_drawn(binary) -> None:
     estimator, X, y = binary
     found = permutation_importance(estimator, X, np.zeros(len(y), dtype=int), "roc_auc", "a")
     section = importance_section(found)
@@ -182,7 +182,7 @@ def test_the_intervals_are_those_of_scipy(binary, metric) -> None:
     assert high == pytest.approx(theirs.high, abs=0.12 * width)
 
 
-def test_a_column_tells_what_it_held_but_no_value_of_few() -> None:
+def test_a_column_is_described_without_rare_values() -> None:
     many = [f"city{i % (MAX_CATEGORIES + 3)}" for i in range(200)]
     rare = ["often"] * (200 - MIN_ROWS + 1) + [f"grace{i}@home" for i in range(MIN_ROWS - 1)]
     X = pl.DataFrame(
@@ -242,7 +242,7 @@ words_ = st.text(st.one_of(st.sampled_from(SIGNS), st.characters(exclude_categor
 
 @settings(max_examples=300, deadline=None)
 @given(words_)
-def test_whatever_a_project_calls_things_the_markdown_says_it_and_nothing_else(words) -> None:
+def test_names_with_special_characters_are_escaped_in_markdown(words) -> None:
     plain = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(render_markdown(card("word")))
     drawn = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(render_markdown(card(words)))
     elements = [name for name, _ in Shown(drawn).elements]
@@ -254,7 +254,7 @@ def test_whatever_a_project_calls_things_the_markdown_says_it_and_nothing_else(w
 
 @settings(max_examples=300, deadline=None)
 @given(words_)
-def test_whatever_a_project_calls_things_the_page_says_it_and_nothing_else(words) -> None:
+def test_names_with_special_characters_are_escaped_in_the_page(words) -> None:
     plain, drawn = Shown(render_html(card("word"))), Shown(render_html(card(words)))
     assert [name for name, _ in drawn.elements] == [name for name, _ in plain.elements]
     said = flat(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "�", words))

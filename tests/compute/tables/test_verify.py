@@ -93,7 +93,7 @@ def test_an_empty_partition_is_named_unless_it_is_allowed() -> None:
     assert outcomes(GOOD, Table(partitions=daily, event_timestamp="at", allow_empty=True), [("1", DAY), ("2", NEXT)])["not_empty"].passed
 
 
-def test_keys_are_told_with_times_as_iso_and_with_all_that_are_repeated() -> None:
+def test_repeated_keys_are_listed_with_iso_times() -> None:
     table = Table(key=("at",), event_timestamp="at")
     one = outcomes(GOOD.with_columns(at=pl.lit(DAY.start).cast(pl.Datetime("us", "UTC"))), table)["key"].message
     assert one == (
@@ -112,7 +112,7 @@ def test_the_number_of_a_bad_row_counts_within_its_partition() -> None:
     )
 
 
-def test_empty_partitions_are_told_with_their_range() -> None:
+def test_empty_partitions_are_reported_with_their_range() -> None:
     import dagster as dg
 
     windows = [(f"{n}", TimeWindow(DAY.start + timedelta(days=n), DAY.end + timedelta(days=n))) for n in range(9)]
@@ -120,7 +120,7 @@ def test_empty_partitions_are_told_with_their_range() -> None:
     assert "partition '1' has no row, nor have 7 others up to '8'" in outcomes(GOOD, table, windows)["not_empty"].message
 
 
-def test_a_check_of_a_schema_that_fails_in_polars_is_told_without_the_plan() -> None:
+def test_a_schema_check_that_fails_in_polars_is_reported_without_the_query_plan() -> None:
     class Checked(pa.DataFrameModel):
         miles: int
 

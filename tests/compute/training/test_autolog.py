@@ -19,7 +19,7 @@ X, Y = make_classification(200, 5, random_state=0)
 HALF = (X[:100], Y[:100], X[100:], Y[100:])
 
 
-def test_a_pipeline_tells_the_parameters_of_its_steps() -> None:
+def test_a_pipeline_logs_the_parameters_of_its_steps() -> None:
     told = read_training_log(make_pipeline(StandardScaler(), LogisticRegression(C=0.5)).fit(X, Y))
     assert told.params["logisticregression__C"] == 0.5
     assert told.params["standardscaler__with_mean"] is True
@@ -27,7 +27,7 @@ def test_a_pipeline_tells_the_parameters_of_its_steps() -> None:
     assert told.curves == {}
 
 
-def test_scikit_learn_tells_its_iterations() -> None:
+def test_iterations_of_scikit_learn_are_logged() -> None:
     hist = HistGradientBoostingClassifier(max_iter=7, early_stopping=True, n_iter_no_change=100, random_state=0).fit(X, Y)
     told = read_training_log(make_pipeline(StandardScaler(), hist).fit(X, Y))
     np.testing.assert_array_equal(told.curves["validation_score"], hist.validation_score_)
@@ -40,14 +40,14 @@ def test_scikit_learn_tells_its_iterations() -> None:
     assert len(told.curves["validation_score"]) == network.n_iter_
 
 
-def test_a_search_tells_what_it_chose() -> None:
+def test_a_search_logs_what_it_chose() -> None:
     search = GridSearchCV(GradientBoostingClassifier(n_estimators=3, random_state=0), {"max_depth": [1, 2]}, cv=2).fit(X, Y)
     told = read_training_log(search)
     assert told.params["best__max_depth"] == search.best_params_["max_depth"]
     assert len(told.curves["train_score"]) == 3
 
 
-def test_lightgbm_tells_its_evaluations_and_the_best_iteration() -> None:
+def test_evaluations_and_the_best_iteration_of_lightgbm_are_logged() -> None:
     import lightgbm
 
     model = lightgbm.LGBMClassifier(n_estimators=30, num_leaves=4, verbose=-1, random_state=0)
@@ -61,7 +61,7 @@ def test_lightgbm_tells_its_evaluations_and_the_best_iteration() -> None:
     assert read_training_log(booster).params["num_leaves"] == 4
 
 
-def test_xgboost_tells_its_evaluations_and_the_best_iteration() -> None:
+def test_evaluations_and_the_best_iteration_of_xgboost_are_logged() -> None:
     import xgboost
 
     model = xgboost.XGBClassifier(n_estimators=30, max_depth=2, early_stopping_rounds=3, eval_metric=["auc", "logloss"], n_jobs=1)

@@ -25,7 +25,7 @@ def split(y: np.ndarray, rows: slice = slice(None)) -> ml.Split:
 
 
 @pytest.mark.parametrize("names", [("ok", "fraud"), (2, 1), (1, 2), (False, True), (0, 1)])
-def test_metrics_are_of_the_positive_class_whatever_its_name(names) -> None:
+def test_metrics_are_of_the_positive_class_under_any_name(names) -> None:
     y = np.array(names)[RARE.astype(int)]
     positive = names[1]
     fitted = LogisticRegression().fit(X, y)

@@ -26,7 +26,7 @@ def test_a_version_without_a_refit_was_fitted_on_the_parts_that_its_function_rec
     assert (both.rows, both.last) == (23, BASE + timedelta(days=22))
 
 
-def test_the_manifest_holds_what_was_fitted() -> None:
+def test_fitted_rows_survive_a_manifest_round_trip() -> None:
     fitted = FittedRows.of(SPLITS, ("train",), "at", by_time=True)
     assert FittedRows.from_manifest({FITTED: fitted.as_json()}) == fitted
     assert FittedRows.from_manifest({}) is None

@@ -34,7 +34,7 @@ def evaluation(**metrics):
     return ml.types.Evaluation(10, tuple(metrics.items()))
 
 
-def test_metrics_are_scikit_learns_beside_a_baseline_and_by_slice() -> None:
+def test_metrics_equal_scikit_learns_for_model_baseline_and_slices() -> None:
     from sklearn.metrics import roc_auc_score
 
     found = evaluate(FITTED, SPLIT, ["roc_auc", "neg_log_loss"], ["g"], train=SPLIT)
@@ -328,7 +328,7 @@ def test_more_than_fifty_values_are_measured_where_a_gate_judges_each() -> None:
     assert len(evaluate(FITTED, split, ["accuracy"], ["g"], min_rows={"g": 200}).slices) == 50
 
 
-def test_what_a_gate_says_has_one_hash_and_old_gates_keep_theirs() -> None:
+def test_a_gate_definition_has_one_hash_and_old_gates_keep_theirs() -> None:
     assert ml.Gate("m", at_least=0.5).definition == "0f82001581261df2a9487f9d227abcb4530e0761dd600869b83a19009d9cf3ca"
     given = [ml.Gate("m", at_least=0.5), ml.Gate("m", at_least=0.5, confidence=0.9), ml.Gate("m", at_least=0.5, slice="g")]
     given += [ml.Gate("m", at_least=0.5, slice="g", min_rows=7), ml.Gate("m", at_least=0.5, slice=("g", "a"))]
@@ -348,7 +348,7 @@ def test_the_metric_table_shows_difference_and_interval() -> None:
     assert tabulate_metrics(candidate(evaluation(m=0.6)))[0]["champion"] == "none yet"
 
 
-def test_a_column_that_tells_the_label_by_itself_is_found_whatever_its_type() -> None:
+def test_a_column_of_any_type_that_predicts_the_label_alone_is_found() -> None:
     rng = np.random.default_rng(3)
     y = rng.random(1000) < 0.3
     rows = pl.DataFrame(

@@ -27,7 +27,7 @@ def valley(number: int, params, _before=()) -> Trial:
 
 @pytest.mark.parametrize("processes", [1, 4])
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(sampler, processes) -> None:
+def test_a_killed_search_continues_with_the_same_result(sampler, processes) -> None:
     search = ml.Search(SPACE, trials=25, sampler=sampler, seed=3, processes=processes)
     whole = one_by_one(search, valley)
     for stopped in (1, 7, 24):

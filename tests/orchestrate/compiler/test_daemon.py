@@ -231,7 +231,7 @@ def test_a_run_that_was_launched_and_never_started_is_buried_after_a_while(store
 
 
 @pytest.mark.parametrize("status", [STARTING, STARTED])
-def test_a_run_whose_code_server_died_before_it_told_its_process_is_buried(stored, status, dead_pid) -> None:
+def test_a_run_whose_code_server_died_before_it_recorded_its_process_is_reaped(stored, status, dead_pid) -> None:
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{folder}/server")
         server.listen()

@@ -138,7 +138,7 @@ def test_merged_into_a_project_with_its_own_executor_and_io_manager(instance, pl
     assert merged.executor is dg.multiprocess_executor
 
 
-def test_two_projects_of_ours_merge(instance, platform) -> None:
+def test_two_projects_merge(instance, platform) -> None:
     def one(name):
         def function() -> pl.DataFrame:
             return pl.DataFrame({"a": [1]})
@@ -170,7 +170,7 @@ def per_shop(bookings: pl.LazyFrame) -> pl.LazyFrame:
     return bookings.group_by("shop").len()
 
 
-def test_a_table_that_somebody_else_writes_is_verified_recorded_and_followed(run, platform, theirs) -> None:
+def test_an_external_table_is_verified_recorded_and_followed(run, platform, theirs) -> None:
     definitions = ml.build_definitions([BOOKINGS, per_shop], platform=platform)
     runner = run(definitions)
     runner("dataset/per_shop")

@@ -86,7 +86,7 @@ def test_every_type_of_feature_comes_back_by_a_composite_key(made, platform, wor
     assert joined.schema["last_at"] == pl.Datetime("us", "UTC")
 
 
-def test_a_changed_definition_makes_history_anew_in_one_run(made, platform, world, run) -> None:
+def test_a_changed_definition_rebuilds_history_in_one_run(made, platform, world, run) -> None:
     before = {view: records(platform, view) for view in VIEWS}
     project = Project.from_items([*routes.declared(world).values()])
     assert len({view.version() for view in project.select(ml.FeatureView)}) == 4

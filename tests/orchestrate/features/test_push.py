@@ -111,7 +111,7 @@ def test_a_call_counts_once_and_wholly(project, run) -> None:
     assert open_stores(project.platform).lake.read("dataset/positions").height == 5
 
 
-def test_a_correction_replaces_and_later_knowledge_stands_beside(project, run) -> None:
+def test_a_correction_replaces_a_row_and_later_knowledge_adds_one(project, run) -> None:
     project.push([row("a", 1, 1, 5.0)])
     project.push([row("a", 1, 1, 5.5)])
     project.push([row("a", 1, 4, 6.0)])

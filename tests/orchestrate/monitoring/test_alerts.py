@@ -63,7 +63,7 @@ def tick(project: Runner, cursor: str | None) -> str:
         return context.cursor
 
 
-def test_a_check_that_fails_is_told_once(project, hook) -> None:
+def test_a_failing_check_alerts_once(project, hook) -> None:
     cursor = tick(project, None)
     project("dataset/numbers")
     cursor = tick(project, cursor)
@@ -80,7 +80,7 @@ def test_a_check_that_fails_is_told_once(project, hook) -> None:
     assert len(hook.told) == 1
 
 
-def test_a_webhook_that_fails_in_the_middle_is_told_the_rest_and_nothing_twice(hook, tmp_path, instance) -> None:
+def test_a_webhook_that_fails_in_the_middle_receives_the_rest_and_nothing_twice(hook, tmp_path, instance) -> None:
     @ml.dataset(key="id")
     def others() -> pl.DataFrame:
         return pl.DataFrame({"id": [1, 1] if BAD["rows"] else [1, 2]})
@@ -100,7 +100,7 @@ def test_a_webhook_that_fails_in_the_middle_is_told_the_rest_and_nothing_twice(h
     assert [t["asset"] for t in hook.told] == ["dataset/numbers", "dataset/others"]
 
 
-def test_a_run_that_fails_is_told(project, hook) -> None:
+def test_a_failing_run_alerts(project, hook) -> None:
     BAD["rows"] = True
     failed = project("dataset/numbers", ok=False)
     sensor = next(s for s in project.definitions.sensors if s.name == FAILURES)

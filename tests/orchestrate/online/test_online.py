@@ -82,7 +82,7 @@ def test_a_view_that_says_online_goes_online_without_a_service(platform, run, mo
     assert refused.exception.hint == "say online=True in the feature view 'other', then mlops run --select 'key:\"online/other_online\"'"
 
 
-def test_what_has_changed_goes_online_and_nothing_else(at, run) -> None:
+def test_only_changed_rows_go_online(at, run) -> None:
     ships = Ships(at, run)
     ships.lake(FIRST)
     shown = ships.online()
@@ -138,7 +138,7 @@ def test_random_histories_end_as_a_full_rebuild_does(at, run) -> None:
     assert answers() == after
 
 
-def test_a_view_in_one_piece_goes_online_by_what_has_changed(at, run) -> None:
+def test_an_unpartitioned_view_goes_online_by_changed_rows(at, run) -> None:
     ships = Ships(at, run, partitioned=False)
     ships.lake(FIRST)
     ships.online()
@@ -175,7 +175,7 @@ def test_an_expired_state_of_the_lake_is_no_obstacle(platform, run) -> None:
     assert ships.value("a", 61) == 6.0
 
 
-def test_what_differs_is_named_and_mended_by_the_next_attempt(at, run) -> None:
+def test_a_difference_is_named_and_fixed_by_the_next_attempt(at, run) -> None:
     ships = Ships(at, run)
     ships.lake(FIRST)
     ships.online()

@@ -246,7 +246,7 @@ def test_what_cannot_be_read_any_more_is_refused(world) -> None:
         world.again()
 
 
-def test_what_was_left_to_chance_is_told() -> None:
+def test_unseeded_randomness_is_reported() -> None:
     facts = {"seeds": {"forest__random_state": None}, "drawn": ["numpy"], "seed": 5, "unsorted": ""}
     assert "forest__random_state is None" in find_nondeterminism(facts)[0]
     assert find_nondeterminism({"seeds": {"logistic__random_state": None}, "drawn": []}) == []  # its solver draws nothing

@@ -159,7 +159,7 @@ def _execute_broken(ticks) -> None:
     job.execute_in_process(instance=ticks.runner.instance, asset_selection=[asset_key("dataset/shares")], tags=tags)
 
 
-def test_runs_whose_process_is_gone_are_buried_and_automation_goes_on(ticks) -> None:
+def test_runs_whose_process_is_gone_are_reaped_and_automation_continues(ticks) -> None:
     import subprocess
     import sys
 
@@ -180,7 +180,7 @@ def test_runs_whose_process_is_gone_are_buried_and_automation_goes_on(ticks) -> 
     assert "dataset/shares" in ticks.tick()
 
 
-def test_what_a_run_committed_and_could_not_tell_is_reported_once(ticks, world, platform, monkeypatch) -> None:
+def test_unreported_commits_of_a_run_are_reported_once(ticks, world, platform, monkeypatch) -> None:
     instance, key = ticks.runner.instance, asset_key("dataset/shares")
     sensor = next(s for s in ticks.runner.definitions.sensors if s.name == "mlops_dead_runs")
     cursor = None

@@ -61,7 +61,7 @@ def test_chunks_are_neighbours_and_hold_every_partition_once(keys, first, length
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
-def test_the_same_content_whatever_the_chunks(size, run, tmp_path, monkeypatch) -> None:
+def test_chunks_of_any_size_give_the_same_content(size, run, tmp_path, monkeypatch) -> None:
     platforms, results = {}, {}
     for chunk in (31, size):
         monkeypatch.setattr(backfill, "CHUNK_SIZE", chunk)
@@ -197,7 +197,7 @@ def undisturbed(tmp_path_factory):
     return held(home)
 
 
-def test_a_killed_backfill_goes_on_where_it_stopped(undisturbed, tmp_path) -> None:
+def test_a_killed_backfill_continues_where_it_stopped(undisturbed, tmp_path) -> None:
     home, calls = tmp_path / "home", tmp_path / "calls"
     assert make(home, "dataset/sales").returncode == 0
     killed = make(home, "features/spending", KILL_AT=f"{COMMIT}:3", CALLS=str(calls))

@@ -393,7 +393,7 @@ def test_a_file_read_for_two_partitions_warns_of_the_keys_that_both_have(given, 
     assert next(e for e in again.get_asset_check_evaluations() if e.check_name == "key_across_partitions").passed
 
 
-def test_a_partition_that_nobody_made_yet_is_named_by_who_reads_it(run, platform) -> None:
+def test_reading_a_missing_partition_names_it(run, platform) -> None:
     [readings] = meters.nouns(meters.World())
 
     @ml.dataset(partitions=meters.DAILY, key="at", event_timestamp="at")

@@ -35,7 +35,7 @@ def test_a_server_that_is_down_is_a_warning(trained, caplog) -> None:
     assert "secret" not in caplog.text
 
 
-def test_a_server_that_never_answers_is_given_up(trained, caplog, monkeypatch) -> None:
+def test_a_server_that_never_answers_is_abandoned(trained, caplog, monkeypatch) -> None:
     monkeypatch.setenv("MLOPS_MLFLOW_SECONDS", "3")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hung = replace(trained, mlflow=f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -52,7 +52,7 @@ def test_the_best_of_the_validation_part_is_trained_and_nothing_is_searched_twic
     assert len(fits(calls)) == 7, "the same facts: neither searched nor trained again"
 
 
-def test_a_killed_search_goes_on_with_the_trial_that_it_lost(tmp_path) -> None:
+def test_a_killed_search_continues_with_the_trial_that_it_lost(tmp_path) -> None:
     found = {}
     for name, deaths in (("whole", [None]), ("killed", ["4", "7", None])):
         home, calls = tmp_path / name, tmp_path / f"{name}.calls"
@@ -76,7 +76,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_it_lost(tmp_path) -> None:
     assert found["killed"] == found["whole"]
 
 
-def test_trials_that_fall_behind_or_fail_end_early_and_the_search_goes_on(run, platform, tmp_path) -> None:
+def test_trials_that_fall_behind_or_fail_end_early_and_the_search_continues(run, platform, tmp_path) -> None:
     space = {"C": ml.Range(1.0, 12.0, step=1.0), "penalty": (0,)}
     search = ml.Search(space, trials=12, metric="neg_log_loss", sampler="grid", prune=True)
     run(ml.build_definitions(searching.nouns(search, tmp_path / "calls"), platform=platform))(*ASSETS)

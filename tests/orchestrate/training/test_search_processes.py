@@ -27,7 +27,7 @@ def nouns(search: ml.Search) -> list:
     return [searching_apart.people, searching_apart.examples, dataclasses.replace(searching_apart.buys, search=search)]
 
 
-def test_trials_run_at_once_and_reach_what_their_values_reach(run, platform, tmp_path, monkeypatch) -> None:
+def test_parallel_trials_score_like_a_direct_fit(run, platform, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(MEETING, str(tmp_path))
     search = dataclasses.replace(SEARCH, trials=4)
     shown = metadata(run(ml.build_definitions(nouns(search), platform=platform))(*ASSETS), "model/buys")
@@ -46,7 +46,7 @@ def test_trials_run_at_once_and_reach_what_their_values_reach(run, platform, tmp
     assert shown["search"].startswith("![search](data:image/png;base64,")
 
 
-def test_values_that_fail_are_recorded_and_the_search_goes_on(run, platform) -> None:
+def test_failing_values_are_recorded_and_the_search_continues(run, platform) -> None:
     search = ml.Search({"penalty": (9, 0, 1)}, trials=3, sampler="grid", processes=2)
     run(ml.build_definitions(nouns(search), platform=platform))(*ASSETS)
     assert [(t.status, t.error) for t in trials_of(platform)] == [
@@ -56,7 +56,7 @@ def test_values_that_fail_are_recorded_and_the_search_goes_on(run, platform) -> 
     ]
 
 
-def test_a_killed_process_is_named_and_the_search_goes_on_with_what_is_left(run, platform, tmp_path, monkeypatch) -> None:
+def test_a_killed_process_is_named_and_the_search_continues_with_the_others(run, platform, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(MEETING, str(tmp_path))
     (tmp_path / "die").touch()
     runner = run(ml.build_definitions(nouns(dataclasses.replace(SEARCH, trials=4)), platform=platform))

@@ -88,7 +88,7 @@ def stale_tables(platform: ml.Platform) -> dict[str, int]:
     return {node.key: len(find_stale(node, platform)) for node in nodes if node.edges}
 
 
-def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made, platform) -> None:
+def test_an_erased_entity_leaves_nothing_in_the_lake_the_catalog_or_files_alongside(made, platform) -> None:
     at, lake = open_stores(platform), Path(platform.lake)
     answered(platform).close()
     at.layouts.load(next(v for v in compiled_projects()[-1].project.select(ml.FeatureView) if v.name == "spending"))
@@ -125,7 +125,7 @@ def test_nothing_of_an_entity_is_left_in_the_lake_the_catalog_or_beside_it(made,
     assert changed["features/takings"] == []
 
 
-def test_what_carries_the_key_stays_up_to_date_and_the_rest_is_made_anew(made, platform, run, tmp_path) -> None:
+def test_tables_with_the_key_stay_current_and_the_others_are_rebuilt(made, platform, run, tmp_path) -> None:
     assert set(stale_tables(platform).values()) == {0}
     erasure.erase(asked(platform), actor="grace", reason="request 17", instance=made.instance)
     for table, partition in (("dataset/orders", "2024-01-04"), ("training_set/returns", None), ("quarantine/orders", "2024-01-03")):
@@ -151,7 +151,7 @@ def test_what_carries_the_key_stays_up_to_date_and_the_rest_is_made_anew(made, p
         assert inputs[0] == inputs[1]
 
 
-def test_the_lake_goes_on_afterwards_and_states_from_before_the_entity_stay(run, platform) -> None:
+def test_the_lake_continues_after_an_erasure_and_states_before_the_entity_stay(run, platform) -> None:
     runner = run(project.build(platform))
     runner("dataset/orders", partitions="2024-01-01")
     early = open_stores(platform).lake.snapshot()
@@ -211,7 +211,7 @@ def test_a_state_that_a_running_step_reads_is_waited_for(made, platform) -> None
     assert holding(Path(platform.lake)) == []
 
 
-def test_numbers_and_tables_that_nobody_declares(run, platform) -> None:
+def test_undeclared_tables_and_numbers(run, platform) -> None:
     run(project.build(platform))
     lake = open_stores(platform).lake
     lake.write("dataset/plain", pl.DataFrame({"customer": [41, 42, 420], "v": [1.0, 2.0, 3.0]}), [Partition("")], key=("customer",))

@@ -144,7 +144,7 @@ def test_the_lease_of_a_killed_process_holds_nothing(platform, tmp_path) -> None
     assert (done.leased, leased in snapshots(lake)) == ({}, False)
 
 
-def test_layouts_and_online_rows_that_nobody_declares_are_removed(run, platform) -> None:
+def test_layouts_and_online_rows_of_undeclared_views_are_removed(run, platform) -> None:
     positions.WORLD[:] = [("a", 1, 1, 1.0, "x")]
     runner = run(positions.project(platform))
     runner("dataset/positions", "features/fixes", partitions="2024-03-01...2024-03-05")

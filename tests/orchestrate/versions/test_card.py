@@ -139,7 +139,7 @@ def test_a_version_of_before_there_were_cards_gets_one_from_its_record(sold, pla
     assert ensure_card(project, at, model, version)[MARKDOWN] == card
 
 
-def test_rows_that_are_gone_are_said_to_be_and_what_is_recorded_is_shown(sold, platform) -> None:
+def test_missing_rows_are_reported_with_what_is_recorded(sold, platform) -> None:
     _, project, model, _ = sold
     at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
     card = made_card_text(project, at, model, dataclasses.replace(version, snapshot=0))
@@ -253,7 +253,7 @@ def test_other_kinds_of_models_have_cards_too(platform, instance, kind) -> None:
 
 
 @pytest.mark.parametrize(("form", "stored"), [("native", "lightgbm"), ("onnx", "onnx")])
-def test_a_card_asks_the_model_that_is_stored_in_whatever_format(platform, instance, monkeypatch, form, stored) -> None:
+def test_a_card_asks_the_stored_model_in_any_format(platform, instance, monkeypatch, form, stored) -> None:
     monkeypatch.setenv("SHOP_WORLD", "")
 
     @ml.model(training_set=shop.examples, metrics=["roc_auc"], format=form)

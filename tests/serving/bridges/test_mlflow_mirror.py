@@ -120,7 +120,7 @@ def test_a_deleted_or_foreign_experiment_is_left_alone(server, platform) -> None
     assert mirror(open_stores(platform), server).runs == 0
 
 
-def test_a_killed_mirror_goes_on(server, platform) -> None:
+def test_a_killed_mirror_continues(server, platform) -> None:
     logged(platform, "killed")
     code = (
         "import os, signal, sys\n"
@@ -166,7 +166,7 @@ def test_versions_load_from_the_registry_of_mlflow_and_predict_the_same(server, 
     assert mirror(open_stores(platform), server) == MirrorSummary(0, 0, 1, 0)
 
 
-def test_a_registered_model_of_somebody_else_keeps_its_champion(server, platform) -> None:
+def test_a_registered_model_of_another_project_keeps_its_champion(server, platform) -> None:
     with connect(server) as flow:
         flow.create_registered_model("shared")
         flow.create_model_version("shared", "s3://bucket/model")
@@ -177,7 +177,7 @@ def test_a_registered_model_of_somebody_else_keeps_its_champion(server, platform
         assert dict(flow.get_registered_model("shared-mlops_assets-2").aliases) == {"champion": "1"}
 
 
-def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform, tmp_path) -> None:
+def test_an_exported_version_predicts_the_same_and_refuses_changed_bytes(platform, tmp_path) -> None:
     rows = registered(platform, "plain")
     version = open_stores(platform).registry.champion("plain")
     ours = unpack(open_stores(platform).artifacts, version.artifact).estimator
@@ -200,7 +200,7 @@ def test_an_exported_version_predicts_as_ours_and_refuses_changed_bytes(platform
         mlflow.pyfunc.load_model(str(folder))
 
 
-def test_a_server_that_is_down_is_told(platform) -> None:
+def test_a_server_that_is_down_is_reported(platform) -> None:
     with ml.start_run("x", platform=platform):
         ml.runs.log_metric("a", 1)
     with pytest.raises(PlatformError, match=r"the MLflow server at http://127.0.0.1:\d+ failed"):

@@ -156,7 +156,7 @@ def test_what_has_no_native_file_is_refused_and_nothing_is_stored(artifacts, fit
     assert list(artifacts.files()) == []
 
 
-def test_boosted_trees_as_skops_are_told_of_their_own_file(artifacts) -> None:
+def test_boosted_trees_stored_as_skops_are_advised_to_use_their_own_format(artifacts) -> None:
     with pytest.raises(
         ArtifactError, match=r"which is not trusted\nHint: store it in the library's own file: @ml.model\(format=\"native\"\)"
     ):
@@ -191,7 +191,7 @@ def test_onnx_predicts_as_the_estimator_everywhere(artifacts, fitted, rows) -> N
     assert read.predict(rows.clear().head(0)).shape == (0,)
 
 
-def test_columns_keep_their_order_whatever_they_are_called(artifacts) -> None:
+def test_columns_keep_their_order_under_any_name(artifacts) -> None:
     backwards = NUMBERS.select(reversed(NUMBERS.columns))
     fitted = LogisticRegression().fit(backwards, Y)
     model, manifest = kept(artifacts, fitted, backwards, "onnx")
@@ -260,7 +260,7 @@ def test_a_flipped_bit_in_a_native_file_is_found(artifacts) -> None:
     assert unpack(artifacts, manifest)
 
 
-def test_other_libraries_are_told_when_a_model_predicts_otherwise(artifacts) -> None:
+def test_other_library_versions_are_named_when_a_model_predicts_otherwise(artifacts) -> None:
     manifest = pack(artifacts, LogisticRegression().fit(NUMBERS, Y), X=NUMBERS, modules=[], facts={"libraries": {"scikit-learn": "0.1"}})
     assert [(o.name, o.trained, o.serious) for o in find_other_libraries(read_manifest(artifacts, manifest))] == [
         ("scikit-learn", "0.1", True)
@@ -301,7 +301,7 @@ def any_model(train: ml.Split) -> LogisticRegression:
     return LogisticRegression().fit(train.X, train.y)
 
 
-def test_a_service_answers_from_each_format_as_the_estimator_and_tells_other_libraries(tmp_path) -> None:
+def test_a_service_answers_from_each_format_as_the_estimator_and_names_other_library_versions(tmp_path) -> None:
     stage = Stage(tmp_path / "home")
     rows = training_rows().with_columns(pl.col(pl.Float64).cast(pl.Float32))
     late = (rows["hour"].to_numpy() > 15) ^ (np.random.default_rng(1).random(rows.height) < 0.2)

@@ -52,7 +52,7 @@ def test_statuses_and_ages_of_each_view_are_summed_over_workers(tmp_path) -> Non
     assert found['mlops_feature_age_seconds_bucket{view="b",le="+Inf"}'] == 1
 
 
-def test_a_worker_that_is_started_again_goes_on_counting(tmp_path) -> None:
+def test_a_restarted_worker_continues_its_counts(tmp_path) -> None:
     for n in range(1, 4):
         metrics = Metrics(tmp_path, 0)
         metrics.count("predictions")

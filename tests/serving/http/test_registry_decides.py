@@ -54,7 +54,7 @@ def hostile(marker: Path) -> str:
     return f"from pathlib import Path\nPath({str(marker)!r}).touch()\n{CLOCK}"
 
 
-def test_the_supervisor_takes_the_version_from_the_registry_whatever_the_service_s_files_say(stage, wanted) -> None:
+def test_the_supervisor_takes_the_version_from_the_registry_and_not_from_the_service_s_files(stage, wanted) -> None:
     assert wanted == TargetVersion(1, "digest-0-0", stage.artifact(1))
     assert load(stage, wanted).version == 1
 

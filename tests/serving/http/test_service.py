@@ -193,7 +193,7 @@ def test_counters_of_a_killed_worker_do_not_decrease(stage, running) -> None:
     assert total() >= before
 
 
-def test_a_corrupted_version_never_takes_traffic_and_the_problem_is_told(stage, running) -> None:
+def test_a_corrupted_version_never_takes_traffic_and_the_problem_is_reported(stage, running) -> None:
     bad = stage.add(9)
     path = stage.corrupt(bad)
     stage.promote(bad)
@@ -216,7 +216,7 @@ def test_a_corrupted_version_never_takes_traffic_and_the_problem_is_told(stage, 
     assert now(stage).problem == ""
 
 
-def test_a_version_that_kills_who_loads_it_is_given_up_and_the_old_one_goes_on(stage, running) -> None:
+def test_a_version_that_kills_its_workers_is_abandoned_and_the_old_one_keeps_serving(stage, running) -> None:
     fitted, X = estimator(5)
     deadly = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n" + CLOCK
     artifact = pack(stage.artifacts, fitted, X=X, modules=[OnDemandSource(deadly, "clock")], facts=facts())
@@ -315,7 +315,7 @@ def cold(tmp_path):
     assert not read_json(made.spec().folder.wanted)
 
 
-def test_a_port_in_use_is_told(cold) -> None:
+def test_a_port_in_use_is_reported(cold) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -325,17 +325,17 @@ def test_a_port_in_use_is_told(cold) -> None:
     assert status(cold.spec().home, "lateness_api").wanted == "never started"
 
 
-def test_a_host_that_is_not_here_is_told(cold) -> None:
+def test_a_host_that_is_not_here_is_reported(cold) -> None:
     with pytest.raises(ServiceError, match=r"cannot listen on 192\.0\.2\.1:0"):
         start(cold.spec(host="192.0.2.1"))
 
 
-def test_no_champion_is_told(cold) -> None:
+def test_no_champion_is_reported(cold) -> None:
     with pytest.raises(ServiceError, match="no champion of 'lateness' in environment 'prod'"):
         start(cold.spec(environment="prod"))
 
 
-def test_a_log_that_cannot_be_written_is_told(cold) -> None:
+def test_a_log_that_cannot_be_written_is_reported(cold) -> None:
     folder = cold.spec().folder
     folder.path.mkdir(parents=True)
     folder.log.write_text("")
@@ -344,14 +344,14 @@ def test_a_log_that_cannot_be_written_is_told(cold) -> None:
     assert [path.name for path in folder.path.iterdir()] == ["log"]
 
 
-def test_a_first_version_that_cannot_be_loaded_is_told(cold) -> None:
+def test_a_first_version_that_cannot_be_loaded_is_reported(cold) -> None:
     cold.corrupt(1)
     with pytest.raises(ServiceError, match="does not answer with version 1: .*holds other bytes"):
         start(cold.spec(workers=1))
     assert status(cold.spec().home, "lateness_api").running is False
 
 
-def test_a_registry_that_cannot_be_read_is_told(cold, tmp_path) -> None:
+def test_a_registry_that_cannot_be_read_is_reported(cold, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="the registry cannot be read"):
         start(cold.spec(registry=f"sqlite:///{tmp_path}/file/r.sqlite"))

@@ -86,7 +86,7 @@ def test_a_repeated_id_counts_once_and_a_torn_last_line_not_at_all(folder) -> No
 
 
 @pytest.mark.parametrize("broken", [b"{", b"\xff\xfe", b"", b'{"id": 3}'])
-def test_a_line_that_cannot_be_read_is_told(folder, broken) -> None:
+def test_a_line_that_cannot_be_read_is_reported(folder, broken) -> None:
     written(folder, record("a"), record("b"))
     path = next((folder / "2013-04-01").glob("*.jsonl"))
     first, second = path.read_bytes().splitlines()
@@ -108,7 +108,7 @@ def test_the_fingerprint_changes_with_what_is_logged_and_parses_nothing(folder) 
     assert hash_log_files(folder, FIRST, FIRST) != one
 
 
-def test_few_files_stay_open_whatever_the_days_of_the_events(folder) -> None:
+def test_few_files_stay_open_for_events_of_many_days(folder) -> None:
     log = InferenceLog(folder, descriptors=4, interval=0.001)
     before = psutil.Process().num_fds()
     for i in range(300):
@@ -119,7 +119,7 @@ def test_few_files_stay_open_whatever_the_days_of_the_events(folder) -> None:
     assert read_log(folder, FIRST, date(2013, 5, 1)).height == 300
 
 
-def test_a_file_that_somebody_deleted_is_begun_again(folder) -> None:
+def test_a_deleted_file_is_created_again(folder) -> None:
     log = InferenceLog(folder)
     log.append([record("a")])
     next(folder.glob("*/*.jsonl")).unlink()
@@ -128,7 +128,7 @@ def test_a_file_that_somebody_deleted_is_begun_again(folder) -> None:
     assert read_log(folder, FIRST, FIRST)["id"].to_list() == ["b"]
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="cannot be written"):
         InferenceLog(tmp_path / "file")
@@ -182,7 +182,7 @@ def test_half_a_line_that_cannot_be_taken_back_is_the_last_of_its_file(folder, m
     assert read_log(folder, FIRST, FIRST)["id"].to_list() == ["a", "c"]
 
 
-def test_a_disk_that_cannot_be_synced_is_told(folder, monkeypatch) -> None:
+def test_a_disk_that_cannot_be_synced_is_reported(folder, monkeypatch) -> None:
     def refuse(_) -> None:
         raise OSError(5, "Input/output error")
 

@@ -365,7 +365,7 @@ def test_a_split_between_missing_and_not_is_kept() -> None:
         np.testing.assert_allclose(BoostedTrees(fitted)(one)[:, 0], fitted.predict(one), atol=1e-12)
 
 
-def test_models_are_told_to_use_one_thread() -> None:
+def test_models_use_one_thread() -> None:
     forest = make_pipeline(SimpleImputer(), RandomForestClassifier(3, n_jobs=-1))
     limit_threads(forest)
     assert forest.get_params()["randomforestclassifier__n_jobs"] == 1

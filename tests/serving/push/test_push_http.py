@@ -97,7 +97,7 @@ def test_other_views_and_other_methods(app, project) -> None:
     assert post(without, ROW)[0] == 404
 
 
-def test_a_store_that_is_away_is_said_so_and_the_row_is_in_the_log(app, project) -> None:
+def test_an_unreachable_store_is_reported_and_the_row_is_in_the_log(app, project) -> None:
     app._push_endpoint._online = "redis://127.0.0.1:1/0"
     status, reply = post(app, ROW)
     assert status == 503

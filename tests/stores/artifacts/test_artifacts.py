@@ -96,7 +96,7 @@ def test_a_model_round_trips_with_its_functions(artifacts) -> None:
     assert score_rows(bundle, X.clear()).schema["__prediction"] == pl.Boolean
 
 
-def test_a_type_that_nobody_trusts_is_refused_when_it_is_stored(tmp_path) -> None:
+def test_an_untrusted_type_is_refused_when_it_is_stored(tmp_path) -> None:
     artifacts = open_artifacts(str(tmp_path))
     estimator = make_pipeline(FunctionTransformer(str.upper), LogisticRegression())
     with pytest.raises(ArtifactError, match="which is not trusted.*\n.*trusted_types="):

@@ -27,7 +27,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_a_write_that_fails_leaves_nothing_beside(tmp_path, monkeypatch) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
 

@@ -140,7 +140,7 @@ print(seen)
 """
 
 
-def test_a_migration_that_is_killed_has_done_nothing_and_can_be_said_again(tmp_path) -> None:
+def test_a_killed_migration_changes_nothing_and_can_run_again(tmp_path) -> None:
     path = tmp_path / "old.sqlite"
     url = old(path)
     before = _content(path)

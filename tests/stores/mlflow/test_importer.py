@@ -85,7 +85,7 @@ def test_an_experiment_and_its_registry_come_whole_and_once(server, platform, tm
     assert mirror(open_stores(platform), server).runs == 0
 
 
-def test_what_was_mirrored_is_not_imported_and_a_name_that_is_not_there_is_told(server, platform) -> None:
+def test_mirrored_runs_are_not_imported_and_a_missing_name_is_reported(server, platform) -> None:
     with ml.start_run("ours", platform=platform):
         ml.runs.log_metric("x", 1)
     mirror(open_stores(platform), server)
@@ -96,7 +96,7 @@ def test_what_was_mirrored_is_not_imported_and_a_name_that_is_not_there_is_told(
     assert "did you mean 'ours'?" in told.value.hint
 
 
-def test_an_import_that_failed_between_a_run_and_its_values_goes_on(server, platform, tmp_path, monkeypatch) -> None:
+def test_an_import_that_failed_between_a_run_and_its_values_continues(server, platform, tmp_path, monkeypatch) -> None:
     from mlops_assets.stores.tracker.tracker import SqlTracker
 
     with connect(server) as flow:

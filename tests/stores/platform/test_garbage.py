@@ -95,7 +95,7 @@ def test_what_a_killed_process_left_half_written_goes_after_its_grace(platform) 
     assert not left.exists()
 
 
-def test_a_training_that_goes_on_keeps_all_that_was_stored_since_it_began(platform) -> None:
+def test_garbage_collection_keeps_what_a_running_training_has_stored(platform) -> None:
     stores = Stores(platform)
     before = aged(stores, stores.artifacts.put(b"before"), days=9)
     locks = Path(platform.home) / "locks"
@@ -137,7 +137,7 @@ def test_storing_what_is_there_already_and_collecting_it_at_the_same_time_loses_
     assert lost == []
 
 
-def test_artifacts_that_others_may_share_are_collected_only_when_that_is_said(tmp_path) -> None:
+def test_artifacts_that_others_may_share_are_collected_only_on_request(tmp_path) -> None:
     assert is_own(Platform.at(tmp_path))
     assert not is_own(Platform.from_env({"MLOPS_HOME": str(tmp_path), "MLOPS_ARTIFACTS": "s3://bucket/models"}))
     assert not is_own(Platform.from_env({"MLOPS_HOME": str(tmp_path / "home"), "MLOPS_ARTIFACTS": str(tmp_path / "elsewhere")}))

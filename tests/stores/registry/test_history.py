@@ -6,7 +6,7 @@ from mlops_assets.stores.registry.registry import open_registry
 from tests.stores.registry.test_registry import GATES, NOW, candidate, evidence, passed, promote
 
 
-def test_everything_that_happens_to_a_model_is_told_in_its_order(url) -> None:
+def test_the_history_of_a_model_lists_every_event_in_order(url) -> None:
     registry = open_registry(url)
     passed(registry, "a")
     registry.approve("m", 1, approved=True, approver="grace", reason="first")

@@ -83,7 +83,7 @@ def test_a_table_says_what_may_be_done_to_each_state(state) -> None:
     st.sampled_from([None, ("promotion", True), ("promotion", False), ("rollback", True), ("rollback", False)]),
     st.sampled_from(["", "damaged", "restored"]),
 )
-def test_the_state_is_one_of_those_named_whatever_is_recorded(aliases, gates, approval, move, mark) -> None:
+def test_a_version_has_one_of_the_named_states(aliases, gates, approval, move, mark) -> None:
     facts = VersionFacts(tuple(sorted(aliases)), gates, approval, move, mark)
     state = state_of(facts)
     assert state in STATES
@@ -109,7 +109,7 @@ def test_a_damaged_version_goes_nowhere(registry) -> None:
     assert registry.rollback("m", actor="ada", reason="x").version == 1
 
 
-def test_who_saw_another_champion_is_told_who_moved_it(registry) -> None:
+def test_a_promotion_from_an_outdated_champion_names_who_moved_it(registry) -> None:
     for digest in ("a", "b", "c"):
         passed(registry, digest)
     promote(registry, version=1, expected=None)
@@ -144,7 +144,7 @@ def test_a_challenger_needs_its_gates_and_is_withdrawn(registry) -> None:
         challenge(registry, 1)
 
 
-def test_what_was_seen_of_a_challenger_is_a_gate_that_judging_again_does_not_wipe_out(registry) -> None:
+def test_judging_again_keeps_the_live_evidence_of_a_challenger(registry) -> None:
     passed(registry, "a")
     promote(registry)
     passed(registry, "b")

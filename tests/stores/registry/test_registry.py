@@ -90,7 +90,7 @@ def test_promotion_verifies_again(registry) -> None:
     assert registry.champion("m") is None
 
 
-def test_a_relative_gate_must_have_met_the_champion_of_now(registry) -> None:
+def test_a_relative_gate_must_have_judged_against_the_current_champion(registry) -> None:
     passed(registry, "a", relative=True)
     promote(registry)
     passed(registry, "b", relative=True, champion="a")

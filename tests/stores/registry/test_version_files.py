@@ -13,7 +13,7 @@ print(files.add("m", 1, {"card.md": sys.argv[2], f"own.{sys.argv[2][0]}": sys.ar
 """
 
 
-def test_a_name_that_is_there_stays_what_it_is(url) -> None:
+def test_an_existing_name_is_kept(url) -> None:
     files = open_version_files(url)
     assert files.list_files("m", 1) == {}
     assert files.add("m", 1, {"card.md": "a" * 64}) == {"card.md": "a" * 64}
@@ -22,7 +22,7 @@ def test_a_name_that_is_there_stays_what_it_is(url) -> None:
     assert files.list_files("m", 2) == files.list_files("other", 1) == {}
 
 
-def test_of_six_processes_at_once_the_first_wins_and_all_are_told_so(url) -> None:
+def test_of_six_processes_at_once_one_wins_and_all_report_it(url) -> None:
     open_version_files(url)
     asked = [letter * 64 for letter in "abcdef"]
     running = [subprocess.Popen([sys.executable, "-c", PROCESS, url, sha256], stdout=subprocess.PIPE, text=True) for sha256 in asked]

@@ -9,7 +9,7 @@
     ├── ArtifactError        an artifact is missing, or its bytes are not those that were stored
     ├── RegistryError        the registry has no such thing, or it is in the wrong state
     │   └── GateError        registration or promotion refused: evidence is missing, failed, or another candidate's
-    ├── ServiceError         a service cannot start, or does not reach the state that is wanted
+    ├── ServiceError         a service cannot start, or does not reach the requested state
     └── PlatformError        this machine or installation lacks something
         └── MissingExtraError    an optional dependency is not installed
 
@@ -79,7 +79,7 @@ def _rebuild(kind: type[MlopsError], message: str, hint: str) -> MlopsError:
 
 
 class DefinitionError(MlopsError):
-    """The project file says something that cannot work.
+    """The project file declares something invalid.
 
     See Also
     --------
@@ -114,7 +114,7 @@ class DataError(MlopsError):
 
 
 class LakeError(MlopsError):
-    """The lake cannot do what was asked.
+    """The lake cannot perform an operation.
 
     See Also
     --------
@@ -132,7 +132,7 @@ class ArtifactError(MlopsError):
 
 
 class RegistryError(MlopsError):
-    """The registry has no such thing, or it is in the wrong state.
+    """The registry has no such entry, or the entry is in the wrong state.
 
     See Also
     --------
@@ -159,7 +159,7 @@ class GateError(RegistryError):
 
 
 class ServiceError(MlopsError):
-    """A service cannot start, or does not reach the state that is wanted.
+    """A service cannot start, or does not reach the requested state.
 
     See Also
     --------

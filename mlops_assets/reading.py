@@ -1,4 +1,4 @@
-r"""Reading files without a silent change, for the functions of datasets.
+r"""Read files without silent changes, for the functions of datasets.
 
 Every mistake is a :class:`mlops_assets.DataError` that names file, column, first bad row and rule.
 
@@ -58,16 +58,16 @@ def strict_csv(file: str | Path, columns: type | Mapping[str, Any]) -> pl.DataFr
     """
     import polars as pl
 
-    path, wanted = Path(file), _read_types(columns)
+    path, types = Path(file), _read_types(columns)
     data = path.read_bytes()
     _check_utf8(path, data)
     header = next(csv.reader(io.StringIO(data.decode("utf-8-sig"))), [])
-    _check_header(path, header, wanted)
+    _check_header(path, header, types)
     try:
-        text = pl.read_csv(data, infer_schema=False, columns=list(wanted))
+        text = pl.read_csv(data, infer_schema=False, columns=list(types))
     except pl.exceptions.PolarsError as error:
         raise _explain_ragged_row(path, data, len(header), error) from error
-    return text.select(_cast(path, text[name], kind) for name, kind in wanted.items())
+    return text.select(_cast(path, text[name], kind) for name, kind in types.items())
 
 
 def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataFrame:
@@ -92,17 +92,17 @@ def verified_parquet(file: str | Path, *, sha256: str | None = None) -> pl.DataF
 
     path = Path(file)
     sha256_file = Path(f"{path}.sha256")
-    wanted = sha256 or (sha256_file.read_text(encoding="ascii").split()[0] if sha256_file.exists() else None)
-    if wanted is not None:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != wanted.lower():
+    expected = sha256 or (sha256_file.read_text(encoding="ascii").split()[0] if sha256_file.exists() else None)
+    if expected is not None:
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        if actual != expected.lower():
             raise DataError(
-                f"'{path}' is damaged: its sha256 is {found[:12]}…, not {wanted[:12]}…",
+                f"'{path}' is damaged: its sha256 is {actual[:12]}…, not {expected[:12]}…",
                 hint="fetch the file again; if it was replaced on purpose, give its new sha256",
             )
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as opened:
-            if wanted is None and (bare := _find_column_without_checksum(path, opened.metadata)):
+            if expected is None and (bare := _find_column_without_checksum(path, opened.metadata)):
                 raise DataError(
                     f"'{path}': column '{bare}' carries no page checksums, and there is no '{sha256_file.name}'",
                     hint=f"write it with write_page_checksum=True, or `sha256sum {path.name} > {sha256_file.name}` where it is made",
@@ -160,10 +160,10 @@ def _check_utf8(path: Path, data: bytes) -> None:
         ) from error
 
 
-def _check_header(path: Path, header: list[str], wanted: Mapping[str, Any]) -> None:
+def _check_header(path: Path, header: list[str], types: Mapping[str, Any]) -> None:
     if twice := [name for name in header if header.count(name) > 1]:
         raise DataError(f"'{path}' has two columns named '{twice[0]}'", hint="rename one of them where the file is made")
-    if missing := [name for name in wanted if name not in header]:
+    if missing := [name for name in types if name not in header]:
         raise DataError(f"'{path}' has no column '{missing[0]}'", hint=nearest(missing[0], header) + f"it has {', '.join(header)}")
 
 

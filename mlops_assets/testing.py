@@ -1,4 +1,4 @@
-"""For tests of your own: what every online store must do, as plain functions.
+"""Contract tests of online stores, as plain functions for your own test suite.
 
 Examples
 --------
@@ -51,13 +51,13 @@ def online_layout(rows: Sequence[FactRow], dtype: Any = None) -> pl.DataFrame:  
     from mlops_assets.compute.features.point_in_time import ViewRows, sort_as_of
 
     utc = pl.Datetime("us", "UTC")
-    made = [(k, _BASE + event * _HOUR, _BASE + created * _HOUR, value) for k, event, created, value in rows]
-    frame = pl.DataFrame(made, schema={"k": pl.String, "event": utc, "created": utc, "value": dtype or pl.Int64}, orient="row")
+    records = [(k, _BASE + event * _HOUR, _BASE + created * _HOUR, value) for k, event, created, value in rows]
+    frame = pl.DataFrame(records, schema={"k": pl.String, "event": utc, "created": utc, "value": dtype or pl.Int64}, orient="row")
     return sort_as_of(ViewRows("v", frame, ("k",), "event", "created", None, ("value",)))
 
 
 class _StoreView:
-    """A view of its own in a store, with one key and one feature."""
+    """A new view of a store, with one key and one feature."""
 
     def __init__(self, store: OnlineStore) -> None:
         self.store, self.name = store, f"v{uuid.uuid4().hex[:12]}"
@@ -76,9 +76,9 @@ class _StoreView:
         return self.at(entity, hour).values[0]
 
 
-def _check_equal(found: object, wanted: object, what: str) -> None:
-    if found != wanted:
-        raise AssertionError(f"{what}: {found!r}, not {wanted!r}")
+def _check_equal(actual: object, expected: object, what: str) -> None:
+    if actual != expected:
+        raise AssertionError(f"{what}: {actual!r}, not {expected!r}")
 
 
 def _check_refusal(work: Callable[[], object], text: str) -> None:
@@ -104,21 +104,21 @@ def _random_rows(seed: int) -> list[FactRow]:
 
 
 def lookups_find_what_the_rule_finds(store: OnlineStore) -> None:
-    """One by one and many at once, at every hour."""
+    """Compare single and batch lookups with the rule, at every hour."""
     for seed in range(5):
         view, rows = _StoreView(store), _random_rows(seed)
         view.replace(rows)
         asked = [(k, hour) for k in "abcdef" for hour in range(-4, 32)]
-        wanted = [_expected_value(rows, k, hour) for k, hour in asked]
-        _check_equal([view.value(k, hour) for k, hour in asked], wanted, "one by one")
+        expected = [_expected_value(rows, k, hour) for k, hour in asked]
+        _check_equal([view.value(k, hour) for k, hour in asked], expected, "one by one")
         reader = store.reader([Lookup(view.name, ("value",))])
-        (found,) = reader.lookup_many([[(k,) for k, _ in asked]], [_START + hour * _HOURS for _, hour in asked])
-        listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
-        _check_equal(listed, wanted, "many at once")
+        (columns,) = reader.lookup_many([[(k,) for k, _ in asked]], [_START + hour * _HOURS for _, hour in asked])
+        listed = [None if null else value for value, null in zip(columns.values["value"].tolist(), columns.nulls["value"], strict=True)]
+        _check_equal(listed, expected, "many at once")
 
 
 def updates_in_any_order_end_alike(store: OnlineStore) -> None:
-    """Batches that come late, twice and out of order make what one replacement makes."""
+    """Check that late, repeated and unordered batches end in the same state as one replacement."""
     for seed in range(5):
         rng, rows = random.Random(seed), _random_rows(seed)  # noqa: S311
         whole, parts = _StoreView(store), _StoreView(store)
@@ -133,7 +133,7 @@ def updates_in_any_order_end_alike(store: OnlineStore) -> None:
 
 
 def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
-    """A late row displaces no newer one, a repeated one changes nothing, a corrected one replaces the old."""
+    """Check that a late row displaces no newer row, a repeated row changes nothing and a corrected row replaces the old one."""
     view = _StoreView(store)
     _check_equal(view.replace([("a", 5, 5, 50), ("b", 5, 5, 51)]).changed, 2, "changed by a replacement")
     _check_equal(view.update([("a", 3, 8, 30)]).changed, 0, "changed by a row that was overtaken before it was known")
@@ -150,7 +150,7 @@ def a_row_is_written_only_where_it_belongs(store: OnlineStore) -> None:
 
 
 def ttl_is_enforced_and_reported(store: OnlineStore) -> None:
-    """A row holds up to its ttl, inclusive to the microsecond; stale and missing differ."""
+    """Check that a row is valid up to its ttl, inclusive to the microsecond, and that stale and missing differ."""
     view = _StoreView(store)
     view.replace([("a", 5, 5, 1), ("z", 30, 30, 2)])
     reader, at = store.reader([Lookup(view.name, ("value",), 2 * _HOUR)]), _START + 7 * _HOURS
@@ -159,21 +159,21 @@ def ttl_is_enforced_and_reported(store: OnlineStore) -> None:
     _check_equal(reader.lookup_one([("z",)], at)[0], ((None,), MISSING, None), "before it was known")
     _check_equal(reader.lookup_one([("never",)], at)[0], ((None,), MISSING, None), "never seen")
     _check_equal(reader.lookup_one([(None,)], at)[0], ((None,), MISSING, None), "a null key")
-    (found,) = reader.lookup_many([[("a",), ("a",), ("z",), ("never",), (None,)]], [at, at + 1, at, at, at])
-    _check_equal(found.status.tolist(), [FRESH, STALE, MISSING, MISSING, MISSING], "status in columns")
-    _check_equal(found.age.tolist(), [2 * _HOURS, 2 * _HOURS + 1, -1, -1, -1], "age in columns")
-    _check_equal(found.nulls["value"].tolist(), [False, True, True, True, True], "nulls in columns")
+    (columns,) = reader.lookup_many([[("a",), ("a",), ("z",), ("never",), (None,)]], [at, at + 1, at, at, at])
+    _check_equal(columns.status.tolist(), [FRESH, STALE, MISSING, MISSING, MISSING], "status in columns")
+    _check_equal(columns.age.tolist(), [2 * _HOURS, 2 * _HOURS + 1, -1, -1, -1], "age in columns")
+    _check_equal(columns.nulls["value"].tolist(), [False, True, True, True, True], "nulls in columns")
     (nothing,) = store.reader([Lookup("never_written", ("value",))]).lookup_many([[("a",)]], [at])
     _check_equal((nothing.status.tolist(), nothing.nulls["value"].tolist()), ([MISSING], [True]), "a view that was never written")
 
 
 def values_come_back_exactly(store: OnlineStore) -> None:
-    """Whole numbers beyond floats, NaN and null, leading zeros, microseconds, lists and embeddings."""
+    """Check integers beyond floats, NaN and null, leading zeros, microseconds, lists and embeddings."""
     import polars as pl
 
     utc, time = pl.Datetime("us", "UTC"), datetime(1931, 5, 6, 7, 8, 9, 123_457, tzinfo=UTC)
     micros = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    for dtype, given, wanted in (
+    for dtype, given, expected in (
         (pl.Int64, [2**53 + 1, -(2**63), None], [2**53 + 1, -(2**63), None]),
         (pl.UInt64, [2**64 - 1, 0, None], [2**64 - 1, 0, None]),
         (pl.Float64, [0.1, -0.0, None], [0.1, -0.0, None]),
@@ -188,17 +188,17 @@ def values_come_back_exactly(store: OnlineStore) -> None:
     ):
         view = _StoreView(store)
         view.replace([(k, 1, 1, value) for k, value in zip("abc", given, strict=True)], dtype)
-        _check_equal([view.value(k, 1) for k in "abc"], wanted, f"values of {dtype}")
-        (found,) = store.reader([Lookup(view.name, ("value",))]).lookup_many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
-        listed = [None if null else value for value, null in zip(found.values["value"].tolist(), found.nulls["value"], strict=True)]
-        _check_equal(listed, wanted, f"columns of {dtype}")
+        _check_equal([view.value(k, 1) for k in "abc"], expected, f"values of {dtype}")
+        (columns,) = store.reader([Lookup(view.name, ("value",))]).lookup_many([[(k,) for k in "abc"]], [_START + _HOURS] * 3)
+        listed = [None if null else value for value, null in zip(columns.values["value"].tolist(), columns.nulls["value"], strict=True)]
+        _check_equal(listed, expected, f"columns of {dtype}")
     view = _StoreView(store)
     view.replace([("a", 1, 1, float("nan")), ("b", 1, 1, None)], pl.Float64)
     _check_equal(repr([view.value("a", 1), view.value("b", 1)]), "[nan, None]", "NaN and null")
 
 
 def entities_are_distinguished(store: OnlineStore) -> None:
-    """By type and by length; however long they are, and however many keys they have."""
+    """Check that entities differ by type and length, for keys of any length and number."""
     import polars as pl
 
     name, utc = _StoreView(store).name, pl.Datetime("us", "UTC")
@@ -226,7 +226,7 @@ def entities_are_distinguished(store: OnlineStore) -> None:
 
 
 def features_are_found_by_name(store: OnlineStore) -> None:
-    """In any order, some of them, after the view got other ones; one that is not there is refused by name."""
+    """Check lookups of features in any order, after the view got other features; a missing one is refused by name."""
     import polars as pl
 
     name = _StoreView(store).name
@@ -244,14 +244,14 @@ def features_are_found_by_name(store: OnlineStore) -> None:
     _check_equal(lost.lookup_one([("a",)], _START)[0].values, (None,), "a feature of nulls")
     write({"two": 4.0, "word": "w", "one": 3})
     _check_equal(both.lookup_one([("a",)], _START)[0].values, (4.0, 3), "two features of another schema")
-    (found,) = both.lookup_many([[("a",)]], [_START])
-    _check_equal([found.values[n].tolist() for n in ("two", "one")], [[4.0], [3]], "columns of another schema")
+    (columns,) = both.lookup_many([[("a",)]], [_START])
+    _check_equal([columns.values[n].tolist() for n in ("two", "one")], [[4.0], [3]], "columns of another schema")
     _check_refusal(lambda: lost.lookup_one([("a",)], _START), "three")
     _check_refusal(lambda: lost.lookup_many([[("a",)]], [_START]), "three")
 
 
 def several_views_are_read_at_once(store: OnlineStore) -> None:
-    """Each by its own key and ttl."""
+    """Check that each view is read by its own key and ttl."""
     first, second = _StoreView(store), _StoreView(store)
     first.replace([("a", 1, 1, 10)])
     second.replace([("b", 1, 1, 20), ("a", 1, 1, 21)])
@@ -265,7 +265,7 @@ def several_views_are_read_at_once(store: OnlineStore) -> None:
 
 
 def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
-    """What the new rows lack is gone, and the mark is that of the replacement; updates keep it unless they give one."""
+    """Check that a replacement removes missing rows and sets the mark; an update without a mark keeps it."""
     view = _StoreView(store)
     _check_equal(store.state(view.name), None, "state before")
     view.replace([("a", 1, 1, 10), ("b", 1, 1, 20)], mark="first")
@@ -282,7 +282,7 @@ def a_view_is_replaced_as_a_whole(store: OnlineStore) -> None:
 
 
 def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
-    """What is rebuilt forgets its rows; the others keep theirs."""
+    """Check that rebuilt entities lose their old rows and the others keep theirs."""
     view = _StoreView(store)
     view.replace([("a", 1, 1, 10), ("a", 2, 2, 11), ("b", 1, 1, 20), ("c", 1, 1, 30)])
     rebuilt = online_layout([("a", 0, 0, 0), ("b", 0, 0, 0)])
@@ -292,7 +292,7 @@ def entities_are_rebuilt_exactly(store: OnlineStore) -> None:
 
 
 def a_store_refuses_other_types(store: OnlineStore) -> None:
-    """Rows of another type cannot be added, and what cannot be packed is named; nothing has changed then."""
+    """Check that rows of another type are refused, unpackable columns are named, and nothing changes."""
     import polars as pl
 
     view = _StoreView(store)
@@ -303,7 +303,7 @@ def a_store_refuses_other_types(store: OnlineStore) -> None:
 
 
 def a_view_is_listed_until_it_is_removed(store: OnlineStore) -> None:
-    """No reader finds a removed view, not even one that was open; it may be written again."""
+    """Check that no reader finds a removed view, even an open one, and that it can be written again."""
     kept, gone = _StoreView(store), _StoreView(store)
     for view in (kept, gone):
         view.replace([("a", 1, 1, 10)], mark="seen")

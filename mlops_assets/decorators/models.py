@@ -1,4 +1,4 @@
-"""Decorators of what is trained and judged: a training set, a model, a gate."""
+"""Decorators of training sets, models and gates."""
 
 from __future__ import annotations
 

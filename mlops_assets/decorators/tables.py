@@ -1,4 +1,4 @@
-"""Decorators of tables and features: a dataset, a feature view, on-demand features."""
+"""Decorators of datasets, feature views and on-demand features."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Nouns: frozen values that declare, without I/O and without Dagster."""
+"""Declarations of a project: frozen values, without I/O and without Dagster."""

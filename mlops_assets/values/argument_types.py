@@ -1,4 +1,4 @@
-"""Compare arguments with the types that a signature declares, so that a confused one is an error that says what to write."""
+"""Check arguments against the types of a signature; the error for a wrong one says what to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of public callables are checked by name, so that a misspelt one is an error and never ignored."""
+"""Check the names of arguments of public callables: a misspelt one raises an error and is never ignored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
 _CLASSES: set[str] = set()  # whose constructors are checked
-_ACTIONS = ("log_", "start_run", "push", "training_frame")  # they check what they are given themselves, some at every step of a training
+_ACTIONS = ("log_", "start_run", "push", "training_frame")  # they check their own arguments, some at every step of a training
 _PUBLIC_MODULES = {"mlops_assets": "ml", "mlops_assets.runs": "ml.runs", "mlops_assets.types": "ml.types"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -1,4 +1,4 @@
-"""Keys of nodes in the asset graph: Dagster labels a node with the last component of its key, so that component says what the node is."""
+"""Keys of nodes in the asset graph. Dagster labels a node with the last component of its key, so that component names the node."""
 
 _SUFFIXES = {
     "approval": "approval",
@@ -46,7 +46,7 @@ def graph_key(key: str) -> str:
 
 
 def find_declared_name(node_key: str) -> str:
-    """Return the name of the noun that a node of the asset graph belongs to.
+    """Return the declared name that a node of the asset graph belongs to.
 
     Parameters
     ----------

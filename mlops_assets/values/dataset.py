@@ -1,4 +1,4 @@
-"""Tables that a function makes, or that another program writes."""
+"""Tables that a function computes, or that another program writes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Table:
 
     @property
     def schema_types(self) -> dict[str, type]:
-        """The Python types of the declared columns, where a plain one says it all; a time in UTC is a ``datetime``."""
+        """The Python types of the declared columns, where a plain type is exact; a time in UTC is a ``datetime``."""
         try:
             hints = {} if self.schema is None else typing.get_type_hints(self.schema, include_extras=True)
         except NameError:  # an annotation that only a type checker can resolve
@@ -150,7 +150,7 @@ def _schema_fields(schema: type) -> Iterator[str]:
 @check_constructor
 @dataclass(frozen=True)
 class Dataset(Generic[P, R]):
-    """A table made by a function. Made by :func:`mlops_assets.dataset`; still callable as that function.
+    """A table that a function computes. Created by :func:`mlops_assets.dataset`; still callable as that function.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""The parts of a training set, and everything that a candidate is judged by."""
+"""The parts of a training set, and the measurements by which gates judge a candidate."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class PredictionTimes:
     ----------
     seconds
         The seconds of each call.
-    how
+    description
         The called method, and its rows, in words.
 
     See Also
@@ -197,7 +197,7 @@ class PredictionTimes:
     """
 
     seconds: tuple[float, ...]
-    how: str
+    description: str
 
 
 class Costs(Protocol):
@@ -209,7 +209,7 @@ class Costs(Protocol):
     """
 
     def artifact_bytes(self) -> float:
-        """Return the size of everything that a version of it stores."""
+        """Return the bytes that a version of the candidate stores."""
         ...
 
     def time_predictions(self, calls: int) -> PredictionTimes:

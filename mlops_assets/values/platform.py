@@ -1,4 +1,4 @@
-"""The places of a platform: lake, registry, artifacts, online store."""
+"""The stores of a platform: lake, registry, artifacts, online store."""
 
 from __future__ import annotations
 

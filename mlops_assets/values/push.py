@@ -1,4 +1,4 @@
-"""A dataset whose rows are pushed call by call instead of computed by a function."""
+"""A dataset with pushed rows instead of a function."""
 
 from __future__ import annotations
 

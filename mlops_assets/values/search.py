@@ -63,7 +63,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether its values are whole numbers."""
+        """Whether all values are whole numbers."""
         return all(isinstance(value, int) for value in (self.low, self.high, 1 if self.step is None else self.step))
 
 

@@ -168,5 +168,5 @@ class Service:
 
     @property
     def predictions_key(self) -> str:
-        """``predictions/<name>``: what it answered."""
+        """``predictions/<name>``: the logged predictions."""
         return f"predictions/{self.name}"

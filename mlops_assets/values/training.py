@@ -1,4 +1,4 @@
-"""Training sets, and how their rows are split."""
+"""Training sets, and the splits of their rows."""
 
 from __future__ import annotations
 

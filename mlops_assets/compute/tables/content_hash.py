@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    SliceReader: TypeAlias = Callable[[int, int], tuple[bytes | memoryview, ...]]  # from first row and end to the bytes of a column
 
 # Types whose values are hashed as numbers, by their logical names; all others are hashed as text.
 _PLAIN: dict[str, pl.DataType] = {
@@ -193,7 +195,7 @@ def _logical_type(dtype: pl.DataType) -> str:
     return str(dtype)
 
 
-def _byte_slices(series: pl.Series):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a reader of slices of one column)
+def _byte_slices(series: pl.Series) -> SliceReader:
     valid = series.is_not_null().to_numpy()
     if series.dtype.is_nested() or isinstance(series.dtype, (pl.Decimal, pl.Binary)):
         series = pl.Series(series.name, _to_text(series), dtype=pl.String)
@@ -203,7 +205,7 @@ def _byte_slices(series: pl.Series):  # type: ignore[no-untyped-def]  # noqa: AN
     return lambda start, end: (np.packbits(valid[start:end]).tobytes(), values[start:end].tobytes())
 
 
-def _text_slices(series: pl.Series, valid: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _text_slices(series: pl.Series, valid: np.ndarray) -> SliceReader:
     array = series.fill_null("").rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # offsets, and all text in one buffer
     _, ends, text = array.buffers()
     offsets = np.frombuffer(ends, dtype=np.int64)[array.offset : array.offset + len(array) + 1]

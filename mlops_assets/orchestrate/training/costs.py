@@ -58,4 +58,4 @@ class StoredCosts:
             begun = time.perf_counter()
             predict(request, 1)
             seconds.append(time.perf_counter() - begun)
-        return PredictionTimes(tuple(seconds), f"{predict.how.partition(' ')[0]} predictor, holdout rows")
+        return PredictionTimes(tuple(seconds), f"{predict.description.partition(' ')[0]} predictor, holdout rows")

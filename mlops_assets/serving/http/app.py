@@ -95,7 +95,7 @@ class App:
             await self._reply(send, status, reply, _JSON, close=status == 413)
             self._metrics.count_reply(status, time.perf_counter() - began)
         elif scope["type"] == "http" and scope["path"].startswith(PUSH_PATH):
-            await self._take_push(scope, receive, send)
+            await self._accept_push(scope, receive, send)
         elif scope["type"] == "http":
             self._metrics.count("other_requests")
             await self._reply(send, *self._answer_other(scope["path"], scope["method"]))
@@ -120,7 +120,7 @@ class App:
             _print_failure(error, "a push")
             return _refuse(500, f"the push failed ({type(error).__name__})", "the service's log shows where")
 
-    async def _take_push(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _accept_push(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take rows for a view in another thread, so that waiting for the disk delays no prediction."""
         view, push_endpoint = scope["path"].removeprefix(PUSH_PATH), self._push_endpoint
         self._metrics.count("push_requests")

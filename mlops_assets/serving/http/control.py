@@ -74,14 +74,14 @@ def start(spec: ServiceSpec, *, timeout: float = 60) -> ServiceStatus:
     until = time.monotonic() + timeout
     with hold_lock(folder.path / "control.lock"):
         before = folder.read_or_none(folder.wanted)
-        left_alone = _is_running(_read_supervisor(folder)) and folder.find_spec_file() == spec
+        is_current = _is_running(_read_supervisor(folder)) and folder.read_spec_or_none() == spec
         try:
-            if not left_alone:
+            if not is_current:
                 _start_supervisor(spec, folder, until)
             write_json(folder.wanted, {"state": "running"})
             return _await_champion(spec, folder, until)
         except BaseException:
-            if not left_alone:
+            if not is_current:
                 _stop_processes(folder, 10)
                 _restore_wanted(folder, before)
             raise
@@ -129,7 +129,7 @@ def status(home: str, name: str, declared: ServiceSpec | None = None) -> Service
         The spec that the project declares, which names the champion of a service that was never started. The started spec when None.
     """
     folder = ServiceFolder.locate(home, name)
-    spec, facts = declared or folder.find_spec_file(), _read_supervisor(folder)
+    spec, facts = declared or folder.read_spec_or_none(), _read_supervisor(folder)
     running, wanted = _is_running(facts) or bool(_find_unnamed_processes(folder, entry_points.SUPERVISOR)), _read_wanted_state(folder)
     champion, unreadable = (None, "") if spec is None else _read_champion(spec)
     workers = folder.read_workers()
@@ -165,7 +165,7 @@ def _find_online_problem(folder: ServiceFolder) -> str:
     """Return what is wrong with the online store that the service reads; services of models without lookups have none."""
     from mlops_assets.stores.online.lmdb_check import damaged_store_error, find_header_damage
 
-    spec = folder.find_spec_file()
+    spec = folder.read_spec_or_none()
     problem = "" if spec is None or "://" in spec.online else find_header_damage(Path(spec.online))
     if not problem or spec is None:
         return ""
@@ -252,8 +252,8 @@ def _start_supervisor(spec: ServiceSpec, folder: ServiceFolder, until: float) ->
             env=child_environment(),  # a model may hold classes of the project
         )
     if launched.returncode:
-        unsaid = f"it ended with code {launched.returncode} and wrote nothing: look at the machine's memory and disk"
-        raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=_log_hint(folder, unsaid))
+        fallback = f"it ended with code {launched.returncode} and wrote nothing: look at the machine's memory and disk"
+        raise ServiceError(f"the supervisor of '{spec.name}' did not start", hint=_log_hint(folder, fallback))
     _await_supervisor(spec, folder, int(launched.stdout), until)
 
 
@@ -267,12 +267,12 @@ def _await_supervisor(spec: ServiceSpec, folder: ServiceFolder, pid: int, until:
             facts = folder.read_or_none(folder.supervisor) or {}
             if facts.get("pid") == pid and facts.get("problem"):
                 raise ServiceError(facts["problem"], hint=facts.get("hint", _log_hint(folder, "`mlops doctor` looks at the rest")))
-            unsaid = f"process {pid} wrote nothing before it ended, as one that was killed: look at the machine's memory"
-            raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=_log_hint(folder, unsaid))
+            fallback = f"process {pid} wrote nothing before it ended, as one that was killed: look at the machine's memory"
+            raise ServiceError(f"the supervisor of '{spec.name}' ended as it started", hint=_log_hint(folder, fallback))
         if time.monotonic() > until:
             _signal(pid, signal.SIGTERM)  # no state file names it, so nothing else would find it
-            unsaid = "it wrote nothing and was still starting: the machine may be busy; start the service again"
-            raise ServiceError(f"the supervisor of '{spec.name}' does not report where it listens", hint=_log_hint(folder, unsaid))
+            fallback = "it wrote nothing and was still starting: the machine may be busy; start the service again"
+            raise ServiceError(f"the supervisor of '{spec.name}' does not report where it listens", hint=_log_hint(folder, fallback))
         time.sleep(_POLL_SECONDS)
 
 
@@ -302,9 +302,9 @@ def _rollback_hint(folder: ServiceFolder) -> str:
     return "; ".join(dict.fromkeys([_log_hint(folder, rollback), rollback]))
 
 
-def _log_hint(folder: ServiceFolder, unsaid: str) -> str:
-    """Return a hint that names the log, or ``unsaid`` where the log is empty."""
-    return f"{folder.output} has details" if folder.output.exists() and folder.output.stat().st_size else unsaid
+def _log_hint(folder: ServiceFolder, fallback: str) -> str:
+    """Return a hint that names the log, or ``fallback`` where the log is empty."""
+    return f"{folder.output} has details" if folder.output.exists() and folder.output.stat().st_size else fallback
 
 
 def _stop_processes(folder: ServiceFolder, timeout: float) -> None:

@@ -87,7 +87,12 @@ class ModelLoader(threading.Thread):
         if self._target == target:  # else a newer one was requested meanwhile
             self._before, self._app.model = current, model
             self._metrics.count("model_loads")
-            facts = {"version": target.version, "digest": target.digest, "predictor": model.predictor.how, "libraries": model.libraries}
+            facts = {
+                "version": target.version,
+                "digest": target.digest,
+                "predictor": model.predictor.description,
+                "libraries": model.libraries,
+            }
             self.report(**facts, loaded_at=time.time(), error="", failed=None, loading=None)
         return True
 

@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
         """Number of open connections."""
         return len(self.server_state.connections)
 
-    async def take(self, connection: socket.socket) -> None:
+    async def add_connection(self, connection: socket.socket) -> None:
         """Serve a connection."""
         protocol: Any = self.config.http_protocol_class
         connection.setblocking(False)  # noqa: FBT003
@@ -122,7 +122,7 @@ class Acceptor:
         except OSError:
             self._wait(_PAUSE, then=lambda: None)
             return False
-        task = self._loop.create_task(self._server.take(connection))
+        task = self._loop.create_task(self._server.add_connection(connection))
         self._taking.add(task)
         task.add_done_callback(self._taking.discard)
         return True

@@ -232,7 +232,7 @@ class ServiceFolder:
         """
         return _read(self.spec, ServiceSpec)
 
-    def find_spec_file(self) -> ServiceSpec | None:
+    def read_spec_or_none(self) -> ServiceSpec | None:
         """Return the started spec; None when its file is missing or damaged."""
         with contextlib.suppress(ServiceError):
             return self.read_spec()

@@ -61,7 +61,7 @@ class Supervisor:
             self._poll_champion()
             self._pool.tick()
             problem = self._unreadable or self._pool.problem
-            if self._pool.given_up:
+            if self._pool.is_exhausted:
                 self._report(problem)
                 break
             self._report(problem)

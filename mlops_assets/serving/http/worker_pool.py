@@ -40,7 +40,7 @@ class _Worker:
     began: float = 0.0
     deaths: int = 0
     next_start: float = 0.0
-    given_up: bool = False
+    is_exhausted: bool = False
     last_code: int = 0
 
 
@@ -77,9 +77,9 @@ class WorkerPool:
         self._leader = self._workers[0]
 
     @property
-    def given_up(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether every restart of the workers failed."""
-        return all(worker.given_up for worker in self._workers)
+        return all(worker.is_exhausted for worker in self._workers)
 
     @property
     def problem(self) -> str:
@@ -87,7 +87,7 @@ class WorkerPool:
         problems = [
             f"worker {w.index} ended at once {w.deaths} times, last with code {w.last_code}, and is not restarted"
             for w in self._workers
-            if w.given_up
+            if w.is_exhausted
         ]
         if self.refused is not None:
             problems.append(f"version {self.refused} killed the workers that loaded it, and is not loaded again")
@@ -105,7 +105,7 @@ class WorkerPool:
         self._target = target
         self._crashes = _LoadCrashes()
         for worker in self._workers:  # another version is another chance
-            worker.deaths, worker.given_up = 0, False
+            worker.deaths, worker.is_exhausted = 0, False
         self._leader = next((worker for worker in self._workers if worker.process is not None), self._workers[0])
 
     def tick(self) -> None:
@@ -113,15 +113,15 @@ class WorkerPool:
         reports = {status.index: status for status in self._folder.read_reports()}
         for worker in self._workers:
             self._reap(worker, reports.get(worker.index))
-            if worker.process is None and not worker.given_up and time.monotonic() >= worker.next_start:
+            if worker.process is None and not worker.is_exhausted and time.monotonic() >= worker.next_start:
                 self._start(worker)
         current = {
             w.index: reports[w.index] for w in self._workers if w.index in reports and w.process and reports[w.index].pid == w.process.pid
         }
         if self._target is not None and any(_answers_with(status, self._target) for status in current.values()):
             self._proven = self._target
-        if self._leader.given_up:  # only then another one leads: a worker that dies of a version must not pass it on
-            self._leader = next((w for w in self._workers if not w.given_up), self._leader)
+        if self._leader.is_exhausted:  # only then another one leads: a worker that dies of a version must not pass it on
+            self._leader = next((w for w in self._workers if not w.is_exhausted), self._leader)
         for worker in self._workers:
             if worker.process is not None:
                 status = current.get(worker.index)
@@ -172,7 +172,7 @@ class WorkerPool:
         os.close(worker.control)
         worker.last_code, worker.process = worker.process.returncode, None
         worker.deaths = worker.deaths + 1 if time.monotonic() - worker.began < _MIN_LIFE_SECONDS else 0
-        worker.given_up = worker.deaths >= _MAX_QUICK_DEATHS
+        worker.is_exhausted = worker.deaths >= _MAX_QUICK_DEATHS
         worker.next_start = time.monotonic() + (min(0.25 * 2**worker.deaths, _MAX_PAUSE_SECONDS) if worker.deaths else 0.0)
 
     def _ask_for_report(self, worker: _Worker, status: WorkerStatus | None) -> None:

@@ -87,19 +87,19 @@ class Predictor:
         The fitted estimator.
     form
         The path to its predictions.
-    how
+    description
         ``compiled``, or ``native`` and why.
     positive
         The positive class; None unless there are two classes.
     """
 
-    def __init__(self, estimator: Any, form: ScoringPath, how: str, positive: Any = None) -> None:  # noqa: ANN401
+    def __init__(self, estimator: Any, form: ScoringPath, description: str, positive: Any = None) -> None:  # noqa: ANN401
         self._classes = estimator.classes_ if hasattr(estimator, "predict_proba") else None
         self._names = () if self._classes is None else tuple(class_names(self._classes))
         positive_label = positive_class(() if self._classes is None else self._classes, positive)
         self.positive = None if positive_label is None else str(positive_label)
         self.form = form
-        self.how = how
+        self.description = description
 
     def __call__(self, columns: Sequence[Sequence[Any]], count: int) -> Scores:
         """Return prediction and probabilities of every row.

@@ -51,6 +51,6 @@ def list_orphaned_files(cursor: duckdb.DuckDBPyConnection, *, older_than: timede
 
 
 def measure_disk(folder: Path) -> tuple[int, int]:
-    """Return how many Parquet files lie in a folder, and their bytes."""
+    """Return the number and the bytes of the Parquet files in a folder."""
     sizes = [path.stat().st_size for path in folder.rglob("*.parquet")]
     return len(sizes), sum(sizes)

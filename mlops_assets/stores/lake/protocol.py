@@ -273,4 +273,4 @@ class LakeUpkeep(Protocol):
 
 
 class Lake(LakeReader, LakeWriter, LakeUpkeep, Protocol):
-    """Everything that the rest of the package asks of a lake; no caller outside of this room runs SQL on it."""
+    """The whole interface of a lake; no caller outside of this room runs SQL on it."""

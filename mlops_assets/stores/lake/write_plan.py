@@ -1,4 +1,4 @@
-"""Plan a write: which partitions differ from what was recorded, and in which column types they are stored."""
+"""Plan a write: the partitions that differ from their records, and the column types to store."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def plan_write(write: TableWrite, stored: TableState, run_id: str) -> WritePlan:
 def build_records(
     write: TableWrite, frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], stored: TableState, run_id: str
 ) -> list[PartitionRecord]:
-    """Return new records of the partitions whose content or inputs differ from their current record.
+    """Return new records for partitions whose content or inputs differ from their current record.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Online features without Dagster and without a service: what a request would look up now."""
+"""Look up online features without Dagster and without a service, as a request would."""
 
 from __future__ import annotations
 

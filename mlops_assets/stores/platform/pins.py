@@ -1,4 +1,4 @@
-"""Which snapshots of the lake are needed, and by whom."""
+"""The snapshots of the lake that are needed, and their users."""
 
 from __future__ import annotations
 

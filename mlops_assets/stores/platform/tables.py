@@ -1,4 +1,4 @@
-"""Tables of the lake without Dagster: verified rows for a notebook or a script."""
+"""Read tables of the lake without Dagster: verified rows for a notebook or a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read versions and their current state: one version by one query, all versions by one query for each kind of fact."""
+"""Read versions and their current state: one version with one query, all versions with one query per kind of fact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The active run: what it logs, and how it ends."""
+"""The active run: its log and its end."""
 
 from __future__ import annotations
 

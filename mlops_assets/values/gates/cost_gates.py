@@ -118,7 +118,7 @@ class LatencyGate:
             return GateResult(passed=False, reason=_NOT_MEASURED.format("latency"), threshold=self.p95_ms)
         times = candidate.costs.time_predictions(self.calls)
         p95 = _percentile(times.seconds, 0.95) * 1000
-        what = f"p95 {p95:.3g} ms of {len(times.seconds)} single-row predictions ({times.how})"
+        what = f"p95 {p95:.3g} ms of {len(times.seconds)} single-row predictions ({times.description})"
         return _judge_maximum(p95, self.p95_ms, what, f"{self.p95_ms:g} ms")
 
 

@@ -74,7 +74,7 @@ TARGET = X["distance"].to_numpy() / 1000 + X["wind"].to_numpy()
 
 def compiled(fitted, rows: pl.DataFrame) -> Predictor:
     made = make_predictor(fitted, rows.gather_every(max(1, rows.height // 40)).head(40), predicts_argmax=True)
-    assert made.how == "compiled"
+    assert made.description == "compiled"
     return made
 
 
@@ -152,7 +152,7 @@ def test_every_pipeline_agrees_or_is_not_compiled(before, final, label, data) ->
     made = make_predictor(fitted, X.gather_every(15), predicts_argmax=data.draw(st.booleans()))
     rows = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=50))
     picked = frame(100, seed=7)[rows]
-    assert_agrees(made, fitted, picked) if made.how == "compiled" else pytest.fail(made.how)
+    assert_agrees(made, fitted, picked) if made.description == "compiled" else pytest.fail(made.how)
 
 
 NAMED = {
@@ -231,10 +231,10 @@ class Odd(TransformerMixin, BaseEstimator):
 def test_what_is_not_recognised_is_served_by_the_estimator_itself() -> None:
     fitted = make_pipeline(Odd(), LinearRegression()).fit(X, TARGET)
     made = make_predictor(fitted, X.head(40))
-    assert made.how == "native (Odd takes the column 'carrier', which is String)"
+    assert made.description == "native (Odd takes the column 'carrier', which is String)"
     assert_agrees(made, fitted, X.head(5))
     words = make_pipeline(FunctionTransformer(lambda f: f.select("distance").to_numpy()), LinearRegression()).fit(X, TARGET)
-    assert make_predictor(words, X.head(40)).how.startswith("native (")
+    assert make_predictor(words, X.head(40)).description.startswith("native (")
 
 
 def test_float32_is_not_compiled_when_it_matters() -> None:
@@ -252,12 +252,12 @@ def test_a_compiled_form_that_is_wrong_is_found_and_not_used(monkeypatch) -> Non
     for wrong in (lambda s, m: right(s, m) + 1e-6, lambda s, m: right(s, np.nan_to_num(m)), lambda s, m: right(s, m[:, ::-1].copy())):
         monkeypatch.setattr(BoostedTrees, "__call__", wrong)
         made = make_predictor(fitted, X.head(64))
-        assert made.how == "compiled"  # by the estimator's own predict_proba on the matrix
+        assert made.description == "compiled"  # by the estimator's own predict_proba on the matrix
         assert_agrees(made, fitted, X.tail(50))
     monkeypatch.setattr(
         module, "_compile_path", lambda *_, **__: ScoringPath(lambda _, count: count, lambda count: np.full((count, 2), 0.5))
     )
-    assert make_predictor(fitted, X.head(64)).how == "native (the compiled form differs on a probe row)"
+    assert make_predictor(fitted, X.head(64)).description == "native (the compiled form differs on a probe row)"
 
 
 def test_a_form_that_answers_what_the_estimator_refuses_is_found() -> None:
@@ -383,7 +383,7 @@ def test_times_reach_the_native_estimator_as_times() -> None:
     hours = FunctionTransformer(hour_of)
     fitted = make_pipeline(hours, LinearRegression()).fit(times, np.arange(times.height) % 24)
     made = make_predictor(fitted, times.head(30))
-    assert made.how.startswith("native")
+    assert made.description.startswith("native")
     assert made([[7 * 3_600_000_000]], 1).predictions == pytest.approx([7.0])
 
 

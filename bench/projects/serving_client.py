@@ -26,9 +26,9 @@ _PROBABILITIES = {
 class Target:
     """A server and what it is sent."""
 
-    def __init__(self, port: int, path: str, wrap: str | None, shape: str, rows: Sequence[Any]) -> None:
-        self.port, self._path, self._wrap, self._rows = port, path, wrap, rows
-        self.probabilities = _PROBABILITIES.get(shape)
+    def __init__(self, port: int, path: str, body_key: str | None, reply_format: str, rows: Sequence[Any]) -> None:
+        self.port, self._path, self._body_key, self._rows = port, path, body_key, rows
+        self.probabilities = _PROBABILITIES.get(reply_format)
         self._made: dict[int, list[bytes]] = {}
 
     def requests(self, size: int) -> list[bytes]:
@@ -40,7 +40,7 @@ class Target:
 
     def request(self, rows: Sequence[Any]) -> bytes:
         """Return a request as bytes."""
-        body = json.dumps({self._wrap: rows} if self._wrap else rows, separators=(",", ":")).encode()
+        body = json.dumps({self._body_key: rows} if self._body_key else rows, separators=(",", ":")).encode()
         head = f"POST {self._path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         return head.encode() + body
 

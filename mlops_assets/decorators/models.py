@@ -70,7 +70,7 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
         stops the training: at prediction time it seldom exists.
     block_length
         How much time errors stay alike: intervals of metrics resample whole blocks of this length. Zero declares independent rows. By default the
-        length is found in the errors, where there are event times.
+        length is estimated from the errors, where there are event times.
     **options
         Passed to Dagster, as in :func:`dataset`.
 

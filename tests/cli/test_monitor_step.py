@@ -41,7 +41,7 @@ def key(day: int) -> str:
 
 
 class World:
-    """A line that turns over on a day, and a training that crashes when the world says so."""
+    """A linear relation whose sign flips on day ``turns_on``; a training crashes while ``crashes`` is set."""
 
     def __init__(self, folder: Path, *, approval: bool = False, retrain: ml.Retrain | None = RETRAIN) -> None:
         self.turns_on, self.crashes = 5, False

@@ -110,6 +110,10 @@ def test_both_projects_run_in_another_environment(other, tmp_path) -> None:
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "dbt_features", tmp_path / "dbt_features")
     keys = 'not (key:"predictions/*" or key:"*_report/*" or key:"service/*")'
-    run(["mlops", "run", "--select", keys, "--partitions", "2013-01-01...2013-01-31"], tmp_path, environment)
+    run(
+        ["mlops", "run", "--select", keys, "--partitions", "2013-01-01...2013-03-31", "--as-of", "2013-04-01T00:00-04:00"],
+        tmp_path,
+        environment,
+    )
     (found,) = json.loads(run(["mlops", "models", "list", "--json", "-"], tmp_path, environment))
     assert found["version"] == 1

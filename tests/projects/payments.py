@@ -1,4 +1,4 @@
-"""A project whose predictions are easily taken for others: a rare label with a threshold of its own."""
+"""A project with a rare label and a decision threshold of its own, so that a class is not the one with the higher probability."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,7 @@ ROWS = 400  # payments of a day
 SPLIT = ml.TimeSplit(validation=timedelta(days=1), holdout=timedelta(days=1))
 
 
-def payments_of(day: int) -> pl.DataFrame:
+def make_payments(day: int) -> pl.DataFrame:
     """Return the payments of one day: one in twenty is a fraud, more often at night and when it is large."""
     rng = np.random.default_rng(day)
     amount, night = rng.normal(size=ROWS), rng.random(ROWS) < 0.3
@@ -38,7 +38,7 @@ def payments_of(day: int) -> pl.DataFrame:
 @ml.dataset(partitions=DAILY, key="id", event_timestamp="at")
 def payments(window: ml.TimeWindow) -> pl.DataFrame:
     """Every payment of some days."""
-    return pl.concat([payments_of(day) for day in range((window.start - BASE).days, (window.end - BASE).days)])
+    return pl.concat([make_payments(day) for day in range((window.start - BASE).days, (window.end - BASE).days)])
 
 
 @ml.training_set(columns=["amount", "night"], label="fraud", event_timestamp="at", split=SPLIT)

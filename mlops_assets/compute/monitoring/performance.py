@@ -195,7 +195,7 @@ def measure_performance(  # noqa: PLR0913  (what a monitor and a model declare)
     event_timestamp
         The column of ``predictions`` with the time of each row, by which blocks of time are found; rows are independent without it.
     block_length
-        As the training set declares it; found in the errors when None.
+        As the training set declares it; estimated from the errors when None.
     positive
         The positive one of two classes; the second when None.
     in_training

@@ -95,7 +95,7 @@ class PairedIntervals:
     times
         When each row happened: blocks of time are resampled where errors of neighbours are alike. None: rows are independent.
     block_length
-        As the project declares it; found in the errors when None.
+        As the project declares it; estimated from the errors when None.
     """
 
     def __init__(  # noqa: PLR0913  (models, rows and their time)

@@ -51,7 +51,7 @@ class TimeBlocks:
 
     def __str__(self) -> str:
         """Return the resampled blocks and the origin of their length as text."""
-        return f"{self.count} blocks of {_format_span(self.length)}, {'as declared' if self.declared else 'found in the errors'}"
+        return f"{self.count} blocks of {_format_span(self.length)}, {'as declared' if self.declared else 'estimated from the errors'}"
 
 
 def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: timedelta | None = None) -> TimeBlocks | None:
@@ -64,7 +64,7 @@ def find_blocks(times: pl.Series, errors: Sequence[np.ndarray], block_length: ti
     errors
         What was wrong with each row's prediction, in one or several measures, each of shape (rows,).
     block_length
-        As the project declares it; a length of zero declares independent rows. None: found in the errors.
+        As the project declares it; a length of zero declares independent rows. None: estimated from the errors.
 
     Returns
     -------

@@ -94,7 +94,7 @@ def test_the_difference_of_two_models_is_resampled_by_the_same_blocks() -> None:
     for metric in ("neg_mean_squared_error", "neg_root_mean_squared_error", "neg_median_absolute_error"):
         by_blocks, by_rows = (np.subtract(*each.difference(metric)[::-1]) for each in (found, alone))
         assert by_blocks > 1.2 * by_rows, metric
-    assert found.method.endswith("found in the errors")
+    assert found.method.endswith("estimated from the errors")
     assert alone.method == "independent rows"
 
 

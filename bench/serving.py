@@ -70,14 +70,14 @@ class Contender:
     ----------
     port
         Where it listens.
-    path, wrap, shape
-        Where rows are sent, the name they are sent under, and how the reply holds the probabilities; see the client.
+    path, body_key, reply_format
+        The path of requests, the key of the rows in a request (none: the body is the rows), and how the reply holds the probabilities; see the client.
     """
 
     port: int
     path: str = "/predict"
-    wrap: str | None = None
-    shape: str = "plain"
+    body_key: str | None = None
+    reply_format: str = "plain"
 
 
 Bursts = dict[tuple[str, str], list[dict[str, Any]]]  # workload and contender → rounds
@@ -93,7 +93,7 @@ def run(*, full: bool) -> Report:  # noqa: ARG001  (nothing here grows)
         stack.callback(client.close)
         ours = _start_ours(home, stack)
         contenders, failures = _start_peers(home, pythons, client, stack)
-        _aim(OURS, Contender(_port_of(ours["url"]), shape="named"), client, home)
+        _aim(OURS, Contender(_port_of(ours["url"]), reply_format="named"), client, home)
         differences = {name: _checked(name, client, failures) for name in (OURS, *contenders)}
         bursts = _measure(client, (OURS, *contenders), failures)
         logged = _ours("stop", home)["logged"]
@@ -164,7 +164,7 @@ def _uvicorn(app: str, port: int) -> list[str]:
 
 def _bare(port: int, home: Path) -> tuple[list[str], dict[str, str], Contender]:
     least = ["--lifespan", "off", "--no-proxy-headers", "--no-server-header", "--no-date-header"]
-    return [PYTHON, *_uvicorn("bench.projects.serving_bare:app", port), *least], _env(home), Contender(port, shape="constant")
+    return [PYTHON, *_uvicorn("bench.projects.serving_bare:app", port), *least], _env(home), Contender(port, reply_format="constant")
 
 
 def _fastapi(port: int, home: Path, python: Path) -> tuple[list[str], dict[str, str], Contender]:
@@ -174,7 +174,7 @@ def _fastapi(port: int, home: Path, python: Path) -> tuple[list[str], dict[str, 
 def _bentoml(port: int, home: Path, python: Path) -> tuple[list[str], dict[str, str], Contender]:
     env = _env(home, BENTOML_HOME=str(home / "bentoml"), BENTOML_DO_NOT_TRACK="True")
     line = [str(python), "-m", "bentoml", "serve", "serving_bento:Lateness", "--working-dir", str(PROJECTS)]
-    return [*line, "--host", "127.0.0.1", "--port", str(port)], env, Contender(port, wrap="rows")
+    return [*line, "--host", "127.0.0.1", "--port", str(port)], env, Contender(port, body_key="rows")
 
 
 def _mlflow(port: int, home: Path, python: Path) -> tuple[list[str], dict[str, str], Contender]:
@@ -218,7 +218,7 @@ def _group_lives(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _aim(name: str, contender: Contender, client: Worker, home: Path) -> None:
-    where = {"port": contender.port, "path": contender.path, "wrap": contender.wrap, "shape": contender.shape}
+    where = {"port": contender.port, "path": contender.path, "body_key": contender.body_key, "reply_format": contender.reply_format}
     client.ask(do="aim", name=name, rows=str(home / "rows.json"), **where)
 
 

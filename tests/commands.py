@@ -1,13 +1,15 @@
-"""`mlops` for tests that call it hundreds of times: a process that has imported what every command imports, and forks for each.
+"""Commands for tests that call them hundreds of times: a process that has imported what every command imports forks for each.
 
-A command still has a process, an environment, a folder and an output of its own; what it saves is three seconds of imports. What is killed, served or
-timed is started as users start it.
+A command still has a process, an environment, a folder and an output of its own; this saves three seconds of imports. Tests that kill, serve or
+time a command start it as users do.
 """
 
 import atexit
 import contextlib
 import json
+import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -15,44 +17,20 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from mlops_assets.compute.training import environment
+from tests.warm_start.warm_modules import MODULES
 
-_IMPORTED = (
-    "dagster",
-    "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
-    "dagster._core.execution.execute_in_process",
-    "dagster._core.instance.factory",
-    "dagster._core.storage.local_compute_log_manager",
-    "dagster._core.storage.root",
-    "dagster._core.storage.sqlite_storage",
-    "duckdb",
-    "jinja2",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.figure",
-    "pandas",
-    "polars",
-    "pyarrow.dataset",
-    "scipy.stats",
-    "skops.io",
-    "sklearn.ensemble",
-    "sklearn.inspection",
-    "sklearn.linear_model",
-    "sklearn.pipeline",
-    "mlops_assets",
-    "mlops_assets.cli.main",
-    "mlops_assets.cli.project",
-    "mlops_assets.cli.registry.aliases",
-    "mlops_assets.cli.running",
-    "mlops_assets.cli.status",
-    "mlops_assets.cli.summary",
-    "mlops_assets.cli.registry.versions",
-    "mlops_assets.orchestrate.core.event_storage",
-)
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ("mlops", "dagster", "dg", "python")
+WARM_START = str(Path(__file__).with_name("warm_start"))  # on the PYTHONPATH of a command, makes what Dagster spawns fork as well
 
 
 class _Parent:
@@ -74,7 +52,7 @@ class _Parent:
         self._here, there = socket.socketpair()
         with there:
             line = [sys.executable, "-m", "tests.commands", str(there.fileno())]
-            self._process = subprocess.Popen(line, pass_fds=[there.fileno()], cwd=Path(__file__).parents[1])
+            self._process = subprocess.Popen(line, pass_fds=[there.fileno()], cwd=ROOT)
         atexit.register(self._end)
 
     def _end(self) -> None:
@@ -87,16 +65,34 @@ _parent = _Parent()
 
 def run_mlops(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess:
     """Run one command to its end, as `subprocess.run(["mlops", ...], capture_output=True, text=True)` does."""
+    return run_program(["mlops", *arguments], cwd=cwd, env=env)
+
+
+def run_code(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run code in a process of its own, as `subprocess.run([sys.executable, "-c", ...], capture_output=True, text=True)` does."""
+    return run_program(["python", "-c", code, *arguments], cwd=ROOT, env=os.environ)
+
+
+def warm_context() -> BaseContext:
+    """Return what starts processes as "spawn" does, but with everything imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*MODULES, "hypothesis", "psycopg", "pytest"])
+    return context
+
+
+def run_program(line: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess:
+    """Run one of PROGRAMS to its end: `python` takes a file, or `-c` and code, and arguments."""
+    assert line[0] in PROGRAMS
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = _parent({"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}, out.fileno(), err.fileno())
+        code = _parent({"line": list(line), "cwd": str(cwd), "env": dict(env)}, out.fileno(), err.fileno())
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess(["mlops", *arguments], code, out.read(), err.read())
+        return subprocess.CompletedProcess(list(line), code, out.read(), err.read())
 
 
 def _serve(descriptor: int) -> None:
     warnings.simplefilter("ignore")
-    for name in _IMPORTED:
+    for name in ("tests.warm_start.sitecustomize", *MODULES):
         import_module(name)
     sys.modules["matplotlib.font_manager"].findfont("DejaVu Sans")  # read once: the list of fonts, and that of installed packages
     environment.installed_distributions()
@@ -117,6 +113,21 @@ def _serve(descriptor: int) -> None:
             here.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
+def _execute(program: str, *arguments: str) -> None:
+    if arguments[:1] == ("-c",):
+        sys.argv = ["-c", *arguments[2:]]
+        sys.path.insert(0, "")
+        exec(compile(arguments[1], "<string>", "exec"), vars(sys.modules["__main__"]))
+    elif program == "python":
+        sys.argv = list(arguments)
+        sys.path.insert(0, str(Path(arguments[0]).parent.absolute()))
+        runpy.run_path(arguments[0], run_name="__main__")
+    else:
+        sys.argv = [program, *arguments]
+        (entry,) = entry_points(group="console_scripts", name=program)
+        entry.load()()
+
+
 def _command(asked: dict, out: int, err: int) -> None:
     """Become the command: its output, folder and environment, as a new interpreter has them; never return."""
     for descriptor, target in ((out, 1), (err, 2)):
@@ -127,11 +138,10 @@ def _command(asked: dict, out: int, err: int) -> None:
     os.environ.update(asked["env"])
     time.tzset()
     sys.path[:0] = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    sys.argv = ["mlops", *asked["arguments"]]
-    sys.modules["__main__"].__package__ = ""  # click calls the program by its module where it is one of a package
+    sys.modules["__main__"] = types.ModuleType("__main__")  # click and multiprocessing look at it
     code: object = 0
     try:
-        sys.modules["mlops_assets.cli.main"].main()
+        _execute(*asked["line"])
     except SystemExit as ended:
         code = ended.code
     except BaseException:  # noqa: BLE001  (an interpreter prints it and ends with 1)

@@ -14,7 +14,7 @@ import pytest
 from sklearn.datasets import load_diabetes
 
 from mlops_assets.stores.lake.ducklake import DuckLake
-from tests.commands import run_mlops
+from tests.commands import run_program
 from tests.conftest import ROOT, clean_environment
 
 BIN = Path(sys.executable).parent
@@ -36,8 +36,12 @@ def command(folder: Path, *arguments: str, home: Path | None = None, **environme
     )
 
 
+def warm(folder: Path, *line: str, home: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    return run_program(line, cwd=folder, env=clean_environment(home or folder / ".mlops", PYTHONWARNINGS="ignore", **environment))
+
+
 def mlops(folder: Path, *arguments: str, home: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    return run_mlops(arguments, cwd=folder, env=clean_environment(home or folder / ".mlops", PYTHONWARNINGS="ignore", **environment))
+    return warm(folder, "mlops", *arguments, home=home, **environment)
 
 
 def good(done: subprocess.CompletedProcess) -> str:
@@ -93,11 +97,11 @@ def test_every_command_has_help_with_an_example(arguments, tmp_path) -> None:
 
 def test_dagsters_own_commands_run_the_same_project(begun) -> None:
     home = {"DAGSTER_HOME": str(begun / ".mlops" / "dagster")}
-    good(command(begun, "dagster", "asset", "materialize", "-f", "definitions.py", "--select", "kind:scikitlearn", **home))
-    good(command(begun, "dagster", "asset", "materialize", "-f", "definitions.py", "--select", 'key:"model/benign_candidate"+1', **home))
-    good(command(begun, "dagster", "definitions", "validate", "-f", "definitions.py", **home))
-    good(command(begun, "dg", "check", "defs", **home))
-    launched = good(command(begun, "dg", "launch", "--assets", 'key:"training_set/examples" or kind:model', **home))
+    good(warm(begun, "dagster", "asset", "materialize", "-f", "definitions.py", "--select", "kind:scikitlearn", **home))
+    good(warm(begun, "dagster", "asset", "materialize", "-f", "definitions.py", "--select", 'key:"model/benign_candidate"+1', **home))
+    good(warm(begun, "dagster", "definitions", "validate", "-f", "definitions.py", **home))
+    good(warm(begun, "dg", "check", "defs", **home))
+    launched = good(warm(begun, "dg", "launch", "--assets", 'key:"training_set/examples" or kind:model', **home))
     assert "RUN_SUCCESS" in launched or launched is not None
     runs = json.loads(good(mlops(begun, "status", "--json", "-")))["runs"]
     assert {row["status"] for row in runs} == {"SUCCESS"}

@@ -10,7 +10,7 @@ import pytest
 
 from mlops_assets.serving.http import control
 from tests.browser import browser_page, launch, runs_end, web_ui
-from tests.commands import run_mlops
+from tests.commands import PROGRAMS, run_program
 from tests.conftest import ROOT, clean_environment
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -30,12 +30,12 @@ def commands(block: str) -> list[tuple[str, list[str]]]:
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess:
-    """Run what is typed: a plain `mlops` without a shell, which is faster."""
+    """Run what is typed: a plain command of Python's without a shell, from a warm process."""
     environment = clean_environment(folder / ".mlops", PYTHONWARNINGS="ignore", DAGSTER_HOME="")
     plain, told, _ = command.partition(' || echo "exit code $?"')
-    if not plain.startswith("mlops ") or set("|&;<>$`") & set(plain):
+    if plain.split()[0] not in PROGRAMS or set("|&;<>$`") & set(plain):
         return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S602
-    done = run_mlops(shlex.split(plain)[1:], cwd=folder, env=environment)
+    done = run_program(shlex.split(plain), cwd=folder, env=environment)
     if told and done.returncode:
         return subprocess.CompletedProcess(done.args, 0, f"{done.stdout}\nexit code {done.returncode}\n", done.stderr)
     return done

@@ -3,8 +3,6 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +20,8 @@ from mlops_assets.orchestrate.compiler.build import compiled_projects
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import FRESH, Lookup
 from mlops_assets.stores.platform.stores import open_stores
-from tests.conftest import ROOT, metadata
+from tests.commands import run_code
+from tests.conftest import metadata
 from tests.projects import positions
 from tests.redis_server import redis_server
 
@@ -242,9 +241,7 @@ def test_a_killed_materialisation_is_finished_by_the_next(at, run) -> None:
     ships = Ships(at, run)
 
     def killed(facts) -> None:
-        code = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", KILLED, at.home, at.online, json.dumps(facts)], cwd=ROOT, capture_output=True, text=True
-        )
+        code = run_code(KILLED, at.home, at.online, json.dumps(facts))
         assert code.returncode == -signal.SIGKILL, code.stderr[-2000:]
 
     ships.lake(FIRST)

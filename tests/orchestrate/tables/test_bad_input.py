@@ -1,7 +1,6 @@
 """Bad input: nothing half-written, the earlier data readable, and a message that names asset, partition, column, row and rule."""
 
 import itertools
-import multiprocessing
 import os
 import random
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.window import TimeWindow, window_of
+from tests.commands import warm_context
 from tests.conftest import metadata, records
 from tests.projects import meters
 
@@ -423,7 +423,7 @@ def _write(folder: str, value: float, barrier) -> None:
 
 
 def test_two_writers_on_one_partition_both_end_and_one_whole_state_wins(tmp_path) -> None:
-    folder, context = str(tmp_path / "lake"), multiprocessing.get_context("spawn")
+    folder, context = str(tmp_path / "lake"), warm_context()
     barrier = context.Barrier(2)
     writers = [context.Process(target=_write, args=(folder, value, barrier)) for value in (1.0, 3.0)]
     for writer in writers:

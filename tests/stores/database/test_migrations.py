@@ -15,6 +15,7 @@ from mlops_assets.stores.database import migrations, schema
 from mlops_assets.stores.database.sql import Database
 from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.stores.tracker.tracker import open_tracker
+from tests.commands import run_code
 
 OLD = Path(__file__).parent / "old"
 
@@ -145,10 +146,10 @@ def test_a_killed_migration_changes_nothing_and_can_run_again(tmp_path) -> None:
     url = old(path)
     before = _content(path)
     for number in (1, 3, 9, 14, 20):
-        ended = subprocess.run([sys.executable, "-c", KILLED, url, str(number)], capture_output=True, text=True)
+        ended = run_code(KILLED, url, str(number))
         assert ended.returncode == -9, ended.stderr
         assert _content(path) == before, f"killed at statement {number}"
-    ended = subprocess.run([sys.executable, "-c", KILLED, url, "100000"], capture_output=True, text=True)
+    ended = run_code(KILLED, url, "100000")
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) > 20
     assert differences(url) == []

@@ -1,6 +1,5 @@
 """The lake: one transaction a write, time travel, readers beside writers."""
 
-import multiprocessing
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from mlops_assets.stores.lake.connection import LakeConnections, link_extensions
 from mlops_assets.stores.lake.ducklake import DuckLake
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.values.window import TimeWindow
+from tests.commands import warm_context
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
 TABLE = "dataset/events"
@@ -175,7 +175,7 @@ def _write_in_a_process(folder, days) -> None:
 
 def test_cold_processes_write_at_once_while_this_one_reads(tmp_path, lake) -> None:
     write(lake, rows(30), [part(30)])
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     writers = [context.Process(target=_write_in_a_process, args=(tmp_path / "lake", range(i * 3, i * 3 + 3))) for i in range(4)]
     for process in writers:
         process.start()

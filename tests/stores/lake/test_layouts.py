@@ -1,7 +1,6 @@
 """Layouts on disk hold what the lake holds: after new, rewritten and late partitions, pinned, damaged, killed, and side by side."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -21,6 +20,7 @@ from mlops_assets.stores.lake.layout_files import find_damaged_layouts, read_sta
 from mlops_assets.stores.lake.layouts import Layouts
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.values.window import window_of
+from tests.commands import warm_context
 from tests.compute.features.worlds import START, UTC_TIME, World, agrees, expected
 
 DAILY = dg.DailyPartitionsDefinition("2024-03-01", end_date="2024-04-01")
@@ -189,7 +189,7 @@ def _keep_updating(folder: Path) -> None:
 
 def test_killed_while_it_is_brought_up_to_date(lake, tmp_path) -> None:
     rng, held = np.random.default_rng(7), dict[int, pl.DataFrame]()
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     for day in range(8):
         held[day] = rows_of(rng, day, 300, day * 300)
         write(lake, {day: held[day]})
@@ -221,7 +221,7 @@ def _update_and_check(folder: Path, failed) -> None:
 def test_processes_side_by_side_while_days_arrive(lake, tmp_path) -> None:
     rng = np.random.default_rng(11)
     write(lake, {0: rows_of(rng, 0, 200, 0)})
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     failed = context.Event()
     processes = [context.Process(target=_update_and_check, args=(tmp_path, failed)) for _ in range(2)]
     for process in processes:

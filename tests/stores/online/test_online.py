@@ -1,14 +1,9 @@
 """Online stores find what the point-in-time join finds, and nobody ever reads half of what is written: on LMDB and on a real Redis."""
 
-import multiprocessing
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -20,6 +15,7 @@ from mlops_assets.errors import PlatformError
 from mlops_assets.stores.online.opening import open_online
 from mlops_assets.stores.online.protocol import Lookup, OnlineStore
 from mlops_assets.testing import ONLINE_STORE_CHECKS, online_layout
+from tests.commands import warm_context
 from tests.redis_server import free_port, redis_server
 
 BASE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -113,7 +109,7 @@ def _read_all(url, ended, torn) -> None:
 
 def test_other_processes_see_all_of_a_view_or_all_of_the_next(url, store) -> None:
     store.replace("whole", generation(0), join_keys=["k"], features=["value"])
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     ended, torn = context.Event(), context.Event()
     readers = [context.Process(target=_read_all, args=(url, ended, torn)) for _ in range(2)]
     for reader in readers:
@@ -145,7 +141,7 @@ def contended(seed: int) -> list[tuple]:
 
 def test_of_several_writers_none_undoes_another(url, store) -> None:
     store.replace("contended", online_layout([]), join_keys=["k"], features=["value"])
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     writers = [context.Process(target=_push_all, args=(url, seed)) for seed in range(3)]
     for writer in writers:
         writer.start()
@@ -160,33 +156,29 @@ def test_of_several_writers_none_undoes_another(url, store) -> None:
             assert together == alone, (k, hour)
 
 
-WRITER = """
-import sys
-from mlops_assets.stores.online.opening import open_online
-from tests.stores.online.test_online import generation
-store, n = open_online(sys.argv[1]), 0
-print("ready", flush=True)
-while True:
-    n += 1
-    write = store.replace if sys.argv[2] == "replace" else store.update
-    write("killed", generation(n, 20_000), join_keys=["k"], features=["value"], mark=str(n))
-"""
+def _write_until_killed(url, how, ready) -> None:
+    store, n = open_online(url), 0
+    ready.set()
+    while True:
+        n += 1
+        write = store.replace if how == "replace" else store.update
+        write("killed", generation(n, 20_000), join_keys=["k"], features=["value"], mark=str(n))
 
 
 @pytest.mark.parametrize("how", ["replace", "update"])
 def test_a_writer_that_is_killed_leaves_the_old_or_the_new(url, store, how) -> None:
     keys, at = [[(f"e{i}",) for i in range(20_000)]], [micros(BASE)] * 20_000
+    context = warm_context()
     for round_ in range(4):
         store.replace("killed", generation(0, 20_000), join_keys=["k"], features=["value"], mark="0")
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WRITER, url, how], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        ready = context.Event()
+        process = context.Process(target=_write_until_killed, args=(url, how, ready))
+        process.start()
+        assert ready.wait(60)
         time.sleep(0.11 + 0.17 * round_)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         (found,) = store.reader([Lookup("killed", ("value",))]).lookup_many(keys, at)
         state = store.state("killed")
         assert state.entities == 20_000

@@ -1,9 +1,7 @@
 """Aliases: who sees what may move them; of many that move one at once, one wins; a killed mover has moved it or has not."""
 
 import itertools
-import multiprocessing
 import subprocess
-import sys
 import uuid
 
 import pytest
@@ -16,6 +14,7 @@ from mlops_assets.errors import GateError, MlopsError, RegistryError
 from mlops_assets.stores.database.sql import Database, open_database
 from mlops_assets.stores.registry.records import LiveEvidence
 from mlops_assets.stores.registry.registry import open_registry
+from tests.commands import run_code, warm_context
 from tests.stores.registry.test_registry import GATES, candidate, evidence, passed, promote
 
 PROCESSES, ROUNDS = 8, 12
@@ -222,7 +221,7 @@ def test_of_eight_that_promote_at_once_exactly_one_wins(registry, url) -> None:
     for number in range(PROCESSES + 1):
         passed(registry, f"d{number}")
     promote(registry, version=PROCESSES + 1)
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     barrier, results = context.Barrier(PROCESSES), context.Queue()
     processes = [context.Process(target=_race, args=(url, i + 1, barrier, results)) for i in range(PROCESSES)]
     for process in processes:
@@ -266,7 +265,7 @@ print(seen)
 
 
 def _killed(url: str, what: str, number: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", KILLED, url, what, str(number)], capture_output=True, text=True, check=False)
+    return run_code(KILLED, url, what, str(number))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

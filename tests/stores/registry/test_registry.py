@@ -1,6 +1,5 @@
 """Versions are immutable, evidence counts for one candidate only, aliases move in one transaction."""
 
-import multiprocessing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from mlops_assets.stores.registry.attempts import open_attempts
 from mlops_assets.stores.registry.records import CandidateRecord, Evidence, Version
 from mlops_assets.stores.registry.registry import open_registry
 from mlops_assets.stores.tracker.tracker import Run, open_tracker
+from tests.commands import warm_context
 
 GATES = {"auc": "definition-1"}
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -167,7 +167,7 @@ def _register(url: str, digest: str) -> None:
 
 
 def test_cold_processes_make_one_database(url) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     processes = [context.Process(target=_register, args=(url, f"d{i}")) for i in range(6)]
     for process in processes:
         process.start()

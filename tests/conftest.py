@@ -1,14 +1,19 @@
 """What tests share: a platform of their own, an instance, and one way to materialise."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from mlops_assets import errors
+from mlops_assets.orchestrate.core.dagster_files import DAGSTER_YAML
+from mlops_assets.orchestrate.core.event_storage import open_pooled_instance
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.values.platform import Platform
@@ -16,6 +21,10 @@ from mlops_assets.values.platform import Platform
 ROOT = Path(__file__).parents[1]
 # Threads of OpenMP that wait by spinning take the processor from the other process that runs tests: fits were ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# In memory, where there is room, no commit waits for the disk: a month of a small project waits a thousand times.
+MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
+if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture
@@ -67,6 +76,15 @@ class Runner:
 @pytest.fixture
 def run(instance: dg.DagsterInstance):
     return lambda definitions: Runner(definitions, instance)
+
+
+@contextmanager
+def open_dagster(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Open an instance on disk; a test that copies the folder continues from its events."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dagster.yaml").write_text(DAGSTER_YAML)
+    with open_pooled_instance(str(folder)) as opened:
+        yield opened
 
 
 def metadata(result: dg.ExecuteInProcessResult, key: str) -> dict:

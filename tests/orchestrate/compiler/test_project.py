@@ -1,6 +1,8 @@
 """A whole project: what is made, what is made again, and what a failure leaves behind."""
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -8,7 +10,8 @@ import pytest
 
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.stores.platform.stores import open_stores
-from tests.conftest import metadata, records
+from mlops_assets.values.platform import Platform
+from tests.conftest import Runner, metadata, open_dagster, records
 from tests.projects import visits as project
 
 
@@ -17,13 +20,25 @@ def world() -> project.World:
     return project.World()
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> tuple[Path, int]:
+    """A project whose month is made, trained and predicted, and how often it was trained."""
+    world = project.World()
+    folder = tmp_path_factory.mktemp("template")
+    with open_dagster(folder / "dagster") as instance:
+        runner = Runner(project.build(Platform.at(folder / "home"), world), instance)
+        runner(*project.DATA, *project.TRAIN, partitions=project.MONTH)
+        runner(project.PREDICTIONS, partitions=project.MONTH)
+    return folder, world.trained
+
+
 @pytest.fixture
-def made(run, platform, world):
-    """A project whose month is made, trained and predicted."""
-    runner = run(project.build(platform, world))
-    runner(*project.DATA, *project.TRAIN, partitions=project.MONTH)
-    runner(project.PREDICTIONS, partitions=project.MONTH)
-    return runner
+def made(template, tmp_path, platform, world):
+    """A copy of the template, made with a world of its own."""
+    folder, world.trained = template
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    with open_dagster(tmp_path / "dagster") as instance:
+        yield Runner(project.build(platform, world), instance)
 
 
 def state(platform) -> dict[str, dict[str, str]]:
@@ -77,7 +92,7 @@ def test_other_parameters_or_code_train_again_and_the_same_ones_do_not(made, pla
     assert runs[0].record["training_set"] == records(platform, "training_set/examples")[""]
 
 
-def test_a_failed_gate_stops_the_run_and_leaves_champion_and_predictions(made, run, platform, world) -> None:
+def test_a_failed_gate_stops_the_run_and_leaves_champion_and_predictions(made, platform, world) -> None:
     before, serving = state(platform), open_stores(platform).registry.champion("buys")
     world.changed, world.broken = frozenset({"9-3"}), {"gate"}
     made("dataset/visits", partitions="2024-01-10")
@@ -110,10 +125,10 @@ def test_a_version_alone_after_a_failed_gate_is_refused_and_evidence_cannot_stan
     assert failed not in {v.digest for v in registry.versions("buys")}
 
 
-def test_a_gate_that_was_changed_asks_for_new_evidence(made, run, platform, world) -> None:
+def test_a_gate_that_was_changed_asks_for_new_evidence(made, platform, world) -> None:
     made("model/buys", config={"model__buys_candidate": {"C": 0.1}})
     world.least_auc = 0.56
-    stricter = run(project.build(platform, world))
+    stricter = Runner(project.build(platform, world), made.instance)
     assert "gate 'roc_auc_at_least' has changed since" in stricter.error("version/buys")
     stricter("model/buys", "version/buys", config={"model__buys_candidate": {"C": 0.1}})
 

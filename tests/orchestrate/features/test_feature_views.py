@@ -1,6 +1,8 @@
 """Feature views however they are computed: the same rows, every type of feature, and a changed definition that makes history anew."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import dagster as dg
@@ -12,7 +14,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.tables.automation import find_stale
 from mlops_assets.stores.platform.offline import training_batches
 from mlops_assets.stores.platform.stores import open_stores
-from tests.conftest import metadata, records
+from tests.conftest import Runner, metadata, open_dagster, records
 from tests.projects import routes
 
 WHOLE = f"{routes.DAYS[0]}...{routes.DAYS[-1]}"
@@ -24,11 +26,20 @@ def world() -> routes.World:
     return routes.World()
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """The home and the events of a project whose views are made."""
+    folder = tmp_path_factory.mktemp("template")
+    with open_dagster(folder / "dagster") as instance:
+        Runner(routes.build(ml.Platform.at(folder / "home"), routes.World()), instance)("dataset/trips", *VIEWS, partitions=WHOLE)
+    return folder
+
+
 @pytest.fixture
-def made(run, platform, world):
-    runner = run(routes.build(platform, world))
-    runner("dataset/trips", *VIEWS, partitions=WHOLE)
-    return runner
+def made(template, tmp_path, platform, world):
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    with open_dagster(tmp_path / "dagster") as instance:
+        yield Runner(routes.build(platform, world), instance)
 
 
 def trips() -> pl.DataFrame:
@@ -86,7 +97,7 @@ def test_every_type_of_feature_comes_back_by_a_composite_key(made, platform, wor
     assert joined.schema["last_at"] == pl.Datetime("us", "UTC")
 
 
-def test_a_changed_definition_rebuilds_history_in_one_run(made, platform, world, run) -> None:
+def test_a_changed_definition_rebuilds_history_in_one_run(made, platform, world) -> None:
     before = {view: records(platform, view) for view in VIEWS}
     project = Project.from_items([*routes.declared(world).values()])
     assert len({view.version() for view in project.select(ml.FeatureView)}) == 4
@@ -97,7 +108,7 @@ def test_a_changed_definition_rebuilds_history_in_one_run(made, platform, world,
     wanted = stale_partitions(definitions, platform)
     assert wanted["features/by_sql"] == routes.DAYS
     assert [view for view in VIEWS if wanted[view]] == ["features/by_sql"]
-    result = run(definitions)("features/by_sql", partitions=WHOLE)
+    result = Runner(definitions, made.instance)("features/by_sql", partitions=WHOLE)
     assert stale_partitions(definitions, platform) == {view: [] for view in VIEWS}
     after = records(platform, "features/by_sql")
     # The first day has no day before it: it is empty both times.
@@ -193,7 +204,7 @@ def test_a_query_that_fails_is_named(run, platform) -> None:
     assert "the query of 'features/q' fails" in runner.error("features/q")
 
 
-def test_both_versions_can_be_read_until_one_is_removed(made, platform, world, run) -> None:
+def test_both_versions_can_be_read_until_one_is_removed(made, platform, world) -> None:
     old = routes.declared(world)["by_sql"]
     changed = routes.World(query=routes.LATE_SHARE.replace("late_share, count(*) AS trips", "late_share, 7 AS trips"))
     new = routes.declared(changed)["by_sql"]
@@ -207,7 +218,7 @@ def test_both_versions_can_be_read_until_one_is_removed(made, platform, world, r
 
     first = trips_of(old)
     assert 7 not in first
-    runner = run(routes.build(platform, changed))
+    runner = Runner(routes.build(platform, changed), made.instance)
     runner("features/by_sql", partitions=routes.DAYS[0])  # the backfill has only begun
     assert trips_of(new.at(old.version())) == first
     runner("features/by_sql", partitions=WHOLE)

@@ -25,7 +25,7 @@ from mlops_assets.stores.online.protocol import Lookup
 from mlops_assets.stores.platform.stores import open_stores
 from mlops_assets.stores.registry.erasures import open_erasure_log
 from tests.commands import run_mlops
-from tests.conftest import ROOT, clean_environment, records
+from tests.conftest import ROOT, Runner, clean_environment, open_dagster, records
 from tests.projects import customers as project
 
 VICTIM, ENTITY = project.VICTIM, {"customer": project.VICTIM}
@@ -55,15 +55,26 @@ def answered(platform: ml.Platform) -> InferenceLog:
     return log
 
 
-@pytest.fixture
-def made(run, platform):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """The home and the events of a project that holds the entity everywhere."""
+    folder = tmp_path_factory.mktemp("template")
     project.GONE.clear()
-    runner = run(project.build(platform))
-    runner("dataset/orders", partitions=project.WHOLE)
-    runner("features/spending", "features/takings", partitions=project.WHOLE)
-    runner(*TRAIN)
-    runner("online/spending")
-    return runner
+    with open_dagster(folder / "dagster") as instance:
+        runner = Runner(project.build(ml.Platform.at(folder / "home")), instance)
+        runner("dataset/orders", partitions=project.WHOLE)
+        runner("features/spending", "features/takings", partitions=project.WHOLE)
+        runner(*TRAIN)
+        runner("online/spending")
+    return folder
+
+
+@pytest.fixture
+def made(template, tmp_path, platform):
+    project.GONE.clear()
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    with open_dagster(tmp_path / "dagster") as instance:
+        yield Runner(project.build(platform), instance)
 
 
 def asked(platform: ml.Platform, **more) -> erasure.ErasureRequest:
@@ -141,7 +152,7 @@ def test_tables_with_the_key_stay_current_and_the_others_are_rebuilt(made, platf
         runner = run(project.build(other))
         for key in ("dataset/orders", *DATA[1:]):
             runner(key, partitions=project.WHOLE)
-        again = run(project.build(platform))
+        again = Runner(project.build(platform), made.instance)
         again("features/takings", partitions=project.WHOLE)
     finally:
         project.GONE.clear()

@@ -47,15 +47,17 @@ def train(model: str | None, partitions: str | None, sample: int | None, environ
 
     Example: mlops ci train lateness --sample 90
     """
-    from mlops_assets.cli.running import run
-    from mlops_assets.cli.summary import show
+    from mlops_assets.cli.running import run_assets
+    from mlops_assets.cli.summary import print_summary
 
     out = console()
     project = _load_environment(file, environment, against)
     for name in _choose_models(project, model):
         select = f"+{select_nodes(f'model/{name}')}"
-        finished = run(project, select=select, partitions=_choose_partitions(project, select, partitions, sample), as_of=None, console=out)
-        show(project, finished, out)
+        finished = run_assets(
+            project, select=select, partitions=_choose_partitions(project, select, partitions, sample), as_of=None, console=out
+        )
+        print_summary(project, finished, out)
         if not finished.result.success:
             sys.exit(1)
 

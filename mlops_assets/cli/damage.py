@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def explain(error: BaseException) -> MlopsError | None:
+def explain_damage(error: BaseException) -> MlopsError | None:
     """Return the error to show when a damaged file caused this one; None for any other error.
 
     Parameters

@@ -80,14 +80,14 @@ def run(select: str, partitions: str | None, as_of: str | None, file: str) -> No
 
     Example: mlops run --select 'key:"dataset/*"' --partitions 2013-01-01...2013-01-31
     """
-    from mlops_assets.cli.running import run as execute
-    from mlops_assets.cli.summary import show
+    from mlops_assets.cli.running import run_assets
+    from mlops_assets.cli.summary import print_summary
 
     console = _console()
     with console.status("loading the project"):
         project = _load(file)
-    finished = execute(project, select=select, partitions=partitions, as_of=as_of, console=console)
-    show(project, finished, console)
+    finished = run_assets(project, select=select, partitions=partitions, as_of=as_of, console=console)
+    print_summary(project, finished, console)
     sys.exit(0 if finished.result.success else 1)
 
 
@@ -153,9 +153,9 @@ def ui(port: int, file: str) -> None:
 
     Example: mlops ui --port 3001
     """
-    from mlops_assets.cli.ui import serve
+    from mlops_assets.cli.ui import open_ui
 
-    serve(file, port)
+    open_ui(file, port)
 
 
 @mlops.group()
@@ -204,7 +204,7 @@ def service_status(service: str | None, file: str, json_file: str | None) -> Non
 
     states = serving.status(_load(file), service)
     if json_file:
-        _write_json([serving.facts(state) for state in states], json_file)
+        _write_json([serving.status_facts(state) for state in states], json_file)
     else:
         _console().print(serving.build_service_table(states))
     sys.exit(1 if any(state.problem for state in states) else 0)
@@ -223,11 +223,11 @@ def predict(service: str, rows: str | None, partitions: str | None, file: str, j
     """
     from rich.progress import Progress
 
-    from mlops_assets.cli.predict import send
+    from mlops_assets.cli.predict import send_rows
 
     project, console = _load(file), _console()
     with Progress(console=console, transient=True) as progress:
-        facts = send(project, service, rows=rows, partitions=partitions, progress=progress).facts
+        facts = send_rows(project, service, rows=rows, partitions=partitions, progress=progress).facts
     if json_file:
         _write_json(facts, json_file)
     else:
@@ -253,7 +253,7 @@ def show_monitor(name: str, partition: str | None, file: str, json_file: str | N
     """
     from mlops_assets.cli import monitoring
 
-    report = monitoring.show(_load(file), name, partition)
+    report = monitoring.describe_monitor(_load(file), name, partition)
     if json_file:
         _write_json(report, json_file)
         return
@@ -275,10 +275,10 @@ def step_monitor(name: str, file: str, json_file: str | None) -> None:
 
     Example: mlops monitor step lateness_watch
     """
-    from mlops_assets.cli.monitor_step import step
+    from mlops_assets.cli.monitor_step import run_turn
 
     console = _console()
-    turn = step(_load(file), name, console)
+    turn = run_turn(_load(file), name, console)
     if json_file:
         _write_json(turn.facts, json_file)
     else:
@@ -300,7 +300,7 @@ def evidently_report(name: str, partition: str, file: str) -> None:
 
     console = _console()
     with console.status("Evidently starts in about ten seconds"):
-        path = monitoring.evidently(_load(file), name, partition)
+        path = monitoring.write_evidently_report(_load(file), name, partition)
     click.echo(f"wrote {path}")
 
 
@@ -312,9 +312,9 @@ def main() -> None:
         click.echo(f"mlops: {error}", err=True)
         sys.exit(1)
     except Exception as error:
-        from mlops_assets.cli.damage import explain
+        from mlops_assets.cli.damage import explain_damage
 
-        explained = explain(error)
+        explained = explain_damage(error)
         if explained is None:
             raise
         click.echo(f"mlops: {explained}", err=True)

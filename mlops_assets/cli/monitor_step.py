@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.cli.monitoring import find_monitor
 from mlops_assets.cli.project import open_reconciled_instance
 from mlops_assets.cli.running import QUIET, RANGE_END, RANGE_START, execute_job, lock_home
-from mlops_assets.cli.summary import failures
+from mlops_assets.cli.summary import list_failures
 from mlops_assets.orchestrate.core.liveness import process_tags
 from mlops_assets.orchestrate.monitoring.turn import find_due_reports, find_late_predictions, find_promotion, group_ranges
 from mlops_assets.orchestrate.retraining.decisions import advance_loop, collect_facts, describe_next_action, job_name, record_decision
@@ -49,7 +49,7 @@ class Turn:
             for line in value if isinstance(value, list) else [value]:
                 yield f"{name}: {line}"
         for finished in self.runs:
-            yield from failures(finished)
+            yield from list_failures(finished)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Loop:
         return execute_job(job, self.instance, chosen, {**tags, **process_tags(os.getpid())}, dict(QUIET), self.console)
 
 
-def step(loaded: LoadedProject, name: str, console: Console) -> Turn:
+def run_turn(loaded: LoadedProject, name: str, console: Console) -> Turn:
     """Materialise reports that are behind, decide, and start the training or promotion that is due.
 
     Parameters

@@ -41,7 +41,7 @@ def find_monitor(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
     return project.find(Monitor, name, "monitor")
 
 
-def show(project: LoadedProject, name: str, partition: str | None) -> dict[str, Any]:
+def describe_monitor(project: LoadedProject, name: str, partition: str | None) -> dict[str, Any]:
     """Return the latest reports, the decisions and the next step, as JSON-like values."""
     declared, monitor = find_monitor(project, name)
     _check_window(monitor, partition)
@@ -82,7 +82,7 @@ def next_step(project: LoadedProject, declared: Project, monitor: Monitor, insta
     return f"{behind}{explain_sensors_off(project.definitions, [AUTOMATION], instance, command)}. Then: {upcoming}"
 
 
-def overview(project: LoadedProject, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
+def summarise_monitors(project: LoadedProject, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
     """Return the newest window and the next step of each monitor, as JSON-like values."""
     rows = []
     for part in project.parts:
@@ -107,7 +107,7 @@ def _check_window(monitor: Monitor, partition: str | None) -> None:
         raise DefinitionError(f"monitor '{monitor.name}' has no window '{partition}'", hint=nearest(partition, keys) + advice)
 
 
-def evidently(project: LoadedProject, name: str, partition: str) -> Path:
+def write_evidently_report(project: LoadedProject, name: str, partition: str) -> Path:
     """Write Evidently's report of a window next to the monitor page, and return its path.
 
     Raises

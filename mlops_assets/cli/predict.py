@@ -77,7 +77,7 @@ class SendReport:
         }
 
 
-def send(project: LoadedProject, name: str, *, rows: str | None, partitions: str | None, progress: Progress) -> SendReport:
+def send_rows(project: LoadedProject, name: str, *, rows: str | None, partitions: str | None, progress: Progress) -> SendReport:
     """Send rows to a service.
 
     Parameters

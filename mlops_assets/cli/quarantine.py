@@ -80,12 +80,12 @@ def replay(name: str, partition: str | None, file: str) -> None:
 
 
 def _rerun(project: LoadedProject, dataset: Dataset[..., Any], span: str | None, out: Console) -> bool:
-    from mlops_assets.cli.running import run
-    from mlops_assets.cli.summary import show as summary
+    from mlops_assets.cli.running import run_assets
+    from mlops_assets.cli.summary import print_summary
 
-    finished = run(project, select=f'key:"{dataset.key}"', partitions=span, as_of=None, console=out)
+    finished = run_assets(project, select=f'key:"{dataset.key}"', partitions=span, as_of=None, console=out)
     if not finished.result.success:
-        summary(project, finished, out)
+        print_summary(project, finished, out)
     return bool(finished.result.success)
 
 

@@ -51,7 +51,7 @@ class FinishedRun:
     seconds: float = 0.0
 
 
-def run(project: LoadedProject, *, select: str, partitions: str | None, as_of: str | None, console: Console) -> FinishedRun:
+def run_assets(project: LoadedProject, *, select: str, partitions: str | None, as_of: str | None, console: Console) -> FinishedRun:
     """Materialise a selection of assets.
 
     Parameters

@@ -43,7 +43,7 @@ def status(project: LoadedProject, name: str | None) -> list[ServiceStatus]:
     return [control.status(project.platform.home, each.name, build_service_spec(each, project.platform)) for each in services]
 
 
-def facts(status: ServiceStatus) -> dict[str, Any]:
+def status_facts(status: ServiceStatus) -> dict[str, Any]:
     """Return a state as JSON-like values."""
     workers = [
         {

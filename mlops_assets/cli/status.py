@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.cli.monitoring import overview
+from mlops_assets.cli.monitoring import summarise_monitors
 from mlops_assets.cli.project import LoadedProject, open_reconciled_instance
 from mlops_assets.cli.registry.versions import list_versions
 from mlops_assets.compute.training.evaluate import check_metrics
@@ -29,7 +29,7 @@ def collect_status(project: LoadedProject) -> dict[str, Any]:
     return {
         "tables": [row for part in project.parts for row in _table_rows(project, part.project)],
         "versions": list_versions(project, None),
-        "monitors": overview(project, instance),
+        "monitors": summarise_monitors(project, instance),
         "runs": [{"run": r.run_id[:8], "status": r.status.value, "job": r.job_name} for r in instance.get_runs(limit=5)],
     }
 

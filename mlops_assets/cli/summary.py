@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NOTES = (COLUMNS, CUT_TIMES, DUPLICATES, UNRECORDED)
 
 
-def show(project: LoadedProject, finished: FinishedRun, console: Console) -> None:
+def print_summary(project: LoadedProject, finished: FinishedRun, console: Console) -> None:
     """Print assets with rows and durations, metrics, gates, versions, and the next commands."""
     console.print()
     console.print(_asset_table(finished))
@@ -38,7 +38,7 @@ def show(project: LoadedProject, finished: FinishedRun, console: Console) -> Non
     gates = _check_table(finished)
     if gates.row_count:
         console.print(gates)
-    for line in (*notes(finished), *_outcomes(project, finished), *failures(finished), *_describe_stores(project, finished)):
+    for line in (*list_notes(finished), *_outcomes(project, finished), *list_failures(finished), *_describe_stores(project, finished)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -61,7 +61,7 @@ def _side_rows(finished: FinishedRun, key: dg.AssetKey) -> int:
     return sum(counts.values())
 
 
-def notes(finished: FinishedRun) -> list[str]:
+def list_notes(finished: FinishedRun) -> list[str]:
     """Return the notices of a run as console markup, each once: changed columns, cut times, duplicates, unrecorded inputs."""
     materializations = [event.step_materialization_data.materialization for event in finished.result.get_asset_materialization_events()]
     lines = (
@@ -175,7 +175,7 @@ def _reason(event: dg.DagsterEvent) -> str:
     return re.sub(r"^[\w.]+: ", "", cause.message).strip() if cause else "unknown reason"
 
 
-def failures(finished: FinishedRun) -> Iterator[str]:
+def list_failures(finished: FinishedRun) -> Iterator[str]:
     """Yield each step that failed with its reason, as console markup."""
     for step, reason in _failed_steps(finished).items():
         yield f"[red]✗ {step.replace('__', '/', 1)}[/]: {_escape(reason)}"

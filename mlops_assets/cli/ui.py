@@ -12,7 +12,7 @@ from mlops_assets.orchestrate.core.dagster_files import open_instance
 from mlops_assets.values.platform import Platform
 
 
-def serve(file: str, port: int) -> None:
+def open_ui(file: str, port: int) -> None:
     """Replace this process by ``dagster dev``.
 
     Raises

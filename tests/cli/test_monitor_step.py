@@ -17,7 +17,7 @@ from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
 from mlops_assets.cli import monitoring
-from mlops_assets.cli.monitor_step import Turn, step
+from mlops_assets.cli.monitor_step import Turn, run_turn
 from mlops_assets.cli.project import LoadedProject, open_clean_instance
 from mlops_assets.cli.status import collect_status
 from mlops_assets.compute.monitoring.decide import LoopFacts, decide
@@ -94,10 +94,10 @@ class World:
         return self
 
     def turn(self) -> Turn:
-        return step(self.loaded, "watch", Console(file=io.StringIO()))
+        return run_turn(self.loaded, "watch", Console(file=io.StringIO()))
 
     def show(self) -> dict:
-        return monitoring.show(self.loaded, "watch", None)
+        return monitoring.describe_monitor(self.loaded, "watch", None)
 
     def sensor(self) -> dg.RunRequest | dg.SkipReason:
         found = next(s for s in self.definitions.sensors if s.name == "watch_retrains")

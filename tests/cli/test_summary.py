@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 
 import mlops_assets as ml
 from mlops_assets.cli.running import FinishedRun
-from mlops_assets.cli.summary import notes
+from mlops_assets.cli.summary import list_notes
 from mlops_assets.orchestrate.tables.unrecorded import merge_unrecorded, unrecorded_metadata
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
@@ -44,13 +44,13 @@ def definitions(platform: ml.Platform) -> dg.Definitions:
 
 def test_a_run_announces_each_thing_once(run, platform) -> None:
     runner = run(definitions(platform))
-    points = notes(FinishedRun(runner("dataset/points", partitions="2024-01-01...2024-01-04")))
+    points = list_notes(FinishedRun(runner("dataset/points", partitions="2024-01-01...2024-01-04")))
     assert points == ["[yellow]dataset/points[/]: duplicates: 4 of 100 rows left out: the last of each key counts"]
-    (view,) = notes(FinishedRun(runner("features/noise", partitions="2024-01-01...2024-01-04")))
+    (view,) = list_notes(FinishedRun(runner("features/noise", partitions="2024-01-01...2024-01-04")))
     assert view.startswith("[yellow]features/noise_features[/]: not recorded: ")
     assert view.endswith("test_summary.py:DRAWS (Random): make the history of the view again when it changes")
     for _ in ("trained", "not trained again"):
-        (model,) = notes(FinishedRun(runner("training_set/examples", "model/line")))
+        (model,) = list_notes(FinishedRun(runner("training_set/examples", "model/line")))
         assert model.startswith("[yellow]model/line_candidate[/]: not recorded: ")
         assert model.endswith("test_summary.py:DRAWS (Random): after a change of it, the model is not trained again")
 

@@ -71,7 +71,7 @@ def card(version: str, page: str | None, file: str) -> None:
     from mlops_assets.cli.registry import versions
     from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE
 
-    forms = versions.card(load(file), version)
+    forms = versions.read_card(load(file), version)
     if page is None:
         click.echo(forms[MARKDOWN], nl=False)
         return

@@ -75,7 +75,7 @@ def describe_version(project: LoadedProject, version_name: str) -> dict[str, Any
     }
 
 
-def card(project: LoadedProject, version_name: str) -> dict[str, str]:
+def read_card(project: LoadedProject, version_name: str) -> dict[str, str]:
     """Return the forms of a version's model card.
 
     Parameters

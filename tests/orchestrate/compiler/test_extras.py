@@ -12,7 +12,7 @@ from rich.console import Console
 import mlops_assets as ml
 from mlops_assets.cli.project import LoadedProject
 from mlops_assets.cli.project_target import ProjectTarget
-from mlops_assets.cli.running import run as run_selection
+from mlops_assets.cli.running import run_assets as run_selection
 from mlops_assets.cli.status import validate_project
 from mlops_assets.errors import MissingExtraError
 from mlops_assets.orchestrate.compiler.build import compiled_projects

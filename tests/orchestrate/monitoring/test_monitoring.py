@@ -56,7 +56,7 @@ def test_a_monitor_that_expects_nothing_of_drift_says_so_on_its_page(run, platfo
     assert "nothing was predicted" not in text
 
 
-@pytest.mark.parametrize("command", [monitoring.show, monitoring.evidently])
+@pytest.mark.parametrize("command", [monitoring.describe_monitor, monitoring.write_evidently_report])
 def test_a_window_that_is_not_there_is_named(platform, command) -> None:
     nouns = project.nouns(project.World())
     definitions = ml.build_definitions([*nouns, ml.Monitor("watch", of=nouns[-1], expectations=ml.Drift())], platform=platform)

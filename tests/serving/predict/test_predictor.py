@@ -152,7 +152,7 @@ def test_every_pipeline_agrees_or_is_not_compiled(before, final, label, data) ->
     made = make_predictor(fitted, X.gather_every(15), predicts_argmax=data.draw(st.booleans()))
     rows = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=50))
     picked = frame(100, seed=7)[rows]
-    assert_agrees(made, fitted, picked) if made.description == "compiled" else pytest.fail(made.how)
+    assert_agrees(made, fitted, picked) if made.description == "compiled" else pytest.fail(made.description)
 
 
 NAMED = {

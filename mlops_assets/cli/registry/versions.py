@@ -151,8 +151,8 @@ def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
     fitted = FittedRows.from_manifest(_manifest(project, version))
     rows = {} if fitted is None else {"fitted on": ", ".join(fitted.parts), "rows": fitted.rows, "last row": _format_time(fitted.last)}
     return {
-        "refit after the gates, which serves": {"run": run.id if run else "unknown", "artifact": version.artifact, **rows},
-        "judged fit, whose metrics and evidence these are": {"run": version.run_id, "artifact": judged.artifact, "digest": judged.digest},
+        "serving fit (refit after the gates)": {"run": run.id if run else "unknown", "artifact": version.artifact, **rows},
+        "judged fit (source of metrics and gate results)": {"run": version.run_id, "artifact": judged.artifact, "digest": judged.digest},
     }
 
 

@@ -91,7 +91,7 @@ class _Slicer:
             self.need(absolute, file, _EVERYTHING)
 
 
-def slice_source(function: Callable[..., Any]) -> dict[str, Any]:
+def extract_source(function: Callable[..., Any]) -> dict[str, Any]:
     """Return a function with the project code it needs, as JSON-compatible values.
 
     Parameters
@@ -146,7 +146,7 @@ def load_source(stored: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
     Parameters
     ----------
     stored
-        What :func:`slice_source` returned.
+        What :func:`extract_source` returned.
     folder
         Empty.
     """

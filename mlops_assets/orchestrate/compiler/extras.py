@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.compute.user_code.source_slice import slice_source
+from mlops_assets.compute.user_code.source_slice import extract_source
 from mlops_assets.errors import DefinitionError, MissingExtraError
 from mlops_assets.stores.online.opening import find_backend
 from mlops_assets.values.dataset import Dataset
@@ -125,7 +125,7 @@ def _list_functions(project: Project) -> Iterator[tuple[str, Callable[..., Any]]
 def _find_imports(function: Callable[..., Any]) -> set[str]:
     """Return the packages that a function and the code it uses import, without imports inside ``try``."""
     try:
-        modules: Mapping[str, str] = slice_source(function)["modules"]
+        modules: Mapping[str, str] = extract_source(function)["modules"]
     except (DefinitionError, OSError, SyntaxError):
         return set()  # the training reports it
     return {name for text in modules.values() for name in _find_packages(ast.parse(text))}

@@ -25,7 +25,7 @@ from mlops_assets.orchestrate.core.project import Project
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.features.dbt_columns import describe_column_changes, explain_column_error
 from mlops_assets.orchestrate.features.dbt_project import PARSE_WINDOW, WINDOW_END, WINDOW_START, DbtFolder, find_executable
-from mlops_assets.orchestrate.features.discovery import dbt_lineage, view_metadata
+from mlops_assets.orchestrate.features.discovery import dbt_lineage, describe_view
 from mlops_assets.orchestrate.features.freshness import build_freshness_policy
 from mlops_assets.orchestrate.tables.automation import follow_inputs
 from mlops_assets.orchestrate.tables.tables import COLUMNS
@@ -304,7 +304,7 @@ def _view_facts(context: dg.AssetExecutionContext, at: Stores, table: DbtTable, 
         return {}
 
     def drawn() -> dict[str, Any]:
-        return view_metadata(view, rows, dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges]))
+        return describe_view(view, rows, dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges]))
 
     return {"version": view.version(node.definition), **draw_safely("statistics", drawn, context.log.warning)}
 

@@ -57,7 +57,7 @@ def _looks_up(stores: Stores, artifact: str, view: str) -> bool:
     return any(step.get("view") == view for step in read_manifest(stores.artifacts, artifact).get("steps", ()))
 
 
-def view_metadata(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
+def describe_view(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
     """Return what a materialisation of a feature view shows: figures and histograms, and where its columns come from."""
     shown = [{name: _display_value(value) for name, value in row.items()} for row in compute_statistics(rows, view.feature_names)]
     found: dict[str, Any] = {"statistics": to_markdown(shown)}

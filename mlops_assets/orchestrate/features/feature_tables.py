@@ -15,7 +15,7 @@ from mlops_assets.errors import DataError
 from mlops_assets.orchestrate.core.metadata import draw_safely
 from mlops_assets.orchestrate.core.project import input_table_names, view_rules
 from mlops_assets.orchestrate.core.step_context import StepContext
-from mlops_assets.orchestrate.features.discovery import source_lineage, view_metadata
+from mlops_assets.orchestrate.features.discovery import describe_view, source_lineage
 from mlops_assets.orchestrate.tables.backfill import ChunkPlan, publish_in_chunks
 from mlops_assets.orchestrate.tables.partition_calls import ProducedRows, call_function
 from mlops_assets.orchestrate.tables.quality import CheckedTable, check_table
@@ -60,7 +60,7 @@ def _check_view(step: StepContext, rows: ProducedRows | pl.DataFrame, view: Feat
 
 def _describe_view(step: StepContext, frame: pl.DataFrame, view: FeatureView) -> Mapping[str, Any]:
     return draw_safely(
-        "statistics", lambda: view_metadata(view, frame, source_lineage(step.project, step.stores, view)), step.context.log.warning
+        "statistics", lambda: describe_view(view, frame, source_lineage(step.project, step.stores, view)), step.context.log.warning
     )
 
 

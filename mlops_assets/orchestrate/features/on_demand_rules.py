@@ -19,7 +19,7 @@ def check_on_demand(project: Project, declared: TrainingSet[..., Any], function:
     Raises
     ------
     DefinitionError
-        Its module imports what a service may lack, or it computes other features for rows together than for one alone.
+        Its module imports what a service may lack, or it gives a row other values within a batch than alone.
     """
     if foreign := find_foreign_imports(function.module_source):
         raise DefinitionError(

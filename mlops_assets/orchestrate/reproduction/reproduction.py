@@ -16,7 +16,7 @@ from mlops_assets.compute.training.comparison import TOLERANCE, TrainingComparis
 from mlops_assets.compute.training.environment import parse_lock
 from mlops_assets.compute.user_code.outside_reads import describe_changes
 from mlops_assets.compute.user_code.source_code import source_hash
-from mlops_assets.compute.user_code.source_slice import slice_source
+from mlops_assets.compute.user_code.source_slice import extract_source
 from mlops_assets.errors import PlatformError, RegistryError
 from mlops_assets.orchestrate.reproduction.locked_environment import prepare_locked_python
 from mlops_assets.orchestrate.training.kinds import read_kind
@@ -148,7 +148,7 @@ def _source(
     if options.code == CURRENT:
         if function is None:
             raise RegistryError(f"the project has no model '{version.model}'", hint="reproduce with the recorded code")
-        return slice_source(function), "the project's current code"
+        return extract_source(function), "the project's current code"
     if not facts["source"]:
         raise RegistryError(
             f"the code of {version.model}@{version.version} was not stored: {facts['source_problem']}",

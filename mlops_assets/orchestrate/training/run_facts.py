@@ -23,7 +23,7 @@ from mlops_assets.compute.training.environment import (
     thread_settings,
 )
 from mlops_assets.compute.training.seeds import GlobalDraws, derive_seed, find_seeds
-from mlops_assets.compute.user_code.source_slice import imported_packages, slice_source
+from mlops_assets.compute.user_code.source_slice import extract_source, imported_packages
 from mlops_assets.compute.user_code.view_source import view_source_text
 from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.project import Project
@@ -66,7 +66,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         The identity of the training.
     """
     declared, artifacts = model.training_set, step.stores.artifacts
-    source, problem = _slice_source(model)
+    source, problem = _extract_source(model)
     views = [f for f in declared.features if isinstance(f, FeatureView)]
     return {
         "data": {declared.key: deciding_facts["training_set"]},
@@ -114,10 +114,10 @@ def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[st
     }
 
 
-def _slice_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
+def _extract_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]:
     """Return the source of a model's function, or why it cannot be stored: the training continues, a reproduction reports it."""
     try:
-        return slice_source(model.function.function), ""
+        return extract_source(model.function.function), ""
     except (DefinitionError, OSError, SyntaxError) as error:
         return None, getattr(error, "message", str(error))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlops_assets.compute.pages.search_plot import plot_search
 from mlops_assets.compute.training.search import Trial, best_trial, run_trials
-from mlops_assets.compute.user_code.source_slice import slice_source
+from mlops_assets.compute.user_code.source_slice import extract_source
 from mlops_assets.orchestrate.core.metadata import to_image, to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.orchestrate.training.recorded_function import refuse_unrecorded
@@ -86,7 +86,7 @@ def _open_rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -
     """Yield the function that runs the trials of a round: here one after the other, or each in a process."""
     if at.search.processes > 1:
         refuse_unrecorded(model.function)
-        with start_trial_processes(at, step.stores.platform, slice_source(model.function.function), step.config) as run:
+        with start_trial_processes(at, step.stores.platform, extract_source(model.function.function), step.config) as run:
             yield run
         return
     wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}

@@ -78,7 +78,7 @@ class _MirroredVersions:
             self._model(model, versions)
 
     def _model(self, model: str, versions: list[Version]) -> None:
-        name = self._name(model)
+        name = self._find_or_create_model(model)
         known = dict(self._read_digests(name))
         for version in versions:
             if version.digest not in known and not version.damage:
@@ -87,8 +87,8 @@ class _MirroredVersions:
         numbers = {alias: known[v.digest] for v in versions for alias in v.aliases if v.digest in known}
         self._aliases(name, numbers)
 
-    def _name(self, model: str) -> str:
-        """Return the name of the registered model; a foreign one of that name is left alone, and a numbered name is used."""
+    def _find_or_create_model(self, model: str) -> str:
+        """Return the name of the mirror's registered model, created if missing; the name gets a number where another project's model has it."""
         for number in range(1, 1000):
             tried = model if number == 1 else f"{model}-mlops_assets-{number}"
             models = self._server.search_registered_models(filter_string=f"name = '{tried}'")

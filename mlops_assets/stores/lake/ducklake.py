@@ -245,7 +245,7 @@ class DuckLake:
             return {}
 
     def tables(self) -> list[str]:
-        """Return the names of the tables that have a record."""
+        """Return the names of the tables that have been written, also with no rows."""
         try:
             rows = self._cursor.execute(f"SELECT DISTINCT table_name FROM {RECORDS} ORDER BY 1").fetchall()
         except duckdb.CatalogException:

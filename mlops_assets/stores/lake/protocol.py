@@ -181,7 +181,7 @@ class LakeReader(Protocol):
         ...
 
     def tables(self) -> list[str]:
-        """Return the names of the tables that have a record."""
+        """Return the names of the tables that have been written, also with no rows."""
         ...
 
     def find_keys(

@@ -56,8 +56,8 @@ def find_backend(url: str) -> OnlineBackend:
     found = next((backend for backend in BACKENDS if scheme in backend.schemes), None)
     if found is None:
         raise PlatformError(
-            f"the online store '{url}' is neither a folder nor a Redis server",
-            hint="set MLOPS_ONLINE to a folder or to redis://host:port/db",
+            f"the online store '{url}' has an unknown scheme",
+            hint="set MLOPS_ONLINE to a folder or to a URL such as redis://host:port/db",
         )
     return found
 

@@ -129,8 +129,8 @@ def test_card_page_metadata_and_report_name_both_fits(world) -> None:
     assert judged.digest in card
     assert metadata(result, "version/level")["judged fit"] == judged.digest
     page = versions.describe_version(loaded, "level@2")
-    assert page["refit after the gates, which serves"]["run"] == run.id
-    assert page["judged fit, whose metrics and evidence these are"]["digest"] == judged.digest
+    assert page["serving fit (refit after the gates)"]["run"] == run.id
+    assert page["judged fit (source of metrics and gate results)"]["digest"] == judged.digest
     assert ("judged fit", judged.artifact) in [(f["file"], f["sha256"]) for f in page["files"]]
     report = build_ci_report(at, model)
     assert report.compared == "version 2, champion of dev, by its judged fit"

@@ -194,7 +194,7 @@ def test_a_store_that_cannot_be_opened_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match="the online store"):
         open_online(str(tmp_path / "file" / "online"))
-    with pytest.raises(PlatformError, match="neither a folder nor a Redis server"):
+    with pytest.raises(PlatformError, match="has an unknown scheme"):
         open_online("mongodb://127.0.0.1")
     with pytest.raises(PlatformError, match="the online store '.*' failed") as caught:
         open_online(f"redis://:secret@127.0.0.1:{free_port()}/0")

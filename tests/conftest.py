@@ -27,6 +27,27 @@ if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
+# Files that take minutes, the longest first: one that begins last leaves the other processor idle.
+LONG = (
+    "docs/test_guides.py",
+    "e2e/test_closed_loop.py",
+    "reference/test_flights.py",
+    "orchestrate/compiler/test_daemon.py",
+    "cli/test_killed.py",
+    "orchestrate/features/test_dbt.py",
+    "orchestrate/retraining/test_decisions.py",
+    "cli/test_cli.py",
+    "orchestrate/tables/test_backfill.py",
+    "ui/test_web_ui.py",
+    "ui/test_approval.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {ROOT / "tests" / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(LONG)))
+
+
 @pytest.fixture
 def platform(tmp_path: Path) -> Platform:
     return Platform.at(tmp_path / "home")

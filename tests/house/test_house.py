@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlops_assets
 from mlops_assets import errors
+from tests.conftest import LONG
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "mlops_assets").rglob("*.py"))
@@ -86,6 +87,10 @@ def test_no_committed_file_names_a_registry_or_a_place_of_a_machine() -> None:
         if not name.endswith((".png", "LICENSE")) and (ROOT / name).exists()
     }
     assert [(name, host) for name, text in texts.items() for host in hosts if host in text] == []
+
+
+def test_the_files_that_run_first_exist() -> None:
+    assert [name for name in LONG if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_the_changelog_and_the_version_agree() -> None:

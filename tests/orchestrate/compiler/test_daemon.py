@@ -25,6 +25,7 @@ from mlops_assets.orchestrate.core.liveness import process_tags, reap_dead_runs
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables.automation import AUTOMATION
 from mlops_assets.values.platform import Platform
+from tests.commands import WARM_START
 from tests.conftest import ROOT, Runner, clean_environment
 from tests.projects import daemon as project
 from tests.projects import visits
@@ -54,7 +55,9 @@ class Daemon:
 
     def start(self) -> None:
         command = [sys.executable, "-c", DAGSTER_DAEMON, "run", "-f", "tests/projects/daemon.py"]
-        environment = clean_environment(self.home, DAGSTER_HOME=str(self.dagster_home), HOLD=str(self.hold), PYTHONPATH=str(ROOT))
+        environment = clean_environment(
+            self.home, DAGSTER_HOME=str(self.dagster_home), HOLD=str(self.hold), PYTHONPATH=f"{ROOT}:{WARM_START}"
+        )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 

@@ -7,8 +7,6 @@ from tests.house.words import ALLOWED, PHRASES, find_offences, find_phrases, is_
 # How many offences each room still has. A count may only fall: lower it when you remove some.
 COUNTS = {
     "compute/training": 1,
-    "orchestrate/features": 21,
-    "orchestrate/tables": 25,
 }
 OFFENCES = find_offences()
 

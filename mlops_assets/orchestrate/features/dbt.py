@@ -1,4 +1,4 @@
-"""dbt's models as assets: each is a table of features in the lake, recorded like every other."""
+"""Compile dbt models to assets: each is a table of features in the lake, recorded like any other."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ Props = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class DbtTable:
-    """One dbt model as a table of the lake; ``descriptions`` are those of its columns in ``schema.yml``."""
+    """A dbt model as a table of the lake; ``descriptions`` of its columns are from ``schema.yml``."""
 
     node: Node
     event_timestamp: str | None
@@ -65,7 +65,7 @@ def build_dbt_assets(project: Project, platform: Platform) -> Iterator[dg.Assets
 
 
 def _read_tables(project: Project, declared: DbtProject, manifest: Props) -> dict[str, DbtTable]:
-    """Return the models of a project by name."""
+    """Return the models of a dbt project by name, as tables."""
     views = {v.source.name: v for v in project.select(FeatureView) if isinstance(v.source, DbtModel) and v.source.project == declared}
     models = {
         m["name"]: m for m in manifest["nodes"].values() if m["resource_type"] == "model" and m["config"]["materialized"] != "ephemeral"
@@ -94,12 +94,14 @@ def _read_table(project: Project, views: Mapping[str, FeatureView], manifest: Pr
                 hint=nearest(key, project.by_key) + "add it, or correct the source",
             )
         edges.append(Edge(key, ref.partitions if ref else None, source.partition_mapping if source else None))
-    text = _hash_model(manifest, model)
-    node = Node(_table_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(text) if view else text)
-    event = view.event_timestamp if view else None
-    identity = (*view.entity.join_keys, view.event_timestamp) if view else ()
+    code_hash = _hash_model(manifest, model)
+    node = Node(
+        _table_key(model), source.partitions if source else None, tuple(edges), definition=view.definition(code_hash) if view else code_hash
+    )
+    event_timestamp = view.event_timestamp if view else None
+    row_key = (*view.entity.join_keys, view.event_timestamp) if view else ()
     descriptions = {name: column["description"] for name, column in model.get("columns", {}).items() if column.get("description")}
-    return DbtTable(node, event, identity, view, _is_incremental(model), descriptions)
+    return DbtTable(node, event_timestamp, row_key, view, _is_incremental(model), descriptions)
 
 
 def _is_incremental(model: Props) -> bool:
@@ -107,16 +109,16 @@ def _is_incremental(model: Props) -> bool:
 
 
 def _hash_model(manifest: Props, model: Props) -> str:
-    """Hash what a model computes: its own text, that of the ephemeral models it includes, and that of the project's macros it calls."""
-    project, seen, todo = model["package_name"], dict[str, str](), [model]
-    while todo:
-        node = todo.pop()
+    """Return a hash of a model's code, of the ephemeral models that it includes and of the project's macros that it calls."""
+    project, seen, pending = model["package_name"], dict[str, str](), [model]
+    while pending:
+        node = pending.pop()
         seen[node["unique_id"]] = node.get("raw_code") or node.get("macro_sql") or ""
-        below = [manifest["nodes"].get(i) for i in node["depends_on"].get("nodes", ())] + [
+        parents = [manifest["nodes"].get(i) for i in node["depends_on"].get("nodes", ())] + [
             manifest["macros"].get(i) for i in node["depends_on"].get("macros", ())
         ]
-        inlined = (n for n in below if n and n["package_name"] == project and (n["resource_type"] == "macro" or _is_ephemeral(n)))
-        todo.extend(n for n in inlined if n["unique_id"] not in seen)
+        inlined = (n for n in parents if n and n["package_name"] == project and (n["resource_type"] == "macro" or _is_ephemeral(n)))
+        pending.extend(n for n in inlined if n["unique_id"] not in seen)
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
 
 
@@ -125,7 +127,7 @@ def _is_ephemeral(node: Props) -> bool:
 
 
 def _table_key(props: Props) -> str:
-    """A source is ``<schema>/<table>``, as in the lake; a model is a table of features."""
+    """Return the lake's key of a source, ``<schema>/<table>``, or of a model, ``features/<name>``."""
     return (
         f"{props['schema']}/{props.get('identifier') or props['name']}"
         if props["resource_type"] == "source"
@@ -134,7 +136,7 @@ def _table_key(props: Props) -> str:
 
 
 class _Translator(DagsterDbtTranslator):
-    """Says how dbt's models look in the graph."""
+    """Translates dbt models to assets: keys, groups, owners, freshness and automation."""
 
     def __init__(self, tables: Mapping[str, DbtTable], platform: Platform) -> None:
         super().__init__()
@@ -142,7 +144,7 @@ class _Translator(DagsterDbtTranslator):
         self._platform = platform
 
     def get_asset_key(self, dbt_resource_props: Props) -> dg.AssetKey:
-        """Return the key, the same as of the table in the lake."""
+        """Return the key of the table in the lake."""
         return (
             asset_key(_table_key(dbt_resource_props))
             if dbt_resource_props["resource_type"] in {"source", "model"}
@@ -154,17 +156,17 @@ class _Translator(DagsterDbtTranslator):
         return table.view if table else None
 
     def get_group_name(self, dbt_resource_props: Props) -> str | None:
-        """Return the group of the feature view, by default that of the datasets."""
+        """Return the group of the feature view; that of the datasets by default."""
         view = self._view(dbt_resource_props)
         return (view.options.group if view else None) or "data"
 
     def get_description(self, dbt_resource_props: Props) -> str:
-        """Return what the feature view says, else what dbt says."""
+        """Return the description of the feature view, else that of dbt."""
         view = self._view(dbt_resource_props)
         return (view.description if view else "") or super().get_description(dbt_resource_props)
 
     def get_owners(self, dbt_resource_props: Props) -> Sequence[str] | None:
-        """Return the owners that the feature view names, else those of dbt."""
+        """Return the owners of the feature view, else those of dbt."""
         view = self._view(dbt_resource_props)
         return list(view.options.owners) if view and view.options.owners else super().get_owners(dbt_resource_props)
 
@@ -174,20 +176,20 @@ class _Translator(DagsterDbtTranslator):
         return {**super().get_tags(dbt_resource_props), **(dict(view.options.tags) if view else {})}
 
     def get_asset_spec(self, manifest: Props, unique_id: str, project: Any) -> dg.AssetSpec:  # noqa: ANN401  (dagster-dbt's signature)
-        """Add how fresh the feature view must be, which dagster-dbt does not ask for."""
+        """Return the spec of dagster-dbt with the freshness policy of the feature view."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         view = self._view(self.get_resource_props(manifest, unique_id))
         policy = (view.options.freshness_policy or build_freshness_policy(view)) if view else None
         return spec if policy is None else spec.replace_attributes(freshness_policy=policy)
 
     def get_partition_mapping(self, dbt_resource_props: Props, dbt_parent_resource_props: Props) -> dg.PartitionMapping | None:
-        """Return what the feature view declares."""
+        """Return the partition mapping that the feature view declares."""
         table = self._tables.get(dbt_resource_props["name"])
         parent = _table_key(dbt_parent_resource_props)
         return next((edge.mapping for edge in table.node.edges if edge.parent == parent), None) if table else None
 
     def get_automation_condition(self, dbt_resource_props: Props) -> Any:  # noqa: ANN401
-        """Follow the inputs, unless the user says otherwise."""
+        """Return the condition of the feature view; by default the table follows its inputs."""
         table = self._tables.get(dbt_resource_props["name"])
         if table is None or dbt_resource_props["resource_type"] != "model":
             return None
@@ -217,43 +219,43 @@ def _build_assets(  # noqa: PLR0913  (one definition)
         tag_run(context.instance, context.run.run_id)
         yield from _run_and_record(context, folder, open_stores(platform), tables)
 
-    # with_resources() would also want the default IO manager, which must stay the one of the project these definitions are merged into.
+    # Not with_resources(): it needs the default IO manager, which belongs to the project that these definitions are merged into.
     with allow_beta():
         return dg.AssetsDefinition.dagster_internal_init(
             **build.get_attributes_dict() | {"resource_defs": {IO_MANAGER_KEY: lake_io_manager(platform)[1]}}
         )
 
 
-def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, at: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
-    """Run dbt, then record what it wrote; a table whose run failed is not recorded, so nothing downstream takes it for made."""
+def _run_and_record(context: dg.AssetExecutionContext, folder: DbtFolder, stores: Stores, tables: Mapping[str, DbtTable]) -> Iterator[Any]:
+    """Run dbt, then record the tables that it wrote; a table whose run failed is not recorded, so nothing downstream follows it."""
     chosen = {name: table for name, table in tables.items() if asset_key(table.node.key) in context.selected_asset_keys}
     partitions = next(iter(tables.values())).node.partitions
     keys = ("",) if partitions is None else tuple(context.partition_keys)
-    at.lake.snapshot()  # makes the lake before dbt attaches it
-    parts = {name: _list_partitions(table, keys, at) for name, table in chosen.items()}
+    stores.lake.snapshot()  # creates the lake before dbt attaches it
+    partitions_of = {name: _list_partitions(table, keys, stores) for name, table in chosen.items()}
     for name, table in chosen.items():
-        at.attempts.record_start(table.node.key, parts[name], context.run.run_id)
+        stores.attempts.record_start(table.node.key, partitions_of[name], context.run.run_id)
         if table.view:
-            at.view_versions.declare(table.view, table.view.version(table.node.definition), at.lake.snapshot())
-    printed, before = io.StringIO(), {name: at.lake.schema(table.node.key) for name, table in chosen.items()}
+            stores.view_versions.declare(table.view, table.view.version(table.node.definition), stores.lake.snapshot())
+    printed, before = io.StringIO(), {name: stores.lake.schema(table.node.key) for name, table in chosen.items()}
     try:
-        with redirect_stdout(printed):  # dbt's own words go into the run's log
+        with redirect_stdout(printed):  # dbt's output goes into the run's log
             outputs, others = _run_dbt(context, folder, _window_variables(partitions, keys))
     except Exception as error:
-        context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's own words; the traceback follows)
+        context.log.error(printed.getvalue())  # noqa: TRY400  (dbt's output; the traceback follows)
         for name, table in chosen.items():
-            at.attempts.record_failure(table.node.key, parts[name], str(error))
+            stores.attempts.record_failure(table.node.key, partitions_of[name], str(error))
         raise explain_column_error(error, {name: before[name] for name, table in chosen.items() if table.incremental}) from error
     context.log.info(printed.getvalue())
     yield from others
     for output in outputs:
-        written = context.asset_key_for_output(output.output_name)
-        name = next(name for name, table in chosen.items() if asset_key(table.node.key) == written)
-        yield _record_output(context, at, output, chosen[name], parts[name], folder.compiled(name), before[name])
+        key = context.asset_key_for_output(output.output_name)
+        name = next(name for name, table in chosen.items() if asset_key(table.node.key) == key)
+        yield _record_output(context, stores, output, chosen[name], partitions_of[name], folder.read_compiled_sql(name), before[name])
 
 
 class _DbtCli(DbtCliResource):
-    """dbt without what dagster-dbt adds to each start: asking its version (a process) and opening an adapter here (an import)."""
+    """dbt without two costs that dagster-dbt adds to each start: a process for its version, and the import of an adapter."""
 
     @property
     def _cli_version(self) -> Version:
@@ -264,7 +266,7 @@ class _DbtCli(DbtCliResource):
 
 
 def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mapping[str, str]) -> tuple[list[Any], list[Any]]:
-    """Run dbt and return the outputs of its models, and whatever else it reported."""
+    """Run dbt and return the outputs of its models, and its other events."""
     folder.prepare()
     dbt = _DbtCli(project_dir=str(folder.source), profiles_dir=str(folder.work), dbt_executable=find_executable())
     with _set_environment(window):
@@ -275,7 +277,7 @@ def _run_dbt(context: dg.AssetExecutionContext, folder: DbtFolder, window: Mappi
 
 @contextmanager
 def _set_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for as long as a process is started: dagster-dbt hands on the whole environment, and nothing else."""
+    """Set environment variables while a process starts: dagster-dbt passes the whole environment on, and nothing else."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -293,43 +295,45 @@ def _window_variables(partitions: dg.PartitionsDefinition | None, keys: Sequence
     return PARSE_WINDOW if first is None or last is None else {WINDOW_START: first.start.isoformat(), WINDOW_END: last.end.isoformat()}
 
 
-def _list_partitions(table: DbtTable, keys: Sequence[str], at: Stores) -> list[Partition]:
-    made_from = compute_fingerprints(table.node, keys, at.lake, snapshot=at.lake.snapshot())
-    return [Partition(key, window_of(table.node.partitions, key), made_from.get(key, "")) for key in keys]
+def _list_partitions(table: DbtTable, keys: Sequence[str], stores: Stores) -> list[Partition]:
+    inputs = compute_fingerprints(table.node, keys, stores.lake, snapshot=stores.lake.snapshot())
+    return [Partition(key, window_of(table.node.partitions, key), inputs.get(key, "")) for key in keys]
 
 
-def _view_facts(context: dg.AssetExecutionContext, at: Stores, table: DbtTable, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
+def _view_facts(context: dg.AssetExecutionContext, stores: Stores, table: DbtTable, rows: pl.DataFrame, compiled: str) -> dict[str, Any]:
     view, node = table.view, table.node
     if view is None:
         return {}
 
-    def drawn() -> dict[str, Any]:
-        return describe_view(view, rows, dbt_lineage(view, compiled, at, [edge.parent for edge in node.edges]))
+    def draw() -> dict[str, Any]:
+        return describe_view(view, rows, dbt_lineage(view, compiled, stores, [edge.parent for edge in node.edges]))
 
-    return {"version": view.version(node.definition), **draw_safely("statistics", drawn, context.log.warning)}
+    return {"version": view.version(node.definition), **draw_safely("statistics", draw, context.log.warning)}
 
 
 def _record_output(  # noqa: PLR0913  (one output)
     context: dg.AssetExecutionContext,
-    at: Stores,
+    stores: Stores,
     output: Any,  # noqa: ANN401
     table: DbtTable,
-    parts: Sequence[Partition],
+    partitions: Sequence[Partition],
     compiled: str,
     before: Mapping[str, pl.DataType],
 ) -> Any:  # noqa: ANN401
-    commit: Commit = at.lake.record(table.node.key, parts, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id)
-    at.attempts.clear(table.node.key, parts)
-    spans = [part.window for part in parts if part.window]
+    commit: Commit = stores.lake.record(
+        table.node.key, partitions, event_timestamp=table.event_timestamp, key=table.key, run_id=context.run.run_id
+    )
+    stores.attempts.clear(table.node.key, partitions)
+    spans = [partition.window for partition in partitions if partition.window]
     window = replace(spans[0], end=spans[-1].end) if spans else None
-    rows = at.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
-    changes = describe_column_changes(at.lake, table.node.key, before, compiled, incremental=table.incremental)
+    rows = stores.lake.read(table.node.key, window=window, event_timestamp=table.event_timestamp)
+    changes = describe_column_changes(stores.lake, table.node.key, before, compiled, incremental=table.incremental)
     for text in changes:
         context.log.warning(f"{table.node.key}: {text}")
     facts = {
         "lake snapshot": commit.snapshot,
         **({COLUMNS: "; ".join(changes)} if changes else {}),
-        **_view_facts(context, at, table, rows, compiled),
+        **_view_facts(context, stores, table, rows, compiled),
         "changed partitions": f"{len(commit.changed)} of {len(commit.records)}",
         **table_metadata(rows, table.descriptions),
     }

@@ -1,4 +1,4 @@
-"""What a dbt run has changed of a table's columns, and what an incremental model does not take into its table."""
+"""Describe how a dbt run changed the columns of a table, and which columns an incremental model ignored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLICIES = "on_schema_change='append_new_columns' or 'sync_all_columns'"
 def describe_column_changes(
     lake: Lake, table: str, before: Mapping[str, pl.DataType], compiled: str, *, incremental: bool
 ) -> tuple[str, ...]:
-    """Return in words how the columns of a dbt model's table differ from those before the run, and from those of its query.
+    """Return sentences about the columns of a dbt model's table that differ from those before the run, or from those of its query.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ def describe_column_changes(
     after = lake.schema(table)
     if not before:
         return ()
-    left_out = _describe_missing_columns(lake, after, compiled) if incremental else []
-    return (*describe_changes(pl.DataFrame(schema=after), before), *left_out)
+    missing = _describe_missing_columns(lake, after, compiled) if incremental else []
+    return (*describe_changes(pl.DataFrame(schema=after), before), *missing)
 
 
 def _describe_missing_columns(lake: Lake, after: Mapping[str, pl.DataType], compiled: str) -> list[str]:
-    """Name the columns of a query that its table does not have: dbt ignores them unless it is told otherwise."""
+    """Return a sentence for each column of the query that the table lacks: dbt ignores such columns by default."""
     known = {name.lower() for name in after}
     return [
         f"column '{name}' of the model's query is not in its table: say {_POLICIES}"
@@ -56,22 +56,22 @@ def _describe_missing_columns(lake: Lake, after: Mapping[str, pl.DataType], comp
 
 
 def explain_column_error(error: Exception, tables: Mapping[str, Mapping[str, pl.DataType]]) -> Exception:
-    """Return an error that names ``on_schema_change``, where an incremental model failed because its columns have changed; else the error.
+    """Return an error with a hint about ``on_schema_change`` when an incremental model failed by changed columns; else the error itself.
 
     Parameters
     ----------
     error
-        What dbt said.
+        As dbt raised it.
     tables
-        Each incremental model of the run, with the columns of its table before.
+        Each incremental model of the run, with the columns of its table before the run.
     """
     text = str(error)
     for name, columns in tables.items():
         column = _COLUMN.search(text)
-        found = column if column and column[1] in columns else _OUT_OF_SYNC.search(text)
-        if columns and found and re.search(rf"in model {re.escape(name)}\b", text):
+        match = column if column and column[1] in columns else _OUT_OF_SYNC.search(text)
+        if columns and match and re.search(rf"in model {re.escape(name)}\b", text):
             return DataError(
-                f"the incremental dbt model '{name}' does not fit its table, which has the columns of earlier runs: {found[0].strip()}",
+                f"the incremental dbt model '{name}' does not fit its table, which has the columns of earlier runs: {match[0].strip()}",
                 hint=f"say {_POLICIES} in the model's config for columns that are new or gone; cast a column of another type to the old one",
             )
     return error

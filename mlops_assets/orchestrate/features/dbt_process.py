@@ -1,6 +1,6 @@
-"""The command ``mlops-dbt``: dbt in a process that holds the lake's lock by itself.
+"""The command ``mlops-dbt``: dbt in a process that holds the lake's lock.
 
-The lock must belong to the process that writes: when the parent is killed, dbt goes on, and so does its lock.
+The lock must belong to the process that writes: when the parent is killed, dbt continues and keeps the lock.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def main() -> None:
 
 
 def find_lock_path(arguments: list[str], profiles: str) -> Path | None:
-    """Return the lock that is named beside the profiles; None when dbt runs with profiles that are not ours."""
+    """Return the lock that a file next to the profiles names; None without such a file."""
     if "--profiles-dir" in arguments[:-1]:
         profiles = arguments[arguments.index("--profiles-dir") + 1]
-    named = Path(profiles) / LOCK_FILE
-    return Path(named.read_text(encoding="utf-8").strip()) if profiles and named.exists() else None
+    file = Path(profiles) / LOCK_FILE
+    return Path(file.read_text(encoding="utf-8").strip()) if profiles and file.exists() else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a dbt project needs to run on the lake: profiles, the lock's name, and a manifest that is never stale."""
+"""Prepare a dbt project for the lake: profiles, the path of the lock, and a manifest that is never stale."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
     from mlops_assets.values.platform import Platform
 
-# The window of a run reaches the models by the environment: other dbt vars would make dbt parse the whole project again each time.
+# The environment passes the window of a run to the models: with dbt vars, dbt would parse the whole project again each time.
 WINDOW_START, WINDOW_END = "MLOPS_WINDOW_START", "MLOPS_WINDOW_END"
-_ATTEMPTS = 3  # to read what dbt has written
+_ATTEMPTS = 3  # to read the manifest that dbt has written
 PARSE_WINDOW = {WINDOW_START: "2000-01-01T00:00:00+00:00", WINDOW_END: "2000-01-02T00:00:00+00:00"}
 
 
 @dataclass(frozen=True)
 class DbtFolder:
-    """A dbt project on disk, and where its artifacts go.
+    """A dbt project on disk, and the folder of its artifacts.
 
     Parameters
     ----------
@@ -47,15 +47,15 @@ class DbtFolder:
 
     @cached_property
     def source(self) -> Path:
-        """The folder with ``dbt_project.yml``: beside the project file, as relative paths are there."""
-        tried = [Path(self.path)] if Path(self.path).is_absolute() else [Path(base or ".") / self.path for base in ("", *sys.path)]
-        found = next((place for place in tried if (place / "dbt_project.yml").exists()), None)
-        if found is None:
+        """The folder with ``dbt_project.yml``; a relative path starts at the project file."""
+        candidates = [Path(self.path)] if Path(self.path).is_absolute() else [Path(base or ".") / self.path for base in ("", *sys.path)]
+        folder = next((path for path in candidates if (path / "dbt_project.yml").exists()), None)
+        if folder is None:
             raise DefinitionError(
                 f"the dbt project '{self.path}' has no dbt_project.yml",
                 hint="give its folder, e.g. DbtProject(str(Path(__file__).parent / 'dbt_features'))",
             )
-        return found.absolute()
+        return folder.absolute()
 
     @property
     def work(self) -> Path:
@@ -68,33 +68,33 @@ class DbtFolder:
         return self.work / "target"
 
     def prepare(self) -> None:
-        """Write the profiles, and parse the project when its files have changed."""
+        """Write the profiles, and parse the project if its files have changed."""
         self.manifest()
 
     def manifest(self) -> Mapping[str, Any]:
-        """Return the manifest that fits the project's files: a copy of our own, as dbt rewrites its own in place whenever it builds."""
+        """Return the manifest of the project's current files, from a copy: each build of dbt overwrites its own manifest."""
         self._write_profiles()
-        kept, files = self.work / "parsed.json", self._content()
-        with hold_lock(self.work / "parse.lock"):  # two that parse at once would write into each other's files
-            if (known := _read_json(kept)) and known["files"] == files:
-                return known["manifest"]  # type: ignore[no-any-return]
-            manifest = self._parsed()
-            write_atomically(kept, json.dumps({"files": files, "manifest": manifest}).encode())
+        copy, files = self.work / "parsed.json", self._hash_files()
+        with hold_lock(self.work / "parse.lock"):  # two parsers at once would overwrite each other's files
+            if (stored := _read_json(copy)) and stored["files"] == files:
+                return stored["manifest"]  # type: ignore[no-any-return]
+            manifest = self._parse_manifest()
+            write_atomically(copy, json.dumps({"files": files, "manifest": manifest}).encode())
         return manifest
 
-    def _parsed(self) -> Mapping[str, Any]:
-        """Parse the project; again when what dbt wrote was torn by a build that rewrote it at the same time."""
+    def _parse_manifest(self) -> Mapping[str, Any]:
+        """Parse the project and return its manifest; try again when a concurrent build has overwritten the file in part."""
         for _ in range(_ATTEMPTS):
             self._parse()
             if manifest := _read_json(self.target / "manifest.json"):
                 return manifest
         raise PlatformError(
             f"dbt's manifest '{self.target / 'manifest.json'}' cannot be read, although dbt has just written it",
-            hint="see that nothing else writes into this folder, and that the disk is not full",
+            hint="check that no other program writes into this folder, and that the disk is not full",
         )
 
-    def compiled(self, model: str) -> str:
-        """Return the SQL of a model as dbt last ran it; empty when it never did."""
+    def read_compiled_sql(self, model: str) -> str:
+        """Return the SQL of a model from its last run; empty before the first run."""
         file = next((self.target / "compiled").rglob(f"{model}.sql"), None)
         return "" if file is None else file.read_text(encoding="utf-8")
 
@@ -112,8 +112,8 @@ class DbtFolder:
                 f"'{self.work}' cannot be written: {error.strerror}", hint="make it writable, or set MLOPS_HOME to another folder"
             ) from error
 
-    def _content(self) -> str:
-        """Hash every file that dbt parses."""
+    def _hash_files(self) -> str:
+        """Return a hash of every file that dbt parses."""
         digest = hashlib.sha256(find_executable().encode())
         for file in sorted(
             p for p in self.source.rglob("*") if p.suffix in {".sql", ".yml", ".yaml", ".csv", ".py"} and "target" not in p.parts
@@ -122,7 +122,7 @@ class DbtFolder:
         return digest.hexdigest()
 
     def _parse(self) -> None:
-        stores = [
+        folders = [
             "--project-dir",
             str(self.source),
             "--profiles-dir",
@@ -132,40 +132,40 @@ class DbtFolder:
             "--log-path",
             str(self.target),
         ]
-        done = subprocess.run(  # noqa: S603  (our own executable, our own arguments)
-            [find_executable(), "--no-use-colors", "parse", *stores],
+        process = subprocess.run(  # noqa: S603  (our own executable, our own arguments)
+            [find_executable(), "--no-use-colors", "parse", *folders],
             env=dict(os.environ) | PARSE_WINDOW,
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
+        if process.returncode:
             raise DefinitionError(
-                f"dbt cannot parse '{self.path}': {_last_lines(done.stdout or done.stderr)}",
-                hint=f"mend the project; the whole message: {self.target / 'dbt.log'}",
+                f"dbt cannot parse '{self.path}': {_last_lines(process.stdout or process.stderr)}",
+                hint=f"correct the project; the whole message: {self.target / 'dbt.log'}",
             )
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a JSON file says; None when there is none, or half of one."""
+    """Return the contents of a JSON file; None when it is missing or incomplete."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return found
+    return contents
 
 
 def find_executable() -> str:
-    """Return the path of ``mlops-dbt``, which stands beside the interpreter even when the environment is not activated."""
-    beside = Path(sys.executable).parent / "mlops-dbt"
-    found = str(beside) if beside.exists() else shutil.which("mlops-dbt")
-    if found is None:
+    """Return the path of ``mlops-dbt``: next to the interpreter, else on the search path."""
+    neighbour = Path(sys.executable).parent / "mlops-dbt"
+    path = str(neighbour) if neighbour.exists() else shutil.which("mlops-dbt")
+    if path is None:
         raise MissingExtraError.from_extra("dbt", "dbt")
-    return found
+    return path
 
 
 def _build_profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
-    """Attach the lake to dbt exactly as our own connections do; one thread, as DuckLake's writers must not overlap."""
+    """Return profiles that attach the lake as this package does; with one thread, because DuckLake's writers must not overlap."""
     attach = {
         "path": lake.path,
         "alias": "lake",
@@ -185,7 +185,7 @@ def _build_profiles(lake: LakeAttachment, extensions: Path) -> dict[str, Any]:
 
 
 def _write_if_changed(path: Path, text: str) -> None:
-    """Write only what changed: dbt parses everything again when its profiles look newer."""
+    """Write a file only if its text has changed: dbt parses everything again when its profiles are newer."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What people want to know of a feature view: what it holds, where its columns come from, and who uses it."""
+"""Describe a feature view: its statistics, the lineage of its columns, and its users."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Lineage = Mapping[str, Sequence[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class FeatureUsage:
-    """Who uses a feature view.
+    """The users of a feature view.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ class FeatureUsage:
 
 
 def find_usage(project: Project, stores: Stores, view: FeatureView) -> FeatureUsage:
-    """Return who uses a feature view."""
+    """Return the training sets, models, services and versions that use a feature view."""
     sets = [t for t in project.select(TrainingSet) if view.key in {v.key for v in stored_views(t.features)}]
     models = [m for m in project.select(Model) if m.training_set in sets]
     services = [s.name for s in project.select(Service) if s.model in models]
-    known = [version for model in models for version in stores.registry.versions(model.name)]
-    versions = [f"{v.model}@{v.version}" for v in known if _looks_up(stores, v.artifact, view.name)]
+    registered = [version for model in models for version in stores.registry.versions(model.name)]
+    versions = [f"{v.model}@{v.version}" for v in registered if _looks_up(stores, v.artifact, view.name)]
     return FeatureUsage(tuple(t.name for t in sets), tuple(m.name for m in models), tuple(services), tuple(versions))
 
 
@@ -58,16 +58,16 @@ def _looks_up(stores: Stores, artifact: str, view: str) -> bool:
 
 
 def describe_view(view: FeatureView, rows: pl.DataFrame, lineage: Lineage) -> dict[str, Any]:
-    """Return what a materialisation of a feature view shows: figures and histograms, and where its columns come from."""
+    """Return the metadata of a materialised feature view: statistics with histograms, and column lineage."""
     shown = [{name: _display_value(value) for name, value in row.items()} for row in compute_statistics(rows, view.feature_names)]
-    found: dict[str, Any] = {"statistics": to_markdown(shown)}
+    metadata: dict[str, Any] = {"statistics": to_markdown(shown)}
     if lineage:
-        deps = {c: [dg.TableColumnDep(asset_key(table), column) for table, column in made] for c, made in lineage.items()}
-        found["dagster/column_lineage"] = dg.TableColumnLineage(deps)
-        found["column lineage"] = to_markdown(
-            [{"column": c, "made from": ", ".join(f"{table}.{column}" for table, column in made)} for c, made in lineage.items()]
+        deps = {c: [dg.TableColumnDep(asset_key(table), column) for table, column in sources] for c, sources in lineage.items()}
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(deps)
+        metadata["column lineage"] = to_markdown(
+            [{"column": c, "made from": ", ".join(f"{table}.{column}" for table, column in sources)} for c, sources in lineage.items()]
         )
-    return found
+    return metadata
 
 
 def _display_value(value: object) -> object:
@@ -75,32 +75,32 @@ def _display_value(value: object) -> object:
 
 
 def source_lineage(project: Project, stores: Stores, view: FeatureView) -> Lineage:
-    """Return where the columns of a feature view come from, when it is taken from a dataset or a query; dbt's own step knows dbt's."""
+    """Return the source columns of a feature view over a dataset or a query; none for a function, and :func:`dbt_lineage` is for dbt."""
     source = view.source
     if isinstance(source, (Dataset, ExternalDataset)):
         return {name: [(source.key, name)] for name in (*view.entity.join_keys, *view.feature_names)}
     if isinstance(source, Sql):
         refs = {name: project.tables[name].key for name in input_table_names(source)}
-        found = trace_columns(source.query, _list_columns(view), {name: tuple(stores.lake.schema(key)) for name, key in refs.items()})
-        return {column: [(refs[table], name) for table, name in made if table in refs] for column, made in found.items()}
+        traced = trace_columns(source.query, _list_columns(view), {name: tuple(stores.lake.schema(key)) for name, key in refs.items()})
+        return {column: [(refs[table], name) for table, name in sources if table in refs] for column, sources in traced.items()}
     return {}
 
 
-def lookup_lineage(declared: TrainingSet[..., Any]) -> dict[str, Any]:
-    """Return, as metadata, which column of a feature view each looked-up column of a training set is made from."""
+def lookup_lineage(training_set: TrainingSet[..., Any]) -> dict[str, Any]:
+    """Return as metadata the feature view's column that each looked-up column of a training set comes from."""
     deps = {
         table_name(name, TRAINING_SET_COLUMNS): [dg.TableColumnDep(asset_key(view.key), stored)]
-        for view in feature_views(declared.features)
+        for view in feature_views(training_set.features)
         for name, stored in zip(view.renamed_features, view.feature_names, strict=True)
     }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}
 
 
 def dbt_lineage(view: FeatureView, compiled: str, stores: Stores, parents: Sequence[str]) -> Lineage:
-    """Return where the columns of a dbt model come from, by its compiled text."""
+    """Return the source columns of a dbt model, by its compiled SQL."""
     tables = {key.rpartition("/")[2]: tuple(stores.lake.schema(key)) for key in parents}
-    found = trace_columns(compiled, _list_columns(view), tables)
-    return {column: kept for column, made in found.items() if (kept := [(t, c) for t, c in made if t in parents])}
+    traced = trace_columns(compiled, _list_columns(view), tables)
+    return {column: known for column, sources in traced.items() if (known := [(t, c) for t, c in sources if t in parents])}
 
 
 def _list_columns(view: FeatureView) -> list[str]:

@@ -1,4 +1,4 @@
-"""The step of a feature view: its keys, times and features from a dataset, a query or a function."""
+"""The step of a feature view: make its rows from a dataset, a query or a function."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -41,12 +41,12 @@ def publish_feature_view(step: StepContext, view: FeatureView) -> Iterator[objec
 
 
 def _make_view(step: StepContext, view: FeatureView) -> CheckedTable:
-    made = _check_view(step, _load_source_rows(step, view), view)
-    return replace(made, metadata={"source": _source_name(view), **made.metadata, **warn_of_unrecorded(step, view)})
+    checked = _check_view(step, _load_source_rows(step, view), view)
+    return replace(checked, metadata={"source": _source_name(view), **checked.metadata, **warn_of_unrecorded(step, view)})
 
 
 def _read_view(step: StepContext, view: FeatureView) -> CheckedTable:
-    """Read and check the partitions that the lake holds already."""
+    """Read and check partitions that the lake already holds."""
     rows = step.stores.lake.read(
         view.key, window=step.window, event_timestamp=view.event_timestamp, snapshot=step.snapshot, columns=_list_columns(view)
     )
@@ -54,8 +54,8 @@ def _read_view(step: StepContext, view: FeatureView) -> CheckedTable:
 
 
 def _check_view(step: StepContext, rows: ProducedRows | pl.DataFrame, view: FeatureView) -> CheckedTable:
-    made = check_table(step, rows, view_rules(view), quality_key=view.quality_key)
-    return replace(made, metadata={"version": view.version(view_source_text(view))})
+    checked = check_table(step, rows, view_rules(view), quality_key=view.quality_key)
+    return replace(checked, metadata={"version": view.version(view_source_text(view))})
 
 
 def _describe_view(step: StepContext, frame: pl.DataFrame, view: FeatureView) -> Mapping[str, Any]:
@@ -88,11 +88,11 @@ def _source_name(view: FeatureView) -> str:
             return "its query"
         case Dataset() | ExternalDataset():
             return f"'{view.source.key}'"
-    raise TypeError(view.source)  # dbt's models are dbt's own assets
+    raise TypeError(view.source)  # a dbt model is made by dbt
 
 
 def _load_source_rows(step: StepContext, view: FeatureView) -> ProducedRows | pl.DataFrame:
-    """Return the rows that a feature view is made from, with its columns."""
+    """Return the rows of a feature view from its source, with its columns."""
     shape = partial(_select_columns, view)
     match view.source:
         case Computed():
@@ -105,16 +105,16 @@ def _load_source_rows(step: StepContext, view: FeatureView) -> ProducedRows | pl
 
 
 def _run_queries(step: StepContext, view: FeatureView, source: Sql) -> Iterator[pl.DataFrame]:
-    """Ask a query once for each partition: what it says of its window is then the same in a run over many."""
+    """Run a query once for each partition, so that its window is the same in a run over many partitions."""
     refs = {name: step.project.tables[name] for name in input_table_names(source)}
-    whole = {name: step.read(ref) for name, ref in refs.items()}
+    rows_of = {name: step.read(ref) for name, ref in refs.items()}
     for key, window in step.windows:
-        tables = {name: step.filter_for_partition(refs[name], rows, key) for name, rows in whole.items()}
+        tables = {name: step.filter_for_partition(refs[name], rows, key) for name, rows in rows_of.items()}
         yield run_query(source.query, tables, window, f"'{view.key}'")
 
 
 def _is_divisible(step: StepContext, view: FeatureView) -> bool:
-    """Whether the run may be divided into chunks. One call for a range is divided only where its arguments say which partitions are meant."""
+    """Return whether a run may be split into chunks; one call for a range is split only if its arguments name the partitions."""
     if not isinstance(view.source, Computed) or view.source.call_per == "partition":
         return True
     function = view.source.function
@@ -125,5 +125,5 @@ def _is_divisible(step: StepContext, view: FeatureView) -> bool:
 
 
 def _reads_configuration(view: FeatureView) -> bool:
-    """Whether a run's configuration, which no record remembers, decides what comes out."""
+    """Return whether the result depends on the run configuration, which is not recorded."""
     return isinstance(view.source, Computed) and bool(view.source.function.receiving(Injection.CONFIG))

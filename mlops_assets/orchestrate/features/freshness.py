@@ -1,4 +1,4 @@
-"""When a feature view is too old: Dagster's own policies, evaluated by Dagster's own daemon."""
+"""Freshness policies of feature views, which Dagster's daemon evaluates."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,25 +8,25 @@ from mlops_assets.errors import DefinitionError
 from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.values.features import FeatureView
 
-MIN_WINDOW = timedelta(minutes=1)  # of Dagster
+MIN_WINDOW = timedelta(minutes=1)  # which Dagster accepts
 
 
 def build_freshness_policy(view: FeatureView) -> dg.FreshnessPolicy | None:
-    """Return the freshness policy of a feature view; None when nothing says how fresh it must be, or nothing new can come.
+    """Return the freshness policy of a feature view; None without ``freshness=`` and ttl, and for partitions that have ended.
 
-    A view whose partitions have ended is as fresh as it will ever be: a project on past data must not be alarmed for ever. While its
-    partitions go on, the newest materialisation may be as old as ``freshness=`` says, or the ttl, but never less than two partitions:
-    between two of them there is nothing to materialise.
+    A view whose partitions have ended never gets new rows, so a project on past data raises no alarm. Otherwise the newest
+    materialisation may be as old as ``freshness=``. Without it, the limit is the ttl, and at least two partitions: between two
+    partitions there is nothing to materialise.
     """
     if has_ended(view.partitions):
         return None
     if isinstance(view.freshness, str):
         return _build_cron_policy(view, view.freshness)
-    allowed = view.freshness or view.ttl
-    if allowed is None:
+    max_age = view.freshness or view.ttl
+    if max_age is None:
         return None
-    step = partition_length(view.partitions) if view.partitions is not None else timedelta(0)
-    fail = max(allowed, MIN_WINDOW) if view.freshness else max(allowed, 2 * step, MIN_WINDOW)
+    length = partition_length(view.partitions) if view.partitions is not None else timedelta(0)
+    fail = max(max_age, MIN_WINDOW) if view.freshness else max(max_age, 2 * length, MIN_WINDOW)
     warn = max(fail * 0.75, MIN_WINDOW)
     return dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn if warn < fail else None)
 
@@ -38,7 +38,7 @@ def has_ended(partitions: dg.PartitionsDefinition | None) -> bool:
 
 
 def _to_datetime(end: object) -> datetime:
-    """Dagster keeps the end as a datetime, or as a timestamp with its time zone."""
+    """Return the end of partitions as a datetime; Dagster stores a datetime, or a timestamp with its time zone."""
     seconds = getattr(end, "timestamp", 0.0)
     return datetime.fromtimestamp(seconds() if callable(seconds) else seconds, UTC)
 

@@ -1,4 +1,4 @@
-"""What on-demand features must obey before any data is there: a service can run their module, and computes for a row what training does."""
+"""Check on-demand features before data exists: a service can run their module, and a single row gets the same result as in training."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from mlops_assets.values.features import OnDemandFeatures, feature_views
 from mlops_assets.values.training import TrainingSet
 
 
-def check_on_demand(project: Project, declared: TrainingSet[..., Any], function: OnDemandFeatures[..., Any]) -> None:
+def check_on_demand(project: Project, training_set: TrainingSet[..., Any], function: OnDemandFeatures[..., Any]) -> None:
     """Check one function of one training set.
 
     Raises
     ------
     DefinitionError
-        Its module imports what a service may lack, or it gives a row other values within a batch than alone.
+        Its module imports packages that a service may lack, or a row alone gets other features than among other rows.
     """
     if foreign := find_foreign_imports(function.module_source):
         raise DefinitionError(
-            f"on-demand features '{function.name}' of '{declared.key}' live in a module that imports {min(foreign)}",
+            f"on-demand features '{function.name}' of '{training_set.key}' live in a module that imports {min(foreign)}",
             hint="move the function into a module that imports numpy and the standard library only: a service runs exactly that module",
         )
-    types = resolve_types(function.parameters, _declared_types(project, declared))
-    if types and (found := _find_disparity(function, types)):
+    types = resolve_types(function.parameters, _declared_types(project, training_set))
+    if types and (disparity := _find_disparity(function, types)):
         raise DefinitionError(
-            f"on-demand features '{function.name}' of '{declared.key}' are not the same in training and in serving: on made-up rows {found}",
+            f"on-demand features '{function.name}' of '{training_set.key}' are not the same in training and in serving: on made-up rows {disparity}",
             hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
         )
 
 
-def _declared_types(project: Project, declared: TrainingSet[..., Any]) -> dict[str, type]:
-    """Return the types of columns and features, where they are declared."""
-    known: dict[str, type] = {}
-    for parameter in declared.function.tables:
+def _declared_types(project: Project, training_set: TrainingSet[..., Any]) -> dict[str, type]:
+    """Return the declared types of columns and features."""
+    types: dict[str, type] = {}
+    for parameter in training_set.function.tables:
         dataset = project.dataset(parameter.name)
-        known |= dataset.table.schema_types if dataset is not None else {}
-    return known | {
+        types |= dataset.table.schema_types if dataset is not None else {}
+    return types | {
         name: kind
-        for view in feature_views(declared.features)
+        for view in feature_views(training_set.features)
         for name, (_, kind) in zip(view.renamed_features, view.features, strict=True)
         if kind in PLAIN
     }
@@ -51,5 +51,5 @@ def _declared_types(project: Project, declared: TrainingSet[..., Any]) -> dict[s
 def _find_disparity(function: OnDemandFeatures[..., Any], types: dict[str, type]) -> str:
     try:
         return find_disparity(function.function, make_sample_rows(types))
-    except Exception:  # noqa: BLE001  (made-up values may be none that it expects; real ones are tried when the training set is made)
+    except Exception:  # noqa: BLE001  (the function may not expect made-up values; the training set checks real ones)
         return ""

@@ -1,4 +1,4 @@
-"""Pushed rows: from their log into the lake, and online before they are there."""
+"""Pushed rows: load them from their log into the lake, and find those that are not there yet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,13 +24,13 @@ from mlops_assets.values.window import TimeWindow, join_windows, window_of
 
 
 def push_node(source: PushSource, platform: Platform) -> Node:
-    """Return the table of a source; what it is made from is the log."""
+    """Return the table of a source, which is made from its log."""
     partitions = source.table.partitions
     return Node(source.key, partitions, external_inputs=lambda keys: _hash_log(source, platform, partitions, keys))
 
 
 def _hash_log(source: PushSource, platform: Platform, partitions: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Mapping[str, str]:
-    """Return, for each partition that something was pushed for, what changes when more is."""
+    """Return a hash of the log of each partition with pushed rows."""
     folder = push_log_folder(platform.home, source.name)
     if not folder.is_dir():
         return {}
@@ -43,7 +43,7 @@ def _hash_log(source: PushSource, platform: Platform, partitions: dg.PartitionsD
 
 
 def publish_pushed_rows(step: StepContext, source: PushSource) -> Iterator[object]:
-    """Bring pushed rows from their log into the lake."""
+    """Load pushed rows from their log into the lake."""
     yield from publish_table(step, source.table, partial(_make_pushed_rows, step, source))
 
 
@@ -58,31 +58,33 @@ def _make_pushed_rows(step: StepContext, source: PushSource) -> CheckedTable:
     rows = load_pushed_rows(step.stores, source, first, last, corrupt)
     if windows[0] is not None:
         time = source.table.event_timestamp or ""
-        inside = [pl.col(time).is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
-        rows = rows.filter(pl.any_horizontal(inside))
-    rows, kept = add_stored_rows(step, rows, source.table)
-    made = check_table(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
+        in_window = [pl.col(time).is_between(w.start, w.end, closed="left") for w in join_windows(w for w in windows if w is not None)]
+        rows = rows.filter(pl.any_horizontal(in_window))
+    rows, lake_only = add_stored_rows(step, rows, source.table)
+    checked = check_table(step, rows, source.table, quality_key=source.quality_key, quarantine_key=source.quarantine_key)
     return replace(
-        made, outcomes=[*made.outcomes, log_readable_outcome(corrupt)], metadata={**made.metadata, **log_metadata(kept, corrupt)}
+        checked,
+        outcomes=[*checked.outcomes, log_readable_outcome(corrupt)],
+        metadata={**checked.metadata, **log_metadata(lake_only, corrupt)},
     )
 
 
 def push_checks(source: PushSource) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of the checks of a source: those of a dataset, and whether every line of the log can be read."""
+    """Return the check specs of a source: those of a dataset, and one for unreadable lines of the log."""
     return [*table_check_specs(source.key, source.table), *check_specs(source.key, (LOG_READABLE,), warnings=(LOG_READABLE,))]
 
 
 def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date, corrupt: list[str] | None = None) -> pl.DataFrame:
-    """Return what was pushed about some days of event times, each row once: of those that became known at the same time, the last pushed.
+    """Return the pushed rows of some days, one for each key and created time: the one pushed last.
 
     Parameters
     ----------
     stores, source
-        Where, and of what.
+        Where the log is, and the source of the rows.
     first, last
-        Days in UTC, both included.
+        Days of event time in UTC, both included.
     corrupt
-        Gets the lines that cannot be read; they are passed over.
+        Receives the lines that cannot be read; they are skipped.
     """
     from mlops_assets.serving.logs.push_log import LOGGED_AT, read_pushed_rows
 
@@ -92,12 +94,12 @@ def load_pushed_rows(stores: Stores, source: PushSource, first: date, last: date
 
 
 def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | None:
-    """Return what was pushed and is not in the view's table yet, as the view has it; None when its rows are not pushed.
+    """Return pushed rows that are not in the view's table yet, with the view's columns; None for a view without a push source.
 
     Parameters
     ----------
     step, view
-        The step, and the view; the lake is looked at as the step sees it.
+        The step, whose snapshot of the lake counts, and the view.
     """
     source = view.source
     if not isinstance(source, PushSource):
@@ -106,8 +108,8 @@ def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | No
     from mlops_assets.serving.logs.day_log import list_log_days
 
     folder = push_log_folder(step.stores.platform.home, source.name)
-    settled = _find_settled_windows(step, source, view)
-    open_days = [day for day in list_log_days(folder) if not _is_covered(day, settled)]
+    settled_windows = _find_settled_windows(step, source, view)
+    open_days = [day for day in list_log_days(folder) if not _is_covered(day, settled_windows)]
     frames = [load_pushed_rows(step.stores, source, day, day) for day in open_days]
     rows = pl.concat(frames) if frames else load_pushed_rows(step.stores, source, date.max, date.min)
     times = (source.table.event_timestamp or "", source.table.created_timestamp or "")
@@ -116,32 +118,32 @@ def load_pending_rows(step: StepContext, view: FeatureView) -> pl.DataFrame | No
 
 
 def _find_settled_windows(step: StepContext, source: PushSource, view: FeatureView) -> list[TimeWindow] | None:
-    """Return the spans of event time whose pushed rows are all in the view's table; None when that is all of time."""
+    """Return the windows of event time whose pushed rows are all in the view's table; None when that is all of time."""
     lake, snapshot = step.stores.lake, step.snapshot
     keys = list(list_partition_keys(source.table.partitions))
     fresh = set(keys)
     for node in (push_node(source, step.stores.platform), step.project.node(view)):
-        made = lake.records(node.key, snapshot=snapshot)
-        now = compute_fingerprints(node, keys, lake, snapshot=snapshot)
-        fresh &= {key for key in keys if key in made and made[key].inputs == now.get(key)} | {
-            k for k in keys if k not in now and k not in made
+        records = lake.records(node.key, snapshot=snapshot)
+        current = compute_fingerprints(node, keys, lake, snapshot=snapshot)
+        fresh &= {key for key in keys if key in records and records[key].inputs == current.get(key)} | {
+            k for k in keys if k not in current and k not in records
         }
     if source.table.partitions is None:
         return None if fresh else []
     return join_windows(span for key in keys if key in fresh and (span := window_of(source.table.partitions, key)))
 
 
-def _is_covered(day: date, settled: list[TimeWindow] | None) -> bool:
-    if settled is None:
+def _is_covered(day: date, settled_windows: list[TimeWindow] | None) -> bool:
+    if settled_windows is None:
         return True
     from datetime import UTC, datetime
 
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return any(span.start <= start and start + timedelta(days=1) <= span.end for span in settled)
+    return any(span.start <= start and start + timedelta(days=1) <= span.end for span in settled_windows)
 
 
 def merge_pending(rows: pl.DataFrame, pending: pl.DataFrame | None, view: FeatureView) -> pl.DataFrame:
-    """Return the rows of a view's table and those that are on their way there; what was pushed last wins."""
+    """Return the rows of a view's table with the pending ones; of two with the same key and times, the pending one wins."""
     if pending is None or pending.is_empty():
         return rows
     times: Any = (view.event_timestamp, view.created_timestamp or view.event_timestamp)

@@ -1,4 +1,4 @@
-"""Derived assets follow their inputs: conditions on recorded facts, not on events."""
+"""Automation of derived assets: conditions on recorded facts, not on events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 AUTOMATION, DEAD_RUNS = "mlops_automation", "mlops_dead_runs"
 AUTOMATION_INTERVAL = timedelta(seconds=30)
-_MAX_CLOCK_SKEW = timedelta(minutes=1)  # by which those of two machines may differ
+_MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of two machines
 
 
 @dataclass(frozen=True, unsafe_hash=True)
 class InputsChanged(dg.AutomationCondition[Any]):
-    """True for exactly the partitions whose recorded inputs differ from what upstream holds now.
+    """True for exactly the partitions whose recorded inputs differ from the current ones.
 
     Parameters
     ----------
     node
-        The table and what it is made from.
+        The table with its inputs.
     platform
         Where the facts are recorded.
     model
-        For predictions: nothing is asked for before this model has a champion.
+        For predictions: no partition is due before this model has a champion.
     """
 
     node: Node = field(hash=False, compare=False)
@@ -44,24 +44,24 @@ class InputsChanged(dg.AutomationCondition[Any]):
 
     @property
     def name(self) -> str:
-        """What the UI shows."""
+        """The name in the UI."""
         return f"inputs of {self.node.key} changed"
 
     def evaluate(self, context: dg.AutomationContext[Any]) -> dg.AutomationResult[Any]:
-        """Compare fingerprints with records: one look at the lake for each table, all partitions at once."""
-        wanted = [] if self._waits() else find_due(self.node, self.platform, context.evaluation_time.astimezone(UTC))
-        return dg.AutomationResult(context, true_subset=_to_subset(context, self.node, wanted))
+        """Compare fingerprints with records, for all partitions of a table at once."""
+        due = [] if self._waits_for_champion() else find_due(self.node, self.platform, context.evaluation_time.astimezone(UTC))
+        return dg.AutomationResult(context, true_subset=_to_subset(context, self.node, due))
 
-    def _waits(self) -> bool:
+    def _waits_for_champion(self) -> bool:
         return bool(self.model) and open_stores(self.platform).registry.champion(self.model) is None
 
 
 def find_stale(node: Node, platform: Platform) -> dict[str, str]:
-    """Return partition → fingerprint where what upstream holds now is not what the partition was made from."""
+    """Return partition → current fingerprint, for partitions that were made from other inputs or never."""
     lake = open_stores(platform).lake
-    now = compute_fingerprints(node, list_partition_keys(node.partitions), lake, snapshot=lake.snapshot())
-    made = lake.records(node.key)
-    return {key: inputs for key, inputs in now.items() if key not in made or made[key].inputs != inputs}
+    current = compute_fingerprints(node, list_partition_keys(node.partitions), lake, snapshot=lake.snapshot())
+    records = lake.records(node.key)
+    return {key: inputs for key, inputs in current.items() if key not in records or records[key].inputs != inputs}
 
 
 def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
@@ -74,9 +74,9 @@ def find_due(node: Node, platform: Platform, clock: datetime) -> list[str]:
     clock
         The current time (aware): a failed attempt blocks the next one for a while.
     """
-    wanted = find_stale(node, platform)
-    blocked = open_stores(platform).attempts.find_blocked(node.key, wanted, clock) if wanted else {}
-    return [key for key in wanted if key not in blocked]
+    stale = find_stale(node, platform)
+    blocked = open_stores(platform).attempts.find_blocked(node.key, stale, clock) if stale else {}
+    return [key for key in stale if key not in blocked]
 
 
 def _to_subset(context: dg.AutomationContext[Any], node: Node, keys: list[str]) -> Any:  # noqa: ANN401  (Dagster's EntitySubset is not public)
@@ -96,10 +96,10 @@ def follow_inputs(node: Node, platform: Platform, *, model: str = "", ignoring: 
     node, platform, model
         As in :class:`InputsChanged`.
     ignoring
-        Assets that the graph shows upstream, whose runs are nothing to wait for.
+        Upstream assets whose runs the table does not wait for.
     """
-    busy = _ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignoring)
-    changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~busy
+    inputs_in_progress = _ignore_deps(dg.AutomationCondition.any_deps_in_progress(), ignoring)
+    changed = InputsChanged(node, platform, model) & ~dg.AutomationCondition.in_progress() & ~inputs_in_progress
     return changed.with_label("follows its inputs")
 
 
@@ -108,12 +108,12 @@ def _ignore_deps(condition: "DepsAutomationCondition[Any]", keys: Sequence[str])
 
 
 def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
-    """Return the condition of a version, a champion and a service: what is upstream is new and has passed.
+    """Return the condition of a version, a champion and a service: an input is new, and its blocking checks have passed.
 
     Parameters
     ----------
     ignoring
-        Assets upstream whose changes are no reason to run.
+        Upstream assets whose changes do not trigger a run.
     """
     return (
         _ignore_deps(dg.AutomationCondition.any_deps_updated(), ignoring).since_last_handled()
@@ -125,7 +125,7 @@ def follow_gates(ignoring: Sequence[str] = ()) -> dg.AutomationCondition[Any]:
 
 
 def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that evaluates every condition; conditions of ours need the code of the project."""
+    """Return the sensor that evaluates every condition, in the code server because the conditions need the project."""
     with allow_beta():
         return dg.AutomationConditionSensorDefinition(
             AUTOMATION,
@@ -137,21 +137,23 @@ def automation_sensor(*, running: bool, interval: timedelta = AUTOMATION_INTERVA
 
 
 def dead_run_sensor(platform: Platform, *, running: bool, interval: timedelta = AUTOMATION_INTERVAL) -> dg.SensorDefinition:
-    """Return the sensor that marks runs whose process is gone as failed, as conditions would wait for them for ever, and tells what they had made."""
+    """Return the sensor that fails runs whose process is gone, so that no condition waits for them, and reports their commits."""
 
     @dg.sensor(
         name=DEAD_RUNS,
         minimum_interval_seconds=int(interval.total_seconds()),
         default_status=_default_status(running=running),
-        description="Marks runs whose process is gone as failed, and reports what they committed and could not tell.",
+        description="Marks runs whose process is gone as failed, and reports the partitions that they committed.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        buried = reap_dead_runs(context.instance)
-        looked = datetime.now(UTC) - _MAX_CLOCK_SKEW
-        told = report_missing_events(context.instance, platform, since=datetime.fromisoformat(context.cursor) if context.cursor else None)
-        context.update_cursor(looked.isoformat())
-        marked = f"marked {', '.join(run[:8] for run in buried)} as failed" if buried else "every run that is started has its process"
-        return dg.SkipReason(f"{marked}; reported {len(told)} partitions that they had committed" if told else marked)
+        reaped = reap_dead_runs(context.instance)
+        checked_until = datetime.now(UTC) - _MAX_CLOCK_SKEW
+        reported = report_missing_events(
+            context.instance, platform, since=datetime.fromisoformat(context.cursor) if context.cursor else None
+        )
+        context.update_cursor(checked_until.isoformat())
+        marked = f"marked {', '.join(run[:8] for run in reaped)} as failed" if reaped else "every active run has its process"
+        return dg.SkipReason(f"{marked}; reported {len(reported)} partitions that they had committed" if reported else marked)
 
     return sensor
 

@@ -1,4 +1,4 @@
-"""A run over many partitions, made and committed in chunks: a kill costs the chunk that it met, not the backfill."""
+"""Make and commit a run over many partitions in chunks: a kill costs one chunk, not the whole backfill."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ MAX_CHUNKS = 100  # transactions in one run, however many partitions it has
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """How the partitions of a table are made, some at a time.
+    """How to make the partitions of a table chunk by chunk.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ class ChunkPlan:
     make
         Makes the rows of the partitions of a step.
     read
-        Reads and verifies those that the lake holds already.
+        Reads and checks partitions that the lake already holds.
     describe
-        Returns what the UI shows of rows, besides what it shows of every table.
+        Returns metadata of the rows, in addition to that of every table.
     is_divisible
-        Whether the run may be divided at all.
+        Whether the run may be split into chunks.
     is_repeatable
-        Whether partitions that are recorded as made from the current inputs and definition need not be made again.
+        Whether partitions with a record of the current inputs and definition may be reused.
     """
 
     rules: Table
@@ -52,33 +52,33 @@ class ChunkPlan:
 
 @dataclass
 class _ChunkTotal:
-    """The chunks that are committed so far, taken together."""
+    """The chunks that are committed so far."""
 
-    made: list[CheckedTable] = field(default_factory=list)
+    checked: list[CheckedTable] = field(default_factory=list)
     commits: list[Commit] = field(default_factory=list)
-    passed_over: int = 0
+    reused: int = 0
 
     @property
     def partitions(self) -> int:
         return sum(len(commit.records) for commit in self.commits)
 
     def outcomes(self, *more: Outcome) -> list[Outcome]:
-        """Return one outcome of each check: the first that failed, else the last."""
-        found = [outcome for made in self.made for outcome in made.outcomes] + list(more)
-        names = dict.fromkeys(outcome.check for outcome in found)
-        return [_worst_outcome([outcome for outcome in found if outcome.check == name]) for name in names]
+        """Return one outcome of each check: the first failure, else the last outcome."""
+        outcomes = [outcome for chunk in self.checked for outcome in chunk.outcomes] + list(more)
+        names = dict.fromkeys(outcome.check for outcome in outcomes)
+        return [_worst_outcome([outcome for outcome in outcomes if outcome.check == name]) for name in names]
 
     def merge(self, chunks: int) -> CheckedTable:
-        """Return the whole as if it had been made at once."""
-        metadata = {name: value for made in self.made for name, value in made.metadata.items()}
-        metadata |= merge_unrecorded(made.metadata for made in self.made)
-        how = f"{chunks - self.passed_over} made, {self.passed_over} passed over"
+        """Return the rows and outcomes of all chunks."""
+        metadata = {name: value for chunk in self.checked for name, value in chunk.metadata.items()}
+        metadata |= merge_unrecorded(chunk.metadata for chunk in self.checked)
+        summary = f"{chunks - self.reused} made, {self.reused} reused"
         return CheckedTable(
-            pl.concat([made.frame for made in self.made], how="vertical_relaxed"), self.outcomes(), {**metadata, "chunks": how}
+            pl.concat([chunk.frame for chunk in self.checked], how="vertical_relaxed"), self.outcomes(), {**metadata, "chunks": summary}
         )
 
     def commit(self, keys: Sequence[str]) -> Commit:
-        """Return what was committed, in the order of the run's partitions."""
+        """Return one commit for all chunks, in the order of the run's partitions."""
         records = {record.partition: record for commit in self.commits for record in commit.records}
         changed = {partition for commit in self.commits for partition in commit.changed}
         columns = tuple(dict.fromkeys(text for commit in self.commits for text in commit.columns))
@@ -88,31 +88,31 @@ class _ChunkTotal:
 def publish_in_chunks(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
     """Make a table as :func:`mlops_assets.orchestrate.tables.tables.publish_table` does, but commit its partitions chunk by chunk.
 
-    Each chunk reads the lake as it is when the chunk begins, so that what is recorded of a partition is what it was made from.
+    Each chunk reads the lake as it is when the chunk begins, so that the records of its partitions name the inputs that it read.
 
     Parameters
     ----------
     step
         The step.
     chunks
-        How its partitions are made.
+        How to make its partitions.
     """
     groups = _split_step(step, chunks) if step.node.partitions is not None and chunks.is_divisible else [list(step.keys)]
     if len(groups) == 1:
         yield from _publish_whole(step, chunks)
         return
     try:
-        made, commit = _make_chunks(step, chunks, groups)
-    except _ChunkRefusedError as refused:
-        yield from check_results(step, refused.outcomes)
-        raise refused.error from None
+        checked, commit = _make_chunks(step, chunks, groups)
+    except _ChunkRefusedError as refusal:
+        yield from check_results(step, refusal.outcomes)
+        raise refusal.error from None
     except ColumnTypeError:
         if not step.stores.lake.records(step.node.key).keys() <= set(step.keys):
             raise
         step.context.log.warning(f"{step.node.key}: a column has another type, so all {len(step.keys)} partitions are made at once")
         yield from _publish_whole(replace(step, selected_keys=tuple(step.keys)), chunks)
         return
-    yield materialize_result(step, made, commit)
+    yield materialize_result(step, checked, commit)
 
 
 class _ChunkRefusedError(Exception):
@@ -129,24 +129,24 @@ def _publish_whole(step: StepContext, chunks: ChunkPlan) -> Iterator[object]:
 
 
 def _make_chunks(step: StepContext, chunks: ChunkPlan, groups: Sequence[Sequence[str]]) -> tuple[CheckedTable, Commit]:
-    """Make and commit one chunk after the other; return what they come to."""
+    """Make and commit one chunk after the other; return their rows and outcomes, and one commit."""
     total = _ChunkTotal()
     for keys in groups:
-        part = replace(step, selected_keys=tuple(keys))
-        kept = _read_recorded(part, chunks)
-        made, commit = kept or make_and_commit(part, chunks.rules, partial(chunks.make, part))
-        if commit is None or any(o.blocking and not o.passed for o in made.outcomes):
-            raise _ChunkRefusedError(total.outcomes(*made.outcomes), _stop_error(part, made, total.partitions, len(step.keys)))
-        total.made.append(made)
+        chunk = replace(step, selected_keys=tuple(keys))
+        stored = _read_recorded(chunk, chunks)
+        checked, commit = stored or make_and_commit(chunk, chunks.rules, partial(chunks.make, chunk))
+        if commit is None or any(o.blocking and not o.passed for o in checked.outcomes):
+            raise _ChunkRefusedError(total.outcomes(*checked.outcomes), _stop_error(chunk, checked, total.partitions, len(step.keys)))
+        total.checked.append(checked)
         total.commits.append(commit)
-        total.passed_over += kept is not None
-        over = "; these were made before, from the same" if kept else ""
-        step.context.log.info(f"backfill of {step.node.key}: {total.partitions} of {len(step.keys)} partitions{over}")
+        total.reused += stored is not None
+        note = "; these were reused: an earlier run made them from the same inputs" if stored else ""
+        step.context.log.info(f"backfill of {step.node.key}: {total.partitions} of {len(step.keys)} partitions{note}")
     return _add_description(step, chunks, total.merge(len(groups))), total.commit(step.keys)
 
 
-def _add_description(step: StepContext, chunks: ChunkPlan, made: CheckedTable) -> CheckedTable:
-    return replace(made, metadata={**made.metadata, **chunks.describe(step, made.frame)})
+def _add_description(step: StepContext, chunks: ChunkPlan, checked: CheckedTable) -> CheckedTable:
+    return replace(checked, metadata={**checked.metadata, **chunks.describe(step, checked.frame)})
 
 
 def _split_step(step: StepContext, chunks: ChunkPlan) -> list[list[str]]:
@@ -156,37 +156,37 @@ def _split_step(step: StepContext, chunks: ChunkPlan) -> list[list[str]]:
 
 
 def split_keys(keys: Sequence[str], first: Collection[str] = ()) -> list[list[str]]:
-    """Return partitions in chunks of neighbours.
+    """Split partitions into chunks of neighbours.
 
     Parameters
     ----------
     keys
         Neighbours, oldest first.
     first
-        Partitions that stay together and come before the others: limits of quality are learnt from all of them, and hold for the rest.
+        Partitions that form one chunk before the others: quality limits are learnt from them.
     """
     size = max(CHUNK_SIZE, -(-len(keys) // MAX_CHUNKS))
     result: list[list[str]] = []
-    for together, group in groupby(keys, key=lambda key: key in first):
+    for is_first, group in groupby(keys, key=lambda key: key in first):
         run = list(group)
-        if together:
+        if is_first:
             result.insert(0, run)
         else:
-            result.extend(run[at : at + size] for at in range(0, len(run), size))
+            result.extend(run[start : start + size] for start in range(0, len(run), size))
     return result
 
 
 def _read_recorded(step: StepContext, chunks: ChunkPlan) -> tuple[CheckedTable, Commit] | None:
-    """Return what the lake holds of a chunk that need not be made again."""
+    """Return the stored rows and commit of a chunk whose partitions may be reused; None when it must be made."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot) if chunks.is_repeatable else {}
-    if not all(part.inputs and part.key in recorded and recorded[part.key].inputs == part.inputs for part in step.partitions):
+    if not all(p.inputs and p.key in recorded and recorded[p.key].inputs == p.inputs for p in step.partitions):
         return None
     return chunks.read(step), Commit(step.snapshot, tuple(recorded[key] for key in step.keys), ())
 
 
-def _stop_error(step: StepContext, made: CheckedTable, before: int, of: int) -> DataError:
-    error = refusal_error(step, made.outcomes)
-    return DataError(f"{error.message}. {before} of the {of} partitions of this run are committed", hint=error.hint)
+def _stop_error(step: StepContext, checked: CheckedTable, committed: int, total: int) -> DataError:
+    error = refusal_error(step, checked.outcomes)
+    return DataError(f"{error.message}. {committed} of the {total} partitions of this run are committed", hint=error.hint)
 
 
 def _worst_outcome(outcomes: Sequence[Outcome]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Tables that somebody else writes: hashed and verified when they are observed, shown as external assets."""
+"""External tables, which other programs write: verify and record them, and show them as external assets."""
 
 from collections.abc import Iterator
 
@@ -26,7 +26,7 @@ def external_assets(project: Project) -> list[dg.AssetSpec]:
     return [
         dg.AssetSpec(
             asset_key(e.key),
-            description=e.description or "A table of the lake that somebody else writes.",
+            description=e.description or "A table of the lake that is written outside of this project.",
             partitions_def=e.table.partitions,
             kinds={"dataset", "duckdb"},
             group_name=e.options.group or "data",
@@ -38,7 +38,7 @@ def external_assets(project: Project) -> list[dg.AssetSpec]:
 
 
 def external_checks(project: Project, platform: Platform) -> list[dg.AssetChecksDefinition]:
-    """Return the checks of external assets, run by hand or with whatever reads them."""
+    """Return the checks of external assets, which run by hand or with their downstream assets."""
     return [_build_checks(e, platform) for e in project.select(ExternalDataset) if check_names(e.table)]
 
 
@@ -52,21 +52,21 @@ def _build_checks(external: ExternalDataset, platform: Platform) -> dg.AssetChec
 
 
 def verify_external(external: ExternalDataset, platform: Platform) -> list[Outcome]:
-    """Verify everything that an external table holds."""
+    """Verify all rows of an external table."""
     frame = open_stores(platform).lake.read(external.key)
-    windows = [(part.key, part.window) for part in _list_written_partitions(external, platform)]
+    windows = [(partition.key, partition.window) for partition in _list_written_partitions(external, platform)]
     return verify(frame, external.table, windows)
 
 
 def _list_written_partitions(external: ExternalDataset, platform: Platform) -> list[Partition]:
-    """Return the partitions between the first and the last row: what was not written yet is not missing."""
+    """Return the partitions from the first row to the last; later ones are not missing, but not written yet."""
     definition, lake = external.table.partitions, open_stores(platform).lake
-    parts = [Partition(key, window_of(definition, key)) for key in list_partition_keys(definition)]
+    partitions = [Partition(key, window_of(definition, key)) for key in list_partition_keys(definition)]
     if definition is None:
-        return parts
+        return partitions
     times = lake.read(external.key, columns=[external.table.event_timestamp or ""]).to_series()
     first, last = times.min(), times.max()
-    return [p for p in parts if p.window and first is not None and p.window.start <= last and p.window.end > first]  # type: ignore[operator]
+    return [p for p in partitions if p.window and first is not None and p.window.start <= last and p.window.end > first]  # type: ignore[operator]
 
 
 def require_valid(external: ExternalDataset, platform: Platform, reader: str) -> None:
@@ -78,16 +78,18 @@ def require_valid(external: ExternalDataset, platform: Platform, reader: str) ->
         It breaks a declared rule.
     """
     try:
-        broken = [o for o in verify_external(external, platform) if o.blocking and not o.passed]
+        failures = [o for o in verify_external(external, platform) if o.blocking and not o.passed]
     except LakeError:
-        return  # the read itself says best what is missing
-    if broken:
-        raise DataError(f"'{reader}' reads '{external.key}', which somebody else wrote: {broken[0].message}", hint=broken[0].hint)
+        return  # reading the table raises the better error
+    if failures:
+        raise DataError(
+            f"'{reader}' reads '{external.key}', which is written outside of this project: {failures[0].message}", hint=failures[0].hint
+        )
     _record(external, platform)
 
 
 def record_external(external: ExternalDataset, platform: Platform) -> Commit | None:
-    """Record what an external table holds now; None when it does not exist yet or breaks a rule."""
+    """Record the current contents of an external table; return None when it does not exist or breaks a rule."""
     try:
         if any(o.blocking and not o.passed for o in verify_external(external, platform)):
             return None
@@ -97,12 +99,16 @@ def record_external(external: ExternalDataset, platform: Platform) -> Commit | N
 
 
 def _record(external: ExternalDataset, platform: Platform) -> Commit | None:
-    parts, rules = _list_written_partitions(external, platform), external.table
-    return open_stores(platform).lake.record(external.key, parts, event_timestamp=rules.event_timestamp, key=rules.key) if parts else None
+    partitions, rules = _list_written_partitions(external, platform), external.table
+    return (
+        open_stores(platform).lake.record(external.key, partitions, event_timestamp=rules.event_timestamp, key=rules.key)
+        if partitions
+        else None
+    )
 
 
 def record_all_external(project: Project, platform: Platform, instance: dg.DagsterInstance) -> list[str]:
-    """Record every external table, and report what changed to Dagster."""
+    """Record every external table, and report changed partitions to Dagster."""
     changed = []
     for external in project.select(ExternalDataset):
         commit = record_external(external, platform)
@@ -123,7 +129,7 @@ def external_sensor(project: Project, platform: Platform, *, running: bool) -> l
         name=EXTERNAL_SENSOR,
         minimum_interval_seconds=60,
         default_status=status,
-        description="Records what others have written into the lake.",
+        description="Records what other programs have written into the lake.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         snapshot = str(open_stores(platform).lake.snapshot())

@@ -1,4 +1,4 @@
-"""What the lake holds, told to Dagster outside of a run: what others wrote, and what a run committed and died before it told."""
+"""Report partitions of the lake to Dagster outside of their run: those of other programs, and those of runs that died after a commit."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ _DATA_VERSION = "dagster/data_version"
 
 
 def materialization_event(record: PartitionRecord) -> dg.AssetMaterialization:
-    """Return the event that says what a partition holds."""
+    """Return the materialisation event of a recorded partition."""
     facts: dict[str, Any] = {
         "dagster/row_count": record.rows,
         "content hash": record.content_hash,
@@ -29,12 +29,12 @@ def materialization_event(record: PartitionRecord) -> dg.AssetMaterialization:
 def report_missing_events(
     instance: dg.DagsterInstance, platform: Platform, *, since: datetime | None = None, limit: int | None = None
 ) -> list[PartitionRecord]:
-    """Report what runs that failed or were cancelled had committed to the lake without an event: it would be shown as missing for ever.
+    """Report partitions that failed or cancelled runs committed without an event, and that Dagster would show as missing.
 
     Parameters
     ----------
     instance
-        Whose runs.
+        The instance of the runs.
     platform
         Where the lake is; it is opened only when there are such runs.
     since
@@ -45,21 +45,21 @@ def report_missing_events(
     Returns
     -------
     list of PartitionRecord
-        What was reported; a partition that another run has written or told of since then is not.
+        The reported partitions, without those that another run has written or reported since.
     """
     runs = instance.get_run_ids(dg.RunsFilter(statuses=_UNSUCCESSFUL, updated_after=since), limit=limit)
     if not runs:
         return []
-    at = open_stores(platform)
-    untold = [record for record in at.lake.records_of_runs(runs) if not _is_reported(instance, record)]
-    for record in untold:
-        at.attempts.clear(record.table, [Partition(record.partition)])
+    stores = open_stores(platform)
+    missing = [record for record in stores.lake.records_of_runs(runs) if not _is_reported(instance, record)]
+    for record in missing:
+        stores.attempts.clear(record.table, [Partition(record.partition)])
         instance.report_runless_asset_event(materialization_event(record))
-    return untold
+    return missing
 
 
 def _is_reported(instance: dg.DagsterInstance, record: PartitionRecord) -> bool:
-    """Whether the partition was materialised after this was committed: a run tells when it has committed."""
+    """Return whether an event of the partition is newer than its commit: a run reports after it commits."""
     events = dg.AssetRecordsFilter(
         asset_key(record.table),
         asset_partitions=[record.partition] if record.partition else None,

@@ -1,4 +1,4 @@
-"""Call a user's function once for each partition of a step, over inputs that are read once."""
+"""Call a user's function once for each partition of a step; its inputs are read once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _WINDOW_HINT = "return the rows of the given window only: the function is called
 
 @dataclass(frozen=True)
 class ProducedRows:
-    """Rows that a function returned for the partitions of a step.
+    """The rows that a function returned for the partitions of a step.
 
     Parameters
     ----------
@@ -42,36 +42,36 @@ def call_function(
     event_timestamp: str,
     shape: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
 ) -> ProducedRows:
-    """Call a function for the partitions of a step and return what it made.
+    """Call a function for the partitions of a step and return its rows.
 
     Parameters
     ----------
     step
         The step.
     function
-        The user's.
+        The user's function.
     call_per
         Whether it is called once for each partition or once for the range.
     event_timestamp
         The column that says which partition a row belongs to.
     shape
-        Applied to what each call returns.
+        Applied to the result of each call.
     """
     if len(step.keys) == 1 or call_per == "range":
         return ProducedRows(shape(step.call_for_frame(function)), {}, whole_range=len(step.keys) > 1)
-    made: list[tuple[str, pl.DataFrame]] = []
+    frames: list[tuple[str, pl.DataFrame]] = []
     strays: dict[str, pl.DataFrame] = {}
-    for each in step.split_by_partition(function):
-        frame = shape(each.call_for_frame(function))
-        inside = _mark_own_rows(frame, event_timestamp, each.window, step.window)
-        made.append((each.keys[0], frame.filter(inside)))
-        if not inside.all():
-            strays[each.keys[0]] = frame.filter(~inside)
-    return ProducedRows(stack_frames(made, f"'{step.node.key}'"), strays)
+    for call in step.split_by_partition(function):
+        frame = shape(call.call_for_frame(function))
+        own = _mark_own_rows(frame, event_timestamp, call.window, step.window)
+        frames.append((call.keys[0], frame.filter(own)))
+        if not own.all():
+            strays[call.keys[0]] = frame.filter(~own)
+    return ProducedRows(stack_frames(frames, f"'{step.node.key}'"), strays)
 
 
 def _mark_own_rows(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeWindow) -> pl.Series:
-    """Return False where a row belongs to another partition of the run than the one its call was for."""
+    """Return False for each row that belongs to another partition of the run than that of its call."""
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return pl.repeat(value=True, n=frame.height, dtype=pl.Boolean, eager=True)
     times = pl.col(column)
@@ -79,33 +79,33 @@ def _mark_own_rows(frame: pl.DataFrame, column: str, own: TimeWindow, run: TimeW
     return frame.select(~other.fill_null(value=False)).to_series()
 
 
-def stack_frames(made: Sequence[tuple[str, pl.DataFrame]], what: str) -> pl.DataFrame:
-    """Return the rows of all partitions, in order; ``what`` names the table.
+def stack_frames(frames: Sequence[tuple[str, pl.DataFrame]], owner: str) -> pl.DataFrame:
+    """Return the rows of all partitions, in order; ``owner`` names the table in messages.
 
     Raises
     ------
     DataError
         The calls for two partitions returned different columns, or one column with types that do not fit together.
     """
-    first, model = next(((key, frame) for key, frame in made if frame.height), made[0])
-    frames = []
-    for key, frame in made:
+    first, model = next(((key, frame) for key, frame in frames if frame.height), frames[0])
+    stacked = []
+    for key, frame in frames:
         if not frame.height:
             continue
         if differing := sorted(set(frame.columns) ^ set(model.columns)):
-            with_it, without = (key, first) if differing[0] in frame.columns else (first, key)
+            present, absent = (key, first) if differing[0] in frame.columns else (first, key)
             raise DataError(
-                f"{what}: column '{differing[0]}' is in partition '{with_it}' and not in partition '{without}'",
+                f"{owner}: column '{differing[0]}' is in partition '{present}' and not in partition '{absent}'",
                 hint="return the same columns for every partition",
             )
         for name, dtype in model.schema.items():
             if not _are_compatible(dtype, frame.schema[name]):
                 raise DataError(
-                    f"{what}: column '{name}' is {dtype} in partition '{first}' and {frame.schema[name]} in partition '{key}'",
+                    f"{owner}: column '{name}' is {dtype} in partition '{first}' and {frame.schema[name]} in partition '{key}'",
                     hint=f"cast '{name}' in the function, so that every partition has the same type",
                 )
-        frames.append(frame.select(model.columns))
-    return pl.concat(frames, how="vertical_relaxed") if frames else model
+        stacked.append(frame.select(model.columns))
+    return pl.concat(stacked, how="vertical_relaxed") if stacked else model
 
 
 def _are_compatible(one: pl.DataType, other: pl.DataType) -> bool:
@@ -115,23 +115,21 @@ def _are_compatible(one: pl.DataType, other: pl.DataType) -> bool:
 def misplaced_outcome(produced: ProducedRows, table: Table, windows: Mapping[str, TimeWindow | None]) -> Outcome | None:
     """Return the failed check of the first call that returned rows of another partition; None when there is none."""
     for key, rows in produced.strays.items():
-        found = next(find_time_violations(rows, table.event_timestamp or "", [(key, windows[key])], None))
-        return Outcome("event_time", passed=False, message=found.message, hint=_WINDOW_HINT)
+        violation = next(find_time_violations(rows, table.event_timestamp or "", [(key, windows[key])], None))
+        return Outcome("event_time", passed=False, message=violation.message, hint=_WINDOW_HINT)
     return None
 
 
 def emptied_outcome(step: StepContext, frame: pl.DataFrame, table: Table) -> Outcome | None:
-    """Return the failed check that one call for a range lost partitions which had rows; None when it lost none."""
+    """Return the failed check of a call for a range that would empty partitions with rows; None when it empties none."""
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
     present = set(assign_partitions(frame, table.event_timestamp, step.windows).to_list())
-    lost = [key for number, (key, _) in enumerate(step.windows) if number not in present and key in recorded and recorded[key].rows]
-    if not lost:
+    emptied = [key for number, (key, _) in enumerate(step.windows) if number not in present and key in recorded and recorded[key].rows]
+    if not emptied:
         return None
-    rows, more = recorded[lost[0]].rows, len(lost) - 1
-    others = f", as would {more} other partition(s), the last '{lost[-1]}'" if more else ""
-    message = (
-        f"partition '{lost[0]}' has {rows} row(s) and would have none{others}; one call made {len(step.keys)} partitions (call_per='range')"
-    )
+    rows, more = recorded[emptied[0]].rows, len(emptied) - 1
+    others = f", as would {more} other partition(s), the last '{emptied[-1]}'" if more else ""
+    message = f"partition '{emptied[0]}' has {rows} row(s) and would have none{others}; one call made {len(step.keys)} partitions (call_per='range')"
     hint = (
         "return the rows of every partition of the window, or drop call_per='range'; if a partition is rightly empty, materialise it alone"
     )

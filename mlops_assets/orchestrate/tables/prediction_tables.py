@@ -1,4 +1,4 @@
-"""How predictions of several versions share one table of the lake."""
+"""Store predictions of several versions in one table of the lake."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,27 +16,27 @@ from mlops_assets.stores.registry.records import Version
 from mlops_assets.values.window import TimeWindow
 
 PREDICTION_CHANGE = "predictions change"  # in the metadata of a promotion
-_EMPTY_WINDOW = TimeWindow(datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 1, tzinfo=UTC))  # types are asked for, not rows
+_EMPTY_WINDOW = TimeWindow(datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 1, tzinfo=UTC))  # to read types without rows
 
 
 def stack_predictions(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> pl.DataFrame:
-    """Return predictions as rows of the step's table: what has another type than its column goes to a column of its own.
+    """Return predictions as rows of the step's table; predictions of another type than their column get a separate column.
 
     Parameters
     ----------
     step
         The step.
     frames
-        One for each kind of prediction.
+        Predictions, one frame for each kind.
     event_timestamp
         The table's.
     """
-    placed = rename_by_type(frames, _stored_types(step, frames, event_timestamp))
-    return placed[0] if len(placed) == 1 else pl.concat(placed, how="diagonal_relaxed")
+    renamed = rename_by_type(frames, _stored_types(step, frames, event_timestamp))
+    return renamed[0] if len(renamed) == 1 else pl.concat(renamed, how="diagonal_relaxed")
 
 
 def _stored_types(step: StepContext, frames: Sequence[pl.DataFrame], event_timestamp: str | None) -> dict[str, pl.DataType]:
-    """Return the types of the table's columns that hold predictions; nothing where the whole table is replaced."""
+    """Return the types of the table's prediction columns; empty when the step replaces the whole table."""
     lake, key = step.stores.lake, step.node.key
     if step.node.partitions is None or event_timestamp is None:
         return {}
@@ -46,7 +46,7 @@ def _stored_types(step: StepContext, frames: Sequence[pl.DataFrame], event_times
     try:
         types = dict(lake.read(key, window=_EMPTY_WINDOW, event_timestamp=event_timestamp, columns=names).schema)
         new = [frame.schema[base] for frame in frames for base in TYPED if base in frame.columns]
-        # A column without any value takes the type of the first one: it is looked for only where a type is new.
+        # A column without values takes the type of the first value: it is checked only if a type is new.
         unknown = [name for name, dtype in types.items() if any(dtype != other for other in new) and _is_empty(lake, key, name)]
         return {name: dtype for name, dtype in types.items() if name not in unknown}
     except LakeError:
@@ -59,7 +59,7 @@ def _is_empty(lake: Lake, table: str, column: str) -> bool:
 
 
 def prediction_change_metadata(step: StepContext, before: Version | None, after: Version) -> dict[str, str]:
-    """Return what a promotion says where the new version predicts another type, or other classes, than the one before it."""
+    """Return metadata for a promotion whose version predicts another type or other classes than the version before it."""
     change = describe_prediction_change(step.stores.artifacts, before, after)
     if not change:
         return {}
@@ -68,7 +68,7 @@ def prediction_change_metadata(step: StepContext, before: Version | None, after:
 
 
 def describe_prediction_change(artifacts: Artifacts, before: Version | None, after: Version) -> str:
-    """Return in words how the predictions of a new champion differ in type or classes, and where they go; empty when they do not.
+    """Return a sentence when the predictions of a new champion differ in type or classes; it names their columns. Empty otherwise.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def describe_prediction_change(artifacts: Artifacts, before: Version | None, aft
         return ""
     try:
         kinds = [PredictionKind.from_manifest(read_manifest(artifacts, version.artifact)) for version in (before, after)]
-    except ArtifactError:  # the version before is damaged, which is no reason to refuse the one after it
+    except ArtifactError:  # a damaged previous version does not block the new one
         return ""
     change = describe_changed_kind(kinds[0], kinds[1])
     if not change:

@@ -1,4 +1,4 @@
-"""Checks of a table, and its companions: learnt limits and quarantined rows, committed in the same transaction."""
+"""Check a table, and commit its companions in the same transaction: learnt limits and quarantined rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,38 +46,38 @@ KEY_ACROSS = "key_across_partitions"
 
 @dataclass(frozen=True)
 class CompanionWrite:
-    """A table that is committed together with another, and what the UI shows of it.
+    """A table that is committed together with another, with its metadata.
 
     Parameters
     ----------
     write
-        What is committed.
-    shown
+        The table to commit.
+    metadata
         Partition → metadata; the key ``""`` when it is not partitioned.
     """
 
     write: TableWrite
-    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def report(self, step: StepContext) -> None:
-        """Report the companion as materialised: the step of its table writes it."""
-        for key, facts in self.shown.items():
+        """Report the companion as materialised by the step of its table."""
+        for key, facts in self.metadata.items():
             event = dg.AssetMaterialization(asset_key(self.write.table), metadata=dict(facts), partition=key or None)
             step.context.log_event(event)
 
 
 @dataclass(frozen=True)
 class CheckedTable:
-    """Rows of a step with the outcomes of their checks: what a step makes, and what is committed unless a check blocks.
+    """The rows of a step with the outcomes of their checks; they are committed unless a check blocks.
 
     Parameters
     ----------
     frame
         The rows.
     outcomes
-        What the checks found.
+        Of the checks.
     metadata
-        Shown in the UI, besides what every table shows.
+        In addition to the metadata of every table.
     companions
         Tables that are committed in the same transaction.
     """
@@ -95,7 +95,7 @@ def companion_assets(project: Project) -> Iterator[dg.AssetSpec]:
         table = _table_rules(declaration)
         group = declaration.options.group or "data"
         if isinstance(declaration, Dataset) and table.quarantine is not None:
-            text = f"Rows of {declaration.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {declaration.name}` tries them again."
+            text = f"Rows of {declaration.key} that break a rule on rows, with the reason of each. `mlops quarantine replay {declaration.name}` checks them again."
             yield _companion_spec(declaration.quarantine_key, declaration.key, text, "quarantine", group, declaration.table.partitions)
         if table.quality is not None and table.quality.learn_from is not None:
             yield _companion_spec(
@@ -107,51 +107,56 @@ def _table_rules(declaration: Dataset[..., Any] | FeatureView) -> Table:
     return declaration.table if isinstance(declaration, Dataset) else Table(quality=declaration.quality)
 
 
-def _companion_spec(key: str, of: str, text: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetSpec:  # noqa: PLR0913  (one declaration)
+def _companion_spec(  # noqa: PLR0913  (one declaration)
+    key: str, owner: str, description: str, kind: str, group: str, partitions: dg.PartitionsDefinition | None
+) -> dg.AssetSpec:
     return dg.AssetSpec(
-        asset_key(key), deps=[asset_key(of)], description=text, kinds={kind, "duckdb"}, group_name=group, partitions_def=partitions
+        asset_key(key),
+        deps=[asset_key(owner)],
+        description=description,
+        kinds={kind, "duckdb"},
+        group_name=group,
+        partitions_def=partitions,
     )
 
 
 def list_checks(table: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of a table's checks, and of those among them that only warn."""
+    """Return the names of a table's checks, and the names of those that only warn."""
     warns = ("quality",) if table.quality is not None and not table.quality.blocks else ()
-    aside = (NO_QUARANTINED_ROWS,) if table.quarantine is not None else ()
+    quarantine = (NO_QUARANTINED_ROWS,) if table.quarantine is not None else ()
     across = (KEY_ACROSS,) if _keys_may_repeat(table) else ()
-    return (*check_names(table), *across, *aside), (*warns, *across, *aside)
+    return (*check_names(table), *across, *quarantine), (*warns, *across, *quarantine)
 
 
 def _keys_may_repeat(table: Table) -> bool:
-    """Whether a key can be in two partitions: not when the time that divides them is part of it."""
+    """Return whether a key can be in two partitions: only if it does not contain the time that partitions the table."""
     return table.partitions is not None and bool(table.key) and table.event_timestamp not in table.key
 
 
 def _check_other_partitions(step: StepContext, frame: pl.DataFrame, table: Table) -> list[Outcome]:
-    """Look for the keys of the new rows in the other partitions; a warning, because a row that moves is in both for a while."""
+    """Warn when keys of the new rows are also in other partitions; no error, because a row that moves is in both for a while."""
     if not _keys_may_repeat(table) or not set(table.key) <= set(frame.columns):
         return []
     windows = merge_windows(step.windows)
     time, lake = table.event_timestamp or "", step.stores.lake
-    found = lake.find_keys(
+    repeated = lake.find_keys(
         step.node.key, cast_to_stored(frame.select(table.key)), outside=windows, event_timestamp=time, snapshot=step.snapshot
     )
-    if found.is_empty():
+    if repeated.is_empty():
         return [Outcome(KEY_ACROSS, passed=True, blocking=False)]
-    *first, elsewhere = found.row(0)
+    *first, elsewhere = repeated.row(0)
     identity = dict(zip(table.key, first, strict=True))
     label = f"'{step.keys[0]}'" if len(step.keys) == 1 else f"'{step.keys[0]}' to '{step.keys[-1]}'"
-    more = " or more" if found.height == MAX_KEYS else ""
-    message = (
-        f"{found.height}{more} key(s) of partition(s) {label} are in other partitions as well; the first: {identity}, also at {elsewhere}"
-    )
+    more = " or more" if repeated.height == MAX_KEYS else ""
+    message = f"{repeated.height}{more} key(s) of partition(s) {label} are in other partitions as well; the first: {identity}, also at {elsewhere}"
     hint = "was a file read twice? Deduplicate where it is read, and make the other partition again if the row has moved"
-    return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": found.height})]
+    return [Outcome(KEY_ACROSS, passed=False, message=message, hint=hint, blocking=False, facts={"keys": repeated.height})]
 
 
 def check_table(
     step: StepContext, produced: ProducedRows | pl.DataFrame, table: Table, *, quality_key: str, quarantine_key: str = ""
 ) -> CheckedTable:
-    """Verify rows, learn limits where they are due, and set bad rows aside where the table has a quarantine.
+    """Verify rows, learn quality limits when they are due, and move bad rows to the quarantine if the table has one.
 
     Parameters
     ----------
@@ -176,39 +181,39 @@ def _check_with_quarantine(  # noqa: PLR0913  (one table)
     frame, windows = produced.frame, dict(step.windows)
     split = partial(split_quarantine, table=table, run_id=step.context.run.run_id, now=datetime.now(UTC))
     limits, companions = _find_limits(step, table, quality_key, lambda: split(frame, windows=step.windows, limits=None)[0])
-    broken = list(find_violations(frame, table, step.windows, limits=limits))
-    kept, refused = split(frame, windows=step.windows, limits=limits, found=broken)
+    violations = list(find_violations(frame, table, step.windows, limits=limits))
+    good_rows, bad_rows = split(frame, windows=step.windows, limits=limits, found=violations)
     strays = [split(rows, windows=[(key, windows[key])], limits=limits)[1] for key, rows in produced.strays.items()]
-    refused = pl.concat([refused, *strays])
+    bad_rows = pl.concat([bad_rows, *strays])
     counts = count_partitions(frame, table, step.windows)
     counts = [n + (produced.strays[key].height if key in produced.strays else 0) for n, key in zip(counts, windows, strict=True)]
-    quarantined = quarantine_outcome(refused, counts, step.windows, share=share, name=quarantine_key.rsplit("/", maxsplit=1)[-1])
-    # Without bad rows the same rows are kept, and are not examined again.
-    verified = verify(kept, table, step.windows, limits=limits, found=broken if kept.height == frame.height else None)
-    outcomes = [*verified, *_check_other_partitions(step, kept, table), quarantined]
-    outcomes = _add_call_outcomes(step, replace(produced, strays={}), kept, table, outcomes)
+    quarantined = quarantine_outcome(bad_rows, counts, step.windows, share=share, name=quarantine_key.rsplit("/", maxsplit=1)[-1])
+    # Without bad rows, the violations above are complete.
+    verified = verify(good_rows, table, step.windows, limits=limits, found=violations if good_rows.height == frame.height else None)
+    outcomes = [*verified, *_check_other_partitions(step, good_rows, table), quarantined]
+    outcomes = _add_call_outcomes(step, replace(produced, strays={}), good_rows, table, outcomes)
     if any(o.blocking and not o.passed and o.check != NO_QUARANTINED_ROWS for o in outcomes):
-        outcomes = [unwritten_outcome(o, refused) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in outcomes]
-    # The quarantine comes first: rules that the good rows alone break are a consequence of too many bad ones.
+        outcomes = [unwritten_outcome(o, bad_rows) if o.check == NO_QUARANTINED_ROWS and not o.blocking else o for o in outcomes]
+    # The quarantine comes first: too many bad rows can cause violations among the good ones.
     outcomes = sorted(outcomes, key=lambda o: o.check != NO_QUARANTINED_ROWS)
-    return CheckedTable(kept, outcomes, companions=[*companions, _build_quarantine_write(step, quarantine_key, refused)])
+    return CheckedTable(good_rows, outcomes, companions=[*companions, _build_quarantine_write(step, quarantine_key, bad_rows)])
 
 
 def _add_call_outcomes(
-    step: StepContext, produced: ProducedRows, frame: pl.DataFrame, table: Table, found: Sequence[Outcome]
+    step: StepContext, produced: ProducedRows, frame: pl.DataFrame, table: Table, outcomes: Sequence[Outcome]
 ) -> list[Outcome]:
-    """Replace outcomes that passed by what was wrong with the calls of the function."""
+    """Replace passed outcomes by the failures of the function's calls."""
     misplaced = misplaced_outcome(produced, table, dict(step.windows))
     emptied = emptied_outcome(step, frame, table) if produced.whole_range else None
-    worse = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
-    return [worse.get(outcome.check, outcome) if outcome.passed else outcome for outcome in found]
+    failures = {outcome.check: outcome for outcome in (misplaced, emptied) if outcome is not None}
+    return [failures.get(outcome.check, outcome) if outcome.passed else outcome for outcome in outcomes]
 
 
-def _build_quarantine_write(step: StepContext, key: str, refused: pl.DataFrame) -> CompanionWrite:
-    parts = [Partition(name, window) for name, window in step.windows]
+def _build_quarantine_write(step: StepContext, key: str, bad_rows: pl.DataFrame) -> CompanionWrite:
+    partitions = [Partition(name, window) for name, window in step.windows]
     partitioned = step.node.partitions is not None
-    shown = {name: _summarise_rows(refused.filter(pl.col("partition") == name)) for name, _ in step.windows}
-    return CompanionWrite(TableWrite(key, refused, parts, TIME if partitioned else None, KEY, ORIGIN_COLUMNS), shown)
+    metadata = {name: _summarise_rows(bad_rows.filter(pl.col("partition") == name)) for name, _ in step.windows}
+    return CompanionWrite(TableWrite(key, bad_rows, partitions, TIME if partitioned else None, KEY, ORIGIN_COLUMNS), metadata)
 
 
 def _summarise_rows(rows: pl.DataFrame) -> dict[str, Any]:
@@ -222,53 +227,55 @@ def _summarise_rows(rows: pl.DataFrame) -> dict[str, Any]:
 def _find_limits(
     step: StepContext, table: Table, key: str, good_rows: Callable[[], pl.DataFrame]
 ) -> tuple[tuple[Limit, ...], list[CompanionWrite]]:
-    """Return the limits that hold, and the table of the limits that this step learns from its good rows."""
+    """Return the current limits, and the table of the limits that this step learns from its good rows."""
     quality = table.quality
     if quality is None or quality.learn_from is None:
         return (quality.declared if quality else ()), []
     windows = reference_windows(quality, table, step.node.key)
-    writing = {name for name, _ in step.windows}
+    new_keys = {name for name, _ in step.windows}
     stored = _read_limits(step, key, quality)
-    if stored is not None and not any(name in writing for name, _ in windows):
+    if stored is not None and not any(name in new_keys for name, _ in windows):
         return limits_from_table(stored), []
     recorded = step.stores.lake.records(step.node.key, snapshot=step.snapshot)
-    missing = [name for name, _ in windows if name not in writing and name not in recorded]
+    missing = [name for name, _ in windows if name not in new_keys and name not in recorded]
     if missing:
         ready = len(windows) - len(missing)
         step.context.log.info(f"'{step.node.key}' has {ready} of the {len(windows)} partitions that its quality limits are learnt from")
         return quality.declared, []
-    rows = _reference_rows(step, table, good_rows(), windows, writing)
+    rows = _reference_rows(step, table, good_rows(), windows, new_keys)
     ignoring = (*table.key, *(c for c in (table.event_timestamp, table.created_timestamp) if c), *(known for _, known in table.known_at))
     limits = learn_limits(quality, rows, table.event_timestamp, windows, ignoring=ignoring)
-    shown = {"": {"limits": to_markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}}
-    return limits, [CompanionWrite(TableWrite(key, limits_to_table(limits, quality), [Partition("")]), shown)]
+    metadata = {
+        "": {"limits": to_markdown([{"rule": x.rule, "column": x.column, "limit": x.text} for x in limits]), "margin": quality.margin}
+    }
+    return limits, [CompanionWrite(TableWrite(key, limits_to_table(limits, quality), [Partition("")]), metadata)]
 
 
 def reference_windows(quality: Quality, table: Table, key: str) -> list[tuple[str, TimeWindow | None]]:
     """Return the partitions that the limits of a table are learnt from; ``key`` names it."""
-    every = list_partition_keys(table.partitions)
+    keys = list_partition_keys(table.partitions)
     learn_from = quality.learn_from
-    chosen = every[:learn_from] if isinstance(learn_from, int) else _select_partitions(table, learn_from)
+    chosen = keys[:learn_from] if isinstance(learn_from, int) else _select_partitions(table, learn_from)
     if not chosen:
         raise DefinitionError(
             f"'{key}' learns its quality limits from {learn_from}, where it has no partition",
-            hint=f"its partitions are {every[0]} to {every[-1]}",
+            hint=f"its partitions are {keys[0]} to {keys[-1]}",
         )
     return [(name, window_of(table.partitions, name)) for name in chosen]
 
 
 def _select_partitions(table: Table, learn_from: tuple[str, str] | None) -> Sequence[str]:
-    """Return the partitions from the first that is named up to the second, by time; by their text where one is no partition key."""
-    every = list_partition_keys(table.partitions)
+    """Return the partitions from the first key of ``learn_from`` to before the second, by time; by text if one is no partition key."""
+    keys = list_partition_keys(table.partitions)
     if learn_from is None:
         return []
     try:
-        first, last = (window_of(table.partitions, key) for key in learn_from)
+        first, last = (window_of(table.partitions, bound) for bound in learn_from)
     except (ValueError, dg.DagsterError):  # e.g. a day where the partitions are hours
-        return [name for name in every if learn_from[0] <= name < learn_from[1]]
+        return [name for name in keys if learn_from[0] <= name < learn_from[1]]
     if first is None or last is None:
         return []
-    spans = [(name, window_of(table.partitions, name)) for name in every]
+    spans = [(name, window_of(table.partitions, name)) for name in keys]
     return [name for name, span in spans if span is not None and first.start <= span.start < last.start]
 
 
@@ -280,14 +287,14 @@ def _read_limits(step: StepContext, key: str, quality: Quality) -> pl.DataFrame 
     return rows if rows["declaration"].unique().to_list() == [hash_declaration(quality)] else None
 
 
-def _reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, writing: set[str]) -> pl.DataFrame:
-    """Return the rows of the reference period: those that are about to be written, and those that the lake holds."""
+def _reference_rows(step: StepContext, table: Table, frame: pl.DataFrame, windows: Windows, new_keys: set[str]) -> pl.DataFrame:
+    """Return the rows of the reference period: new ones, and those in the lake."""
     column = pl.col(table.event_timestamp or "")
     frames = []
     for name, window in windows:
         if window is None:
             continue
-        if name in writing:
+        if name in new_keys:
             frames.append(frame.filter(column.is_between(window.start, window.end, closed="left")))
         else:
             read = step.stores.lake.read(step.node.key, window=window, event_timestamp=table.event_timestamp, snapshot=step.snapshot)

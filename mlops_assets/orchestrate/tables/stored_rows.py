@@ -1,4 +1,4 @@
-"""What a table that is filled from a log keeps of the lake, and what it sets aside of the log."""
+"""Combine the rows of a log with those in the lake, and report the lines of the log that are set aside."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,9 +31,9 @@ def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tupl
     Returns
     -------
     frame : polars.DataFrame
-        Both, each key once: a row of the log replaces the lake's.
-    kept : int
-        How many rows only the lake has.
+        The rows of both, each key once: a row of the log replaces that of the lake.
+    lake_only : int
+        The number of rows that only the lake has.
 
     Raises
     ------
@@ -46,9 +46,9 @@ def add_stored_rows(step: StepContext, rows: pl.DataFrame, rules: Table) -> tupl
         _refuse_loss(step, rows, rules, key, window, records[key].rows)
     sound = [window for key, window in step.windows if key in records and not records[key].damaged]
     stored = [_read_window(step, rules, window) for window in _merge_windows(sound)]
-    kept = [frame.join(rows, on=list(rules.key), how="anti", nulls_equal=True) for frame in stored]
-    kept = [_cast_to_log_types(step, frame, rows) for frame in kept if frame.height]
-    return pl.concat([rows, *kept], how="diagonal"), sum(frame.height for frame in kept)
+    missing = [frame.join(rows, on=list(rules.key), how="anti", nulls_equal=True) for frame in stored]
+    missing = [_cast_to_log_types(step, frame, rows) for frame in missing if frame.height]
+    return pl.concat([rows, *missing], how="diagonal"), sum(frame.height for frame in missing)
 
 
 def _merge_windows(windows: Sequence[TimeWindow | None]) -> list[TimeWindow | None]:
@@ -68,25 +68,25 @@ def _read_window(step: StepContext, rules: Table, window: TimeWindow | None) -> 
 def _refuse_loss(step: StepContext, rows: pl.DataFrame, rules: Table, key: str, window: TimeWindow | None, recorded: int) -> None:  # noqa: PLR0913  (one partition of a step)
     """Refuse to rebuild a damaged partition from a log that has fewer rows than were written."""
     time = pl.col(rules.event_timestamp or "")
-    mine = rows if window is None else rows.filter(time.is_between(window.start, window.end, closed="left"))
-    if mine.height < recorded:
+    log_rows = rows if window is None else rows.filter(time.is_between(window.start, window.end, closed="left"))
+    if log_rows.height < recorded:
         where = f"partition '{key}' of " if key else ""
         raise DataError(
-            f"{where}'{step.node.key}' is damaged in the lake: {recorded} rows were written, and the log has {mine.height} of them",
+            f"{where}'{step.node.key}' is damaged in the lake: {recorded} rows were written, and the log has {log_rows.height} of them",
             hint="put the file that `mlops doctor` names, or the log's folder of that day, back from a backup",
         )
 
 
 def _cast_to_log_types(step: StepContext, stored: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Give the lake's rows the types of the log's; refuse a change of type that would change a value."""
+    """Cast the lake's rows to the types of the log; raise DataError when a cast would change a value."""
     columns = []
     for column in stored:
-        wanted = rows.schema.get(column.name, column.dtype)
-        cast = column.cast(wanted, strict=False)
+        log_type = rows.schema.get(column.name, column.dtype)
+        cast = column.cast(log_type, strict=False)
         changed = column.ne_missing(cast.cast(column.dtype, strict=False))  # a cast to whole numbers drops a fraction without an error
         if changed.any():
             raise DataError(
-                f"column '{column.name}' of '{step.node.key}' is {column.dtype} in the lake and {wanted} in the log, "
+                f"column '{column.name}' of '{step.node.key}' is {column.dtype} in the lake and {log_type} in the log, "
                 f"and the lake has {stored.height} row(s) that the log lacks, with {column.filter(changed)[0]!r} among them",
                 hint="serve a version whose column has the earlier type, or name the column differently",
             )
@@ -100,7 +100,7 @@ def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> O
     Parameters
     ----------
     corrupt
-        Lines that are not what was written, as ``file:line``.
+        Damaged lines, as ``file:line``.
     unfit
         Sentences about rows that the lake cannot hold.
     """
@@ -115,8 +115,8 @@ def log_readable_outcome(corrupt: Sequence[str], unfit: Sequence[str] = ()) -> O
     )
 
 
-def log_metadata(kept: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
-    """Return metadata of a table that is filled from a log: rows that only the lake has, and lines that were set aside."""
+def log_metadata(lake_only: int, corrupt: Sequence[str], unfit: Sequence[str] = ()) -> dict[str, Any]:
+    """Return metadata of a table that is filled from a log: the number of rows that only the lake has, and the lines set aside."""
     lines = [*corrupt, *unfit]
-    facts: dict[str, Any] = {"rows that the log lacks": kept} if kept else {}
+    facts: dict[str, Any] = {"rows that the log lacks": lake_only} if lake_only else {}
     return facts | ({"lines set aside": to_markdown([{"line": line} for line in lines[:_MAX_LINES]])} if lines else {})

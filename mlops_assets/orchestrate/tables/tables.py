@@ -1,4 +1,4 @@
-"""The way from a function's rows to a commit: make, check, commit, report."""
+"""Publish a table: make its rows, check them, commit them, report to Dagster."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -27,12 +27,12 @@ COLUMNS, CUT_TIMES, DUPLICATES = "columns changed", "times cut to microseconds",
 
 
 def check_specs(key: str, names: Iterable[str], *, warnings: Collection[str] = ()) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of a table's checks; all but the ``warnings`` block."""
+    """Return the check specs of a table; all except the ``warnings`` block."""
     return [dg.AssetCheckSpec(name, asset=asset_key(key), blocking=name not in warnings) for name in names]
 
 
 def publish_table(step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()) -> Iterator[object]:
-    """Make a table and commit it, unless a blocking check has failed; yield what Dagster reports.
+    """Make a table and commit it unless a blocking check fails; yield Dagster's results.
 
     Parameters
     ----------
@@ -43,52 +43,57 @@ def publish_table(step: StepContext, rules: Table, make: Callable[[], CheckedTab
     make
         Returns the rows and the outcomes of their checks.
     unhashed
-        Columns that do not count as content.
+        Columns that the content hash ignores.
     """
-    made, commit = make_and_commit(step, rules, make, unhashed=unhashed)
+    checked, commit = make_and_commit(step, rules, make, unhashed=unhashed)
     if commit is None:
-        yield from check_results(step, made.outcomes)
-        raise refusal_error(step, made.outcomes)
-    yield materialize_result(step, made, commit)
+        yield from check_results(step, checked.outcomes)
+        raise refusal_error(step, checked.outcomes)
+    yield materialize_result(step, checked, commit)
 
 
 def make_and_commit(
     step: StepContext, rules: Table, make: Callable[[], CheckedTable], *, unhashed: Collection[str] = ()
 ) -> tuple[CheckedTable, Commit | None]:
-    """Make rows and commit them, and record the attempt; no commit when a blocking check has failed."""
+    """Make rows and commit them, and record the attempt; the commit is None when a blocking check failed."""
     attempts, key = step.stores.attempts, step.node.key
     attempts.record_start(key, step.partitions, step.context.run.run_id)
     try:
-        made = make()
-        commit = None if _blocking_failures(made.outcomes) else _commit(step, rules, made, unhashed)
+        checked = make()
+        commit = None if _blocking_failures(checked.outcomes) else _commit(step, rules, checked, unhashed)
     except Exception as error:
         attempts.record_failure(key, step.partitions, f"{type(error).__name__}: {error}")
         raise
     if commit is None:
-        attempts.record_failure(key, step.partitions, _blocking_failures(made.outcomes)[0].message)
-        return made, None
+        attempts.record_failure(key, step.partitions, _blocking_failures(checked.outcomes)[0].message)
+        return checked, None
     attempts.clear(key, step.partitions)
-    for companion in made.companions:
+    for companion in checked.companions:
         companion.report(step)
-    return made, commit
+    return checked, commit
 
 
-def materialize_result(step: StepContext, made: CheckedTable, commit: Commit) -> dg.MaterializeResult[Any]:
+def materialize_result(step: StepContext, checked: CheckedTable, commit: Commit) -> dg.MaterializeResult[Any]:
     """Return Dagster's result of a step: the commit, the outcomes of its checks, and figures of its rows."""
-    cut = describe_cut_times(made.frame)
-    for text in (*(f"{name}: {text}" for name, text in cut.items()), *commit.columns):
+    cut_times = describe_cut_times(checked.frame)
+    for text in (*(f"{name}: {text}" for name, text in cut_times.items()), *commit.columns):
         step.context.log.warning(f"{step.node.key}: {text}")
     descriptions = draw_safely("column descriptions", lambda: describe_columns(step.project, step.node.key), step.context.log.warning)
     return dg.MaterializeResult(
         asset_key(step.node.key),
-        check_results=check_results(step, made.outcomes),
-        metadata={**_commit_facts(step, commit), **cut, **made.metadata, **table_metadata(cast_to_stored(made.frame), descriptions)},
+        check_results=check_results(step, checked.outcomes),
+        metadata={
+            **_commit_facts(step, commit),
+            **cut_times,
+            **checked.metadata,
+            **table_metadata(cast_to_stored(checked.frame), descriptions),
+        },
         data_version=dg.DataVersion(_data_version(commit)),
     )
 
 
 def check_results(step: StepContext, outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
-    """Return what the checks of a step found."""
+    """Return the outcomes of a step's checks as Dagster's results."""
     return [to_check_result(asset_key(step.node.key), outcome) for outcome in outcomes]
 
 
@@ -96,28 +101,28 @@ def _blocking_failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.blocking and not o.passed]
 
 
-def _commit(step: StepContext, rules: Table, made: CheckedTable, unhashed: Collection[str]) -> Commit:
+def _commit(step: StepContext, rules: Table, checked: CheckedTable, unhashed: Collection[str]) -> Commit:
     return step.stores.lake.write(
         step.node.key,
-        made.frame,
+        checked.frame,
         step.partitions,
         event_timestamp=rules.event_timestamp,
         key=rules.key,
         run_id=step.context.run.run_id,
         unhashed=unhashed,
-        companions=[companion.write for companion in made.companions],
+        companions=[companion.write for companion in checked.companions],
     )
 
 
 def refusal_error(step: StepContext, outcomes: Sequence[Outcome]) -> DataError:
     """Return the error that says why a step's partitions were not committed."""
-    keys, refused = step.keys, _blocking_failures(outcomes)
+    keys, failures = step.keys, _blocking_failures(outcomes)
     where = (
         "" if step.node.partitions is None else f" partition '{keys[0]}'" if len(keys) == 1 else f" partitions '{keys[0]}' to '{keys[-1]}'"
     )
     return DataError(
-        f"'{step.node.key}'{where}: {'; '.join(o.message for o in refused)}. Nothing was committed; the earlier data stay readable",
-        hint=refused[0].hint,
+        f"'{step.node.key}'{where}: {'; '.join(o.message for o in failures)}. Nothing was committed; the earlier data stay readable",
+        hint=failures[0].hint,
     )
 
 
@@ -140,10 +145,10 @@ def _commit_facts(step: StepContext, commit: Commit) -> dict[str, Any]:
 
 
 def describe_cut_times(frame: pl.DataFrame) -> dict[str, str]:
-    """Return as metadata how many times have lost digits, which are finer than the microseconds of the lake; empty when none has."""
+    """Return as metadata how many times were cut to the microseconds of the lake; empty when none was."""
     counts = count_cut_times(frame)
-    listed = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
-    return {CUT_TIMES: f"{listed} (of {frame.height} rows)"} if counts else {}
+    text = ", ".join(f"{count} in '{name}'" for name, count in counts.items())
+    return {CUT_TIMES: f"{text} (of {frame.height} rows)"} if counts else {}
 
 
 def publish_dataset(step: StepContext, dataset: Dataset[..., Any]) -> Iterator[object]:
@@ -154,25 +159,25 @@ def publish_dataset(step: StepContext, dataset: Dataset[..., Any]) -> Iterator[o
 def _make_dataset(step: StepContext, dataset: Dataset[..., Any]) -> CheckedTable:
     produced = call_function(step, dataset.function, dataset.call_per, dataset.table.event_timestamp or "")
     produced, dropped = _drop_duplicates(step, produced, dataset.table)
-    made = check_table(step, produced, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
-    return replace(made, metadata={**made.metadata, **dropped})
+    checked = check_table(step, produced, dataset.table, quality_key=dataset.quality_key, quarantine_key=dataset.quarantine_key)
+    return replace(checked, metadata={**checked.metadata, **dropped})
 
 
-def _drop_duplicates(step: StepContext, made: ProducedRows, table: Table) -> tuple[ProducedRows, dict[str, str]]:
-    """Keep one row of each key where the dataset says which, and describe how many are left out."""
+def _drop_duplicates(step: StepContext, produced: ProducedRows, table: Table) -> tuple[ProducedRows, dict[str, str]]:
+    """Drop repeated keys if the dataset declares which row to keep, and return metadata about them."""
     if table.keep is None:
-        return made, {}
-    refuse_unstorable(made.frame, step.node.key)
-    frame, count = drop_duplicates(made.frame, table.key, table.keep, table.order_by)
+        return produced, {}
+    refuse_unstorable(produced.frame, step.node.key)
+    frame, count = drop_duplicates(produced.frame, table.key, table.keep, table.order_by)
     if not count:
-        return made, {}
+        return produced, {}
     by = f" by {table.order_by}" if table.order_by else ""
-    text = f"{count} of {made.frame.height} rows left out: the {table.keep}{by} of each key counts"
+    text = f"{count} of {produced.frame.height} rows left out: the {table.keep}{by} of each key counts"
     step.context.log.warning(f"{step.node.key}: {text}")
-    return replace(made, frame=frame), {DUPLICATES: text}
+    return replace(produced, frame=frame), {DUPLICATES: text}
 
 
 def table_check_specs(key: str, table: Table) -> list[dg.AssetCheckSpec]:
-    """Return the declarations of the checks of a dataset or a feature view."""
+    """Return the check specs of a dataset or a feature view."""
     names, warnings = list_checks(table)
     return check_specs(key, names, warnings=warnings)

@@ -1,4 +1,4 @@
-"""Warnings of what a result depends on and no record holds."""
+"""Warn of code and files that a result depends on and that no record holds."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,27 +13,27 @@ _SEPARATOR = "; "
 
 
 def unrecorded_metadata(texts: Iterable[str]) -> dict[str, str]:
-    """Return as metadata what a result depends on and no record holds; empty when there is nothing."""
+    """Return unrecorded dependencies of a result as metadata; empty when there are none."""
     text = _SEPARATOR.join(texts)
     return {UNRECORDED: text} if text else {}
 
 
-def merge_unrecorded(parts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the metadata of all chunks of a run from those of each, every text once."""
-    texts = (text for part in parts if UNRECORDED in part for text in part[UNRECORDED].split(_SEPARATOR))
+def merge_unrecorded(chunks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Merge the metadata of a run's chunks, each text once."""
+    texts = (text for chunk in chunks if UNRECORDED in chunk for text in chunk[UNRECORDED].split(_SEPARATOR))
     return unrecorded_metadata(dict.fromkeys(texts))
 
 
 def warn_of_unrecorded(step: StepContext, view: FeatureView) -> dict[str, str]:
-    """Warn of everything that the rows of a view depend on and its version does not; return it as metadata."""
+    """Warn of everything that the rows of a view depend on and its version does not cover; return it as metadata."""
     if not isinstance(view.source, Computed):
         return {}
-    used, read = find_unrecorded(view.source.function.function), step.outside_reads.names()
-    for name in used:
+    names, reads = find_unrecorded(view.source.function.function), step.outside_reads.names()
+    for name in names:
         step.context.log.warning(f"'{view.key}' uses {name}, which its version does not cover: make its history again when that changes")
-    for name in read:
+    for name in reads:
         step.context.log.warning(
             f"'{view.key}' reads {name} while it runs, which its version does not cover: read it at the top level of the module instead"
         )
-    texts = [f"{name}: make the history of the view again when it changes" for name in used]
-    return unrecorded_metadata([*texts, *(f"{name}: read it at the top level of the module instead" for name in read)])
+    texts = [f"{name}: make the history of the view again when it changes" for name in names]
+    return unrecorded_metadata([*texts, *(f"{name}: read it at the top level of the module instead" for name in reads)])

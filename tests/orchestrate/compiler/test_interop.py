@@ -181,7 +181,9 @@ def test_an_external_table_is_verified_recorded_and_followed(run, platform, thei
     assert open_stores(platform).lake.records("dataset/per_shop")[""].inputs != before
     theirs.execute('INSERT INTO lake."dataset"."bookings" VALUES (9, 7)')
     message = runner.error("dataset/per_shop")
-    assert "'dataset/per_shop' reads 'dataset/bookings', which somebody else wrote: the key {'id': 9} is on 2 rows" in message
+    assert (
+        "'dataset/per_shop' reads 'dataset/bookings', which is written outside of this project: the key {'id': 9} is on 2 rows" in message
+    )
 
 
 def test_the_sensor_records_external_tables(platform, theirs, instance) -> None:

@@ -76,7 +76,7 @@ def test_chunks_of_any_size_give_the_same_content(size, run, tmp_path, monkeypat
         inputs = [{k: r.inputs for k, r in open_stores(p).lake.records(view).items()} for p in platforms.values()]
         assert inputs[0] == inputs[1]
         whole, chunked = (metadata(results[chunk], view) for chunk in (31, size))
-        assert chunked.pop("chunks") == f"{-(-12 // size)} made, 0 passed over"
+        assert chunked.pop("chunks") == f"{-(-12 // size)} made, 0 reused"
         for name in ("lake snapshot", "preview"):  # chunks are states of the lake of their own
             del whole[name], chunked[name]
         assert chunked == whole
@@ -139,7 +139,7 @@ def test_a_chunk_that_is_refused_keeps_those_before_it(run, platform, monkeypatc
     assert list(records(platform, "features/latest")) == routes.DAYS[:5]
     bad[0] = False
     result = runner("features/latest", partitions=WHOLE)
-    assert metadata(result, "features/latest")["chunks"] == "2 made, 1 passed over"
+    assert metadata(result, "features/latest")["chunks"] == "2 made, 1 reused"
     assert metadata(result, "features/latest")["dagster/row_count"] == 72
 
 
@@ -208,7 +208,7 @@ def test_a_killed_backfill_continues_where_it_stopped(undisturbed, tmp_path) -> 
     assert again.returncode == 0, again.stdout + again.stderr
     assert calls.read_text().split("\n")[:-1] == ["2024-03-03 31", "2024-04-03 7"]
     assert held(home) == undisturbed
-    over = [(line.split()[3], "made before" in line) for line in progress(home)]
+    over = [(line.split()[3], "reused" in line) for line in progress(home)]
     assert over == [("31", True), ("62", True), ("93", False), ("100", False)]
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         told = instance.get_materialized_partitions(asset_key("features/spending"))

@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from mlops_assets.values.features import FeatureView
 
 
-def bind_rows(declared: FeatureView, rows: pl.DataFrame) -> ViewRows:
+def bind_rows(feature_view: FeatureView, rows: pl.DataFrame) -> ViewRows:
     """Return the rows of a feature view with its declaration."""
     return ViewRows(
-        declared.name,
+        feature_view.name,
         rows,
-        declared.entity.join_keys,
-        declared.event_timestamp,
-        declared.created_timestamp,
-        declared.ttl,
-        declared.feature_names,
-        declared.defaults,
+        feature_view.entity.join_keys,
+        feature_view.event_timestamp,
+        feature_view.created_timestamp,
+        feature_view.ttl,
+        feature_view.feature_names,
+        feature_view.defaults,
     )
 
 
-def rename_view_rows(declared: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> ViewRows | AsOfLayout:
+def rename_view_rows(feature_view: FeatureView, rows: pl.DataFrame, *, as_known: bool) -> ViewRows | AsOfLayout:
     """Return rows of a feature view under the names that it is renamed to."""
-    view = bind_rows(declared, rows)
-    return rename_layout(declared, build_layout(view, as_known=as_known)) if declared.is_renamed else view
+    view = bind_rows(feature_view, rows)
+    return rename_layout(feature_view, build_layout(view, as_known=as_known)) if feature_view.is_renamed else view
 
 
-def rename_layout(declared: FeatureView, layout: AsOfLayout) -> AsOfLayout:
+def rename_layout(feature_view: FeatureView, layout: AsOfLayout) -> AsOfLayout:
     """Return the layout of a feature view under the names that it is renamed to."""
-    return layout.renamed(declared.renamed_keys, declared.renamed_features) if declared.is_renamed else layout
+    return layout.renamed(feature_view.renamed_keys, feature_view.renamed_features) if feature_view.is_renamed else layout
 
 
 def assemble(  # noqa: PLR0913  (what a training set declares)
@@ -62,7 +62,7 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
     spine
         One row per example.
     features
-        Feature views with their rows or layouts, and on-demand functions, in declared order; a function may read what comes before it.
+        Feature views with their rows or layouts, and on-demand functions, in declared order; a function may read earlier features.
     event_timestamp, as_known, known_by
         As in :func:`point_in_time_join`.
     flag_missing
@@ -78,24 +78,24 @@ def assemble(  # noqa: PLR0913  (what a training set declares)
     DataError
         A column is missing, or a feature has the name of a column.
     """
-    joined, names, lacks = spine, list[str](), list[pl.Expr]()
-    for looked_up, group in groupby(features, lambda feature: isinstance(feature, (ViewRows, AsOfLayout))):
-        if looked_up:
+    joined, names, missing = spine, list[str](), list[pl.Expr]()
+    for are_views, group in groupby(features, lambda feature: isinstance(feature, (ViewRows, AsOfLayout))):
+        if are_views:
             views: list[Any] = list(group)
             joined = point_in_time_join(joined, views, event_timestamp=event_timestamp or "", as_known=as_known, known_by=known_by)
-            found = [name for view in views for name in view.features]
+            looked_up_names = [name for view in views for name in view.features]
             if flag_missing:
-                joined = joined.with_columns(pl.col(name).is_null().alias(f"__no_{name}") for name in found)
-                lacks.extend(pl.when(f"__no_{name}").then(pl.lit(name)) for name in found)
+                joined = joined.with_columns(pl.col(name).is_null().alias(f"__no_{name}") for name in looked_up_names)
+                missing.extend(pl.when(f"__no_{name}").then(pl.lit(name)) for name in looked_up_names)
             joined = joined.with_columns(pl.col(name).fill_null(value) for view in views for name, value in view.defaults)
-            names.extend(found)
+            names.extend(looked_up_names)
         else:
             for function in group:
-                joined, made = _compute_on_demand(joined, function)  # type: ignore[arg-type]  # neither view nor layout
-                names.extend(made)
+                joined, computed_names = _compute_on_demand(joined, function)  # type: ignore[arg-type]  # neither view nor layout
+                names.extend(computed_names)
     if flag_missing:
-        named = pl.concat_list(lacks).list.drop_nulls() if lacks else pl.lit([], dtype=pl.List(pl.String))
-        joined = joined.with_columns(named.alias(MISSING)).drop(column for column in joined.columns if column.startswith("__no_"))
+        missing_names = pl.concat_list(missing).list.drop_nulls() if missing else pl.lit([], dtype=pl.List(pl.String))
+        joined = joined.with_columns(missing_names.alias(MISSING)).drop(column for column in joined.columns if column.startswith("__no_"))
     return joined, tuple(names)
 
 

@@ -20,20 +20,20 @@ def trace_columns(query: str, columns: Sequence[str], tables: Mapping[str, Seque
     query
         One SELECT in DuckDB's SQL.
     columns
-        Which of its columns.
+        The columns of the query to trace.
     tables
-        What it may read, by name, with the columns of each.
+        The tables that it may read: name → columns.
 
     Returns
     -------
     dict
-        Column to ``(table, column)``, sorted, a table as ``schema/name`` where the query says the schema; nothing where it is unknown, or where ``sqlglot`` is not installed: lineage is for
-        people to read, and never a reason to fail.
+        Column → sorted ``(table, column)``; a table is ``schema/name`` if the query names the schema. Columns with unknown sources are left
+        out, and all are without ``sqlglot``: lineage is for people to read, and never fails a step.
     """
     if importlib.util.find_spec("sqlglot") is None:
         return {}
-    schema = {name: dict.fromkeys(known, "VARCHAR") for name, known in tables.items()}
-    return {column: found for column in columns if (found := _source_columns(query, column, schema))}
+    schema = {name: dict.fromkeys(names, "VARCHAR") for name, names in tables.items()}
+    return {column: sources for column in columns if (sources := _source_columns(query, column, schema))}
 
 
 def _source_columns(query: str, column: str, schema: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""Hash entities, equally on every machine and with every library version.
+"""Hash entities, the same on every machine and with every library version.
 
-The bytes that are hashed are ours: whole numbers and times as 64-bit integers, numbers as IEEE doubles with one zero and one NaN,
+This module defines the hashed bytes: whole numbers and times as 64-bit integers, numbers as IEEE doubles with one zero and one NaN,
 text as UTF-8 with its length. They are mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)
-_LONG = 128  # bytes; longer text is hashed one by one, so that one long value does not widen them all
+_LONG = 128  # bytes; longer texts are hashed one by one, so that one long value does not widen the array
 
 
 def hash_entities(keys: pl.DataFrame) -> np.ndarray:
@@ -65,7 +65,7 @@ def _text_words(values: Sequence[str]) -> np.ndarray:
     padded = np.array([value if len(value) <= _LONG else b"" for value in encoded], dtype=f"S{width}")
     result = sizes.copy()
     for start, word in enumerate(padded.view("<u8").reshape(len(encoded), width // 8).T):
-        longer = sizes > 8 * start  # how long its neighbours are must not matter
+        longer = sizes > 8 * start  # the hash must not depend on the length of other values
         result[longer] = _mix(result[longer] ^ word[longer]) + _SEED
     for index in np.flatnonzero(sizes > _LONG):
         result[index] = int.from_bytes(hashlib.blake2b(encoded[index], digest_size=8).digest(), "little")

@@ -36,9 +36,9 @@ def cast_features(frame: pl.DataFrame, features: Sequence[tuple[str, Any]], view
         size = length(kind)
         if size is None:
             continue
-        wrong = frame.with_row_index("__row").filter(pl.col(name).list.len() != size)
-        if wrong.height:
-            row = wrong["__row"][0]
+        misfits = frame.with_row_index("__row").filter(pl.col(name).list.len() != size)
+        if misfits.height:
+            row = misfits["__row"][0]
             raise DataError(
                 f"'{view}', column '{name}': row {row} has {len(frame[name][row])} items, an embedding of {size} is declared",
                 hint="correct the source, or declare its real length",
@@ -52,10 +52,10 @@ def _cast_feature(series: pl.Series, kind: Any, name: str, view: str) -> pl.Seri
     if item is not None:
         if isinstance(dtype, pl.Array):
             series, dtype = series.arr.to_list(), pl.List(dtype.inner)
-        if isinstance(dtype, pl.List) and (wanted := _fitting_type(dtype.inner, item)) is not None:
-            return series if wanted == dtype.inner else series.cast(pl.List(wanted))
-    elif (wanted := _fitting_type(dtype, kind)) is not None:
-        return series if wanted == dtype else _cast_strictly(series, wanted, name, view)
+        if isinstance(dtype, pl.List) and (target := _fitting_type(dtype.inner, item)) is not None:
+            return series if target == dtype.inner else series.cast(pl.List(target))
+    elif (target := _fitting_type(dtype, kind)) is not None:
+        return series if target == dtype else _cast_strictly(series, target, name, view)
     raise DataError(
         f"'{view}', column '{name}' has type {dtype}, the feature is declared as {type_label(kind)}",
         hint="cast it in the source, or declare the type that it has" + _conversion_hint(dtype, kind),
@@ -63,8 +63,8 @@ def _cast_feature(series: pl.Series, kind: Any, name: str, view: str) -> pl.Seri
 
 
 def _fitting_type(dtype: Any, kind: type) -> Any:  # noqa: ANN401
-    """Return the stored type of a column; None when it is not of the declared kind."""
-    kept = {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
+    """Return the stored type of a declared kind; None when the column has another kind."""
+    stored = {float: pl.Float64(), int: pl.Int64(), bool: pl.Boolean(), str: pl.String(), datetime: pl.Datetime("us", "UTC")}[kind]
     text = isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
     fits = {
         float: dtype.is_numeric(),
@@ -73,15 +73,15 @@ def _fitting_type(dtype: Any, kind: type) -> Any:  # noqa: ANN401
         str: text,
         datetime: isinstance(dtype, pl.Datetime) and dtype.time_zone == "UTC",
     }
-    return kept if dtype == pl.Null or fits[kind] else None
+    return stored if dtype == pl.Null or fits[kind] else None
 
 
-def _cast_strictly(series: pl.Series, wanted: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
+def _cast_strictly(series: pl.Series, target: Any, name: str, view: str) -> pl.Series:  # noqa: ANN401
     try:
-        return series.cast(wanted)
+        return series.cast(target)
     except pl.exceptions.InvalidOperationError as error:
         raise DataError(
-            f"'{view}', column '{name}': a value does not fit {wanted}: {str(error).splitlines()[0]}", hint="declare it as float"
+            f"'{view}', column '{name}': a value does not fit {target}: {str(error).splitlines()[0]}", hint="declare it as float"
         ) from error
 
 

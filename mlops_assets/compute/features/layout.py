@@ -1,8 +1,8 @@
 """As-of layout: feature rows in the order in which a point-in-time join looks them up.
 
-Entities are spread over buckets by a hash of our own; within a bucket rows are sorted by (entity, valid_from), unique per pair.
-A lookup takes the rows of the spine bucket by bucket: the part of the layout that it searches then stays in the processor's cache,
-where one search over all of it would miss the cache at every step.
+A hash spreads entities over buckets; within a bucket rows are sorted by (entity, valid_from), unique per pair.
+A lookup processes the rows of the spine bucket by bucket, so that the searched part of the layout stays in the processor's cache.
+A search over the whole layout would miss the cache at every step.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class AsOfLayout:
     ttl
         Microseconds, inclusive; None when values hold for ever.
     entities
-        One row for each entity: its join keys, ``__bucket``, and where its rows start and end there.
+        One row for each entity: its join keys, ``__bucket``, and the start and end of its rows in the bucket.
     buckets
         The rows.
     defaults
-        What a feature is where none is found.
+        Feature → value where none is found.
     """
 
     name: str
@@ -79,7 +79,7 @@ class AsOfLayout:
     defaults: tuple[tuple[str, Any], ...] = ()
 
     def renamed(self, join_keys: Sequence[str], features: Sequence[str]) -> AsOfLayout:
-        """Return the layout under other names, in the order of its own; nothing is copied."""
+        """Return the layout with other names, in the same order; nothing is copied."""
         keys, names = dict(zip(self.join_keys, join_keys, strict=True)), dict(zip(self.features, features, strict=True))
         buckets = tuple(replace(bucket, features=bucket.features.rename_columns(list(features))) for bucket in self.buckets)
         return replace(
@@ -158,17 +158,19 @@ def look_up(
     times
         Of shape (rows,), int64 microseconds since 1970; the smallest integer where there is none.
     known_by
-        Only what was valid by then counts, however late a row of the spine is; everything when None.
+        Only rows that were valid by then count, also for later rows of the spine; all when None.
 
     Returns
     -------
     list of polars.Series
         The views' features one after the other, in the spine's order; null where nothing is found.
     """
-    # Views are searched side by side, then features are gathered side by side: three views keep two cores busy to the end.
+    # Search all views in parallel, then gather all features in parallel: three views keep two cores busy.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda layout: _ViewMatches.from_lookup(layout, groups[layout.join_keys], times, known_by), layouts))
-        return list(pool.map(lambda job: job[0].series(job[1]), [(each, name) for each in found for name in each.layout.features]))
+        matches = list(pool.map(lambda layout: _ViewMatches.from_lookup(layout, groups[layout.join_keys], times, known_by), layouts))
+        return list(
+            pool.map(lambda job: job[0].build_series(job[1]), [(match, name) for match in matches for name in match.layout.features])
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,79 +179,79 @@ class _ViewMatches:
 
     Parameters
     ----------
-    hits
-        By bucket.
-    where
-        For each row of the spine, its place among all hits; one behind the last where nothing was found.
-    there
-        Which rows found something; None when all did.
+    buckets
+        The matches of each bucket.
+    positions
+        For each row of the spine, its position among all matches; one after the last for a row without a match.
+    is_matched
+        Whether each row has a match; None when all have one.
     """
 
     layout: AsOfLayout
-    hits: Sequence[_BucketMatches]
-    where: np.ndarray
-    there: pl.Series | None
+    buckets: Sequence[_BucketMatches]
+    positions: np.ndarray
+    is_matched: pl.Series | None
 
     @classmethod
     def from_lookup(cls, layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> _ViewMatches:
-        hits = list(_match_bucket(layout, groups, times, known_by))
-        count = sum(len(hit.rows) for hit in hits)
-        where = np.full(len(times), count, dtype=np.intp)
-        if hits:
-            where[np.concatenate([hit.rows for hit in hits])] = np.arange(count)
-        return cls(layout, hits, where, None if count == len(times) else pl.Series(where < count))
+        buckets = list(_match_buckets(layout, groups, times, known_by))
+        count = sum(len(matches.spine_rows) for matches in buckets)
+        positions = np.full(len(times), count, dtype=np.intp)
+        if buckets:
+            positions[np.concatenate([matches.spine_rows for matches in buckets])] = np.arange(count)
+        return cls(layout, buckets, positions, None if count == len(times) else pl.Series(positions < count))
 
-    def series(self, name: str) -> pl.Series:
+    def build_series(self, name: str) -> pl.Series:
         """Return one feature in spine order; gathering buckets first is faster than scattering values."""
         kind = self.layout.schema[name]
         dtype = _plain_dtype(kind)
         return self._pick(name, kind) if dtype is None else self._gather(name, kind, dtype)
 
     def _gather(self, name: str, kind: pl.DataType, dtype: np.dtype[Any]) -> pl.Series:
-        columns = [_column_buffers(hit.bucket.features[name], dtype) for hit in self.hits]
-        values = [data[hit.found] for (data, _), hit in zip(columns, self.hits, strict=True)]
-        series = pl.Series(name, np.concatenate([*values, np.zeros(1, dtype=dtype)])[self.where])
+        columns = [_column_buffers(matches.bucket.features[name], dtype) for matches in self.buckets]
+        values = [data[matches.layout_rows] for (data, _), matches in zip(columns, self.buckets, strict=True)]
+        series = pl.Series(name, np.concatenate([*values, np.zeros(1, dtype=dtype)])[self.positions])
         series = series.cast(kind) if series.dtype != kind else series
-        there = self.there
+        is_valid = self.is_matched
         if any(present is not None for _, present in columns):
             valid = [
-                np.ones(len(hit.found), dtype=np.bool_) if present is None else present[hit.found]
-                for (_, present), hit in zip(columns, self.hits, strict=True)
+                np.ones(len(matches.layout_rows), dtype=np.bool_) if present is None else present[matches.layout_rows]
+                for (_, present), matches in zip(columns, self.buckets, strict=True)
             ]
-            there = pl.Series(np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[self.where])
-        return series if there is None else pl.select(pl.when(pl.lit(there)).then(pl.lit(series)).alias(name)).to_series()
+            is_valid = pl.Series(np.concatenate([*valid, np.zeros(1, dtype=np.bool_)])[self.positions])
+        return series if is_valid is None else pl.select(pl.when(pl.lit(is_valid)).then(pl.lit(series)).alias(name)).to_series()
 
     def _pick(self, name: str, kind: pl.DataType) -> pl.Series:
         """Pick text, lists and other values that are not plain."""
-        parts = [pl.Series(name, hit.bucket.features[name]).gather(hit.found).cast(kind) for hit in self.hits]
-        found = pl.concat([pl.Series(name, [], dtype=kind), *parts])
-        index = pl.Series(self.where)
-        return found.gather(index.set(index == found.len(), None).cast(pl.UInt32))
+        columns = [pl.Series(name, matches.bucket.features[name]).gather(matches.layout_rows).cast(kind) for matches in self.buckets]
+        values = pl.concat([pl.Series(name, [], dtype=kind), *columns])
+        index = pl.Series(self.positions)
+        return values.gather(index.set(index == values.len(), None).cast(pl.UInt32))
 
 
 @dataclass(frozen=True, eq=False)
 class _BucketMatches:
-    """Matched spine rows of one bucket, and their layout rows."""
+    """The matched rows of the spine in one bucket, and their rows in the layout."""
 
     bucket: Bucket
-    rows: np.ndarray
-    found: np.ndarray
+    spine_rows: np.ndarray
+    layout_rows: np.ndarray
 
 
-def _match_bucket(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> Iterator[_BucketMatches]:
-    wanted = groups.entities.join(layout.entities, on=list(layout.join_keys), how="left", maintain_order="left")
-    nowhere = len(layout.buckets)
+def _match_buckets(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, known_by: int | None) -> Iterator[_BucketMatches]:
+    entities = groups.entities.join(layout.entities, on=list(layout.join_keys), how="left", maintain_order="left")
+    no_bucket = len(layout.buckets)
     # One more entry, for rows whose key is null.
-    bucket = np.append(wanted[BUCKET].fill_null(nowhere).to_numpy(), nowhere).astype(np.uint16)
-    start, end = (np.append(wanted[name].fill_null(0).to_numpy(), 0).astype(np.intp) for name in (START, END))
-    which = bucket[groups.codes]
-    order = np.argsort(which, kind="stable")
-    bounds = np.searchsorted(which[order], np.arange(nowhere + 1))
+    bucket = np.append(entities[BUCKET].fill_null(no_bucket).to_numpy(), no_bucket).astype(np.uint16)
+    start, end = (np.append(entities[name].fill_null(0).to_numpy(), 0).astype(np.intp) for name in (START, END))
+    bucket_of_row = bucket[groups.codes]
+    order = np.argsort(bucket_of_row, kind="stable")
+    bounds = np.searchsorted(bucket_of_row[order], np.arange(no_bucket + 1))
     codes, sorted_times = groups.codes[order], times[order]
     for index, rows in enumerate(layout.buckets):
         part = slice(bounds[index], bounds[index + 1])
-        asked, at = order[part], sorted_times[part]
-        if not len(asked):
+        spine_rows, at = order[part], sorted_times[part]
+        if not len(spine_rows):
             continue
         first = start[codes[part]]
         count = _count_not_after(rows.valid_from, first, end[codes[part]] - first, at if known_by is None else np.minimum(at, known_by))
@@ -258,14 +260,14 @@ def _match_bucket(layout: AsOfLayout, groups: SpineGroups, times: np.ndarray, kn
         if layout.ttl is not None:
             # A sum with a ttl that fits: the difference of two times could overflow.
             alive &= at <= rows.event[np.maximum(position, 0)] + layout.ttl
-        yield _BucketMatches(rows, asked[alive], position[alive])
+        yield _BucketMatches(rows, spine_rows[alive], position[alive])
 
 
 def _count_not_after(values: np.ndarray, start: np.ndarray, length: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return the number of ascending ``values[start : start + length]`` not after ``at``, by one binary search per row.
 
-    No step branches and none makes an array that the processor has not in its cache: that is four times as fast as masks. What is
-    remaining range is halved in every step, so a value may be compared twice but never one outside the range.
+    Each step halves the remaining range without a branch and without a new array, four times as fast as masks. A value may be compared
+    twice, but never one outside the range.
     """
     position, left = start - 1, length.copy()
     half, probe = np.empty_like(left), np.empty_like(left)

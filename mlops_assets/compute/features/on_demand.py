@@ -35,9 +35,9 @@ def apply_on_demand(functions: Sequence[Callable[..., Any]], columns: Mapping[st
     Raises
     ------
     DataError
-        A column is missing, or a function returns something else than named arrays of the right length.
+        A column is missing, or a function does not return named arrays of the right length.
     """
-    made: dict[str, np.ndarray] = {}
+    features: dict[str, np.ndarray] = {}
     rows = len(next(iter(columns.values()))) if columns else 0
     for function in functions:
         for name, values in _call_function(function, columns).items():
@@ -47,22 +47,24 @@ def apply_on_demand(functions: Sequence[Callable[..., Any]], columns: Mapping[st
                     f"on-demand feature '{name}' of '{_function_name(function)}' has shape {array.shape} for {rows} rows",
                     hint="return one value for each row",
                 )
-            if name in made:
+            if name in features:
                 raise DataError(f"on-demand feature '{name}' is made twice", hint=f"rename it in '{_function_name(function)}'")
-            made[name] = array
-    return made
+            features[name] = array
+    return features
 
 
 def _call_function(function: Callable[..., Any], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    wanted = parameter_names(function)
-    if missing := [name for name in wanted if name not in columns]:
+    parameters = parameter_names(function)
+    if missing := [name for name in parameters if name not in columns]:
         raise DataError(
             f"on-demand features '{_function_name(function)}' need the column '{missing[0]}'", hint=f"there are {', '.join(columns)}"
         )
     try:
-        result = function(**{name: columns[name] for name in wanted})
+        result = function(**{name: columns[name] for name in parameters})
     except Exception as error:
-        if (explained := translate_error(error, function, f"on-demand features '{_function_name(function)}'", lambda: wanted)) is not None:
+        if (
+            explained := translate_error(error, function, f"on-demand features '{_function_name(function)}'", lambda: parameters)
+        ) is not None:
             raise explained from error
         raise
     if not isinstance(result, dict):
@@ -106,7 +108,7 @@ def load_functions(source: str, names: Sequence[str]) -> tuple[Callable[..., Any
     """
     module = types.ModuleType("mlops_stored_features")
     exec(compile(source, "<stored features>", "exec"), module.__dict__)  # noqa: S102  (the registry verified these bytes; they are the project's own code)
-    return tuple(getattr(found := getattr(module, name), "function", found) for name in names)
+    return tuple(getattr(member := getattr(module, name), "function", member) for name in names)
 
 
 def find_foreign_imports(source: str) -> frozenset[str]:

@@ -18,12 +18,12 @@ _TEXTS = ("a", "B", "", "été", "0012", "a longer text")
 
 
 def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
-    """Return where a function gives other features for rows together than for each alone; empty when nowhere.
+    """Return where a function gives a row other features alone than among other rows; empty when nowhere.
 
     Parameters
     ----------
     function
-        Of columns.
+        An on-demand function.
     rows
         With the columns that it reads.
 
@@ -38,7 +38,7 @@ def find_disparity(function: Callable[..., Any], rows: pl.DataFrame) -> str:
     for index in range(rows.height):
         try:
             alone = _compute(function, rows[index : index + 1])
-        except Exception as error:  # noqa: BLE001  (a user's function raises what it likes)
+        except Exception as error:  # noqa: BLE001  (a user's function may raise anything)
             return f"it computes {rows.height} rows together, and fails for one alone ({type(error).__name__}: {error})"
         if set(alone) != set(together):
             return f"it returns {', '.join(sorted(together))} for {rows.height} rows, and {', '.join(sorted(alone))} for one"
@@ -56,11 +56,11 @@ def refuse_disparity(function: Callable[..., Any], rows: pl.DataFrame, owner: st
     function, rows
         As in :func:`find_disparity`.
     owner
-        Who uses it, for the message.
+        The item that uses it, for the message.
     """
-    if found := find_disparity(function, rows):
+    if disparity := find_disparity(function, rows):
         raise DataError(
-            f"on-demand features '{getattr(function, '__name__', function)}' of {owner} are not the same in training and in serving: {found}",
+            f"on-demand features '{getattr(function, '__name__', function)}' of {owner} are not the same in training and in serving: {disparity}",
             hint="compute each row from its own values alone: no mean, rank, shift or random number over the rows",
         )
 
@@ -74,14 +74,14 @@ def make_sample_rows(types: Mapping[str, type]) -> pl.DataFrame:
         Column to ``float``, ``int``, ``bool``, ``str`` or ``datetime``.
     """
     rng = np.random.default_rng(0)
-    made = {
+    makers = {
         "float": lambda: pl.Series(rng.normal(scale=100, size=SAMPLE_ROWS)),
         "int": lambda: pl.Series(rng.integers(-1000, 1000, SAMPLE_ROWS)),
         "bool": lambda: pl.Series(rng.random(SAMPLE_ROWS) < 0.5),
         "str": lambda: pl.Series([_TEXTS[i] for i in rng.integers(0, len(_TEXTS), SAMPLE_ROWS)]),
         "datetime": lambda: pl.Series(rng.integers(0, 2**31, SAMPLE_ROWS) * 1_000_000).cast(pl.Datetime("us", "UTC")),
     }
-    return pl.DataFrame([made[kind.__name__]().alias(name) for name, kind in types.items()])
+    return pl.DataFrame([makers[kind.__name__]().alias(name) for name, kind in types.items()])
 
 
 def _compute(function: Callable[..., Any], rows: pl.DataFrame) -> dict[str, np.ndarray]:

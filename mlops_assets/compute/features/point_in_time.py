@@ -76,9 +76,9 @@ def point_in_time_join(
     event_timestamp
         The spine's time column, UTC; a null time finds nothing.
     as_known
-        Whether only feature rows known at the event time count; a layout has been made for one or the other.
+        Whether only feature rows known at the event time count; a layout is made for one of both.
     known_by
-        Only feature rows that were valid by then count, however late a row of the spine is; aware, in UTC.
+        Only feature rows that were valid by then count, also for later rows of the spine; aware, in UTC.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def build_layout(view: ViewRows, *, as_known: bool = True, buckets: int | None =
     as_known
         As in :func:`point_in_time_join`.
     buckets
-        Over how many the entities are spread; as many as the rows call for when None.
+        The number of buckets; chosen by the number of rows when None.
     """
     rows = sort_as_of(view, as_known=as_known)
     count = buckets or choose_bucket_count(rows.height)
@@ -130,7 +130,7 @@ def join_buckets(
     Parameters
     ----------
     view
-        As declared; its rows are not looked at.
+        As declared; its rows are not used.
     schema
         The types of join keys and features.
     entities
@@ -145,7 +145,7 @@ def join_buckets(
 
 
 def choose_bucket_count(rows: int) -> int:
-    """Return the number of buckets for so many rows: a power of two, so that a bucket fits the processor cache."""
+    """Return the number of buckets for a number of rows: a power of two, so that a bucket fits the processor's cache."""
     return min(1 << int(max(0, rows - 1) // ROWS_PER_BUCKET).bit_length(), 2**12)
 
 
@@ -185,7 +185,7 @@ def drop_dominated(rows: pl.DataFrame, view: ViewRows) -> pl.DataFrame:
     rows
         With ``__valid_from``, ``__event`` and ``__created``, in any order, repeated or not.
     view
-        As declared; its rows are not looked at.
+        As declared; its rows are not used.
     """
     keys = list(view.join_keys)
     rows = rows.select(*keys, VALID, EVENT, CREATED, *view.features).sort(*keys, VALID, EVENT, CREATED)

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from mlops_assets.values.training import TrainingSet
 
 
-RENAMED_KEYS, RENAMED_FEATURES = "renamed_keys", "renamed_features"  # of a step that looks a renamed view up
+RENAMED_KEYS, RENAMED_FEATURES = "renamed_keys", "renamed_features"  # in the step of a renamed view
 
 
-def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
+def request_fields(training_set: TrainingSet[..., Any], rows: pl.DataFrame, key: Sequence[str]) -> list[dict[str, Any]]:
     """Return the fields of one row of a request.
 
     Parameters
     ----------
-    declared
+    training_set
         The training set.
     rows
         Its rows: a field has the type that training saw, and may be null when it was null there.
@@ -38,7 +38,7 @@ def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Seq
         and ``role``: ``time``, ``column``, ``join_key``, ``input`` (of an on-demand feature) or ``key`` (optional, only logged).
     """
     roles: dict[str, str] = {}
-    for name, role in _iterate_roles(declared, key):
+    for name, role in _iterate_roles(training_set, key):
         if name in rows.columns:
             roles.setdefault(name, role)
     return [
@@ -47,17 +47,17 @@ def request_fields(declared: TrainingSet[..., Any], rows: pl.DataFrame, key: Seq
     ]
 
 
-def _iterate_roles(declared: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _iterate_roles(training_set: TrainingSet[..., Any], key: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each name with its strongest role."""
-    made = {name for f in declared.features if isinstance(f, FeatureView) for name in f.renamed_features}
-    if declared.event_timestamp:
-        yield declared.event_timestamp, "time"
-    yield from ((name, "column") for name in declared.columns)
-    for feature in declared.features:
+    feature_names = {name for f in training_set.features if isinstance(f, FeatureView) for name in f.renamed_features}
+    if training_set.event_timestamp:
+        yield training_set.event_timestamp, "time"
+    yield from ((name, "column") for name in training_set.columns)
+    for feature in training_set.features:
         if isinstance(feature, FeatureView):
             yield from ((name, "join_key") for name in feature.renamed_keys)
         else:
-            yield from ((name, "input") for name in feature.parameters if name not in made)
+            yield from ((name, "input") for name in feature.parameters if name not in feature_names)
     yield from ((name, "key") for name in key)
 
 
@@ -78,9 +78,9 @@ def example_row(fields: Sequence[dict[str, Any]], rows: pl.DataFrame) -> str:
     return json.dumps({name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}, default=str)
 
 
-def serving_steps(declared: TrainingSet[..., Any]) -> list[dict[str, Any]]:
+def serving_steps(training_set: TrainingSet[..., Any]) -> list[dict[str, Any]]:
     """Return feature views to look up and on-demand functions to run, in declared order."""
-    return [_describe_step(feature) for feature in declared.features]
+    return [_describe_step(feature) for feature in training_set.features]
 
 
 def _describe_step(feature: FeatureView | OnDemandFeatures[..., Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def describe_signature(X: pl.DataFrame) -> list[dict[str, Any]]:
     -------
     list of dict
         ``column``, ``dtype``, ``nulls`` (the share of rows), ``minimum`` and ``maximum`` (of finite numbers and of times, ISO 8601), ``categories``
-        (of text and booleans: the most frequent, at most twelve, of five rows at least) and ``others`` (how many values more there are).
+        (of text and booleans: the most frequent, at most twelve, of at least five rows) and ``others`` (the number of other values).
     """
     return [_describe_column(name, X[name]) for name in X.columns]
 
@@ -36,7 +36,7 @@ def describe_values(row: Mapping[str, Any]) -> str:
     Parameters
     ----------
     row
-        Of :func:`describe_signature`.
+        From :func:`describe_signature`.
     """
     if row["nulls"] == 1:
         return "nothing but nulls"

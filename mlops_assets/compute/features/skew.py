@@ -23,7 +23,7 @@ class FeatureSource:
     name
         Of the feature view, or of the on-demand function.
     keys
-        What it is looked up or computed by.
+        The columns that it is looked up or computed by.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SkewedValue:
     view, feature
         Where it comes from.
     entity
-        What it is about: the values of its keys.
+        The values of its keys.
     at
         The event time of the row.
     served, offline
@@ -67,14 +67,14 @@ def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[
     served, offline
         The same rows in the same order, with the features among the columns.
     features
-        What is compared, exactly: null and NaN are equal to each other and to nothing else, as they are to a model.
+        The features to compare, exactly: null and NaN are equal to each other and to nothing else, as they are to a model.
 
     Returns
     -------
     polars.DataFrame
         ``row``, ``feature``, and both values as text.
     """
-    found = [pl.DataFrame(schema={ROW: pl.UInt32, "order": pl.UInt32, FEATURE: pl.String, SERVED: pl.String, OFFLINE: pl.String})]
+    differences = [pl.DataFrame(schema={ROW: pl.UInt32, "order": pl.UInt32, FEATURE: pl.String, SERVED: pl.String, OFFLINE: pl.String})]
     for order, name in enumerate(features):
         one, other = _strip_zone(served[name]), _strip_zone(offline[name])
         if one.dtype != other.dtype:
@@ -83,29 +83,29 @@ def find_skewed(served: pl.DataFrame, offline: pl.DataFrame, features: Sequence[
         if rows.len():
             values = [pl.Series(text, [repr(value) for value in series.gather(rows)]) for text, series in ((SERVED, one), (OFFLINE, other))]
             where = {ROW: rows.cast(pl.UInt32), "order": pl.Series([order] * rows.len(), dtype=pl.UInt32), FEATURE: [name] * rows.len()}
-            found.append(pl.DataFrame({**where, SERVED: values[0], OFFLINE: values[1]}))
-    return pl.concat(found).sort(ROW, "order").drop("order")
+            differences.append(pl.DataFrame({**where, SERVED: values[0], OFFLINE: values[1]}))
+    return pl.concat(differences).sort(ROW, "order").drop("order")
 
 
 def _strip_zone(series: pl.Series) -> pl.Series:
     return series.fill_nan(None) if series.dtype.is_float() else series
 
 
-def find_first_skew(found: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, FeatureSource], event_timestamp: str) -> SkewedValue:
+def find_first_skew(skewed: pl.DataFrame, rows: pl.DataFrame, sources: Mapping[str, FeatureSource], event_timestamp: str) -> SkewedValue:
     """Return the first differing value with its context.
 
     Parameters
     ----------
-    found
+    skewed
         From :func:`find_skewed`, not empty.
     rows
         The served rows.
     sources
-        Feature to where it comes from.
+        Feature → its source.
     event_timestamp
         The column with the time of a row.
     """
-    first = found.row(0, named=True)
+    first = skewed.row(0, named=True)
     row, source = rows.row(first[ROW], named=True), sources[first[FEATURE]]
     entity = {key: row[key] for key in source.keys if key in row}
     return SkewedValue(source.name, first[FEATURE], entity, row.get(event_timestamp), first[SERVED], first[OFFLINE])

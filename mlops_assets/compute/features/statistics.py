@@ -22,7 +22,7 @@ def compute_statistics(frame: pl.DataFrame, features: Iterable[str]) -> list[dic
     frame
         With the features among its columns.
     features
-        Which of them.
+        The features to describe.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def _measure_safely(series: pl.Series) -> dict[str, Any]:
 
 
 def _measure_column(series: pl.Series) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    row: dict[str, Any] = {
         "feature": series.name,
         "type": str(series.dtype),
         "rows": series.len(),
@@ -54,10 +54,10 @@ def _measure_column(series: pl.Series) -> dict[str, Any]:
     if series.dtype.is_numeric() or series.dtype == pl.Boolean:
         values = series.drop_nulls()
         return (
-            found | _measure_numbers(values.cast(pl.Float64)) | ({"histogram": draw_histogram(values)} if series.dtype.is_integer() else {})
+            row | _measure_numbers(values.cast(pl.Float64)) | ({"histogram": draw_histogram(values)} if series.dtype.is_integer() else {})
         )
     if series.dtype.is_temporal():
-        return found | {
+        return row | {
             "min": series.min(),
             "mean": None,
             "max": series.max(),
@@ -66,10 +66,10 @@ def _measure_column(series: pl.Series) -> dict[str, Any]:
         }
     if series.dtype.is_nested():
         lengths = series.list.len()
-        return found | {"min": f"{lengths.min()!s} items", "mean": None, "max": f"{lengths.max()!s} items", "std": None, "histogram": ""}
+        return row | {"min": f"{lengths.min()!s} items", "mean": None, "max": f"{lengths.max()!s} items", "std": None, "histogram": ""}
     counts = series.drop_nulls().value_counts(name="__count")
     often = counts.sort("__count", series.name, descending=[True, False]).head(3)  # of equally frequent ones the first by value
-    return found | {
+    return row | {
         "min": series.min(),
         "mean": None,
         "max": series.max(),
@@ -97,7 +97,7 @@ def draw_histogram(values: pl.Series) -> str:
     low = known.min()
     if low == known.max():
         return _BARS[-1]
-    # From the minimum on: floats cannot distinguish narrow bins of large numbers. Wrapped differences are right as unsigned ones.
+    # Subtract the minimum: floats cannot distinguish narrow bins of large numbers. Differences of integers that wrap are right as unsigned ones.
     numbers = known.to_numpy()
     whole = numbers.dtype.kind in "iu"
     with np.errstate(over="ignore"):

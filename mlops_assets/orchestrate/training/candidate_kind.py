@@ -1,4 +1,4 @@
-"""What a kind of candidate does, so that a step trains, judges and registers it without knowing what it is."""
+"""The protocol of a kind of candidate, by which steps train, judge and register it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mlops_assets.values.model import Model
 
 @dataclass(frozen=True, eq=False)
 class TrainingInputs:
-    """Everything that decides the result of a training.
+    """The inputs that decide the result of a training.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class StoredFit:
     Parameters
     ----------
     fitted
-        What predicts, as it predicts when it is read back.
+        The predictor, as read back from its stored form.
     artifact
         The sha256 of its manifest.
     digest
@@ -66,13 +66,13 @@ class TrainedModel:
     run
         The run that trained it.
     fitted
-        What predicts, in its stored form.
+        The predictor, as read back from its stored form.
     splits
         The parts of its training set.
     reused
         Whether an earlier run trained it from the same inputs.
     unrecorded
-        What the function uses and no record holds.
+        Dependencies of the function that no record holds.
     """
 
     run: Run
@@ -83,12 +83,12 @@ class TrainedModel:
 
     @cached_property
     def predictor(self) -> CachedPredictor:
-        """The answers of an estimator on the holdout, computed once for metrics, gates and plots."""
+        """The estimator with cached predictions for the holdout, shared by metrics, gates and plots."""
         return CachedPredictor(self.fitted, self.splits["holdout"].X)
 
     @property
     def digest(self) -> str:
-        """Identifies the candidate: what it was trained on and what it predicts."""
+        """The identity of the candidate: its training inputs and its predictions."""
         return str(self.run.record["digest"])
 
     @property
@@ -104,7 +104,7 @@ class TrainedModel:
 
 @dataclass(frozen=True, eq=False)
 class Retraining:
-    """What a registered version is trained again from.
+    """The recorded inputs to train a registered version again.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Retraining:
     artifact
         The sha256 of the manifest of the judged fit.
     refit_artifact
-        The same of the fit that serves, where the version was fitted again after its gates.
+        The same for the second fit, which serves; None without one.
     """
 
     function: Callable[..., Any]
@@ -135,18 +135,18 @@ class Retraining:
 
 
 class CandidateKind(Protocol):
-    """One kind of candidate: six verbs, called by the steps of training, versions, reproduction and CI."""
+    """One kind of candidate: six methods, called by training, versions, reproduction and CI."""
 
     @property
     def name(self) -> str:
-        """As declarations and records name it."""
+        """The name in declarations and records."""
         ...
 
     def train(self, step: StepContext, model: Model[..., Any], inputs: TrainingInputs) -> TrainedModel:
         """Train a model, store it and record the run."""
         ...
 
-    def package(  # noqa: PLR0913  (all that a stored model says of itself)
+    def package(  # noqa: PLR0913  (everything a manifest holds)
         self,
         step: StepContext,
         model: Model[..., Any],
@@ -156,11 +156,11 @@ class CandidateKind(Protocol):
         identity: str,
         facts: Mapping[str, Any],
     ) -> StoredFit:
-        """Store what was fitted ``on`` some rows; two fits of one ``identity`` are the same exactly when they predict the same."""
+        """Store a fit; two fits of one ``identity`` are the same exactly when they predict the same."""
         ...
 
     def open(self, stores: Stores, model: Model[..., Any], artifact: str) -> Any:  # noqa: ANN401
-        """Return what predicts, verified; raise ArtifactError when it is damaged or predicts otherwise."""
+        """Return the verified predictor; raise ArtifactError when it is damaged or its predictions have changed."""
         ...
 
     def evaluate(self, model: Model[..., Any], fitted: Any, splits: Mapping[str, Split]) -> Evaluation:  # noqa: ANN401

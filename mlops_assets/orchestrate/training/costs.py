@@ -38,13 +38,14 @@ class StoredCosts:
     rows: pl.DataFrame
 
     def artifact_bytes(self) -> float:
-        """Return the size of the manifest and of everything that it names, each file once."""
-        named = {sha256 for name, sha256 in list_parts(read_manifest(self.artifacts, self.artifact)) if name != JUDGED}
-        return float(sum(len(self.artifacts.get(sha256)) for sha256 in {self.artifact, *named}))
+        """Return the size of the manifest and of all files that it names."""
+        files = {sha256 for name, sha256 in list_parts(read_manifest(self.artifacts, self.artifact)) if name != JUDGED}
+        return float(sum(len(self.artifacts.get(sha256)) for sha256 in {self.artifact, *files}))
 
     def time_predictions(self, calls: int) -> PredictionTimes:
         """Measure single-row predictions of the predictor that a service makes of these artifacts."""
-        bundle = unpack(self.artifacts, self.artifact, self.trusted_types)  # of its own: the predictor sets its estimator to one thread
+        # A separate copy, because the predictor limits its estimator to one thread.
+        bundle = unpack(self.artifacts, self.artifact, self.trusted_types)
         probe = pl.read_ipc(io.BytesIO(self.artifacts.get(bundle.manifest["probe"])))
         predict = make_predictor(bundle.estimator, probe, predicts_argmax=bundle.predicts_argmax, positive=bundle.manifest.get(POSITIVE))
         rows = self.rows.gather_every(max(1, self.rows.height // calls)).head(calls)
@@ -55,7 +56,7 @@ class StoredCosts:
         seconds = []
         for call in range(calls):
             request = requests[call % len(requests)]
-            begun = time.perf_counter()
+            started = time.perf_counter()
             predict(request, 1)
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - started)
         return PredictionTimes(tuple(seconds), f"{predict.description.partition(' ')[0]} predictor, holdout rows")

@@ -50,15 +50,15 @@ class EstimatorKind:
         splits, fingerprint = inputs.splits, inputs.fingerprint
         with record_training_run(step, model, inputs.deciding_facts, fingerprint) as active:
             chosen = run_search(step, model, splits, active, fingerprint)
-            received = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
+            arguments = {p.name: splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
             with seed_globals(fingerprint) as draws:
-                estimator = chosen.call(model.function, **received)
+                estimator = chosen.call(model.function, **arguments)
             unrecorded = warn_of_unrecorded(chosen, model)
             refuse_without_predict(model, estimator)
             autolog(chosen, active, estimator)
-            fitted_rows = _describe_fitted_rows(model.training_set, splits, tuple(received))
+            fitted_rows = _describe_fitted_rows(model.training_set, splits, tuple(arguments))
             fit = self.package(chosen, model, estimator, splits["train"], splits, fingerprint, {FITTED: fitted_rows.as_json()})
-            # The stored form is evaluated: the champion that it is compared with has been stored as well.
+            # Evaluate the stored form: the champion that it is compared with is stored too.
             metrics = dict(self.evaluate(model, fit.fitted, splits).metrics)
             deciding_facts = {**inputs.deciding_facts, "params": chosen.config}
             facts = run_facts(chosen, model, inputs.rows, splits, estimator, draws, deciding_facts, fingerprint)
@@ -97,12 +97,12 @@ class EstimatorKind:
         estimator = _fit_again(retraining, retraining.splits)
         refit = None if second is None else _fit_again(retraining, {"train": merge_parts(retraining.rows, reads["X"], reads["label"])})
         served = as_served(estimator, manifest.get("form", SKOPS), retraining.splits["train"].X)
-        was = _read_stored_predictions(manifest)
-        now = {**result_facts(estimator, retraining.source), **_predict_probe(estimator, stores, manifest)}
+        stored = _read_stored_predictions(manifest)
+        current = {**result_facts(estimator, retraining.source), **_predict_probe(estimator, stores, manifest)}
         if second is not None:
-            was["refit"], now["refit"] = _read_stored_predictions(second), _predict_probe(refit, stores, second)
-        found = evaluate(served, retraining.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
-        return was, now | {"metrics": dict(found.metrics)}
+            stored["refit"], current["refit"] = _read_stored_predictions(second), _predict_probe(refit, stores, second)
+        evaluation = evaluate(served, retraining.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
+        return stored, current | {"metrics": dict(evaluation.metrics)}
 
 
 def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (any object)
@@ -114,13 +114,13 @@ def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # n
         )
 
 
-def _describe_fitted_rows(declared: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
+def _describe_fitted_rows(training_set: TrainingSet[..., Any], splits: Mapping[str, Split], received: tuple[str, ...]) -> FittedRows:
     """Return the rows that a fit received."""
-    return FittedRows.of(splits, received or ("train",), declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
+    return FittedRows.of(splits, received or ("train",), training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit))
 
 
 def _fit_again(retraining: Retraining, splits: Mapping[str, Split]) -> Any:  # noqa: ANN401  (any estimator)
-    """Call the recorded function; what it logs goes to a tracker that is thrown away."""
+    """Call the recorded function; its logs go to a temporary tracker."""
     with (
         tempfile.TemporaryDirectory() as folder,
         start_run("reproduction", platform=Platform.at(Path(folder))),
@@ -136,6 +136,6 @@ def _read_stored_predictions(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _predict_probe(estimator: Any, stores: Stores, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  (any estimator)
-    """Return what an estimator predicts for the stored probe rows."""
+    """Return the predictions of an estimator for the stored probe rows."""
     rows = pl.read_ipc(io.BytesIO(stores.artifacts.get(manifest["probe"])))
     return {"predictions": np.asarray(compute_responses(estimator, rows)).tolist(), "labels": predict_labels(estimator, rows).tolist()}

@@ -1,4 +1,4 @@
-"""Store a fitted estimator with everything that a service and a monitor need of it."""
+"""Store a fitted estimator with everything that a service and a monitor need."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     identity: str,
     facts: Mapping[str, Any],
 ) -> StoredFit:
-    """Store an estimator with everything that a service and a monitor need of it.
+    """Store an estimator with everything that a service and a monitor need.
 
     Parameters
     ----------
@@ -51,33 +51,33 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     facts
         More for the manifest.
     """
-    declared, artifacts = model.training_set, step.stores.artifacts
-    fields = request_fields(declared, fitted_on.rows, row_key(step.project, model))
+    training_set, artifacts = model.training_set, step.stores.artifacts
+    fields = request_fields(training_set, fitted_on.rows, row_key(step.project, model))
     artifact = pack(
         artifacts,
         estimator,
         X=fitted_on.X,
         holdout=splits["holdout"].X,
-        modules=[OnDemandSource(f.module_source, f.name) for f in on_demand(declared.features)],
+        modules=[OnDemandSource(f.module_source, f.name) for f in on_demand(training_set.features)],
         trusted_types=model.trusted_types,
         form=model.format,
         facts={
             KIND: model.kind,
             "model": model.name,
             "fingerprint": identity,
-            "label": declared.label,
+            "label": training_set.label,
             **positive_fact(model),
             "libraries": dict(training_libraries()),
-            "event_timestamp": declared.event_timestamp,
+            "event_timestamp": training_set.event_timestamp,
             "request": fields,
             "example": example_row(fields, fitted_on.rows),
-            "steps": serving_steps(declared),
-            "profile": artifacts.put(_reference_profile(step, splits, declared)),
+            "steps": serving_steps(training_set),
+            "profile": artifacts.put(_reference_profile(step, splits, training_set)),
             **facts,
         },
     )
-    stored = read_manifest(artifacts, artifact)
-    digest = hashlib.sha256(f"{identity}:{stored['probe_predictions']}:{stored['probe_labels']}".encode()).hexdigest()
+    manifest = read_manifest(artifacts, artifact)
+    digest = hashlib.sha256(f"{identity}:{manifest['probe_predictions']}:{manifest['probe_labels']}".encode()).hexdigest()
     served = estimator if model.format == SKOPS else unpack(artifacts, artifact, model.trusted_types).estimator
     return StoredFit(served, artifact, digest)
 
@@ -87,20 +87,20 @@ def positive_fact(model: Model[..., Any]) -> dict[str, Any]:
     return {} if model.positive is None else {POSITIVE: model.positive}
 
 
-def _reference_profile(step: StepContext, splits: Mapping[str, Split], declared: TrainingSet[..., Any]) -> bytes:
-    """Return the reference that monitors compare with: every row of the training set.
+def _reference_profile(step: StepContext, splits: Mapping[str, Split], training_set: TrainingSet[..., Any]) -> bytes:
+    """Return the reference profile for monitors, of every row of the training set.
 
-    It is calibrated on windows of the data's own partitions, and once more for each monitor with longer windows.
+    It is calibrated on windows as long as the data's partitions, and also for each monitor with longer windows.
     """
     X = pl.concat([split.X for split in splits.values()])
-    if declared.event_timestamp is None:
+    if training_set.event_timestamp is None:
         return json.dumps(build_profile(X), sort_keys=True).encode()
-    partitions = next((ref.partitions for ref in list_source_tables(step.project, declared) if ref.partitions is not None), None)
-    times = pl.concat([split.rows[declared.event_timestamp] for split in splits.values()])
+    partitions = next((ref.partitions for ref in list_source_tables(step.project, training_set) if ref.partitions is not None), None)
+    times = pl.concat([split.rows[training_set.event_timestamp] for split in splits.values()])
     local = times.dt.convert_time_zone(getattr(partitions, "timezone", None) or "UTC")
     profile = build_profile(X, local, window=partition_length(partitions))
-    watching = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == declared.key]
-    longer = {partition_length(m.partitions) for m in watching} - {partition_length(partitions)}
+    monitors = [m for m in step.project.select(Monitor) if m.drift and m.model.training_set.key == training_set.key]
+    longer = {partition_length(m.partitions) for m in monitors} - {partition_length(partitions)}
     if longer:
         profile[BY_WINDOW] = {
             str(int(step.total_seconds())): build_profile(X, local, window=step) | {WINDOW_LENGTH: step.total_seconds()}
@@ -112,8 +112,8 @@ def _reference_profile(step: StepContext, splits: Mapping[str, Split], declared:
 @cache
 def training_libraries() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that decide the result of a training."""
-    known = installed_distributions() | {"mlops_assets": installed_distributions().get("mlops-assets", "")}
-    deciding = (
+    versions = installed_distributions() | {"mlops_assets": installed_distributions().get("mlops-assets", "")}
+    names = (
         "numpy",
         "polars",
         "pandas",
@@ -126,4 +126,4 @@ def training_libraries() -> tuple[tuple[str, str], ...]:
         "catboost",
         "mlops_assets",
     )
-    return tuple((name, known[name]) for name in deciding if known.get(name))
+    return tuple((name, versions[name]) for name in names if versions.get(name))

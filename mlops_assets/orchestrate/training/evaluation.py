@@ -34,7 +34,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
     trained
         The stored fit.
     rival
-        The champion that it meets; None without one.
+        The champion to compare with; None without one.
 
     Raises
     ------
@@ -43,9 +43,9 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
     """
     holdout = trained.splits["holdout"]
     predictor = trained.predictor
-    if why := find_unusable_predictions(predictor.scores, len(holdout.y)):
+    if problem := find_unusable_predictions(predictor.scores, len(holdout.y)):
         raise DataError(
-            f"the candidate of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
+            f"the candidate of '{model.key}' {problem} of the holdout of '{model.training_set.key}'",
             hint="look at the features of these rows and at what the estimator does with nulls; nothing was submitted, the champion keeps serving",
         )
     evaluation = evaluate(
@@ -68,7 +68,7 @@ def compare_with_champion(stores: Stores, model: Model[..., Any], trained: Train
 
 
 def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
-    declared: TrainingSet[..., Any],
+    training_set: TrainingSet[..., Any],
     predictor: CachedPredictor,
     rival_predictor: CachedPredictor | None,
     holdout: Split,
@@ -79,7 +79,7 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
 
     Parameters
     ----------
-    declared
+    training_set
         The training set, with its event time and the declared length of a block.
     predictor, rival_predictor
         Predictions of the candidate and of the champion for the holdout.
@@ -88,28 +88,28 @@ def pair_intervals(  # noqa: PLR0913  (what is compared, and how)
     positive
         The positive one of two classes, for both models.
     """
-    times = holdout.rows[declared.event_timestamp] if declared.event_timestamp in holdout.rows.columns else None
+    times = holdout.rows[training_set.event_timestamp] if training_set.event_timestamp in holdout.rows.columns else None
     encoded = class_to_encode(getattr(predictor, "classes_", None), holdout.y, positive)
     rival, y = None if rival_predictor is None else wrap_two_classes(rival_predictor, encoded), encode_labels(holdout.y, encoded)
     return PairedIntervals(
-        wrap_two_classes(predictor, encoded), rival, y, holdout.rows, seed, times=times, block_length=declared.block_length
+        wrap_two_classes(predictor, encoded), rival, y, holdout.rows, seed, times=times, block_length=training_set.block_length
     )
 
 
 def _min_slice_rows(model: Model[..., Any]) -> dict[str, int]:
-    """Return column → the minimum number of rows that a gate on each of its values judges."""
-    wanted = [g for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, str)]
-    return {column: min(g.min_rows for g in wanted if g.slice == column) for column in {g.slice_column for g in wanted}}
+    """Return slice column → the minimum number of rows that its gates judge."""
+    slice_gates = [g for g in model.gates if isinstance(g, Gate) and isinstance(g.slice, str)]
+    return {column: min(g.min_rows for g in slice_gates if g.slice == column) for column in {g.slice_column for g in slice_gates}}
 
 
 def find_rival(stores: Stores, model: str) -> Version | None:
-    """Return the champion that a candidate meets: of its own environment, else of the environment that ``Platform.against`` names."""
+    """Return the champion to compare with: that of this environment, else that of ``Platform.against``."""
     own, against = stores.registry.champion(model), stores.platform.against
     return own if own is not None or not against else open_registry(stores.platform.registry, against).champion(model)
 
 
 def find_judged_fit(stores: Stores, rival: Version) -> JudgedFit:
-    """Return the champion's fit that may be compared on a holdout: a second fit may have been fitted on these rows."""
+    """Return the champion's judged fit: a second fit may have been fitted on rows of the holdout."""
     return read_judged_fit(stores.artifacts, rival.artifact, rival.digest)
 
 
@@ -129,8 +129,8 @@ def evaluate_rival(stores: Stores, model: Model[..., Any], holdout: Split, rival
         bundle = unpack(stores.artifacts, find_judged_fit(stores, rival).artifact, model.trusted_types)
         rows = holdout.rows
         for function in bundle.functions:
-            made = apply_on_demand([function], columns_as_arrays(rows, rows.columns))
-            rows = rows.with_columns(pl.Series(name, values) for name, values in made.items())
+            features = apply_on_demand([function], columns_as_arrays(rows, rows.columns))
+            rows = rows.with_columns(pl.Series(name, values) for name, values in features.items())
         X = select_input(bundle, rows, f"the holdout of '{model.training_set.key}'")
         predictor = CachedPredictor(bundle.estimator, X)
         split = Split(X, holdout.y, holdout.rows)

@@ -1,4 +1,4 @@
-"""Find the rows that a version was fitted on: its predictions there are no evidence, and another version predicts them where possible."""
+"""Find the rows that a version was fitted on: its predictions there are no evidence, so another version predicts them if possible."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from mlops_assets.values.model import Model
 
 
-def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
-    at: Stores, project: Project, model: Model[..., Any], version: Version | None, rows: pl.DataFrame, event_timestamp: str | None
+def mark_fitted_rows(  # noqa: PLR0913  (a version, and rows)
+    stores: Stores, project: Project, model: Model[..., Any], version: Version | None, rows: pl.DataFrame, event_timestamp: str | None
 ) -> pl.Series:
-    """Return whether a version was fitted on each row.
+    """Mark the rows that a version was fitted on.
 
     Parameters
     ----------
-    at
-        Where versions and training sets live.
+    stores
+        Where versions and training sets are stored.
     project, model
-        Whose version.
+        The project and the model of the version.
     version
         The version; None marks no row.
     rows
@@ -45,7 +45,7 @@ def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
     at the version's snapshot; without a key, the time. A version that was stored before fitted rows were recorded marks no row.
     """
     none = pl.Series([False] * rows.height, dtype=pl.Boolean)
-    fitted = None if version is None or rows.is_empty() else FittedRows.from_manifest(read_manifest(at.artifacts, version.artifact))
+    fitted = None if version is None or rows.is_empty() else FittedRows.from_manifest(read_manifest(stores.artifacts, version.artifact))
     if fitted is None or version is None:
         return none
     key = row_key(project, model)
@@ -53,17 +53,19 @@ def mark_fitted_rows(  # noqa: PLR0913  (whose rows)
         not fitted.by_time
         and key
         and set(key) <= set(rows.columns)
-        and (known := _read_fitted_keys(at, model, version, fitted, key)) is not None
+        and (fitted_keys := _read_fitted_keys(stores, model, version, fitted, key)) is not None
     ):
-        return _match_keys(rows.select(key), known)
+        return _match_keys(rows.select(key), fitted_keys)
     time = next((name for name in (model.training_set.event_timestamp, event_timestamp) if name and name in rows.columns), None)
     return none if time is None else fitted.contain_times(rows[time])
 
 
-def _read_fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]) -> pl.DataFrame | None:
+def _read_fitted_keys(
+    stores: Stores, model: Model[..., Any], version: Version, fitted: FittedRows, key: Sequence[str]
+) -> pl.DataFrame | None:
     """Return the keys of the fitted rows; None when the training set no longer holds them."""
     try:
-        rows = rename_from_table(at.lake.read(model.training_set.key, snapshot=version.snapshot), TRAINING_SET_COLUMNS)
+        rows = rename_from_table(stores.lake.read(model.training_set.key, snapshot=version.snapshot), TRAINING_SET_COLUMNS)
     except LakeError:
         return None
     if not {*key, SPLIT} <= set(rows.columns):
@@ -71,64 +73,64 @@ def _read_fitted_keys(at: Stores, model: Model[..., Any], version: Version, fitt
     return rows.filter(pl.col(SPLIT).is_in(fitted.parts)).select(key).unique()
 
 
-def _match_keys(keys: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
-    alike = known.select(
+def _match_keys(keys: pl.DataFrame, fitted_keys: pl.DataFrame) -> pl.Series:
+    typed = fitted_keys.select(
         *(pl.col(name).cast(dtype, strict=False) for name, dtype in keys.schema.items()), pl.lit(value=True).alias("__fitted")
     )
-    return keys.join(alike.unique(), on=keys.columns, how="left", maintain_order="left")["__fitted"].fill_null(value=False)
+    return keys.join(typed.unique(), on=keys.columns, how="left", maintain_order="left")["__fitted"].fill_null(value=False)
 
 
 def choose_versions(  # noqa: PLR0913  (rows, and their partitions)
-    at: Stores,
+    stores: Stores,
     project: Project,
     model: Model[..., Any],
     champion: Version,
     rows: pl.DataFrame,
-    parts: pl.Series,
+    partitions: pl.Series,
     event_timestamp: str | None,
 ) -> list[tuple[Version, pl.DataFrame]]:
     """Return rows with the version that predicts them: the champion, or the newest champion before it that was not fitted on their partition.
 
     Parameters
     ----------
-    at, project, model
+    stores, project, model
         As in :func:`mark_fitted_rows`.
     champion
         The current champion, which predicts where every earlier champion was fitted on the rows as well.
     rows, event_timestamp
         The rows to predict.
-    parts
+    partitions
         The partition of each row.
 
     Notes
     -----
     A version that was rolled back predicts nothing, nor does one with other inputs or another type of prediction than the champion.
     """
-    chosen, open_parts = [], parts.unique(maintain_order=True)
-    for version in _list_eligible_versions(at, model, champion):
-        fitted = mark_fitted_rows(at, project, model, version, rows, event_timestamp)
-        touched = parts.filter(fitted).unique()
-        mine = open_parts.filter(~open_parts.is_in(touched.implode()))
-        chosen += [(version, mine)]
-        open_parts = open_parts.filter(open_parts.is_in(touched.implode()))
-        if open_parts.is_empty():
+    chosen, remaining = [], partitions.unique(maintain_order=True)
+    for version in _list_eligible_versions(stores, model, champion):
+        fitted = mark_fitted_rows(stores, project, model, version, rows, event_timestamp)
+        fitted_partitions = partitions.filter(fitted).unique()
+        seen = remaining.is_in(fitted_partitions.implode())
+        chosen += [(version, remaining.filter(~seen))]
+        remaining = remaining.filter(seen)
+        if remaining.is_empty():
             break
-    chosen[0] = (champion, pl.concat([chosen[0][1], open_parts]))
-    found = [(version, rows.filter(parts.is_in(keys.implode()))) for version, keys in chosen]
-    return [(version, part) for version, part in found if part.height] or [(champion, rows)]
+    chosen[0] = (champion, pl.concat([chosen[0][1], remaining]))
+    assigned = [(version, rows.filter(partitions.is_in(keys.implode()))) for version, keys in chosen]
+    return [(version, frame) for version, frame in assigned if frame.height] or [(champion, rows)]
 
 
-def _list_eligible_versions(at: Stores, model: Model[..., Any], champion: Version) -> Iterator[Version]:
+def _list_eligible_versions(stores: Stores, model: Model[..., Any], champion: Version) -> Iterator[Version]:
     """Yield the champion and earlier champions with the same inputs and type of prediction, newest first."""
     yield champion
-    withdrawn = {event.previous for event in at.registry.history(model.name) if event.kind == "rollback"}
-    signature = _read_signature(at, champion)
-    for version in reversed(at.registry.versions(model.name)):
+    withdrawn = {event.previous for event in stores.registry.history(model.name) if event.kind == "rollback"}
+    signature = _read_signature(stores, champion)
+    for version in reversed(stores.registry.versions(model.name)):
         usable = version.was_champion and not version.damage and version.version not in withdrawn
-        if version.version < champion.version and usable and _read_signature(at, version) == signature:
+        if version.version < champion.version and usable and _read_signature(stores, version) == signature:
             yield version
 
 
-def _read_signature(at: Stores, version: Version) -> tuple[object, ...]:
-    manifest = read_manifest(at.artifacts, version.artifact)
+def _read_signature(stores: Stores, version: Version) -> tuple[object, ...]:
+    manifest = read_manifest(stores.artifacts, version.artifact)
     return tuple(manifest.get(name) for name in ("columns", "types", "prediction_type", "classes"))

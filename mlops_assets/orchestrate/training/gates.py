@@ -50,7 +50,7 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
     candidate
         As evaluated.
     rival
-        The champion that it meets; None without one.
+        The champion to compare with; None without one.
     """
     results = {gate.name: judge(_with_resources(gate, step), candidate) for gate in gates}
     if rival is None:
@@ -66,12 +66,12 @@ def judge_candidate(step: StepContext, gates: Sequence[GateLike], candidate: Can
 def _with_resources(gate: GateLike, step: StepContext) -> GateLike:
     if not isinstance(gate, FunctionGate):
         return gate
-    wanted = gate.declared.function.receiving(Injection.RESOURCE)
-    return replace(gate, resources={p.name: getattr(step.context.resources, p.name) for p in wanted})
+    parameters = gate.declared.function.receiving(Injection.RESOURCE)
+    return replace(gate, resources={p.name: getattr(step.context.resources, p.name) for p in parameters})
 
 
 def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], digest: str, rival: Version | None) -> list[Evidence]:
-    """Bind the result of each gate to a candidate; that of a relative gate counts against the champion that it met only.
+    """Bind the result of each gate to a candidate; that of a relative gate holds only against the same champion.
 
     Parameters
     ----------
@@ -82,25 +82,25 @@ def bind_evidence(results: Mapping[str, GateResult], gates: Sequence[GateLike], 
     digest
         Of the candidate.
     rival
-        The champion that it met; None without one.
+        The champion that it was compared with; None without one.
     """
-    met = rival.digest if rival else ""
+    rival_digest = rival.digest if rival else ""
     return [
         Evidence(
             gate.name,
             gate.definition,
             digest,
-            found.passed,
+            result.passed,
             gate.relative,
-            met if gate.relative else "",
-            found.value,
-            found.threshold,
-            found.reason,
-            found.low,
-            found.high,
+            rival_digest if gate.relative else "",
+            result.value,
+            result.threshold,
+            result.reason,
+            result.low,
+            result.high,
         )
         for gate in gates
-        for found in (results[gate.name],)
+        for result in (results[gate.name],)
     ]
 
 

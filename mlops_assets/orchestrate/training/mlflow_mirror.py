@@ -15,7 +15,7 @@ DEFAULT_SECONDS = 30.0  # MLOPS_MLFLOW_SECONDS sets another
 
 
 def mirror_to_mlflow(step: StepContext) -> None:
-    """Mirror when ``MLOPS_MLFLOW`` is set; the next mirror sends what this one cannot."""
+    """Mirror runs and versions when ``MLOPS_MLFLOW`` is set; the next mirror sends what a failed one left."""
     platform = step.stores.platform
     if not platform.mlflow:
         return
@@ -29,14 +29,14 @@ def _run_mirror(platform: Platform, seconds: float) -> str:
     environment = {**os.environ, **{f"_MLOPS_MIRROR_{name}": value for name, value in asdict(platform).items()}}
     command = [sys.executable, "-m", "mlops_assets.orchestrate.training.mlflow_mirror"]
     try:
-        done = subprocess.run(  # noqa: S603  (ourselves)
+        process = subprocess.run(  # noqa: S603  (ourselves)
             command, env=environment, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
         return f"it took longer than {seconds:g} s"
     except OSError as error:
         return str(error)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it failed"])[-1]
+    return "" if process.returncode == 0 else (process.stderr.strip().splitlines() or ["it failed"])[-1]
 
 
 def _timeout_seconds() -> float:
@@ -48,8 +48,8 @@ def _timeout_seconds() -> float:
 
 def _main() -> None:
     """Mirror the platform of the parent process, which the environment names."""
-    named = {name.removeprefix("_MLOPS_MIRROR_"): value for name, value in os.environ.items() if name.startswith("_MLOPS_MIRROR_")}
-    platform = Platform(**named)
+    settings = {name.removeprefix("_MLOPS_MIRROR_"): value for name, value in os.environ.items() if name.startswith("_MLOPS_MIRROR_")}
+    platform = Platform(**settings)
     mirror(open_stores(platform), platform.mlflow)
 
 

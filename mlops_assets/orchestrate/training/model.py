@@ -45,8 +45,8 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
     """Return the body of a model's step."""
 
     def body(step: StepContext) -> Iterator[object]:
-        begun = build_training_record(step, model, STARTED)
-        step.stores.decisions.record_training(begun)
+        record = build_training_record(step, model, STARTED)
+        step.stores.decisions.record_training(record)
         with hold_lock(training_lock(step, model)):  # two steps at once would train the same model twice
             trained = train_model(step, model)
         rival = find_rival(step.stores, model.name)
@@ -55,7 +55,7 @@ def model_body(model: Model[..., Any], gates: Sequence[GateLike]) -> Callable[[S
         submission = _choose_submission(step, model, trained, results)
         evidence = bind_evidence(results, gates, submission.digest, rival)
         step.stores.registry.submit(_candidate_record(model, trained, submission), evidence)
-        step.stores.decisions.record_training(replace(begun, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
+        step.stores.decisions.record_training(replace(record, outcome=PASSED if all(r.passed for r in results.values()) else REJECTED))
         mirror_to_mlflow(step)
         yield dg.MaterializeResult(
             asset_key(model.key),
@@ -94,15 +94,15 @@ def _refit_metadata(model: Model[..., Any], submission: Submission) -> dict[str,
 
 
 def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: TrainedModel, submission: Submission) -> dict[str, Any]:
-    """Return what an estimator shows besides: its format, its positive class and plots; another kind shows its name."""
+    """Return metadata of an estimator: format, positive class and plots; of another kind, its name."""
     if model.kind != ESTIMATOR:
         return {"kind of candidate": model.kind}
     positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)
-    drawn = plot_model(trained.predictor, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
+    plots = plot_model(trained.predictor, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
     return {
         "format": describe_format(read_manifest(step.stores.artifacts, submission.artifact)),
         **({} if positive is None else {"positive class": str(positive)}),
-        **to_images(drawn),
+        **to_images(plots),
     }
 
 

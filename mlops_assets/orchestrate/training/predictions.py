@@ -55,8 +55,8 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
     """Return the body of a batch prediction's step."""
 
     def body(step: StepContext) -> Iterator[object]:
-        serving = step.stores.registry.champion(batch.model.name)
-        if serving is None:
+        champion = step.stores.registry.champion(batch.model.name)
+        if champion is None:
             raise RegistryError(
                 f"'{batch.key}' has no champion of '{batch.model.name}' to predict with",
                 hint=f"train one first: mlops run --select '{select_nodes(*(f'{kind}/{batch.model.name}' for kind in ('model', 'version', 'champion')))}'",
@@ -64,19 +64,19 @@ def prediction_body(batch: BatchPrediction) -> Callable[[StepContext], Iterator[
         yield from publish_table(
             step,
             prediction_rules(batch),
-            lambda: _predict_partitions(step, batch, serving),
+            lambda: _predict_partitions(step, batch, champion),
             unhashed=(table_name(RUN_ID, PREDICTION_COLUMNS),),
         )
 
     return body
 
 
-def _predict_partitions(step: StepContext, batch: BatchPrediction, serving: Version) -> CheckedTable:
+def _predict_partitions(step: StepContext, batch: BatchPrediction, champion: Version) -> CheckedTable:
     source = step.read(step.project.by_key[batch.dataset.key])
     # Columns that are known later than their row do not exist at prediction time.
     spine = source.drop(batch.dataset.table.known_later, strict=False)
     time = batch.dataset.table.event_timestamp
-    chosen = choose_versions(step.stores, step.project, batch.model, serving, spine, _assign_partitions(step, spine, time), time)
+    chosen = choose_versions(step.stores, step.project, batch.model, champion, spine, _assign_partitions(step, spine, time), time)
     predicted = [_predict(step, batch, version, rows) for version, rows in chosen]
     frame = stack_predictions(step, [rename_to_table(rows, PREDICTION_COLUMNS) for rows in predicted], time)
     scored = pl.concat([rows.select(PROBABILITY, PROBABILITY_OF, PROBLEM) for rows in predicted])
@@ -91,8 +91,8 @@ def _assign_partitions(step: StepContext, rows: pl.DataFrame, time: str | None) 
     if time is None or not spans:
         return pl.Series([""] * rows.height, dtype=pl.String)
     starts = pl.Series([span.start for _, span in spans]).cast(rows.schema[time])
-    place = starts.search_sorted(rows[time], side="right").cast(pl.Int64) - 1
-    return pl.Series([key for key, _ in spans]).gather(place.clip(0))
+    position = starts.search_sorted(rows[time], side="right").cast(pl.Int64) - 1
+    return pl.Series([key for key, _ in spans]).gather(position.clip(0))
 
 
 def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
@@ -123,11 +123,13 @@ def _predict(step: StepContext, batch: BatchPrediction, version: Version, spine:
     ).with_columns(pl.lit(step.context.run.run_id).alias(RUN_ID))
 
 
-def _select_identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, asked: Iterable[str]) -> pl.DataFrame:
+def _select_identity(batch: BatchPrediction, rows: pl.DataFrame, X: pl.DataFrame, lookup_columns: Iterable[str]) -> pl.DataFrame:
     """Return the columns for lookups, key and times of each row that are not inputs themselves."""
     times = (batch.dataset.table.event_timestamp, batch.model.training_set.event_timestamp)
-    wanted = dict.fromkeys(c for c in (*asked, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns)
-    return rows.select(list(wanted))
+    columns = dict.fromkeys(
+        c for c in (*lookup_columns, *batch.dataset.table.key, *times) if c and c in rows.columns and c not in X.columns
+    )
+    return rows.select(list(columns))
 
 
 def _prediction_metadata(versions: Sequence[Version], scored: pl.DataFrame) -> dict[str, Any]:

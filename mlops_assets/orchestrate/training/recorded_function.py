@@ -11,7 +11,7 @@ _ALLOWED = (Injection.SPLIT, Injection.CONFIG, Injection.CONTEXT)
 
 
 def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Call a model's function, loaded from its stored source, in the way of its step.
+    """Call a model's function, loaded from its stored source, as its step does.
 
     Parameters
     ----------
@@ -25,9 +25,9 @@ def call_recorded(function: Any, splits: Mapping[str, Split], params: Mapping[st
     DefinitionError
         As :func:`refuse_unrecorded`.
     """
-    read: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection), what="a model")
-    refuse_unrecorded(read)
-    return read(**{parameter.name: _argument(parameter, splits, params) for parameter in read.parameters})
+    model_function: UserFunction[..., Any] = read_function(function, kind="model", allowed=tuple(Injection), what="a model")
+    refuse_unrecorded(model_function)
+    return model_function(**{parameter.name: _argument(parameter, splits, params) for parameter in model_function.parameters})
 
 
 def refuse_unrecorded(function: UserFunction[..., Any]) -> None:

@@ -59,11 +59,11 @@ def refit_after_gates(step: StepContext, model: Model[..., Any], trained: Traine
     Raises
     ------
     DataError
-        The second fit cannot predict, or predicts no finite numbers that vary.
+        The second fit cannot predict, or its predictions are all the same or not finite.
     """
-    known = find_refit(step.stores, trained.run.id)
-    if known is not None and _can_open(step, model, known):
-        return _to_submission(known)
+    earlier = find_refit(step.stores, trained.run.id)
+    if earlier is not None and _can_open(step, model, earlier):
+        return _to_submission(earlier)
     return _to_submission(_fit_again(step, model, trained))
 
 
@@ -79,8 +79,8 @@ def find_refit(stores: Stores, training: str, artifact: str = "") -> Run | None:
     artifact
         The sha256 of the manifest of the second fit; the newest one when empty.
     """
-    found = stores.tracker.search(f"kind = '{RUN_KIND}' and parent = '{training}' and status = 'finished'", limit=100)
-    return next((run for run in found if not artifact or run.record["artifact"] == artifact), None)
+    runs = stores.tracker.search(f"kind = '{RUN_KIND}' and parent = '{training}' and status = 'finished'", limit=100)
+    return next((run for run in runs if not artifact or run.record["artifact"] == artifact), None)
 
 
 def _to_submission(run: Run) -> Submission:
@@ -97,19 +97,19 @@ def _can_open(step: StepContext, model: Model[..., Any], run: Run) -> bool:
 
 
 def _fit_again(step: StepContext, model: Model[..., Any], trained: TrainedModel) -> Run:
-    declared, fingerprint = model.training_set, trained.run.fingerprint
+    training_set, fingerprint = model.training_set, trained.run.fingerprint
     refitted = step.with_params(trained.run.record["facts"]["params"])
-    rows = read_training_rows(step, declared)
-    whole = merge_parts(rows, list_x_columns(declared, rows), declared.label)
+    rows = read_training_rows(step, training_set)
+    all_rows = merge_parts(rows, list_x_columns(training_set, rows), training_set.label)
     with record_run(_build_run(step, trained), step.stores.tracker, step.stores.artifacts) as active:
         with seed_globals(fingerprint) as draws:
-            estimator = refitted.call(model.function, train=whole)
+            estimator = refitted.call(model.function, train=all_rows)
         refuse_without_predict(model, estimator)
         autolog(step, active, estimator)
-        fitted = FittedRows.of(trained.splits, SPLIT_NAMES, declared.event_timestamp, by_time=isinstance(declared.split, TimeSplit))
+        fitted = FittedRows.of(trained.splits, SPLIT_NAMES, training_set.event_timestamp, by_time=isinstance(training_set.split, TimeSplit))
         facts = {"fingerprint": fingerprint, FITTED: fitted.as_json(), REFIT: JudgedFit(trained.artifact, trained.digest).as_json()}
-        fit = find_kind(model.kind).package(refitted, model, estimator, whole, trained.splits, trained.digest, facts)
-        _refuse_unsound(model, fit.fitted, trained.splits["holdout"])
+        fit = find_kind(model.kind).package(refitted, model, estimator, all_rows, trained.splits, trained.digest, facts)
+        _refuse_unusable(model, fit.fitted, trained.splits["holdout"])
         record = {
             "digest": fit.digest,
             "artifact": fit.artifact,
@@ -143,9 +143,9 @@ def _build_run(step: StepContext, trained: TrainedModel) -> Run:
     )
 
 
-def _refuse_unsound(model: Model[..., Any], estimator: Any, holdout: Split) -> None:  # noqa: ANN401  (any estimator)
-    if why := find_unusable_predictions(CachedPredictor(estimator, holdout.X).scores, len(holdout.y)):
+def _refuse_unusable(model: Model[..., Any], estimator: Any, holdout: Split) -> None:  # noqa: ANN401  (any estimator)
+    if problem := find_unusable_predictions(CachedPredictor(estimator, holdout.X).scores, len(holdout.y)):
         raise DataError(
-            f"the second fit of '{model.key}' {why} of the holdout of '{model.training_set.key}'",
+            f"the second fit of '{model.key}' {problem} of the holdout of '{model.training_set.key}'",
             hint="its function failed with all rows as `train`; nothing was submitted, the champion keeps serving",
         )

@@ -38,7 +38,7 @@ from mlops_assets.values.training import TrainingSet
 _MAX_DIFF_BYTES = 5_000_000  # bytes
 
 
-def run_facts(  # noqa: PLR0913  (all that a training is made of)
+def run_facts(  # noqa: PLR0913  (everything that describes a training)
     step: StepContext,
     model: Model[..., Any],
     rows: pl.DataFrame,
@@ -65,16 +65,16 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
     deciding_facts, fingerprint
         The identity of the training.
     """
-    declared, artifacts = model.training_set, step.stores.artifacts
+    training_set, artifacts = model.training_set, step.stores.artifacts
     source, problem = _extract_source(model)
-    views = [f for f in declared.features if isinstance(f, FeatureView)]
+    views = [f for f in training_set.features if isinstance(f, FeatureView)]
     return {
-        "data": {declared.key: deciding_facts["training_set"]},
+        "data": {training_set.key: deciding_facts["training_set"]},
         **data_facts(rows, splits),
         "code": {"source": deciding_facts["code"]},
         "params": dict(deciding_facts["params"]),
         **result_facts(estimator, source or {"modules": {}}),
-        "tables": dict(_hash_tables(step.project, step.stores.lake, declared, step.snapshot)),
+        "tables": dict(_hash_tables(step.project, step.stores.lake, training_set, step.snapshot)),
         "views": {view.name: view.version(view_source_text(view)) for view in views},
         "seed": derive_seed(fingerprint),
         "fingerprint": fingerprint,
@@ -84,11 +84,11 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
         "git": git_facts(model.function.function.__code__.co_filename, artifacts),
         "environment": artifacts.put(format_lock(installed_distributions()).encode()),
         "platform": platform.platform(),
-        "unsorted": _explain_unsorted(declared, rows),
+        "unsorted": _explain_unsorted(training_set, rows),
         "reads": {
-            "table": declared.key,
-            "label": declared.label,
-            "event_timestamp": declared.event_timestamp,
+            "table": training_set.key,
+            "label": training_set.label,
+            "event_timestamp": training_set.event_timestamp,
             "X": list(deciding_facts["X"]),
             "metrics": list(model.metrics),
         },
@@ -97,7 +97,7 @@ def run_facts(  # noqa: PLR0913  (all that a training is made of)
 
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
     """Return the hashes of a training set's rows in their order, and of each part's."""
-    parts = {name: ordered_hash(normalize(part.rows)) for name, part in splits.items()}
+    parts = {name: ordered_hash(normalize(split.rows)) for name, split in splits.items()}
     return {"row_order": {"rows": ordered_hash(normalize(rename_to_table(rows, TRAINING_SET_COLUMNS)))}, "split": parts}
 
 
@@ -122,20 +122,20 @@ def _extract_source(model: Model[..., Any]) -> tuple[dict[str, Any] | None, str]
         return None, getattr(error, "message", str(error))
 
 
-def _hash_tables(project: Project, lake: Lake, declared: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
+def _hash_tables(project: Project, lake: Lake, training_set: TrainingSet[..., Any], snapshot: int) -> Iterator[tuple[str, str]]:
     """Yield the training set and every table upstream, with a hash of its contents."""
     declarations = {declaration.key: declaration for declaration in project.declarations if hasattr(declaration, "key")}
-    waiting, seen = [declared.key], set[str]()
-    while waiting:
-        key = waiting.pop()
+    pending, seen = [training_set.key], set[str]()
+    while pending:
+        key = pending.pop()
         if key in seen:
             continue
         seen.add(key)
         recorded = lake.records(key, snapshot=snapshot)
         if recorded:
-            held = json.dumps(sorted((partition, record.content_hash) for partition, record in recorded.items()))
-            yield key, hashlib.sha256(held.encode()).hexdigest()
-        waiting += [edge.parent for edge in _list_edges(project, declarations.get(key))]
+            contents = json.dumps(sorted((partition, record.content_hash) for partition, record in recorded.items()))
+            yield key, hashlib.sha256(contents.encode()).hexdigest()
+        pending += [edge.parent for edge in _list_edges(project, declarations.get(key))]
 
 
 def _list_edges(project: Project, declaration: Any) -> tuple[Any, ...]:  # noqa: ANN401  (a declaration, or None)
@@ -145,12 +145,12 @@ def _list_edges(project: Project, declaration: Any) -> tuple[Any, ...]:  # noqa:
         return ()
 
 
-def _explain_unsorted(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> str:
+def _explain_unsorted(training_set: TrainingSet[..., Any], rows: pl.DataFrame) -> str:
     """Return why the rows have no unique order; empty when they have one."""
     nested = [name for name, dtype in rows.schema.items() if dtype.is_nested()]
     compared = [name for name in rows.columns if name not in nested]
     if nested and rows.height and rows.select(compared).is_duplicated().any():
-        return f"rows of '{declared.key}' differ in '{nested[0]}' alone, which cannot be sorted by"
+        return f"rows of '{training_set.key}' differ in '{nested[0]}' alone, which cannot be sorted by"
     return ""
 
 
@@ -170,12 +170,12 @@ def git_facts(file: str, artifacts: Artifacts) -> dict[str, str]:
         return {}
 
     def run_git(*arguments: str) -> bytes:
-        done = subprocess.run([git, "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603  (fixed arguments)
-        return done.stdout if done.returncode == 0 else b""
+        process = subprocess.run([git, "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603  (fixed arguments)
+        return process.stdout if process.returncode == 0 else b""
 
     commit = run_git("rev-parse", "HEAD").decode().strip()
     if not commit:
         return {}
     diff = run_git("diff", "HEAD")
-    found = {"commit": commit, "branch": run_git("rev-parse", "--abbrev-ref", "HEAD").decode().strip()}
-    return found | ({"diff": artifacts.put(diff[:_MAX_DIFF_BYTES])} if diff else {})
+    facts = {"commit": commit, "branch": run_git("rev-parse", "--abbrev-ref", "HEAD").decode().strip()}
+    return facts | ({"diff": artifacts.put(diff[:_MAX_DIFF_BYTES])} if diff else {})

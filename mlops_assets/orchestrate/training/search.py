@@ -35,39 +35,39 @@ def run_search(step: StepContext, model: Model[..., Any], splits: Mapping[str, S
     """
     if model.search is None:
         return step
-    at = SearchContext(model.search, _search_metric(model), active.run, fingerprint, splits, model.positive)
-    known = _read_finished_trials(step, fingerprint)
-    with _open_rounds(step, model, at) as run:
+    context = SearchContext(model.search, _search_metric(model), active.run, fingerprint, splits, model.positive)
+    finished = _read_finished_trials(step, fingerprint)
+    with _open_rounds(step, model, context) as run:
 
         def run_round(proposed: Sequence[Trial], before: Sequence[Trial]) -> list[Trial]:
-            new = {trial.number: trial for trial in run([trial for trial in proposed if trial.number not in known], before)}
+            new = {trial.number: trial for trial in run([trial for trial in proposed if trial.number not in finished], before)}
             for trial in new.values():
                 if trial.error:
                     step.context.log.warning(f"trial {trial.number} failed: {trial.error}")
-            return [known.get(trial.number) or new[trial.number] for trial in proposed]
+            return [finished.get(trial.number) or new[trial.number] for trial in proposed]
 
-        found = run_trials(model.search, run_round)
-    chosen = best_trial(found, f"'{model.key}'")
-    active.log_params({**chosen.params, "search/best_trial": chosen.number})
-    active.log_metric(f"search/{_search_metric(model)}", chosen.value)
-    earlier = sum(trial.number in known for trial in found)
-    result = f"{_search_metric(model)} {chosen.value:.5g} on the validation part"
-    step.context.log.info(f"trial {chosen.number} of {len(found)} is the best, {result}; {earlier} of them come from an earlier run")
-    return step.with_params(chosen.params)
+        trials = run_trials(model.search, run_round)
+    best = best_trial(trials, f"'{model.key}'")
+    active.log_params({**best.params, "search/best_trial": best.number})
+    active.log_metric(f"search/{_search_metric(model)}", best.value)
+    earlier = sum(trial.number in finished for trial in trials)
+    result = f"{_search_metric(model)} {best.value:.5g} on the validation part"
+    step.context.log.info(f"trial {best.number} of {len(trials)} is the best, {result}; {earlier} of them come from an earlier run")
+    return step.with_params(best.params)
 
 
 def search_metadata(step: StepContext, model: Model[..., Any], run: Run) -> dict[str, Any]:
     """Return the best trials of a training as the UI shows them."""
     if model.search is None:
         return {}
-    known = sorted(_read_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
-    if not known:
+    trials = sorted(_read_finished_trials(step, run.fingerprint).values(), key=lambda trial: trial.number)
+    if not trials:
         return {}
     metric = _search_metric(model)
-    ranked = sorted(known, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
+    ranked = sorted(trials, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))
     rows = [{"trial": t.number, metric: t.value, **t.params} for t in ranked[:_MAX_TRIALS]]
     shown = [{name: "–" if value is None else value for name, value in row.items()} for row in rows]
-    return {"trials": to_table(shown), "search": to_image(plot_search(model.search, known, metric), "search")}
+    return {"trials": to_table(shown), "search": to_image(plot_search(model.search, trials, metric), "search")}
 
 
 def _search_metric(model: Model[..., Any]) -> str:
@@ -76,22 +76,22 @@ def _search_metric(model: Model[..., Any]) -> str:
 
 def _read_finished_trials(step: StepContext, fingerprint: str) -> dict[int, Trial]:
     """Return the finished trials of a fingerprint: with a value, pruned or failed."""
-    found = step.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
-    stored = [run.record["trial"] for run in found if "trial" in run.record]
+    runs = step.stores.tracker.search(f"kind = 'trial' and fingerprint = '{fingerprint}'", limit=100_000)
+    stored = [run.record["trial"] for run in runs if "trial" in run.record]
     return {t["number"]: Trial(t["number"], t["params"], t["value"], {int(s): v for s, v in t["steps"]}) for t in stored}
 
 
 @contextmanager
-def _open_rounds(step: StepContext, model: Model[..., Any], at: SearchContext) -> Iterator[RunRound]:
-    """Yield the function that runs the trials of a round: here one after the other, or each in a process."""
-    if at.search.processes > 1:
+def _open_rounds(step: StepContext, model: Model[..., Any], context: SearchContext) -> Iterator[RunRound]:
+    """Yield the function that runs a round of trials: one after the other in this process, or in worker processes."""
+    if context.search.processes > 1:
         refuse_unrecorded(model.function)
-        with start_trial_processes(at, step.stores.platform, extract_source(model.function.function), step.config) as run:
+        with start_trial_processes(context, step.stores.platform, extract_source(model.function.function), step.config) as run:
             yield run
         return
-    wanted = {p.name: at.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
+    arguments = {p.name: context.splits[p.name] for p in model.function.receiving(Injection.SPLIT)}
 
     def train(params: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any estimator)
-        return step.with_params(params).call(model.function, **wanted)
+        return step.with_params(params).call(model.function, **arguments)
 
-    yield lambda proposed, before: [run_trial(at, step.stores, trial, before, train) for trial in proposed]
+    yield lambda proposed, before: [run_trial(context, step.stores, trial, before, train) for trial in proposed]

@@ -12,48 +12,50 @@ from mlops_assets.values.training import TrainingSet
 ONE_LABEL = "one_label_per_key"
 
 
-def check_labels(project: Project, declared: TrainingSet[..., Any], spine: pl.DataFrame) -> Outcome:
-    """Return whether a key has two different labels, by the rule of the monitors that find labels by key.
+def check_labels(project: Project, training_set: TrainingSet[..., Any], spine: pl.DataFrame) -> Outcome:
+    """Check that no key has two different labels; monitors find labels by the same key.
 
     Parameters
     ----------
     project
         The project that declares the training set.
-    declared, spine
+    training_set, spine
         The training set, and the rows that its function returned.
     """
-    key = _identity_columns(project, declared)
+    key = _identity_columns(project, training_set)
     if missing := [name for name in key if name not in spine.columns]:
         return Outcome(ONE_LABEL, passed=True, facts={"not judged": f"the function does not return the key column '{missing[0]}'"})
     if not key:
         return Outcome(ONE_LABEL, passed=True, facts={"not judged": "no dataset that it reads declares a key"})
-    rows = spine.select(*key, pl.col(declared.label).alias("__label")).drop_nulls(key)
+    rows = spine.select(*key, pl.col(training_set.label).alias("__label")).drop_nulls(key)
     several = rows.filter(pl.struct(key).is_duplicated())
     counts = several.group_by(key, maintain_order=True).agg(
         labels=pl.col("__label").n_unique(), first=pl.col("__label").unique(maintain_order=True).head(3)
     )
     repeated = several.height - counts.height
     facts = {"key": ", ".join(key), "keys": rows.height - repeated, "repeated rows": repeated}
-    torn = counts.filter(pl.col("labels") > 1)
-    if torn.is_empty():
+    conflicting = counts.filter(pl.col("labels") > 1)
+    if conflicting.is_empty():
         return Outcome(ONE_LABEL, passed=True, facts=facts)
-    first = torn.row(0, named=True)
+    first = conflicting.row(0, named=True)
     identity = {name: first[name] for name in key}
     return Outcome(
         ONE_LABEL,
         passed=False,
-        message=f"{torn.height} key(s) have more than one label '{declared.label}'; the first: {identity} has {' and '.join(map(repr, first['first']))}",
+        message=f"{conflicting.height} key(s) have more than one label '{training_set.label}'; the first: {identity} has {' and '.join(map(repr, first['first']))}",
         hint="a join doubles rows: keep the label that is right, e.g. the latest, before the join; "
         "where a row is identified by more columns, add them to the dataset's key=",
         facts=facts,
     )
 
 
-def _identity_columns(project: Project, declared: TrainingSet[..., Any]) -> tuple[str, ...]:
+def _identity_columns(project: Project, training_set: TrainingSet[..., Any]) -> tuple[str, ...]:
     """Return the columns that identify a row: the key for labels, and the event time where the keyed dataset has another or none."""
-    keyed = next((dataset.table for dataset in project.datasets_of(declared) if dataset.table.key), None)
+    keyed = next((dataset.table for dataset in project.datasets_of(training_set) if dataset.table.key), None)
     own = keyed.key if keyed else ()
-    key = next((found for model in project.select(Model) if model.training_set == declared and (found := row_key(project, model))), own)
-    time = declared.event_timestamp
+    key = next(
+        (columns for model in project.select(Model) if model.training_set == training_set and (columns := row_key(project, model))), own
+    )
+    time = training_set.event_timestamp
     snapshots = keyed is not None and key == own and time not in (None, keyed.event_timestamp)
     return (*key, *([time] if snapshots and time and time not in key else []))

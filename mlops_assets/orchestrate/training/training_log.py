@@ -90,7 +90,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
 
 
 def warn_of_unrecorded(step: StepContext, model: Model[..., Any]) -> tuple[str, ...]:
-    """Warn of everything that decides the fit and is not in its record, and return it with its consequence."""
+    """Warn of everything that decides the fit and is not in its record; return a sentence for each."""
     copied = ["the whole environment"] if step.outside_reads.whole_environment else []
     names = [*find_unrecorded(model.function.function), *copied]
     for name in names:
@@ -127,8 +127,8 @@ def _log_or_warn(step: StepContext, log: Any) -> None:  # noqa: ANN401
 
 def _describe_inputs(step: StepContext, model: Model[..., Any]) -> Iterator[dict[str, Any]]:
     """Yield the training set and its upstream tables: partitions, rows and one hash of their contents."""
-    declared = model.training_set
-    for key in (declared.key, *(edge.parent for edge in step.project.node(declared).edges)):
+    training_set = model.training_set
+    for key in (training_set.key, *(edge.parent for edge in step.project.node(training_set).edges)):
         known = step.stores.lake.records(key, snapshot=step.snapshot)
         ref = step.project.by_key.get(key)
         oldest_first = sort_keys(ref.partitions if ref else None, known)

@@ -11,9 +11,7 @@ from mlops_assets.orchestrate.core.project import Project, TableRef
 from mlops_assets.orchestrate.core.step_context import StepContext
 from mlops_assets.stores.platform.stores import Stores
 from mlops_assets.stores.registry.decisions import TrainingRecord
-from mlops_assets.values.decisions import (
-    DECISION_TAG,
-)
+from mlops_assets.values.decisions import DECISION_TAG
 from mlops_assets.values.model import Model
 from mlops_assets.values.monitoring import Monitor
 from mlops_assets.values.training import TrainingSet
@@ -21,15 +19,15 @@ from mlops_assets.values.window import window_of
 
 
 def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> datetime:
-    """Return the end of the newest data for a model: the loop counts in the time of the data, not of the clock.
+    """Return the end of a model's newest data: retraining counts in the time of the data, not of the clock.
 
-    A partitioned table ends with its newest partition that has rows. One without partitions ends with its newest event time, as declared by the
-    table or by the training set, rounded up to the end of the partition of predictions that holds it. Only where no table has a time does the clock count.
+    A partitioned table ends with its newest partition that has rows. Another table ends with its newest event time, rounded up to the end
+    of a partition of the predictions; the table or the training set declares the time. The clock counts only if no table has a time.
     """
-    declared = model.training_set
+    training_set = model.training_set
     windows = next((predicted_partitions(project, m) for m in project.select(Monitor) if m.model.key == model.key), None)
-    tables = list_source_tables(project, declared)
-    ends = [end for ref in tables if (end := _find_table_end(stores, ref, declared.event_timestamp, windows)) is not None]
+    tables = list_source_tables(project, training_set)
+    ends = [end for ref in tables if (end := _find_table_end(stores, ref, training_set.event_timestamp, windows)) is not None]
     if not ends:
         ends = [record.recorded_at.astimezone(UTC) for ref in tables for record in stores.lake.records(ref.key).values()]
     return max(ends, default=datetime.min.replace(tzinfo=UTC))
@@ -38,8 +36,8 @@ def find_data_end(stores: Stores, project: Project, model: Model[..., Any]) -> d
 def _find_table_end(stores: Stores, ref: TableRef, time: str | None, windows: dg.PartitionsDefinition | None) -> datetime | None:
     """Return the end of a table's newest data in event time; None where it has none."""
     if ref.partitions is not None:
-        found = stores.lake.records(ref.key)
-        newest = sort_keys(ref.partitions, (key for key, record in found.items() if record.rows))[-1:]
+        records = stores.lake.records(ref.key)
+        newest = sort_keys(ref.partitions, (key for key, record in records.items() if record.rows))[-1:]
         span = window_of(ref.partitions, newest[0]) if newest else None
         return None if span is None else span.end
     column = next((name for name in (ref.event_timestamp, time) if name and name in stores.lake.schema(ref.key)), None)
@@ -56,9 +54,9 @@ def _find_window_end(windows: dg.PartitionsDefinition | None, time: datetime) ->
     return windows.get_next_partition_window(before.end, respect_bounds=False).end.astimezone(UTC)  # type: ignore[attr-defined, no-any-return]
 
 
-def list_source_tables(project: Project, declared: TrainingSet[..., object]) -> list[TableRef]:
+def list_source_tables(project: Project, training_set: TrainingSet[..., object]) -> list[TableRef]:
     """Return the tables that the rows of a training set come from."""
-    return [ref for p in declared.function.tables if (ref := project.tables[p.name]).plain is None]
+    return [ref for p in training_set.function.tables if (ref := project.tables[p.name]).plain is None]
 
 
 def build_training_record(step: StepContext, model: Model[..., Any], outcome: str, version: int | None = None) -> TrainingRecord:

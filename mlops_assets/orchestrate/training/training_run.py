@@ -44,28 +44,28 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         The labels or the holdout do not allow an honest evaluation, or the function's result cannot predict.
     """
     kind = find_kind(model.kind)
-    declared, lake = model.training_set, step.stores.lake
-    rows = read_training_rows(step, declared)
-    content = lake.records(declared.key, snapshot=step.snapshot)[""].content_hash
-    columns = list_x_columns(declared, rows)
-    splits = split_rows(rows, columns, declared.label)
+    training_set, lake = model.training_set, step.stores.lake
+    rows = read_training_rows(step, training_set)
+    content = lake.records(training_set.key, snapshot=step.snapshot)[""].content_hash
+    columns = list_x_columns(training_set, rows)
+    splits = split_rows(rows, columns, training_set.label)
     refuse_unclear_classes(
-        f"'{model.key}'", declared.label, [part.y for part in splits.values()], _list_metrics(step.project, model), model.positive
+        f"'{model.key}'", training_set.label, [part.y for part in splits.values()], _list_metrics(step.project, model), model.positive
     )
     holdout = splits["holdout"]
     refuse_label_copies(
         holdout.X,
-        holdout.rows[declared.label],
-        allowed=declared.label_copies,
-        what=f"the holdout of '{declared.key}', so that '{model.key}' is not trained",
+        holdout.rows[training_set.label],
+        allowed=training_set.label_copies,
+        what=f"the holdout of '{training_set.key}', so that '{model.key}' is not trained",
     )
     deciding_facts = {
         "training_set": content,
         "X": list(columns),
         "params": step.config,
         "code": source_hash(model.function.function),
-        "on_demand": [source_hash(f.function) for f in on_demand(declared.features)],
-        "steps": serving_steps(declared),
+        "on_demand": [source_hash(f.function) for f in on_demand(training_set.features)],
+        "steps": serving_steps(training_set),
         "key": list(row_key(step.project, model)),
         "trusted_types": list(model.trusted_types),
         "libraries": dict(training_libraries()),
@@ -75,41 +75,41 @@ def train_model(step: StepContext, model: Model[..., Any]) -> TrainedModel:
         **({"refit": model.refit} if model.refit else {}),
         **({KIND: model.kind} if model.kind != ESTIMATOR else {}),
     }
-    deciding_facts, fingerprint, known = _find_earlier_run(step, model, deciding_facts)
-    if known is not None and (fitted := _open_earlier_fit(step, model, known)) is not None:
+    deciding_facts, fingerprint, earlier = _find_earlier_run(step, model, deciding_facts)
+    if earlier is not None and (fitted := _open_earlier_fit(step, model, earlier)) is not None:
         step.context.log.info(
-            f"nothing that decides the result has changed since run {known.id[:8]}: its candidate is judged again, not trained again"
+            f"nothing that decides the result has changed since run {earlier.id[:8]}: its candidate is judged again, not trained again"
         )
-        return TrainedModel(known, fitted, splits, reused=True, unrecorded=warn_of_unrecorded(step, model))
+        return TrainedModel(earlier, fitted, splits, reused=True, unrecorded=warn_of_unrecorded(step, model))
     return kind.train(step, model, TrainingInputs(rows, splits, deciding_facts, fingerprint))
 
 
-def read_training_rows(step: StepContext, declared: TrainingSet[..., Any]) -> pl.DataFrame:
+def read_training_rows(step: StepContext, training_set: TrainingSet[..., Any]) -> pl.DataFrame:
     """Return the rows of a training set in the order in which they are fitted."""
-    return sort_canonically(step.read(step.project.by_key[declared.key]), declared.event_timestamp)
+    return sort_canonically(step.read(step.project.by_key[training_set.key]), training_set.event_timestamp)
 
 
 def _find_earlier_run(
     step: StepContext, model: Model[..., Any], deciding_facts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str, Run | None]:
-    """Return what decides a training, its fingerprint, and the earlier run that it would repeat.
+    """Return the facts that decide a training, their fingerprint, and an earlier run with the same fingerprint.
 
-    Only an earlier run knows what the function reads besides its arguments: where that has changed, it becomes a part of what decides
-    this training.
+    Only an earlier run knows the files and variables that the function reads in addition to its arguments. If they have changed, their
+    hashes become deciding facts of this training.
     """
-    now, seen = dict(deciding_facts), set[str]()
+    current, seen = dict(deciding_facts), set[str]()
     while True:
-        fingerprint = hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()
-        known = step.stores.tracker.find(model.name, fingerprint)
-        if known is None or fingerprint in seen:
-            return now, fingerprint, None
+        fingerprint = hashlib.sha256(json.dumps(current, sort_keys=True, default=str).encode()).hexdigest()
+        earlier = step.stores.tracker.find(model.name, fingerprint)
+        if earlier is None or fingerprint in seen:
+            return current, fingerprint, None
         seen.add(fingerprint)
-        recorded: Mapping[str, str] = known.record.get("outside", {})
+        recorded: Mapping[str, str] = earlier.record.get("outside", {})
         changed = describe_changes(recorded)
         if not changed:
-            return now, fingerprint, known
-        step.context.log.info(f"trained again: {', '.join(changed)} since run {known.id[:8]}")
-        now["outside"] = hash_outside(list(recorded))
+            return current, fingerprint, earlier
+        step.context.log.info(f"trained again: {', '.join(changed)} since run {earlier.id[:8]}")
+        current["outside"] = hash_outside(list(recorded))
 
 
 def _list_metrics(project: Project, model: Model[..., Any]) -> list[str]:
@@ -126,7 +126,7 @@ def training_lock(step: StepContext, model: Model[..., Any]) -> Path:
 
 
 def _open_earlier_fit(step: StepContext, model: Model[..., Any], run: Run) -> Any:  # noqa: ANN401  (what this kind trains)
-    """Return what an earlier run has stored; None where that is damaged."""
+    """Return the stored fit of an earlier run; None when it is damaged."""
     try:
         return find_kind(model.kind).open(step.stores, model, str(run.record["artifact"]))
     except ArtifactError as error:

@@ -1,4 +1,4 @@
-"""The step of a training set: the spine, its features as they were known, its split."""
+"""The step of a training set: its rows, their features as known at the time, and the split."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -60,31 +60,39 @@ def training_set_body(training_set: TrainingSet[..., Any]) -> Callable[[StepCont
     return body
 
 
-def _make_training_set(step: StepContext, declared: TrainingSet[..., Any]) -> CheckedTable:
+def _make_training_set(step: StepContext, training_set: TrainingSet[..., Any]) -> CheckedTable:
     as_of = parse_as_of(step.config.get("as_of"))
-    spine = _filter_known(step.call_for_frame(declared.function), declared, as_of)
-    steps = [step.load_layout(f, as_known=declared.as_known) if isinstance(f, FeatureView) else f.function for f in declared.features]
-    frame, names = assemble(spine, steps, event_timestamp=declared.event_timestamp, as_known=declared.as_known)
-    for function in on_demand(declared.features):
+    spine = _filter_known(step.call_for_frame(training_set.function), training_set, as_of)
+    steps = [
+        step.load_layout(f, as_known=training_set.as_known) if isinstance(f, FeatureView) else f.function for f in training_set.features
+    ]
+    frame, names = assemble(spine, steps, event_timestamp=training_set.event_timestamp, as_known=training_set.as_known)
+    for function in on_demand(training_set.features):
         sample = frame.select(function.parameters).gather_every(max(1, frame.height // SAMPLE_ROWS)).head(SAMPLE_ROWS)
-        refuse_disparity(function.function, sample, f"'{declared.key}'")
-    frame = frame.with_columns(_assign_split(frame, declared).alias(SPLIT)).drop_nulls(SPLIT)
-    X = (*names, *declared.columns)
+        refuse_disparity(function.function, sample, f"'{training_set.key}'")
+    frame = frame.with_columns(_assign_split(frame, training_set).alias(SPLIT)).drop_nulls(SPLIT)
+    X = (*names, *training_set.columns)
     counts = {f"{part} rows": int((frame[SPLIT] == part).sum()) for part in SPLIT_NAMES}
-    labels = check_labels(step.project, declared, spine)
+    labels = check_labels(step.project, training_set, spine)
     if repeated := labels.facts.get("repeated rows"):
         counts["repeated rows"] = repeated
         step.context.log.warning(
-            f"'{declared.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
+            f"'{training_set.key}' has {repeated} row(s) more than keys ({labels.facts['key']}): a join may have doubled them"
         )
-    facts = {**counts, "X": ", ".join(X), "as of": str(as_of or "now"), "reads lake snapshot": step.snapshot, **lookup_lineage(declared)}
+    facts = {
+        **counts,
+        "X": ", ".join(X),
+        "as of": str(as_of or "now"),
+        "reads lake snapshot": step.snapshot,
+        **lookup_lineage(training_set),
+    }
     stored = rename_to_table(frame, TRAINING_SET_COLUMNS)
     return CheckedTable(
         stored,
         [
-            *verify(stored, training_set_rules(declared), step.windows),
+            *verify(stored, training_set_rules(training_set), step.windows),
             labels,
-            check_leakage(step.project, step.read, declared, frame, X),
+            check_leakage(step.project, step.read, training_set, frame, X),
         ],
         facts,
     )
@@ -106,78 +114,83 @@ def read_view_rows(step: StepContext, view: FeatureView) -> pl.DataFrame:
     return step.read(TableRef(view.key, view.partitions, view.event_timestamp))
 
 
-def _filter_known(spine: pl.DataFrame, declared: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:
-    """Check the spine's columns and leave out rows that were not known by ``as_of``."""
-    wanted = [declared.label, *declared.columns, *(c for c in (declared.event_timestamp, declared.label_known_at) if c)]
-    refuse_unstorable(spine, declared.key)
-    if missing := [c for c in wanted if c not in spine.columns]:
+def _filter_known(spine: pl.DataFrame, training_set: TrainingSet[..., Any], as_of: datetime | None) -> pl.DataFrame:
+    """Check the spine's columns, and drop rows that were not known by ``as_of``."""
+    required = [training_set.label, *training_set.columns, *(c for c in (training_set.event_timestamp, training_set.label_known_at) if c)]
+    refuse_unstorable(spine, training_set.key)
+    if missing := [c for c in required if c not in spine.columns]:
         raise DataError(
-            f"'{declared.key}' declares the column '{missing[0]}', which its function does not return",
+            f"'{training_set.key}' declares the column '{missing[0]}', which its function does not return",
             hint=f"it returns {', '.join(spine.columns)}",
         )
     if as_of is not None:
-        times = [c for c in (declared.event_timestamp, declared.label_known_at) if c]
+        times = [c for c in (training_set.event_timestamp, training_set.label_known_at) if c]
         spine = (
-            spine.filter(pl.all_horizontal([pl.col(c) <= as_of if c == declared.label_known_at else pl.col(c) < as_of for c in times]))
+            spine.filter(pl.all_horizontal([pl.col(c) <= as_of if c == training_set.label_known_at else pl.col(c) < as_of for c in times]))
             if times
             else spine
         )
     if spine.is_empty():
         raise DataError(
-            f"'{declared.key}' has no row" + (f" known by {as_of}" if as_of else ""),
+            f"'{training_set.key}' has no row" + (f" known by {as_of}" if as_of else ""),
             hint="materialise more of its datasets, or look at the function's filter",
         )
-    if nulls := spine[declared.label].null_count():
+    if nulls := spine[training_set.label].null_count():
         raise DataError(
-            f"'{declared.key}': the label '{declared.label}' is null in {nulls} of {spine.height} rows",
+            f"'{training_set.key}': the label '{training_set.label}' is null in {nulls} of {spine.height} rows",
             hint="return only rows whose label is known",
         )
     return spine
 
 
-def _assign_split(frame: pl.DataFrame, declared: TrainingSet[..., Any]) -> pl.Series:
-    if isinstance(declared.split, TimeSplit):
-        known = frame[declared.label_known_at] if declared.label_known_at else None
-        spans = declared.split
+def _assign_split(frame: pl.DataFrame, training_set: TrainingSet[..., Any]) -> pl.Series:
+    if isinstance(training_set.split, TimeSplit):
+        known = frame[training_set.label_known_at] if training_set.label_known_at else None
+        spans = training_set.split
         return split_by_time(
-            frame[declared.event_timestamp or ""], known, validation=spans.validation, holdout=spans.holdout, train=spans.train
+            frame[training_set.event_timestamp or ""], known, validation=spans.validation, holdout=spans.holdout, train=spans.train
         )
-    if declared.split.column not in frame.columns:
+    if training_set.split.column not in frame.columns:
         raise DataError(
-            f"'{declared.key}' splits by '{declared.split.column}', which its function does not return",
+            f"'{training_set.key}' splits by '{training_set.split.column}', which its function does not return",
             hint=f"it returns {', '.join(frame.columns)}",
         )
     return split_by_group(
-        frame[declared.split.column], validation=declared.split.validation, holdout=declared.split.holdout, seed=declared.split.seed
+        frame[training_set.split.column],
+        validation=training_set.split.validation,
+        holdout=training_set.split.holdout,
+        seed=training_set.split.seed,
     )
 
 
-def check_leakage(project: Project, read: ReadColumns, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> Outcome:
+def check_leakage(
+    project: Project, read: ReadColumns, training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
+) -> Outcome:
     """Return whether a column of X leaks the label.
 
     Parameters
     ----------
     project, read
         The project that declares the training set, and a function that reads rows of its datasets.
-    declared
+    training_set
         The training set.
     frame, X
         Its rows, and the columns that models see.
     """
     return _report_leakage(
-        _find_repeats(project, read, declared, frame, X),
-        find_strong_columns(frame, X, declared.label),
-        _find_newer_times(declared, frame, X),
+        _find_repeats(project, read, training_set, frame, X),
+        find_strong_columns(frame, X, training_set.label),
+        _find_newer_times(training_set, frame, X),
     )
 
 
 def _find_repeats(
-    project: Project, read: ReadColumns, declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
+    project: Project, read: ReadColumns, training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]
 ) -> list[RepeatedColumn]:
     """Compare every column of X with the label and with every column that its datasets declare as known later."""
     sample = sample_rows(frame)
-    found = find_repeated_columns(sample, X, sample.select(pl.col(declared.label).alias(f"the label {declared.label}")))
-    for parameter in declared.function.tables:
+    found = find_repeated_columns(sample, X, sample.select(pl.col(training_set.label).alias(f"the label {training_set.label}")))
+    for parameter in training_set.function.tables:
         dataset = project.dataset(parameter.name)
         if dataset is None or not dataset.table.known_later or not dataset.table.key or not set(dataset.table.key) <= set(frame.columns):
             continue
@@ -190,12 +203,12 @@ def _find_repeats(
     return found
 
 
-def _find_newer_times(declared: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[LaterTime]:
-    return find_later_times(frame, X, declared.event_timestamp) if declared.event_timestamp else []
+def _find_newer_times(training_set: TrainingSet[..., Any], frame: pl.DataFrame, X: tuple[str, ...]) -> list[LaterTime]:
+    return find_later_times(frame, X, training_set.event_timestamp) if training_set.event_timestamp else []
 
 
 def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], late: list[LaterTime]) -> Outcome:
-    """Report the surest leak first: a repeated column, a later time, a column that predicts the label alone."""
+    """Return the outcome of the most certain leak: a repeated column, a later time, then a column that predicts the label alone."""
     facts = {
         "columns": ", ".join(f"{x.column} = {x.later}" for x in repeated),
         "newer than their event": ", ".join(f"{x.column} ({x.rows} rows)" for x in late),
@@ -219,18 +232,18 @@ def _report_leakage(repeated: list[RepeatedColumn], strong: list[StrongColumn], 
     return Outcome(NO_LEAKAGE, passed=False, blocking=False, message=message, hint=hint, facts={k: v for k, v in facts.items() if v})
 
 
-def list_x_columns(declared: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str, ...]:
+def list_x_columns(training_set: TrainingSet[..., Any], rows: pl.DataFrame) -> tuple[str, ...]:
     """Return the columns of ``X``, in their order; the names of on-demand features are found by running them on a few rows."""
-    steps = [f for f in declared.features if not isinstance(f, FeatureView)]
+    steps = [f for f in training_set.features if not isinstance(f, FeatureView)]
     outputs: dict[str, tuple[str, ...]] = {}
-    bare = rows.head(8)
+    sample = rows.head(8)
     for step in steps:
-        known = bare.select(set(step.parameters) & set(bare.columns))
-        if missing := set(step.parameters) - set(bare.columns):
+        arguments = sample.select(set(step.parameters) & set(sample.columns))
+        if missing := set(step.parameters) - set(sample.columns):
             raise DefinitionError(
-                f"on-demand features '{step.name}' read '{min(missing)}', which '{declared.key}' lacks",
-                hint=f"it has {', '.join(bare.columns)}",
+                f"on-demand features '{step.name}' read '{min(missing)}', which '{training_set.key}' lacks",
+                hint=f"it has {', '.join(sample.columns)}",
             )
-        _, outputs[step.name] = assemble(known, [step.function], event_timestamp=None, as_known=True)
-    names = [name for f in declared.features for name in (f.renamed_features if isinstance(f, FeatureView) else outputs[f.name])]
-    return (*names, *declared.columns)
+        _, outputs[step.name] = assemble(arguments, [step.function], event_timestamp=None, as_known=True)
+    names = [name for f in training_set.features for name in (f.renamed_features if isinstance(f, FeatureView) else outputs[f.name])]
+    return (*names, *training_set.columns)

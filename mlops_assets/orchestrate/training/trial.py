@@ -51,12 +51,14 @@ class SearchContext:
     positive: Any = None
 
 
-def run_trial(at: SearchContext, stores: Stores, trial: Trial, before: Sequence[Trial], train: Callable[[Mapping[str, Any]], Any]) -> Trial:
+def run_trial(
+    context: SearchContext, stores: Stores, trial: Trial, before: Sequence[Trial], train: Callable[[Mapping[str, Any]], Any]
+) -> Trial:
     """Run a trial, record it, and return it with its value.
 
     Parameters
     ----------
-    at, stores
+    context, stores
         The search, and where runs are recorded.
     trial
         Number and values.
@@ -68,43 +70,45 @@ def run_trial(at: SearchContext, stores: Stores, trial: Trial, before: Sequence[
     steps, value, error = dict[int, float](), None, ""
 
     def watch(name: str, logged: float, step: int | None) -> None:
-        if name == at.metric and step is not None:
+        if name == context.metric and step is not None:
             steps[step] = logged
-            if at.search.prune and should_prune(step, logged, before):
+            if context.search.prune and should_prune(step, logged, before):
                 raise PrunedError
 
-    with record_run(_build_run(at, trial), stores.tracker, stores.artifacts) as active:
+    with record_run(_build_run(context, trial), stores.tracker, stores.artifacts) as active:
         active.watch = watch
         try:
-            with seed_globals(at.fingerprint):
+            with seed_globals(context.fingerprint):
                 estimator = train(trial.params)
-            value = _score_trial(at, estimator)
+            value = _score_trial(context, estimator)
         except PrunedError:
             active.end_as(PRUNED)
-        except Exception as raised:  # noqa: BLE001  (values that the function cannot take: the search continues)
-            error = f"{type(raised).__name__}: {shorten(str(raised))}"
+        except Exception as exception:  # noqa: BLE001  (values that the function cannot take: the search continues)
+            error = f"{type(exception).__name__}: {shorten(str(exception))}"
             active.end_as("failed", error)
         facts = {"number": trial.number, "params": dict(trial.params), "value": value, "steps": sorted(steps.items())}
-        active.close(metrics={} if value is None else {f"validation/{at.metric}": value}, record={"trial": facts})
+        active.close(metrics={} if value is None else {f"validation/{context.metric}": value}, record={"trial": facts})
     return replace(trial, value=value, steps=steps, error=error)
 
 
-def _build_run(at: SearchContext, trial: Trial) -> Run:
+def _build_run(context: SearchContext, trial: Trial) -> Run:
     return replace(
-        at.parent,
+        context.parent,
         id=uuid.uuid4().hex,
         started_at=datetime.now(UTC),
-        params={**at.parent.params, **json.loads(json.dumps(dict(trial.params), default=str))},
+        params={**context.parent.params, **json.loads(json.dumps(dict(trial.params), default=str))},
         record={},
         kind="trial",
         name=f"trial {trial.number}",
-        parent_id=at.parent.id,
+        parent_id=context.parent.id,
         tags={"trial": str(trial.number)},
     )
 
 
-def _score_trial(at: SearchContext, estimator: Any) -> float:  # noqa: ANN401
-    found = evaluate(estimator, at.splits["validation"], (at.metric,), positive=at.positive, part="validation")
-    if found.problems:
-        raise DataError(f"{at.metric} is undefined on the validation part: {found.problems[0][1]}", hint="see its rows and labels")
-    return found.metric(at.metric)
+def _score_trial(context: SearchContext, estimator: Any) -> float:  # noqa: ANN401
+    evaluation = evaluate(estimator, context.splits["validation"], (context.metric,), positive=context.positive, part="validation")
+    if evaluation.problems:
+        raise DataError(
+            f"{context.metric} is undefined on the validation part: {evaluation.problems[0][1]}", hint="see its rows and labels"
+        )
+    return evaluation.metric(context.metric)

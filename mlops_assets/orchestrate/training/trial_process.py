@@ -29,11 +29,11 @@ _STOP = b""
 
 @dataclass(frozen=True, eq=False)
 class WorkerSetup:
-    """The set-up that a worker receives once.
+    """The setup that a worker receives once.
 
     Parameters
     ----------
-    at
+    context
         The search.
     platform
         Where runs are recorded.
@@ -47,7 +47,7 @@ class WorkerSetup:
         The folder for the source.
     """
 
-    at: SearchContext
+    context: SearchContext
     platform: Platform
     source: Mapping[str, Any]
     config: Mapping[str, Any]
@@ -60,32 +60,32 @@ RunRound = Callable[[Sequence[Trial], Sequence[Trial]], list[Trial]]
 
 @contextmanager
 def start_trial_processes(
-    at: SearchContext, platform: Platform, source: Mapping[str, Any], config: Mapping[str, Any]
+    context: SearchContext, platform: Platform, source: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[RunRound]:
     """Start the workers of a search, yield the function that runs the trials of one round, and stop the workers at the end.
 
     Parameters
     ----------
-    at, platform, source, config
+    context, platform, source, config
         As in :class:`WorkerSetup`.
     """
-    count = at.search.processes
+    count = context.search.processes
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        setup = WorkerSetup(at, platform, source, config, max(1, (os.cpu_count() or 1) // count), folder)
+        setup = WorkerSetup(context, platform, source, config, max(1, (os.cpu_count() or 1) // count), folder)
         workers = [stack.enter_context(_start_worker(setup)) for _ in range(count)]
         threads = stack.enter_context(ThreadPoolExecutor(count))
         idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         for worker in workers:
             idle.put(worker)
 
-        def run_one(trial: Trial, before: Sequence[Trial]) -> Trial:
+        def run_in_worker(trial: Trial, before: Sequence[Trial]) -> Trial:
             worker = idle.get()
             answer = _request_trial(worker, trial, before)
             idle.put(worker)
             return answer
 
-        yield lambda proposed, before: list(threads.map(lambda trial: run_one(trial, before), proposed))
+        yield lambda proposed, before: list(threads.map(lambda trial: run_in_worker(trial, before), proposed))
 
 
 @contextmanager
@@ -140,10 +140,14 @@ def main() -> None:
     with threadpool_limits(setup.threads):
         while True:
             trial, before = requests.get()
-            done = run_trial(
-                setup.at, stores, trial, before, lambda params: call_recorded(function, setup.at.splits, {**setup.config, **params})
+            result = run_trial(
+                setup.context,
+                stores,
+                trial,
+                before,
+                lambda params: call_recorded(function, setup.context.splits, {**setup.config, **params}),
             )
-            pickle.dump(done, answers)
+            pickle.dump(result, answers)
             answers.flush()
 
 

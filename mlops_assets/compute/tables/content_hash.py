@@ -110,7 +110,7 @@ def _sort_rows(frame: pl.DataFrame, bounds: Sequence[tuple[int, int]], key: Sequ
     """Return the rows sorted within their slices, by the key and then by every other column."""
     by = [*key, *sorted(c for c in frame.columns if c not in key)]
     few = by[: _count_deciding(frame, by, len(key))]
-    return pl.concat([_sort_slice(frame[start:end], by, few) for start, end in bounds], rechunk=True)
+    return frame.rechunk()[pl.concat([_find_order(frame[start:end], by, few) + start for start, end in bounds])]
 
 
 def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
@@ -126,25 +126,25 @@ def _count_deciding(frame: pl.DataFrame, by: Sequence[str], keys: int) -> int:
     return len(by)
 
 
-def _sort_slice(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl.DataFrame:
-    """Return rows sorted by every column of ``by``; ``few`` of them are enough unless two rows agree in these."""
+def _find_order(rows: pl.DataFrame, by: Sequence[str], few: Sequence[str]) -> pl.Series:
+    """Return the row numbers in the order of every column of ``by``; ``few`` of them are enough unless two rows agree in these."""
     if rows.height >= _MIN_PACKED_ROWS and (packed := _pack([rows[name] for name in few])) is not None:
         order = packed.arg_sort()
         in_order = packed.gather(order)
         if (in_order[1:] != in_order[:-1]).all():
-            return rows[order]
+            return order
     if not any(rows[name].dtype.is_nested() for name in few):
-        ordered = _sort(rows, few)
-        if len(few) == len(by) or not _has_ties(ordered, few):
-            return ordered
+        order = _sort(rows, few)
+        if len(few) == len(by) or not _has_ties(rows.select(few)[order], few):
+            return order
     return _sort(rows, by)
 
 
-def _sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def _sort(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
+    """Return the row numbers in the order of some columns."""
     # Lists and structs have no order of their own: their text does.
     keys = [pl.Series(name, _to_text(rows[name])) if rows[name].dtype.is_nested() else rows[name] for name in by]
-    order = pl.DataFrame(keys).select(pl.arg_sort_by([pl.col(name) for name in by], nulls_last=True))
-    return rows[order.to_series()]
+    return pl.DataFrame(keys).select(pl.arg_sort_by([pl.col(name) for name in by], nulls_last=True)).to_series()
 
 
 def _pack(columns: Sequence[pl.Series]) -> pl.Series | None:

@@ -15,8 +15,11 @@ from mlops_assets.compute.training.evaluate import make_scorer
 from mlops_assets.compute.training.responses import CachedPredictor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
 
+IMPORTANCE = "importance"  # in the record of a training
 REPEATS, MAX_ROWS, MAX_COLUMNS = 5, 2_000, 100
 _MIN_ROWS, _MAX_PREDICTIONS = 200, 400_000  # of the estimator, for any number of columns
 _ROUNDING_ERROR = 1e-12
@@ -61,6 +64,17 @@ class PermutationImportance:
     rows: int
     columns: tuple[ColumnImportance, ...]
     left_out: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON holds it; an undefined figure is null."""
+        columns = [[one.column, *(value if math.isfinite(value) else None for value in (one.drop, one.error))] for one in self.columns]
+        return {"metric": self.metric, "rows": self.rows, "columns": columns, "left_out": self.left_out}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> PermutationImportance:
+        """Return a stored one."""
+        columns = [(name, *(math.nan if value is None else value for value in figures)) for name, *figures in stored["columns"]]
+        return cls(stored["metric"], stored["rows"], tuple(ColumnImportance(*each) for each in columns), stored["left_out"])
 
 
 def permutation_importance(  # noqa: PLR0913  (what is measured, and how often)

@@ -14,19 +14,22 @@ from mlops_assets.compute.training.responses import CachedPredictor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from mlops_assets.compute.training.importance import PermutationImportance
     from mlops_assets.values.evaluation import Split
 
 _MAX_CURVES = 12
+_MAX_POINTS = 1_000  # of an ROC curve: more than the picture has pixels
 _MAX_NAME = 31  # of a column, in characters
 
 
-def plot_model(
+def plot_model(  # noqa: PLR0913  (what is drawn)
     estimator: Any,  # noqa: ANN401  (any estimator)
     holdout: Split,
     metric: str,
     seed: str,
     *,
     positive: Any = None,  # noqa: ANN401  (any label)
+    importance: PermutationImportance | None = None,
 ) -> dict[str, bytes | str]:
     """Return title → PNG, or an error text: ROC, calibration and importance of a classifier; predicted against true values and importance of a regressor.
 
@@ -40,9 +43,15 @@ def plot_model(
         Of the importance, as in :func:`mlops_assets.compute.training.importance.permutation_importance`.
     positive
         The positive one of two classes; the second when None.
+    importance
+        On the holdout; computed when None.
     """
     model = estimator if isinstance(estimator, CachedPredictor) else CachedPredictor(estimator, holdout.X)
-    return {title: _try_plot(draw) for title, draw in _iterate_plots(model, holdout, metric, seed, positive)}
+
+    def measure() -> PermutationImportance:
+        return importance or permutation_importance(model.estimator, holdout.X, holdout.y, metric, seed, positive=positive)
+
+    return {title: _try_plot(draw) for title, draw in _iterate_plots(model, holdout, positive, measure)}
 
 
 def _try_plot(draw: Callable[[], bytes]) -> bytes | str:
@@ -79,9 +88,8 @@ def plot_curves(curves: Mapping[str, Any]) -> bytes:
 def _iterate_plots(
     model: CachedPredictor,
     holdout: Split,
-    metric: str,
-    seed: str,
     positive: Any,  # noqa: ANN401
+    measure: Callable[[], PermutationImportance],
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     from sklearn.base import is_classifier
 
@@ -94,7 +102,7 @@ def _iterate_plots(
     else:
         yield "prediction against truth", lambda: _plot_predictions(holdout.y, model.answers("predict"))
     if holdout.X.width:
-        yield "importance", lambda: _plot_importance(model.estimator, holdout, metric, seed, positive)
+        yield "importance", lambda: _plot_importance(measure())
 
 
 def _plot_roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
@@ -102,7 +110,8 @@ def _plot_roc(truth: np.ndarray, probability: np.ndarray) -> bytes:
 
     false_rate, true_rate, _ = roc_curve(truth, probability)
     figure, axes = _make_figure("false positive rate", "true positive rate")
-    axes.plot(false_rate, true_rate, label=f"AUC {roc_auc_score(truth, probability):.3f}")
+    shown = np.unique(np.linspace(0, len(false_rate) - 1, min(len(false_rate), _MAX_POINTS)).astype(int))
+    axes.plot(false_rate[shown], true_rate[shown], label=f"AUC {roc_auc_score(truth, probability):.3f}")
     axes.plot([0, 1], [0, 1], "--", color="grey", label="chance")
     axes.legend()
     return encode_png(figure)
@@ -126,10 +135,10 @@ def _plot_predictions(truth: np.ndarray, predicted: np.ndarray) -> bytes:
     return encode_png(figure)
 
 
-def _plot_importance(estimator: Any, holdout: Split, metric: str, seed: str, positive: Any) -> bytes:  # noqa: ANN401
-    found = permutation_importance(estimator, holdout.X, holdout.y, metric, seed, positive=positive).columns[::-1]
+def _plot_importance(importance: PermutationImportance) -> bytes:
+    found = importance.columns[::-1]
     names = [one.column if len(one.column) <= _MAX_NAME else f"{one.column[: _MAX_NAME - 1]}…" for one in found]
-    figure, axes = _make_figure(f"loss of {metric} when shuffled", "", left=0.04 + 0.018 * max(map(len, names)))
+    figure, axes = _make_figure(f"loss of {importance.metric} when shuffled", "", left=0.04 + 0.018 * max(map(len, names)))
     axes.barh(names, [one.drop for one in found], xerr=[one.error for one in found])
     return encode_png(figure)
 

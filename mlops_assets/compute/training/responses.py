@@ -32,6 +32,11 @@ class CachedPredictor:
         """The estimator itself."""
         return self._estimator
 
+    @property
+    def X(self) -> pl.DataFrame:  # noqa: N802  (the field's name)
+        """The rows."""
+        return self._X
+
     def answers(self, method: str) -> np.ndarray:
         """Return the output of one method of the estimator for all rows."""
         if method not in self._answers:

@@ -51,6 +51,8 @@ class StepContext:
         Tables that were read once for all partitions of the step, by parameter name.
     trial_params
         Hyperparameters of a search's trial; they override the run configuration.
+    verified_reads
+        Table, partition and content hash of what the step has read and verified, its chunks and partitions included.
     leases
         Keep the snapshots that the step reads; closed when it ends.
     """
@@ -63,6 +65,7 @@ class StepContext:
     selected_keys: tuple[str, ...] | None = None
     shared_inputs: Mapping[str, pl.DataFrame] = field(default_factory=dict, compare=False)
     trial_params: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    verified_reads: set[tuple[str, str, str]] = field(default_factory=set, compare=False)
     leases: ExitStack = field(default_factory=ExitStack, compare=False)
 
     @cached_property
@@ -94,11 +97,6 @@ class StepContext:
         platform = self.stores.platform
         folders = (url.removeprefix("file://") for url in (platform.home, platform.lake, platform.artifacts, platform.online))
         return OutsideReads(tuple(os.path.realpath(folder) + os.sep for folder in folders if "://" not in folder))
-
-    @cached_property
-    def _verified_reads(self) -> set[tuple[str, TimeWindow | None]]:
-        """Tables and windows that this step has read and verified."""
-        return set()
 
     @cached_property
     def partitions(self) -> tuple[Partition, ...]:
@@ -197,13 +195,20 @@ class StepContext:
     def _rows(self, ref: TableRef, window: TimeWindow | None, keys: Sequence[str] | None, columns: Sequence[str] | None) -> pl.DataFrame:
         """Read rows; verify their recorded hashes where a model is trained on them or a service looks them up."""
         lake, time = self.stores.lake, ref.event_timestamp
-        if self.node.key.split("/")[0] not in VERIFIED_KINDS or (ref.key, window) in self._verified_reads:
+        unverified = self._list_unverified(ref, keys) if self.node.key.split("/")[0] in VERIFIED_KINDS else {}
+        if not unverified:
             return lake.read(ref.key, window=window, event_timestamp=time, snapshot=self.snapshot, columns=columns)
-        recorded = lake.records(ref.key, snapshot=self.snapshot).keys() & set(list_partition_keys(ref.partitions) if keys is None else keys)
-        partitions = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, recorded)]
+        partitions = [Partition(key, window_of(ref.partitions, key)) for key in sort_keys(ref.partitions, unverified)]
         rows = read_verified(lake, ref.key, partitions, window=window, event_timestamp=time, snapshot=self.snapshot)
-        self._verified_reads.add((ref.key, window))
+        self.verified_reads.update((ref.key, key, content) for key, content in unverified.items())
         return rows if columns is None else rows.select(columns)
+
+    def _list_unverified(self, ref: TableRef, keys: Sequence[str] | None) -> dict[str, str]:
+        """Return the recorded hashes of those partitions that this step has not read and verified with this hash."""
+        wanted = set(list_partition_keys(ref.partitions) if keys is None else keys)
+        recorded = self.stores.lake.records(ref.key, snapshot=self.snapshot)
+        hashes = {key: record.content_hash for key, record in recorded.items() if key in wanted}
+        return {key: content for key, content in hashes.items() if (ref.key, key, content) not in self.verified_reads}
 
     def load_layout(self, view: FeatureView, *, as_known: bool) -> AsOfLayout:
         """Return the as-of layout of a feature view, with all its rows."""

@@ -50,11 +50,14 @@ class StoredFit:
         The sha256 of its manifest.
     digest
         Identifies what it was fitted on and what it predicts.
+    predictor
+        Of an estimator, its answers on the holdout.
     """
 
     fitted: Any
     artifact: str
     digest: str
+    predictor: CachedPredictor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,8 @@ class TrainedModel:
         Whether an earlier run trained it from the same inputs.
     unrecorded
         Dependencies of the function that no record holds.
+    answers
+        Of an estimator that was just trained, its answers on the holdout so far.
     """
 
     run: Run
@@ -80,11 +85,12 @@ class TrainedModel:
     splits: Mapping[str, Split]
     reused: bool
     unrecorded: tuple[str, ...] = ()
+    answers: CachedPredictor | None = None
 
     @cached_property
     def predictor(self) -> CachedPredictor:
         """The estimator with cached predictions for the holdout, shared by metrics, gates and plots."""
-        return CachedPredictor(self.fitted, self.splits["holdout"].X)
+        return self.answers or CachedPredictor(self.fitted, self.splits["holdout"].X)
 
     @property
     def digest(self) -> str:

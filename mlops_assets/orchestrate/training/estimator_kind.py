@@ -11,6 +11,7 @@ import polars as pl
 
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.fitted_rows import FITTED, FittedRows
+from mlops_assets.compute.training.importance import PermutationImportance, permutation_importance
 from mlops_assets.compute.training.seeds import seed_globals
 from mlops_assets.compute.training.split import merge_parts
 from mlops_assets.errors import DataError
@@ -59,11 +60,12 @@ class EstimatorKind:
             fitted_rows = _describe_fitted_rows(model.training_set, splits, tuple(arguments))
             fit = self.package(chosen, model, estimator, splits["train"], splits, fingerprint, {FITTED: fitted_rows.as_json()})
             # Evaluate the stored form: the champion that it is compared with is stored too.
-            metrics = dict(self.evaluate(model, fit.fitted, splits).metrics)
+            metrics = dict(self.evaluate(model, fit.predictor, splits).metrics)
             deciding_facts = {**inputs.deciding_facts, "params": chosen.config}
             facts = run_facts(chosen, model, inputs.rows, splits, estimator, draws, deciding_facts, fingerprint)
-            run = record_fit(active, chosen, inputs, fit, metrics, facts)
-        return TrainedModel(run, fit.fitted, splits, reused=False, unrecorded=unrecorded)
+            importance = _measure_importance(chosen, model, fit, splits["holdout"])
+            run = record_fit(active, chosen, inputs, fit, metrics, facts, importance)
+        return TrainedModel(run, fit.fitted, splits, reused=False, unrecorded=unrecorded, answers=fit.predictor)
 
     def package(  # noqa: PLR0913  (everything a manifest holds)
         self,
@@ -103,6 +105,17 @@ class EstimatorKind:
             stored["refit"], current["refit"] = _read_stored_predictions(second), _predict_probe(refit, stores, second)
         evaluation = evaluate(served, retraining.splits["holdout"], reads["metrics"], positive=manifest.get(POSITIVE))
         return stored, current | {"metrics": dict(evaluation.metrics)}
+
+
+def _measure_importance(step: StepContext, model: Model[..., Any], fit: StoredFit, holdout: Split) -> PermutationImportance | None:
+    """Return the importance of the columns for the first metric; it is for display, so that no training fails by it."""
+    if not holdout.X.width:
+        return None
+    try:
+        return permutation_importance(fit.fitted, holdout.X, holdout.y, model.metrics[0], fit.digest, positive=model.positive)
+    except Exception as error:  # noqa: BLE001  (an estimator may raise anything for shuffled rows)
+        step.context.log.warning(f"the importance of the columns of '{model.key}' is not recorded: {type(error).__name__}: {error}")
+        return None
 
 
 def refuse_without_predict(model: Model[..., Any], estimator: Any) -> None:  # noqa: ANN401  (any object)

@@ -11,6 +11,7 @@ import polars as pl
 from mlops_assets.compute.features.request import example_row, request_fields, serving_steps
 from mlops_assets.compute.monitoring.profile import BY_WINDOW, WINDOW_LENGTH, build_profile
 from mlops_assets.compute.training.environment import installed_distributions
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.orchestrate.core.partitions import partition_length
 from mlops_assets.orchestrate.core.project import row_key
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -52,12 +53,13 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
         More for the manifest.
     """
     training_set, artifacts = model.training_set, step.stores.artifacts
+    predictor = CachedPredictor(estimator, splits["holdout"].X)
     fields = request_fields(training_set, fitted_on.rows, row_key(step.project, model))
     artifact = pack(
         artifacts,
         estimator,
         X=fitted_on.X,
-        holdout=splits["holdout"].X,
+        holdout=predictor,
         modules=[OnDemandSource(f.module_source, f.name) for f in on_demand(training_set.features)],
         trusted_types=model.trusted_types,
         form=model.format,
@@ -78,8 +80,10 @@ def store_fit(  # noqa: PLR0913  (everything a manifest holds)
     )
     manifest = read_manifest(artifacts, artifact)
     digest = hashlib.sha256(f"{identity}:{manifest['probe_predictions']}:{manifest['probe_labels']}".encode()).hexdigest()
-    served = estimator if model.format == SKOPS else unpack(artifacts, artifact, model.trusted_types).estimator
-    return StoredFit(served, artifact, digest)
+    if model.format == SKOPS:
+        return StoredFit(estimator, artifact, digest, predictor)
+    served = unpack(artifacts, artifact, model.trusted_types).estimator
+    return StoredFit(served, artifact, digest, CachedPredictor(served, splits["holdout"].X))
 
 
 def positive_fact(model: Model[..., Any]) -> dict[str, Any]:

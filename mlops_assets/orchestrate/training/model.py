@@ -10,6 +10,7 @@ import dagster as dg
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.evaluate import tabulate_metrics
 from mlops_assets.compute.training.fitted_rows import FITTED
+from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance
 from mlops_assets.compute.training.plots import plot_model
 from mlops_assets.orchestrate.core.metadata import draw_safely, to_images, to_markdown, to_table
 from mlops_assets.orchestrate.core.step_context import StepContext
@@ -98,7 +99,10 @@ def _estimator_metadata(step: StepContext, model: Model[..., Any], trained: Trai
     if model.kind != ESTIMATOR:
         return {"kind of candidate": model.kind}
     positive = positive_class(getattr(trained.fitted, "classes_", ()), model.positive)
-    plots = plot_model(trained.predictor, trained.splits["holdout"], model.metrics[0], trained.digest, positive=model.positive)
+    stored = trained.run.record.get(IMPORTANCE)
+    importance = PermutationImportance.from_json(stored) if stored else None
+    holdout, metric = trained.splits["holdout"], model.metrics[0]
+    plots = plot_model(trained.predictor, holdout, metric, trained.digest, positive=model.positive, importance=importance)
     return {
         "format": describe_format(read_manifest(step.stores.artifacts, submission.artifact)),
         **({} if positive is None else {"positive class": str(positive)}),

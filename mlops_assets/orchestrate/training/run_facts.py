@@ -13,7 +13,7 @@ import polars as pl
 
 from mlops_assets.compute.tables.content_hash import ordered_hash
 from mlops_assets.compute.tables.own_columns import TRAINING_SET_COLUMNS, rename_to_table
-from mlops_assets.compute.tables.stored_types import normalize
+from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.compute.training.environment import (
     deciding_packages,
     describe_hardware,
@@ -97,8 +97,8 @@ def run_facts(  # noqa: PLR0913  (everything that describes a training)
 
 def data_facts(rows: pl.DataFrame, splits: Mapping[str, Split]) -> dict[str, dict[str, str]]:
     """Return the hashes of a training set's rows in their order, and of each part's."""
-    parts = {name: ordered_hash(normalize(split.rows)) for name, split in splits.items()}
-    return {"row_order": {"rows": ordered_hash(normalize(rename_to_table(rows, TRAINING_SET_COLUMNS)))}, "split": parts}
+    parts = {name: ordered_hash(cast_to_stored(split.rows)) for name, split in splits.items()}
+    return {"row_order": {"rows": ordered_hash(cast_to_stored(rename_to_table(rows, TRAINING_SET_COLUMNS)))}, "split": parts}
 
 
 def result_facts(estimator: Any, source: Mapping[str, Any]) -> dict[str, dict[str, Any]]:  # noqa: ANN401

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_assets.compute.training.autolog import read_training_log
+from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance
 from mlops_assets.compute.training.plots import plot_curves
 from mlops_assets.compute.user_code.source_code import find_unrecorded
 from mlops_assets.errors import DataError
@@ -62,6 +63,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
     fit: StoredFit,
     metrics: Mapping[str, float],
     facts: Mapping[str, Any],
+    importance: PermutationImportance | None = None,
 ) -> Run:
     """Complete the record of a training.
 
@@ -75,6 +77,8 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
         On the holdout.
     facts
         What a reproduction needs.
+    importance
+        Of the columns of ``X`` on the holdout, for pictures and the card; None where there is none.
     """
     return active.close(
         metrics=dict(metrics),
@@ -85,6 +89,7 @@ def record_fit(  # noqa: PLR0913  (everything a record holds)
             "rows": {part: len(split.y) for part, split in inputs.splits.items()},
             "outside": step.outside_reads.hashes(),
             "facts": dict(facts),
+            **({IMPORTANCE: importance.as_json()} if importance else {}),
         },
     )
 

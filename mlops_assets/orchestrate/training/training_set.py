@@ -197,8 +197,9 @@ def _find_repeats(
         later = sorted(dataset.table.known_later)
         key = dataset.table.key
         source = read(project.by_key[dataset.key], (*key, *(c for c in later if c not in key)))
+        source = source.join(sample.select(key), on=list(key), how="semi")
         source = source.select(*key, *(pl.col(c).alias(f"{dataset.key}.{c}") for c in later))
-        later_columns = sample.select(dataset.table.key).join(source, on=list(dataset.table.key), how="left", maintain_order="left")
+        later_columns = sample.select(key).join(source, on=list(key), how="left", maintain_order="left")
         found += find_repeated_columns(sample, X, later_columns.drop(dataset.table.key))
     return found
 

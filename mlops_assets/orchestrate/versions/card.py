@@ -28,7 +28,7 @@ from mlops_assets.compute.pages.card_sections import (
 from mlops_assets.compute.training.classes import positive_class
 from mlops_assets.compute.training.evaluate import evaluate
 from mlops_assets.compute.training.fitted_rows import FittedRows
-from mlops_assets.compute.training.importance import permutation_importance
+from mlops_assets.compute.training.importance import IMPORTANCE, PermutationImportance, permutation_importance
 from mlops_assets.compute.training.probabilities import assess_predictions, task_of
 from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.training.split import sort_canonically, split_rows
@@ -249,7 +249,12 @@ def _measured_sections(subject: _Subject, fits: _Fits, rows: pl.DataFrame) -> It
     )
     yield from filter(None, (slices_section(evaluation),))
     yield calibration_section(assess_predictions(answers, kind, holdout.y, subject.positive))
-    yield importance_section(permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=subject.positive))
+    stored = subject.run.record.get(IMPORTANCE)
+    yield importance_section(
+        PermutationImportance.from_json(stored)
+        if stored
+        else permutation_importance(estimator, holdout.X, holdout.y, metrics[0], seed, positive=subject.positive)
+    )
     limits = [*_leaking(subject, rows), *find_nondeterminism(dict(subject.facts))]
     yield limits_section(
         subject.model.limits, limits, looked_for=("leakage", *(("unseeded random numbers", "unsorted rows") if subject.facts else ()))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mlops_assets.compute.training.responses import CachedPredictor
 
 _LIBRARIES = ("sklearn.", "lightgbm.", "xgboost.", "mlops_assets.serving.")
 # Thresholds, and estimators of scikit-learn that compute predictions and probabilities separately: they differ far from the training
@@ -49,19 +53,17 @@ def may_predict_argmax(estimator: Any) -> bool:  # noqa: ANN401  (any estimator)
     return all(type(p).__module__.startswith(_LIBRARIES) and type(p).__name__ not in _NOT_ARGMAX for p in parts)
 
 
-def count_rows_off_argmax(estimator: Any, rows: pl.DataFrame) -> int:  # noqa: ANN401  (any estimator)
+def count_rows_off_argmax(predictor: CachedPredictor) -> int:
     """Return the number of rows whose prediction is not the argmax of the probabilities.
 
     Parameters
     ----------
-    estimator
-        Fitted, with ``predict_proba``.
-    rows
-        Rows of ``X``.
+    predictor
+        Some rows, and an estimator with ``predict_proba``.
     """
-    if not rows.height:
+    if not predictor.X.height:
         return 0
-    return int((argmax_class(estimator.classes_, estimator.predict_proba(rows)) != predict_labels(estimator, rows)).sum())
+    return int((argmax_class(predictor.classes_, predictor.answers("predict_proba")) != predictor.answers("predict")).sum())
 
 
 def predict_labels(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401  (any estimator)

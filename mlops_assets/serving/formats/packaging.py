@@ -14,6 +14,7 @@ from mlops_assets.compute.features.on_demand import load_functions
 from mlops_assets.compute.features.signature import describe_signature
 from mlops_assets.compute.training.environment import canonical_name, installed_distributions
 from mlops_assets.compute.training.library_versions import LibraryChange, find_library_changes
+from mlops_assets.compute.training.responses import CachedPredictor
 from mlops_assets.compute.user_code.user_errors import describe_error
 from mlops_assets.errors import ArtifactError
 from mlops_assets.serving.formats.argmax import count_rows_off_argmax, may_predict_argmax, predict_labels
@@ -79,7 +80,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     *,
     X: pl.DataFrame,
     modules: Sequence[OnDemandSource],
-    holdout: pl.DataFrame | None = None,
+    holdout: CachedPredictor | None = None,
     trusted_types: Sequence[str] = (),
     form: str = SKOPS,
     facts: Mapping[str, Any],
@@ -97,7 +98,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     modules
         The sources of on-demand functions.
     holdout
-        Further rows on which predictions are verified; without them predictions are not recorded as the argmax.
+        Further rows and the estimator's predictions for them; without them predictions are not recorded as the argmax.
     trusted_types
         Types beyond scikit-learn's own that the project trusts.
     form
@@ -137,7 +138,7 @@ def _format_facts(
     done: EstimatorBytes,
     estimator: Any,  # noqa: ANN401  (any estimator)
     probe: pl.DataFrame,
-    holdout: pl.DataFrame | None,
+    holdout: CachedPredictor | None,
     trusted_types: Sequence[str],
 ) -> dict[str, Any]:
     """Return the manifest's entries on the format; a model that another library wrote must predict like the estimator."""
@@ -152,22 +153,22 @@ def _format_facts(
             hint=_PLAIN_SKOPS,
         )
     if hasattr(estimator, "predict_proba"):
-        for where, rows in (("probe", probe), *((("holdout", holdout),) if holdout is not None else ())):
-            if flipped := int((predict_labels(stored, rows) != predict_labels(estimator, rows)).sum()):
+        for where, was in (("probe", CachedPredictor(estimator, probe)), *((("holdout", holdout),) if holdout is not None else ())):
+            if flipped := int((predict_labels(stored, was.X) != was.answers("predict")).sum()):
                 raise ArtifactError(
-                    f"the model predicts another class for {flipped} of {rows.height} {where} rows when it is read back from {done.form}",
+                    f"the model predicts another class for {flipped} of {was.X.height} {where} rows when it is read back from {done.form}",
                     hint=_PLAIN_SKOPS,
                 )
-    facts |= _argmax_facts(stored, probe, holdout)
+    facts |= _argmax_facts(stored, probe, None if holdout is None else CachedPredictor(stored, holdout.X))
     return {**facts, "form": done.form, "form_facts": dict(done.facts), "served_predictions": served.tolist()}
 
 
-def _argmax_facts(estimator: Any, probe: pl.DataFrame, holdout: pl.DataFrame | None) -> dict[str, int]:  # noqa: ANN401
+def _argmax_facts(estimator: Any, probe: pl.DataFrame, holdout: CachedPredictor | None) -> dict[str, int]:  # noqa: ANN401
     """Return the number of rows on which predictions are verified to be the argmax; empty where they are not."""
     if holdout is None or not may_predict_argmax(estimator):
         return {}
-    verified = not any(count_rows_off_argmax(estimator, rows) for rows in (probe, holdout))
-    return {PREDICTS_ARGMAX: probe.height + holdout.height} if verified else {}
+    verified = not any(count_rows_off_argmax(predictor) for predictor in (CachedPredictor(estimator, probe), holdout))
+    return {PREDICTS_ARGMAX: probe.height + holdout.X.height} if verified else {}
 
 
 def read_manifest(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, Any]:

@@ -102,7 +102,8 @@ def slice_partitions(
             f"'{table}' is partitioned by time, but its rows have no column '{event_timestamp}'",
             hint=f"they have {', '.join(frame.columns)}",
         )
-    frame = frame.sort(event_timestamp, maintain_order=True)
+    if not frame[event_timestamp].is_sorted():
+        frame = frame.sort(event_timestamp, maintain_order=True)
     times = frame[event_timestamp]
     windows = [partition.window for partition in partitions if partition.window is not None]
     edges = pl.Series([edge for window in windows for edge in (window.start, window.end)], dtype=times.dtype)

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.compute.tables.content_hash import hash_slices
-from mlops_assets.compute.tables.stored_types import normalize
+from mlops_assets.compute.tables.stored_types import cast_to_stored
 from mlops_assets.errors import ArtifactError, LakeError
 from mlops_assets.stores.lake.protocol import Partition
 from mlops_assets.stores.lake.rows import slice_partitions
@@ -96,7 +96,7 @@ def _hash_partitions(
 ) -> list[str]:
     if missing := [c for c in coverage["columns"] if c not in frame.columns]:
         return [f"without {missing[0]}"] * len(partitions)
-    rows, bounds = slice_partitions(normalize(frame.select(coverage["columns"])), partitions, time, table, others=True)
+    rows, bounds = slice_partitions(cast_to_stored(frame.select(coverage["columns"])), partitions, time, table, others=True)
     return hash_slices(rows, bounds, coverage["key"], types=coverage.get("types"))
 
 

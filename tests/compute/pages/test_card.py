@@ -25,7 +25,7 @@ from mlops_assets.compute.pages.card import Card, CardTable, Section
 from mlops_assets.compute.pages.card_charts import draw_importance
 from mlops_assets.compute.pages.card_forms import render_html, render_markdown
 from mlops_assets.compute.pages.card_sections import importance_section
-from mlops_assets.compute.training.importance import MAX_COLUMNS, ColumnImportance, permutation_importance
+from mlops_assets.compute.training.importance import MAX_COLUMNS, ColumnImportance, PermutationImportance, permutation_importance
 from mlops_assets.compute.training.probabilities import BINARY, MULTICLASS, REGRESSION, assess_predictions, task_of
 from mlops_assets.compute.training.resampling import PairedIntervals
 from mlops_assets.compute.training.responses import CachedPredictor
@@ -121,6 +121,13 @@ def test_a_column_that_the_model_does_not_read_is_worth_nothing_at_all(binary) -
     estimator = LogisticRegression().fit(X.with_columns(idle=pl.lit(0.0)), y)
     found = permutation_importance(estimator, X.with_columns(idle=pl.lit(0.0)), y, "roc_auc", "a")
     assert [(one.drop, one.error) for one in found.columns if one.column == "idle"] == [(0.0, 0.0)]
+
+
+def test_importance_is_the_same_when_it_is_read_back() -> None:
+    columns = (ColumnImportance("price", 0.25, 0.125), ColumnImportance("odd", math.nan, math.nan))
+    found = PermutationImportance("roc_auc", 2_000, columns, left_out=3)
+    read = PermutationImportance.from_json(json.loads(json.dumps(found.as_json(), allow_nan=False)))
+    assert repr(read) == repr(found)
 
 
 def test_importance_is_bounded_and_the_same_for_the_same_seed(binary) -> None:

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlops_assets as ml
+from mlops_assets.orchestrate.core import step_context
 from mlops_assets.orchestrate.core.steps import asset_key
 from mlops_assets.orchestrate.tables import backfill
 from mlops_assets.stores.lake.ducklake import DuckLake
+from mlops_assets.stores.lake.verified_reads import read_verified
 from mlops_assets.stores.platform.stores import open_stores
 from tests.commands import run_mlops
 from tests.conftest import ROOT, clean_environment, metadata, records
@@ -85,6 +87,40 @@ def test_chunks_of_any_size_give_the_same_content(size, run, tmp_path, monkeypat
             {e.asset_key: e.step_materialization_data.materialization.tags["dagster/data_version"] for e in each} for each in events
         ]
         assert versions[0] == versions[1]
+
+
+def test_chunks_verify_a_partition_that_both_read_once(run, platform, monkeypatch) -> None:
+    monkeypatch.setattr(backfill, "CHUNK_SIZE", 5)
+    verified: list[str] = []
+
+    def record(lake, table, partitions, **where):
+        verified.extend(partition.key for partition in partitions)
+        return read_verified(lake, table, partitions, **where)
+
+    monkeypatch.setattr(step_context, "read_verified", record)
+
+    @ml.dataset(partitions=routes.DAILY, key="trip", event_timestamp="at")
+    def trips(window: ml.TimeWindow) -> pl.DataFrame:
+        return routes.rows(window)
+
+    @ml.feature_view(
+        entity=ml.Entity("origin"),
+        event_timestamp="at",
+        features={"minutes": float},
+        partitions=routes.DAILY,
+        partition_mappings={"trips": dg.TimeWindowPartitionMapping(start_offset=-2)},
+        call_per="range",
+    )
+    def latest(window: ml.TimeWindow, trips: pl.LazyFrame) -> pl.LazyFrame:
+        inside = trips.filter(pl.col("at").is_between(window.start, window.end, closed="left"))
+        return inside.select("origin", "at", pl.col("minutes").cast(pl.Float64))
+
+    runner = run(ml.build_definitions([trips, latest], platform=platform))
+    runner("dataset/trips", partitions=WHOLE)
+    runner("features/latest", partitions=WHOLE)
+    assert verified == list(routes.DAYS)
+    runner("features/latest", partitions=f"{routes.DAYS[0]}...{routes.DAYS[1]}")
+    assert verified == [*routes.DAYS, *routes.DAYS[:2]]  # another step verifies for itself
 
 
 def test_a_backfill_over_all_recorded_partitions_replaces_a_type_in_one_transaction(run, platform, monkeypatch) -> None:

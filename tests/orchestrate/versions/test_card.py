@@ -3,6 +3,7 @@
 import dataclasses
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -15,8 +16,11 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 
 import mlops_assets as ml
+from mlops_assets.compute.pages.card_forms import render_markdown
+from mlops_assets.compute.training.importance import PermutationImportance
 from mlops_assets.errors import ArtifactError
 from mlops_assets.orchestrate.core.project import Project
+from mlops_assets.orchestrate.versions import card as card_module
 from mlops_assets.orchestrate.versions import registration as registering
 from mlops_assets.orchestrate.versions.card import MARKDOWN, PAGE, build_card, ensure_card
 from mlops_assets.serving.formats.packaging import unpack
@@ -94,6 +98,22 @@ def test_a_card_says_what_the_version_is_and_the_ui_shows_it(sold, platform) -> 
     assert cells(lineage, "dataset/visits")[2] == "5"
     assert version.run_id in lineage
     assert "mlops reproduce buyer@1" in section(card, "How to reproduce")
+
+
+def test_importance_is_read_from_the_record_of_the_training(sold, platform, monkeypatch) -> None:
+    _, project, model, shown = sold
+    at, (version,) = open_stores(platform), open_stores(platform).registry.versions("buyer")
+    stored = PermutationImportance.from_json(at.tracker.get(version.run_id).record[card_module.IMPORTANCE])
+    assert (stored.metric, {one.column for one in stored.columns}) == ("roc_auc", {"visitors", "price", "colour"})
+    shuffle = mock.Mock(side_effect=card_module.permutation_importance)
+    monkeypatch.setattr(card_module, "permutation_importance", shuffle)
+    found = build_card(project, at, model, version)
+    shuffle.assert_not_called()
+    monkeypatch.setattr(card_module, "IMPORTANCE", "what earlier programs did not record")
+    computed = build_card(project, at, model, version)
+    shuffle.assert_called_once()
+    assert section(render_markdown(found), "Importance") == section(render_markdown(computed), "Importance")
+    assert section(shown["model card"], "Importance") == section(render_markdown(found), "Importance")
 
 
 def test_a_card_is_written_once(sold, platform) -> None:

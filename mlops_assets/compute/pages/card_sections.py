@@ -127,9 +127,9 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
     intervals
         Metric → bounds of its 95 % confidence interval.
     method
-        What the bootstrap resamples.
+        What the intervals are over, such as independent rows.
     """
-    baseline, headings = dict(evaluation.baseline), ("metric", "holdout", "95 % CI (bootstrap)", "baseline (Dummy)")
+    baseline, headings = dict(evaluation.baseline), ("metric", "holdout", "95 % CI", "baseline (Dummy)")
     rows = tuple(
         (
             name,
@@ -141,7 +141,7 @@ def metrics_section(evaluation: Evaluation, intervals: Mapping[str, tuple[float,
     )
     words = (
         f"scikit-learn scorers on {evaluation.rows:,} holdout rows; greater is better. "
-        f"The intervals resample {method}; they do not include the variance of training."
+        f"The intervals are over {method}: Student's t for means and for the AUC of many rows, else the bootstrap. They do not include the variance of training."
     )
     return Section(
         "Metrics",

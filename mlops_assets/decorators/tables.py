@@ -259,7 +259,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
 
 @check_arguments
 def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
-    """Declare features computed from the row itself, the same in training and in serving.
+    """Declare features computed from a row and the features looked up for it, the same in training and in serving.
 
     The function takes columns or features by name, as numpy arrays (times as ``datetime64[us]``, UTC), and returns
     a dict of arrays of the same length. It lives in a module that imports numpy and the standard library only:

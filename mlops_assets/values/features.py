@@ -332,7 +332,7 @@ class ComputedFeatureView(FeatureView, Generic[P, R]):
 @check_constructor
 @dataclass(frozen=True)
 class OnDemandFeatures(Generic[P, R]):
-    """Features computed from the row itself, by one function for training and for serving.
+    """Features computed from a row and the features looked up for it, by one function for training and for serving.
 
     Made by :func:`mlops_assets.on_demand_features`; still callable as that function.
 

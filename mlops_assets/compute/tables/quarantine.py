@@ -147,12 +147,12 @@ def quarantine_outcome(
 
 
 def unwritten_outcome(outcome: Outcome, refused: pl.DataFrame) -> Outcome:
-    """Return the outcome when another rule refuses the write: nothing is quarantined.
+    """Reword the outcome of the quarantine for a write that another check refuses, so that nothing is quarantined.
 
     Parameters
     ----------
     outcome
-        What it says otherwise.
+        The outcome as it would be if the write succeeded.
     refused
         The rows that break a rule.
     """

@@ -117,7 +117,7 @@ def find_violations(
         clocks = (table.created_timestamp, *(known for _, known in table.known_at))
         yield from find_clock_violations(frame, [c for c in dict.fromkeys(clocks) if c and c != time])
     if table.partitions is not None and not table.allow_empty:
-        yield from _find_empty_columns(frame, time or "", windows)
+        yield from _find_empty_partitions(frame, time or "", windows)
     if table.quality is not None:
         yield from find_limit_violations(frame, time, windows, table.quality.declared if limits is None else limits)
 
@@ -160,11 +160,11 @@ def _measure_columns(
         return {"first": str(frame[time].min()), "last": str(frame[time].max())} if time in frame.columns else {}
     if check == "quality" and table.quality is not None:
         return describe_limits(table.quality.declared if limits is None else limits)
-    return {"rows": frame.height, "empty partitions": len(list(_is_empty(frame, time, windows)))}
+    return {"rows": frame.height, "empty partitions": len(list(_list_empty_partitions(frame, time, windows)))}
 
 
-def _find_empty_columns(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
-    if empty := list(_is_empty(frame, column, windows)):
+def _find_empty_partitions(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[RuleViolation]:
+    if empty := list(_list_empty_partitions(frame, column, windows)):
         message = f"partition '{empty[0]}' has no row" + (
             f", nor have {len(empty) - 1} others up to '{empty[-1]}'" if len(empty) > 1 else ""
         )
@@ -172,7 +172,7 @@ def _find_empty_columns(frame: pl.DataFrame, column: str, windows: Sequence[tupl
         yield RuleViolation("not_empty", column, "not empty", message, hint)
 
 
-def _is_empty(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[str]:
+def _list_empty_partitions(frame: pl.DataFrame, column: str, windows: Sequence[tuple[str, TimeWindow | None]]) -> Iterator[str]:
     if column not in frame.columns or not is_utc(frame[column].dtype):
         return
     times = frame[column].drop_nulls().sort()

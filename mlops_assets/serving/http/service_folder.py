@@ -280,7 +280,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises
     ------
     ServiceError
-        The file is not what was written.
+        The file cannot be read, is not JSON, or does not match its checksum.
     """
     try:
         text = path.read_text(encoding="utf-8")

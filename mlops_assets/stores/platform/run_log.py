@@ -153,7 +153,7 @@ def log_metric(name: str, value: float, step: int | None = None) -> None:
     value
         A number; NaN and infinities are kept as such.
     step
-        A whole number, in any order; one more than the maximum so far when None. The last value is that of the maximum step.
+        A whole number; the largest step so far plus one when None. Steps may be logged in any order; searches use the value at the largest step.
 
     Raises
     ------

@@ -43,7 +43,7 @@ class Registry(Protocol):
         ...
 
     def rollback(self, model: str, *, actor: str, reason: str, version: int | None = None, expected: int | None = ANY_VERSION) -> Version:
-        """Make the champion before this one the champion again."""
+        """Make an earlier champion the champion again: the previous one, or ``version``."""
         ...
 
     def challenge(  # noqa: PLR0913  (one transaction, described in full)

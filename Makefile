@@ -36,7 +36,7 @@ help: ## list the targets
 demo: .stamps/venv ## run the reference project on real flights: train, predict the next day, serve, monitor
 	@$(BIN)/mlops run --select 'not (key:"predictions/*" or key:"*_report/*" or key:"service/*")' --partitions $(FIRST_QUARTER) --as-of $(NEXT_DAY)T00:00-04:00
 	@echo; echo "the next day, $(NEXT_DAY), predicted"
-	@$(BIN)/mlops run --select 'key:"dataset/*" or key:"features/*" or key:"online/*" or key:"predictions/lateness_tomorrow_predictions"' --partitions $(NEXT_DAY)
+	@$(BIN)/mlops run --select 'key:"dataset/*" or key:"features/*" or key:"online/*" or key:"predictions/tomorrow_predictions"' --partitions $(NEXT_DAY)
 	@echo; echo "the same day over HTTP, one request for each flight"
 	@$(BIN)/mlops run --select 'key:"service/lateness_api"'
 	@$(BIN)/mlops predict lateness_api --partitions $(NEXT_DAY)

@@ -149,7 +149,7 @@ def fair_to_every_airport(candidate: ml.Candidate) -> ml.GateResult:
     )
 
 
-lateness_tomorrow = ml.BatchPrediction("lateness_tomorrow", model=lateness, dataset=flights)
+tomorrow = ml.BatchPrediction("tomorrow", model=lateness, dataset=flights)
 
 lateness_api = ml.Service("lateness_api", model=lateness)
 
@@ -172,7 +172,7 @@ defs = ml.build_definitions(
         departures,
         lateness,
         fair_to_every_airport,
-        lateness_tomorrow,
+        tomorrow,
         lateness_api,
         lateness_watch,
     ],

@@ -120,7 +120,7 @@ def demo(tmp_path_factory) -> Path:
         home,
         "run",
         "--select",
-        'key:"dataset/*" or key:"features/*" or key:"predictions/lateness_tomorrow_predictions"',
+        'key:"dataset/*" or key:"features/*" or key:"predictions/tomorrow_predictions"',
         "--partitions",
         str(NEXT),
     )
@@ -129,7 +129,7 @@ def demo(tmp_path_factory) -> Path:
 
 
 def predictions(home: Path) -> pl.DataFrame:
-    return DuckLake.open(home / "lake").read("predictions/lateness_tomorrow").sort("flight_id")
+    return DuckLake.open(home / "lake").read("predictions/tomorrow").sort("flight_id")
 
 
 # --- computed again, row by row, from the raw files; nothing of compute/ is used ---
@@ -240,7 +240,7 @@ def test_that_days_outcomes_change_no_prediction(demo, tmp_path) -> None:
         demo,
         "run",
         "--select",
-        'key:"dataset/*" or key:"features/*" or key:"predictions/lateness_tomorrow_predictions"',
+        'key:"dataset/*" or key:"features/*" or key:"predictions/tomorrow_predictions"',
         "--partitions",
         str(NEXT),
         FLIGHTS_DATA=str(altered),

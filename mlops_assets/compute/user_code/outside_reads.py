@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ABSENT = "absent"
 _DESCRIPTIONS = {"file": "the file", "variable": "the environment variable"}
 # Not all of /usr and /opt: projects are often installed as /usr/src/app and /opt/dagster/app.
-_SYSTEM = ("/proc", "/sys", "/dev", "/lib", "/lib64", "/etc", "/bin")
+_SYSTEM = ("/proc", "/sys", "/lib", "/lib64", "/etc", "/bin")
 _INTERPRETER_FOLDERS = ("bin", "etc", "include", "lib", "lib64", "libexec", "share")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _TRANSPARENT_FILES = {os.__file__, "<frozen os>", "<frozen _collections_abc>"}  # between a project's code and a variable

@@ -228,7 +228,7 @@ def test_undeclared_tables_and_numbers(run, platform) -> None:
     lake.write("dataset/plain", pl.DataFrame({"customer": [41, 42, 420], "v": [1.0, 2.0, 3.0]}), [Partition("")], key=("customer",))
     before = records(platform, "dataset/plain")
     assert erase(platform, entity={"customer": "42"}).rows == {"dataset/plain": 1}
-    assert lake.read("dataset/plain")["customer"].to_list() == [41, 420]
+    assert lake.read("dataset/plain")["customer"].sort().to_list() == [41, 420]
     assert records(platform, "dataset/plain") != before
     again = lake.write("dataset/plain", lake.read("dataset/plain"), [Partition("")], key=("customer",))
     assert again.changed == ()  # the record says what is there

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def explain_damage(error: BaseException) -> MlopsError | None:
-    """Return the error to show when a damaged file caused this one; None for any other error.
+    """Return the error to show in place of one that a damaged file caused; None for any other error.
 
     Parameters
     ----------
     error
-        As it reached the command.
+        The error that the command raised.
     """
     import duckdb
     import sqlalchemy as sa

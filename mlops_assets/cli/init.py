@@ -26,7 +26,7 @@ def write_project(name: str) -> list[Path]:
     Returns
     -------
     list of Path
-        The files.
+        The written files.
 
     Raises
     ------

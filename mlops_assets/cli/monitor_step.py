@@ -54,7 +54,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class _Loop:
-    """A monitor, where it is declared and the instance that its runs are recorded on."""
+    """A monitor, the project that declares it, and the Dagster instance that records its runs."""
 
     loaded: LoadedProject
     project: Project
@@ -148,6 +148,6 @@ def _outcome(loop: _Loop, started: Launch, finished: FinishedRun) -> str:
 
 
 def _promote(loop: _Loop, turn: Turn) -> None:
-    """Promote a version that was approved and waits: what follows is decided about the version that serves then."""
+    """Promote an approved version that is not champion yet; later steps of the turn then judge the new champion."""
     if chosen := find_promotion(loop.loaded.stores, loop.project, loop.monitor.model):
         turn.runs.append(loop.run(loop.loaded.definitions.resolve_implicit_global_asset_job_def(), chosen, {}))

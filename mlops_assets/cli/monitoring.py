@@ -36,7 +36,7 @@ def find_monitor(project: LoadedProject, name: str) -> tuple[Project, Monitor]:
     Raises
     ------
     DefinitionError
-        There is none of that name.
+        There is no monitor of that name.
     """
     return project.find(Monitor, name, "monitor")
 

@@ -34,7 +34,7 @@ json_option = click.option("--json", "json_file", metavar="FILE", help="Write th
 
 
 def console() -> Console:
-    """Return the console; it keeps its own file, so that code that redirects standard output does not hide progress."""
+    """Return a console on the current standard output; it still shows progress when code redirects standard output later."""
     from rich.console import Console
 
     return Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=160)

@@ -49,7 +49,7 @@ class ProjectTarget:
         Parameters
         ----------
         file
-            The path to write; absolute when empty.
+            The path of the project's file as Dagster receives it; the absolute path when empty.
         """
         if self.in_package:
             return ["-m", self.module, *(["-d", str(self.root)] if self.root != Path.cwd() else [])]
@@ -109,7 +109,7 @@ def _module_target(name: str, here: Path) -> ProjectTarget:
 
 
 def extend_path(*folders: Path) -> None:
-    """Put folders at the beginning of the path of modules, the first one first; those that are on it stay where they are."""
+    """Put folders at the start of ``sys.path``, in the given order; folders that are on it already keep their position."""
     sys.path[:0] = [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]
 
 
@@ -131,7 +131,7 @@ def _module_hint(name: str) -> str:
 
 
 def _configured_module(folder: Path) -> str:
-    """Return the module that the settings of ``dagster dev`` or ``dg`` name, as these read them; empty when they name none."""
+    """Return the module that the project's settings for ``dagster dev`` or ``dg`` name; empty when they name none."""
     tools = _read_toml(folder / "pyproject.toml").get("tool", {})
     dagster, project = tools.get("dagster", {}), _read_toml(folder / "dg.toml").get("project") or tools.get("dg", {}).get("project", {})
     if modules := [each.get("name", "") for each in dagster.get("modules", []) if each.get("type") == "module"]:

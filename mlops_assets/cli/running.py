@@ -131,7 +131,7 @@ def drop_decisions(chosen: Sequence[dg.AssetKey], needs_approval: AbstractSet[st
     Raises
     ------
     DefinitionError
-        Nothing is left.
+        No asset is left.
     """
     unapproved = needs_approval & _names_of("version", chosen)  # versions that this run makes, which no one can have approved yet
     remaining = [

@@ -22,7 +22,7 @@ def find_service(project: LoadedProject, name: str) -> Service:
     Raises
     ------
     ServiceError
-        There is none of that name.
+        There is no service of that name.
     """
     return project.find(Service, name, "service", ServiceError)[1]
 

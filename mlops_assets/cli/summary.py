@@ -43,7 +43,7 @@ def print_summary(project: LoadedProject, finished: FinishedRun, console: Consol
 
 
 def _last_metadata(finished: FinishedRun) -> dict[dg.AssetKey, Mapping[str, Any]]:
-    """Return the metadata of each asset; of its last partition in a range."""
+    """Return the metadata of each asset; for a range of partitions, that of the last one."""
     by_asset: dict[dg.AssetKey, Mapping[str, Any]] = {}
     for event in finished.result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
@@ -111,7 +111,7 @@ def _metric_table(model: str, metadata: Mapping[str, Any]) -> Table:
 
 
 def _check_table(finished: FinishedRun) -> Table:
-    """Return the gates, and all other checks that did not pass."""
+    """Return a table of the gates, and of other checks that did not pass."""
     table = Table(title="gates and failed checks", title_justify="left")
     for column in ("check", "result", "reason"):
         table.add_column(column)

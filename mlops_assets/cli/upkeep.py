@@ -1,4 +1,4 @@
-"""``mlops gc`` and ``mlops features erase``: what leaves the lake, the logs and the artifacts."""
+"""``mlops gc`` and ``mlops features erase``: delete unneeded data, and erase an entity from all stores."""
 
 from __future__ import annotations
 

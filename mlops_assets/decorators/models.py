@@ -69,8 +69,8 @@ def training_set(  # noqa: PLR0913  (a flat declaration reads best)
         Columns of ``X`` that may reproduce the label, or a monotone or one-to-one function of it, on the holdout. Any other such column
         stops the training: at prediction time it seldom exists.
     block_length
-        How much time errors stay alike: intervals of metrics resample whole blocks of this length. Zero declares independent rows. By default the
-        length is estimated from the errors, where there are event times.
+        The time over which errors are correlated: confidence intervals of metrics resample whole blocks of this length. Zero declares
+        independent rows. By default the length is estimated from the errors, where there are event times.
     **options
         Passed to Dagster, as in :func:`dataset`.
 
@@ -161,7 +161,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
     trusted_types
         Qualified names of types beyond scikit-learn's own that a stored model may contain.
     format
-        ``skops``; ``native``, LightGBM's or XGBoost's file; ``onnx`` where it is proved; ``pickle`` where ``MLOPS_ALLOW_PICKLE=1``.
+        ``skops``; ``native``, LightGBM's or XGBoost's file; ``onnx``, where its predictions are verified to agree; ``pickle`` where
+        ``MLOPS_ALLOW_PICKLE=1``.
     approval
         Whether a person must approve a version before it can become champion.
     search
@@ -172,7 +173,8 @@ def model(  # noqa: PLR0913  (a flat declaration reads best)
         The positive one of two classes, as the label has it; needed by metrics such as ``recall`` unless the label is True or 1.
     refit
         ``after_gates``: once the gates have passed, the function is called again with the same parameters and every row of train, validation
-        and holdout as its ``train``; this second fit serves, and the first one is what was judged. None serves the judged fit.
+        and holdout as its ``train``; this second fit serves, while metrics and gate results are those of the first. None serves the first
+        fit.
     **options
         Passed to Dagster, as in :func:`dataset`.
 

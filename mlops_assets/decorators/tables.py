@@ -102,15 +102,16 @@ def dataset(  # noqa: PLR0913  (a flat declaration reads best)
         Limits on nulls, ranges, categories and rows, declared or learnt.
     quarantine
         Whether rows that break a rule on rows are set aside in ``quarantine/<name>`` instead of refusing the write: up to 5 % of a partition's
-        rows when True, or up to the share that is given.
+        rows when True, or up to the share that a number gives.
     keep
         Which row of a duplicated key is kept, ``"first"`` or ``"last"``; the others are dropped and counted. By default a duplicated
         key refuses the write.
     order_by
-        The column that orders the rows of a key, e.g. ``"updated_at"``; the last one counts unless ``keep`` says otherwise. By default
+        The column that orders the rows of a key, e.g. ``"updated_at"``; the last row is kept unless ``keep`` is ``"first"``. By default
         the order of the frame.
     max_future
-        How far after now an event time may lie; any time when None. Within partitions, their window decides.
+        How far after now an event time may lie; any time when None. In a table with partitions, the window of the partition is the bound
+        instead.
     partition_mappings
         Upstream name → Dagster partition mapping, e.g. for a rolling window; the same partition by default.
     call_per
@@ -195,7 +196,7 @@ def feature_view(  # noqa: PLR0913  (a flat declaration reads best)
     """Declare a feature view that a function computes.
 
     The function receives what a :func:`dataset` may receive, and returns a frame with the join keys, the times and the features.
-    When its text changes, its history is rebuilt.
+    When the source of the function changes, the history of the view is rebuilt.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ def on_demand_features(function: Callable[P, R]) -> OnDemandFeatures[P, R]:
     """Declare features computed from a row and the features looked up for it, the same in training and in serving.
 
     The function takes columns or features by name, as numpy arrays (times as ``datetime64[us]``, UTC), and returns
-    a dict of arrays of the same length. It lives in a module that imports numpy and the standard library only:
+    a dict of arrays of the same length. Its module may import only numpy and the standard library:
     every version stores that module, and a service runs exactly the stored one.
 
     Returns

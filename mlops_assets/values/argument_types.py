@@ -1,4 +1,4 @@
-"""Check arguments against the types of a signature; the error for a wrong one says what to write."""
+"""Check arguments against the types of a signature; the error for a wrong argument says what to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the names of arguments of public callables: a misspelt one raises an error and is never ignored."""
+"""Check the names of arguments of public callables: a misspelt name raises an error and is never ignored."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def graph_key(key: str) -> str:
 
     Datasets, training sets and services keep their names. Every other node adds what it is, because it often shares its name: a model has a
     candidate, a version and a champion, a feature view the name of its dataset, and predictions that of their service. A feature view or
-    predictions whose name ends so already keep it.
+    predictions whose name already ends with that suffix keep their name.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def find_declared_name(node_key: str) -> str:
     Parameters
     ----------
     node_key : str
-        ``<kind>/<label>``, but no features or predictions: their label may be the name itself.
+        ``<kind>/<label>``. The kinds ``features`` and ``predictions`` are not supported: their label may be the name itself.
 
     Returns
     -------

@@ -49,7 +49,7 @@ class Table:
     quarantine
         The share of a partition's rows that may be set aside when they break a rule on rows; None when one such row refuses the write.
     max_future
-        How far after now an event time may lie where no partition bounds it; None when it does not matter.
+        How far after now an event time may lie where no partition bounds it; None for no limit.
     keep, order_by
         The row of a repeated key to keep, and the column that orders them; None when a repeated key refuses the write.
     """

@@ -26,7 +26,7 @@ class WindowReport:
     state
         ``good``, ``breach``, ``not enough data``, ``cannot be measured`` or ``in training data``.
     kind
-        ``performance`` or ``drift``; only performance decides.
+        ``performance`` or ``drift``; only a performance report can start a retraining.
     reason
         The reason for the state.
     recorded
@@ -86,7 +86,7 @@ class Decision:
     evidence
         The windows with a breach.
     closed
-        The recorded reason why it is closed; facts may close it as well, see ``explain_settlement``.
+        The recorded reason why the decision is closed; later facts may close it before a reason is recorded: see ``explain_settlement``.
     """
 
     id: str

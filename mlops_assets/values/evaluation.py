@@ -57,7 +57,7 @@ class SliceMetrics:
     column, value
         The slice: the rows with this value in this column.
     rows
-        How many.
+        The number of rows.
     metrics
         Metric → value, as pairs.
 
@@ -86,7 +86,7 @@ class Evaluation:
     Parameters
     ----------
     rows
-        Rows of the holdout.
+        The number of rows of the holdout.
     metrics
         Metric → value, NaN when undefined; greater is better.
     baseline
@@ -132,11 +132,11 @@ class GateResult:
     passed
         Whether the candidate may be registered.
     reason
-        Why, in words.
+        The reason for the result, in words.
     value, threshold
-        The figure and its bound, when there are such.
+        The judged figure and its bound; None for a gate without them.
     low, high
-        The interval that decided or is shown: of the difference from the champion, or of the value where there is none.
+        The confidence interval that decided or is shown: of the difference from the champion, or of the value when nothing is compared.
 
     See Also
     --------
@@ -159,7 +159,7 @@ class GateResult:
 
 
 class Intervals(Protocol):
-    """The uncertainty of a candidate's metrics on the rows of its holdout; NaN where it is undefined.
+    """The uncertainty of a candidate's metrics on the rows of its holdout; NaN where an interval is undefined.
 
     See Also
     --------
@@ -189,7 +189,7 @@ class PredictionTimes:
     seconds
         The seconds of each call.
     description
-        The called method, and its rows, in words.
+        The called method and the rows that it predicts, in words.
 
     See Also
     --------

@@ -135,7 +135,7 @@ class DbtProject:
         partitions
             Time-window partitions; the model reads its window from ``env_var('MLOPS_WINDOW_START')`` and ``MLOPS_WINDOW_END`` (UTC, ISO 8601).
         partition_mapping
-            The partitions of its sources that one partition reads; the same partition when None.
+            The partitions of the model's sources that one of its partitions reads; the same partition when None.
 
         Returns
         -------

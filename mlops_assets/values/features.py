@@ -38,7 +38,7 @@ class Entity:
     name
         E.g. ``"carrier"``.
     join_keys
-        The columns that identify one, in a feature table and in a spine alike; ``(name,)`` when empty.
+        The columns that identify an entity, in a feature table and in a spine alike; ``(name,)`` when empty.
 
     See Also
     --------
@@ -89,7 +89,7 @@ class FeatureView:
     online
         Whether serving looks these features up.
     defaults
-        Feature to the value that it has where none is found, in training and in serving alike; null by default.
+        Feature to its default where no value is found, in training and in serving alike; null by default.
     quality
         Limits on nulls, ranges, categories and rows, declared or learnt; a dbt model has dbt's own tests instead.
     freshness
@@ -209,13 +209,13 @@ class FeatureView:
 
     @property
     def renamed_keys(self) -> tuple[str, ...]:
-        """The columns of a spine or a request that the view is looked up by: the join keys, unless :meth:`renamed` says otherwise."""
+        """The columns of a spine or a request that the view is looked up by: the join keys, or the columns given to :meth:`renamed`."""
         spine = dict(self.spine_keys)
         return tuple(spine.get(name, name) for name in self.entity.join_keys)
 
     @property
     def renamed_features(self) -> tuple[str, ...]:
-        """The columns of ``X``, in the order of :attr:`feature_names`: with the prefix of :meth:`renamed`."""
+        """The view's columns of ``X``: :attr:`feature_names` with the prefix that was given to :meth:`renamed`."""
         return tuple(self.prefix + name for name in self.feature_names)
 
     @property

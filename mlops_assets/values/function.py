@@ -108,7 +108,7 @@ class UserFunction(Generic[P, R]):
 
 
 def read_function(function: Callable[P, R], *, kind: str, allowed: Collection[Injection], what: str) -> UserFunction[P, R]:
-    """Read a signature by the three rules of injection.
+    """Read a function's signature and decide from its annotations what each parameter receives.
 
     Parameters
     ----------

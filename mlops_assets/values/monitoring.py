@@ -28,7 +28,7 @@ CANNOT = "cannot be measured"  # more data would not help
 @check_constructor
 @dataclass(frozen=True, init=False)
 class Drift:
-    """The features are distributed as in training. Drift gives a warning and never retrains.
+    """The expectation that features are distributed as in training. Drift gives a warning and never starts a retraining.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Drift:
         The expected share of windows without drift that are reported as drifted.
     min_psi
         The minimum effect as a population stability index: a smaller change never counts as drift, however many rows show it. A normal column
-        whose mean moves by a third of a standard deviation has 0.1; the minima of the other statistics are those of the same move.
+        whose mean moves by a third of a standard deviation has 0.1; the other statistics have minima that correspond to the same shift.
 
     Raises
     ------
@@ -188,7 +188,7 @@ class Retrain:
     after
         The number of consecutive breaches that start a retraining; windows without enough labels neither count nor interrupt.
     after_rejection
-        The same after a candidate did not become champion.
+        The number of consecutive breaches that start a retraining after a candidate did not become champion.
     max_attempts
         The maximum number of starts of a training that crashes.
     backoff
@@ -238,7 +238,7 @@ Expectation = Drift | Performance
 class Monitor:
     """A drift report and a performance report for every window of a model's predictions.
 
-    A window that several versions predicted has a report of each.
+    A window that several versions predicted has one report for each version.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ class Monitor:
     Raises
     ------
     DefinitionError
-        There are no partitions, two expectations of one name, or nothing that could ever retrain.
+        There are no partitions, two expectations of one name, or ``on_failure`` without an expectation of performance.
 
     See Also
     --------

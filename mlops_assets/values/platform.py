@@ -21,7 +21,7 @@ class Platform:
     Parameters
     ----------
     home
-        Root of every embedded default, absolute.
+        Absolute path of the folder that contains the default stores.
     lake
         Folder of the DuckLake.
     registry
@@ -35,7 +35,8 @@ class Platform:
     webhook
         URL that receives failed runs and checks as JSON; none when empty.
     against
-        The environment whose champion a candidate is compared with while its own has none; only its own when empty.
+        Another environment: a candidate is compared with the champion there while ``environment`` has none. Empty to compare within
+        ``environment`` only.
     mlflow
         URL of an MLflow server that mirrors runs and versions; none when empty.
 
@@ -63,7 +64,7 @@ class Platform:
     @classmethod
     @check_arguments
     def at(cls, home: str | os.PathLike[str], *, environment: str = "dev") -> Platform:
-        """Return the embedded defaults below one folder.
+        """Return a platform with the default stores, all below one folder.
 
         Parameters
         ----------
@@ -75,7 +76,7 @@ class Platform:
         Returns
         -------
         Platform
-            Everything in ``home``.
+            The platform with all stores in ``home``.
         """
         root = Path(home).absolute()
         registry = f"sqlite:///{root / 'registry.sqlite'}"

@@ -45,7 +45,7 @@ class Limit:
 
     @property
     def text(self) -> str:
-        """The limit in words, with where it came from."""
+        """The limit in words, with its origin."""
         low, high = (None if bound is None else f"{bound:.6g}" for bound in (self.low, self.high))
         if self.rule == CATEGORIES:
             return f"one of {', '.join(self.values)} ({self.origin})"
@@ -75,8 +75,8 @@ class Quality:
         every column are learnt there, recorded in the lake as ``quality/<name>``, and kept until the declaration or those partitions change.
         A declared limit replaces the learnt one.
     margin
-        How far learnt limits are widened: ranges by this part of their width (of a constant: of its size), numbers of rows and null shares by this part of themselves
-        (a null share by at least one percentage point).
+        The fraction by which learnt limits are widened: of the width for a range, of the value for a constant column, a number of rows or
+        a null share. A null share is widened by at least one percentage point.
     severity
         ``"error"`` keeps a partition that breaks a limit from being committed; ``"warn"`` commits it with a warning.
 
@@ -128,7 +128,7 @@ class Quality:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that limits are declared of."""
+        """The columns with a declared limit."""
         return tuple(dict.fromkeys(name for declared in (self.nulls, self.ranges, self.categories) for name, _ in declared))
 
     @property

@@ -20,7 +20,7 @@ SAMPLERS = ("tpe", "random", "grid")
 @check_constructor
 @dataclass(frozen=True)
 class Range:
-    """A range of numbers from ``low`` to ``high``, both included; of whole numbers when both are whole.
+    """A range of numbers from ``low`` to ``high``, both included; whole numbers only, when both bounds are whole.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Range:
     log
         Whether to sample on a logarithmic scale; ``low`` is then positive.
     step
-        Only ``low``, ``low + step``, …
+        Step between values: only ``low``, ``low + step``, … are tried.
 
     Raises
     ------
@@ -77,14 +77,15 @@ class Search:
     space
         Field of the model's ``dagster.Config`` → an :class:`mlops_assets.Range`, or the values to choose from.
     trials
-        The maximum number; ``grid`` ends with its last combination.
+        The maximum number of trials; ``grid`` ends with its last combination.
     metric
         A scikit-learn scorer name, greater is better; the model's first metric when empty.
     sampler
         ``tpe`` learns from earlier trials (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, 2011), ``random`` does not, ``grid`` tries
         every combination in order.
     prune
-        Whether a trial ends early when what the function logs with ``ml.runs.log_metric(metric, value, step)`` falls below the median of earlier trials.
+        Whether a trial ends early when the value that the function logs with ``ml.runs.log_metric(metric, value, step)`` falls below the
+        median of earlier trials.
     seed
         The same seed, data and code give the same trials, however often the search was killed and resumed.
     processes

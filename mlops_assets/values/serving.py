@@ -29,7 +29,7 @@ class BatchPrediction:
     model
         The model whose champion predicts.
     dataset
-        The rows to predict: it has the model's columns, join keys and event timestamp; what is known later is not read.
+        The rows to predict: it has the model's columns, join keys and event timestamp; columns that become known later are not read.
 
     See Also
     --------
@@ -83,18 +83,19 @@ class Service:
     model
         The model whose champion answers.
     key
-        Columns that identify a row, so that its label can be joined later; those of the training set's first dataset that has them when empty.
+        Columns that identify a row, so that its label can be joined later; when empty, the key of the training set's first dataset that
+        has one.
     host, port
         The address to listen on; port 0 takes any free port and keeps it.
     workers
-        Processes.
+        Number of worker processes.
     max_rows, max_bytes
         Limits of one request.
 
     Raises
     ------
     DefinitionError
-        A limit is not positive, or the port is none.
+        A limit is not positive, or the port number is invalid.
 
     See Also
     --------

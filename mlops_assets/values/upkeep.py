@@ -46,7 +46,7 @@ class Upkeep:
     older_than: timedelta = timedelta(days=7)
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Refuse a negative age."""
         if self.older_than < timedelta(0):
             raise DefinitionError(
                 f"Upkeep(older_than={self.older_than}) lies in the future", hint="give a duration, e.g. timedelta(days=7)"

@@ -70,7 +70,7 @@ def window_of(definition: dg.PartitionsDefinition | None, key: str) -> TimeWindo
 
 
 def join_windows(windows: Iterable[TimeWindow]) -> list[TimeWindow]:
-    """Return windows in order, those that touch as one: a year of days is one comparison."""
+    """Return windows in order, with adjacent ones merged, so that a year of days needs one comparison."""
     spans: list[TimeWindow] = []
     for window in sorted(windows, key=lambda w: w.start):
         if spans and spans[-1].end == window.start:

@@ -30,7 +30,7 @@ def find_model(project: LoadedProject, name: str) -> tuple[Project, Model[..., A
     Raises
     ------
     RegistryError
-        There is none of that name.
+        There is no model of that name.
     """
     return project.find(Model, name, "model", RegistryError)
 
@@ -102,7 +102,7 @@ def _previous_champion(project: LoadedProject, name: str) -> int | None:
 def approve(  # noqa: PLR0913  (who decided what, and why)
     project: LoadedProject, name: str, version: int, *, approved: bool, approver: str, reason: str
 ) -> Approval:
-    """Record a person's decision, and report it to Dagster as the check of the version."""
+    """Record that a person approved or rejected a version, and report that to Dagster as an asset check."""
     _, model = find_model(project, name)
     approval = project.stores.registry.approve(name, version, approved=approved, approver=approver, reason=reason)
     with open_clean_instance(project.platform) as instance:

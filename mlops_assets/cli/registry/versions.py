@@ -143,7 +143,7 @@ def _files(project: LoadedProject, version: Version) -> list[dict[str, Any]]:
 
 
 def _refit(project: LoadedProject, version: Version) -> dict[str, Any]:
-    """Return both fits of a version that was fitted again after its gates; nothing of one that serves its judged fit."""
+    """Return both fits of a version that was refitted after its gates; empty for a version that serves its judged fit."""
     judged = read_judged_fit(project.stores.artifacts, version.artifact, version.digest)
     if not judged.refitted:
         return {}

@@ -53,9 +53,9 @@ class Bento:
     Parameters
     ----------
     tag
-        ``name:version`` in its store.
+        ``name:version`` of the Bento in its BentoML store.
     home
-        The ``BENTOML_HOME`` of this service alone.
+        The BentoML store (``BENTOML_HOME``), which only this service uses.
     version
         Version of the model.
     """
@@ -66,11 +66,11 @@ class Bento:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables to serve it: its own store, no tracking, one thread per worker."""
+        """Environment variables for :meth:`command`: the Bento's store, no usage reports to BentoML, one thread per worker."""
         return _bento_environment(Path(self.home))
 
     def command(self, *, host: str = "127.0.0.1", port: int = 3000) -> list[str]:
-        """Return the command that serves it; run it with :attr:`environment`."""
+        """Return the command that serves the Bento; it needs the variables of :attr:`environment`."""
         return [sys.executable, "-m", "bentoml", "serve", self.tag, "--host", host, "--port", str(port)]
 
 
@@ -132,12 +132,12 @@ def _write_context(context: Path, spec: ServiceSpec, champion: Version) -> None:
 
 
 def host_bento(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
-    """Return the BentoML service of a packaged model; it is loaded when a worker begins, not when BentoML looks at the module.
+    """Return the BentoML service of a packaged model; each worker loads the model when it starts, not at import.
 
     Parameters
     ----------
     folder
-        With ``serving.json`` and the artifacts.
+        The folder with ``serving.json`` and the artifacts.
     """
     import bentoml
 
@@ -146,7 +146,7 @@ def host_bento(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
     app = _LazyApp()
 
     class Hosted:
-        """Loads the model, so that BentoML is ready when it is."""
+        """The service class of BentoML: its constructor loads the model, so that BentoML reports ready only afterwards."""
 
         def __init__(self) -> None:
             app.app = _load_app(folder, spec, TargetVersion(**facts["wanted"]), (bentoml.server_context.worker_index or 1) - 1)
@@ -157,7 +157,7 @@ def host_bento(folder: Path) -> Any:  # noqa: ANN401  (a BentoML service)
 
 
 class _LazyApp:
-    """The application, once it is loaded."""
+    """An ASGI application that forwards each event to the loaded application, and ignores events before."""
 
     app: App | None = None
 

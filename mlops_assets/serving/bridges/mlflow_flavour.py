@@ -50,7 +50,7 @@ def export_version(artifacts: Artifacts, version: Version, folder: Path) -> Path
     version
         The version to export.
     folder
-        Does not exist, or is empty.
+        The folder to write; it does not exist yet, or is empty.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def _list_artifacts(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pip_requirement(name: str, version: str) -> str:
-    """Return a requirement for pip; ours has no version, because it need not be published."""
+    """Return a requirement for pip; that of ``mlops_assets`` has no version, because the installed one may be unpublished."""
     return "mlops_assets" if name == "mlops_assets" else f"{name}=={version}"
 
 
@@ -130,7 +130,7 @@ class PyfuncModel:
         Parameters
         ----------
         rows
-            With the columns of ``X``; other columns are ignored.
+            Rows with the columns of ``X``; other columns are ignored.
         params
             ``predict_method``: ``predict`` (default), ``predict_proba`` or ``decision_function``.
         """

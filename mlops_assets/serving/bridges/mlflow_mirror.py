@@ -27,7 +27,7 @@ class MirrorSummary:
     Parameters
     ----------
     runs, versions, aliases
-        Numbers of sent runs and versions, also of those completed after a kill, and of moved aliases.
+        Numbers of sent runs, sent versions and moved aliases. Runs and versions that an interrupted mirroring left incomplete are included.
     waiting
         Number of active runs, which the next mirroring sends.
     """
@@ -39,7 +39,7 @@ class MirrorSummary:
 
 
 def mirror(stores: Stores, uri: str) -> MirrorSummary:
-    """Send to an MLflow server what it lacks of this platform; existing entries stay unchanged.
+    """Send a platform's runs, versions and aliases that an MLflow server lacks; existing runs and versions stay unchanged.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class _MirroredVersions:
         self._aliases(name, numbers)
 
     def _find_or_create_model(self, model: str) -> str:
-        """Return the name of the mirror's registered model, created if missing; the name gets a number where another project's model has it."""
+        """Return the name of the mirror's registered model, created if missing; a number is added if another project has the name."""
         for number in range(1, 1000):
             tried = model if number == 1 else f"{model}-mlops_assets-{number}"
             models = self._server.search_registered_models(filter_string=f"name = '{tried}'")

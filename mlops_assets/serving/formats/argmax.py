@@ -38,8 +38,8 @@ def argmax_class(classes: Any, probabilities: np.ndarray) -> np.ndarray:  # noqa
 def may_predict_argmax(estimator: Any) -> bool:  # noqa: ANN401  (any estimator)
     """Whether no part of an estimator can make its prediction differ from the argmax of its probabilities.
 
-    Thresholds, support vector machines and classes of the project can. Rows cannot distinguish a threshold of 0.499 from 0.5, so the predictions
-    of such an estimator are always computed.
+    A tuned decision threshold, a support vector machine or a class of the project can. Rows cannot distinguish a threshold of 0.499 from
+    0.5, so the predictions of such an estimator are always computed.
 
     Parameters
     ----------

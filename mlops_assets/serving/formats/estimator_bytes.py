@@ -31,9 +31,9 @@ class EstimatorBytes:
     before
         Earlier steps of a pipeline that ends in a native file, as skops; empty when there are none.
     facts
-        Further settings to read it, JSON-like.
+        Further settings that are needed to read the bytes, JSON-like.
     refused
-        Why it is not in the requested format; empty when it is.
+        Why the estimator is not stored in the requested format; empty when it is.
     """
 
     form: str

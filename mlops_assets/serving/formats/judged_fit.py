@@ -40,7 +40,7 @@ class JudgedFit:
 
 
 def parse_judged_fit(manifest: Mapping[str, Any]) -> JudgedFit | None:
-    """Return the judged fit that a manifest names; None where its own fit was judged."""
+    """Return the judged fit that a manifest names; None when the gates judged the fit of this manifest."""
     entry = manifest.get(REFIT)
     return None if entry is None else JudgedFit(entry["artifact"], entry["digest"], refitted=True)
 
@@ -53,7 +53,8 @@ def read_judged_fit(artifacts: Artifacts, artifact: str, digest: str) -> JudgedF
     artifacts
         The store of artifacts.
     artifact, digest
-        Of the version or the candidate. One with an unreadable manifest counts as its own judged fit; opening it reports the damage.
+        The manifest's sha256, and the digest, of the version or the candidate. When the manifest is unreadable, they are returned as the
+        judged fit; loading the model reports the damage.
     """
     try:
         judged = parse_judged_fit(read_manifest(artifacts, artifact))

@@ -27,7 +27,7 @@ def to_native(estimator: Any) -> EstimatorBytes:  # noqa: ANN401  (any estimator
     Raises
     ------
     ArtifactError
-        The estimator is neither, or has a custom objective.
+        The estimator is neither a LightGBM nor an XGBoost model, or has a custom objective.
     """
     if type(estimator).__name__ == "Pipeline":
         name, last = estimator.steps[-1]

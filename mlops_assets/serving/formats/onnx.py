@@ -33,7 +33,7 @@ _NULL_TEXT = "\x00 null"  # ONNX has no null text: null is a category of its own
 
 
 def convert_to_onnx(estimator: Any, X: pl.DataFrame) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
-    """Convert an estimator to ONNX when a conversion is verified, else keep its own format with the reason.
+    """Convert an estimator to ONNX; without a verified conversion, return its own format and the reason.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def _thin_out(values: np.ndarray) -> np.ndarray:
 
 
 def _thresholds(estimator: Any) -> Iterator[tuple[int, float]]:  # noqa: ANN401
-    """Yield column and threshold of each split of scikit-learn's trees, where these take ``X`` unchanged."""
+    """Yield column and threshold of each split of scikit-learn's trees that are fitted on ``X`` itself, without preprocessing."""
     if getattr(estimator, "_preprocessor", None) is None:
         for tree in (tree for several in getattr(estimator, "_predictors", ()) for tree in several):
             splits = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]

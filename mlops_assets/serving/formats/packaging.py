@@ -62,7 +62,7 @@ class ModelBundle:
 
     @property
     def predicts_argmax(self) -> bool:
-        """Whether its predictions were verified to be the argmax of its probabilities, on probe and holdout."""
+        """Whether the predictions were verified to be the argmax of the probabilities, on the probe rows and the holdout."""
         return bool(self.manifest.get(PREDICTS_ARGMAX))
 
 
@@ -94,7 +94,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     estimator
         Fitted on ``X``.
     X
-        The training rows; the probe is taken from them.
+        The training rows; up to 64 of them are stored as probe rows.
     modules
         The sources of on-demand functions.
     holdout
@@ -109,7 +109,7 @@ def pack(  # noqa: PLR0913  (everything a version stores)
     Raises
     ------
     ArtifactError
-        The estimator contains an untrusted type, cannot be stored in that format, or predicts otherwise when it is read back.
+        The estimator contains an untrusted type, cannot be stored in that format, or predicts differently when it is read back.
     """
     done, probe = write_estimator(estimator, form, X, trusted_types), probe_rows(X)
     predictions = compute_responses(estimator, probe)
@@ -141,7 +141,7 @@ def _format_facts(
     holdout: CachedPredictor | None,
     trusted_types: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the manifest's entries on the format; a model that another library wrote must predict like the estimator."""
+    """Return the manifest's entries on the format; a model in another format than skops must predict like the estimator."""
     facts: dict[str, Any] = {"refused_format": done.refused} if done.refused else {}
     if done.form == SKOPS:
         return facts | _argmax_facts(estimator, probe, holdout)
@@ -177,7 +177,7 @@ def read_manifest(artifacts: Artifacts, manifest_sha256: str) -> Mapping[str, An
 
 
 def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[str] = ()) -> ModelBundle:
-    """Load a stored model. Every byte is verified before it is opened, and the probe must predict as in training.
+    """Load a stored model. Every byte is verified before it is opened, and the model must predict the probe rows as in training.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
     Raises
     ------
     ArtifactError
-        Bytes are missing or changed, a type is not trusted, or the model predicts otherwise than when it was stored.
+        Bytes are missing or changed, a type is not trusted, or the model predicts differently from when it was stored.
     """
     manifest = read_manifest(artifacts, manifest_sha256)
     if (kind := manifest.get(KIND, ESTIMATOR)) != ESTIMATOR:
@@ -225,7 +225,7 @@ def unpack(artifacts: Artifacts, manifest_sha256: str, trusted_types: Sequence[s
 
 
 def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
-    """Return the error for a model that predicts otherwise than in training: project code or a library has changed."""
+    """Return the error for a model that predicts differently from training: it names changed project code or libraries."""
     if changed := changed_sources(manifest):
         return ArtifactError(
             f"{what}: {'; '.join(changed)}",
@@ -237,7 +237,7 @@ def _refusal(manifest: Mapping[str, Any], what: str) -> ArtifactError:
 
 
 def _has_same_labels(estimator: Any, probe: pl.DataFrame, manifest: Mapping[str, Any]) -> bool:  # noqa: ANN401
-    """Whether a classifier predicts the stored classes of the probe; a regressor has none."""
+    """Whether a classifier predicts the stored classes of the probe rows; always True for a regressor."""
     if not manifest["classes"] or "probe_labels" not in manifest:
         return True
     return bool(predict_labels(estimator, probe).tolist() == manifest["probe_labels"])
@@ -272,7 +272,7 @@ def probe_rows(X: pl.DataFrame) -> pl.DataFrame:
 
 
 def compute_responses(estimator: Any, rows: pl.DataFrame) -> np.ndarray:  # noqa: ANN401
-    """Return probabilities of rows, else decisions, else predictions, as float64.
+    """Return the probabilities of rows; without them decision values, else predictions; as float64.
 
     Predictions that are not numbers are returned as the indices of their classes.
     """

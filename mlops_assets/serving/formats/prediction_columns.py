@@ -1,7 +1,7 @@
 """Columns of a table of predictions whose types depend on the model: predictions and probabilities.
 
-A version may predict another type or other classes than the previous one. A column keeps its type, so other values go to a column of
-their own, such as ``prediction_2`` or ``probabilities_2``. Stored values never change.
+A version may predict another type or other classes than the previous one. A column keeps its type, so values of another type go to a
+separate column, such as ``prediction_2`` or ``probabilities_2``. Stored values never change.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PredictionKind:
     classes
         Names of the classes in the estimator's order; empty when it gives no probabilities.
     positive
-        The class of ``probability``; empty unless there are two classes.
+        The class whose probability is in the column ``probability``; empty unless there are two classes.
     """
 
     dtype: str

@@ -41,7 +41,7 @@ def changed_sources(manifest: Mapping[str, Any]) -> list[str]:
     Parameters
     ----------
     manifest
-        Manifest of the model; an old one may name none.
+        Manifest of the model; a manifest of an older release may contain no hashes.
     """
     return [text for name, was in manifest.get(SOURCES, {}).items() if (text := _describe_change(name, was))]
 
@@ -102,7 +102,7 @@ def _name_of(kind: Any) -> str:  # noqa: ANN401
 
 
 def _is_gone(name: str) -> bool:
-    """Whether the module of a name is loaded but lacks it, or cannot be found."""
+    """Whether a qualified name, which could not be resolved, belongs to a loaded module or to a package that cannot be found."""
     return any(name.startswith(f"{module}.") for module in tuple(sys.modules)) or find_spec(name.partition(".")[0]) is None
 
 

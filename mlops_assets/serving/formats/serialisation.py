@@ -1,7 +1,8 @@
 """Write and read an estimator: as skops, the library's own file, ONNX, or pickle where the environment allows it.
 
 Bytes are verified by their sha256 before they are read. Skops, LightGBM's text, XGBoost's UBJSON and ONNX contain numbers and names, no
-code. Our list and the project decide which types skops may construct, never the artifact. A pickle runs code when it is opened.
+code. The lists of this package and of the project decide which types skops may construct, never the artifact. A pickle runs code when it
+is opened.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def refuse_unavailable_format(requested_format: str) -> None:
 
 
 def write_estimator(estimator: Any, requested_format: str, X: pl.DataFrame, trusted: Sequence[str]) -> EstimatorBytes:  # noqa: ANN401  (any estimator)
-    """Write an estimator in a format; in its own format, with the reason, where ONNX would predict otherwise.
+    """Write an estimator in the requested format; where ONNX would predict differently, in its own format with the reason.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def read_estimator(stored: EstimatorBytes, trusted: Sequence[str]) -> Any:  # no
 
 
 def as_served(estimator: Any, form: str, X: pl.DataFrame) -> Any:  # noqa: ANN401
-    """Return the estimator as it will be read back: LightGBM and ONNX break ties otherwise than the fitted estimator.
+    """Return the estimator as it will be read back: LightGBM and ONNX break ties differently from the fitted estimator.
 
     Parameters
     ----------

@@ -18,7 +18,8 @@ class StoredRegressor:
     Parameters
     ----------
     raw
-        From rows and a number of threads (None is all) to predictions, shape (rows,), or probabilities, shape (rows, classes).
+        Function of rows and a number of threads (None for all). It returns predictions, shape (rows,), or probabilities, shape (rows,
+        classes).
     n_features
         Number of columns of ``X``.
     """
@@ -53,7 +54,7 @@ class StoredRegressor:
         raise NotImplementedError(f"a stored {self.kind} is not trained again")
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Whether it can predict: always."""
+        """Return True: a stored model can always predict."""
         return True
 
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401

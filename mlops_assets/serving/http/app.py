@@ -239,7 +239,7 @@ class App:
         return 200, self._encode({"ready": True, "model": model.name, "version": model.version})
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Return the body; stop as soon as it is too large. None when the client is gone."""
+        """Return the body of a request, read until it exceeds the limit; None when the client has disconnected."""
         chunks, size = list[bytes](), 0
         while True:
             message = await receive()
@@ -276,13 +276,13 @@ def _refuse_size(max_bytes: int) -> tuple[int, bytes]:
 
 
 def _explain_refusal(headers: Headers, body: bytes, status: int, reply: bytes) -> tuple[int, bytes]:
-    """Return the reply; for a body that is not JSON, one that names its content type or encoding where that is the reason."""
+    """Return status and reply; a body that is not JSON due to its content type or encoding gets a reply that says so."""
     reason = explain_not_json(headers, body) if status == 400 else None
     return (status, reply) if reason is None else (reason.status, reason.body)
 
 
 def _print_failure(error: Exception, what: str = "a prediction") -> None:
-    """Print where something failed, but not its message, which may repeat what was sent."""
+    """Print the type and traceback of an error, but not its message, which may repeat values of the request."""
     where = "".join(traceback.format_tb(error.__traceback__))
     with contextlib.suppress(OSError):  # its disk may be as full as the log's
         sys.stderr.write(f"{what} failed with {type(error).__name__}:\n{where}")

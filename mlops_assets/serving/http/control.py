@@ -183,7 +183,7 @@ def _explain_absence(folder: ServiceFolder) -> str:
 
 
 def _read_supervisor(folder: ServiceFolder) -> dict[str, Any]:
-    """Return the last report of this folder's supervisor; empty where the file is missing, damaged or came with a copy."""
+    """Return the last report of this folder's supervisor; empty when the file is missing, damaged or copied from another folder."""
     facts = folder.read_or_none(folder.supervisor) or {}
     return facts if is_label_of(facts.get("folder", ""), folder.path) else {}
 
@@ -196,7 +196,7 @@ def _find_unnamed_processes(folder: ServiceFolder, *roles: str) -> dict[int, flo
 
 
 def _refuse_unready(spec: ServiceSpec, folder: ServiceFolder) -> None:
-    """Raise ServiceError, before anything is started, for what cannot work."""
+    """Raise ServiceError, before any process is started, without a champion, a readable registry or a writable log."""
     from mlops_assets.serving.logs.day_log import find_write_problem
 
     champion, unreadable = _read_champion(spec)

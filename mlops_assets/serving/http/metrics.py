@@ -1,4 +1,4 @@
-"""Counters of all workers of a service: each worker has a memory-mapped file, and the worker that is asked adds them up.
+"""Counters of all workers of a service: each worker has a memory-mapped file, and the worker that answers ``/metrics`` adds them up.
 
 A restarted worker continues with the file of its index, so no counter ever decreases.
 """

@@ -66,7 +66,7 @@ class ModelLoader(threading.Thread):
                 failures += 1
 
     def report(self, **facts: object) -> None:
-        """Write the report of this worker; a full disk must not end it."""
+        """Write the report of this worker; a full disk does not end the worker."""
         self._status = replace(self._status, **facts)  # type: ignore[arg-type]
         with contextlib.suppress(MlopsError):
             write_json(self._file, asdict(self._status))

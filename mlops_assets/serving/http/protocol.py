@@ -46,7 +46,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._feed(head + rest)
 
     def _head_without_offer(self) -> bytes:
-        """Return the parsed request line and headers without the upgrade."""
+        """Return the request line and headers, as bytes, without those that offer an upgrade."""
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
             if name in _OFFERS:

@@ -126,7 +126,8 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
     Raises
     ------
     ArtifactError
-        Bytes are missing or changed, it predicts otherwise than when it was stored, or it was stored without what serving needs.
+        Bytes are missing or changed, the model predicts differently from when it was stored, or its manifest lacks an entry that serving
+        needs.
     """
     bundle = unpack(artifacts, target.artifact, trusted_types)
     manifest = _check_manifest(bundle.manifest, f"version {target.version} of '{name}'")
@@ -148,7 +149,7 @@ def load_served_model(  # noqa: PLR0913  (where everything is)
 
 
 def _check_manifest(manifest: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the manifest; refuse one whose requests JSON cannot carry. Keys may have any type: they are logged as text."""
+    """Return the manifest; refuse fields of a type that JSON cannot carry. Keys may have any type: they are logged as text."""
     if lacking := [name for name in ("request", "steps", "event_timestamp") if name not in manifest]:
         raise ArtifactError(f"{what} was stored without '{lacking[0]}', which a service needs", hint="train it again")
     fields = [

@@ -103,9 +103,9 @@ class WorkerStatus:
     pid, started
         Id and start time of its process.
     version, digest
-        The version that it answers with; None before the first.
+        The version that the worker answers with; None before the first one is loaded.
     error, failed
-        Why the target version does not answer, and its number.
+        Why the target version could not be loaded, and the number of that version.
     loading
         The version that it is loading.
     loaded_at
@@ -148,11 +148,11 @@ class ServiceStatus:
     url
         The address, while the service runs.
     workers
-        Their reports.
+        The reports of the workers.
     champion
         The version that should answer; None when there is none, or the registry cannot be read.
     problem
-        The problem; ``""`` without one.
+        What is wrong with the service; ``""`` when nothing is.
     """
 
     name: str
@@ -218,7 +218,7 @@ class ServiceFolder:
         return [status for status in reports if status is not None]
 
     def read_workers(self) -> tuple[WorkerStatus, ...]:
-        """Return the last reports of this folder's workers and whether they run; reports that came with a copy are left out."""
+        """Return the last reports of this folder's workers and whether they run; reports copied from another folder are omitted."""
         own_reports = [status for status in self.read_reports() if is_label_of(status.folder, self.path)]
         return tuple(replace(status, running=is_alive(status.pid, status.started)) for status in own_reports)
 
@@ -259,7 +259,7 @@ class ServiceFolder:
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a state file whole, with a checksum, readable by its owner only: a URL may hold a password.
+    """Write a state file atomically, with a checksum, readable by its owner only: a URL may hold a password.
 
     Raises
     ------
@@ -327,6 +327,6 @@ def start_time(pid: int) -> float | None:
 
 
 def is_alive(pid: int, began: float) -> bool:
-    """Whether exactly this process runs; its id may belong to another one by now."""
+    """Whether the process with this id and start time runs; another process may have the id by now."""
     started = start_time(pid)
     return started is not None and abs(started - began) < 0.5

@@ -99,7 +99,7 @@ class Supervisor:
                     write_json(path, facts)
 
     def _report(self, problem: str) -> None:
-        """Report where the service listens and what is wrong; a full disk must not end it."""
+        """Report where the service listens and what is wrong; a full disk does not end the supervisor."""
         if problem == self._reported:
             return
         facts = {

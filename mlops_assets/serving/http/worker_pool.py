@@ -95,7 +95,7 @@ class WorkerPool:
 
     @property
     def refused(self) -> int | None:
-        """The target version, when it killed the workers that loaded it."""
+        """The number of the target version when loading it killed workers, else None."""
         return self._target.version if self._target is not None and self._crashes.is_refused(self._target) else None
 
     def set_target(self, target: TargetVersion) -> None:

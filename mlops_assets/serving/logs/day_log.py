@@ -87,7 +87,7 @@ class DayLog:
             raise OSError(self.problem)
 
     def ready(self) -> bool:
-        """Whether lines can be logged; retried after a failed attempt."""
+        """Whether lines can be logged; after a failed write, the folder is tested again."""
         if self.problem:
             self.problem = find_write_problem(self._folder, what=self.what)
         return not self.problem

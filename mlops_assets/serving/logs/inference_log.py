@@ -55,7 +55,7 @@ class InferenceLog(DayLog):
         Raises
         ------
         OSError
-            They cannot be written, so they must not be sent.
+            The predictions cannot be written; the caller must not send them.
         """
         try:
             for day, lines in self._group_by_day(records).items():

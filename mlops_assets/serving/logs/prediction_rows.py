@@ -90,7 +90,7 @@ def _read_predictions(log: pl.DataFrame, kind: PredictionKind) -> pl.Series:
 
 
 def _read_probabilities(log: pl.DataFrame, kind: PredictionKind) -> pl.Series:
-    """Return the probabilities by class; old lines of two classes have that of the second one only."""
+    """Return the probabilities by class; old lines of a model with two classes have only the probability of the second."""
     if not kind.classes:
         return pl.Series(PROBABILITIES, [None] * log.height)
     rows = [{name: (row or {}).get(name) for name in kind.classes} for row in log["probabilities"].to_list()]
@@ -101,7 +101,7 @@ def _read_probabilities(log: pl.DataFrame, kind: PredictionKind) -> pl.Series:
 
 
 def _read_field(log: pl.DataFrame, struct: str, name: str, dtype: str) -> pl.Series:
-    """Return one field of the logged rows in its type of training; null where a row lacks it."""
+    """Return one field of the logged rows in the type that it had in training; null where a row lacks the field."""
     fields = {field.name for field in log.schema[struct].fields}  # type: ignore[attr-defined]  # a struct
     values = log[struct].struct.field(name) if name in fields else pl.Series(name, [None] * log.height)
     return cast_logged(values, dtype).rename(name)

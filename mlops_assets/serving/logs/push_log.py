@@ -30,7 +30,7 @@ LOGGED_AT = "__logged_at"
 
 
 class PushRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """Rows of one call and one day. Times are microseconds since 1970 in UTC; numbers that JSON lacks are texts."""
+    """Rows of one call and one day. Times are microseconds since 1970 in UTC; NaN and infinities are text."""
 
     id: str
     logged_at: int
@@ -65,7 +65,7 @@ class PushLog:
         self._encode = msgspec.json.Encoder().encode
 
     def append(self, call: str, logged_at: int, columns: Mapping[str, Sequence[Any]], at: Sequence[int]) -> None:
-        """Write one call and sync it to the disk; after an error the call does not count.
+        """Write one call and sync it to the disk; readers ignore a call whose write raised an error.
 
         Parameters
         ----------
@@ -237,7 +237,7 @@ def _folder_day(path: Path) -> date:
 
 
 def _to_json(value: Any) -> Any:  # noqa: ANN401  (a cell)
-    """Return a value that JSON represents exactly."""
+    """Return a value for JSON, with NaN and infinities as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     return [_to_json(each) for each in value] if isinstance(value, list) else value

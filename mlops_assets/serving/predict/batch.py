@@ -53,7 +53,7 @@ def score_rows(bundle: ModelBundle, X: pl.DataFrame) -> pl.DataFrame:
 
 
 def hash_inputs(X: pl.DataFrame) -> list[str]:
-    """Return 16 hexadecimal digits for each row: equal inputs, equal hashes, on every machine."""
+    """Return a hash of each row, 16 hexadecimal digits; equal rows have equal hashes on every machine."""
     return [hashlib.blake2b(repr(row).encode(), digest_size=8).hexdigest() for row in X.iter_rows()]
 
 

@@ -53,9 +53,9 @@ class EncodingTable:
     column
         Index of the column in ``X``.
     codes
-        Value → row of ``encoded``; NaN is None.
+        Value → row of ``encoded``; the key None stands for NaN.
     unknown
-        The row for every other value; None when the encoder refuses them.
+        The row of ``encoded`` for a value that is not in ``codes``; None when the encoder refuses such values.
     encoded
         Shape (values, width).
     """
@@ -72,7 +72,7 @@ class EncodingTable:
 
     @property
     def width(self) -> int:
-        """Number of columns of the matrix that it fills."""
+        """Number of columns of the matrix that the encoding fills."""
         return int(self.encoded.shape[1])
 
     def to_numbers(self, columns: Sequence[Sequence[Any]]) -> list[float]:
@@ -175,7 +175,7 @@ class TransformerCompiler:
         Raises
         ------
         Unrecognised
-            No compiled form of it exists.
+            The transformer has no compiled form.
         """
         kind = type(fitted).__name__
         if _is_passthrough(fitted):
@@ -296,7 +296,7 @@ def _list_categories(categories: np.ndarray, dtype: pl.DataType) -> list[Any]:
 
 
 def _find_unknown_value(known: list[Any], dtype: pl.DataType) -> Any:  # noqa: ANN401
-    """Return a value that is no known category; None, which is asked anyway, where all are known."""
+    """Return a value that is not among the known categories; None when every value of the type is."""
     if dtype == pl.Boolean:
         return next((value for value in (False, True) if value not in known), None)
     if dtype.is_integer():
@@ -323,7 +323,7 @@ def _is_passthrough(fitted: Any) -> bool:  # noqa: ANN401
 
 
 def compile_operation(fitted: Any) -> Callable[[np.ndarray], np.ndarray]:  # noqa: ANN401
-    """Return a transformer of numbers as a function of a matrix: written out where that is one line, else its own ``transform``."""
+    """Return a transformer of numbers as a function of a matrix: scaling and imputation in NumPy, else its own ``transform``."""
     kind = type(fitted).__name__
     if kind == "StandardScaler":
         mean = fitted.mean_ if fitted.with_mean else np.zeros(fitted.n_features_in_)

@@ -73,7 +73,7 @@ def load_model(model: str, *, trusted_types: Sequence[str] = (), platform: Platf
     RegistryError
         There is no such model, version or alias.
     ArtifactError
-        Bytes are missing or changed, a type is not trusted, or the model predicts otherwise than when it was stored.
+        Bytes are missing or changed, a type is not trusted, or the model predicts differently from when it was stored.
 
     See Also
     --------

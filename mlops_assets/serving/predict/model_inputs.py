@@ -49,7 +49,7 @@ class ViewLookup(NamedTuple):
     view
         Name of the view.
     status, age
-        Of each row: see :class:`mlops_assets.stores.online.protocol.FeatureRow`; -1 for no age.
+        Status and age of each row: see :class:`mlops_assets.stores.online.protocol.FeatureRow`; -1 for no age.
     """
 
     view: str
@@ -142,7 +142,7 @@ class _ViewStep:
                 values[name] = (value,)
 
     def fill_rows(self, columns: FeatureColumns, values: dict[str, Any], missing: list[list[str]]) -> None:
-        """Do the same for many rows."""
+        """Add the features of many rows, as :meth:`fill_row` does for one."""
         for stored, name, default in zip(self._stored, self.features, self._defaults, strict=True):
             column, absent = columns.values[stored], columns.nulls[stored]
             if column.dtype.kind == "f":
@@ -214,7 +214,7 @@ class _OnDemandStep:
         self._function, self.parameters = [function], tuple(parameters)
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the features; an error repeats no value."""
+        """Return the computed features; an error message repeats no value of the request."""
         try:
             return apply_on_demand(self._function, arrays)
         except Exception as error:

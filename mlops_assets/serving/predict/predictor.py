@@ -50,11 +50,11 @@ class ScoringPath:
     Parameters
     ----------
     prepare
-        From columns and the number of rows to a frame or a matrix.
+        Function from columns and the number of rows to a frame or a matrix.
     scores
-        From the frame or matrix to class probabilities, shape (rows, classes), or predictions, shape (rows,).
+        Function from the frame or matrix to class probabilities, shape (rows, classes), or predictions, shape (rows,).
     labels
-        From the frame or matrix to predictions; None where these are the argmax of the probabilities, or the scores themselves.
+        Function from the frame or matrix to predictions; None where these are the argmax of the probabilities, or the scores themselves.
     """
 
     prepare: Callable[[Sequence[Sequence[Any]], int], Any]
@@ -230,7 +230,7 @@ def _compile_path(estimator: Any, probe: pl.DataFrame, *, shortcut: bool, labels
 
 
 def _split_estimator(fitted: Any, compiler: TransformerCompiler, columns: Sequence[int]) -> tuple[MatrixBuilder, Any, bool]:  # noqa: ANN401
-    """Return the matrix builder, the final estimator, and whether its own encoder is compiled into the matrix."""
+    """Return the matrix builder, the final estimator, and whether the estimator's own encoder is compiled into the matrix."""
     if type(fitted).__name__ == "Pipeline":
         before, last = fitted[:-1], fitted.steps[-1][1]
         return (compiler.compile_transformer(before, columns), last, False) if len(before) else _split_estimator(last, compiler, columns)
@@ -256,7 +256,7 @@ def list_columns(rows: pl.DataFrame) -> list[list[Any]]:
 def find_disagreement(native: ScoringPath, compiled: ScoringPath, probe: pl.DataFrame, classes: Any = None) -> str:  # noqa: ANN401
     """Return where two paths differ, or ``""``.
 
-    They are compared on the probe rows, together and alone, and on hard rows: nulls, unseen categories, extreme numbers. Probabilities
+    The paths are compared on the probe rows, together and alone, and on hard rows: nulls, unseen categories, extreme numbers. Probabilities
     and predictions must agree, and both must refuse the same rows.
 
     Parameters

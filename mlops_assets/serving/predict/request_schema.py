@@ -77,7 +77,7 @@ class RequestField:
 
     @property
     def optional(self) -> bool:
-        """Whether a row may leave it out."""
+        """Whether a row may omit the field."""
         return self.role in ("key", "time")
 
     @property
@@ -144,7 +144,7 @@ class RequestSchema:
         Raises
         ------
         RequestError
-            400 when it is not JSON, 413 for too many rows, 422 when a row does not fit the model.
+            400 when the body is not JSON, 413 for too many rows, 422 when a row does not fit the model.
         """
         try:
             decoded = self._decode(body)

@@ -26,7 +26,7 @@ class PushEndpoint:
     Parameters
     ----------
     specs
-        As text: see :class:`PushSpec`. They are parsed with the first request, because that imports a data-frame library.
+        The push sources as text: see :class:`PushSpec`. They are parsed with the first request, because that imports a data-frame library.
     home, online
         Home and online store of the platform.
     limits

@@ -43,7 +43,7 @@ class PushError(DataError):
         self.public_message, self.row, self.field = public_message or message, row, field
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep to the plain error when it crosses a process boundary."""
+        """Pickle as a plain DataError with message and hint, which crosses a process boundary."""
         return DataError, (self.message,), {"hint": self.hint}
 
 
@@ -60,7 +60,7 @@ class PushResult:
     repeated
         Whether a call of this id was logged before.
     changed
-        Entities whose online record is another one now, over all views.
+        Number of entities whose online record changed, summed over the views.
 
     See Also
     --------
@@ -82,17 +82,17 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
     target
         A push source, or a feature view over one: the rows go to the source, and online for all of its views.
     rows
-        A frame of polars or pandas, or mappings of column to value. The created time may be left out: it is now.
+        A frame of polars or pandas, or mappings of column to value. Rows without a created time get the current time.
     id
-        Names the call, so that repeating it changes nothing; without one, a repeated call writes the same rows once more, which changes
-        nothing either when they say when they became known.
+        Identifies the call, so that a repeated call with the same id changes nothing. Without an id, a repeated call writes its rows
+        again; that changes nothing either when the rows have a created time.
     platform
         Where everything lives; ``Platform.from_env()`` when None.
 
     Returns
     -------
     PushResult
-        The rows are on the disk and online.
+        The result of the call; its rows are on the disk and online.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def push(target: PushSource | FeatureView, rows: Rows, *, id: str | None = None,
     DefinitionError
         The target is no push source, nor a view over one.
     PlatformError
-        The rows cannot be logged; or they are logged, and go online with the next materialisation only.
+        The rows cannot be logged; or they are logged, but reach the online store only with the next materialisation.
 
     See Also
     --------

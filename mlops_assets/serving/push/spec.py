@@ -52,7 +52,7 @@ class PushSpec:
     name
         Name of the source.
     table
-        The rules of the rows, without partitions: ``first`` and ``last`` bound them.
+        The rules of the rows, without the table's partitions: ``first`` and ``last`` bound event times instead.
     types
         Column and polars type, in the order of the schema.
     first, last

@@ -131,7 +131,7 @@ def _judge_maximum(value: float, maximum: float, what: str, bound: str) -> GateR
 
 
 def _percentile(values: tuple[float, ...], share: float) -> float:
-    """Return the nearest-rank percentile; NaN of nothing, or where a value is not finite."""
+    """Return the nearest-rank percentile; NaN without values, or when a value is not finite."""
     if not values or not all(map(math.isfinite, values)):
         return math.nan
     return sorted(values)[math.ceil(share * len(values)) - 1]

@@ -109,7 +109,7 @@ class Gate(OneRule):
     min_rows: int = 100
 
     def __post_init__(self) -> None:
-        """Require exactly one finite rule, and options that mean something."""
+        """Require exactly one finite rule, a confidence between 0 and 1, and a positive ``min_rows``."""
         what = f"a gate on '{self.metric}'"
         self._check_rule(what)
         if self.confidence is not None and not 0 < self.confidence < 1:
